@@ -1,0 +1,54 @@
+"""The chain as IOTA sees it: one interface, and the backends behind it.
+
+`open_chain` picks a backend by network name; `chain` holds the interface; `ledger/` is the embedded one.
+"""
+
+from iota.chain.chain import (
+    Block,
+    Chain,
+    ChainInfo,
+    Commitment,
+    Endpoint,
+    EpochStatus,
+    Neuron,
+    Subnet,
+    TxCode,
+    TxMode,
+    TxResult,
+    WeightsRow,
+)
+from iota.chain.errors import (
+    BadInput,
+    ChainError,
+    Incompatible,
+    KeyUnavailable,
+    NotRegistered,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
+from iota.chain.open_chain import open_chain
+
+__all__ = [
+    "BadInput",
+    "Block",
+    "Chain",
+    "ChainError",
+    "ChainInfo",
+    "Commitment",
+    "Endpoint",
+    "EpochStatus",
+    "Incompatible",
+    "KeyUnavailable",
+    "Neuron",
+    "NotRegistered",
+    "RateLimited",
+    "Rejected",
+    "Subnet",
+    "TxCode",
+    "TxMode",
+    "TxResult",
+    "Unavailable",
+    "WeightsRow",
+    "open_chain",
+]

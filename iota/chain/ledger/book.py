@@ -1,0 +1,312 @@
+"""The ledger itself: what each read and write means at a given moment.
+
+No clock and no network in here: the time is an argument, the sender is already proven. A write that
+arrives while block n is the head goes into block n + 1, as on a chain, so that nobody knows the hash
+of the block that will hold what he writes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+
+from iota.chain.chain import (
+    MAX_COMMITMENT_BYTES,
+    Block,
+    Commitment,
+    Endpoint,
+    EpochStatus,
+    Neuron,
+    Subnet,
+    TxCode,
+    TxMode,
+    TxResult,
+    WeightsRow,
+)
+from iota.chain.errors import BadInput
+from iota.chain.ledger import rules
+from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hashes_after
+from iota.chain.ledger.database import LedgerDatabase, NeuronRow
+from iota.chain.ledger.yuma import yuma
+from iota.protocol.keys import Hotkey
+from iota.protocol.messages import Role
+
+OWNER_UID = 0
+"""The ledger's own key holds uid 0, as a subnet's owner does: the unearned share of weights goes there."""
+
+
+class LedgerBook:
+    """One ledger over one database. Call `advance` before every read; every write does it itself."""
+
+    def __init__(self, database: LedgerDatabase, now_s: float) -> None:
+        self._db = database
+        self.parameters = database.parameters
+        self.clock = BlockClock(float(database.get("genesis_s")), self.parameters.block_time_s)
+        self.key = Hotkey.from_seed(database.get("key_seed"))
+        self._seed = bytes(database.get("hash_seed"))
+        stored_head = int(database.get("head"))
+        self._tip = database.checkpoint_before(stored_head)
+        if not database.neurons():
+            with database.transaction():
+                database.put_neuron(OWNER_UID, self.key.ss58, self.key.ss58, 0.0, 0)
+        self._advance_to(max(stored_head, self.clock.number(now_s)))
+
+    # ---- time -------------------------------------------------------------------------------------
+
+    def advance(self, now_s: float) -> int:
+        """Brings reveals and epochs up to date and returns the head's number, which never goes back."""
+        return self._advance_to(self.clock.number(now_s))
+
+    def _advance_to(self, number: int) -> int:
+        last = self._tip[0]
+        if number <= last:
+            return last
+        tempo = self.parameters.tempo
+        with self._db.transaction():
+            # While no block was looked at nobody wrote, so of several epochs only the last one counts.
+            boundary = number // tempo * tempo
+            if boundary > int(self._db.get("last_epoch_block")):
+                self._reveal(boundary)
+                self._run_epoch(boundary)
+            self._reveal(number)
+            tip = self._tip
+            for tip in hashes_after(*self._tip, self._seed, number):
+                if tip[0] % CHECKPOINT_BLOCKS == 0:
+                    self._db.add_checkpoint(*tip)
+            self._db.put("head", number)
+        self._tip = tip
+        return number
+
+    def head(self) -> Block:
+        return self._block(*self._tip)
+
+    def block(self, number: int) -> Block:
+        """A block that has come.
+
+        Raises:
+            BadInput: it has not, or never will.
+        """
+        if not 0 <= number <= self._tip[0]:
+            raise BadInput(f"block {number} has not come: the head is {self._tip[0]}")
+        if number == self._tip[0]:
+            return self.head()
+        digest = hash_of(number, *self._db.checkpoint_before(number), self._seed)
+        return self._block(number, digest)
+
+    def _block(self, number: int, digest: bytes) -> Block:
+        return Block(number, "0x" + digest.hex(), self.clock.start(number))
+
+    # ---- reads ------------------------------------------------------------------------------------
+
+    def subnet(self) -> Subnet:
+        p = self.parameters
+        rows = self._db.neurons()
+        permitted = self._permitted(rows)
+        return Subnet(
+            netuid=p.netuid,
+            block=self.head(),
+            tempo=p.tempo,
+            owner_uid=OWNER_UID,
+            neurons=tuple(_neuron(row, row.uid in permitted) for row in rows),
+            max_uids=p.max_uids,
+            weights_rate_limit=p.weights_rate_limit,
+            commit_reveal=p.reveal_blocks > 0,
+            weights_version=p.weights_version,
+            activity_cutoff=p.activity_cutoff,
+        )
+
+    def weights(self) -> list[WeightsRow]:
+        hotkeys = {row.uid: row.hotkey for row in self._db.neurons()}
+        return [WeightsRow(uid, hotkeys[uid], block, row) for uid, (block, row) in self._db.weights().items()]
+
+    def commitment(self, hotkey: str, at_block: int | None) -> Commitment | None:
+        found = self._db.commitment(hotkey, self._tip[0] + 1 if at_block is None else at_block)
+        return None if found is None else Commitment(*found)
+
+    def epoch_status(self, now_s: float) -> EpochStatus:
+        last = int(self._db.get("last_epoch_block"))
+        following = (self._tip[0] // self.parameters.tempo + 1) * self.parameters.tempo
+        return EpochStatus(
+            netuid=self.parameters.netuid,
+            block=self._tip[0],
+            tempo=self.parameters.tempo,
+            index=int(self._db.get("epochs")),
+            last_epoch_block=last,
+            next_epoch_block=following,
+            seconds_remaining=max(0.0, self.clock.start(following) - now_s),
+        )
+
+    # ---- writes: each in one transaction, with the sender's nonce ---------------------------------
+
+    def register(self, hotkey: str, role: Role, now_s: float, nonce: int) -> TxResult:
+        """Gives a hotkey a uid; a validator gets the faucet's stake with it."""
+        return self._write(now_s, nonce, lambda block: self._register(hotkey, role, block))
+
+    def serve(self, hotkey: str, ip: str, port: int, now_s: float, nonce: int) -> TxResult:
+        """Notes where a neuron can be reached."""
+        return self._write(now_s, nonce, lambda _: self._serve(hotkey, ip, port))
+
+    def commit(self, hotkey: str, data: bytes, now_s: float, nonce: int) -> TxResult:
+        """Keeps bytes for a registered hotkey; earlier ones stay provable by block."""
+        return self._write(now_s, nonce, lambda block: self._commit(hotkey, data, block))
+
+    def set_weights(
+        self, hotkey: str, weights: Mapping[int, int], version_key: int, now_s: float, nonce: int
+    ) -> TxResult:
+        """Puts a validator's weights in force, at once or when they are revealed."""
+        return self._write(now_s, nonce, lambda block: self._set_weights(hotkey, weights, version_key, block))
+
+    def _write(self, now_s: float, nonce: int, act: Callable[[int], TxResult | None]) -> TxResult:
+        block = self.advance(now_s) + 1
+        with self._db.transaction():
+            # A refused request, too, must not be taken again after a restart, when it might succeed.
+            self._db.put("nonce_fence", max(nonce, int(self._db.get("nonce_fence"))))
+            refusal_or_result = act(block)
+        return refusal_or_result or TxResult(True, TxCode.OK, None, "stored", block)
+
+    def nonce_fence(self) -> int:
+        """The latest nonce ever taken."""
+        return int(self._db.get("nonce_fence"))
+
+    def _register(self, hotkey: str, role: Role, block: int) -> TxResult | None:
+        rows = self._db.neurons()
+        if any(row.hotkey == hotkey for row in rows):
+            return rules.refused(
+                TxCode.ALREADY_EXISTS, "HotKeyAlreadyRegisteredInSubNet", "this hotkey has a uid already"
+            )
+        uid: int | None = len(rows)
+        if len(rows) >= self.parameters.max_uids:
+            uid = rules.uid_to_prune(
+                {row.uid: row.incentive + row.dividends for row in rows},
+                {row.uid: row.registered_at for row in rows},
+                block,
+                self.parameters.immunity_blocks,
+                OWNER_UID,
+            )
+        if uid is None:
+            return rules.refused(
+                TxCode.LIMIT_EXCEEDED, "NoNeuronIdAvailable", "the subnet is full, and all in it are immune"
+            )
+        stake = self.parameters.faucet_stake if role is Role.VALIDATOR else 0.0
+        self._db.put_neuron(uid, hotkey, hotkey, stake, block)
+        return None
+
+    def _serve(self, hotkey: str, ip: str, port: int) -> TxResult | None:
+        row = self._row(hotkey)
+        if row is None:
+            return _not_registered()
+        try:
+            address = ipaddress.ip_address(ip)
+        except ValueError:
+            return rules.refused(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
+        if not 0 < port < 65536:
+            return rules.refused(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
+        self._db.put_endpoint(row.uid, str(address), port)
+        return None
+
+    def _commit(self, hotkey: str, data: bytes, block: int) -> TxResult | None:
+        if self._row(hotkey) is None:
+            return _not_registered()
+        if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
+            return rules.refused(
+                TxCode.LIMIT_EXCEEDED,
+                "SpaceLimitExceeded",
+                f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}",
+            )
+        last = self._db.commitment(hotkey, block)
+        wait = rules.blocks_to_wait(last[0] if last else None, block, self.parameters.commit_rate_limit)
+        if wait:
+            return _too_fast("CommitmentSetRateLimitExceeded", wait)
+        self._db.put_commitment(hotkey, block, data)
+        return None
+
+    def _set_weights(
+        self, hotkey: str, weights: Mapping[int, int], version_key: int, block: int
+    ) -> TxResult | None:
+        row = self._row(hotkey)
+        if row is None:
+            return _not_registered()
+        try:
+            normal = rules.normalise(weights)
+        except BadInput as error:
+            return rules.refused(TxCode.INVALID_ARGUMENT, "WeightVecLengthIsLow", str(error))
+        refusal = self._weights_refusal(row.uid, normal, version_key)
+        if refusal is not None:
+            return refusal
+        wait = rules.blocks_to_wait(row.weights_block, block, self.parameters.weights_rate_limit)
+        if wait:
+            hidden = self.parameters.reveal_blocks > 0
+            return _too_fast("CommittingWeightsTooFast" if hidden else "SettingWeightsTooFast", wait)
+        self._db.put_weights_block(row.uid, block)
+        if self.parameters.reveal_blocks == 0:
+            self._db.put_weights(row.uid, block, normal)
+            return None
+        reveal_block = block + self.parameters.reveal_blocks
+        self._db.hide_weights(row.uid, block, reveal_block, version_key, normal)
+        return TxResult(True, TxCode.OK, None, "hidden until revealed", block, TxMode.COMMIT, reveal_block)
+
+    def _weights_refusal(self, uid: int, weights: Mapping[int, int], version_key: int) -> TxResult | None:
+        rows = self._db.neurons()
+        return rules.check_weights(
+            weights,
+            [row.uid for row in rows],
+            uid in self._permitted(rows),
+            version_key,
+            self.parameters.weights_version,
+        )
+
+    # ---- what blocks bring about ------------------------------------------------------------------
+
+    def _reveal(self, block: int) -> None:
+        for hidden in self._db.take_due_weights(block):
+            # As on the chain, what no longer holds at the reveal is dropped without a word.
+            weights = hidden.weights
+            if weights and self._weights_refusal(hidden.uid, weights, hidden.version_key) is None:
+                self._db.put_weights(hidden.uid, hidden.block, weights)
+
+    def _run_epoch(self, block: int) -> None:
+        rows = self._db.neurons()
+        permitted = self._permitted(rows)
+        cutoff = block - self.parameters.activity_cutoff
+        stakes = {r.uid: r.stake for r in rows if r.uid in permitted and r.last_update >= cutoff}
+        weights = {
+            validator: {uid: float(w) for uid, w in row.items() if uid != validator}  # none for oneself
+            for validator, (_, row) in self._db.weights().items()
+            if validator in stakes
+        }
+        result = yuma(stakes, weights, tuple(row.uid for row in rows))
+        self._db.put_rewards({r.uid: (result.incentive[r.uid], result.dividends[r.uid]) for r in rows})
+        self._db.put("epochs", block // self.parameters.tempo)
+        self._db.put("last_epoch_block", block)
+
+    def _permitted(self, rows: list[NeuronRow]) -> frozenset[int]:
+        return rules.permits({row.uid: row.stake for row in rows}, self.parameters.max_validators)
+
+    def _row(self, hotkey: str) -> NeuronRow | None:
+        return next((row for row in self._db.neurons() if row.hotkey == hotkey), None)
+
+
+def _neuron(row: NeuronRow, permitted: bool) -> Neuron:
+    axon = None if row.ip is None or row.port is None else Endpoint(row.ip, row.port)
+    return Neuron(
+        uid=row.uid,
+        hotkey=row.hotkey,
+        coldkey=row.coldkey,
+        stake=row.stake,
+        validator_permit=permitted,
+        incentive=row.incentive,
+        dividends=row.dividends,
+        last_update=row.last_update,
+        registered_at=row.registered_at,
+        axon=axon,
+    )
+
+
+def _not_registered() -> TxResult:
+    return rules.refused(
+        TxCode.NOT_REGISTERED, "HotKeyNotRegisteredInSubNet", "register this hotkey on the subnet first"
+    )
+
+
+def _too_fast(chain_error: str, wait: int) -> TxResult:
+    return rules.refused(TxCode.RATE_LIMITED, chain_error, f"too soon: wait {wait} more blocks")

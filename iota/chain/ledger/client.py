@@ -1,0 +1,274 @@
+"""The embedded ledger as a `Chain`: a client of its HTTP interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+from pydantic import TypeAdapter, ValidationError
+from yarl import URL
+
+from iota.chain.chain import (
+    MAX_COMMITMENT_BYTES,
+    Block,
+    ChainInfo,
+    Commitment,
+    EpochStatus,
+    Subnet,
+    TxCode,
+    TxResult,
+    WeightsRow,
+)
+from iota.chain.errors import BadInput, Incompatible, KeyUnavailable, Rejected, Unavailable
+from iota.chain.ledger import messages
+from iota.chain.ledger.rules import normalise
+from iota.protocol.auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
+from iota.protocol.keys import Hotkey, is_address
+from iota.protocol.messages import Role
+
+_MAX_ANSWER_BYTES = 32 * 1024 * 1024
+T = TypeVar("T")
+
+
+class LedgerChain:
+    """A connection to the ledger at `url`; `hotkey` signs the writes, and None only reads.
+
+    The ledger's own key is learnt at the first call and kept: a ledger that changes it under us is
+    `Incompatible`. Reads are not signed, so use it over loopback or a network that you trust.
+    """
+
+    def __init__(self, url: str, hotkey: Hotkey | None = None, *, timeout_s: float = 10.0) -> None:
+        parsed = URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise BadInput(f"{url!r} is no URL of a ledger: it looks like http://127.0.0.1:9944")
+        if timeout_s <= 0:
+            raise BadInput(f"timeout_s is above 0, not {timeout_s}")
+        self._url = parsed
+        self._hotkey = hotkey
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+        self._known: messages.LedgerInfo | None = None
+
+    # ---- reads ------------------------------------------------------------------------------------
+
+    async def info(self) -> ChainInfo:
+        info = await self._ledger_info()
+        return ChainInfo(
+            network=str(self._url),
+            backend="ledger",
+            version=info.version,
+            genesis=info.genesis,
+            block_time_s=info.block_time_s,
+            netuids=(info.netuid,),
+            hashes_trusted=True,
+            finality="every block is final at once: one process makes them",
+        )
+
+    async def head(self) -> Block:
+        return await self._read("/v1/head", messages.BLOCK)
+
+    async def finalized(self) -> Block:
+        """The head: nothing on this ledger is ever undone."""
+        return await self.head()
+
+    async def block_hash(self, number: int) -> str:
+        if not 0 <= number < 10**15:
+            raise BadInput(f"there is no block {number}")
+        return (await self._read(f"/v1/blocks/{number}", messages.BLOCK)).hash
+
+    async def subnet(self, netuid: int) -> Subnet:
+        return await self._read(f"/v1/subnets/{_netuid(netuid)}", messages.SUBNET)
+
+    async def uid(self, netuid: int, hotkey: str) -> int | None:
+        neuron = (await self.subnet(netuid)).neuron(hotkey)
+        return None if neuron is None else neuron.uid
+
+    async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
+        return await self._read(f"/v1/subnets/{_netuid(netuid)}/weights", messages.WEIGHTS)
+
+    async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
+        if not is_address(hotkey):
+            raise BadInput(f"{hotkey!r} is not an ss58 address")
+        if at_block is not None and not 0 <= at_block < 10**15:
+            raise BadInput(f"there is no block {at_block}")
+        path = f"/v1/subnets/{_netuid(netuid)}/commitments/{hotkey}"
+        query = "" if at_block is None else f"?at_block={at_block}"
+        answer = await self._read(path + query, TypeAdapter(messages.CommitmentAnswer))
+        return Commitment(answer.block, bytes.fromhex(answer.data)) if answer.found else None
+
+    async def epoch_status(self, netuid: int) -> EpochStatus:
+        return await self._read(f"/v1/subnets/{_netuid(netuid)}/epoch", messages.EPOCH)
+
+    async def wait_epoch(
+        self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
+    ) -> EpochStatus:
+        status = await self.epoch_status(netuid)
+        target = status.index if after is None else after
+        if timeout_s is None:
+            timeout_s = 2 * status.tempo * (await self._ledger_info()).block_time_s + self._timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                while status.index <= target:
+                    status = await self._read(
+                        f"/v1/subnets/{_netuid(netuid)}/epoch?after={target}",
+                        messages.EPOCH,
+                        wait_s=messages.MAX_WAIT_S,
+                    )
+        except TimeoutError:
+            raise Unavailable(f"subnet {netuid} ran no epoch after {target} in {timeout_s:g} s") from None
+        return status
+
+    # ---- writes -----------------------------------------------------------------------------------
+
+    async def register(self, netuid: int, role: Role = Role.MINER) -> TxResult:
+        return await self._write("/v1/register", messages.RegisterRequest(netuid=_netuid(netuid), role=role))
+
+    async def serve(self, netuid: int, ip: str, port: int) -> TxResult:
+        try:
+            body = messages.ServeRequest(netuid=_netuid(netuid), ip=ip, port=port)
+        except ValidationError:
+            raise BadInput(f"{ip!r} port {port!r} is no address to serve at") from None
+        return await self._write("/v1/serve", body)
+
+    async def commit(self, netuid: int, data: bytes) -> TxResult:
+        if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
+            raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+        return await self._write(
+            "/v1/commit", messages.CommitRequest(netuid=_netuid(netuid), data=data.hex())
+        )
+
+    async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
+        normal = normalise(weights)
+        try:
+            body = messages.WeightsRequest(netuid=_netuid(netuid), weights=normal, version_key=version_key)
+        except ValidationError as error:
+            raise BadInput(f"these weights cannot be sent: {error.errors()[0]['msg']}") from None
+        return await self._write("/v1/weights", body)
+
+    # ---- the connection ---------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _ledger_info(self) -> messages.LedgerInfo:
+        if self._known is None:
+            status, _, content = await self._request("GET", "/v1/info", b"", {}, self._timeout_s)
+            if status != 200:
+                raise self._failure(status, content)
+            info = self._parsed(TypeAdapter(messages.LedgerInfo), content)
+            if info.version != messages.LEDGER_VERSION:
+                raise Incompatible(
+                    f"the ledger at {self._url} speaks {info.version}, and this version "
+                    f"{messages.LEDGER_VERSION}: update the older of the two"
+                )
+            self._known = info
+        return self._known
+
+    async def _read(self, target: str, adapter: TypeAdapter[T], wait_s: float = 0.0) -> T:
+        await self._ledger_info()
+        status, _, content = await self._request("GET", target, b"", {}, self._timeout_s + wait_s)
+        if status != 200:
+            raise self._failure(status, content)
+        return self._parsed(adapter, content)
+
+    async def _write(self, path: str, message: messages.Message) -> TxResult:
+        if self._hotkey is None:
+            raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
+        ledger = (await self._ledger_info()).hotkey
+        body = message.model_dump_json().encode()
+        target = (self._url / path.removeprefix("/")).raw_path
+        headers = sign_request(self._hotkey, "POST", target, body, ledger)
+        signed = headers["X-Bittensor-Signature"], int(headers["X-Bittensor-Nonce"])
+        status, proof, content = await self._request("POST", path, body, headers, self._timeout_s)
+        if not verify_response(ledger, signed[1], status, content, proof, request_signature=signed[0]):
+            # Refused before it knew who asks; otherwise the answer is nobody's word.
+            if proof is None and status >= 400:
+                raise self._failure(status, content)
+            raise Unavailable("the answer is not signed by the ledger", fate_unknown=True)
+        result = self._parsed(messages.RESULT, content)
+        if result.ok != (status == 200) or result.ok != (result.code is TxCode.OK):
+            raise Incompatible(
+                f"the ledger at {self._url} contradicts itself: status {status}, {result.code}"
+            )
+        return result
+
+    async def _request(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, str | None, bytes]:
+        """(status, signature header, body) of one HTTP exchange; `target` follows the base URL."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+        path, _, query = target.partition("?")
+        url = (self._url / path.removeprefix("/")).with_query(query)
+        content = bytearray()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method, url, data=body or None, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                async for chunk in answer.content.iter_chunked(65536):
+                    content += chunk
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        raise Incompatible(f"the answer of {self._url} exceeds {_MAX_ANSWER_BYTES} bytes")
+                return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(
+                f"no ledger answers at {self._url} ({error.strerror or type(error).__name__}): is it running?"
+            ) from None
+        except TimeoutError:
+            raise Unavailable(
+                f"the ledger at {self._url} did not answer within {timeout_s:g} s",
+                fate_unknown=method == "POST",
+            ) from None
+        except aiohttp.ClientError as error:
+            raise Unavailable(
+                f"the connection to {self._url} broke: {type(error).__name__}", fate_unknown=method == "POST"
+            ) from None
+
+    def _failure(self, status: int, content: bytes) -> BadInput | Incompatible | Rejected | Unavailable:
+        """The error that a problem document stands for."""
+        try:
+            problem = TypeAdapter(dict[str, str | int]).validate_json(content)
+            kind, detail = str(problem["type"]), str(problem["detail"])
+        except (ValidationError, KeyError):
+            return Incompatible(f"{self._url} answered {status} in a form that is no ledger's")
+        if kind == AuthProblemType.WRONG_RECEIVER:
+            self._known = None
+            return Incompatible(f"another ledger than before answers at {self._url}: {detail}")
+        if status >= 500 or status == 408:
+            return Unavailable(detail)
+        if kind in ("bad-input", "malformed"):
+            return BadInput(detail)
+        return Rejected(f"{kind}: {detail}")
+
+    def _parsed(self, adapter: TypeAdapter[T], content: bytes) -> T:
+        try:
+            return adapter.validate_json(content)
+        except ValidationError:
+            raise Incompatible(
+                f"the answer of {self._url} is not what {messages.LEDGER_VERSION} says: update the older side"
+            ) from None
+
+
+def _netuid(netuid: int) -> int:
+    if not 0 <= netuid <= 65535:
+        raise BadInput(f"netuid is 0 to 65535, not {netuid}")
+    return netuid

@@ -1,0 +1,119 @@
+"""The embedded store as seen by the holder of its secret."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import aiohttp
+
+from iota.store.signing import Op, check_secret, signed_query
+from iota.store.store import (
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    StoreError,
+    validate_key,
+    validate_prefix,
+)
+from iota.store.transfer import ObjectClient
+
+DEADLINE_S = 60.0
+MIN_BYTES_PER_S = 1 << 20
+
+
+class EmbeddedStore:
+    """`ObjectStore` over HTTP, by URLs that it signs for itself.
+
+    `base_url` is where this process reaches the server; `public_url` (the same by default) is what
+    presigned URLs begin with, for nodes elsewhere. `now` is the clock, in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        secret: bytes,
+        *,
+        public_url: str | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._public = (public_url or base_url).rstrip("/")
+        self._secret = check_secret(secret)
+        self._now = now
+        self._client: ObjectClient | None = None
+
+    def presign_put(self, key: str, size: int, expires_s: float) -> str:
+        if size < 0:
+            raise ValueError(f"an object cannot have {size} bytes")
+        return self._object_url(self._public, Op.PUT, key, size, expires_s)
+
+    def presign_get(self, key: str, expires_s: float) -> str:
+        return self._object_url(self._public, Op.GET, key, 0, expires_s)
+
+    async def put(self, key: str, data: bytes) -> None:
+        deadline_s = DEADLINE_S + len(data) / MIN_BYTES_PER_S
+        url = self._object_url(self._base, Op.PUT, key, len(data), deadline_s)
+        client = await self._open()
+        if not await client.create(url, data, deadline_s) and await self.get(key) != data:
+            raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
+
+    async def get(self, key: str) -> bytes:
+        url = self._object_url(self._base, Op.GET, key, 0, DEADLINE_S)
+        client = await self._open()
+        return await client.get(url, sys.maxsize, 10 * DEADLINE_S)
+
+    async def exists(self, key: str) -> bool:
+        url = self._object_url(self._base, Op.GET, key, 0, DEADLINE_S)
+        client = await self._open()
+        try:
+            await client.request("HEAD", url, DEADLINE_S, _drain)
+        except ObjectMissing:
+            return False
+        return True
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        folder = validate_prefix(prefix)
+        client = await self._open()
+        raw = await client.request("GET", self._folder_url(Op.LIST, folder), DEADLINE_S, _drain)
+        return [ObjectInfo(key, size) for key, size in json.loads(raw)]
+
+    async def delete_prefix(self, prefix: str) -> int:
+        folder = validate_prefix(prefix)
+        if not folder:
+            raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
+        client = await self._open()
+        raw = await client.request("DELETE", self._folder_url(Op.DELETE, folder), DEADLINE_S, _drain)
+        deleted = json.loads(raw)["deleted"]
+        if not isinstance(deleted, int):
+            raise StoreError(f"the store answered a deletion with {raw[:80]!r}")
+        return deleted
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.__aexit__(None, None, None)
+            self._client = None
+
+    async def _open(self) -> ObjectClient:
+        # Opened on first use, because a session belongs to the running event loop.
+        if self._client is None:
+            self._client = await ObjectClient().__aenter__()
+        return self._client
+
+    def _object_url(self, base: str, op: Op, key: str, size: int, expires_s: float) -> str:
+        validate_key(key)
+        return f"{base}/o/{key}?{signed_query(self._secret, op, key, size, self._expiry(expires_s))}"
+
+    def _folder_url(self, op: Op, folder: str) -> str:
+        query = signed_query(self._secret, op, folder, 0, self._expiry(DEADLINE_S))
+        return f"{self._base}/folder/{folder}?{query}"
+
+    def _expiry(self, expires_s: float) -> int:
+        return math.ceil((self._now() + expires_s) * 1000)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> bytes:
+    return await response.read()

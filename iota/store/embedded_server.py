@@ -1,0 +1,227 @@
+"""The embedded store's server: presigned PUT and GET of create-once objects, in its own process.
+
+    PUT, GET, HEAD  /o/<key>         presigned for one key, operation, size and expiry
+    GET, DELETE     /folder/<prefix> listing and deletion, for the holder of the secret
+    GET             /healthz
+
+A handler touches the disk directly, because a small object costs less than a change of thread;
+pieces of large ones are read in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import ClientConnectionError, web
+
+from iota.store.files import ObjectFiles
+from iota.store.signing import Op, check_secret, verify
+from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull, validate_key, validate_prefix
+
+MAX_OBJECT = 1 << 36
+STALL_S = 30.0
+"""Seconds that one piece of a body may take, and that a connection may idle or dribble its headers."""
+MIN_BYTES_PER_S = 16 << 10
+"""A whole body may take `STALL_S` plus its size over this."""
+RESERVE_BYTES = 64 << 20
+_PIECE = 1 << 20
+
+_FILES = web.AppKey("files", ObjectFiles)
+_SECRET = web.AppKey("secret", bytes)
+_NOW: web.AppKey[Callable[[], float]] = web.AppKey("now")
+_STALL = web.AppKey("stall", float)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(
+    root: Path,
+    secret: bytes,
+    *,
+    now: Callable[[], float] = time.time,
+    stall_s: float = STALL_S,
+    reserve_bytes: int = RESERVE_BYTES,
+) -> web.Application:
+    """The server's application; it holds `root` from start-up to clean-up.
+
+    `now` is the clock in Unix seconds. Start-up raises `RootInUse` if another server has `root`.
+    """
+    app = web.Application(middlewares=[_problems])
+    app[_SECRET] = check_secret(secret)
+    app[_NOW] = now
+    app[_STALL] = stall_s
+
+    async def files(app: web.Application) -> AsyncIterator[None]:
+        app[_FILES] = ObjectFiles(root, reserve_bytes)
+        yield
+        app[_FILES].close()
+
+    app.cleanup_ctx.append(files)
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_put("/o/{key:.+}", _put)
+    app.router.add_get("/o/{key:.+}", _get)  # and HEAD
+    app.router.add_get("/folder/{prefix:.*}", _list, allow_head=False)
+    app.router.add_delete("/folder/{prefix:.*}", _delete)
+    return app
+
+
+@asynccontextmanager
+async def running(root: Path, secret: bytes, host: str, port: int) -> AsyncIterator[str]:
+    """Serve inside the block; yields the base URL, with the port chosen if `port` is 0."""
+    # Lingering only gives a refused uploader time to read its answer.
+    runner = web.AppRunner(
+        make_app(root, secret), access_log=None, keepalive_timeout=2 * STALL_S, lingering_time=1.0
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        bound = runner.addresses[0]
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        yield f"http://{shown}:{bound[1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def serve(root: Path, secret: bytes, host: str, port: int) -> None:
+    """Serve until cancelled. Raises `RootInUse`, or `OSError` if the address is taken."""
+    async with running(root, secret, host, port):
+        await asyncio.Event().wait()
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _put(request: web.Request) -> web.Response:
+    key = _key(request)
+    size = _authorised(request, Op.PUT, key)
+    announced = request.content_length
+    if announced is None:
+        return _problem(411, "length-required", "send the object's exact Content-Length")
+    if announced != size or size > MAX_OBJECT:
+        return _problem(400, "wrong-size", f"the URL is for {size} bytes, {announced} were announced")
+    limit_s = request.app[_STALL] + size / MIN_BYTES_PER_S
+    with request.app[_FILES].upload(key, size) as upload:
+        try:
+            async with asyncio.timeout(limit_s):
+                async for piece in request.content.iter_any():
+                    upload.write(piece)
+        except TimeoutError:
+            answer = _problem(408, "too-slow", f"the body did not arrive within {limit_s:.0f} s")
+            answer.force_close()
+            return answer
+        upload.finish()
+    return web.Response(status=201)
+
+
+async def _get(request: web.Request) -> web.StreamResponse:
+    key = _key(request)
+    _authorised(request, Op.GET, key)
+    fd = request.app[_FILES].open(key)
+    try:
+        return await _send(request, fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+async def _send(request: web.Request, fd: int, size: int) -> web.StreamResponse:
+    """Answer with the object, or the one part of it that the Range header names."""
+    start, stop, status = 0, size, 200
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+    if "Range" in request.headers:
+        part = _part(request, size)
+        if part is None:
+            problem = _problem(416, "bad-range", f"ask for one range within the {size} bytes")
+            problem.headers["Content-Range"] = f"bytes */{size}"
+            return problem
+        start, stop = part
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    if stop - start <= _PIECE and request.method != "HEAD":
+        return web.Response(status=status, headers=headers, body=os.pread(fd, stop - start, start))
+    headers["Content-Length"] = str(stop - start)
+    response = web.StreamResponse(status=status, headers=headers)
+    await response.prepare(request)
+    try:
+        while start < stop and request.method != "HEAD":
+            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, stop - start), start)
+            async with asyncio.timeout(request.app[_STALL]):
+                await response.write(piece)
+            start += len(piece)
+    except TimeoutError:
+        # The header has been sent, so the only way to say 'failed' is to break off.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+def _part(request: web.Request, size: int) -> tuple[int, int] | None:
+    try:
+        asked = request.http_range
+    except ValueError:
+        return None
+    start, stop, _ = asked.indices(size)
+    return (start, stop) if start < stop else None
+
+
+async def _list(request: web.Request) -> web.Response:
+    prefix = _prefix(request)
+    _authorised(request, Op.LIST, prefix)
+    found = await asyncio.to_thread(request.app[_FILES].list, prefix)
+    return _json(200, [[item.key, item.size] for item in found])
+
+
+async def _delete(request: web.Request) -> web.Response:
+    prefix = _prefix(request)
+    _authorised(request, Op.DELETE, prefix)
+    if not prefix:
+        return _problem(400, "no-folder", "deleting the whole store is not offered")
+    return _json(200, {"deleted": await asyncio.to_thread(request.app[_FILES].delete_prefix, prefix)})
+
+
+def _key(request: web.Request) -> str:
+    return validate_key(request.match_info["key"])
+
+
+def _prefix(request: web.Request) -> str:
+    return validate_prefix(request.match_info["prefix"])
+
+
+def _authorised(request: web.Request, op: Op, key: str) -> int:
+    return verify(request.app[_SECRET], op, key, request.query, int(request.app[_NOW]() * 1000))
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Every refusal becomes a problem document (RFC 9457) with the status S3 would use."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _problem(error.status, "http", error.reason)
+    except PermissionError as error:
+        return _problem(403, "refused", str(error))
+    except ObjectMissing as error:
+        return _problem(404, "missing", str(error))
+    except ObjectExists as error:
+        return _problem(412, "exists", str(error))
+    except StoreFull as error:
+        return _problem(507, "full", str(error))
+    except (StoreError, ValueError) as error:
+        return _problem(400, "bad-request", str(error))
+    except ClientConnectionError:
+        # The uploader went away; nobody reads this.
+        return _problem(400, "aborted", "the connection broke before the body was complete")
+
+
+def _problem(status: int, kind: str, detail: str) -> web.Response:
+    body = {"type": f"urn:iota:store:{kind}", "title": kind, "status": status, "detail": detail}
+    return _json(status, body, "application/problem+json")
+
+
+def _json(status: int, body: object, content_type: str = "application/json") -> web.Response:
+    return web.Response(status=status, body=json.dumps(body).encode(), content_type=content_type)

@@ -1,0 +1,216 @@
+"""Any S3 (AWS, R2, MinIO, Ceph) through boto3, with credentials from boto3's own chain."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from iota.store.store import (
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+    UrlRefused,
+    validate_key,
+    validate_prefix,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MAX_EXPIRY_S = 7 * 24 * 3600
+_CREATE_TRIES = 4
+_DELETE_BATCH = 1000
+Listing = list[ObjectInfo]
+
+
+class S3Store:
+    """`ObjectStore` in one bucket, below `prefix`. boto3 blocks, so its calls run in threads.
+
+    Raises:
+        ValueError: if boto3 has no credentials or no region to sign with.
+    """
+
+    def __init__(
+        self, bucket: str, endpoint_url: str | None = None, region: str | None = None, prefix: str = ""
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = validate_prefix(prefix)
+        self._client = _open_client(endpoint_url, region)
+
+    def presign_put(self, key: str, size: int, expires_s: float) -> str:
+        if size < 0:
+            raise ValueError(f"an object cannot have {size} bytes")
+        # Both conditions are part of the signature: the uploader must send exactly these headers.
+        with _typed_errors(key):
+            return self._client.generate_presigned_url(
+                "put_object",
+                Params={
+                    "Bucket": self._bucket,
+                    "Key": self._key(key),
+                    "ContentLength": size,
+                    "IfNoneMatch": "*",
+                },
+                ExpiresIn=_expiry(expires_s),
+            )
+
+    def presign_get(self, key: str, expires_s: float) -> str:
+        with _typed_errors(key):
+            return self._client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": self._key(key)},
+                ExpiresIn=_expiry(expires_s),
+            )
+
+    async def put(self, key: str, data: bytes) -> None:
+        if not await asyncio.to_thread(self._create, key, data) and await self.get(key) != data:
+            raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
+
+    async def get(self, key: str) -> bytes:
+        return await asyncio.to_thread(self._read, key)
+
+    async def exists(self, key: str) -> bool:
+        return await asyncio.to_thread(self._head, key)
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        return await asyncio.to_thread(self._list, validate_prefix(prefix))
+
+    async def delete_prefix(self, prefix: str) -> int:
+        folder = validate_prefix(prefix)
+        if not folder:
+            raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
+        return await asyncio.to_thread(self._delete, folder)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+
+    def _key(self, key: str) -> str:
+        return self._prefix + validate_key(key)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        for tries in range(1, _CREATE_TRIES + 1):
+            try:
+                with _typed_errors(key):
+                    self._client.put_object(
+                        Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
+                    )
+                return True
+            except ObjectExists:
+                return False
+            except StoreError as error:
+                # Two creations at once: S3 answers one with 409 and asks for another try.
+                cause = error.__cause__
+                if not (isinstance(cause, ClientError) and _status(cause) == 409 and tries < _CREATE_TRIES):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _read(self, key: str) -> bytes:
+        with _typed_errors(key):
+            return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
+
+    def _head(self, key: str) -> bool:
+        try:
+            with _typed_errors(key):
+                self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+        except ObjectMissing:
+            return False
+        return True
+
+    def _list(self, folder: str) -> Listing:
+        with _typed_errors(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + folder
+            )
+            found = [
+                ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"])
+                for page in pages
+                for item in page.get("Contents", [])
+            ]
+        return sorted(found, key=lambda item: item.key)
+
+    def _delete(self, folder: str) -> int:
+        keys = [self._prefix + item.key for item in self._list(folder)]
+        for start in range(0, len(keys), _DELETE_BATCH):
+            batch = keys[start : start + _DELETE_BATCH]
+            with _typed_errors(folder):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": [{"Key": k} for k in batch], "Quiet": True}
+                )
+            if failed := answer.get("Errors"):
+                raise StoreError(f"{len(failed)} objects of {folder} were not deleted: {failed[0]}")
+        return len(keys)
+
+
+def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    # Path-style addresses are what S3s other than AWS understand everywhere. The optional checksums
+    # of newer SDKs are left out because several of these S3s refuse them.
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"max_attempts": 4, "mode": "standard"},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+    )
+    try:
+        session = boto3.session.Session(region_name=region)
+        if session.get_credentials() is None:
+            raise ValueError(
+                "no S3 credentials were found: run 'aws configure', or set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY"
+            )
+        # SigV4 needs some region; S3s with an endpoint of their own take any.
+        named = region or session.region_name or ("us-east-1" if endpoint_url else None)
+        if named is None:
+            raise ValueError("no S3 region was found: add ?region=NAME to the s3:// URL")
+        return session.client("s3", endpoint_url=endpoint_url, region_name=named, config=config)
+    except BotoCoreError as error:
+        raise ValueError(f"boto3 cannot be set up: {error}") from error
+
+
+@contextmanager
+def _typed_errors(what: str) -> Iterator[None]:
+    """Turn boto3's errors about `what` into this package's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        status = _status(error)
+        text = f"{what}: {error}"
+        if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
+            raise StoreError(f"{text}; create the bucket first") from error
+        if status == 404:
+            raise ObjectMissing(text) from error
+        if status == 412:
+            raise ObjectExists(text) from error
+        if status in (401, 403):
+            raise UrlRefused(f"{text}; check the S3 credentials and the bucket's policy") from error
+        if status == 429 or status >= 500:
+            raise StoreUnavailable(text) from error
+        raise StoreError(text) from error
+    except BotoCoreError as error:
+        raise StoreUnavailable(f"{what}: {error}") from error
+
+
+def _status(error: Exception) -> int:
+    response = getattr(error, "response", {})
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _expiry(expires_s: float) -> int:
+    if not 0 < expires_s <= MAX_EXPIRY_S:
+        raise ValueError(f"S3 takes expiries of up to 7 days, not {expires_s:g} s")
+    return math.ceil(expires_s)

@@ -1,0 +1,1 @@
+"""Tensor frames, and one file for each transport that carries them."""

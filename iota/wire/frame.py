@@ -1,0 +1,129 @@
+"""Tensor frames: the one form in which a boundary tensor travels and is kept.
+
+    magic "IOTA" | version u8 | header length u16 LE | header (canonical JSON)
+    | 64-byte sender signature over the header | payload
+
+The payload is raw little-endian values (for int8 followed by one fp32 scale a token). Shape,
+dtype and size follow from the RunSpec, so a receiver knows them before it reads a byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blake3 import blake3
+from pydantic import ValidationError
+
+from iota.protocol.messages import FrameName, Hex32, Hotkey, Small
+from iota.protocol.receipts import SignedHeader
+from iota.spec import Frozen, RunSpec, WireDtype
+
+MAGIC = b"IOTA"
+FRAME_VERSION = 1
+SIGNATURE_BYTES = 64
+DOMAIN = "frame"
+
+_PREFIX = struct.Struct("<4sBH")
+_VALUE_BYTES = {WireDtype.FP32: 4, WireDtype.BF16: 2, WireDtype.INT8: 1}
+
+
+class FrameError(Exception):
+    """A frame that is not what it must be; the reason is in the message."""
+
+
+class FrameHeader(Frozen):
+    run: Hex32
+    name: FrameName
+    shape: tuple[Small, Small, Small]
+    """(sequences, sequence_length, boundary width)"""
+    dtype: WireDtype
+    size: Small
+    """Payload bytes."""
+    payload: Hex32
+    """BLAKE3 of the payload."""
+    sender: Hotkey
+    receiver: Hotkey
+
+
+@dataclass(frozen=True)
+class Frame:
+    header: FrameHeader
+    signature: bytes
+    payload: bytes
+
+    @property
+    def signed_header(self) -> SignedHeader:
+        return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
+
+
+def payload_shape(spec: RunSpec) -> tuple[int, int, int]:
+    """(sequences, sequence_length, k) of every boundary tensor of the run."""
+    return (spec.data.sequences, spec.data.sequence_length, spec.boundary_width)
+
+
+def payload_size(spec: RunSpec) -> int:
+    """Payload bytes of every boundary tensor of the run."""
+    b, t, k = payload_shape(spec)
+    scales = 4 * b * t if spec.boundary.wire is WireDtype.INT8 else 0
+    return b * t * k * _VALUE_BYTES[spec.boundary.wire] + scales
+
+
+def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:
+    return FrameHeader(
+        run=spec.id,
+        name=name,
+        shape=payload_shape(spec),
+        dtype=spec.boundary.wire,
+        size=payload_size(spec),
+        payload=payload,
+        sender=sender,
+        receiver=receiver,
+    )
+
+
+def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
+    """Bytes of the whole frame: known before it exists, since only its digest is open."""
+    header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
+    return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
+
+
+def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """`sign` signs the header under the frame domain and returns 64 bytes."""
+    text = header.canonical()
+    return b"".join(
+        (_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, sign(text), payload),
+    )
+
+
+def decode_frame(data: bytes, spec: RunSpec, verify: Callable[[bytes, bytes, str], bool]) -> Frame:
+    """Parse and check a frame: form, size, shape, digest and the sender's signature.
+
+    `verify(header, signature, hotkey)` checks a signature under the frame domain. Whether this
+    sender was to send this frame is for the caller to check. Raises FrameError.
+    """
+    if len(data) < _PREFIX.size:
+        raise FrameError("shorter than a frame's prefix")
+    magic, version, length = _PREFIX.unpack_from(data)
+    if magic != MAGIC or version != FRAME_VERSION:
+        raise FrameError(f"not a frame of version {FRAME_VERSION}")
+    body = _PREFIX.size + length + SIGNATURE_BYTES
+    if len(data) != body + payload_size(spec):
+        raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
+    text = data[_PREFIX.size : _PREFIX.size + length]
+    signature = data[_PREFIX.size + length : body]
+    try:
+        header = FrameHeader.model_validate_json(text)
+    except ValidationError as error:
+        raise FrameError(f"malformed header: {error.error_count()} errors") from error
+    if header.canonical() != text:
+        raise FrameError("the header is not in canonical form")
+    if header.run != spec.id or header.shape != payload_shape(spec) or header.dtype is not spec.boundary.wire:
+        raise FrameError("the header's run, shape or dtype is not this run's")
+    payload = data[body:]
+    if blake3(payload).hexdigest() != header.payload:
+        raise FrameError("the payload does not have the digest that its header names")
+    if not verify(text, signature, header.sender):
+        raise FrameError("the header is not signed by its sender")
+    return Frame(header, signature, payload)

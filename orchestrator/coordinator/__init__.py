@@ -1,0 +1,23 @@
+"""The coordinator: a pure state machine that plans and records a run.
+
+Journal entries go in through `Coordinator.apply`; events for nodes come out.
+"""
+
+from orchestrator.coordinator.coordinator import Coordinator, Refusal
+from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from orchestrator.coordinator.state import Limits, Member
+
+__all__ = [
+    "Back",
+    "Coordinator",
+    "Entry",
+    "Joined",
+    "Left",
+    "Limits",
+    "Lost",
+    "Member",
+    "Refusal",
+    "Resumed",
+    "Said",
+    "Tick",
+]

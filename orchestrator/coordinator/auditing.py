@@ -1,0 +1,211 @@
+"""Seals, draws and verdicts: what the coordinator records of the audits. It judges nothing itself."""
+
+from __future__ import annotations
+
+from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
+from iota.protocol.messages import (
+    AuditsDone,
+    Heldout,
+    Reveal,
+    SnapshotStored,
+    SnapshotWanted,
+    Verdict,
+    WeightsSet,
+)
+from iota.protocol.receipts import merkle_root
+from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
+from orchestrator.coordinator.state import EpochState, Member, Phase, RunState
+
+KEEP_VERDICTS = 10_000
+
+
+def seal(run: RunState) -> None:
+    """Close the epoch's record: nothing that arrives from now on belongs to it."""
+    epoch = run.current
+    if epoch.seal is not None or not all(merge.fixed for merge in epoch.merges):
+        return
+    digests = [d for hotkey in sorted(epoch.receipts) for d in epoch.receipts[hotkey]]
+    epoch.seal = EpochClose(
+        epoch=run.epoch,
+        root=merkle_root(digests),
+        receipts=len(digests),
+        block=run.block + run.spec.audit.seal_blocks,
+    )
+    epoch.sealed_at = run.now
+    for member in run.members.values():
+        if not member.left:
+            run.send(member.hotkey, epoch.seal)
+
+
+def _auditable(run: RunState, number: int) -> EpochState | None:
+    epoch = run.epochs.get(number)
+    return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
+
+
+def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
+    epoch = _auditable(run, report.epoch)
+    if epoch is not None:
+        epoch.links.setdefault(member.hotkey, report.link)
+
+
+def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
+    epoch = _auditable(run, report.epoch)
+    target = run.members.get(report.miner)
+    if (
+        epoch is None
+        or target is None
+        or member.hotkey not in epoch.links
+        or report.miner not in epoch.stages
+    ):
+        run.unfit += 1
+        return
+    key = (report.miner, report.version)
+    stored = epoch.snapshots.get(key)
+    if stored is not None:
+        run.send(member.hotkey, _ready(report.miner, stored))
+    elif not epoch.wanted[key]:
+        run.send(report.miner, AuditRequest(epoch=report.epoch, version=report.version))
+    epoch.wanted[key].add(member.hotkey)
+
+
+def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
+    return SnapshotReady(epoch=report.epoch, miner=miner, version=report.version, stored=report.stored)
+
+
+def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
+    epoch = _auditable(run, report.epoch)
+    key = (member.hotkey, report.version)
+    if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
+        run.unfit += epoch is None
+        return
+    epoch.snapshots[key] = report
+    for hotkey in sorted(epoch.wanted[key]):
+        run.send(hotkey, _ready(member.hotkey, report))
+
+
+def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
+    epoch = _auditable(run, report.epoch)
+    if epoch is None or member.hotkey not in epoch.links or len(run.verdicts) >= KEEP_VERDICTS:
+        run.unfit += 1
+        return
+    if (member.hotkey, report) not in run.verdicts:
+        run.verdicts.append((member.hotkey, report))
+        run.audits[report.outcome] += 1
+
+
+def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
+    epoch = _auditable(run, report.epoch)
+    if epoch is not None and member.hotkey in epoch.links:
+        epoch.done.add(member.hotkey)
+
+
+def take_heldout(run: RunState, report: Heldout) -> None:
+    run.heldout.setdefault(report.epoch, (report.loss, report.before_merge))
+
+
+def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
+    run.weights[member.hotkey] = dict(report.weights)
+    run.compute_share[member.hotkey] = report.compute_share
+
+
+def close_audits(run: RunState) -> None:
+    """End the audits of epochs whose validators are done, or have had their time.
+
+    Never before the next base of every stage is stored: until then what the epoch left behind
+    is the only way to make it.
+    """
+    for number, epoch in run.epochs.items():
+        if epoch.seal is None or epoch.audits_closed:
+            continue
+        if any((number + 1, stage) not in run.bases for stage in range(run.stages)):
+            continue
+        waiting = [v for v in run.validators() if v.hotkey not in epoch.done]
+        over = run.now > epoch.sealed_at + run.spec.audit.deadline_s
+        unwatched = not run.validators() and (number < run.epoch or run.phase is Phase.FINISHED)
+        if over or unwatched or (run.validators() and not waiting):
+            _close(run, number, epoch)
+
+
+def epoch_prefixes(run: RunState, number: int) -> list[str]:
+    """What may go from the store when the audits of an epoch are closed."""
+    kinds = ("frames", "delta", "merged", "audit", "base")
+    return [f"{run.spec.id}/{kind}/{number}/" for kind in kinds]
+
+
+def _close(run: RunState, number: int, epoch: EpochState) -> None:
+    epoch.audits_closed = True
+    run.closed_epochs.append(number)
+    run.deletions += epoch_prefixes(run, number)
+    for member in run.members.values():
+        if not member.left:
+            run.send(member.hotkey, AuditsClosed(epoch=number))
+    # The journal keeps everything; memory keeps what can still be asked for.
+    epoch.steps, epoch.reroutes, epoch.merges = [], [], []
+    epoch.receipts.clear()
+    run.dirty = True
+
+
+def repeat_requests(run: RunState, member: Member) -> None:
+    """A node that started again is told once more what is still wanted from it."""
+    for number, epoch in run.epochs.items():
+        if epoch.audits_closed:
+            continue
+        for miner, version in epoch.wanted:
+            if miner == member.hotkey and (miner, version) not in epoch.snapshots:
+                run.send(miner, AuditRequest(epoch=number, version=version))
+        for merge in epoch.merges:
+            for part in merge.parts:
+                if (
+                    part.agreed is None
+                    and member.hotkey in part.mergers
+                    and member.hotkey not in part.results
+                ):
+                    run.send(member.hotkey, part.assign)
+
+
+def epoch_record(run: RunState, number: int) -> EpochRecord | None:
+    """The public record of a sealed epoch; None before the seal and after its audits are closed."""
+    epoch = _auditable(run, number)
+    if epoch is None or epoch.seal is None:
+        return None
+    miners = []
+    for hotkey in sorted(epoch.stages):
+        count = len(epoch.receipts.get(hotkey, ()))
+        first = epoch.first_receipt.get(hotkey, 1)
+        miners.append(
+            MinerRecord(
+                hotkey=hotkey,
+                stage=epoch.stages[hotkey],
+                joined=epoch.joined[hotkey],
+                first_receipt=first,
+                last_receipt=first + count - 1,
+                withdrawn=epoch.withdrawn.get(hotkey, 0),
+            )
+        )
+    counted = [
+        CountedList(step=step.plan.step, miner=hotkey, counted=tuple(order))
+        for step in epoch.steps
+        for hotkey, order in sorted(step.order.items())
+    ]
+    deltas = [
+        DeltaRecord(miner=c.hotkey, stage=stage, tokens=c.tokens, parts=merge.deltas[c.hotkey])
+        for stage, merge in enumerate(epoch.merges)
+        for c in (merge.parts[0].assign.contributions if merge.parts else ())
+    ]
+    return EpochRecord(
+        epoch=number,
+        seal=epoch.seal,
+        miners=tuple(miners),
+        plans=tuple(step.plan for step in epoch.steps),
+        reroutes=tuple(epoch.reroutes),
+        counted=tuple(counted),
+        bases=tuple(
+            base
+            for e in (number, number + 1)
+            for s in range(run.stages)
+            if (base := run.bases.get((e, s))) is not None
+        ),
+        deltas=tuple(deltas),
+        merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),
+        merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
+    )

@@ -1,0 +1,145 @@
+"""Who is in the run: joining, leaving, being lost and coming back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iota.protocol.events import Admit, LoadBase
+from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
+from orchestrator.coordinator.auditing import repeat_requests
+from orchestrator.coordinator.entries import Joined
+from orchestrator.coordinator.merging import assign_base
+from orchestrator.coordinator.reissue import assign, relieve
+from orchestrator.coordinator.state import Member, Phase, RunState
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node cannot join now."""
+
+    type: str
+    detail: str
+
+
+def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Refusal | None:
+    if PROTOCOL_VERSION not in request.versions:
+        return Refusal(
+            "version-mismatch",
+            f"this run speaks protocol {PROTOCOL_VERSION}, the node speaks {list(request.versions)}:"
+            f" {'upgrade the node' if max(request.versions, default=0) < PROTOCOL_VERSION else 'use an older node'}",
+        )
+    known = run.members.get(hotkey)
+    if known is not None and known.role is not request.role:
+        return Refusal(
+            "forbidden",
+            f"this hotkey is in the run as {known.role}; use another hotkey to join as {request.role}",
+        )
+    if run.phase is Phase.FINISHED and request.role is Role.MINER and known is None:
+        return Refusal("run-full", "this run has ended; join another one")
+    return None
+
+
+def join(run: RunState, entry: Joined) -> None:
+    """A new node, or one that started again: from its disk if it still holds its place, else afresh."""
+    hotkey, request = entry.hotkey, entry.request
+    member = run.members.get(hotkey)
+    if member is None:
+        stage = _needed_stage(run) if request.role is Role.MINER else -1
+        member = Member(hotkey, request.role, stage, len(run.members), request.capabilities)
+        run.members[hotkey] = member
+    else:
+        kept = request.receipts >= member.receipts and request.epoch == member.ready_epoch
+        member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
+        if not member.resume:
+            _start_afresh(run, member)
+    member.capabilities = request.capabilities
+    member.live, member.left, member.stalled = True, False, False
+    member.last_progress = run.now
+    run.dirty = True
+    if member.resume:
+        repeat_requests(run, member)
+
+
+def _needed_stage(run: RunState) -> int:
+    """The stage with the fewest miners; the live count before the rest."""
+    return min(
+        range(run.stages),
+        key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s),
+    )
+
+
+def _start_afresh(run: RunState, member: Member) -> None:
+    """Its weights are gone: others take its work, and what it had summed counts for nobody."""
+    member.live = False
+    if run.phase is Phase.TRAINING:
+        relieve(run, member)
+        for step in run.current.open_steps():
+            step.order.pop(member.hotkey, None)
+    member.joined, member.ready_epoch, member.told_base = None, -1, -1
+    member.pending.clear()
+    member.events.clear()
+    member.cursor_start = member.next_seq - 1
+
+
+def leave(run: RunState, hotkey: str) -> None:
+    lose(run, hotkey)
+    if hotkey in run.members:
+        run.members[hotkey].left = True
+
+
+def lose(run: RunState, hotkey: str) -> None:
+    member = run.members.get(hotkey)
+    if member is None or not member.live:
+        return
+    member.live = False
+    run.dirty = True
+    relieve(run, member)
+
+
+def come_back(run: RunState, hotkey: str) -> None:
+    member = run.members.get(hotkey)
+    if member is not None and not member.left:
+        member.live = True
+        member.last_progress = run.now
+        run.dirty = True
+
+
+def offer_bases(run: RunState) -> None:
+    """Tell every miner that lacks the current base where it is; find a new keeper for bases not stored."""
+    for member in run.miners():
+        if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
+            continue
+        at = (run.epoch, member.stage)
+        base = run.bases.get(at)
+        if base is not None:
+            event = LoadBase(epoch=run.epoch, digest=base.digest, parts=base.parts)
+        elif run.epoch == 0:
+            event = LoadBase(epoch=0, digest=run.base_digests.get(at))
+        else:
+            continue
+        member.told_base = run.epoch
+        run.send(member.hotkey, event)
+    for (epoch, stage), hotkey in list(run.base_assigned.items()):
+        if (epoch, stage) not in run.bases and not run.members[hotkey].live:
+            assign_base(run, epoch, stage)
+
+
+def admit(run: RunState) -> None:
+    """Let miners that hold the current base into the epoch: at the next step that is not planned,
+    or, where their stage has nobody else, at the first open one."""
+    epoch = run.current
+    for member in run.miners():
+        if not member.live or member.joined is not None or member.ready_epoch != run.epoch:
+            continue
+        step = len(epoch.steps) if run.active(member.stage, len(epoch.steps)) else epoch.closed_steps
+        if step >= run.spec.schedule.steps:
+            continue
+        member.joined = (run.epoch, step)
+        epoch.joined[member.hotkey] = step
+        epoch.stages[member.hotkey] = member.stage
+        run.send(member.hotkey, Admit(epoch=run.epoch, step=step))
+        for state in epoch.steps[step:]:
+            for mb in state.microbatches:
+                place = mb.places[member.stage]
+                if mb.ended is None and place.counted is None and place.miner == member.hotkey:
+                    assign(run, state, mb, member.stage, member)

@@ -1,0 +1,80 @@
+"""Plans: which replica runs which microbatch of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iota.protocol.events import Plan
+from orchestrator.coordinator.state import Member, MicrobatchState, Place, RunState, StepState
+from orchestrator.coordinator.work import note_ready
+
+GRAIN = 8
+"""Speeds are compared in steps of 1/8 of the fastest, so that noise does not tear routes apart."""
+
+
+def plan_ahead(run: RunState) -> None:
+    """Plan steps of the current epoch up to the look-ahead, as far as every stage has a replica."""
+    epoch, schedule = run.current, run.spec.schedule
+    while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
+        replicas = [run.active(stage, len(epoch.steps)) for stage in range(run.stages)]
+        if not all(replicas):
+            return
+        _plan_step(run, replicas)
+
+
+def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
+    spec, epoch = run.spec, run.current
+    step, count = len(epoch.steps), spec.schedule.microbatches
+    turns = assign_turns([[m.op_seconds for m in stage] for stage in replicas], count)
+    chosen = [[replicas[s][turns[s][i]] for s in range(run.stages)] for i in range(count)]
+    members = tuple(sorted({m.hotkey for route in chosen for m in route}))
+    index = {hotkey: n for n, hotkey in enumerate(members)}
+    plan = Plan(
+        epoch=epoch.epoch,
+        step=step,
+        learning_rate=spec.learning_rate(epoch.epoch, step),
+        members=members,
+        routes=tuple(tuple(index[m.hotkey] for m in route) for route in chosen),
+    )
+    microbatches = [
+        MicrobatchState(i, [Place(m.hotkey, tried={(m.hotkey, 0)}) for m in route])
+        for i, route in enumerate(chosen)
+    ]
+    epoch.steps.append(StepState(plan, microbatches, open=count))
+    for member in run.miners():
+        if member.joined is not None and member.ready_epoch == run.epoch:
+            run.send(member.hotkey, plan)
+    if run.runnable(step):
+        note_ready(run, step)
+
+
+def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list[int]]:
+    """For each stage the replica of each of `count` microbatches, in proportion to speed.
+
+    Where all stages have equally many replicas, chain r runs at the speed of its slowest
+    member, so that every stage takes the same turns and routes stay within chains.
+    """
+    rates = [[1 / s if s > 0 else 0.0 for s in stage] for stage in op_seconds]
+    if len({len(stage) for stage in rates}) == 1:
+        chains = [min(stage[r] for stage in rates) for r in range(len(rates[0]))]
+        rates = [chains] * len(rates)
+    return [interleave(_coarse(stage), count) for stage in rates]
+
+
+def _coarse(rates: Sequence[float]) -> list[int]:
+    """Rates in eighths of the fastest; unmeasured ones count as the fastest."""
+    fastest = max(rates)
+    if fastest <= 0:
+        return [GRAIN] * len(rates)
+    return [max(1, round(GRAIN * (r or fastest) / fastest)) for r in rates]
+
+
+def interleave(weights: Sequence[int], count: int) -> list[int]:
+    """Smooth weighted round robin: `count` turns, each index in proportion to its weight."""
+    total, credit, turns = sum(weights), [0] * len(weights), []
+    for _ in range(count):
+        credit = [c + w for c, w in zip(credit, weights, strict=True)]
+        best = max(range(len(weights)), key=lambda n: (credit[n], -n))
+        credit[best] -= total
+        turns.append(best)
+    return turns

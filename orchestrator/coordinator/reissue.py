@@ -1,0 +1,160 @@
+"""Repair: work of replicas that are lost, late or wrong goes to others, or is dropped."""
+
+from __future__ import annotations
+
+from iota.protocol.events import Drop, Reroute
+from iota.protocol.messages import BadValue, Direction, FrameMissing
+from orchestrator.coordinator.state import End, Member, MicrobatchState, Phase, RunState, StepState
+from orchestrator.coordinator.work import end, find_microbatch, offer
+
+
+def relieve(run: RunState, member: Member) -> None:
+    """Give the member's unfinished work of the open steps to others of its stage, where there are any."""
+    if run.phase is not Phase.TRAINING or member.stage < 0:
+        return
+    for step in list(run.current.open_steps()):
+        for mb in step.microbatches:
+            place = mb.places[member.stage]
+            if mb.ended is None and place.miner == member.hotkey and place.counted is None:
+                reroute(run, step, mb, member.stage)
+
+
+def repair(run: RunState) -> None:
+    """Try again for work that is held by nobody who can do it."""
+    if run.phase is not Phase.TRAINING:
+        return
+    for stage in range(run.stages):
+        for member in run.miners(stage):
+            if not member.live or member.stalled or member.ready_epoch != run.epoch:
+                relieve(run, member)
+
+
+def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int) -> bool:
+    """A new attempt of one microbatch at one stage; False when no other replica can take it."""
+    place = mb.places[stage]
+    number = step.plan.step
+    others = [m for m in run.active(stage, number) if m.hotkey != place.miner]
+    if not others:
+        return False
+    if mb.next_attempt > run.limits.attempts:
+        drop(run, step, mb, f"{mb.next_attempt} attempts failed")
+        return True
+    chosen = min(others, key=lambda m: (_load(run, m), m.order))
+    assign(run, step, mb, stage, chosen)
+    return True
+
+
+def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chosen: Member) -> None:
+    """`chosen` takes over: it is told, its neighbours are told, and what is stored is offered to it."""
+    place, old = mb.places[stage], run.members[mb.places[stage].miner]
+    for direction in Direction:
+        old.pending.pop((step.plan.step, mb.index, direction), None)
+    attempt, mb.next_attempt = mb.next_attempt, mb.next_attempt + 1
+    last = stage == run.stages - 1
+    event = Reroute(
+        epoch=run.epoch,
+        step=step.plan.step,
+        microbatch=mb.index,
+        stage=stage,
+        attempt=attempt,
+        miner=chosen.hotkey,
+        replaces=old.hotkey,
+        send_forward=place.forward is None and not last,
+    )
+    if chosen.hotkey != old.hotkey:
+        old.withdrawn += 1
+        run.current.withdrawn[old.hotkey] += 1
+    place.miner, place.attempt = chosen.hotkey, attempt
+    place.tried.add((chosen.hotkey, attempt))
+    run.rerouted += 1
+    run.current.reroutes.append(event)
+    for hotkey in {old.hotkey, *(p.miner for p in mb.places)}:
+        run.send(hotkey, event)
+    before = mb.places[stage - 1] if stage else None
+    if before is None:
+        if run.runnable(step.plan.step):
+            chosen.pending.setdefault((step.plan.step, mb.index, Direction.FORWARD), run.now)
+    elif before.forward is not None:
+        offer(run, chosen.hotkey, before.forward, before.miner)
+    if not last:
+        after = mb.places[stage + 1]
+        if after.backward is not None:
+            offer(run, chosen.hotkey, after.backward, after.miner)
+
+
+def _load(run: RunState, member: Member) -> int:
+    return sum(
+        mb.ended is None and mb.places[member.stage].miner == member.hotkey
+        for step in run.current.open_steps()
+        for mb in step.microbatches
+    )
+
+
+def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> None:
+    """End a microbatch without settling it; stages whose backward is receipted keep it."""
+    if mb.ended is not None:
+        return
+    end(run, step, mb, End.DROPPED)
+    run.named.append(f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}")
+    event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
+    for hotkey in {h for place in mb.places for h, _ in place.tried}:
+        run.send(hotkey, event)
+
+
+def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
+    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
+    if found is None or found[1].places[member.stage].miner != member.hotkey:
+        run.unfit += 1
+        return
+    drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+
+
+def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
+    """A frame is gone or bad: its maker's place is given to another replica, or the microbatch ends."""
+    name = report.name
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    target = name.stage + (1 if name.direction is Direction.FORWARD else -1)
+    if found is None or found[1].ended is not None or name.stage >= run.stages or target != member.stage:
+        run.unfit += 1
+        return
+    step, mb = found
+    if mb.places[target].miner != member.hotkey or mb.places[name.stage].attempt != name.attempt:
+        run.unfit += 1
+        return
+    place = mb.places[name.stage]
+    run.named.append(
+        f"frame {name.key('')} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
+    )
+    if name.direction is Direction.FORWARD:
+        place.forward = None
+    else:
+        place.backward = None
+    if not reroute(run, step, mb, name.stage):
+        drop(run, step, mb, "a frame is gone and no other replica can make it again")
+
+
+def overdue(run: RunState) -> list[Member]:
+    """Replicas that hold up a microbatch which nothing before it holds up, past their deadline.
+
+    Backwards and forwards keep the plan's order, so a replica may well have ready work that
+    waits for an earlier microbatch somewhere else. Only the first open microbatch of a set of
+    replicas can always go on, so only its holder is to blame.
+    """
+    if run.phase is not Phase.TRAINING:
+        return []
+    late: list[Member] = []
+    busy: set[str] = set()
+    step = next(run.current.open_steps(), None)
+    for mb in step.microbatches if step else ():
+        route = {place.miner for place in mb.places}
+        if mb.ended is not None or route & busy:
+            continue
+        busy |= route
+        for hotkey in route:
+            member = run.members[hotkey]
+            for direction in Direction:
+                since = member.pending.get((step.plan.step, mb.index, direction)) if step else None
+                limit = run.service[member.stage].seconds
+                if since is not None and run.now > max(since, member.last_progress) + limit:
+                    late.append(member)
+    return late

@@ -1,0 +1,88 @@
+"""The public state of a run, for people and dashboards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iota.protocol.messages import Outcome
+from orchestrator.coordinator.state import Member, Phase, RunState
+
+RECENT = 50
+
+
+def public_status(run: RunState) -> dict[str, Any]:
+    epoch = run.epochs.get(run.epoch)
+    return {
+        "run": run.spec.id,
+        "name": run.spec.name,
+        "phase": run.phase.value,
+        "waiting": waiting_for(run),
+        "epoch": run.epoch,
+        "epochs": run.spec.schedule.epochs,
+        "step": epoch.closed_steps if epoch else 0,
+        "steps": run.spec.schedule.steps,
+        "open_microbatches": sum(s.open for s in epoch.open_steps()) if epoch else 0,
+        "losses": list(run.losses),
+        "heldout": {str(e): loss for e, (loss, _) in sorted(run.heldout.items())},
+        "heldout_before_merge": {
+            str(e): before for e, (_, before) in sorted(run.heldout.items()) if before is not None
+        },
+        "tokens": run.tokens,
+        "settled": run.settled,
+        "dropped": run.dropped,
+        "rerouted": run.rerouted,
+        "unfit": run.unfit,
+        "receipts": sum(m.receipts for m in run.members.values()),
+        "audits": {
+            "passed": run.audits[Outcome.PASS],
+            "failed": run.audits[Outcome.FAIL],
+            "inconclusive": run.audits[Outcome.INCONCLUSIVE],
+            "closed_epochs": len(run.closed_epochs),
+        },
+        "verdicts": [
+            {"validator": v, **verdict.model_dump(mode="json", exclude={"signature"})}
+            for v, verdict in run.verdicts[-RECENT:]
+        ],
+        "weights": run.weights,
+        "validator_compute_share": run.compute_share,
+        "named": run.named[-RECENT:],
+        "bases": [
+            base.model_dump(mode="json")
+            for (e, _), base in sorted(run.bases.items())
+            if e == max(n for n, _ in run.bases)
+        ],
+        "members": [_member(run, m) for m in sorted(run.members.values(), key=lambda m: (m.stage, m.order))],
+        "finished": run.run_end_sent,
+        "block": run.block,
+    }
+
+
+def _member(run: RunState, member: Member) -> dict[str, Any]:
+    return {
+        "hotkey": member.hotkey,
+        "role": member.role.value,
+        "stage": member.stage,
+        "live": member.live,
+        "stalled": member.stalled,
+        "base": member.ready_epoch,
+        "tokens": member.tokens,
+        "receipts": member.receipts,
+        "seconds_per_microbatch": member.op_seconds,
+        "withdrawn": member.withdrawn,
+        "device": member.capabilities.device,
+    }
+
+
+def waiting_for(run: RunState) -> str | None:
+    """What the run cannot go on without, in words; None while it goes on."""
+    if run.phase is Phase.FINISHED:
+        return None
+    for stage in range(run.stages):
+        live = [m for m in run.miners(stage) if m.live and not m.stalled]
+        if not live:
+            return f"stage {stage} has no replica: start a miner, or start a lost one again"
+        if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
+            return f"stage {stage} is loading its base"
+    if run.phase is Phase.GATHERING:
+        return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
+    return None

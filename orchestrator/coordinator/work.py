@@ -1,0 +1,172 @@
+"""Frames and receipts: how microbatches move through their routes, settle, and close their step."""
+
+from __future__ import annotations
+
+from iota.protocol.events import Counted, FrameReady, StepClose
+from iota.protocol.messages import Direction, FrameNotice
+from iota.protocol.receipts import OpKind, Receipt
+from orchestrator.coordinator.state import End, Member, MicrobatchState, Phase, RunState, StepState
+
+SMOOTHING = 0.1
+
+
+def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
+    for notice in frames:
+        found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
+        if found is None or not _take_frame(run, member, notice, found[1]):
+            run.unfit += 1
+
+
+def find_microbatch(
+    run: RunState, epoch: int, step: int, index: int
+) -> tuple[StepState, MicrobatchState] | None:
+    """The microbatch of a planned step of the epoch in training, if it exists."""
+    if run.phase is not Phase.TRAINING or epoch != run.epoch or step >= len(run.current.steps):
+        return None
+    state = run.current.steps[step]
+    return (state, state.microbatches[index]) if index < len(state.microbatches) else None
+
+
+def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> bool:
+    name = notice.name
+    place = mb.places[member.stage]
+    if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
+        return False
+    forward = name.direction is Direction.FORWARD
+    target = member.stage + (1 if forward else -1)
+    if not 0 <= target < run.stages or mb.ended is not None:
+        return mb.ended is not None
+    if (place.forward if forward else place.backward) is not None:
+        return True
+    if forward:
+        place.forward = notice
+        done(run, member, name.step, mb.index, Direction.FORWARD)
+    else:
+        place.backward = notice
+    offer(run, mb.places[target].miner, notice, member.hotkey)
+    return True
+
+
+def offer(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
+    """Tell `receiver` that a frame for it is stored, and start its clock."""
+    run.send(receiver, FrameReady(notice=notice, sender=sender))
+    if run.runnable(notice.name.step):
+        key = (notice.name.step, notice.name.microbatch, notice.name.direction)
+        run.members[receiver].pending.setdefault(key, run.now)
+
+
+def note_ready(run: RunState, step: int) -> None:
+    """A step has become runnable: start the clocks of what is ready in it."""
+    for mb in run.current.steps[step].microbatches:
+        if mb.ended is not None:
+            continue
+        for stage, place in enumerate(mb.places):
+            pending = run.members[place.miner].pending
+            arrived = stage == 0 or mb.places[stage - 1].forward is not None
+            if arrived and place.forward is None and place.counted is None:
+                pending.setdefault((step, mb.index, Direction.FORWARD), run.now)
+
+
+def done(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
+    """An op has ended: stop its clock and learn from it."""
+    since = member.pending.pop((step, index, direction), None)
+    if since is not None:
+        run.service[member.stage].add(run.now - max(since, member.last_progress))
+    member.last_progress = run.now
+
+
+def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
+    """Record receipts; the caller has checked that they chain on to the member's last one."""
+    for receipt in receipts:
+        digest = receipt.content_digest()
+        if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
+            continue
+        member.receipts, member.head = receipt.seq, digest
+        member.stalled = False
+        epoch = run.epochs.get(receipt.epoch)
+        if epoch is None or epoch.seal is not None or receipt.epoch != run.epoch:
+            run.unfit += 1
+            continue
+        epoch.receipts[member.hotkey].append(digest)
+        epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
+        if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
+            _take_backward(run, member, receipt)
+        elif receipt.kind is OpKind.FORWARD:
+            member.last_progress = run.now
+
+
+def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
+    found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
+    if found is None:
+        run.unfit += 1
+        return
+    step, mb = found
+    place = mb.places[member.stage]
+    _measure(member, receipt)
+    direction = Direction.FORWARD if receipt.kind is OpKind.LOSS else Direction.BACKWARD
+    done(run, member, receipt.step, mb.index, direction)
+    if place.counted is not None or (member.hotkey, receipt.attempt) not in place.tried or step.closed:
+        return  # late: paid by its receipt, never summed
+    if mb.ended is End.DROPPED:
+        return
+    place.counted = (member.hotkey, receipt.attempt)
+    step.order[member.hotkey].append((mb.index, receipt.attempt))
+    if receipt.loss is not None:
+        step.losses.append(receipt.loss)
+    if all(p.counted is not None for p in mb.places):
+        end(run, step, mb, End.SETTLED)
+
+
+def _measure(member: Member, receipt: Receipt) -> None:
+    seconds = max(0.0, receipt.ended - receipt.started)
+    member.op_seconds += (SMOOTHING if member.op_seconds else 1.0) * (seconds - member.op_seconds)
+
+
+def end(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
+    """A microbatch ends once; the step that has no open one left is ready to close."""
+    if mb.ended is not None:
+        return
+    mb.ended = how
+    step.open -= 1
+    for place in mb.places:
+        for direction in Direction:
+            run.members[place.miner].pending.pop((step.plan.step, mb.index, direction), None)
+    if how is End.SETTLED:
+        run.settled += 1
+        run.tokens += run.spec.data.tokens
+    else:
+        run.dropped += 1
+
+
+def close_steps(run: RunState) -> bool:
+    """Close, in order, every step whose microbatches have all ended. True if any was closed."""
+    epoch, closed = run.current, False
+    while epoch.closed_steps < len(epoch.steps) and epoch.steps[epoch.closed_steps].open == 0:
+        _close(run, epoch.steps[epoch.closed_steps])
+        closed = True
+    return closed
+
+
+def _close(run: RunState, step: StepState) -> None:
+    epoch = run.current
+    step.closed = True
+    epoch.closed_steps += 1
+    if step.losses:
+        run.losses.append(sum(step.losses) / len(step.losses))
+    for member in run.miners():
+        if member.joined is None or member.ready_epoch != run.epoch:
+            continue
+        counted = step.order.get(member.hotkey, [])
+        member.tokens += len(counted) * run.spec.data.tokens
+        run.send(
+            member.hotkey,
+            StepClose(
+                epoch=epoch.epoch,
+                step=step.plan.step,
+                counted=tuple(Counted(microbatch=i, attempt=a) for i, a in counted),
+                learning_rate=step.plan.learning_rate,
+            ),
+        )
+    for later in range(epoch.closed_steps, len(epoch.steps)):
+        if run.runnable(later):
+            note_ready(run, later)

@@ -1,0 +1,79 @@
+"""Real stores on loopback for the store tests: the embedded server, and moto's S3 over HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from aiohttp import web
+from moto.server import ThreadedMotoServer
+
+from iota.store import EmbeddedStore
+from iota.store.embedded_server import make_app
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+class Clock:
+    """A clock that tests set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@asynccontextmanager
+async def serving(app: web.Application, **options: float) -> AsyncIterator[str]:
+    """Serve `app` on a free loopback port; yields the base URL."""
+    runner = web.AppRunner(app, access_log=None, lingering_time=1.0, **options)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def embedded(
+    root: Path, now: Callable[[], float] | None = None, **options: float
+) -> AsyncIterator[EmbeddedStore]:
+    clock = now or Clock()
+    async with serving(make_app(root, SECRET, now=clock, **options)) as url:
+        store = EmbeddedStore(url, SECRET, now=clock)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@contextmanager
+def moto_s3(bucket: str) -> Iterator[str]:
+    """An S3 over real HTTP with one bucket, and credentials where boto3's chain finds them."""
+    import boto3
+
+    fake = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in fake}
+    os.environ.update(fake)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    try:
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=bucket)
+        yield url
+    finally:
+        server.stop()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,157 @@
+"""What every object store does, checked on each: the embedded server and S3, both over real HTTP."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from store_servers import embedded, moto_s3
+
+from iota.store import (
+    ObjectClient,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStore,
+    ObjectTooLarge,
+    UrlRefused,
+    open_store,
+)
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    with moto_s3("bucket") as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "s3"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    if request.param == "embedded":
+        async with embedded(tmp_path) as opened:
+            yield opened
+    else:
+        url = request.getfixturevalue("s3_url")
+        opened_s3 = open_store(f"s3://bucket/{uuid.uuid4().hex}/sub?endpoint={url}&region=us-east-1")
+        yield opened_s3
+        await opened_s3.close()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[ObjectClient]:
+    async with ObjectClient() as opened:
+        yield opened
+
+
+async def test_an_object_is_read_back_as_it_was_put(store: ObjectStore) -> None:
+    data = bytes(range(256)) * 20_000
+    await store.put("run/base/0/part-000", data)
+    assert await store.get("run/base/0/part-000") == data
+
+
+async def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
+    await store.put("a/empty", b"")
+    assert await store.get("a/empty") == b""
+    assert await store.exists("a/empty")
+
+
+async def test_putting_the_same_bytes_again_changes_nothing(store: ObjectStore) -> None:
+    await store.put("a/b", b"same")
+    await store.put("a/b", b"same")
+    assert await store.get("a/b") == b"same"
+
+
+async def test_putting_other_bytes_is_refused_and_the_first_stay(store: ObjectStore) -> None:
+    await store.put("a/b", b"first")
+    with pytest.raises(ObjectExists):
+        await store.put("a/b", b"other")
+    assert await store.get("a/b") == b"first"
+
+
+async def test_a_missing_object_is_named_as_missing(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing):
+        await store.get("a/none")
+
+
+async def test_exists_tells_present_from_missing(store: ObjectStore) -> None:
+    await store.put("a/b", b"x")
+    assert await store.exists("a/b")
+    assert not await store.exists("a/c")
+    assert not await store.exists("a")
+
+
+async def test_a_listing_is_a_folder_and_not_a_beginning_of_text(store: ObjectStore) -> None:
+    for key in ("f/10/x", "f/1/y", "f/1/z/w", "g"):
+        await store.put(key, key.encode())
+    assert await store.list("f/1") == [ObjectInfo("f/1/y", 5), ObjectInfo("f/1/z/w", 7)]
+    assert [item.key for item in await store.list("")] == ["f/1/y", "f/1/z/w", "f/10/x", "g"]
+    assert await store.list("none/here") == []
+
+
+async def test_deleting_a_folder_deletes_exactly_its_objects(store: ObjectStore) -> None:
+    for key in ("f/10/x", "f/1/y", "f/1/z/w"):
+        await store.put(key, b"x")
+    assert await store.delete_prefix("f/1/") == 2
+    assert [item.key for item in await store.list("")] == ["f/10/x"]
+    assert await store.delete_prefix("f/1/") == 0
+
+
+async def test_a_deleted_key_can_be_created_again(store: ObjectStore) -> None:
+    await store.put("f/1/y", b"old")
+    await store.delete_prefix("f")
+    await store.put("f/1/y", b"new")
+    assert await store.get("f/1/y") == b"new"
+
+
+async def test_the_whole_store_cannot_be_deleted(store: ObjectStore) -> None:
+    with pytest.raises(ValueError, match="whole store"):
+        await store.delete_prefix("")
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a//b", "a/", "../a", "a/../b", "a/./b", ".iota-store/lock", "a b", "é"]
+)
+async def test_a_bad_key_is_refused_before_anything_is_sent(store: ObjectStore, key: str) -> None:
+    with pytest.raises(ValueError, match="no object key"):
+        store.presign_put(key, 1, 60)
+    with pytest.raises(ValueError, match="no object key"):
+        await store.put(key, b"x")
+
+
+async def test_a_presigned_put_creates_the_object(store: ObjectStore, client: ObjectClient) -> None:
+    data = bytes(range(256)) * 5_000
+    await client.put(store.presign_put("f/1", len(data), 60), memoryview(data), 20)
+    assert await store.get("f/1") == data
+
+
+async def test_a_second_presigned_put_counts_as_stored_and_the_first_bytes_stay(
+    store: ObjectStore, client: ObjectClient
+) -> None:
+    assert await client.create(store.presign_put("f/1", 5, 60), b"first", 20)
+    assert not await client.create(store.presign_put("f/1", 5, 60), b"other", 20)
+    await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
+    assert await store.get("f/1") == b"first"
+
+
+async def test_a_presigned_get_reads_whole_objects_and_ranges(
+    store: ObjectStore, client: ObjectClient
+) -> None:
+    data = bytes(range(256)) * 10_000
+    await store.put("f/1", data)
+    url = store.presign_get("f/1", 60)
+    assert await client.get(url, len(data), 20) == data
+    assert await client.get(url, 1000, 20, (100, 300)) == data[100:300]
+    assert await client.get(url, len(data), 20, (len(data) - 5, len(data) + 5)) == data[-5:]
+
+
+async def test_a_presigned_get_of_nothing_is_missing(store: ObjectStore, client: ObjectClient) -> None:
+    with pytest.raises((ObjectMissing, UrlRefused)):
+        await client.get(store.presign_get("f/none", 60), 10, 20)
+
+
+async def test_more_than_the_caller_allows_is_refused(store: ObjectStore, client: ObjectClient) -> None:
+    await store.put("f/1", b"x" * 1000)
+    with pytest.raises(ObjectTooLarge):
+        await client.get(store.presign_get("f/1", 60), 999, 20)

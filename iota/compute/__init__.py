@@ -1,0 +1,30 @@
+"""What runs on one device: forward, backward and step, with the digests and sketches that receipts hold.
+
+Import the engine from `iota.compute.engine`; what stands here needs no torch.
+"""
+
+from iota.compute.errors import (
+    BadValueError,
+    ComputeError,
+    CountError,
+    MicrobatchError,
+    PayloadError,
+    StateError,
+    VersionError,
+)
+from iota.compute.names import LossOutput, Microbatch, Output, Recompute, StepOutput
+
+__all__ = [
+    "BadValueError",
+    "ComputeError",
+    "CountError",
+    "LossOutput",
+    "Microbatch",
+    "MicrobatchError",
+    "Output",
+    "PayloadError",
+    "Recompute",
+    "StateError",
+    "StepOutput",
+    "VersionError",
+]

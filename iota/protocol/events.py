@@ -141,7 +141,10 @@ class MergeAssign(Frozen):
 
 
 class MergeReady(Frozen):
-    """All parts of the merged pseudo-gradient of the receiver's stage: apply the outer step."""
+    """All parts of the merged pseudo-gradient of the receiver's stage: apply the outer step.
+
+    Without parts the stage lost all its work: the next base is this one.
+    """
 
     kind: Literal[EventKind.MERGE_READY] = EventKind.MERGE_READY
     epoch: Small

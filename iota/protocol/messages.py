@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.spec import Frozen, RunSpec
 
 PROTOCOL_VERSION = 1
@@ -97,6 +97,8 @@ class JoinReply(Frozen):
     """Events after this one are news to the node."""
     receipts: Count
     """Receipts of this hotkey that are stored."""
+    head: Hex32 = GENESIS
+    """Digest of the last of them: the next receipt names it as its previous one."""
     resume: bool
     """True: the node's place was kept and its events since the epoch's start follow."""
     manifest_url: Annotated[str, Field(max_length=4096)]

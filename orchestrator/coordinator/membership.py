@@ -23,10 +23,11 @@ class Refusal:
 
 def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Refusal | None:
     if PROTOCOL_VERSION not in request.versions:
+        older = max(request.versions, default=0) < PROTOCOL_VERSION
         return Refusal(
             "version-mismatch",
             f"this run speaks protocol {PROTOCOL_VERSION}, the node speaks {list(request.versions)}:"
-            f" {'upgrade the node' if max(request.versions, default=0) < PROTOCOL_VERSION else 'use an older node'}",
+            f" {'upgrade the node' if older else 'the run is older, install its release on the node'}",
         )
     known = run.members.get(hotkey)
     if known is not None and known.role is not request.role:
@@ -125,15 +126,16 @@ def offer_bases(run: RunState) -> None:
 
 
 def admit(run: RunState) -> None:
-    """Let miners that hold the current base into the epoch: at the next step that is not planned,
-    or, where their stage has nobody else, at the first open one."""
+    """Let miners that hold the current base into the epoch, at its first open step.
+
+    They are planned for from the next plan on; in steps that are planned already they take over
+    what others lose, and where nothing falls to them their weights stay the base.
+    """
     epoch = run.current
     for member in run.miners():
         if not member.live or member.joined is not None or member.ready_epoch != run.epoch:
             continue
-        step = len(epoch.steps) if run.active(member.stage, len(epoch.steps)) else epoch.closed_steps
-        if step >= run.spec.schedule.steps:
-            continue
+        step = epoch.closed_steps
         member.joined = (run.epoch, step)
         epoch.joined[member.hotkey] = step
         epoch.stages[member.hotkey] = member.stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blake3 import blake3
-from iota.model.layout import stage_parameters
+from iota.model.layout import count, run_shapes
 
 from iota.protocol.events import BaseAssign, Contribution, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready
@@ -22,7 +22,7 @@ def begin_merging(run: RunState) -> None:
 
 def part_sizes(run: RunState, stage: int) -> list[int]:
     """Bytes of each partition of a stage's fp32 vector."""
-    left, size, parts = stage_parameters(run.spec, stage), run.spec.outer.part_elements, []
+    left, size, parts = count(run_shapes(run.spec, stage)), run.spec.outer.part_elements, []
     while left > 0:
         parts.append(4 * min(left, size))
         left -= size
@@ -44,7 +44,10 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
 
 
 def fix_contributions(run: RunState) -> None:
-    """Fix each stage's contributions once all live replicas gave theirs, or at the deadline with one."""
+    """Fix each stage's contributions once all live replicas gave theirs, or at the deadline.
+
+    Where every replica lost the epoch's work, and others hold the base, the stage keeps its base.
+    """
     epoch = run.current
     late = run.now > epoch.merging_since + run.merge_deadline.seconds
     for stage, merge in enumerate(epoch.merges):
@@ -59,8 +62,10 @@ def fix_contributions(run: RunState) -> None:
             and counted_tokens(run, m.hotkey) > 0
         ]
         waiting = [m for m in expected if m.hotkey not in merge.deltas]
-        if not merge.deltas or (waiting and not late):
+        if (waiting or not merge.deltas) and not late:
             continue
+        if not merge.deltas and (waiting or not any(m.live for m in run.miners(stage))):
+            continue  # the run pauses: only this stage's replicas can go on
         for member in waiting:
             run.named.append(f"epoch {run.epoch}: {member.hotkey} gave no pseudo-gradient in time")
         _assign_parts(run, stage, merge)
@@ -68,6 +73,9 @@ def fix_contributions(run: RunState) -> None:
 
 def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
     merge.fixed = True
+    if not merge.deltas:
+        run.named.append(f"epoch {run.epoch}: stage {stage} lost all its work and keeps its base")
+        return
     run.merge_deadline.add(run.now - run.current.merging_since)
     givers = sorted(h for h in merge.deltas if counted_tokens(run, h) > 0) or sorted(merge.deltas)
     for part in range(len(part_sizes(run, stage))):
@@ -87,7 +95,7 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
 
 
 def draw_mergers(run: RunState, stage: int, part: int) -> list[str]:
-    """All live miners in the order of a public draw: BLAKE3 of block hash, run, epoch, stage, part, hotkey."""
+    """All live miners in the order of a public draw: BLAKE3 over the block hash, the part and the hotkey."""
     seed = f"{run.block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/"
     hotkeys = [m.hotkey for m in run.miners() if m.live]
     return sorted(hotkeys, key=lambda h: blake3((seed + h).encode()).digest())

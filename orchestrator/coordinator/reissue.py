@@ -59,7 +59,7 @@ def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chos
         attempt=attempt,
         miner=chosen.hotkey,
         replaces=old.hotkey,
-        send_forward=place.forward is None and not last,
+        send_forward=place.forward is None,
     )
     if chosen.hotkey != old.hotkey:
         old.withdrawn += 1

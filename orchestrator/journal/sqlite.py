@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from iota.protocol.receipts import ReceiptBatch
 from iota.spec import RunSpec
-from orchestrator.coordinator import Entry
+from orchestrator.coordinator import Entry, Said
 from orchestrator.journal.journal import JournalBroken, JournalRefused, JournalUnavailable, Record
 
 FORMAT: Final = 1
@@ -59,7 +59,7 @@ class SqliteJournal:
         for seq, record in enumerate(records, self._next):
             entry = record.entry
             rows.append((seq, entry.at, entry.kind.value, entry.canonical().decode()))
-            if entry.kind == "said" and entry.receipts:
+            if isinstance(entry, Said) and entry.receipts:
                 epochs = [receipt.epoch for receipt in entry.receipts]
                 batches.append((seq, entry.hotkey, min(epochs), max(epochs), record.signature))
         try:
@@ -152,7 +152,7 @@ def _exclusive_lock(path: Path) -> int:
         handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise JournalRefused(
-            f"cannot write beside {path}: {error.strerror}; give a path in a folder that exists and is writable"
+            f"cannot write beside {path} ({error.strerror}): give a path in a folder that you may write to"
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from moto.server import ThreadedMotoServer
@@ -27,7 +28,7 @@ class Clock:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, **options: float) -> AsyncIterator[str]:
+async def serving(app: web.Application, **options: Any) -> AsyncIterator[str]:
     """Serve `app` on a free loopback port; yields the base URL."""
     runner = web.AppRunner(app, access_log=None, lingering_time=1.0, **options)
     await runner.setup()
@@ -40,7 +41,7 @@ async def serving(app: web.Application, **options: float) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def embedded(
-    root: Path, now: Callable[[], float] | None = None, **options: float
+    root: Path, now: Callable[[], float] | None = None, **options: Any
 ) -> AsyncIterator[EmbeddedStore]:
     clock = now or Clock()
     async with serving(make_app(root, SECRET, now=clock, **options)) as url:

@@ -227,9 +227,10 @@ def test_a_fence_refuses_what_a_fast_clock_got_accepted_before_a_restart(
 
 def test_two_requests_in_one_tick_of_the_clock_are_both_taken(verifier: RequestVerifier) -> None:
     first, second = signed(), signed()
-    assert verifier.verify(first, BODY, METHOD, TARGET).nonce < verifier.verify(
-        second, BODY, METHOD, TARGET
-    ).nonce
+    assert (
+        verifier.verify(first, BODY, METHOD, TARGET).nonce
+        < verifier.verify(second, BODY, METHOD, TARGET).nonce
+    )
 
 
 def test_an_answer_is_bound_to_nonce_status_body_request_and_server() -> None:

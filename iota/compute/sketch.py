@@ -1,0 +1,88 @@
+"""Sketches: a vector of any length projected to 16 numbers, comparable where digests are not.
+
+    sketch_j(x) = sum_i sign_j(i) · x_i / sqrt(n)
+
+Signs are Rademacher, from BLAKE3 of the key and the tensor's name. Element i lies in row i // 4096
+and column i % 4096, and sign_j(i) is the product of a row's sign and a column's: different elements
+have independent signs, so that E[sketch_j^2] = |x|^2 / n, and a sketch of a billion values is two
+small matrix products instead of 16 billion sign bits. Sums are float64 (the result is the same to
+fp32 rounding whatever the order), on the tensor's own device, in blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from iota.compute.names import Sketch
+from iota.protocol.receipts import SKETCH_SIZE
+
+_COLUMNS = 4096
+_BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class SketchKey:
+    """What an op's signs depend on: its name without the attempt."""
+
+    run: str
+    stage: int
+    kind: str
+    epoch: int
+    step: int
+    index: int = 0
+
+    def stream(self, part: str) -> blake3:
+        text = f"iota/sketch/1\n{self.run}\n{self.stage}\n{self.kind}\n{self.epoch}\n{self.step}\n{self.index}\n{part}"
+        return blake3(text.encode())
+
+
+def sketch(x: Tensor, key: SketchKey) -> Sketch:
+    """The sketch of one tensor of any shape, in its row-major order."""
+    return finish(project({"": x}, key), x.numel())
+
+
+def project(tensors: Mapping[str, Tensor], key: SketchKey) -> np.ndarray:
+    """The 16 signed sums in float64, undivided: projections of a difference are differences."""
+    total = np.zeros(SKETCH_SIZE)
+    columns: dict[torch.device, Tensor] = {}
+    column_signs = _signs(key.stream("columns"), _COLUMNS)
+    for name in sorted(tensors):
+        x = tensors[name].detach()
+        if x.device not in columns:
+            columns[x.device] = torch.from_numpy(column_signs).to(x.device)
+        total += _project_one(x.reshape(-1), columns[x.device], key.stream(f"rows\n{name}"))
+    return total
+
+
+def finish(projection: np.ndarray, elements: int) -> Sketch:
+    """Divide by the root of the element count and round to fp32."""
+    scaled = (projection / math.sqrt(max(1, elements))).astype(np.float32)
+    return tuple(float(value) for value in scaled)
+
+
+def _project_one(x_N: Tensor, columns_CJ: Tensor, stream: blake3) -> np.ndarray:
+    whole, rest = divmod(x_N.numel(), _COLUMNS)
+    rows_RJ = torch.from_numpy(_signs(stream, whole + (rest > 0))).to(x_N.device)
+    total_J = torch.zeros(SKETCH_SIZE, dtype=torch.float64, device=x_N.device)
+    full_RC = x_N[: whole * _COLUMNS].view(whole, _COLUMNS)
+    for first in range(0, whole, _BLOCK_ROWS):
+        block_BC = full_RC[first : first + _BLOCK_ROWS].double()
+        signs_BJ = rows_RJ[first : first + block_BC.shape[0]]
+        total_J += ((block_BC @ columns_CJ) * signs_BJ).sum(0)
+    if rest:
+        total_J += (x_N[whole * _COLUMNS :].double() @ columns_CJ[:rest]) * rows_RJ[whole]
+    result: np.ndarray = total_J.cpu().numpy()
+    return result
+
+
+def _signs(stream: blake3, count: int) -> np.ndarray:
+    """(count, 16) of +1 and -1 in float64: two bytes of the stream for each row."""
+    bits = np.unpackbits(np.frombuffer(stream.digest(length=2 * count), dtype=np.uint8))
+    return bits.reshape(count, SKETCH_SIZE).astype(np.float64) * 2 - 1

@@ -1,0 +1,25 @@
+"""Token ids of a microbatch, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from iota.compute.errors import PayloadError
+from iota.spec import RunSpec
+
+Tokens = npt.NDArray[np.integer]
+"""(sequences, sequence_length + 1): inputs, and one place on the labels."""
+
+
+def token_tensors(spec: RunSpec, tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Inputs and labels, each int64 (sequences, sequence_length). Raises PayloadError."""
+    shape = (spec.data.sequences, spec.data.sequence_length + 1)
+    if tokens.shape != shape or tokens.dtype.kind not in "iu":
+        raise PayloadError(f"tokens are {tokens.dtype} {tokens.shape}, the run's are integers {shape}")
+    if int(tokens.min()) < 0 or int(tokens.max()) >= spec.model.vocab_size:
+        raise PayloadError(f"a token id lies outside the vocabulary of {spec.model.vocab_size}")
+    ids = torch.from_numpy(tokens.astype(np.int64)).to(device)
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()

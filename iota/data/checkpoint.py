@@ -1,0 +1,70 @@
+"""What a killed preparation needs to go on: a state file beside the shards it has written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from iota.data.heldout import HeldOut
+from iota.data.manifest import Shard
+from iota.data.shard_writer import Written
+from iota.spec import Frozen
+
+STATE_NAME = "state.json"
+
+
+class State(Frozen):
+    """A point between two blocks of documents. Everything after it is done again."""
+
+    next_document: int = Field(ge=0)
+    block: int = Field(ge=0)
+    """Blocks of documents done."""
+    tokens: int = Field(ge=0)
+    """Tokens taken from the source, held out or not."""
+    shards: tuple[Shard, ...]
+    open_bytes: int = Field(ge=0)
+    open_digest: str
+    heldout_file: str = Field(pattern=r"^heldout-[0-9]+\.npz$")
+
+    @property
+    def written(self) -> Written:
+        return Written(self.shards, self.open_bytes, self.open_digest)
+
+
+def save_state(
+    folder: Path, written: Written, heldout: HeldOut, *, next_document: int, block: int, tokens: int
+) -> None:
+    """Write the state, so that at every instant a whole one lies in `folder`.
+
+    Nothing is fsynced: it outlives a killed process. What a power cut tears is noticed by digest.
+    """
+    name = f"heldout-{block}.npz"
+    heldout.save(folder / name)
+    state = State(
+        next_document=next_document,
+        block=block,
+        tokens=tokens,
+        shards=written.shards,
+        open_bytes=written.open_bytes,
+        open_digest=written.open_digest,
+        heldout_file=name,
+    )
+    temporary = folder / f"{STATE_NAME}.new"
+    temporary.write_bytes(state.canonical())
+    os.replace(temporary, folder / STATE_NAME)
+    for old in folder.glob("heldout-*.npz"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_state(folder: Path) -> State | None:
+    """The saved state, or None if the work has not begun. Raises `ValueError` if it is damaged."""
+    path = folder / STATE_NAME
+    if not path.exists():
+        return None
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged: delete {folder} to start anew") from error

@@ -1,0 +1,87 @@
+"""Prepared data in a folder of this machine: as a `fetch` for `ShardReader`, or read at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from iota.data.blocks import BLOCK_BYTES, BlockIndex, covering
+from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, Shard, manifest_folder, parse_manifest
+from iota.data.reader import Fetch, Tokens, decode
+from iota.data.sequences import SequenceMap, Span
+
+
+def read_manifest(out: Path, identity: str) -> Manifest:
+    """The manifest `identity` of the data prepared below `out`. Raises `DataError`."""
+    path = out / manifest_folder(identity) / MANIFEST_NAME
+    try:
+        return parse_manifest(path.read_bytes(), identity)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def directory_fetch(out: Path) -> Fetch:
+    """A `Fetch` from the data prepared below `out`. It raises `DataError`."""
+
+    async def fetch(key: str, start: int, stop: int) -> bytes:
+        return await asyncio.to_thread(_read_range, out / key, start, stop)
+
+    return fetch
+
+
+class DirectoryReader:
+    """`ShardReader` without a store, a cache or asyncio: for one process and its tests.
+
+    Each block is verified before its first use.
+    """
+
+    def __init__(self, out: Path, identity: str) -> None:
+        self.manifest = read_manifest(out, identity)
+        self._folder = out / manifest_folder(identity)
+        self._itemsize = self.manifest.dtype.numpy.itemsize
+        self._indexes: dict[str, BlockIndex] = {}
+        self._verified: set[tuple[str, int]] = set()
+
+    def sequence_count(self, length: int) -> int:
+        return SequenceMap(self.manifest.train, length).count
+
+    def heldout_count(self, length: int) -> int:
+        return SequenceMap([self.manifest.heldout], length).count
+
+    def tokens(self, sequence_index: int, length: int) -> Tokens:
+        """Training sequence `sequence_index`, shape (length + 1,). Raises `DamagedShard`, `ValueError`."""
+        return self._read(SequenceMap(self.manifest.train, length).locate(sequence_index))
+
+    def heldout_tokens(self, sequence_index: int, length: int) -> Tokens:
+        """Like `tokens`, of the held-out shard."""
+        return self._read(SequenceMap([self.manifest.heldout], length).locate(sequence_index))
+
+    def _read(self, span: Span) -> Tokens:
+        numbers = covering(span.start * self._itemsize, span.stop * self._itemsize)
+        data = b"".join(self._block(span.shard, number) for number in numbers)
+        return decode(self.manifest, span, data, numbers[0] * BLOCK_BYTES)
+
+    def _block(self, shard: Shard, number: int) -> bytes:
+        index = self._index(shard)
+        start, stop = index.extent(number)
+        data = _read_range(self._folder / f"{shard.name}.bin", start, stop)
+        if (shard.name, number) not in self._verified:
+            index.check(number, data)
+            self._verified.add((shard.name, number))
+        return data
+
+    def _index(self, shard: Shard) -> BlockIndex:
+        if shard.name not in self._indexes:
+            path = self._folder / f"{shard.name}.idx"
+            raw = _read_range(path, 0, path.stat().st_size if path.exists() else 0)
+            self._indexes[shard.name] = BlockIndex(shard, raw, self._itemsize)
+        return self._indexes[shard.name]
+
+
+def _read_range(path: Path, start: int, stop: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), stop - start, start)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error

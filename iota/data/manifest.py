@@ -1,0 +1,120 @@
+"""The manifest: what a tokenized data set consists of, by digest. Its id names it in a RunSpec."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from iota.spec import Frozen
+
+MANIFEST_VERSION: Literal[1] = 1
+MANIFEST_NAME = "manifest.json"
+MAX_SHARDS = 100_000
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(gt=0, lt=2**48)]
+
+
+class DataError(Exception):
+    """Data that is not what its digest says, or that cannot be had."""
+
+
+class TokenDtype(StrEnum):
+    """How a token id lies in a shard: unsigned, little endian."""
+
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+
+    @property
+    def numpy(self) -> np.dtype[np.unsignedinteger]:
+        return np.dtype("<u2" if self is TokenDtype.UINT16 else "<u4")
+
+    @classmethod
+    def holding(cls, vocab_size: int) -> TokenDtype:
+        """The narrower of the two that holds every id of a vocabulary."""
+        return cls.UINT16 if vocab_size <= 1 << 16 else cls.UINT32
+
+
+class TokenizerInfo(Frozen):
+    """Which tokenizer made the ids."""
+
+    name: str = Field(min_length=1, max_length=200)
+    digest: Hex32
+    vocab_size: int = Field(gt=1, le=2**31)
+    eos_id: int = Field(ge=0)
+
+
+class Shard(Frozen):
+    """One file of token ids, `<name>.bin`, and beside it `<name>.idx`."""
+
+    name: str = Field(pattern=r"^shard-[0-9]{5}$")
+    tokens: Count
+    digest: Hex32
+    """BLAKE3 of the .bin file."""
+    index_digest: Hex32
+    """BLAKE3 of the .idx file: the 32-byte BLAKE3 digests of the .bin's 64 KiB blocks, in order."""
+
+
+class Manifest(Frozen):
+    """A tokenized data set. The last shard is held out for evaluation."""
+
+    version: Literal[1] = MANIFEST_VERSION
+    source: str = Field(min_length=1, max_length=500)
+    tokenizer: TokenizerInfo
+    dtype: TokenDtype
+    shards: tuple[Shard, ...] = Field(min_length=2, max_length=MAX_SHARDS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.tokenizer.eos_id >= self.tokenizer.vocab_size:
+            raise ValueError(f"EOS {self.tokenizer.eos_id} is outside the vocabulary")
+        if self.dtype is not TokenDtype.holding(self.tokenizer.vocab_size):
+            raise ValueError(f"{self.dtype} is not the dtype of a vocabulary of {self.tokenizer.vocab_size}")
+        if [shard.name for shard in self.shards] != [shard_name(i) for i in range(len(self.shards))]:
+            raise ValueError("shards are not numbered from 0 in order")
+        return self
+
+    @property
+    def train(self) -> tuple[Shard, ...]:
+        return self.shards[:-1]
+
+    @property
+    def heldout(self) -> Shard:
+        return self.shards[-1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to train on."""
+        return sum(shard.tokens for shard in self.train)
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def manifest_id(manifest: Manifest) -> str:
+    """BLAKE3 of the canonical JSON, hex; also the BLAKE3 of the file `manifest.json`."""
+    return manifest.content_digest()
+
+
+def manifest_folder(identity: str) -> str:
+    """Key prefix of a data set's files, without a closing slash."""
+    return f"data/{identity}"
+
+
+def parse_manifest(raw: bytes, identity: str) -> Manifest:
+    """Read the manifest whose id is `identity`.
+
+    Raises:
+        DataError: if `raw` is anything else.
+    """
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise DataError(f"this is no data manifest: {error.errors()[0]['msg']}") from error
+    if manifest_id(manifest) != identity:
+        raise DataError(f"this manifest is {manifest_id(manifest)}, not {identity}")
+    return manifest

@@ -1,0 +1,64 @@
+"""Documents streamed from a data set of the Hugging Face Hub, or of a local folder in its form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iota.data.sources import Document, clean
+
+_FORM = "hf:DATASET[:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
+_TEXT_FIELD = "text"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One split of a data set, row by row, without downloading it first."""
+
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+
+    @classmethod
+    def parse(cls, spec: str) -> HubSource:
+        """From `hf:DATASET[:CONFIG][:SPLIT]`; an empty config is the default one."""
+        parts = spec.removeprefix("hf:").split(":")
+        if not spec.startswith("hf:") or len(parts) > 3 or not parts[0]:
+            raise ValueError(f"{spec!r} names no data set: write {_FORM}")
+        dataset, config, split = (*parts, "", "")[:3]
+        return cls(dataset, config or None, split or "train")
+
+    @property
+    def name(self) -> str:
+        path = Path(self.dataset)
+        shown = path.resolve().name if path.is_dir() else self.dataset
+        return f"hf:{shown}:{self.config or ''}:{self.split}"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"hf:{self.dataset}:{self.config or ''}:{self.split}"
+
+    def documents(self, start: int = 0) -> Iterator[Document]:
+        # OSError covers what the network does, ValueError unknown configs, splits and formats.
+        try:
+            for index, row in enumerate(self._open().skip(start), start):
+                text = row.get(_TEXT_FIELD)
+                if not isinstance(text, str):
+                    raise ValueError(
+                        f"row {index} has no string in its field {_TEXT_FIELD!r}, but {sorted(row)}"
+                    )
+                if text and not text.isspace():
+                    yield Document(index, str(index), clean(text))
+        except (OSError, ValueError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{self.name} cannot be read ({first}): check the name ({_FORM}) and the network, then run"
+                f" the same command again; it continues where it stopped"
+            ) from error
+
+    def _open(self) -> Any:
+        from datasets import load_dataset
+
+        return load_dataset(self.dataset, self.config, split=self.split, streaming=True)

@@ -1,0 +1,172 @@
+"""Tokenizers: text to ids. `bytes` is built in and needs nothing; the rest are Hugging Face's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from iota.data.manifest import TokenizerInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+BYTES = "bytes"
+EOS_TEXT = "<|endoftext|>"
+
+Ids = npt.NDArray[np.uint32]
+
+
+class Tokenizer(Protocol):
+    """Text to token ids, without special tokens: text never turns into an EOS, whatever it says."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """BLAKE3, hex, of everything that decides which ids a text gets."""
+        ...
+
+    def encode(self, text: str) -> Ids:
+        """Ids of `text`, shape (tokens,)."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode` of each, with whatever parallelism there is."""
+        ...
+
+    def save(self, out_dir: Path) -> None:
+        """Write a folder that `transformers.AutoTokenizer` loads, giving the same ids."""
+        ...
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer `name`: `bytes`, a folder (or its tokenizer.json), or a name on the Hub.
+
+    Raises:
+        ValueError: if there is none, or it has no EOS, or no fast implementation.
+    """
+    return ByteTokenizer() if name == BYTES else _open_hugging_face(name)
+
+
+def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:
+    """The part of a manifest that names `tokenizer`."""
+    return TokenizerInfo(
+        name=tokenizer.name,
+        digest=tokenizer.digest,
+        vocab_size=tokenizer.vocab_size,
+        eos_id=tokenizer.eos_id,
+    )
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are the bytes of UTF-8, 256 is EOS."""
+
+    name = BYTES
+    eos_id = 256
+    vocab_size = 257
+    digest = blake3(b"iota/tokenizer/bytes/1").hexdigest()
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        return [self.encode(text) for text in texts]
+
+    def save(self, out_dir: Path) -> None:
+        write_hf_tokenizer(out_dir)
+
+
+def write_hf_tokenizer(out_dir: Path) -> None:
+    """Write the `bytes` tokenizer as a Hugging Face folder: a byte-level BPE without merges."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    vocabulary[EOS_TEXT] = ByteTokenizer.eos_id
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(EOS_TEXT, special=True, normalized=False)])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    backend.save(str(out_dir / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS_TEXT,
+        "clean_up_tokenization_spaces": False,
+        # Text that spells the EOS out is text.
+        "split_special_tokens": True,
+    }
+    (out_dir / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that byte-level BPEs write for each byte.
+
+    Printable Latin-1 stands for itself; the other bytes take the code points from 256 on, in order
+    (Radford et al., GPT-2, 2019).
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+class HuggingFaceTokenizer:
+    """A fast tokenizer of `transformers`."""
+
+    def __init__(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.name = name
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._backend.encode_special_tokens = True
+        self.eos_id = int(tokenizer.eos_token_id)
+        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        definition = f"{self.eos_id}\n{self._backend.to_str()}"
+        self.digest = blake3(definition.encode()).hexdigest()
+
+    def encode(self, text: str) -> Ids:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+
+    def save(self, out_dir: Path) -> None:
+        self._tokenizer.save_pretrained(str(out_dir))
+
+
+def _open_hugging_face(name: str) -> HuggingFaceTokenizer:
+    from transformers import AutoTokenizer
+
+    path = Path(name)
+    folder = path.parent if path.name == "tokenizer.json" else path
+    local = folder.is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder) if local else name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"there is no tokenizer {name!r}: give 'bytes', a folder with a tokenizer.json, or a name on"
+            f" the Hugging Face Hub ({str(error).splitlines()[0]})"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer {name!r} has no tokenizer.json: choose one with a fast implementation")
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"tokenizer {name!r} has no EOS token: set eos_token in its tokenizer_config.json")
+    # A local path says something about one machine only; the digest identifies the tokenizer.
+    return HuggingFaceTokenizer(folder.resolve().name if local else name, tokenizer)

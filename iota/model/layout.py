@@ -1,0 +1,186 @@
+"""What a cut model weighs: parameter shapes and counts, FLOPs, memory. No torch.
+
+`stage_shapes` is the one list of a stage's parameters; modules, files from strangers and the
+planner's counts are all held against it. Names do not depend on the cut, except that boundary b
+is the one between stages b and b+1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from iota.spec import BoundarySpec, Codec, ModelSpec, OptimizerKind, Pipeline, RunSpec, WireDtype
+
+Shapes = dict[str, tuple[int, ...]]
+
+WIRE_BYTES = {WireDtype.FP32: 4, WireDtype.BF16: 2, WireDtype.INT8: 1}
+_MIN_CODEC_HIDDEN = 32
+
+
+def layer_shapes(model: ModelSpec, layer: int) -> Shapes:
+    d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
+    at = f"layers.{layer}"
+    return {
+        f"{at}.self_attn.q_proj.weight": (d, d),
+        f"{at}.self_attn.k_proj.weight": (d_kv, d),
+        f"{at}.self_attn.v_proj.weight": (d_kv, d),
+        f"{at}.self_attn.o_proj.weight": (d, d),
+        f"{at}.mlp.gate_proj.weight": (ffn, d),
+        f"{at}.mlp.up_proj.weight": (ffn, d),
+        f"{at}.mlp.down_proj.weight": (d, ffn),
+        f"{at}.input_layernorm.weight": (d,),
+        f"{at}.post_attention_layernorm.weight": (d,),
+    }
+
+
+def codec_hidden(model: ModelSpec, boundary: BoundarySpec) -> int:
+    """Hidden width of a codec's two-layer maps."""
+    k = model.hidden_size // boundary.ratio
+    return max(_MIN_CODEC_HIDDEN, round(boundary.hidden_ratio * k))
+
+
+def codec_shapes(model: ModelSpec, boundary: BoundarySpec, index: int, side: str) -> Shapes:
+    """Parameters of one side (`encode` or `decode`) of boundary `index`."""
+    if boundary.codec is Codec.IDENTITY:
+        return {}
+    d, k, hidden = model.hidden_size, model.hidden_size // boundary.ratio, codec_hidden(model, boundary)
+    wide, narrow = (d, k) if side == "encode" else (k, d)
+    at = f"boundary.{index}.{side}"
+    shapes: Shapes = {
+        f"{at}.inner.weight": (hidden, wide),
+        f"{at}.inner.bias": (hidden,),
+        f"{at}.outer.weight": (narrow, hidden),
+        f"{at}.outer.bias": (narrow,),
+    }
+    if boundary.codec is Codec.RESBM_ANCHOR:
+        shapes[f"{at}.anchor.tokens"] = (model.vocab_size, boundary.anchor_rank)
+        shapes[f"{at}.anchor.basis"] = (boundary.anchor_rank, d)
+    return shapes
+
+
+def stage_layers(cuts: tuple[int, ...], stage: int) -> range:
+    """Global indices of the layers of `stage`."""
+    first = sum(cuts[:stage])
+    return range(first, first + cuts[stage])
+
+
+def stage_shapes(
+    model: ModelSpec, cuts: tuple[int, ...], stage: int, boundary: BoundarySpec | None = None
+) -> Shapes:
+    """Every parameter of `stage` by its global name; without codecs where `boundary` is None."""
+    last = len(cuts) - 1
+    shapes: Shapes = {}
+    if stage == 0:
+        shapes["embed.weight"] = (model.vocab_size, model.hidden_size)
+    elif boundary is not None:
+        shapes |= codec_shapes(model, boundary, stage - 1, "decode")
+    for layer in stage_layers(cuts, stage):
+        shapes |= layer_shapes(model, layer)
+    if stage == last:
+        shapes["norm.weight"] = (model.hidden_size,)
+        shapes["head.weight"] = (model.vocab_size, model.hidden_size)
+    elif boundary is not None:
+        shapes |= codec_shapes(model, boundary, stage, "encode")
+    return dict(sorted(shapes.items()))
+
+
+def run_shapes(spec: RunSpec, stage: int) -> Shapes:
+    """`stage_shapes` of a run: with its cut and its codecs."""
+    return stage_shapes(spec.model, spec.layout.cuts, stage, spec.boundary)
+
+
+def count(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def stage_parameters(
+    model: ModelSpec, cuts: tuple[int, ...], boundary: BoundarySpec | None = None
+) -> list[int]:
+    """Parameters of each stage."""
+    return [count(stage_shapes(model, cuts, stage, boundary)) for stage in range(len(cuts))]
+
+
+def model_parameters(model: ModelSpec) -> int:
+    """Parameters of the model without codecs."""
+    return count(stage_shapes(model, (model.layers,), 0))
+
+
+def stage_flops(
+    model: ModelSpec,
+    cuts: tuple[int, ...],
+    stage: int,
+    sequence_length: int,
+    boundary: BoundarySpec | None = None,
+) -> int:
+    """FLOPs per token, forward and backward: 6N plus causal attention 6·L·s·d (training.md).
+
+    N leaves out what is only looked up (the embedding and the anchors' token tables). The share of
+    forward is one third.
+    """
+    shapes = stage_shapes(model, cuts, stage, boundary)
+    computed = sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if name != "embed.weight" and not name.endswith("anchor.tokens")
+    )
+    return 6 * computed + 6 * cuts[stage] * sequence_length * model.hidden_size
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes that a stage needs while it trains."""
+
+    weights: int
+    """fp32 weights; two versions in the `delayed` pipeline."""
+    gradients: int
+    """The step's fp32 sum and one microbatch's own gradient (checked before it is added)."""
+    moments: int
+    activations: int
+    """Kept graphs of `credit` microbatches; an estimate, exact only to some tens of per cent."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations
+
+
+def stage_memory(
+    model: ModelSpec,
+    cuts: tuple[int, ...],
+    stage: int,
+    *,
+    microbatch_tokens: int,
+    in_flight: int,
+    boundary: BoundarySpec | None = None,
+    optimizer: OptimizerKind = OptimizerKind.ADAMW,
+    pipeline: Pipeline = Pipeline.DELAYED,
+    value_bytes: int = 4,
+) -> StageMemory:
+    """What `stage` holds; `value_bytes` is the width of a computed value (2 under bf16).
+
+    A `delayed` pipeline keeps accumulators of two steps. Muon holds one moment for the hidden
+    matrices, counted as one moment for all.
+    """
+    parameters = count(stage_shapes(model, cuts, stage, boundary))
+    versions = 2 if pipeline is Pipeline.DELAYED else 1
+    moments = {OptimizerKind.ADAMW: 2, OptimizerKind.MUON: 1, OptimizerKind.SGD: 0}[optimizer]
+    kept = graph_bytes(model, cuts, stage, microbatch_tokens, value_bytes)
+    graphs = 1 if stage == len(cuts) - 1 else in_flight
+    return StageMemory(
+        weights=4 * parameters * versions,
+        gradients=4 * parameters * (versions + 1),
+        moments=4 * parameters * moments,
+        activations=graphs * kept,
+    )
+
+
+def graph_bytes(
+    model: ModelSpec, cuts: tuple[int, ...], stage: int, tokens: int, value_bytes: int = 4
+) -> int:
+    """Estimate of what autograd saves for one microbatch of `tokens` tokens."""
+    d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
+    # two norms keep three residual-wide fp32 values each; projections keep inputs, q, k, v and output;
+    # SwiGLU keeps gate, silu(gate), up and their product
+    layer = 4 * 6 * d + value_bytes * (5 * d + 3 * d_kv + 4 * ffn)
+    head = (2 * 4 * model.vocab_size) if stage == len(cuts) - 1 else 0
+    return tokens * (cuts[stage] * layer + head)

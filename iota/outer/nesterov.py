@@ -1,0 +1,34 @@
+"""The outer optimizer: m <- mu·m + D; W <- W - eta·(D + mu·m)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iota.outer.partition import Vector
+
+
+@dataclass(frozen=True)
+class OuterState:
+    """A stage's base (or one partition of it): weights and outer momentum, fp32 of one length."""
+
+    weights: Vector
+    momentum: Vector
+
+
+def outer_step(state: OuterState, merged: Vector, eta: float, mu: float) -> OuterState:
+    """Apply a merged pseudo-gradient. Elementwise fp32, one rounding an operation, on every machine alike.
+
+    Momentum decays and adds as Sutskever's form of Nesterov has it; eta 1 and mu 0 give W - D, which
+    for one replica is its own final weights up to rounding. The inputs stay as they are.
+    """
+    if not state.weights.shape == state.momentum.shape == merged.shape:
+        raise ValueError("weights, momentum and merged pseudo-gradient must be of one length")
+    rate, decay = np.float32(eta), np.float32(mu)
+    momentum: Vector = state.momentum * decay
+    np.add(momentum, merged, out=momentum)
+    update: Vector = momentum * decay
+    np.add(update, merged, out=update)
+    np.multiply(update, rate, out=update)
+    return OuterState(np.subtract(state.weights, update), momentum)

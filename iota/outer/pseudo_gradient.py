@@ -1,0 +1,30 @@
+"""Pseudo-gradients: what an epoch changed, as one fp32 vector in order of parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """One fp32 vector on the CPU: tensors in sorted order of name, each row-major. A copy."""
+    return torch.cat([tensors[name].detach().reshape(-1).float().cpu() for name in sorted(tensors)])
+
+
+def unflatten(vector_N: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Views of `vector_N` with the names and shapes of `like`. Raises ValueError for another length."""
+    names = sorted(like)
+    sizes = [like[name].numel() for name in names]
+    if vector_N.numel() != sum(sizes):
+        raise ValueError(f"a vector of {vector_N.numel()} elements does not fill a stage of {sum(sizes)}")
+    pieces = torch.split(vector_N, sizes)
+    return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
+
+
+def pseudo_gradient(base: Mapping[str, Tensor], final: Mapping[str, Tensor]) -> Tensor:
+    """D = W_e - v_H, flattened."""
+    if base.keys() != final.keys():
+        raise ValueError("base and final weights are of different stages")
+    return flatten(base) - flatten(final)

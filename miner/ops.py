@@ -1,0 +1,230 @@
+"""Runs one op on the device and leaves its frame and receipt on disk. One worker thread calls this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from iota.compute.engine import BadValueError, Engine, Microbatch
+from iota.compute.state import StageState, save_state
+from iota.protocol.keys import Hotkey, signing_bytes
+from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.protocol.receipts import OpKind, Receipt, StepState
+from iota.spec import RunSpec
+from iota.wire.frame import DOMAIN, Frame, encode_frame, make_header
+from miner.receipt_log import ReceiptLog
+from miner.schedule import Action, Op
+
+_KINDS = {
+    Action.FORWARD: OpKind.FORWARD,
+    Action.LOSS: OpKind.LOSS,
+    Action.BACKWARD: OpKind.BACKWARD,
+    Action.STEP: OpKind.STEP,
+}
+
+
+class StateLost(Exception):
+    """This replica's weights cannot be trusted or rebuilt; it must start again from its base."""
+
+
+@dataclass
+class Inputs:
+    """What an op of one microbatch works on."""
+
+    tokens: np.ndarray[Any, Any] | None = None
+    """(sequences, sequence_length + 1) token ids."""
+    stage_input: Frame | None = None
+    gradient: Frame | None = None
+
+
+@dataclass(frozen=True)
+class OutFrame:
+    notice: FrameNotice
+    data: bytes
+    receiver: str
+
+
+@dataclass
+class Seconds:
+    """Cumulative seconds of the worker thread by activity."""
+
+    compute: float = 0.0
+    serialise: float = 0.0
+
+
+@dataclass
+class OpRunner:
+    spec: RunSpec
+    stage: int
+    hotkey: Hotkey
+    engine: Engine
+    log: ReceiptLog
+    root: Path
+    device: str
+    snapshot_bytes: int
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def run(self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None) -> OutFrame | None:
+        """Run `op`; returns the frame that has to leave, if there is one.
+
+        Raises BadValueError (NaN or Inf: the microbatch must be dropped), StateLost, OSError
+        (disk full: nothing was recorded).
+        """
+        if op.action is Action.STEP:
+            self._step(op, inputs)
+            return None
+        mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
+        work = inputs[op.step, op.microbatch]
+        started = time.time()
+        clock = time.perf_counter()
+        stage_input = work.stage_input.payload if work.stage_input else None
+        loss: float | None = None
+        if op.action is Action.FORWARD:
+            output = self.engine.forward(mb, op.version, stage_input, work.tokens)
+        elif op.action is Action.LOSS:
+            output = self.engine.loss(mb, op.version, stage_input, work.tokens)
+            loss = output.loss
+        else:
+            if work.gradient is None:
+                raise StateLost("a backward was scheduled without its gradient")
+            if not op.send_forward:
+                self.engine.remember(mb, op.version, stage_input, work.tokens)
+            output = self.engine.backward(mb, op.version, work.gradient.payload)
+        ended = time.time()
+        self.seconds.compute += time.perf_counter() - clock
+        clock = time.perf_counter()
+        frame = None
+        if output.payload is not None and receiver is not None:
+            frame = self._frame(op, output.payload, output.digest, receiver)
+        given = [f.signed_header for f in (work.stage_input, self._gradient(op, work)) if f is not None]
+        self._record(
+            op,
+            inputs=tuple(given),
+            output=output.digest,
+            sketch=output.sketch,
+            loss=loss,
+            tokens=self.spec.data.tokens,
+            started=started,
+            ended=ended,
+        )
+        self.seconds.serialise += time.perf_counter() - clock
+        return frame
+
+    @staticmethod
+    def _gradient(op: Op, work: Inputs) -> Frame | None:
+        return work.gradient if op.action is Action.BACKWARD else None
+
+    def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutFrame:
+        """The signed frame, on disk before its receipt; after a restart the same bytes as before."""
+        direction = Direction.FORWARD if op.action is Action.FORWARD else Direction.BACKWARD
+        name = FrameName(
+            epoch=op.epoch,
+            step=op.step,
+            microbatch=op.microbatch,
+            attempt=op.attempt,
+            stage=self.stage,
+            direction=direction,
+        )
+        path = self.root / name.key("frames").removeprefix("frames/")
+        if self.log.find(self._key(op)) is not None and path.exists():
+            data = path.read_bytes()
+        else:
+            header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
+            data = encode_frame(header, payload, lambda text: self.hotkey.sign(signing_bytes(DOMAIN, text)))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
+        return OutFrame(notice, data, receiver)
+
+    def _step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
+        summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]
+        if summed != list(op.counted):
+            self._sum_again(op, inputs)
+        started, clock = time.time(), time.perf_counter()
+        try:
+            result = self.engine.step(op.step, len(op.counted), op.learning_rate)
+        except BadValueError as error:
+            raise StateLost(f"the weights went bad in step {op.step}: {error}") from error
+        self.seconds.compute += time.perf_counter() - clock
+        clock = time.perf_counter()
+        self._record(
+            op,
+            output=result.weights_digest,
+            started=started,
+            ended=time.time(),
+            state=StepState(
+                weights=result.weights_digest,
+                moments=result.moments_digest,
+                change_sketch=result.change_sketch,
+                moments_sketch=result.moments_sketch,
+                gradient_norm=result.gradient_norm,
+            ),
+        )
+        self.keep_snapshot(op.epoch, op.step + 1)
+        self.seconds.serialise += time.perf_counter() - clock
+
+    def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
+        """The counted microbatches are not those summed here, in that order: sum them from their inputs."""
+        self.engine.clear_gradient(op.step)
+        for index, attempt in op.counted:
+            work = inputs.get((op.step, index))
+            if work is None:
+                raise StateLost(f"microbatch {index} of step {op.step} counts, but its inputs are gone")
+            mb = Microbatch(op.epoch, op.step, index, attempt)
+            stage_input = work.stage_input.payload if work.stage_input else None
+            if self.stage == self.spec.last_stage:
+                self.engine.loss(mb, op.version, stage_input, work.tokens)
+            elif work.gradient is None:
+                raise StateLost(f"microbatch {index} of step {op.step} counts, but its gradient is gone")
+            else:
+                self.engine.remember(mb, op.version, stage_input, work.tokens)
+                self.engine.backward(mb, op.version, work.gradient.payload)
+
+    def _key(self, op: Op) -> tuple[int, int, int, int, OpKind]:
+        return (op.epoch, op.step, op.microbatch, op.attempt, _KINDS[op.action])
+
+    def _record(self, op: Op, **fields: Any) -> None:
+        earlier = self.log.find(self._key(op))
+        if earlier is None:
+            self.log.append(
+                {
+                    "epoch": op.epoch,
+                    "step": op.step,
+                    "microbatch": op.microbatch,
+                    "attempt": op.attempt,
+                    "stage": self.stage,
+                    "kind": _KINDS[op.action],
+                    "version": op.version,
+                    "device": self.device,
+                    **fields,
+                }
+            )
+        elif not _agrees(earlier, fields):
+            raise StateLost(
+                f"{op.action} {op.step}/{op.microbatch} no longer gives the result that was receipted"
+            )
+
+    def snapshot_path(self, epoch: int, version: int) -> Path:
+        return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"
+
+    def keep_snapshot(self, epoch: int, version: int) -> None:
+        """Keep (weights, moments) of a version for audits, while the budget for it lasts."""
+        path = self.snapshot_path(epoch, version)
+        state: StageState = self.engine.state()
+        used = sum(p.stat().st_size for p in (self.root / "snapshots").glob("*/*"))
+        if used + state.nbytes <= self.snapshot_bytes:
+            save_state(path, state)
+
+
+def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
+    state: StepState | None = fields.get("state")
+    if state is not None:
+        before = earlier.state
+        return before is not None and (before.weights, before.moments) == (state.weights, state.moments)
+    return earlier.output == fields["output"]

@@ -1,0 +1,129 @@
+"""The miner's receipts on its own disk: a chain that a crash cannot fork.
+
+One JSON line a receipt, flushed to disk before the frame that it speaks of leaves. The first line
+names the run, the hotkey and the receipt that the chain continues from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from iota.protocol.keys import Hotkey, signing_bytes
+from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, signed_payload
+
+BATCH = 256
+
+OpKey = tuple[int, int, int, int, OpKind]
+"""(epoch, step, microbatch, attempt, kind)"""
+
+
+class ReceiptLog:
+    """Append-only; used by one thread at a time for writing."""
+
+    def __init__(self, path: Path, run: str, hotkey: Hotkey) -> None:
+        self._path, self._run, self._hotkey = path, run, hotkey
+        self.count = 0
+        self.head = GENESIS
+        self._unstored: deque[Receipt] = deque()
+        self._earlier: dict[OpKey, Receipt] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._load()
+        else:
+            self._begin(0, GENESIS)
+        self._file = path.open("ab")
+
+    def _begin(self, count: int, head: str) -> None:
+        first = {"run": self._run, "hotkey": self._hotkey.ss58, "count": count, "head": head}
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(first) + "\n")
+        temporary.replace(self._path)
+        self.count, self.head = count, head
+
+    def _load(self) -> None:
+        lines = self._path.read_bytes().split(b"\n")
+        whole, torn = lines[:-1], lines[-1]
+        first = json.loads(whole[0])
+        if (first["run"], first["hotkey"]) != (self._run, self._hotkey.ss58):
+            raise ValueError(
+                f"{self._path} holds the receipts of another run or hotkey: give this miner a data directory"
+                f" of its own (--data-dir)"
+            )
+        self.count, self.head = first["count"], first["head"]
+        for line in whole[1:]:
+            receipt = Receipt.model_validate_json(line)
+            self._take(receipt)
+            self._earlier[_key(receipt)] = receipt
+        if torn:  # the crash came in the middle of a write: that receipt was never used
+            with self._path.open("r+b") as file:
+                file.truncate(self._path.stat().st_size - len(torn))
+
+    def _take(self, receipt: Receipt) -> None:
+        self.count, self.head = receipt.seq, receipt.content_digest()
+        self._unstored.append(receipt)
+
+    def continue_from(self, count: int, head: str) -> None:
+        """The orchestrator knows of more than this disk does: the chain goes on from there."""
+        self._file.close()
+        self._unstored.clear()
+        self._earlier.clear()
+        self._begin(count, head)
+        self._file = self._path.open("ab")
+
+    def find(self, key: OpKey) -> Receipt | None:
+        """The receipt of an op that an earlier process of this miner ran."""
+        return self._earlier.get(key)
+
+    def forget_before(self, epoch: int) -> None:
+        self._earlier = {k: r for k, r in self._earlier.items() if k[0] >= epoch}
+
+    def append(self, fields: dict[str, Any]) -> Receipt:
+        """Chain, write and flush one receipt. Raises OSError when the disk is full: nothing is lost."""
+        receipt = Receipt(seq=self.count + 1, previous=self.head, **fields)
+        line = receipt.canonical() + b"\n"
+        start = self._file.tell()
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file = self._path.open("r+b")
+            self._file.truncate(start)
+            self._file.seek(start)
+            raise
+        self._take(receipt)
+        return receipt
+
+    def stored(self, count: int) -> None:
+        """The orchestrator has everything up to `count`."""
+        while self._unstored and self._unstored[0].seq <= count:
+            self._unstored.popleft()
+
+    def after(self, count: int) -> ReceiptBatch | None:
+        """The next receipts after `count`, signed; None when there are none."""
+        batch = tuple(_first((r for r in list(self._unstored) if r.seq > count), BATCH))
+        if not batch:
+            return None
+        payload = signed_payload(self._run, self._hotkey.ss58, batch[-1].content_digest())
+        return ReceiptBatch(
+            receipts=batch, signature=self._hotkey.sign(signing_bytes("receipts", payload)).hex()
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _key(receipt: Receipt) -> OpKey:
+    return (receipt.epoch, receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
+
+
+def _first(receipts: Iterable[Receipt], count: int) -> Iterable[Receipt]:
+    for n, receipt in enumerate(receipts):
+        if n == count:
+            return
+        yield receipt

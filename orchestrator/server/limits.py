@@ -1,0 +1,74 @@
+"""What a stranger or a member may cost the server at most."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """Bounds that hold before and after a request's signature is checked."""
+
+    exchange_bytes: int = 8 << 20
+    """Largest body of an exchange."""
+    body_bytes: int = 64 << 10
+    """Largest body of every other request."""
+    body_s: float = 20.0
+    """Time that a body may take to arrive."""
+    header_s: float = 10.0
+    """Time from a connection's opening to the end of its first request's headers."""
+    keepalive_s: float = 75.0
+    """Time that a connection may be idle (or half-way through headers) between requests."""
+    connections: int = 256
+    """Open connections of one address; loopback is exempt."""
+    address_rate: float = 200.0
+    """Requests a second of one address, over time; loopback is exempt."""
+    address_burst: float = 1000.0
+    hotkey_rate: float = 200.0
+    """Requests a second of one hotkey, over time."""
+    hotkey_burst: float = 400.0
+    streams: int = 100
+    """Open status streams, of all."""
+    wait_s: float = 5.0
+    """Longest wait of an exchange; longer ones are cut to it."""
+    silence_s: float = 15.0
+    """A member that was not heard for so long is lost."""
+    url_s: float = 3600.0
+    """Lifetime of a presigned URL."""
+    events: int = 256
+    """Events in one answer."""
+
+    def __post_init__(self) -> None:
+        if self.silence_s <= 0 or self.wait_s <= 0:
+            raise ValueError("silence and wait must be above 0 seconds")
+
+
+class TokenBuckets:
+    """A token bucket for each key; the least recently used keys are forgotten beyond `keys`.
+
+    A forgotten key starts with a full bucket, which costs no more than a new key would.
+    """
+
+    def __init__(self, rate: float, burst: float, keys: int = 65536) -> None:
+        self._rate, self._burst, self._keys = rate, burst, keys
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str, now: float) -> float:
+        """Take one token at `now` (monotonic seconds): 0.0, or the seconds until there is one."""
+        level, since = self._levels.pop(key, (self._burst, now))
+        level = min(self._burst, level + (now - since) * self._rate)
+        wait = 0.0 if level >= 1 else (1 - level) / self._rate
+        self._levels[key] = (level - 1 if wait == 0 else level, now)
+        if len(self._levels) > self._keys:
+            self._levels.popitem(last=False)
+        return wait
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether a peer address is this machine; an unknown one is not."""
+    try:
+        return address is not None and ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

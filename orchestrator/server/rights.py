@@ -1,0 +1,127 @@
+"""Which object keys a member may write, and how large. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from iota.protocol.messages import Direction, FrameName, Method, ObjectRequest, Role
+from iota.protocol.problems import Problem, ProblemType
+from iota.spec import RunSpec
+from iota.wire.frame import frame_size
+from orchestrator.coordinator import Coordinator, Member
+
+_SLACK: Final = 1 << 20
+_MANIFEST: Final = 64 << 20
+_FRAME = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})\.(\d{1,10})/(\d{1,10})\.([fb])")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One presigned URL: what may be done with which key; `size` in bytes, PUT only."""
+
+    method: Method
+    key: str
+    size: int = 0
+
+
+def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest) -> Access:
+    """The access that a member asks for, if it may have it.
+
+    Raises:
+        Problem: FORBIDDEN, TOO_LARGE, or LATE for a frame of a microbatch that has ended.
+    """
+    spec, key = coordinator.spec, request.key
+    if request.method is Method.GET:
+        if key.startswith((f"{spec.id}/", f"data/{spec.data.manifest}/")):
+            return Access(Method.GET, key)
+        raise Problem(ProblemType.FORBIDDEN, f"{key} is not part of this run")
+    most = writable_size(coordinator, member, key)
+    if not 0 < request.size <= most:
+        raise Problem(ProblemType.TOO_LARGE, f"{key} may have 1 to {most} bytes, not {request.size}")
+    if key.startswith(f"{spec.id}/frames/") and request.size != most:
+        raise Problem(ProblemType.FORBIDDEN, f"this frame has {most} bytes, not {request.size}")
+    return Access(Method.PUT, key, request.size)
+
+
+def writable_size(coordinator: Coordinator, member: Member, key: str) -> int:
+    """Most bytes that `member` may store at `key`.
+
+    Raises:
+        Problem: FORBIDDEN where the key is another's, LATE where its time is over.
+    """
+    spec = coordinator.spec
+    run, _, rest = key.partition("/")
+    kind, _, rest = rest.partition("/")
+    if run == spec.id and member.role is Role.MINER:
+        if kind == "frames":
+            return _frame(coordinator, member, key, rest)
+        own, stage = re.escape(member.hotkey), member.stage
+        part_bytes = 4 * spec.outer.part_elements
+        rules = {
+            "delta": (rf"(\d{{1,10}})/{stage}/{own}/part-\d{{3,6}}", part_bytes + _SLACK),
+            "merged": (rf"(\d{{1,10}})/\d{{1,5}}/part-\d{{3,6}}\.{own}", part_bytes + _SLACK),
+            "audit": (rf"(\d{{1,10}})/{own}/\d{{1,10}}", _state_bytes(spec)),
+            "base": (rf"(\d{{1,10}})/{stage}/part-\d{{3,6}}\.safetensors", 2 * part_bytes + _SLACK),
+        }
+        if kind in rules and (match := re.fullmatch(rules[kind][0], rest)):
+            if kind != "base" or coordinator.may_store_base(member.hotkey, int(match[1])):
+                return rules[kind][1]
+        if kind == "base" and (match := re.fullmatch(rf"(\d{{1,10}})/{stage}/manifest\.json", rest)):
+            if coordinator.may_store_base(member.hotkey, int(match[1])):
+                return _MANIFEST
+    raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write; a node writes only its own objects")
+
+
+def sent_frame(
+    coordinator: Coordinator, hotkey: str, name: FrameName, *, receiver: str | None = None
+) -> tuple[Access, str] | None:
+    """The PUT of a frame that `hotkey` sends, and to whom; None where nobody is there to receive it."""
+    last = coordinator.spec.last_stage
+    towards = name.stage + (1 if name.direction is Direction.FORWARD else -1)
+    if not 0 <= towards <= last:
+        return None
+    if receiver is None:
+        receiver = coordinator.neighbour(name.epoch, name.step, name.microbatch, towards)
+    if receiver is None:
+        return None
+    size = frame_size(coordinator.spec, name, hotkey, receiver)
+    return Access(Method.PUT, name.key(coordinator.spec.id), size), receiver
+
+
+def _frame(coordinator: Coordinator, member: Member, key: str, rest: str) -> int:
+    match = _FRAME.fullmatch(rest)
+    numbers = [int(match[i]) for i in range(1, 6)] if match else []
+    if match is None or max(numbers) >= 2**31:
+        raise Problem(ProblemType.FORBIDDEN, f"{key} is no frame's key")
+    epoch, step, microbatch, attempt, stage = numbers
+    name = FrameName(
+        epoch=epoch,
+        step=step,
+        microbatch=microbatch,
+        attempt=attempt,
+        stage=stage,
+        direction=Direction(match[6]),
+    )
+    if name.key(coordinator.spec.id) != key or stage != member.stage:
+        raise Problem(ProblemType.FORBIDDEN, f"{key} is not a frame of your stage")
+    owner = coordinator.neighbour(epoch, step, microbatch, stage)
+    if owner is None:
+        raise Problem(ProblemType.LATE, "this microbatch is not open any more; finished work stays credited")
+    if owner != member.hotkey:
+        raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write: another replica has it now")
+    sent = sent_frame(coordinator, member.hotkey, name)
+    if sent is None:
+        raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model")
+    return sent[0].size
+
+
+def _state_bytes(spec: RunSpec) -> int:
+    """An upper bound on (weights, two moments) of one stage in fp32, with its safetensors header."""
+    m, d = spec.model, spec.model.hidden_size
+    layer = 2 * d * d + 2 * d * m.kv_heads * m.head_dim + 3 * d * m.ffn_size + 2 * d
+    codec = 8 * d * max(spec.boundary_width, 32) * max(1, round(spec.boundary.hidden_ratio))
+    anchor = spec.boundary.anchor_rank * (m.vocab_size + d)
+    ends = m.vocab_size * d + d
+    return 12 * (max(spec.layout.cuts) * layer + 2 * (codec + anchor + ends)) + 16 * _SLACK

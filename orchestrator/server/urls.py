@@ -1,0 +1,115 @@
+"""Which URLs an event needs at the node that reads it. Pure but for the presigning itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from iota.protocol.events import (
+    Delivered,
+    Event,
+    FrameReady,
+    LoadBase,
+    MergeAssign,
+    MergeReady,
+    Plan,
+    Reroute,
+    SnapshotReady,
+)
+from iota.protocol.messages import Direction, FrameName, Method, StoredObject
+from iota.store import ObjectStore
+from orchestrator.coordinator import Coordinator, Member
+from orchestrator.server.rights import Access, sent_frame
+
+_FEW: Final = 16
+
+
+def accesses(coordinator: Coordinator, member: Member, event: Event) -> list[Access]:
+    """What `member` will read and write because of `event`; an access for each key, in order."""
+    run = coordinator.spec.id
+    match event:
+        case Plan():
+            return _planned(coordinator, member, event)
+        case Reroute() if event.miner == member.hotkey:
+            return _rerouted(coordinator, member, event)
+        case FrameReady():
+            return [Access(Method.GET, event.notice.name.key(run))]
+        case MergeAssign():
+            merged = f"{run}/merged/{event.epoch}/{event.stage}/part-{event.part:03d}.{member.hotkey}"
+            size = event.contributions[0].stored.size if event.contributions else 0
+            put = [Access(Method.PUT, merged, size)] if size else []
+            return _reads(c.stored for c in event.contributions) + put
+        case MergeReady() | LoadBase():
+            return _reads(event.parts)
+        case SnapshotReady():
+            return _reads([event.stored])
+        case _:
+            return []
+
+
+async def deliver(
+    coordinator: Coordinator,
+    store: ObjectStore,
+    member: Member,
+    events: Sequence[tuple[int, Event]],
+    expires_s: float,
+) -> tuple[Delivered, ...]:
+    """The events as they go out. Many signatures are made in a thread, to keep the loop free."""
+    wanted = [accesses(coordinator, member, event) for _, event in events]
+    if sum(map(len, wanted)) <= _FEW:
+        urls = [_presign(store, each, expires_s) for each in wanted]
+    else:
+        urls = await asyncio.to_thread(lambda: [_presign(store, each, expires_s) for each in wanted])
+    return tuple(
+        Delivered(seq=seq, event=event, urls=found) for (seq, event), found in zip(events, urls, strict=True)
+    )
+
+
+def presign(store: ObjectStore, access: Access, expires_s: float) -> str:
+    if access.method is Method.PUT:
+        return store.presign_put(access.key, access.size, expires_s)
+    return store.presign_get(access.key, expires_s)
+
+
+def _presign(store: ObjectStore, wanted: Iterable[Access], expires_s: float) -> dict[str, str]:
+    return {access.key: presign(store, access, expires_s) for access in wanted}
+
+
+def _planned(coordinator: Coordinator, member: Member, plan: Plan) -> list[Access]:
+    found: list[Access] = []
+    for microbatch in range(len(plan.routes)):
+        if plan.miner(microbatch, member.stage) == member.hotkey:
+            found += _frames(coordinator, member, plan, microbatch)
+    return found
+
+
+def _frames(coordinator: Coordinator, member: Member, plan: Plan, microbatch: int) -> list[Access]:
+    found = []
+    for direction, towards in ((Direction.FORWARD, member.stage + 1), (Direction.BACKWARD, member.stage - 1)):
+        if 0 <= towards <= coordinator.spec.last_stage:
+            name = FrameName(
+                epoch=plan.epoch, step=plan.step, microbatch=microbatch, attempt=0, stage=member.stage,
+                direction=direction,
+            )  # fmt: skip
+            sent = sent_frame(coordinator, member.hotkey, name, receiver=plan.miner(microbatch, towards))
+            found += [sent[0]] if sent else []
+    return found
+
+
+def _rerouted(coordinator: Coordinator, member: Member, event: Reroute) -> list[Access]:
+    found = []
+    for direction in (Direction.FORWARD, Direction.BACKWARD):
+        if direction is Direction.FORWARD and not event.send_forward:
+            continue
+        name = FrameName(
+            epoch=event.epoch, step=event.step, microbatch=event.microbatch, attempt=event.attempt,
+            stage=event.stage, direction=direction,
+        )  # fmt: skip
+        sent = sent_frame(coordinator, member.hotkey, name)
+        found += [sent[0]] if sent else []
+    return found
+
+
+def _reads(objects: Iterable[StoredObject]) -> list[Access]:
+    return [Access(Method.GET, stored.key) for stored in objects]

@@ -1,0 +1,173 @@
+"""The coordinator and the schedules under random joins, losses, delays and repeats."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iota.spec import Pipeline
+from orchestrator.coordinator import Coordinator
+from orchestrator.coordinator.state import End, Phase
+from tests.property.virtual_swarm import VirtualSwarm, tiny_spec
+
+LIMIT_S = 20_000.0
+
+
+class Books:
+    """Checks every epoch before its steps leave memory."""
+
+    def __init__(self, swarm: VirtualSwarm) -> None:
+        self.swarm = swarm
+        self.seen: set[tuple[int, int]] = set()
+        self.ends = {End.SETTLED: 0, End.DROPPED: 0}
+
+    def look(self) -> None:
+        for number, epoch in self.swarm.state.epochs.items():
+            for step in epoch.steps[: epoch.closed_steps]:
+                if (number, step.plan.step) in self.seen:
+                    continue
+                self.seen.add((number, step.plan.step))
+                for mb in step.microbatches:
+                    assert mb.ended is not None
+                    self.ends[mb.ended] += 1
+                for stage in range(self.swarm.spec.layout.stages):
+                    counted = [
+                        index
+                        for key, order in step.order.items()
+                        if self.swarm.state.members[key].stage == stage
+                        for index, _ in order
+                    ]
+                    assert len(counted) == len(set(counted)), "a stage counted two attempts"
+
+    def done(self) -> bool:
+        self.look()
+        return bool(self.swarm.state.run_end_sent)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**32),
+    stages=st.integers(1, 4),
+    replicas=st.integers(1, 3),
+    microbatches=st.integers(3, 8),
+    steps=st.integers(1, 4),
+    pipeline=st.sampled_from(Pipeline),
+    credit=st.integers(1, 3),
+    faults=st.lists(
+        st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6
+    ),
+    nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
+)
+def test_every_microbatch_ends_once_whatever_happens(
+    seed: int,
+    stages: int,
+    replicas: int,
+    microbatches: int,
+    steps: int,
+    pipeline: Pipeline,
+    credit: int,
+    faults: list[str],
+    nan_rate: float,
+) -> None:
+    epochs = 2
+    spec = tiny_spec(
+        stages=stages,
+        replicas=replicas,
+        epochs=epochs,
+        steps=steps,
+        microbatches=microbatches,
+        pipeline=pipeline,
+        credit=credit,
+    )
+    swarm = VirtualSwarm(spec, seed, nan_rate=nan_rate)
+    for _ in range(stages * replicas):
+        swarm.add_miner()
+    chance = random.Random(seed)
+    for fault in faults:
+        swarm.later(chance.uniform(0, 40), lambda fault=fault: _inject(swarm, chance, fault))
+    books = Books(swarm)
+    swarm.run(books.done, limit_s=LIMIT_S)
+    assert sum(books.ends.values()) == epochs * steps * microbatches
+    state = swarm.state
+    assert state.phase is Phase.FINISHED
+    assert (state.settled, state.dropped) == (books.ends[End.SETTLED], books.ends[End.DROPPED])
+    assert state.tokens == state.settled * spec.data.tokens
+    again = Coordinator(spec, swarm.limits)
+    for entry in swarm.entries:
+        again.apply(entry)
+    again.take_woken(), swarm.coordinator.take_woken()
+    assert again.state == state
+
+
+def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
+    if swarm.state.run_end_sent:
+        return
+    miners = list(swarm.miners.values())
+    victim = chance.choice(miners)
+    match fault:
+        case "join":
+            swarm.add_miner()
+        case "orchestrator":
+            swarm.restart_orchestrator()
+        case "slow":
+            victim.slow = chance.uniform(2, 30)
+        case "kill" | "fresh" | "blink":
+            if victim.alive:
+                victim.kill()
+                away = chance.uniform(0.1, 3) if fault == "blink" else chance.uniform(10, 60)
+                swarm.later(away, lambda: victim.start(fresh=fault == "fresh"))
+
+
+@pytest.mark.parametrize("pipeline", list(Pipeline))
+def test_undisturbed_sums_follow_the_plan_whatever_the_timing(pipeline: Pipeline) -> None:
+    orders = []
+    for seed in range(5):
+        spec = tiny_spec(
+            stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=pipeline, credit=2
+        )
+        swarm = VirtualSwarm(spec, seed, latency=0.1 * (seed + 1))
+        for _ in range(6):
+            swarm.add_miner()
+        swarm.run(lambda swarm=swarm: swarm.state.run_end_sent, limit_s=LIMIT_S)
+        orders.append({key: miner.applied for key, miner in swarm.miners.items()})
+        for miner in swarm.miners.values():
+            for _, _, counted, ran in miner.applied:
+                assert counted == ran == tuple(sorted(ran))
+    first = orders[0]
+    same_steps = {key: [(e, s) for e, s, _, _ in applied] for key, applied in first.items()}
+    for other in orders[1:]:
+        assert {key: [(e, s) for e, s, _, _ in applied] for key, applied in other.items()} == same_steps
+
+
+def test_a_lost_replica_is_replaced_and_the_epoch_ends_without_it() -> None:
+    spec = tiny_spec(
+        stages=2, replicas=2, epochs=1, steps=3, microbatches=8, pipeline=Pipeline.DELAYED, credit=2
+    )
+    swarm = VirtualSwarm(spec, 1)
+    for _ in range(4):
+        swarm.add_miner()
+    swarm.run(lambda: swarm.state.settled > 3, limit_s=LIMIT_S)
+    victim = swarm.miners[next(m.hotkey for m in swarm.state.miners(1))]
+    victim.kill()
+    swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
+    assert swarm.state.rerouted > 0
+    assert swarm.state.settled == 3 * 8
+
+
+def test_a_stage_without_replicas_pauses_the_run_and_says_so() -> None:
+    spec = tiny_spec(
+        stages=2, replicas=1, epochs=1, steps=2, microbatches=4, pipeline=Pipeline.SYNC, credit=2
+    )
+    swarm = VirtualSwarm(spec, 2)
+    swarm.add_miner()
+    victim = swarm.add_miner()
+    swarm.run(lambda: swarm.state.settled > 1, limit_s=LIMIT_S)
+    victim.kill()
+    swarm.run(lambda: swarm.coordinator.status()["waiting"] is not None, limit_s=LIMIT_S)
+    assert "stage 1 has no replica" in swarm.coordinator.status()["waiting"]
+    victim.start()
+    swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
+    assert swarm.state.settled == 8

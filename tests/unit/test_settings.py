@@ -1,0 +1,113 @@
+"""Where a setting comes from, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iota.settings import MinerSettings, OrchestratorSettings, ValidatorSettings, child_environment
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("IOTA_", "BT_")):
+            monkeypatch.delenv(name)
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOTA_NETUID", "11")
+    assert MinerSettings.load(netuid=12).netuid == 12
+
+
+def test_a_flag_that_was_not_given_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOTA_NETUID", "11")
+    assert MinerSettings.load(netuid=None).netuid == 11
+
+
+def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("IOTA_NETUID=13\nIOTA_DEVICE=cuda:1\n")
+    monkeypatch.setenv("IOTA_NETUID", "11")
+    settings = MinerSettings.load()
+    assert (settings.netuid, settings.device) == (11, "cuda:1")
+
+
+def test_an_empty_variable_is_as_if_it_were_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOTA_NETUID", "")
+    assert MinerSettings.load().netuid == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("BT_WALLET", "wallet_name"),
+        ("BT_WALLET_HOTKEY", "wallet_hotkey"),
+        ("BT_NETWORK", "network"),
+        ("BT_CHAIN_ENDPOINT", "chain_endpoint"),
+    ],
+)
+def test_operators_names_are_taken_and_iota_names_win(
+    monkeypatch: pytest.MonkeyPatch, name: str, field: str
+) -> None:
+    monkeypatch.setenv(name, "theirs")
+    assert getattr(MinerSettings.load(), field) == "theirs"
+    monkeypatch.setenv(f"IOTA_{field.upper()}", "ours")
+    assert getattr(MinerSettings.load(), field) == "ours"
+    assert getattr(MinerSettings.load(**{field: "flag"}), field) == "flag"
+
+
+def test_the_endpoint_goes_before_the_network() -> None:
+    assert MinerSettings.load(network="test").chain == "test"
+    assert MinerSettings.load(network="test", chain_endpoint="ws://127.0.0.1:9").chain == "ws://127.0.0.1:9"
+
+
+def test_an_unknown_name_in_the_environment_is_refused_with_the_nearest_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IOTA_TREADS", "2")
+    with pytest.raises(ValueError, match="the environment sets IOTA_TREADS.*did you mean IOTA_THREADS"):
+        ValidatorSettings.load()
+
+
+def test_an_unknown_name_in_the_env_file_is_refused() -> None:
+    Path(".env").write_text("IOTA_MINER_DEVICES=cpu\n")
+    with pytest.raises(ValueError, match=r"\.env sets IOTA_MINER_DEVICES"):
+        OrchestratorSettings.load()
+
+
+def test_another_roles_name_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOTA_VALIDATOR_COMPUTE_SHARE", "0.5")
+    MinerSettings.load()
+    assert ValidatorSettings.load().compute_share == 0.5
+
+
+def test_a_value_that_does_not_fit_names_flag_variable_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOTA_VALIDATOR_COMPUTE_SHARE", "2")
+    with pytest.raises(ValueError, match=r"--compute-share \(IOTA_VALIDATOR_COMPUTE_SHARE\).*'2'.*equal to 1"):
+        ValidatorSettings.load()
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("1.5 gb", 1_500_000_000), ("4096", 4096)])
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert MinerSettings.load(snapshot_bytes=text).snapshot_bytes == size
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="--memory-limit .* write 500MB, 4GiB"):
+        MinerSettings.load(memory_limit="plenty")
+
+
+def test_a_childs_environment_bounds_its_threads() -> None:
+    assert child_environment(3)["OMP_NUM_THREADS"] == "3"
+    assert child_environment(3).items() >= {"PATH": os.environ["PATH"]}.items()
+
+
+def test_settings_load_neither_torch_nor_the_chain() -> None:
+    code = "import sys, iota.settings; print([m for m in ('torch', 'bittensor', 'boto3') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

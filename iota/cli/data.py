@@ -53,8 +53,8 @@ def prepare(
         if remote:
             _publish(manifest, folder, out)
     except (ValueError, StoreError, OSError) as error:
-        typer.echo(f"iota data prepare: {error}", err=True)
-        raise typer.Exit(2) from error
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
     identity = manifest_id(manifest)
     typer.echo(
         f"{manifest.tokens} tokens in {len(manifest.train)} shards, {manifest.heldout.tokens} held out,"

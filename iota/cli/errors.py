@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -73,12 +72,3 @@ def _say(text: str, code: int) -> int:
     sys.stderr.write(f"{text}\n")
     return code
 
-
-class LazyGroup(TyperGroup):
-    """A command group whose commands are imported when they are called, so that `--help` is fast."""
-
-    lazy: dict[str, tuple[str, str]]
-    """name -> (`module:attribute` of a Typer app, one line of help)"""
-
-    def list_commands(self, ctx: object) -> list[str]:
-        return list(self.lazy)

@@ -9,7 +9,7 @@ from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.merging import assign_base
-from orchestrator.coordinator.reissue import assign, relieve
+from orchestrator.coordinator.reissue import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Member, Phase, RunState
 
 
@@ -57,8 +57,7 @@ def join(run: RunState, entry: Joined) -> None:
     member.live, member.left, member.stalled = True, False, False
     member.last_progress = run.now
     run.dirty = True
-    if member.resume:
-        repeat_requests(run, member)
+    repeat_requests(run, member)
 
 
 def _needed_stage(run: RunState) -> int:
@@ -142,6 +141,5 @@ def admit(run: RunState) -> None:
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step))
         for state in epoch.steps[step:]:
             for mb in state.microbatches:
-                place = mb.places[member.stage]
-                if mb.ended is None and place.counted is None and place.miner == member.hotkey:
+                if is_held_by(mb, member):
                     assign(run, state, mb, member.stage, member)

@@ -103,6 +103,9 @@ def draw_mergers(run: RunState, stage: int, part: int) -> list[str]:
 
 def _next_merger(run: RunState, part: PartMerge, *, not_of_stage: int | None = None) -> bool:
     """Give the part to the next drawn live miner; False when none is left."""
+    if not part.queue:  # those who came later are drawn too
+        drawn = draw_mergers(run, part.assign.stage, part.assign.part)
+        part.queue = [h for h in drawn if h not in part.mergers]
     for hotkey in list(part.queue):
         member = run.members[hotkey]
         if member.live and not member.left and member.stage != not_of_stage:
@@ -158,8 +161,12 @@ def _settle_part(run: RunState, stage: int, part: PartMerge) -> None:
     if all_in and len(set(digests)) > 1:
         if not _next_merger(run, part, not_of_stage=stage):
             _next_merger(run, part)
-    elif not all_in and (late or any(not run.members[h].live for h in part.mergers if h not in part.results)):
-        _next_merger(run, part)
+        return
+    missing = [h for h in part.mergers if h not in part.results]
+    if missing and (late or any(not run.members[h].live for h in missing)) and not _next_merger(run, part):
+        part.since = run.now
+        for hotkey in missing if late else ():
+            run.send(hotkey, part.assign)
 
 
 def take_ready(run: RunState, member: Member, report: Ready) -> None:

@@ -14,9 +14,15 @@ def relieve(run: RunState, member: Member) -> None:
         return
     for step in list(run.current.open_steps()):
         for mb in step.microbatches:
-            place = mb.places[member.stage]
-            if mb.ended is None and place.miner == member.hotkey and place.counted is None:
+            if is_held_by(mb, member):
                 reroute(run, step, mb, member.stage)
+
+
+def is_held_by(mb: MicrobatchState, member: Member) -> bool:
+    """Whether others wait for the member: its backward is to come, or was run but its gradient not stored."""
+    place = mb.places[member.stage]
+    owes = place.counted is None or (member.stage > 0 and place.backward is None)
+    return mb.ended is None and place.miner == member.hotkey and owes
 
 
 def repair(run: RunState) -> None:
@@ -68,7 +74,7 @@ def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chos
     place.tried.add((chosen.hotkey, attempt))
     run.rerouted += 1
     run.current.reroutes.append(event)
-    for hotkey in {old.hotkey, *(p.miner for p in mb.places)}:
+    for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
         run.send(hotkey, event)
     before = mb.places[stage - 1] if stage else None
     if before is None:
@@ -97,7 +103,7 @@ def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> No
     end(run, step, mb, End.DROPPED)
     run.named.append(f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}")
     event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
-    for hotkey in {h for place in mb.places for h, _ in place.tried}:
+    for hotkey in sorted({h for place in mb.places for h, _ in place.tried}):
         run.send(hotkey, event)
 
 
@@ -150,11 +156,12 @@ def overdue(run: RunState) -> list[Member]:
         if mb.ended is not None or route & busy:
             continue
         busy |= route
-        for hotkey in route:
+        for hotkey in sorted(route):
             member = run.members[hotkey]
             for direction in Direction:
                 since = member.pending.get((step.plan.step, mb.index, direction)) if step else None
                 limit = run.service[member.stage].seconds
-                if since is not None and run.now > max(since, member.last_progress) + limit:
+                if member.live and since is not None and run.now > max(since, member.last_progress) + limit:
                     late.append(member)
+                    break
     return late

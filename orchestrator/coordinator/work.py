@@ -43,6 +43,7 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
         done(run, member, name.step, mb.index, Direction.FORWARD)
     else:
         place.backward = notice
+        done(run, member, name.step, mb.index, _backward_waits_on(run, member))
     offer(run, mb.places[target].miner, notice, member.hotkey)
     return True
 
@@ -103,8 +104,10 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     step, mb = found
     place = mb.places[member.stage]
     _measure(member, receipt)
-    direction = Direction.FORWARD if receipt.kind is OpKind.LOSS else Direction.BACKWARD
-    done(run, member, receipt.step, mb.index, direction)
+    if member.stage == 0:
+        done(run, member, receipt.step, mb.index, _backward_waits_on(run, member))
+    else:
+        member.last_progress = run.now  # its clock runs on until the gradient is stored
     if place.counted is not None or (member.hotkey, receipt.attempt) not in place.tried or step.closed:
         return  # late: paid by its receipt, never summed
     if mb.ended is End.DROPPED:
@@ -115,6 +118,11 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         step.losses.append(receipt.loss)
     if all(p.counted is not None for p in mb.places):
         end(run, step, mb, End.SETTLED)
+
+
+def _backward_waits_on(run: RunState, member: Member) -> Direction:
+    """The frame that a backward waits for: the last stage's LOSS waits for a forward."""
+    return Direction.FORWARD if member.stage == run.stages - 1 else Direction.BACKWARD
 
 
 def _measure(member: Member, receipt: Receipt) -> None:

@@ -132,7 +132,7 @@ class Conversations:
                 return
             member = self._member(hotkey)
             check_frames(self._coordinator.spec, member, request.frames)
-            check_reports(self._coordinator, member, request.reports)
+            check_reports(self._coordinator.spec, member, request.reports)
             batch = request.receipts
             receipts = new_receipts(self._coordinator.spec.id, member, batch) if batch else ()
             if receipts or request.frames or request.reports:

@@ -116,7 +116,7 @@ class Edge:
             response = self._answer(
                 Problem(kind, f"{request.method} {request.path[:200]}", status=error.status)
             )
-        except Exception:  # the outermost edge: one request's bug must not show or stop anything else
+        except Exception:  # noqa: BLE001 - the outermost edge: a bug must not show or stop anything else
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = self._answer(Problem(ProblemType.INTERNAL, "report this to the operator"))
         caller = request.get(_CALLER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 from iota.protocol.keys import signing_bytes, verify
@@ -21,8 +22,8 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
 from iota.wire.frame import payload_size
-from orchestrator.coordinator import Coordinator, Member
-from orchestrator.server.rights import writable_size
+from orchestrator.coordinator import Member
+from orchestrator.server.rights import own_size
 
 _OF_VALIDATORS: Final = frozenset(
     {
@@ -59,7 +60,7 @@ def new_receipts(run: str, member: Member, batch: ReceiptBatch) -> tuple[Receipt
                 ProblemType.BAD_RECEIPTS,
                 f"receipt {receipt.seq} is of stage {receipt.stage}, yours is {member.stage}",
             )
-    for before, after in zip(receipts, receipts[1:], strict=False):
+    for before, after in pairwise(receipts):
         if after.seq != before.seq + 1 or after.previous != before.content_digest():
             raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {after.seq} does not follow {before.seq}")
     fresh = receipts[max(0, member.receipts + 1 - receipts[0].seq) :]
@@ -88,15 +89,14 @@ def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...])
             )
 
 
-def check_reports(coordinator: Coordinator, member: Member, reports: tuple[Report, ...]) -> None:
+def check_reports(spec: RunSpec, member: Member, reports: tuple[Report, ...]) -> None:
     """Raises Problem (FORBIDDEN) for a report of the other role, or one that names another's object."""
     for report in reports:
         if (report.kind in _OF_VALIDATORS) != (member.role is Role.VALIDATOR):
             raise Problem(ProblemType.FORBIDDEN, f"a {member.role} does not report {report.kind}")
-        for stored, folder in _objects(coordinator.spec.id, member, report):
-            if not stored.key.startswith(folder) or stored.size > writable_size(
-                coordinator, member, stored.key
-            ):
+        for stored, folder in _objects(spec.id, member, report):
+            most = own_size(spec, member, stored.key)
+            if not stored.key.startswith(folder) or most is None or stored.size > most:
                 raise Problem(ProblemType.FORBIDDEN, f"{stored.key} is not what this report may name")
 
 

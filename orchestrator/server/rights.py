@@ -37,41 +37,37 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
         if key.startswith((f"{spec.id}/", f"data/{spec.data.manifest}/")):
             return Access(Method.GET, key)
         raise Problem(ProblemType.FORBIDDEN, f"{key} is not part of this run")
-    most = writable_size(coordinator, member, key)
+    run_frames = f"{spec.id}/frames/"
+    if key.startswith(run_frames):
+        size = _frame_size(coordinator, member, key, key.removeprefix(run_frames))
+        if request.size != size:
+            raise Problem(ProblemType.FORBIDDEN, f"this frame has {size} bytes, not {request.size}")
+        return Access(Method.PUT, key, size)
+    most = own_size(spec, member, key)
+    if most is None or not _assigned(coordinator, member, key):
+        raise Problem(
+            ProblemType.FORBIDDEN, f"{key} is not yours to write; a node writes only its own objects"
+        )
     if not 0 < request.size <= most:
         raise Problem(ProblemType.TOO_LARGE, f"{key} may have 1 to {most} bytes, not {request.size}")
-    if key.startswith(f"{spec.id}/frames/") and request.size != most:
-        raise Problem(ProblemType.FORBIDDEN, f"this frame has {most} bytes, not {request.size}")
     return Access(Method.PUT, key, request.size)
 
 
-def writable_size(coordinator: Coordinator, member: Member, key: str) -> int:
-    """Most bytes that `member` may store at `key`.
-
-    Raises:
-        Problem: FORBIDDEN where the key is another's, LATE where its time is over.
-    """
-    spec = coordinator.spec
+def own_size(spec: RunSpec, member: Member, key: str) -> int | None:
+    """Most bytes of the object `key` where its name is one of the member's own (frames apart), else None."""
+    if member.role is not Role.MINER:
+        return None
+    own, stage = re.escape(member.hotkey), member.stage
+    part_bytes = 4 * spec.outer.part_elements
+    rules = (
+        (rf"delta/\d{{1,10}}/{stage}/{own}/part-\d{{3,6}}", part_bytes + _SLACK),
+        (rf"merged/\d{{1,10}}/\d{{1,5}}/part-\d{{3,6}}\.{own}", part_bytes + _SLACK),
+        (rf"audit/\d{{1,10}}/{own}/\d{{1,10}}", _state_bytes(spec)),
+        (rf"base/\d{{1,10}}/{stage}/part-\d{{3,6}}\.safetensors", 2 * part_bytes + _SLACK),
+        (rf"base/\d{{1,10}}/{stage}/manifest\.json", _MANIFEST),
+    )
     run, _, rest = key.partition("/")
-    kind, _, rest = rest.partition("/")
-    if run == spec.id and member.role is Role.MINER:
-        if kind == "frames":
-            return _frame(coordinator, member, key, rest)
-        own, stage = re.escape(member.hotkey), member.stage
-        part_bytes = 4 * spec.outer.part_elements
-        rules = {
-            "delta": (rf"(\d{{1,10}})/{stage}/{own}/part-\d{{3,6}}", part_bytes + _SLACK),
-            "merged": (rf"(\d{{1,10}})/\d{{1,5}}/part-\d{{3,6}}\.{own}", part_bytes + _SLACK),
-            "audit": (rf"(\d{{1,10}})/{own}/\d{{1,10}}", _state_bytes(spec)),
-            "base": (rf"(\d{{1,10}})/{stage}/part-\d{{3,6}}\.safetensors", 2 * part_bytes + _SLACK),
-        }
-        if kind in rules and (match := re.fullmatch(rules[kind][0], rest)):
-            if kind != "base" or coordinator.may_store_base(member.hotkey, int(match[1])):
-                return rules[kind][1]
-        if kind == "base" and (match := re.fullmatch(rf"(\d{{1,10}})/{stage}/manifest\.json", rest)):
-            if coordinator.may_store_base(member.hotkey, int(match[1])):
-                return _MANIFEST
-    raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write; a node writes only its own objects")
+    return next((size for rule, size in rules if run == spec.id and re.fullmatch(rule, rest)), None)
 
 
 def sent_frame(
@@ -90,7 +86,7 @@ def sent_frame(
     return Access(Method.PUT, name.key(coordinator.spec.id), size), receiver
 
 
-def _frame(coordinator: Coordinator, member: Member, key: str, rest: str) -> int:
+def _frame_size(coordinator: Coordinator, member: Member, key: str, rest: str) -> int:
     match = _FRAME.fullmatch(rest)
     numbers = [int(match[i]) for i in range(1, 6)] if match else []
     if match is None or max(numbers) >= 2**31:
@@ -115,6 +111,12 @@ def _frame(coordinator: Coordinator, member: Member, key: str, rest: str) -> int
     if sent is None:
         raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model")
     return sent[0].size
+
+
+def _assigned(coordinator: Coordinator, member: Member, key: str) -> bool:
+    """Bases are stored only by whom the coordinator chose; everything else that is one's own may be."""
+    parts = key.split("/")
+    return parts[1] != "base" or coordinator.may_store_base(member.hotkey, int(parts[2]))
 
 
 def _state_bytes(spec: RunSpec) -> int:

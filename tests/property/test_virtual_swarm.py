@@ -56,9 +56,7 @@ class Books:
     steps=st.integers(1, 4),
     pipeline=st.sampled_from(Pipeline),
     credit=st.integers(1, 3),
-    faults=st.lists(
-        st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6
-    ),
+    faults=st.lists(st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
 )
 def test_every_microbatch_ends_once_whatever_happens(
@@ -125,9 +123,7 @@ def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
 def test_undisturbed_sums_follow_the_plan_whatever_the_timing(pipeline: Pipeline) -> None:
     orders = []
     for seed in range(5):
-        spec = tiny_spec(
-            stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=pipeline, credit=2
-        )
+        spec = tiny_spec(stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=pipeline, credit=2)
         swarm = VirtualSwarm(spec, seed, latency=0.1 * (seed + 1))
         for _ in range(6):
             swarm.add_miner()

@@ -373,7 +373,7 @@ class VirtualSwarm:
     def apply(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.coordinator.apply(entry)
-        for key in self.coordinator.take_woken():
+        for key in sorted(self.coordinator.take_woken()):
             if key in self.miners and self.miners[key].alive:
                 self.miners[key].poll()
 

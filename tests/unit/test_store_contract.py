@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from store_servers import embedded, moto_s3
 
 from iota.store import (
     ObjectClient,
@@ -19,6 +18,7 @@ from iota.store import (
     UrlRefused,
     open_store,
 )
+from tests.unit.store_servers import embedded, moto_s3
 
 
 @pytest.fixture(scope="module")

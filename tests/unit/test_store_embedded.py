@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from store_servers import SECRET, Clock, embedded, serving
 from yarl import URL
 
 from iota.store import EmbeddedStore, ObjectClient, StoreFull
 from iota.store.embedded_server import make_app, running
 from iota.store.files import PRIVATE, RootInUse
+from tests.unit.store_servers import SECRET, Clock, embedded, serving
 
 
 @pytest.fixture

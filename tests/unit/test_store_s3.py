@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from store_servers import moto_s3
 
 from iota.store import StoreError, StoreUnavailable, open_store
 from iota.store.s3 import MAX_EXPIRY_S, S3Store
+from tests.unit.store_servers import moto_s3
 
 
 @pytest.fixture(scope="module")

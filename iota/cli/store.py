@@ -1,0 +1,54 @@
+"""`iota store`: the embedded object store's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The embedded object store.", no_args_is_help=True)
+
+
+@app.callback()
+def store() -> None:
+    """The embedded object store."""
+
+
+@app.command()
+def serve(
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the objects.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if not given.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 8701 if not given, 0 picks a free one.", min=0, max=65535)
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File with the secret that signs URLs; made if it is not there.")
+    ] = None,
+) -> None:
+    """Serve a folder by presigned URLs until interrupted.
+
+    Whoever has the secret (the orchestrator) hands out URLs for one object, one operation, one size
+    and a short time; nobody else can read or write anything.
+    """
+    import asyncio
+    import signal
+
+    from iota.settings import StoreSettings
+    from iota.store.embedded_server import running
+    from iota.store.secret import load_or_create_secret
+
+    settings = StoreSettings.load(root=root, host=host, port=port, secret_file=secret_file)
+    if settings.root is None or settings.secret_file is None:
+        raise ValueError("give the store's folder and its secret's file: --root DIR --secret-file FILE")
+    folder, secret = settings.root, load_or_create_secret(settings.secret_file)
+
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with running(folder, secret, settings.host, settings.port) as url:
+            typer.echo(f"object store at {url}, objects in {folder}")
+            await stop.wait()
+
+    asyncio.run(until_stopped())

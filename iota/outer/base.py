@@ -1,0 +1,79 @@
+"""A stage's base: the merged weights and the outer momentum, its digest, and its parts in the store.
+
+Part n holds partition n of the stage's vector as safetensors: `weights` and, where the run has an
+outer momentum, `momentum`, both fp32 of one dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import safetensors.numpy
+from blake3 import blake3
+from safetensors import SafetensorError
+
+from iota.compute.state import StageState
+from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.partition import PartError, Vector, part_sizes, split
+from iota.outer.pseudo_gradient import flatten
+from iota.spec import RunSpec
+
+
+def initial_base(spec: RunSpec, stage: int) -> OuterState:
+    """The base of epoch 0: every node makes it from the run's seed."""
+    weights: Vector = flatten(StageState.initial(spec, stage).weights).numpy()
+    return OuterState(weights, np.zeros_like(weights))
+
+
+def next_base(spec: RunSpec, epoch: int, base: OuterState, merged: Vector) -> OuterState:
+    """W_{e+1} and m from W_e, m and the merged pseudo-gradient of `epoch`."""
+    after = outer_step(base, merged, spec.outer.eta, spec.outer.momentum_at(epoch))
+    if spec.outer.momentum == 0:
+        return OuterState(after.weights, base.momentum)
+    return after
+
+
+def base_digest(spec: RunSpec, base: OuterState) -> str:
+    """BLAKE3 over the little-endian fp32 values of W and, where the run has one, the momentum."""
+    hasher = blake3()
+    for vector in _kept(spec, base).values():
+        hasher.update(memoryview(np.ascontiguousarray(vector, dtype="<f4")).cast("B"))
+    return hasher.hexdigest()
+
+
+def base_parts(spec: RunSpec, base: OuterState) -> list[bytes]:
+    """The base as one safetensors file a partition."""
+    pieces = {name: split(vector, spec.outer.part_elements) for name, vector in _kept(spec, base).items()}
+    return [
+        safetensors.numpy.save({name: parts[n] for name, parts in pieces.items()})
+        for n in range(len(pieces["weights"]))
+    ]
+
+
+def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
+    """The base from its parts. Raises PartError where they are not this stage's, or not finite."""
+    sizes = part_sizes(spec, stage)
+    names = {"weights", "momentum"} if spec.outer.momentum else {"weights"}
+    if len(parts) != len(sizes):
+        raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
+    vectors: dict[str, list[Vector]] = {name: [] for name in names}
+    for data, size in zip(parts, sizes, strict=True):
+        try:
+            tensors = safetensors.numpy.load(data)
+        except SafetensorError as error:
+            raise PartError(f"not a safetensors file: {error}") from error
+        if tensors.keys() != names:
+            raise PartError(f"tensors {sorted(tensors)} where the base has {sorted(names)}")
+        for name, tensor in tensors.items():
+            if tensor.dtype != np.float32 or tensor.shape != (size,) or not np.isfinite(tensor).all():
+                raise PartError(f"{name} is not {size} finite fp32 values")
+            vectors[name].append(tensor)
+    weights = np.concatenate(vectors["weights"])
+    momentum = np.concatenate(vectors["momentum"]) if spec.outer.momentum else np.zeros_like(weights)
+    return OuterState(weights, momentum)
+
+
+def _kept(spec: RunSpec, base: OuterState) -> dict[str, Vector]:
+    kept = {"weights": base.weights}
+    return kept | {"momentum": base.momentum} if spec.outer.momentum else kept

@@ -1,0 +1,176 @@
+"""A pipeline of engines equals one process, to the bit (training.md, equality tests)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from small_runs import EnginePipeline, assert_close, assert_same_bits, sample, small_run
+
+from iota.compute import Microbatch, Recompute
+from iota.compute.reference import ReferenceTrainer
+from iota.compute.state import StageState
+from iota.outer import Contribution, OuterState, outer_step, weighted_mean
+from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.spec import RunSpec
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def compare(spec: RunSpec) -> None:
+    pipeline, reference = EnginePipeline(spec), ReferenceTrainer(spec)
+    pipeline.run_steps(0)
+    losses = reference.run_steps(0, sample(spec))
+    assert_same_bits(pipeline.states(), reference.states())
+    assert {mb: losses[mb.step][mb.index] for mb in pipeline.losses} == pipeline.losses
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+@pytest.mark.parametrize("wire", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("codec", ["identity", "resbm", "resbm-anchor"])
+def test_stages_equal_the_model_unsplit(codec: str, wire: str, pipeline: str, kind: str) -> None:
+    compare(
+        small_run(
+            boundary={"codec": codec, "wire": wire},
+            schedule={"pipeline": pipeline},
+            optimizer={"kind": kind},
+        )
+    )
+
+
+def test_bf16_compute_equals_the_model_unsplit_in_bf16() -> None:
+    compare(small_run(compute="bf16"))
+
+
+def test_weights_do_not_depend_on_the_cut_with_an_exact_wire() -> None:
+    exact = {"codec": "identity", "wire": "fp32"}
+    # without clipping: its groups are the stages
+    one, three = (
+        small_run(layout={"cuts": cuts}, boundary=exact, optimizer={"clip": None}) for cuts in ([4], [1, 2, 1])
+    )
+    found: list[dict[str, torch.Tensor]] = []
+    for spec in (one, three):
+        pipeline = EnginePipeline(spec)
+        pipeline.run_steps(0)
+        found.append({name: w for state in pipeline.states() for name, w in state.weights.items()})
+    assert_close(found[0], found[1], 1e-6)
+
+
+def test_delayed_differs_from_sync() -> None:
+    ends = []
+    for kind in ("sync", "delayed"):
+        pipeline = EnginePipeline(small_run(schedule={"pipeline": kind}))
+        pipeline.run_steps(0)
+        ends.append(pipeline.states()[0].weights["embed.weight"])
+    assert not torch.equal(*ends)
+
+
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+def test_recompute_equals_kept_graphs(pipeline: str) -> None:
+    spec = small_run(schedule={"pipeline": pipeline})
+    kept, recomputed = EnginePipeline(spec), EnginePipeline(spec, Recompute.ALWAYS)
+    kept.run_steps(0)
+    recomputed.run_steps(0)
+    for a, b in zip(kept.states(), recomputed.states(), strict=True):
+        assert_close(a.weights, b.weights, 1e-6)
+
+
+@pytest.mark.parametrize("state", ["carry", "reset"])
+def test_two_epochs_equal_one_process_through_the_same_steps(state: str) -> None:
+    spec = small_run(
+        optimizer={"state": state, "kind": "muon"}, outer={"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2}
+    )
+    pipeline, reference = EnginePipeline(spec), ReferenceTrainer(spec)
+    base = [dict(StageState.initial(spec, stage).weights) for stage in range(spec.layout.stages)]
+    for epoch in range(2):
+        base = pipeline.run_epoch(epoch, base)
+        reference.run_epoch(epoch, sample(spec))
+    for mine, theirs in zip(base, reference.states(), strict=True):
+        assert all(torch.equal(mine[name], theirs.weights[name]) for name in theirs.weights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interleaving_of_two_open_steps_changes_no_bit(seed: int) -> None:
+    spec = small_run(schedule={"pipeline": "delayed"})
+    plain, mixed = EnginePipeline(spec), EnginePipeline(spec)
+    plain.run_steps(0)
+    run_interleaved(mixed, seed)
+    assert_same_bits(mixed.states(), plain.states())
+
+
+def run_interleaved(pipeline: EnginePipeline, seed: int) -> None:
+    """Any order that a miner may choose: backwards of a step ascend, STEP t waits for step t alone."""
+    steps, size = pipeline.spec.schedule.steps, pipeline.spec.schedule.microbatches
+    generator = torch.Generator().manual_seed(seed)
+    forwards, backwards, closed = [0] * steps, [0] * steps, 0
+    while closed < steps:
+        open_steps = range(closed, min(steps, closed + 2))
+        ready = [("f", t) for t in open_steps if forwards[t] < size]
+        ready += [("b", t) for t in open_steps if backwards[t] < forwards[t]]
+        if backwards[closed] == size:
+            ready.append(("s", closed))
+        kind, t = ready[int(torch.randint(len(ready), (), generator=generator))]
+        if kind == "f":
+            pipeline.forward(Microbatch(0, t, forwards[t]))
+            forwards[t] += 1
+        elif kind == "b":
+            pipeline.backward(Microbatch(0, t, backwards[t]))
+            backwards[t] += 1
+        else:
+            pipeline.step(0, t)
+            closed += 1
+
+
+def test_replicas_equal_one_process_on_the_joint_batch() -> None:
+    common = {
+        "boundary": {"codec": "resbm", "wire": "fp32"},
+        "optimizer": {"kind": "sgd", "lr": 0.1, "clip": None, "weight_decay": 0.0},
+    }
+    joint = small_run(schedule={"steps": 1, "microbatches": 4}, **common)
+    half = small_run(schedule={"steps": 1, "microbatches": 2}, **common)
+    reference = ReferenceTrainer(joint)
+    reference.run_epoch(0, sample(joint))
+    for stage, merged in enumerate(merged_replicas(half)):
+        assert_close(merged, reference.states()[stage].weights, 1e-5)
+
+
+def merged_replicas(spec: RunSpec) -> list[dict[str, torch.Tensor]]:
+    """Two replicas on the even and the odd microbatches of one step, merged with eta 1 and mu 0."""
+    replicas = [EnginePipeline(spec), EnginePipeline(spec)]
+    for parity, replica in enumerate(replicas):
+        for index in range(2):
+            mb = Microbatch(0, 0, 2 * index + parity)
+            replica.forward(mb)
+            replica.backward(mb)
+        replica.step(0, 0)
+    merged = []
+    for stage in range(spec.layout.stages):
+        base = StageState.initial(spec, stage).weights
+        parts = [pseudo_gradient(base, r.engines[stage].state().weights).numpy() for r in replicas]
+        mean = weighted_mean([Contribution(f"hk{i}", 48, part) for i, part in enumerate(parts)])
+        outer = OuterState(flatten(base).numpy(), np.zeros_like(mean))
+        after = outer_step(outer, mean, 1.0, 0.0)
+        merged.append(unflatten(torch.from_numpy(after.weights), base))
+    return merged
+
+
+def test_replaying_a_step_gives_the_same_state() -> None:
+    spec = small_run()
+    pipeline, again = EnginePipeline(spec), EnginePipeline(spec)
+    pipeline.run_steps(0)
+    for index in range(spec.schedule.microbatches):
+        again.forward(Microbatch(0, 0, index))
+        again.backward(Microbatch(0, 0, index))
+    for engine in again.engines:
+        engine.clear_gradient(0)
+    again.run_steps(0)
+    assert_same_bits(again.states(), pipeline.states())

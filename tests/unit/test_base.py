@@ -1,0 +1,43 @@
+"""The base of a stage: parts, digest, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from iota.outer.base import base_digest, base_parts, initial_base, next_base, read_base
+from iota.outer.partition import PartError
+from iota.spec import OuterSpec, Pipeline, RunSpec
+from tests.property.virtual_swarm import tiny_spec
+
+
+def _spec(momentum: float) -> RunSpec:
+    spec = tiny_spec(
+        stages=2, replicas=1, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=1
+    )
+    return spec.model_copy(update={"outer": OuterSpec(eta=0.7, momentum=momentum, part_elements=100)})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_base_comes_back_from_its_parts_with_its_digest(momentum: float) -> None:
+    spec = _spec(momentum)
+    start = initial_base(spec, 1)
+    base = next_base(spec, 20, start, np.full_like(start.weights, 0.25))
+    again = read_base(spec, 1, base_parts(spec, base))
+    assert base_digest(spec, again) == base_digest(spec, base) != base_digest(spec, start)
+    assert np.array_equal(again.momentum, base.momentum)
+
+
+def test_parts_that_are_not_the_stages_are_refused() -> None:
+    spec = _spec(0.0)
+    base = initial_base(spec, 0)
+    parts = base_parts(spec, base)
+    with pytest.raises(PartError, match="parts where"):
+        read_base(spec, 0, parts[:-1])
+    with pytest.raises(PartError, match="not a safetensors"):
+        read_base(spec, 0, [b"junk", *parts[1:]])
+    bad = dataclasses.replace(base, weights=np.full_like(base.weights, np.nan))
+    with pytest.raises(PartError, match="finite"):
+        read_base(spec, 0, base_parts(spec, bad))

@@ -1,0 +1,139 @@
+"""Tokenizers: ids, digests, and the same ids from `transformers` after saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iota.data import open_tokenizer, write_hf_tokenizer
+from iota.data.tokenizers import EOS_TEXT
+
+TEXTS = [
+    "",
+    "hello  world ,\n\n ' t don 't",
+    "é€😀\x00\x01\x7f\xad\u2028 \t",
+    EOS_TEXT,
+    f"a {EOS_TEXT} b",
+    "\r\n  leading and trailing  ",
+]
+
+
+@pytest.fixture(scope="module")
+def bytes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bytes")
+    write_hf_tokenizer(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(bytes_folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(bytes_folder))
+
+
+def train_bpe(folder: Path, eos: bool = True) -> Path:
+    """A small real BPE in a Hugging Face folder, trained here."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[EOS_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["the cat sat on the mat and the dog sat on the log"] * 20, trainer)
+    options = {"eos_token": EOS_TEXT} if eos else {}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **options).save_pretrained(str(folder))
+    return folder
+
+
+def test_bytes_are_their_own_ids() -> None:
+    tokenizer = open_tokenizer("bytes")
+    assert tokenizer.encode("aé").tolist() == [97, 0xC3, 0xA9]
+    assert (tokenizer.eos_id, tokenizer.vocab_size) == (256, 257)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_exported_bytes_tokenizer_gives_the_same_ids_and_the_text_back(exported: Any, text: str) -> None:
+    ids = exported(text)["input_ids"]
+    assert ids == open_tokenizer("bytes").encode(text).tolist()
+    assert exported.decode(ids) == text
+
+
+@given(text=st.text(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_text_survives_the_exported_bytes_tokenizer(exported: Any, text: str) -> None:
+    ids = exported(text)["input_ids"]
+    assert ids == list(text.encode())
+    assert exported.decode(ids) == text
+
+
+def test_the_exported_bytes_tokenizer_knows_its_eos(exported: Any) -> None:
+    assert (exported.eos_token_id, len(exported)) == (256, 257)
+    assert exported.decode([104, 256, 105], skip_special_tokens=True) == "hi"
+
+
+def test_the_exported_bytes_tokenizer_loads_beside_a_llamas_config(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, LlamaConfig
+
+    write_hf_tokenizer(tmp_path)
+    LlamaConfig(vocab_size=257, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
+        str(tmp_path)
+    )
+    assert AutoTokenizer.from_pretrained(str(tmp_path))(" aé")["input_ids"] == [32, 97, 0xC3, 0xA9]
+
+
+def test_a_hugging_face_folder_opens_with_its_own_ids(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = train_bpe(tmp_path / "bpe")
+    ours, theirs = open_tokenizer(str(folder)), AutoTokenizer.from_pretrained(str(folder))
+    text = "the cat sat"
+    assert ours.encode(text).tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+    assert len(ours.encode(text)) < len(text)
+    assert (ours.name, ours.eos_id, ours.vocab_size) == ("bpe", theirs.eos_token_id, len(theirs))
+    assert ours.digest == open_tokenizer(str(folder / "tokenizer.json")).digest
+
+
+def test_text_never_turns_into_an_eos(tmp_path: Path) -> None:
+    tokenizer = open_tokenizer(str(train_bpe(tmp_path)))
+    assert tokenizer.eos_id not in tokenizer.encode(f"a {EOS_TEXT} b")
+
+
+def test_a_batch_is_encoded_like_its_texts(tmp_path: Path) -> None:
+    for tokenizer in (open_tokenizer("bytes"), open_tokenizer(str(train_bpe(tmp_path)))):
+        for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
+            assert np.array_equal(ids, tokenizer.encode(text))
+
+
+def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path: Path, bytes_folder: Path) -> None:
+    first = open_tokenizer(str(train_bpe(tmp_path / "bpe")))
+    first.save(tmp_path / "saved")
+    assert open_tokenizer(str(tmp_path / "saved")).digest == first.digest
+    assert first.digest not in (open_tokenizer("bytes").digest, open_tokenizer(str(bytes_folder)).digest)
+
+
+def test_a_tokenizer_without_an_eos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="eos_token"):
+        open_tokenizer(str(train_bpe(tmp_path, eos=False)))
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "bad name!"])
+def test_a_tokenizer_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no tokenizer"):
+        open_tokenizer(name)
+
+
+def test_an_empty_folder_is_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no tokenizer"):
+        open_tokenizer(str(tmp_path))

@@ -117,7 +117,7 @@ class NodeSettings(ChainSettings):
     """A miner or a validator."""
 
     orchestrator: Annotated[str, Field(pattern=r"^https?://")] = _env(
-        "http://127.0.0.1:8700", "IOTA_ORCHESTRATOR"
+        "http://127.0.0.1:8400", "IOTA_ORCHESTRATOR"
     )
     """URL of the run's orchestrator."""
     data_dir: HomePath = _env(Path("~/.iota"), "IOTA_DATA_DIR")
@@ -151,9 +151,9 @@ class ValidatorSettings(NodeSettings):
 class OrchestratorSettings(ChainSettings):
     """`iota-orchestrator`."""
 
-    host: str = _env("127.0.0.1", "IOTA_ORCHESTRATOR_HOST")
-    """Address to listen on; 0.0.0.0 for the world."""
-    port: Port = _env(8700, "IOTA_ORCHESTRATOR_PORT")
+    host: str = _env("0.0.0.0", "IOTA_ORCHESTRATOR_HOST")
+    """Address to listen on; 127.0.0.1 for this machine alone."""
+    port: Port = _env(8400, "IOTA_ORCHESTRATOR_PORT")
     """Port to listen on; 0 picks a free one."""
     spec: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_SPEC")
     """The RunSpec's JSON file."""
@@ -165,9 +165,13 @@ class OrchestratorSettings(ChainSettings):
     """The object store: http://HOST:PORT (embedded) or s3://BUCKET/PREFIX."""
     store_secret_file: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_STORE_SECRET_FILE")
     """File with the embedded store's secret."""
-    silence_s: Annotated[float, Field(gt=0)] = _env(15.0, "IOTA_ORCHESTRATOR_SILENCE_S")
+    store_public_url: str | None = _env(None, "IOTA_ORCHESTRATOR_STORE_PUBLIC_URL")
+    """What nodes reach the embedded store by, where that is another URL."""
+    allow: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_ALLOW")
+    """File of hotkeys that may take part, one a line, instead of the metagraph's."""
+    silence: Annotated[float, Field(gt=0)] = _env(15.0, "IOTA_ORCHESTRATOR_SILENCE")
     """Seconds without a word after which a node is taken for lost."""
-    head_poll_s: Annotated[float, Field(gt=0)] = _env(6.0, "IOTA_ORCHESTRATOR_HEAD_POLL_S")
+    head_poll: Annotated[float, Field(gt=0)] = _env(6.0, "IOTA_ORCHESTRATOR_HEAD_POLL")
     """Seconds between two looks at the chain's newest block; half a block's time is enough."""
 
 

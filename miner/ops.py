@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from blake3 import blake3
 
-from iota.compute.engine import BadValueError, Engine, Microbatch
-from iota.compute.state import StageState, save_state
+from iota.compute.engine import Engine
+from iota.compute.errors import BadValueError
+from iota.compute.names import Microbatch
+from iota.compute.state import save_state
 from iota.protocol.keys import Hotkey, signing_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from iota.spec import RunSpec
 from iota.wire.frame import DOMAIN, Frame, encode_frame, make_header
+from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
 from miner.schedule import Action, Op
+from miner.tokens import Tokens
 
 _KINDS = {
     Action.FORWARD: OpKind.FORWARD,
@@ -37,8 +39,8 @@ class StateLost(Exception):
 class Inputs:
     """What an op of one microbatch works on."""
 
-    tokens: np.ndarray[Any, Any] | None = None
-    """(sequences, sequence_length + 1) token ids."""
+    tokens: Tokens | None = None
+    """(sequences, sequence_length + 1) token ids; set before an op of the microbatch runs."""
     stage_input: Frame | None = None
     gradient: Frame | None = None
 
@@ -65,9 +67,10 @@ class OpRunner:
     hotkey: Hotkey
     engine: Engine
     log: ReceiptLog
-    root: Path
+    disk: MinerDisk
     device: str
     snapshot_bytes: int
+    """Disk that snapshots may take."""
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None) -> OutFrame | None:
@@ -81,20 +84,21 @@ class OpRunner:
             return None
         mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
         work = inputs[op.step, op.microbatch]
+        tokens = _given(work)
         started = time.time()
         clock = time.perf_counter()
         stage_input = work.stage_input.payload if work.stage_input else None
         loss: float | None = None
         if op.action is Action.FORWARD:
-            output = self.engine.forward(mb, op.version, stage_input, work.tokens)
+            output = self.engine.forward(mb, op.version, stage_input, tokens)
         elif op.action is Action.LOSS:
-            output = self.engine.loss(mb, op.version, stage_input, work.tokens)
+            output = self.engine.loss(mb, op.version, stage_input, tokens)
             loss = output.loss
         else:
             if work.gradient is None:
                 raise StateLost("a backward was scheduled without its gradient")
             if not op.send_forward:
-                self.engine.remember(mb, op.version, stage_input, work.tokens)
+                self.engine.remember(mb, op.version, stage_input, tokens)
             output = self.engine.backward(mb, op.version, work.gradient.payload)
         ended = time.time()
         self.seconds.compute += time.perf_counter() - clock
@@ -131,7 +135,7 @@ class OpRunner:
             stage=self.stage,
             direction=direction,
         )
-        path = self.root / name.key("frames").removeprefix("frames/")
+        path = self.disk.root / name.key("").lstrip("/")
         if self.log.find(self._key(op)) is not None and path.exists():
             data = path.read_bytes()
         else:
@@ -148,25 +152,25 @@ class OpRunner:
             self._sum_again(op, inputs)
         started, clock = time.time(), time.perf_counter()
         try:
-            result = self.engine.step(op.step, len(op.counted), op.learning_rate)
+            result = self.engine.step(op.step, len(op.counted), op.learning_rate, epoch=op.epoch)
         except BadValueError as error:
             raise StateLost(f"the weights went bad in step {op.step}: {error}") from error
         self.seconds.compute += time.perf_counter() - clock
         clock = time.perf_counter()
         self._record(
             op,
-            output=result.weights_digest,
+            output=result.weights,
             started=started,
             ended=time.time(),
             state=StepState(
-                weights=result.weights_digest,
-                moments=result.moments_digest,
+                weights=result.weights,
+                moments=result.moments,
                 change_sketch=result.change_sketch,
                 moments_sketch=result.moments_sketch,
                 gradient_norm=result.gradient_norm,
             ),
         )
-        self.keep_snapshot(op.epoch, op.step + 1)
+        self._keep_snapshot(op.epoch, op.step + 1)
         self.seconds.serialise += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
@@ -177,13 +181,14 @@ class OpRunner:
             if work is None:
                 raise StateLost(f"microbatch {index} of step {op.step} counts, but its inputs are gone")
             mb = Microbatch(op.epoch, op.step, index, attempt)
+            tokens = _given(work)
             stage_input = work.stage_input.payload if work.stage_input else None
             if self.stage == self.spec.last_stage:
-                self.engine.loss(mb, op.version, stage_input, work.tokens)
+                self.engine.loss(mb, op.version, stage_input, tokens)
             elif work.gradient is None:
                 raise StateLost(f"microbatch {index} of step {op.step} counts, but its gradient is gone")
             else:
-                self.engine.remember(mb, op.version, stage_input, work.tokens)
+                self.engine.remember(mb, op.version, stage_input, tokens)
                 self.engine.backward(mb, op.version, work.gradient.payload)
 
     def _key(self, op: Op) -> tuple[int, int, int, int, OpKind]:
@@ -210,16 +215,18 @@ class OpRunner:
                 f"{op.action} {op.step}/{op.microbatch} no longer gives the result that was receipted"
             )
 
-    def snapshot_path(self, epoch: int, version: int) -> Path:
-        return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"
-
-    def keep_snapshot(self, epoch: int, version: int) -> None:
+    def _keep_snapshot(self, epoch: int, version: int) -> None:
         """Keep (weights, moments) of a version for audits, while the budget for it lasts."""
-        path = self.snapshot_path(epoch, version)
-        state: StageState = self.engine.state()
-        used = sum(p.stat().st_size for p in (self.root / "snapshots").glob("*/*"))
-        if used + state.nbytes <= self.snapshot_bytes:
-            save_state(path, state)
+        state = self.engine.state()
+        size = 4 * sum(t.numel() for t in (*state.weights.values(), *state.moments.values()))
+        if self.disk.snapshots_size() + size <= self.snapshot_bytes:
+            save_state(state, self.disk.snapshot(epoch, version))
+
+
+def _given(work: Inputs) -> Tokens:
+    if work.tokens is None:
+        raise StateLost("an op was scheduled before its tokens were read")
+    return work.tokens
 
 
 def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
@@ -227,4 +234,4 @@ def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
     if state is not None:
         before = earlier.state
         return before is not None and (before.weights, before.moments) == (state.weights, state.moments)
-    return earlier.output == fields["output"]
+    return bool(earlier.output == fields["output"])

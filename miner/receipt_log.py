@@ -92,9 +92,8 @@ class ReceiptLog:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
-            self._file = self._path.open("r+b")
+            self._file = self._path.open("ab")
             self._file.truncate(start)
-            self._file.seek(start)
             raise
         self._take(receipt)
         return receipt

@@ -172,10 +172,15 @@ class Schedule:
     def credit_used(self) -> int:
         return sum(task.in_flight for state in self.steps.values() for task in state.tasks.values())
 
-    def is_open(self, step: int, index: int, attempt: int) -> bool:
-        """Whether this replica still has the attempt to do, or has its forward in flight."""
+    def attempt(self, step: int, index: int) -> int:
+        """The attempt of a microbatch that this replica has or had; 0 where it never had one."""
         task = self.steps.get(step, StepTasks()).tasks.get(index)
-        return task is not None and task.attempt == attempt and not task.gone
+        return task.attempt if task is not None else 0
+
+    def is_closed(self, step: int) -> bool:
+        """Whether the step is closed or applied: nobody waits for its frames."""
+        state = self.steps.get(step)
+        return step < self.version or (state is not None and state.close is not None)
 
     @property
     def finished(self) -> bool:

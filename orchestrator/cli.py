@@ -62,7 +62,7 @@ def start(
     try:
         run_spec = _load_spec(spec)
         allowed = _load_allow(allow)
-        manifest_bytes = _load_manifest(manifest)
+        manifest_bytes = _load_manifest(manifest, run_spec)
         secret = _load_secret(store_secret_file)
         hotkey = _load_hotkey(wallet_name, wallet_hotkey, wallet_path)
         asyncio.run(
@@ -157,18 +157,26 @@ def _load_spec(path: Path) -> RunSpec:
         raise ValueError(f"the spec {path} is wrong at {where}: {first['msg']}") from None
 
 
-def _load_manifest(path: Path) -> bytes:
+def _load_manifest(path: Path, spec: RunSpec) -> bytes:
     import json
+
+    from blake3 import blake3
+
+    from iota.spec import canonical_json
 
     try:
         data = path.read_bytes()
-        json.loads(data)
+        found = blake3(canonical_json(json.loads(data))).hexdigest()
     except OSError as error:
         raise ValueError(
             f"the manifest {path} cannot be read ({error.strerror}): make one with `iota data prepare`"
         ) from None
     except ValueError:
         raise ValueError(f"the manifest {path} is not JSON: give what `iota data prepare` wrote") from None
+    if found != spec.data.manifest:
+        raise ValueError(
+            f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
+        )
     return data
 
 

@@ -42,19 +42,14 @@ def prepare(
     Interrupted work goes on when the same command is run again.
     """
     from iota.data import manifest_folder, manifest_id, open_source, open_tokenizer
-    from iota.store import StoreError
 
     remote = out.startswith("s3://")
     folder = work if remote else Path(out)
-    try:
-        manifest = _prepare(
-            open_source(source), open_tokenizer(tokenizer), folder, shard_tokens, heldout_tokens, max_tokens
-        )
-        if remote:
-            _publish(manifest, folder, out)
-    except (ValueError, StoreError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    manifest = _prepare(
+        open_source(source), open_tokenizer(tokenizer), folder, shard_tokens, heldout_tokens, max_tokens
+    )
+    if remote:
+        _publish(manifest, folder, out)
     identity = manifest_id(manifest)
     typer.echo(
         f"{manifest.tokens} tokens in {len(manifest.train)} shards, {manifest.heldout.tokens} held out,"
@@ -80,7 +75,8 @@ def _prepare(
     from iota.data import prepare as prepare_data
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"reading {source.name}")
 
         def show(at: Progress) -> None:
@@ -104,7 +100,8 @@ def _publish(manifest: Manifest, folder: Path, url: str) -> None:
     async def upload() -> None:
         store = open_store(url)
         try:
-            with Bar(console=Console(stderr=True), transient=True) as bar:
+            console = Console(stderr=True)
+            with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
                 task = bar.add_task("uploading shards")
                 await publish(
                     manifest, folder, store, lambda done, total: bar.update(task, completed=done, total=total)

@@ -29,7 +29,8 @@ def _guarded(call: Callable[[], object]) -> int:
     try:
         call()
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        return _say("interrupted", code) if code == INTERRUPTED else code
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except WorkFailed as error:
@@ -71,4 +72,3 @@ def _known_types() -> tuple[type[Exception], ...]:
 def _say(text: str, code: int) -> int:
     sys.stderr.write(f"{text}\n")
     return code
-

@@ -215,9 +215,8 @@ class Engine:
         self._flying = {mb: kept for mb, kept in self._flying.items() if mb.step > step}
         change_key = self._key("change", epoch, step, 0)
         before = project(held.weights, change_key)
-        keep = (
-            any(s.version == step for s in self._steps.values()) or self.spec.weight_version(step + 1) == step
-        )
+        later = self.spec.weight_version(step + 1) == step
+        keep = later or any(opened.version == step for opened in self._steps.values())
         weights = held.advance(keep=keep, changed=count > 0)
         if opened and count:
             inner.update(weights, opened.sums, learning_rate)
@@ -274,9 +273,12 @@ class Engine:
         return tensor
 
     def _open(self, step: int, version: int) -> OpenStep:
+        held = self._held()
+        if step < held.newest:
+            raise VersionError(f"step {step} is closed: the newest weights are version {held.newest}")
         opened = self._steps.get(step)
         if opened is None:
-            opened = self._steps[step] = OpenStep(version, self._held().get(version))
+            opened = self._steps[step] = OpenStep(version, held.get(version))
         if opened.version != version:
             raise VersionError(f"step {step} uses weight version {opened.version}, not {version}")
         return opened

@@ -39,8 +39,8 @@ class SketchKey:
     index: int = 0
 
     def stream(self, part: str) -> blake3:
-        text = f"iota/sketch/1\n{self.run}\n{self.stage}\n{self.kind}\n{self.epoch}\n{self.step}\n{self.index}\n{part}"
-        return blake3(text.encode())
+        names = ("iota/sketch/1", self.run, self.stage, self.kind, self.epoch, self.step, self.index, part)
+        return blake3("\n".join(map(str, names)).encode())
 
 
 def sketch(x: Tensor, key: SketchKey) -> Sketch:

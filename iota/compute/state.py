@@ -53,7 +53,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         hasher.update(f"{name}\n{','.join(map(str, tensor.shape))}\n".encode())
-        hasher.update(memoryview(tensor.contiguous().cpu().numpy()).cast("B") if tensor.numel() else b"")
+        hasher.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 

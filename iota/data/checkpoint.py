@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -67,4 +68,13 @@ def load_state(folder: Path) -> State | None:
     try:
         return State.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        raise ValueError(f"{path} is damaged: delete {folder} to start anew") from error
+
+
+def load_heldout(folder: Path, state: State, target: int) -> HeldOut:
+    """The held-out documents chosen up to `state`. Raises `ValueError` if they are damaged."""
+    path = folder / state.heldout_file
+    try:
+        return HeldOut.load(path, target)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: delete {folder} to start anew") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from iota.data.checkpoint import load_state, save_state
+from iota.data.checkpoint import load_heldout, load_state, save_state
 from iota.data.heldout import HeldOut, Tokens
 from iota.data.manifest import Shard, TokenDtype
 from iota.data.shard_writer import ShardWriter
@@ -76,9 +76,7 @@ class Packer:
         self._block = state.block if state else 0
         self._tokens = state.tokens if state else 0
         self._heldout = (
-            HeldOut.load(work / state.heldout_file, job.heldout_tokens)
-            if state
-            else HeldOut(job.heldout_tokens)
+            load_heldout(work, state, job.heldout_tokens) if state else HeldOut(job.heldout_tokens)
         )
         self._writer = ShardWriter(work, job.dtype.numpy, job.shard_tokens, state.written if state else None)
 

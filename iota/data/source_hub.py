@@ -41,16 +41,21 @@ class HubSource:
         return f"hf:{self.dataset}:{self.config or ''}:{self.split}"
 
     def documents(self, start: int = 0) -> Iterator[Document]:
+        for index, row in enumerate(self._rows(start), start):
+            text = row.get(_TEXT_FIELD)
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"row {index} of {self.name} has no string {_TEXT_FIELD!r} among its fields"
+                    f" {sorted(row)}:"
+                    f" choose a data set that has"
+                )
+            if text and not text.isspace():
+                yield Document(index, str(index), clean(text))
+
+    def _rows(self, start: int) -> Iterator[dict[str, Any]]:
         # OSError covers what the network does, ValueError unknown configs, splits and formats.
         try:
-            for index, row in enumerate(self._open().skip(start), start):
-                text = row.get(_TEXT_FIELD)
-                if not isinstance(text, str):
-                    raise ValueError(
-                        f"row {index} has no string in its field {_TEXT_FIELD!r}, but {sorted(row)}"
-                    )
-                if text and not text.isspace():
-                    yield Document(index, str(index), clean(text))
+            yield from self._open().skip(start)
         except (OSError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(

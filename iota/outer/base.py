@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from iota.compute.state import StageState
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector, part_sizes, split
+from iota.outer.partition import PartError, Vector, part_bytes, part_sizes, split
 from iota.outer.pseudo_gradient import flatten
 from iota.spec import RunSpec
 
@@ -38,7 +38,7 @@ def base_digest(spec: RunSpec, base: OuterState) -> str:
     """BLAKE3 over the little-endian fp32 values of W and, where the run has one, the momentum."""
     hasher = blake3()
     for vector in _kept(spec, base).values():
-        hasher.update(memoryview(np.ascontiguousarray(vector, dtype="<f4")).cast("B"))
+        hasher.update(part_bytes(vector))
     return hasher.hexdigest()
 
 

@@ -77,6 +77,8 @@ class Reroute(Frozen):
     attempt: Small
     miner: Hotkey
     replaces: Hotkey
+    route: tuple[Hotkey, ...]
+    """The replica of each stage from now on."""
     send_forward: bool
     """False: the next stage has its input already; recompute the forward for the backward only."""
 

@@ -49,7 +49,9 @@ def join(run: RunState, entry: Joined) -> None:
         member = Member(hotkey, request.role, stage, len(run.members), request.capabilities)
         run.members[hotkey] = member
     else:
-        kept = request.receipts >= member.receipts and request.epoch == member.ready_epoch
+        # It may hold the next base already, and have died before it could say so.
+        bases = (member.ready_epoch, member.ready_epoch + 1)
+        kept = request.receipts >= member.receipts and request.epoch in bases
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)

@@ -187,6 +187,10 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
     member.events = [e for e in member.events if e[0] > member.cursor_start]
     member.cursor_start = member.next_seq - 1
     run.dirty = True
+    if run.phase is Phase.MERGING and report.epoch == run.epoch:
+        ready = run.current.merges[member.stage].ready
+        if ready is not None:
+            run.send(member.hotkey, ready)  # it loaded this base after the merge had been announced
     if at not in run.base_assigned:
         assign_base(run, report.epoch, member.stage)
 

@@ -65,6 +65,7 @@ def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chos
         attempt=attempt,
         miner=chosen.hotkey,
         replaces=old.hotkey,
+        route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
         send_forward=place.forward is None,
     )
     if chosen.hotkey != old.hotkey:

@@ -71,7 +71,10 @@ def test_the_order_looks_shuffled() -> None:
 
 
 def test_the_order_is_fixed_for_good() -> None:
-    assert [sample_index(1, i, 1000) for i in range(8)] == [0] * 8
+    # Two nodes of different releases must agree: a change of these numbers is a new data version.
+    assert [sample_index(1, i, 1000) for i in range(8)] == [375, 467, 503, 268, 346, 568, 934, 477]
+    assert [sample_index(1, 1000 + i, 1000) for i in range(4)] == [953, 711, 943, 332]
+    assert sample_index(2**63 - 1, 10**12, 999_999_937) == 423_309_008
 
 
 @pytest.mark.parametrize(("step", "index"), [(2, 0), (0, 3), (-1, 0)])

@@ -1,0 +1,158 @@
+"""A Llama with boundary codecs between its layers, as trained by IOTA.
+
+This file stands alone: an export holds a copy of it, and it needs nothing but torch and transformers.
+At each boundary the residual stream is encoded, rounded as on the wire, and decoded again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+
+class IotaConfig(LlamaConfig):  # type: ignore[misc]
+    """LlamaConfig and where the boundaries are.
+
+    `boundary_layers` names the layers that a boundary follows (how many layers stand before it);
+    `boundary_width` is k, and `boundary_codec` and `boundary_wire` are as in the run's spec.
+    """
+
+    model_type = "iota"
+
+    boundary_layers: list[int] | None = None
+    boundary_codec: str = "identity"
+    boundary_wire: str = "fp32"
+    boundary_width: int = 0
+    boundary_hidden: int = 0
+    anchor_rank: int = 0
+
+
+class TokenAnchor(nn.Module):
+    def __init__(self, vocabulary: int, rank: int, width: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.zeros(vocabulary, rank))
+        self.basis = nn.Parameter(torch.zeros(rank, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.tokens) @ self.basis
+
+
+class Side(nn.Module):
+    """A two-layer SiLU map and, where the codec has one, a token anchor."""
+
+    def __init__(self, config: IotaConfig, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(inputs, config.boundary_hidden)
+        self.outer = nn.Linear(config.boundary_hidden, outputs)
+        self.anchor = None
+        if config.boundary_codec == "resbm-anchor":
+            self.anchor = TokenAnchor(config.vocab_size, config.anchor_rank, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mapped: Tensor = self.outer(F.silu(self.inner(x)))
+        return mapped
+
+
+class Boundary(nn.Module):
+    """Encode, round as the wire does, decode: (B, T, d) -> (B, T, d)."""
+
+    def __init__(self, config: IotaConfig) -> None:
+        super().__init__()
+        self.width, self.wire = config.boundary_width, config.boundary_wire
+        self.coded = config.boundary_codec != "identity"
+        if self.coded:
+            self.encode = Side(config, config.hidden_size, self.width)
+            self.decode = Side(config, self.width, config.hidden_size)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        if not self.coded:
+            return round_wire(x, self.wire)
+        if self.encode.anchor is not None:
+            x = x - self.encode.anchor(ids)
+        z = round_wire(x[..., : self.width] + self.encode(x), self.wire)
+        y = F.pad(z, (0, x.shape[-1] - self.width)) + self.decode(z)
+        return y if self.decode.anchor is None else y + self.decode.anchor(ids)
+
+
+def round_wire(x: Tensor, wire: str) -> Tensor:
+    """Values as the receiver of a boundary tensor had them in training."""
+    if wire == "bf16":
+        return x.to(torch.bfloat16).to(x.dtype)
+    if wire == "int8":
+        scale = x.float().abs().amax(-1, keepdim=True) / 127.0
+        divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
+        return ((x.float() / divisor).round().clamp(-127, 127) * scale).to(x.dtype)
+    return x
+
+
+class IotaModel(LlamaModel):  # type: ignore[misc]
+    config_class = IotaConfig
+
+    def __init__(self, config: IotaConfig) -> None:
+        super().__init__(config)
+        self.boundaries = nn.ModuleList(Boundary(config) for _ in config.boundary_layers or [])
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        if input_ids is None or inputs_embeds is not None:
+            raise ValueError("pass input_ids: token anchors need the ids, embeddings alone are not enough")
+        x = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            position_ids = self._positions(input_ids, attention_mask, past_key_values)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=x,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        positions = self.rotary_emb(x, position_ids=position_ids)
+        crossings = dict(zip(self.config.boundary_layers or [], self.boundaries, strict=True))
+        for depth, layer in enumerate(self.layers):
+            if depth in crossings:
+                x = crossings[depth](x, input_ids)
+            x = layer(
+                x,
+                attention_mask=mask,
+                position_embeddings=positions,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
+
+    def _positions(self, ids: Tensor, attention_mask: Tensor | None, cache: Any) -> Tensor:
+        """Positions count from the first token that is not padding, so that padding on the left is free."""
+        if attention_mask is not None and attention_mask.dim() == 2:
+            counted = attention_mask.long().cumsum(-1) - 1
+            return counted.clamp(min=0)[:, -ids.shape[1] :]
+        seen = cache.get_seq_length() if cache is not None else 0
+        return (torch.arange(ids.shape[1], device=ids.device) + seen).unsqueeze(0)
+
+
+class IotaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+    config_class = IotaConfig
+    _tied_weights_keys = {}  # noqa: RUF012
+
+    def __init__(self, config: IotaConfig) -> None:
+        super().__init__(config)
+        self.model = IotaModel(config)
+        self.post_init()

@@ -1,0 +1,91 @@
+"""Where progress is shown: a live page on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+
+from iota.spec import RunSpec
+from iota.swarm.progress import Progress
+from iota.swarm.summary import boundary_bytes_per_token, compression_ratio
+from iota.swarm.view import line, page
+
+LINE_EVERY_S = 5.0
+
+
+class Display(Protocol):
+    """Shows a run's progress; used as a context."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+    def show(self, now: float, progress: Progress) -> None:
+        """The newest state, `now` in seconds."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Lines:
+    """One line for each closed step, and one every few seconds while nothing closes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: tuple[object, ...] = ()
+        self._at = float("-inf")
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, now: float, progress: Progress) -> None:
+        status = progress.latest
+        assert status is not None
+        state = (len(status["losses"]), status["phase"], status["waiting"])
+        if state == self._shown and now < self._at + LINE_EVERY_S:
+            return
+        self._shown, self._at = state, now
+        self.say(line(status, progress.recent_tokens_per_second))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class Dashboard:
+    """A page that is drawn anew in place."""
+
+    def __init__(self, console: Console, spec: RunSpec) -> None:
+        self._console = console
+        self._boundary = (
+            f"{boundary_bytes_per_token(spec):g} bytes a token, {compression_ratio(spec):g}x less than bf16"
+        )
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def show(self, now: float, progress: Progress) -> None:
+        assert progress.latest is not None
+        speed = progress.recent_tokens_per_second
+        self._live.update(page(progress.latest, speed, self._boundary, self._console.width), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()

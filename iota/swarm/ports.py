@@ -1,0 +1,48 @@
+"""Ports for the servers of a swarm on this machine."""
+
+from __future__ import annotations
+
+import socket
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_ports(
+    names: tuple[str, ...], kept: dict[str, int], asked: dict[str, int | None]
+) -> dict[str, int]:
+    """A port for each name: the one asked for, else the one kept from before if free, else a free one.
+
+    Raises:
+        ValueError: a port that was asked for is in use.
+    """
+    chosen: dict[str, int] = {}
+    held: list[socket.socket] = []
+    try:
+        for name in names:
+            port = asked.get(name)
+            if port is not None and not is_free(port):
+                raise ValueError(f"port {port} is in use: stop what uses it, or give another --port")
+            if port is None and name in kept and kept[name] not in chosen.values() and is_free(kept[name]):
+                port = kept[name]
+            if port is None:
+                # Held until all are chosen, so that no two names get the same one.
+                probe = socket.socket()
+                held.append(probe)
+                probe.bind((HOST, 0))
+                port = int(probe.getsockname()[1])
+            chosen[name] = port
+    finally:
+        for probe in held:
+            probe.close()
+    return chosen

@@ -1,0 +1,223 @@
+"""Starting and stopping the swarm's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from iota.settings import child_environment
+
+READY_S = 120.0
+"""How long importing what is preloaded may take."""
+SPAWN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """One console command of the swarm."""
+
+    name: str
+    entry: str
+    """`module:function`."""
+    arguments: tuple[str, ...]
+    log: Path
+    forked: bool = False
+    """Started by forking the preloaded parent."""
+    ends: bool = False
+    """Exit code 0 is its end, not a failure."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started process, leader of its own process group."""
+
+    program: Program
+    pid: int
+    ended: asyncio.Future[int]
+    """Its exit code; -n if signal n ended it."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send to its whole group; nothing if it has ended."""
+        if not self.ended.done():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+
+class PreloadFailed(Exception):
+    """The preloaded parent did not start, or ended while it was needed."""
+
+
+class Launcher:
+    """Starts programs, plainly or from one preloaded parent, and ends all that still run.
+
+    Must be used from the process's main thread: the kernel ties a child's life to the thread that
+    forked it.
+    """
+
+    def __init__(self, preload: tuple[str, ...], preload_log: Path, threads: int) -> None:
+        """`preload`: modules that the forked programs share; `threads`: CPU threads of each program."""
+        self._preload_modules = preload
+        self._preload_log = preload_log
+        self._environment = child_environment(threads)
+        self._preload: _Preload | None = None
+        self._running: set[Running] = set()
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Lock()
+
+    @property
+    def running(self) -> list[Running]:
+        return [r for r in self._running if not r.ended.done()]
+
+    async def preload(self) -> None:
+        """Start importing for the forked programs; returns when that is done."""
+        async with self._starting:
+            if self._preload is None or self._preload.dead:
+                process = await self._execute(
+                    "iota.swarm.preload:main", self._preload_modules, self._preload_log, pipes=True
+                )
+                self._preload = _Preload(process)
+            await self._preload.ready()
+
+    async def start(self, program: Program) -> Running:
+        """Start `program`; raises PreloadFailed if it is to be forked and its parent cannot be had."""
+        program.log.parent.mkdir(parents=True, exist_ok=True)
+        if program.forked:
+            await self.preload()
+            assert self._preload is not None
+            running = await self._preload.start(program)
+        else:
+            process = await self._execute(program.entry, program.arguments, program.log)
+            ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            running = Running(program, process.pid, ended)
+            self._watch(process, ended)
+        self._running.add(running)
+        running.ended.add_done_callback(lambda _: self._running.discard(running))
+        return running
+
+    async def stop(self, running: list[Running], grace_s: float) -> None:
+        """SIGTERM, and SIGKILL for what is still there after `grace_s`."""
+        left = [r for r in running if not r.ended.done()]
+        for number, bound_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+            for process in left:
+                process.signal(number)
+            if left:
+                await asyncio.wait([r.ended for r in left], timeout=bound_s)
+            left = [r for r in left if not r.ended.done()]
+
+    async def close(self, grace_s: float) -> None:
+        """Stop everything: nodes first, so that they still find their servers, then the rest."""
+        await self.stop([r for r in self._running if r.program.forked], grace_s)
+        await self.stop(list(self._running), grace_s)
+        if self._preload is not None:
+            await self._preload.close()
+        if self._watchers:
+            await asyncio.wait(self._watchers, timeout=10.0)
+
+    async def _execute(
+        self, entry: str, arguments: tuple[str, ...], log: Path, *, pipes: bool = False
+    ) -> asyncio.subprocess.Process:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = (sys.executable, "-m", "iota.swarm.child", str(os.getpid()), entry, *arguments)
+        with log.open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if pipes else _handle(output),
+                stderr=_handle(output),
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    def _watch(self, process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
+        async def wait() -> None:
+            ended.set_result(await process.wait())
+
+        task = asyncio.create_task(wait(), name=f"wait for {process.pid}")
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+
+class _Preload:
+    """The preloaded parent, seen from here."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._started: dict[str, asyncio.Future[int]] = {}
+        self._ended: dict[int, asyncio.Future[int]] = {}
+        self._reader = asyncio.create_task(self._read(), name="preload answers")
+
+    @property
+    def dead(self) -> bool:
+        return self._reader.done()
+
+    async def ready(self) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), READY_S)
+        except TimeoutError:
+            raise PreloadFailed(f"importing the model's code took more than {READY_S:.0f} s") from None
+
+    async def start(self, program: Program) -> Running:
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._started[program.name] = started
+        order = {
+            "name": program.name,
+            "entry": program.entry,
+            "arguments": list(program.arguments),
+            "log": str(program.log),
+        }
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            await self._process.stdin.drain()
+            pid = await asyncio.wait_for(started, SPAWN_S)
+        except (ConnectionError, TimeoutError):
+            raise PreloadFailed(f"the preloaded parent did not start {program.name}") from None
+        return Running(program, pid, self._ended[pid])
+
+    async def close(self) -> None:
+        """End the parent; its children, if any are left, end with it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), 5.0)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        await asyncio.wait([self._reader], timeout=5.0)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            answer = json.loads(line)
+            if "ready" in answer:
+                self._ready.set_result(None)
+            elif "started" in answer:
+                self._ended[answer["pid"]] = asyncio.get_running_loop().create_future()
+                waiting = self._started.pop(answer["started"])
+                if not waiting.done():
+                    waiting.set_result(answer["pid"])
+            else:
+                self._ended.pop(answer["pid"]).set_result(answer["code"])
+        failure = PreloadFailed("the preloaded parent of the nodes ended")
+        if not self._ready.done():
+            self._ready.set_exception(failure)
+        for waiting in self._started.values():
+            if not waiting.done():
+                waiting.set_exception(failure)
+        # The kernel has killed its children with it.
+        for ended in self._ended.values():
+            ended.set_result(-signal.SIGKILL)
+        self._ended.clear()
+
+
+def _handle(file: IO[bytes]) -> int:
+    return file.fileno()

@@ -1,0 +1,128 @@
+"""A run's folder: who holds it, and what is kept there between two `iota up`.
+
+    lock  options.json  spec.json  manifest.json  run.json  summary.json  secret
+    wallets/  store/  nodes/NAME/  logs/NAME.log  journal.db  ledger.db  export/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from iota.spec import RunSpec
+from iota.swarm.options import SwarmOptions
+
+
+class RunDir:
+    """The folder `root`, held by this process alone inside its context.
+
+    Raises (on entry):
+        ValueError: the folder is in use, is something else's, or holds damaged files.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.store = self.root / "store"
+        self.wallets = self.root / "wallets"
+        self.logs = self.root / "logs"
+        self.secret = self.root / "secret"
+        self.journal = self.root / "journal.db"
+        self.ledger = self.root / "ledger.db"
+        self.spec_file = self.root / "spec.json"
+        self.options_file = self.root / "options.json"
+        self.manifest_file = self.root / "manifest.json"
+        self.info_file = self.root / "run.json"
+        self.summary_file = self.root / "summary.json"
+        self.export = self.root / "export"
+        self.fresh = False
+        """Whether this context made the folder's content."""
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} is a file: give a folder with --run-dir")
+        if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "lock").exists():
+            raise ValueError(f"{self.root} holds something that is no run: give another --run-dir")
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise ValueError(
+                f"the run in {self.root} is in use by process {holder}: stop that one, or give another --run-dir"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self.fresh = not self.options_file.exists()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def discard(self) -> None:
+        """Remove what a run that never began has written."""
+        assert self.fresh
+        shutil.rmtree(self.root)
+
+    def node(self, name: str) -> Path:
+        """The data folder of one node."""
+        return self.root / "nodes" / name
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    # ---- what is kept ----------------------------------------------------------------------------
+
+    def saved_options(self) -> SwarmOptions | None:
+        if not self.options_file.exists():
+            return None
+        try:
+            return SwarmOptions.model_validate_json(self.options_file.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{self.options_file} is damaged: give another --run-dir") from error
+
+    def saved_spec(self) -> RunSpec | None:
+        if not self.spec_file.exists():
+            return None
+        try:
+            return RunSpec.load(self.spec_file)
+        except ValidationError as error:
+            raise ValueError(f"{self.spec_file} is damaged: give another --run-dir") from error
+
+    def info(self) -> dict[str, Any]:
+        """What the last `iota up` noted; empty before the first."""
+        return read_info(self.root)
+
+    def note(self, **values: Any) -> None:
+        """Add to what is noted."""
+        write_json(self.info_file, {**self.info(), **values})
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """The `run.json` of the run in `root`; empty if there is none. Raises ValueError if it is damaged."""
+    path = root / "run.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: remove it, and `iota up` writes it anew") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: remove it, and `iota up` writes it anew")
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)

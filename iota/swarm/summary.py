@@ -1,0 +1,159 @@
+"""The summary of a run: what `iota up` prints and writes when the run has ended (docs/summary.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from iota.spec import RunSpec
+from iota.swarm.progress import Progress, Status
+from iota.wire.frame import payload_size
+
+_BF16_BYTES = 2
+
+
+@dataclass
+class Summary:
+    """Names and meanings are those of docs/summary.md."""
+
+    run: str
+    tokens: int
+    steps: int
+    epochs: int
+    loss_first: float | None
+    loss_last: float | None
+    heldout_loss: float | None
+    tokens_per_second: float
+    bytes_per_boundary_per_token: float
+    compression_ratio: float
+    utilization: float
+    audits: dict[str, int]
+    weights: dict[str, float]
+    dropped: int
+    rerouted: int
+    restarts: dict[str, int]
+    time_to_first_loss_s: float | None
+    validator_compute_share: float | None
+    memory_peak_bytes: dict[str, int]
+    disk_bytes: int
+    export: str | None = None
+    single_process_tokens_per_second: float | None = None
+    efficiency: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def compare(self, baseline: float) -> None:
+        """Lay the swarm's speed beside `baseline`, that of one plain process."""
+        self.single_process_tokens_per_second = baseline
+        self.efficiency = self.tokens_per_second / baseline
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the comparison where there was none."""
+        values = asdict(self)
+        if self.efficiency is None:
+            del values["single_process_tokens_per_second"], values["efficiency"]
+        return values
+
+
+def boundary_bytes_per_token(spec: RunSpec) -> float:
+    """Payload bytes of one token at one boundary, one way; 0 where there is no boundary."""
+    return payload_size(spec) / spec.data.tokens if spec.layout.stages > 1 else 0.0
+
+
+def compression_ratio(spec: RunSpec) -> float:
+    """Bytes of the uncompressed residual stream in bf16 over bytes sent; 1 without a boundary."""
+    sent = boundary_bytes_per_token(spec)
+    return _BF16_BYTES * spec.model.hidden_size / sent if sent else 1.0
+
+
+def summarise(
+    spec: RunSpec,
+    progress: Progress,
+    weights: Mapping[str, float],
+    *,
+    memory: Mapping[str, int],
+    disk_bytes: int,
+    restarts: Mapping[str, int],
+) -> Summary:
+    """The summary of a run whose last status `progress` has seen."""
+    status = progress.latest
+    assert status is not None
+    losses: list[float] = status["losses"]
+    heldout: dict[str, float] = status["heldout"]
+    shares: dict[str, float] = status["validator_compute_share"]
+    return Summary(
+        run=spec.id,
+        tokens=status["tokens"],
+        steps=len(losses),
+        epochs=_epochs_done(spec, status),
+        loss_first=losses[0] if losses else None,
+        loss_last=losses[-1] if losses else None,
+        heldout_loss=heldout[max(heldout, key=int)] if heldout else None,
+        tokens_per_second=progress.tokens_per_second,
+        bytes_per_boundary_per_token=boundary_bytes_per_token(spec),
+        compression_ratio=compression_ratio(spec),
+        utilization=progress.utilization,
+        audits={name: status["audits"][name] for name in ("passed", "failed", "inconclusive")},
+        weights=dict(weights),
+        dropped=status["dropped"],
+        rerouted=status["rerouted"],
+        restarts=dict(restarts),
+        time_to_first_loss_s=progress.first_loss_s,
+        validator_compute_share=max(shares.values()) if shares else None,
+        memory_peak_bytes=dict(memory),
+        disk_bytes=disk_bytes,
+    )
+
+
+def _epochs_done(spec: RunSpec, status: Status) -> int:
+    return spec.schedule.epochs if status["phase"] == "finished" else int(status["epoch"])
+
+
+def summary_table(summary: Summary) -> Table:
+    """For people; each row is a line of docs/summary.md."""
+    table = Table(title="summary", title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rows: list[tuple[str, str]] = [
+        ("tokens", f"{summary.tokens:,} in {summary.steps} steps, {summary.epochs} epochs"),
+        ("loss", f"{_number(summary.loss_first)} -> {_number(summary.loss_last)}"),
+        ("held-out loss", _number(summary.heldout_loss)),
+        ("speed", f"{summary.tokens_per_second:,.0f} tokens/s"),
+        (
+            "boundary",
+            f"{summary.bytes_per_boundary_per_token:g} bytes a token, {summary.compression_ratio:g}x less",
+        ),
+        ("utilization", f"{summary.utilization:.1%}"),
+        ("audits", ", ".join(f"{count} {name}" for name, count in summary.audits.items())),
+        *((f"weight {key[:8]}", f"{weight:.3f}") for key, weight in summary.weights.items()),
+        ("first loss after", _number(summary.time_to_first_loss_s, " s", 1)),
+        ("dropped, re-routed", f"{summary.dropped}, {summary.rerouted}"),
+        ("memory peaks", ", ".join(f"{k} {v / 1e6:.0f} MB" for k, v in summary.memory_peak_bytes.items())),
+        ("disk", f"{summary.disk_bytes / 1e6:.0f} MB"),
+    ]
+    if summary.validator_compute_share is not None:
+        rows.append(("validator's compute", f"{summary.validator_compute_share:.1%} of the machine"))
+    if summary.efficiency is not None and summary.single_process_tokens_per_second is not None:
+        baseline = summary.single_process_tokens_per_second
+        rows.append(("one plain process", f"{baseline:,.0f} tokens/s"))
+        rows.append(("efficiency", f"{summary.efficiency:.3f}"))
+    if summary.restarts:
+        rows.append(("restarts", ", ".join(f"{k} {v}" for k, v in summary.restarts.items())))
+    if summary.export is not None:
+        rows.append(("model", summary.export))
+    rows += [("note", note) for note in summary.notes]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
+    return "none" if value is None else f"{value:.{digits}f}{unit}"

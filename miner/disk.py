@@ -1,0 +1,98 @@
+"""What a miner keeps on disk, and where.
+
+receipts.jsonl                        the receipt chain
+base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
+snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
+snapshots/<epoch>/<version>.safetensors
+frames/<epoch>/...                    frames sent, until the epoch's audits are closed
+cache/                                blocks of the data shards
+lock                                  held by the running process
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import Self
+
+from iota.outer.base import base_parts, read_base
+from iota.outer.nesterov import OuterState
+from iota.spec import RunSpec
+
+
+class DataDirInUse(ValueError):
+    """Another process works in this directory."""
+
+
+class MinerDisk:
+    """One miner's directory, locked for as long as this object is open."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise DataDirInUse(
+                f"{root} is in use by another miner: stop it, or give this one a directory of its own"
+                f" (--data-dir)"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._lock)
+
+    @property
+    def receipts(self) -> Path:
+        return self.root / "receipts.jsonl"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def start_state(self, epoch: int) -> Path:
+        """(weights, moments) that `epoch` starts from at this replica."""
+        return self.root / "snapshots" / str(epoch) / "start.safetensors"
+
+    def snapshot(self, epoch: int, version: int) -> Path:
+        return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"
+
+    def snapshots_size(self) -> int:
+        """Bytes of all snapshots."""
+        return sum(path.stat().st_size for path in (self.root / "snapshots").glob("*/*.safetensors"))
+
+    def newest_base(self) -> int | None:
+        """The newest epoch whose base and start state are both whole."""
+        epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
+        return max((e for e in epochs if self.start_state(e).exists()), default=None)
+
+    def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> None:
+        """Written beside, then renamed: whole or not there."""
+        folder = self.root / "base" / str(epoch)
+        temporary = folder.with_name(f".{epoch}.new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for n, data in enumerate(base_parts(spec, base)):
+            (temporary / f"part-{n:03d}.safetensors").write_bytes(data)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+    def load_base(self, spec: RunSpec, stage: int, epoch: int) -> OuterState:
+        parts = sorted((self.root / "base" / str(epoch)).glob("part-*.safetensors"))
+        return read_base(spec, stage, [part.read_bytes() for part in parts])
+
+    def forget_epoch(self, epoch: int) -> None:
+        """Audits of the epoch are closed: nothing of it is asked for any more."""
+        for kind in ("frames", "snapshots", "base"):
+            shutil.rmtree(self.root / kind / str(epoch), ignore_errors=True)
+
+    def forget_state(self) -> None:
+        """Start again from the run's base; the receipt chain stays."""
+        for kind in ("frames", "snapshots", "base"):
+            shutil.rmtree(self.root / kind, ignore_errors=True)

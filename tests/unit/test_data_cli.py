@@ -1,0 +1,103 @@
+"""`iota data prepare`: what it writes, and one sentence with a remedy where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from iota.cli.data import app
+from iota.cli.errors import run_command
+from iota.data import manifest_id, read_manifest
+from iota.store import open_store
+from tests.unit.data_sets import made_up_text, write_jsonl
+from tests.unit.store_servers import moto_s3
+
+SIZES = ["--shard-tokens", "20000", "--heldout-tokens", "2000"]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: object
+    out: str
+    err: str
+
+
+Prepare = Callable[..., Done]
+
+
+@pytest.fixture
+def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
+    """`iota data prepare`, run as the console command runs it."""
+
+    def run(*arguments: str | Path) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run_command(app, ["prepare", *map(str, arguments)])
+        return Done(ended.value.code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "corpus.jsonl", [made_up_text(i) for i in range(500)])
+
+
+def test_the_printed_id_names_what_was_written(prepare: Prepare, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = prepare(corpus, "--out", out, *SIZES)
+    assert done.code == 0
+    manifest = read_manifest(out, done.out.strip())
+    assert manifest.source == "corpus.jsonl"
+    assert manifest.tokenizer.name == "bytes"
+    assert manifest.train[0].tokens == 20_000
+
+
+def test_data_can_go_to_s3(prepare: Prepare, corpus: Path, tmp_path: Path) -> None:
+    with moto_s3("bucket") as url:
+        target = f"s3://bucket/sets?endpoint={url}&region=us-east-1"
+        work = tmp_path / "work"
+        done = prepare(corpus, "--out", target, "--work", work, *SIZES)
+        assert done.code == 0
+        identity = done.out.strip()
+
+        async def stored() -> bytes:
+            store = open_store(target)
+            try:
+                return await store.get(f"data/{identity}/manifest.json")
+            finally:
+                await store.close()
+
+        assert asyncio.run(stored()) == read_manifest(work, identity).canonical()
+        assert manifest_id(read_manifest(work, identity)) == identity
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["/no/such/file"], "give 'stdlib'"),
+        (["stdlib", "--tokenizer", "./no/tokenizer"], "give 'bytes'"),
+        (["stdlib", "--max-tokens", "5000"], "choose a larger source or fewer held-out tokens"),
+        (["hf:"], "hf:DATASET"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_with_a_remedy(
+    prepare: Prepare, tmp_path: Path, arguments: list[str], remedy: str
+) -> None:
+    done = prepare(*arguments, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert remedy in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_output_that_cannot_be_written_is_named(prepare: Prepare, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = prepare(corpus, "--out", tmp_path / "file", *SIZES)
+    assert done.code == 2
+    assert "file" in done.err

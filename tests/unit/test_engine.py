@@ -1,0 +1,309 @@
+"""The engine refuses what it must, and leaves everything as it was when it does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tests_small import small_spec
+
+from iota.compute import (
+    BadValueError,
+    CountError,
+    Microbatch,
+    MicrobatchError,
+    PayloadError,
+    Recompute,
+    VersionError,
+)
+from iota.compute.engine import Engine
+from iota.compute.evaluate import evaluate_model
+from iota.compute.plain import train_plain
+from iota.compute.precision import encode_wire
+from iota.compute.reference import ReferenceTrainer
+from iota.compute.sketch import SketchKey, sketch
+from iota.compute.state import StageState
+from iota.compute.tokens import Tokens
+from iota.spec import RunSpec, WireDtype
+
+MB = Microbatch(epoch=0, step=0, index=0)
+
+
+def loaded(spec: RunSpec, stage: int = 0, recompute: Recompute = Recompute.NEVER) -> Engine:
+    engine = Engine(spec, stage, recompute=recompute)
+    engine.load(StageState.initial(spec, stage), version=0)
+    return engine
+
+
+def tokens(spec: RunSpec, seed: int = 0) -> Tokens:
+    shape = (spec.data.sequences, spec.data.sequence_length + 1)
+    return np.random.default_rng(seed).integers(0, spec.model.vocab_size, shape)
+
+
+def tensor(value: float = 0.1) -> bytes:
+    return encode_wire(torch.full((2, 8, 8), value), WireDtype.BF16)
+
+
+def test_ops_need_a_loaded_state() -> None:
+    with pytest.raises(VersionError, match="load"):
+        Engine(small_spec(), 0).forward(MB, 0, None, tokens(small_spec()))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_gradient_is_refused_and_adds_nothing(bad: float) -> None:
+    spec = small_spec()
+    engine, clean = loaded(spec), loaded(spec)
+    for each in (engine, clean):
+        each.forward(MB, 0, None, tokens(spec))
+        each.backward(MB, 0, tensor())
+    other = dataclasses.replace(MB, index=1)
+    engine.forward(other, 0, None, tokens(spec, 1))
+    with pytest.raises(BadValueError):
+        engine.backward(other, 0, tensor(bad))
+    assert engine.summed(0) == [MB]
+    assert engine.step(0, 1, 0.1, epoch=0) == clean.step(0, 1, 0.1, epoch=0)
+
+
+def test_a_gradient_that_overflows_inside_the_stage_adds_nothing() -> None:
+    spec = small_spec()
+    state = StageState.initial(spec, 0)
+    state.weights["boundary.0.encode.outer.weight"].fill_(1e20)
+    engine = Engine(spec, 0)
+    engine.load(state, version=0)
+    engine.remember(MB, 0, None, tokens(spec))
+    with pytest.raises(BadValueError):
+        engine.backward(MB, 0, tensor(3e38))
+    assert engine.summed(0) == []
+
+
+def test_a_bad_stage_input_is_refused() -> None:
+    spec = small_spec()
+    engine = loaded(spec, 1)
+    with pytest.raises(BadValueError):
+        engine.loss(MB, 0, tensor(float("nan")), tokens(spec))
+    assert engine.summed(0) == []
+
+
+def test_a_bad_output_is_refused_and_not_in_flight() -> None:
+    spec = small_spec()
+    state = StageState.initial(spec, 0)
+    state.weights["embed.weight"].fill_(float("inf"))
+    engine = Engine(spec, 0)
+    engine.load(state, version=0)
+    with pytest.raises(BadValueError):
+        engine.forward(MB, 0, None, tokens(spec))
+    with pytest.raises(MicrobatchError):
+        engine.backward(MB, 0, tensor())
+
+
+def test_a_payload_of_another_size_is_refused_and_the_microbatch_stays_in_flight() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    with pytest.raises(PayloadError):
+        engine.backward(MB, 0, tensor()[:-1])
+    engine.backward(MB, 0, tensor())
+    assert engine.summed(0) == [MB]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8), int), np.full((2, 9), 50), np.full((2, 9), -1), np.zeros((2, 9))])
+def test_tokens_that_are_not_the_runs_are_refused(wrong: Tokens) -> None:
+    with pytest.raises(PayloadError):
+        loaded(small_spec()).forward(MB, 0, None, wrong)
+
+
+def test_a_microbatch_is_counted_once() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor())
+    engine.forward(MB, 0, None, tokens(spec))
+    with pytest.raises(MicrobatchError, match="already"):
+        engine.backward(MB, 0, tensor())
+
+
+def test_a_dropped_microbatch_has_no_backward() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    engine.drop(MB)
+    with pytest.raises(MicrobatchError, match="no forward"):
+        engine.backward(MB, 0, tensor())
+
+
+def test_a_remembered_input_gives_the_gradient_of_a_kept_graph() -> None:
+    spec = small_spec()
+    kept, remembered = loaded(spec), loaded(spec)
+    kept.forward(MB, 0, None, tokens(spec))
+    remembered.remember(MB, 0, None, tokens(spec))
+    assert kept.backward(MB, 0, tensor()) == remembered.backward(MB, 0, tensor())
+
+
+def test_auto_keeps_the_graph_only_with_memory_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = small_spec()
+    engine = loaded(spec, recompute=Recompute.AUTO)
+    outputs = []
+    for room in (True, False):
+        monkeypatch.setattr("iota.compute.engine.has_room", lambda *_, room=room: room)
+        outputs.append(engine.forward(MB, 0, None, tokens(spec)))
+        outputs.append(engine.backward(MB, 0, tensor()))
+        engine.clear_gradient(0)
+    assert outputs[:2] == outputs[2:]
+
+
+def test_a_step_over_another_count_is_refused() -> None:
+    with pytest.raises(CountError):
+        loaded(small_spec()).step(0, 1, 0.1, epoch=0)
+
+
+def test_a_step_over_nothing_keeps_weights_and_moments() -> None:
+    for pipeline in ("sync", "delayed"):
+        spec = small_spec(schedule={"pipeline": pipeline})
+        engine = loaded(spec)
+        before = engine.state()
+        out = engine.step(0, 0, 0.1, epoch=0)
+        assert out.version == engine.newest == 1
+        assert (out.weights, out.moments) == (before.weights_digest, before.moments_digest)
+        assert set(out.change_sketch) == {0.0}
+
+
+def test_versions_follow_the_pipeline() -> None:
+    spec = small_spec(schedule={"pipeline": "delayed"})
+    engine = loaded(spec)
+    held = []
+    for step in range(4):
+        mb = Microbatch(0, step, 0)
+        engine.forward(mb, spec.weight_version(step), None, tokens(spec, step))
+        engine.backward(mb, spec.weight_version(step), tensor())
+        engine.step(step, 1, 0.1, epoch=0)
+        held.append(engine.versions)
+    assert held == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
+def test_an_empty_step_shares_memory_and_later_steps_do_not_disturb_it() -> None:
+    spec = small_spec(schedule={"pipeline": "delayed"})
+    engine = loaded(spec)
+    engine.step(0, 0, 0.1, epoch=0)
+    ahead = Microbatch(0, 2, 0)
+    engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
+    engine.backward(Microbatch(0, 1, 0), 0, tensor())
+    engine.forward(ahead, 1, None, tokens(spec))
+    engine.step(1, 1, 0.1, epoch=0)
+    early = engine.backward(ahead, 1, tensor())
+    base = loaded(spec)
+    base.load(StageState.initial(spec, 0), version=1)
+    base.forward(ahead, 1, None, tokens(spec))
+    assert base.backward(ahead, 1, tensor()) == early
+
+
+def test_a_version_that_is_gone_is_refused() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.step(0, 0, 0.1, epoch=0)
+    with pytest.raises(VersionError):
+        engine.forward(Microbatch(0, 0, 5), 0, None, tokens(spec))
+
+
+def test_an_open_step_keeps_to_one_version() -> None:
+    spec = small_spec(schedule={"pipeline": "delayed"})
+    engine = loaded(spec)
+    engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
+    engine.step(0, 0, 0.1, epoch=0)
+    with pytest.raises(VersionError, match="uses weight version 0"):
+        engine.forward(Microbatch(0, 1, 1), 1, None, tokens(spec))
+    with pytest.raises(VersionError, match="in use"):
+        engine.release(0)
+
+
+def test_loading_leaves_the_callers_tensors_alone() -> None:
+    spec = small_spec()
+    state = StageState.initial(spec, 0)
+    digest = state.weights_digest
+    engine = Engine(spec, 0)
+    engine.load(state, version=0)
+    engine.forward(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor())
+    snapshot = engine.state()
+    engine.step(0, 1, 0.1, epoch=0)
+    assert state.weights_digest == snapshot.weights_digest == digest
+    assert engine.state().weights_digest != digest
+
+
+def test_a_snapshot_replays_the_next_step_to_the_bit() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor())
+    engine.step(0, 1, 0.1, epoch=0)
+    replay = Engine(spec, 0)
+    replay.load(engine.state(), version=1)
+    outputs = []
+    mb = Microbatch(0, 1, 0)
+    for each in (engine, replay):
+        outputs.append((
+            each.forward(mb, 1, None, tokens(spec, 1)),
+            each.backward(mb, 1, tensor(0.2)),
+            each.step(1, 1, 0.1, epoch=0),
+        ))
+    assert outputs[0] == outputs[1]
+
+
+def test_an_outputs_sketch_can_be_made_from_its_payload() -> None:
+    from iota.compute.precision import decode_wire
+
+    spec = small_spec()
+    out = loaded(spec).forward(MB, 0, None, tokens(spec))
+    assert out.payload is not None
+    received = decode_wire(out.payload, (2, 8, 8), WireDtype.BF16)
+    assert sketch(received, SketchKey(spec.id, 0, "forward", 0, 0, 0)) == out.sketch
+
+
+def test_attention_is_causal() -> None:
+    spec = small_spec(layout={"cuts": [3]})
+    trainer = ReferenceTrainer(spec)
+    ids = torch.from_numpy(tokens(spec)[:, :-1])
+    changed = ids.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % 50
+    before, after = trainer.logits(ids), trainer.logits(changed)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_clipping_bounds_the_change_of_a_plain_gradient_step() -> None:
+    spec = small_spec(optimizer={"kind": "sgd", "lr": 1.0, "clip": 0.01})
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor(5.0))
+    before = engine.state().weights
+    out = engine.step(0, 1, 1.0, epoch=0)
+    after = engine.state().weights
+    change = torch.cat([(after[n] - before[n]).flatten() for n in after]).norm()
+    assert out.gradient_norm > 0.01
+    assert float(change) < 0.01
+
+
+def test_stagewise_evaluation_equals_the_whole_models_loss() -> None:
+    spec = small_spec()
+    trainer = ReferenceTrainer(spec)
+    batches = [tokens(spec, seed) for seed in range(2)]
+    expected = 0.0
+    for batch in batches:
+        ids, labels = torch.from_numpy(batch[:, :-1]), torch.from_numpy(batch[:, 1:])
+        logits = trainer.logits(ids).flatten(0, 1)
+        expected += float(torch.nn.functional.cross_entropy(logits, labels.flatten())) / 2
+    assert evaluate_model(spec, trainer.states(), batches) == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_lowers_the_loss() -> None:
+    spec = small_spec(schedule={"steps": 12, "microbatches": 1})
+    losses = ReferenceTrainer(spec).run_epoch(0, lambda *_: tokens(spec))
+    assert losses[-1][0] < 0.8 * losses[0][0]
+
+
+def test_the_plain_baseline_gives_a_speed_and_restores_threads() -> None:
+    spec = small_spec()
+    before = torch.get_num_threads()
+    assert train_plain(spec, [tokens(spec)] * 3, threads=1) > 0
+    assert torch.get_num_threads() == before

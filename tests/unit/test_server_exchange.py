@@ -1,0 +1,253 @@
+"""The exchange: long polls, acknowledgements, receipts, silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from iota.protocol.events import FrameReady, LoadBase, Plan, StepClose
+from iota.protocol.keys import Hotkey
+from iota.protocol.messages import (
+    AuditsDone,
+    Delta,
+    ExchangeRequest,
+    NodeStatus,
+    Ready,
+    Role,
+    StoredObject,
+)
+from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import OpKind
+from orchestrator.coordinator import Back, Lost, Said
+from tests.unit.orchestrators import (
+    BASE,
+    Log,
+    Node,
+    Running,
+    join_request,
+    node,
+    orchestrator,
+    raw,
+    until,
+)
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    async with orchestrator(tmp_path / "journal") as running:
+        yield running
+
+
+async def planned(*nodes: Node) -> None:
+    """Let nodes report their base and get the first plan."""
+    for each in nodes:
+        each.talk.say(reports=[Ready(epoch=0, digest=BASE)])
+    await until(lambda: all(each.events(Plan) for each in nodes))
+
+
+async def test_a_poll_waits_and_is_answered_when_there_is_news(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b:
+        await planned(a, b)
+        plan = a.events(Plan)[0]
+        assert {plan.miner(0, 0), plan.miner(0, 1)} == {a.hotkey.ss58, b.hotkey.ss58}
+
+
+async def test_a_newer_poll_releases_the_older_without_events(running: Running) -> None:
+    hotkey = Hotkey.from_seed(b"a" * 32)
+    async with running.client(hotkey) as client:
+        await client.join(join_request())
+        request = ExchangeRequest(cursor=1000, wait_s=5)
+        older = asyncio.create_task(client.exchange(request))
+        await until(lambda: len(running.coordinator.members) == 1)
+        newer = asyncio.create_task(client.exchange(request))
+        async with asyncio.timeout(2):
+            done, _ = await asyncio.wait({older, newer}, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        assert done.pop().result().events == ()
+        await asyncio.gather(older, newer)
+
+
+async def test_a_frame_reaches_its_receiver_with_a_url_to_read_it(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b:
+        await planned(a, b)
+        notice = a.notice(b, 0)
+        a.talk.say(frames=[notice])
+        await until(lambda: bool(b.events(FrameReady)))
+        [delivered] = [d for d in b.heard if isinstance(d.event, FrameReady)]
+        assert isinstance(delivered.event, FrameReady)
+        assert delivered.event.notice == notice
+        assert "op=get" in delivered.urls[notice.name.key(running.spec.id)]
+
+
+async def test_an_exchange_without_news_is_not_journaled(running: Running) -> None:
+    hotkey = Hotkey.from_seed(b"a" * 32)
+    async with running.client(hotkey) as client:
+        await client.join(join_request())
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, status=NodeStatus(state="idle")))
+        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+        status = await client.status()
+        assert status["nodes"][hotkey.ss58]["state"] == "idle"
+
+
+async def test_receipts_are_stored_once_however_often_they_are_sent(running: Running) -> None:
+    async with node(running, b"a") as a:
+        for _ in range(3):
+            a.log.add()
+        batch = a.log.after(0)
+        for _ in range(2):
+            reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=batch))
+            assert reply.receipts == 3
+        stored = [r for e in running.journal.replay() if isinstance(e, Said) for r in e.receipts]
+        assert [r.seq for r in stored] == [1, 2, 3]
+
+
+async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_where_to_resume(running: Running) -> None:
+    async with node(running, b"a") as a:
+        for _ in range(4):
+            a.log.add()
+        reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(2)))
+        assert reply.receipts == 0
+        reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(0)))
+        assert reply.receipts == 4
+
+
+async def refused_news(a: Node, **news: object) -> ProblemType:
+    with pytest.raises(Problem) as caught:
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, **news), patience_s=0)  # type: ignore[arg-type]
+    return caught.value.type
+
+
+async def test_receipts_of_another_signer_stage_or_chain_are_refused_and_change_nothing(running: Running) -> None:
+    async with node(running, b"a") as a:
+        log = Log(a.hotkey, running.spec.id, a.reply.stage)
+        log.add()
+        forged = log.sign(log.receipts, by=Hotkey.from_seed(b"z" * 32))
+        assert await refused_news(a, receipts=forged) is ProblemType.BAD_SIGNATURE
+        other = Log(a.hotkey, running.spec.id, 1 - a.reply.stage)
+        other.add()
+        assert await refused_news(a, receipts=other.after(0)) is ProblemType.BAD_RECEIPTS
+        torn = Log(a.hotkey, running.spec.id, a.reply.stage)
+        torn.add()
+        torn.add(previous="e" * 64)
+        assert await refused_news(a, receipts=torn.after(0)) is ProblemType.BAD_RECEIPTS
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=log.after(0)))
+        fork = Log(a.hotkey, running.spec.id, a.reply.stage)
+        fork.add(output="f" * 64)
+        fork.add()
+        assert await refused_news(a, receipts=fork.after(0)) is ProblemType.BAD_RECEIPTS
+        assert running.coordinator.members[a.hotkey.ss58].head == log.receipts[0].content_digest()
+
+
+async def test_a_merge_receipt_may_be_of_any_stage(running: Running) -> None:
+    async with node(running, b"a") as a:
+        log = Log(a.hotkey, running.spec.id, 1 - a.reply.stage)
+        log.add(OpKind.MERGE)
+        reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=log.after(0)))
+        assert reply.receipts == 1
+
+
+async def test_frames_of_another_stage_and_reports_of_another_role_are_refused(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b, node(running, b"v", Role.VALIDATOR) as v:
+        assert await refused_news(a, frames=(b.notice(a, 0),)) is ProblemType.FORBIDDEN
+        assert await refused_news(a, reports=(AuditsDone(epoch=0),)) is ProblemType.FORBIDDEN
+        assert await refused_news(v, reports=(Ready(epoch=0, digest=BASE),)) is ProblemType.FORBIDDEN
+        foreign = f"{running.spec.id}/delta/0/{b.reply.stage}/{b.hotkey.ss58}/part-000"
+        delta = Delta(epoch=0, parts=(StoredObject(key=foreign, digest=BASE, size=4096),))
+        assert await refused_news(a, reports=(delta,)) is ProblemType.FORBIDDEN
+        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+
+
+async def test_a_silent_member_is_lost_and_one_heard_again_is_back(tmp_path: Path) -> None:
+    hotkey = Hotkey.from_seed(b"a" * 32)
+    async with orchestrator(tmp_path / "j", silence_s=0.2) as running, running.client(hotkey) as client:
+        await client.join(join_request())
+        await until(lambda: not running.coordinator.members[hotkey.ss58].live)
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0))
+        assert running.coordinator.members[hotkey.ss58].live
+        kinds = [type(e) for e in running.journal.replay() if isinstance(e, Lost | Back)]
+        assert kinds[:2] == [Lost, Back]
+
+
+async def test_a_member_whose_poll_is_always_open_is_not_lost(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "j", silence_s=0.6) as running, node(running, b"a") as a:
+        await until(lambda: running.chain.number == 1 and bool(a.events(LoadBase)))
+        end = asyncio.get_running_loop().time() + 1.5
+        await until(lambda: asyncio.get_running_loop().time() > end)
+        assert not [e for e in running.journal.replay() if isinstance(e, Lost)]
+
+
+async def test_leaving_is_recorded_once(running: Running) -> None:
+    async with node(running, b"a") as a:
+        await a.client.leave("done")
+        await a.client.leave("done")
+        assert running.coordinator.members[a.hotkey.ss58].left
+        assert sum(e.kind == "left" for e in running.journal.replay()) == 1
+
+
+async def test_a_full_disk_answers_unavailable_and_changes_nothing_in_memory(running: Running) -> None:
+    async with node(running, b"a") as a:
+        for _ in range(900):
+            a.log.add(output="9" * 64)
+        pages = running.journal._db.execute("PRAGMA page_count").fetchone()[0]
+        running.journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        request = ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(0))
+        with pytest.raises(Problem) as caught:
+            await a.client.exchange(request, patience_s=0)
+        assert (caught.value.status, caught.value.type) == (503, ProblemType.UNAVAILABLE)
+        assert running.coordinator.members[a.hotkey.ss58].receipts == 0
+        running.journal._db.execute("PRAGMA max_page_count = 1000000")
+        assert (await a.client.exchange(request)).receipts == 900
+
+
+async def test_a_new_block_is_recorded(running: Running) -> None:
+    await until(lambda: running.coordinator.state.block == 1)
+    running.chain.number = 2
+    await until(lambda: running.coordinator.state.block == 2)
+
+
+async def test_receipts_are_served_to_auditors_as_they_were_signed(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"v", Role.VALIDATOR) as v:
+        a.log.add()
+        a.log.add()
+        a.talk.say(receipts=2)
+        assert await a.talk.settled(5)
+        batches = await v.client.receipts(0, a.hotkey.ss58)
+        assert [r for b in batches for r in b.receipts] == a.log.receipts
+        with pytest.raises(Problem) as caught:
+            await v.client.epoch_record(0, patience_s=0)
+        assert caught.value.type is ProblemType.NOT_FOUND
+
+
+async def test_a_step_closes_through_receipts_alone(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b:
+        await planned(a, b)
+        first, last = (a, b) if a.reply.stage == 0 else (b, a)
+        for i in range(running.spec.schedule.microbatches):
+            first.log.add(OpKind.FORWARD, microbatch=i)
+            first.talk.say(receipts=len(first.log.receipts), frames=[first.notice(last, i)])
+            last.log.add(OpKind.LOSS, microbatch=i, loss=4.0)
+            last.talk.say(receipts=len(last.log.receipts), frames=[last.notice(first, i)])
+            first.log.add(OpKind.BACKWARD, microbatch=i)
+            first.talk.say(receipts=len(first.log.receipts))
+        await until(lambda: bool(a.events(StepClose) and b.events(StepClose)))
+        assert len(a.events(StepClose)[0].counted) == running.spec.schedule.microbatches
+
+
+async def test_metrics_health_and_the_stream_answer(running: Running) -> None:
+    import aiohttp
+
+    async with node(running, b"a"), aiohttp.ClientSession() as http:
+        async with http.get(running.url + "/metrics") as response:
+            text = await response.text()
+            assert 'iota_members{live="true",role="miner"} 1.0' in text
+            assert "iota_journal_commit_seconds_count" in text
+        async with http.get(running.url + "/healthz") as response:
+            assert response.status == 200
+        async with http.get(running.url + "/readyz") as response:
+            assert response.status == 200
+        async with http.get(running.url + "/v1/stream") as response, asyncio.timeout(5):
+            assert (await response.content.readline()).startswith(b'data: {"run":')
+    assert (await raw(running, "/v1/status", b"", method="GET"))[0] == 200

@@ -1,0 +1,181 @@
+"""States of a stage: digests, files, optimizer round trips, and files from strangers."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests_small import small_spec
+
+from iota.compute import StateError
+from iota.compute.optim import InnerOptimizer
+from iota.compute.state import StageState, load_state, save_state, state_bytes, tensors_digest
+from iota.model.initial import initial_weights
+from iota.spec import RunSpec
+
+
+def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> StageState:
+    """Stage 1 after so many updates by gradients that follow from the step count."""
+    state = state or StageState.initial(spec, 1)
+    weights = {name: w.clone() for name, w in state.weights.items()}
+    optimizer = InnerOptimizer(spec.optimizer, weights)
+    optimizer.load(state.moments)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        gradients = {n: torch.randn(w.shape, generator=generator) for n, w in weights.items()}
+        optimizer.update(weights, gradients, 1e-2)
+    return StageState(weights, {n: m.clone() for n, m in optimizer.moments().items()})
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+def test_optimizer_goes_on_from_its_saved_state_to_the_bit(kind: str) -> None:
+    spec = small_spec(optimizer={"kind": kind, "lr": 1e-2, "weight_decay": 0.1})
+    first = stepped(spec, 2)
+    loaded = load_state(state_bytes(first), spec, 1)
+    on, again = stepped(spec, 1, first), stepped(spec, 1, loaded)
+    assert on.weights_digest == again.weights_digest
+    assert on.moments_digest == again.moments_digest
+    assert kind == "sgd" or on.weights_digest != stepped(spec, 1, StageState(first.weights)).weights_digest
+
+
+def test_muon_leaves_embeddings_head_anchors_and_vectors_to_adamw() -> None:
+    spec = small_spec(optimizer={"kind": "muon", "lr": 1e-2})
+    moments = stepped(spec, 1).moments
+    assert "momentum_buffer.layers.2.mlp.up_proj.weight" in moments
+    assert "momentum_buffer.boundary.0.decode.inner.weight" in moments
+    adam = {"head.weight", "norm.weight", "boundary.0.decode.anchor.tokens", "boundary.0.decode.inner.bias"}
+    assert all(f"exp_avg.{name}" in moments for name in adam)
+
+
+def test_a_file_holds_the_state(tmp_path: Path) -> None:
+    spec = small_spec()
+    state = stepped(spec, 1)
+    save_state(state, tmp_path / "deep" / "state")
+    loaded = load_state(tmp_path / "deep" / "state", spec, 1)
+    assert (loaded.weights_digest, loaded.moments_digest) == (state.weights_digest, state.moments_digest)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["state"]
+
+
+def test_a_state_without_moments_is_a_fresh_start() -> None:
+    spec = small_spec()
+    loaded = load_state(state_bytes(StageState.initial(spec, 1)), spec, 1)
+    assert loaded.moments == {}
+
+
+def test_digest_depends_on_names_shapes_and_values() -> None:
+    base = {"a": torch.zeros(2, 3)}
+    others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.ones(2, 3)}, {}]
+    assert len({tensors_digest(t) for t in [base, *others]}) == 5
+
+
+def test_initial_weights_follow_from_seed_and_name_alone() -> None:
+    whole = initial_weights(small_spec(layout={"cuts": [3]}), 0)
+    parts = initial_weights(small_spec(), 0) | initial_weights(small_spec(), 1)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    other = initial_weights(small_spec(seed=1), 0)
+    assert not torch.equal(other["embed.weight"], whole["embed.weight"])
+
+
+def test_initial_boundary_is_the_projection_onto_the_first_channels() -> None:
+    from iota.model.stage import Stage
+
+    spec = small_spec()
+    x, ids = torch.randn(1, 4, 32), torch.zeros(1, 4, dtype=torch.long)
+    for stage, side in ((0, "encode"), (1, "decode")):
+        codec = Stage(spec, stage).boundary["0"].get_submodule(side).to_empty(device="cpu")
+        at = f"boundary.0.{side}."
+        own = {n.removeprefix(at): w for n, w in initial_weights(spec, stage).items() if n.startswith(at)}
+        codec.load_state_dict(own)
+        if side == "encode":
+            assert torch.equal(codec(x, ids), x[..., :8])
+        else:
+            assert torch.equal(codec(x[..., :8], ids), torch.nn.functional.pad(x[..., :8], (0, 24)))
+
+
+# ---- files from strangers ---------------------------------------------------------------------
+
+
+def altered(data: bytes, change: Any) -> bytes:
+    """The file with its header passed through `change`."""
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def rename(header: dict[str, Any]) -> None:
+    header["weights.other"] = header.pop("weights.norm.weight")
+
+
+def retype(header: dict[str, Any]) -> None:
+    header["weights.norm.weight"]["dtype"] = "I32"
+
+
+def reshape(header: dict[str, Any]) -> None:
+    header["weights.head.weight"]["shape"].reverse()
+
+
+def overlap(header: dict[str, Any]) -> None:
+    header["weights.norm.weight"]["data_offsets"] = [0, 128]
+
+
+@pytest.mark.parametrize("change", [rename, retype, reshape, overlap])
+def test_a_header_that_is_not_this_stages_is_refused(change: Any) -> None:
+    spec = small_spec()
+    with pytest.raises(StateError):
+        load_state(altered(state_bytes(StageState.initial(spec, 1)), change), spec, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff" * 8, b"\xff" * 100, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 3) + b"abc"],
+)
+def test_garbage_is_refused(data: bytes) -> None:
+    with pytest.raises(StateError):
+        load_state(data, small_spec(), 1)
+
+
+def test_a_deeply_nested_header_is_refused() -> None:
+    text = b"[" * 200_000
+    with pytest.raises(StateError):
+        load_state(struct.pack("<Q", len(text)) + text, small_spec(), 1)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 1000])
+def test_a_truncated_file_is_refused(cut: int) -> None:
+    spec = small_spec()
+    with pytest.raises(StateError):
+        load_state(state_bytes(StageState.initial(spec, 1))[:-cut], spec, 1)
+
+
+def test_another_stages_state_is_refused() -> None:
+    spec = small_spec()
+    with pytest.raises(StateError, match="other tensors"):
+        load_state(state_bytes(StageState.initial(spec, 0)), spec, 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    spec = small_spec()
+    state = stepped(spec, 1)
+    state.weights["norm.weight"][0] = bad
+    with pytest.raises(StateError, match="NaN or Inf"):
+        load_state(state_bytes(state), spec, 1)
+
+
+def test_a_negative_second_moment_is_refused() -> None:
+    spec = small_spec()
+    state = stepped(spec, 1)
+    state.moments["exp_avg_sq.norm.weight"][0] = -1.0
+    with pytest.raises(StateError, match="negative"):
+        load_state(state_bytes(state), spec, 1)
+
+
+def test_a_missing_file_is_a_state_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="cannot be read"):
+        load_state(tmp_path / "none", small_spec(), 1)

@@ -93,15 +93,13 @@ async def _start(
     silence_s: float,
     head_poll_s: float,
 ) -> None:
-    import asyncio
-
     from iota.chain import ChainError, open_chain
     from iota.store import open_store
     from orchestrator.coordinator import Coordinator
     from orchestrator.journal import SqliteJournal
     from orchestrator.server.app import Deps
     from orchestrator.server.limits import ServerLimits
-    from orchestrator.server.membership import Metagraph
+    from orchestrator.server.membership import AllowList, Metagraph
     from orchestrator.server.run import serve
 
     async with AsyncExitStack() as stack:
@@ -120,8 +118,6 @@ async def _start(
                     f"subnet {netuid} on {network} cannot be read ({error or 'no answer'}):"
                     " check --network and --netuid, or give --allow FILE"
                 ) from error
-            follower = asyncio.create_task(is_member.follow(), name="metagraph")
-            stack.callback(follower.cancel)
         else:
             is_member = allowed
         deps = Deps(
@@ -131,6 +127,7 @@ async def _start(
             store=store,
             chain=chain,
             is_member=is_member,
+            also=() if isinstance(is_member, AllowList) else (is_member.follow,),
             manifest=manifest,
             limits=ServerLimits(silence_s=silence_s),
             head_poll_s=head_poll_s,

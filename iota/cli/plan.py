@@ -13,7 +13,10 @@ from iota.model.planning import EXPECTED_UTILIZATION, PlanTable, plan_table
 from iota.model.presets import load_model
 from iota.spec import BoundarySpec
 
+app = typer.Typer()
 
+
+@app.command()
 def plan(
     model: Annotated[str, typer.Option(help="A preset, or a JSON file of a model shape.")] = "small",
     stages: Annotated[int, typer.Option(help="Pipeline stages.")] = 2,
@@ -24,22 +27,16 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the cut, and each stage's parameters, FLOPs and memory."""
-    try:
-        shape = load_model(model)
-        if ratio < 1:
-            raise ValueError(f"ratio {ratio} is below 1: give 1 for a boundary as wide as the model")
-        boundary = BoundarySpec(ratio=ratio)
-        table = plan_table(
-            shape,
-            stages,
-            sequence_length,
-            boundary=boundary,
-            link_mbps=link_mbps,
-            device_tflops=device_tflops,
-        )
-    except ValueError as error:
-        typer.echo(f"iota plan: {error}", err=True)
-        raise typer.Exit(2) from error
+    if ratio < 1:
+        raise ValueError(f"ratio {ratio} is below 1: give 1 for a boundary as wide as the model")
+    table = plan_table(
+        load_model(model),
+        stages,
+        sequence_length,
+        boundary=BoundarySpec(ratio=ratio),
+        link_mbps=link_mbps,
+        device_tflops=device_tflops,
+    )
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
     else:

@@ -76,8 +76,10 @@ class Boundary(nn.Module):
         if self.encode.anchor is not None:
             x = x - self.encode.anchor(ids)
         z = round_wire(x[..., : self.width] + self.encode(x), self.wire)
-        y = F.pad(z, (0, x.shape[-1] - self.width)) + self.decode(z)
-        return y if self.decode.anchor is None else y + self.decode.anchor(ids)
+        y: Tensor = F.pad(z, (0, x.shape[-1] - self.width)) + self.decode(z)
+        if self.decode.anchor is not None:
+            y = y + self.decode.anchor(ids)
+        return y
 
 
 def round_wire(x: Tensor, wire: str) -> Tensor:
@@ -87,7 +89,8 @@ def round_wire(x: Tensor, wire: str) -> Tensor:
     if wire == "int8":
         scale = x.float().abs().amax(-1, keepdim=True) / 127.0
         divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
-        return ((x.float() / divisor).round().clamp(-127, 127) * scale).to(x.dtype)
+        rounded: Tensor = (x.float() / divisor).round().clamp(-127, 127) * scale
+        return rounded.to(x.dtype)
     return x
 
 
@@ -150,7 +153,7 @@ class IotaModel(LlamaModel):  # type: ignore[misc]
 
 class IotaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
     config_class = IotaConfig
-    _tied_weights_keys = {}  # noqa: RUF012
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, config: IotaConfig) -> None:
         super().__init__(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +41,8 @@ class Deps:
     manifest: bytes
     """The data manifest, JSON."""
     limits: ServerLimits = field(default_factory=ServerLimits)
+    also: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
+    """Further background work that lasts as long as the server, such as following the metagraph."""
     head_poll_s: float = 6.0
     """How often the chain's head is read: about half a block's time."""
 
@@ -132,3 +134,5 @@ async def _work(
             watch_silence(deps.coordinator, recorder, talk.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
+        for work in deps.also:
+            group.create_task(work())

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import small_run
+from transformers import LlamaForCausalLM
 
 from iota.compute.reference import ReferenceTrainer
-from iota.model.export import export_model
+from iota.model.export import export_model, exported_name
+from iota.model.stage import llama_config
 from iota.spec import RunSpec
+from tests.golden.small_runs import small_run
 
 # a child that cannot import the package: isolated (-I), elsewhere, and the name blocked
 CHILD = """
@@ -78,6 +80,17 @@ def test_exported_model_gives_the_pipelines_logits_and_generates(
     assert result["cached"].shape == (2, 14)
     assert np.array_equal(result["cached"], result["uncached"])
     assert np.abs(result["padded"] - expected).max() <= (1e-4 if wire == "fp32" else 1e-2)
+
+
+def test_a_model_without_codecs_is_transformers_own_llama() -> None:
+    spec = small_run(boundary={"codec": "identity", "wire": "fp32"})
+    trainer = ReferenceTrainer(spec)
+    llama = LlamaForCausalLM(llama_config(spec.model, 64)).eval()
+    weights = {exported_name(n): w for state in trainer.states() for n, w in state.weights.items()}
+    llama.load_state_dict(weights)
+    ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert float((llama(ids).logits - trainer.logits(ids)).abs().max()) <= 1e-6
 
 
 def test_export_refuses_a_directory_with_files(tmp_path: Path) -> None:

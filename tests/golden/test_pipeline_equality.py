@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from small_runs import EnginePipeline, assert_close, assert_same_bits, sample, small_run
 
 from iota.compute import Microbatch, Recompute
 from iota.compute.reference import ReferenceTrainer
@@ -15,6 +14,7 @@ from iota.compute.state import StageState
 from iota.outer import Contribution, OuterState, outer_step, weighted_mean
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.spec import RunSpec
+from tests.golden.small_runs import EnginePipeline, assert_close, assert_same_bits, sample, small_run
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,8 @@ def test_weights_do_not_depend_on_the_cut_with_an_exact_wire() -> None:
     exact = {"codec": "identity", "wire": "fp32"}
     # without clipping: its groups are the stages
     one, three = (
-        small_run(layout={"cuts": cuts}, boundary=exact, optimizer={"clip": None}) for cuts in ([4], [1, 2, 1])
+        small_run(layout={"cuts": cuts}, boundary=exact, optimizer={"clip": None})
+        for cuts in ([4], [1, 2, 1])
     )
     found: list[dict[str, torch.Tensor]] = []
     for spec in (one, three):

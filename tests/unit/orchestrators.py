@@ -19,7 +19,15 @@ from iota.protocol.client import OrchestratorClient
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import Delivered
 from iota.protocol.keys import Hotkey, signing_bytes
-from iota.protocol.messages import Capabilities, Direction, FrameName, FrameNotice, JoinReply, JoinRequest, Role
+from iota.protocol.messages import (
+    Capabilities,
+    Direction,
+    FrameName,
+    FrameNotice,
+    JoinReply,
+    JoinRequest,
+    Role,
+)
 from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import (
     BoundarySpec,
@@ -135,7 +143,7 @@ def join_request(role: Role = Role.MINER, **fields: Any) -> JoinRequest:
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Wait for a condition that other tasks bring about."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - anything may bring it about
             await asyncio.sleep(0.002)
 
 
@@ -218,9 +226,7 @@ async def node(running: Running, seed: bytes, role: Role = Role.MINER, **options
     async with running.client(hotkey) as client:
         reply = await client.join(join_request(role))
         log = Log(hotkey, reply.run, reply.stage)
-        talk = Conversation(
-            client, reply.cursor, stored=reply.receipts, receipts_after=log.after, **options
-        )
+        talk = Conversation(client, reply.cursor, stored=reply.receipts, receipts_after=log.after, **options)
         async with talk:
             made = Node(hotkey, client, reply, talk, log)
             listening = asyncio.create_task(made.listen())

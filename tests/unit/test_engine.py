@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests_small import small_spec
 
 from iota.compute import (
     BadValueError,
@@ -21,12 +20,13 @@ from iota.compute import (
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
 from iota.compute.plain import train_plain
-from iota.compute.precision import encode_wire
+from iota.compute.precision import decode_wire, encode_wire
 from iota.compute.reference import ReferenceTrainer
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.spec import RunSpec, WireDtype
+from tests.unit.small_spec import small_spec
 
 MB = Microbatch(epoch=0, step=0, index=0)
 
@@ -108,7 +108,9 @@ def test_a_payload_of_another_size_is_refused_and_the_microbatch_stays_in_flight
     assert engine.summed(0) == [MB]
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((2, 8), int), np.full((2, 9), 50), np.full((2, 9), -1), np.zeros((2, 9))])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 8), int), np.full((2, 9), 50), np.full((2, 9), -1), np.zeros((2, 9))]
+)
 def test_tokens_that_are_not_the_runs_are_refused(wrong: Tokens) -> None:
     with pytest.raises(PayloadError):
         loaded(small_spec()).forward(MB, 0, None, wrong)
@@ -242,17 +244,17 @@ def test_a_snapshot_replays_the_next_step_to_the_bit() -> None:
     outputs = []
     mb = Microbatch(0, 1, 0)
     for each in (engine, replay):
-        outputs.append((
-            each.forward(mb, 1, None, tokens(spec, 1)),
-            each.backward(mb, 1, tensor(0.2)),
-            each.step(1, 1, 0.1, epoch=0),
-        ))
+        outputs.append(
+            (
+                each.forward(mb, 1, None, tokens(spec, 1)),
+                each.backward(mb, 1, tensor(0.2)),
+                each.step(1, 1, 0.1, epoch=0),
+            )
+        )
     assert outputs[0] == outputs[1]
 
 
 def test_an_outputs_sketch_can_be_made_from_its_payload() -> None:
-    from iota.compute.precision import decode_wire
-
     spec = small_spec()
     out = loaded(spec).forward(MB, 0, None, tokens(spec))
     assert out.payload is not None

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from iota.cli.plan import plan
+from iota.cli.main import main
 from iota.model.layout import (
     count,
     model_parameters,
@@ -141,28 +139,30 @@ def test_a_vocabulary_can_be_given() -> None:
     assert load_model("small", vocab_size=1000).vocab_size == 1000
 
 
-def run_plan(*arguments: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(plan)
-    result = CliRunner().invoke(app, list(arguments))
-    return result.exit_code, result.output
+def run_plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *arguments])
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
 
 
-def test_plan_prints_json() -> None:
-    code, output = run_plan("--model", "orion-100b", "--stages", "16", "--ratio", "64", "--json")
+def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, _ = run_plan(capsys, "--model", "orion-100b", "--stages", "16", "--ratio", "64", "--json")
     table = json.loads(output)
     assert code == 0
     assert table["model_parameters"] == 99_615_863_808
     assert sum(row["layers"] for row in table["stages"]) == 90
 
 
-def test_plan_prints_a_table() -> None:
-    code, output = run_plan("--model", "small", "--stages", "2")
+def test_plan_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, _ = run_plan(capsys, "--model", "small", "--stages", "2")
     assert code == 0
     assert "4,558,592" in output
 
 
-def test_a_plan_that_cannot_be_ends_with_one_sentence_and_status_2() -> None:
-    code, output = run_plan("--model", "tiny", "--stages", "9")
+def test_a_plan_that_cannot_be_ends_with_one_sentence_and_status_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, output = run_plan(capsys, "--model", "tiny", "--stages", "9")
     assert code == 2
     assert len(output.strip().splitlines()) == 1

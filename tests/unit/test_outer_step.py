@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests_small import small_spec
 
 from iota.model.initial import initial_weights
 from iota.outer import Contribution, OuterState, merge_weights, outer_step, weighted_mean
 from iota.outer.partition import PartError, part_bytes, part_sizes, read_part, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from tests.unit.small_spec import small_spec
 
 
 def part(seed: int, n: int = 1000) -> np.ndarray:

@@ -104,7 +104,9 @@ async def test_receipts_are_stored_once_however_often_they_are_sent(running: Run
         assert [r.seq for r in stored] == [1, 2, 3]
 
 
-async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_where_to_resume(running: Running) -> None:
+async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_so(
+    running: Running,
+) -> None:
     async with node(running, b"a") as a:
         for _ in range(4):
             a.log.add()
@@ -116,11 +118,13 @@ async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_where_to_r
 
 async def refused_news(a: Node, **news: object) -> ProblemType:
     with pytest.raises(Problem) as caught:
-        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, **news), patience_s=0)  # type: ignore[arg-type]
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, **news), patience_s=0)
     return caught.value.type
 
 
-async def test_receipts_of_another_signer_stage_or_chain_are_refused_and_change_nothing(running: Running) -> None:
+async def test_receipts_of_another_signer_stage_or_chain_change_nothing(
+    running: Running,
+) -> None:
     async with node(running, b"a") as a:
         log = Log(a.hotkey, running.spec.id, a.reply.stage)
         log.add()

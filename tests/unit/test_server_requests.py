@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -38,7 +39,9 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         yield running
 
 
-async def refused(running: Running, type: ProblemType, path: str, body: bytes, **request: Any) -> dict[str, Any]:
+async def refused(
+    running: Running, type: ProblemType, path: str, body: bytes, **request: Any
+) -> dict[str, Any]:
     """Send it, and check that this problem came and the journal did not grow."""
     before = [e for e in running.journal.replay() if e.kind != "tick"]
     status, document, headers = await raw(running, path, body, **request)
@@ -134,7 +137,16 @@ async def test_a_hotkey_that_has_not_joined_is_told_to_join(running: Running, pa
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'{"role":"king"}', b"[" * 50_000, JOIN[:-1] + b',"extra":1}', b"\xff\xfe", b'{"role":NaN}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"role":"king"}',
+        b"[" * 50_000,
+        JOIN[:-1] + b',"extra":1}',
+        b"\xff\xfe",
+        b'{"role":NaN}',
+    ],
 )
 async def test_a_malformed_body_is_refused_with_the_field(running: Running, body: bytes) -> None:
     headers = signed(STRANGER, "/v1/join", body)
@@ -144,7 +156,9 @@ async def test_a_malformed_body_is_refused_with_the_field(running: Running, body
 
 async def test_an_oversized_body_is_refused_before_it_is_read(running: Running) -> None:
     body = b" " * (64 * 1024 + 1)
-    await refused(running, ProblemType.TOO_LARGE, "/v1/join", body, headers=signed(STRANGER, "/v1/join", body))
+    await refused(
+        running, ProblemType.TOO_LARGE, "/v1/join", body, headers=signed(STRANGER, "/v1/join", body)
+    )
 
 
 async def test_an_oversized_body_without_a_length_is_refused(running: Running) -> None:
@@ -190,9 +204,8 @@ async def test_a_connection_that_dribbles_its_headers_is_closed(tmp_path: Path) 
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
         writer.write(b"POST /v1/join HTTP/1.1\r\nHo")
         async with asyncio.timeout(5):
-            with pytest.raises(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # closed or reset, but ended
                 assert await reader.read() == b""
-                raise ConnectionResetError
         writer.close()
 
 

@@ -6,9 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from iota.protocol.conversation import Conversation
 from iota.protocol.events import FrameReady, Plan, RunEnd
 from iota.protocol.keys import Hotkey
-from iota.protocol.messages import FrameName, Ready
+from iota.protocol.messages import ExchangeRequest, FrameName, Ready
+from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Resumed, Said
 from tests.unit.orchestrators import (
@@ -18,6 +20,7 @@ from tests.unit.orchestrators import (
     join_request,
     node,
     orchestrator,
+    raw,
     signed,
     until,
 )
@@ -93,7 +96,8 @@ async def test_an_answer_that_was_lost_is_made_up_for(tmp_path: Path) -> None:
         assert a.client._http is not None
         connector = a.client._http.connector
         assert connector is not None
-        for protocol in list(connector._acquired):  # type: ignore[attr-defined]
+        for protocol in list(connector._acquired):
+            assert protocol.transport is not None
             protocol.transport.abort()
         a.log.add()
         a.talk.say(receipts=2)
@@ -107,9 +111,6 @@ async def test_a_conversation_that_is_refused_tells_its_reader(tmp_path: Path) -
         running.members.only = {Hotkey.from_seed(b"a" * 32).ss58}
         async with running.client(Hotkey.from_seed(b"a" * 32)) as client:
             await client.join(join_request())
-            from iota.protocol.conversation import Conversation
-            from iota.protocol.problems import Problem, ProblemType
-
             async with Conversation(client, 0) as talk:
                 running.members.only = set()
                 talk.say(reports=[Ready(epoch=0, digest=BASE)])
@@ -123,11 +124,9 @@ async def test_a_conversation_that_is_refused_tells_its_reader(tmp_path: Path) -
 
 
 async def test_a_request_that_an_earlier_process_took_is_not_taken_again(tmp_path: Path) -> None:
-    from tests.unit.orchestrators import raw
-
     hotkey, body = Hotkey.from_seed(b"a" * 32), join_request().model_dump_json().encode()
-    headers = signed(hotkey, "/v1/join", body)
     async with orchestrator(tmp_path / "j") as running:
+        headers = signed(hotkey, "/v1/join", body)
         assert (await raw(running, "/v1/join", body, headers=headers))[0] == 200
     async with orchestrator(tmp_path / "j") as again:
         status, document, answer = await raw(again, "/v1/join", body, headers=headers)
@@ -139,15 +138,12 @@ async def test_stopping_answers_open_polls_at_once(tmp_path: Path) -> None:
     hotkey = Hotkey.from_seed(b"a" * 32)
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(orchestrator(tmp_path / "j"))
-        client = await stack.enter_async_context(running.client(hotkey))
-        await client.join(join_request())
-        from iota.protocol.messages import ExchangeRequest
-
-        poll = asyncio.create_task(client.exchange(ExchangeRequest(cursor=1000, wait_s=5)))
-        await until(lambda: bool(running.coordinator.members))
-        done, _ = await asyncio.wait([poll], timeout=0.2)
-        assert not done
-        begun = asyncio.get_running_loop().time()
-        await stack.aclose()
-        assert asyncio.get_running_loop().time() - begun < 2
-        assert (await poll).events == ()
+        async with running.client(hotkey) as client:
+            await client.join(join_request())
+            poll = asyncio.create_task(client.exchange(ExchangeRequest(cursor=1000, wait_s=5), patience_s=0))
+            done, _ = await asyncio.wait([poll], timeout=0.2)
+            assert not done
+            begun = asyncio.get_running_loop().time()
+            await stack.aclose()
+            assert asyncio.get_running_loop().time() - begun < 2
+            assert (await poll).events == ()

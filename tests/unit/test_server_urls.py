@@ -49,7 +49,7 @@ def plan_of(made: Coordinator, stage: int) -> Plan:
 
 
 @pytest.mark.parametrize(("stage", "direction"), [(0, Direction.FORWARD), (1, Direction.BACKWARD)])
-def test_a_plan_brings_a_put_for_each_frame_with_the_frames_exact_size(stage: int, direction: Direction) -> None:
+def test_a_plan_brings_a_put_for_each_frame_of_its_exact_size(stage: int, direction: Direction) -> None:
     made = coordinator()
     sender, receiver = member(made, stage), member(made, 1 - stage)
     found = accesses(made, sender, plan_of(made, stage))

@@ -56,7 +56,8 @@ def test_relative_error_of_sketches_follows_that_of_vectors() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"run": "cd" * 32}, {"stage": 0}, {"kind": "backward"}, {"epoch": 0}, {"step": 0}, {"index": 0}]
+    "change",
+    [{"run": "cd" * 32}, {"stage": 0}, {"kind": "backward"}, {"epoch": 0}, {"step": 0}, {"index": 0}],
 )
 def test_every_part_of_the_name_changes_the_signs(change: dict[str, object]) -> None:
     x = vector(100)

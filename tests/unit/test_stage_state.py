@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests_small import small_spec
 
 from iota.compute import StateError
 from iota.compute.optim import InnerOptimizer
 from iota.compute.state import StageState, load_state, save_state, state_bytes, tensors_digest
 from iota.model.initial import initial_weights
+from iota.model.stage import Stage
 from iota.spec import RunSpec
+from tests.unit.small_spec import small_spec
 
 
 def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> StageState:
@@ -81,8 +82,6 @@ def test_initial_weights_follow_from_seed_and_name_alone() -> None:
 
 
 def test_initial_boundary_is_the_projection_onto_the_first_channels() -> None:
-    from iota.model.stage import Stage
-
     spec = small_spec()
     x, ids = torch.randn(1, 4, 32), torch.zeros(1, 4, dtype=torch.long)
     for stage, side in ((0, "encode"), (1, "decode")):

@@ -1,0 +1,54 @@
+"""The same model, optimizer and data in one plain process: what `--compare` measures against."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from iota.spec import RunSpec
+from iota.swarm.run_dir import write_json
+
+REPEATS = 3
+LEAST_TOKENS = 16_384
+"""A measurement takes whole steps, and at least so many tokens."""
+
+
+def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
+    """Tokens a second of each repeat, on the data prepared below `data`."""
+    import numpy as np
+
+    from iota.compute.plain import train_plain
+    from iota.data import DirectoryReader, sequence_indices
+
+    reader = DirectoryReader(data, spec.data.manifest)
+    length, schedule = spec.data.sequence_length, spec.schedule
+    count = reader.sequence_count(length)
+    steps = max(2, -(-LEAST_TOKENS // (spec.data.tokens * schedule.microbatches)))
+    batches = [
+        np.stack(
+            [
+                reader.tokens(sequence, length)
+                for sequence in sequence_indices(
+                    spec.seed, 0, step, index,
+                    steps=steps, microbatches=schedule.microbatches,
+                    sequences=spec.data.sequences, count=count,
+                )
+            ]
+        ).astype(np.int64)
+        for step in range(steps)
+        for index in range(schedule.microbatches)
+    ]  # fmt: skip
+    return [train_plain(spec, batches, threads) for _ in range(REPEATS)]
+
+
+def main() -> None:
+    """Measure, and write `{"tokens_per_second": median, "all": [...]}`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--spec", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    found = measure(RunSpec.load(given.spec), given.data, given.threads)
+    write_json(given.out, {"tokens_per_second": statistics.median(found), "all": found})

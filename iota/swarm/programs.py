@@ -1,0 +1,99 @@
+"""The command lines of a swarm's processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from iota.swarm.ports import HOST
+from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, WALLET, miner_names
+from iota.swarm.processes import Program
+from iota.swarm.run_dir import RunDir
+
+NETUID = 9
+BLOCK_TIME_S = 0.5
+TEMPO_BLOCKS = 20
+RATE_LIMIT_BLOCKS = 4
+"""The embedded ledger's clock: an epoch's audits and weights follow within seconds, so that a run of
+minutes shows them."""
+HEAD_POLL_S = BLOCK_TIME_S / 2
+SERVERS = (ORCHESTRATOR, "store", "ledger")
+PRELOADED = (
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "iota.compute.engine",
+    "iota.outer.base",
+    "iota.data",
+    "miner.cli",
+    "miner.node",
+    "validator.cli",
+    "validator.node",
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Makes each process's command line from the run's folder and ports."""
+
+    run: RunDir
+    ports: dict[str, int]
+    threads: int
+    device: str
+
+    def url(self, server: str) -> str:
+        return f"http://{HOST}:{self.ports[server]}"
+
+    def store(self) -> Program:
+        return self._plain(
+            "store", "iota.cli.main:main", "store", "serve",
+            "--root", self.run.store, "--secret-file", self.run.secret, *self._address("store"),
+        )  # fmt: skip
+
+    def ledger(self) -> Program:
+        return self._plain(
+            "ledger", "iota.cli.main:main", "ledger", "serve",
+            "--db", self.run.ledger, "--netuid", NETUID, "--block-time", BLOCK_TIME_S,
+            "--tempo", TEMPO_BLOCKS, "--weights-rate-limit", RATE_LIMIT_BLOCKS, *self._address("ledger"),
+        )  # fmt: skip
+
+    def orchestrator(self) -> Program:
+        return self._plain(
+            ORCHESTRATOR, "orchestrator.cli:main", "start",
+            "--spec", self.run.spec_file, "--journal", self.run.journal, "--manifest", self.run.manifest_file,
+            "--store", self.url("store"), "--store-secret-file", self.run.secret,
+            "--head-poll", HEAD_POLL_S, *self._address(ORCHESTRATOR), *self._chain(ORCHESTRATOR),
+        )  # fmt: skip
+
+    def miners(self, count: int) -> list[Program]:
+        return [self._node(name, "miner.cli:main") for name in miner_names(count)]
+
+    def validator(self) -> Program:
+        return self._node(VALIDATOR, "validator.cli:main")
+
+    def export(self) -> Program:
+        arguments = ("export", "--run-dir", self.run.root, "--to", self.run.export)
+        return self._plain("export", "iota.cli.main:main", *arguments)
+
+    def baseline(self, out: Path) -> Program:
+        arguments = ("--spec", self.run.spec_file, "--data", self.run.store, "--threads", self.threads)
+        return self._plain("baseline", "iota.swarm.baseline:main", *arguments, "--out", out)
+
+    def _node(self, name: str, entry: str) -> Program:
+        arguments = (
+            "start", "--orchestrator", self.url(ORCHESTRATOR), "--data-dir", self.run.node(name),
+            "--threads", self.threads, "--device", self.device, *self._chain(name),
+        )  # fmt: skip
+        texts = tuple(str(a) for a in arguments)
+        return Program(name, entry, texts, self.run.log(name), forked=True, ends=True)
+
+    def _plain(self, name: str, entry: str, *arguments: object) -> Program:
+        return Program(name, entry, tuple(str(a) for a in arguments), self.run.log(name))
+
+    def _address(self, server: str) -> tuple[object, ...]:
+        return ("--host", HOST, "--port", self.ports[server])
+
+    def _chain(self, hotkey: str) -> tuple[object, ...]:
+        return (
+            "--wallet.name", WALLET, "--wallet.hotkey", hotkey, "--wallet.path", self.run.wallets,
+            "--network", self.url("ledger"), "--netuid", NETUID,
+        )  # fmt: skip

@@ -1,0 +1,46 @@
+"""Runs a miner from its settings until the run ends or somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import suppress
+
+from iota.compute.names import Recompute
+from iota.protocol.client import OrchestratorClient
+from iota.protocol.keys import load_hotkey
+from iota.settings import MinerSettings
+from iota.store.transfer import ObjectClient
+from miner.node import MinerNode, MinerOptions
+
+log = logging.getLogger(__name__)
+
+
+async def mine(settings: MinerSettings) -> None:
+    """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = settings.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    options = MinerOptions(
+        data_dir=settings.data_dir,
+        device=device,
+        threads=threads,
+        recompute=Recompute(settings.recompute.value),
+        snapshot_bytes=settings.snapshot_bytes,
+    )
+    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
+        node = asyncio.create_task(MinerNode(options, hotkey, client, objects).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, node.cancel)
+        with suppress(asyncio.CancelledError):
+            await node
+            return
+        log.info("stopped; start again with the same data directory to go on")

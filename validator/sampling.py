@@ -1,0 +1,98 @@
+"""The draw: which ops, steps and epochs of a miner are audited. Pure, and the same for everybody.
+
+    draw = BLAKE3(domain, run, hash of block B, revealed link, epoch, miner)
+
+B is finalized after the seal, and the link was committed before it: neither the miner nor the
+validator can know or choose the draw.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from blake3 import blake3
+
+from iota.protocol.receipts import Receipt
+from iota.spec import AuditSpec
+
+_DOMAIN = b"iota/draw/1\n"
+_WORD = 1 << 64
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the draw demands of one miner in one epoch."""
+
+    ops: tuple[Receipt, ...]
+    """By seq."""
+    step: int | None
+    epoch: bool
+
+    @property
+    def count(self) -> int:
+        return len(self.ops) + (self.step is not None) + self.epoch
+
+
+def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
+    """32 bytes that nobody could foresee; `block_hash` and `link` are hex, with or without `0x`."""
+    parts = (
+        bytes.fromhex(run),
+        bytes.fromhex(block_hash.removeprefix("0x")),
+        bytes.fromhex(link),
+        struct.pack("<Q", epoch),
+        miner.encode(),
+    )
+    framed = b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    return blake3(_DOMAIN + framed).digest()
+
+
+def choose(
+    drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], steps: Sequence[int], base_version: int
+) -> Drawn:
+    """What to audit, from the draw and the public record.
+
+    Args:
+        candidates: FORWARD, BACKWARD and LOSS receipts that count.
+        steps: steps for which the miner has a STEP receipt.
+        base_version: the version that its base was; at least one op is later, where there is one.
+    """
+    numbers = _Numbers(drawn)
+    # Fixed order of questions: the answer to one must not depend on how many another asked.
+    wants_step = numbers.below(audit.step_every) == 0
+    wants_epoch = numbers.below(audit.epoch_every) == 0
+    step = numbers.pick(sorted(steps)) if steps else None
+    pool = sorted(candidates, key=lambda receipt: receipt.seq)
+    chosen: list[Receipt] = []
+    later = [receipt for receipt in pool if receipt.version > base_version]
+    if later and audit.ops > 0:
+        chosen.append(numbers.pick(later))
+    while len(chosen) < min(audit.ops, len(pool)):
+        chosen.append(numbers.pick([receipt for receipt in pool if receipt not in chosen]))
+    return Drawn(
+        ops=tuple(sorted(chosen, key=lambda receipt: receipt.seq)),
+        step=step if wants_step else None,
+        epoch=wants_epoch and bool(steps),
+    )
+
+
+class _Numbers:
+    """Uniform numbers from the draw: BLAKE3's output stream, with rejection so that none is favoured."""
+
+    def __init__(self, drawn: bytes) -> None:
+        self._hash = blake3(_DOMAIN + drawn)
+        self._read = 0
+
+    def below(self, limit: int) -> int:
+        largest = _WORD - _WORD % limit
+        while True:
+            word = int.from_bytes(self._hash.digest(length=8, seek=8 * self._read), "little")
+            self._read += 1
+            if word < largest:
+                return word % limit
+
+    def pick(self, items: Sequence[_T]) -> _T:
+        return items[self.below(len(items))]

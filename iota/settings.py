@@ -217,10 +217,9 @@ def check_names() -> None:
         ValueError: naming the variable, where it stands and the nearest name there is.
     """
     known = known_names()
-    path = Path(ENV_FILE)
-    places = [("the environment", dict(os.environ)), (ENV_FILE, dotenv_values(path) if path.is_file() else {})]
-    for place, values in places:
-        for name in sorted(values):
+    written = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
+    for place, names in (("the environment", list(os.environ)), (ENV_FILE, list(written))):
+        for name in sorted(names):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
                 raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")

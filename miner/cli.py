@@ -48,7 +48,9 @@ def start(
     data_dir: Annotated[
         Path | None, typer.Option(help="Receipts, frames and snapshots; one per miner.  [env: IOTA_DATA_DIR]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...  [env: IOTA_DEVICE]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...  [env: IOTA_DEVICE]")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; all cores if not given.  [env: IOTA_THREADS]")
     ] = None,

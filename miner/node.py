@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +104,15 @@ class MinerNode:
     """One miner from its join to the end of the run."""
 
     def __init__(
-        self, options: MinerOptions, hotkey: Hotkey, client: OrchestratorClient, objects: ObjectClient
+        self,
+        options: MinerOptions,
+        hotkey: Hotkey,
+        client: OrchestratorClient,
+        objects: ObjectClient,
+        make_engine: Callable[..., Engine] = Engine,
     ) -> None:
+        """`make_engine` is what the adversarial tests replace."""
+        self._make_engine = make_engine
         self._options, self._hotkey, self._client = options, hotkey, client
         self._raw_objects = objects
         self._objects = Objects(client, objects)
@@ -189,7 +196,7 @@ class MinerNode:
     async def _open(self, spec: RunSpec, stage: int) -> None:
         options = self._options
         engine = await self._on_device(
-            lambda: Engine(spec, stage, device=options.device, recompute=options.recompute)
+            lambda: self._make_engine(spec, stage, device=options.device, recompute=options.recompute)
         )
         device = device_class(options.device, options.threads)
         self._runner = OpRunner(

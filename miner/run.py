@@ -6,8 +6,12 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
+import torch
+
+from iota.compute.engine import Engine
 from iota.compute.names import Recompute
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.keys import load_hotkey
@@ -18,10 +22,8 @@ from miner.node import MinerNode, MinerOptions
 log = logging.getLogger(__name__)
 
 
-async def mine(settings: MinerSettings) -> None:
+async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Engine) -> None:
     """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
-    import torch
-
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,7 +38,7 @@ async def mine(settings: MinerSettings) -> None:
     )
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-        node = asyncio.create_task(MinerNode(options, hotkey, client, objects).run())
+        node = asyncio.create_task(MinerNode(options, hotkey, client, objects, make_engine).run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, node.cancel)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from iota.cli.errors import run_command
+from iota.terminal import run_command
 
 
 @dataclass(frozen=True)

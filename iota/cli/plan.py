@@ -46,7 +46,7 @@ def plan(
 def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console = Console()
     table = Table(title=f"{model}: {plan.model_parameters:,} parameters in {len(plan.stages)} stages")
-    for heading in ("stage", "layers", "parameters", "MFLOP a token", "memory (GB)", "load"):
+    for heading in ("stage", "layers", "parameters", "MFLOP a token", "memory (GB)", "recomputing", "load"):
         table.add_column(heading, justify="right")
     for row in plan.stages:
         table.add_row(
@@ -55,13 +55,14 @@ def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
             f"{row.parameters:,}",
             f"{row.flops_per_token / 1e6:,.1f}",
             f"{row.memory / 1e9:,.2f}",
+            f"{row.memory_recomputing / 1e9:,.2f}",
             f"{row.load:.0%}",
         )
     console.print(table)
     speed = f"{plan.tokens_per_second:,.0f} tokens/s a chain at {EXPECTED_UTILIZATION:.0%} of the peak"
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{plan.in_flight} microbatches of {plan.microbatch_tokens:,} tokens in flight"
-    console.print(f"Memory counts {held}, AdamW and two weight versions.")
+    console.print(f"Memory counts {held}, fp32 state, AdamW and two weight versions.")
     console.print(_verdict(plan, link_mbps))
 
 

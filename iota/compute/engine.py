@@ -116,6 +116,20 @@ class Engine:
     def versions(self) -> tuple[int, ...]:
         return self._held().held
 
+    def adopt(self, state: StageState, *, version: int) -> None:
+        """Take `state` as the next version in place of a STEP: how a replay reaches a snapshot.
+
+        Open steps and the version that they use stay, so that in `delayed` a step's gradient at v_{t-1}
+        can be applied to a snapshot of v_t. Raises VersionError unless `version` comes next.
+        """
+        held = self._held()
+        if version != held.newest + 1:
+            raise VersionError(f"version {version} does not follow {held.newest}")
+        weights = held.advance(keep=True, changed=True)
+        for name, tensor in weights.items():
+            tensor.copy_(state.weights[name])
+        self._inner().load(state.moments)
+
     def release(self, version: int) -> None:
         """Give an older version's memory back. STEP already releases what no later step uses."""
         if any(step.version == version for step in self._steps.values()):

@@ -60,7 +60,9 @@ class StagePlan:
     flops_per_token: int
     """Forward and backward."""
     memory: int
-    """Bytes, at `PlanTable.microbatch_tokens` and `in_flight`."""
+    """Bytes with every graph kept, at `PlanTable.microbatch_tokens` and `in_flight`."""
+    memory_recomputing: int
+    """Bytes with `compute.recompute = always`: one graph at a time."""
     load: float
     """Cost as a share of the dearest stage's."""
 
@@ -129,23 +131,31 @@ def plan_table(
     flying = in_flight or stages + 1
     flops = [stage_flops(model, cuts, stage, sequence_length, codec) for stage in range(stages)]
     dearest = max(flops)
+    memory = [
+        tuple(
+            stage_memory(
+                model,
+                cuts,
+                stage,
+                microbatch_tokens=tokens,
+                in_flight=graphs,
+                boundary=codec,
+                optimizer=optimizer,
+                pipeline=pipeline,
+                value_bytes=2,
+            ).total
+            for graphs in (flying, 1)
+        )
+        for stage in range(stages)
+    ]
     rows = tuple(
         StagePlan(
             stage=stage,
             layers=cuts[stage],
             parameters=parameters,
             flops_per_token=flops[stage],
-            memory=stage_memory(
-                model,
-                cuts,
-                stage,
-                microbatch_tokens=tokens,
-                in_flight=flying,
-                boundary=codec,
-                optimizer=optimizer,
-                pipeline=pipeline,
-                value_bytes=2,
-            ).total,
+            memory=memory[stage][0],
+            memory_recomputing=memory[stage][1],
             load=flops[stage] / dearest,
         )
         for stage, parameters in enumerate(stage_parameters(model, cuts, codec))

@@ -1,6 +1,6 @@
 """How a process of the swarm begins: tied to its parent's life, then the ordinary console command.
 
-    python -m iota.swarm.child PARENT_PID MODULE:FUNCTION [ARGUMENT]...
+python -m iota.swarm.child PARENT_PID MODULE:FUNCTION [ARGUMENT]...
 """
 
 from __future__ import annotations

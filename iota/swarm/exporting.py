@@ -81,7 +81,9 @@ def _weights(run: RunDir, spec: RunSpec, bases: list[BaseRecord]) -> Iterator[di
         try:
             state = read_base(spec, base.stage, parts)
         except PartError as error:
-            raise ValueError(f"the base of stage {base.stage} is damaged ({error}): resume the run") from error
+            raise ValueError(
+                f"the base of stage {base.stage} is damaged ({error}): resume the run"
+            ) from error
         shapes = run_shapes(spec, base.stage)
         like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         yield unflatten(torch.from_numpy(state.weights), like)

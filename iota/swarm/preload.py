@@ -102,7 +102,7 @@ def _become(order: dict[str, Any], parent: int, pipes: tuple[int, ...]) -> NoRet
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except BaseException:  # the process ends here, and its log must say why
+    except BaseException:  # noqa: BLE001 - the process ends here, and its log must say why
         import traceback
 
         traceback.print_exc()

@@ -18,17 +18,12 @@ RATE_LIMIT_BLOCKS = 4
 minutes shows them."""
 HEAD_POLL_S = BLOCK_TIME_S / 2
 SERVERS = (ORCHESTRATOR, "store", "ledger")
-PRELOADED = (
-    "torch",
-    "transformers.models.llama.modeling_llama",
-    "iota.compute.engine",
-    "iota.outer.base",
-    "iota.data",
-    "miner.cli",
-    "miner.node",
-    "validator.cli",
-    "validator.node",
-)
+
+
+def preloaded(validator: bool) -> tuple[str, ...]:
+    """Modules that the nodes share: imported once, by the parent that forks them."""
+    shared = ("torch", "transformers.models.llama.modeling_llama", "iota.data", "miner.cli", "miner.run")
+    return (*shared, "validator.cli", "validator.node") if validator else shared
 
 
 @dataclass(frozen=True)

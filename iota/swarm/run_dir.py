@@ -1,7 +1,7 @@
 """A run's folder: who holds it, and what is kept there between two `iota up`.
 
-    lock  options.json  spec.json  manifest.json  run.json  summary.json  secret
-    wallets/  store/  nodes/NAME/  logs/NAME.log  journal.db  ledger.db  export/
+lock  options.json  spec.json  manifest.json  run.json  summary.json  secret
+wallets/  store/  nodes/NAME/  logs/NAME.log  journal.db  ledger.db  export/
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RunDir:
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise ValueError(
-                f"the run in {self.root} is in use by process {holder}: stop that one, or give another --run-dir"
+                f"{self.root} is in use by process {holder}: stop that one, or give another --run-dir"
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

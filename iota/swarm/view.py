@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -48,7 +49,7 @@ def loss_plot(losses: list[float], width: int, height: int = 6) -> Text:
     columns = min(width, len(losses))
     # Each column is the mean of its share of the steps, so that the whole run fits.
     edges = [round(i * len(losses) / columns) for i in range(columns + 1)]
-    values = [sum(losses[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    values = [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     lines = []
@@ -126,7 +127,8 @@ def _foot(status: Status, boundary: str) -> RenderableType:
     parts = [
         f"boundary: {boundary}",
         f"audits: {audits['passed']} passed, {audits['failed']} failed, {audits['inconclusive']} open-ended",
-        f"microbatches: {status['settled']} settled, {status['dropped']} dropped, {status['rerouted']} re-routed",
+        f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
+        f" {status['rerouted']} re-routed",
     ]
     if weights:
         parts.append("weights: " + ", ".join(f"{k[:8]} {w:.2f}" for k, w in sorted(weights.items())))

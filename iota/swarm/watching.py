@@ -29,7 +29,7 @@ async def until_ready(session: aiohttp.ClientSession, name: str, url: str) -> No
     """
     try:
         async with asyncio.timeout(STARTUP_S):
-            while not await _answers(session, url):
+            while not await _answers(session, url):  # noqa: ASYNC110 - it cannot tell us by itself
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NotReady(f"the {name} did not answer at {url} within {STARTUP_S:.0f} s") from None

@@ -248,8 +248,9 @@ class Coordinator:
                     start = max(since, member.last_progress)
                     times.append(start + run.service[member.stage].seconds)
         elif run.phase is Phase.MERGING:
-            since = max(run.current.merging_since, run.current.sealed_at)
-            times.append(since + run.merge_deadline.seconds)
+            epoch, limit = run.current, run.merge_deadline.seconds
+            parts = [p for merge in epoch.merges for p in merge.parts if p.agreed is None]
+            times += [t + limit for t in (epoch.merging_since, epoch.sealed_at, *(p.since for p in parts))]
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
         times += [
@@ -257,7 +258,7 @@ class Coordinator:
             for e in run.epochs.values()
             if e.seal is not None and not e.audits_closed
         ]
-        return min(times, default=None)
+        return min((t for t in times if t > run.now), default=None)
 
     def record(self, epoch: int) -> EpochRecord | None:
         return auditing.epoch_record(self.state, epoch)

@@ -85,6 +85,7 @@ class Conversations:
             stage=member.stage,
             cursor=member.cursor_start,
             receipts=member.receipts,
+            head=member.head,
             resume=member.resume,
             manifest_url=MANIFEST_PATH,
         )

@@ -9,7 +9,6 @@ from iota.protocol.keys import signing_bytes, verify
 from iota.protocol.messages import (
     BaseStored,
     Delta,
-    Direction,
     FrameNotice,
     Merged,
     Report,
@@ -23,7 +22,7 @@ from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
 from iota.wire.frame import payload_size
 from orchestrator.coordinator import Member
-from orchestrator.server.rights import own_size
+from orchestrator.server.rights import destination, own_size
 
 _OF_VALIDATORS: Final = frozenset(
     {
@@ -82,8 +81,7 @@ def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...])
         name = notice.name
         if member.role is not Role.MINER or name.stage != member.stage:
             raise Problem(ProblemType.FORBIDDEN, f"a frame of stage {name.stage} is not yours to announce")
-        towards = name.stage + (1 if name.direction is Direction.FORWARD else -1)
-        if not 0 <= towards <= spec.last_stage or not least < notice.size <= least + _HEADER_MOST:
+        if destination(spec, name) is None or not least < notice.size <= least + _HEADER_MOST:
             raise Problem(
                 ProblemType.FORBIDDEN, f"no frame of this run has {notice.size} bytes and this name"
             )

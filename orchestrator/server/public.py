@@ -46,11 +46,13 @@ class Public:
         self._ready = ready
         self._most_streams = streams
         self._streams = 0
-        self._rendered: tuple[float, bytes] = (float("-inf"), b"")
+        self._made = float("-inf")
+        self._document: dict[str, Any] = {}
+        self._rendered = b""
         self.stopping = asyncio.Event()
 
     async def run(self, request: web.Request) -> web.Response:
-        status = self._coordinator.status()
+        status = self._fresh()
         body = {
             "run": self._coordinator.spec.id,
             "spec": self._coordinator.spec.model_dump(mode="json"),
@@ -62,21 +64,21 @@ class Public:
         return web.json_response(body)
 
     async def status(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._status(), content_type="application/json")
+        return web.Response(body=self._render(), content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The status as server-sent events: at once, and then at most every second when it changed."""
         if self._streams >= self._most_streams:
             raise Problem(ProblemType.UNAVAILABLE, "too many open streams: use /v1/status", retry_after=30)
         self._streams += 1
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
         try:
-            response = web.StreamResponse(
-                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-            )
             await response.prepare(request)
             sent, quiet = b"", 0
             while not self.stopping.is_set():
-                status = self._status()
+                status = self._render()
                 quiet += 1
                 if status != sent:
                     await response.write(b"data: " + status + b"\n\n")
@@ -86,6 +88,8 @@ class Public:
                     quiet = 0
                 await _until(self.stopping, STREAM_EVERY_S)
             return response
+        except ConnectionError:  # the reader went away
+            return response
         finally:
             self._streams -= 1
 
@@ -93,7 +97,7 @@ class Public:
         return web.Response(body=self._manifest, content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        text = self._metrics.render(self._coordinator.status())
+        text = self._metrics.render(self._fresh())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def healthz(self, request: web.Request) -> web.Response:
@@ -104,16 +108,20 @@ class Public:
             raise Problem(ProblemType.UNAVAILABLE, waits, retry_after=1)
         return web.Response(text="ready\n")
 
-    def _status(self) -> bytes:
-        """At most five times a second it is made anew, however many ask."""
-        made, body = self._rendered
+    def _fresh(self) -> dict[str, Any]:
+        """The public state; at most five times a second it is made anew, however many ask."""
         now = time.monotonic()
-        if now - made > _FRESH_S:
+        if now - self._made > _FRESH_S:
             nodes = {hotkey: status.model_dump(mode="json") for hotkey, status in self._statuses.items()}
-            document: dict[str, Any] = {**self._coordinator.status(), "nodes": nodes}
-            body = json.dumps(document, separators=(",", ":")).encode()
-            self._rendered = (now, body)
-        return body
+            self._document = {**self._coordinator.status(), "nodes": nodes}
+            self._made, self._rendered = now, b""
+        return self._document
+
+    def _render(self) -> bytes:
+        document = self._fresh()
+        if not self._rendered:
+            self._rendered = json.dumps(document, separators=(",", ":")).encode()
+        return self._rendered
 
 
 class Audit:

@@ -70,20 +70,10 @@ def own_size(spec: RunSpec, member: Member, key: str) -> int | None:
     return next((size for rule, size in rules if run == spec.id and re.fullmatch(rule, rest)), None)
 
 
-def sent_frame(
-    coordinator: Coordinator, hotkey: str, name: FrameName, *, receiver: str | None = None
-) -> tuple[Access, str] | None:
-    """The PUT of a frame that `hotkey` sends, and to whom; None where nobody is there to receive it."""
-    last = coordinator.spec.last_stage
+def destination(spec: RunSpec, name: FrameName) -> int | None:
+    """The stage that a frame goes to; None where it would leave the model."""
     towards = name.stage + (1 if name.direction is Direction.FORWARD else -1)
-    if not 0 <= towards <= last:
-        return None
-    if receiver is None:
-        receiver = coordinator.neighbour(name.epoch, name.step, name.microbatch, towards)
-    if receiver is None:
-        return None
-    size = frame_size(coordinator.spec, name, hotkey, receiver)
-    return Access(Method.PUT, name.key(coordinator.spec.id), size), receiver
+    return towards if 0 <= towards <= spec.last_stage else None
 
 
 def _frame_size(coordinator: Coordinator, member: Member, key: str, rest: str) -> int:
@@ -107,10 +97,11 @@ def _frame_size(coordinator: Coordinator, member: Member, key: str, rest: str) -
         raise Problem(ProblemType.LATE, "this microbatch is not open any more; finished work stays credited")
     if owner != member.hotkey:
         raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write: another replica has it now")
-    sent = sent_frame(coordinator, member.hotkey, name)
-    if sent is None:
+    towards = destination(coordinator.spec, name)
+    receiver = None if towards is None else coordinator.neighbour(epoch, step, microbatch, towards)
+    if receiver is None:
         raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model")
-    return sent[0].size
+    return frame_size(coordinator.spec, name, member.hotkey, receiver)
 
 
 def _assigned(coordinator: Coordinator, member: Member, key: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from iota.protocol.events import (
@@ -18,9 +19,11 @@ from iota.protocol.events import (
     SnapshotReady,
 )
 from iota.protocol.messages import Direction, FrameName, Method, StoredObject
+from iota.spec import RunSpec
 from iota.store import ObjectStore
+from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
-from orchestrator.server.rights import Access, sent_frame
+from orchestrator.server.rights import Access, destination
 
 _FEW: Final = 16
 
@@ -79,36 +82,44 @@ def _presign(store: ObjectStore, wanted: Iterable[Access], expires_s: float) -> 
 def _planned(coordinator: Coordinator, member: Member, plan: Plan) -> list[Access]:
     found: list[Access] = []
     for microbatch in range(len(plan.routes)):
-        if plan.miner(microbatch, member.stage) == member.hotkey:
-            found += _frames(coordinator, member, plan, microbatch)
-    return found
-
-
-def _frames(coordinator: Coordinator, member: Member, plan: Plan, microbatch: int) -> list[Access]:
-    found = []
-    for direction, towards in ((Direction.FORWARD, member.stage + 1), (Direction.BACKWARD, member.stage - 1)):
-        if 0 <= towards <= coordinator.spec.last_stage:
+        if plan.miner(microbatch, member.stage) != member.hotkey:
+            continue
+        for direction in Direction:
             name = FrameName(
-                epoch=plan.epoch, step=plan.step, microbatch=microbatch, attempt=0, stage=member.stage,
+                epoch=plan.epoch,
+                step=plan.step,
+                microbatch=microbatch,
+                attempt=0,
+                stage=member.stage,
                 direction=direction,
-            )  # fmt: skip
-            sent = sent_frame(coordinator, member.hotkey, name, receiver=plan.miner(microbatch, towards))
-            found += [sent[0]] if sent else []
+            )
+            found += _sent(coordinator.spec, member.hotkey, name, partial(plan.miner, microbatch))
     return found
 
 
 def _rerouted(coordinator: Coordinator, member: Member, event: Reroute) -> list[Access]:
-    found = []
-    for direction in (Direction.FORWARD, Direction.BACKWARD):
+    found: list[Access] = []
+    for direction in Direction:
         if direction is Direction.FORWARD and not event.send_forward:
             continue
         name = FrameName(
-            epoch=event.epoch, step=event.step, microbatch=event.microbatch, attempt=event.attempt,
-            stage=event.stage, direction=direction,
-        )  # fmt: skip
-        sent = sent_frame(coordinator, member.hotkey, name)
-        found += [sent[0]] if sent else []
+            epoch=event.epoch,
+            step=event.step,
+            microbatch=event.microbatch,
+            attempt=event.attempt,
+            stage=event.stage,
+            direction=direction,
+        )
+        found += _sent(coordinator.spec, member.hotkey, name, lambda s: event.route[s])
     return found
+
+
+def _sent(spec: RunSpec, sender: str, name: FrameName, miner_at: Callable[[int], str]) -> list[Access]:
+    """The PUT of one frame; none where the model ends."""
+    towards = destination(spec, name)
+    if towards is None:
+        return []
+    return [Access(Method.PUT, name.key(spec.id), frame_size(spec, name, sender, miner_at(towards)))]
 
 
 def _reads(objects: Iterable[StoredObject]) -> list[Access]:

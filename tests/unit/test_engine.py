@@ -17,6 +17,7 @@ from iota.compute import (
     Recompute,
     VersionError,
 )
+from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
 from iota.compute.plain import train_plain
@@ -73,8 +74,8 @@ def test_a_gradient_that_overflows_inside_the_stage_adds_nothing() -> None:
     engine = Engine(spec, 0)
     engine.load(state, version=0)
     engine.remember(MB, 0, None, tokens(spec))
-    with pytest.raises(BadValueError):
-        engine.backward(MB, 0, tensor(3e38))
+    with pytest.raises(BadValueError, match="in the gradient"):
+        engine.backward(MB, 0, tensor(1e30))
     assert engine.summed(0) == []
 
 
@@ -169,6 +170,17 @@ def test_a_step_over_nothing_keeps_weights_and_moments() -> None:
         assert out.version == engine.newest == 1
         assert (out.weights, out.moments) == (before.weights_digest, before.moments_digest)
         assert set(out.change_sketch) == {0.0}
+
+
+def test_open_steps_share_the_memory_of_their_version_and_sum_apart() -> None:
+    weights = {"w": torch.ones(3)}
+    first, second = OpenStep(0, weights), OpenStep(0, weights)
+    for step, times in ((first, 1), (second, 2)):
+        assert step.leaves["w"].data_ptr() == weights["w"].data_ptr()
+        entry = torch.ones(3, requires_grad=True)
+        for _ in range(times):
+            step.backward((entry * step.leaves["w"]).sum(), None, entry, MB)
+    assert torch.equal(2 * first.sums["w"], second.sums["w"])
 
 
 def test_versions_follow_the_pipeline() -> None:

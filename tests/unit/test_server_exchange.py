@@ -244,6 +244,7 @@ async def test_metrics_health_and_the_stream_answer(running: Running) -> None:
     import aiohttp
 
     async with node(running, b"a"), aiohttp.ClientSession() as http:
+        await until(lambda: len(running.coordinator.members) == 1)
         async with http.get(running.url + "/metrics") as response:
             text = await response.text()
             assert 'iota_members{live="true",role="miner"} 1.0' in text

@@ -70,7 +70,7 @@ def test_an_unknown_name_in_the_environment_is_refused_with_the_nearest_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IOTA_TREADS", "2")
-    with pytest.raises(ValueError, match="the environment sets IOTA_TREADS.*did you mean IOTA_THREADS"):
+    with pytest.raises(ValueError, match=r"the environment sets IOTA_TREADS.*did you mean IOTA_THREADS"):
         ValidatorSettings.load()
 
 
@@ -88,7 +88,9 @@ def test_another_roles_name_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_value_that_does_not_fit_names_flag_variable_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IOTA_VALIDATOR_COMPUTE_SHARE", "2")
-    with pytest.raises(ValueError, match=r"--compute-share \(IOTA_VALIDATOR_COMPUTE_SHARE\).*'2'.*equal to 1"):
+    with pytest.raises(
+        ValueError, match=r"--compute-share \(IOTA_VALIDATOR_COMPUTE_SHARE\).*'2'.*equal to 1"
+    ):
         ValidatorSettings.load()
 
 
@@ -98,7 +100,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 
 
 def test_a_size_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="--memory-limit .* write 500MB, 4GiB"):
+    with pytest.raises(ValueError, match=r"--memory-limit .* write 500MB, 4GiB"):
         MinerSettings.load(memory_limit="plenty")
 
 
@@ -108,6 +110,8 @@ def test_a_childs_environment_bounds_its_threads() -> None:
 
 
 def test_settings_load_neither_torch_nor_the_chain() -> None:
-    code = "import sys, iota.settings; print([m for m in ('torch', 'bittensor', 'boto3') if m in sys.modules])"
+    code = (
+        "import sys, iota.settings; print([m for m in ('torch', 'bittensor', 'boto3') if m in sys.modules])"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

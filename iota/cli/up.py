@@ -1,0 +1,87 @@
+"""`iota up`: a whole swarm on this machine, with one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iota.spec import Codec, OptimizerKind, Pipeline, WireDtype
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    stages: Annotated[int | None, typer.Option(help="Pipeline stages: one slice of the model each.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Miners a stage.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs; each ends with a merge.")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="H: optimizer steps in an epoch.")] = None,
+    microbatches: Annotated[int | None, typer.Option(help="M: microbatches in a step.")] = None,
+    model: Annotated[str | None, typer.Option(help="A preset, or a JSON file of a model shape.")] = None,
+    boundary: Annotated[Codec | None, typer.Option(help="Codec between stages.")] = None,
+    ratio: Annotated[int | None, typer.Option(help="How many times narrower a boundary is.")] = None,
+    wire: Annotated[WireDtype | None, typer.Option(help="Number format on the wire.")] = None,
+    pipeline: Annotated[Pipeline | None, typer.Option(help="Weight versions: see docs.")] = None,
+    optimizer: Annotated[OptimizerKind | None, typer.Option(help="Inner optimizer.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens in a sequence.")] = None,
+    sequences: Annotated[int | None, typer.Option(help="Sequences in a microbatch.")] = None,
+    data: Annotated[str | None, typer.Option(help="stdlib, hf:DATASET, or a file or folder of text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="bytes, a folder, or a name on the Hub.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and sample order.")] = None,
+    transport: Annotated[str, typer.Option(help="store or auto (which is the store so far).")] = "auto",
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; one that is there is resumed.")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the summary to this JSON file.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Measure one plain process too.")] = False,
+    validator: Annotated[bool, typer.Option(help="Audit the miners and set weights.")] = True,
+    threads: Annotated[int, typer.Option(help="CPU threads of each node.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where nodes compute: cpu, cuda ...")] = "cpu",
+    port: Annotated[
+        int | None, typer.Option(help="The orchestrator's port; any free one if not given.", min=1, max=65535)
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="A live page, where there is a terminal.")] = True,
+) -> None:
+    """Train a model across miners, a validator, an orchestrator, a store and a ledger on this machine.
+
+    What is not given is as in the run that is resumed, else as the run that a newcomer should see.
+    """
+    from iota.swarm.command import UpCommand, run_up
+
+    given = {
+        "stages": stages,
+        "replicas": replicas,
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "microbatches": microbatches,
+        "model": model,
+        "boundary": boundary,
+        "ratio": ratio,
+        "wire": wire,
+        "pipeline": pipeline,
+        "optimizer": optimizer,
+        "lr": lr,
+        "sequence_length": sequence_length,
+        "sequences": sequences,
+        "data": data,
+        "tokenizer": tokenizer,
+        "seed": seed,
+    }
+    if transport not in ("store", "auto"):
+        raise ValueError(f"--transport cannot be {transport!r}: give store, or auto to let the swarm choose")
+    run_up(
+        UpCommand(
+            given={name: value for name, value in given.items() if value is not None},
+            run_dir=run_dir,
+            summary=summary,
+            compare=compare,
+            validator=validator,
+            threads=threads,
+            device=device,
+            port=port,
+            dashboard=dashboard,
+        )
+    )

@@ -1,0 +1,186 @@
+"""The frame of `iota up`: checks before anything is written, the run, and the end in every case."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from iota.chain.errors import ChainError
+from iota.spec import RunSpec
+from iota.store.store import StoreError
+from iota.swarm.display import Dashboard, Display, Lines
+from iota.swarm.options import SwarmOptions
+from iota.swarm.ports import is_free
+from iota.swarm.processes import PreloadFailed
+from iota.swarm.run_dir import RunDir, write_json
+from iota.swarm.summary import Summary, summary_table
+from iota.swarm.supervisor import ProgramFailed
+from iota.swarm.up import Machine, SwarmUp
+from iota.swarm.watching import NotReady
+from iota.terminal import WorkFailed
+from iota.wire.frame import payload_size
+
+RUNS = Path("runs")
+SPARE_BYTES = 512 << 20
+EPOCHS_KEPT = 3
+"""Epochs whose frames may lie on disk at once: in training, under audit, being deleted."""
+_FAILURES = (ProgramFailed, PreloadFailed, NotReady, ChainError, StoreError)
+
+
+@dataclass(frozen=True)
+class UpCommand:
+    """The command line of `iota up`; `given` holds only the spec options that were typed."""
+
+    given: dict[str, Any]
+    run_dir: Path | None = None
+    summary: Path | None = None
+    compare: bool = False
+    validator: bool = True
+    threads: int = 1
+    device: str = "cpu"
+    port: int | None = None
+    dashboard: bool = True
+
+
+def run_up(command: UpCommand) -> None:
+    """Run `iota up` to its end.
+
+    Raises:
+        ValueError: something that the user can put right; a run that never began leaves nothing.
+        WorkFailed: the swarm failed; its state is kept.
+        KeyboardInterrupt: it was stopped; its state is kept.
+    """
+    began = time.monotonic()
+    console = Console()
+    root = command.run_dir or _new_run_dir()
+    if not (root / "options.json").exists():
+        _check(SwarmOptions.of(**command.given), root)
+    if command.port is not None and not is_free(command.port):
+        raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
+    if command.summary is not None and command.summary.is_dir():
+        raise ValueError(f"--summary {command.summary} is a folder: give the name of a file")
+    with RunDir(root) as run_dir:
+        options = _options(run_dir, command.given)
+        if run_dir.info().get("finished") and run_dir.summary_file.exists():
+            console.print(f"the run in {run_dir.root} has ended; a new one needs another --run-dir")
+            return
+        console.print(f"run directory {run_dir.root}", highlight=False, soft_wrap=True)
+        summary = _run(run_dir, options, command, console, began)
+    if command.summary is not None:
+        write_json(command.summary, summary.as_json())
+    console.print(summary_table(summary))
+
+
+def _run(
+    run_dir: RunDir, options: SwarmOptions, command: UpCommand, console: Console, began: float
+) -> Summary:
+    lines = Lines(console)
+
+    def display(spec: RunSpec) -> Display:
+        return Dashboard(console, spec) if command.dashboard and console.is_terminal else lines
+
+    machine = Machine(
+        threads=command.threads,
+        validator=command.validator,
+        compare=command.compare,
+        device=command.device,
+        port=command.port,
+    )
+    resume = f"`iota up --run-dir {run_dir.root}` goes on from here"
+    try:
+        with _warnings_to(lines):
+            return asyncio.run(_interruptible(SwarmUp(run_dir, options, machine, lines.say, display, began)))
+    except BaseException as error:
+        if run_dir.fresh and not run_dir.spec_file.exists():
+            # Nothing was trained: leave nothing half-written.
+            run_dir.discard()
+        elif isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            lines.say(f"stopped; {resume}")
+        if isinstance(error, asyncio.CancelledError):
+            raise KeyboardInterrupt from None
+        failure = _failure(error)
+        if failure is not None:
+            raise WorkFailed(f"{failure}\n{resume}" if run_dir.spec_file.exists() else str(failure)) from None
+        raise
+
+
+async def _interruptible(swarm: SwarmUp) -> Summary:
+    """Have SIGTERM and a lost terminal do what Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await swarm.run()
+
+
+def _failure(error: BaseException) -> Exception | None:
+    """The first failure of the swarm in `error`, which a task group may have wrapped."""
+    if isinstance(error, BaseExceptionGroup):
+        found = (_failure(inner) for inner in error.exceptions)
+        return next((failure for failure in found if failure is not None), None)
+    return error if isinstance(error, _FAILURES) else None
+
+
+def _options(run_dir: RunDir, given: dict[str, Any]) -> SwarmOptions:
+    """The options of the run: what was given, or what it was made with."""
+    saved = run_dir.saved_options()
+    if saved is None:
+        return SwarmOptions.of(**given)
+    asked = saved.overlaid(given)
+    if differences := saved.differences(asked):
+        raise ValueError(
+            f"the run in {run_dir.root} was made with other options: {', '.join(differences)};"
+            " leave them out to resume it, or give another --run-dir"
+        )
+    return saved
+
+
+def _check(options: SwarmOptions, root: Path) -> None:
+    """Everything that can be refused before a file is written."""
+    from iota.data import open_source
+
+    spec = options.spec("0" * 64, 2)
+    open_source(options.data)
+    steps = spec.schedule.steps * spec.schedule.microbatches
+    frames = 2 * (spec.layout.stages - 1) * steps * payload_size(spec)
+    needed = SPARE_BYTES + EPOCHS_KEPT * frames
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ValueError(
+            f"{there} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB:"
+            " free some, or give a --run-dir on another disk"
+        )
+
+
+def _new_run_dir() -> Path:
+    """A folder of its own for each run that is not named."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    taken = (RUNS / f"{name}-{n}" for n in range(2, 1000))
+    return RUNS / name if not (RUNS / name).exists() else next(p for p in taken if not p.exists())
+
+
+@contextmanager
+def _warnings_to(lines: Lines) -> Iterator[None]:
+    """Show this process's own warnings as lines among the others."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.say(f"warning: {record.getMessage()}")
+
+    handler = Handler(logging.WARNING)
+    logging.getLogger("iota").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("iota").removeHandler(handler)

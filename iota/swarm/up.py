@@ -1,0 +1,258 @@
+"""`iota up`: start the swarm, follow its run to the end, and say how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from iota.spec import RunSpec
+from iota.swarm.display import Display
+from iota.swarm.exporting import complete_bases
+from iota.swarm.options import SwarmOptions
+from iota.swarm.ports import choose_ports
+from iota.swarm.preparation import (
+    ORCHESTRATOR,
+    VALIDATOR,
+    Crew,
+    ledger_weights,
+    make_crew,
+    prepare_data,
+    register,
+)
+from iota.swarm.processes import Launcher, Program
+from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
+from iota.swarm.progress import Progress, Status
+from iota.swarm.run_dir import RunDir, write_json
+from iota.swarm.summary import Summary, disk_bytes, summarise
+from iota.swarm.supervisor import ProgramFailed, Supervisor, last_lines
+from iota.swarm.watching import POLL_S, MemoryPeaks, read_status, until_ready
+
+if TYPE_CHECKING:
+    from iota.data import Manifest
+
+GRACE_S = 8.0
+"""How long processes may take to stop before they are killed."""
+LAST_WEIGHTS_S = 60.0
+"""How long the validator may take to set its last weights once the run has ended."""
+EARLY_END_S = 30.0
+"""How long a run may go on after one of its nodes believed that it had ended."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is chosen for this machine and this command, and changes nothing that is computed."""
+
+    threads: int = 1
+    validator: bool = True
+    compare: bool = False
+    device: str = "cpu"
+    port: int | None = None
+    """Of the orchestrator; None for any."""
+
+
+class SwarmUp:
+    """One `iota up` of the run in `run_dir`, which the caller holds."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        options: SwarmOptions,
+        machine: Machine,
+        say: Callable[[str], None],
+        display: Callable[[RunSpec], Display],
+        began: float,
+    ) -> None:
+        """`say` prints a line; `display` makes what shows the run once its spec is known."""
+        self._run_dir, self._options, self._machine = run_dir, options, machine
+        self._say, self._make_display = say, display
+        self._progress = Progress(began)
+        self._ended_nodes: dict[str, float] = {}
+
+    async def run(self) -> Summary:
+        """Train to the end, export, compare; everything that was started has ended when it returns.
+
+        Raises:
+            ValueError: something that the user can put right.
+            ProgramFailed, PreloadFailed, NotReady, ChainError: the swarm could not be kept going;
+                alone or in an ExceptionGroup.
+        """
+        ports = choose_ports(
+            SERVERS, self._run_dir.info().get("ports", {}), {ORCHESTRATOR: self._machine.port}
+        )
+        programs = Programs(self._run_dir, ports, self._machine.threads, self._machine.device)
+        miners = self._options.stages * self._options.replicas
+        crew = make_crew(self._run_dir.wallets, miners, self._machine.validator)
+        self._run_dir.note(
+            pid=os.getpid(),
+            ports=ports,
+            url=programs.url(ORCHESTRATOR),
+            ledger=programs.url("ledger"),
+            hotkeys=crew.addresses,
+            finished=False,
+        )
+        async with self._launching(preloaded(self._machine.validator), self._machine.threads) as launcher:
+            summary, spec = await self._train(launcher, programs, crew)
+        summary.disk_bytes = disk_bytes(self._run_dir.root)
+        await self._afterwards(summary, spec, ports)
+        write_json(self._run_dir.summary_file, summary.as_json())
+        self._run_dir.note(finished=True)
+        return summary
+
+    # ---- the run ---------------------------------------------------------------------------------
+
+    async def _train(self, launcher: Launcher, programs: Programs, crew: Crew) -> tuple[Summary, RunSpec]:
+        supervisor = Supervisor(launcher)
+        peaks = MemoryPeaks(lambda: launcher.running)
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            kept: dict[str, asyncio.Task[None]] = {}
+
+            def keep(program: Program) -> None:
+                kept[program.name] = group.create_task(
+                    self._keep(supervisor, program), name=f"keep {program.name}"
+                )
+
+            preload = group.create_task(launcher.preload(), name="preload")
+            keep(programs.store())
+            keep(programs.ledger())
+            spec = await asyncio.to_thread(self._prepare)
+            self._say(f"run {spec.id[:12]}: {spec.layout.stages} stages of {list(spec.layout.cuts)} layers")
+            await until_ready(session, "ledger", f"{programs.url('ledger')}/v1/head")
+            await register(crew, programs.url("ledger"), NETUID)
+            await until_ready(session, "store", f"{programs.url('store')}/healthz")
+            keep(programs.orchestrator())
+            await until_ready(session, ORCHESTRATOR, f"{programs.url(ORCHESTRATOR)}/readyz")
+            await preload
+            for miner in programs.miners(self._options.stages * self._options.replicas):
+                keep(miner)
+            if self._machine.validator:
+                keep(programs.validator())
+            self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
+            with self._make_display(spec) as display:
+                await self._follow(session, programs.url(ORCHESTRATOR), spec, display, peaks)
+            if self._machine.validator:
+                await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
+            weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
+            for task in kept.values():
+                task.cancel()
+        return self._summary(spec, weights, peaks, supervisor), spec
+
+    async def _keep(self, supervisor: Supervisor, program: Program) -> None:
+        await supervisor.keep(program)
+        self._ended_nodes[program.name] = time.monotonic()
+
+    def _prepare(self) -> RunSpec:
+        """Data and spec, as files of the run's folder. Blocking."""
+        run_dir, options = self._run_dir, self._options
+        manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
+        spec = options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
+        saved = run_dir.saved_spec()
+        if saved is not None and saved.id != spec.id:
+            raise ValueError(
+                f"the run in {run_dir.root} trains on other data or was made by another version"
+                f" ({_differing(saved, spec)}): give another --run-dir"
+            )
+        write_json(run_dir.manifest_file, json.loads(manifest.canonical()))
+        write_json(run_dir.spec_file, spec.model_dump(mode="json"))
+        write_json(run_dir.options_file, options.model_dump(mode="json"))
+        run_dir.note(run=spec.id)
+        return spec
+
+    async def _follow(
+        self, session: aiohttp.ClientSession, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
+    ) -> None:
+        """Show the run until it has finished."""
+        noted = -1
+        while True:
+            status = await read_status(session, url)
+            if status is not None:
+                now = time.monotonic()
+                self._progress.observe(now, status)
+                display.show(now, self._progress)
+                noted = self._note_bases(spec, status, noted)
+                if status["finished"]:
+                    return
+            peaks.sample()
+            self._refuse_early_end()
+            await asyncio.sleep(POLL_S)
+
+    def _note_bases(self, spec: RunSpec, status: Status, noted: int) -> int:
+        """Keep the newest complete base on record, for an export when nothing runs."""
+        bases = complete_bases(spec, status["bases"])
+        if bases is None or bases[0].epoch <= noted:
+            return noted
+        self._run_dir.note(bases=status["bases"])
+        return bases[0].epoch
+
+    def _refuse_early_end(self) -> None:
+        for name, at in self._ended_nodes.items():
+            if time.monotonic() > at + EARLY_END_S:
+                log = self._run_dir.log(name)
+                quoted = "".join(f"\n    {text}" for text in last_lines(log))
+                raise ProgramFailed(f"{name} ended before the run did; its log {log} ends with:{quoted}")
+
+    # ---- afterwards ------------------------------------------------------------------------------
+
+    def _summary(
+        self, spec: RunSpec, weights: dict[str, float], peaks: MemoryPeaks, supervisor: Supervisor
+    ) -> Summary:
+        return summarise(
+            spec,
+            self._progress,
+            weights,
+            memory=peaks.bytes,
+            disk_bytes=0,
+            restarts=supervisor.restarts,
+        )
+
+    async def _afterwards(self, summary: Summary, spec: RunSpec, ports: dict[str, int]) -> None:
+        """Export and comparison: alone on the machine, with all its cores."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        programs = Programs(self._run_dir, ports, cores, self._machine.device)
+        async with self._launching((), cores) as launcher:
+            if complete_bases(spec, self._run_dir.info().get("bases", [])) is None:
+                summary.notes.append("no base was stored, so there is nothing to export")
+            elif self._run_dir.export.exists() or await _succeeds(launcher, programs.export()):
+                summary.export = str(self._run_dir.export)
+            if self._machine.compare:
+                self._say(f"measuring one plain process with {cores} threads, three times")
+                found = self._run_dir.root / "baseline.json"
+                await _succeeds(launcher, programs.baseline(found))
+                summary.compare(json.loads(found.read_bytes())["tokens_per_second"])
+
+    @asynccontextmanager
+    async def _launching(self, preload: tuple[str, ...], threads: int) -> AsyncIterator[Launcher]:
+        launcher = Launcher(preload, self._run_dir.log("preload"), threads)
+        try:
+            yield launcher
+        finally:
+            await launcher.close(GRACE_S)
+
+
+async def _succeeds(launcher: Launcher, program: Program) -> bool:
+    """Run a program to its end; True. Raises ProgramFailed if it fails."""
+    running = await launcher.start(program)
+    code = await asyncio.shield(running.ended)
+    if code:
+        quoted = "".join(f"\n    {text}" for text in last_lines(program.log))
+        raise ProgramFailed(f"{program.name} ended with code {code}; {program.log} ends with:{quoted}")
+    return True
+
+
+def _differing(saved: RunSpec, spec: RunSpec) -> str:
+    """The fields in which two specs differ, as dotted names."""
+    ours, theirs = saved.model_dump(mode="json"), spec.model_dump(mode="json")
+    names = []
+    for key in theirs:
+        if isinstance(theirs[key], dict):
+            names += [f"{key}.{k}" for k in theirs[key] if theirs[key][k] != ours[key].get(k)]
+        elif theirs[key] != ours[key]:
+            names.append(key)
+    return ", ".join(names)

@@ -1,0 +1,197 @@
+"""The order in which a replica runs its ops."""
+
+from __future__ import annotations
+
+from iota.protocol.events import Counted, Drop, Plan, Reroute, StepClose
+from iota.protocol.messages import Direction
+from iota.spec import Pipeline
+from miner.schedule import Action, Op, Schedule
+from tests.property.virtual_swarm import hotkey, tiny_spec
+
+ME, UP, DOWN, OTHER = hotkey(1), hotkey(0), hotkey(2), hotkey(3)
+
+
+def _schedule(stage: int, *, pipeline: Pipeline = Pipeline.DELAYED, credit: int = 8) -> Schedule:
+    spec = tiny_spec(
+        stages=3, replicas=1, epochs=1, steps=4, microbatches=3, pipeline=pipeline, credit=credit
+    )
+    return Schedule(spec, stage, ME, 0)
+
+
+def _plan(step: int, stage: int) -> Plan:
+    members = tuple(sorted((UP, ME, DOWN)))
+    chain = [UP, DOWN]
+    chain.insert(stage, ME)
+    route = tuple(members.index(m) for m in chain)
+    return Plan(epoch=0, step=step, learning_rate=0.1, members=members, routes=(route,) * 3)
+
+
+def _close(step: int, *counted: int) -> StepClose:
+    chosen = tuple(Counted(microbatch=i, attempt=0) for i in counted)
+    return StepClose(epoch=0, step=step, counted=chosen, learning_rate=0.1)
+
+
+def _run(schedule: Schedule) -> list[tuple[Action, int, int]]:
+    """Run everything that can run now."""
+    ran = []
+    while (op := schedule.next_op()) is not None:
+        schedule.done(op)
+        ran.append((op.action, op.step, op.microbatch))
+    return ran
+
+
+def _next(schedule: Schedule) -> Op:
+    op = schedule.next_op()
+    assert op is not None
+    return op
+
+
+def test_forwards_keep_the_plans_order_even_if_a_later_input_comes_first() -> None:
+    schedule = _schedule(1)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 2, Direction.FORWARD)
+    assert schedule.next_op() is None
+    schedule.frame(0, 0, Direction.FORWARD)
+    schedule.frame(0, 1, Direction.FORWARD)
+    assert _run(schedule) == [(Action.FORWARD, 0, i) for i in range(3)]
+
+
+def test_a_ready_backward_goes_before_a_ready_forward() -> None:
+    schedule = _schedule(1)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 0, Direction.FORWARD)
+    schedule.frame(0, 1, Direction.FORWARD)
+    schedule.done(_next(schedule))
+    schedule.frame(0, 0, Direction.BACKWARD)
+    assert _next(schedule).action is Action.BACKWARD
+
+
+def test_backwards_wait_for_their_turn() -> None:
+    schedule = _schedule(0)
+    schedule.plan(_plan(0, 0))
+    assert _run(schedule) == [(Action.FORWARD, 0, i) for i in range(3)]
+    schedule.frame(0, 1, Direction.BACKWARD)
+    assert schedule.next_op() is None
+    schedule.frame(0, 0, Direction.BACKWARD)
+    assert _run(schedule) == [(Action.BACKWARD, 0, 0), (Action.BACKWARD, 0, 1)]
+
+
+def test_credit_bounds_what_is_in_flight() -> None:
+    schedule = _schedule(0, credit=1)
+    schedule.plan(_plan(0, 0))
+    assert _run(schedule) == [(Action.FORWARD, 0, 0)]
+    schedule.frame(0, 0, Direction.BACKWARD)
+    assert _run(schedule) == [(Action.BACKWARD, 0, 0), (Action.FORWARD, 0, 1)]
+
+
+def test_the_last_stage_runs_loss_in_order() -> None:
+    schedule = _schedule(2)
+    schedule.plan(_plan(0, 2))
+    for index in range(3):
+        schedule.frame(0, index, Direction.FORWARD)
+    assert _run(schedule) == [(Action.LOSS, 0, i) for i in range(3)]
+
+
+def test_sync_waits_for_the_step_and_delayed_runs_ahead_of_it() -> None:
+    for pipeline, ahead in ((Pipeline.SYNC, []), (Pipeline.DELAYED, [(Action.FORWARD, 1, 0)])):
+        schedule = _schedule(0, pipeline=pipeline)
+        schedule.plan(_plan(0, 0))
+        schedule.plan(_plan(1, 0))
+        ran = _run(schedule)
+        assert ran[:3] == [(Action.FORWARD, 0, i) for i in range(3)]
+        assert ran[3:4] == ahead
+
+
+def test_versions_follow_from_the_name_alone() -> None:
+    schedule = _schedule(0)
+    versions = []
+    for step in range(4):
+        schedule.plan(_plan(step, 0))
+        versions.append(_next(schedule).version)
+        for index in range(3):
+            schedule.frame(step, index, Direction.BACKWARD)
+        _run(schedule)
+        schedule.close(_close(step, 0, 1, 2))
+        assert _next(schedule).action is Action.STEP
+        _run(schedule)
+    assert versions == [0, 0, 1, 2]
+    assert schedule.finished
+
+
+def test_a_step_takes_the_counted_list_of_its_close() -> None:
+    schedule = _schedule(0)
+    schedule.plan(_plan(0, 0))
+    _run(schedule)
+    schedule.close(_close(0, 2, 0))
+    op = _next(schedule)
+    assert (op.action, op.counted, op.learning_rate) == (Action.STEP, ((2, 0), (0, 0)), 0.1)
+
+
+def test_a_dropped_microbatch_holds_up_nothing() -> None:
+    schedule = _schedule(0, credit=1)
+    schedule.plan(_plan(0, 0))
+    _run(schedule)
+    assert schedule.drop(Drop(epoch=0, step=0, microbatch=0))
+    assert _run(schedule) == [(Action.FORWARD, 0, 1)]
+
+
+def _reroute(index: int, miner: str, replaces: str, *, stage: int, send: bool) -> Reroute:
+    return Reroute(
+        epoch=0,
+        step=0,
+        microbatch=index,
+        stage=stage,
+        attempt=1,
+        miner=miner,
+        replaces=replaces,
+        route=(UP, miner, DOWN),
+        send_forward=send,
+    )
+
+
+def test_work_taken_over_needs_no_credit() -> None:
+    schedule = _schedule(1, credit=1)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 0, Direction.FORWARD)
+    _run(schedule)
+    spec_index = 7
+    schedule.reroute(_reroute(spec_index, ME, OTHER, stage=1, send=True))
+    schedule.frame(0, spec_index, Direction.FORWARD)
+    schedule.frame(0, 1, Direction.FORWARD)
+    schedule.frame(0, 2, Direction.FORWARD)
+    for index in range(2):
+        schedule.frame(0, index, Direction.BACKWARD)
+    ran = _run(schedule)
+    assert ran[-1] == (Action.FORWARD, 0, spec_index)
+    assert schedule.credit_used() == 2
+
+
+def test_a_backward_alone_is_run_where_the_next_stage_has_its_input() -> None:
+    schedule = _schedule(1)
+    schedule.reroute(_reroute(0, ME, OTHER, stage=1, send=False))
+    schedule.frame(0, 0, Direction.FORWARD)
+    assert schedule.next_op() is None
+    schedule.frame(0, 0, Direction.BACKWARD)
+    op = _next(schedule)
+    assert (op.action, op.attempt, op.send_forward) == (Action.BACKWARD, 1, False)
+
+
+def test_a_relieved_replica_forgets_the_microbatch() -> None:
+    schedule = _schedule(1)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 0, Direction.FORWARD)
+    schedule.frame(0, 1, Direction.FORWARD)
+    schedule.reroute(_reroute(0, OTHER, ME, stage=1, send=True))
+    assert _run(schedule) == [(Action.FORWARD, 0, 1)]
+    assert not schedule.frame(0, 0, Direction.BACKWARD)
+
+
+def test_a_joiner_starts_at_its_step_with_the_base() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=1, epochs=1, steps=4, microbatches=1, pipeline=Pipeline.DELAYED, credit=1
+    )
+    schedule = Schedule(spec, 0, ME, 0, joined=2)
+    plan = Plan(epoch=0, step=2, learning_rate=0.1, members=(ME,), routes=((0,),))
+    assert schedule.plan(plan.model_copy(update={"step": 1})) == []
+    schedule.plan(plan)
+    assert _next(schedule).version == 2

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iota.cli.errors import run_command
+from iota.terminal import run_command
 
 app = typer.Typer(
     help="Host one pipeline stage of a run, and be paid for checked work.", no_args_is_help=True

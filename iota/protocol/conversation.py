@@ -160,8 +160,7 @@ class Conversation:
         failing_since: float | None = None
         pause = 0.0
         while True:
-            # While the orchestrator is away one try at a time is enough.
-            room = len(self._posts) < (1 if failing_since is not None else _OPEN)
+            room = len(self._posts) < _OPEN
             if room and (not self._posts or self._has_news() or self._hurry):
                 self._post()
                 continue

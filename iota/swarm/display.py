@@ -79,7 +79,7 @@ class Dashboard:
     def show(self, now: float, progress: Progress) -> None:
         assert progress.latest is not None
         speed = progress.recent_tokens_per_second
-        self._live.update(page(progress.latest, speed, self._boundary, self._console.width), refresh=True)
+        self._live.update(page(progress.latest, speed, self._console.width, self._boundary), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -17,8 +17,8 @@ from iota.swarm.progress import Status
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def page(status: Status, speed: float, boundary: str, width: int) -> RenderableType:
-    """The dashboard: `speed` in tokens a second, `boundary` what crosses one, in words."""
+def page(status: Status, speed: float, width: int, boundary: str | None = None) -> RenderableType:
+    """The dashboard: `speed` in tokens a second, `boundary` what crosses one, in words if it is known."""
     return Group(
         _head(status, speed),
         _epoch(status),
@@ -121,15 +121,16 @@ def _state(member: dict[str, Any], node: dict[str, Any]) -> str:
     return str(node.get("state") or "live")[:24]
 
 
-def _foot(status: Status, boundary: str) -> RenderableType:
+def _foot(status: Status, boundary: str | None) -> RenderableType:
     audits = status["audits"]
     weights = {k: w for row in status["weights"].values() for k, w in row.items()}
     parts = [
-        f"boundary: {boundary}",
         f"audits: {audits['passed']} passed, {audits['failed']} failed, {audits['inconclusive']} open-ended",
         f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
         f" {status['rerouted']} re-routed",
     ]
+    if boundary is not None:
+        parts.insert(0, f"boundary: {boundary}")
     if weights:
         parts.append("weights: " + ", ".join(f"{k[:8]} {w:.2f}" for k, w in sorted(weights.items())))
     parts += [f"named: {text}" for text in status["named"][-2:]]

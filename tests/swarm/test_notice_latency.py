@@ -47,4 +47,5 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
                 times.append(time.perf_counter() - begun)
                 assert answer.status == 200
         times.sort()
+        print(times[100],times[-3],times[-1])
         assert times[int(0.99 * NOTICES)] < BOUND_S, f"p50 {times[NOTICES // 2]:.4f} p99 {times[-3]:.4f}"

@@ -1,0 +1,114 @@
+"""`iota status`: the state of a run, from its orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from urllib.request import Request
+
+app = typer.Typer()
+ANSWER_S = 10.0
+SILENCE_S = 60.0
+"""A stream says something at least every 15 s; after so long it is taken for dead."""
+
+
+@app.command()
+def status(
+    orchestrator: Annotated[
+        str | None, typer.Option(help="URL of the orchestrator.  [env: IOTA_ORCHESTRATOR]")
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Follow the run until it ends or Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON, one a line.")] = False,
+) -> None:
+    """Show a run's stages and replicas, loss, speed, audits and weights."""
+    import json
+    import time
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from iota.swarm.progress import Progress
+    from iota.swarm.view import page
+
+    url = _url(orchestrator, run_dir)
+    console = Console()
+    progress = Progress(time.monotonic())
+
+    def shown(text: str) -> object:
+        progress.observe(time.monotonic(), json.loads(text))
+        assert progress.latest is not None
+        nodes = progress.latest.get("nodes", {}).values()
+        # The first look has nothing to compare with, but the nodes know their own speed.
+        speed = progress.recent_tokens_per_second or max(
+            (node["tokens_per_second"] for node in nodes), default=0.0
+        )
+        return page(progress.latest, speed, console.width)
+
+    if as_json:
+        for text in _stream(url) if live else [_once(url)]:
+            typer.echo(text)
+    elif live:
+        with Live(console=console, auto_refresh=False) as view:
+            for text in _stream(url):
+                view.update(shown(text), refresh=True)  # type: ignore[arg-type]
+                if progress.latest is not None and progress.latest["finished"]:
+                    return
+    else:
+        console.print(shown(_once(url)))
+
+
+def _url(orchestrator: str | None, run_dir: Path | None) -> str:
+    from iota.settings import NodeSettings
+    from iota.swarm.run_dir import read_info
+
+    if run_dir is not None:
+        if orchestrator is not None:
+            raise ValueError("give --orchestrator or --run-dir, not both")
+        url = read_info(run_dir).get("url")
+        if not isinstance(url, str):
+            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+        return url
+    return NodeSettings.load(orchestrator=orchestrator).orchestrator.rstrip("/")
+
+
+def _once(url: str) -> str:
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(_request(f"{url}/v1/status"), timeout=ANSWER_S) as answer:
+            return str(answer.read().decode())
+    except OSError as error:
+        raise _unreachable(url, error) from None
+
+
+def _stream(url: str) -> Iterator[str]:
+    """Each status that the orchestrator sends, until it closes the stream."""
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(_request(f"{url}/v1/stream"), timeout=SILENCE_S) as answer:
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield line[6:].decode().rstrip("\n")
+    except OSError as error:
+        raise _unreachable(url, error) from None
+
+
+def _request(url: str) -> Request:
+    from urllib.request import Request
+
+    return Request(url, headers={"Accept": "application/json, text/event-stream"})
+
+
+def _unreachable(url: str, error: OSError) -> ValueError:
+    reason = getattr(error, "reason", None) or error
+    return ValueError(
+        f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
+        " --run-dir DIR for a run of `iota up`"
+    )

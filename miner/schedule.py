@@ -128,13 +128,13 @@ class Schedule:
         """A checked frame is at hand. True if an open task of this replica wants it."""
         state = self.steps.get(step)
         task = state.tasks.get(index) if state else None
-        if task is None or task.gone or task.backward_done:
+        if task is None or task.backward_done:
             return False
         if direction is Direction.FORWARD:
             task.input_ready = True
         else:
             task.gradient_ready = True
-        return True
+        return not task.gone
 
     def drop(self, event: Drop) -> bool:
         """Forget a microbatch unless its backward has run. True if there was something to forget."""
@@ -146,8 +146,21 @@ class Schedule:
         return True
 
     def close(self, event: StepClose) -> None:
-        if event.epoch == self.epoch and event.step >= self.joined:
-            self.steps.setdefault(event.step, StepTasks()).close = event
+        """Take a step's close: what counts here has to be run, whatever became of it since.
+
+        All of it has been run by then, except in a replica that started again: it hears of a
+        re-route before it has run again what it had run before that.
+        """
+        if event.epoch != self.epoch or event.step < self.version:
+            return
+        state = self.steps.setdefault(event.step, StepTasks())
+        state.close = event
+        counted = {c.microbatch: c.attempt for c in event.counted}
+        for index, task in state.tasks.items():
+            task.gone = index not in counted and not task.backward_done
+        for index, attempt in counted.items():
+            ready = self.stage == 0
+            state.tasks.setdefault(index, Task(index, attempt, input_ready=ready))
 
     def done(self, op: Op) -> None:
         """An op has ended; its result is on disk."""
@@ -190,6 +203,8 @@ class Schedule:
     def _next_step(self) -> Op | None:
         state = self.steps.get(self.version)
         if state is None or state.close is None:
+            return None
+        if not all(state.tasks[c.microbatch].backward_done for c in state.close.counted):
             return None
         counted = tuple((c.microbatch, c.attempt) for c in state.close.counted)
         return Op(

@@ -230,9 +230,7 @@ class Auditor:
         devices = {receipt.device for receipt in receipts}
         device = devices.pop() if len(devices) == 1 else "mixed"
         return await self._worker.run(
-            lambda: Replay(
-                self.spec, stage, device, threads=self._threads, most_threads=self._most_threads
-            )
+            lambda: Replay(self.spec, stage, device, threads=self._threads, most_threads=self._most_threads)
         )
 
 

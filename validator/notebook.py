@@ -15,7 +15,8 @@ from validator.scoring import EpochWork, Score
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
-    epoch integer, miner text, name text, outcome text not null, unproven integer not null, json text not null,
+    epoch integer, miner text, name text,
+    outcome text not null, unproven integer not null, json text not null,
     primary key (epoch, miner, name));
 create table if not exists work (
     epoch integer, hotkey text, flops integer not null, ended integer not null, withdrawn integer not null,
@@ -45,9 +46,7 @@ class Notebook:
             ) from None
         self._db = sqlite3.connect(folder / "validator.sqlite", isolation_level=None)
         self._db.executescript("pragma journal_mode=wal; pragma synchronous=full;" + _SCHEMA)
-        self._db.executemany(
-            "insert or ignore into about values (?, ?)", [("run", run), ("hotkey", hotkey)]
-        )
+        self._db.executemany("insert or ignore into about values (?, ?)", [("run", run), ("hotkey", hotkey)])
         if dict(self._db.execute("select name, value from about")) != {"run": run, "hotkey": hotkey}:
             self.close()
             raise NotebookInUse(
@@ -95,7 +94,8 @@ class Notebook:
         """Epochs with a failed verdict, by miner."""
         found: dict[str, list[int]] = {}
         rows = self._db.execute(
-            "select distinct miner, epoch from verdicts where outcome = ? order by epoch", (Outcome.FAIL.value,)
+            "select distinct miner, epoch from verdicts where outcome = ? order by epoch",
+            (Outcome.FAIL.value,),
         )
         for miner, epoch in rows:
             found.setdefault(miner, []).append(epoch)
@@ -142,7 +142,8 @@ class Notebook:
     def keep_heldout(self, epoch: int, loss: float) -> None:
         """Held-out loss of the base of `epoch`."""
         self._db.execute(
-            "insert into epochs values (?, 0, ?) on conflict (epoch) do update set heldout = excluded.heldout",
+            "insert into epochs values (?, 0, ?)"
+            " on conflict (epoch) do update set heldout = excluded.heldout",
             (epoch, loss),
         )
 

@@ -88,7 +88,9 @@ class OnChain:
         result = await self._chain.set_weights(self.netuid, by_uid, subnet.weights_version)
         return result.check().block
 
-    async def set_last_weights(self, weights: Mapping[str, float], burn: float, patience_s: float) -> int | None:
+    async def set_last_weights(
+        self, weights: Mapping[str, float], burn: float, patience_s: float
+    ) -> int | None:
         """Like `set_weights`, but waits out the rate limit for at most `patience_s`. Raises ChainError."""
         try:
             async with asyncio.timeout(patience_s):
@@ -103,5 +105,3 @@ class OnChain:
 
     async def _nap(self, blocks: int) -> None:
         await asyncio.sleep(max(_SHORTEST_NAP_S, blocks * self._block_time_s))
-
-

@@ -59,7 +59,9 @@ def threads_for(device: str, own: int, most: int) -> int:
 class Replay:
     """One miner's stage on this machine's CPU. `device` is the class that its receipts name."""
 
-    def __init__(self, spec: RunSpec, stage: int, device: str, *, threads: int = 1, most_threads: int = 1) -> None:
+    def __init__(
+        self, spec: RunSpec, stage: int, device: str, *, threads: int = 1, most_threads: int = 1
+    ) -> None:
         self.spec = spec
         self._threads = threads_for(device, threads, most_threads)
         self.profile: Profile = profile_for(spec, device_class("cpu", self._threads), device)
@@ -99,9 +101,7 @@ class Replay:
             return self.op(backward, version, inputs)
         mb = Microbatch(backward.epoch, backward.step, backward.microbatch, backward.attempt)
         if forward is None:
-            self._on_thread(
-                lambda: self._engine.remember(mb, version, inputs.stage_input, inputs.tokens)
-            )
+            self._on_thread(lambda: self._engine.remember(mb, version, inputs.stage_input, inputs.tokens))
         else:
             found = self._checked(
                 forward, lambda: self._engine.forward(mb, version, inputs.stage_input, inputs.tokens)

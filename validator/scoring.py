@@ -57,9 +57,7 @@ class Score:
 
 def op_flops(spec: RunSpec, receipt: Receipt) -> int:
     """Model FLOPs of one op; the tokens are the run's and not what the receipt claims."""
-    flops = stage_flops(
-        spec.model, spec.layout.cuts, receipt.stage, spec.data.sequence_length, spec.boundary
-    )
+    flops = stage_flops(spec.model, spec.layout.cuts, receipt.stage, spec.data.sequence_length, spec.boundary)
     return flops * spec.data.tokens * _THIRDS.get(receipt.kind, 0) // 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from iota.protocol.keys import signing_bytes, verify
 from iota.protocol.messages import StoredObject
@@ -136,7 +137,9 @@ def op_key(receipt: Receipt) -> OpKey:
     return (receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
 
 
-def checked_receipts(run: str, miner: MinerRecord, epoch: int, batches: Sequence[ReceiptBatch]) -> list[Receipt]:
+def checked_receipts(
+    run: str, miner: MinerRecord, epoch: int, batches: Sequence[ReceiptBatch]
+) -> list[Receipt]:
     """The miner's receipts of the epoch from its signed batches.
 
     Raises:
@@ -152,7 +155,7 @@ def checked_receipts(run: str, miner: MinerRecord, epoch: int, batches: Sequence
             raise SealBroken(f"a batch of receipts is not signed by {miner.hotkey}")
         # Batches may overlap where one was sent again.
         chain += [r for r in batch.receipts if not chain or r.seq > chain[-1].seq]
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in pairwise(chain):
         if after.seq != before.seq + 1 or after.previous != before.content_digest():
             raise SealBroken(f"the receipts of {miner.hotkey} do not chain at {after.seq}")
     own = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]

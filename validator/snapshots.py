@@ -86,7 +86,9 @@ class Snapshots:
             raise Blame(miner, seq, f"it did not deliver its weights of version {version} in time") from None
         most = 12 * count(run_shapes(self._spec, stage)) + _HEADER
         if stored.size > most:
-            raise Blame(miner, seq, f"its snapshot of version {version} has {stored.size} bytes, at most {most}")
+            raise Blame(
+                miner, seq, f"its snapshot of version {version} has {stored.size} bytes, at most {most}"
+            )
         data = await self._fetcher.stored(stored, most)
         try:
             return load_state(data, self._spec, stage)
@@ -119,4 +121,3 @@ def check_committed(hotkey: str, state: StageState, step: Receipt, *, moments: b
             expected=committed.moments,
             found=state.moments_digest,
         )
-

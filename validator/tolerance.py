@@ -10,7 +10,6 @@ from iota.compute.names import LossOutput, Output, StepOutput
 from iota.protocol.receipts import Receipt
 from iota.spec import RunSpec
 
-
 _SKETCH_ROUNDING = 1e-4
 """Sketches of equal bits: only the order of a float64 sum can differ."""
 
@@ -44,11 +43,12 @@ def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
 
 def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> Mismatch | None:
     """Hold a FORWARD, BACKWARD or LOSS receipt against its replay; None where they agree."""
-    if profile.exact:
-        if receipt.output != replayed.digest:
-            return Mismatch(replayed.digest, receipt.output, "the output has another digest")
+    if profile.exact and receipt.output != replayed.digest:
+        return Mismatch(replayed.digest, receipt.output, "the output has another digest")
     if (apart := sketch_distance(profile, receipt.sketch, replayed.sketch)) is not None:
-        return Mismatch(_shown(replayed.sketch), _shown(receipt.sketch), f"the output's sketch is off: {apart}")
+        return Mismatch(
+            _shown(replayed.sketch), _shown(receipt.sketch), f"the output's sketch is off: {apart}"
+        )
     if isinstance(replayed, LossOutput):
         return _compare_number(profile, "loss", receipt.loss, replayed.loss)
     return None

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from iota.chain.errors import ChainError
+from iota.settings import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
 from iota.swarm.display import Dashboard, Display, Lines
@@ -61,6 +62,7 @@ def run_up(command: UpCommand) -> None:
         KeyboardInterrupt: it was stopped; its state is kept.
     """
     began = time.monotonic()
+    check_names()
     console = Console()
     root = command.run_dir or _new_run_dir()
     if not (root / "options.json").exists():
@@ -73,9 +75,10 @@ def run_up(command: UpCommand) -> None:
         options = _options(run_dir, command.given)
         if run_dir.info().get("finished") and run_dir.summary_file.exists():
             console.print(f"the run in {run_dir.root} has ended; a new one needs another --run-dir")
-            return
-        console.print(f"run directory {run_dir.root}", highlight=False, soft_wrap=True)
-        summary = _run(run_dir, options, command, console, began)
+            summary = Summary.read(run_dir.summary_file)
+        else:
+            console.print(f"run directory {run_dir.root}", highlight=False, soft_wrap=True)
+            summary = _run(run_dir, options, command, console, began)
     if command.summary is not None:
         write_json(command.summary, summary.as_json())
     console.print(summary_table(summary))

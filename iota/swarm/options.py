@@ -56,7 +56,7 @@ class SwarmOptions(Frozen):
     optimizer: OptimizerKind = OptimizerKind.ADAMW
     lr: Annotated[float, Field(gt=0)] | None = None
     sequence_length: Positive = 256
-    sequences: Positive = 4
+    sequences: Positive = 2
     data: str = "stdlib"
     tokenizer: str = "bytes"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -60,7 +60,8 @@ class Programs:
         )  # fmt: skip
 
     def miners(self, count: int) -> list[Program]:
-        return [self._node(name, "miner.cli:main") for name in miner_names(count)]
+        device = ("--device", self.device)
+        return [self._node(name, "miner.cli:main", *device) for name in miner_names(count)]
 
     def validator(self) -> Program:
         return self._node(VALIDATOR, "validator.cli:main")
@@ -73,10 +74,10 @@ class Programs:
         arguments = ("--spec", self.run.spec_file, "--data", self.run.store, "--threads", self.threads)
         return self._plain("baseline", "iota.swarm.baseline:main", *arguments, "--out", out)
 
-    def _node(self, name: str, entry: str) -> Program:
+    def _node(self, name: str, entry: str, *more: str) -> Program:
         arguments = (
             "start", "--orchestrator", self.url(ORCHESTRATOR), "--data-dir", self.run.node(name),
-            "--threads", self.threads, "--device", self.device, *self._chain(name),
+            "--threads", self.threads, *self._chain(name), *more,
         )  # fmt: skip
         texts = tuple(str(a) for a in arguments)
         return Program(name, entry, texts, self.run.log(name), forked=True, ends=True)

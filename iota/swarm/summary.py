@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,6 +50,14 @@ class Summary:
         """Lay the swarm's speed beside `baseline`, that of one plain process."""
         self.single_process_tokens_per_second = baseline
         self.efficiency = self.tokens_per_second / baseline
+
+    @classmethod
+    def read(cls, path: Path) -> Summary:
+        """What `as_json` gave, from its file. Raises ValueError if the file is damaged."""
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: remove it to end the run once more") from error
 
     def as_json(self) -> dict[str, Any]:
         """Without the comparison where there was none."""

@@ -33,7 +33,7 @@ def line(status: Status, speed: float) -> str:
     losses = status["losses"]
     loss = f"loss {losses[-1]:.4f}" if losses else "no loss yet"
     text = (
-        f"epoch {status['epoch'] + (status['phase'] != 'finished')}/{status['epochs']}"
+        f"epoch {status['epoch'] + 1}/{status['epochs']}"
         f" step {status['step']}/{status['steps']}  {loss}  {status['tokens']:,} tokens"
         f"  {speed:,.0f} tokens/s  audits {status['audits']['passed']}+ {status['audits']['failed']}-"
     )
@@ -79,9 +79,8 @@ def _head(status: Status, speed: float) -> RenderableType:
 
 def _epoch(status: Status) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    shown = min(status["epoch"] + 1, status["epochs"])
     grid.add_row(
-        f"epoch {shown}/{status['epochs']}",
+        f"epoch {status['epoch'] + 1}/{status['epochs']}",
         ProgressBar(total=status["steps"], completed=status["step"], width=40),
         f"step {status['step']}/{status['steps']}",
         f"{status['open_microbatches']} microbatches open",

@@ -196,10 +196,12 @@ class Node:
     talk: Conversation
     log: Log
     heard: list[Delivered] = field(default_factory=list)
+    on_heard: Callable[[Delivered], object] = lambda delivered: None
 
     async def listen(self) -> None:
         async for delivered in self.talk.events():
             self.heard.append(delivered)
+            self.on_heard(delivered)
 
     def events(self, kind: type) -> list[Any]:
         return [d.event for d in self.heard if isinstance(d.event, kind)]

@@ -121,6 +121,8 @@ def test_versions_follow_from_the_name_alone() -> None:
 def test_a_step_takes_the_counted_list_of_its_close() -> None:
     schedule = _schedule(0)
     schedule.plan(_plan(0, 0))
+    for index in range(3):
+        schedule.frame(0, index, Direction.BACKWARD)
     _run(schedule)
     schedule.close(_close(0, 2, 0))
     op = _next(schedule)
@@ -195,3 +197,21 @@ def test_a_joiner_starts_at_its_step_with_the_base() -> None:
     assert schedule.plan(plan.model_copy(update={"step": 1})) == []
     schedule.plan(plan)
     assert _next(schedule).version == 2
+
+
+def test_a_step_waits_until_what_counts_has_been_run_again() -> None:
+    schedule = _schedule(1)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 0, Direction.FORWARD)
+    schedule.reroute(_reroute(0, OTHER, ME, stage=1, send=True))
+    schedule.frame(0, 0, Direction.BACKWARD)
+    schedule.close(_close(0, 0))
+    assert _run(schedule) == [(Action.FORWARD, 0, 0), (Action.BACKWARD, 0, 0), (Action.STEP, 0, 0)]
+
+
+def test_what_does_not_count_in_a_closed_step_holds_up_nothing() -> None:
+    schedule = _schedule(0)
+    schedule.plan(_plan(0, 0))
+    schedule.frame(0, 2, Direction.BACKWARD)
+    schedule.close(_close(0, 2))
+    assert _run(schedule)[-2:] == [(Action.BACKWARD, 0, 2), (Action.STEP, 0, 0)]

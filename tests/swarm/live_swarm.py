@@ -1,0 +1,140 @@
+"""A whole swarm of real processes for tests, with processes that can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from iota.spec import RunSpec
+from iota.swarm.options import SwarmOptions
+from iota.swarm.ports import choose_ports
+from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, make_crew, prepare_data, register
+from iota.swarm.processes import Launcher, Program, Running
+from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
+from iota.swarm.run_dir import RunDir, write_json
+from iota.swarm.watching import read_status, until_ready
+
+Status = dict[str, Any]
+
+
+class LiveSwarm:
+    """Processes of one run in `root`. `entries` replaces the program of a node by name."""
+
+    def __init__(
+        self,
+        root: Path,
+        options: SwarmOptions,
+        *,
+        validator: bool = False,
+        entries: Mapping[str, str] | None = None,
+    ) -> None:
+        self.options, self.validator = options, validator
+        self.run_dir = RunDir(root)
+        self.entries = dict(entries or {})
+        self.running: dict[str, Running] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        stack, options = self._stack, self.options
+        stack.enter_context(self.run_dir)
+        self.session = await stack.enter_async_context(aiohttp.ClientSession())
+        ports = choose_ports(SERVERS, {}, {})
+        self.programs = Programs(self.run_dir, ports, threads=1, device="cpu")
+        self.launcher = Launcher(preloaded(self.validator), self.run_dir.log("preload"), 1)
+        stack.push_async_callback(self.launcher.close, 3.0)
+        preload = asyncio.create_task(self.launcher.preload())
+        miners = options.stages * options.replicas
+        self.crew = make_crew(self.run_dir.wallets, miners, self.validator)
+        self.spec = await asyncio.to_thread(self._prepare)
+        await self.start(self.programs.store())
+        await self.start(self.programs.ledger())
+        await until_ready(self.session, "ledger", f"{self.programs.url('ledger')}/v1/head")
+        await register(self.crew, self.programs.url("ledger"), NETUID)
+        await until_ready(self.session, "store", f"{self.programs.url('store')}/healthz")
+        await self.start(self.programs.orchestrator())
+        await until_ready(self.session, ORCHESTRATOR, f"{self.url}/readyz")
+        await preload
+        for program in self.nodes():
+            await self.start(program)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        return self.programs.url(ORCHESTRATOR)
+
+    def nodes(self) -> list[Program]:
+        programs = self.programs.miners(self.options.stages * self.options.replicas)
+        if self.validator:
+            programs.append(self.programs.validator())
+        return [
+            dataclasses.replace(p, entry=self.entries[p.name]) if p.name in self.entries else p
+            for p in programs
+        ]
+
+    def _prepare(self) -> RunSpec:
+        manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)
+        spec = self.options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
+        write_json(self.run_dir.manifest_file, json.loads(manifest.canonical()))
+        write_json(self.run_dir.spec_file, spec.model_dump(mode="json"))
+        return spec
+
+    async def start(self, program: Program) -> None:
+        self.running[program.name] = await self.launcher.start(program)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.running[name].signal(signal.SIGKILL)
+        await asyncio.wait_for(asyncio.shield(self.running[name].ended), 10)
+
+    async def restart(self, name: str) -> None:
+        programs = {p.name: p for p in (*self.nodes(), self.programs.orchestrator())}
+        await self.start(programs[name])
+
+    def name_of(self, hotkey: str) -> str:
+        return next(name for name, key in self.crew.addresses.items() if key == hotkey)
+
+    async def status(self) -> Status | None:
+        return await read_status(self.session, self.url)
+
+    async def until(self, reached: Callable[[Status], bool], timeout_s: float = 120.0) -> Status:
+        """The first status for which `reached` holds; fails with the last one when that takes too long."""
+        end, status = time.monotonic() + timeout_s, None
+        while time.monotonic() < end:
+            status = await self.status() or status
+            if status is not None and reached(status):
+                return status
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"not reached in {timeout_s} s; the last status is {status}")
+
+    async def finished(self, timeout_s: float = 120.0) -> Status:
+        return await self.until(lambda s: bool(s["finished"]), timeout_s)
+
+
+def tiny(**changes: Any) -> SwarmOptions:
+    """A run of a few seconds."""
+    given: dict[str, Any] = {
+        "stages": 3,
+        "replicas": 1,
+        "epochs": 2,
+        "steps_per_epoch": 4,
+        "microbatches": 4,
+        "model": "tiny",
+        "sequence_length": 64,
+        "sequences": 2,
+    }
+    return SwarmOptions.of(**{**given, **changes})
+
+
+__all__ = ["ORCHESTRATOR", "VALIDATOR", "LiveSwarm", "Status", "tiny"]

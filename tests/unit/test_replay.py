@@ -1,0 +1,261 @@
+"""Audits of real epochs: honest work passes to the bit, each cheat fails at its first false op."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from iota.compute.state import StageState, state_bytes
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import OpKind
+from tests.golden.small_runs import small_run
+from tests.unit import audited_runs as runs
+from tests.unit.audited_runs import Bench, World
+from validator.errors import Missing
+from validator.sealed import SealBroken
+
+Open = Callable[..., Coroutine[Any, Any, Bench]]
+
+
+@pytest.fixture
+async def open_bench() -> AsyncIterator[Open]:
+    opened: list[Bench] = []
+
+    async def make(world: World, epoch: int = 0, **options: Any) -> Bench:
+        opened.append(await runs.bench(world, epoch, **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.worker.close()
+
+
+@cache
+def honest(pipeline: str, epochs: int = 1, optimizer: str = "adamw", device: str = runs.DEVICE) -> World:
+    """Trained once for all tests; nobody changes it."""
+    spec = small_run(schedule={"pipeline": pipeline}, optimizer={"kind": optimizer, "state": "carry"})
+    world = World(spec, device=device)
+    for epoch in range(epochs):
+        world.train(epoch)
+    return world
+
+
+def cheating(way: runs.Honest, stage: int, pipeline: str = "sync") -> World:
+    world = World(small_run(schedule={"pipeline": pipeline}), {stage: way})
+    world.train()
+    return world
+
+
+# ---- honest work ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+async def test_every_honest_op_passes_to_the_bit(pipeline: str, open_bench: Open) -> None:
+    bench = await open_bench(honest(pipeline))
+    audited = 0
+    for miner in bench.world.miners:
+        for receipt in bench.sealed.auditable(miner.hotkey):
+            result = await bench.audit(miner.stage, AuditKind.OP, step=receipt.step, seq=receipt.seq)
+            assert (result.outcome, result.profile) == (Outcome.PASS, "exact"), result
+            audited += 1
+    assert audited == 5 * 9  # two stages with FORWARD and BACKWARD, one with LOSS; 3 steps x 3 microbatches
+
+
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+async def test_every_honest_step_passes_to_the_bit(pipeline: str, optimizer: str, open_bench: Open) -> None:
+    bench = await open_bench(honest(pipeline, 1, optimizer))
+    for stage in range(3):
+        for step in range(3):
+            result = await bench.audit(stage, AuditKind.STEP, step=step)
+            assert (result.outcome, result.profile) == (Outcome.PASS, "exact"), result
+
+
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+async def test_honest_epochs_pass_from_base_to_pseudo_gradient(pipeline: str, open_bench: Open) -> None:
+    bench = await open_bench(honest(pipeline))
+    for stage in range(3):
+        result = await bench.audit(stage, AuditKind.EPOCH)
+        assert (result.outcome, result.profile) == (Outcome.PASS, "exact"), result
+
+
+async def test_a_later_epoch_is_replayed_from_its_stored_base_and_carried_moments(open_bench: Open) -> None:
+    bench = await open_bench(honest("delayed", 2), 1)
+    for stage in range(3):
+        assert (await bench.audit(stage, AuditKind.EPOCH)).outcome is Outcome.PASS
+        assert (await bench.audit(stage, AuditKind.STEP, step=0)).outcome is Outcome.PASS
+
+
+async def test_another_device_class_is_compared_by_sketch(open_bench: Open) -> None:
+    bench = await open_bench(honest("delayed", 1, "adamw", "cuda/Some GPU/cuda1/torch1"))
+    for kind in (AuditKind.STEP, AuditKind.EPOCH):
+        result = await bench.audit(1, kind, step=1)
+        assert (result.outcome, result.profile) == (Outcome.PASS, "sketch/0.01"), result
+
+
+async def test_nothing_is_found_in_honest_records(open_bench: Open) -> None:
+    bench = await open_bench(honest("delayed", 2), 1)
+    for miner in bench.world.miners:
+        assert await bench.auditor.check(bench.sealed, miner.hotkey) is None
+
+
+# ---- cheats -----------------------------------------------------------------------------------
+
+
+async def test_noise_fails_at_the_first_audited_forward(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.Noise(), 1))
+    receipt = bench.op(1, OpKind.FORWARD, 2)
+    result = await bench.audit(1, AuditKind.OP, step=2, seq=receipt.seq)
+    assert (result.outcome, result.seq, result.found) == (Outcome.FAIL, receipt.seq, receipt.output)
+
+
+async def test_those_who_work_on_a_cheats_output_pass(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.Noise(), 1))
+    for stage in (0, 2):
+        result = await bench.audit(stage, AuditKind.EPOCH)
+        assert result.outcome is Outcome.PASS, result
+    assert not bench.evidence.blamed
+
+
+async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
+    world = World(small_run(), {1: runs.Noise()}, device="cuda/Some GPU/cuda1/torch1")
+    # A cheat that wants to pass by sketch must sketch what it sends.
+    world.miners[1].way.output = _sketched_noise  # type: ignore[method-assign]
+    world.train()
+    bench = await open_bench(world)
+    receipt = bench.op(1, OpKind.FORWARD, 0)
+    result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
+    assert (result.outcome, result.profile) == (Outcome.FAIL, "sketch/0.01")
+
+
+def _sketched_noise(miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
+    made = runs.Noise.output(runs.Noise(), miner, mb, kind, output)
+    return made if made is output else replace(made, sketch=tuple(-value for value in output.sketch))
+
+
+async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.ZeroBackward(), 1, "delayed"))
+    receipt = bench.op(1, OpKind.BACKWARD, 1)
+    result = await bench.audit(1, AuditKind.OP, step=1, seq=receipt.seq)
+    assert (result.outcome, result.seq) == (Outcome.FAIL, receipt.seq)
+    result = await bench.audit(1, AuditKind.STEP, step=1)
+    assert (result.outcome, result.seq) == (Outcome.FAIL, receipt.seq)
+
+
+async def test_a_skipped_step_shows_in_the_receipts_alone(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.SkipsStep(), 1))
+    result = await bench.auditor.check(bench.sealed, bench.world.miners[1].hotkey)
+    assert result is not None
+    assert (result.outcome, result.seq) == (Outcome.FAIL, bench.op(1, OpKind.STEP, 0).seq)
+
+
+async def test_a_skipped_step_fails_its_replay(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.SkipsStep(), 1, "delayed"))
+    for kind, step in ((AuditKind.STEP, 1), (AuditKind.EPOCH, 0)):
+        result = await bench.audit(1, kind, step=step)
+        assert result.outcome is Outcome.FAIL
+        assert result.seq == bench.op(1, OpKind.STEP, step).seq
+
+
+async def test_stale_weights_fail_at_the_first_op_that_used_them(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.StaleWeights(), 1))
+    first = bench.op(1, OpKind.FORWARD, 1)
+    result = await bench.audit(1, AuditKind.OP, step=1, seq=first.seq)
+    assert (result.outcome, result.seq) == (Outcome.FAIL, first.seq)
+    result = await bench.audit(1, AuditKind.EPOCH)
+    assert (result.outcome, result.seq) == (Outcome.FAIL, first.seq)
+
+
+async def test_a_false_loss_fails(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.FalseLoss(), 2))
+    receipt = bench.op(2, OpKind.LOSS, 0)
+    result = await bench.audit(2, AuditKind.OP, step=0, seq=receipt.seq)
+    assert (result.outcome, result.seq, result.found) == (Outcome.FAIL, receipt.seq, repr(receipt.loss))
+
+
+async def test_a_scaled_pseudo_gradient_fails_the_epoch(open_bench: Open) -> None:
+    bench = await open_bench(cheating(runs.PoisonedDelta(), 0))
+    result = await bench.audit(0, AuditKind.EPOCH)
+    assert result.outcome is Outcome.FAIL
+    assert "pseudo-gradient" in result.reason
+
+
+# ---- evidence that is withheld, missing or false ------------------------------------------------
+
+
+async def test_a_miner_that_delivers_no_snapshot_fails(open_bench: Open) -> None:
+    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None, patience_s=0.0)
+    receipt = bench.op(0, OpKind.FORWARD, 1)
+    result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
+    assert (result.outcome, result.unproven) == (Outcome.FAIL, False)
+    assert "did not deliver" in result.reason
+
+
+async def test_a_miner_that_is_gone_stays_unproven(open_bench: Open) -> None:
+    bench = await open_bench(
+        honest("sync"), deliver=lambda miner, version: None, patience_s=0.0, live=False
+    )
+    receipt = bench.op(0, OpKind.FORWARD, 1)
+    result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
+    assert (result.outcome, result.unproven) == (Outcome.INCONCLUSIVE, True)
+
+
+async def test_a_snapshot_that_its_step_did_not_commit_to_fails(open_bench: Open) -> None:
+    def base(miner: runs.Miner, version: int) -> bytes:
+        return state_bytes(StageState(miner.snapshots[0].weights, miner.snapshots[version].moments))
+
+    bench = await open_bench(honest("sync"), deliver=base)
+    receipt = bench.op(0, OpKind.FORWARD, 1)
+    result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
+    assert result.outcome is Outcome.FAIL
+    assert result.seq == bench.op(0, OpKind.STEP, 0).seq
+
+
+async def test_a_frame_that_the_store_lost_accuses_nobody(open_bench: Open) -> None:
+    world = World(small_run())
+    world.train()
+    bench = await open_bench(world)
+    receipt = bench.op(1, OpKind.FORWARD, 0)
+    del world.store[f"{world.run}/frames/0/0/0.0/0.f"]
+    result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
+    assert (result.outcome, result.unproven) == (Outcome.INCONCLUSIVE, False)
+
+
+async def test_sending_another_frame_than_receipted_accuses_the_sender(open_bench: Open) -> None:
+    world = World(small_run(), {0: _LiesInReceipts()})
+    world.train()
+    bench = await open_bench(world)
+    receipt = bench.op(1, OpKind.FORWARD, 0)
+    assert (await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)).outcome is Outcome.PASS
+    assert [blame.hotkey for blame in bench.evidence.blamed] == [world.miners[0].hotkey]
+
+
+class _LiesInReceipts(runs.Honest):
+    def output(self, miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
+        if kind is OpKind.FORWARD:
+            miner.write = lambda **fields: runs.Miner.write(
+                miner, **{**fields, "output": "11" * 32 if fields["kind"] is OpKind.FORWARD else fields["output"]}
+            )
+        return output
+
+
+async def test_receipts_that_the_seal_does_not_cover_are_refused(open_bench: Open) -> None:
+    world = World(small_run())
+    record = world.train()
+    false_root = record.seal.model_copy(update={"root": "22" * 32})
+    world.records[0] = record.model_copy(update={"seal": false_root})
+    with pytest.raises(SealBroken, match="not those that were sealed"):
+        await open_bench(world)
+
+
+async def test_a_base_that_the_seed_does_not_give_is_refused(open_bench: Open) -> None:
+    world = World(small_run())
+    world.bases[0] = world.bases[0].model_copy(update={"digest": "33" * 32})
+    world.train()
+    bench = await open_bench(world)
+    with pytest.raises(Missing, match="seed"):
+        await bench.evidence.base(bench.sealed, 0)

@@ -1,0 +1,85 @@
+"""How a command ends: its exit code, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from iota.chain.errors import Unavailable
+from iota.cli.main import COMMANDS, main
+from iota.store.store import StoreFull
+from iota.terminal import WorkFailed, run_command
+
+
+def ending(call: Callable[[], None]) -> int:
+    app = typer.Typer()
+    app.command()(call)
+    with pytest.raises(SystemExit) as ended:
+        run_command(app, [])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("give more"), 2),
+        (StoreFull("no room"), 2),
+        (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (ExceptionGroup("tasks", [ValueError("give more")]), 2),
+        (Unavailable("no ledger answers"), 1),
+        (WorkFailed("it broke"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_known_errors_become_one_line_and_a_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert ending(fail) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("tasks", [ValueError("a"), KeyError("b")])])
+def test_a_bug_keeps_its_trace(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    app = typer.Typer()
+    app.command()(fail)
+    with pytest.raises(type(error)):
+        run_command(app, [])
+
+
+def test_help_is_quick_and_loads_neither_torch_nor_the_chain() -> None:
+    code = (
+        "import sys, iota.cli.main as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: print({'torch', 'transformers', 'bittensor_core', 'aiohttp'} & set(sys.modules))"
+    )
+    best = float("inf")
+    for _ in range(3):  # the machine may be busy with something else
+        started = time.perf_counter()
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - started)
+    assert shown.stdout.rstrip().endswith("set()")
+    assert best < 0.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f" {name} " in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""Runs a validator from its settings until the run ends or somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import suppress
+
+import torch
+
+from iota.chain import open_chain
+from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.protocol.keys import load_hotkey
+from iota.protocol.problems import Problem
+from iota.settings import ValidatorSettings
+from iota.store.transfer import ObjectClient
+from validator.node import ValidatorNode, ValidatorOptions
+
+log = logging.getLogger(__name__)
+
+
+async def validate(settings: ValidatorSettings) -> None:
+    """Raises ValueError for what the user can put right, and where the orchestrator refuses or is gone."""
+    cores = os.cpu_count() or 1
+    threads = settings.threads or 1
+    torch.set_num_threads(threads)
+    options = ValidatorOptions(
+        data_dir=settings.data_dir,
+        compute_share=settings.compute_share,
+        threads=threads,
+        most_threads=max(cores, threads),
+    )
+    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    async with (
+        OrchestratorClient(hotkey, settings.orchestrator) as client,
+        ObjectClient() as objects,
+        open_chain(settings.chain, hotkey) as chain,
+    ):
+        work = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid).run()
+        node = asyncio.create_task(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, node.cancel)
+        try:
+            with suppress(asyncio.CancelledError):
+                await node
+                return
+        except* (Problem, OrchestratorUnreachable, UntrustedAnswer) as group:
+            raise ValueError(f"{settings.orchestrator}: {_first(group)}") from group
+        log.info("stopped; start again with the same data directory to go on")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -21,7 +21,7 @@ from iota.compute.state import StageState, state_bytes
 from iota.compute.tokens import Tokens
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
 from iota.outer.partition import part_bytes, split
-from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
 from iota.protocol.events import EpochClose, Plan, SnapshotReady
 from iota.protocol.keys import Hotkey, signing_bytes
 from iota.protocol.messages import (
@@ -335,9 +335,7 @@ class World:
     def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
         return [r for r in miner.receipts if r.epoch == epoch]
 
-    def _record(
-        self, epoch: int, plans: tuple[Plan, ...], deltas: tuple[DeltaRecord, ...]
-    ) -> EpochRecord:
+    def _record(self, epoch: int, plans: tuple[Plan, ...], deltas: tuple[DeltaRecord, ...]) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)
         digests = [r.content_digest() for m in ordered for r in self.of_epoch(epoch, m)]
         seal = EpochClose(epoch=epoch, root=merkle_root(digests), receipts=len(digests), block=1)

@@ -196,9 +196,7 @@ async def test_a_miner_that_delivers_no_snapshot_fails(open_bench: Open) -> None
 
 
 async def test_a_miner_that_is_gone_stays_unproven(open_bench: Open) -> None:
-    bench = await open_bench(
-        honest("sync"), deliver=lambda miner, version: None, patience_s=0.0, live=False
-    )
+    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None, patience_s=0.0, live=False)
     receipt = bench.op(0, OpKind.FORWARD, 1)
     result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
     assert (result.outcome, result.unproven) == (Outcome.INCONCLUSIVE, True)
@@ -238,7 +236,8 @@ class _LiesInReceipts(runs.Honest):
     def output(self, miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
         if kind is OpKind.FORWARD:
             miner.write = lambda **fields: runs.Miner.write(
-                miner, **{**fields, "output": "11" * 32 if fields["kind"] is OpKind.FORWARD else fields["output"]}
+                miner,
+                **{**fields, "output": "11" * 32 if fields["kind"] is OpKind.FORWARD else fields["output"]},
             )
         return output
 

@@ -1,0 +1,141 @@
+"""Links and draws: committed before, reproducible by anyone, and nobody's choice."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from iota.protocol.receipts import OpKind, Receipt
+from iota.spec import AuditSpec
+from validator.links import (
+    LinkChain,
+    SeedUnreadable,
+    commitment,
+    committed_tip,
+    load_or_create_seed,
+    verify_link,
+)
+from validator.sampling import Drawn, choose, draw
+
+RUN = "ab" * 32
+SEED = bytes(range(32))
+
+
+def receipts(count: int, later_from: int = 10**9) -> list[Receipt]:
+    return [
+        Receipt(
+            seq=n + 1, epoch=0, step=int(n >= later_from), microbatch=n, stage=0, kind=OpKind.FORWARD,
+            version=int(n >= later_from), output="0" * 64, started=0, ended=0, device="cpu",
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def chosen(number: int, audit: AuditSpec, given: list[Receipt], steps: int = 3) -> Drawn:
+    return choose(blake3(b"%d" % number).digest(), audit, given, range(steps), 0)
+
+
+# ---- links ------------------------------------------------------------------------------------
+
+
+def test_each_epochs_link_hashes_to_the_committed_tip() -> None:
+    chain = LinkChain(SEED, 5)
+    for epoch in range(5):
+        assert verify_link(chain.link(epoch), epoch, chain.tip)
+
+
+def test_a_link_fits_no_other_epoch_and_no_other_tip() -> None:
+    chain = LinkChain(SEED, 5)
+    assert not verify_link(chain.link(1), 2, chain.tip)
+    assert not verify_link(chain.link(1), 0, chain.tip)
+    assert not verify_link(chain.link(1), 1, LinkChain(SEED[::-1], 5).tip)
+    assert not verify_link("zz", 0, chain.tip)
+
+
+def test_later_links_do_not_follow_from_earlier_ones_but_earlier_from_later() -> None:
+    chain = LinkChain(SEED, 5)
+    assert blake3(bytes.fromhex(chain.link(3))).hexdigest() == chain.link(2)
+
+
+def test_there_is_no_link_after_the_last_epoch() -> None:
+    with pytest.raises(ValueError, match="epochs 0 to 4"):
+        LinkChain(SEED, 5).link(5)
+
+
+def test_a_commitment_names_one_run() -> None:
+    tip = LinkChain(SEED, 5).tip
+    data = commitment(RUN, tip)
+    assert len(data) <= 128
+    assert committed_tip(data, RUN) == tip
+    assert committed_tip(data, "cd" * 32) is None
+    assert committed_tip(b"something else", RUN) is None
+
+
+def test_the_seed_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "links.seed"
+    seed = load_or_create_seed(path)
+    assert load_or_create_seed(path) == seed
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_damaged_seed_is_refused_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "links.seed"
+    path.write_bytes(b"short")
+    with pytest.raises(SeedUnreadable, match="restore it"):
+        load_or_create_seed(path)
+    assert path.read_bytes() == b"short"
+
+
+# ---- draws ------------------------------------------------------------------------------------
+
+
+def test_the_draw_depends_on_everything_it_names() -> None:
+    same = draw(RUN, "0x" + "01" * 32, "02" * 32, 3, "miner")
+    assert draw(RUN, "01" * 32, "02" * 32, 3, "miner") == same
+    others = {
+        draw("cd" * 32, "01" * 32, "02" * 32, 3, "miner"),
+        draw(RUN, "03" * 32, "02" * 32, 3, "miner"),
+        draw(RUN, "01" * 32, "03" * 32, 3, "miner"),
+        draw(RUN, "01" * 32, "02" * 32, 4, "miner"),
+        draw(RUN, "01" * 32, "02" * 32, 3, "minor"),
+    }
+    assert len(others | {same}) == 6
+
+
+def test_two_different_ops_are_drawn_one_of_them_after_the_base() -> None:
+    for number in range(50):
+        drawn = chosen(number, AuditSpec(), receipts(20, later_from=18))
+        assert len({r.seq for r in drawn.ops}) == 2
+        assert any(r.version > 0 for r in drawn.ops)
+
+
+def test_with_fewer_receipts_than_audits_all_are_drawn() -> None:
+    assert [r.seq for r in chosen(1, AuditSpec(), receipts(1)).ops] == [1]
+    assert chosen(1, AuditSpec(), [], steps=0) == Drawn((), None, False)
+
+
+def test_every_op_has_the_same_chance() -> None:
+    counts = dict.fromkeys(range(1, 11), 0)
+    for number in range(4000):
+        for receipt in chosen(number, AuditSpec(ops=2), receipts(10)).ops:
+            counts[receipt.seq] += 1
+    # 800 expected each, standard deviation 25: five of them
+    assert all(abs(count - 800) < 130 for count in counts.values()), counts
+
+
+def test_steps_and_epochs_are_drawn_at_the_published_rates() -> None:
+    audit = AuditSpec(step_every=5, epoch_every=50)
+    drawn = [chosen(number, audit, receipts(4)) for number in range(5000)]
+    steps = [d.step for d in drawn if d.step is not None]
+    assert abs(len(steps) - 1000) < 150
+    assert all(abs(steps.count(step) - len(steps) / 3) < 100 for step in range(3))
+    assert abs(sum(d.epoch for d in drawn) - 100) < 50
+
+
+def test_a_miner_without_steps_is_drawn_no_step_and_no_epoch() -> None:
+    audit = AuditSpec(step_every=1, epoch_every=1)
+    assert chosen(0, audit, receipts(4), steps=0).count == 2
+    assert chosen(0, audit, receipts(4)).count == 4

@@ -118,6 +118,10 @@ class LiveSwarm:
             await asyncio.sleep(0.1)
         raise AssertionError(f"not reached in {timeout_s} s; the last status is {status}")
 
+    async def validator_done(self, timeout_s: float) -> None:
+        """Wait until the validator has set its last weights and ended."""
+        await asyncio.wait_for(asyncio.shield(self.running[VALIDATOR].ended), timeout_s)
+
     async def finished(self, timeout_s: float = 120.0) -> Status:
         return await self.until(lambda s: bool(s["finished"]), timeout_s)
 

@@ -186,7 +186,13 @@ class Miner:
 class World:
     """A run with one replica a stage: its store, its records, and the validator's sources."""
 
-    def __init__(self, spec: RunSpec, ways: dict[int, Honest] | None = None, device: str = DEVICE) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        ways: dict[int, Honest] | None = None,
+        device: str = DEVICE,
+        batches: Callable[[int, int, int], Tokens] | None = None,
+    ) -> None:
         self.spec, self.run = spec, spec.id
         ways = ways or {}
         self.miners = [
@@ -197,7 +203,7 @@ class World:
         self.records: dict[int, EpochRecord] = {}
         self.bases: list[BaseRecord] = []
         self.first: dict[tuple[int, str], int] = {}
-        self._batches = sample(spec)
+        self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
             self._store_base(0, stage)
@@ -379,10 +385,12 @@ class World:
     async def objects(self, request: ObjectRequest) -> ObjectReply:
         return ObjectReply(url=request.key, expires=time.time() + 3600)
 
-    async def get(self, url: str, max_bytes: int, deadline_s: float) -> bytes:
+    async def get(
+        self, url: str, max_bytes: int, deadline_s: float, byte_range: tuple[int, int] | None = None
+    ) -> bytes:
         if url not in self.store:
             raise ObjectMissing(url)
-        return self.store[url]
+        return self.store[url][slice(*byte_range)] if byte_range else self.store[url]
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)

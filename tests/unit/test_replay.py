@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -235,11 +235,13 @@ async def test_sending_another_frame_than_receipted_accuses_the_sender(open_benc
 class _LiesInReceipts(runs.Honest):
     def output(self, miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
         if kind is OpKind.FORWARD:
-            miner.write = lambda **fields: runs.Miner.write(
-                miner,
-                **{**fields, "output": "11" * 32 if fields["kind"] is OpKind.FORWARD else fields["output"]},
-            )
+            miner.write = partial(_write_lie, miner)
         return output
+
+
+def _write_lie(miner: runs.Miner, **fields: Any) -> Any:
+    false = {"output": "11" * 32} if fields["kind"] is OpKind.FORWARD else {}
+    return runs.Miner.write(miner, **{**fields, **false})
 
 
 async def test_receipts_that_the_seal_does_not_cover_are_refused(open_bench: Open) -> None:

@@ -108,7 +108,7 @@ class Watch:
     def _note(self, process: psutil.Process) -> None:
         try:
             cpu = process.cpu_times()
-            main = next((t.user_time + t.system_time for t in process.threads() if t.id == process.pid), 0.0)
+            main = sum(t.user_time + t.system_time for t in process.threads() if t.id == process.pid)
             now = (main, cpu.user + cpu.system - main)
             known = self.processes.get(process.pid)
             if known is None:
@@ -155,9 +155,9 @@ def frame_latencies(run_dir: Path) -> dict[str, dict[str, float]]:
             to_notice.append(at - ended)
     idle_since: dict[str, float] = defaultdict(float)
     for hotkey, receipt in sorted(ops, key=lambda item: item[1]["started"]):
-        at = max((noticed[f][1] for f in _inputs(receipt) if f in noticed), default=None)
-        if at is not None and idle_since[hotkey] <= at:
-            to_op.append(receipt["started"] - at)
+        fed = [noticed[frame][1] for frame in _inputs(receipt) if frame in noticed]
+        if fed and idle_since[hotkey] <= max(fed):
+            to_op.append(receipt["started"] - max(fed))
         idle_since[hotkey] = receipt["ended"]
     return {"op to notice": _spread(to_notice), "notice to op, receiver idle": _spread(to_op)}
 

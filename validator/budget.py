@@ -16,8 +16,8 @@ _LONGEST_NAP_S: Final = 1.0
 class Budget:
     """How much of the machine this process may use: CPU seconds against wall seconds x cores.
 
-    Everything counts, imports and networking too, from `started` on. What was not used is saved up.
-    Clocks are arguments, so that the arithmetic can be tested.
+    Everything counts, imports and networking too, since the process began (`already_s` before now).
+    What was not used is saved up. Clocks are arguments, so that the arithmetic can be tested.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class Budget:
         share: float,
         *,
         cores: int | None = None,
+        already_s: float = 0.0,
         wall: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
@@ -33,7 +34,7 @@ class Budget:
         self.allowed = share
         self._cores = cores or os.cpu_count() or 1
         self._wall, self._cpu = wall, cpu
-        self._started = wall()
+        self._started = wall() - already_s
         self.paused_s = 0.0
 
     @property
@@ -62,10 +63,18 @@ class Worker:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="replay")
+        self.busy_s = 0.0
 
     async def run(self, unit: Callable[[], _T]) -> _T:
         await self.budget.pause()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, unit)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, unit)
+
+    def _timed(self, unit: Callable[[], _T]) -> _T:
+        started = time.perf_counter()
+        try:
+            return unit()
+        finally:
+            self.busy_s += time.perf_counter() - started
 
     def close(self) -> None:
         """Let the unit that is running end, and take no more."""

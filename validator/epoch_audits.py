@@ -12,7 +12,7 @@ from iota.data.manifest import DataError
 from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import AuditsDone, Heldout, Outcome, Reveal
+from iota.protocol.messages import AuditKind, AuditsDone, Heldout, Outcome, Reveal
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.records import BaseRecord
 from iota.store import StoreError
@@ -107,7 +107,7 @@ class EpochAudits:
             return
         except SealBroken as error:
             log.error("epoch %d cannot be audited: %s", epoch, error)
-            self._talk.say(reports=[AuditsDone(epoch=epoch)])
+            await self._file_broken(epoch, error)
             return
         except Problem as problem:
             if problem.type is not ProblemType.NOT_FOUND:
@@ -123,6 +123,15 @@ class EpochAudits:
         self._notebook.finish(epoch)
         self._talk.say(reports=[AuditsDone(epoch=epoch)])
         self._snapshots.forget(epoch)
+
+    async def _file_broken(self, epoch: int, error: SealBroken) -> None:
+        """Nothing of the epoch can be audited: say so of every miner, since every draw needs a verdict."""
+        record = await self._client.epoch_record(epoch)
+        for miner in record.miners:
+            result = Result(Outcome.INCONCLUSIVE, miner.first_receipt, "", reason=str(error))
+            self._filing.file(epoch, miner.hotkey, Task(AuditKind.OP, "seal", miner.first_receipt), result)
+        await self._talk.settled(STORED_S)
+        self._talk.say(reports=[AuditsDone(epoch=epoch)])
 
     async def _audit_miners(self, sealed: SealedEpoch, block_hash: str, link: str, deadline: float) -> None:
         # By stage, so that one base at a time is enough.

@@ -71,7 +71,8 @@ class ValidatorNode:
         self._options, self._hotkey = options, hotkey
         self._client, self._objects = client, objects
         self._chain = OnChain(chain, netuid, hotkey.ss58)
-        self._budget = Budget(options.compute_share)
+        running_s = time.time() - psutil.Process().create_time()
+        self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
         self._seals: asyncio.Queue[tuple[EpochClose, float] | None] = asyncio.Queue(_MOST_SEALS)
 
     async def run(self) -> None:
@@ -136,7 +137,7 @@ class ValidatorNode:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
                     tasks.create_task(self._listen(talk, audits, snapshots), name="listen"),
-                    tasks.create_task(self._tell_status(talk, audits), name="status"),
+                    tasks.create_task(self._tell_status(talk, audits, worker), name="status"),
                     tasks.create_task(weigher.weigh(), name="weigh"),
                 ]
                 while (sealed := await self._seals.get()) is not None:
@@ -176,12 +177,12 @@ class ValidatorNode:
         members = (await self._client.status())["members"]
         return any(m["hotkey"] == hotkey and m["live"] for m in members)
 
-    async def _tell_status(self, talk: Conversation, audits: EpochAudits) -> None:
+    async def _tell_status(self, talk: Conversation, audits: EpochAudits, worker: Worker) -> None:
         process = psutil.Process()
         while True:
             talk.status = NodeStatus(
                 state=audits.doing[:200],
-                seconds={"replay": time.process_time(), "wait": self._budget.paused_s},
+                seconds={"replay": worker.busy_s, "wait": self._budget.paused_s},
                 memory=process.memory_info().rss,
             )
             await asyncio.sleep(STATUS_S)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from blake3 import blake3
 
@@ -163,13 +164,14 @@ class Stage:
     orchestrator: Orchestrator
     chain: Chain
     folder: Path
+    share: float = 1.0
 
     @property
     def spec(self) -> RunSpec:
         return self.orchestrator.world.spec
 
     def node(self) -> ValidatorNode:
-        options = ValidatorOptions(self.folder / "validator", compute_share=1.0, heldout_batches=1)
+        options = ValidatorOptions(self.folder / "validator", compute_share=self.share, heldout_batches=1)
         world: Any = self.orchestrator.world
         client: Any = self.orchestrator
         return ValidatorNode(options, KEY, client, world, self.chain, NETUID)
@@ -185,6 +187,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     return out, prepare_made_up(out, count=200, shard_tokens=8_000, heldout_tokens=2_000)
 
 
+def small_ledger(folder: Path) -> web.Application:
+    return make_app(folder / "ledger.db", netuid=NETUID, tempo=20, weights_rate_limit=2, block_time_s=0.05)
+
+
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[str]:
     app = make_app(tmp_path / "ledger.db", netuid=NETUID, tempo=20, weights_rate_limit=2, block_time_s=0.05)
@@ -198,15 +204,26 @@ async def chain(ledger: str) -> AsyncIterator[Chain]:
         yield chain
 
 
-@pytest.fixture
-async def stage(tmp_path: Path, ledger: str, chain: Chain, data: tuple[Path, Manifest]) -> Stage:
-    out, manifest = data
-    spec = small_run(
+def audited_spec(manifest: Manifest, audit: AuditSpec) -> RunSpec:
+    return small_run(
         model={"vocab_size": 257},
         data={"manifest": manifest_id(manifest)},
         schedule={"pipeline": "delayed", "epochs": EPOCHS},
-        audit=AuditSpec(step_every=1, epoch_every=2),
+        audit=audit,
     )
+
+
+async def set_up(
+    folder: Path,
+    ledger: str,
+    chain: Chain,
+    data: tuple[Path, Manifest],
+    audit: AuditSpec,
+    share: float = 1.0,
+) -> Stage:
+    """A run on real text whose stage 1 sends noise; all are registered."""
+    out, manifest = data
+    spec = audited_spec(manifest, audit)
     reader = DirectoryReader(out, manifest_id(manifest))
 
     def batches(epoch: int, step: int, index: int) -> Tokens:
@@ -224,63 +241,118 @@ async def stage(tmp_path: Path, ledger: str, chain: Chain, data: tuple[Path, Man
         async with open_chain(ledger, miner.key) as its:
             (await its.register(NETUID)).check()
     (await chain.register(NETUID, Role.VALIDATOR)).check()
-    return Stage(Orchestrator(world, manifest.canonical(), chain), chain, tmp_path)
+    return Stage(Orchestrator(world, manifest.canonical(), chain), chain, folder, share)
 
 
-async def test_a_noisy_miner_loses_all_weight_and_the_honest_keep_theirs(stage: Stage) -> None:
-    await stage.validate()
-    noisy = stage.orchestrator.world.miners[1].hotkey
-    outcomes = {(v.miner == noisy, v.outcome) for v in stage.orchestrator.verdicts()}
+THOROUGH = AuditSpec(step_every=1, epoch_every=2)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, ledger: str, chain: Chain, data: tuple[Path, Manifest]) -> Stage:
+    return await set_up(tmp_path, ledger, chain, data, THOROUGH)
+
+
+@dataclass
+class Finished:
+    """A whole run, audited to its end, for the tests that only look."""
+
+    said: list[Report]
+    joins: list[JoinRequest]
+    hotkeys: list[str]
+    run: str
+    commitment: bytes
+    rewarded: set[str]
+    """Hotkeys with a weight on the chain."""
+    scores: dict[str, Any]
+
+    @property
+    def noisy(self) -> str:
+        return self.hotkeys[1]
+
+    def verdicts(self) -> list[Verdict]:
+        return [report for report in self.said if isinstance(report, Verdict)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: tuple[Path, Manifest]) -> Finished:
+    return asyncio.run(_finish(tmp_path_factory.mktemp("finished"), data))
+
+
+async def _finish(folder: Path, data: tuple[Path, Manifest]) -> Finished:
+    async with TestServer(small_ledger(folder)) as server:
+        url = str(server.make_url("/"))
+        async with open_chain(url, KEY) as chain:
+            stage = await set_up(folder, url, chain, data, THOROUGH)
+            await stage.validate()
+            standing = await chain.commitment(NETUID, KEY.ss58)
+            (row,) = await chain.weights(NETUID)
+            neurons = (await chain.subnet(NETUID)).neurons
+    assert standing is not None
+    path = folder / "validator" / stage.spec.id[:16] / "scores.json"
+    return Finished(
+        said=stage.orchestrator.said,
+        joins=stage.orchestrator.joins,
+        hotkeys=[m.hotkey for m in stage.orchestrator.world.miners],
+        run=stage.spec.id,
+        commitment=standing.data,
+        rewarded={n.hotkey for n in neurons if n.uid in row.weights},
+        scores=json.loads(path.read_text()),
+    )
+
+
+def test_a_noisy_miner_loses_all_weight_and_the_honest_keep_theirs(finished: Finished) -> None:
+    outcomes = {(v.miner == finished.noisy, v.outcome) for v in finished.verdicts()}
     assert (True, Outcome.FAIL) in outcomes
     assert {outcome for cheat, outcome in outcomes if not cheat} == {Outcome.PASS}
-    last = [r for r in stage.orchestrator.said if isinstance(r, WeightsSet)][-1]
-    assert last.weights[noisy] == 0
+    last = [r for r in finished.said if isinstance(r, WeightsSet)][-1]
+    assert last.weights[finished.noisy] == 0
     assert sum(last.weights.values()) == pytest.approx(1)
-    assert all(weight > 0 for hotkey, weight in last.weights.items() if hotkey != noisy)
-    (row,) = await stage.chain.weights(NETUID)
-    subnet = await stage.chain.subnet(NETUID)
-    rewarded = {n.hotkey for n in subnet.neurons if n.uid in row.weights}
-    assert rewarded == {m.hotkey for m in stage.orchestrator.world.miners} - {noisy}
+    assert all(weight > 0 for hotkey, weight in last.weights.items() if hotkey != finished.noisy)
+    assert finished.rewarded == set(finished.hotkeys) - {finished.noisy}
 
 
-async def test_the_tip_is_on_the_chain_before_the_join_and_links_fit_it(stage: Stage) -> None:
-    await stage.validate()
-    standing = await stage.chain.commitment(NETUID, KEY.ss58)
-    assert standing is not None
-    tip = committed_tip(standing.data, stage.spec.id)
-    assert tip == stage.orchestrator.joins[0].link
-    reveals = [r for r in stage.orchestrator.said if isinstance(r, Reveal)]
+def test_the_tip_is_on_the_chain_before_the_join_and_links_fit_it(finished: Finished) -> None:
+    tip = committed_tip(finished.commitment, finished.run)
+    assert tip is not None
+    assert tip == finished.joins[0].link
+    reveals = [r for r in finished.said if isinstance(r, Reveal)]
     assert [r.epoch for r in reveals] == [0, 1]
     assert all(verify_link(r.link, r.epoch, tip) for r in reveals)
 
 
-async def test_every_verdict_is_signed_and_precedes_audits_done(stage: Stage) -> None:
-    await stage.validate()
-    run = stage.spec.id
-    assert all(verify_verdict(run, v, KEY.ss58) for v in stage.orchestrator.verdicts())
-    tampered = stage.orchestrator.verdicts()[0].model_copy(update={"seq": 999})
-    assert not verify_verdict(run, tampered, KEY.ss58)
+def test_every_verdict_is_signed_and_precedes_audits_done(finished: Finished) -> None:
+    assert all(verify_verdict(finished.run, v, KEY.ss58) for v in finished.verdicts())
+    tampered = finished.verdicts()[0].model_copy(update={"seq": 999})
+    assert not verify_verdict(finished.run, tampered, KEY.ss58)
     for epoch in range(EPOCHS):
-        about = [r for r in stage.orchestrator.said if getattr(r, "epoch", None) == epoch]
+        about = [r for r in finished.said if getattr(r, "epoch", None) == epoch]
         done = next(n for n, r in enumerate(about) if isinstance(r, AuditsDone))
         assert not any(isinstance(r, Verdict) for r in about[done:])
 
 
-async def test_each_new_base_is_measured_on_held_out_text(stage: Stage) -> None:
-    await stage.validate()
-    losses = {r.epoch: r.loss for r in stage.orchestrator.said if isinstance(r, Heldout)}
+def test_each_new_base_is_measured_on_held_out_text(finished: Finished) -> None:
+    losses = {r.epoch: r.loss for r in finished.said if isinstance(r, Heldout)}
     assert losses.keys() == {1, 2}
     assert all(4 < loss < 7 for loss in losses.values())  # ln 257 = 5.55 before anything is learnt
 
 
-async def test_a_miner_can_read_why_its_score_is_what_it_is(stage: Stage) -> None:
+def test_a_miner_can_read_why_its_score_is_what_it_is(finished: Finished) -> None:
+    miners = finished.scores["miners"]
+    assert miners[finished.noisy]["valid"] == 0
+    assert {v["outcome"] for v in miners[finished.noisy]["failed"]} == {"fail"}
+    assert all(m["work"] > 0 and m["timeliness"] == 1 for m in miners.values())
+
+
+async def test_what_the_compute_cap_leaves_undone_is_filed_as_inconclusive(
+    tmp_path: Path, ledger: str, chain: Chain, data: tuple[Path, Manifest]
+) -> None:
+    audit = AuditSpec(ops=2, step_every=1, deadline_s=6.0)
+    stage = await set_up(tmp_path, ledger, chain, data, audit, share=1e-6)
+    stage.orchestrator.epochs = 1
     await stage.validate()
-    noisy = stage.orchestrator.world.miners[1].hotkey
-    path = stage.folder / "validator" / stage.spec.id[:16] / "scores.json"
-    document = json.loads(path.read_text())
-    assert document["miners"][noisy]["valid"] == 0
-    assert {v["outcome"] for v in document["miners"][noisy]["failed"]} == {"fail"}
-    assert all(m["work"] > 0 and m["timeliness"] == 1 for m in document["miners"].values())
+    found = [(v.outcome, v.reason) for v in stage.orchestrator.verdicts()]
+    assert len(found) >= 9
+    assert set(found) == {(Outcome.INCONCLUSIVE, "not done before the deadline")}
 
 
 async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones(stage: Stage) -> None:

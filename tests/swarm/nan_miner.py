@@ -1,0 +1,23 @@
+"""A miner whose device makes one NaN: in the forward of microbatch 1 of step 1."""
+
+from __future__ import annotations
+
+import functools
+
+import miner.run
+from iota.compute.engine import Engine, Tokens
+from iota.compute.errors import BadValueError
+from iota.compute.names import Microbatch, Output
+from miner import cli
+
+
+class NanEngine(Engine):
+    def forward(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> Output:
+        if (mb.epoch, mb.step, mb.index) == (0, 1, 1):
+            raise BadValueError("NaN in the output, made for this test")
+        return super().forward(mb, version, stage_input, tokens)
+
+
+def main() -> None:
+    miner.run.mine = functools.partial(miner.run.mine, make_engine=NanEngine)
+    cli.main()

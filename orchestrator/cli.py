@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iota.flags import (
+    ChainEndpoint,
+    LogLevel,
+    Netuid,
+    Network,
+    WalletHotkey,
+    WalletName,
+    WalletPath,
+)
+from iota.terminal import run_command
+
 if TYPE_CHECKING:  # imported where used, so that --help is fast
     from iota.protocol.keys import Hotkey
+    from iota.settings import OrchestratorSettings
     from iota.spec import RunSpec
-    from orchestrator.server.membership import AllowList
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_log = logging.getLogger(__name__)
 
 
 @app.callback()
@@ -26,72 +35,104 @@ def _root() -> None:
 
 @app.command()
 def start(
-    spec: Annotated[Path, typer.Option(help="The run's spec, JSON.")],
-    journal: Annotated[Path, typer.Option(help="The run's journal; created if it is not there.")],
+    spec: Annotated[
+        Path | None, typer.Option(help="The run's spec, JSON.  [env: IOTA_ORCHESTRATOR_SPEC]")
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="The run's journal; made if not there.  [env: IOTA_ORCHESTRATOR_JOURNAL]"),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of the tokenized data, JSON.  [env: IOTA_ORCHESTRATOR_MANIFEST]"),
+    ] = None,
     store: Annotated[
-        str, typer.Option(help="Object store: http://HOST:PORT (embedded) or s3://BUCKET/PREFIX.")
-    ],
-    manifest: Annotated[Path, typer.Option(help="Manifest of the tokenized data, JSON.")],
+        str | None,
+        typer.Option(help="http://HOST:PORT or s3://BUCKET/PREFIX.  [env: IOTA_ORCHESTRATOR_STORE]"),
+    ] = None,
     store_secret_file: Annotated[
-        Path | None, typer.Option(help="File with the embedded store's secret.")
+        Path | None,
+        typer.Option(help="The embedded store's secret.  [env: IOTA_ORCHESTRATOR_STORE_SECRET_FILE]"),
     ] = None,
     store_public_url: Annotated[
-        str | None, typer.Option(help="What nodes reach the embedded store by, if not --store.")
+        str | None,
+        typer.Option(
+            help="What nodes reach the store by, if not --store.  [env: IOTA_ORCHESTRATOR_STORE_PUBLIC_URL]"
+        ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8400,
-    wallet_name: Annotated[str, typer.Option("--wallet.name", "--wallet-name")] = "default",
-    wallet_hotkey: Annotated[str, typer.Option("--wallet.hotkey", "--wallet-hotkey")] = "default",
-    wallet_path: Annotated[str, typer.Option("--wallet.path", "--wallet-path")] = "~/.bittensor/wallets",
-    network: Annotated[
-        str, typer.Option("--network", "--subtensor.network", "--subtensor-network", help="The chain.")
-    ] = "finney",
-    netuid: Annotated[int, typer.Option(help="The subnet.")] = 9,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.  [env: IOTA_ORCHESTRATOR_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 for a free one.  [env: IOTA_ORCHESTRATOR_PORT]")
+    ] = None,
     allow: Annotated[
-        Path | None, typer.Option(help="Hotkeys that may take part, one a line, in place of the metagraph.")
+        Path | None,
+        typer.Option(
+            help="Hotkeys that may take part, one a line, in place of the metagraph."
+            "  [env: IOTA_ORCHESTRATOR_ALLOW]"
+        ),
     ] = None,
     silence: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without a word after which a node is lost.")
-    ] = 15.0,
-    head_poll: Annotated[float, typer.Option(min=0.01, help="Seconds between looks at the chain.")] = 6.0,
+        float | None,
+        typer.Option(help="Seconds of silence after which a node is lost.  [env: IOTA_ORCHESTRATOR_SILENCE]"),
+    ] = None,
+    head_poll: Annotated[
+        float | None,
+        typer.Option(help="Seconds between two chain reads.  [env: IOTA_ORCHESTRATOR_HEAD_POLL]"),
+    ] = None,
+    wallet_name: WalletName = None,
+    wallet_hotkey: WalletHotkey = None,
+    wallet_path: WalletPath = None,
+    network: Network = None,
+    chain_endpoint: ChainEndpoint = None,
+    netuid: Netuid = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Start the orchestrator of a run, or go on from its journal."""
     import asyncio
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        run_spec = _load_spec(spec)
-        allowed = _load_allow(allow)
-        manifest_bytes = _load_manifest(manifest, run_spec)
-        secret = _load_secret(store_secret_file)
-        hotkey = _load_hotkey(wallet_name, wallet_hotkey, wallet_path)
-        asyncio.run(
-            _start(
-                run_spec, hotkey, journal, store, secret, store_public_url, manifest_bytes, allowed,
-                network, netuid, host, port, silence, head_poll,
-            )
-        )  # fmt: skip
-    except ValueError as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from iota.protocol.keys import load_hotkey
+    from iota.settings import OrchestratorSettings
+
+    settings = OrchestratorSettings.load(
+        spec=spec,
+        journal=journal,
+        manifest=manifest,
+        store=store,
+        store_secret_file=store_secret_file,
+        store_public_url=store_public_url,
+        host=host,
+        port=port,
+        allow=allow,
+        silence=silence,
+        head_poll=head_poll,
+        wallet_name=wallet_name,
+        wallet_hotkey=wallet_hotkey,
+        wallet_path=wallet_path,
+        network=network,
+        chain_endpoint=chain_endpoint,
+        netuid=netuid,
+        log_level=log_level,
+    )
+    logging.basicConfig(
+        level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    run_spec = _load_spec(_needed(settings.spec, "--spec"))
+    manifest_bytes = _load_manifest(_needed(settings.manifest, "--manifest"), run_spec)
+    journal_path = _needed(settings.journal, "--journal")
+    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    asyncio.run(_start(settings, run_spec, hotkey, journal_path, manifest_bytes))
+
+
+def _needed(path: Path | None, flag: str) -> Path:
+    if path is None:
+        raise ValueError(f"{flag} FILE is needed: see iota-orchestrator start --help")
+    return path
 
 
 async def _start(
-    spec: RunSpec,
-    hotkey: Hotkey,
-    journal_path: Path,
-    store_url: str,
-    secret: bytes | None,
-    store_public_url: str | None,
-    manifest: bytes,
-    allowed: AllowList | None,
-    network: str,
-    netuid: int,
-    host: str,
-    port: int,
-    silence_s: float,
-    head_poll_s: float,
+    settings: OrchestratorSettings, spec: RunSpec, hotkey: Hotkey, journal_path: Path, manifest: bytes
 ) -> None:
     from iota.chain import ChainError, open_chain
     from iota.store import open_store
@@ -105,21 +146,22 @@ async def _start(
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
         stack.callback(journal.close)
-        store = open_store(store_url, secret, public_url=store_public_url)
+        secret = _load_secret(settings.store_secret_file)
+        store = open_store(settings.store, secret, public_url=settings.store_public_url)
         stack.push_async_callback(store.close)
-        chain = await stack.enter_async_context(open_chain(network))
+        chain = await stack.enter_async_context(open_chain(settings.chain))
         is_member: AllowList | Metagraph
-        if allowed is None:
-            is_member = Metagraph(chain, netuid)
+        if settings.allow is None:
+            is_member = Metagraph(chain, settings.netuid)
             try:
                 await is_member.refresh()
             except (ChainError, TimeoutError) as error:
                 raise ValueError(
-                    f"subnet {netuid} on {network} cannot be read ({error or 'no answer'}):"
+                    f"subnet {settings.netuid} on {settings.chain} cannot be read ({error or 'no answer'}):"
                     " check --network and --netuid, or give --allow FILE"
                 ) from error
         else:
-            is_member = allowed
+            is_member = AllowList.load(settings.allow)
         deps = Deps(
             hotkey=hotkey,
             coordinator=Coordinator(spec),
@@ -129,10 +171,15 @@ async def _start(
             is_member=is_member,
             also=() if isinstance(is_member, AllowList) else (is_member.follow,),
             manifest=manifest,
-            limits=ServerLimits(silence_s=silence_s),
-            head_poll_s=head_poll_s,
+            limits=ServerLimits(silence_s=settings.silence),
+            head_poll_s=settings.head_poll,
         )
-        await serve(deps, host, port, started=lambda bound: _announce(spec, hotkey, host, bound))
+        await serve(
+            deps,
+            settings.host,
+            settings.port,
+            started=lambda bound: _announce(spec, hotkey, settings.host, bound),
+        )
 
 
 def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
@@ -177,12 +224,6 @@ def _load_manifest(path: Path, spec: RunSpec) -> bytes:
     return data
 
 
-def _load_allow(path: Path | None) -> AllowList | None:
-    from orchestrator.server.membership import AllowList
-
-    return None if path is None else AllowList.load(path)
-
-
 def _load_secret(path: Path | None) -> bytes | None:
     try:
         return None if path is None else path.read_bytes().strip()
@@ -192,20 +233,9 @@ def _load_secret(path: Path | None) -> bytes | None:
         ) from None
 
 
-def _load_hotkey(name: str, hotkey: str, path: str) -> Hotkey:
-    from iota.protocol.keys import load_hotkey
-
-    return load_hotkey(name, hotkey, path)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    print(f"iota-orchestrator: {sentence}", file=sys.stderr)
-    sys.exit(2)
-
-
 def main() -> None:
-    """The `iota-orchestrator` command."""
-    app()
+    """Console entry point."""
+    run_command(app)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,11 @@ class Auditor:
         replay = await self._replay(receipt.stage, [receipt])
         await self._worker.run(lambda: replay.load(StageState(state.weights), version))
         finding = await self._worker.run(lambda: replay.op(receipt, version, inputs))
+        if finding is None and not replay.profile.exact:
+            # Across device classes a sketch was compared: it must be that of the bytes that were sent.
+            sent = await self._evidence.sent_payload(hotkey, receipt)
+            if sent is not None:
+                finding = await self._worker.run(lambda: replay.sent(receipt, sent))
         return _result(replay, task, finding)
 
     async def _step(self, sealed: SealedEpoch, hotkey: str, task: Task) -> Result:
@@ -200,13 +205,13 @@ class Auditor:
         """The base, with the moments that the replica carried over where the run carries them."""
         miner = sealed.miners[hotkey]
         base = await self._evidence.base(sealed, miner.stage)
-        carries = self.spec.optimizer.state is StateRule.CARRY and sealed.epoch > 0 and miner.joined == 0
+        carries = self.spec.optimizer.state is StateRule.CARRY and sealed.epoch > 0
         last = await self._evidence.last_step(sealed.epoch - 1, hotkey) if moments and carries else None
         if last is None or last.state is None:
             return base
         state = await self._snapshots.get(sealed.epoch, hotkey, miner.joined, miner.stage, seq)
         digest = await self._worker.run(lambda: state.moments_digest)
-        # One that fell back to its base between two epochs starts from zero.
+        # One that fell back to its base, or loaded it anew, starts from zero.
         allowed = (last.state.moments, self._evidence.zero_moments_digest(miner.stage))
         if digest not in allowed:
             reason = "the moments that it began the epoch with are not those it ended the last one with"

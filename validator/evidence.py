@@ -18,7 +18,7 @@ from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
 from iota.protocol.keys import signing_bytes, verify
-from iota.protocol.messages import Direction
+from iota.protocol.messages import Direction, FrameName
 from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, SignedHeader
 from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
@@ -30,6 +30,7 @@ from validator.samples import Samples, needs_tokens
 from validator.sealed import SealBroken, SealedEpoch, checked_receipts
 
 _PART_HEADER = 1 << 20
+_HOTKEY_SLACK = 16
 _KEPT_BASES = 2
 """Miners are audited stage by stage, so that two are enough."""
 
@@ -198,6 +199,35 @@ class Evidence:
             self.blamed.append(
                 Blame(header.sender, sent.seq, reason, expected=sent.output, found=header.payload)
             )
+
+    async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
+        """What the op's miner sent; None where the op sends nothing, or nothing is stored any more.
+
+        Raises:
+            Blame: it sent another payload than it receipted.
+        """
+        forward = receipt.kind is OpKind.FORWARD
+        if not forward and receipt.stage == 0:
+            return None
+        name = FrameName(
+            epoch=receipt.epoch,
+            step=receipt.step,
+            microbatch=receipt.microbatch,
+            attempt=receipt.attempt,
+            stage=receipt.stage,
+            direction=Direction.FORWARD if forward else Direction.BACKWARD,
+        )
+        try:
+            most = frame_size(self.spec, name, hotkey, hotkey) + _HOTKEY_SLACK
+            frame = decode_frame(
+                await self._fetcher.get(name.key(self.spec.id), most), self.spec, verify_header
+            )
+        except (Missing, FrameError):
+            return None
+        if frame.header.sender == hotkey and frame.header.payload != receipt.output:
+            reason = "it sent another frame than it receipted"
+            raise Blame(hotkey, receipt.seq, reason, expected=receipt.output, found=frame.header.payload)
+        return frame.payload
 
     async def _frame(self, given: Input) -> bytes:
         header = given.header

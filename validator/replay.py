@@ -17,14 +17,24 @@ from blake3 import blake3
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch, Output, Recompute
-from iota.compute.precision import device_class
+from iota.compute.precision import decode_wire, device_class
+from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.outer.partition import part_bytes, split
 from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
-from validator.tolerance import Mismatch, Profile, compare_output, compare_step, profile_for
+from iota.wire.frame import payload_shape
+from validator.tolerance import (
+    EXACT,
+    Mismatch,
+    Profile,
+    compare_output,
+    compare_step,
+    profile_for,
+    sketch_distance,
+)
 
 _T = TypeVar("_T")
 _THREADS = re.compile(r"/t(\d{1,4})/")
@@ -89,6 +99,18 @@ class Replay:
             return self._backward(mb, version, inputs)
 
         return self._checked(receipt, run)
+
+    def sent(self, receipt: Receipt, payload: bytes) -> Finding | None:
+        """Hold a receipt's sketch against the payload that its miner sent."""
+        key = SketchKey(
+            self.spec.id, receipt.stage, receipt.kind.value, receipt.epoch, receipt.step, receipt.microbatch
+        )
+        tensor = decode_wire(payload, payload_shape(self.spec), self.spec.boundary.wire)
+        own = sketch(tensor, key)
+        apart = sketch_distance(EXACT, receipt.sketch, own)
+        if apart is None:
+            return None
+        return Finding(receipt.seq, Mismatch("", "", f"its sketch is not that of what it sent: {apart}"))
 
     def accumulate(
         self, backward: Receipt, forward: Receipt | None, version: int, inputs: OpInputs

@@ -24,6 +24,9 @@ class Profile:
     cosine: float = 1.0
 
 
+EXACT = Profile("exact", exact=True)
+
+
 @dataclass(frozen=True)
 class Mismatch:
     expected: str
@@ -36,7 +39,7 @@ class Mismatch:
 def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
     """Tolerance zero where both device classes are one; else the run's published tolerance."""
     if mine == theirs:
-        return Profile("exact", exact=True)
+        return EXACT
     error = spec.audit.tolerance
     return Profile(f"sketch/{error:g}", exact=False, error=error, cosine=1 - error)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blake3 import blake3
-from iota.model.layout import count, run_shapes
 
+from iota.model.layout import count, run_shapes
 from iota.protocol.events import BaseAssign, Contribution, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready
 from iota.protocol.records import BaseRecord

@@ -63,7 +63,7 @@ def refusal(arguments: list[str], *changes: str) -> str:
     """The sentence of a start that must fail."""
     done = subprocess.run(command(arguments, *changes), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("iota-orchestrator: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "Traceback" not in done.stderr
     return lines[0]

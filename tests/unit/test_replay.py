@@ -95,6 +95,9 @@ async def test_another_device_class_is_compared_by_sketch(open_bench: Open) -> N
     for kind in (AuditKind.STEP, AuditKind.EPOCH):
         result = await bench.audit(1, kind, step=1)
         assert (result.outcome, result.profile) == (Outcome.PASS, "sketch/0.01"), result
+    for op in (OpKind.FORWARD, OpKind.BACKWARD):
+        result = await bench.audit(1, AuditKind.OP, step=1, seq=bench.op(1, op, 1).seq)
+        assert (result.outcome, result.profile) == (Outcome.PASS, "sketch/0.01"), result
 
 
 async def test_nothing_is_found_in_honest_records(open_bench: Open) -> None:
@@ -135,6 +138,16 @@ async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
 def _sketched_noise(miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
     made = runs.Noise.output(runs.Noise(), miner, mb, kind, output)
     return made if made is output else replace(made, sketch=tuple(-value for value in output.sketch))
+
+
+async def test_a_right_sketch_beside_false_bytes_fails_across_device_classes(open_bench: Open) -> None:
+    world = World(small_run(), {1: runs.Noise()}, device="cuda/Some GPU/cuda1/torch1")
+    world.train()
+    bench = await open_bench(world)
+    receipt = bench.op(1, OpKind.FORWARD, 0)
+    result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
+    assert result.outcome is Outcome.FAIL
+    assert "not that of what it sent" in result.reason
 
 
 async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open) -> None:

@@ -15,7 +15,7 @@ WalletName = Annotated[
     typer.Option(
         "--wallet.name",
         "--wallet-name",
-        help="Wallet that holds the hotkey.  [env: IOTA_WALLET_NAME, BT_WALLET]",
+        help="Wallet that holds the hotkey.  (env IOTA_WALLET_NAME, BT_WALLET)",
     ),
 ]
 WalletHotkey = Annotated[
@@ -23,13 +23,13 @@ WalletHotkey = Annotated[
     typer.Option(
         "--wallet.hotkey",
         "--wallet-hotkey",
-        help="The hotkey's name.  [env: IOTA_WALLET_HOTKEY, BT_WALLET_HOTKEY]",
+        help="The hotkey's name.  (env IOTA_WALLET_HOTKEY, BT_WALLET_HOTKEY)",
     ),
 ]
 WalletPath = Annotated[
     Path | None,
     typer.Option(
-        "--wallet.path", "--wallet-path", help="Folder of wallets.  [env: IOTA_WALLET_PATH, BT_WALLET_PATH]"
+        "--wallet.path", "--wallet-path", help="Folder of wallets.  (env IOTA_WALLET_PATH, BT_WALLET_PATH)"
     ),
 ]
 Network = Annotated[
@@ -38,7 +38,7 @@ Network = Annotated[
         "--subtensor.network",
         "--subtensor-network",
         "--network",
-        help="The chain, or the URL of an embedded ledger.  [env: IOTA_NETWORK, BT_NETWORK]",
+        help="The chain, or the URL of an embedded ledger.  (env IOTA_NETWORK, BT_NETWORK)",
     ),
 ]
 ChainEndpoint = Annotated[
@@ -47,21 +47,21 @@ ChainEndpoint = Annotated[
         "--subtensor.chain_endpoint",
         "--subtensor-chain-endpoint",
         "--chain-endpoint",
-        help="Chain node.  [env: IOTA_CHAIN_ENDPOINT, BT_CHAIN_ENDPOINT]",
+        help="Chain node.  (env IOTA_CHAIN_ENDPOINT, BT_CHAIN_ENDPOINT)",
     ),
 ]
-Netuid = Annotated[int | None, typer.Option("--netuid", help="The subnet's number.  [env: IOTA_NETUID]")]
+Netuid = Annotated[int | None, typer.Option("--netuid", help="The subnet's number.  (env IOTA_NETUID)")]
 LogLevel = Annotated[
-    str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.  [env: IOTA_LOG_LEVEL]")
+    str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.  (env IOTA_LOG_LEVEL)")
 ]
 Orchestrator = Annotated[
     str | None,
-    typer.Option("--orchestrator", help="The run's orchestrator, a URL.  [env: IOTA_ORCHESTRATOR]"),
+    typer.Option("--orchestrator", help="The run's orchestrator, a URL.  (env IOTA_ORCHESTRATOR)"),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 and so on.  [env: IOTA_DEVICE]")
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 and so on.  (env IOTA_DEVICE)")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", help="CPU threads for compute; all cores if not given.  [env: IOTA_THREADS]"),
+    typer.Option("--threads", help="CPU threads for compute; all cores if not given.  (env IOTA_THREADS)"),
 ]

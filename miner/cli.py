@@ -30,15 +30,15 @@ app = typer.Typer(
 def start(
     orchestrator: Orchestrator = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Receipts, frames and snapshots; one per miner.  [env: IOTA_DATA_DIR]")
+        Path | None, typer.Option(help="Receipts, frames and snapshots; one per miner.  (env IOTA_DATA_DIR)")
     ] = None,
     device: Device = None,
     threads: Threads = None,
     recompute: Annotated[
-        str | None, typer.Option(help="never, auto or always.  [env: IOTA_MINER_RECOMPUTE]")
+        str | None, typer.Option(help="never, auto or always.  (env IOTA_MINER_RECOMPUTE)")
     ] = None,
     snapshot_bytes: Annotated[
-        str | None, typer.Option(help="Disk for snapshots, as 4GiB.  [env: IOTA_MINER_SNAPSHOT_BYTES]")
+        str | None, typer.Option(help="Disk for snapshots, as 4GiB.  (env IOTA_MINER_SNAPSHOT_BYTES)")
     ] = None,
     wallet_name: WalletName = None,
     wallet_hotkey: WalletHotkey = None,

@@ -202,6 +202,7 @@ class MinerNode:
         self._runner = OpRunner(
             spec, stage, self._hotkey, engine, self._log, self._disk, device, options.snapshot_bytes
         )
+        self._runner.refuse_small_budget()
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         self._reader = ShardReader(manifest, self._fetch_block, self._disk.cache, CACHE_BYTES)
         self._block_urls: dict[str, tuple[str, float]] = {}
@@ -286,6 +287,7 @@ class MinerNode:
         path = self._disk.start_state(event.epoch)
         state = await self._on_device(load_state, path, self._spec, self._stage)
         await self._on_device(lambda: self._runner.engine.load(state, version=event.step))
+        await self._on_device(self._runner.keep_snapshot, event.epoch, event.step)
         schedule = Schedule(self._spec, self._stage, self._hotkey.ss58, event.epoch, joined=event.step)
         self._epoch = EpochWork(
             self._spec,
@@ -352,8 +354,6 @@ class MinerNode:
 
     async def _store_snapshot(self, event: AuditRequest) -> None:
         path = self._disk.snapshot(event.epoch, event.version)
-        if not path.exists():
-            path = self._disk.start_state(event.epoch)
         data = await asyncio.to_thread(path.read_bytes)
         key = f"{self._spec.id}/audit/{event.epoch}/{self._hotkey.ss58}/{event.version}"
         stored = await self._objects.put(key, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
 from iota.compute.state import save_state
+from iota.model.layout import count, run_shapes
 from iota.protocol.keys import Hotkey, signing_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt, StepState
@@ -22,6 +24,8 @@ from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
 from miner.schedule import Action, Op
 from miner.tokens import Tokens
+
+log = logging.getLogger(__name__)
 
 _KINDS = {
     Action.FORWARD: OpKind.FORWARD,
@@ -170,7 +174,7 @@ class OpRunner:
                 gradient_norm=result.gradient_norm,
             ),
         )
-        self._keep_snapshot(op.epoch, op.step + 1)
+        self.keep_snapshot(op.epoch, op.step + 1)
         self.seconds.serialise += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
@@ -215,12 +219,31 @@ class OpRunner:
                 f"{op.action} {op.step}/{op.microbatch} no longer gives the result that was receipted"
             )
 
-    def _keep_snapshot(self, epoch: int, version: int) -> None:
-        """Keep (weights, moments) of a version for audits, while the budget for it lasts."""
-        state = self.engine.state()
-        size = 4 * sum(t.numel() for t in (*state.weights.values(), *state.moments.values()))
-        if self.disk.snapshots_size() + size <= self.snapshot_bytes:
-            save_state(state, self.disk.snapshot(epoch, version))
+    def keep_snapshot(self, epoch: int, version: int) -> None:
+        """Keep (weights, moments) of a version for audits."""
+        if self.disk.snapshots_size() + self._snapshot_size > self.snapshot_bytes:
+            log.error(
+                "no room for the snapshot of version %d of epoch %d: audits of it will fail; raise"
+                " --snapshot-bytes",
+                version,
+                epoch,
+            )
+            return
+        save_state(self.engine.state(), self.disk.snapshot(epoch, version))
+
+    @property
+    def _snapshot_size(self) -> int:
+        """Bytes of one snapshot, at most: weights and two moments, fp32."""
+        return 12 * count(run_shapes(self.spec, self.stage)) + (1 << 16)
+
+    def refuse_small_budget(self) -> None:
+        """Raises ValueError where the snapshots of an epoch in training and one in audit do not fit."""
+        needed = 2 * (self.spec.schedule.steps + 1) * self._snapshot_size
+        if needed > self.snapshot_bytes:
+            raise ValueError(
+                f"the snapshots that audits may ask for need {needed / 2**30:.2f} GiB at this stage:"
+                f" give --snapshot-bytes {-(-needed // 2**20)}MiB or more"
+            )
 
 
 def _given(work: Inputs) -> Tokens:

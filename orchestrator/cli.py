@@ -36,50 +36,50 @@ def _root() -> None:
 @app.command()
 def start(
     spec: Annotated[
-        Path | None, typer.Option(help="The run's spec, JSON.  [env: IOTA_ORCHESTRATOR_SPEC]")
+        Path | None, typer.Option(help="The run's spec, JSON.  (env IOTA_ORCHESTRATOR_SPEC)")
     ] = None,
     journal: Annotated[
         Path | None,
-        typer.Option(help="The run's journal; made if not there.  [env: IOTA_ORCHESTRATOR_JOURNAL]"),
+        typer.Option(help="The run's journal; made if not there.  (env IOTA_ORCHESTRATOR_JOURNAL)"),
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the tokenized data, JSON.  [env: IOTA_ORCHESTRATOR_MANIFEST]"),
+        typer.Option(help="Manifest of the tokenized data, JSON.  (env IOTA_ORCHESTRATOR_MANIFEST)"),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="http://HOST:PORT or s3://BUCKET/PREFIX.  [env: IOTA_ORCHESTRATOR_STORE]"),
+        typer.Option(help="http://HOST:PORT or s3://BUCKET/PREFIX.  (env IOTA_ORCHESTRATOR_STORE)"),
     ] = None,
     store_secret_file: Annotated[
         Path | None,
-        typer.Option(help="The embedded store's secret.  [env: IOTA_ORCHESTRATOR_STORE_SECRET_FILE]"),
+        typer.Option(help="The embedded store's secret.  (env IOTA_ORCHESTRATOR_STORE_SECRET_FILE)"),
     ] = None,
     store_public_url: Annotated[
         str | None,
         typer.Option(
-            help="What nodes reach the store by, if not --store.  [env: IOTA_ORCHESTRATOR_STORE_PUBLIC_URL]"
+            help="What nodes reach the store by, if not --store.  (env IOTA_ORCHESTRATOR_STORE_PUBLIC_URL)"
         ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on.  [env: IOTA_ORCHESTRATOR_HOST]")
+        str | None, typer.Option(help="Address to listen on.  (env IOTA_ORCHESTRATOR_HOST)")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port; 0 for a free one.  [env: IOTA_ORCHESTRATOR_PORT]")
+        int | None, typer.Option(help="Port; 0 for a free one.  (env IOTA_ORCHESTRATOR_PORT)")
     ] = None,
     allow: Annotated[
         Path | None,
         typer.Option(
             help="Hotkeys that may take part, one a line, in place of the metagraph."
-            "  [env: IOTA_ORCHESTRATOR_ALLOW]"
+            "  (env IOTA_ORCHESTRATOR_ALLOW)"
         ),
     ] = None,
     silence: Annotated[
         float | None,
-        typer.Option(help="Seconds of silence after which a node is lost.  [env: IOTA_ORCHESTRATOR_SILENCE]"),
+        typer.Option(help="Seconds of silence after which a node is lost.  (env IOTA_ORCHESTRATOR_SILENCE)"),
     ] = None,
     head_poll: Annotated[
         float | None,
-        typer.Option(help="Seconds between two chain reads.  [env: IOTA_ORCHESTRATOR_HEAD_POLL]"),
+        typer.Option(help="Seconds between two chain reads.  (env IOTA_ORCHESTRATOR_HEAD_POLL)"),
     ] = None,
     wallet_name: WalletName = None,
     wallet_hotkey: WalletHotkey = None,

@@ -22,7 +22,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +55,21 @@ class Size:
     ratios: tuple[int, ...]
     heldout: int
     """Held-out microbatches; the same for every row."""
-    optimizers: tuple[OptimizerKind, ...] = (OptimizerKind.ADAMW, OptimizerKind.MUON)
+    learning_rates: dict[OptimizerKind, float]
+    """Of each optimizer that is compared; the same for dense and compressed."""
     compute: ComputeDtype = ComputeDtype.FP32
 
 
+TINY_RATES = {OptimizerKind.ADAMW: 3e-3, OptimizerKind.MUON: 2e-2}
+LARGE_RATES = {OptimizerKind.ADAMW: 1e-3, OptimizerKind.MUON: 5e-3}
 SIZES = {
-    "smoke": Size("tiny", 4, 4, 1, 2, 64, ratios=(16,), heldout=2),
-    "small": Size("tiny", 4, 240, 1, 8, 128, ratios=(8, 32), heldout=24),
-    "gpu": Size("nano-100m", 4, 4000, 2, 32, 1024, ratios=(4, 16, 64), heldout=8, compute=ComputeDtype.BF16),
-}
+    "smoke": Size("tiny", 4, 4, 1, 2, 64, ratios=(16,), heldout=2, learning_rates=TINY_RATES),
+    "small": Size("tiny", 4, 240, 1, 8, 128, ratios=(8, 32), heldout=24, learning_rates=TINY_RATES),
+    "gpu": Size(
+        "nano-100m", 4, 4000, 2, 32, 1024, ratios=(4, 16, 64), heldout=8,
+        learning_rates=LARGE_RATES, compute=ComputeDtype.BF16,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def spec_of(
     manifest: str,
     vocabulary: int,
 ) -> RunSpec:
-    """One epoch of `size` with the learning rate and schedule that `iota up` would choose."""
+    """One epoch of `size`, with the cut, warm-up and decay that `iota up` would choose."""
     spec = SwarmOptions.of(
         stages=size.stages,
         epochs=1,
@@ -121,6 +127,7 @@ def spec_of(
         ratio=ratio,
         pipeline=pipeline,
         optimizer=optimizer,
+        lr=size.learning_rates[optimizer],
         sequence_length=size.sequence_length,
         sequences=size.sequences,
         seed=seed,
@@ -131,7 +138,7 @@ def spec_of(
 def settings(size: Size) -> list[tuple[OptimizerKind, Codec, int]]:
     """Dense first for each optimizer, then each codec from the widest boundary to the narrowest."""
     found = []
-    for optimizer in size.optimizers:
+    for optimizer in size.learning_rates:
         found.append((optimizer, Codec.IDENTITY, 1))
         found += [(optimizer, codec, r) for codec in (Codec.RESBM, Codec.RESBM_ANCHOR) for r in size.ratios]
     return found
@@ -291,7 +298,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     size: Size = SIZES[given.size]
     if given.steps is not None:
-        size = Size(**{**asdict(size), "steps": given.steps})
+        size = replace(size, steps=given.steps)
     rows = bench(
         size, given.seeds, given.pipeline, given.data, given.data_dir, given.device,
         lambda text: print(text, flush=True),

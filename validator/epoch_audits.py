@@ -9,7 +9,7 @@ from typing import Final
 
 from iota.compute.errors import BadValueError
 from iota.data.manifest import DataError
-from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable
+from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import EpochClose
 from iota.protocol.messages import AuditKind, AuditsDone, Heldout, Outcome, Reveal
@@ -37,7 +37,7 @@ STORED_S: Final = 30.0
 BASE_POLL_S: Final = 0.5
 _FILING: Final = 0.9
 """Share of the audit deadline after which what is not done is filed as inconclusive."""
-_TRANSPORT = (OrchestratorUnreachable, StoreError, DataError, Problem)
+_TRANSPORT = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
 """What may go wrong with a fetch, whoever is to blame: an inconclusive audit, named."""
 
 
@@ -158,9 +158,13 @@ class EpochAudits:
         epoch = sealed.epoch
         name = f"epoch {epoch}: auditing {hotkey}"
         self.doing = name
-        seen = await self._auditor.check(sealed, hotkey)
-        if seen is not None:
-            self._filing.file_undrawn(epoch, hotkey, seen)
+        try:
+            seen = await self._auditor.check(sealed, hotkey)
+        except _TRANSPORT as error:
+            log.warning("epoch %d: the receipts of %s were not looked through: %s", epoch, hotkey, error)
+        else:
+            if seen is not None:
+                self._filing.file_undrawn(epoch, hotkey, seen)
         for task in tasks:
             if (kept := self._filing.kept(epoch, hotkey, task)) is not None:
                 self._talk.say(reports=[kept])

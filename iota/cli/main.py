@@ -24,6 +24,7 @@ class LazyCommand:
 COMMANDS: dict[str, LazyCommand] = {
     "up": LazyCommand("iota.cli.up", "Train a model across a whole swarm on this machine."),
     "status": LazyCommand("iota.cli.status", "Show the state of a run."),
+    "spec": LazyCommand("iota.cli.spec", "Write the spec of a run on prepared data."),
     "plan": LazyCommand("iota.cli.plan", "Show how a model would be cut, and what each stage needs."),
     "data": LazyCommand("iota.cli.data", "Prepare tokenized data."),
     "export": LazyCommand("iota.cli.export", "Write a run's model for `transformers`."),

@@ -20,7 +20,7 @@ SILENCE_S = 60.0
 @app.command()
 def status(
     orchestrator: Annotated[
-        str | None, typer.Option(help="URL of the orchestrator.  [env: IOTA_ORCHESTRATOR]")
+        str | None, typer.Option(help="URL of the orchestrator.  (env IOTA_ORCHESTRATOR)")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Follow the run until it ends or Ctrl-C.")] = False,

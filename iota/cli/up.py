@@ -7,30 +7,30 @@ from typing import Annotated
 
 import typer
 
-from iota.spec import Codec, OptimizerKind, Pipeline, WireDtype
+from iota.cli import run_flags
 
 app = typer.Typer()
 
 
 @app.command()
 def up(
-    stages: Annotated[int | None, typer.Option(help="Pipeline stages: one slice of the model each.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="Miners a stage.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs; each ends with a merge.")] = None,
-    steps_per_epoch: Annotated[int | None, typer.Option(help="H: optimizer steps in an epoch.")] = None,
-    microbatches: Annotated[int | None, typer.Option(help="M: microbatches in a step.")] = None,
-    model: Annotated[str | None, typer.Option(help="A preset, or a JSON file of a model shape.")] = None,
-    boundary: Annotated[Codec | None, typer.Option(help="Codec between stages.")] = None,
-    ratio: Annotated[int | None, typer.Option(help="How many times narrower a boundary is.")] = None,
-    wire: Annotated[WireDtype | None, typer.Option(help="Number format on the wire.")] = None,
-    pipeline: Annotated[Pipeline | None, typer.Option(help="Weight versions: see docs.")] = None,
-    optimizer: Annotated[OptimizerKind | None, typer.Option(help="Inner optimizer.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    sequence_length: Annotated[int | None, typer.Option(help="Tokens in a sequence.")] = None,
-    sequences: Annotated[int | None, typer.Option(help="Sequences in a microbatch.")] = None,
+    stages: run_flags.Stages = None,
+    replicas: run_flags.Replicas = None,
+    epochs: run_flags.Epochs = None,
+    steps_per_epoch: run_flags.StepsPerEpoch = None,
+    microbatches: run_flags.Microbatches = None,
+    model: run_flags.Model = None,
+    boundary: run_flags.Boundary = None,
+    ratio: run_flags.Ratio = None,
+    wire: run_flags.Wire = None,
+    pipeline: run_flags.Pipeline = None,
+    optimizer: run_flags.Optimizer = None,
+    lr: run_flags.LearningRate = None,
+    sequence_length: run_flags.SequenceLength = None,
+    sequences: run_flags.Sequences = None,
     data: Annotated[str | None, typer.Option(help="stdlib, hf:DATASET, or a file or folder of text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="bytes, a folder, or a name on the Hub.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and sample order.")] = None,
+    seed: run_flags.Seed = None,
     transport: Annotated[str, typer.Option(help="store or auto (which is the store so far).")] = "auto",
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run; one that is there is resumed.")

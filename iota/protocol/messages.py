@@ -45,7 +45,8 @@ class FrameName(Frozen):
     direction: Direction
 
     def key(self, run: str) -> str:
-        return f"{run}/frames/{self.epoch}/{self.step}/{self.microbatch}.{self.attempt}/{self.stage}.{self.direction}"
+        place = f"{self.microbatch}.{self.attempt}/{self.stage}.{self.direction}"
+        return f"{run}/frames/{self.epoch}/{self.step}/{place}"
 
 
 class FrameNotice(Frozen):

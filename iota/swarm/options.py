@@ -25,8 +25,8 @@ from iota.spec import (
     WireDtype,
 )
 
-LEARNING_RATES = {OptimizerKind.ADAMW: 3e-3, OptimizerKind.MUON: 2e-2, OptimizerKind.SGD: 1e-1}
-"""Where `--lr` is not given; found good for the small presets at the default batch."""
+LEARNING_RATES = {OptimizerKind.ADAMW: 1e-3, OptimizerKind.MUON: 5e-3, OptimizerKind.SGD: 1e-1}
+"""Where `--lr` is not given: the best of those tried for preset `small` in `delayed` (docs/benchmarks.md)."""
 OUTER_ALONE = OuterSpec(eta=1.0, momentum=0.0)
 OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
 """training.md: with one replica the merge is the identity, with more it is Nesterov's."""
@@ -40,7 +40,8 @@ class SwarmOptions(Frozen):
 
     The defaults are the run that a newcomer sees: it needs no download, shows a falling loss within
     two minutes on two cores, and has one replica a stage, so that its losses repeat to the bit and
-    three single-threaded miners do not fight over two cores.
+    three single-threaded miners do not fight over two cores. Credit is one more than the stages:
+    enough to keep every stage at work; each microbatch in flight keeps its activations in memory.
     """
 
     stages: Positive = 3
@@ -53,10 +54,10 @@ class SwarmOptions(Frozen):
     ratio: Positive = 16
     wire: WireDtype = WireDtype.BF16
     pipeline: Pipeline = Pipeline.DELAYED
-    optimizer: OptimizerKind = OptimizerKind.ADAMW
+    optimizer: OptimizerKind = OptimizerKind.MUON
     lr: Annotated[float, Field(gt=0)] | None = None
     sequence_length: Positive = 256
-    sequences: Positive = 2
+    sequences: Positive = 4
     data: str = "stdlib"
     tokenizer: str = "bytes"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -106,6 +107,7 @@ class SwarmOptions(Frozen):
                     steps=self.steps_per_epoch,
                     microbatches=self.microbatches,
                     pipeline=self.pipeline,
+                    credit=self.stages + 1,
                 ),
                 optimizer=OptimizerSpec(
                     kind=self.optimizer,

@@ -124,7 +124,8 @@ def _foot(status: Status, boundary: str | None) -> RenderableType:
     audits = status["audits"]
     weights = {k: w for row in status["weights"].values() for k, w in row.items()}
     parts = [
-        f"audits: {audits['passed']} passed, {audits['failed']} failed, {audits['inconclusive']} inconclusive",
+        f"audits: {audits['passed']} passed, {audits['failed']} failed,"
+        f" {audits['inconclusive']} inconclusive",
         f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
         f" {status['rerouted']} re-routed",
     ]

@@ -13,8 +13,9 @@ How to read it:
   could run; `other` is the rest of it (merges, snapshots, hand-overs). `transfer` is the sum of all
   transfers, which overlap each other and the compute. Compute includes being pushed off a core: with
   more busy processes than cores it grows and no op got slower.
-- **the machine's CPU**: shares of cores x wall time. A miner's `loop` is its main thread: HTTP,
-  signatures, JSON; `device` is the rest of it.
+- **the machine's CPU**: shares of cores x wall time of the training. A miner's `loop` is its main thread:
+  HTTP, signatures, JSON; `device` is the rest of it. `others` is what ran on the machine beside the run:
+  where it is not near zero the figures say little, and a warning is printed.
 - **frames**: from the end of the op that makes a frame to the journaled notice (disk, PUT, exchange), and
   from there to the start of the op that it feeds (event, GET, checks) where the receiver had nothing else
   to do. tests/swarm/test_notice_latency.py holds the notice alone, on an idle machine.
@@ -30,7 +31,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -48,6 +48,8 @@ LONGEST_S = 3600.0
 PER_ROUTE = 8
 """Microbatches in a step for each replica, so that the pipeline can be full."""
 MINIMUM = 0.75
+MOST_OTHERS = 0.05
+"""Share of the machine that others may take before the figures are worth nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _wait(process: subprocess.Popen[bytes], watch: Watch) -> None:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -133,6 +135,8 @@ def report(results: list[dict[str, Any]]) -> str:
     for result in results:
         parts.append(f"### {result['config']['name']}")
         parts += [_miners(result), _cpu(result), _frames(result)]
+        if result["cpu"]["others"]["share"] > MOST_OTHERS:
+            parts.append("**Other processes were at work on this machine: measure again when it is idle.**")
     return "\n\n".join(parts)
 
 

@@ -43,6 +43,9 @@ class Watch:
     status: dict[str, Any] = field(default_factory=dict)
     began: float | None = None
     ended: float = 0.0
+    busy: float = 0.0
+    """CPU seconds of the whole machine since `began`."""
+    _busy_before: float = 0.0
 
     def look(self) -> None:
         """Once; nothing is noted unless the orchestrator answers that the run is in training."""
@@ -54,8 +57,9 @@ class Watch:
         if status["finished"]:
             return
         now = time.monotonic()
-        self.began = now if self.began is None else self.began
-        self.ended = now
+        if self.began is None:
+            self.began, self._busy_before = now, _busy_seconds()
+        self.ended, self.busy = now, _busy_seconds() - self._busy_before
         for process in self._all():
             self._note(process)
 
@@ -84,7 +88,9 @@ class Watch:
             else:
                 seconds[process.name] += loop + rest
         found = dict(sorted(seconds.items(), key=lambda item: -item[1]))
-        found["idle, or others'"] = max(0.0, whole - sum(found.values()))
+        # A process that ended between two looks counts as others' from its last look on.
+        found["others"] = max(0.0, self.busy - sum(found.values()))
+        found["idle"] = max(0.0, whole - self.busy)
         return {name: {"seconds": s, "share": s / whole if whole else 0.0} for name, s in found.items()}
 
     def _status(self) -> dict[str, Any] | None:
@@ -128,6 +134,12 @@ class Watch:
             if path.parent == logs and path.suffix == ".log":
                 return path.stem
         return process.name()
+
+
+def _busy_seconds() -> float:
+    """CPU seconds of the whole machine since it started, without interrupts and what was stolen."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def op_seconds(run_dir: Path) -> dict[str, dict[str, float]]:

@@ -35,7 +35,9 @@ class InnerOptimizer:
 
     def __init__(self, spec: OptimizerSpec, weights: Mapping[str, Tensor]) -> None:
         self._spec = spec
-        self._parameters = {name: nn.Parameter(w, requires_grad=False) for name, w in weights.items()}
+        # `.data` has a change counter of its own: an update of a later version, made through the
+        # parameter, must not look to autograd like a change of the first one
+        self._parameters = {name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items()}
         self._optimizers = self._build()
         self.reset()
 

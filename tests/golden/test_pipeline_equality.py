@@ -99,9 +99,10 @@ def test_two_epochs_equal_one_process_through_the_same_steps(state: str) -> None
         assert all(torch.equal(mine[name], theirs.weights[name]) for name in theirs.weights)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("seed", range(3))
-def test_interleaving_of_two_open_steps_changes_no_bit(seed: int) -> None:
-    spec = small_run(schedule={"pipeline": "delayed"})
+def test_interleaving_of_two_open_steps_changes_no_bit(seed: int, kind: str) -> None:
+    spec = small_run(schedule={"pipeline": "delayed"}, optimizer={"kind": kind})
     plain, mixed = EnginePipeline(spec), EnginePipeline(spec)
     plain.run_steps(0)
     run_interleaved(mixed, seed)

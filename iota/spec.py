@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -250,7 +251,7 @@ class RunSpec(Frozen):
             )
         return self
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.content_digest()
 

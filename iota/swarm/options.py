@@ -40,8 +40,8 @@ class SwarmOptions(Frozen):
 
     The defaults are the run that a newcomer sees: it needs no download, shows a falling loss within
     two minutes on two cores, and has one replica a stage, so that its losses repeat to the bit and
-    three single-threaded miners do not fight over two cores. Credit is one more than the stages:
-    enough to keep every stage at work; each microbatch in flight keeps its activations in memory.
+    three single-threaded miners do not fight over two cores. Credit is as many as the stages: enough
+    to keep every stage at work; each microbatch in flight keeps its activations in memory.
     """
 
     stages: Positive = 3
@@ -107,7 +107,7 @@ class SwarmOptions(Frozen):
                     steps=self.steps_per_epoch,
                     microbatches=self.microbatches,
                     pipeline=self.pipeline,
-                    credit=self.stages + 1,
+                    credit=self.stages,
                 ),
                 optimizer=OptimizerSpec(
                     kind=self.optimizer,

@@ -22,7 +22,14 @@ SERVERS = (ORCHESTRATOR, "store", "ledger")
 
 def preloaded(validator: bool) -> tuple[str, ...]:
     """Modules that the nodes share: imported once, by the parent that forks them."""
-    shared = ("torch", "transformers.models.llama.modeling_llama", "iota.data", "miner.cli", "miner.run")
+    shared = (
+        "torch",
+        "transformers.models.llama.modeling_llama",
+        "iota.data",
+        "bittensor.http_auth",
+        "miner.cli",
+        "miner.run",
+    )
     return (*shared, "validator.cli", "validator.node") if validator else shared
 
 

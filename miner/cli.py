@@ -49,27 +49,14 @@ def start(
     log_level: LogLevel = None,
 ) -> None:
     """Join a run and train until it ends. Ctrl-C stops; starting again continues from the data directory."""
+    given = dict(locals())
     import asyncio
     import logging
 
     from iota.settings import MinerSettings
     from miner.run import mine
 
-    settings = MinerSettings.load(
-        orchestrator=orchestrator,
-        data_dir=data_dir,
-        device=device,
-        threads=threads,
-        recompute=recompute,
-        snapshot_bytes=snapshot_bytes,
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-        log_level=log_level,
-    )
+    settings = MinerSettings.load(**given)
     logging.basicConfig(
         level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -86,20 +73,14 @@ def register_hotkey(
     netuid: Netuid = None,
 ) -> None:
     """Register the hotkey as a miner on the subnet; does nothing if it is registered already."""
+    given = dict(locals())
     import asyncio
 
     from iota.chain.registration import register
     from iota.protocol.messages import Role
     from iota.settings import ChainSettings
 
-    settings = ChainSettings.load(
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-    )
+    settings = ChainSettings.load(**given)
     typer.echo(asyncio.run(register(settings, Role.MINER)))
 
 

@@ -16,7 +16,8 @@ from blake3 import blake3
 
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
-from iota.data.reader import ShardReader
+from iota.data.reader import Tokens
+from iota.data.samples import Samples, needs_tokens
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import Drop, FrameReady, Plan, Reroute, StepClose
@@ -29,7 +30,6 @@ from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
 from iota.wire.transport import Transport
 from miner.ops import Inputs, OpRunner, OutFrame
 from miner.schedule import Action, Op, Schedule
-from miner.tokens import Tokens, microbatch_tokens, needs_tokens, no_tokens
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class EpochWork:
     spec: RunSpec
     schedule: Schedule
     runner: OpRunner
-    reader: ShardReader
+    samples: Samples
     client: OrchestratorClient
     talk: Conversation
     transport: Transport
@@ -111,7 +111,7 @@ class EpochWork:
     def _prepare(self, step: int, index: int) -> None:
         self.inputs.setdefault((step, index), Inputs())
         if (step, index) not in self.tokens and needs_tokens(self.spec, self.runner.stage):
-            reading = microbatch_tokens(self.reader, self.spec, self.schedule.epoch, step, index)
+            reading = self.samples.microbatch(self.schedule.epoch, step, index)
             self.tokens[step, index] = self.tasks.create_task(reading)
 
     def _forget(self, step: int, index: int, attempt: int) -> None:
@@ -200,7 +200,7 @@ class EpochWork:
             if work.tokens is None and (reading := self.tokens.pop((op.step, index), None)) is not None:
                 work.tokens = await reading
             elif work.tokens is None:
-                work.tokens = no_tokens(self.spec)
+                work.tokens = self.samples.nothing()
 
     def _receiver(self, op: Op) -> str | None:
         towards = self.runner.stage + (1 if op.action is Action.FORWARD else -1)

@@ -6,55 +6,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from blake3 import blake3
 
 from iota.outer.base import base_parts, read_base
 from iota.outer.merge import Contribution, weighted_mean
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import Vector, part_bytes, part_sizes, read_part, split
-from iota.protocol.client import OrchestratorClient
 from iota.protocol.events import MergeAssign
-from iota.protocol.messages import BaseStored, Delta, Merged, Method, ObjectRequest, StoredObject
+from iota.protocol.messages import BaseStored, Delta, Merged, StoredObject
+from iota.protocol.objects import RunObjects
 from iota.spec import RunSpec
-from iota.store.transfer import ObjectClient
-
-TRANSFER_S = 600.0
-
-
-class DigestMismatch(Exception):
-    """An object is not the one that was announced."""
-
-
-class Objects:
-    """Objects of the run by key, for one miner: stored and read through presigned URLs."""
-
-    def __init__(self, client: OrchestratorClient, objects: ObjectClient) -> None:
-        self._client, self._objects = client, objects
-
-    async def put(self, key: str, data: bytes, url: str | None = None) -> StoredObject:
-        """Store `data`; what is there already under the key stays."""
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        if url is None:
-            request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
-            url = (await self._client.objects(request)).url
-        await self._objects.put(url, data, TRANSFER_S)
-        return stored
-
-    async def get(self, stored: StoredObject, url: str | None = None) -> bytes:
-        """The announced bytes. Raises DigestMismatch, StoreError, Problem."""
-        if url is None:
-            url = (await self._client.objects(ObjectRequest(method=Method.GET, key=stored.key))).url
-        data = await self._objects.get(url, stored.size, TRANSFER_S)
-        if blake3(data).hexdigest() != stored.digest:
-            raise DigestMismatch(f"{stored.key} is not what was announced")
-        return data
-
-    async def get_all(self, parts: Sequence[StoredObject], urls: Mapping[str, str]) -> list[bytes]:
-        return await asyncio.gather(*(self.get(p, urls.get(p.key)) for p in parts))
 
 
 async def store_delta(
-    spec: RunSpec, objects: Objects, hotkey: str, stage: int, epoch: int, delta: Vector
+    spec: RunSpec, objects: RunObjects, hotkey: str, stage: int, epoch: int, delta: Vector
 ) -> Delta:
     """Store a pseudo-gradient in its partitions."""
     parts = [part_bytes(part) for part in split(delta, spec.outer.part_elements)]
@@ -66,11 +30,11 @@ async def store_delta(
 
 
 async def merge_part(
-    spec: RunSpec, objects: Objects, hotkey: str, event: MergeAssign, urls: Mapping[str, str]
+    spec: RunSpec, objects: RunObjects, hotkey: str, event: MergeAssign, urls: Mapping[str, str]
 ) -> Merged:
     """Merge one partition of one stage, to the bit, and store it."""
     elements = part_sizes(spec, event.stage)[event.part]
-    given = await objects.get_all([c.stored for c in event.contributions], urls)
+    given = await objects.all_stored([c.stored for c in event.contributions], urls)
 
     def merge() -> bytes:
         contributions = [
@@ -86,23 +50,23 @@ async def merge_part(
 
 
 async def fetch_merged(
-    spec: RunSpec, objects: Objects, stage: int, parts: Sequence[StoredObject], urls: Mapping[str, str]
+    spec: RunSpec, objects: RunObjects, stage: int, parts: Sequence[StoredObject], urls: Mapping[str, str]
 ) -> Vector:
     """The merged pseudo-gradient of a stage."""
-    data = await objects.get_all(parts, urls)
+    data = await objects.all_stored(parts, urls)
     sizes = part_sizes(spec, stage)
     return np.concatenate([read_part(d, n) for d, n in zip(data, sizes, strict=True)])
 
 
 async def fetch_base(
-    spec: RunSpec, objects: Objects, stage: int, parts: Sequence[StoredObject], urls: Mapping[str, str]
+    spec: RunSpec, objects: RunObjects, stage: int, parts: Sequence[StoredObject], urls: Mapping[str, str]
 ) -> OuterState:
-    data = await objects.get_all(parts, urls)
+    data = await objects.all_stored(parts, urls)
     return await asyncio.to_thread(read_base, spec, stage, data)
 
 
 async def store_base(
-    spec: RunSpec, objects: Objects, stage: int, epoch: int, base: OuterState, digest: str
+    spec: RunSpec, objects: RunObjects, stage: int, epoch: int, base: OuterState, digest: str
 ) -> BaseStored:
     data = await asyncio.to_thread(base_parts, spec, base)
     prefix = f"{spec.id}/base/{epoch}/{stage}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from iota.compute.precision import device_class
 from iota.compute.state import StageState, load_state, save_state
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
+from iota.data.samples import Samples
 from iota.model.layout import run_shapes
 from iota.outer.base import base_digest, initial_base, next_base
 from iota.outer.nesterov import OuterState
@@ -48,14 +48,12 @@ from iota.protocol.messages import (
     Capabilities,
     JoinReply,
     JoinRequest,
-    Method,
-    NodeStatus,
-    ObjectRequest,
     Ready,
     Report,
     Role,
     SnapshotStored,
 )
+from iota.protocol.objects import RunObjects
 from iota.protocol.problems import Problem
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -65,8 +63,6 @@ from miner.device import measured_flops, unflattened
 from miner.disk import MinerDisk
 from miner.epoch_work import EpochWork, Traffic
 from miner.merging import (
-    DigestMismatch,
-    Objects,
     fetch_base,
     fetch_merged,
     merge_part,
@@ -76,15 +72,14 @@ from miner.merging import (
 from miner.ops import OpRunner, StateLost
 from miner.receipt_log import ReceiptLog
 from miner.schedule import Schedule
+from miner.telling import tell_status
 
 log = logging.getLogger(__name__)
 
-STATUS_S = 2.0
 SETTLE_S = 10.0
 LIVES = 8
 """How often a miner starts again from the run's base before it gives up."""
 CACHE_BYTES = 1 << 30
-BLOCK_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ class MinerNode:
         self._make_engine = make_engine
         self._options, self._hotkey, self._client = options, hotkey, client
         self._raw_objects = objects
-        self._objects = Objects(client, objects)
+        self._objects = RunObjects(client, objects)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._traffic = Traffic()
         self._epoch: EpochWork | None = None
@@ -155,7 +150,8 @@ class MinerNode:
                     stored=reply.receipts,
                     receipts_after=self._receipts_after,
                 ) as self._talk:
-                    self._tasks.create_task(self._tell_status())
+                    teller = tell_status(self._talk, self._runner.seconds, self._traffic, self._state)
+                    self._tasks.create_task(teller)
                     self._say_ready()
                     await self._listen()
                     await self._talk.settled(SETTLE_S)
@@ -204,8 +200,8 @@ class MinerNode:
         )
         self._runner.refuse_small_budget()
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        self._reader = ShardReader(manifest, self._fetch_block, self._disk.cache, CACHE_BYTES)
-        self._block_urls: dict[str, tuple[str, float]] = {}
+        reader = ShardReader(manifest, self._objects.piece, self._disk.cache, CACHE_BYTES)
+        self._samples = Samples(spec, reader)
 
     # ---- listening -----------------------------------------------------------------------------
 
@@ -293,7 +289,7 @@ class MinerNode:
             self._spec,
             schedule,
             self._runner,
-            self._reader,
+            self._samples,
             self._client,
             self._talk,
             StoreTransport(self._raw_objects),
@@ -374,7 +370,7 @@ class MinerNode:
         async def attempt() -> None:
             try:
                 await work
-            except (StoreError, Problem, DigestMismatch, PartError, OSError) as error:
+            except (StoreError, Problem, PartError, OSError) as error:
                 log.error("%s failed: %s: %s", what, type(error).__name__, error)
 
         self._tasks.create_task(attempt())
@@ -382,33 +378,6 @@ class MinerNode:
     async def _on_device(self, call: Any, *args: Any) -> Any:
         """Run on the one worker thread, where the device's tensors live."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
-
-    async def _fetch_block(self, key: str, start: int, stop: int) -> bytes:
-        url, expires = self._block_urls.get(key, ("", 0.0))
-        if time.time() > expires - BLOCK_S:
-            reply = await self._client.objects(ObjectRequest(method=Method.GET, key=key))
-            url, expires = reply.url, reply.expires
-            self._block_urls[key] = (url, expires)
-        return await self._raw_objects.get(url, stop - start, BLOCK_S, (start, stop))
-
-    async def _tell_status(self) -> None:
-        process = psutil.Process()
-        before, since = 0, time.monotonic()
-        while True:
-            await asyncio.sleep(STATUS_S)
-            now, traffic, seconds = time.monotonic(), self._traffic, self._runner.seconds
-            rate, before, since = (traffic.tokens - before) / (now - since), traffic.tokens, now
-            self._talk.status = NodeStatus(
-                state=self._state(),
-                tokens_per_second=max(0.0, rate),
-                seconds={
-                    "compute": seconds.compute,
-                    "serialise": seconds.serialise,
-                    "transfer": traffic.seconds,
-                    "wait": traffic.waited,
-                },
-                memory=process.memory_info().rss,
-            )
 
     def _state(self) -> str:
         epoch = self._epoch

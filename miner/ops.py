@@ -14,6 +14,7 @@ from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
 from iota.compute.state import save_state
+from iota.data.reader import Tokens
 from iota.model.layout import count, run_shapes
 from iota.protocol.keys import Hotkey, signing_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
@@ -23,7 +24,6 @@ from iota.wire.frame import DOMAIN, Frame, encode_frame, make_header
 from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
 from miner.schedule import Action, Op
-from miner.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

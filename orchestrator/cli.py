@@ -90,31 +90,13 @@ def start(
     log_level: LogLevel = None,
 ) -> None:
     """Start the orchestrator of a run, or go on from its journal."""
+    given = dict(locals())
     import asyncio
 
     from iota.protocol.keys import load_hotkey
     from iota.settings import OrchestratorSettings
 
-    settings = OrchestratorSettings.load(
-        spec=spec,
-        journal=journal,
-        manifest=manifest,
-        store=store,
-        store_secret_file=store_secret_file,
-        store_public_url=store_public_url,
-        host=host,
-        port=port,
-        allow=allow,
-        silence=silence,
-        head_poll=head_poll,
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-        log_level=log_level,
-    )
+    settings = OrchestratorSettings.load(**given)
     logging.basicConfig(
         level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

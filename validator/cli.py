@@ -48,24 +48,13 @@ def start(
     log_level: LogLevel = None,
 ) -> None:
     """Audit a run until it ends. Ctrl-C stops; starting again continues from the data directory."""
+    given = dict(locals())
     import asyncio
     import logging
 
     from iota.settings import ValidatorSettings
 
-    settings = ValidatorSettings.load(
-        orchestrator=orchestrator,
-        data_dir=data_dir,
-        compute_share=compute_share,
-        threads=threads,
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-        log_level=log_level,
-    )
+    settings = ValidatorSettings.load(**given)
     logging.basicConfig(
         level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -84,20 +73,14 @@ def register_hotkey(
     netuid: Netuid = None,
 ) -> None:
     """Register the hotkey as a validator on the subnet; does nothing if it is registered already."""
+    given = dict(locals())
     import asyncio
 
     from iota.chain.registration import register
     from iota.protocol.messages import Role
     from iota.settings import ChainSettings
 
-    settings = ChainSettings.load(
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-    )
+    settings = ChainSettings.load(**given)
     typer.echo(asyncio.run(register(settings, Role.VALIDATOR)))
 
 

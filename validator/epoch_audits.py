@@ -9,6 +9,7 @@ from typing import Final
 
 from iota.compute.errors import BadValueError
 from iota.data.manifest import DataError
+from iota.data.samples import Samples
 from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import EpochClose
@@ -26,7 +27,6 @@ from validator.heldout import heldout_loss
 from validator.links import LinkChain
 from validator.notebook import Notebook
 from validator.onchain import OnChain
-from validator.samples import Samples
 from validator.sealed import SealBroken, SealedEpoch
 from validator.snapshots import Snapshots
 

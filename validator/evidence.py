@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, tensors_digest
 from iota.compute.tokens import Tokens
+from iota.data.samples import Samples, needs_tokens
 from iota.model.layout import run_shapes
 from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
@@ -26,7 +27,6 @@ from iota.wire.frame import DOMAIN, FrameError, FrameHeader, decode_frame, frame
 from validator.errors import Blame, Missing
 from validator.fetch import Fetcher
 from validator.replay import OpInputs
-from validator.samples import Samples, needs_tokens
 from validator.sealed import SealBroken, SealedEpoch, checked_receipts
 
 _PART_HEADER = 1 << 20

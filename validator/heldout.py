@@ -7,11 +7,11 @@ from typing import Final
 
 from iota.compute.evaluate import EvaluationBatch, EvaluationOutput, evaluate_stage
 from iota.compute.state import StageState
+from iota.data.samples import Samples
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from validator.budget import Worker
 from validator.evidence import Evidence
-from validator.samples import Samples
 
 BATCHES: Final = 4
 """Held-out batches by default: enough to see a trend, few enough for the compute cap."""

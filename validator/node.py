@@ -15,6 +15,7 @@ from iota.chain import Chain
 from iota.compute.precision import device_class
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
+from iota.data.samples import Samples
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
@@ -32,7 +33,6 @@ from validator.heldout import BATCHES
 from validator.links import LinkChain, load_or_create_seed
 from validator.notebook import Notebook
 from validator.onchain import OnChain
-from validator.samples import Samples
 from validator.snapshots import Snapshots
 from validator.weighing import Weigher
 

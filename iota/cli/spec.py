@@ -36,27 +36,12 @@ def spec(
     seed: run_flags.Seed = None,
 ) -> None:
     """Write the spec of a run: what it computes, and so its id. What is not given is as in `iota up`."""
+    flags = dict(locals())
     from iota.data import read_manifest
     from iota.swarm.options import SwarmOptions
 
-    given = {
-        "stages": stages,
-        "replicas": replicas,
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "microbatches": microbatches,
-        "model": model,
-        "boundary": boundary,
-        "ratio": ratio,
-        "wire": wire,
-        "pipeline": pipeline,
-        "optimizer": optimizer,
-        "lr": lr,
-        "sequence_length": sequence_length,
-        "sequences": sequences,
-        "seed": seed,
-    }
-    options = SwarmOptions.of(**{name: value for name, value in given.items() if value is not None})
+    given = {n: v for n in SwarmOptions.model_fields if (v := flags.get(n)) is not None and n != "data"}
+    options = SwarmOptions.of(**given)
     identity = manifest or _only_manifest(data)
     found = read_manifest(data, identity)
     made = options.spec(identity, found.tokenizer.vocab_size)

@@ -49,32 +49,15 @@ def up(
 
     What is not given is as in the run that is resumed, else as the run that a newcomer should see.
     """
+    flags = dict(locals())
     from iota.swarm.command import UpCommand, run_up
+    from iota.swarm.options import SwarmOptions
 
-    given = {
-        "stages": stages,
-        "replicas": replicas,
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "microbatches": microbatches,
-        "model": model,
-        "boundary": boundary,
-        "ratio": ratio,
-        "wire": wire,
-        "pipeline": pipeline,
-        "optimizer": optimizer,
-        "lr": lr,
-        "sequence_length": sequence_length,
-        "sequences": sequences,
-        "data": data,
-        "tokenizer": tokenizer,
-        "seed": seed,
-    }
     if transport not in ("store", "auto"):
         raise ValueError(f"--transport cannot be {transport!r}: give store, or auto to let the swarm choose")
     run_up(
         UpCommand(
-            given={name: value for name, value in given.items() if value is not None},
+            given={n: flags[n] for n in SwarmOptions.model_fields if flags[n] is not None},
             run_dir=run_dir,
             summary=summary,
             compare=compare,

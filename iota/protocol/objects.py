@@ -1,0 +1,83 @@
+"""Objects of a run by key, for a node: the orchestrator gives a presigned URL for each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from blake3 import blake3
+
+from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
+from iota.store import StoreError
+from iota.store.transfer import ObjectClient
+
+TRANSFER_S: Final = 600.0
+"""How long one object may take, retries included."""
+_MARGIN_S: Final = 60.0
+"""A URL this close to its expiry is asked for anew."""
+_MOST_URLS: Final = 4096
+
+
+class ObjectDiffers(StoreError):
+    """An object is not the one that was announced."""
+
+
+class UrlSource(Protocol):
+    """What gives presigned URLs: `OrchestratorClient`."""
+
+    async def objects(self, request: ObjectRequest) -> ObjectReply: ...
+
+
+class RunObjects:
+    """PUT and GET by key; URLs for reading are remembered while they last.
+
+    Every call raises StoreError (ObjectDiffers, ...) or Problem.
+    """
+
+    def __init__(self, urls: UrlSource, store: ObjectClient) -> None:
+        self._urls, self._store = urls, store
+        self._known: dict[str, ObjectReply] = {}
+
+    async def put(self, key: str, data: bytes, url: str | None = None) -> StoredObject:
+        """Store `data`; what is there already under the key stays."""
+        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+        if url is None:
+            request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
+            url = (await self._urls.objects(request)).url
+        await self._store.put(url, data, TRANSFER_S)
+        return stored
+
+    async def get(self, key: str, max_bytes: int, url: str | None = None) -> bytes:
+        """The whole object, of at most `max_bytes`."""
+        return await self._store.get(url or await self._url(key), max_bytes, TRANSFER_S)
+
+    async def stored(self, stored: StoredObject, url: str | None = None) -> bytes:
+        """An announced object, held against its digest."""
+        data = await self.get(stored.key, stored.size, url)
+        if blake3(data).hexdigest() != stored.digest:
+            raise ObjectDiffers(f"{stored.key} holds other bytes than were announced")
+        return data
+
+    async def all_stored(self, parts: Sequence[StoredObject], urls: Mapping[str, str]) -> list[bytes]:
+        """Several announced objects at once."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reads = [tasks.create_task(self.stored(p, urls.get(p.key))) for p in parts]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return [read.result() for read in reads]
+
+    async def piece(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of an object."""
+        return await self._store.get(await self._url(key), stop - start, TRANSFER_S, (start, stop))
+
+    async def _url(self, key: str) -> str:
+        known = self._known.get(key)
+        if known is None or known.expires < time.time() + _MARGIN_S:
+            known = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
+            if len(self._known) >= _MOST_URLS:
+                self._known.clear()
+            self._known[key] = known
+        return known.url

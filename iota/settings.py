@@ -123,22 +123,18 @@ class NodeSettings(ChainSettings):
     data_dir: HomePath = _env(Path("~/.iota"), "IOTA_DATA_DIR")
     """Where the node keeps its receipts, frames, snapshots and shards. One folder per node."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = _env(None, "IOTA_THREADS")
-    """CPU threads for compute; all cores if not set."""
-    device: str = _env("auto", "IOTA_DEVICE")
-    """Where tensors live: auto, cpu, cuda, cuda:1 and so on."""
+    """CPU threads for compute; if not set, a miner takes all cores and a validator one."""
 
 
 class MinerSettings(NodeSettings):
     """`iota-miner`."""
 
+    device: str = _env("auto", "IOTA_DEVICE")
+    """Where tensors live: auto, cpu, cuda, cuda:1 and so on."""
     recompute: Recompute = _env(Recompute.AUTO, "IOTA_MINER_RECOMPUTE")
     """Recompute forwards in the backward: never, auto (when memory is short) or always."""
-    memory_limit: ByteCount | None = _env(None, "IOTA_MINER_MEMORY_LIMIT")
-    """Memory that compute may use, such as 60GiB; what the device has if not set."""
     snapshot_bytes: ByteCount = _env(4 << 30, "IOTA_MINER_SNAPSHOT_BYTES")
     """Disk for the weight snapshots that audits may ask for."""
-    frame_bytes: ByteCount = _env(4 << 30, "IOTA_MINER_FRAME_BYTES")
-    """Disk for boundary frames, kept until the audits of their epoch are closed."""
 
 
 class ValidatorSettings(NodeSettings):

@@ -22,27 +22,26 @@ from iota.protocol.client import OrchestratorClient
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import Drop, FrameReady, Plan, Reroute, StepClose
 from iota.protocol.keys import signing_bytes, verify
-from iota.protocol.messages import BadValue, Direction, FrameMissing, Method, ObjectRequest
+from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, Method, ObjectRequest
 from iota.protocol.problems import Problem
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
 from iota.wire.transport import Transport
 from miner.ops import Inputs, OpRunner, OutFrame
+from miner.patience import FIRST_PAUSE_S, Patience, persist
 from miner.schedule import Action, Op, Schedule
 
 log = logging.getLogger(__name__)
 
 TRANSFER_S = 120.0
-"""How long one frame may take to be stored or fetched, retries included."""
+"""How long one try to store or to fetch a frame may take."""
 
 
 @dataclass
 class Traffic:
     """What went over the boundaries, for people to look at."""
 
-    sent_frames: int = 0
-    sent_bytes: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     tokens: int = 0
@@ -62,6 +61,7 @@ class EpochWork:
     tasks: asyncio.TaskGroup
     pool: ThreadPoolExecutor
     traffic: Traffic
+    first_pause_s: float = FIRST_PAUSE_S
     inputs: dict[tuple[int, int], Inputs] = field(default_factory=dict)
     routes: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
     """(step, microbatch) -> the replica of each stage, as far as it is known here."""
@@ -98,6 +98,8 @@ class EpochWork:
     def drop(self, event: Drop) -> None:
         if self.schedule.drop(event):
             self._forget(event.step, event.microbatch, self.schedule.attempt(event.step, event.microbatch))
+        if event.epoch == self.schedule.epoch:
+            self.routes.pop((event.step, event.microbatch), None)
         self.wake.set()
 
     def close(self, event: StepClose) -> None:
@@ -111,8 +113,13 @@ class EpochWork:
     def _prepare(self, step: int, index: int) -> None:
         self.inputs.setdefault((step, index), Inputs())
         if (step, index) not in self.tokens and needs_tokens(self.spec, self.runner.stage):
-            reading = self.samples.microbatch(self.schedule.epoch, step, index)
-            self.tokens[step, index] = self.tasks.create_task(reading)
+            self.tokens[step, index] = self.tasks.create_task(self._read_tokens(step, index))
+
+    async def _read_tokens(self, step: int, index: int) -> Tokens:
+        return await persist(
+            f"reading the tokens of microbatch {index} of step {step}",
+            lambda _: self.samples.microbatch(self.schedule.epoch, step, index),
+        )
 
     def _forget(self, step: int, index: int, attempt: int) -> None:
         """Free what a dropped or withdrawn microbatch holds on the device."""
@@ -122,17 +129,34 @@ class EpochWork:
     # ---- frames --------------------------------------------------------------------------------
 
     async def _fetch(self, event: FrameReady, urls: Mapping[str, str]) -> None:
-        name, notice = event.notice.name, event.notice
-        started = time.perf_counter()
-        try:
-            data = await self.transport.receive(urls[name.key(self.spec.id)], notice.size, TRANSFER_S)
-            frame = self._checked(data, event)
-        except (StoreError, FrameError, KeyError) as error:
-            log.warning("frame %s cannot be used: %s", name.key("run"), error)
-            reason = f"{type(error).__name__}: {error}"[:300]
-            self.talk.say(reports=[FrameMissing(name=name, reason=reason)])
-            return
-        self.traffic.seconds += time.perf_counter() - started
+        """Bring an announced frame here: whatever the store does, until nobody needs it."""
+        name, key = event.notice.name, event.notice.name.key(self.spec.id)
+        patience, url = Patience(f"fetching frame {key}", self.first_pause_s), urls.get(key)
+        # A replica that started again needs the frames of a step that is closed and not applied here yet.
+        while name.step >= self.schedule.version:
+            started = time.perf_counter()
+            try:
+                if url is None:
+                    url = (await self.client.objects(ObjectRequest(method=Method.GET, key=key))).url
+                data = await self.transport.receive(url, event.notice.size, TRANSFER_S)
+                self._take(name, self._checked(data, event))
+                self.traffic.seconds += time.perf_counter() - started
+                return
+            except FrameError as error:
+                self._miss(name, error)
+                return
+            except (StoreError, Problem) as error:
+                if not await patience.after(error):
+                    self._miss(name, error)
+                    return
+            url = None
+
+    def _miss(self, name: FrameName, error: Exception) -> None:
+        log.warning("frame %s cannot be used: %s", name.key("run"), error)
+        reason = f"{type(error).__name__}: {error}"[:300]
+        self.talk.say(reports=[FrameMissing(name=name, reason=reason)])
+
+    def _take(self, name: FrameName, frame: Frame) -> None:
         work = self.inputs.setdefault((name.step, name.microbatch), Inputs())
         if name.direction is Direction.FORWARD:
             work.stage_input = frame
@@ -150,21 +174,34 @@ class EpochWork:
         return frame
 
     async def _send(self, frame: OutFrame) -> None:
-        key = frame.notice.name.key(self.spec.id)
-        started = time.perf_counter()
-        try:
-            url = self.urls.pop(key, None)
-            if url is None:
-                url = (await self.client.objects(self._put(key, frame))).url
-            await self.transport.send(url, frame.data, TRANSFER_S)
-        except (StoreError, Problem) as error:
-            # The coordinator's deadline re-issues what never arrives; the op stays credited.
-            log.error("frame %s could not be stored: %s", key, error)
+        """Store a frame and announce it: whatever the store does, until nobody waits for it."""
+        name, key = frame.notice.name, frame.notice.name.key(self.spec.id)
+        patience, url = Patience(f"storing frame {key}", self.first_pause_s), self.urls.pop(key, None)
+        while self._awaited(name):
+            started = time.perf_counter()
+            try:
+                if url is None:
+                    url = (await self.client.objects(self._put(key, frame))).url
+                await self.transport.send(url, frame.data, TRANSFER_S)
+            except (StoreError, Problem) as error:
+                if not await patience.after(error):
+                    # A microbatch that has ended, or an object that the store will never take.
+                    log.error("frame %s could not be stored: %s", key, error)
+                    break
+                url = None
+                continue
+            self.traffic.seconds += time.perf_counter() - started
+            self.talk.say(frames=[frame.notice], receipts=self.runner.log.count)
             return
-        self.traffic.seconds += time.perf_counter() - started
-        self.traffic.sent_frames += 1
-        self.traffic.sent_bytes += len(frame.data)
-        self.talk.say(frames=[frame.notice], receipts=self.runner.log.count)
+        self.talk.say(receipts=self.runner.log.count)
+
+    def _awaited(self, name: FrameName) -> bool:
+        """Whether a frame made here is still waited for: neither dropped, nor given away, nor closed."""
+        if self.schedule.is_closed(name.step):
+            return False
+        route = self.routes.get((name.step, name.microbatch))
+        mine = route is not None and route[self.runner.stage] == self.schedule.hotkey
+        return mine and self.schedule.attempt(name.step, name.microbatch) == name.attempt
 
     @staticmethod
     def _put(key: str, frame: OutFrame) -> ObjectRequest:

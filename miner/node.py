@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -22,20 +22,17 @@ from iota.data.samples import Samples
 from iota.model.layout import run_shapes
 from iota.outer.base import base_digest, initial_base, next_base
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, Vector
+from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import flatten
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.conversation import Conversation
 from iota.protocol.events import (
     Admit,
-    AuditRequest,
     AuditsClosed,
-    BaseAssign,
     Delivered,
     Drop,
     FrameReady,
     LoadBase,
-    MergeAssign,
     MergeReady,
     Plan,
     Reroute,
@@ -51,25 +48,20 @@ from iota.protocol.messages import (
     Ready,
     Report,
     Role,
-    SnapshotStored,
+    StoredObject,
 )
 from iota.protocol.objects import RunObjects
-from iota.protocol.problems import Problem
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.store.transfer import ObjectClient
 from iota.wire.store import StoreTransport
 from miner.device import measured_flops, unflattened
 from miner.disk import MinerDisk
+from miner.duties import Duties
 from miner.epoch_work import EpochWork, Traffic
-from miner.merging import (
-    fetch_base,
-    fetch_merged,
-    merge_part,
-    store_base,
-    store_delta,
-)
+from miner.merging import fetch_base, fetch_merged
 from miner.ops import OpRunner, StateLost
+from miner.patience import persist
 from miner.receipt_log import ReceiptLog
 from miner.schedule import Schedule
 from miner.telling import tell_status
@@ -80,6 +72,9 @@ SETTLE_S = 10.0
 LIVES = 8
 """How often a miner starts again from the run's base before it gives up."""
 CACHE_BYTES = 1 << 30
+
+T = TypeVar("T")
+FetchParts = Callable[[RunSpec, RunObjects, int, Sequence[StoredObject], Mapping[str, str]], Awaitable[T]]
 
 
 @dataclass(frozen=True)
@@ -150,6 +145,15 @@ class MinerNode:
                     stored=reply.receipts,
                     receipts_after=self._receipts_after,
                 ) as self._talk:
+                    self._duties = Duties(
+                        spec,
+                        reply.stage,
+                        self._hotkey.ss58,
+                        self._disk,
+                        self._objects,
+                        self._tasks,
+                        self._say,
+                    )
                     teller = tell_status(self._talk, self._runner.seconds, self._traffic, self._state)
                     self._tasks.create_task(teller)
                     self._say_ready()
@@ -214,6 +218,7 @@ class MinerNode:
 
     async def _hear(self, delivered: Delivered) -> None:
         event, urls, epoch = delivered.event, delivered.urls, self._epoch
+        self._duties.hear(event, urls)
         match event:
             case Plan() if epoch is not None:
                 epoch.plan(event, urls)
@@ -231,12 +236,6 @@ class MinerNode:
                 await self._admit(event)
             case MergeReady():
                 await self._merged(event, urls)
-            case MergeAssign():
-                self._spawn("merge", self._merge(event, urls))
-            case BaseAssign():
-                self._spawn("base", self._store_base(event))
-            case AuditRequest():
-                self._spawn("snapshot", self._store_snapshot(event))
             case AuditsClosed():
                 await asyncio.to_thread(self._disk.forget_epoch, event.epoch)
             case _:
@@ -250,7 +249,7 @@ class MinerNode:
             self._say_ready()
             return
         if event.parts:
-            base = await fetch_base(self._spec, self._objects, self._stage, event.parts, urls)
+            base = await self._fetched(fetch_base, f"the base of epoch {event.epoch}", event.parts, urls)
         else:
             base = await self._on_device(initial_base, self._spec, self._stage)
         digest = base_digest(self._spec, base)
@@ -311,11 +310,7 @@ class MinerNode:
             return base.weights - flatten(self._runner.engine.state().weights).numpy()
 
         delta = await self._on_device(difference)
-        self._spawn("pseudo-gradient", self._store_delta(number, delta))
-
-    async def _store_delta(self, epoch: int, delta: Vector) -> None:
-        me = self._hotkey.ss58
-        self._say(await store_delta(self._spec, self._objects, me, self._stage, epoch, delta))
+        self._duties.store_delta(number, delta)
 
     async def _merged(self, event: MergeReady, urls: Mapping[str, str]) -> None:
         if self._base is None or self._base[0] != event.epoch:
@@ -326,7 +321,8 @@ class MinerNode:
             await self._epoch.over.wait()
         base = self._base[1]
         if event.parts:
-            merged = await fetch_merged(self._spec, self._objects, self._stage, event.parts, urls)
+            what = f"the merge of epoch {event.epoch}"
+            merged = await self._fetched(fetch_merged, what, event.parts, urls)
             base = await asyncio.to_thread(next_base, self._spec, event.epoch, base, merged)
 
         def rebased() -> StageState:
@@ -340,20 +336,22 @@ class MinerNode:
         self._epoch = None
         await self._take_base(event.epoch + 1, base, start)
 
-    async def _merge(self, event: MergeAssign, urls: Mapping[str, str]) -> None:
-        self._say(await merge_part(self._spec, self._objects, self._hotkey.ss58, event, urls))
+    async def _fetched(
+        self, fetch: FetchParts[T], what: str, parts: Sequence[StoredObject], urls: Mapping[str, str]
+    ) -> T:
+        """Parts that this replica cannot go on without, whatever becomes of the store meanwhile.
 
-    async def _store_base(self, event: BaseAssign) -> None:
-        base = await asyncio.to_thread(self._disk.load_base, self._spec, self._stage, event.epoch)
-        digest = base_digest(self._spec, base)
-        self._say(await store_base(self._spec, self._objects, self._stage, event.epoch, base, digest))
+        Raises:
+            StateLost: they are gone, or not what was announced.
+        """
 
-    async def _store_snapshot(self, event: AuditRequest) -> None:
-        path = self._disk.snapshot(event.epoch, event.version)
-        data = await asyncio.to_thread(path.read_bytes)
-        key = f"{self._spec.id}/audit/{event.epoch}/{self._hotkey.ss58}/{event.version}"
-        stored = await self._objects.put(key, data)
-        self._say(SnapshotStored(epoch=event.epoch, version=event.version, stored=stored))
+        async def attempt(again: bool) -> T:
+            return await fetch(self._spec, self._objects, self._stage, parts, {} if again else urls)
+
+        try:
+            return await persist(f"fetching {what}", attempt)
+        except (StoreError, PartError) as error:
+            raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
 
     # ---- small parts ---------------------------------------------------------------------------
 
@@ -363,17 +361,6 @@ class MinerNode:
     def _receipts_after(self, count: int) -> Any:
         self._log.stored(self._talk.stored)
         return self._log.after(count)
-
-    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do it beside everything else. The coordinator's deadlines see to what fails."""
-
-        async def attempt() -> None:
-            try:
-                await work
-            except (StoreError, Problem, PartError, OSError) as error:
-                log.error("%s failed: %s: %s", what, type(error).__name__, error)
-
-        self._tasks.create_task(attempt())
 
     async def _on_device(self, call: Any, *args: Any) -> Any:
         """Run on the one worker thread, where the device's tensors live."""

@@ -15,6 +15,11 @@ from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.spec import Frozen, RunSpec
 
 PROTOCOL_VERSION = 1
+MOST_PARTS = 4096
+"""Partitions of one stage."""
+MOST_FRAMES = 512
+MOST_REPORTS = 128
+MOST_WEIGHTS = 4096
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
@@ -134,7 +139,7 @@ class Delta(Frozen):
 
     kind: Literal[ReportKind.DELTA] = ReportKind.DELTA
     epoch: Small
-    parts: tuple[StoredObject, ...] = Field(max_length=65536)
+    parts: tuple[StoredObject, ...] = Field(max_length=MOST_PARTS, fail_fast=True)
 
 
 class Merged(Frozen):
@@ -151,7 +156,7 @@ class BaseStored(Frozen):
     kind: Literal[ReportKind.BASE] = ReportKind.BASE
     epoch: Small
     digest: Hex32
-    parts: tuple[StoredObject, ...] = Field(max_length=65536)
+    parts: tuple[StoredObject, ...] = Field(max_length=MOST_PARTS, fail_fast=True)
 
 
 class BadValue(Frozen):
@@ -246,7 +251,7 @@ class WeightsSet(Frozen):
 
     kind: Literal[ReportKind.WEIGHTS] = ReportKind.WEIGHTS
     block: Count
-    weights: dict[Hotkey, Annotated[float, Field(ge=0, le=1)]] = Field(max_length=4096)
+    weights: dict[Hotkey, Annotated[float, Field(ge=0, le=1)]] = Field(max_length=MOST_WEIGHTS)
     compute_share: Annotated[float, Field(ge=0)]
 
 
@@ -284,8 +289,8 @@ class ExchangeRequest(Frozen):
     cursor: Count
     wait_s: Annotated[float, Field(ge=0, le=30)] = 5.0
     receipts: ReceiptBatch | None = None
-    frames: tuple[FrameNotice, ...] = Field((), max_length=1024)
-    reports: tuple[Report, ...] = Field((), max_length=256)
+    frames: tuple[FrameNotice, ...] = Field((), max_length=MOST_FRAMES, fail_fast=True)
+    reports: tuple[Report, ...] = Field((), max_length=MOST_REPORTS, fail_fast=True)
     status: NodeStatus | None = None
 
     @property

@@ -16,7 +16,8 @@ from iota.protocol.receipts import merkle_root
 from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
 from orchestrator.coordinator.state import EpochState, Member, Phase, RunState
 
-KEEP_VERDICTS = 10_000
+MOST_VERDICTS = 64
+"""Of one validator about one miner and epoch."""
 
 
 def seal(run: RunState) -> None:
@@ -85,10 +86,13 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     epoch = _auditable(run, report.epoch)
-    if epoch is None or member.hotkey not in epoch.links or len(run.verdicts) >= KEEP_VERDICTS:
+    key = (member.hotkey, report.miner, report.audit.value, report.seq)
+    if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
         run.unfit += 1
         return
-    if (member.hotkey, report) not in run.verdicts:
+    own = sum(k[0] == member.hotkey and k[1] == report.miner for k in epoch.verdicts)
+    if key not in epoch.verdicts and own < MOST_VERDICTS:
+        epoch.verdicts[key] = report
         run.verdicts.append((member.hotkey, report))
         run.audits[report.outcome] += 1
 
@@ -100,6 +104,9 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
 
 
 def take_heldout(run: RunState, report: Heldout) -> None:
+    if report.epoch > run.epoch + 1:
+        run.unfit += 1
+        return
     run.heldout.setdefault(report.epoch, (report.loss, report.before_merge))
 
 
@@ -111,13 +118,14 @@ def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
 def close_audits(run: RunState) -> None:
     """End the audits of epochs whose validators are done, or have had their time.
 
-    Never before the next base of every stage is stored: until then what the epoch left behind
-    is the only way to make it.
+    Never before a later base of every stage is stored: until then what the epoch left behind is
+    the only way to make it.
     """
     for number, epoch in run.epochs.items():
-        if epoch.seal is None or epoch.audits_closed:
+        under_way = number == run.epoch and run.phase is not Phase.FINISHED
+        if epoch.seal is None or epoch.audits_closed or under_way:
             continue
-        if any((number + 1, stage) not in run.bases for stage in range(run.stages)):
+        if run.newest_base <= number:
             continue
         waiting = [v for v in run.validators() if v.hotkey not in epoch.done]
         over = run.now > epoch.sealed_at + run.spec.audit.deadline_s
@@ -142,6 +150,11 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     # The journal keeps everything; memory keeps what can still be asked for.
     epoch.steps, epoch.reroutes, epoch.merges = [], [], []
     epoch.receipts.clear()
+    epoch.verdicts.clear()
+    for stage in range(run.stages):
+        run.bases.pop((number, stage), None)
+        run.base_digests.pop((number, stage), None)
+        run.base_assigned.pop((number, stage), None)
     run.dirty = True
 
 

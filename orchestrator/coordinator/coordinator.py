@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, assert_never
 
-from iota.protocol.events import Event, Reroute, RunEnd
+from iota.protocol.events import Event, RunEnd
 from iota.protocol.messages import (
     AuditsDone,
     BadValue,
@@ -49,6 +50,14 @@ class Coordinator:
     # ---- entries -------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:
+        """Take one entry. A fault of this program in it is recorded, and ends neither this run nor a
+        replay of its journal: what had been done up to it is the same each time."""
+        try:
+            self._apply(entry)
+        except Exception:  # noqa: BLE001 - the outermost edge of what a stranger's entry can reach
+            self.state.internal_errors.append(traceback.format_exc(limit=-4))
+
+    def _apply(self, entry: Entry) -> None:
         run = self.state
         run.now = max(run.now, entry.at)
         match entry:
@@ -135,6 +144,7 @@ class Coordinator:
             before = (run.phase, run.epoch)
             dirty, run.dirty = run.dirty, False
             if dirty:
+                merging.settle_bases(run)
                 membership.offer_bases(run)
             if run.phase is Phase.GATHERING and dirty:
                 self._gather()
@@ -225,7 +235,8 @@ class Coordinator:
 
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
         member = self.state.members.get(hotkey)
-        return member is not None and self.state.base_assigned.get((epoch, member.stage)) == hotkey
+        at = (epoch, member.stage) if member is not None else (-1, -1)
+        return self.state.base_assigned.get(at, ("", 0.0))[0] == hotkey
 
     def take_woken(self) -> set[str]:
         woken, self.state.woken = self.state.woken, set()
@@ -262,9 +273,6 @@ class Coordinator:
 
     def record(self, epoch: int) -> EpochRecord | None:
         return auditing.epoch_record(self.state, epoch)
-
-    def reroutes(self, epoch: int) -> list[Reroute]:
-        return list(self.state.epochs[epoch].reroutes) if epoch in self.state.epochs else []
 
     def status(self) -> dict[str, Any]:
         return public_status(self.state)

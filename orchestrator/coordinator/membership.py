@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.events import Admit, LoadBase
+from iota.protocol.events import Admit, LoadBase, RunEnd
 from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
@@ -60,6 +60,8 @@ def join(run: RunState, entry: Joined) -> None:
     member.last_progress = run.now
     run.dirty = True
     repeat_requests(run, member)
+    if run.run_end_sent:
+        run.send(hotkey, RunEnd())
 
 
 def _needed_stage(run: RunState) -> int:
@@ -108,7 +110,7 @@ def come_back(run: RunState, hotkey: str) -> None:
 
 def offer_bases(run: RunState) -> None:
     """Tell every miner that lacks the current base where it is; find a new keeper for bases not stored."""
-    for member in run.miners():
+    for member in () if run.phase is Phase.FINISHED else run.miners():
         if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
             continue
         at = (run.epoch, member.stage)
@@ -121,8 +123,10 @@ def offer_bases(run: RunState) -> None:
             continue
         member.told_base = run.epoch
         run.send(member.hotkey, event)
-    for (epoch, stage), hotkey in list(run.base_assigned.items()):
-        if (epoch, stage) not in run.bases and not run.members[hotkey].live:
+    for (epoch, stage), (hotkey, since) in list(run.base_assigned.items()):
+        late = run.now > since + run.merge_deadline.seconds
+        wanted = (epoch, stage) not in run.bases and epoch > run.newest_base
+        if wanted and (late or not run.members[hotkey].live):
             assign_base(run, epoch, stage)
 
 

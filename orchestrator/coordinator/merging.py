@@ -5,7 +5,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from iota.model.layout import count, run_shapes
-from iota.protocol.events import BaseAssign, Contribution, LoadBase, MergeAssign, MergeReady
+from iota.protocol.events import BaseAssign, Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready
 from iota.protocol.records import BaseRecord
 from orchestrator.coordinator.state import Member, PartMerge, Phase, RunState, StageMerge
@@ -170,43 +170,83 @@ def _settle_part(run: RunState, stage: int, part: PartMerge) -> None:
 
 
 def take_ready(run: RunState, member: Member, report: Ready) -> None:
-    """A replica holds a base. The first to say so gives its digest and is asked to store it."""
-    if report.epoch <= member.ready_epoch or report.epoch not in (run.epoch, run.epoch + 1):
-        return
+    """A replica says that it holds a base. What counts is the digest that its stage agrees on."""
     at = (report.epoch, member.stage)
-    known = run.base_digests.setdefault(at, report.digest)
-    if known != report.digest:
-        run.named.append(f"{member.hotkey} holds another base of epoch {report.epoch} than its stage")
-        base = run.bases.get(at)
-        if base is not None:
-            run.send(member.hotkey, LoadBase(epoch=report.epoch, digest=base.digest, parts=base.parts))
+    following = (
+        run.phase is Phase.MERGING
+        and report.epoch == run.epoch + 1
+        and run.current.merges[member.stage].ready is not None
+    )
+    if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
         return
-    member.ready_epoch = report.epoch
+    run.base_claims.setdefault(at, {})[member.hotkey] = report.digest
+    run.claims_since.setdefault(at, run.now)
+    run.dirty = True
+
+
+def settle_bases(run: RunState) -> None:
+    """Agree on the digest of each claimed base, and let in who holds it.
+
+    Two equal claims decide, or the only one where the stage has one replica; after the deadline the
+    most frequent.
+    """
+    for at, claims in list(run.base_claims.items()):
+        epoch, stage = at
+        if at not in run.base_digests:
+            digests = sorted(claims.values(), key=lambda d: (-_frequency(claims, d), d))
+            expected = [m for m in run.miners(stage) if m.live and m.ready_epoch == epoch - 1]
+            holders = len({m.hotkey for m in expected} | claims.keys())
+            if epoch == 0:
+                holders = max(holders, run.spec.layout.replicas)
+            late = run.now > run.claims_since[at] + run.merge_deadline.seconds
+            if _frequency(claims, digests[0]) < min(2, holders) and not late:
+                continue
+            run.base_digests[at] = digests[0]
+        for hotkey, digest in sorted(claims.items()):
+            _hold(run, run.members[hotkey], epoch, digest == run.base_digests[at])
+        del run.base_claims[at]
+
+
+def _frequency(claims: dict[str, str], digest: str) -> int:
+    return sum(d == digest for d in claims.values())
+
+
+def _hold(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
+    if epoch <= member.ready_epoch:
+        return
+    run.dirty = True
+    if not agrees:
+        if member.misloaded < epoch:  # once: it is told to load the base of its stage
+            member.misloaded, member.told_base = epoch, -1
+            run.named.append(f"{member.hotkey} holds another base of epoch {epoch} than its stage")
+        return
+    member.ready_epoch = epoch
     member.joined = None
     # A restart from disk needs what comes after this base; one epoch more is kept for what is in flight.
     member.events = [e for e in member.events if e[0] > member.cursor_start]
     member.cursor_start = member.next_seq - 1
-    run.dirty = True
-    if run.phase is Phase.MERGING and report.epoch == run.epoch:
+    if run.phase is Phase.MERGING and epoch == run.epoch:
         ready = run.current.merges[member.stage].ready
         if ready is not None:
             run.send(member.hotkey, ready)  # it loaded this base after the merge had been announced
-    if at not in run.base_assigned:
-        assign_base(run, report.epoch, member.stage)
+    if (epoch, member.stage) not in run.base_assigned:
+        assign_base(run, epoch, member.stage)
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
-    """Ask a live replica that holds the base to store it."""
-    for member in run.miners(stage):
-        if member.live and member.ready_epoch == epoch:
-            run.base_assigned[epoch, stage] = member.hotkey
-            run.send(member.hotkey, BaseAssign(epoch=epoch))
-            return
+    """Ask a live replica that holds the base to store it: another one than before, if there is one."""
+    before = run.base_assigned.get((epoch, stage), ("", 0.0))[0]
+    holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
+    for member in sorted(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order)):
+        run.base_assigned[epoch, stage] = (member.hotkey, run.now)
+        run.send(member.hotkey, BaseAssign(epoch=epoch))
+        return
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     at = (report.epoch, member.stage)
-    if run.base_assigned.get(at) != member.hotkey or run.base_digests.get(at) != report.digest:
+    assigned = run.base_assigned.get(at, ("", 0.0))[0]
+    if assigned != member.hotkey or run.base_digests.get(at) != report.digest:
         run.unfit += 1
         return
     if at in run.bases:

@@ -19,9 +19,10 @@ def relieve(run: RunState, member: Member) -> None:
 
 
 def is_held_by(mb: MicrobatchState, member: Member) -> bool:
-    """Whether others wait for the member: its backward is to come, or was run but its gradient not stored."""
+    """Whether others wait for the member: for its backward, or for a frame that it has not stored."""
     place = mb.places[member.stage]
     owes = place.counted is None or (member.stage > 0 and place.backward is None)
+    owes = owes or (member.stage < len(mb.places) - 1 and place.forward is None)
     return mb.ended is None and place.miner == member.hotkey and owes
 
 
@@ -35,7 +36,7 @@ def repair(run: RunState) -> None:
                 relieve(run, member)
 
 
-def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int) -> bool:
+def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
     """A new attempt of one microbatch at one stage; False when no other replica can take it."""
     place = mb.places[stage]
     number = step.plan.step
@@ -46,11 +47,19 @@ def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int) -> 
         drop(run, step, mb, f"{mb.next_attempt} attempts failed")
         return True
     chosen = min(others, key=lambda m: (_load(run, m), m.order))
-    assign(run, step, mb, stage, chosen)
+    assign(run, step, mb, stage, chosen, blame=blame)
     return True
 
 
-def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chosen: Member) -> None:
+def assign(
+    run: RunState,
+    step: StepState,
+    mb: MicrobatchState,
+    stage: int,
+    chosen: Member,
+    *,
+    blame: bool = True,
+) -> None:
     """`chosen` takes over: it is told, its neighbours are told, and what is stored is offered to it."""
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
     for direction in Direction:
@@ -68,10 +77,11 @@ def assign(run: RunState, step: StepState, mb: MicrobatchState, stage: int, chos
         route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
         send_forward=place.forward is None,
     )
-    if chosen.hotkey != old.hotkey:
+    if blame and chosen.hotkey != old.hotkey:
         old.withdrawn += 1
         run.current.withdrawn[old.hotkey] += 1
     place.miner, place.attempt = chosen.hotkey, attempt
+    place.forward_receipted = False
     place.tried.add((chosen.hotkey, attempt))
     run.rerouted += 1
     run.current.reroutes.append(event)
@@ -129,14 +139,19 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
         run.unfit += 1
         return
     place = mb.places[name.stage]
+    forward = name.direction is Direction.FORWARD
+    if (place.forward if forward else place.backward) is None:
+        run.unfit += 1
+        return
     run.named.append(
         f"frame {name.key('')} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
-    if name.direction is Direction.FORWARD:
+    if forward:
         place.forward = None
     else:
         place.backward = None
-    if not reroute(run, step, mb, name.stage):
+    # There is only the receiver's word that the frame is bad: the maker's timeliness does not suffer.
+    if not reroute(run, step, mb, name.stage, blame=False):
         drop(run, step, mb, "a frame is gone and no other replica can make it again")
 
 
@@ -162,7 +177,8 @@ def overdue(run: RunState) -> list[Member]:
             for direction in Direction:
                 since = member.pending.get((step.plan.step, mb.index, direction)) if step else None
                 limit = run.service[member.stage].seconds
-                if member.live and since is not None and run.now > max(since, member.last_progress) + limit:
+                waits = since is not None and member.live and not member.stalled
+                if waits and run.now > max(since or 0.0, member.last_progress) + limit:
                     late.append(member)
                     break
     return late

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,6 +29,8 @@ from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.deadlines import AdaptiveDeadline
+
+MOST_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,14 @@ class Member:
     """Ready ops, with the time since when."""
     last_progress: float = 0.0
     op_seconds: float = 0.0
-    """Smoothed seconds of compute a microbatch, from receipts."""
+    """Smoothed seconds from a ready op to its end, as seen from here."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
+    misloaded: int = -1
+    """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0
+    last_step: tuple[int, int] = (-1, -1)
+    """(epoch, step) of its newest STEP receipt."""
     resume: bool = False
     """The last join continued from disk."""
 
@@ -109,6 +115,7 @@ class Place:
     miner: str
     attempt: int = 0
     forward: FrameNotice | None = None
+    forward_receipted: bool = False
     backward: FrameNotice | None = None
     counted: tuple[str, int] | None = None
     """(miner, attempt) whose backward stands in a sum: set once."""
@@ -176,6 +183,8 @@ class EpochState:
     snapshots: dict[tuple[str, int], SnapshotStored] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    verdicts: dict[tuple[str, str, str, int], Verdict] = field(default_factory=dict)
+    """(validator, miner, kind of audit, receipt) -> verdict."""
     audits_closed: bool = False
 
     def open_steps(self) -> Iterator[StepState]:
@@ -193,9 +202,13 @@ class RunState:
     members: dict[str, Member] = field(default_factory=dict)
     epochs: dict[int, EpochState] = field(default_factory=dict)
     base_digests: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(epoch, stage) -> digest of (W, m), by the first replica that had it."""
+    """(epoch, stage) -> digest of (W, m) that the stage's replicas agreed on."""
+    base_claims: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
+    """(epoch, stage) -> digests by replica, while they have not agreed."""
+    claims_since: dict[tuple[int, int], float] = field(default_factory=dict)
     bases: dict[tuple[int, int], BaseRecord] = field(default_factory=dict)
-    base_assigned: dict[tuple[int, int], str] = field(default_factory=dict)
+    base_assigned: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
+    """(epoch, stage) -> who is to store the base, and since when."""
     gathering_since: float | None = None
     block: int = 0
     block_hash: str = GENESIS
@@ -210,13 +223,16 @@ class RunState:
     rerouted: int = 0
     unfit: int = 0
     """Facts that did not fit and were ignored."""
-    verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
+    verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
+    """The newest, for people; each epoch keeps its own."""
     audits: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     heldout: dict[int, tuple[float, float | None]] = field(default_factory=dict)
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
     compute_share: dict[str, float] = field(default_factory=dict)
-    named: list[str] = field(default_factory=list)
+    named: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
     """What went wrong and who it was, for people."""
+    internal_errors: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
+    """Entries that could not be applied whole: faults of this program, which must not end the run."""
     run_end_sent: bool = False
     dirty: bool = True
     """Membership, bases or phase changed: the slow checks of `advance` are due."""
@@ -235,6 +251,13 @@ class RunState:
     @property
     def current(self) -> EpochState:
         return self.epochs[self.epoch]
+
+    @property
+    def newest_base(self) -> int:
+        """The newest epoch whose base is stored whole; -1 before the first."""
+        epochs = {epoch for epoch, _ in self.bases}
+        whole = (e for e in epochs if all((e, s) in self.bases for s in range(self.stages)))
+        return max(whole, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
         member = self.members[hotkey]

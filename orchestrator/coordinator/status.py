@@ -12,6 +12,7 @@ RECENT = 50
 
 def public_status(run: RunState) -> dict[str, Any]:
     epoch = run.epochs.get(run.epoch)
+    newest = run.newest_base
     return {
         "run": run.spec.id,
         "name": run.spec.name,
@@ -41,16 +42,13 @@ def public_status(run: RunState) -> dict[str, Any]:
         },
         "verdicts": [
             {"validator": v, **verdict.model_dump(mode="json", exclude={"signature"})}
-            for v, verdict in run.verdicts[-RECENT:]
+            for v, verdict in list(run.verdicts)[-RECENT:]
         ],
         "weights": run.weights,
         "validator_compute_share": run.compute_share,
-        "named": run.named[-RECENT:],
-        "bases": [
-            base.model_dump(mode="json")
-            for (e, _), base in sorted(run.bases.items())
-            if e == max(n for n, _ in run.bases)
-        ],
+        "named": list(run.named)[-RECENT:],
+        "internal_errors": list(run.internal_errors),
+        "bases": [base.model_dump(mode="json") for (e, _), base in sorted(run.bases.items()) if e == newest],
         "members": [_member(run, m) for m in sorted(run.members.values(), key=lambda m: (m.stage, m.order))],
         "finished": run.run_end_sent,
         "block": run.block,
@@ -78,9 +76,11 @@ def waiting_for(run: RunState) -> str | None:
     if run.phase is Phase.FINISHED:
         return None
     for stage in range(run.stages):
-        live = [m for m in run.miners(stage) if m.live and not m.stalled]
+        live = [m for m in run.miners(stage) if m.live]
         if not live:
             return f"stage {stage} has no replica: start a miner, or start a lost one again"
+        if all(m.stalled for m in live):
+            return f"stage {stage} holds up the run: its miners are heard, and their work is overdue"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
     if run.phase is Phase.GATHERING:

@@ -8,6 +8,8 @@ from iota.protocol.receipts import OpKind, Receipt
 from orchestrator.coordinator.state import End, Member, MicrobatchState, Phase, RunState, StepState
 
 SMOOTHING = 0.1
+LEAST_S = 1e-3
+MOST_LOSS = 1e3
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
@@ -72,8 +74,17 @@ def done(run: RunState, member: Member, step: int, index: int, direction: Direct
     """An op has ended: stop its clock and learn from it."""
     since = member.pending.pop((step, index, direction), None)
     if since is not None:
-        run.service[member.stage].add(run.now - max(since, member.last_progress))
+        seconds = run.now - max(since, member.last_progress)
+        run.service[member.stage].add(seconds)
+        share = SMOOTHING if member.op_seconds else 1.0
+        member.op_seconds += share * (max(seconds, LEAST_S) - member.op_seconds)
+    progress(run, member)
+
+
+def progress(run: RunState, member: Member) -> None:
+    """The member has done something that it was asked to do."""
     member.last_progress = run.now
+    member.stalled = False
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
@@ -83,9 +94,9 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
             continue
         member.receipts, member.head = receipt.seq, digest
-        member.stalled = False
         epoch = run.epochs.get(receipt.epoch)
-        if epoch is None or epoch.seal is not None or receipt.epoch != run.epoch:
+        late = epoch is None or epoch.seal is not None or receipt.epoch != run.epoch
+        if epoch is None or late or member.hotkey not in epoch.stages:
             run.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
@@ -93,7 +104,20 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
             _take_backward(run, member, receipt)
         elif receipt.kind is OpKind.FORWARD:
-            member.last_progress = run.now
+            _take_forward(run, member, receipt)
+        elif receipt.kind is OpKind.STEP and (receipt.epoch, receipt.step) > member.last_step:
+            member.last_step = (receipt.epoch, receipt.step)
+            progress(run, member)
+
+
+def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
+    found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
+    place = found[1].places[member.stage] if found else None
+    if place is None or (place.miner, place.attempt) != (member.hotkey, receipt.attempt):
+        return  # late: paid by its receipt
+    if not place.forward_receipted:
+        place.forward_receipted = True
+        progress(run, member)
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -103,18 +127,17 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         return
     step, mb = found
     place = mb.places[member.stage]
-    _measure(member, receipt)
-    if member.stage == 0:
-        done(run, member, receipt.step, mb.index, _backward_waits_on(run, member))
-    else:
-        member.last_progress = run.now  # its clock runs on until the gradient is stored
     if place.counted is not None or (member.hotkey, receipt.attempt) not in place.tried or step.closed:
         return  # late: paid by its receipt, never summed
     if mb.ended is End.DROPPED:
         return
+    if member.stage == 0:
+        done(run, member, receipt.step, mb.index, _backward_waits_on(run, member))
+    else:
+        progress(run, member)  # its clock runs on until the gradient is stored
     place.counted = (member.hotkey, receipt.attempt)
     step.order[member.hotkey].append((mb.index, receipt.attempt))
-    if receipt.loss is not None:
+    if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MOST_LOSS:
         step.losses.append(receipt.loss)
     if all(p.counted is not None for p in mb.places):
         end(run, step, mb, End.SETTLED)
@@ -123,11 +146,6 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
 def _backward_waits_on(run: RunState, member: Member) -> Direction:
     """The frame that a backward waits for: the last stage's LOSS waits for a forward."""
     return Direction.FORWARD if member.stage == run.stages - 1 else Direction.BACKWARD
-
-
-def _measure(member: Member, receipt: Receipt) -> None:
-    seconds = max(0.0, receipt.ended - receipt.started)
-    member.op_seconds += (SMOOTHING if member.op_seconds else 1.0) * (seconds - member.op_seconds)
 
 
 def end(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:

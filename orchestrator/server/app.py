@@ -21,6 +21,7 @@ from orchestrator.server.connections import ConnectionGuard
 from orchestrator.server.conversations import MANIFEST_PATH, Conversations
 from orchestrator.server.edge import Edge
 from orchestrator.server.limits import ServerLimits
+from orchestrator.server.membership import Admission, Metagraph
 from orchestrator.server.metrics import Metrics
 from orchestrator.server.public import Audit, Public
 from orchestrator.server.recorder import Recorder
@@ -56,7 +57,9 @@ def make_app(deps: Deps) -> web.Application:
     """The application. At startup it replays the journal; stop it by stopping its runner."""
     metrics, limits = Metrics(), deps.limits
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
-    talk = Conversations(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.is_member, limits)
+    look_again = deps.is_member.look_again if isinstance(deps.is_member, Metagraph) else None
+    admission = Admission(deps.is_member, look_again)
+    talk = Conversations(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     guard = ConnectionGuard(limits.header_s, limits.connections)
@@ -65,17 +68,16 @@ def make_app(deps: Deps) -> web.Application:
 
     def observe(entry: Entry) -> None:
         talk.presence.observe(entry)
+        talk.repeats.observe(entry)
         if isinstance(entry, Tick):
             ticker.observe(entry)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
 
-    def admitted(hotkey: str) -> bool:
+    async def admitted(hotkey: str) -> bool:
         member = deps.coordinator.members.get(hotkey)
-        if member is not None:
-            return deps.is_member(hotkey, member.role)
-        return any(deps.is_member(hotkey, role) for role in Role)
+        return await admission.allows(hotkey, *(Role if member is None else (member.role,)))
 
     public = Public(
         deps.coordinator, deps.hotkey.ss58, deps.manifest, talk.statuses, metrics, ready, limits.streams

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Final, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Final
 
 from iota.protocol.events import Delivered, ExchangeReply
 from iota.protocol.messages import (
@@ -19,27 +16,28 @@ from iota.protocol.messages import (
     NodeStatus,
     ObjectReply,
     ObjectRequest,
-    Role,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import ObjectStore
 from orchestrator.coordinator import Back, Coordinator, Joined, Left, Member, Said
+from orchestrator.server.bodies import parse
 from orchestrator.server.edge import Answer, Call
 from orchestrator.server.limits import ServerLimits
+from orchestrator.server.membership import Admission
 from orchestrator.server.news import check_frames, check_reports, new_receipts
 from orchestrator.server.polls import Polls, Presence, Woken
 from orchestrator.server.recorder import Recorder
+from orchestrator.server.repeats import Repeats
 from orchestrator.server.rights import access_for
 from orchestrator.server.urls import deliver, presign
 
 MANIFEST_PATH: Final = "/v1/manifest"
 _OPEN: Final = 2
 _REFUSALS: Final = {problem.value: problem for problem in ProblemType}
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Conversations:
-    """Handlers of members' calls; `is_member(hotkey, role)` is the chain's or the allow-list's word."""
+    """Handlers of members' calls; `admission` is the chain's or the allow-list's word."""
 
     def __init__(
         self,
@@ -47,24 +45,25 @@ class Conversations:
         recorder: Recorder,
         store: ObjectStore,
         orchestrator: str,
-        is_member: Callable[[str, Role], bool],
+        admission: Admission,
         limits: ServerLimits,
     ) -> None:
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
         self._orchestrator = orchestrator
-        self._is_member = is_member
+        self._admission = admission
         self._limits = limits
         self._busy: Counter[str] = Counter()
         self.polls = Polls()
         self.presence = Presence(limits.silence_s)
+        self.repeats = Repeats()
         self.statuses: dict[str, NodeStatus] = {}
         """What nodes last said of themselves; not journaled, nothing is decided by it."""
 
     async def join(self, call: Call) -> Answer:
         request = parse(JoinRequest, call.body)
-        if not self._is_member(call.hotkey, request.role):
+        if not await self._admission.allows(call.hotkey, request.role):
             raise Problem(ProblemType.NOT_A_MEMBER, f"{call.hotkey} may not join this run as {request.role}")
         if PROTOCOL_VERSION not in request.versions:
             raise _version_mismatch(request.versions)
@@ -133,18 +132,21 @@ class Conversations:
                 return
             member = self._member(hotkey)
             check_frames(self._coordinator.spec, member, request.frames)
-            check_reports(self._coordinator.spec, member, request.reports)
+            check_reports(self._coordinator.state, member, request.reports)
             batch = request.receipts
-            receipts = new_receipts(self._coordinator.spec.id, member, batch) if batch else ()
-            if receipts or request.frames or request.reports:
+            receipts = new_receipts(self._coordinator.state, member, batch) if batch else ()
+            frames = self.repeats.fresh_frames(hotkey, request.frames)
+            reports = self.repeats.fresh_reports(hotkey, request.reports)
+            if receipts or frames or reports:
                 said = Said(
                     at=self._recorder.stamp(),
                     hotkey=hotkey,
                     receipts=receipts,
-                    frames=request.frames,
-                    reports=request.reports,
+                    frames=frames,
+                    reports=reports,
                 )
                 await self._recorder.record(said, batch.signature if batch else "")
+                self.repeats.remember(hotkey, (*frames, *reports))
 
     async def _news(self, hotkey: str, request: ExchangeRequest) -> Answer:
         """The events after the cursor, as soon as there are any; none when a newer exchange came."""
@@ -167,19 +169,6 @@ class Conversations:
         if member is None:
             raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
         return member
-
-
-def parse(model: type[_Model], body: bytes) -> _Model:
-    """A request's body by its model; Problem MALFORMED_BODY, naming the fields, where it does not fit."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        found = [
-            {"field": ".".join(map(str, e["loc"]))[:200], "error": e["msg"][:200]}
-            for e in error.errors(include_url=False, include_context=False, include_input=False)[:10]
-        ]
-        first = f"{found[0]['field'] or 'body'}: {found[0]['error']}"
-        raise Problem(ProblemType.MALFORMED_BODY, first, extra={"errors": found}) from None
 
 
 def _version_mismatch(theirs: tuple[int, ...]) -> Problem:

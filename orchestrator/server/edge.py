@@ -69,7 +69,7 @@ class Edge:
         verifier: RequestVerifier,
         limits: ServerLimits,
         metrics: Metrics,
-        admitted: Callable[[str], bool],
+        admitted: Callable[[str], Awaitable[bool]],
         guard: ConnectionGuard,
     ) -> None:
         self._hotkey = hotkey
@@ -89,7 +89,7 @@ class Edge:
             body = await self._body(request, bound)
             caller = self._verify(request, body)
             request[_CALLER] = caller
-            if not self._admitted(caller.hotkey):
+            if not await self._admitted(caller.hotkey):
                 raise Problem(
                     ProblemType.NOT_A_MEMBER,
                     f"{caller.hotkey} is not admitted to this run: register it on the subnet,"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class ServerLimits:
     """Bounds that hold before and after a request's signature is checked."""
 
-    exchange_bytes: int = 8 << 20
+    exchange_bytes: int = 4 << 20
     """Largest body of an exchange."""
     body_bytes: int = 64 << 10
     """Largest body of every other request."""

@@ -24,6 +24,7 @@ from iota.swarm.run_dir import RunDir, write_json
 from iota.swarm.watching import read_status, until_ready
 
 Status = dict[str, Any]
+STORE = "store"
 
 
 class LiveSwarm:
@@ -99,7 +100,8 @@ class LiveSwarm:
         await asyncio.wait_for(asyncio.shield(self.running[name].ended), 10)
 
     async def restart(self, name: str) -> None:
-        programs = {p.name: p for p in (*self.nodes(), self.programs.orchestrator())}
+        servers = (self.programs.orchestrator(), self.programs.store())
+        programs = {p.name: p for p in (*self.nodes(), *servers)}
         await self.start(programs[name])
 
     def name_of(self, hotkey: str) -> str:
@@ -141,4 +143,4 @@ def tiny(**changes: Any) -> SwarmOptions:
     return SwarmOptions.of(**{**given, **changes})
 
 
-__all__ = ["ORCHESTRATOR", "VALIDATOR", "LiveSwarm", "Status", "tiny"]
+__all__ = ["ORCHESTRATOR", "STORE", "VALIDATOR", "LiveSwarm", "Status", "tiny"]

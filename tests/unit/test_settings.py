@@ -100,8 +100,8 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 
 
 def test_a_size_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"--memory-limit .* write 500MB, 4GiB"):
-        MinerSettings.load(memory_limit="plenty")
+    with pytest.raises(ValueError, match=r"--snapshot-bytes .* write 500MB, 4GiB"):
+        MinerSettings.load(snapshot_bytes="plenty")
 
 
 def test_a_childs_environment_bounds_its_threads() -> None:

@@ -1,0 +1,65 @@
+"""From a request's bytes to its model: what is too long is refused before anything is built from it."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from iota.protocol.messages import MOST_FRAMES, MOST_PARTS, MOST_REPORTS, MOST_WEIGHTS
+from iota.protocol.problems import Problem, ProblemType
+
+MOST_RECEIPTS: Final = 1024
+_CONTAINERS: Final = 65_536
+"""Objects and lists in one body: a full exchange has fewer than half."""
+_LENGTHS: Final = {
+    "frames": MOST_FRAMES,
+    "parts": MOST_PARTS,
+    "receipts": MOST_RECEIPTS,
+    "reports": MOST_REPORTS,
+    "weights": MOST_WEIGHTS,
+}
+_LENGTH: Final = 64
+"""Entries of every other list or object."""
+_TOLD: Final = 10
+_DETAILED: Final = 1000
+"""Errors beyond which none is described: describing them costs more than finding them."""
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse(model: type[_Model], body: bytes) -> _Model:
+    """A request's body by its model; Problem MALFORMED_BODY, naming the fields, where it does not fit."""
+    _check_lengths(body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        count = error.error_count()
+        if count > _DETAILED:
+            raise _malformed([{"field": "", "error": f"{count} fields do not fit"}]) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:_TOLD]
+        named = [{"field": ".".join(map(str, e["loc"]))[:200], "error": e["msg"][:200]} for e in found]
+        raise _malformed(named) from None
+
+
+def _check_lengths(body: bytes) -> None:
+    """Each error of a validation costs kilobytes, so a body may not have room for many."""
+    if body.count(b"{") + body.count(b"[") > _CONTAINERS:
+        raise _malformed([{"field": "", "error": f"more than {_CONTAINERS} objects and lists"}])
+    try:
+        left = [("", from_json(body))]
+    except ValueError:
+        return  # the model names the place where it is no JSON
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict | list):
+            most = _LENGTHS.get(name, _LENGTH)
+            if len(value) > most:
+                raise _malformed([{"field": name[:200], "error": f"{len(value)} entries, at most {most}"}])
+            inner = value.items() if isinstance(value, dict) else ((name, item) for item in value)
+            left += [(key, item) for key, item in inner if isinstance(item, dict | list)]
+
+
+def _malformed(errors: list[dict[str, str]]) -> Problem:
+    first = f"{errors[0]['field'] or 'body'}: {errors[0]['error']}"
+    return Problem(ProblemType.MALFORMED_BODY, first, extra={"errors": errors})

@@ -11,11 +11,16 @@ lock                                  held by the running process
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+from safetensors import SafetensorError
 
 from iota.outer.base import base_parts, read_base
 from iota.outer.nesterov import OuterState
@@ -24,6 +29,31 @@ from iota.spec import RunSpec
 
 class DataDirInUse(ValueError):
     """Another process works in this directory."""
+
+
+class DiskFull(ValueError):
+    """A miner cannot go on without room for what it must be able to show."""
+
+
+@contextmanager
+def full_disk_explained(root: Path) -> Iterator[None]:
+    """Raises DiskFull, with what to do, where the work inside ended for want of room on the disk."""
+    try:
+        yield
+    except* (OSError, SafetensorError) as group:
+        if group.subgroup(_is_full) is None:
+            raise
+        raise DiskFull(
+            f"no room is left on the disk of {root}: make some, and start the same command again; what"
+            " was receipted is kept"
+        ) from group
+
+
+def _is_full(error: BaseException) -> bool:
+    # safetensors gives the system's error as text alone.
+    if isinstance(error, SafetensorError):
+        return f"os error {errno.ENOSPC}" in str(error)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class MinerDisk:

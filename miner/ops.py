@@ -27,6 +27,9 @@ from miner.schedule import Action, Op
 
 log = logging.getLogger(__name__)
 
+MOST_LOSS = 1000.0
+"""Nats a token; the protocol takes no more, and a model that gives it has come apart."""
+
 _KINDS = {
     Action.FORWARD: OpKind.FORWARD,
     Action.LOSS: OpKind.LOSS,
@@ -98,13 +101,15 @@ class OpRunner:
         elif op.action is Action.LOSS:
             output = self.engine.loss(mb, op.version, stage_input, tokens)
             loss = output.loss
+            if loss > MOST_LOSS:
+                raise BadValueError(f"a loss of {loss:g} nats a token")
         else:
             if work.gradient is None:
                 raise StateLost("a backward was scheduled without its gradient")
             if not op.send_forward:
                 self.engine.remember(mb, op.version, stage_input, tokens)
             output = self.engine.backward(mb, op.version, work.gradient.payload)
-        ended = time.time()
+        ended = max(started, time.time())  # the clock may have been set back in between
         self.seconds.compute += time.perf_counter() - clock
         clock = time.perf_counter()
         frame = None
@@ -165,7 +170,7 @@ class OpRunner:
             op,
             output=result.weights,
             started=started,
-            ended=time.time(),
+            ended=max(started, time.time()),
             state=StepState(
                 weights=result.weights,
                 moments=result.moments,

@@ -17,6 +17,7 @@ from iota.protocol.client import OrchestratorClient
 from iota.protocol.keys import load_hotkey
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
+from miner.disk import full_disk_explained
 from miner.node import MinerNode, MinerOptions
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Eng
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, node.cancel)
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError), full_disk_explained(settings.data_dir):
             await node
             return
         log.info("stopped; start again with the same data directory to go on")

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 STORED_S: Final = 30.0
 """How long reports may take to be acknowledged before the next step is taken anyway."""
 BASE_POLL_S: Final = 0.5
+_REASON: Final = 300
+"""Characters of an error that a verdict repeats."""
 _FILING: Final = 0.9
 """Share of the audit deadline after which what is not done is filed as inconclusive."""
 _TRANSPORT = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
@@ -105,7 +107,7 @@ class EpochAudits:
         except TimeoutError:
             log.error("epoch %d: no draw before the deadline, so no audits", epoch)
             return
-        except SealBroken as error:
+        except (SealBroken, UntrustedAnswer) as error:
             log.error("epoch %d cannot be audited: %s", epoch, error)
             await self._file_broken(epoch, error)
             return
@@ -124,11 +126,15 @@ class EpochAudits:
         self._talk.say(reports=[AuditsDone(epoch=epoch)])
         self._snapshots.forget(epoch)
 
-    async def _file_broken(self, epoch: int, error: SealBroken) -> None:
+    async def _file_broken(self, epoch: int, error: Exception) -> None:
         """Nothing of the epoch can be audited: say so of every miner, since every draw needs a verdict."""
-        record = await self._client.epoch_record(epoch)
+        try:
+            record = await self._client.epoch_record(epoch)
+        except UntrustedAnswer as untrusted:
+            log.error("epoch %d: there is no record to name its miners by: %s", epoch, untrusted)
+            return
         for miner in record.miners:
-            result = Result(Outcome.INCONCLUSIVE, miner.first_receipt, "", reason=str(error))
+            result = Result(Outcome.INCONCLUSIVE, miner.first_receipt, "", reason=str(error)[:_REASON])
             self._filing.file(epoch, miner.hotkey, Task(AuditKind.OP, "seal", miner.first_receipt), result)
         await self._talk.settled(STORED_S)
         self._talk.say(reports=[AuditsDone(epoch=epoch)])

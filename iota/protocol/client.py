@@ -39,6 +39,8 @@ PATIENCE_S: Final = 600.0
 CALL_S: Final = 20.0
 """How long one try may take, beyond what it asked the server to wait."""
 _MOST_BYTES: Final = 256 << 20
+_TOLD: Final = 1000
+"""Most errors that are described at all, and most characters of the description."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
@@ -128,7 +130,11 @@ class OrchestratorClient:
 
     async def status(self, *, patience_s: float | None = None) -> dict[str, Any]:
         """The public state of the run."""
-        status = TypeAdapter(dict[str, Any]).validate_json(await self._get("/v1/status", patience_s))
+        body = await self._get("/v1/status", patience_s)
+        try:
+            status = TypeAdapter(dict[str, Any]).validate_json(body)
+        except ValidationError as error:
+            raise UntrustedAnswer(f"the status is no document: {_misfit(error)}") from None
         return status
 
     async def manifest(self, *, patience_s: float | None = None) -> bytes:
@@ -166,7 +172,7 @@ class OrchestratorClient:
         try:
             return _BATCHES.validate_json(body)
         except ValidationError as error:
-            raise UntrustedAnswer(f"the receipts do not fit their form: {error}") from error
+            raise UntrustedAnswer(f"the receipts do not fit their form: {_misfit(error)}") from None
 
     async def _get(self, path: str, patience_s: float | None) -> bytes:
         return await self._persist("GET", path, None, patience_s, signed=False)
@@ -276,4 +282,10 @@ def _parse(model: type[_Model], body: bytes) -> _Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise UntrustedAnswer(f"the answer is no {model.__name__}: {error}") from error
+        raise UntrustedAnswer(f"the answer is no {model.__name__}: {_misfit(error)}") from None
+
+
+def _misfit(error: ValidationError) -> str:
+    """A short account: that of a hostile answer would be many times as long as the answer."""
+    count = error.error_count()
+    return str(error)[:_TOLD] if count <= _TOLD else f"{count} fields do not fit"

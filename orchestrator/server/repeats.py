@@ -37,11 +37,11 @@ class Repeats:
             self._said.pop(entry.hotkey, None)
 
     def fresh_frames(self, hotkey: str, frames: Iterable[FrameNotice]) -> tuple[FrameNotice, ...]:
-        said = self._said.get(hotkey, {})
+        said = self._said.get(hotkey, ())
         return tuple(notice for notice in frames if notice.content_digest() not in said)
 
     def fresh_reports(self, hotkey: str, reports: Iterable[Report]) -> tuple[Report, ...]:
-        said = self._said.get(hotkey, {})
+        said = self._said.get(hotkey, ())
         return tuple(r for r in reports if r.kind not in _ONCE or r.content_digest() not in said)
 
     def remember(self, hotkey: str, news: Iterable[FrameNotice | Report]) -> None:

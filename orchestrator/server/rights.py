@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from iota.protocol.messages import Direction, FrameName, Method, ObjectRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
+from iota.store import validate_key
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
+from orchestrator.coordinator.state import Phase
+from orchestrator.server.names import (
+    base_key,
+    base_part_bytes,
+    delta_key,
+    merged_key,
+    part_bytes,
+    part_count,
+    snapshot_bytes,
+    snapshot_key,
+)
 
-_SLACK: Final = 1 << 20
-_MANIFEST: Final = 64 << 20
 _FRAME = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})\.(\d{1,10})/(\d{1,10})\.([fb])")
+
+
+class _Kind(Enum):
+    DELTA = auto()
+    MERGED = auto()
+    BASE = auto()
+    AUDIT = auto()
+
+
+_PLACE = r"(?P<epoch>\d{1,10})/(?P<stage>\d{1,5})"
+_PART = r"part-(?P<number>\d{3,6})"
+_RULES: Final = {
+    _Kind.DELTA: re.compile(rf"delta/{_PLACE}/[^/]+/{_PART}"),
+    _Kind.MERGED: re.compile(rf"merged/{_PLACE}/{_PART}\.[^/]+"),
+    _Kind.BASE: re.compile(rf"base/{_PLACE}/{_PART}\.safetensors"),
+    _Kind.AUDIT: re.compile(r"audit/(?P<epoch>\d{1,10})/[^/]+/(?P<number>\d{1,10})"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +58,14 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
     """The access that a member asks for, if it may have it.
 
     Raises:
-        Problem: FORBIDDEN, TOO_LARGE, or LATE for a frame of a microbatch that has ended.
+        Problem: MALFORMED_BODY for a text that is no key; FORBIDDEN; TOO_LARGE; LATE for what was
+            expected once: a frame of a microbatch that has ended, a part of a past epoch.
     """
     spec, key = coordinator.spec, request.key
+    try:
+        validate_key(key)
+    except ValueError as error:
+        raise Problem(ProblemType.MALFORMED_BODY, str(error)) from None
     if request.method is Method.GET:
         if key.startswith((f"{spec.id}/", f"data/{spec.data.manifest}/")):
             return Access(Method.GET, key)
@@ -43,31 +76,10 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
         if request.size != size:
             raise Problem(ProblemType.FORBIDDEN, f"this frame has {size} bytes, not {request.size}")
         return Access(Method.PUT, key, size)
-    most = own_size(spec, member, key)
-    if most is None or not _assigned(coordinator, member, key):
-        raise Problem(
-            ProblemType.FORBIDDEN, f"{key} is not yours to write; a node writes only its own objects"
-        )
+    most = _most_bytes(coordinator, member, key)
     if not 0 < request.size <= most:
         raise Problem(ProblemType.TOO_LARGE, f"{key} may have 1 to {most} bytes, not {request.size}")
     return Access(Method.PUT, key, request.size)
-
-
-def own_size(spec: RunSpec, member: Member, key: str) -> int | None:
-    """Most bytes of the object `key` where its name is one of the member's own (frames apart), else None."""
-    if member.role is not Role.MINER:
-        return None
-    own, stage = re.escape(member.hotkey), member.stage
-    part_bytes = 4 * spec.outer.part_elements
-    rules = (
-        (rf"delta/\d{{1,10}}/{stage}/{own}/part-\d{{3,6}}", part_bytes + _SLACK),
-        (rf"merged/\d{{1,10}}/\d{{1,5}}/part-\d{{3,6}}\.{own}", part_bytes + _SLACK),
-        (rf"audit/\d{{1,10}}/{own}/\d{{1,10}}", _state_bytes(spec)),
-        (rf"base/\d{{1,10}}/{stage}/part-\d{{3,6}}\.safetensors", 2 * part_bytes + _SLACK),
-        (rf"base/\d{{1,10}}/{stage}/manifest\.json", _MANIFEST),
-    )
-    run, _, rest = key.partition("/")
-    return next((size for rule, size in rules if run == spec.id and re.fullmatch(rule, rest)), None)
 
 
 def destination(spec: RunSpec, name: FrameName) -> int | None:
@@ -104,17 +116,59 @@ def _frame_size(coordinator: Coordinator, member: Member, key: str, rest: str) -
     return frame_size(coordinator.spec, name, member.hotkey, receiver)
 
 
-def _assigned(coordinator: Coordinator, member: Member, key: str) -> bool:
-    """Bases are stored only by whom the coordinator chose; everything else that is one's own may be."""
-    parts = key.split("/")
-    return parts[1] != "base" or coordinator.may_store_base(member.hotkey, int(parts[2]))
+def _most_bytes(coordinator: Coordinator, member: Member, key: str) -> int:
+    """Most bytes of an object that the run expects from this member now.
+
+    Raises:
+        Problem: LATE where it was expected once, FORBIDDEN otherwise.
+    """
+    run = coordinator.state
+    strange = Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write now; a node writes only its own")
+    _, _, rest = key.partition("/")
+    for kind, rule in _RULES.items():
+        match = rule.fullmatch(rest)
+        if match is None or member.role is not Role.MINER:
+            continue
+        epoch, number = int(match["epoch"]), int(match["number"])
+        stage = int(match["stage"]) if kind is not _Kind.AUDIT else member.stage
+        if stage >= run.stages or _key(kind, run.spec, member, epoch, stage, number) != key:
+            raise strange
+        if epoch < run.epoch and (epoch not in run.epochs or run.epochs[epoch].audits_closed):
+            raise Problem(ProblemType.LATE, f"epoch {epoch} is closed")
+        if kind is _Kind.AUDIT:
+            found = run.epochs.get(epoch)
+            wanted = (member.hotkey, number)
+            if found is None or wanted not in found.wanted or wanted in found.snapshots:
+                raise strange
+            return snapshot_bytes(run.spec)
+        if number >= part_count(run.spec, stage):
+            raise strange
+        if kind is _Kind.BASE:
+            if stage != member.stage or not coordinator.may_store_base(member.hotkey, epoch):
+                raise strange
+            return base_part_bytes(run.spec)
+        if epoch < run.epoch:
+            raise Problem(ProblemType.LATE, f"epoch {epoch} is merged already")
+        if epoch > run.epoch or run.phase is not Phase.MERGING:
+            raise strange
+        if kind is _Kind.DELTA and stage != member.stage:
+            raise strange
+        if kind is _Kind.MERGED:
+            parts = run.current.merges[stage].parts
+            if number >= len(parts) or member.hotkey not in parts[number].mergers:
+                raise strange
+        return part_bytes(run.spec)
+    raise strange
 
 
-def _state_bytes(spec: RunSpec) -> int:
-    """An upper bound on (weights, two moments) of one stage in fp32, with its safetensors header."""
-    m, d = spec.model, spec.model.hidden_size
-    layer = 2 * d * d + 2 * d * m.kv_heads * m.head_dim + 3 * d * m.ffn_size + 2 * d
-    codec = 8 * d * max(spec.boundary_width, 32) * max(1, round(spec.boundary.hidden_ratio))
-    anchor = spec.boundary.anchor_rank * (m.vocab_size + d)
-    ends = m.vocab_size * d + d
-    return 12 * (max(spec.layout.cuts) * layer + 2 * (codec + anchor + ends)) + 16 * _SLACK
+def _key(kind: _Kind, spec: RunSpec, member: Member, epoch: int, stage: int, number: int) -> str:
+    """The one name of an object: a number in another spelling is another key."""
+    match kind:
+        case _Kind.DELTA:
+            return delta_key(spec.id, epoch, stage, member.hotkey, number)
+        case _Kind.MERGED:
+            return merged_key(spec.id, epoch, stage, member.hotkey, number)
+        case _Kind.BASE:
+            return base_key(spec.id, epoch, stage, number)
+        case _Kind.AUDIT:
+            return snapshot_key(spec.id, epoch, member.hotkey, number)

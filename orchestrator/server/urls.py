@@ -23,6 +23,7 @@ from iota.spec import RunSpec
 from iota.store import ObjectStore
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
+from orchestrator.server.names import merged_key
 from orchestrator.server.rights import Access, destination
 
 _FEW: Final = 16
@@ -39,7 +40,7 @@ def accesses(coordinator: Coordinator, member: Member, event: Event) -> list[Acc
         case FrameReady():
             return [Access(Method.GET, event.notice.name.key(run))]
         case MergeAssign():
-            merged = f"{run}/merged/{event.epoch}/{event.stage}/part-{event.part:03d}.{member.hotkey}"
+            merged = merged_key(run, event.epoch, event.stage, member.hotkey, event.part)
             size = event.contributions[0].stored.size if event.contributions else 0
             put = [Access(Method.PUT, merged, size)] if size else []
             return _reads(c.stored for c in event.contributions) + put

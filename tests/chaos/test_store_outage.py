@@ -13,13 +13,13 @@ OUTAGE_S = 3.0
 
 async def test_a_run_rides_out_a_store_that_is_away(tmp_path: Path) -> None:
     async with LiveSwarm(tmp_path / "undisturbed", tiny()) as swarm:
-        undisturbed = await swarm.finished()
+        undisturbed = await swarm.finished(60)
     async with LiveSwarm(tmp_path / "run", tiny()) as swarm:
-        await swarm.until(lambda s: s["settled"] >= 6)
+        await swarm.until(lambda s: s["settled"] >= 6, 60)
         await swarm.kill(STORE)
         await asyncio.sleep(OUTAGE_S)  # the outage itself, and no wait for a condition
         await swarm.restart(STORE)
-        status = await swarm.finished()
+        status = await swarm.finished(60)
     options = tiny()
     planned = options.epochs * options.steps_per_epoch * options.microbatches
     assert (status["settled"], status["dropped"]) == (planned, 0)

@@ -14,6 +14,7 @@ from iota.protocol.messages import (
     AuditsDone,
     Delta,
     ExchangeRequest,
+    Heldout,
     NodeStatus,
     Ready,
     Role,
@@ -22,6 +23,8 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Back, Lost, Said
+from orchestrator.coordinator.state import EpochState
+from orchestrator.server.names import delta_key, part_count
 from tests.unit.orchestrators import (
     BASE,
     Log,
@@ -145,12 +148,71 @@ async def test_receipts_of_another_signer_stage_or_chain_change_nothing(
         assert running.coordinator.members[a.hotkey.ss58].head == log.receipts[0].content_digest()
 
 
-async def test_a_merge_receipt_may_be_of_any_stage(running: Running) -> None:
+async def test_receipts_that_no_op_gives_are_refused(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b, node(running, b"v", Role.VALIDATOR) as v:
+        first, last = (a, b) if a.reply.stage == 0 else (b, a)
+
+        async def refused(by: Node, kind: OpKind, **fields: object) -> None:
+            log = Log(by.hotkey, running.spec.id, max(0, by.reply.stage))
+            log.add(kind, **fields)
+            assert await refused_news(by, receipts=log.after(0)) is ProblemType.BAD_RECEIPTS, (kind, fields)
+
+        await refused(first, OpKind.MERGE)
+        await refused(v, OpKind.FORWARD)
+        await refused(first, OpKind.LOSS, loss=1.0)
+        await refused(last, OpKind.FORWARD, loss=1.0)
+        await refused(last, OpKind.LOSS, loss=-1.0)
+        await refused(last, OpKind.LOSS, loss=1e30)
+        await refused(first, OpKind.FORWARD, started=0.0)
+        await refused(first, OpKind.FORWARD, started=2.0, ended=1.0)
+        await refused(first, OpKind.FORWARD, epoch=1)
+        assert await refused_news(v, reports=(Heldout(epoch=2, loss=1.0),)) is ProblemType.FORBIDDEN
+        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+
+
+async def test_receipts_do_not_go_back_to_an_earlier_epoch(running: Running) -> None:
     async with node(running, b"a") as a:
-        log = Log(a.hotkey, running.spec.id, 1 - a.reply.stage)
-        log.add(OpKind.MERGE)
-        reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=log.after(0)))
-        assert reply.receipts == 1
+        state = running.coordinator.state
+        state.epoch = 1
+        state.epochs[1] = EpochState(1, stages={a.hotkey.ss58: a.reply.stage})
+        a.log.add(epoch=1)
+        back = Log(a.hotkey, running.spec.id, a.reply.stage, list(a.log.receipts))
+        back.add(epoch=0)
+        assert await refused_news(a, receipts=back.after(0)) is ProblemType.BAD_RECEIPTS
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(0)))
+        assert await refused_news(a, receipts=back.after(1)) is ProblemType.BAD_RECEIPTS
+        a.log.add(epoch=1)
+        reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(1)))
+        assert reply.receipts == 2
+
+
+async def test_a_delta_names_every_part_of_its_stage_once(running: Running) -> None:
+    async with node(running, b"a") as a:
+        stage, hotkey = a.reply.stage, a.hotkey.ss58
+        stored = [
+            StoredObject(key=delta_key(running.spec.id, 0, stage, hotkey, n), digest=BASE, size=4096)
+            for n in range(part_count(running.spec, stage))
+        ]
+        for wrong in (stored[:-1], stored[:1] * len(stored), []):
+            delta = Delta(epoch=0, parts=tuple(wrong))
+            assert await refused_news(a, reports=(delta,)) is ProblemType.FORBIDDEN
+        whole = Delta(epoch=0, parts=tuple(stored))
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, reports=(whole,)))
+
+
+async def test_repeated_news_is_journaled_once_until_the_member_starts_again(running: Running) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b:
+        request = ExchangeRequest(cursor=0, wait_s=0, frames=(a.notice(b, 0),))
+
+        def said() -> int:
+            return sum(isinstance(e, Said) for e in running.journal.replay())
+
+        for _ in range(3):
+            await a.client.exchange(request)
+        assert said() == 1
+        await a.client.join(join_request())
+        await a.client.exchange(request)
+        assert said() == 2
 
 
 async def test_frames_of_another_stage_and_reports_of_another_role_are_refused(running: Running) -> None:

@@ -15,10 +15,22 @@ from iota.protocol.events import (
     SnapshotReady,
 )
 from iota.protocol.keys import Hotkey
-from iota.protocol.messages import Direction, FrameName, Method, ObjectRequest, Ready, Role, StoredObject
+from iota.protocol.messages import (
+    Direction,
+    FrameName,
+    Method,
+    ObjectRequest,
+    Ready,
+    Role,
+    SnapshotStored,
+    StoredObject,
+)
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header, payload_size
 from orchestrator.coordinator import Coordinator, Joined, Member, Said
+from orchestrator.coordinator.merging import begin_merging
+from orchestrator.coordinator.state import PartMerge
+from orchestrator.server.names import part_count
 from orchestrator.server.rights import Access, access_for
 from orchestrator.server.urls import accesses
 from tests.unit.orchestrators import BASE, join_request, make_spec
@@ -117,8 +129,58 @@ def test_a_member_reads_what_is_the_runs_and_nothing_else() -> None:
         assert ask(made, who, Method.GET, key) is ProblemType.FORBIDDEN
 
 
-def test_a_member_writes_its_own_keys() -> None:
+def merging() -> Coordinator:
+    """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
+    begin_merging(made.state)
+    made.state.current.wanted[member(made, 0).hotkey, 1].add(SPARE.ss58)
+    return made
+
+
+def test_a_pseudo_gradient_is_stored_while_its_epoch_merges_and_in_its_parts_alone() -> None:
+    made = coordinator()
+    who = member(made, 0)
+    key = f"{RUN}/delta/0/0/{who.hotkey}/part-000"
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
+    begin_merging(made.state)
+    over = f"part-{part_count(SPEC, 0):03d}"
+    for strange in (f"0/0/{who.hotkey}/{over}", f"1/0/{who.hotkey}/part-000", f"00/0/{who.hotkey}/part-000"):
+        assert ask(made, who, Method.PUT, f"{RUN}/delta/{strange}", 4096) is ProblemType.FORBIDDEN, strange
+    made.state.epoch = 1
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.LATE
+
+
+def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
+    made = merging()
+    who = member(made, 0)
+    key = f"{RUN}/merged/0/1/part-000.{who.hotkey}"
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
+    assign = MergeAssign(epoch=0, stage=1, part=0, contributions=())
+    made.state.current.merges[1].parts.append(PartMerge(assign, [], mergers=[who.hotkey]))
+    assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
+    other = member(made, 1)
+    theirs = f"{RUN}/merged/0/1/part-000.{other.hotkey}"
+    assert ask(made, other, Method.PUT, theirs, 4096) is ProblemType.FORBIDDEN
+
+
+def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
+    made = merging()
+    who = member(made, 0)
+    key = f"{RUN}/audit/0/{who.hotkey}/1"
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/2", 10) is ProblemType.FORBIDDEN
+    made.state.current.snapshots[who.hotkey, 1] = SnapshotStored(epoch=0, version=1, stored=STORED)
+    assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
+
+
+@pytest.mark.parametrize("tail", ["../x", "a//b", "./a", "a/", ".hidden"])
+def test_a_text_that_is_no_key_is_malformed(tail: str) -> None:
+    made = coordinator()
+    for method in Method:
+        assert ask(made, member(made, 0), method, f"{RUN}/{tail}", 10) is ProblemType.MALFORMED_BODY
+
+
+def test_a_member_writes_its_own_keys() -> None:
+    made = merging()
     who = member(made, 0)
     for key in (f"{RUN}/delta/0/0/{who.hotkey}/part-000", f"{RUN}/audit/0/{who.hotkey}/1"):
         assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
@@ -144,12 +206,14 @@ def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
 def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
     made = coordinator()
     who, key = member(made, 0), f"{RUN}/base/1/0/part-000.safetensors"
-    made.state.base_assigned[1, 0] = who.hotkey
+    made.state.base_assigned[1, 0] = (who.hotkey, 0.0)
     assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
+    for strange in ("manifest.json", f"part-{part_count(SPEC, 0):03d}.safetensors"):
+        assert ask(made, who, Method.PUT, f"{RUN}/base/1/0/{strange}", 100) is ProblemType.FORBIDDEN
 
 
 def test_sizes_are_bounded() -> None:
-    made = coordinator()
+    made = merging()
     who = member(made, 0)
     for kind in (f"delta/0/0/{who.hotkey}/part-000", f"audit/0/{who.hotkey}/1"):
         for size in (0, 1 << 40):
@@ -167,7 +231,7 @@ def test_a_frame_is_written_by_its_current_sender_at_its_exact_size() -> None:
     assert ask(made, who, Method.PUT, outwards, planned.size) is ProblemType.FORBIDDEN
     over = f"{RUN}/frames/9/0/0.0/0.f"
     assert ask(made, who, Method.PUT, over, planned.size) is ProblemType.LATE
-    for strange in ("frames/0/0/0.0/0.x", "frames/0/0/00.0/0.f", "frames/0/0/99999999999.0/0.f", "frames/"):
+    for strange in ("frames/0/0/0.0/0.x", "frames/0/0/00.0/0.f", "frames/0/0/99999999999.0/0.f", "frames/0"):
         assert ask(made, who, Method.PUT, f"{RUN}/{strange}", planned.size) is ProblemType.FORBIDDEN
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.events import Admit, LoadBase, RunEnd
+from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
@@ -113,21 +113,32 @@ def offer_bases(run: RunState) -> None:
     for member in () if run.phase is Phase.FINISHED else run.miners():
         if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
             continue
-        at = (run.epoch, member.stage)
-        base = run.bases.get(at)
-        if base is not None:
-            event = LoadBase(epoch=run.epoch, digest=base.digest, parts=base.parts)
-        elif run.epoch == 0:
-            event = LoadBase(epoch=0, digest=run.base_digests.get(at))
-        else:
-            continue
-        member.told_base = run.epoch
-        run.send(member.hotkey, event)
+        events = _ways_to_base(run, run.epoch, member.stage)
+        if events:
+            member.told_base = run.epoch
+        for event in events:
+            run.send(member.hotkey, event)
     for (epoch, stage), (hotkey, since) in list(run.base_assigned.items()):
         late = run.now > since + run.merge_deadline.seconds
         wanted = (epoch, stage) not in run.bases and epoch > run.newest_base
         if wanted and (late or not run.members[hotkey].live):
             assign_base(run, epoch, stage)
+
+
+def _ways_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
+    """What leads a miner without anything to the base of `epoch`: the base itself, or, while nobody
+    has stored it, the one before and its merge. Empty when there is no way yet."""
+    base = run.bases.get((epoch, stage))
+    if base is not None:
+        return [LoadBase(epoch=epoch, digest=base.digest, parts=base.parts)]
+    if epoch == 0:
+        return [LoadBase(epoch=0, digest=run.base_digests.get((0, stage)))]
+    before = run.epochs[epoch - 1].merges
+    merge = before[stage].ready if before else None
+    if merge is None:
+        return []
+    earlier = _ways_to_base(run, epoch - 1, stage)
+    return [*earlier, merge] if earlier else []
 
 
 def admit(run: RunState) -> None:

@@ -167,3 +167,18 @@ def test_a_stage_without_replicas_pauses_the_run_and_says_so() -> None:
     victim.start()
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
     assert swarm.state.settled == 8
+
+
+def test_a_base_that_nobody_stored_is_made_again_from_the_one_before() -> None:
+    spec = tiny_spec(
+        stages=2, replicas=1, epochs=2, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=1
+    )
+    swarm = VirtualSwarm(spec, 1)
+    swarm.add_miner()
+    victim = swarm.add_miner()
+    swarm.run(lambda: swarm.state.epoch == 1, limit_s=LIMIT_S)
+    assert (1, 1) not in swarm.state.bases
+    victim.kill()
+    victim.start(fresh=True)
+    swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
+    assert swarm.state.settled == 6

@@ -1,0 +1,1 @@
+"""Plans and records a run; touches no tensor."""

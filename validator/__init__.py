@@ -1,0 +1,1 @@
+"""Re-executes sampled work, scores miners, sets weights."""

@@ -1,0 +1,1 @@
+"""The `iota` command, one file a sub-command."""

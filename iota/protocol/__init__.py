@@ -1,0 +1,1 @@
+"""What nodes and the orchestrator say to each other: messages, events, receipts, keys, signatures."""

@@ -307,7 +307,7 @@ class MinerNode:
         base = self._base[1]
 
         def difference() -> Any:
-            return base.weights - flatten(self._runner.engine.state().weights).numpy()
+            return base.weights - flatten(self._runner.engine.state(copy=False).weights).numpy()
 
         delta = await self._on_device(difference)
         self._duties.store_delta(number, delta)

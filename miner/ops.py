@@ -234,7 +234,7 @@ class OpRunner:
                 epoch,
             )
             return
-        save_state(self.engine.state(), self.disk.snapshot(epoch, version))
+        save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
 
     @property
     def _snapshot_size(self) -> int:

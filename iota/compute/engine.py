@@ -100,11 +100,14 @@ class Engine:
         moments = {n: m.clone() for n, m in self._inner().moments().items()} if carry else {}
         self.load(StageState(weights, moments), version=version)
 
-    def state(self) -> StageState:
-        """The newest weights and moments, copied to the CPU."""
+    def state(self, *, copy: bool = True) -> StageState:
+        """The newest weights and moments on the CPU.
+
+        Without `copy` they may be the engine's own memory: to be read before the next op, and not kept.
+        """
         return StageState(
-            weights={n: w.detach().to("cpu", copy=True) for n, w in self._held().weights.items()},
-            moments={n: m.detach().to("cpu", copy=True) for n, m in self._inner().moments().items()},
+            weights={n: w.detach().to("cpu", copy=copy) for n, w in self._held().weights.items()},
+            moments={n: m.detach().to("cpu", copy=copy) for n, m in self._inner().moments().items()},
         )
 
     @property

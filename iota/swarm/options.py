@@ -26,7 +26,7 @@ from iota.spec import (
 )
 
 LEARNING_RATES = {OptimizerKind.ADAMW: 1e-3, OptimizerKind.MUON: 5e-3, OptimizerKind.SGD: 1e-1}
-"""Where `--lr` is not given: the best of the few tried for preset `small` in `delayed` (docs/decisions.md)."""
+"""Where `--lr` is not given: the best of a few for preset `small` in `delayed` (docs/decisions.md)."""
 OUTER_ALONE = OuterSpec(eta=1.0, momentum=0.0)
 OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
 """training.md: with one replica the merge is the identity, with more it is Nesterov's."""

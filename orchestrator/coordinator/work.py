@@ -71,8 +71,14 @@ def note_ready(run: RunState, step: int) -> None:
 
 
 def done(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """An op has ended: stop its clock and learn from it."""
-    since = member.pending.pop((step, index, direction), None)
+    """What others wait for is there: stop the op's clock."""
+    member.pending.pop((step, index, direction), None)
+    progress(run, member)
+
+
+def receipted(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
+    """An op has run: learn how long it took. Its clock runs on until its frame is stored."""
+    since = member.pending.get((step, index, direction))
     if since is not None:
         seconds = run.now - max(since, member.last_progress)
         run.service[member.stage].add(seconds)
@@ -117,7 +123,7 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
         return  # late: paid by its receipt
     if not place.forward_receipted:
         place.forward_receipted = True
-        progress(run, member)
+        receipted(run, member, receipt.step, receipt.microbatch, Direction.FORWARD)
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -131,10 +137,10 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         return  # late: paid by its receipt, never summed
     if mb.ended is End.DROPPED:
         return
-    if member.stage == 0:
-        done(run, member, receipt.step, mb.index, _backward_waits_on(run, member))
-    else:
-        progress(run, member)  # its clock runs on until the gradient is stored
+    waited_on = _backward_waits_on(run, member)
+    receipted(run, member, receipt.step, mb.index, waited_on)
+    if member.stage == 0:  # it has no frame to store
+        done(run, member, receipt.step, mb.index, waited_on)
     place.counted = (member.hotkey, receipt.attempt)
     step.order[member.hotkey].append((mb.index, receipt.attempt))
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MOST_LOSS:

@@ -182,3 +182,18 @@ def test_a_base_that_nobody_stored_is_made_again_from_the_one_before() -> None:
     victim.start(fresh=True)
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
     assert swarm.state.settled == 6
+
+
+def test_every_stages_ops_are_measured_not_the_storing_of_their_frames() -> None:
+    spec = tiny_spec(
+        stages=3, replicas=1, epochs=1, steps=4, microbatches=6, pipeline=Pipeline.SYNC, credit=3
+    )
+    swarm = VirtualSwarm(spec, 1, latency=0.01)
+    for _ in range(3):
+        swarm.add_miner()
+    slow = swarm.miners[swarm.state.miners(1)[0].hotkey]
+    slow.slow = 20.0  # ops of 1 to 6 seconds
+    swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
+    assert min(m.op_seconds for m in swarm.state.miners()) > 0.02
+    assert swarm.state.members[slow.hotkey].op_seconds > 1
+    assert swarm.state.service[1].seconds > 3

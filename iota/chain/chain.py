@@ -180,6 +180,22 @@ class ChainInfo:
     """True where one party could have chosen the block hashes: do not stake anything on them."""
     finality: str
     """What `finalized` means here, in words."""
+    write_lifetime_blocks: int
+    """A write that is not in a finalized block this many blocks after the head at its sending never will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationTerms:
+    """What it takes to register on a subnet just now."""
+
+    open: bool
+    """False where the subnet's owner lets nobody in."""
+    cost_tao: float
+    """Taken from the coldkey for good; it moves with every registration."""
+    shielded: bool
+    """Whether a registration stays hidden until it is in a block, so that nobody can outbid it."""
+    needs_coldkey: bool
+    """Whether the coldkey signs it. Only the embedded ledger registers by the hotkey alone."""
 
 
 class Chain(Protocol):
@@ -209,8 +225,20 @@ class Chain(Protocol):
 
     async def uid(self, netuid: int, hotkey: str) -> int | None: ...
 
-    async def register(self, netuid: int, role: Role = Role.MINER) -> TxResult:
-        """Gets this hotkey a uid. Only the embedded ledger heeds `role`: its faucet stakes validators."""
+    async def registration_terms(self, netuid: int) -> RegistrationTerms: ...
+
+    async def balance(self, address: str) -> float:
+        """The TAO that an account can spend; 0 for an account that the chain has never seen."""
+        ...
+
+    async def register(
+        self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
+    ) -> TxResult:
+        """Gets this hotkey a uid, paid and signed by the coldkey that the connection was opened with.
+
+        A cost above `max_cost_tao` at the moment of sending is `BadInput`, and nothing is sent. Only the
+        embedded ledger heeds `role`: its faucet stakes validators.
+        """
         ...
 
     async def serve(self, netuid: int, ip: str, port: int) -> TxResult:

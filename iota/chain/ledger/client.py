@@ -17,6 +17,7 @@ from iota.chain.chain import (
     ChainInfo,
     Commitment,
     EpochStatus,
+    RegistrationTerms,
     Subnet,
     TxCode,
     TxResult,
@@ -65,6 +66,7 @@ class LedgerChain:
             netuids=(info.netuid,),
             hashes_trusted=True,
             finality="every block is final at once: one process makes them",
+            write_lifetime_blocks=1,
         )
 
     async def head(self) -> Block:
@@ -99,6 +101,16 @@ class LedgerChain:
         answer = await self._read(path + query, TypeAdapter(messages.CommitmentAnswer))
         return Commitment(answer.block, bytes.fromhex(answer.data)) if answer.found else None
 
+    async def registration_terms(self, netuid: int) -> RegistrationTerms:
+        await self.subnet(netuid)
+        return RegistrationTerms(open=True, cost_tao=0.0, shielded=False, needs_coldkey=False)
+
+    async def balance(self, address: str) -> float:
+        """0: there is no money on this ledger."""
+        if not is_address(address):
+            raise BadInput(f"{address!r} is not an ss58 address")
+        return 0.0
+
     async def epoch_status(self, netuid: int) -> EpochStatus:
         return await self._read(f"/v1/subnets/{_netuid(netuid)}/epoch", messages.EPOCH)
 
@@ -123,7 +135,10 @@ class LedgerChain:
 
     # ---- writes -----------------------------------------------------------------------------------
 
-    async def register(self, netuid: int, role: Role = Role.MINER) -> TxResult:
+    async def register(
+        self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
+    ) -> TxResult:
+        """Free of charge, so that `max_cost_tao` never matters."""
         return await self._write("/v1/register", messages.RegisterRequest(netuid=_netuid(netuid), role=role))
 
     async def serve(self, netuid: int, ip: str, port: int) -> TxResult:

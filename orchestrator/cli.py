@@ -122,7 +122,8 @@ async def _start(
     from orchestrator.journal import SqliteJournal
     from orchestrator.server.app import Deps
     from orchestrator.server.limits import ServerLimits
-    from orchestrator.server.membership import AllowList, Metagraph
+    from orchestrator.server.membership import AllowList
+    from orchestrator.server.metagraph import Metagraph
     from orchestrator.server.run import serve
 
     async with AsyncExitStack() as stack:
@@ -134,9 +135,10 @@ async def _start(
         chain = await stack.enter_async_context(open_chain(settings.chain))
         is_member: AllowList | Metagraph
         if settings.allow is None:
-            is_member = Metagraph(chain, settings.netuid)
+            seen = journal_path.with_name(f"{journal_path.name}.metagraph.json")
+            is_member = Metagraph(chain, settings.netuid, seen, settings.chain)
             try:
-                await is_member.refresh()
+                await is_member.start()
             except (ChainError, TimeoutError) as error:
                 raise ValueError(
                     f"subnet {settings.netuid} on {settings.chain} cannot be read ({error or 'no answer'}):"

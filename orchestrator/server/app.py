@@ -21,7 +21,8 @@ from orchestrator.server.connections import ConnectionGuard
 from orchestrator.server.conversations import MANIFEST_PATH, Conversations
 from orchestrator.server.edge import Edge
 from orchestrator.server.limits import ServerLimits
-from orchestrator.server.membership import Admission, Metagraph
+from orchestrator.server.membership import Admission
+from orchestrator.server.metagraph import Metagraph
 from orchestrator.server.metrics import Metrics
 from orchestrator.server.public import Audit, Public
 from orchestrator.server.recorder import Recorder

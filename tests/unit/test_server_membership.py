@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from iota.chain import Unavailable
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.server.membership import LOOK_EVERY_S, Admission, Metagraph
+from orchestrator.server.membership import Admission
+from orchestrator.server.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
 
 
 class Chain:
@@ -19,13 +23,24 @@ class Chain:
     def __init__(self, *hotkeys: str) -> None:
         self.hotkeys = hotkeys
         self.reads = 0
+        self.down = False
 
     async def subnet(self, netuid: int) -> Any:
         self.reads += 1
         await asyncio.sleep(0)
+        if self.down:
+            raise Unavailable("no node answers")
         return SimpleNamespace(
-            neurons=[SimpleNamespace(hotkey=h, validator_permit=False) for h in self.hotkeys]
+            block=SimpleNamespace(number=100 + self.reads),
+            neurons=[SimpleNamespace(hotkey=h, validator_permit=False) for h in self.hotkeys],
         )
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def admission(chain: Chain) -> Admission:
@@ -59,3 +74,53 @@ async def test_strangers_cause_no_more_reads_and_are_told_when_to_return() -> No
         assert caught.value.type is ProblemType.RATE_LIMITED
         assert 0 < (caught.value.retry_after or 0) <= LOOK_EVERY_S
     assert chain.reads == 1
+
+
+async def test_the_last_members_stand_for_an_hour_without_the_chain_and_no_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chain, clock = Chain("known"), Clock()
+    graph = Metagraph(chain, 1, now=clock)
+    await graph.start()
+    chain.down = True
+    clock.now += STALE_S
+    assert graph("known", Role.MINER)
+    assert not graph("stranger", Role.MINER)
+    with caplog.at_level(logging.WARNING), pytest.raises(Problem):
+        await graph.look_again()
+    assert "no node answers; that of block 101 stands, 3600 s old" in caplog.text
+    clock.now += 1
+    with pytest.raises(Problem, match="60 minutes") as caught:
+        graph("known", Role.MINER)
+    assert caught.value.type is ProblemType.UNAVAILABLE
+    chain.down = False
+    await graph.refresh()
+    assert graph("known", Role.MINER)
+
+
+async def test_a_restart_while_the_chain_is_away_stops_nobody(tmp_path: Path) -> None:
+    chain, clock, file = Chain("known"), Clock(), tmp_path / "seen.json"
+    await Metagraph(chain, 1, file, "wss://a", clock).start()
+    chain.down = True
+    again = Metagraph(chain, 1, file, "wss://a", clock)
+    await again.start()
+    assert again("known", Role.MINER)
+    for other in (Metagraph(chain, 2, file, "wss://a", clock), Metagraph(chain, 1, file, "wss://b", clock)):
+        with pytest.raises(Unavailable):
+            await other.start()
+    clock.now += STALE_S + 1
+    with pytest.raises(Unavailable):
+        await Metagraph(chain, 1, file, "wss://a", clock).start()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"permits": 3}'])
+async def test_a_damaged_file_of_members_is_not_taken(tmp_path: Path, content: bytes) -> None:
+    chain, file = Chain("known"), tmp_path / "seen.json"
+    file.write_bytes(content)
+    chain.down = True
+    with pytest.raises(Unavailable):
+        await Metagraph(chain, 1, file).start()
+    chain.down = False
+    graph = Metagraph(chain, 1, file)
+    await graph.start()
+    assert graph("known", Role.MINER)

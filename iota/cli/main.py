@@ -30,6 +30,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "export": LazyCommand("iota.cli.export", "Write a run's model for `transformers`."),
     "store": LazyCommand("iota.cli.store", "The embedded object store."),
     "ledger": LazyCommand("iota.cli.ledger", "The embedded ledger: a chain for one machine."),
+    "chain": LazyCommand("iota.cli.chain", "A subnet as the chain has it."),
     "wallet": LazyCommand("iota.cli.wallet", "The node's hotkey."),
 }
 

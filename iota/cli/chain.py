@@ -1,0 +1,175 @@
+"""`iota chain`: a subnet as the chain has it, with nothing of ours in between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from iota.flags import ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from iota.chain import Chain, EpochStatus, Subnet, WeightsRow
+    from iota.protocol.keys import Hotkey
+    from iota.settings import ChainSettings
+
+app = typer.Typer(
+    help="A subnet as the chain has it: neurons, weights, commitments; and where a hotkey is reached.",
+    no_args_is_help=True,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+T = TypeVar("T")
+_PIPE_COLUMNS = 160
+
+
+@app.command()
+def show(
+    network: Network = None,
+    chain_endpoint: ChainEndpoint = None,
+    netuid: Netuid = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the subnet and its neurons at the newest finalized block."""
+    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
+
+    async def read(chain: Chain) -> tuple[Subnet, EpochStatus]:
+        return await chain.subnet(settings.netuid), await chain.epoch_status(settings.netuid)
+
+    subnet, epoch = _with_chain(settings, read)
+    if as_json:
+        _print_json({"subnet": subnet, "epoch": epoch})
+        return
+    weights = "hidden until revealed" if subnet.commit_reveal else "public at once"
+    _print(
+        f"subnet {subnet.netuid} at finalized block {subnet.block.number}: {len(subnet.neurons)} of"
+        f" {subnet.max_uids} uids, owner uid {subnet.owner_uid}\n"
+        f"epoch {epoch.index} of {epoch.tempo} blocks ends at block {epoch.next_epoch_block}, in about"
+        f" {epoch.seconds_remaining:.0f} s\n"
+        f"weights: every {subnet.weights_rate_limit} blocks at most, {weights}, version"
+        f" {subnet.weights_version}, activity cut-off {subnet.activity_cutoff} blocks"
+    )
+    _print(_neurons(subnet))
+
+
+@app.command()
+def weights(
+    network: Network = None,
+    chain_endpoint: ChainEndpoint = None,
+    netuid: Netuid = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the weights that are in force, validator by validator."""
+    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
+
+    async def read(chain: Chain) -> tuple[WeightsRow, ...]:
+        return await chain.weights(settings.netuid)
+
+    rows = _with_chain(settings, read)
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        _print(f"no validator of subnet {settings.netuid} has weights in force")
+    for row in rows:
+        shares = ", ".join(f"{uid}: {w / sum(row.weights.values()):.4f}" for uid, w in row.weights.items())
+        _print(f"uid {row.uid} {row.hotkey}, set in block {row.block}: {shares}")
+
+
+@app.command()
+def commitment(
+    hotkey: Annotated[str, typer.Argument(help="The address of the hotkey.")],
+    at_block: Annotated[int | None, typer.Option(help="As it stood after this block.", min=0)] = None,
+    network: Network = None,
+    chain_endpoint: ChainEndpoint = None,
+    netuid: Netuid = None,
+) -> None:
+    """Print the bytes that a hotkey committed, in hex, with their block."""
+    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
+    found = _with_chain(settings, lambda chain: chain.commitment(settings.netuid, hotkey, at_block))
+    if found is None:
+        raise ValueError(f"{hotkey} has committed nothing on subnet {settings.netuid}")
+    typer.echo(f"{found.block} {found.data.hex()}")
+
+
+@app.command()
+def serve(
+    ip: Annotated[str, typer.Argument(help="The address that others reach this machine by.")],
+    port: Annotated[int, typer.Argument(help="The port.", min=1, max=65535)],
+    wallet_name: WalletName = None,
+    wallet_hotkey: WalletHotkey = None,
+    wallet_path: WalletPath = None,
+    network: Network = None,
+    chain_endpoint: ChainEndpoint = None,
+    netuid: Netuid = None,
+) -> None:
+    """Publish where the hotkey can be reached. IOTA's nodes need no such entry: they listen on no port."""
+    from iota.protocol.keys import load_hotkey
+
+    settings = _settings(
+        wallet_name=wallet_name,
+        wallet_hotkey=wallet_hotkey,
+        wallet_path=wallet_path,
+        network=network,
+        chain_endpoint=chain_endpoint,
+        netuid=netuid,
+    )
+    key = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    result = _with_chain(settings, lambda chain: chain.serve(settings.netuid, ip, port), key).check()
+    typer.echo(f"block {result.block}: {key.ss58} is at {ip} port {port}")
+
+
+def _settings(**flags: str | int | Path | None) -> ChainSettings:
+    from iota.settings import ChainSettings
+
+    return ChainSettings.load(**flags)
+
+
+def _with_chain(
+    settings: ChainSettings, work: Callable[[Chain], Awaitable[T]], key: Hotkey | None = None
+) -> T:
+    import asyncio
+
+    from iota.chain import open_chain
+
+    async def run() -> T:
+        async with open_chain(settings.chain, key) as chain:
+            return await work(chain)
+
+    return asyncio.run(run())
+
+
+def _neurons(subnet: Subnet) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for name in ("uid", "stake", "permit", "incentive", "dividends", "last weights", "reached at"):
+        table.add_column(name, justify="right")
+    table.add_column("hotkey", no_wrap=True)
+    for n in subnet.neurons:
+        axon = "" if n.axon is None else f"{n.axon.ip}:{n.axon.port}"
+        permit = "yes" if n.validator_permit else ""
+        ago = f"{subnet.block.number - n.last_update} blocks ago"
+        row = (n.uid, f"{n.stake:,.2f}", permit, f"{n.incentive:.4f}", f"{n.dividends:.4f}", ago, axon)
+        table.add_row(*map(str, row), n.hotkey)
+    return table
+
+
+def _print(what: str | Table) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # A pipe has no width: whole rows are better there than ones folded at 80 columns.
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(width=width, highlight=False).print(what, soft_wrap=isinstance(what, str))
+
+
+def _print_json(value: object) -> None:
+    from pydantic_core import to_json
+
+    typer.echo(to_json(value, indent=2).decode())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -113,6 +113,15 @@ class ChainSettings(BaseSettings):
             raise ValueError(_sentence(cls, error)) from None
 
 
+class WalletSettings(ChainSettings):
+    """`iota wallet`, `iota-miner register` and `iota-validator register`: what may open a coldkey."""
+
+    wallet_password: SecretStr | None = _env(None, "IOTA_WALLET_PASSWORD", "BT_WALLET_PASSWORD")
+    """The coldkey's password, where nobody can be asked for it. No node needs it: never set it on one."""
+    wallet_password_file: HomePath | None = _env(None, "IOTA_WALLET_PASSWORD_FILE", "BT_WALLET_PASSWORD_FILE")
+    """A file with the coldkey's password in one line, used where the password itself is not set."""
+
+
 class NodeSettings(ChainSettings):
     """A miner or a validator."""
 
@@ -186,6 +195,7 @@ class StoreSettings(ChainSettings):
 
 ROLES: tuple[type[ChainSettings], ...] = (
     ChainSettings,
+    WalletSettings,
     NodeSettings,
     MinerSettings,
     ValidatorSettings,

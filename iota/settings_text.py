@@ -13,6 +13,7 @@ from iota.settings import (
     OrchestratorSettings,
     StoreSettings,
     ValidatorSettings,
+    WalletSettings,
     environment_names,
 )
 
@@ -23,6 +24,7 @@ _HEAD = """\
 """
 _SECTIONS = (
     ("every role", ChainSettings),
+    ("iota wallet, iota-miner register, iota-validator register", WalletSettings),
     ("miners and validators", NodeSettings),
     ("iota-miner", MinerSettings),
     ("iota-validator", ValidatorSettings),

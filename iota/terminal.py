@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import typer
 
 USER_ERROR = 2
 INTERRUPTED = 130
+_URL: Final = re.compile(
+    r"\b(wss?|https?)://(?:[^\s/@'\"]*@)?([^\s/?#'\",;)]+)([^\s?#'\",;)]*)([?#][^\s'\",;)]*)?"
+)
 
 
 class WorkFailed(Exception):
@@ -57,28 +61,41 @@ def one_line(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
     text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return without_secrets(text) or type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """`text` with each URL cut to what may be shown: no user, password or query, and no path of a chain node.
+
+    Nodes of a chain are sold with the key in the path; presigned URLs have theirs in the query.
+    """
+    return _URL.sub(lambda m: f"{m[1]}://{m[2]}" + (m[3] if m[1].startswith("http") else ""), text)
 
 
 def _known_types() -> tuple[type[Exception], ...]:
-    # Imported only when something has gone wrong, so that a command pays for none of it.
-    from iota.chain.errors import ChainError
-    from iota.data.manifest import DataError
-    from iota.protocol.client import UntrustedAnswer
-    from iota.protocol.problems import Problem
-    from iota.store.store import StoreError
-
-    known = (ValueError, OSError, ChainError, DataError, Problem, StoreError, UntrustedAnswer)
-    return (*known, *_passing_types())
+    known = (
+        ("iota.chain.errors", "ChainError"),
+        ("iota.data.manifest", "DataError"),
+        ("iota.protocol.client", "UntrustedAnswer"),
+        ("iota.protocol.problems", "Problem"),
+        ("iota.store.store", "StoreError"),
+    )
+    return (ValueError, OSError, *_loaded(known), *_passing_types())
 
 
 def _passing_types() -> tuple[type[Exception], ...]:
     """What may be well again later, so that it is worth starting the same command once more."""
-    from iota.chain.errors import Unavailable
-    from iota.protocol.client import OrchestratorUnreachable
-    from iota.store.store import StoreUnavailable
+    passing = (
+        ("iota.chain.errors", "Unavailable"),
+        ("iota.protocol.client", "OrchestratorUnreachable"),
+        ("iota.store.store", "StoreUnavailable"),
+    )
+    return _loaded(passing)
 
-    return (Unavailable, OrchestratorUnreachable, StoreUnavailable)
+
+def _loaded(named: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
+    """The types whose modules this command has loaded: no other one can have been raised."""
+    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
 
 
 def _say(text: str, code: int) -> int:

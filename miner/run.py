@@ -14,6 +14,7 @@ import torch
 from iota.compute.engine import Engine
 from iota.compute.names import Recompute
 from iota.protocol.client import OrchestratorClient
+from iota.protocol.key_lock import hold_hotkey
 from iota.protocol.keys import load_hotkey
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
@@ -37,13 +38,15 @@ async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Eng
         recompute=Recompute(settings.recompute.value),
         snapshot_bytes=settings.snapshot_bytes,
     )
-    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
-    async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-        node = asyncio.create_task(MinerNode(options, hotkey, client, objects, make_engine).run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, node.cancel)
-        with suppress(asyncio.CancelledError), full_disk_explained(settings.data_dir):
-            await node
-            return
-        log.info("stopped; start again with the same data directory to go on")
+    wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    hotkey = load_hotkey(*wallet)
+    with hold_hotkey(*wallet):
+        async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
+            node = asyncio.create_task(MinerNode(options, hotkey, client, objects, make_engine).run())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, node.cancel)
+            with suppress(asyncio.CancelledError), full_disk_explained(settings.data_dir):
+                await node
+                return
+            log.info("stopped; start again with the same data directory to go on")

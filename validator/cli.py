@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from iota.flags import (
+    SOURCES,
     ChainEndpoint,
     LogLevel,
+    MaxBurn,
     Netuid,
     Network,
     Orchestrator,
     WalletHotkey,
     WalletName,
     WalletPath,
+    Yes,
 )
 from iota.terminal import run_command
 
@@ -24,20 +27,23 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def start(
     orchestrator: Orchestrator = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Seed, verdicts and scores; one per validator.  (env IOTA_DATA_DIR)")
+        Path | None,
+        typer.Option(
+            help="Seed, verdicts and scores; one per validator.  (env IOTA_DATA_DIR; default: ~/.iota)"
+        ),
     ] = None,
     compute_share: Annotated[
         float | None,
         typer.Option(
-            help="Largest share of this machine's compute to use.  (env IOTA_VALIDATOR_COMPUTE_SHARE)"
+            help="Most of this machine's compute to use.  (env IOTA_VALIDATOR_COMPUTE_SHARE; default: 0.1)"
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a replay; 1 if not given.  (env IOTA_THREADS)")
+        int | None, typer.Option(help="CPU threads of a replay.  (env IOTA_THREADS; default: 1)")
     ] = None,
     wallet_name: WalletName = None,
     wallet_hotkey: WalletHotkey = None,
@@ -63,25 +69,38 @@ def start(
     asyncio.run(validate(settings))
 
 
-@app.command("register")
+@app.command("register", epilog=SOURCES)
 def register_hotkey(
+    max_burn: MaxBurn = None,
+    yes: Yes = False,
     wallet_name: WalletName = None,
     wallet_hotkey: WalletHotkey = None,
     wallet_path: WalletPath = None,
     network: Network = None,
     chain_endpoint: ChainEndpoint = None,
     netuid: Netuid = None,
+    log_level: LogLevel = None,
 ) -> None:
-    """Register the hotkey as a validator on the subnet; does nothing if it is registered already."""
-    given = dict(locals())
-    import asyncio
+    """Register the hotkey as a validator on the subnet; does nothing if it is registered already.
 
+    The price is shown first and must be agreed to. The coldkey pays and signs: this is the only command that
+    opens it, and the hotkey's node needs no copy of it.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("max_burn", "yes")}
+    import asyncio
+    import logging
+
+    from iota.asking import Person
     from iota.chain.registration import register
     from iota.protocol.messages import Role
-    from iota.settings import ChainSettings
+    from iota.settings import WalletSettings
 
-    settings = ChainSettings.load(**given)
-    typer.echo(asyncio.run(register(settings, Role.VALIDATOR)))
+    settings = WalletSettings.load(**given)
+    logging.basicConfig(
+        level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    person = Person(settings, yes=yes)
+    typer.echo(asyncio.run(register(settings, Role.VALIDATOR, person, max_cost_tao=max_burn)))
 
 
 def main() -> None:

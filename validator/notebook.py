@@ -1,4 +1,4 @@
-"""What a validator remembers over restarts: verdicts, work and finished epochs, in one SQLite file."""
+"""What a validator remembers over restarts: verdicts, work, epochs and weights, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from iota.protocol.messages import Outcome, Verdict
+from validator import weight_records
 from validator.scoring import EpochWork, Score
+from validator.weight_records import WeightRecords
 
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
@@ -45,7 +47,10 @@ class Notebook:
                 f"{folder} is in use by another validator: stop it, or give this one its own --data-dir"
             ) from None
         self._db = sqlite3.connect(folder / "validator.sqlite", isolation_level=None)
-        self._db.executescript("pragma journal_mode=wal; pragma synchronous=full;" + _SCHEMA)
+        self._db.executescript(
+            "pragma journal_mode=wal; pragma synchronous=full;" + _SCHEMA + weight_records.SCHEMA
+        )
+        self.weights = WeightRecords(self._db)
         self._db.executemany("insert or ignore into about values (?, ?)", [("run", run), ("hotkey", hotkey)])
         if dict(self._db.execute("select name, value from about")) != {"run": run, "hotkey": hotkey}:
             self.close()
@@ -152,7 +157,7 @@ class Notebook:
         return row[0] if row else None
 
     def explain(self, epoch: int, scores: tuple[Score, ...], compute_share: float) -> Path:
-        """Write `scores.json`: each miner's score and what it is made of, with its failed verdicts."""
+        """Write `scores.json`: each miner's score with its reasons, and the last weights with their fate."""
         failed = self._db.execute(
             "select miner, json from verdicts where outcome = ? order by epoch", (Outcome.FAIL.value,)
         ).fetchall()
@@ -166,6 +171,7 @@ class Notebook:
                 }
                 for score in scores
             },
+            "weights": self.weights.shown(),
         }
         path = self._folder / "scores.json"
         part = path.with_suffix(".part")

@@ -1,12 +1,11 @@
-"""The validator's dealings with the chain: its committed tip, the draw's block, its weights."""
+"""The validator's dealings with the chain for its audits: its committed tip, and the draw's block."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
-from iota.chain import Chain, RateLimited, TxResult, Unavailable
+from iota.chain import Chain, TxResult, Unavailable
 from validator.links import commitment, committed_tip
 
 log = logging.getLogger(__name__)
@@ -64,44 +63,6 @@ class OnChain:
             except Unavailable as error:
                 log.warning("the chain does not answer: %s", error)
                 await self._nap(1)
-
-    async def head(self) -> int:
-        return (await self._chain.head()).number
-
-    async def tempo_index(self) -> int:
-        """How many tempos have passed."""
-        return (await self._chain.epoch_status(self.netuid)).index
-
-    async def set_weights(self, weights: Mapping[str, float], burn: float) -> int | None:
-        """Set weights by hotkey; `burn` goes to the owner's uid. Returns the block, None if nothing was set.
-
-        Raises:
-            RateLimited, ChainError
-        """
-        subnet = await self._chain.subnet(self.netuid)
-        uids = {neuron.hotkey: neuron.uid for neuron in subnet.neurons}
-        by_uid = {uids[hotkey]: weight for hotkey, weight in weights.items() if hotkey in uids}
-        if burn > 0 and subnet.owner_uid is not None:
-            by_uid[subnet.owner_uid] = by_uid.get(subnet.owner_uid, 0.0) + burn
-        if not any(by_uid.values()):
-            return None
-        result = await self._chain.set_weights(self.netuid, by_uid, subnet.weights_version)
-        return result.check().block
-
-    async def set_last_weights(
-        self, weights: Mapping[str, float], burn: float, patience_s: float
-    ) -> int | None:
-        """Like `set_weights`, but waits out the rate limit for at most `patience_s`. Raises ChainError."""
-        try:
-            async with asyncio.timeout(patience_s):
-                while True:
-                    try:
-                        return await self.set_weights(weights, burn)
-                    except (RateLimited, Unavailable) as error:
-                        log.info("weights are not taken yet: %s", error)
-                        await self._nap(1)
-        except TimeoutError:
-            raise Unavailable(f"the chain took no weights within {patience_s:g} s") from None
 
     async def _nap(self, blocks: int) -> None:
         await asyncio.sleep(max(_SHORTEST_NAP_S, blocks * self._block_time_s))

@@ -12,11 +12,12 @@ import torch
 
 from iota.chain import open_chain
 from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
-from iota.protocol.keys import load_hotkey
+from iota.protocol.key_lock import hold_hotkey
+from iota.protocol.keys import Hotkey, load_hotkey
 from iota.protocol.problems import Problem
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
-from validator.node import ValidatorNode, ValidatorOptions
+from validator.node import ValidatorNode, ValidatorOptions, first_error
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,13 @@ async def validate(settings: ValidatorSettings) -> None:
         threads=threads,
         most_threads=max(cores, threads),
     )
-    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    hotkey = load_hotkey(*wallet)
+    with hold_hotkey(*wallet):
+        await _validate(settings, options, hotkey)
+
+
+async def _validate(settings: ValidatorSettings, options: ValidatorOptions, hotkey: Hotkey) -> None:
     async with (
         OrchestratorClient(hotkey, settings.orchestrator) as client,
         ObjectClient() as objects,
@@ -48,12 +55,5 @@ async def validate(settings: ValidatorSettings) -> None:
                 await node
                 return
         except* (Problem, OrchestratorUnreachable, UntrustedAnswer) as group:
-            raise ValueError(f"{settings.orchestrator}: {_first(group)}") from group
+            raise ValueError(f"{settings.orchestrator}: {first_error(group)}") from group
         log.info("stopped; start again with the same data directory to go on")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from iota.chain.chain import Chain
-from iota.chain.errors import BadInput
 from iota.protocol.keys import Hotkey
 
 if TYPE_CHECKING:
@@ -15,25 +14,32 @@ if TYPE_CHECKING:
 
 
 def open_chain(
-    network: str, hotkey: Hotkey | None = None, *, coldkey: Coldkey | None = None, timeout_s: float = 10.0
+    network: str,
+    hotkey: Hotkey | None = None,
+    *,
+    coldkey: Coldkey | None = None,
+    timeout_s: float | None = None,
 ) -> Chain:
     """A connection to `network`; nothing is sent yet, and without `hotkey` it only reads.
 
     Args:
-        network: finney, test or local, the ws:// or wss:// URL of a node, or the http:// URL of an embedded
-            ledger, as `iota ledger serve` prints it.
+        network: finney, test, local or archive, the ws:// or wss:// URL of a node, or the http:// URL of an
+            embedded ledger, as `iota ledger serve` prints it.
         hotkey: who signs the writes.
         coldkey: who signs and pays a registration; nothing else needs it.
-        timeout_s: the longest that one call may take, in seconds.
+        timeout_s: the longest that one read may take, in seconds; by default 10 with a ledger, and 30 with
+            a Bittensor node, connecting included. A write has as long on a ledger, and 120 s on Bittensor.
 
     Raises:
-        BadInput: a network that this version cannot reach.
+        BadInput: a network that there is not.
     """
     if urlsplit(network).scheme in ("http", "https"):
         from iota.chain.ledger.client import LedgerChain
 
-        return LedgerChain(network, hotkey, timeout_s=timeout_s)
-    raise BadInput(
-        f"cannot open the network {network!r}: the Bittensor backend (finney, test, local, ws://) is not in "
-        "this version yet; give the URL of an embedded ledger (http://...), started with `iota ledger serve`"
+        return LedgerChain(network, hotkey, timeout_s=10.0 if timeout_s is None else timeout_s)
+    # The SDK takes half a second to import: only who talks to Bittensor waits for it.
+    from iota.chain.bittensor.client import READ_S, BittensorChain
+
+    return BittensorChain(
+        network, hotkey, coldkey=coldkey, timeout_s=READ_S if timeout_s is None else timeout_s
     )

@@ -1,23 +1,225 @@
-"""Registering a node's hotkey on its subnet."""
+"""Registering a node's hotkey on its subnet: its terms are shown and agreed to before anything is paid."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from iota.chain.chain import Chain, ChainInfo, RegistrationTerms
+from iota.chain.errors import Unavailable
 from iota.chain.open_chain import open_chain
+from iota.protocol.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
 from iota.protocol.keys import load_hotkey
 from iota.protocol.messages import Role
 from iota.settings import ChainSettings
+from iota.terminal import without_secrets
+
+TOLERANCE: Final = 0.10
+"""How much more than the price shown may be paid, where no other limit was given."""
+FEES_TAO: Final = 0.001
+"""Room for the transaction's fee, and for the least balance that keeps an account alive."""
+_FINALITY_BLOCKS: Final = 10
+"""How far behind the head the newest finalized block may be; it is 2 or 3 when all is well."""
 
 
-async def register(settings: ChainSettings, role: Role) -> str:
-    """Register the hotkey, unless it is; a sentence about its place.
+class Asked(Protocol):
+    """Who is told what happens, and decides (`iota.asking.Person`)."""
+
+    def tell(self, text: str) -> None: ...
+
+    def agrees(self, question: str) -> bool: ...
+
+    def password(self, path: Path) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What a registration would take, as it stood a moment ago."""
+
+    info: ChainInfo
+    terms: RegistrationTerms
+    balance_tao: float | None
+    """That of the coldkey; None where its address is not known."""
+
+
+async def register(
+    settings: ChainSettings,
+    role: Role,
+    person: Asked,
+    *,
+    max_cost_tao: float | None = None,
+    connect: Callable[..., Chain] = open_chain,
+) -> str:
+    """Registers the hotkey, unless it is registered; a sentence about its place.
 
     Raises:
-        ValueError: the wallet is not there, or cannot be read.
+        ValueError: the wallet, the price, the balance or the person stands against it; nothing was sent.
         ChainError: the chain cannot be reached, or refuses.
     """
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
-    async with open_chain(settings.chain, hotkey) as chain:
-        if await chain.uid(settings.netuid, hotkey.ss58) is None:
-            (await chain.register(settings.netuid, role)).check()
+    async with connect(settings.chain) as chain:
         uid = await chain.uid(settings.netuid, hotkey.ss58)
+        if uid is not None:
+            return f"{hotkey.ss58} is uid {uid} of subnet {settings.netuid}"
+        info, terms = await chain.info(), await chain.registration_terms(settings.netuid)
+    if not terms.open:
+        raise ValueError(
+            f"subnet {settings.netuid} lets nobody register just now: ask its owner, or try again later"
+        )
+    coldkey, limit = None, max_cost_tao
+    if terms.needs_coldkey:
+        coldkey, limit = await _agreed(settings, hotkey.ss58, info, terms, person, max_cost_tao, connect)
+    async with connect(settings.chain, hotkey, coldkey=coldkey) as chain:
+        uid = await _sent(chain, settings.netuid, hotkey.ss58, role, limit, info, person)
+        person.tell(await _next_step(chain, role, settings, hotkey.ss58))
     return f"{hotkey.ss58} is uid {uid} of subnet {settings.netuid}"
+
+
+async def _agreed(
+    settings: ChainSettings,
+    hotkey: str,
+    info: ChainInfo,
+    terms: RegistrationTerms,
+    person: Asked,
+    max_cost_tao: float | None,
+    connect: Callable[..., Chain],
+) -> tuple[Coldkey, float]:
+    """The unlocked coldkey and the most that may be paid, once the person has seen all and agreed.
+
+    No connection is open while somebody thinks or types.
+    """
+    path = coldkey_path(settings.wallet_name, settings.wallet_path)
+    here = path.exists()
+    address = coldkey_address(settings.wallet_name, settings.wallet_path)
+    coldkey = _unlocked(settings, person) if here and address is None else None
+    address = coldkey.ss58 if coldkey is not None else address
+    balance = None
+    if address is not None:
+        async with connect(settings.chain) as chain:
+            balance = await chain.balance(address)
+    person.tell(_terms_text(settings, hotkey, address, info, terms, balance))
+    if max_cost_tao is not None and terms.cost_tao > max_cost_tao:
+        raise ValueError(
+            f"the price is {terms.cost_tao:.4f} TAO, above --max-burn {max_cost_tao:g}: nothing was sent; "
+            "wait until it falls, or give a higher limit"
+        )
+    if not here or address is None or balance is None:
+        raise ValueError(_elsewhere(settings, hotkey, path))
+    if balance < terms.cost_tao + FEES_TAO:
+        raise ValueError(
+            f"the coldkey has {balance:.4f} TAO, and {terms.cost_tao:.4f} and {FEES_TAO:g} for fees are "
+            f"needed: send TAO to {address}"
+        )
+    limit = terms.cost_tao * (1 + TOLERANCE) if max_cost_tao is None else max_cost_tao
+    if not person.agrees(f"Pay {terms.cost_tao:.4f} TAO (at most {limit:.4f}), for good?"):
+        raise ValueError("not agreed: nothing was sent")
+    if coldkey is None:
+        coldkey = _unlocked(settings, person)
+    if coldkey.ss58 != address:
+        raise ValueError(
+            f"{path} is the key of {coldkey.ss58}, and coldkeypub.txt beside it says {address}: "
+            "restore the one that is wrong from your backup"
+        )
+    return coldkey, limit
+
+
+def _unlocked(settings: ChainSettings, person: Asked) -> Coldkey:
+    name, folder = settings.wallet_name, settings.wallet_path
+    locked = coldkey_is_encrypted(name, folder)
+    return load_coldkey(name, folder, person.password(coldkey_path(name, folder)) if locked else None)
+
+
+async def _sent(
+    chain: Chain,
+    netuid: int,
+    hotkey: str,
+    role: Role,
+    limit: float | None,
+    info: ChainInfo,
+    person: Asked,
+) -> int:
+    """The uid that the hotkey got, read back from the chain."""
+    try:
+        result = (await chain.register(netuid, role, max_cost_tao=limit)).check()
+        seen = f"the registration is in block {result.block}"
+    except Unavailable as error:
+        if not error.fate_unknown:
+            raise
+        seen = "the chain did not say whether it took the registration"
+    wait_s = (info.write_lifetime_blocks + _FINALITY_BLOCKS) * info.block_time_s
+    person.tell(f"{seen}; the uid is shown once that is final, in {wait_s:.0f} s at most")
+    uid = await _appeared(chain, netuid, hotkey, wait_s, info.block_time_s / 2)
+    if uid is None:
+        raise Unavailable(
+            f"{seen}, but {hotkey} has no uid on subnet {netuid} after {wait_s:.0f} s: run the same command "
+            "again, which looks first and does not pay twice"
+        )
+    return uid
+
+
+async def _appeared(chain: Chain, netuid: int, hotkey: str, wait_s: float, pause_s: float) -> int | None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_s
+    while True:
+        try:
+            uid = await chain.uid(netuid, hotkey)
+        except Unavailable:
+            uid = None  # it may answer the next time, until the end
+        if uid is not None or loop.time() >= end:
+            return uid
+        await asyncio.sleep(pause_s)
+
+
+def _terms_text(
+    settings: ChainSettings,
+    hotkey: str,
+    coldkey: str | None,
+    info: ChainInfo,
+    terms: RegistrationTerms,
+    balance_tao: float | None,
+) -> str:
+    shielded = "hidden until it is in a block" if terms.shielded else "public at once: others see it"
+    lines = [
+        f"chain      {without_secrets(info.network)} ({info.version})",
+        f"subnet     {settings.netuid}",
+        f"hotkey     {hotkey}",
+        f"coldkey    {coldkey or 'not on this machine'}",
+        f"price      {terms.cost_tao:.4f} TAO, taken for good",
+        f"sent       {shielded}",
+    ]
+    if balance_tao is not None:
+        left = max(0.0, balance_tao - terms.cost_tao)
+        lines.append(f"balance    {balance_tao:.4f} TAO, of which {left:.4f} would remain")
+    return "\n".join(lines)
+
+
+def _elsewhere(settings: ChainSettings, hotkey: str, path: Path) -> str:
+    url = "://" in settings.chain
+    network = "URL (your node's)" if url else settings.chain
+    return (
+        f"the coldkey is not on this machine ({path}), as it should be on a node: where it is, run "
+        f"`btcli subnets register --netuid {settings.netuid} --hotkey {hotkey} --network {network}` "
+        "with --wallet and the wallet's name"
+    )
+
+
+async def _next_step(chain: Chain, role: Role, settings: ChainSettings, hotkey: str) -> str:
+    start = f"iota-{role} start --wallet.name {settings.wallet_name} --wallet.hotkey {settings.wallet_hotkey}"
+    next_step = f"next: `{start} --orchestrator URL`"
+    if role is Role.MINER:
+        return next_step
+    try:
+        neurons = (await chain.subnet(settings.netuid)).neurons
+    except Unavailable:
+        neurons = ()  # the uid is there and paid for: what follows is advice
+    if any(n.hotkey == hotkey and n.validator_permit for n in neurons):
+        return f"{next_step}; it has a validator permit"
+    stakes = [n.stake for n in neurons if n.validator_permit]
+    least = f" (the least stake with one is {min(stakes):.1f})" if stakes else ""
+    return (
+        f"{next_step}. Weights need a validator permit, which the chain gives by stake at each epoch{least}; "
+        f"where the coldkey is, add stake with `btcli stake add --netuid {settings.netuid} --hotkey {hotkey}`"
+    )

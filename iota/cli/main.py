@@ -31,7 +31,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "store": LazyCommand("iota.cli.store", "The embedded object store."),
     "ledger": LazyCommand("iota.cli.ledger", "The embedded ledger: a chain for one machine."),
     "chain": LazyCommand("iota.cli.chain", "A subnet as the chain has it."),
-    "wallet": LazyCommand("iota.cli.wallet", "The node's hotkey."),
+    "wallet": LazyCommand("iota.cli.wallet", "The keys of a node."),
+    "doctor": LazyCommand("iota.cli.doctor", "Check this machine, its wallet, the chain and the clock."),
 }
 
 
@@ -58,7 +59,9 @@ def _add(root: typer.Typer, name: str, lazy: LazyCommand) -> None:
     if app.registered_callback is None and len(app.registered_commands) == 1 and not app.registered_groups:
         command = app.registered_commands[0]
         assert command.callback is not None
-        root.command(name, help=command.help, no_args_is_help=command.no_args_is_help)(command.callback)
+        root.command(name, help=command.help, epilog=command.epilog, no_args_is_help=command.no_args_is_help)(
+            command.callback
+        )
     else:
         root.add_typer(app, name=name)
 

@@ -1,49 +1,117 @@
-"""`iota wallet`: the hotkey of a node. Coldkeys are never touched: keep them off nodes, with `btcli`."""
+"""`iota wallet`: makes and shows the keys of a node, for people without `btcli`."""
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-app = typer.Typer(help="The node's hotkey, in the standard Bittensor wallet layout.", no_args_is_help=True)
+from iota.flags import SOURCES, WalletHotkey, WalletName, WalletPath
 
-WalletName = Annotated[str, typer.Option("--wallet.name", "--wallet-name", help="The wallet's name.")]
-HotkeyName = Annotated[str, typer.Option("--wallet.hotkey", "--wallet-hotkey", help="The hotkey's name.")]
-WalletPath = Annotated[str, typer.Option("--wallet.path", "--wallet-path", help="The folder of wallets.")]
-_DEFAULT_PATH = "~/.bittensor/wallets"
+if TYPE_CHECKING:
+    from iota.settings import WalletSettings
+
+app = typer.Typer(help="The keys of a node, in the standard Bittensor wallet layout.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def new(
-    name: WalletName = "default", hotkey: HotkeyName = "default", path: WalletPath = _DEFAULT_PATH
+    coldkey: Annotated[
+        bool,
+        typer.Option("--coldkey", help="Make a coldkey too, which pays and owns; best on another machine."),
+    ] = False,
+    mnemonic_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the coldkey's mnemonic to this new file instead of the terminal."),
+    ] = None,
+    wallet_name: WalletName = None,
+    wallet_hotkey: WalletHotkey = None,
+    wallet_path: WalletPath = None,
 ) -> None:
-    """Create a hotkey. The file is not encrypted, as nodes need it, and only you can read it."""
+    """Create a hotkey, unencrypted as nodes need it and readable by you alone, and with --coldkey a coldkey.
+
+    A coldkey is encrypted with a password. Its mnemonic, the one backup there is, is shown once.
+    """
     from iota.protocol import keys
 
-    try:
-        created = keys.create_hotkey(name, hotkey, path)
-    except (ValueError, OSError) as error:
-        _fail(error)
+    settings = _settings(wallet_name, wallet_hotkey, wallet_path)
+    name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
+    path = keys.hotkey_path(name, hotkey, folder)
+    if path.exists():
+        raise keys.WalletExists(f"{path} exists already, and keys are never overwritten: choose another name")
+    if coldkey:
+        _new_coldkey(settings, mnemonic_file)
+    created = keys.create_hotkey(name, hotkey, folder)
     typer.echo(created.ss58)
+    typer.echo(f"hotkey stored in {path}: copy this file to a safe place, it is the key itself", err=True)
+
+
+@app.command(epilog=SOURCES)
+def show(
+    wallet_name: WalletName = None, wallet_hotkey: WalletHotkey = None, wallet_path: WalletPath = None
+) -> None:
+    """Print the hotkey's address, where the keys lie and what is amiss with their files; nothing secret."""
+    from iota.protocol import keys
+
+    settings = _settings(wallet_name, wallet_hotkey, wallet_path)
+    name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
+    typer.echo(keys.load_hotkey(name, hotkey, folder).ss58)
+    path = keys.hotkey_path(name, hotkey, folder)
+    typer.echo(f"hotkey   {path}, not encrypted, as a node needs it{_open_to_others(path)}", err=True)
+    typer.echo(f"coldkey  {_coldkey_line(name, folder)}", err=True)
+
+
+def _settings(name: str | None, hotkey: str | None, path: Path | None) -> WalletSettings:
+    from iota.settings import WalletSettings
+
+    return WalletSettings.load(wallet_name=name, wallet_hotkey=hotkey, wallet_path=path)
+
+
+def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:
+    from iota.asking import Person
+    from iota.protocol import coldkey, keys
+
+    path = coldkey.coldkey_path(settings.wallet_name, settings.wallet_path)
+    if path.exists():
+        raise keys.WalletExists(f"{path} exists already, and keys are never overwritten: choose another name")
+    if mnemonic_file is None and not sys.stdout.isatty():
+        raise ValueError(
+            "the mnemonic is only shown on a terminal: give --mnemonic-file FILE to have it there"
+        )
+    password = Person(settings).new_password(path)
+    with _mnemonic_output(mnemonic_file) as output:
+        key, mnemonic = coldkey.create_coldkey(settings.wallet_name, settings.wallet_path, password)
+        output.write(f"{mnemonic}\n")
+    where = "above" if mnemonic_file is None else f"in {mnemonic_file}"
     typer.echo(
-        f"stored in {keys.hotkey_path(name, hotkey, path)}: back it up, it cannot be restored", err=True
+        f"coldkey {key.ss58} stored in {path}, encrypted. The 12 words {where} restore it, and whoever "
+        "has them has its TAO: keep them on paper, and on no computer",
+        err=True,
     )
 
 
-@app.command()
-def show(
-    name: WalletName = "default", hotkey: HotkeyName = "default", path: WalletPath = _DEFAULT_PATH
-) -> None:
-    """Print the hotkey's public address, and nothing secret."""
-    from iota.protocol import keys
-
-    try:
-        typer.echo(keys.load_hotkey(name, hotkey, path).ss58)
-    except ValueError as error:
-        _fail(error)
+def _mnemonic_output(file: Path | None) -> AbstractContextManager[TextIO]:
+    """The terminal, or `file`, which must be new and is for its owner alone."""
+    if file is None:
+        return nullcontext(sys.stdout)
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
 
 
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(2) from None
+def _coldkey_line(name: str, folder: Path) -> str:
+    from iota.protocol import coldkey
+
+    address = coldkey.coldkey_address(name, folder) or "address unknown (no coldkeypub.txt)"
+    path = coldkey.coldkey_path(name, folder)
+    if not path.exists():
+        return f"{address}, its private key is not on this machine"
+    locked = "encrypted" if coldkey.coldkey_is_encrypted(name, folder) else "NOT ENCRYPTED"
+    return f"{address}, its private key is in {path}, {locked}{_open_to_others(path)}"
+
+
+def _open_to_others(path: Path) -> str:
+    mode = path.stat().st_mode & 0o777
+    return f"; OTHERS CAN OPEN IT (mode {mode:03o}): chmod 600 {path}" if mode & 0o077 else ""

@@ -1,7 +1,7 @@
 """Hotkeys: sr25519 keys in the standard Bittensor wallet layout, signing and verifying.
 
 A hotkey lives at `<wallet path>/<wallet>/hotkeys/<hotkey>`, the file that the Bittensor SDK and
-`btcli` read and write. The coldkey file beside it is never opened, here or anywhere else in IOTA.
+`btcli` read and write. The coldkey file beside it is never opened here (`iota.protocol.coldkey`).
 
 This imports the SDK's native core (`bittensor_core`: 1 ms, 3 MB) and not the `bittensor` package
 (0.4 s, 46 MB), so that a program that only checks signatures stays small.
@@ -188,16 +188,25 @@ def create_hotkey(
     """
     path = hotkey_path(wallet_name, hotkey_name, wallet_path)
     keypair = core.Keypair.create_from_mnemonic(core.Keypair.generate_mnemonic(12), core.CRYPTO_SR25519)
-    for folder in (path.parent.parent.parent, path.parent.parent, path.parent):
+    write_key_pair(path, path.with_name(f"{hotkey_name}pub.txt"), keypair)
+    return Hotkey(keypair)
+
+
+def write_key_pair(path: Path, public_path: Path, keypair: Any, password: str | None = None) -> None:
+    """Writes a new key's private file, encrypted if there is a `password`, and its public half.
+
+    Raises:
+        WalletExists: `path` is there already; nothing was changed.
+    """
+    for folder in reversed(path.parents[:3]):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_new(path, bytes(core.serialized_keypair_to_keyfile_data(keypair)))
+    data = bytes(core.serialized_keypair_to_keyfile_data(keypair))
+    _write_new(path, data if password is None else bytes(core.encrypt_keyfile_data(data, password)))
     public = core.Keypair(
         ss58_address=keypair.ss58_address, public_key=keypair.public_key, crypto_type=core.CRYPTO_SR25519
     )
-    public_path = path.with_name(f"{hotkey_name}pub.txt")
-    public_path.unlink(missing_ok=True)  # left over from a hotkey whose private file is gone
+    public_path.unlink(missing_ok=True)  # left over from a key whose private file is gone
     _write_new(public_path, bytes(core.serialized_keypair_to_keyfile_data(public)))
-    return Hotkey(keypair)
 
 
 def _decrypted(data: bytes, path: Path, password: str | None) -> bytes:

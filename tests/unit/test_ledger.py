@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from iota.chain import BadInput, Incompatible, Rejected, TxCode, Unavailable, open_chain
+from iota.chain import BadInput, Incompatible, RateLimited, Rejected, TxCode, Unavailable, open_chain
 from iota.chain.ledger.book import OWNER_UID
 from iota.chain.ledger.client import LedgerChain
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS
@@ -47,7 +47,9 @@ class Clock:
 async def served(
     path: Path, clock: Callable[[], int] = time.time_ns, **choices: object
 ) -> AsyncIterator[str]:
-    app = make_app(path / "ledger.db", clock=clock, **Choices(**choices))  # type: ignore[typeddict-item]
+    """Without a rate limit of weights, unless one is given."""
+    given = Choices(**{"weights_rate_limit": 0, **choices})  # type: ignore[typeddict-item]
+    app = make_app(path / "ledger.db", clock=clock, **given)
     async with TestServer(app) as server:
         yield str(server.make_url("/"))
 
@@ -414,10 +416,15 @@ async def test_a_clock_that_is_off_is_named(tmp_path: Path, monkeypatch: pytest.
             await chain.register(NETUID)
 
 
-@pytest.mark.parametrize("network", ["finney", "test", "local", "ws://127.0.0.1:9944", ""])
-def test_networks_of_a_later_version_say_so(network: str) -> None:
-    with pytest.raises(BadInput, match="not in this version yet"):
-        open_chain(network)
+async def test_a_commitment_in_every_block_but_not_two_in_one(tmp_path: Path) -> None:
+    clock = Clock()
+    async with served(tmp_path, clock) as url, LedgerChain(url, MINER) as chain:
+        (await chain.register(NETUID)).check()
+        (await chain.commit(NETUID, b"one")).check()
+        with pytest.raises(RateLimited):
+            (await chain.commit(NETUID, b"two")).check()
+        clock.advance(1)
+        assert (await chain.commit(NETUID, b"three")).ok
 
 
 async def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ class LedgerBook:
         refusal = self._weights_refusal(row.uid, normal, version_key)
         if refusal is not None:
             return refusal
-        wait = rules.blocks_to_wait(row.weights_block, block, self.parameters.weights_rate_limit)
+        wait = rules.blocks_to_wait(row.last_update, block, self.parameters.weights_rate_limit)
         if wait:
             hidden = self.parameters.reveal_blocks > 0
             return _too_fast("CommittingWeightsTooFast" if hidden else "SettingWeightsTooFast", wait)

@@ -1,0 +1,70 @@
+"""The person at the terminal: told what is going on, asked to agree, and asked for a coldkey's password.
+
+What is said goes to stderr, so that stdout holds a command's result and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from iota.settings import WalletSettings
+
+_PASSWORD_ELSEWHERE = "set BT_WALLET_PASSWORD_FILE to a file with it, or run the command in a terminal"
+
+
+class Person:
+    """Who runs a command; with `yes` they agreed beforehand to what is asked."""
+
+    def __init__(self, settings: WalletSettings, *, yes: bool = False) -> None:
+        self._settings = settings
+        self._yes = yes
+
+    def tell(self, text: str) -> None:
+        typer.echo(text, err=True)
+
+    def agrees(self, question: str) -> bool:
+        """Whether they agree.
+
+        Raises:
+            ValueError: there is nobody to ask.
+        """
+        if self._yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ValueError("there is no terminal to ask in: give --yes, and --max-burn TAO as a limit")
+        return typer.confirm(question, err=True)
+
+    def password(self, path: Path) -> str:
+        """The password that opens the coldkey at `path`: from the settings, or typed unseen.
+
+        Raises:
+            ValueError: none is set and there is nobody to ask, or its file cannot be read.
+        """
+        return self._given() or self._typed(f"Password of {path}", path, again=False)
+
+    def new_password(self, path: Path) -> str:
+        """The password to encrypt a new coldkey at `path` with; typed twice where it is typed.
+
+        Raises:
+            ValueError: as for `password`.
+        """
+        return self._given() or self._typed(f"New password for {path}", path, again=True)
+
+    def _given(self) -> str | None:
+        if self._settings.wallet_password is not None:
+            return self._settings.wallet_password.get_secret_value()
+        file = self._settings.wallet_password_file
+        if file is None:
+            return None
+        text = file.read_text().strip()
+        if not text:
+            raise ValueError(f"the password file {file} is empty")
+        return text
+
+    def _typed(self, prompt: str, path: Path, *, again: bool) -> str:
+        if not sys.stdin.isatty():
+            raise ValueError(f"the password of {path} is needed: {_PASSWORD_ELSEWHERE}")
+        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=again, err=True))

@@ -1,0 +1,348 @@
+"""A Bittensor chain as a `Chain`: over the SDK, with deadlines and without its types."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import bittensor as bt
+from bittensor import settings as sdk
+from bittensor import storage
+
+from iota.chain.bittensor import operations
+from iota.chain.bittensor.connection import Connection, Session
+from iota.chain.bittensor.faults import SDK
+from iota.chain.bittensor.neurons import read_commitment, read_subnet, read_weights
+from iota.chain.bittensor.transport import BoundedSubstrate, redacted
+from iota.chain.bittensor.view import RAO_PER_TAO, View, hash_of
+from iota.chain.bittensor.wallet import WriteKeys
+from iota.chain.chain import (
+    MAX_COMMITMENT_BYTES,
+    Block,
+    ChainInfo,
+    Commitment,
+    EpochStatus,
+    RegistrationTerms,
+    Subnet,
+    TxResult,
+    WeightsRow,
+)
+from iota.chain.errors import BadInput, KeyUnavailable, Unavailable
+from iota.chain.ledger.rules import normalise
+from iota.protocol.keys import Hotkey, is_address
+from iota.protocol.messages import Role
+
+if TYPE_CHECKING:
+    from iota.protocol.coldkey import Coldkey
+
+READ_S: Final = 30.0
+"""A first connection fetches the runtime's metadata, 2 MB."""
+WRITE_S: Final = 120.0
+"""Ten blocks of 12 s: one or two until a write is in a block, two to four until that block is final."""
+_SILENT_BLOCKS: Final = 5
+_PAUSE_S: Final = 1.0
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class BittensorChain:
+    """A connection to a Bittensor node; `hotkey` signs the writes, and None only reads.
+
+    What is read of a subnet is read at the newest finalized block; a write returns when its block is final.
+    The connection opens with the first call, and anew after a loss. One event loop, one process, one of
+    these per hotkey.
+
+    The SDK caches the runtime's metadata in `~/.bittensor/runtime-cache`, or where
+    `BITTENSOR_RUNTIME_CACHE_DIR` says; it does without where it may not write.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        hotkey: Hotkey | None = None,
+        *,
+        coldkey: Coldkey | None = None,
+        timeout_s: float = READ_S,
+        write_timeout_s: float = WRITE_S,
+        archives: Sequence[str] | None = None,
+        make_substrate: Callable[[], Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            network: a name that the SDK knows (finney, test, local, archive), or a ws:// or wss:// URL.
+            coldkey: signs and pays a registration.
+            timeout_s: the longest that a read may take, connecting included.
+            write_timeout_s: the longest that a write may take, until it is final.
+            archives: nodes to ask for state that the node has dropped; by default the SDK's for that network.
+            make_substrate: another `bittensor.Substrate` to run over than a websocket.
+
+        Raises:
+            BadInput: a network that the SDK does not know.
+        """
+        if timeout_s <= 0 or write_timeout_s <= 0:
+            raise BadInput("timeouts are above 0")
+        try:
+            label, endpoint = sdk.resolve_endpoint(network)
+        except ValueError:
+            raise BadInput(
+                f"there is no network {network!r}: give one of {', '.join(sorted(sdk.NETWORKS))}, or the"
+                " ws:// or wss:// URL of a node"
+            ) from None
+        if archives is None:
+            archives = sdk.default_archive_endpoints(label)
+        if make_substrate is None:
+            make_substrate = partial(BoundedSubstrate, endpoint, tuple(archives))
+        self._network = label if label in sdk.NETWORKS else redacted(endpoint)
+        self._connection = Connection(make_substrate, network=network, endpoint=redacted(endpoint))
+        self._hotkey = hotkey
+        self._coldkey = coldkey
+        self._timeout_s = timeout_s
+        self._write_timeout_s = write_timeout_s
+        self._writing = asyncio.Lock()
+
+    # ---- reads ------------------------------------------------------------------------------------
+
+    async def info(self) -> ChainInfo:
+        async def read(session: Session) -> ChainInfo:
+            view = await View.finalized(session)
+            added = await view.entries(storage.SubtensorModule.NetworksAdded)
+            return ChainInfo(
+                network=self._network,
+                backend="bittensor",
+                version=f"runtime {await session.substrate.spec_version()}, SDK {SDK}",
+                genesis=await hash_of(session, 0),
+                block_time_s=float(await session.substrate.block_time()),
+                netuids=tuple(sorted(int(netuid) for netuid, there in added if there)),
+                hashes_trusted=False,
+                finality="two thirds of the chain's authorities have voted for it (GRANDPA)",
+                write_lifetime_blocks=operations.ERA_BLOCKS + operations.FINALITY_BLOCKS,
+            )
+
+        return await self._read(read)
+
+    async def head(self) -> Block:
+        return (await self._read(View.head)).block
+
+    async def finalized(self) -> Block:
+        return (await self._read(View.finalized)).block
+
+    async def block_hash(self, number: int) -> str:
+        async def read(session: Session) -> str:
+            if not 0 <= number <= int(await session.substrate.block_number()):
+                raise BadInput(f"block {number} has not come")
+            return await hash_of(session, number)
+
+        return await self._read(read)
+
+    async def subnet(self, netuid: int) -> Subnet:
+        return await self._read_final(lambda view: read_subnet(view, netuid))
+
+    async def uid(self, netuid: int, hotkey: str) -> int | None:
+        _address(hotkey)
+
+        async def read(view: View) -> int | None:
+            await view.require_subnet(netuid)
+            return await view.uid(netuid, hotkey)
+
+        return await self._read_final(read)
+
+    async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
+        """The rows in force.
+
+        The chain keeps one date a validator: where a newer commit is still hidden, `block` is that commit's.
+        """
+        return await self._read_final(lambda view: read_weights(view, netuid))
+
+    async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
+        """Of final blocks. Ordinary nodes drop a block's state after 256 blocks, archive nodes do not."""
+        _address(hotkey)
+        if at_block is not None and at_block < 0:
+            raise BadInput(f"there is no block {at_block}")
+
+        async def read(session: Session) -> Commitment | None:
+            final = int(await session.substrate.finalized_block_number())
+            number = final if at_block is None else min(at_block, final)
+            return await read_commitment(await View.at(session, number), netuid, hotkey)
+
+        return await self._read(read)
+
+    async def registration_terms(self, netuid: int) -> RegistrationTerms:
+        async def read(session: Session) -> RegistrationTerms:
+            return await operations.read_terms(await View.head(session), session, netuid)
+
+        return await self._read(read)
+
+    async def balance(self, address: str) -> float:
+        _address(address)
+
+        async def read(view: View) -> float:
+            account = await view.query(storage.System.Account, address)
+            if not account:
+                return 0.0
+            held = account["data"]
+            return max(0, int(held["free"]) - int(held.get("frozen") or 0)) / RAO_PER_TAO
+
+        return await self._read_final(read)
+
+    async def epoch_status(self, netuid: int) -> EpochStatus:
+        """At the finalized block: an epoch has run when the metagraph of `subnet` shows it."""
+        return await self._read_final(lambda view: view.epoch(netuid))
+
+    async def wait_epoch(
+        self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
+    ) -> EpochStatus:
+        """Follows the finalized blocks; a lost connection is opened anew meanwhile."""
+
+        async def first_look(session: Session) -> tuple[EpochStatus, float]:
+            view = await View.finalized(session)
+            return await view.epoch(netuid), float(await session.substrate.block_time())
+
+        status, block_s = await self._read(first_look)
+        target = status.index if after is None else after
+        if timeout_s is None:
+            timeout_s = 2 * status.tempo * block_s + self._timeout_s
+        silence_s = max(self._timeout_s, _SILENT_BLOCKS * block_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while status.index <= target:
+                    try:
+                        await self._connection.run(partial(_next_final, status.block), silence_s)
+                        status = await self.epoch_status(netuid)
+                    except Unavailable as error:
+                        _log.info("waiting for an epoch of subnet %d: %s", netuid, error)
+                        await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            raise Unavailable(f"subnet {netuid} ran no epoch after {target} in {timeout_s:g} s") from None
+        return status
+
+    # ---- writes -----------------------------------------------------------------------------------
+
+    async def register(
+        self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
+    ) -> TxResult:
+        hotkey = self._writer().ss58
+        if max_cost_tao is not None and not (math.isfinite(max_cost_tao) and max_cost_tao >= 0):
+            raise BadInput(f"the most that a registration may cost is an amount of TAO, not {max_cost_tao}")
+        used: list[WriteKeys] = []
+
+        async def checked(session: Session) -> TxResult:
+            view = await View.head(session)
+            terms = await operations.read_terms(view, session, netuid)
+            refusal = await operations.unregistrable(view, netuid, terms, hotkey)
+            if refusal is not None:
+                return refusal
+            if self._coldkey is None:
+                raise KeyUnavailable(
+                    "a registration is paid and signed by the coldkey, which this connection does not have:"
+                    " run `iota-miner register` or `iota-validator register` where the coldkey is, or"
+                    f" `btcli subnets register --netuid {netuid}`"
+                )
+            used.append(WriteKeys.of_coldkey(hotkey, self._coldkey, shielded=terms.shielded))
+            return await operations.register(session, netuid, terms, used[0], max_cost_tao)
+
+        return await self._write(checked, used)
+
+    async def serve(self, netuid: int, ip: str, port: int) -> TxResult:
+        if not 0 <= port <= 65535:
+            raise BadInput(f"{ip!r} port {port!r} is no address to serve at")
+        return await self._write_registered(
+            netuid, lambda session, view, keys: operations.serve(session, netuid, ip, port, keys)
+        )
+
+    async def commit(self, netuid: int, data: bytes) -> TxResult:
+        if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
+            raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+        return await self._write_registered(
+            netuid, lambda session, view, keys: operations.commit(session, netuid, data, keys)
+        )
+
+    async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
+        """At once, or time-locked where the subnet hides weights (`mode` says which).
+
+        A time-locked commit that the chain takes can still come to nothing when it is revealed: look at
+        `weights` after its `reveal_round`. Where the subnet's limit for one uid cuts weights, a warning says
+        so.
+        """
+        normal = normalise(weights)
+        return await self._write_registered(
+            netuid,
+            lambda session, view, keys: operations.set_weights(
+                session, view, netuid, normal, version_key, keys
+            ),
+        )
+
+    # ---- the connection ---------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _read(self, read: Callable[[Session], Awaitable[T]]) -> T:
+        return await self._connection.run(read, self._timeout_s)
+
+    async def _read_final(self, read: Callable[[View], Awaitable[T]]) -> T:
+        async def at_final(session: Session) -> T:
+            return await read(await View.finalized(session))
+
+        return await self._read(at_final)
+
+    def _writer(self) -> Hotkey:
+        if self._hotkey is None:
+            raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
+        return self._hotkey
+
+    async def _write_registered(
+        self, netuid: int, write: Callable[[Session, View, WriteKeys], Awaitable[TxResult]]
+    ) -> TxResult:
+        hotkey = self._writer()
+        keys = WriteKeys.of_hotkey(hotkey)
+
+        async def checked(session: Session) -> TxResult:
+            view = await View.head(session)
+            refusal = await operations.unregistered(view, netuid, hotkey.ss58)
+            return refusal or await write(session, view, keys)
+
+        return await self._write(checked, [keys])
+
+    async def _write(
+        self, write: Callable[[Session], Awaitable[TxResult]], used: Sequence[WriteKeys]
+    ) -> TxResult:
+        """One after another: two at once would take the same nonce. `used` are the keys it signs with."""
+
+        async def alone(session: Session) -> TxResult:
+            async with self._writing:
+                return await write(session)
+
+        return await self._connection.run(
+            alone, self._write_timeout_s, lambda: any(keys.signer.spent for keys in used)
+        )
+
+
+def _address(ss58: str) -> None:
+    if not is_address(ss58):
+        raise BadInput(f"{ss58!r} is not an ss58 address")
+
+
+async def _next_final(number: int, session: Session) -> None:
+    """Returns with a finalized block after `number`."""
+    async with aclosing(session.substrate.blocks(finalized=True)) as blocks:
+        async for block in blocks:
+            if int(block["header"]["number"]) > number:
+                return
+    raise bt.RpcConnectionError("the stream of blocks ended")

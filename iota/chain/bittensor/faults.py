@@ -1,0 +1,170 @@
+"""What can go wrong under the SDK, in our words. Nothing of the SDK's gets past this.
+
+Before a write has signed, a failure is what it is. After it has, whatever is neither success, nor a failure
+inside a block, nor a refusal by the pool leaves the write's fate open, and is
+`Unavailable(fate_unknown=True)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import bittensor as bt
+from bittensor._transport.errors import (
+    BlockNotFound,
+    ExtrinsicNotFound,
+    StateDiscardedError,
+    SubstrateRequestException,
+)
+from websockets.exceptions import WebSocketException
+
+from iota.chain import errors
+from iota.chain.bittensor.transport import scrubbed
+from iota.chain.chain import TxCode, TxMode, TxResult
+
+SDK: Final = f"bittensor {bt.__version__}"
+# Raised by the SDK's codec and reads over a runtime that has not what they ask for, or has it in another
+# form.
+_DRIFT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+_LOST = (bt.RpcConnectionError, SubstrateRequestException, WebSocketException, OSError, TimeoutError)
+# The pool's answers that leave nothing behind, and are no judgement of the write: the next try may pass.
+_BUSY = {
+    "Stale": "another write of the same key has taken the nonce: is the key in use elsewhere?",
+    "PriorityTooLow": "another write of the same key waits in the pool: is the key in use elsewhere?",
+    "ExhaustsResources": "the blocks are full",
+    "AncientBirthBlock": "the write came too late for the block that it was signed over",
+}
+_BUSY_TEXTS = ("immediately dropped", "temporarily banned")
+# The SDK names these as if they were refusals, but an extrinsic that met one may still get into a block.
+_OPEN = {"Usurped", "Retracted", "FinalityTimeout", "Dropped", "Invalid", "AlreadyImported", "Future"}
+_CODES = {code.value: code for code in TxCode} | {
+    "subtoken_disabled": TxCode.DISABLED,
+    "too_early": TxCode.RATE_LIMITED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Whom we talk to, as far as messages say it."""
+
+    endpoint: str
+    """Redacted."""
+    spec: int | None
+    """The runtime's version; None before it is known."""
+
+    @property
+    def runtime(self) -> str:
+        return "an unknown runtime" if self.spec is None else f"runtime {self.spec}"
+
+
+def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
+    """The error to raise for what an SDK call raised; `sent` where an extrinsic may have left.
+
+    What it does not know comes back as it is: a mistake of ours.
+    """
+    text = scrubbed(str(error)) or type(error).__name__
+    if sent and (isinstance(error, (bt.BittensorError, *_LOST, *_DRIFT))):
+        return errors.Unavailable(
+            f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
+        )
+    if isinstance(error, errors.ChainError):
+        return error
+    if isinstance(error, bt.PolicyError):
+        return _over_a_limit(error.violations, text)
+    if isinstance(error, _LOST):
+        return errors.Unavailable(f"no usable answer from {node.endpoint}: {text}")
+    if isinstance(error, bt.ChainError):
+        return _failed_read(error, node, text)
+    if isinstance(error, (bt.BittensorError, *_DRIFT)):
+        return drifted(node, text)
+    return error
+
+
+def drifted(node: Node, text: str) -> errors.Incompatible:
+    return errors.Incompatible(
+        f"{node.runtime} at {node.endpoint} and {SDK} do not fit ({text}): update iota (and its SDK) if the"
+        " runtime is newer, or use a node with a newer runtime"
+    )
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection should be opened anew, which also reads the runtime anew."""
+    return isinstance(error, (*_LOST, *_DRIFT)) and not isinstance(error, errors.ChainError)
+
+
+def outcome(result: Any, node: Node) -> TxResult:
+    """What became of a write that the SDK has an answer for.
+
+    Raises:
+        Unavailable, Incompatible: the answer is none, or is no judgement of the write.
+    """
+    block = _block(result.extrinsic_id)
+    reveal = result.data.get("reveal_round")
+    if result.success:
+        return TxResult(
+            ok=True,
+            code=TxCode.OK,
+            chain_error=None,
+            message="",
+            block=block,
+            mode=TxMode.PLAIN if reveal is None else TxMode.COMMIT,
+            reveal_round=None if reveal is None else int(reveal),
+            fee_tao=float(result.fee.tao) if result.fee is not None else 0.0,
+        )
+    name = result.error.name if result.error is not None else None
+    text = scrubbed(result.message)
+    if block is None:
+        _raise_unless_refused(name, text, node)
+    return refused(name, text, result.error, block)
+
+
+def refused(name: str | None, text: str, error: Any, block: int | None = None) -> TxResult:
+    """The chain's judgement of a write, by the SDK's classification of its error."""
+    code = TxCode.UNKNOWN if error is None else _CODES.get(error.code.value, TxCode.UNKNOWN)
+    return TxResult(ok=False, code=code, chain_error=name, message=text, block=block)
+
+
+def _raise_unless_refused(name: str | None, text: str, node: Node) -> None:
+    """Returns for what the pool refused by its rules."""
+    lower = text.lower()
+    if name in _BUSY or (name is None and any(busy in lower for busy in _BUSY_TEXTS)):
+        why = _BUSY.get(name or "", "its pool of transactions is full")
+        raise errors.Unavailable(f"{node.endpoint} does not take this write now: {why} ({text})")
+    if name == "BadProof":
+        raise errors.Incompatible(
+            f"{node.endpoint} refuses the signature, made by {SDK} for {node.runtime}: if the chain changes"
+            " to a newer runtime just now, the next try will pass; otherwise update iota (and its SDK)"
+        )
+    if name is None or name in _OPEN:
+        raise errors.Unavailable(
+            f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
+        )
+
+
+def _failed_read(error: Any, node: Node, text: str) -> errors.ChainError:
+    cause = error.__cause__
+    if isinstance(cause, StateDiscardedError) or "state already discarded" in text.lower():
+        return errors.Unavailable(
+            f"{node.endpoint} has dropped the state of that block: this look-up needs an archive node, such as"
+            " the network `archive`"
+        )
+    if isinstance(cause, (BlockNotFound, ExtrinsicNotFound)):
+        return errors.Unavailable(f"{node.endpoint} does not know that block (yet): {text}")
+    if isinstance(cause, _DRIFT) or "exported method" in text.lower():
+        return drifted(node, text)
+    return errors.Unavailable(f"no usable answer from {node.endpoint}: {text}")
+
+
+def _over_a_limit(violations: list[str], text: str) -> errors.ChainError:
+    """One of our own limits for a write, which the SDK holds: nothing was sent."""
+    if any("could not" in violation for violation in violations):
+        return errors.Unavailable(f"the write's fee cannot be estimated now, and nothing was sent: {text}")
+    if any(violation.startswith("spend") for violation in violations):
+        return errors.BadInput(f"it costs more than is allowed, and nothing was sent: {text}")
+    return errors.Rejected(f"nothing was sent: {text}")
+
+
+def _block(extrinsic_id: str | None) -> int | None:
+    """The number in the SDK's `number-index`."""
+    return None if extrinsic_id is None else int(extrinsic_id.partition("-")[0])

@@ -1,0 +1,230 @@
+"""The writes: what is checked before, what is sent under which limits, and what came of it.
+
+A write is one intent of the SDK, executed once (`retries` stays 0) under a policy that cannot spend, on one
+subnet, with keys that sign once (`wallet`). The SDK's own transport does not resend a submission after a
+reconnection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import bittensor as bt
+from bittensor import calls, storage
+
+from iota.chain.bittensor.connection import Session
+from iota.chain.bittensor.faults import outcome, refused
+from iota.chain.bittensor.neurons import U16_MAX
+from iota.chain.bittensor.view import RAO_PER_TAO, View
+from iota.chain.bittensor.wallet import WriteKeys
+from iota.chain.chain import RegistrationTerms, TxCode, TxResult
+from iota.chain.errors import BadInput
+from iota.chain.ledger.rules import check_weights
+
+ERA_BLOCKS: Final = 32
+"""How many blocks, from the finalized one at its signing on, a write can get into; a power of two."""
+FINALITY_BLOCKS: Final = 8
+"""Beyond its era: until the block that holds it is surely final. GRANDPA takes 2 to 4."""
+MAX_FEE_TAO: Final = 0.1
+"""The most that one write may pay for its inclusion; ordinary fees are a thousandth of it."""
+_module = storage.SubtensorModule
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class SetCommitment(bt.Intent):  # type: ignore[misc]
+    """1 to 128 bytes under the hotkey; the SDK has no intent for it, only the raw call."""
+
+    op = "set_commitment"
+    signer = "hotkey"
+
+    netuid: int
+    data: bytes
+
+    async def build(self, substrate: Any, wallet: Any) -> Any:
+        info = {"fields": [{f"Raw{len(self.data)}": self.data}]}
+        return await substrate.compose(calls.Commitments.set_commitment(netuid=self.netuid, info=info))
+
+    def summary(self) -> str:
+        return f"commit {len(self.data)} bytes on netuid {self.netuid}"
+
+
+@dataclass
+class Register(bt.BurnedRegister):  # type: ignore[misc]
+    """The SDK's paid registration, at a price that is read again as it is built.
+
+    So the policy's spend cap can judge it (the SDK's own knows no price, and any cap forbids it), and with a
+    limit the chain itself refuses a price that rose in the meantime.
+    """
+
+    shielded: bool = True
+    """Where the chain offers no shield key, it goes out in the open."""
+    limit_rao: int | None = None
+    price_rao: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.mev_shield_required = self.shielded
+
+    async def build(self, substrate: Any, wallet: Any) -> Any:
+        self.price_rao = int(await substrate.query(*_module.Burn[:2], [self.netuid]))
+        named = {"netuid": self.netuid, "hotkey": self.hotkey_address(wallet)}
+        if self.limit_rao is None:
+            return await substrate.compose(calls.SubtensorModule.burned_register(**named))
+        return await substrate.compose(
+            calls.SubtensorModule.register_limit(**named, limit_price=self.limit_rao)
+        )
+
+    def spend(self) -> Any:
+        return bt.Balance.from_rao(self.price_rao)
+
+
+async def read_terms(view: View, session: Session, netuid: int) -> RegistrationTerms:
+    """Raises BadInput for a subnet that is not there."""
+    await view.require_subnet(netuid)
+    return RegistrationTerms(
+        open=bool(await view.query(_module.NetworkRegistrationAllowed, netuid)),
+        cost_tao=await view.number(_module.Burn, netuid) / RAO_PER_TAO,
+        shielded=await session.substrate.mev_next_key() is not None,
+        needs_coldkey=True,
+    )
+
+
+async def register(
+    session: Session, netuid: int, terms: RegistrationTerms, keys: WriteKeys, max_cost_tao: float | None
+) -> TxResult:
+    """Raises BadInput, and sends nothing, where it costs more than `max_cost_tao`."""
+    if max_cost_tao is not None and terms.cost_tao > max_cost_tao:
+        raise BadInput(
+            f"registering on subnet {netuid} costs {terms.cost_tao:g} TAO now, more than the {max_cost_tao:g}"
+            " allowed: nothing was sent"
+        )
+    limit = None if max_cost_tao is None else round(max_cost_tao * RAO_PER_TAO)
+    intent = Register(netuid=netuid, shielded=terms.shielded, limit_rao=limit)
+    policy = bt.Policy(
+        max_spend_tao=None if limit is None else bt.Balance.from_rao(limit),
+        max_fee_tao=MAX_FEE_TAO,
+        allowed_netuids=[netuid],
+    )
+    return await _execute(session, intent, keys, policy)
+
+
+async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKeys) -> TxResult:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return _refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
+    if port == 0:
+        return _refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
+    return await _write(session, bt.ServeAxon(netuid=netuid, ip=str(address), port=port), keys)
+
+
+async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) -> TxResult:
+    return await _write(session, SetCommitment(netuid=netuid, data=data), keys)
+
+
+async def set_weights(
+    session: Session, view: View, netuid: int, weights: Mapping[int, int], version_key: int, keys: WriteKeys
+) -> TxResult:
+    """`weights` are u16, the greatest 65535, none zero."""
+    hidden = bool(await view.query(_module.CommitRevealWeightsEnabled, netuid))
+    if hidden:
+        # What the chain drops without a word when it reveals, it does not even get.
+        refusal = await _check_commit(view, netuid, weights, version_key, keys.signer.ss58_address)
+        if refusal is not None:
+            return refusal
+    clipped = _clipped(weights, await view.query(_module.MaxWeightsLimit, netuid))
+    if clipped:
+        _log.warning("subnet %d: %s", netuid, clipped)
+    intent = bt.SetWeights(netuid=netuid, weights=dict(weights), version_key=version_key)
+    try:
+        return await _write(session, intent, keys)
+    except bt.ChainError as error:
+        if error.__cause__ is not None or error.name is not None or keys.signer.spent:
+            raise
+        # The SDK looked before it signed, and says only which kind of refusal the chain would give.
+        too_fast = "CommittingWeightsTooFast" if hidden else "SettingWeightsTooFast"
+        names = {
+            bt.ErrorCode.RATE_LIMITED: too_fast,
+            bt.ErrorCode.NOT_REGISTERED: "HotKeyNotRegisteredInSubNet",
+            bt.ErrorCode.NOT_AUTHORIZED: "NeuronNoValidatorPermit",
+            bt.ErrorCode.INVALID_ARGUMENT: "WeightVecLengthIsLow",
+        }
+        if error.code not in names:
+            raise
+        return refused(names[error.code], str(error), error)
+
+
+async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
+    """The refusal for a hotkey without a uid, which the chain would say in three ways, and take a fee for.
+
+    Raises:
+        BadInput: there is no such subnet.
+    """
+    await view.require_subnet(netuid)
+    if await view.uid(netuid, hotkey) is not None:
+        return None
+    return _refusal(
+        TxCode.NOT_REGISTERED, "HotKeyNotRegisteredInSubNet", f"{hotkey} has no uid on subnet {netuid}"
+    )
+
+
+async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotkey: str) -> TxResult | None:
+    """The refusal for a hotkey that has a uid, or a subnet that lets nobody in."""
+    if await view.uid(netuid, hotkey) is not None:
+        return _refusal(
+            TxCode.ALREADY_EXISTS,
+            "HotKeyAlreadyRegisteredInSubNet",
+            f"{hotkey} is on subnet {netuid} already",
+        )
+    if not terms.open:
+        return _refusal(
+            TxCode.DISABLED, "SubNetRegistrationDisabled", f"the owner of subnet {netuid} lets nobody in"
+        )
+    return None
+
+
+async def _write(session: Session, intent: Any, keys: WriteKeys) -> TxResult:
+    policy = bt.Policy(max_spend_tao=0, max_fee_tao=MAX_FEE_TAO, allowed_netuids=[intent.netuid])
+    return await _execute(session, intent, keys, policy)
+
+
+async def _execute(session: Session, intent: Any, keys: WriteKeys, policy: Any) -> TxResult:
+    result = await session.client.execute(
+        intent, keys, policy=policy, period=ERA_BLOCKS, wait_for_inclusion=True, wait_for_finalization=True
+    )
+    return outcome(result, session.node)
+
+
+async def _check_commit(
+    view: View, netuid: int, weights: Mapping[int, int], version_key: int, hotkey: str
+) -> TxResult | None:
+    uid = await view.uid(netuid, hotkey)
+    permits = await view.query(_module.ValidatorPermit, netuid)
+    # The chain asks no permit of a subnet's owner, and none for weights on oneself alone.
+    free = set(weights) == {uid} or str(await view.query(_module.SubnetOwnerHotkey, netuid)) == hotkey
+    return check_weights(
+        weights,
+        range(await view.number(_module.SubnetworkN, netuid)),
+        free or (uid is not None and bool(permits[uid])),
+        version_key,
+        await view.number(_module.WeightsVersionKey, netuid),
+    )
+
+
+def _clipped(weights: Mapping[int, int], limit: Any) -> str | None:
+    """What to say where the SDK will cut the greatest weights, which the chain would refuse as they are."""
+    share = max(weights.values()) / sum(weights.values())
+    if limit is None or len(weights) == 1 or share * U16_MAX <= int(limit):
+        return None
+    return (
+        f"its max_weight_limit allows one uid {int(limit) / U16_MAX:.4f} of all weights, and these give"
+        f" {share:.4f}: they are cut to the limit, and the rest is spread over the others"
+    )
+
+
+def _refusal(code: TxCode, name: str, message: str) -> TxResult:
+    return TxResult(ok=False, code=code, chain_error=name, message=message, block=None)

@@ -1,0 +1,93 @@
+"""The SDK's websocket transport, with bounds that the SDK leaves open.
+
+As it comes, the SDK takes frames of 4 GiB, leaves a connection behind whose opening was cancelled, and counts
+nonces by itself although `btcli` may write with the same key. It has no public place to change the first, so
+this reaches into `bittensor._transport`; the SDK's version is pinned, and `connect` fails loudly where that
+place moves.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bittensor import RpcSubstrate
+from bittensor._transport import SubstrateConnection
+from bittensor._transport.errors import SubstrateRequestException
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as dial
+from websockets.exceptions import InvalidStatus
+
+MAX_FRAME_BYTES: Final = 32 << 20
+"""A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
+_OPEN_S: Final = 10.0
+_CLOSE_S: Final = 1.0
+_URL = re.compile(r"\b(?:wss?|https?)://[^\s'\"<>]+")
+# They repeat frames, headers and URLs, with whatever secrets an endpoint's URL holds.
+_TALKATIVE = {
+    "websockets": logging.INFO,
+    "bittensor.transport": logging.WARNING,
+    "bittensor.transport.raw_websocket": logging.WARNING,
+}
+
+
+class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
+    """One endpoint of a chain; `archives` answer for state that it has pruned."""
+
+    def __init__(self, endpoint: str, archives: Sequence[str] = ()) -> None:
+        super().__init__(endpoint, fallback_endpoints=[], archive_endpoints=list(archives))
+        self._dialled: list[Any] = []
+        for name, level in _TALKATIVE.items():
+            logging.getLogger(name).setLevel(level)
+
+    async def connect(self) -> None:
+        await super().connect()
+        assert self._dialled, "this SDK makes its connections in another place than the one pinned"
+
+    async def close(self) -> None:
+        """Closes what is open and what was only being opened."""
+        await super().close()
+        for connection in self._dialled:
+            await connection.close()
+        self._dialled.clear()
+
+    async def account_next_index(self, address: str) -> int:
+        """The node's word at this moment, never one of ours from before."""
+        return int(await self._read(lambda raw: raw.get_account_next_index(address, use_cache=False)))
+
+    async def submit(self, call: Any, keypair: Any, *, nonce: int | None = None, **options: Any) -> Any:
+        if nonce is None:
+            nonce = await self.account_next_index(keypair.ss58_address)
+        return await super().submit(call, keypair, nonce=nonce, **options)
+
+    def _interface(self, endpoint: str, fallbacks: list[str]) -> Any:
+        connection = SubstrateConnection(endpoint, fallback_urls=fallbacks, connect_factory=_connect)
+        self._dialled.append(connection)
+        return connection
+
+
+async def _connect(url: str) -> ClientConnection:
+    try:
+        return await dial(url, max_size=MAX_FRAME_BYTES, open_timeout=_OPEN_S, close_timeout=_CLOSE_S)
+    except InvalidStatus as error:
+        status = error.response.status_code
+        raise SubstrateRequestException(f"the endpoint refuses the connection with HTTP {status}") from None
+
+
+def redacted(url: str) -> str:
+    """The URL without what may be secret in it: user, password, path and query."""
+    try:
+        parsed = urlsplit(url)
+        host, port = parsed.hostname or "", parsed.port
+    except ValueError:
+        return "the endpoint"
+    return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
+def scrubbed(text: str) -> str:
+    """What a node or the SDK said, fit for a message: on one line, bounded, its URLs redacted."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(_URL.sub(lambda found: redacted(found[0]), line).split())[:300]

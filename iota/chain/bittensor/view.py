@@ -1,0 +1,99 @@
+"""Reading a chain's state at one block."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Self
+
+from bittensor import storage
+
+from iota.chain.bittensor.connection import Session
+from iota.chain.bittensor.faults import drifted
+from iota.chain.chain import Block, EpochStatus
+from iota.chain.errors import BadInput
+
+RAO_PER_TAO: Final = 10**9
+_HASH = re.compile(r"0x[0-9a-f]{64}")
+
+
+class View:
+    """The state after one block. A finalized block cannot change any more, and neither does its view."""
+
+    def __init__(self, session: Session, block: Block) -> None:
+        self._session = session
+        self.block = block
+
+    @classmethod
+    async def at(cls, session: Session, number: int) -> Self:
+        """The block of that number in the chain as it stands."""
+        block_hash = await hash_of(session, number)
+        stamp = await session.substrate.query(*storage.Timestamp.Now[:2], [], block_hash)
+        return cls(session, Block(number, block_hash, int(stamp or 0) / 1000))
+
+    @classmethod
+    async def head(cls, session: Session) -> Self:
+        return await cls.at(session, int(await session.substrate.block_number()))
+
+    @classmethod
+    async def finalized(cls, session: Session) -> Self:
+        return await cls.at(session, int(await session.substrate.finalized_block_number()))
+
+    async def query(self, item: Any, *keys: Any) -> Any:
+        """A storage item's value, or its default."""
+        return await self._session.substrate.query(item[0], item[1], list(keys), self.block.hash)
+
+    async def entries(self, item: Any, *keys: Any) -> list[tuple[Any, Any]]:
+        """All entries of a storage map under the first keys."""
+        pairs = await self._session.substrate.query_map(item[0], item[1], list(keys), self.block.hash)
+        return [(key, value) for key, value in pairs]
+
+    async def batch(self, item: Any, keys: list[list[Any]]) -> list[Any]:
+        """A storage map's values in the order of the keys."""
+        return list(await self._session.substrate.query_batch(item[0], item[1], keys, self.block.hash))
+
+    async def call(self, method: Any, *params: Any) -> Any:
+        """What a runtime API answers."""
+        return await self._session.substrate.runtime_call(method[0], method[1], list(params), self.block.hash)
+
+    async def number(self, item: Any, *keys: Any) -> int:
+        """An integer that the runtime always has a value or a default for."""
+        return int(await self.query(item, *keys) or 0)
+
+    async def require_subnet(self, netuid: int) -> None:
+        """Raises BadInput for a subnet that is not there."""
+        if not 0 <= netuid <= 65535:
+            raise BadInput(f"netuid is 0 to 65535, not {netuid}")
+        if not await self.query(storage.SubtensorModule.NetworksAdded, netuid):
+            raise BadInput(f"there is no subnet {netuid} on {self._session.node.endpoint}")
+
+    async def uid(self, netuid: int, hotkey: str) -> int | None:
+        found = await self.query(storage.SubtensorModule.Uids, netuid, hotkey)
+        return None if found is None else int(found)
+
+    async def epoch(self, netuid: int) -> EpochStatus:
+        """Where the subnet stands, by the chain's own schedule.
+
+        Raises:
+            BadInput: there is no such subnet, or it never runs epochs.
+        """
+        await self.require_subnet(netuid)
+        status = await self._session.client.at(self.block.number)
+        found = await status.read("epoch_status", netuid=netuid)
+        if not found["tempo"] or found["next_epoch_start_block"] is None:
+            raise BadInput(f"subnet {netuid} runs no epochs: its tempo is 0")
+        return EpochStatus(
+            netuid=netuid,
+            block=self.block.number,
+            tempo=found["tempo"],
+            index=found["epoch_index"],
+            last_epoch_block=found["last_epoch_block"],
+            next_epoch_block=found["next_epoch_start_block"],
+            seconds_remaining=float(found["seconds_remaining"]),
+        )
+
+
+async def hash_of(session: Session, number: int) -> str:
+    found = await session.substrate.block_hash(number)
+    if not isinstance(found, str) or not _HASH.fullmatch(found):
+        raise drifted(session.node, f"{str(found)[:80]!r} is no block hash")
+    return found

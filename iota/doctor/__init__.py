@@ -1,0 +1,11 @@
+"""What `iota doctor` looks at and what it says of it.
+
+`gathering` asks machine, chain and orchestrator for facts; `findings` judges them, and asks nobody.
+"""
+
+from iota.doctor.facts import Facts
+from iota.doctor.finding import Finding, Verdict
+from iota.doctor.findings import findings
+from iota.doctor.gathering import DEADLINE_S, gather
+
+__all__ = ["DEADLINE_S", "Facts", "Finding", "Verdict", "findings", "gather"]

@@ -1,0 +1,84 @@
+"""Whether this machine's clock is right, by the chain's newest block and the orchestrator's answer. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iota.doctor.facts import Facts, OrchestratorFacts, Unknown
+from iota.doctor.finding import Finding, problem, warning, well
+
+ALLOWED_S: Final = 3.0
+"""Signed requests are refused from 2 s ahead (`iota.protocol.auth`), and an HTTP Date tells whole seconds."""
+_LATE_BLOCKS: Final = 3
+"""How many block times old the newest block can be when node and clock are well."""
+_REMEDY: Final = "set it: `sudo timedatectl set-ntp true`, then `timedatectl status`"
+
+
+def clock(facts: Facts) -> Finding:
+    """Compares this clock with the two that can be seen.
+
+    A block from the future can only mean that this clock is behind. An old one is either a clock ahead or a
+    chain node that has fallen behind, which the orchestrator's time tells apart.
+    """
+    seen = facts.orchestrator
+    ahead_s = seen.clock_ahead_s if isinstance(seen, OrchestratorFacts) else None
+    age_s, late_s = facts.chain.head_age_s, _late_s(facts)
+    if ahead_s is not None and abs(ahead_s) > ALLOWED_S:
+        return _wrong(ahead_s, f"the orchestrator's at {facts.orchestrator_endpoint}")
+    if age_s is not None and age_s < -ALLOWED_S:
+        return _wrong(age_s, "the chain's newest block")
+    if age_s is not None and late_s is not None and age_s > late_s and not _confirmed(facts):
+        return problem(
+            "clock",
+            f"the chain's newest block is {age_s:.0f} s old: either this clock is ahead, or its node lags",
+            f"look with `timedatectl status`; if it is ahead, {_REMEDY}; if it is right, give another node "
+            "with --chain-endpoint",
+        )
+    if _confirmed(facts):
+        return well("clock", "agrees with the orchestrator's")
+    if age_s is not None:
+        return well("clock", f"agrees with the chain: its newest block began {max(0.0, age_s):.0f} s ago")
+    return warning(
+        "clock",
+        "nobody answered to compare it with",
+        "look with `timedatectl status`, and run this again once the chain answers",
+    )
+
+
+def head(facts: Facts) -> Finding | None:
+    """Whether the chain node keeps up; None where the clock's own finding says it, or nothing is known."""
+    block, age_s, late_s = facts.chain.head, facts.chain.head_age_s, _late_s(facts)
+    if isinstance(block, Unknown) or age_s is None or late_s is None:
+        return None
+    if age_s <= late_s:
+        return well("chain head", f"block {block.number}, {max(0.0, age_s):.0f} s old")
+    if not _confirmed(facts):
+        return None
+    return problem(
+        "chain head",
+        f"block {block.number} is {age_s:.0f} s old, and this clock is right: {facts.chain.endpoint} "
+        "lags, or the chain stands still",
+        "give another node with --chain-endpoint, or wait",
+    )
+
+
+def _confirmed(facts: Facts) -> bool:
+    """Whether a clock that is not this machine's own agrees with it."""
+    seen = facts.orchestrator
+    if not isinstance(seen, OrchestratorFacts) or seen.same_machine or seen.clock_ahead_s is None:
+        return False
+    return abs(seen.clock_ahead_s) <= ALLOWED_S
+
+
+def _late_s(facts: Facts) -> float | None:
+    info = facts.chain.info
+    return None if isinstance(info, Unknown) else _LATE_BLOCKS * info.block_time_s + ALLOWED_S
+
+
+def _wrong(ahead_s: float, compared_with: str) -> Finding:
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return problem(
+        "clock",
+        f"this machine's clock is {abs(ahead_s):.0f} s {side} {compared_with}: signed requests are refused",
+        _REMEDY,
+    )

@@ -1,0 +1,113 @@
+"""What a look at a node finds: plain values, judged by `iota.doctor.findings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from iota.chain.chain import Block, ChainInfo, RegistrationTerms, Subnet
+from iota.protocol.messages import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What could not be learnt, and why: one sentence without a secret."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    python: tuple[int, int, int]
+    sdk: str | None
+    """Version of the installed `bittensor` package."""
+
+
+class HotkeyState(StrEnum):
+    USABLE = "usable"
+    MISSING = "missing"
+    ENCRYPTED = "encrypted"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class WalletFiles:
+    """A node's key files. The coldkey's private file is only looked for, never opened."""
+
+    hotkey_path: Path
+    state: HotkeyState
+    complaint: str
+    """What keeps the hotkey from being used, and the remedy; empty if nothing does."""
+    hotkey: str | None
+    """Its address."""
+    mode: int
+    """Permission bits of the hotkey's file; 0 if it is missing."""
+    coldkey_path: Path
+    coldkey_is_here: bool
+    coldkey: str | None
+    """Its address, from `coldkeypub.txt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """What the chain answered; each part can be unknown for itself."""
+
+    endpoint: str
+    info: ChainInfo | Unknown
+    latency_s: float | None
+    """Of one small read."""
+    head: Block | Unknown
+    head_age_s: float | None
+    """How long ago the newest block began, by this machine's clock when it was read."""
+    subnet: Subnet | Unknown
+    terms: RegistrationTerms | Unknown
+    balance_tao: float | Unknown | None
+    """Of the coldkey; None if its address is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorFacts:
+    endpoint: str
+    run: str
+    epoch: int
+    versions: tuple[int, ...]
+    """Protocol versions that it speaks."""
+    latency_s: float
+    clock_ahead_s: float | None
+    """This machine's clock minus the orchestrator's, to a second; None if it did not tell its time."""
+    same_machine: bool
+    """Whether it is reached over loopback, so that its clock is ours and proves nothing by agreeing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    data_dir: Path
+    writable: bool
+    """Whether the data directory can be written, or made if it is not there."""
+    free_bytes: int
+    gpus: tuple[str, ...] | Unknown
+    """What `nvidia-smi` lists; empty if there is no such program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    role: Role
+    wallet_name: str
+    hotkey_name: str
+    wallet_path: Path
+    netuid: int
+    orchestrator_endpoint: str
+    wanted_bytes: int
+    """Free disk that the role should find in its data directory."""
+    software: Software
+    wallet: WalletFiles
+    chain: ChainFacts
+    orchestrator: OrchestratorFacts | Unknown
+    machine: Machine
+
+    @property
+    def wallet_flags(self) -> str:
+        """The flags that name this wallet in another command."""
+        names = f"--wallet.name {self.wallet_name} --wallet.hotkey {self.hotkey_name}"
+        return f"{names} --wallet.path {self.wallet_path}"

@@ -1,0 +1,174 @@
+"""Asks the chain, the orchestrator, the wallet and the machine, all at once and under one deadline.
+
+Whoever does not answer in time is `Unknown`, and keeps nobody else waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import ValidationError
+
+from iota.chain import Chain, ChainError, open_chain
+from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
+from iota.doctor.machine import graphics_cards, machine, software
+from iota.doctor.wallet import wallet_files
+from iota.protocol.client import RunInfo
+from iota.protocol.messages import Role
+from iota.settings import MinerSettings, ValidatorSettings
+from iota.terminal import without_secrets
+
+DEADLINE_S: Final = 7.0
+"""When the last question is given up; the whole command takes a second or so more."""
+_CLOSE_S: Final = 0.5
+_MOST_RUN_BYTES: Final = 1 << 20
+_SPARE_BYTES: Final = 10 << 30
+"""Free disk for shards and frames, beside a miner's snapshots."""
+T = TypeVar("T")
+Clock = Callable[[], float]
+
+
+async def gather(
+    settings: MinerSettings | ValidatorSettings,
+    role: Role,
+    *,
+    deadline_s: float = DEADLINE_S,
+    now: Clock = time.time,
+) -> Facts:
+    """Everything that can be learnt in `deadline_s` seconds; `now` is this machine's clock."""
+    end = asyncio.get_running_loop().time() + deadline_s
+    wallet = wallet_files(settings)
+    chain, orchestrator, cards = await asyncio.gather(
+        _chain(settings, wallet, end, now),
+        asked(_orchestrator(settings.orchestrator, now), end),
+        asked(graphics_cards(), end),
+    )
+    snapshots = settings.snapshot_bytes if isinstance(settings, MinerSettings) else 0
+    return Facts(
+        role=role,
+        wallet_name=settings.wallet_name,
+        hotkey_name=settings.wallet_hotkey,
+        wallet_path=settings.wallet_path,
+        netuid=settings.netuid,
+        orchestrator_endpoint=without_secrets(settings.orchestrator),
+        wanted_bytes=snapshots + _SPARE_BYTES,
+        software=software(),
+        wallet=wallet,
+        chain=chain,
+        orchestrator=orchestrator,
+        machine=machine(settings.data_dir, cards),
+    )
+
+
+async def asked(question: Awaitable[T], end: float) -> T | Unknown:
+    """The answer, or why there is none; it is given up when the loop's clock reaches `end`."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await question
+    except TimeoutError:
+        return Unknown("no answer in time")
+    except aiohttp.ClientConnectorError as error:
+        return Unknown(f"no connection ({error.strerror or type(error).__name__})")
+    except (ChainError, aiohttp.ClientError, OSError, ValueError) as error:
+        text = str(error) or type(error).__name__
+        return Unknown(without_secrets(" ".join(text.split())))
+
+
+async def _chain(
+    settings: MinerSettings | ValidatorSettings, wallet: WalletFiles, end: float, now: Clock
+) -> ChainFacts:
+    endpoint = without_secrets(settings.chain)
+    stack = AsyncExitStack()
+    try:
+        opened = await asked(_opened(stack, settings.chain), end)
+        if isinstance(opened, Unknown):
+            return ChainFacts(endpoint, opened, None, opened, None, opened, opened, opened)
+        return await _asked_chain(opened, settings, wallet, end, now, endpoint)
+    finally:
+        # A connection that hangs when it is closed is left to the process's end.
+        await asked(stack.aclose(), asyncio.get_running_loop().time() + _CLOSE_S)
+
+
+async def _opened(stack: AsyncExitStack, network: str) -> Chain:
+    return await stack.enter_async_context(open_chain(network, timeout_s=DEADLINE_S))
+
+
+async def _asked_chain(
+    chain: Chain,
+    settings: MinerSettings | ValidatorSettings,
+    wallet: WalletFiles,
+    end: float,
+    now: Clock,
+    endpoint: str,
+) -> ChainFacts:
+    info = await asked(chain.info(), end)
+    if isinstance(info, Unknown):
+        return ChainFacts(endpoint, info, None, info, None, info, info, info)
+    begun = time.monotonic()
+    head = await asked(chain.head(), end)
+    latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
+    head_age_s = None if isinstance(head, Unknown) else now() - head.time
+    subnet, terms, balance = await asyncio.gather(
+        asked(chain.subnet(settings.netuid), end),
+        asked(chain.registration_terms(settings.netuid), end),
+        asked(_balance(chain, wallet.coldkey), end),
+    )
+    return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, balance)
+
+
+async def _balance(chain: Chain, coldkey: str | None) -> float | None:
+    return None if coldkey is None else await chain.balance(coldkey)
+
+
+async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
+    begun = time.monotonic()
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{url.rstrip('/')}/v1/run", allow_redirects=False) as answer,
+    ):
+        latency_s = time.monotonic() - begun
+        ahead_s = _ahead(answer.headers.get("Date"), now())
+        body = bytearray()
+        async for chunk in answer.content.iter_chunked(65536):
+            body += chunk
+            if len(body) > _MOST_RUN_BYTES:
+                raise ValueError("it sends more than an orchestrator would: is it the right URL?")
+    try:
+        run = RunInfo.model_validate_json(bytes(body))
+    except ValidationError:
+        raise ValueError(f"it answers {answer.status}, and not as an orchestrator of this version") from None
+    return OrchestratorFacts(
+        endpoint=without_secrets(url),
+        run=run.run,
+        epoch=run.epoch,
+        versions=run.versions,
+        latency_s=latency_s,
+        clock_ahead_s=ahead_s,
+        same_machine=_is_loopback(url),
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ahead(date: str | None, now: float) -> float | None:
+    """This clock minus the one that wrote an HTTP Date, which is cut to the second: half of one is added."""
+    if date is None:
+        return None
+    try:
+        return now - (parsedate_to_datetime(date).timestamp() + 0.5)
+    except (ValueError, OverflowError):
+        return None

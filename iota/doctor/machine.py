@@ -1,0 +1,52 @@
+"""The machine itself: versions, disk and graphics cards. Nothing heavy is imported to find out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from iota.doctor.facts import Machine, Software, Unknown
+
+
+def software() -> Software:
+    """The versions that this process runs with."""
+    try:
+        sdk = version("bittensor")
+    except PackageNotFoundError:
+        sdk = None
+    return Software(python=sys.version_info[:3], sdk=sdk)
+
+
+def machine(data_dir: Path, cards: tuple[str, ...] | Unknown) -> Machine:
+    """The disk that `data_dir` lies on, or would lie on."""
+    there = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return Machine(data_dir, writable, shutil.disk_usage(there).free, cards)
+
+
+async def graphics_cards() -> tuple[str, ...]:
+    """Name and memory of each card by `nvidia-smi`; none where that program is not there.
+
+    Raises:
+        OSError: the program fails, which is what a broken driver looks like.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = ("--query-gpu=name,memory.total", "--format=csv,noheader")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        program, *query, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode != 0:
+        raise OSError(f"failed with code {process.returncode}")
+    return tuple(line.strip() for line in output.decode(errors="replace").splitlines()[:64] if line.strip())

@@ -1,0 +1,85 @@
+"""What the subnet says of the hotkey: registration, permit, weights, and money for what is missing. Pure."""
+
+from __future__ import annotations
+
+from iota.chain.chain import Neuron, RegistrationTerms, Subnet
+from iota.chain.registration import FEES_TAO
+from iota.doctor.facts import Facts, Unknown
+from iota.doctor.finding import Finding, problem, warning, well
+from iota.protocol.messages import Role
+
+
+def membership(facts: Facts) -> list[Finding]:
+    """Nothing where the chain does not answer or there is no hotkey: other findings say so."""
+    seen, hotkey = facts.chain, facts.wallet.hotkey
+    if isinstance(seen.info, Unknown):
+        return []
+    if isinstance(seen.subnet, Unknown):
+        remedy = "check --netuid and --network; if they are right, the chain node is slow: try again"
+        return [problem("subnet", seen.subnet.reason, remedy)]
+    if hotkey is None:
+        return []
+    neuron = seen.subnet.neuron(hotkey)
+    if neuron is None:
+        return [_unregistered(facts), *_balance(facts)]
+    found = [well("registration", f"uid {neuron.uid} of subnet {facts.netuid}")]
+    if facts.role is Role.VALIDATOR:
+        found += [_permit(facts, seen.subnet, neuron), _activity(seen.subnet, neuron)]
+    return found
+
+
+def _unregistered(facts: Facts) -> Finding:
+    found = f"{facts.wallet.hotkey} is not registered on subnet {facts.netuid}"
+    command = f"`iota-{facts.role} register {facts.wallet_flags} --netuid {facts.netuid}`"
+    terms = facts.chain.terms
+    if isinstance(terms, Unknown):
+        return problem("registration", found, f"register it: {command}")
+    if not terms.open:
+        return problem(
+            "registration", f"{found}, which is closed just now", "ask the subnet's owner, or wait"
+        )
+    price = f"; the price is {terms.cost_tao:.4f} TAO now" if terms.needs_coldkey else ", free of charge"
+    where = ", where the coldkey is" if terms.needs_coldkey and not facts.wallet.coldkey_is_here else ""
+    return problem("registration", found, f"register it: {command}{where}{price}")
+
+
+def _balance(facts: Facts) -> list[Finding]:
+    """Whether the coldkey can pay for the registration that is missing."""
+    terms, balance = facts.chain.terms, facts.chain.balance_tao
+    if not isinstance(terms, RegistrationTerms) or not terms.needs_coldkey:
+        return []
+    if isinstance(balance, Unknown):
+        return [
+            warning("balance", f"not known: {balance.reason}", "try again, or run `btcli wallet balance`")
+        ]
+    if balance is None:
+        remedy = "look where the coldkey is, with `btcli wallet balance`; copy coldkeypub.txt here to see it"
+        return [warning("balance", "not known: there is no coldkeypub.txt", remedy)]
+    needed = terms.cost_tao + FEES_TAO
+    if balance < needed:
+        found = f"the coldkey has {balance:.4f} TAO, and {needed:.4f} are needed with fees"
+        return [problem("balance", found, f"send TAO to {facts.wallet.coldkey}")]
+    return [well("balance", f"{balance:.4f} TAO, enough to register")]
+
+
+def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:
+    if neuron.validator_permit:
+        return well("permit", f"validator permit, stake {neuron.stake:.1f}")
+    stakes = [other.stake for other in subnet.neurons if other.validator_permit]
+    least = f"the least stake with one is {min(stakes):.1f}" if stakes else "nobody has one yet"
+    return problem(
+        "permit",
+        f"no validator permit with a stake of {neuron.stake:.1f}, so that no weights are taken; {least}",
+        f"where the coldkey is, add stake with `btcli stake add --netuid {facts.netuid} --hotkey "
+        f"{neuron.hotkey}`; the permit comes with the next epoch",
+    )
+
+
+def _activity(subnet: Subnet, neuron: Neuron) -> Finding:
+    """Whether the validator still counts: it must set weights before the activity cut-off."""
+    ago = max(0, subnet.block.number - neuron.last_update)
+    found = f"last set {ago} blocks ago, or never; a validator counts for {subnet.activity_cutoff}"
+    if ago > subnet.activity_cutoff:
+        remedy = "start `iota-validator start`; if it runs, its log says why it sets none"
+        return warning("weights", found, remedy)
+    return well("weights", found)

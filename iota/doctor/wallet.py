@@ -1,0 +1,38 @@
+"""The key files of a node, as they lie on its disk."""
+
+from __future__ import annotations
+
+from iota.doctor.facts import HotkeyState, WalletFiles
+from iota.protocol.coldkey import coldkey_address, coldkey_path
+from iota.protocol.keys import WalletLocked, WalletMissing, WalletUnreadable, hotkey_path, load_hotkey
+from iota.settings import ChainSettings
+
+
+def wallet_files(settings: ChainSettings) -> WalletFiles:
+    """What lies where the settings point; the coldkey's private file is never opened."""
+    name, folder = settings.wallet_name, settings.wallet_path
+    path = hotkey_path(name, settings.wallet_hotkey, folder)
+    hotkey, state, complaint = None, HotkeyState.USABLE, ""
+    try:
+        hotkey = load_hotkey(name, settings.wallet_hotkey, folder).ss58
+    except WalletMissing as error:
+        state, complaint = HotkeyState.MISSING, str(error)
+    except WalletLocked as error:
+        state, complaint = HotkeyState.ENCRYPTED, str(error)
+    except WalletUnreadable as error:
+        state, complaint = HotkeyState.UNREADABLE, str(error)
+    try:
+        coldkey = coldkey_address(name, folder)
+    except WalletUnreadable:
+        coldkey = None  # a node needs it for nothing but the balance
+    private = coldkey_path(name, folder)
+    return WalletFiles(
+        hotkey_path=path,
+        state=state,
+        complaint=complaint,
+        hotkey=hotkey,
+        mode=path.stat().st_mode & 0o777 if state is not HotkeyState.MISSING else 0,
+        coldkey_path=private,
+        coldkey_is_here=private.exists(),
+        coldkey=coldkey,
+    )

@@ -1,0 +1,1 @@
+"""A model of a subtensor chain for tests: one state, seen in memory (`memory`) or by websocket (`node`)."""

@@ -1,0 +1,226 @@
+"""The loopback node without the SDK's client: bare frames, hostile ones too, and a node as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bittensor._transport.codec import RuntimeCodec
+from bittensor.sp_core import Keypair
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.subtensor.chain import Subtensor
+from tests.subtensor.fixtures import NETUID, within
+from tests.subtensor.metadata import RuntimeKind, runtime_metadata
+from tests.subtensor.node import LoopbackNode
+from tests.subtensor.rpc import MAX_BATCH, MAX_FRAME_BYTES, MAX_SUBSCRIPTIONS
+
+ALICE = Keypair.create_from_uri("//Alice")
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[LoopbackNode]:
+    async with LoopbackNode(Subtensor(netuid=NETUID)) as node:
+        yield node
+
+
+@pytest.fixture
+async def socket(node: LoopbackNode) -> AsyncIterator[ClientConnection]:
+    async with connect(node.url, max_size=None) as socket:
+        yield socket
+
+
+async def ask(socket: ClientConnection, frame: Any) -> Any:
+    """The answer to a frame: text as it is, anything else as JSON."""
+    await socket.send(frame if isinstance(frame, str) else json.dumps(frame))
+    return json.loads(await within(socket.recv()))
+
+
+async def call(socket: ClientConnection, method: str, *params: Any) -> Any:
+    return await ask(socket, {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)})
+
+
+def codec() -> RuntimeCodec:
+    metadata = runtime_metadata(RuntimeKind.FITTING, 12_000)
+    return RuntimeCodec(metadata, spec_version=461, transaction_version=1)
+
+
+def signed(node: LoopbackNode, *, nonce: int = 0, era: Any = "00", **changed: Any) -> str:
+    """Alice registers herself, in hex; `changed` are fields of the payload that she signs in its place."""
+    runtime, genesis = codec(), node.chain.block(0)
+    assert genesis is not None
+    arguments = {"netuid": NETUID, "hotkey": ALICE.ss58_address}
+    body = runtime.compose_call("SubtensorModule", "burned_register", arguments)
+    fields = {"era": era, "nonce": nonce, "tip": 0, "tip_asset_id": None}
+    hashes = {"genesis_hash": genesis.hash, "era_block_hash": genesis.hash}
+    payload = runtime.signature_payload(body, **{**fields, **hashes, **changed})
+    data, _ = runtime.encode_signed_extrinsic(
+        body, public_key=ALICE.public_key, signature=ALICE.sign(payload), signature_version=1, **fields
+    )
+    return f"0x{data.hex()}"
+
+
+async def test_single_requests_and_batches_are_answered_in_order(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    assert (await call(socket, "chain_getHead"))["result"] == node.chain.head.hash
+    batch = [{"jsonrpc": "2.0", "id": i, "method": "chain_getBlockHash", "params": [i]} for i in (2, 0, 99)]
+    blocks = [node.chain.block(i) for i in (2, 0, 99)]
+    assert [(each["id"], each["result"]) for each in await ask(socket, batch)] == [
+        (i, block.hash if block else None) for i, block in zip((2, 0, 99), blocks, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("{", -32700),
+        ("[" * 100_000, -32700),
+        ("\u0000", -32700),
+        ([], -32600),
+        (7, -32600),
+        ({"id": 1}, -32600),
+        ({"id": 1, "method": 7}, -32600),
+        ([{"id": 1, "method": "chain_getHead"}] * (MAX_BATCH + 1), -32010),
+        ({"id": 1, "method": "sudo_everything"}, -32601),
+        ({"id": 1, "method": "chain_getHeader", "params": {"hash": 1}}, -32602),
+        ({"id": 1, "method": "chain_getHeader", "params": [7]}, -32602),
+        ({"id": 1, "method": "chain_getHeader", "params": ["0x00"]}, 4003),
+        ({"id": 1, "method": "chain_getBlockHash", "params": [{}]}, -32602),
+        ({"id": 1, "method": "state_getStorageAt", "params": ["0xzz"]}, -32602),
+        ({"id": 1, "method": "state_getStorageAt", "params": []}, -32602),
+        ({"id": 1, "method": "state_queryStorageAt", "params": [["0x"] * 1001]}, -32602),
+        ({"id": 1, "method": "state_getKeysPaged", "params": ["0x", 10**9]}, -32602),
+        ({"id": 1, "method": "state_call", "params": ["Core_reboot", "0x"]}, 4003),
+        ({"id": 1, "method": "state_call", "params": ["SubnetInfoRuntimeApi_get_metagraph", "0x"]}, 4003),
+        ({"id": 1, "method": "author_submitExtrinsic", "params": ["0x"]}, 1002),
+        ({"id": 1, "method": "author_submitExtrinsic", "params": ["0x28" + "00" * 10]}, 1002),
+        ({"id": 1, "method": "author_submitAndWatchExtrinsic", "params": ["0xffffffff"]}, 1002),
+    ],
+)
+async def test_what_is_malformed_gets_an_error_and_does_no_harm(
+    node: LoopbackNode, socket: ClientConnection, frame: Any, code: int
+) -> None:
+    assert (await ask(socket, frame))["error"]["code"] == code
+    assert (await call(socket, "chain_getHead"))["result"] == node.chain.head.hash
+
+
+async def test_a_frame_that_is_too_large_ends_its_connection_only(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    async with connect(node.url) as other:
+        with pytest.raises(ConnectionClosed):
+            await ask(other, " " * (MAX_FRAME_BYTES + 1))
+    assert (await call(socket, "chain_getHead"))["result"] == node.chain.head.hash
+
+
+async def test_subscriptions_are_limited_and_told_of_new_and_final_heads(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    expected = {}
+    for method, first in (
+        ("chain_subscribeNewHeads", node.chain.head),
+        ("chain_subscribeFinalizedHeads", node.chain.finalized),
+    ):
+        identifier = (await call(socket, method))["result"]
+        notice = json.loads(await within(socket.recv()))
+        assert notice["params"]["subscription"] == identifier
+        assert int(notice["params"]["result"]["number"], 16) == first.number
+        expected[identifier] = first.number + 1
+    await node.advance()
+    notices = [json.loads(await within(socket.recv()))["params"] for _ in expected]
+    assert {each["subscription"]: int(each["result"]["number"], 16) for each in notices} == expected
+    for _ in range(MAX_SUBSCRIPTIONS - len(expected)):
+        assert "result" in await call(socket, "chain_subscribeNewHeads")
+        await within(socket.recv())
+    assert (await call(socket, "chain_subscribeNewHeads"))["error"]["code"] == -32006
+
+
+async def test_only_a_signature_over_this_chain_runtime_nonce_and_era_is_taken(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    node.chain.fund(ALICE.ss58_address, 100)
+    await node.advance(3)
+    other = "0x" + "07" * 32
+    mortal = {"period": 64, "current": node.chain.head.number}
+    for wrong in (
+        signed(node, genesis_hash=other),
+        signed(node, era_block_hash=other),
+        signed(node, nonce=0, tip=5),
+        signed(node, era=mortal),
+        signed(node)[:-2] + "ff",
+    ):
+        error = (await call(socket, "author_submitExtrinsic", wrong))["error"]
+        assert (error["code"], error["data"]) == (1010, "Transaction has a bad signature")
+    assert not node.chain.pool.waiting
+    right = signed(node, era=mortal, era_block_hash=node.chain.head.hash)
+    assert "result" in await call(socket, "author_submitExtrinsic", right)
+    assert (await call(socket, "account_nextIndex", ALICE.ss58_address))["result"] == 1
+    await node.advance()
+    stale = (await call(socket, "author_submitExtrinsic", signed(node)))["error"]
+    assert (stale["code"], stale["data"]) == (1010, "Transaction is outdated")
+    assert node.chain.uid(ALICE.ss58_address) == 1
+
+
+async def test_every_value_on_the_wire_decodes_to_what_the_model_holds(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    await node.advance(25)
+    runtime, seen = codec(), 0
+    for pallet in runtime.metadata_ir().pallets:
+        for item in pallet.storage:
+            if (pallet.name, item.name) == ("System", "Events"):
+                continue
+            entry = runtime.storage_entry(pallet.name, item.name)
+            prefix = "0x" + runtime.storage_key(entry, []).hex()
+            for key in (await call(socket, "state_getKeysPaged", prefix, 1000, prefix[:-2]))["result"]:
+                raw = (await call(socket, "state_getStorageAt", key, node.chain.head.hash))["result"]
+                value = runtime.decode(entry.value_type, bytes.fromhex(raw[2:]))
+                params = runtime.decode_storage_key_params(entry, bytes.fromhex(key[2:]), fixed=0)
+                assert value == node.chain.value(pallet.name, item.name, tuple(params)), (item.name, params)
+                seen += 1
+    assert seen > 40
+
+
+async def test_a_node_as_a_process_is_driven_by_lines_and_ends_on_a_signal() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.subtensor", "--port", "0", "--tempo", "30"),
+        cwd=Path(__file__).parents[2],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    commands, answers = process.stdin, process.stdout
+    assert commands is not None
+    assert answers is not None
+
+    async def tell(line: str) -> Any:
+        commands.write(line.encode() + b"\n")
+        return json.loads(await within(answers.readline()))
+
+    try:
+        url = json.loads(await within(answers.readline(), 20))["url"]
+        head = (await tell('{"do": "head"}'))["result"]["number"]
+        assert (await tell('{"do": "advance", "count": 3}'))["result"]["number"] == head + 3
+        row = {"do": "value", "module": "SubtensorModule", "item": "Tempo", "params": [9]}
+        assert await tell(json.dumps(row)) == {"ok": True, "result": 30}
+        async with connect(url) as socket:
+            assert (await tell('{"do": "fault", "kind": "rate_limit", "times": 1}'))["ok"]
+            assert (await call(socket, "chain_getHead"))["error"]["code"] == -32005
+            header = (await call(socket, "chain_getHeader"))["result"]
+            assert int(header["number"], 16) == head + 3
+        for nonsense in ("{", "[]", "{}", '{"do": "explode"}', '{"do": "advance", "speed": 1}'):
+            assert not (await tell(nonsense))["ok"]
+        process.send_signal(signal.SIGTERM)
+        assert await within(process.wait()) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

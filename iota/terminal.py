@@ -14,9 +14,7 @@ import typer
 
 USER_ERROR = 2
 INTERRUPTED = 130
-_URL: Final = re.compile(
-    r"\b(wss?|https?)://(?:[^\s/@'\"]*@)?([^\s/?#'\",;)]+)([^\s?#'\",;)]*)([?#][^\s'\",;)]*)?"
-)
+_URL: Final = re.compile(r"""\b(wss?|https?)://(?:[^\s/'"]*@)?([^\s/?#'",;)]+)([^\s'"]*)""")
 
 
 class WorkFailed(Exception):
@@ -69,7 +67,12 @@ def without_secrets(text: str) -> str:
 
     Nodes of a chain are sold with the key in the path; presigned URLs have theirs in the query.
     """
-    return _URL.sub(lambda m: f"{m[1]}://{m[2]}" + (m[3] if m[1].startswith("http") else ""), text)
+
+    def shown(url: re.Match[str]) -> str:
+        path = re.split("[?#]", url[3])[0] if url[1].startswith("http") else ""
+        return f"{url[1]}://{url[2]}{path}"
+
+    return _URL.sub(shown, text)
 
 
 def _known_types() -> tuple[type[Exception], ...]:

@@ -44,7 +44,10 @@ class WeightOutcomes:
             state, block = fate(plan, view.subnet, view.neuron, lifetime)
             if state is plan.state:
                 continue
+            mode = plan.mode
             if state is PlanState.LANDED:
+                # Where no answer told the mode, the subnet's rule does.
+                mode = mode or (TxMode.COMMIT if view.subnet.commit_reveal else TxMode.PLAIN)
                 log.info("the weights of tempo %d are in final block %s", plan.tempo, block)
                 landed, self._read_at = True, 0
             else:
@@ -54,8 +57,6 @@ class WeightOutcomes:
                     "no answer" if plan.block is None else f"accepted in block {plan.block}"
                 )
                 log.log(level, "the weights of tempo %d did not land (%s)", plan.tempo, why)
-            # Where no answer told the mode, the subnet's rule does.
-            mode = plan.mode or (TxMode.COMMIT if view.subnet.commit_reveal else TxMode.PLAIN)
             self._put(replace(plan, state=state, block=block, mode=mode))
         return landed
 

@@ -15,6 +15,8 @@ class Unknown:
     """What could not be learnt, and why: one sentence without a secret."""
 
     reason: str
+    drifted: bool = False
+    """Whether we and the other side have drifted apart, so that no other node of the chain would help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,10 @@ class ChainFacts:
     """How long ago the newest block began, by this machine's clock when it was read."""
     subnet: Subnet | Unknown
     terms: RegistrationTerms | Unknown
+    coldkey: str | None
+    """Who pays: the registered hotkey's owner, else whom `coldkeypub.txt` names; None if neither is known."""
     balance_tao: float | Unknown | None
-    """Of the coldkey; None if its address is not known here."""
+    """The coldkey's; None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

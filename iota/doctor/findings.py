@@ -7,7 +7,7 @@ from typing import Final
 from iota.doctor.clock import clock, head
 from iota.doctor.facts import Facts, HotkeyState, OrchestratorFacts, Unknown
 from iota.doctor.finding import Finding, problem, warning, well
-from iota.doctor.membership import membership
+from iota.doctor.membership import UPDATE, membership
 from iota.protocol.messages import PROTOCOL_VERSION, Role
 
 TESTED_PYTHON: Final = (3, 11)
@@ -89,12 +89,9 @@ def chain(facts: Facts) -> list[Finding]:
     """Whether the chain answers, and what it runs."""
     seen = facts.chain
     if isinstance(seen.info, Unknown):
+        remedy = "check the network, or give another node with --chain-endpoint or --network"
         return [
-            problem(
-                "chain",
-                f"{seen.endpoint}: {seen.info.reason}",
-                "check the network, or give another node with --chain-endpoint or --network",
-            )
+            problem("chain", f"{seen.endpoint}: {seen.info.reason}", UPDATE if seen.info.drifted else remedy)
         ]
     found = [well("chain", f"{seen.endpoint} runs {seen.info.version}")]
     if isinstance(seen.head, Unknown):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import ValidationError
 
-from iota.chain import Chain, ChainError, open_chain
+from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
@@ -77,6 +77,8 @@ async def asked(question: Awaitable[T], end: float) -> T | Unknown:
         return Unknown("no answer in time")
     except aiohttp.ClientConnectorError as error:
         return Unknown(f"no connection ({error.strerror or type(error).__name__})")
+    except Incompatible as error:
+        return Unknown(without_secrets(str(error)), drifted=True)
     except (ChainError, aiohttp.ClientError, OSError, ValueError) as error:
         text = str(error) or type(error).__name__
         return Unknown(without_secrets(" ".join(text.split())))
@@ -90,7 +92,7 @@ async def _chain(
     try:
         opened = await asked(_opened(stack, settings.chain), end)
         if isinstance(opened, Unknown):
-            return ChainFacts(endpoint, opened, None, opened, None, opened, opened, opened)
+            return ChainFacts(endpoint, opened, None, opened, None, opened, opened, None, None)
         return await _asked_chain(opened, settings, wallet, end, now, endpoint)
     finally:
         # A connection that hangs when it is closed is left to the process's end.
@@ -111,21 +113,22 @@ async def _asked_chain(
 ) -> ChainFacts:
     info = await asked(chain.info(), end)
     if isinstance(info, Unknown):
-        return ChainFacts(endpoint, info, None, info, None, info, info, info)
+        return ChainFacts(endpoint, info, None, info, None, info, info, None, None)
     begun = time.monotonic()
     head = await asked(chain.head(), end)
     latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
     head_age_s = None if isinstance(head, Unknown) else now() - head.time
-    subnet, terms, balance = await asyncio.gather(
-        asked(chain.subnet(settings.netuid), end),
-        asked(chain.registration_terms(settings.netuid), end),
-        asked(_balance(chain, wallet.coldkey), end),
+    subnet, terms = await asyncio.gather(
+        asked(chain.subnet(settings.netuid), end), asked(chain.registration_terms(settings.netuid), end)
     )
-    return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, balance)
+    coldkey = _owner(subnet, wallet.hotkey) or wallet.coldkey
+    balance = None if coldkey is None else await asked(chain.balance(coldkey), end)
+    return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, coldkey, balance)
 
 
-async def _balance(chain: Chain, coldkey: str | None) -> float | None:
-    return None if coldkey is None else await chain.balance(coldkey)
+def _owner(subnet: Subnet | Unknown, hotkey: str | None) -> str | None:
+    neuron = None if isinstance(subnet, Unknown) or hotkey is None else subnet.neuron(hotkey)
+    return None if neuron is None else neuron.coldkey
 
 
 async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iota.chain.chain import Neuron, RegistrationTerms, Subnet
 from iota.chain.registration import FEES_TAO
 from iota.doctor.facts import Facts, Unknown
 from iota.doctor.finding import Finding, problem, warning, well
 from iota.protocol.messages import Role
+
+UPDATE: Final = "update this program and its SDK, or the other side if that is the older one"
 
 
 def membership(facts: Facts) -> list[Finding]:
@@ -16,15 +20,18 @@ def membership(facts: Facts) -> list[Finding]:
         return []
     if isinstance(seen.subnet, Unknown):
         remedy = "check --netuid and --network; if they are right, the chain node is slow: try again"
-        return [problem("subnet", seen.subnet.reason, remedy)]
+        return [problem("subnet", seen.subnet.reason, UPDATE if seen.subnet.drifted else remedy)]
     if hotkey is None:
         return []
     neuron = seen.subnet.neuron(hotkey)
     if neuron is None:
-        return [_unregistered(facts), *_balance(facts)]
+        price = 0.0 if isinstance(seen.terms, Unknown) else seen.terms.cost_tao
+        return [_unregistered(facts), *_balance(facts, price + FEES_TAO, "to register, with fees")]
     found = [well("registration", f"uid {neuron.uid} of subnet {facts.netuid}")]
     if facts.role is Role.VALIDATOR:
         found += [_permit(facts, seen.subnet, neuron), _activity(seen.subnet, neuron)]
+        # The hotkey signs weights, and the chain takes the fee from the coldkey that owns it.
+        found += _balance(facts, FEES_TAO, "for the fees of its weights")
     return found
 
 
@@ -43,23 +50,22 @@ def _unregistered(facts: Facts) -> Finding:
     return problem("registration", found, f"register it: {command}{where}{price}")
 
 
-def _balance(facts: Facts) -> list[Finding]:
-    """Whether the coldkey can pay for the registration that is missing."""
-    terms, balance = facts.chain.terms, facts.chain.balance_tao
-    if not isinstance(terms, RegistrationTerms) or not terms.needs_coldkey:
+def _balance(facts: Facts, needed_tao: float, purpose: str) -> list[Finding]:
+    """Whether the coldkey can pay; nothing on a chain without money."""
+    seen = facts.chain
+    if not isinstance(seen.terms, RegistrationTerms) or not seen.terms.needs_coldkey:
         return []
-    if isinstance(balance, Unknown):
-        return [
-            warning("balance", f"not known: {balance.reason}", "try again, or run `btcli wallet balance`")
-        ]
-    if balance is None:
+    if isinstance(seen.balance_tao, Unknown):
+        why = seen.balance_tao.reason
+        return [warning("balance", f"not known: {why}", "try again, or run `btcli wallet balance`")]
+    if seen.balance_tao is None:
         remedy = "look where the coldkey is, with `btcli wallet balance`; copy coldkeypub.txt here to see it"
         return [warning("balance", "not known: there is no coldkeypub.txt", remedy)]
-    needed = terms.cost_tao + FEES_TAO
-    if balance < needed:
-        found = f"the coldkey has {balance:.4f} TAO, and {needed:.4f} are needed with fees"
-        return [problem("balance", found, f"send TAO to {facts.wallet.coldkey}")]
-    return [well("balance", f"{balance:.4f} TAO, enough to register")]
+    found = f"the coldkey has {seen.balance_tao:.4f} TAO"
+    if seen.balance_tao < needed_tao:
+        short = f"{found}, and {needed_tao:.4f} are needed {purpose}"
+        return [problem("balance", short, f"send TAO to {seen.coldkey}")]
+    return [well("balance", f"{found}, enough {purpose}")]
 
 
 def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,14 +17,11 @@ from iota.chain import open_chain
 from iota.protocol.keys import Hotkey, create_hotkey
 from iota.protocol.messages import Role
 from tests.chaos.weight_driver import HOTKEY, NETUID, UNDER_WAY, WALLET
+from tests.chaos.weight_lives import MINERS, ROOT, ROW, live
 from validator.weight_plan import Point
 
-ROOT = Path(__file__).parents[2]
 BLOCK_S, TEMPO = 0.25, 100_000
 """All that these tests write is of one tempo."""
-MINERS = [Hotkey.from_seed(bytes([n]) * 32) for n in (2, 3)]
-SCORES = {MINERS[0].ss58: 0.75, MINERS[1].ss58: 0.25}
-ROW = {MINERS[0].ss58: 65535, MINERS[1].ss58: 21845}
 COUNT = """
 create table accepted (uid integer, block integer);
 create trigger count_accepted after update of weights_block on neurons
@@ -98,28 +93,18 @@ def ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made.stop()
 
 
-def drive(ledger: Ledger, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """One life of the validator."""
-    command = [
-        sys.executable, "-m", "tests.chaos.weight_driver", ledger.url, str(folder / "wallets"),
-        str(folder / "validator"), json.dumps(SCORES), *more,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-
-
 def check_one_row(ledger: Ledger, folder: Path, *kill: str) -> None:
     key = create_hotkey(WALLET, HOTKEY, folder / "wallets")
     uid = asyncio.run(ledger.register(key, Role.VALIDATOR))
-    killed = drive(ledger, folder, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    again = drive(ledger, folder)
-    assert again.returncode == 0, again.stderr
-    plans: list[dict[str, Any]] = json.loads(again.stdout)
-    assert plans[0]["state"] in ("in force", "landed")
+    killed = live(ledger.url, folder, *kill)
+    assert killed.code == -signal.SIGKILL, killed.log
+    again = live(ledger.url, folder)
+    assert again.code == 0, again.log
+    assert again.plans[0]["state"] in ("in force", "landed")
     assert asyncio.run(ledger.row(key.ss58)) == ROW
     ledger.stop()
     try:
-        assert ledger.accepted()[uid] == [plans[0]["block"]]
+        assert ledger.accepted()[uid] == [again.plans[0]["block"]]
     finally:
         ledger.start()
 

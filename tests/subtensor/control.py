@@ -83,6 +83,7 @@ def commands_of(node: LoopbackNode) -> dict[str, Command]:
         "clear": node.faults.clear,
         "drop": node.drop,
         "edit_subnet": chain.edit_subnet,
+        "enroll": chain.enroll,
         "entries": entries,
         "fault": fault,
         "fund": chain.fund,
@@ -95,6 +96,7 @@ def commands_of(node: LoopbackNode) -> dict[str, Command]:
         "reveal": reveal,
         "stake": chain.stake,
         "stall_finality": stall_finality,
+        "uid": chain.uid,
         "upgrade": upgrade,
         "value": value,
     }

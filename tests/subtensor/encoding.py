@@ -108,7 +108,7 @@ class Runtime:
         return bytes(self.codec.encode_compact(len(body)) + body)
 
     def _encode(self, type_string: str, value: Any, name: str) -> bytes:
-        """A value of the model; one that the metadata has no place for is a mistake of ours, not of a client."""
+        """A value of the model; one that does not fit is a mistake of ours, not of a client."""
         try:
             return bytes(self.codec.encode(type_string, value))
         except ValueError as error:
@@ -178,6 +178,14 @@ def as_call(decoded: dict[str, Any]) -> Call:
 def runtime(kind: RuntimeKind, spec_version: int, slot_ms: int) -> Runtime:
     """A runtime; made once, since metadata takes long to read."""
     return Runtime(kind, spec_version, slot_ms)
+
+
+def as_bytes(decoded: str) -> bytes:
+    """Bytes out of the codec's words for them: text where they are UTF-8, otherwise hex."""
+    try:
+        return bytes.fromhex(decoded.removeprefix("0x")) if decoded.startswith("0x") else decoded.encode()
+    except ValueError:
+        return decoded.encode()
 
 
 def header(block: ChainBlock) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Fixtures for tests that need the real SDK against a chain: import those you use into your test module.
+"""Fixtures for tests that need the real SDK against a chain. Import into a test module those it uses::
 
-from tests.subtensor.fixtures import loopback_node, sdk_home, wallets  # noqa: F401
+from tests.subtensor.fixtures import client, loopback_node, sdk_home, within
+
+__all__ = ["loopback_node", "sdk_home"]
 
 async def test_head(loopback_node: LoopbackNode) -> None:
     async with client(loopback_node) as sdk:
-        assert await sdk.block() == loopback_node.chain.head.number
+        assert await within(sdk.block()) == loopback_node.chain.head.number
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ async def client(node: LoopbackNode, **options: Any) -> AsyncIterator[Any]:
     try:
         yield sdk
     finally:
-        await within(sdk.close(), 0.5)
+        await within(sdk.close(), 2.0)
 
 
 async def within(call: Awaitable[T], seconds: float = DEADLINE_S) -> T:

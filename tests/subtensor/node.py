@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 
 from tests.subtensor.blocks import ChainBlock, Extrinsic, PoolRefusal
 from tests.subtensor.chain import Subtensor
-from tests.subtensor.encoding import Runtime, header, runtime
+from tests.subtensor.encoding import Runtime, as_bytes, header, runtime
 from tests.subtensor.faults import Faults, Kind
 from tests.subtensor.metadata import RECORDED_SPEC_VERSION, RuntimeKind
 from tests.subtensor.methods import methods_of
@@ -103,9 +103,9 @@ class LoopbackNode:
         if self._clock is not None:
             self._clock.cancel()
             await asyncio.wait([self._clock])
-            if not self._clock.cancelled() and (failure := self._clock.exception()):
-                raise failure
         await self.refuse()
+        if self._clock is not None and not self._clock.cancelled():
+            self._clock.result()
         if self._failures:
             raise ExceptionGroup("requests that the node failed at", self._failures)
 
@@ -212,7 +212,7 @@ class LoopbackNode:
             if not sealed or carrier.hash in self._opened:
                 continue
             self._opened.add(carrier.hash)
-            opened = self._shield.open(bytes.fromhex(carrier.call.params["ciphertext"].removeprefix("0x")))
+            opened = self._shield.open(as_bytes(carrier.call.params["ciphertext"]))
             if opened is None:
                 continue
             try:

@@ -18,6 +18,8 @@ MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 MAX_BATCH: Final = 256
 MAX_SUBSCRIPTIONS: Final = 256
 """Of one connection."""
+NOTICE_S: Final = 5.0
+"""As long as the node waits for a client that does not read."""
 
 
 class RpcError(Exception):
@@ -87,12 +89,14 @@ class RpcConnection:
         self._queued.append((subscription, result))
 
     async def notify(self, subscription: Subscription, result: Any) -> None:
-        """Sends a notice; a client that is gone misses it."""
+        """Sends a notice; a client that is gone misses it, and one that does not read is cut off."""
         params = {"subscription": subscription.id, "result": result}
+        frame = json.dumps({"jsonrpc": "2.0", "method": subscription.method, "params": params})
         try:
-            await self._socket.send(
-                json.dumps({"jsonrpc": "2.0", "method": subscription.method, "params": params})
-            )
+            async with asyncio.timeout(NOTICE_S):
+                await self._socket.send(frame)
+        except TimeoutError:
+            self.abort()
         except ConnectionClosed:
             self.subscriptions.clear()
 

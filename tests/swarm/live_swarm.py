@@ -49,7 +49,7 @@ class LiveSwarm:
         stack.enter_context(self.run_dir)
         self.session = await stack.enter_async_context(aiohttp.ClientSession())
         ports = choose_ports(SERVERS, {}, {})
-        self.programs = Programs(self.run_dir, ports, threads=1, device="cpu")
+        self.programs = self.make_programs(ports)
         self.launcher = Launcher(preloaded(self.validator), self.run_dir.log("preload"), 1)
         stack.push_async_callback(self.launcher.close, 3.0)
         preload = asyncio.create_task(self.launcher.preload())
@@ -57,9 +57,7 @@ class LiveSwarm:
         self.crew = make_crew(self.run_dir.wallets, miners, self.validator)
         self.spec = await asyncio.to_thread(self._prepare)
         await self.start(self.programs.store())
-        await self.start(self.programs.ledger())
-        await until_ready(self.session, "ledger", f"{self.programs.url('ledger')}/v1/head")
-        await register(self.crew, self.programs.url("ledger"), NETUID)
+        await self.start_chain()
         await until_ready(self.session, "store", f"{self.programs.url('store')}/healthz")
         await self.start(self.programs.orchestrator())
         await until_ready(self.session, ORCHESTRATOR, f"{self.url}/readyz")
@@ -90,6 +88,15 @@ class LiveSwarm:
         write_json(self.run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(self.run_dir.spec_file, spec.model_dump(mode="json"))
         return spec
+
+    def make_programs(self, ports: dict[str, int]) -> Programs:
+        return Programs(self.run_dir, ports, threads=1, device="cpu")
+
+    async def start_chain(self) -> None:
+        """A chain with every member registered."""
+        await self.start(self.programs.ledger())
+        await until_ready(self.session, "ledger", f"{self.programs.url('ledger')}/v1/head")
+        await register(self.crew, self.programs.url("ledger"), NETUID)
 
     async def start(self, program: Program) -> None:
         self.running[program.name] = await self.launcher.start(program)

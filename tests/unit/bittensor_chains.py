@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import bittensor_core as core
@@ -59,3 +61,10 @@ def calls_of(chain: Subtensor, signer: str) -> list[str]:
         for extrinsic in block.extrinsics
         if extrinsic.signer == signer
     ]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds, which it must within ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the node has no event for everything
+            await asyncio.sleep(0.005)

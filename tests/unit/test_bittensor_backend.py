@@ -79,11 +79,8 @@ async def test_a_price_that_rises_on_the_way_is_refused_by_the_chain(sdk_home: P
     model = subtensor(finality_lag=0)
     async with LoopbackNode(model) as node, over_node(node, NEWCOMER) as chain:
         price = (await chain.registration_terms(NETUID)).cost_tao
-        sent = asyncio.Event()
-        model.listeners.append(sent.set)
         sending = asyncio.create_task(chain.register(NETUID, max_cost_tao=price * 1.1))
-        await sent.wait()
-        assert model.pool.waiting
+        await node.pooled()
         model.edit_subnet("Burn", round(price * 2 * RAO))
         await node.advance()
         result = await sending
@@ -244,6 +241,31 @@ async def test_a_nonce_that_another_program_took_meanwhile_does_not_matter(node:
     async with over_node(node, MINER) as first, over_node(node, MINER) as second:
         for chain in (first, second, first, second):
             assert (await chain.commit(NETUID, b"x")).ok
+
+
+async def test_a_write_cannot_land_after_the_lifetime_that_is_announced(node: LoopbackNode) -> None:
+    async with over_node(node, MINER) as chain:
+        head = await chain.head()
+        block = (await chain.commit(NETUID, b"x")).check().block
+        lifetime = (await chain.info()).write_lifetime_blocks
+    assert block is not None
+    held = node.chain.block(block)
+    assert held is not None
+    (era,) = [extrinsic.era for extrinsic in held.extrinsics if extrinsic.signer == MINER.ss58]
+    assert era is not None
+    assert block < era[1] <= head.number + lifetime
+
+
+async def test_what_the_chain_limits_by_time_is_rate_limited(node: LoopbackNode) -> None:
+    async with over_node(node, MINER) as chain:
+        (await chain.serve(NETUID, "203.0.113.7", 1)).check()
+        again = await chain.serve(NETUID, "203.0.113.7", 2)
+        assert (again.code, again.chain_error) == (TxCode.RATE_LIMITED, "ServingRateLimitExceeded")
+        node.chain.edit("Commitments", "MaxSpace", (), 250)
+        for _ in range(2):
+            (await chain.commit(NETUID, b"x")).check()
+        full = await chain.commit(NETUID, b"x")
+        assert (full.code, full.chain_error) == (TxCode.RATE_LIMITED, "SpaceLimitExceeded")
 
 
 # ---- epochs ---------------------------------------------------------------------------------------

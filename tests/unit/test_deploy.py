@@ -8,18 +8,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from dotenv import dotenv_values
-from typer.testing import CliRunner
 
-from iota.cli.main import build
 from iota.settings import (
     PREFIX,
     ChainSettings,
@@ -31,6 +26,7 @@ from iota.settings import (
     known_names,
 )
 from iota.store.embedded_server import make_app
+from tests.unit.command_lines import reached
 from tests.unit.orchestrators import orchestrator
 from tests.unit.store_servers import SECRET, serving
 
@@ -65,17 +61,6 @@ def only_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in known_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-def reached(line: Sequence[str]) -> str | None:
-    """The command that a command line reaches by our own parsers; None where they refuse it."""
-    program, *arguments = line
-    (found,) = entry_points(group="console_scripts", name=program)
-    app = build(arguments) if program == "iota" else import_module(found.module).app
-    # An unknown command or option is refused before --help is heeded.
-    said = CliRunner().invoke(app, [*arguments, "--help"], prog_name=program)
-    usage = re.search(r"Usage: (.+?) \[OPTIONS\]", said.output)
-    return usage[1] if said.exit_code == 0 and usage is not None else None
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ ME = Neuron(3, HOTKEY, COLDKEY, 900.0, True, 0.0, 0.1, 900, 1)
 OTHER = Neuron(0, COLDKEY, COLDKEY, 500.0, True, 0.0, 0.1, 990, 1)
 SUBNET = Subnet(9, HEAD, 360, 0, (OTHER, ME), 256, 100, True, 0, 5000)
 TERMS = RegistrationTerms(open=True, cost_tao=0.5, shielded=True, needs_coldkey=True)
-CHAIN = ChainFacts("test", INFO, 0.05, HEAD, 6.0, SUBNET, TERMS, 2.0)
+CHAIN = ChainFacts("test", INFO, 0.05, HEAD, 6.0, SUBNET, TERMS, COLDKEY, 2.0)
 WALLET = WalletFiles(
     Path("/k/w/hotkeys/h"), HotkeyState.USABLE, "", HOTKEY, 0o600, Path("/k/w/coldkey"), False, COLDKEY
 )
@@ -86,7 +86,8 @@ UNANSWERED = {
     "head_age_s": None,
     "subnet": GONE,
     "terms": GONE,
-    "balance_tao": GONE,
+    "coldkey": None,
+    "balance_tao": None,
 }
 POOR = {"subnet": without(HOTKEY), "balance_tao": 0.5}
 CASES: list[tuple[str, Facts, str, str, str]] = [
@@ -118,6 +119,14 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ("group-readable", changed(wallet={"mode": 0o640}), "hotkey file", "problem", "chmod 600"),
     ("coldkey here", changed(wallet={"coldkey_is_here": True}), "coldkey", "warning", "off this machine"),
     ("no chain", changed(chain=UNANSWERED), "chain", "problem", "--chain-endpoint"),
+    (
+        "runtime drifted",
+        changed(chain={"info": Unknown("runtime 999 lacks Tempo", drifted=True)}),
+        "chain",
+        "problem",
+        "update",
+    ),
+    ("subnet drifted", changed(chain={"subnet": Unknown("x", drifted=True)}), "subnet", "problem", "update"),
     ("no head", changed(chain={"head": GONE, "head_age_s": None}), "chain head", "problem", "another node"),
     ("slow chain", changed(chain={"latency_s": 4.0}), "chain latency", "warning", "nearer node"),
     ("node lags", changed(chain={"head_age_s": 90.0}), "chain head", "problem", "--chain-endpoint"),
@@ -136,6 +145,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
         "problem",
         "ask the subnet's owner",
     ),
+    ("no fees", changed(chain={"balance_tao": 0.0}), "balance", "problem", f"send TAO to {COLDKEY}"),
     ("too little", changed(chain=POOR), "balance", "problem", f"send TAO to {COLDKEY}"),
     ("balance unknown", changed(chain=POOR | {"balance_tao": None}), "balance", "warning", "coldkeypub.txt"),
     (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import bittensor_core
 import pytest
 from bittensor._transport.codec import RuntimeCodec
 from bittensor.sp_core import Keypair
@@ -20,6 +18,7 @@ from tests.subtensor.chain import Subtensor
 from tests.subtensor.fixtures import NETUID, within
 from tests.subtensor.metadata import RuntimeKind, runtime_metadata
 from tests.subtensor.node import LoopbackNode
+from tests.subtensor.process import NodeProcess
 from tests.subtensor.rpc import MAX_BATCH, MAX_FRAME_BYTES, MAX_SUBSCRIPTIONS
 
 ALICE = Keypair.create_from_uri("//Alice")
@@ -52,12 +51,26 @@ def codec() -> RuntimeCodec:
     return RuntimeCodec(metadata, spec_version=461, transaction_version=1)
 
 
-def signed(node: LoopbackNode, *, nonce: int = 0, era: Any = "00", **changed: Any) -> str:
-    """Alice registers herself, in hex; `changed` are fields of the payload that she signs in its place."""
+def registration() -> tuple[str, str, dict[str, Any]]:
+    return "SubtensorModule", "burned_register", {"netuid": NETUID, "hotkey": ALICE.ss58_address}
+
+
+def carrier(sealed: bytes) -> tuple[str, str, dict[str, Any]]:
+    return "MevShield", "submit_encrypted", {"ciphertext": sealed}
+
+
+def signed(
+    node: LoopbackNode,
+    call: tuple[str, str, dict[str, Any]] | None = None,
+    *,
+    nonce: int = 0,
+    era: Any = "00",
+    **changed: Any,
+) -> str:
+    """A call by Alice in hex, her own registration by default; `changed` is what she signs in its place."""
     runtime, genesis = codec(), node.chain.block(0)
     assert genesis is not None
-    arguments = {"netuid": NETUID, "hotkey": ALICE.ss58_address}
-    body = runtime.compose_call("SubtensorModule", "burned_register", arguments)
+    body = runtime.compose_call(*(call or registration()))
     fields = {"era": era, "nonce": nonce, "tip": 0, "tip_asset_id": None}
     hashes = {"genesis_hash": genesis.hash, "era_block_hash": genesis.hash}
     payload = runtime.signature_payload(body, **{**fields, **hashes, **changed})
@@ -169,6 +182,29 @@ async def test_only_a_signature_over_this_chain_runtime_nonce_and_era_is_taken(
     assert node.chain.uid(ALICE.ss58_address) == 1
 
 
+async def test_what_a_stranger_seals_for_the_shield_does_no_harm() -> None:
+    async with LoopbackNode(Subtensor(netuid=NETUID), shielded=True) as node, connect(node.url) as socket:
+        node.chain.fund(ALICE.ss58_address, 100)
+        key = bytes.fromhex(node.chain.value("MevShield", "NextKey")[2:])
+        right = bittensor_core.encrypt_mlkem768(key, bytes.fromhex(signed(node, nonce=6)[2:]), True)
+        for nonce, sealed in enumerate(
+            (
+                b"hello",
+                b"0xzz",
+                right[:40],
+                right[:-1] + bytes([right[-1] ^ 1]),
+                bittensor_core.encrypt_mlkem768(key, b"no extrinsic", True),
+                right,
+            )
+        ):
+            assert "result" in await call(
+                socket, "author_submitExtrinsic", signed(node, carrier(sealed), nonce=nonce)
+            )
+        block = await node.advance()
+        functions = [each.call.function for each in block.extrinsics]
+        assert functions == ["set", *["submit_encrypted"] * 6, "burned_register"]
+
+
 async def test_every_value_on_the_wire_decodes_to_what_the_model_holds(
     node: LoopbackNode, socket: ClientConnection
 ) -> None:
@@ -189,38 +225,64 @@ async def test_every_value_on_the_wire_decodes_to_what_the_model_holds(
     assert seen > 40
 
 
+async def test_a_watch_tells_the_whole_fate_of_an_extrinsic(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    node.chain.fund(ALICE.ss58_address, 100)
+
+    async def notice() -> Any:
+        return json.loads(await within(socket.recv()))["params"]["result"]
+
+    assert "result" in await call(socket, "author_submitAndWatchExtrinsic", signed(node))
+    assert await notice() == "ready"
+    first = await node.advance()
+    assert await notice() == {"inBlock": first.hash}
+    await node.reorganise(1)
+    assert await notice() == {"retracted": first.hash}
+    second = await node.advance()
+    assert await notice() == {"inBlock": second.hash}
+    await node.advance(node.chain.finality_lag)
+    assert await notice() == {"finalized": second.hash}
+
+
+async def test_a_watch_says_why_an_extrinsic_will_not_come(
+    node: LoopbackNode, socket: ClientConnection
+) -> None:
+    node.chain.fund(ALICE.ss58_address, 100)
+
+    async def notice() -> Any:
+        return json.loads(await within(socket.recv()))["params"]["result"]
+
+    assert "result" in await call(socket, "author_submitAndWatchExtrinsic", signed(node))
+    included = await node.advance()
+    await node.reorganise(1, lose=True)
+    expected = ["ready", {"inBlock": included.hash}, {"retracted": included.hash}, "dropped"]
+    assert [await notice() for _ in expected] == expected
+
+    head = node.chain.head
+    short = signed(node, era={"period": 4, "current": head.number}, era_block_hash=head.hash)
+    assert "result" in await call(socket, "author_submitAndWatchExtrinsic", short)
+    node.chain.make_block(4, empty=True)
+    await node.advance()
+    assert [await notice(), await notice()] == ["ready", "invalid"]
+
+
 async def test_a_node_as_a_process_is_driven_by_lines_and_ends_on_a_signal() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.subtensor", "--port", "0", "--tempo", "30"),
-        cwd=Path(__file__).parents[2],
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    commands, answers = process.stdin, process.stdout
-    assert commands is not None
-    assert answers is not None
-
-    async def tell(line: str) -> Any:
-        commands.write(line.encode() + b"\n")
-        return json.loads(await within(answers.readline()))
-
-    try:
-        url = json.loads(await within(answers.readline(), 20))["url"]
-        head = (await tell('{"do": "head"}'))["result"]["number"]
-        assert (await tell('{"do": "advance", "count": 3}'))["result"]["number"] == head + 3
-        row = {"do": "value", "module": "SubtensorModule", "item": "Tempo", "params": [9]}
-        assert await tell(json.dumps(row)) == {"ok": True, "result": 30}
-        async with connect(url) as socket:
-            assert (await tell('{"do": "fault", "kind": "rate_limit", "times": 1}'))["ok"]
+    async with NodeProcess("--port", "0", "--tempo", "30") as node:
+        head = (await node.tell("head"))["number"]
+        assert (await node.tell("advance", count=3))["number"] == head + 3
+        assert await node.tell("value", module="SubtensorModule", item="Tempo", params=[NETUID]) == 30
+        assert await node.tell("enroll", hotkey=ALICE.ss58_address, coldkey=ALICE.ss58_address) == 1
+        async with connect(node.url) as socket:
+            await node.tell("fault", kind="rate_limit", times=1)
             assert (await call(socket, "chain_getHead"))["error"]["code"] == -32005
-            header = (await call(socket, "chain_getHeader"))["result"]
-            assert int(header["number"], 16) == head + 3
+            assert int((await call(socket, "chain_getHeader"))["result"]["number"], 16) == head + 3
+            await node.tell("restart")
+            with pytest.raises(ConnectionClosed):
+                await call(socket, "chain_getHead")
         for nonsense in ("{", "[]", "{}", '{"do": "explode"}', '{"do": "advance", "speed": 1}'):
-            assert not (await tell(nonsense))["ok"]
-        process.send_signal(signal.SIGTERM)
-        assert await within(process.wait()) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+            assert not (await node.tell_line(nonsense))["ok"]
+        with pytest.raises(ValueError, match="no uid"):
+            await node.tell("permit", hotkey="5Nobody")
+        node.process.send_signal(signal.SIGTERM)
+        assert await within(node.process.wait()) == 0

@@ -13,7 +13,7 @@ import typer
 from iota.chain.errors import Unavailable
 from iota.cli.main import COMMANDS, main
 from iota.store.store import StoreFull
-from iota.terminal import WorkFailed, run_command
+from iota.terminal import WorkFailed, run_command, without_secrets
 
 
 def ending(call: Callable[[], None]) -> int:
@@ -49,6 +49,22 @@ def test_known_errors_become_one_line_and_a_code(
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "no answer at wss://me:pw@node.example:443/v1/KEY,?a=b again",
+            "no answer at wss://node.example:443 again",
+        ),
+        ("http://me@host/runs/1?X-Signature=s,t)u gone", "http://host/runs/1 gone"),
+        ("(https://host/a)", "(https://host/a)"),
+        ("mail me@host", "mail me@host"),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("tasks", [ValueError("a"), KeyError("b")])])

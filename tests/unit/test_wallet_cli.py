@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
-import sys
 from pathlib import Path
 
 import bittensor
@@ -16,6 +13,7 @@ from typer.testing import CliRunner, Result
 from iota.cli.main import build
 from iota.protocol.coldkey import coldkey_path, create_coldkey, load_coldkey
 from iota.protocol.keys import create_hotkey, hotkey_path, load_hotkey
+from tests.unit.pseudo_terminal import at_a_terminal
 
 PASSWORD = "correct horse Battery 1"
 
@@ -107,12 +105,10 @@ def test_a_mnemonic_can_go_to_a_file_that_only_its_owner_opens(
 
 def test_a_person_at_a_terminal_types_the_password_unseen_and_sees_the_words_once(tmp_path: Path) -> None:
     """The real command on a pseudo-terminal."""
-    command = [sys.executable, "-m", "iota.cli.main", "wallet", "new", "--coldkey"]
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [*command, "--wallet.path", str(tmp_path)])
-    said = _typed(terminal, [PASSWORD, PASSWORD])
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+    code, said = at_a_terminal(
+        ["iota.cli.main", "wallet", "new", "--coldkey", "--wallet.path", str(tmp_path)], [PASSWORD, PASSWORD]
+    )
+    assert code == 0, said
     assert PASSWORD not in said
     ours = bittensor.Wallet("default", "default", str(tmp_path))
     mnemonics = [line for line in said.splitlines() if len(line.split()) == 12 and line.islower()]
@@ -120,21 +116,3 @@ def test_a_person_at_a_terminal_types_the_password_unseen_and_sees_the_words_onc
     restored = bittensor.sp_core.Keypair.create_from_mnemonic(mnemonics[0].strip(), 1)
     assert restored.ss58_address == ours.get_coldkey(PASSWORD).ss58_address
     assert ours.hotkey.ss58_address in said
-
-
-def _typed(terminal: int, answers: list[str]) -> str:
-    """All that the terminal shows, each answer typed at a prompt (which ends in a colon and a space)."""
-    said, asked = b"", 0
-    while select.select([terminal], [], [], 60)[0]:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:  # how Linux ends a pseudo-terminal
-            break
-        if not part:
-            break
-        said += part
-        if said[asked:].endswith(b": ") and answers:
-            asked = len(said)
-            os.write(terminal, answers.pop(0).encode() + b"\n")
-    os.close(terminal)
-    return said.decode()

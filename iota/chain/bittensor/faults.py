@@ -72,6 +72,11 @@ def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
         return error
     if isinstance(error, bt.PolicyError):
         return _over_a_limit(error.violations, text)
+    if isinstance(error, bt.RpcPolicyError):
+        return errors.Unavailable(
+            f"no usable answer from {node.endpoint}, which limits its clients: {text}; name another node with"
+            " --subtensor.chain_endpoint if it stays so"
+        )
     if isinstance(error, _LOST):
         return errors.Unavailable(f"no usable answer from {node.endpoint}: {text}")
     if isinstance(error, bt.ChainError):
@@ -122,6 +127,8 @@ def outcome(result: Any, node: Node) -> TxResult:
 def refused(name: str | None, text: str, error: Any, block: int | None = None) -> TxResult:
     """The chain's judgement of a write, by the SDK's classification of its error."""
     code = TxCode.UNKNOWN if error is None else _CODES.get(error.code.value, TxCode.UNKNOWN)
+    if name == "SpaceLimitExceeded":
+        code = TxCode.RATE_LIMITED  # the SDK's is a cap, but this one is for a tempo and passes with it
     return TxResult(ok=False, code=code, chain_error=name, message=text, block=block)
 
 
@@ -146,8 +153,8 @@ def _failed_read(error: Any, node: Node, text: str) -> errors.ChainError:
     cause = error.__cause__
     if isinstance(cause, StateDiscardedError) or "state already discarded" in text.lower():
         return errors.Unavailable(
-            f"{node.endpoint} has dropped the state of that block: this look-up needs an archive node, such as"
-            " the network `archive`"
+            f"{node.endpoint} has dropped the state of that block: this look-up needs an archive node, such"
+            " as the network `archive`"
         )
     if isinstance(cause, (BlockNotFound, ExtrinsicNotFound)):
         return errors.Unavailable(f"{node.endpoint} does not know that block (yet): {text}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from bittensor._transport.errors import SubstrateRequestException
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as dial
 from websockets.exceptions import InvalidStatus
+from websockets.protocol import State
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
@@ -40,6 +42,7 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
     def __init__(self, endpoint: str, archives: Sequence[str] = ()) -> None:
         super().__init__(endpoint, fallback_endpoints=[], archive_endpoints=list(archives))
         self._dialled: list[Any] = []
+        self._sockets: list[ClientConnection] = []
         for name, level in _TALKATIVE.items():
             logging.getLogger(name).setLevel(level)
 
@@ -49,10 +52,13 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Closes what is open and what was only being opened."""
-        await super().close()
-        for connection in self._dialled:
-            await connection.close()
-        self._dialled.clear()
+        # All of it, whatever the SDK raises in between: a reader that broke over a senseless frame does so.
+        async with AsyncExitStack() as stack:
+            for socket in self._sockets:
+                stack.push_async_callback(socket.close)
+            for connection in self._dialled:
+                stack.push_async_callback(connection.close)
+            stack.push_async_callback(super().close)
 
     async def account_next_index(self, address: str) -> int:
         """The node's word at this moment, never one of ours from before."""
@@ -64,17 +70,21 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
         return await super().submit(call, keypair, nonce=nonce, **options)
 
     def _interface(self, endpoint: str, fallbacks: list[str]) -> Any:
-        connection = SubstrateConnection(endpoint, fallback_urls=fallbacks, connect_factory=_connect)
+        connection = SubstrateConnection(endpoint, fallback_urls=fallbacks, connect_factory=self._dial)
         self._dialled.append(connection)
         return connection
 
-
-async def _connect(url: str) -> ClientConnection:
-    try:
-        return await dial(url, max_size=MAX_FRAME_BYTES, open_timeout=_OPEN_S, close_timeout=_CLOSE_S)
-    except InvalidStatus as error:
-        status = error.response.status_code
-        raise SubstrateRequestException(f"the endpoint refuses the connection with HTTP {status}") from None
+    async def _dial(self, url: str) -> ClientConnection:
+        try:
+            socket = await dial(url, max_size=MAX_FRAME_BYTES, open_timeout=_OPEN_S, close_timeout=_CLOSE_S)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            raise SubstrateRequestException(
+                f"the endpoint refuses the connection with HTTP {status}"
+            ) from None
+        self._sockets = [open_one for open_one in self._sockets if open_one.state is not State.CLOSED]
+        self._sockets.append(socket)
+        return socket
 
 
 def redacted(url: str) -> str:

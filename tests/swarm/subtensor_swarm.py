@@ -1,4 +1,4 @@
-"""A whole swarm of real processes on a loopback subtensor node: the real SDK, its transport and signatures."""
+"""A whole swarm of real processes on a loopback subtensor node: the real SDK, its wire and signatures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.subtensor.process import NodeProcess
 from tests.swarm.live_swarm import LiveSwarm
 
 PASSWORD: Final = "correct horse Battery 1"
+TOKEN: Final = "c0ffee11c0ffee22"
 STAKE: Final = 1000.0
 _FUNDS: Final = 1000.0
 _COMMAND_S: Final = 60.0
@@ -37,9 +38,11 @@ class SubtensorSwarm(LiveSwarm):
     def __init__(self, root: Path, options: SwarmOptions, node: NodeProcess) -> None:
         super().__init__(root, options, validator=True)
         self.node = node
+        self.said = ""
+        """All that the commands have said."""
 
     def make_programs(self, ports: dict[str, int]) -> Programs:
-        return _OnNode(self.run_dir, ports, threads=1, device="cpu", chain_url=self.node.url)
+        return _OnNode(self.run_dir, ports, threads=1, device="cpu", chain_url=self.chain_url)
 
     async def start_chain(self) -> None:
         """A funded coldkey that registers everybody; the validator gets stake and permit."""
@@ -60,6 +63,8 @@ class SubtensorSwarm(LiveSwarm):
             module = "validator.cli" if name == VALIDATOR else "miner.cli"
             said = await self.command(module, "register", "--yes", *self.wallet(name), *self.chain)
             assert f"{self.crew.hotkeys[name].ss58} is uid" in said
+        for name in ("coldkey", "coldkeypub.txt"):
+            (self.run_dir.wallets / WALLET / name).rename(self.run_dir.root / name)
         validator = self.crew.hotkeys[VALIDATOR].ss58
         await self.node.tell("stake", hotkey=validator, tao=STAKE)
         await self.node.tell("permit", hotkey=validator)
@@ -70,12 +75,22 @@ class SubtensorSwarm(LiveSwarm):
 
     @property
     def chain(self) -> tuple[str, ...]:
-        return ("--network", self.node.url, "--netuid", str(NETUID))
+        return ("--network", self.chain_url, "--netuid", str(NETUID))
+
+    @property
+    def chain_url(self) -> str:
+        """With an access token, as providers of nodes give them out; this node heeds none."""
+        return f"{self.node.url}/v2/{TOKEN}?key={TOKEN}"
+
+    async def iota(self, *arguments: str) -> str:
+        return await self.command("iota.cli.main", *arguments)
 
     async def command(self, module: str, *arguments: str) -> str:
         """What a command that succeeds says, on both of its outputs; as at a terminal with a password set."""
         program = [sys.executable, "-m", module, *arguments]
-        return await succeeded(program, {"BT_WALLET_PASSWORD": PASSWORD})
+        said = await succeeded(program, {"BT_WALLET_PASSWORD": PASSWORD})
+        self.said += said
+        return said
 
 
 async def succeeded(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from iota.protocol.coldkey import load_coldkey
+from tests.subtensor.fixtures import sdk_home
+from tests.subtensor.process import NodeProcess
 from tests.swarm.live_swarm import LiveSwarm, tiny
+from tests.swarm.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm
+
+__all__ = ["sdk_home"]
 
 SIGNED_URL = re.compile(r"[?&](sig|X-Amz-Signature|X-Amz-Credential)=", re.IGNORECASE)
 
@@ -21,13 +27,40 @@ async def test_the_logs_of_a_whole_swarm_hold_no_secret(
         await swarm.finished(120)
         await swarm.validator_done(120)
         secrets = swarm_secrets(swarm)
-    logs = {path: path.read_text() for path in (tmp_path / "run").rglob("*.log")}
-    assert {"miner-00.log", "validator.log", "orchestrator.log", "store.log"} <= {p.name for p in logs}
+    assert_none_told(logs_of(swarm), secrets)
+
+
+async def test_nor_do_they_and_the_commands_on_a_node_with_an_access_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sdk_home: Path
+) -> None:
+    monkeypatch.setenv("IOTA_LOG_LEVEL", "DEBUG")
+    times = ("--block-time", "0.25", "--slot-time", "0.25", "--tempo", "12", "--weights-rate-limit", "4")
+    async with (
+        NodeProcess(*times) as node,
+        SubtensorSwarm(tmp_path / "run", tiny(), node) as swarm,
+    ):
+        await swarm.finished(120)
+        await swarm.validator_done(120)
+        await swarm.iota("chain", "show", *swarm.chain)
+        root = swarm.run_dir.root
+        words = (root / "mnemonic").read_text().strip()
+        secrets = swarm_secrets(swarm) | {"password": PASSWORD, "access token": TOKEN, "mnemonic": words}
+    assert load_coldkey(root.name, root.parent, PASSWORD).ss58 in swarm.said
+    assert_none_told({**logs_of(swarm), "the commands": swarm.said}, secrets)
+
+
+def logs_of(swarm: LiveSwarm) -> dict[str, str]:
+    logs = {path.name: path.read_text() for path in swarm.run_dir.root.rglob("*.log")}
+    assert {"miner-00.log", "validator.log", "orchestrator.log", "store.log"} <= logs.keys()
     assert any("DEBUG" in text for text in logs.values())
-    for path, text in logs.items():
-        assert SIGNED_URL.search(text) is None, path.name
+    return logs
+
+
+def assert_none_told(texts: dict[str, str], secrets: dict[str, str]) -> None:
+    for place, text in texts.items():
+        assert SIGNED_URL.search(text) is None, place
         for name, secret in secrets.items():
-            assert secret not in text, f"{name} in {path.name}"
+            assert secret not in text, f"{name} in {place}"
 
 
 def swarm_secrets(swarm: LiveSwarm) -> dict[str, str]:

@@ -39,12 +39,10 @@ async def test_a_swarm_on_a_node_ends_with_weights_in_force(tmp_path: Path) -> N
         await swarm.validator_done(120)
         status = await swarm.status()
         miner, validator = (swarm.crew.hotkeys[name].ss58 for name in ("miner-00", VALIDATOR))
-        await swarm.command(
-            "iota.cli.main", "chain", "serve", "203.0.113.7", "8091", *swarm.wallet("miner-00"), *swarm.chain
-        )
-        shown = json.loads(await swarm.command("iota.cli.main", "chain", "show", "--json", *swarm.chain))
-        rows = json.loads(await swarm.command("iota.cli.main", "chain", "weights", "--json", *swarm.chain))
-        tip = await swarm.command("iota.cli.main", "chain", "commitment", validator, *swarm.chain)
+        await swarm.iota("chain", "serve", "203.0.113.7", "8091", *swarm.wallet("miner-00"), *swarm.chain)
+        shown = json.loads(await swarm.iota("chain", "show", "--json", *swarm.chain))
+        rows = json.loads(await swarm.iota("chain", "weights", "--json", *swarm.chain))
+        tip = await swarm.iota("chain", "commitment", validator, *swarm.chain)
         seen = await succeeded([str(BTCLI), "subnets", "metagraph", "9", "--network", node.url, "--json"])
     assert status is not None
     assert status["audits"]["passed"] > 0
@@ -60,24 +58,24 @@ async def test_a_swarm_on_a_node_ends_with_weights_in_force(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("sdk_home")
 async def test_hidden_weights_are_read_back_after_their_reveal(tmp_path: Path) -> None:
-    """Nobody here can open the time lock, so the test is the beacon: it says what the validator had sealed."""
+    """Nobody here can open the time lock, so the test is the beacon: it says what was sealed."""
     async with (
         NodeProcess(*TIMES, "--commit-reveal") as node,
         SubtensorSwarm(tmp_path / "run", tiny(epochs=12), node) as swarm,
     ):
         validator = swarm.crew.hotkeys[VALIDATOR].ss58
         status = await swarm.until(lambda s: bool(s["weights"]), 120)
-        shown = json.loads(await swarm.command("iota.cli.main", "chain", "show", "--json", *swarm.chain))
+        shown = json.loads(await swarm.iota("chain", "show", "--json", *swarm.chain))
         row = expected_row(status, {n["hotkey"]: n for n in shown["subnet"]["neurons"]})
-        assert await swarm.command("iota.cli.main", "chain", "weights", "--json", *swarm.chain) == "[]\n"
+        assert await swarm.iota("chain", "weights", "--json", *swarm.chain) == "[]\n"
         assert await node.tell("reveal", hotkey=validator, weights=row) >= 1
         log = swarm.run_dir.log(VALIDATOR)
         await swarm.until(lambda _: "in force" in log.read_text(), 60)
-        rows = json.loads(await swarm.command("iota.cli.main", "chain", "weights", "--json", *swarm.chain))
+        rows = json.loads(await swarm.iota("chain", "weights", "--json", *swarm.chain))
     assert {int(uid): w for uid, w in rows[0]["weights"].items()} == row
 
 
 def expected_row(status: Status, neurons: dict[str, dict[str, int]]) -> dict[int, int]:
     """What the chain must hold of the weights that the validator told the orchestrator."""
     [told] = status["weights"].values()
-    return normalise({neurons[hotkey]["uid"]: w for hotkey, w in told["weights"].items() if w > 0})
+    return normalise({neurons[hotkey]["uid"]: w for hotkey, w in told.items() if w > 0})

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import typer
 
+from iota.redaction import without_secrets
+
 USER_ERROR = 2
 INTERRUPTED = 130
-_URL: Final = re.compile(r"""\b(wss?|https?)://(?:[^\s/'"]*@)?([^\s/?#'",;)]+)([^\s'"]*)""")
 
 
 class WorkFailed(Exception):
@@ -60,19 +60,6 @@ def one_line(error: BaseException) -> str:
         return f"{where}{error.strerror}"
     text = " ".join(str(error).split())
     return without_secrets(text) or type(error).__name__
-
-
-def without_secrets(text: str) -> str:
-    """`text` with each URL cut to what may be shown: no user, password or query, and no path of a chain node.
-
-    Nodes of a chain are sold with the key in the path; presigned URLs have theirs in the query.
-    """
-
-    def shown(url: re.Match[str]) -> str:
-        path = re.split("[?#]", url[3])[0] if url[1].startswith("http") else ""
-        return f"{url[1]}://{url[2]}{path}"
-
-    return _URL.sub(shown, text)
 
 
 def _known_types() -> tuple[type[Exception], ...]:

@@ -18,6 +18,7 @@ from iota.flags import (
     WalletName,
     WalletPath,
 )
+from iota.redaction import without_secrets
 from iota.terminal import run_command
 
 if TYPE_CHECKING:  # imported where used, so that --help is fast
@@ -140,8 +141,9 @@ async def _start(
             try:
                 await is_member.start()
             except (ChainError, TimeoutError) as error:
+                place = f"subnet {settings.netuid} on {without_secrets(settings.chain)}"
                 raise ValueError(
-                    f"subnet {settings.netuid} on {settings.chain} cannot be read ({error or 'no answer'}):"
+                    f"{place} cannot be read ({error or 'no answer'}):"
                     " check --network and --netuid, or give --allow FILE"
                 ) from error
         else:

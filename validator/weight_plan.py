@@ -11,7 +11,7 @@ from typing import Final
 from blake3 import blake3
 
 from iota.chain import Subnet, TxMode
-from iota.chain.ledger.rules import normalise
+from iota.chain.weight_rules import normalise
 
 ROUNDING: Final = 1
 """How far two u16 of one weight may lie apart: chains round as they like."""

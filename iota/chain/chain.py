@@ -57,6 +57,11 @@ class TxResult:
     """When a commit is revealed: a beacon round on Bittensor, a block number on the ledger."""
     fee_tao: float = 0.0
 
+    @classmethod
+    def refusal(cls, code: TxCode, chain_error: str, message: str) -> TxResult:
+        """A write that is not taken, by the chain's own name of the reason."""
+        return cls(ok=False, code=code, chain_error=chain_error, message=message, block=None)
+
     def check(self) -> TxResult:
         """Itself if ok.
 
@@ -181,7 +186,7 @@ class ChainInfo:
     finality: str
     """What `finalized` means here, in words."""
     write_lifetime_blocks: int
-    """A write that is not in a finalized block this many blocks after the head at its sending never will be."""
+    """A write that is in no finalized block this many blocks after the head at its sending never will be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from iota.chain.open_chain import open_chain
 from iota.protocol.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
 from iota.protocol.keys import load_hotkey
 from iota.protocol.messages import Role
+from iota.redaction import without_secrets
 from iota.settings import ChainSettings
-from iota.terminal import without_secrets
 
 TOLERANCE: Final = 0.10
 """How much more than the price shown may be paid, where no other limit was given."""

@@ -23,8 +23,8 @@ from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
 from iota.protocol.client import RunInfo
 from iota.protocol.messages import Role
+from iota.redaction import without_secrets
 from iota.settings import MinerSettings, ValidatorSettings
-from iota.terminal import without_secrets
 
 DEADLINE_S: Final = 7.0
 """When the last question is given up; the whole command takes a second or so more."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.chain.ledger.rules import normalise
+from iota.chain.weight_rules import normalise
 from iota.swarm.preparation import VALIDATOR
 from tests.subtensor.fixtures import sdk_home  # noqa: F401
 from tests.subtensor.process import NodeProcess

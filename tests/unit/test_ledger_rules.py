@@ -10,6 +10,7 @@ from iota.chain.ledger import rules
 from iota.chain.ledger.clock import BlockClock
 from iota.chain.ledger.parameters import LedgerParameters
 from iota.chain.ledger.yuma import yuma
+from iota.chain.weight_rules import normalise
 
 UIDS = tuple(range(8))
 uids = st.sampled_from(UIDS)
@@ -22,15 +23,15 @@ def test_weights_are_normalised_as_the_sdk_does(weights: dict[int, float]) -> No
     expected = bittensor.intents.normalize(sorted(weights), [weights[uid] for uid in sorted(weights)])
     if not expected[0]:
         with pytest.raises(BadInput):
-            rules.normalise(weights)
+            normalise(weights)
     else:
-        assert rules.normalise(weights) == dict(zip(*expected, strict=True))
+        assert normalise(weights) == dict(zip(*expected, strict=True))
 
 
 @given(st.dictionaries(uids, st.integers(1, 65535), min_size=1))
 def test_normalising_twice_changes_nothing(weights: dict[int, int]) -> None:
-    once = rules.normalise(weights)
-    assert rules.normalise(once) == once
+    once = normalise(weights)
+    assert normalise(once) == once
 
 
 def test_the_greatest_stakes_get_the_permits() -> None:

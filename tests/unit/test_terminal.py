@@ -12,8 +12,9 @@ import typer
 
 from iota.chain.errors import Unavailable
 from iota.cli.main import COMMANDS, main
+from iota.redaction import without_secrets
 from iota.store.store import StoreFull
-from iota.terminal import WorkFailed, run_command, without_secrets
+from iota.terminal import WorkFailed, run_command
 
 
 def ending(call: Callable[[], None]) -> int:

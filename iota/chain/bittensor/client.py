@@ -19,7 +19,7 @@ from iota.chain.bittensor import operations
 from iota.chain.bittensor.connection import Connection, Session
 from iota.chain.bittensor.faults import SDK
 from iota.chain.bittensor.neurons import read_commitment, read_subnet, read_weights
-from iota.chain.bittensor.transport import BoundedSubstrate, redacted
+from iota.chain.bittensor.transport import BoundedSubstrate
 from iota.chain.bittensor.view import RAO_PER_TAO, View, hash_of
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import (
@@ -34,9 +34,10 @@ from iota.chain.chain import (
     WeightsRow,
 )
 from iota.chain.errors import BadInput, KeyUnavailable, Unavailable
-from iota.chain.ledger.rules import normalise
+from iota.chain.weight_rules import normalise
 from iota.protocol.keys import Hotkey, is_address
 from iota.protocol.messages import Role
+from iota.redaction import without_secrets
 
 if TYPE_CHECKING:
     from iota.protocol.coldkey import Coldkey
@@ -98,8 +99,8 @@ class BittensorChain:
             archives = sdk.default_archive_endpoints(label)
         if make_substrate is None:
             make_substrate = partial(BoundedSubstrate, endpoint, tuple(archives))
-        self._network = label if label in sdk.NETWORKS else redacted(endpoint)
-        self._connection = Connection(make_substrate, network=network, endpoint=redacted(endpoint))
+        self._network = label if label in sdk.NETWORKS else without_secrets(endpoint)
+        self._connection = Connection(make_substrate, network=network, endpoint=without_secrets(endpoint))
         self._hotkey = hotkey
         self._coldkey = coldkey
         self._timeout_s = timeout_s

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from bittensor import runtime_api, storage
 
 from iota.chain.bittensor.view import RAO_PER_TAO, View
 from iota.chain.chain import Commitment, Endpoint, Neuron, Subnet, WeightsRow
+from iota.chain.weight_rules import U16_MAX
 
-U16_MAX: Final = 65535
 _module = storage.SubtensorModule
 
 

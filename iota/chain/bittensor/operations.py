@@ -18,12 +18,11 @@ from bittensor import calls, storage
 
 from iota.chain.bittensor.connection import Session
 from iota.chain.bittensor.faults import outcome, refused
-from iota.chain.bittensor.neurons import U16_MAX
 from iota.chain.bittensor.view import RAO_PER_TAO, View
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import RegistrationTerms, TxCode, TxResult
 from iota.chain.errors import BadInput
-from iota.chain.ledger.rules import check_weights
+from iota.chain.weight_rules import U16_MAX, check_weights
 
 ERA_BLOCKS: Final = 32
 """How many blocks, from the finalized one at its signing on, a write can get into; a power of two."""
@@ -116,9 +115,9 @@ async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKe
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
-        return _refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
+        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
     if port == 0:
-        return _refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
+        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
     return await _write(session, bt.ServeAxon(netuid=netuid, ip=str(address), port=port), keys)
 
 
@@ -167,7 +166,7 @@ async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
     await view.require_subnet(netuid)
     if await view.uid(netuid, hotkey) is not None:
         return None
-    return _refusal(
+    return TxResult.refusal(
         TxCode.NOT_REGISTERED, "HotKeyNotRegisteredInSubNet", f"{hotkey} has no uid on subnet {netuid}"
     )
 
@@ -175,13 +174,13 @@ async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
 async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotkey: str) -> TxResult | None:
     """The refusal for a hotkey that has a uid, or a subnet that lets nobody in."""
     if await view.uid(netuid, hotkey) is not None:
-        return _refusal(
+        return TxResult.refusal(
             TxCode.ALREADY_EXISTS,
             "HotKeyAlreadyRegisteredInSubNet",
             f"{hotkey} is on subnet {netuid} already",
         )
     if not terms.open:
-        return _refusal(
+        return TxResult.refusal(
             TxCode.DISABLED, "SubNetRegistrationDisabled", f"the owner of subnet {netuid} lets nobody in"
         )
     return None
@@ -224,7 +223,3 @@ def _clipped(weights: Mapping[int, int], limit: Any) -> str | None:
         f"its max_weight_limit allows one uid {int(limit) / U16_MAX:.4f} of all weights, and these give"
         f" {share:.4f}: they are cut to the limit, and the rest is spread over the others"
     )
-
-
-def _refusal(code: TxCode, name: str, message: str) -> TxResult:
-    return TxResult(ok=False, code=code, chain_error=name, message=message, block=None)

@@ -9,11 +9,9 @@ place moves.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from bittensor import RpcSubstrate
 from bittensor._transport import SubstrateConnection
@@ -23,11 +21,12 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
+from iota.redaction import without_secrets
+
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
 _OPEN_S: Final = 10.0
 _CLOSE_S: Final = 1.0
-_URL = re.compile(r"\b(?:wss?|https?)://[^\s'\"<>]+")
 # They repeat frames, headers and URLs, with whatever secrets an endpoint's URL holds.
 _TALKATIVE = {
     "websockets": logging.INFO,
@@ -87,17 +86,7 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
         return socket
 
 
-def redacted(url: str) -> str:
-    """The URL without what may be secret in it: user, password, path and query."""
-    try:
-        parsed = urlsplit(url)
-        host, port = parsed.hostname or "", parsed.port
-    except ValueError:
-        return "the endpoint"
-    return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
-
-
 def scrubbed(text: str) -> str:
     """What a node or the SDK said, fit for a message: on one line, bounded, its URLs redacted."""
     line = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(_URL.sub(lambda found: redacted(found[0]), line).split())[:300]
+    return " ".join(without_secrets(line).split())[:300]

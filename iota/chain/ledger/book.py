@@ -28,6 +28,7 @@ from iota.chain.ledger import rules
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hashes_after
 from iota.chain.ledger.database import LedgerDatabase, NeuronRow
 from iota.chain.ledger.yuma import yuma
+from iota.chain.weight_rules import check_weights, normalise
 from iota.protocol.keys import Hotkey
 from iota.protocol.messages import Role
 
@@ -171,7 +172,7 @@ class LedgerBook:
     def _register(self, hotkey: str, role: Role, block: int) -> TxResult | None:
         rows = self._db.neurons()
         if any(row.hotkey == hotkey for row in rows):
-            return rules.refused(
+            return TxResult.refusal(
                 TxCode.ALREADY_EXISTS, "HotKeyAlreadyRegisteredInSubNet", "this hotkey has a uid already"
             )
         uid: int | None = len(rows)
@@ -184,7 +185,7 @@ class LedgerBook:
                 OWNER_UID,
             )
         if uid is None:
-            return rules.refused(
+            return TxResult.refusal(
                 TxCode.LIMIT_EXCEEDED, "NoNeuronIdAvailable", "the subnet is full, and all in it are immune"
             )
         stake = self.parameters.faucet_stake if role is Role.VALIDATOR else 0.0
@@ -198,9 +199,11 @@ class LedgerBook:
         try:
             address = ipaddress.ip_address(ip)
         except ValueError:
-            return rules.refused(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
+            return TxResult.refusal(
+                TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address"
+            )
         if not 0 < port < 65536:
-            return rules.refused(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
+            return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
         self._db.put_endpoint(row.uid, str(address), port)
         return None
 
@@ -208,7 +211,7 @@ class LedgerBook:
         if self._row(hotkey) is None:
             return _not_registered()
         if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
-            return rules.refused(
+            return TxResult.refusal(
                 TxCode.LIMIT_EXCEEDED,
                 "SpaceLimitExceeded",
                 f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}",
@@ -227,9 +230,9 @@ class LedgerBook:
         if row is None:
             return _not_registered()
         try:
-            normal = rules.normalise(weights)
+            normal = normalise(weights)
         except BadInput as error:
-            return rules.refused(TxCode.INVALID_ARGUMENT, "WeightVecLengthIsLow", str(error))
+            return TxResult.refusal(TxCode.INVALID_ARGUMENT, "WeightVecLengthIsLow", str(error))
         refusal = self._weights_refusal(row.uid, normal, version_key)
         if refusal is not None:
             return refusal
@@ -247,7 +250,7 @@ class LedgerBook:
 
     def _weights_refusal(self, uid: int, weights: Mapping[int, int], version_key: int) -> TxResult | None:
         rows = self._db.neurons()
-        return rules.check_weights(
+        return check_weights(
             weights,
             [row.uid for row in rows],
             uid in self._permitted(rows),
@@ -303,10 +306,10 @@ def _neuron(row: NeuronRow, permitted: bool) -> Neuron:
 
 
 def _not_registered() -> TxResult:
-    return rules.refused(
+    return TxResult.refusal(
         TxCode.NOT_REGISTERED, "HotKeyNotRegisteredInSubNet", "register this hotkey on the subnet first"
     )
 
 
 def _too_fast(chain_error: str, wait: int) -> TxResult:
-    return rules.refused(TxCode.RATE_LIMITED, chain_error, f"too soon: wait {wait} more blocks")
+    return TxResult.refusal(TxCode.RATE_LIMITED, chain_error, f"too soon: wait {wait} more blocks")

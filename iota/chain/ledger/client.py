@@ -25,10 +25,11 @@ from iota.chain.chain import (
 )
 from iota.chain.errors import BadInput, Incompatible, KeyUnavailable, Rejected, Unavailable
 from iota.chain.ledger import messages
-from iota.chain.ledger.rules import normalise
+from iota.chain.weight_rules import normalise
 from iota.protocol.auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
 from iota.protocol.keys import Hotkey, is_address
 from iota.protocol.messages import Role
+from iota.redaction import without_secrets
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 T = TypeVar("T")
@@ -44,10 +45,13 @@ class LedgerChain:
     def __init__(self, url: str, hotkey: Hotkey | None = None, *, timeout_s: float = 10.0) -> None:
         parsed = URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise BadInput(f"{url!r} is no URL of a ledger: it looks like http://127.0.0.1:9944")
+            raise BadInput(
+                f"{without_secrets(url)!r} is no URL of a ledger: it looks like http://127.0.0.1:9944"
+            )
         if timeout_s <= 0:
             raise BadInput(f"timeout_s is above 0, not {timeout_s}")
         self._url = parsed
+        self._name = without_secrets(url.rstrip("/"))
         self._hotkey = hotkey
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -58,7 +62,7 @@ class LedgerChain:
     async def info(self) -> ChainInfo:
         info = await self._ledger_info()
         return ChainInfo(
-            network=str(self._url),
+            network=self._name,
             backend="ledger",
             version=info.version,
             genesis=info.genesis,
@@ -189,7 +193,7 @@ class LedgerChain:
             info = self._parsed(TypeAdapter(messages.LedgerInfo), content)
             if info.version != messages.LEDGER_VERSION:
                 raise Incompatible(
-                    f"the ledger at {self._url} speaks {info.version}, and this version "
+                    f"the ledger at {self._name} speaks {info.version}, and this version "
                     f"{messages.LEDGER_VERSION}: update the older of the two"
                 )
             self._known = info
@@ -219,7 +223,7 @@ class LedgerChain:
         result = self._parsed(messages.RESULT, content)
         if result.ok != (status == 200) or result.ok != (result.code is TxCode.OK):
             raise Incompatible(
-                f"the ledger at {self._url} contradicts itself: status {status}, {result.code}"
+                f"the ledger at {self._name} contradicts itself: status {status}, {result.code}"
             )
         return result
 
@@ -242,20 +246,22 @@ class LedgerChain:
                 async for chunk in answer.content.iter_chunked(65536):
                     content += chunk
                     if len(content) > _MAX_ANSWER_BYTES:
-                        raise Incompatible(f"the answer of {self._url} exceeds {_MAX_ANSWER_BYTES} bytes")
+                        raise Incompatible(f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes")
                 return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(
-                f"no ledger answers at {self._url} ({error.strerror or type(error).__name__}): is it running?"
+                f"no ledger answers at {self._name} ({error.strerror or type(error).__name__}):"
+                " is it running?"
             ) from None
         except TimeoutError:
             raise Unavailable(
-                f"the ledger at {self._url} did not answer within {timeout_s:g} s",
+                f"the ledger at {self._name} did not answer within {timeout_s:g} s",
                 fate_unknown=method == "POST",
             ) from None
         except aiohttp.ClientError as error:
             raise Unavailable(
-                f"the connection to {self._url} broke: {type(error).__name__}", fate_unknown=method == "POST"
+                f"the connection to {self._name} broke: {type(error).__name__}",
+                fate_unknown=method == "POST",
             ) from None
 
     def _failure(self, status: int, content: bytes) -> BadInput | Incompatible | Rejected | Unavailable:
@@ -264,10 +270,10 @@ class LedgerChain:
             problem = TypeAdapter(dict[str, str | int]).validate_json(content)
             kind, detail = str(problem["type"]), str(problem["detail"])
         except (ValidationError, KeyError):
-            return Incompatible(f"{self._url} answered {status} in a form that is no ledger's")
+            return Incompatible(f"{self._name} answered {status} in a form that is no ledger's")
         if kind == AuthProblemType.WRONG_RECEIVER:
             self._known = None
-            return Incompatible(f"another ledger than before answers at {self._url}: {detail}")
+            return Incompatible(f"another ledger than before answers at {self._name}: {detail}")
         if status >= 500 or status == 408:
             return Unavailable(detail)
         if kind in ("bad-input", "malformed"):
@@ -279,7 +285,7 @@ class LedgerChain:
             return adapter.validate_json(content)
         except ValidationError:
             raise Incompatible(
-                f"the answer of {self._url} is not what {messages.LEDGER_VERSION} says: update the older side"
+                f"the answer of {self._name} is not that of {messages.LEDGER_VERSION}: update the older side"
             ) from None
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-U16_MAX: Final = 65535
+from iota.chain.weight_rules import U16_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

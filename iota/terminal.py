@@ -15,6 +15,7 @@ from iota.redaction import without_secrets
 
 USER_ERROR = 2
 INTERRUPTED = 130
+_PASSING_STATUSES = (408, 429)
 
 
 class WorkFailed(Exception):
@@ -41,7 +42,7 @@ def _guarded(call: Callable[[], object]) -> int:
         found = known_error(error)
         if found is None:
             raise
-        return _say(f"error: {one_line(found)}", 1 if isinstance(found, _passing_types()) else USER_ERROR)
+        return _say(f"error: {one_line(found)}", 1 if _may_pass(found) else USER_ERROR)
     return 0
 
 
@@ -73,8 +74,15 @@ def _known_types() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, *_loaded(known), *_passing_types())
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether all may be well again later, so that it is worth starting the same command once more."""
+    if isinstance(error, _loaded((("iota.protocol.problems", "Problem"),))):
+        status: int = getattr(error, "status", 0)
+        return status in _PASSING_STATUSES or status >= 500
+    return isinstance(error, _passing_types())
+
+
 def _passing_types() -> tuple[type[Exception], ...]:
-    """What may be well again later, so that it is worth starting the same command once more."""
     passing = (
         ("iota.chain.errors", "Unavailable"),
         ("iota.protocol.client", "OrchestratorUnreachable"),

@@ -11,19 +11,18 @@ from contextlib import suppress
 import torch
 
 from iota.chain import open_chain
-from iota.protocol.client import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.protocol.client import OrchestratorClient
 from iota.protocol.key_lock import hold_hotkey
 from iota.protocol.keys import Hotkey, load_hotkey
-from iota.protocol.problems import Problem
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
-from validator.node import ValidatorNode, ValidatorOptions, first_error
+from validator.node import ValidatorNode, ValidatorOptions
 
 log = logging.getLogger(__name__)
 
 
 async def validate(settings: ValidatorSettings) -> None:
-    """Raises ValueError for what the user can put right, and where the orchestrator refuses or is gone."""
+    """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
     cores = os.cpu_count() or 1
     threads = settings.threads or 1
     torch.set_num_threads(threads)
@@ -50,10 +49,7 @@ async def _validate(settings: ValidatorSettings, options: ValidatorOptions, hotk
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, node.cancel)
-        try:
-            with suppress(asyncio.CancelledError):
-                await node
-                return
-        except* (Problem, OrchestratorUnreachable, UntrustedAnswer) as group:
-            raise ValueError(f"{settings.orchestrator}: {first_error(group)}") from group
+        with suppress(asyncio.CancelledError):
+            await node
+            return
         log.info("stopped; start again with the same data directory to go on")

@@ -37,12 +37,13 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What a registration would take, as it stood a moment ago."""
+    """Who would register where, and what it takes, as it stood a moment ago."""
 
+    settings: ChainSettings
+    role: Role
+    hotkey: str
     info: ChainInfo
     terms: RegistrationTerms
-    balance_tao: float | None
-    """That of the coldkey; None where its address is not known."""
 
 
 async def register(
@@ -71,7 +72,8 @@ async def register(
         )
     coldkey, limit = None, max_cost_tao
     if terms.needs_coldkey:
-        coldkey, limit = await _agreed(settings, hotkey.ss58, info, terms, person, max_cost_tao, connect)
+        offer = _Offer(settings, role, hotkey.ss58, info, terms)
+        coldkey, limit = await _agreed(offer, person, max_cost_tao, connect)
     async with connect(settings.chain, hotkey, coldkey=coldkey) as chain:
         uid = await _sent(chain, settings.netuid, hotkey.ss58, role, limit, info, person)
         person.tell(await _next_step(chain, role, settings, hotkey.ss58))
@@ -79,18 +81,13 @@ async def register(
 
 
 async def _agreed(
-    settings: ChainSettings,
-    hotkey: str,
-    info: ChainInfo,
-    terms: RegistrationTerms,
-    person: Asked,
-    max_cost_tao: float | None,
-    connect: Callable[..., Chain],
+    offer: _Offer, person: Asked, max_cost_tao: float | None, connect: Callable[..., Chain]
 ) -> tuple[Coldkey, float]:
     """The unlocked coldkey and the most that may be paid, once the person has seen all and agreed.
 
     No connection is open while somebody thinks or types.
     """
+    settings, terms = offer.settings, offer.terms
     path = coldkey_path(settings.wallet_name, settings.wallet_path)
     here = path.exists()
     address = coldkey_address(settings.wallet_name, settings.wallet_path)
@@ -100,14 +97,14 @@ async def _agreed(
     if address is not None:
         async with connect(settings.chain) as chain:
             balance = await chain.balance(address)
-    person.tell(_terms_text(settings, hotkey, address, info, terms, balance))
+    person.tell(_terms_text(offer, address, balance))
     if max_cost_tao is not None and terms.cost_tao > max_cost_tao:
         raise ValueError(
             f"the price is {terms.cost_tao:.4f} TAO, above --max-burn {max_cost_tao:g}: nothing was sent; "
             "wait until it falls, or give a higher limit"
         )
     if not here or address is None or balance is None:
-        raise ValueError(_elsewhere(settings, hotkey, path))
+        raise ValueError(_elsewhere(offer, path))
     if balance < terms.cost_tao + FEES_TAO:
         raise ValueError(
             f"the coldkey has {balance:.4f} TAO, and {terms.cost_tao:.4f} and {FEES_TAO:g} for fees are "
@@ -173,19 +170,13 @@ async def _appeared(chain: Chain, netuid: int, hotkey: str, wait_s: float, pause
         await asyncio.sleep(pause_s)
 
 
-def _terms_text(
-    settings: ChainSettings,
-    hotkey: str,
-    coldkey: str | None,
-    info: ChainInfo,
-    terms: RegistrationTerms,
-    balance_tao: float | None,
-) -> str:
+def _terms_text(offer: _Offer, coldkey: str | None, balance_tao: float | None) -> str:
+    info, terms = offer.info, offer.terms
     shielded = "hidden until it is in a block" if terms.shielded else "public at once: others see it"
     lines = [
         f"chain      {without_secrets(info.network)} ({info.version})",
-        f"subnet     {settings.netuid}",
-        f"hotkey     {hotkey}",
+        f"subnet     {offer.settings.netuid}",
+        f"hotkey     {offer.hotkey}",
         f"coldkey    {coldkey or 'not on this machine'}",
         f"price      {terms.cost_tao:.4f} TAO, taken for good",
         f"sent       {shielded}",
@@ -196,13 +187,19 @@ def _terms_text(
     return "\n".join(lines)
 
 
-def _elsewhere(settings: ChainSettings, hotkey: str, path: Path) -> str:
-    url = "://" in settings.chain
-    network = "URL (your node's)" if url else settings.chain
+def _elsewhere(offer: _Offer, path: Path) -> str:
+    netuid, chain = offer.settings.netuid, offer.settings.chain
+    network = "URL (your node's)" if "://" in chain else chain
+    missing = f"the coldkey is not on this machine ({path}), as it should be on a node"
+    if offer.terms.shielded:
+        return (
+            f"{missing}: where it is, run `btcli subnets register --netuid {netuid} --hotkey {offer.hotkey} "
+            f"--network {network}` with --wallet and the wallet's name"
+        )
+    # btcli sends registrations only where the chain hides them until they are in a block.
     return (
-        f"the coldkey is not on this machine ({path}), as it should be on a node: where it is, run "
-        f"`btcli subnets register --netuid {settings.netuid} --hotkey {hotkey} --network {network}` "
-        "with --wallet and the wallet's name"
+        f"{missing}: copy the hotkey's file to where it is, and run there `iota-{offer.role} register "
+        f"--netuid {netuid} --network {network}` (btcli refuses to, since this chain hides no registrations)"
     )
 
 

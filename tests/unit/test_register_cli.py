@@ -34,6 +34,7 @@ class Market:
 
     price: float = 0.5
     open: bool = True
+    shielded: bool = True
     finality_reads: int = 2
     answers: bool = True
     takes: bool = True
@@ -69,7 +70,9 @@ class Seller:
         return Subnet(netuid, block, 360, None, tuple(self.market.neurons), 256, 100, False, 0, 5000)
 
     async def registration_terms(self, netuid: int) -> RegistrationTerms:
-        return RegistrationTerms(self.market.open, self.market.price, shielded=True, needs_coldkey=True)
+        return RegistrationTerms(
+            self.market.open, self.market.price, self.market.shielded, needs_coldkey=True
+        )
 
     async def balance(self, address: str) -> float:
         return self.market.balances.get(address, 0.0)
@@ -208,6 +211,15 @@ async def test_a_coldkey_elsewhere_is_sent_to_btcli_there(
     assert "0.5000 TAO" in owner.told[0]
     assert (coldkey in owner.told[0]) is public_half
     assert owner.questions == []
+
+
+async def test_where_btcli_refuses_the_hotkey_goes_to_the_coldkey(
+    settings: WalletSettings, coldkey: str
+) -> None:
+    coldkey_path("w", settings.wallet_path).unlink()
+    market = Market(shielded=False, balances={coldkey: 2.0})
+    with pytest.raises(ValueError, match=r"run there `iota-miner register --netuid 9 --network test`"):
+        await register(settings, Role.MINER, Owner(), connect=market.connect)
 
 
 async def test_without_the_public_half_the_coldkey_itself_tells_its_address(

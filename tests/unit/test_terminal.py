@@ -12,6 +12,7 @@ import typer
 
 from iota.chain.errors import Unavailable
 from iota.cli.main import COMMANDS, main
+from iota.protocol.problems import Problem, ProblemType
 from iota.redaction import without_secrets
 from iota.store.store import StoreFull
 from iota.terminal import WorkFailed, run_command
@@ -34,6 +35,9 @@ def ending(call: Callable[[], None]) -> int:
         (PermissionError(13, "Permission denied", "/root/x"), 2),
         (ExceptionGroup("tasks", [ValueError("give more")]), 2),
         (Unavailable("no ledger answers"), 1),
+        (Problem(ProblemType.NOT_A_MEMBER, "register first"), 2),
+        (Problem(ProblemType.UNAVAILABLE, "come back"), 1),
+        (ExceptionGroup("tasks", [Problem(ProblemType.RATE_LIMITED, "too often")]), 1),
         (WorkFailed("it broke"), 1),
         (KeyboardInterrupt(), 130),
     ],

@@ -59,7 +59,12 @@ class Person:
         file = self._settings.wallet_password_file
         if file is None:
             return None
-        text = file.read_text().strip()
+        try:
+            text = file.read_text().strip()
+        except OSError as error:
+            raise ValueError(
+                f"the password file {file} cannot be read ({error.strerror}): {_PASSWORD_ELSEWHERE}"
+            ) from None
         if not text:
             raise ValueError(f"the password file {file} is empty")
         return text

@@ -44,19 +44,21 @@ WalletPath = Annotated[
 Network = Annotated[
     str | None,
     typer.Option(
+        "--network",  # the short name first: a narrow terminal cuts off the others in --help
         "--subtensor.network",
         "--subtensor-network",
-        "--network",
-        help="finney, test, local, or a ledger's URL.  (env IOTA_NETWORK, BT_NETWORK; default: finney)",
+        help="The chain: finney, test, local, a node's wss:// URL, or an embedded ledger's http:// URL."
+        "  (env IOTA_NETWORK, BT_NETWORK; default: finney)",
     ),
 ]
 ChainEndpoint = Annotated[
     str | None,
     typer.Option(
+        "--chain-endpoint",
         "--subtensor.chain_endpoint",
         "--subtensor-chain-endpoint",
-        "--chain-endpoint",
-        help="URL of a chain node, instead.  (env IOTA_CHAIN_ENDPOINT, BT_CHAIN_ENDPOINT; default: none)",
+        help="URL of a chain node, in place of the network's own."
+        "  (env IOTA_CHAIN_ENDPOINT, BT_CHAIN_ENDPOINT; default: none)",
     ),
 ]
 Netuid = Annotated[

@@ -13,7 +13,7 @@ _URL: Final = re.compile(
     (?:(:\d+)\b|:[^\s/?\#'"]+)?            # port, or what stands in its place
     ([/?\#][^\s'"]*)?                      # path, query, fragment
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.IGNORECASE,
 )
 
 
@@ -24,7 +24,7 @@ def without_secrets(text: str) -> str:
     """
 
     def shown(url: re.Match[str]) -> str:
-        path = re.split("[?#]", url[4] or "")[0] if url[1].startswith("http") else ""
+        path = re.split("[?#]", url[4] or "")[0] if url[1].lower().startswith("http") else ""
         return f"{url[1]}://{url[2]}{url[3] or ''}{path}"
 
     return _URL.sub(shown, text)

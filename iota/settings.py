@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -220,15 +220,28 @@ def check_names() -> None:
     """Refuse `IOTA_*` variables that mean nothing, in the environment and in `.env`.
 
     Raises:
-        ValueError: naming the variable, where it stands and the nearest name there is.
+        ValueError: naming the variable, where it stands and the nearest name there is; or a line of `.env`
+            that sets nothing, where a default would take its place unnoticed.
     """
     known = known_names()
-    written = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
-    for place, names in (("the environment", list(os.environ)), (ENV_FILE, list(written))):
+    for place, names in (("the environment", list(os.environ)), (ENV_FILE, _written_names())):
         for name in sorted(names):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
                 raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")
+
+
+def _written_names() -> list[str]:
+    if not Path(ENV_FILE).is_file():
+        return []
+    names = []
+    with open(ENV_FILE, encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key is not None and binding.value is None):
+                raise ValueError(f"line {binding.original.line} of {ENV_FILE} sets nothing: write NAME=value")
+            if binding.key is not None:
+                names.append(binding.key)
+    return names
 
 
 def child_environment(threads: int) -> dict[str, str]:

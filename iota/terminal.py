@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -16,6 +17,7 @@ from iota.redaction import without_secrets
 USER_ERROR = 2
 INTERRUPTED = 130
 _PASSING_STATUSES = (408, 429)
+_REMEDIES = {errno.EADDRINUSE: ": stop the process that listens there, or give another --port"}
 
 
 class WorkFailed(Exception):
@@ -58,7 +60,8 @@ def one_line(error: BaseException) -> str:
     """An error's text as one sentence."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        return f"{where}{error.strerror}{remedy}"
     text = " ".join(str(error).split())
     return without_secrets(text) or type(error).__name__
 

@@ -16,6 +16,7 @@ from iota.compute.names import Recompute
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.key_lock import hold_hotkey
 from iota.protocol.keys import load_hotkey
+from iota.redaction import without_secrets
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from miner.disk import full_disk_explained
@@ -41,6 +42,8 @@ async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Eng
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
+        # The first answer may take the whole of the client's patience: silence would look like work.
+        log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
             node = asyncio.create_task(MinerNode(options, hotkey, client, objects, make_engine).run())
             loop = asyncio.get_running_loop()

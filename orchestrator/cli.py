@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iota.flags import (
+    SOURCES,
     ChainEndpoint,
     LogLevel,
     Netuid,
@@ -34,53 +35,76 @@ def _root() -> None:
     """Plan and record one training run."""
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def start(
     spec: Annotated[
-        Path | None, typer.Option(help="The run's spec, JSON.  (env IOTA_ORCHESTRATOR_SPEC)")
+        Path | None,
+        typer.Option(
+            help="The run's spec, from `iota spec`; needed.  (env IOTA_ORCHESTRATOR_SPEC; default: none)"
+        ),
     ] = None,
     journal: Annotated[
         Path | None,
-        typer.Option(help="The run's journal; made if not there.  (env IOTA_ORCHESTRATOR_JOURNAL)"),
+        typer.Option(
+            help="The run's journal; needed, and made if not there."
+            "  (env IOTA_ORCHESTRATOR_JOURNAL; default: none)"
+        ),
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the tokenized data, JSON.  (env IOTA_ORCHESTRATOR_MANIFEST)"),
+        typer.Option(
+            help="Manifest of the data, from `iota data prepare`; needed."
+            "  (env IOTA_ORCHESTRATOR_MANIFEST; default: none)"
+        ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="http://HOST:PORT or s3://BUCKET/PREFIX.  (env IOTA_ORCHESTRATOR_STORE)"),
+        typer.Option(
+            help="http://HOST:PORT or s3://BUCKET/PREFIX."
+            "  (env IOTA_ORCHESTRATOR_STORE; default: http://127.0.0.1:8701)"
+        ),
     ] = None,
     store_secret_file: Annotated[
         Path | None,
-        typer.Option(help="The embedded store's secret.  (env IOTA_ORCHESTRATOR_STORE_SECRET_FILE)"),
+        typer.Option(
+            help="The embedded store's secret.  (env IOTA_ORCHESTRATOR_STORE_SECRET_FILE; default: none)"
+        ),
     ] = None,
     store_public_url: Annotated[
         str | None,
         typer.Option(
-            help="What nodes reach the store by, if not --store.  (env IOTA_ORCHESTRATOR_STORE_PUBLIC_URL)"
+            help="What nodes reach the store by, if not --store."
+            "  (env IOTA_ORCHESTRATOR_STORE_PUBLIC_URL; default: none)"
         ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on.  (env IOTA_ORCHESTRATOR_HOST)")
+        str | None,
+        typer.Option(help="Address to listen on.  (env IOTA_ORCHESTRATOR_HOST; default: 0.0.0.0)"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port; 0 for a free one.  (env IOTA_ORCHESTRATOR_PORT)")
+        int | None,
+        typer.Option(help="Port; 0 for a free one.  (env IOTA_ORCHESTRATOR_PORT; default: 8400)"),
     ] = None,
     allow: Annotated[
         Path | None,
         typer.Option(
             help="Hotkeys that may take part, one a line, in place of the metagraph."
-            "  (env IOTA_ORCHESTRATOR_ALLOW)"
+            "  (env IOTA_ORCHESTRATOR_ALLOW; default: none)"
         ),
     ] = None,
     silence: Annotated[
         float | None,
-        typer.Option(help="Seconds of silence after which a node is lost.  (env IOTA_ORCHESTRATOR_SILENCE)"),
+        typer.Option(
+            help="Seconds of silence after which a node is lost."
+            "  (env IOTA_ORCHESTRATOR_SILENCE; default: 15.0)"
+        ),
     ] = None,
     head_poll: Annotated[
         float | None,
-        typer.Option(help="Seconds between two chain reads.  (env IOTA_ORCHESTRATOR_HEAD_POLL)"),
+        typer.Option(
+            help="Seconds between two looks at the newest block."
+            "  (env IOTA_ORCHESTRATOR_HEAD_POLL; default: 6.0)"
+        ),
     ] = None,
     wallet_name: WalletName = None,
     wallet_hotkey: WalletHotkey = None,

@@ -123,11 +123,7 @@ class Auditor:
         replay = await self._replay(receipt.stage, [receipt])
         await self._worker.run(lambda: replay.load(StageState(state.weights), version))
         finding = await self._worker.run(lambda: replay.op(receipt, version, inputs))
-        if finding is None and not replay.profile.exact:
-            # Across device classes a sketch was compared: it must be that of the bytes that were sent.
-            sent = await self._evidence.sent_payload(hotkey, receipt)
-            if sent is not None:
-                finding = await self._worker.run(lambda: replay.sent(receipt, sent))
+        finding = finding or await self._sent(replay, hotkey, receipt)
         return _result(replay, task, finding)
 
     async def _step(self, sealed: SealedEpoch, hotkey: str, task: Task) -> Result:
@@ -177,8 +173,23 @@ class Auditor:
             finding = await self._worker.run(
                 lambda b=backward, f=forward, i=inputs: replay.accumulate(b, f, uses, i)  # type: ignore[misc]
             )
+            finding = finding or await self._sent(replay, hotkey, forward, backward)
             if finding is not None:
                 return finding
+        return None
+
+    async def _sent(self, replay: Replay, hotkey: str, *receipts: Receipt | None) -> Finding | None:
+        """Across device classes sketches were compared: they must be those of the bytes that were sent."""
+        if replay.profile.exact:
+            return None
+        for receipt in receipts:
+            payload = None if receipt is None else await self._evidence.sent_payload(hotkey, receipt)
+            if receipt is not None and payload is not None:
+                finding = await self._worker.run(
+                    lambda r=receipt, p=payload: replay.sent(r, p)  # type: ignore[misc]
+                )
+                if finding is not None:
+                    return finding
         return None
 
     async def _apply(self, replay: Replay, sealed: SealedEpoch, hotkey: str, step: int) -> Finding | None:

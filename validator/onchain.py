@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from iota.chain import Chain, TxResult, Unavailable
+from iota.chain import Chain, ChainError, TxCode, TxResult, Unavailable
 from validator.links import commitment, committed_tip
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class OnChain:
 
         Raises:
             NotCommitted: the chain refuses it, with its reason.
+            Unavailable: it came too soon after others.
         """
         standing = await self._chain.commitment(self.netuid, self._hotkey)
         if standing is not None and committed_tip(standing.data, run) == tip:
@@ -43,10 +44,15 @@ class OnChain:
             result = await self._chain.commit(self.netuid, commitment(run, tip))
             if result.ok:
                 return
-            if result.code != "rate_limited":
+            if result.code is not TxCode.RATE_LIMITED:
                 break
             await self._nap(1)
         assert result is not None
+        if result.code is TxCode.RATE_LIMITED:
+            raise Unavailable(
+                f"subnet {self.netuid} takes no commitment of this hotkey yet ({result.message}): try again"
+                " later"
+            )
         raise NotCommitted(
             f"subnet {self.netuid} does not take this validator's commitment ({result.message}):"
             " register its hotkey with `iota-validator register`"
@@ -60,8 +66,9 @@ class OnChain:
                 if final.number >= block:
                     return await self._chain.block_hash(block)
                 await self._nap(block - final.number)
-            except Unavailable as error:
-                log.warning("the chain does not answer: %s", error)
+            except ChainError as error:
+                # Also `BadInput` of a node that is behind the one asked before, and the drift of an upgrade.
+                log.warning("the chain does not tell the hash of block %d: %s", block, error)
                 await self._nap(1)
 
     async def _nap(self, blocks: int) -> None:

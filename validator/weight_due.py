@@ -132,6 +132,20 @@ def effect(
     return PlanState.NOT_IN_FORCE if over else PlanState.LANDED
 
 
+def strangers(plan: WeightPlan, subnet: Subnet) -> list[int]:
+    """Uids whose weight goes to somebody else, who took them between the planning and the landing.
+
+    The chain passes over weights that are older than the registration of who they are for.
+    """
+    return [
+        neuron.uid
+        for neuron in subnet.neurons
+        if neuron.uid in plan.targets
+        and neuron.hotkey != plan.targets[neuron.uid].hotkey
+        and neuron.registered_at <= (plan.block or 0)
+    ]
+
+
 def likely_cause(plan: WeightPlan, subnet: Subnet, neuron: Neuron | None) -> str:
     """Why the chain took weights that are not in force, as far as it can be seen."""
     if neuron is None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from iota.chain import TxMode
 from validator.weight_chain import View, WeightChain
-from validator.weight_due import REVEAL_TEMPOS, effect, fate, likely_cause
+from validator.weight_due import REVEAL_TEMPOS, effect, fate, likely_cause, strangers
 from validator.weight_plan import OPEN, WRITTEN, PlanState, Point, WeightPlan
 from validator.weight_records import WeightRecords
 
@@ -36,10 +36,13 @@ class WeightOutcomes:
         self._sending_s = sending_s
         self._read_at = 0
 
+    def lifetime(self, view: View) -> int:
+        """How many blocks after its planning a write can still land."""
+        return view.info.write_lifetime_blocks + math.ceil(self._sending_s / view.info.block_time_s)
+
     def resolve(self, view: View) -> bool:
         """Find out whether open plans landed; True where one did."""
-        genesis, landed = view.info.genesis, False
-        lifetime = view.info.write_lifetime_blocks + math.ceil(self._sending_s / view.info.block_time_s)
+        genesis, landed, lifetime = view.info.genesis, False, self.lifetime(view)
         for plan in self._records.in_states(genesis, *OPEN):
             state, block = fate(plan, view.subnet, view.neuron, lifetime)
             if state is plan.state:
@@ -81,6 +84,9 @@ class WeightOutcomes:
             if state is PlanState.NOT_IN_FORCE:
                 detail = likely_cause(plan, view.subnet, view.neuron)
                 log.warning("the weights of tempo %d are not in force: %s", plan.tempo, detail)
+            elif gone := strangers(plan, view.subnet):
+                detail = f"uid {', '.join(map(str, gone))} changed hands before they landed"
+                log.warning("the weights of tempo %d: %s, but %s", plan.tempo, state, detail)
             else:
                 log.info("the weights of tempo %d: %s", plan.tempo, state)
             self._put(replace(plan, state=state, detail=detail))

@@ -24,6 +24,8 @@ LAST_S: Final = 5400.0
 _LOOK_BLOCKS: Final = 25
 """The chain is looked at this often, even if nothing is due for longer."""
 _BLOCK_S: Final = 12.0
+_STILL_BLOCKS: Final = 50
+"""A chain whose newest final block has stayed the same for the time of so many stands still."""
 _NAMED: Final = 5
 _LOOKING: Final = "looking"
 _CANNOT: Final = "not allowed"
@@ -57,6 +59,8 @@ class WeightSetter:
         self._outcomes = WeightOutcomes(chain, records, self._put, at, sending_s)
         self._trouble = Trouble("weights cannot be set", clock)
         self._blind = Trouble("weights cannot be read back", clock)
+        self._still = Trouble("the chain stands still", clock)
+        self._final, self._moved = -1, clock()
         self._genesis = ""
         self._block_s = _BLOCK_S
         self._end: float | None = None
@@ -93,6 +97,7 @@ class WeightSetter:
             return self._held_up(f"{_LOOKING}: {type(error).__name__}", str(error))
         self._genesis, self._block_s = view.info.genesis, view.info.block_time_s
         self._trouble.over(_LOOKING)
+        self._watch(view)
         if self._outcomes.resolve(view):
             self._trouble.over()
         try:
@@ -102,6 +107,19 @@ class WeightSetter:
         else:
             self._blind.over()
         return await self._decide(view, scores)
+
+    def _watch(self, view: View) -> None:
+        """Say it where the chain does not go on: to `due` it is a tempo without an end."""
+        final, now = view.subnet.block.number, self._clock()
+        if final != self._final:
+            self._final, self._moved = final, now
+            self._still.over()
+        elif now - self._moved > _STILL_BLOCKS * self._block_s:
+            self._still.tell(
+                "still",
+                f"its newest final block stays {final}: is this node in step? If the chain itself goes on, "
+                "name another one with --subtensor.chain_endpoint",
+            )
 
     # ---- the next plan ---------------------------------------------------------------------------
 
@@ -115,6 +133,11 @@ class WeightSetter:
         if found.step is Step.WAIT:
             self.doing = f"waiting: {found.why}"
             return self._nap(view, found)
+        behind = view.status.block - view.subnet.block.number
+        if behind > self._outcomes.lifetime(view):
+            return self._held_up(
+                "not final", f"the newest final block is {behind} blocks old, and a write lives no longer"
+            )
         return await self._set(view, scores, own)
 
     async def _set(self, view: View, scores: Mapping[str, float], own: Own) -> float:

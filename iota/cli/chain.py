@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from iota.flags import ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
+from iota.flags import SOURCES, ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _PIPE_COLUMNS = 160
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def show(
     network: Network = None,
     chain_endpoint: ChainEndpoint = None,
@@ -55,7 +55,7 @@ def show(
     _print(_neurons(subnet))
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def weights(
     network: Network = None,
     chain_endpoint: ChainEndpoint = None,
@@ -79,7 +79,7 @@ def weights(
         _print(f"uid {row.uid} {row.hotkey}, set in block {row.block}: {shares}")
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def commitment(
     hotkey: Annotated[str, typer.Argument(help="The address of the hotkey.")],
     at_block: Annotated[int | None, typer.Option(help="As it stood after this block.", min=0)] = None,
@@ -95,7 +95,7 @@ def commitment(
     typer.echo(f"{found.block} {found.data.hex()}")
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def serve(
     ip: Annotated[str, typer.Argument(help="The address that others reach this machine by.")],
     port: Annotated[int, typer.Argument(help="The port.", min=1, max=65535)],

@@ -59,8 +59,4 @@ def serve(
     def ready(url: str) -> None:
         typer.echo(f"embedded ledger at {url} (block hashes are trusted; for one machine and tests)")
 
-    try:
-        asyncio.run(server.serve(db, host, port, ready=ready, **choices))
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    asyncio.run(server.serve(db, host, port, ready=ready, **choices))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from iota.flags import SOURCES
+
 app = typer.Typer(help="The embedded object store.", no_args_is_help=True)
 
 
@@ -15,15 +17,27 @@ def store() -> None:
     """The embedded object store."""
 
 
-@app.command()
+@app.command(epilog=SOURCES)
 def serve(
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the objects.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if not given.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the objects; needed.  (env IOTA_STORE_ROOT; default: none)"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.  (env IOTA_STORE_HOST; default: 127.0.0.1)")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port; 8701 if not given, 0 picks a free one.", min=0, max=65535)
+        int | None,
+        typer.Option(
+            help="Port; 0 picks a free one.  (env IOTA_STORE_PORT; default: 8701)", min=0, max=65535
+        ),
     ] = None,
     secret_file: Annotated[
-        Path | None, typer.Option(help="File with the secret that signs URLs; made if it is not there.")
+        Path | None,
+        typer.Option(
+            help="File with the secret that signs URLs; needed, and made if it is not there."
+            "  (env IOTA_STORE_SECRET_FILE; default: none)"
+        ),
     ] = None,
 ) -> None:
     """Serve a folder by presigned URLs until interrupted.

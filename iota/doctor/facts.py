@@ -115,3 +115,8 @@ class Facts:
         """The flags that name this wallet in another command."""
         names = f"--wallet.name {self.wallet_name} --wallet.hotkey {self.hotkey_name}"
         return f"{names} --wallet.path {self.wallet_path}"
+
+    @property
+    def chain_flags(self) -> str:
+        """The flags that name this subnet in another command: without them it would be one of finney."""
+        return f"--network {self.chain.endpoint} --netuid {self.netuid}"

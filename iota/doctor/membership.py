@@ -37,7 +37,7 @@ def membership(facts: Facts) -> list[Finding]:
 
 def _unregistered(facts: Facts) -> Finding:
     found = f"{facts.wallet.hotkey} is not registered on subnet {facts.netuid}"
-    command = f"`iota-{facts.role} register {facts.wallet_flags} --netuid {facts.netuid}`"
+    command = f"`iota-{facts.role} register {facts.wallet_flags} {facts.chain_flags}`"
     terms = facts.chain.terms
     if isinstance(terms, Unknown):
         return problem("registration", found, f"register it: {command}")
@@ -73,11 +73,15 @@ def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:
         return well("permit", f"validator permit, stake {neuron.stake:.1f}")
     stakes = [other.stake for other in subnet.neurons if other.validator_permit]
     least = f"the least stake with one is {min(stakes):.1f}" if stakes else "nobody has one yet"
+    found = f"no validator permit with a stake of {neuron.stake:.1f}, so that no weights are taken; {least}"
+    if isinstance(facts.chain.terms, RegistrationTerms) and not facts.chain.terms.needs_coldkey:
+        remedy = "a ledger gives stake to a hotkey that is new to it: register another, as a validator"
+        return problem("permit", found, remedy)
     return problem(
         "permit",
-        f"no validator permit with a stake of {neuron.stake:.1f}, so that no weights are taken; {least}",
-        f"where the coldkey is, add stake with `btcli stake add --netuid {facts.netuid} --hotkey "
-        f"{neuron.hotkey}`; the permit comes with the next epoch",
+        found,
+        f"where the coldkey is, add stake with `btcli stake add {facts.chain_flags} --hotkey "
+        f"{neuron.hotkey} --amount-tao AMOUNT`; the permit comes with the next epoch",
     )
 
 

@@ -1,4 +1,4 @@
-"""A weight setter over the real SDK and a loopback node, whose blocks come when the setter sleeps or writes."""
+"""A weight setter over the SDK and a loopback node, whose blocks come as the setter sleeps and writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from validator.weight_chain import WeightChain
 from validator.weight_setter import WeightSetter
 
 NETUID, TEMPO, BLOCK_S = 9, 100, 12
-READ_S, WRITE_S = 1.5, 1.5
+READ_S, WRITE_S = 1.2, 1.2
 """Deadlines of the backend here; everything is on this machine."""
 SLACK_S: Final = 2.0
 """What a deadline may be overrun by on a busy machine: the clean-up after it."""

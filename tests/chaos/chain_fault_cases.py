@@ -12,7 +12,6 @@ from typing import Any, Final
 from tests.chaos.chain_fault_bench import (
     BLOCK_S,
     FATE_UNKNOWN,
-    NETUID,
     READ_S,
     VALIDATOR,
     WRITE_S,
@@ -200,10 +199,17 @@ TWO: Final = ("in force", "in force")
 CASES: Final = (
     _case("hang", _HANGS, NO_ANSWER, {UNAVAILABLE}, wire(Kind.HANG)),
     _case("hang at the write", _HANGS, NO_ANSWER, {FATE_UNKNOWN}, wire(Kind.HANG, SUBMIT), states=LOST),
-    _case("hang after the write", _HANGS, NO_ANSWER, {FATE_UNKNOWN, UNAVAILABLE}, pooled(be_silent)),
-    _case("slow", _SLOW, NO_ANSWER, {UNAVAILABLE}, wire(Kind.SLOW, seconds=1.2 * READ_S)),
+    _case(
+        "hang after the write",
+        _HANGS,
+        NO_ANSWER,
+        {FATE_UNKNOWN, UNAVAILABLE},
+        pooled(be_silent),
+        blocks=2,
+    ),
+    _case("slow", _SLOW, NO_ANSWER, {UNAVAILABLE}, wire(Kind.SLOW, seconds=1.2 * READ_S), blocks=1),
     _case("slow write", _SLOW, NO_ANSWER, {FATE_UNKNOWN}, keep_waiting, end=late_submission, blocks=1),
-    _case("drop", _BREAKS, NO_ANSWER, {UNAVAILABLE}, wire(Kind.DROP)),
+    _case("drop", _BREAKS, NO_ANSWER, {UNAVAILABLE}, wire(Kind.DROP), blocks=1),
     _case("drop before the write", _BREAKS, NOT_KNOWN, {FATE_UNKNOWN}, wire(Kind.DROP, SUBMIT), states=LOST),
     _case("drop after the write", _BREAKS, NOT_KNOWN, {FATE_UNKNOWN}, wire(Kind.DROP_AFTER, SUBMIT)),
     _case("restart", _RESTARTS, NOT_USABLE, {UNAVAILABLE}, go_away, end=come_back),

@@ -11,6 +11,7 @@ import pytest
 from tests.chaos.chain_fault_bench import NEW, OLD, TEMPO, FaultBench, fault_bench
 from tests.chaos.chain_fault_cases import CASES, Case
 from tests.subtensor.fixtures import sdk_home
+from tests.subtensor.metadata import RuntimeKind
 
 __all__ = ["sdk_home"]
 
@@ -39,6 +40,15 @@ async def test_weights_through_a_fault(
         assert tuple(b.states[before:]) == case.states
         await b.go(b.model.value("SubtensorModule", "Tempo", (9,)))
         check_what_is_written(case, b, tempo)
+
+
+async def test_a_runtime_that_does_not_fit_any_more_is_named_as_it_is_now(
+    sdk_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fault_bench(tmp_path) as b:
+        upgraded = await b.node.upgrade(RuntimeKind.ITEM_ABSENT)
+        await b.go(1)
+        assert f"runtime {upgraded.spec_version} at {b.node.url} and bittensor" in caplog.text
 
 
 def test_the_docs_have_a_row_for_each_fault_with_what_is_seen() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -321,11 +322,24 @@ def test_a_signer_shows_no_private_key() -> None:
         ("ws://127.0.0.1:9944", "ws://127.0.0.1:9944"),
         ("wss://[::1]:1/secret", "wss://[::1]:1"),
         ("wss://host:secret", "wss://host"),
+        ("WSS://secret@host/secret", "WSS://host"),
     ],
 )
 def test_an_endpoint_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
     assert scrubbed(f"cannot\x1b[2J reach '{url}'\nat all") == f"cannot [2J reach '{shown}' at all"
+
+
+def test_of_a_frame_full_of_text_only_the_beginning_is_looked_at() -> None:
+    said = "no " * (10 << 20)
+    start = time.process_time()
+    assert scrubbed(said).startswith("no no ")
+    assert time.process_time() - start < 0.5
+
+
+def test_a_url_that_is_no_network_is_named_without_its_secrets() -> None:
+    with pytest.raises(BadInput, match=r"no network 'WSS://host\.example'"):
+        open_chain("WSS://user:secret@host.example/secret")
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:

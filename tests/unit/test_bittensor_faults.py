@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import bittensor as bt
 import pytest
@@ -21,8 +22,10 @@ from iota.chain import BadInput, ChainError, Incompatible, TxCode, Unavailable
 from iota.chain.bittensor.client import BittensorChain
 from iota.chain.bittensor.faults import Node, fault, outcome
 from iota.chain.bittensor.transport import MAX_FRAME_BYTES
+from iota.chain.bittensor.wallet import SignedAlready
 from tests.subtensor.faults import Kind
 from tests.subtensor.fixtures import sdk_home
+from tests.subtensor.memory import MemorySubstrate
 from tests.subtensor.metadata import RuntimeKind
 from tests.subtensor.node import LoopbackNode
 from tests.unit.bittensor_chains import (
@@ -346,8 +349,23 @@ def test_what_the_sdk_calls_a_failed_write_may_be_open(
     "error", [bt.RpcConnectionError("gone"), bt.ChainError("gone"), SubstrateRequestException("gone")]
 )
 def test_after_the_signature_every_failure_is_open(error: Exception) -> None:
+    assert unavailable(_told(SignedAlready("twice"), sent=True))
     assert unavailable(_told(error, sent=True))
     assert not unavailable(_told(error, sent=False))
+
+
+@pytest.mark.parametrize("block_time_s", [0.0, 3601.0])
+async def test_a_time_that_no_chain_has_between_two_blocks_is_drift(block_time_s: float) -> None:
+    async with in_memory(subtensor(block_time_s=block_time_s)) as chain:
+        with pytest.raises(Incompatible, match="no time between two blocks"):
+            await chain.info()
+
+
+async def test_a_number_that_no_block_has_is_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with in_memory(subtensor()) as chain:
+        monkeypatch.setattr(MemorySubstrate, "block_number", AsyncMock(return_value=1 << 70))
+        with pytest.raises(Incompatible, match="is no block number"):
+            await chain.head()
 
 
 def test_our_own_limits_say_that_nothing_was_sent() -> None:

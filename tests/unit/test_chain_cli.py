@@ -20,7 +20,7 @@ from iota.protocol.messages import Role
 
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
-    async with TestServer(make_app(tmp_path / "ledger.db", netuid=9)) as server:
+    async with TestServer(make_app(tmp_path / "ledger.db", netuid=9, weights_rate_limit=0)) as server:
         yield str(server.make_url("/"))
 
 

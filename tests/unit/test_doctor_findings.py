@@ -136,7 +136,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
         changed(chain={"subnet": without(HOTKEY)}),
         "registration",
         "problem",
-        r"iota-validator register .*where the coldkey is; the price is 0\.5000 TAO",
+        r"iota-validator register .* --network test --netuid 9`, where the coldkey is; the price is 0\.5000 TAO",
     ),
     (
         "registration closed",
@@ -153,7 +153,14 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
         changed(chain={"subnet": mine(validator_permit=False, stake=3.0)}),
         "permit",
         "problem",
-        f"btcli stake add --netuid 9 --hotkey {HOTKEY}",
+        f"btcli stake add --network test --netuid 9 --hotkey {HOTKEY} --amount-tao AMOUNT",
+    ),
+    (
+        "no permit on a ledger",
+        changed(chain={"subnet": mine(validator_permit=False), "terms": replace(TERMS, needs_coldkey=False)}),
+        "permit",
+        "problem",
+        "register another",
     ),
     (
         "inactive",

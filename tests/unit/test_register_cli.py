@@ -299,6 +299,9 @@ def test_the_password_comes_from_the_environment_as_for_btcli(
     (tmp_path / "secret").write_text("from the file\n")
     monkeypatch.setenv("BT_WALLET_PASSWORD_FILE", str(tmp_path / "secret"))
     assert Person(WalletSettings.load()).password(Path("coldkey")) == "from the file"
+    monkeypatch.setenv("BT_WALLET_PASSWORD_FILE", str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=r"gone cannot be read .*BT_WALLET_PASSWORD_FILE"):
+        Person(WalletSettings.load()).password(Path("coldkey"))
     monkeypatch.setenv("BT_WALLET_PASSWORD", "of the environment")
     given = WalletSettings.load()
     assert Person(given).password(Path("coldkey")) == "of the environment"

@@ -148,6 +148,11 @@ async def test_a_right_sketch_beside_false_bytes_fails_across_device_classes(ope
     result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
     assert result.outcome is Outcome.FAIL
     assert "not that of what it sent" in result.reason
+    # A step or an epoch looks at what was sent as well: not to be drawn by op is no way out.
+    for kind in (AuditKind.STEP, AuditKind.EPOCH):
+        result = await bench.audit(1, kind, step=0)
+        assert (result.outcome, result.seq) == (Outcome.FAIL, receipt.seq), kind
+        assert "not that of what it sent" in result.reason
 
 
 async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ def ending(call: Callable[[], None]) -> int:
         (ValueError("give more"), 2),
         (StoreFull("no room"), 2),
         (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (OSError(errno.EADDRINUSE, "address already in use"), 2),
         (ExceptionGroup("tasks", [ValueError("give more")]), 2),
         (Unavailable("no ledger answers"), 1),
         (Problem(ProblemType.NOT_A_MEMBER, "register first"), 2),
@@ -70,6 +72,14 @@ def test_known_errors_become_one_line_and_a_code(
 )
 def test_no_secret_of_a_url_is_shown(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
+
+
+def test_a_port_in_use_is_said_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError(errno.EADDRINUSE, "address already in use")
+
+    ending(fail)
+    assert "or give another --port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("tasks", [ValueError("a"), KeyError("b")])])

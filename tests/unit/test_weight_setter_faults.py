@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from iota.chain import Incompatible, KeyUnavailable, TxCode, TxResult, Unavailable, open_chain
 from iota.protocol.messages import Role
-from tests.unit.weight_benches import BLOCK_S, KEY, NETUID, TEMPO, bench
+from tests.unit.weight_benches import BLOCK_S, KEY, MINERS, NETUID, TEMPO, bench
 
 HOUR = 3600 // BLOCK_S
 
@@ -143,3 +144,67 @@ async def test_a_row_that_cannot_be_read_stops_no_weights(
         b.chain.instead.clear()
         await b.go(2)
         assert "landed" not in b.states
+
+
+async def test_a_node_that_stands_still_is_told_and_the_tempos_after_it_are_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with bench(tmp_path) as b:
+        await b.go(3)
+        for name, seen in {
+            "subnet": await b.chain.chain.subnet(NETUID),
+            "epoch_status": await b.chain.chain.epoch_status(NETUID),
+            "head": await b.chain.chain.head(),
+        }.items():
+            b.chain.instead[name] = answering(seen)
+        await b.go(40)
+        assert not said(caplog, "the chain stands still")
+        await b.go(HOUR)
+        assert 3 <= len(said(caplog, "--subtensor.chain_endpoint")) <= 8
+        b.chain.instead.clear()
+        taken = len(b.chain.accepted)
+        await b.go(10)
+        assert len(b.chain.accepted) == taken + 1
+        assert len(said(caplog, "the chain stands still: over after")) == 1
+
+
+async def test_nothing_is_sent_over_a_head_that_is_far_ahead_of_the_final_block(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plan over a head that never comes would be open for ever, also after the node is replaced."""
+    async with bench(tmp_path) as b:
+        b.chain.instead["head"] = answering(replace(await b.chain.chain.head(), number=2**31))
+        await b.go(TEMPO)
+        assert b.chain.attempts == 0
+        assert said(caplog, "a write lives no longer")
+        b.chain.instead.clear()
+        await b.go(10)
+        assert b.states == ["in force"]
+
+
+async def test_a_uid_that_changed_hands_before_the_weights_landed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(tmp_path) as b:
+        await b.go(1)
+        loser = (await b.chain.chain.subnet(NETUID)).neuron(MINERS[1].ss58)
+        assert loser is not None
+
+        async def pruned(netuid: int) -> Any:
+            subnet = await b.chain.chain.subnet(netuid)
+            newcomer = replace(loser, hotkey="newcomer", registered_at=b.chain.accepted[-1])
+            neurons = tuple(newcomer if n.uid == loser.uid else n for n in subnet.neurons)
+            return replace(subnet, neurons=neurons)
+
+        b.chain.instead["subnet"] = pruned
+        await b.go(10)
+        assert b.states[-1] == "in force"
+        assert len(said(caplog, f"uid {loser.uid} changed hands before they landed")) == 1
+
+
+def answering(value: Any) -> Callable[..., Any]:
+    async def answer(*arguments: Any) -> Any:
+        return value
+
+    return answer

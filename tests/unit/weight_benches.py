@@ -43,7 +43,7 @@ class Watched:
 
     async def subnet(self, netuid: int) -> Any:
         self.looks += 1
-        return await self.chain.subnet(netuid)
+        return await (self.instead.get("subnet") or self.chain.subnet)(netuid)
 
     async def set_weights(self, *arguments: Any) -> TxResult:
         self.attempts += 1

@@ -20,7 +20,7 @@ from iota.chain.bittensor.connection import Connection, Session
 from iota.chain.bittensor.faults import SDK
 from iota.chain.bittensor.neurons import read_commitment, read_subnet, read_weights
 from iota.chain.bittensor.transport import BoundedSubstrate
-from iota.chain.bittensor.view import RAO_PER_TAO, View, hash_of
+from iota.chain.bittensor.view import RAO_PER_TAO, View, block_time_of, hash_of
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import (
     MAX_COMMITMENT_BYTES,
@@ -92,8 +92,8 @@ class BittensorChain:
             label, endpoint = sdk.resolve_endpoint(network)
         except ValueError:
             raise BadInput(
-                f"there is no network {network!r}: give one of {', '.join(sorted(sdk.NETWORKS))}, or the"
-                " ws:// or wss:// URL of a node"
+                f"there is no network {without_secrets(network)!r}: give one of"
+                f" {', '.join(sorted(sdk.NETWORKS))}, or the ws:// or wss:// URL of a node"
             ) from None
         if archives is None:
             archives = sdk.default_archive_endpoints(label)
@@ -118,7 +118,7 @@ class BittensorChain:
                 backend="bittensor",
                 version=f"runtime {await session.substrate.spec_version()}, SDK {SDK}",
                 genesis=await hash_of(session, 0),
-                block_time_s=float(await session.substrate.block_time()),
+                block_time_s=await block_time_of(session),
                 netuids=tuple(sorted(int(netuid) for netuid, there in added if there)),
                 hashes_trusted=False,
                 finality="two thirds of the chain's authorities have voted for it (GRANDPA)",
@@ -202,7 +202,7 @@ class BittensorChain:
 
         async def first_look(session: Session) -> tuple[EpochStatus, float]:
             view = await View.finalized(session)
-            return await view.epoch(netuid), float(await session.substrate.block_time())
+            return await view.epoch(netuid), await block_time_of(session)
 
         status, block_s = await self._read(first_look)
         target = status.index if after is None else after

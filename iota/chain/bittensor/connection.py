@@ -10,11 +10,12 @@ from typing import Any, Final, TypeVar
 
 import bittensor as bt
 
-from iota.chain.bittensor.faults import Node, fault, is_lost
+from iota.chain.bittensor.faults import Node, fault, is_drift, is_lost
 from iota.chain.errors import Incompatible, Unavailable
 
 T = TypeVar("T")
 _CLOSE_S: Final = 5.0
+_NAME_S: Final = 1.0
 _CANCELS: Final = 100
 _CANCEL_PAUSE_S: Final = 0.02
 _log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class Connection:
         except Exception as error:
             if is_lost(error) or isinstance(error, Unavailable | Incompatible):
                 self._retire(session)
+            if is_drift(error):
+                await self._name_runtime(session)
             raise
         finally:
             session.users -= 1
@@ -116,6 +119,14 @@ class Connection:
             self._leave(_hang_up(substrate))
             raise
         return Session(bt.Client(self._network, substrate=substrate), substrate, self.node)
+
+    async def _name_runtime(self, session: Session) -> None:
+        """The runtime may be another than when the connection was opened, and messages name it."""
+        try:
+            async with asyncio.timeout(_NAME_S):
+                self.node = Node(self.node.endpoint, int(await session.substrate.spec_version()))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the error in hand is the one to tell
+            _log.debug("the runtime's version cannot be read: %s", type(error).__name__)
 
     def _retire(self, session: Session) -> None:
         session.retired = True

@@ -21,6 +21,7 @@ from websockets.exceptions import WebSocketException
 
 from iota.chain import errors
 from iota.chain.bittensor.transport import scrubbed
+from iota.chain.bittensor.wallet import SignedAlready
 from iota.chain.chain import TxCode, TxMode, TxResult
 
 SDK: Final = f"bittensor {bt.__version__}"
@@ -64,7 +65,7 @@ def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
     What it does not know comes back as it is: a mistake of ours.
     """
     text = scrubbed(str(error)) or type(error).__name__
-    if sent and (isinstance(error, (bt.BittensorError, *_LOST, *_DRIFT))):
+    if sent and isinstance(error, (bt.BittensorError, SignedAlready, *_LOST, *_DRIFT)):
         return errors.Unavailable(
             f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
         )
@@ -96,6 +97,13 @@ def drifted(node: Node, text: str) -> errors.Incompatible:
 def is_lost(error: Exception) -> bool:
     """Whether the connection should be opened anew, which also reads the runtime anew."""
     return isinstance(error, (*_LOST, *_DRIFT)) and not isinstance(error, errors.ChainError)
+
+
+def is_drift(error: Exception) -> bool:
+    """Whether `fault` may call it drift of the SDK and the runtime."""
+    return isinstance(error, (bt.BittensorError, *_DRIFT)) and not isinstance(
+        error, (errors.ChainError, bt.PolicyError, *_LOST)
+    )
 
 
 def outcome(result: Any, node: Node) -> TxResult:

@@ -25,6 +25,8 @@ from iota.redaction import without_secrets
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
+_MOST_SAID: Final = 4096
+"""Characters that are looked at of what was said: a frame full of them would take seconds."""
 _OPEN_S: Final = 10.0
 _CLOSE_S: Final = 1.0
 # They repeat frames, headers and URLs, with whatever secrets an endpoint's URL holds.
@@ -63,6 +65,11 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
         """The node's word at this moment, never one of ours from before."""
         return int(await self._read(lambda raw: raw.get_account_next_index(address, use_cache=False)))
 
+    async def spec_version(self) -> int:
+        """The node's word at this moment; the SDK's own may be a block old."""
+        found = await self._read(lambda raw: raw.rpc_request("state_getRuntimeVersion", [None]))
+        return int(found["specVersion"])
+
     async def submit(self, call: Any, keypair: Any, *, nonce: int | None = None, **options: Any) -> Any:
         if nonce is None:
             nonce = await self.account_next_index(keypair.ss58_address)
@@ -88,5 +95,5 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
 def scrubbed(text: str) -> str:
     """What a node or the SDK said, fit for a message: on one line, bounded, its URLs redacted."""
-    line = "".join(c if c.isprintable() else " " for c in text)
+    line = "".join(c if c.isprintable() else " " for c in text[:_MOST_SAID])
     return " ".join(without_secrets(line).split())[:300]

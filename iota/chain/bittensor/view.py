@@ -13,6 +13,8 @@ from iota.chain.chain import Block, EpochStatus
 from iota.chain.errors import BadInput
 
 RAO_PER_TAO: Final = 10**9
+_BLOCKS: Final = 1 << 32
+_SLOWEST_S: Final = 3600.0
 _HASH = re.compile(r"0x[0-9a-f]{64}")
 
 
@@ -93,7 +95,17 @@ class View:
 
 
 async def hash_of(session: Session, number: int) -> str:
+    if not 0 <= number < _BLOCKS:
+        raise drifted(session.node, f"{number} is no block number")
     found = await session.substrate.block_hash(number)
     if not isinstance(found, str) or not _HASH.fullmatch(found):
         raise drifted(session.node, f"{str(found)[:80]!r} is no block hash")
+    return found
+
+
+async def block_time_of(session: Session) -> float:
+    """Seconds from one block to the next: waits are made of it, so it must be a time."""
+    found = float(await session.substrate.block_time())
+    if not 0 < found <= _SLOWEST_S:
+        raise drifted(session.node, f"{found} s is no time between two blocks")
     return found

@@ -14,6 +14,7 @@ from iota.chain import open_chain
 from iota.protocol.client import OrchestratorClient
 from iota.protocol.key_lock import hold_hotkey
 from iota.protocol.keys import Hotkey, load_hotkey
+from iota.redaction import without_secrets
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
 from validator.node import ValidatorNode, ValidatorOptions
@@ -49,6 +50,8 @@ async def _validate(settings: ValidatorSettings, options: ValidatorOptions, hotk
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, node.cancel)
+        # The first answer may take the whole of the client's patience: silence would look like work.
+        log.info("asking %s for its run", without_secrets(settings.orchestrator))
         with suppress(asyncio.CancelledError):
             await node
             return

@@ -85,7 +85,7 @@ def test_a_line_of_the_env_file_that_sets_nothing_is_refused(line: str) -> None:
     """Else the default would take its place: the main network."""
     Path(".env").write_text(f"# mine\n\n{line}\n")
     with pytest.raises(ValueError, match=r"line \d of \.env sets nothing: write NAME=value"):
-        ChainSettings.load()
+        MinerSettings.load()
 
 
 def test_another_roles_name_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

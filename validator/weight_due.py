@@ -10,8 +10,8 @@ from typing import Final
 from iota.chain import EpochStatus, Neuron, Subnet, TxMode
 from validator.weight_plan import PlanState, WeightPlan, same_row
 
-REVEAL_TEMPOS: Final = 4
-"""How many tempos after its own a commit may take to come into force before it is given up."""
+LATE_TEMPOS: Final = 3
+"""How many tempos after it was due a reveal may come before the commit is given up."""
 _ACTIVE: Final = 3 / 4
 """Share of the activity cut-off after which weights are set again, whatever the tempo."""
 _LATE: Final = 10
@@ -118,6 +118,7 @@ def effect(
     row: Mapping[int, int] | None,
     later: list[WeightPlan],
     status: EpochStatus,
+    subnet: Subnet,
     settled: bool,
 ) -> PlanState:
     """Whether a landed plan's row is in force, given this validator's `row`.
@@ -128,8 +129,13 @@ def effect(
         return PlanState.IN_FORCE
     if row is not None and any(same_row(row, other.row) for other in later):
         return PlanState.SUPERSEDED
-    over = settled if plan.mode is TxMode.PLAIN else status.index > plan.tempo + REVEAL_TEMPOS
+    over = settled if plan.mode is TxMode.PLAIN else status.index > plan.tempo + reveal_patience(subnet)
     return PlanState.NOT_IN_FORCE if over else PlanState.LANDED
+
+
+def reveal_patience(subnet: Subnet) -> int:
+    """How many tempos after its own a commit may take to come into force."""
+    return subnet.reveal_tempos + LATE_TEMPOS
 
 
 def strangers(plan: WeightPlan, subnet: Subnet) -> list[int]:
@@ -160,6 +166,6 @@ def likely_cause(plan: WeightPlan, subnet: Subnet, neuron: Neuron | None) -> str
     if moved:
         causes.append(f"uid {', '.join(moved)} changed hands")
     if not causes and plan.mode is TxMode.COMMIT:
-        causes.append(f"the commit was not revealed within {REVEAL_TEMPOS} tempos")
+        causes.append(f"the commit was not revealed within {reveal_patience(subnet)} tempos")
     other = "somebody else writes with this hotkey, or the chain cut a weight to its limit for one uid"
     return " and ".join(causes) or other

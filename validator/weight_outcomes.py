@@ -10,7 +10,7 @@ from typing import Final
 
 from iota.chain import TxMode
 from validator.weight_chain import View, WeightChain
-from validator.weight_due import REVEAL_TEMPOS, effect, fate, likely_cause, strangers
+from validator.weight_due import effect, fate, likely_cause, reveal_patience, strangers
 from validator.weight_plan import OPEN, WRITTEN, PlanState, Point, WeightPlan
 from validator.weight_records import WeightRecords
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 SENDING_S: Final = 120.0
 """How long a write may take from its plan to its signature: no call to a chain takes longer."""
 _FAR: Final = 1 << 30
+_NEWER: Final = 10
+"""Plans to look at for each tempo that a commit may stay hidden."""
 
 
 class WeightOutcomes:
@@ -72,12 +74,12 @@ class WeightOutcomes:
         row = await self._chain.row()
         self._at(Point.READ_BACK)
         self._read_at = view.status.block + max(1, view.status.tempo // 10)
-        newest = self._records.newest(view.info.genesis, 10 * REVEAL_TEMPOS)
+        newest = self._records.newest(view.info.genesis, _NEWER * reveal_patience(view.subnet))
         for plan in landed:
             assert plan.block is not None
             later = [p for p in newest if p.number > plan.number and p.state in WRITTEN]
             settled = view.subnet.block.number > plan.block + view.info.write_lifetime_blocks
-            state = effect(plan, row, later, view.status, settled)
+            state = effect(plan, row, later, view.status, view.subnet, settled)
             if state is PlanState.LANDED:
                 continue
             detail = plan.detail

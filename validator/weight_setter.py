@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from iota.chain import BadInput, ChainError, KeyUnavailable, TxMode, TxResult, Unavailable
+from iota.chain import ChainError, TxMode, TxResult
 from validator.weight_chain import View, WeightChain
 from validator.weight_due import Due, Own, Step, due
 from validator.weight_outcomes import SENDING_S, WeightOutcomes
@@ -173,11 +173,9 @@ class WeightSetter:
         return self._answered(plan, result)
 
     def _unanswered(self, plan: WeightPlan, error: ChainError) -> float:
-        unsent = isinstance(error, KeyUnavailable | BadInput) or (
-            isinstance(error, Unavailable) and not error.fate_unknown
-        )
         # What may be on its way stays open, and is looked for before anything else is sent.
-        self._put(replace(plan, state=PlanState.UNSENT if unsent else plan.state, detail=str(error)))
+        state = plan.state if error.fate_unknown else PlanState.UNSENT
+        self._put(replace(plan, state=state, detail=str(error)))
         return self._held_up(f"sending: {type(error).__name__}", str(error))
 
     def _answered(self, plan: WeightPlan, result: TxResult) -> float:

@@ -131,6 +131,8 @@ class Subnet:
     """Weights with a lower version key are refused."""
     activity_cutoff: int
     """Blocks after which a validator that set no weights no longer counts."""
+    reveal_tempos: int = 1
+    """Tempos from a hidden commit to its reveal; the beacon may take longer."""
 
     def neuron(self, hotkey: str) -> Neuron | None:
         """The neuron of a hotkey."""

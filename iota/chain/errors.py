@@ -4,18 +4,18 @@ from __future__ import annotations
 
 
 class ChainError(Exception):
-    """Anything that a chain backend raises."""
+    """Anything that a chain backend raises.
 
-
-class Unavailable(ChainError):
-    """No answer in time, or no usable one; may be repeated.
-
-    After a write, look up whether it took effect before you repeat it (`fate_unknown`).
+    `fate_unknown` says that a write may have left: look up whether it took effect before you repeat it.
     """
 
     def __init__(self, message: str, *, fate_unknown: bool = False) -> None:
         super().__init__(message)
         self.fate_unknown = fate_unknown
+
+
+class Unavailable(ChainError):
+    """No answer in time, or no usable one; may be repeated."""
 
 
 class Rejected(ChainError):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from iota.chain import TxMode, Unavailable
+from iota.chain import Subnet, TxMode, Unavailable
 from tests.unit.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCORES, TEMPO, Bench, bench
 from validator.notebook import Notebook
 from validator.weight_plan import PlanState, Point, Target, WeightPlan
@@ -149,6 +149,12 @@ async def test_weights_that_are_never_revealed_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bench(tmp_path, reveal_blocks=1000) as b:
+
+        async def promising(netuid: int) -> Subnet:
+            """The chain says that it reveals in the next tempo, and does not."""
+            return replace(await b.chain.chain.subnet(netuid), reveal_tempos=1)
+
+        b.chain.instead["subnet"] = promising
         await b.go(6 * TEMPO)
         assert b.states[0] == "not in force"
         assert "not in force: the commit was not revealed within 4 tempos" in caplog.text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.chain import Block, EpochStatus, Neuron, Subnet, TxMode
-from validator.weight_due import REVEAL_TEMPOS, Own, Step, due, effect, fate, likely_cause
+from validator.weight_due import LATE_TEMPOS, Own, Step, due, effect, fate, likely_cause
 from validator.weight_plan import PlanState, Target, WeightPlan, allot, same_row
 
 ME = Neuron(2, "me", "cold", 100.0, True, 0.0, 0.0, last_update=50, registered_at=50)
@@ -164,24 +164,27 @@ HIDDEN = replace(LANDED, mode=TxMode.COMMIT)
 
 
 def test_a_row_that_differs_by_rounding_is_in_force() -> None:
-    assert effect(LANDED, {1: 65535, 0: 101}, [], status(1002, 5, 900), True) is PlanState.IN_FORCE
+    assert effect(LANDED, {1: 65535, 0: 101}, [], status(1002, 5, 900), subnet(), True) is PlanState.IN_FORCE
     assert same_row({1: 65535}, {1: 65535, 0: 1})
     assert not same_row({1: 65535, 0: 102}, LANDED.row)
 
 
 def test_a_plain_row_must_show_once_it_is_settled() -> None:
-    assert effect(LANDED, None, [], status(1002, 5, 900), False) is PlanState.LANDED
-    assert effect(LANDED, None, [], status(1002, 5, 900), True) is PlanState.NOT_IN_FORCE
+    assert effect(LANDED, None, [], status(1002, 5, 900), subnet(), False) is PlanState.LANDED
+    assert effect(LANDED, None, [], status(1002, 5, 900), subnet(), True) is PlanState.NOT_IN_FORCE
 
 
 def test_a_commit_has_some_tempos_to_show() -> None:
-    assert effect(HIDDEN, {1: 1}, [], status(0, 5 + REVEAL_TEMPOS, 0), True) is PlanState.LANDED
-    assert effect(HIDDEN, {1: 1}, [], status(0, 6 + REVEAL_TEMPOS, 0), True) is PlanState.NOT_IN_FORCE
+    for hidden_for in (1, 7):
+        chain = subnet(reveal_tempos=hidden_for)
+        last = 5 + hidden_for + LATE_TEMPOS
+        assert effect(HIDDEN, {1: 1}, [], status(0, last, 0), chain, True) is PlanState.LANDED
+        assert effect(HIDDEN, {1: 1}, [], status(0, last + 1, 0), chain, True) is PlanState.NOT_IN_FORCE
 
 
 def test_a_later_row_in_force_supersedes() -> None:
     later = replace(HIDDEN, number=2, targets={1: Target("miner", 65535)})
-    assert effect(HIDDEN, {1: 65535}, [later], status(0, 6, 0), True) is PlanState.SUPERSEDED
+    assert effect(HIDDEN, {1: 65535}, [later], status(0, 6, 0), subnet(), True) is PlanState.SUPERSEDED
 
 
 @pytest.mark.parametrize(

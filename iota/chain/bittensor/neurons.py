@@ -32,6 +32,7 @@ async def read_subnet(view: View, netuid: int) -> Subnet:
         commit_reveal=bool(graph["commit_reveal_weights_enabled"]),
         weights_version=int(graph["weights_version"]),
         activity_cutoff=int(graph["activity_cutoff"]),
+        reveal_tempos=int(graph["commit_reveal_period"]),
     )
 
 

@@ -8,6 +8,7 @@ of the block that will hold what he writes.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable, Mapping
 
 from iota.chain.chain import (
@@ -114,6 +115,7 @@ class LedgerBook:
             commit_reveal=p.reveal_blocks > 0,
             weights_version=p.weights_version,
             activity_cutoff=p.activity_cutoff,
+            reveal_tempos=math.ceil(p.reveal_blocks / p.tempo),
         )
 
     def weights(self) -> list[WeightsRow]:

@@ -218,12 +218,19 @@ class LedgerChain:
         if not verify_response(ledger, signed[1], status, content, proof, request_signature=signed[0]):
             # Refused before it knew who asks; otherwise the answer is nobody's word.
             if proof is None and status >= 400:
-                raise self._failure(status, content)
+                failure = self._failure(status, content)
+                # Whatever stands between us and the ledger may have passed the write on.
+                failure.fate_unknown = isinstance(failure, Incompatible | Unavailable)
+                raise failure
             raise Unavailable("the answer is not signed by the ledger", fate_unknown=True)
-        result = self._parsed(messages.RESULT, content)
+        try:
+            result = messages.RESULT.validate_json(content)
+        except ValidationError:
+            raise self._senseless(fate_unknown=True) from None
         if result.ok != (status == 200) or result.ok != (result.code is TxCode.OK):
             raise Incompatible(
-                f"the ledger at {self._name} contradicts itself: status {status}, {result.code}"
+                f"the ledger at {self._name} contradicts itself: status {status}, {result.code}",
+                fate_unknown=True,
             )
         return result
 
@@ -246,7 +253,10 @@ class LedgerChain:
                 async for chunk in answer.content.iter_chunked(65536):
                     content += chunk
                     if len(content) > _MAX_ANSWER_BYTES:
-                        raise Incompatible(f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes")
+                        raise Incompatible(
+                            f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes",
+                            fate_unknown=method == "POST",
+                        )
                 return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(
@@ -284,9 +294,13 @@ class LedgerChain:
         try:
             return adapter.validate_json(content)
         except ValidationError:
-            raise Incompatible(
-                f"the answer of {self._name} is not that of {messages.LEDGER_VERSION}: update the older side"
-            ) from None
+            raise self._senseless() from None
+
+    def _senseless(self, *, fate_unknown: bool = False) -> Incompatible:
+        return Incompatible(
+            f"the answer of {self._name} is not that of {messages.LEDGER_VERSION}: update the older side",
+            fate_unknown=fate_unknown,
+        )
 
 
 def _netuid(netuid: int) -> int:

@@ -273,7 +273,7 @@ CASES: Final = (
         {"Incompatible"},
         upgrade(RuntimeKind.ITEM_ABSENT),
         end=restart_with(RuntimeKind.FITTING),
-        states=LOST,
+        states=("unsent", "unsent", "in force"),
     ),
     _case(
         "call changed",
@@ -282,7 +282,7 @@ CASES: Final = (
         {UNAVAILABLE, "Incompatible"},
         restart_with(RuntimeKind.CALL_CHANGED),
         end=restart_with(RuntimeKind.FITTING),
-        states=LOST,
+        states=("unsent", "unsent", "in force"),
     ),
     _case(
         "wrong spec version",
@@ -290,7 +290,7 @@ CASES: Final = (
         "refuses the signature",
         {"Incompatible"},
         upgrade(RuntimeKind.FITTING),
-        states=LOST,
+        states=("unsent", "in force"),
     ),
     _case(
         "upgrade in the middle",
@@ -298,7 +298,7 @@ CASES: Final = (
         "refuses the signature",
         {"Incompatible"},
         looked(upgrade(RuntimeKind.FITTING)),
-        states=LOST,
+        states=("unsent", "in force"),
     ),
     _case(
         "full mempool",

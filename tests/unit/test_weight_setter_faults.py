@@ -82,7 +82,7 @@ async def _unsent(*arguments: Any) -> TxResult:
         (_rate_limited, "SettingWeightsTooFast", "refused"),
         (_without_key, "no hotkey", "unsent"),
         (_unsent, "no node answers", "unsent"),
-        (_drifted, "the SDK knows 299", "lost"),
+        (_drifted, "the SDK knows 299", "unsent"),
     ],
 )
 async def test_a_write_that_fails_is_told_seldom_and_repeated_at_growing_pauses(

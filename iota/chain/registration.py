@@ -61,23 +61,25 @@ async def register(
         ChainError: the chain cannot be reached, or refuses.
     """
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    place = f"of subnet {settings.netuid}"
     async with connect(settings.chain) as chain:
         uid = await chain.uid(settings.netuid, hotkey.ss58)
-        if uid is not None:
-            return f"{hotkey.ss58} is uid {uid} of subnet {settings.netuid}"
         info, terms = await chain.info(), await chain.registration_terms(settings.netuid)
+        offer = _Offer(settings, role, hotkey.ss58, info, terms)
+        if uid is not None:
+            person.tell(await _next_step(chain, offer))
+            return f"{hotkey.ss58} is uid {uid} {place}"
     if not terms.open:
         raise ValueError(
             f"subnet {settings.netuid} lets nobody register just now: ask its owner, or try again later"
         )
     coldkey, limit = None, max_cost_tao
     if terms.needs_coldkey:
-        offer = _Offer(settings, role, hotkey.ss58, info, terms)
         coldkey, limit = await _agreed(offer, person, max_cost_tao, connect)
     async with connect(settings.chain, hotkey, coldkey=coldkey) as chain:
-        uid = await _sent(chain, settings.netuid, hotkey.ss58, role, limit, info, person)
-        person.tell(await _next_step(chain, role, settings, hotkey.ss58))
-    return f"{hotkey.ss58} is uid {uid} of subnet {settings.netuid}"
+        uid = await _sent(chain, offer, limit, person)
+        person.tell(await _next_step(chain, offer))
+    return f"{hotkey.ss58} is uid {uid} {place}"
 
 
 async def _agreed(
@@ -129,18 +131,11 @@ def _unlocked(settings: ChainSettings, person: Asked) -> Coldkey:
     return load_coldkey(name, folder, person.password(coldkey_path(name, folder)) if locked else None)
 
 
-async def _sent(
-    chain: Chain,
-    netuid: int,
-    hotkey: str,
-    role: Role,
-    limit: float | None,
-    info: ChainInfo,
-    person: Asked,
-) -> int:
+async def _sent(chain: Chain, offer: _Offer, limit: float | None, person: Asked) -> int:
     """The uid that the hotkey got, read back from the chain."""
+    netuid, hotkey, info = offer.settings.netuid, offer.hotkey, offer.info
     try:
-        result = (await chain.register(netuid, role, max_cost_tao=limit)).check()
+        result = (await chain.register(netuid, offer.role, max_cost_tao=limit)).check()
         seen = f"the registration is in block {result.block}"
     except Unavailable as error:
         if not error.fate_unknown:
@@ -188,35 +183,50 @@ def _terms_text(offer: _Offer, coldkey: str | None, balance_tao: float | None) -
 
 
 def _elsewhere(offer: _Offer, path: Path) -> str:
-    netuid, chain = offer.settings.netuid, offer.settings.chain
-    network = "URL (your node's)" if "://" in chain else chain
+    chain = _chain_flags(offer.settings)
     missing = f"the coldkey is not on this machine ({path}), as it should be on a node"
     if offer.terms.shielded:
         return (
-            f"{missing}: where it is, run `btcli subnets register --netuid {netuid} --hotkey {offer.hotkey} "
-            f"--network {network}` with --wallet and the wallet's name"
+            f"{missing}: where it is, run `btcli subnets register {chain} --hotkey {offer.hotkey} --wallet "
+            f"{offer.settings.wallet_name}` (or the wallet's name there)"
         )
     # btcli sends registrations only where the chain hides them until they are in a block.
     return (
         f"{missing}: copy the hotkey's file to where it is, and run there `iota-{offer.role} register "
-        f"--netuid {netuid} --network {network}` (btcli refuses to, since this chain hides no registrations)"
+        f"{chain}` (btcli refuses to, since this chain hides no registrations)"
     )
 
 
-async def _next_step(chain: Chain, role: Role, settings: ChainSettings, hotkey: str) -> str:
-    start = f"iota-{role} start --wallet.name {settings.wallet_name} --wallet.hotkey {settings.wallet_hotkey}"
-    next_step = f"next: `{start} --orchestrator URL`"
-    if role is Role.MINER:
+def _chain_flags(settings: ChainSettings) -> str:
+    # A URL with a key in it is not printed; the operator knows it.
+    plain = without_secrets(settings.chain) == settings.chain
+    return f"--network {settings.chain if plain else 'URL'} --netuid {settings.netuid}"
+
+
+async def _next_step(chain: Chain, offer: _Offer) -> str:
+    settings = offer.settings
+    wallet = (
+        f"--wallet.path {settings.wallet_path} --wallet.name {settings.wallet_name} "
+        f"--wallet.hotkey {settings.wallet_hotkey}"
+    )
+    flags = _chain_flags(settings)
+    next_step = f"next: `iota-{offer.role} start --orchestrator URL {wallet} {flags}`"
+    if offer.role is Role.MINER:
         return next_step
     try:
         neurons = (await chain.subnet(settings.netuid)).neurons
     except Unavailable:
         neurons = ()  # the uid is there and paid for: what follows is advice
-    if any(n.hotkey == hotkey and n.validator_permit for n in neurons):
+    if any(n.hotkey == offer.hotkey and n.validator_permit for n in neurons):
         return f"{next_step}; it has a validator permit"
+    if not offer.terms.needs_coldkey:
+        return (
+            f"{next_step}. It has no stake: a ledger gives some to a hotkey that is new, so register another"
+        )
     stakes = [n.stake for n in neurons if n.validator_permit]
     least = f" (the least stake with one is {min(stakes):.1f})" if stakes else ""
     return (
         f"{next_step}. Weights need a validator permit, which the chain gives by stake at each epoch{least}; "
-        f"where the coldkey is, add stake with `btcli stake add --netuid {settings.netuid} --hotkey {hotkey}`"
+        f"where the coldkey is, add stake with `btcli stake add {flags} --hotkey {offer.hotkey} "
+        "--amount-tao AMOUNT`"
     )

@@ -93,7 +93,8 @@ class BittensorChain:
         except ValueError:
             raise BadInput(
                 f"there is no network {without_secrets(network)!r}: give one of"
-                f" {', '.join(sorted(sdk.NETWORKS))}, or the ws:// or wss:// URL of a node"
+                f" {', '.join(sorted(sdk.NETWORKS))}, the ws:// or wss:// URL of a node, or the http:// URL"
+                " of an embedded ledger"
             ) from None
         if archives is None:
             archives = sdk.default_archive_endpoints(label)

@@ -1,4 +1,4 @@
-"""The embedded ledger: forged writes, restarts, secret hashes, pruning, and the real process."""
+"""The embedded ledger: forged writes, restarts, secret hashes, its file, and the real process."""
 
 import asyncio
 import json
@@ -6,8 +6,6 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -19,39 +17,12 @@ from iota.chain import BadInput, Incompatible, RateLimited, Rejected, TxCode, Un
 from iota.chain.ledger.book import OWNER_UID
 from iota.chain.ledger.client import LedgerChain
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS
-from iota.chain.ledger.server import Choices, make_app
+from iota.chain.ledger.server import make_app
 from iota.protocol.auth import sign_request
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import Role
+from tests.unit.ledgers import MINER, NETUID, OTHER, VALIDATOR, Clock, served
 
-NETUID = 9
-BLOCK_NS = 12_000_000_000
-VALIDATOR = Hotkey.from_seed(b"\x01" * 32)
-MINER = Hotkey.from_seed(b"\x02" * 32)
-OTHER = Hotkey.from_seed(b"\x03" * 32)
 REGISTER = json.dumps({"netuid": NETUID, "role": "miner"}).encode()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_ns = time.time_ns()
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-    def advance(self, blocks: int) -> None:
-        self.now_ns += blocks * BLOCK_NS
-
-
-@asynccontextmanager
-async def served(
-    path: Path, clock: Callable[[], int] = time.time_ns, **choices: object
-) -> AsyncIterator[str]:
-    """Without a rate limit of weights, unless one is given."""
-    given = Choices(**{"weights_rate_limit": 0, **choices})  # type: ignore[typeddict-item]
-    app = make_app(path / "ledger.db", clock=clock, **given)
-    async with TestServer(app) as server:
-        yield str(server.make_url("/"))
 
 
 async def post(url: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, object]]:
@@ -198,74 +169,6 @@ async def test_without_the_faucet_a_validator_has_no_stake_and_no_permit(tmp_pat
         neuron = (await chain.subnet(NETUID)).neuron(VALIDATOR.ss58)
         assert neuron is not None
         assert (neuron.stake, neuron.validator_permit) == (0.0, False)
-
-
-# ---- places ---------------------------------------------------------------------------------------
-
-
-async def test_a_full_subnet_refuses_while_all_are_immune_and_then_replaces_the_worst(tmp_path: Path) -> None:
-    clock = Clock()
-    async with (
-        served(tmp_path, clock, max_uids=3, immunity_blocks=10, tempo=5) as url,
-        LedgerChain(url, VALIDATOR) as validator,
-        LedgerChain(url, MINER) as miner,
-        LedgerChain(url, OTHER) as other,
-    ):
-        (await validator.register(NETUID, Role.VALIDATOR)).check()
-        (await miner.register(NETUID)).check()
-        (await validator.set_weights(NETUID, {2: 1.0, OWNER_UID: 1.0})).check()
-        assert (await other.register(NETUID)).chain_error == "NoNeuronIdAvailable"
-        (await miner.serve(NETUID, "203.0.113.7", 1)).check()
-        clock.advance(10)
-        (await other.register(NETUID)).check()
-        assert await other.uid(NETUID, MINER.ss58) is None
-        newcomer = (await other.subnet(NETUID)).neurons[2]
-        assert (newcomer.hotkey, newcomer.incentive, newcomer.axon) == (OTHER.ss58, 0.0, None)
-        (row,) = await other.weights(NETUID)
-        assert dict(row.weights) == {OWNER_UID: 65535}, "a newcomer must not inherit his uid's weights"
-
-
-async def test_hidden_weights_for_one_who_left_are_dropped_at_the_reveal(tmp_path: Path) -> None:
-    clock = Clock()
-    async with (
-        served(tmp_path, clock, max_uids=3, immunity_blocks=2, reveal_blocks=5) as url,
-        LedgerChain(url, VALIDATOR) as validator,
-        LedgerChain(url, MINER) as miner,
-        LedgerChain(url, OTHER) as other,
-    ):
-        (await miner.register(NETUID)).check()
-        clock.advance(1)
-        (await validator.register(NETUID, Role.VALIDATOR)).check()
-        (await validator.set_weights(NETUID, {1: 1.0})).check()
-        clock.advance(2)
-        (await other.register(NETUID)).check()
-        assert await other.uid(NETUID, OTHER.ss58) == 1
-        clock.advance(10)
-        assert await validator.weights(NETUID) == ()
-
-
-async def test_nobody_earns_by_weighing_himself(tmp_path: Path) -> None:
-    clock = Clock()
-    async with served(tmp_path, clock, tempo=5) as url, LedgerChain(url, VALIDATOR) as chain:
-        (await chain.register(NETUID, Role.VALIDATOR)).check()
-        (await chain.set_weights(NETUID, {1: 1.0, OWNER_UID: 0.5})).check()
-        clock.advance(5)
-        incentives = {n.uid: n.incentive for n in (await chain.subnet(NETUID)).neurons}
-        assert incentives == {OWNER_UID: 1.0, 1: 0.0}
-
-
-async def test_a_validator_that_fell_silent_no_longer_counts(tmp_path: Path) -> None:
-    clock = Clock()
-    async with (
-        served(tmp_path, clock, tempo=5, activity_cutoff=8) as url,
-        LedgerChain(url, VALIDATOR) as chain,
-    ):
-        (await chain.register(NETUID, Role.VALIDATOR)).check()
-        (await chain.set_weights(NETUID, {OWNER_UID: 1.0})).check()
-        clock.advance(5)
-        assert (await chain.subnet(NETUID)).neurons[OWNER_UID].incentive == 1.0
-        clock.advance(5)
-        assert (await chain.subnet(NETUID)).neurons[OWNER_UID].incentive == 0.0
 
 
 # ---- blocks and restarts --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
 from iota.data import Manifest
+from iota.protocol.client import UntrustedAnswer
 from iota.protocol.keys import Hotkey
 from iota.protocol.messages import (
     AuditsDone,
@@ -158,6 +159,26 @@ async def test_what_the_compute_cap_leaves_undone_is_filed_as_inconclusive(
     found = [(v.outcome, v.reason) for v in stage.orchestrator.verdicts()]
     assert len(found) >= 9
     assert set(found) == {(Outcome.INCONCLUSIVE, "not done before the deadline")}
+
+
+async def test_records_that_are_not_the_orchestrators_leave_their_epoch_undecided(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = stage.orchestrator.receipts
+
+    async def false_once(epoch: int, hotkey: str) -> Any:
+        if epoch == 0:
+            raise UntrustedAnswer("the answer is not signed by the orchestrator")
+        return await told(epoch, hotkey)
+
+    monkeypatch.setattr(stage.orchestrator, "receipts", false_once)
+    await stage.validate()
+    outcomes: dict[int, set[Outcome]] = {}
+    for verdict in stage.orchestrator.verdicts():
+        outcomes.setdefault(verdict.epoch, set()).add(verdict.outcome)
+    assert outcomes[0] == {Outcome.INCONCLUSIVE}
+    assert {Outcome.PASS, Outcome.FAIL} <= outcomes[1]
+    assert [r.epoch for r in stage.orchestrator.said if isinstance(r, AuditsDone)] == [0, 1]
 
 
 async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones(stage: Stage) -> None:

@@ -125,7 +125,7 @@ async def test_a_validator_without_a_permit_is_named_with_what_it_takes(tmp_path
         await machine.register(Role.VALIDATOR)
         code, found = await machine.doctor("validator")
     assert code == 1
-    assert "btcli stake add" in found["permit"]["remedy"]
+    assert "a ledger gives stake to a hotkey that is new" in found["permit"]["remedy"]
 
 
 @pytest.mark.parametrize("ahead_s", [60.0, -60.0])

@@ -60,12 +60,14 @@ def start(
     import logging
 
     from iota.settings import MinerSettings
-    from miner.run import mine
 
     settings = MinerSettings.load(**given)
     logging.basicConfig(
         level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Importing it takes seconds: what is wrong with the settings is said before.
+    from miner.run import mine
+
     asyncio.run(mine(settings))
 
 

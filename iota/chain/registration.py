@@ -141,6 +141,12 @@ async def _sent(chain: Chain, offer: _Offer, limit: float | None, person: Asked)
         if not error.fate_unknown:
             raise
         seen = "the chain did not say whether it took the registration"
+    except asyncio.CancelledError:
+        person.tell(
+            "the chain may still take the registration: the same command, run again, looks first and does not"
+            " pay twice"
+        )
+        raise
     wait_s = (info.write_lifetime_blocks + _FINALITY_BLOCKS) * info.block_time_s
     person.tell(f"{seen}; the uid is shown once that is final, in {wait_s:.0f} s at most")
     uid = await _appeared(chain, netuid, hotkey, wait_s, info.block_time_s / 2)

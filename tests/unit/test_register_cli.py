@@ -259,6 +259,26 @@ async def test_a_registration_that_never_lands_is_given_up_in_bounded_time(
         await register(settings, Role.MINER, Owner(), connect=market.connect)
 
 
+async def test_who_interrupts_a_registration_hears_that_it_may_land(
+    settings: WalletSettings, coldkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = asyncio.Event()
+
+    async def hangs(*arguments: Any, **options: Any) -> TxResult:
+        sent.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(Seller, "register", hangs)
+    owner = Owner()
+    market = Market(balances={coldkey: 2.0})
+    task = asyncio.create_task(register(settings, Role.MINER, owner, connect=market.connect))
+    await sent.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "may still take the registration" in owner.told[-1]
+
+
 async def test_a_refusal_keeps_its_kind(settings: WalletSettings, coldkey: str) -> None:
     refusal = TxResult(False, TxCode.RATE_LIMITED, "TooManyRegistrationsThisBlock", "wait", None)
     with pytest.raises(RateLimited, match="TooManyRegistrationsThisBlock"):

@@ -166,12 +166,13 @@ async def test_records_that_are_not_the_orchestrators_leave_their_epoch_undecide
 ) -> None:
     told = stage.orchestrator.receipts
 
-    async def false_once(epoch: int, hotkey: str) -> Any:
-        if epoch == 0:
+    async def false_at_first(epoch: int, hotkey: str) -> Any:
+        # Epoch 1 may be audited from where epoch 0 ended, and then its records are true.
+        if epoch == 0 and not any(isinstance(r, AuditsDone) for r in stage.orchestrator.said):
             raise UntrustedAnswer("the answer is not signed by the orchestrator")
         return await told(epoch, hotkey)
 
-    monkeypatch.setattr(stage.orchestrator, "receipts", false_once)
+    monkeypatch.setattr(stage.orchestrator, "receipts", false_at_first)
     await stage.validate()
     outcomes: dict[int, set[Outcome]] = {}
     for verdict in stage.orchestrator.verdicts():

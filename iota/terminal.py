@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -28,6 +29,11 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoR
     """Run a command line and exit: the outermost edge of every console command of this project."""
     command = typer.main.get_command(app)
     sys.exit(_guarded(lambda: command.main(args=list(arguments) if arguments is not None else None)))
+
+
+def start_logging(level: str) -> None:
+    """Logs go to stderr from `level` on: for processes that run, and commands that a person waits for."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _guarded(call: Callable[[], object]) -> int:

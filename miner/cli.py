@@ -12,7 +12,6 @@ from iota.flags import (
     ChainEndpoint,
     Device,
     LogLevel,
-    MaxBurn,
     Netuid,
     Network,
     Orchestrator,
@@ -20,9 +19,9 @@ from iota.flags import (
     WalletHotkey,
     WalletName,
     WalletPath,
-    Yes,
 )
-from iota.terminal import run_command
+from iota.register_command import add_register
+from iota.terminal import run_command, start_logging
 
 app = typer.Typer(
     help="Host one pipeline stage of a run, and be paid for checked work.", no_args_is_help=True
@@ -57,52 +56,18 @@ def start(
     """Join a run and train until it ends. Ctrl-C stops; starting again continues from the data directory."""
     given = dict(locals())
     import asyncio
-    import logging
 
     from iota.settings import MinerSettings
 
     settings = MinerSettings.load(**given)
-    logging.basicConfig(
-        level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    start_logging(settings.log_level)
     # Importing it takes seconds: what is wrong with the settings is said before.
     from miner.run import mine
 
     asyncio.run(mine(settings))
 
 
-@app.command("register", epilog=SOURCES)
-def register_hotkey(
-    max_burn: MaxBurn = None,
-    yes: Yes = False,
-    wallet_name: WalletName = None,
-    wallet_hotkey: WalletHotkey = None,
-    wallet_path: WalletPath = None,
-    network: Network = None,
-    chain_endpoint: ChainEndpoint = None,
-    netuid: Netuid = None,
-    log_level: LogLevel = None,
-) -> None:
-    """Register the hotkey as a miner on the subnet; does nothing if it is registered already.
-
-    The price is shown first and must be agreed to. The coldkey pays and signs: this is the only command that
-    opens it, and the hotkey's node needs no copy of it.
-    """
-    given = {name: value for name, value in locals().items() if name not in ("max_burn", "yes")}
-    import asyncio
-    import logging
-
-    from iota.asking import Person
-    from iota.chain.registration import register
-    from iota.protocol.messages import Role
-    from iota.settings import WalletSettings
-
-    settings = WalletSettings.load(**given)
-    logging.basicConfig(
-        level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    person = Person(settings, yes=yes)
-    typer.echo(asyncio.run(register(settings, Role.MINER, person, max_cost_tao=max_burn)))
+add_register(app, "miner")
 
 
 def main() -> None:

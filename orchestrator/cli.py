@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,7 @@ from iota.flags import (
     WalletPath,
 )
 from iota.redaction import without_secrets
-from iota.terminal import run_command
+from iota.terminal import run_command, start_logging
 
 if TYPE_CHECKING:  # imported where used, so that --help is fast
     from iota.protocol.keys import Hotkey
@@ -122,9 +121,7 @@ def start(
     from iota.settings import OrchestratorSettings
 
     settings = OrchestratorSettings.load(**given)
-    logging.basicConfig(
-        level=settings.log_level.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    start_logging(settings.log_level)
     run_spec = _load_spec(_needed(settings.spec, "--spec"))
     manifest_bytes = _load_manifest(_needed(settings.manifest, "--manifest"), run_spec)
     journal_path = _needed(settings.journal, "--journal")

@@ -209,7 +209,7 @@ class Chain(Protocol):
     """A connection to one chain, with at most one hotkey that writes.
 
     Every call ends within the backend's timeout, by `Unavailable` if need be. An unknown `netuid`
-    is `BadInput`. Writes without a key raise `KeyUnavailable`.
+    is `BadInput`. Writes without a key raise `KeyUnavailable`. `async with` closes it.
     """
 
     async def info(self) -> ChainInfo: ...
@@ -284,11 +284,13 @@ class Chain(Protocol):
 
     async def close(self) -> None: ...
 
-    async def __aenter__(self) -> Self: ...
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        await self.close()

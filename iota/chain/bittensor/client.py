@@ -8,8 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import bittensor as bt
 from bittensor import settings as sdk
@@ -23,8 +22,8 @@ from iota.chain.bittensor.transport import BoundedSubstrate
 from iota.chain.bittensor.view import RAO_PER_TAO, View, block_time_of, hash_of
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import (
-    MAX_COMMITMENT_BYTES,
     Block,
+    Chain,
     ChainInfo,
     Commitment,
     EpochStatus,
@@ -34,8 +33,9 @@ from iota.chain.chain import (
     WeightsRow,
 )
 from iota.chain.errors import BadInput, KeyUnavailable, Unavailable
+from iota.chain.inputs import check_address, check_commitment, writer
 from iota.chain.weight_rules import normalise
-from iota.protocol.keys import Hotkey, is_address
+from iota.protocol.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.redaction import without_secrets
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class BittensorChain:
+class BittensorChain(Chain):
     """A connection to a Bittensor node; `hotkey` signs the writes, and None only reads.
 
     What is read of a subnet is read at the newest finalized block; a write returns when its block is final.
@@ -146,7 +146,7 @@ class BittensorChain:
         return await self._read_final(lambda view: read_subnet(view, netuid))
 
     async def uid(self, netuid: int, hotkey: str) -> int | None:
-        _address(hotkey)
+        check_address(hotkey)
 
         async def read(view: View) -> int | None:
             await view.require_subnet(netuid)
@@ -163,7 +163,7 @@ class BittensorChain:
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
         """Of final blocks. Ordinary nodes drop a block's state after 256 blocks, archive nodes do not."""
-        _address(hotkey)
+        check_address(hotkey)
         if at_block is not None and at_block < 0:
             raise BadInput(f"there is no block {at_block}")
 
@@ -181,7 +181,7 @@ class BittensorChain:
         return await self._read(read)
 
     async def balance(self, address: str) -> float:
-        _address(address)
+        check_address(address)
 
         async def read(view: View) -> float:
             account = await view.query(storage.System.Account, address)
@@ -228,7 +228,7 @@ class BittensorChain:
     async def register(
         self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
     ) -> TxResult:
-        hotkey = self._writer().ss58
+        hotkey = writer(self._hotkey).ss58
         if max_cost_tao is not None and not (math.isfinite(max_cost_tao) and max_cost_tao >= 0):
             raise BadInput(f"the most that a registration may cost is an amount of TAO, not {max_cost_tao}")
         used: list[WriteKeys] = []
@@ -258,8 +258,7 @@ class BittensorChain:
         )
 
     async def commit(self, netuid: int, data: bytes) -> TxResult:
-        if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
-            raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+        check_commitment(data)
         return await self._write_registered(
             netuid, lambda session, view, keys: operations.commit(session, netuid, data, keys)
         )
@@ -284,17 +283,6 @@ class BittensorChain:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     async def _read(self, read: Callable[[Session], Awaitable[T]]) -> T:
         return await self._connection.run(read, self._timeout_s)
 
@@ -304,15 +292,10 @@ class BittensorChain:
 
         return await self._read(at_final)
 
-    def _writer(self) -> Hotkey:
-        if self._hotkey is None:
-            raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
-        return self._hotkey
-
     async def _write_registered(
         self, netuid: int, write: Callable[[Session, View, WriteKeys], Awaitable[TxResult]]
     ) -> TxResult:
-        hotkey = self._writer()
+        hotkey = writer(self._hotkey)
         keys = WriteKeys.of_hotkey(hotkey)
 
         async def checked(session: Session) -> TxResult:
@@ -334,11 +317,6 @@ class BittensorChain:
         return await self._connection.run(
             alone, self._write_timeout_s, lambda: any(keys.signer.spent for keys in used)
         )
-
-
-def _address(ss58: str) -> None:
-    if not is_address(ss58):
-        raise BadInput(f"{ss58!r} is not an ss58 address")
 
 
 async def _next_final(number: int, session: Session) -> None:

@@ -11,6 +11,7 @@ from iota.chain.bittensor.connection import Session
 from iota.chain.bittensor.faults import drifted
 from iota.chain.chain import Block, EpochStatus
 from iota.chain.errors import BadInput
+from iota.chain.inputs import check_netuid
 
 RAO_PER_TAO: Final = 10**9
 _BLOCKS: Final = 1 << 32
@@ -63,9 +64,7 @@ class View:
 
     async def require_subnet(self, netuid: int) -> None:
         """Raises BadInput for a subnet that is not there."""
-        if not 0 <= netuid <= 65535:
-            raise BadInput(f"netuid is 0 to 65535, not {netuid}")
-        if not await self.query(storage.SubtensorModule.NetworksAdded, netuid):
+        if not await self.query(storage.SubtensorModule.NetworksAdded, check_netuid(netuid)):
             raise BadInput(f"there is no subnet {netuid} on {self._session.node.endpoint}")
 
     async def uid(self, netuid: int, hotkey: str) -> int | None:

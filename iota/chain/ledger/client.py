@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
 from yarl import URL
 
 from iota.chain.chain import (
-    MAX_COMMITMENT_BYTES,
     Block,
+    Chain,
     ChainInfo,
     Commitment,
     EpochStatus,
@@ -23,11 +22,12 @@ from iota.chain.chain import (
     TxResult,
     WeightsRow,
 )
-from iota.chain.errors import BadInput, Incompatible, KeyUnavailable, Rejected, Unavailable
+from iota.chain.errors import BadInput, Incompatible, Rejected, Unavailable
+from iota.chain.inputs import check_address, check_commitment, check_netuid, writer
 from iota.chain.ledger import messages
 from iota.chain.weight_rules import normalise
 from iota.protocol.auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
-from iota.protocol.keys import Hotkey, is_address
+from iota.protocol.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.redaction import without_secrets
 
@@ -35,7 +35,7 @@ _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 T = TypeVar("T")
 
 
-class LedgerChain:
+class LedgerChain(Chain):
     """A connection to the ledger at `url`; `hotkey` signs the writes, and None only reads.
 
     The ledger's own key is learnt at the first call and kept: a ledger that changes it under us is
@@ -86,21 +86,20 @@ class LedgerChain:
         return (await self._read(f"/v1/blocks/{number}", messages.BLOCK)).hash
 
     async def subnet(self, netuid: int) -> Subnet:
-        return await self._read(f"/v1/subnets/{_netuid(netuid)}", messages.SUBNET)
+        return await self._read(f"/v1/subnets/{check_netuid(netuid)}", messages.SUBNET)
 
     async def uid(self, netuid: int, hotkey: str) -> int | None:
         neuron = (await self.subnet(netuid)).neuron(hotkey)
         return None if neuron is None else neuron.uid
 
     async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
-        return await self._read(f"/v1/subnets/{_netuid(netuid)}/weights", messages.WEIGHTS)
+        return await self._read(f"/v1/subnets/{check_netuid(netuid)}/weights", messages.WEIGHTS)
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
-        if not is_address(hotkey):
-            raise BadInput(f"{hotkey!r} is not an ss58 address")
+        check_address(hotkey)
         if at_block is not None and not 0 <= at_block < 10**15:
             raise BadInput(f"there is no block {at_block}")
-        path = f"/v1/subnets/{_netuid(netuid)}/commitments/{hotkey}"
+        path = f"/v1/subnets/{check_netuid(netuid)}/commitments/{hotkey}"
         query = "" if at_block is None else f"?at_block={at_block}"
         answer = await self._read(path + query, TypeAdapter(messages.CommitmentAnswer))
         return Commitment(answer.block, bytes.fromhex(answer.data)) if answer.found else None
@@ -111,12 +110,11 @@ class LedgerChain:
 
     async def balance(self, address: str) -> float:
         """0: there is no money on this ledger."""
-        if not is_address(address):
-            raise BadInput(f"{address!r} is not an ss58 address")
+        check_address(address)
         return 0.0
 
     async def epoch_status(self, netuid: int) -> EpochStatus:
-        return await self._read(f"/v1/subnets/{_netuid(netuid)}/epoch", messages.EPOCH)
+        return await self._read(f"/v1/subnets/{check_netuid(netuid)}/epoch", messages.EPOCH)
 
     async def wait_epoch(
         self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
@@ -129,7 +127,7 @@ class LedgerChain:
             async with asyncio.timeout(timeout_s):
                 while status.index <= target:
                     status = await self._read(
-                        f"/v1/subnets/{_netuid(netuid)}/epoch?after={target}",
+                        f"/v1/subnets/{check_netuid(netuid)}/epoch?after={target}",
                         messages.EPOCH,
                         wait_s=messages.MAX_WAIT_S,
                     )
@@ -143,26 +141,29 @@ class LedgerChain:
         self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
     ) -> TxResult:
         """Free of charge, so that `max_cost_tao` never matters."""
-        return await self._write("/v1/register", messages.RegisterRequest(netuid=_netuid(netuid), role=role))
+        return await self._write(
+            "/v1/register", messages.RegisterRequest(netuid=check_netuid(netuid), role=role)
+        )
 
     async def serve(self, netuid: int, ip: str, port: int) -> TxResult:
         try:
-            body = messages.ServeRequest(netuid=_netuid(netuid), ip=ip, port=port)
+            body = messages.ServeRequest(netuid=check_netuid(netuid), ip=ip, port=port)
         except ValidationError:
             raise BadInput(f"{ip!r} port {port!r} is no address to serve at") from None
         return await self._write("/v1/serve", body)
 
     async def commit(self, netuid: int, data: bytes) -> TxResult:
-        if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
-            raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+        check_commitment(data)
         return await self._write(
-            "/v1/commit", messages.CommitRequest(netuid=_netuid(netuid), data=data.hex())
+            "/v1/commit", messages.CommitRequest(netuid=check_netuid(netuid), data=data.hex())
         )
 
     async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
         normal = normalise(weights)
         try:
-            body = messages.WeightsRequest(netuid=_netuid(netuid), weights=normal, version_key=version_key)
+            body = messages.WeightsRequest(
+                netuid=check_netuid(netuid), weights=normal, version_key=version_key
+            )
         except ValidationError as error:
             raise BadInput(f"these weights cannot be sent: {error.errors()[0]['msg']}") from None
         return await self._write("/v1/weights", body)
@@ -173,17 +174,6 @@ class LedgerChain:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def _ledger_info(self) -> messages.LedgerInfo:
         if self._known is None:
@@ -207,12 +197,11 @@ class LedgerChain:
         return self._parsed(adapter, content)
 
     async def _write(self, path: str, message: messages.Message) -> TxResult:
-        if self._hotkey is None:
-            raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
+        hotkey = writer(self._hotkey)
         ledger = (await self._ledger_info()).hotkey
         body = message.model_dump_json().encode()
         target = (self._url / path.removeprefix("/")).raw_path
-        headers = sign_request(self._hotkey, "POST", target, body, ledger)
+        headers = sign_request(hotkey, "POST", target, body, ledger)
         signed = headers["X-Bittensor-Signature"], int(headers["X-Bittensor-Nonce"])
         status, proof, content = await self._request("POST", path, body, headers, self._timeout_s)
         if not verify_response(ledger, signed[1], status, content, proof, request_signature=signed[0]):
@@ -301,9 +290,3 @@ class LedgerChain:
             f"the answer of {self._name} is not that of {messages.LEDGER_VERSION}: update the older side",
             fate_unknown=fate_unknown,
         )
-
-
-def _netuid(netuid: int) -> int:
-    if not 0 <= netuid <= 65535:
-        raise BadInput(f"netuid is 0 to 65535, not {netuid}")
-    return netuid

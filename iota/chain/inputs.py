@@ -1,0 +1,33 @@
+"""What no backend sends on: a caller's mistakes, and writes without a key."""
+
+from __future__ import annotations
+
+from iota.chain.chain import MAX_COMMITMENT_BYTES
+from iota.chain.errors import BadInput, KeyUnavailable
+from iota.protocol.keys import Hotkey, is_address
+
+
+def check_netuid(netuid: int) -> int:
+    """`netuid`; raises BadInput where it can be none."""
+    if not 0 <= netuid <= 65535:
+        raise BadInput(f"netuid is 0 to 65535, not {netuid}")
+    return netuid
+
+
+def check_address(ss58: str) -> None:
+    """Raises BadInput for what is no account's address."""
+    if not is_address(ss58):
+        raise BadInput(f"{ss58!r} is not an ss58 address")
+
+
+def check_commitment(data: bytes) -> None:
+    """Raises BadInput for more bytes than a commitment holds, or none."""
+    if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
+        raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+
+
+def writer(hotkey: Hotkey | None) -> Hotkey:
+    """Who signs; raises KeyUnavailable for a connection that was opened without a hotkey."""
+    if hotkey is None:
+        raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
+    return hotkey

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from iota.flags import (
+from iota.chain.register_command import add_register
+from iota.console.command import run_command, start_logging
+from iota.settings.flags import (
     SOURCES,
     ChainEndpoint,
     Device,
@@ -20,8 +22,6 @@ from iota.flags import (
     WalletName,
     WalletPath,
 )
-from iota.register_command import add_register
-from iota.terminal import run_command, start_logging
 
 app = typer.Typer(
     help="Host one pipeline stage of a run, and be paid for checked work.", no_args_is_help=True

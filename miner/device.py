@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from iota.model.layout import Shapes
+from iota.codec.shapes import Shapes
 from iota.outer.partition import Vector
 from iota.outer.pseudo_gradient import unflatten
 

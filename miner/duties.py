@@ -10,15 +10,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from iota.client.run_objects import RunObjects
 from iota.outer.base import base_digest
 from iota.outer.partition import Vector
 from iota.protocol.events import Admit, AuditRequest, AuditsClosed, BaseAssign, Event, MergeAssign, MergeReady
 from iota.protocol.messages import Report, SnapshotStored
-from iota.protocol.objects import RunObjects
 from iota.spec import RunSpec
 from miner.disk import MinerDisk
 from miner.merging import merge_part, store_base, store_delta
-from miner.patience import FAILURES, FIRST_PAUSE_S, Patience
+from miner.retry import FAILURES, FIRST_PAUSE_S, Patience
 
 log = logging.getLogger(__name__)
 

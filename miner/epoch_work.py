@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from iota.client.conversation import Conversation
+from iota.client.orchestrator import OrchestratorClient
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
 from iota.data.reader import Tokens
 from iota.data.samples import Samples, needs_tokens
-from iota.protocol.client import OrchestratorClient
-from iota.protocol.conversation import Conversation
+from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.events import Drop, FrameReady, Plan, Reroute, StepClose
-from iota.protocol.keys import signing_bytes, verify
 from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, Method, ObjectRequest
 from iota.protocol.problems import Problem
 from iota.spec import RunSpec
@@ -29,7 +29,7 @@ from iota.store import StoreError
 from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
 from iota.wire.transport import Transport
 from miner.ops import Inputs, OpRunner, OutFrame
-from miner.patience import FIRST_PAUSE_S, Patience, persist
+from miner.retry import FIRST_PAUSE_S, Patience, persist
 from miner.schedule import Action, Op, Schedule
 
 log = logging.getLogger(__name__)

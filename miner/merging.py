@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from iota.client.run_objects import RunObjects
 from iota.outer.base import base_parts, read_base
 from iota.outer.merge import Contribution, weighted_mean
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import Vector, part_bytes, part_sizes, read_part, split
 from iota.protocol.events import MergeAssign
 from iota.protocol.messages import BaseStored, Delta, Merged, StoredObject
-from iota.protocol.objects import RunObjects
 from iota.spec import RunSpec
 
 

@@ -12,20 +12,22 @@ from typing import Any, TypeVar
 
 import psutil
 
+from iota.client.conversation import Conversation
+from iota.client.orchestrator import OrchestratorClient
+from iota.client.run_objects import RunObjects
+from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.names import Recompute
-from iota.compute.precision import device_class
 from iota.compute.state import StageState, load_state, save_state
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
+from iota.identity.keys import Hotkey
 from iota.model.layout import run_shapes
 from iota.outer.base import base_digest, initial_base, next_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import flatten
-from iota.protocol.client import OrchestratorClient
-from iota.protocol.conversation import Conversation
 from iota.protocol.events import (
     Admit,
     AuditsClosed,
@@ -39,7 +41,6 @@ from iota.protocol.events import (
     RunEnd,
     StepClose,
 )
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -50,7 +51,6 @@ from iota.protocol.messages import (
     Role,
     StoredObject,
 )
-from iota.protocol.objects import RunObjects
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.store.transfer import ObjectClient
@@ -61,10 +61,10 @@ from miner.duties import Duties
 from miner.epoch_work import EpochWork, Traffic
 from miner.merging import fetch_base, fetch_merged
 from miner.ops import OpRunner, StateLost
-from miner.patience import persist
 from miner.receipt_log import ReceiptLog
+from miner.retry import persist
 from miner.schedule import Schedule
-from miner.telling import tell_status
+from miner.status_report import tell_status
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
 from iota.compute.state import save_state
 from iota.data.reader import Tokens
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes
 from iota.model.layout import count, run_shapes
-from iota.protocol.keys import Hotkey, signing_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from iota.spec import RunSpec

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from iota.protocol.keys import Hotkey, signing_bytes
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes
 from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, signed_payload
 
 BATCH = 256

@@ -11,12 +11,12 @@ from contextlib import suppress
 
 import torch
 
+from iota.client.orchestrator import OrchestratorClient
 from iota.compute.engine import Engine
 from iota.compute.names import Recompute
-from iota.protocol.client import OrchestratorClient
-from iota.protocol.key_lock import hold_hotkey
-from iota.protocol.keys import load_hotkey
-from iota.redaction import without_secrets
+from iota.console.redaction import without_secrets
+from iota.identity.hotkey_lock import hold_hotkey
+from iota.identity.keys import load_hotkey
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from miner.disk import full_disk_explained

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iota.flags import (
+from iota.console.command import run_command, start_logging
+from iota.console.redaction import without_secrets
+from iota.settings.flags import (
     SOURCES,
     ChainEndpoint,
     LogLevel,
@@ -18,11 +20,9 @@ from iota.flags import (
     WalletName,
     WalletPath,
 )
-from iota.redaction import without_secrets
-from iota.terminal import run_command, start_logging
 
 if TYPE_CHECKING:  # imported where used, so that --help is fast
-    from iota.protocol.keys import Hotkey
+    from iota.identity.keys import Hotkey
     from iota.settings import OrchestratorSettings
     from iota.spec import RunSpec
 
@@ -117,12 +117,13 @@ def start(
     given = dict(locals())
     import asyncio
 
-    from iota.protocol.keys import load_hotkey
+    from iota.identity.keys import load_hotkey
     from iota.settings import OrchestratorSettings
+    from iota.settings.spec_file import read_spec
 
     settings = OrchestratorSettings.load(**given)
     start_logging(settings.log_level)
-    run_spec = _load_spec(_needed(settings.spec, "--spec"))
+    run_spec = read_spec(_needed(settings.spec, "--spec"))
     manifest_bytes = _load_manifest(_needed(settings.manifest, "--manifest"), run_spec)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
@@ -141,12 +142,12 @@ async def _start(
     from iota.chain import ChainError, open_chain
     from iota.store import open_store
     from orchestrator.coordinator import Coordinator
+    from orchestrator.http.app import Deps
+    from orchestrator.http.limits import ServerLimits
+    from orchestrator.http.membership import AllowList
+    from orchestrator.http.metagraph import Metagraph
+    from orchestrator.http.run import serve
     from orchestrator.journal import SqliteJournal
-    from orchestrator.server.app import Deps
-    from orchestrator.server.limits import ServerLimits
-    from orchestrator.server.membership import AllowList
-    from orchestrator.server.metagraph import Metagraph
-    from orchestrator.server.run import serve
 
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
@@ -191,21 +192,6 @@ async def _start(
 
 def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
     print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}", flush=True)
-
-
-def _load_spec(path: Path) -> RunSpec:
-    from pydantic import ValidationError
-
-    from iota.spec import RunSpec
-
-    try:
-        return RunSpec.load(path)
-    except OSError as error:
-        raise ValueError(f"the spec {path} cannot be read ({error.strerror}): give --spec FILE") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"the spec {path} is wrong at {where}: {first['msg']}") from None
 
 
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:

@@ -34,14 +34,17 @@ import numpy as np
 import torch
 from blake3 import blake3
 
+from iota.codec.shapes import payload_shape, payload_size
+from iota.codec.wire_dtype import decode_wire
 from iota.compute import Microbatch
+from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.names import Output
-from iota.compute.precision import decode_wire, device_class
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
-from iota.protocol.keys import Hotkey, signing_bytes, verify
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import Direction, FrameName
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore
@@ -51,15 +54,7 @@ from iota.swarm.options import SwarmOptions
 from iota.swarm.ports import HOST, choose_ports
 from iota.swarm.run_dir import write_json
 from iota.swarm.watching import until_ready
-from iota.wire.frame import (
-    DOMAIN,
-    Frame,
-    decode_frame,
-    encode_frame,
-    make_header,
-    payload_shape,
-    payload_size,
-)
+from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
 from miner.disk import MinerDisk
 from miner.ops import Inputs, OpRunner, OutFrame
 from miner.receipt_log import ReceiptLog

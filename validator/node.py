@@ -14,14 +14,14 @@ from typing import Final
 import psutil
 
 from iota.chain import Chain
-from iota.compute.precision import device_class
+from iota.client.conversation import Conversation
+from iota.client.orchestrator import PATIENCE_S, OrchestratorClient, OrchestratorUnreachable
+from iota.compute.determinism import device_class
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
-from iota.protocol.client import PATIENCE_S, OrchestratorClient, OrchestratorUnreachable
-from iota.protocol.conversation import Conversation
+from iota.identity.keys import Hotkey
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -35,21 +35,21 @@ from iota.protocol.messages import (
 )
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
-from validator.audit import Auditor
-from validator.budget import Budget, Worker
-from validator.epoch_audits import STORED_S, EpochAudits
-from validator.evidence import Evidence
-from validator.fetch import Fetcher
-from validator.filing import Filing
-from validator.heldout import BATCHES
-from validator.links import LinkChain, load_or_create_seed
+from validator.audits.audit import Auditor
+from validator.audits.budget import Budget, Worker
+from validator.audits.epoch_audits import STORED_S, EpochAudits
+from validator.audits.evidence import Evidence
+from validator.audits.fetch import Fetcher
+from validator.audits.filing import Filing
+from validator.audits.heldout import BATCHES
+from validator.audits.links import LinkChain, load_or_create_seed
+from validator.audits.snapshots import Snapshots
 from validator.notebook import Notebook
 from validator.onchain import OnChain
-from validator.snapshots import Snapshots
-from validator.weighing import Weighing
-from validator.weight_chain import WeightChain
-from validator.weight_plan import PlanState, WeightPlan
-from validator.weight_setter import WeightSetter
+from validator.weights.chain import WeightChain
+from validator.weights.plan import PlanState, WeightPlan
+from validator.weights.setter import WeightSetter
+from validator.weights.weighing import Weighing
 
 log = logging.getLogger(__name__)
 

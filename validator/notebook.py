@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from iota.protocol.messages import Outcome, Verdict
-from validator import weight_records
-from validator.scoring import EpochWork, Score
-from validator.weight_records import WeightRecords
+from validator.core.scoring import EpochWork, Score
+from validator.weights import records as weight_records
+from validator.weights.records import WeightRecords
 
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);

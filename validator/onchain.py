@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from iota.chain import Chain, ChainError, TxCode, TxResult, Unavailable
-from validator.links import commitment, committed_tip
+from validator.audits.links import commitment, committed_tip
 
 log = logging.getLogger(__name__)
 

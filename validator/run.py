@@ -11,10 +11,10 @@ from contextlib import suppress
 import torch
 
 from iota.chain import open_chain
-from iota.protocol.client import OrchestratorClient
-from iota.protocol.key_lock import hold_hotkey
-from iota.protocol.keys import Hotkey, load_hotkey
-from iota.redaction import without_secrets
+from iota.client.orchestrator import OrchestratorClient
+from iota.console.redaction import without_secrets
+from iota.identity.hotkey_lock import hold_hotkey
+from iota.identity.keys import Hotkey, load_hotkey
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
 from validator.node import ValidatorNode, ValidatorOptions

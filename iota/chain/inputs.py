@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from iota.chain.chain import MAX_COMMITMENT_BYTES
 from iota.chain.errors import BadInput, KeyUnavailable
-from iota.protocol.keys import Hotkey, is_address
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import is_address
 
 
 def check_netuid(netuid: int) -> int:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from iota.chain.chain import Chain
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 
 if TYPE_CHECKING:
     # Only a registration has a coldkey: a node that starts never loads the code that reads one.
-    from iota.protocol.coldkey import Coldkey
+    from iota.identity.coldkey import Coldkey
 
 
 def open_chain(

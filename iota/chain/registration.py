@@ -11,10 +11,10 @@ from typing import Final, Protocol
 from iota.chain.chain import Chain, ChainInfo, RegistrationTerms
 from iota.chain.errors import Unavailable
 from iota.chain.open_chain import open_chain
-from iota.protocol.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
-from iota.protocol.keys import load_hotkey
+from iota.console.redaction import without_secrets
+from iota.identity.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
+from iota.identity.keys import load_hotkey
 from iota.protocol.messages import Role
-from iota.redaction import without_secrets
 from iota.settings import ChainSettings
 
 TOLERANCE: Final = 0.10
@@ -26,7 +26,7 @@ _FINALITY_BLOCKS: Final = 10
 
 
 class Asked(Protocol):
-    """Who is told what happens, and decides (`iota.asking.Person`)."""
+    """Who is told what happens, and decides (`iota.console.prompts.Person`)."""
 
     def tell(self, text: str) -> None: ...
 

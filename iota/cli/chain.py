@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from iota.flags import SOURCES, ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
+from iota.settings.flags import SOURCES, ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from iota.chain import Chain, EpochStatus, Subnet, WeightsRow
-    from iota.protocol.keys import Hotkey
+    from iota.identity.keys import Hotkey
     from iota.settings import ChainSettings
 
 app = typer.Typer(
@@ -107,7 +107,7 @@ def serve(
     netuid: Netuid = None,
 ) -> None:
     """Publish where the hotkey can be reached. IOTA's nodes need no such entry: they listen on no port."""
-    from iota.protocol.keys import load_hotkey
+    from iota.identity.keys import load_hotkey
 
     settings = _settings(
         wallet_name=wallet_name,

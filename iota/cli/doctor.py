@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iota.flags import (
+from iota.settings.flags import (
     SOURCES,
     ChainEndpoint,
     Netuid,

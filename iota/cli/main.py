@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from iota.terminal import run_command
+from iota.console.command import run_command
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iota.flags import SOURCES
+from iota.settings.flags import SOURCES
 
 app = typer.Typer(help="The embedded object store.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from iota.flags import SOURCES, WalletHotkey, WalletName, WalletPath
+from iota.settings.flags import SOURCES, WalletHotkey, WalletName, WalletPath
 
 if TYPE_CHECKING:
     from iota.settings import WalletSettings
@@ -36,7 +36,7 @@ def new(
 
     A coldkey is encrypted with a password. Its mnemonic, the one backup there is, is shown once.
     """
-    from iota.protocol import keys
+    from iota.identity import keys
 
     settings = _settings(wallet_name, wallet_hotkey, wallet_path)
     name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
@@ -55,7 +55,7 @@ def show(
     wallet_name: WalletName = None, wallet_hotkey: WalletHotkey = None, wallet_path: WalletPath = None
 ) -> None:
     """Print the hotkey's address, where the keys lie and what is amiss with their files; nothing secret."""
-    from iota.protocol import keys
+    from iota.identity import keys
 
     settings = _settings(wallet_name, wallet_hotkey, wallet_path)
     name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
@@ -72,8 +72,8 @@ def _settings(name: str | None, hotkey: str | None, path: Path | None) -> Wallet
 
 
 def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:
-    from iota.asking import Person
-    from iota.protocol import coldkey, keys
+    from iota.console.prompts import Person
+    from iota.identity import coldkey, keys
 
     path = coldkey.coldkey_path(settings.wallet_name, settings.wallet_path)
     if path.exists():
@@ -102,7 +102,7 @@ def _mnemonic_output(file: Path | None) -> AbstractContextManager[TextIO]:
 
 
 def _coldkey_line(name: str, folder: Path) -> str:
-    from iota.protocol import coldkey
+    from iota.identity import coldkey
 
     address = coldkey.coldkey_address(name, folder) or "address unknown (no coldkeypub.txt)"
     path = coldkey.coldkey_path(name, folder)

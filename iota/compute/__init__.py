@@ -8,7 +8,6 @@ from iota.compute.errors import (
     ComputeError,
     CountError,
     MicrobatchError,
-    PayloadError,
     StateError,
     VersionError,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "Microbatch",
     "MicrobatchError",
     "Output",
-    "PayloadError",
     "Recompute",
     "StateError",
     "StepOutput",

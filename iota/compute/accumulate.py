@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from iota.compute.errors import BadValueError
+from iota.compute.finite import all_finite
 from iota.compute.names import Microbatch
-from iota.compute.precision import all_finite
 
 
 class OpenStep:

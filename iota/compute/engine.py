@@ -12,20 +12,18 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from iota.codec.errors import PayloadError
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import clip_threshold, mean_and_clip
-from iota.compute.errors import BadValueError, CountError, MicrobatchError, PayloadError, VersionError
+from iota.compute.determinism import make_deterministic
+from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
+from iota.compute.finite import all_finite
 from iota.compute.memory import has_room
 from iota.compute.names import LossOutput, Microbatch, Output, Recompute, Sketch, StepOutput
 from iota.compute.optim import InnerOptimizer
-from iota.compute.precision import (
-    all_finite,
-    autocast,
-    decode_wire,
-    encode_wire,
-    make_deterministic,
-    round_wire,
-)
+from iota.compute.precision import autocast
 from iota.compute.sketch import SketchKey, finish, project, sketch
 from iota.compute.state import StageState, tensors_digest
 from iota.compute.tokens import Tokens, token_tensors
@@ -34,7 +32,6 @@ from iota.model.layout import graph_bytes
 from iota.model.stage import Stage, StageOutput, run_stage, token_loss
 from iota.protocol.receipts import OpKind
 from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
-from iota.wire.frame import payload_shape
 
 
 @dataclass

@@ -9,10 +9,6 @@ class BadValueError(ComputeError):
     """NaN or Inf in an input, an output, a loss or a gradient; nothing was accumulated."""
 
 
-class PayloadError(ComputeError):
-    """Bytes or tokens that do not have the run's size, shape or range."""
-
-
 class VersionError(ComputeError):
     """A weight version that is not held, or not the one that this step uses."""
 

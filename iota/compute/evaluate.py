@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from iota.compute.errors import BadValueError, PayloadError
-from iota.compute.precision import all_finite, autocast, decode_wire, encode_wire
+from iota.codec.errors import PayloadError
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire, encode_wire
+from iota.compute.errors import BadValueError
+from iota.compute.finite import all_finite
+from iota.compute.precision import autocast
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens, token_tensors
 from iota.model.stage import Stage, run_stage, token_loss
 from iota.spec import RunSpec
-from iota.wire.frame import payload_shape
 
 
 @dataclass(frozen=True)

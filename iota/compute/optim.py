@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from iota.model.layout import Shapes
+from iota.codec.shapes import Shapes
 from iota.spec import OptimizerKind, OptimizerSpec
 
 _ADAM = ("exp_avg", "exp_avg_sq", "step")

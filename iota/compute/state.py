@@ -17,10 +17,11 @@ from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor
 
+from iota.codec.shapes import Shapes
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
 from iota.model.initial import initial_weights
-from iota.model.layout import Shapes, run_shapes
+from iota.model.layout import run_shapes
 from iota.spec import RunSpec
 
 _LENGTH = struct.Struct("<Q")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from iota.compute.errors import PayloadError
+from iota.codec.errors import PayloadError
 from iota.spec import RunSpec
 
 Tokens = npt.NDArray[np.integer]

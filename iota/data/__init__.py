@@ -5,6 +5,7 @@ Numpy only; `datasets`, `transformers` and `pyarrow` are imported where a source
 
 from iota.data.blocks import DamagedShard
 from iota.data.directory import DirectoryReader, directory_fetch, read_manifest
+from iota.data.documents import Document, Source
 from iota.data.manifest import (
     MANIFEST_NAME,
     DataError,
@@ -21,7 +22,7 @@ from iota.data.prepare import HELDOUT_TOKENS, SHARD_TOKENS, prepare
 from iota.data.publish import publish
 from iota.data.reader import Fetch, ShardReader
 from iota.data.sample import sample_index, sequence_indices
-from iota.data.sources import Document, Source, open_source
+from iota.data.sources import open_source
 from iota.data.tokenizers import Tokenizer, open_tokenizer, write_hf_tokenizer
 
 __all__ = [

@@ -10,10 +10,10 @@ import numpy as np
 from blake3 import blake3
 
 from iota.data.checkpoint import load_heldout, load_state, save_state
+from iota.data.documents import Document, Source
 from iota.data.heldout import HeldOut, Tokens
 from iota.data.manifest import Shard, TokenDtype
 from iota.data.shard_writer import ShardWriter
-from iota.data.sources import Document, Source
 from iota.data.tokenizers import Tokenizer
 from iota.spec import canonical_json
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iota.data.documents import Source
 from iota.data.manifest import (
     MANIFEST_NAME,
     DataError,
@@ -25,7 +26,6 @@ from iota.data.manifest import (
     parse_manifest,
 )
 from iota.data.packer import Job, Packer, Progress
-from iota.data.sources import Source
 from iota.data.tokenizers import Tokenizer, tokenizer_info
 
 SHARD_TOKENS = 1 << 25

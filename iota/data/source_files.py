@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from iota.data.sources import Document, clean
+from iota.data.documents import Document, clean
 
 _CODE = ".c .cc .cpp .css .go .h .hpp .html .java .js .py .rs .sh .sql .toml .ts .xml .yaml .yml"
 TEXT_SUFFIXES = frozenset(f".md .rst .tex .txt {_CODE}".split())

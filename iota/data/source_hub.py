@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iota.data.sources import Document, clean
+from iota.data.documents import Document, clean
 
 _FORM = "hf:DATASET[:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
 _TEXT_FIELD = "text"

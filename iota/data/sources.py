@@ -1,44 +1,16 @@
-"""Sources of text: an ordered stream of documents that can be entered at any number."""
+"""Opens a source of text by name."""
 
 from __future__ import annotations
 
 import platform
 import sysconfig
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from iota.data.documents import Source
+from iota.data.source_files import FileSource, find_files
+from iota.data.source_hub import HubSource
 
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text of a source. `index` counts what the source holds, also what it skips."""
-
-    index: int
-    name: str
-    text: str
-
-
-class Source(Protocol):
-    @property
-    def name(self) -> str:
-        """For people and manifests; without paths of this machine."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when the documents may have changed, as far as that can be seen cheaply."""
-        ...
-
-    def documents(self, start: int = 0) -> Iterator[Document]:
-        """Documents from number `start` on, in the one order; blank ones are left out.
-
-        Raises:
-            ValueError: if the source cannot be read, saying what to do.
-        """
-        ...
 
 
 def open_source(spec: str) -> Source:
@@ -50,9 +22,6 @@ def open_source(spec: str) -> Source:
     Raises:
         ValueError: if there is nothing of that name.
     """
-    from iota.data.source_files import FileSource, find_files
-    from iota.data.source_hub import HubSource
-
     if spec == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
         # `_sysconfigdata` differs on each machine by the paths it holds.
@@ -68,12 +37,3 @@ def open_source(spec: str) -> Source:
     raise ValueError(
         f"there is no source {spec!r}: give 'stdlib', hf:DATASET, or the path of a file or folder"
     )
-
-
-def clean(text: str) -> str:
-    """`text` with what is no Unicode (lone surrogates, which JSON can smuggle in) replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text

@@ -8,7 +8,7 @@ from iota.doctor.facts import Facts, OrchestratorFacts, Unknown
 from iota.doctor.finding import Finding, problem, warning, well
 
 ALLOWED_S: Final = 3.0
-"""Signed requests are refused from 2 s ahead (`iota.protocol.auth`), and an HTTP Date tells whole seconds."""
+"""Signed requests are refused from 2 s ahead (`iota.identity.http_auth`); HTTP Date tells whole seconds."""
 _LATE_BLOCKS: Final = 3
 """How many block times old the newest block can be when node and clock are well."""
 _REMEDY: Final = "set it: `sudo timedatectl set-ntp true`, then `timedatectl status`"

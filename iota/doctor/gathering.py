@@ -18,12 +18,12 @@ import aiohttp
 from pydantic import ValidationError
 
 from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
+from iota.client.orchestrator import RunInfo
+from iota.console.redaction import without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
-from iota.protocol.client import RunInfo
 from iota.protocol.messages import Role
-from iota.redaction import without_secrets
 from iota.settings import MinerSettings, ValidatorSettings
 
 DEADLINE_S: Final = 7.0

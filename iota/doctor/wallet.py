@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from iota.doctor.facts import HotkeyState, WalletFiles
-from iota.protocol.coldkey import coldkey_address, coldkey_path
-from iota.protocol.keys import WalletLocked, WalletMissing, WalletUnreadable, hotkey_path, load_hotkey
+from iota.identity.coldkey import coldkey_address, coldkey_path
+from iota.identity.keys import WalletLocked, WalletMissing, WalletUnreadable, hotkey_path, load_hotkey
 from iota.settings import ChainSettings
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from iota.model.layout import codec_hidden, count, run_shapes
+from iota.codec.shapes import codec_hidden
+from iota.model.layout import count, run_shapes
 from iota.spec import Codec, RunSpec
 
 SHARD_BYTES = 4 << 30

@@ -10,12 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from iota.spec import BoundarySpec, Codec, ModelSpec, OptimizerKind, Pipeline, RunSpec, WireDtype
-
-Shapes = dict[str, tuple[int, ...]]
-
-WIRE_BYTES = {WireDtype.FP32: 4, WireDtype.BF16: 2, WireDtype.INT8: 1}
-_MIN_CODEC_HIDDEN = 32
+from iota.codec.shapes import Shapes, codec_shapes
+from iota.spec import BoundarySpec, ModelSpec, OptimizerKind, Pipeline, RunSpec
 
 
 def layer_shapes(model: ModelSpec, layer: int) -> Shapes:
@@ -32,31 +28,6 @@ def layer_shapes(model: ModelSpec, layer: int) -> Shapes:
         f"{at}.input_layernorm.weight": (d,),
         f"{at}.post_attention_layernorm.weight": (d,),
     }
-
-
-def codec_hidden(model: ModelSpec, boundary: BoundarySpec) -> int:
-    """Hidden width of a codec's two-layer maps."""
-    k = model.hidden_size // boundary.ratio
-    return max(_MIN_CODEC_HIDDEN, round(boundary.hidden_ratio * k))
-
-
-def codec_shapes(model: ModelSpec, boundary: BoundarySpec, index: int, side: str) -> Shapes:
-    """Parameters of one side (`encode` or `decode`) of boundary `index`."""
-    if boundary.codec is Codec.IDENTITY:
-        return {}
-    d, k, hidden = model.hidden_size, model.hidden_size // boundary.ratio, codec_hidden(model, boundary)
-    wide, narrow = (d, k) if side == "encode" else (k, d)
-    at = f"boundary.{index}.{side}"
-    shapes: Shapes = {
-        f"{at}.inner.weight": (hidden, wide),
-        f"{at}.inner.bias": (hidden,),
-        f"{at}.outer.weight": (narrow, hidden),
-        f"{at}.outer.bias": (narrow,),
-    }
-    if boundary.codec is Codec.RESBM_ANCHOR:
-        shapes[f"{at}.anchor.tokens"] = (model.vocab_size, boundary.anchor_rank)
-        shapes[f"{at}.anchor.basis"] = (boundary.anchor_rank, d)
-    return shapes
 
 
 def stage_layers(cuts: tuple[int, ...], stage: int) -> range:

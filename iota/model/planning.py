@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from iota.model.layout import WIRE_BYTES, stage_flops, stage_memory, stage_parameters
+from iota.codec.shapes import WIRE_BYTES
+from iota.model.layout import stage_flops, stage_memory, stage_parameters
 from iota.spec import BoundarySpec, Codec, ModelSpec, OptimizerKind, Pipeline
 
 EXPECTED_UTILIZATION = 0.5

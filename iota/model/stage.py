@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 
-from iota.model.boundary import decoder, encoder
+from iota.codec.boundary import decoder, encoder
 from iota.model.layout import stage_layers
 from iota.spec import ModelSpec, RunSpec
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from blake3 import blake3
 from safetensors import SafetensorError
 
-from iota.compute.state import StageState
+from iota.model.initial import initial_weights
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import PartError, Vector, part_bytes, part_sizes, split
 from iota.outer.pseudo_gradient import flatten
@@ -22,7 +22,7 @@ from iota.spec import RunSpec
 
 def initial_base(spec: RunSpec, stage: int) -> OuterState:
     """The base of epoch 0: every node makes it from the run's seed."""
-    weights: Vector = flatten(StageState.initial(spec, stage).weights).numpy()
+    weights: Vector = flatten(initial_weights(spec, stage)).numpy()
     return OuterState(weights, np.zeros_like(weights))
 
 

@@ -1,1 +1,1 @@
-"""What nodes and the orchestrator say to each other: messages, events, receipts, keys, signatures."""
+"""What nodes and the orchestrator say to each other: messages, events, receipts, records, problems. Pure."""

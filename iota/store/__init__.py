@@ -15,8 +15,6 @@ from iota.store.store import (
     StoreFull,
     StoreUnavailable,
     UrlRefused,
-    validate_key,
-    validate_prefix,
 )
 from iota.store.transfer import ObjectClient
 
@@ -33,6 +31,4 @@ __all__ = [
     "StoreUnavailable",
     "UrlRefused",
     "open_store",
-    "validate_key",
-    "validate_prefix",
 ]

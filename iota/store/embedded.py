@@ -10,15 +10,9 @@ from collections.abc import Callable
 
 import aiohttp
 
+from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.signing import Op, check_secret, signed_query
-from iota.store.store import (
-    ObjectExists,
-    ObjectInfo,
-    ObjectMissing,
-    StoreError,
-    validate_key,
-    validate_prefix,
-)
+from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError
 from iota.store.transfer import ObjectClient
 
 DEADLINE_S = 60.0

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from aiohttp import ClientConnectionError, web
 
+from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.files import ObjectFiles
 from iota.store.signing import Op, check_secret, verify
-from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull, validate_key, validate_prefix
+from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull
 
 MAX_OBJECT = 1 << 36
 STALL_S = 30.0

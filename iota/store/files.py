@@ -18,15 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from iota.store.store import (
-    ObjectExists,
-    ObjectInfo,
-    ObjectMissing,
-    StoreError,
-    StoreFull,
-    validate_key,
-    validate_prefix,
-)
+from iota.objects.grammar import validate_key, validate_prefix
+from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError, StoreFull
 
 PRIVATE = ".iota-store"
 """No key can name this folder: a key's segments never begin with a dot."""

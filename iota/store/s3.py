@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import (
     ObjectExists,
     ObjectInfo,
@@ -15,8 +16,6 @@ from iota.store.store import (
     StoreError,
     StoreUnavailable,
     UrlRefused,
-    validate_key,
-    validate_prefix,
 )
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec
 from iota.swarm.run_dir import write_json
 
@@ -18,8 +19,8 @@ def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
     """Tokens a second of each repeat, on the data prepared below `data`."""
     import numpy as np
 
-    from iota.compute.plain import train_plain
     from iota.data import DirectoryReader, sequence_indices
+    from iota.reference.plain import train_plain
 
     reader = DirectoryReader(data, spec.data.manifest)
     length, schedule = spec.data.sequence_length, spec.schedule
@@ -50,5 +51,5 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    found = measure(RunSpec.load(given.spec), given.data, given.threads)
+    found = measure(read_spec(given.spec), given.data, given.threads)
     write_json(given.out, {"tokens_per_second": statistics.median(found), "all": found})

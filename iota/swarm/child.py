@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from iota.swarm.lifeline import die_with
+from iota.swarm.parent_death import die_with
 
 
 def run_entry(entry: str, arguments: list[str]) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from iota.chain.errors import ChainError
+from iota.codec.shapes import payload_size
+from iota.console.command import WorkFailed
 from iota.settings import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
@@ -28,8 +30,6 @@ from iota.swarm.summary import Summary, summary_table
 from iota.swarm.supervisor import ProgramFailed
 from iota.swarm.up import Machine, SwarmUp
 from iota.swarm.watching import NotReady
-from iota.terminal import WorkFailed
-from iota.wire.frame import payload_size
 
 RUNS = Path("runs")
 SPARE_BYTES = 512 << 20

@@ -21,7 +21,7 @@ import sys
 from typing import Any, NoReturn
 
 from iota.swarm.child import run_entry
-from iota.swarm.lifeline import die_with
+from iota.swarm.parent_death import die_with
 
 
 def main() -> None:

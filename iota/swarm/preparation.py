@@ -11,7 +11,7 @@ from iota.protocol.messages import Role
 
 if TYPE_CHECKING:
     from iota.data import Manifest
-    from iota.protocol.keys import Hotkey
+    from iota.identity.keys import Hotkey
 
 WALLET = "swarm"
 ORCHESTRATOR = "orchestrator"
@@ -41,7 +41,7 @@ def make_crew(wallets: Path, miners: int, validator: bool) -> Crew:
     Raises:
         ValueError: a hotkey file that is damaged or locked.
     """
-    from iota.protocol.keys import create_hotkey, hotkey_path, load_hotkey
+    from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
 
     roles = dict.fromkeys(miner_names(miners), Role.MINER)
     if validator:

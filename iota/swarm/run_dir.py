@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
 
@@ -93,8 +94,8 @@ class RunDir:
         if not self.spec_file.exists():
             return None
         try:
-            return RunSpec.load(self.spec_file)
-        except ValidationError as error:
+            return read_spec(self.spec_file)
+        except ValueError as error:
             raise ValueError(f"{self.spec_file} is damaged: give another --run-dir") from error
 
     def info(self) -> dict[str, Any]:

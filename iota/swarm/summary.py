@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
+from iota.codec.shapes import payload_size
 from iota.spec import RunSpec
 from iota.swarm.progress import Progress, Status
-from iota.wire.frame import payload_size
 
 _BF16_BYTES = 2
 

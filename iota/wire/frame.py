@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 from pydantic import ValidationError
 
+from iota.codec.shapes import payload_shape, payload_size
 from iota.protocol.messages import FrameName, Hex32, Hotkey, Small
 from iota.protocol.receipts import SignedHeader
 from iota.spec import Frozen, RunSpec, WireDtype
@@ -26,7 +27,6 @@ SIGNATURE_BYTES = 64
 DOMAIN = "frame"
 
 _PREFIX = struct.Struct("<4sBH")
-_VALUE_BYTES = {WireDtype.FP32: 4, WireDtype.BF16: 2, WireDtype.INT8: 1}
 
 
 class FrameError(Exception):
@@ -56,18 +56,6 @@ class Frame:
     @property
     def signed_header(self) -> SignedHeader:
         return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
-
-
-def payload_shape(spec: RunSpec) -> tuple[int, int, int]:
-    """(sequences, sequence_length, k) of every boundary tensor of the run."""
-    return (spec.data.sequences, spec.data.sequence_length, spec.boundary_width)
-
-
-def payload_size(spec: RunSpec) -> int:
-    """Payload bytes of every boundary tensor of the run."""
-    b, t, k = payload_shape(spec)
-    scales = 4 * b * t if spec.boundary.wire is WireDtype.INT8 else 0
-    return b * t * k * _VALUE_BYTES[spec.boundary.wire] + scales
 
 
 def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:

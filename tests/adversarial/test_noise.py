@@ -6,14 +6,14 @@ from pathlib import Path
 
 from iota.swarm.preparation import ledger_weights
 from iota.swarm.programs import NETUID
-from tests.swarm.live_swarm import LiveSwarm, tiny
+from tests.support.live_swarm import LiveSwarm, tiny
 
 EPOCHS = 3
 
 
 async def test_noise_has_no_weight_within_three_epochs_and_the_honest_keep_theirs(tmp_path: Path) -> None:
     options = tiny(stages=2, replicas=2, epochs=EPOCHS, steps_per_epoch=3)
-    entries = {"miner-00": "tests.adversarial.noise_miner:main"}
+    entries = {"miner-00": "tests.support.noise_miner:main"}
     async with LiveSwarm(tmp_path / "run", options, validator=True, entries=entries) as swarm:
         status = await swarm.finished(200)
         await swarm.validator_done(60)

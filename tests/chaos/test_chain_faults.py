@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.chain_fault_bench import NEW, OLD, TEMPO, FaultBench, fault_bench
-from tests.chaos.chain_fault_cases import CASES, Case
-from tests.subtensor.fixtures import sdk_home
-from tests.subtensor.metadata import RuntimeKind
+from tests.support.chain_fault_bench import NEW, OLD, TEMPO, FaultBench, fault_bench
+from tests.support.chain_fault_cases import CASES, Case
+from tests.support.subtensor.fixtures import sdk_home
+from tests.support.subtensor.metadata import RuntimeKind
 
 __all__ = ["sdk_home"]
 

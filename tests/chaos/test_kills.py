@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.swarm.live_swarm import ORCHESTRATOR, LiveSwarm, Status, tiny
+from tests.support.live_swarm import ORCHESTRATOR, LiveSwarm, Status, tiny
 
 
 @pytest.fixture(scope="module")

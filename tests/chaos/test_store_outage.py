@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.swarm.live_swarm import STORE, LiveSwarm, tiny
+from tests.support.live_swarm import STORE, LiveSwarm, tiny
 
 OUTAGE_S = 3.0
 """Longer than the tries of one transfer last, so that what was on its way fails."""

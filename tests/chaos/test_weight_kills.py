@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from iota.chain import open_chain
-from iota.protocol.keys import Hotkey, create_hotkey
+from iota.identity.keys import Hotkey, create_hotkey
 from iota.protocol.messages import Role
-from tests.chaos.weight_driver import HOTKEY, NETUID, UNDER_WAY, WALLET
-from tests.chaos.weight_lives import MINERS, ROOT, ROW, live
-from validator.weight_plan import Point
+from tests.support.weight_driver import HOTKEY, NETUID, UNDER_WAY, WALLET
+from tests.support.weight_lives import MINERS, ROOT, ROW, live
+from validator.weights.plan import Point
 
 BLOCK_S, TEMPO = 0.25, 100_000
 """All that these tests write is of one tempo."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.keys import Hotkey, create_hotkey
-from tests.chaos.weight_driver import HOTKEY, NETUID, UNDER_WAY, WALLET
-from tests.chaos.weight_lives import MINERS, ROW, live
-from tests.subtensor.chain import Subtensor
-from tests.subtensor.fixtures import sdk_home
-from tests.subtensor.node import LoopbackNode
-from validator.weight_plan import Point
+from iota.identity.keys import Hotkey, create_hotkey
+from tests.support.subtensor.chain import Subtensor
+from tests.support.subtensor.fixtures import sdk_home
+from tests.support.subtensor.node import LoopbackNode
+from tests.support.weight_driver import HOTKEY, NETUID, UNDER_WAY, WALLET
+from tests.support.weight_lives import MINERS, ROW, live
+from validator.weights.plan import Point
 
 __all__ = ["sdk_home"]
 

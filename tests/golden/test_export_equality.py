@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from iota.compute.reference import ReferenceTrainer
 from iota.model.export import export_model, exported_name
 from iota.model.stage import llama_config
+from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import RunSpec
-from tests.golden.small_runs import small_run
+from tests.support.small_runs import small_run
 
 # a child that cannot import the package: isolated (-I), elsewhere, and the name blocked
 CHILD = """

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from iota.spec import Pipeline
-from tests.swarm.live_swarm import LiveSwarm, Status, tiny
+from tests.support.live_swarm import LiveSwarm, Status, tiny
 
-SLOW = {f"miner-{n:02d}": "tests.swarm.slow_miner:main" for n in range(3)}
+SLOW = {f"miner-{n:02d}": "tests.support.slow_miner:main" for n in range(3)}
 
 
 async def _run(root: Path, pipeline: Pipeline, entries: dict[str, str]) -> Status:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.sampling import choose
-from validator.scoring import EpochWork, scores, validity
+from validator.core.sampling import choose
+from validator.core.scoring import EpochWork, scores, validity
 
 HOTKEYS = "abcdef"
 entries = st.builds(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.swarm.live_swarm import LiveSwarm, tiny
+from tests.support.live_swarm import LiveSwarm, tiny
 
 
 async def test_a_nan_drops_its_microbatch_and_the_run_goes_on(tmp_path: Path) -> None:
     options = tiny(epochs=1)
-    entries = {f"miner-{n:02d}": "tests.swarm.nan_miner:main" for n in range(3)}
+    entries = {f"miner-{n:02d}": "tests.support.nan_miner:main" for n in range(3)}
     async with LiveSwarm(tmp_path / "run", options, entries=entries) as swarm:
         status = await swarm.finished()
     assert status["dropped"] == 1

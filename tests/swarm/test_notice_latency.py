@@ -10,9 +10,9 @@ import aiohttp
 
 from iota.protocol.events import Delivered, Plan
 from iota.protocol.messages import Ready
-from tests.unit.orchestrators import BASE, node, orchestrator, until
-from tests.unit.orchestrators import make_spec as small_spec
-from tests.unit.store_servers import embedded
+from tests.support.orchestrators import BASE, node, orchestrator, until
+from tests.support.orchestrators import make_spec as small_spec
+from tests.support.store_servers import embedded
 
 NOTICES = 200
 BATCHES = 3

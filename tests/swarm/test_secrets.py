@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.coldkey import load_coldkey
-from tests.subtensor.fixtures import sdk_home
-from tests.subtensor.process import NodeProcess
-from tests.swarm.live_swarm import LiveSwarm, tiny
-from tests.swarm.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm
+from iota.identity.coldkey import load_coldkey
+from tests.support.live_swarm import LiveSwarm, tiny
+from tests.support.subtensor.fixtures import sdk_home
+from tests.support.subtensor.process import NodeProcess
+from tests.support.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm
 
 __all__ = ["sdk_home"]
 

@@ -10,10 +10,10 @@ import pytest
 
 from iota.chain.weight_rules import normalise
 from iota.swarm.preparation import VALIDATOR
-from tests.subtensor.fixtures import sdk_home  # noqa: F401
-from tests.subtensor.process import NodeProcess
-from tests.swarm.live_swarm import Status, tiny
-from tests.swarm.subtensor_swarm import SubtensorSwarm, succeeded
+from tests.support.live_swarm import Status, tiny
+from tests.support.subtensor.fixtures import sdk_home  # noqa: F401
+from tests.support.subtensor.process import NodeProcess
+from tests.support.subtensor_swarm import SubtensorSwarm, succeeded
 
 BLOCK_S = 0.25
 BTCLI = Path(sys.executable).with_name("btcli")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from multidict import CIMultiDict
 
-from iota.protocol.auth import (
+from iota.identity.http_auth import (
     AuthProblem,
     AuthProblemType,
     RequestVerifier,
@@ -13,7 +13,7 @@ from iota.protocol.auth import (
     sign_response,
     verify_response,
 )
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 
 SENDER = Hotkey.from_seed(b"\x01" * 32)
 SERVER = Hotkey.from_seed(b"\x02" * 32)
@@ -38,8 +38,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(1_800_000_000 * SECOND)
-    monkeypatch.setattr("iota.protocol.auth.time.time_ns", clock)
-    monkeypatch.setattr("iota.protocol.auth._last_nonce", 0)
+    monkeypatch.setattr("iota.identity.http_auth.time.time_ns", clock)
+    monkeypatch.setattr("iota.identity.http_auth._last_nonce", 0)
     return clock
 
 

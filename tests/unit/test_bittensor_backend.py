@@ -18,14 +18,9 @@ from iota.chain.bittensor.client import BittensorChain
 from iota.chain.bittensor.neurons import read_commitment
 from iota.chain.bittensor.transport import scrubbed
 from iota.chain.bittensor.wallet import SignedAlready, Signer, WriteKeys
-from iota.protocol.keys import Hotkey
-from iota.redaction import without_secrets
-from tests.subtensor.blocks import RAO
-from tests.subtensor.chain import Subtensor
-from tests.subtensor.faults import Kind
-from tests.subtensor.fixtures import sdk_home
-from tests.subtensor.node import LoopbackNode
-from tests.unit.bittensor_chains import (
+from iota.console.redaction import without_secrets
+from iota.identity.keys import Hotkey
+from tests.support.bittensor_chains import (
     COLDKEY,
     MINER,
     NETUID,
@@ -35,6 +30,11 @@ from tests.unit.bittensor_chains import (
     over_node,
     subtensor,
 )
+from tests.support.subtensor.blocks import RAO
+from tests.support.subtensor.chain import Subtensor
+from tests.support.subtensor.faults import Kind
+from tests.support.subtensor.fixtures import sdk_home
+from tests.support.subtensor.node import LoopbackNode
 
 __all__ = ["sdk_home"]
 

@@ -23,12 +23,7 @@ from iota.chain.bittensor.client import BittensorChain
 from iota.chain.bittensor.faults import Node, fault, outcome
 from iota.chain.bittensor.transport import MAX_FRAME_BYTES
 from iota.chain.bittensor.wallet import SignedAlready
-from tests.subtensor.faults import Kind
-from tests.subtensor.fixtures import sdk_home
-from tests.subtensor.memory import MemorySubstrate
-from tests.subtensor.metadata import RuntimeKind
-from tests.subtensor.node import LoopbackNode
-from tests.unit.bittensor_chains import (
+from tests.support.bittensor_chains import (
     MINER,
     NETUID,
     READ_S,
@@ -39,6 +34,11 @@ from tests.unit.bittensor_chains import (
     subtensor,
     until,
 )
+from tests.support.subtensor.faults import Kind
+from tests.support.subtensor.fixtures import sdk_home
+from tests.support.subtensor.memory import MemorySubstrate
+from tests.support.subtensor.metadata import RuntimeKind
+from tests.support.subtensor.node import LoopbackNode
 
 __all__ = ["sdk_home"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from validator.budget import Budget, Worker
+from validator.audits.budget import Budget, Worker
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from iota.chain import open_chain
 from iota.chain.ledger.server import make_app
 from iota.cli.chain import app
-from iota.protocol.keys import create_hotkey
+from iota.identity.keys import create_hotkey
 from iota.protocol.messages import Role
 
 

@@ -28,10 +28,10 @@ from iota.chain import (
     TxMode,
     Unavailable,
 )
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
-from tests.subtensor.fixtures import sdk_home  # noqa: F401
-from tests.unit.chain_networks import BACKENDS, NETUID, RATE_LIMIT, TEMPO, Network
+from tests.support.chain_networks import BACKENDS, NETUID, RATE_LIMIT, TEMPO, Network
+from tests.support.subtensor.fixtures import sdk_home  # noqa: F401
 
 VALIDATOR = Hotkey.from_seed(b"\x01" * 32)
 MINER = Hotkey.from_seed(b"\x02" * 32)

@@ -13,7 +13,7 @@ from pathlib import Path
 import bittensor
 import pytest
 
-from iota.protocol.coldkey import (
+from iota.identity.coldkey import (
     Coldkey,
     coldkey_address,
     coldkey_is_encrypted,
@@ -21,7 +21,7 @@ from iota.protocol.coldkey import (
     create_coldkey,
     load_coldkey,
 )
-from iota.protocol.keys import WalletExists, WalletLocked, WalletMissing, WalletUnreadable, create_hotkey
+from iota.identity.keys import WalletExists, WalletLocked, WalletMissing, WalletUnreadable, create_hotkey
 
 PASSWORD = "correct horse Battery 1"
 
@@ -137,5 +137,5 @@ def test_a_node_that_starts_opens_its_hotkey_and_never_the_coldkey(tmp_path: Pat
     assert f"opened {tmp_path}/w/hotkeys/h\n" in said
     assert f"opened {coldkey_path('w', tmp_path)}\n" not in said
     assert "coldkeypub" not in said
-    assert "imported iota.protocol.keys\n" in said
-    assert "imported iota.protocol.coldkey\n" not in said
+    assert "imported iota.identity.keys\n" in said
+    assert "imported iota.identity.coldkey\n" not in said

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from iota.cli.data import app
+from iota.console.command import run_command
 from iota.data import manifest_id, read_manifest
 from iota.store import open_store
-from iota.terminal import run_command
-from tests.unit.data_sets import made_up_text, write_jsonl
-from tests.unit.store_servers import moto_s3
+from tests.support.data_sets import made_up_text, write_jsonl
+from tests.support.store_servers import moto_s3
 
 SIZES = ["--shard-tokens", "20000", "--heldout-tokens", "2000"]
 

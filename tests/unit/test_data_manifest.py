@@ -11,7 +11,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from iota.data import DataError, Manifest, TokenDtype, manifest_id, parse_manifest
-from tests.unit.data_sets import data_folder, prepare_made_up
+from tests.support.data_sets import data_folder, prepare_made_up
 
 
 @pytest.fixture(scope="module")

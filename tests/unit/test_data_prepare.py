@@ -16,8 +16,8 @@ from blake3 import blake3
 
 from iota.data import Document, Manifest, manifest_id, open_source, open_tokenizer, prepare, publish
 from iota.store import EmbeddedStore, ObjectExists
-from tests.unit.data_sets import MadeUp, data_folder, made_up_text, prepare_made_up
-from tests.unit.store_servers import embedded
+from tests.support.data_sets import MadeUp, data_folder, made_up_text, prepare_made_up
+from tests.support.store_servers import embedded
 
 EOS = 256
 
@@ -103,7 +103,7 @@ KILLED = """
 import itertools, sys, time
 from pathlib import Path
 from iota.data import open_tokenizer, prepare
-from tests.unit.data_sets import MadeUp
+from tests.support.data_sets import MadeUp
 
 class Stuck(MadeUp):
     def documents(self, start=0):

@@ -19,8 +19,8 @@ from iota.data import (
 )
 from iota.data.blocks import BLOCK_BYTES
 from iota.store import ObjectClient
-from tests.unit.data_sets import data_folder, prepare_made_up
-from tests.unit.store_servers import embedded
+from tests.support.data_sets import data_folder, prepare_made_up
+from tests.support.store_servers import embedded
 
 LENGTH = 64
 

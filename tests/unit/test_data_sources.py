@@ -10,7 +10,7 @@ import pytest
 
 from iota.data import open_source
 from iota.data.source_hub import HubSource
-from tests.unit.data_sets import write_jsonl
+from tests.support.data_sets import write_jsonl
 
 
 def texts(spec: str | Path, start: int = 0) -> list[str]:

@@ -26,9 +26,9 @@ from iota.settings import (
     known_names,
 )
 from iota.store.embedded_server import make_app
-from tests.unit.command_lines import reached
-from tests.unit.orchestrators import orchestrator
-from tests.unit.store_servers import SECRET, serving
+from tests.support.command_lines import reached
+from tests.support.orchestrators import orchestrator
+from tests.support.store_servers import SECRET, serving
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.command_lines import reached
+from tests.support.command_lines import reached
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -24,11 +24,11 @@ from iota.doctor import DEADLINE_S, Verdict, findings, gather
 from iota.doctor.facts import OrchestratorFacts, Unknown
 from iota.doctor.gathering import asked
 from iota.doctor.threads import DaemonThreads
-from iota.protocol.coldkey import create_coldkey
-from iota.protocol.keys import create_hotkey, hotkey_path
+from iota.identity.coldkey import create_coldkey
+from iota.identity.keys import create_hotkey, hotkey_path
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
-from tests.unit.orchestrators import orchestrator
+from tests.support.orchestrators import orchestrator
 
 NETUID = 9
 

@@ -20,7 +20,7 @@ from iota.doctor.facts import (
     Unknown,
     WalletFiles,
 )
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32).ss58

@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 import torch
 
+from iota.codec.errors import PayloadError
+from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute import (
     BadValueError,
     CountError,
     Microbatch,
     MicrobatchError,
-    PayloadError,
     Recompute,
     VersionError,
 )
 from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
-from iota.compute.plain import train_plain
-from iota.compute.precision import decode_wire, encode_wire
-from iota.compute.reference import ReferenceTrainer
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
+from iota.reference.pipeline import ReferenceTrainer
+from iota.reference.plain import train_plain
 from iota.spec import RunSpec, WireDtype
-from tests.unit.small_spec import small_spec
+from tests.support.small_spec import small_spec
 
 MB = Microbatch(epoch=0, step=0, index=0)
 

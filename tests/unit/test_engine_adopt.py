@@ -7,7 +7,7 @@ import pytest
 from iota.compute import Microbatch, VersionError
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
-from tests.golden.small_runs import sample, small_run
+from tests.support.small_runs import sample, small_run
 
 SPEC = small_run(layout={"cuts": [4]}, schedule={"pipeline": "delayed"})
 

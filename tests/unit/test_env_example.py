@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from iota.settings import ROLES, environment_names, known_names
-from iota.settings_text import env_example
+from iota.settings.env_example import env_example
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 
 def test_the_example_file_is_the_one_that_the_settings_give() -> None:
-    assert EXAMPLE.read_text() == env_example(), "run: python -m iota.settings_text > .env.example"
+    assert EXAMPLE.read_text() == env_example(), "run: python -m iota.settings.env_example > .env.example"
 
 
 def test_every_iota_name_stands_in_the_example_once() -> None:

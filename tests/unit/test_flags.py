@@ -14,7 +14,6 @@ import iota.cli.wallet
 import miner.cli
 import orchestrator.cli
 import validator.cli
-from iota.flags import SOURCES
 from iota.settings import (
     ChainSettings,
     MinerSettings,
@@ -24,6 +23,7 @@ from iota.settings import (
     environment_names,
     parse_bytes,
 )
+from iota.settings.flags import SOURCES
 
 COMMANDS: list[tuple[typer.Typer, type[ChainSettings]]] = [
     (miner.cli.app, MinerSettings),

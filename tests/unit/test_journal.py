@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from orchestrator.coordinator import Joined, Said, Tick
 from orchestrator.journal import JournalBroken, JournalRefused, JournalUnavailable, Record, SqliteJournal
-from tests.unit.orchestrators import ORCHESTRATOR, Log, join_request, make_spec
+from tests.support.orchestrators import ORCHESTRATOR, Log, join_request, make_spec
 
 SPEC = make_spec()
 MINER = Hotkey.from_seed(b"m" * 32)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.key_lock import HotkeyInUse, HotkeyNotLockable, hold_hotkey
-from iota.protocol.keys import create_hotkey, hotkey_path
+from iota.identity.hotkey_lock import HotkeyInUse, HotkeyNotLockable, hold_hotkey
+from iota.identity.keys import create_hotkey, hotkey_path
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
-from iota.protocol.key_lock import hold_hotkey
+from iota.identity.hotkey_lock import hold_hotkey
 with hold_hotkey("wallet", "key", sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

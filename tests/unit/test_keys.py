@@ -12,8 +12,9 @@ from pathlib import Path
 import bittensor_core  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
-from iota.protocol import keys
-from iota.protocol.keys import Hotkey, create_hotkey, load_hotkey, signing_bytes, verify
+from iota.identity import keys, signatures
+from iota.identity.keys import Hotkey, create_hotkey, load_hotkey
+from iota.identity.signatures import signing_bytes, verify
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32)
 OTHER = Hotkey.from_seed(b"\x02" * 32)
@@ -110,7 +111,7 @@ def test_loading_never_opens_the_coldkey(tmp_path: Path) -> None:
     (tmp_path / "w" / "coldkey").write_text("secret")
     # An audit hook cannot be taken out again, so it lives in a process of its own.
     code = (
-        "import sys; from iota.protocol.keys import load_hotkey; opened = []\n"
+        "import sys; from iota.identity.keys import load_hotkey; opened = []\n"
         "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)\n"
         f"load_hotkey('w', 'h', {str(tmp_path)!r}); print(*opened)"
     )
@@ -154,7 +155,7 @@ def test_a_hotkey_can_be_neither_pickled_nor_copied() -> None:
 
 
 def test_a_signature_holds_for_its_message_and_key_only() -> None:
-    assert len(SIGNATURE) == keys.SIGNATURE_BYTES
+    assert len(SIGNATURE) == signatures.SIGNATURE_BYTES
     assert verify(MESSAGE, SIGNATURE, HOTKEY.ss58)
     assert not verify(MESSAGE + b".", SIGNATURE, HOTKEY.ss58)
     assert not verify(MESSAGE, SIGNATURE, OTHER.ss58)
@@ -203,5 +204,5 @@ def test_a_kind_cannot_break_out_of_its_domain(kind: str) -> None:
 
 
 def test_checking_signatures_does_not_import_the_whole_sdk() -> None:
-    code = "import sys, iota.protocol.keys; sys.exit('bittensor' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, iota.identity.keys; sys.exit('bittensor' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -18,9 +18,9 @@ from iota.chain.ledger.book import OWNER_UID
 from iota.chain.ledger.client import LedgerChain
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS
 from iota.chain.ledger.server import make_app
-from iota.protocol.auth import sign_request
+from iota.identity.http_auth import sign_request
 from iota.protocol.messages import Role
-from tests.unit.ledgers import MINER, NETUID, OTHER, VALIDATOR, Clock, served
+from tests.support.ledgers import MINER, NETUID, OTHER, VALIDATOR, Clock, served
 
 REGISTER = json.dumps({"netuid": NETUID, "role": "miner"}).encode()
 
@@ -89,7 +89,7 @@ async def test_a_write_refused_for_its_rate_cannot_be_replayed_after_a_restart(
         (await chain.register(NETUID)).check()
         (await chain.commit(NETUID, b"\xaa")).check()
         # A sender whose clock is fast: its nonce lies after the restart, so only the stored fence helps.
-        monkeypatch.setattr("iota.protocol.auth._last_nonce", time.time_ns() + 1_800_000_000)
+        monkeypatch.setattr("iota.identity.http_auth._last_nonce", time.time_ns() + 1_800_000_000)
         headers = sign_request(MINER, "POST", "/v1/commit", body, await ledger_key(url))
         assert (await post(url, "/v1/commit", body, headers))[0] == 429
     clock.advance(1)
@@ -314,7 +314,7 @@ async def test_a_ledger_that_does_not_answer_is_unavailable() -> None:
 async def test_a_clock_that_is_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with served(tmp_path) as url, LedgerChain(url, MINER) as chain:
         await chain.info()
-        monkeypatch.setattr("iota.protocol.auth._last_nonce", time.time_ns() + 60_000_000_000)
+        monkeypatch.setattr("iota.identity.http_auth._last_nonce", time.time_ns() + 60_000_000_000)
         with pytest.raises(Rejected, match=r"\+60\.0 s|\+59\.\d s"):
             await chain.register(NETUID)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from iota.chain.ledger.book import OWNER_UID
 from iota.chain.ledger.client import LedgerChain
 from iota.protocol.messages import Role
-from tests.unit.ledgers import MINER, NETUID, OTHER, VALIDATOR, Clock, served
+from tests.support.ledgers import MINER, NETUID, OTHER, VALIDATOR, Clock, served
 
 
 async def test_a_full_subnet_refuses_while_all_are_immune_and_then_replaces_the_worst(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import bittensor as bt
 import pytest
 
-from tests.subtensor.chain import Subtensor
-from tests.subtensor.faults import Kind
-from tests.subtensor.fixtures import (
+from tests.support.subtensor.chain import Subtensor
+from tests.support.subtensor.faults import Kind
+from tests.support.subtensor.fixtures import (
     NETUID,
     client,
     enrolled,
@@ -21,8 +21,8 @@ from tests.subtensor.fixtures import (
     sdk_home,
     within,
 )
-from tests.subtensor.metadata import RuntimeKind
-from tests.subtensor.node import LoopbackNode
+from tests.support.subtensor.metadata import RuntimeKind
+from tests.support.subtensor.node import LoopbackNode
 
 __all__ = ["loopback_node", "new_wallet", "sdk_home"]
 

@@ -14,12 +14,12 @@ from bittensor.sp_core import Keypair
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.subtensor.chain import Subtensor
-from tests.subtensor.fixtures import NETUID, within
-from tests.subtensor.metadata import RuntimeKind, runtime_metadata
-from tests.subtensor.node import LoopbackNode
-from tests.subtensor.process import NodeProcess
-from tests.subtensor.rpc import MAX_BATCH, MAX_FRAME_BYTES, MAX_SUBSCRIPTIONS
+from tests.support.subtensor.chain import Subtensor
+from tests.support.subtensor.fixtures import NETUID, within
+from tests.support.subtensor.metadata import RuntimeKind, runtime_metadata
+from tests.support.subtensor.node import LoopbackNode
+from tests.support.subtensor.process import NodeProcess
+from tests.support.subtensor.rpc import MAX_BATCH, MAX_FRAME_BYTES, MAX_SUBSCRIPTIONS
 
 ALICE = Keypair.create_from_uri("//Alice")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.keys import create_hotkey
+from iota.identity.keys import create_hotkey
 from miner.disk import DataDirInUse, MinerDisk
 
 

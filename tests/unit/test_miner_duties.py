@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from iota.client.run_objects import RunObjects
 from iota.protocol.events import Admit, AuditRequest, AuditsClosed, Event, MergeReady
 from iota.protocol.messages import ObjectReply, ObjectRequest, Report
-from iota.protocol.objects import RunObjects
 from iota.protocol.problems import Problem, ProblemType
 from iota.store.transfer import ObjectClient
 from miner.disk import MinerDisk
 from miner.duties import Duties
-from tests.unit.small_spec import small_spec
+from tests.support.small_spec import small_spec
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
 SNAPSHOT = AuditRequest(epoch=3, version=1)

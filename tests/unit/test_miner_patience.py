@@ -13,7 +13,7 @@ from iota.outer.partition import PartError
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import ObjectMissing, StoreError, StoreUnavailable
 from miner.disk import DiskFull, full_disk_explained
-from miner.patience import FEW_TRIES, persist
+from miner.retry import FEW_TRIES, persist
 
 SOON_S = 1e-4
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import AuditKind, Outcome, Verdict
+from validator.audits.verdicts import signed_verdict
+from validator.core.scoring import EpochWork
 from validator.notebook import Notebook, NotebookInUse
-from validator.scoring import EpochWork
-from validator.verdicts import signed_verdict
 
 KEY = Hotkey.from_seed(b"\x01" * 32)
 MINER = Hotkey.from_seed(b"\x02" * 32).ss58

@@ -17,10 +17,10 @@ import psutil
 import pytest
 from blake3 import blake3
 
-from iota.protocol.keys import Hotkey, create_hotkey
+from iota.identity.keys import Hotkey, create_hotkey
 from iota.spec import DataSpec, canonical_json
 from orchestrator.journal import SqliteJournal
-from tests.unit.orchestrators import make_spec
+from tests.support.orchestrators import make_spec
 
 MANIFEST: dict[str, list[str]] = {"shards": []}
 MEMORY_MB = 150

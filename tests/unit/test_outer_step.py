@@ -13,7 +13,7 @@ from iota.model.initial import initial_weights
 from iota.outer import Contribution, OuterState, merge_weights, outer_step, weighted_mean
 from iota.outer.partition import PartError, part_bytes, part_sizes, read_part, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
-from tests.unit.small_spec import small_spec
+from tests.support.small_spec import small_spec
 
 
 def part(seed: int, n: int = 1000) -> np.ndarray:

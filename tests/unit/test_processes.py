@@ -17,7 +17,7 @@ import pytest
 from iota.swarm.processes import Launcher, Program
 from iota.swarm.supervisor import ProgramFailed, RestartRule, Supervisor
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support"
 QUICK = RestartRule(most=2, window_s=600.0, first_wait_s=0.01, longest_wait_s=0.01)
 DEADLINE_S = 60.0
 

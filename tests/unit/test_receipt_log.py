@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from iota.protocol.keys import Hotkey, signing_bytes, verify
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.receipts import GENESIS, OpKind, signed_payload
 from miner.receipt_log import ReceiptLog
 

@@ -14,13 +14,13 @@ from typing import Any, Self
 import pytest
 from aiohttp.test_utils import TestServer
 
-from iota.asking import Person
 from iota.chain.chain import Block, ChainInfo, Neuron, RegistrationTerms, Subnet, TxCode, TxResult
 from iota.chain.errors import BadInput, RateLimited, Unavailable
 from iota.chain.ledger.server import make_app
 from iota.chain.registration import register
-from iota.protocol.coldkey import Coldkey, coldkey_path, create_coldkey
-from iota.protocol.keys import Hotkey, WalletLocked, create_hotkey
+from iota.console.prompts import Person
+from iota.identity.coldkey import Coldkey, coldkey_path, create_coldkey
+from iota.identity.keys import Hotkey, WalletLocked, create_hotkey
 from iota.protocol.messages import Role
 from iota.settings import WalletSettings
 

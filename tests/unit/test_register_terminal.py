@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from iota.protocol.coldkey import create_coldkey
-from iota.protocol.keys import create_hotkey
-from tests.unit.pseudo_terminal import at_a_terminal
+from iota.identity.coldkey import create_coldkey
+from iota.identity.keys import create_hotkey
+from tests.support.pseudo_terminal import at_a_terminal
 
 PASSWORD = "correct horse Battery 1"
 
@@ -39,7 +39,7 @@ class Node:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    command = [sys.executable, "-m", "tests.subtensor", "--instant", "--slot-time", "0.25"]
+    command = [sys.executable, "-m", "tests.support.subtensor", "--instant", "--slot-time", "0.25"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield Node(process, json.loads(process.stdout.readline())["url"])

@@ -12,11 +12,11 @@ import pytest
 from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
-from tests.golden.small_runs import small_run
-from tests.unit import audited_runs as runs
-from tests.unit.audited_runs import Bench, World
-from validator.errors import Missing
-from validator.sealed import SealBroken
+from tests.support import audited_runs as runs
+from tests.support.audited_runs import Bench, World
+from tests.support.small_runs import small_run
+from validator.audits.errors import Missing
+from validator.audits.sealed import SealBroken
 
 Open = Callable[..., Coroutine[Any, Any, Bench]]
 

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.links import (
+from validator.audits.links import (
     LinkChain,
     SeedUnreadable,
     commitment,
@@ -18,7 +18,7 @@ from validator.links import (
     load_or_create_seed,
     verify_link,
 )
-from validator.sampling import Drawn, choose, draw
+from validator.core.sampling import Drawn, choose, draw
 
 RUN = "ab" * 32
 SEED = bytes(range(32))

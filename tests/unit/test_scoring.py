@@ -7,8 +7,8 @@ import pytest
 from iota.model.layout import stage_flops
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from tests.golden.small_runs import small_run
-from validator.scoring import EpochWork, Score, ban_end, op_flops, scores, validity
+from tests.support.small_runs import small_run
+from validator.core.scoring import EpochWork, Score, ban_end, op_flops, scores, validity
 
 AUDIT = AuditSpec(window=4)
 

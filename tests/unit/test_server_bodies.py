@@ -9,7 +9,7 @@ import pytest
 
 from iota.protocol.messages import MOST_PARTS, ExchangeRequest
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.server.bodies import parse
+from orchestrator.intake.bodies import parse
 
 
 def many(text: str, count: int = 250_000) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from iota.identity.keys import Hotkey
+from iota.objects.names import delta_key, part_count
 from iota.protocol.events import FrameReady, LoadBase, Plan, StepClose
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import (
     AuditsDone,
     Delta,
@@ -24,8 +25,7 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Back, Lost, Said
 from orchestrator.coordinator.state import EpochState
-from orchestrator.server.names import delta_key, part_count
-from tests.unit.orchestrators import (
+from tests.support.orchestrators import (
     BASE,
     Log,
     Node,

@@ -11,7 +11,7 @@ from pathlib import Path
 from iota.protocol.events import FrameReady, Plan
 from iota.protocol.messages import Ready
 from orchestrator.coordinator import Said
-from tests.unit.orchestrators import BASE, Running, make_spec, node, orchestrator, until
+from tests.support.orchestrators import BASE, Running, make_spec, node, orchestrator, until
 
 MICROBATCHES = 40
 

@@ -13,8 +13,8 @@ import pytest
 from iota.chain import Unavailable
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.server.membership import Admission
-from orchestrator.server.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
+from orchestrator.http.membership import Admission
+from orchestrator.http.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
 
 
 class Chain:

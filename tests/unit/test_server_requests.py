@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from bittensor import http_auth
 
-from iota.protocol.auth import SIGNATURE_HEADER, verify_response
+from iota.identity.http_auth import SIGNATURE_HEADER, verify_response
+from iota.identity.keys import Hotkey
 from iota.protocol.events import LoadBase
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import LeaveRequest, Method, ObjectRequest, Role
 from iota.protocol.problems import TYPE_PREFIX, Problem, ProblemType
-from tests.unit.orchestrators import (
+from tests.support.orchestrators import (
     ORCHESTRATOR,
     Running,
     join_request,

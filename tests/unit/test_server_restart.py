@@ -6,14 +6,14 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from iota.protocol.conversation import Conversation
+from iota.client.conversation import Conversation
+from iota.identity.keys import Hotkey
 from iota.protocol.events import FrameReady, Plan, RunEnd
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import ExchangeRequest, FrameName, Ready
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Resumed, Said
-from tests.unit.orchestrators import (
+from tests.support.orchestrators import (
     BASE,
     Node,
     Running,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from iota.codec.shapes import payload_size
+from iota.identity.keys import Hotkey
+from iota.objects.names import part_count
 from iota.protocol.events import (
     BaseAssign,
     Contribution,
@@ -14,7 +17,6 @@ from iota.protocol.events import (
     Reroute,
     SnapshotReady,
 )
-from iota.protocol.keys import Hotkey
 from iota.protocol.messages import (
     Direction,
     FrameName,
@@ -26,14 +28,13 @@ from iota.protocol.messages import (
     StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.wire.frame import encode_frame, make_header, payload_size
+from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import Coordinator, Joined, Member, Said
 from orchestrator.coordinator.merging import begin_merging
 from orchestrator.coordinator.state import PartMerge
-from orchestrator.server.names import part_count
-from orchestrator.server.rights import Access, access_for
-from orchestrator.server.urls import accesses
-from tests.unit.orchestrators import BASE, join_request, make_spec
+from orchestrator.http.urls import accesses
+from orchestrator.intake.rights import Access, access_for
+from tests.support.orchestrators import BASE, join_request, make_spec
 
 SPEC = make_spec()
 RUN = SPEC.id

@@ -16,7 +16,7 @@ from iota.compute.state import StageState, load_state, save_state, state_bytes, 
 from iota.model.initial import initial_weights
 from iota.model.stage import Stage
 from iota.spec import RunSpec
-from tests.unit.small_spec import small_spec
+from tests.support.small_spec import small_spec
 
 
 def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> StageState:

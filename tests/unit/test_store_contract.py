@@ -18,7 +18,7 @@ from iota.store import (
     UrlRefused,
     open_store,
 )
-from tests.unit.store_servers import embedded, moto_s3
+from tests.support.store_servers import embedded, moto_s3
 
 
 @pytest.fixture(scope="module")

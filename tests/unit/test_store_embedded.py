@@ -17,7 +17,7 @@ from yarl import URL
 from iota.store import EmbeddedStore, ObjectClient, StoreFull
 from iota.store.embedded_server import make_app, running
 from iota.store.files import PRIVATE, RootInUse
-from tests.unit.store_servers import SECRET, Clock, embedded, serving
+from tests.support.store_servers import SECRET, Clock, embedded, serving
 
 
 @pytest.fixture

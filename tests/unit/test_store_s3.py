@@ -9,7 +9,7 @@ import pytest
 
 from iota.store import StoreError, StoreUnavailable, open_store
 from iota.store.s3 import MAX_EXPIRY_S, S3Store
-from tests.unit.store_servers import moto_s3
+from tests.support.store_servers import moto_s3
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from bittensor.result import ErrorCode, RpcConnectionError
 from bittensor.sp_core import Keypair
 
-from tests.subtensor.chain import Subtensor
-from tests.subtensor.memory import MemorySubstrate
+from tests.support.subtensor.chain import Subtensor
+from tests.support.subtensor.memory import MemorySubstrate
 
 NETUID = 9
 

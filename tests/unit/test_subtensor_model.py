@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.subtensor.blocks import ModuleError
-from tests.subtensor.chain import Call, ChainBlock, Extrinsic, PoolRefusal, Subtensor
-from tests.subtensor.genesis import BOB
+from tests.support.subtensor.blocks import ModuleError
+from tests.support.subtensor.chain import Call, ChainBlock, Extrinsic, PoolRefusal, Subtensor
+from tests.support.subtensor.genesis import BOB
 
 NETUID = 9
 _numbers = itertools.count(1)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from bittensor._transport.codec import RuntimeCodec
 
-from tests.subtensor.chain import Call, Extrinsic, Subtensor
-from tests.subtensor.encoding import Runtime
-from tests.subtensor.metadata import RuntimeKind
-from tests.subtensor.storage_items import ACCOUNT, STORAGE_ITEMS
+from tests.support.subtensor.chain import Call, Extrinsic, Subtensor
+from tests.support.subtensor.encoding import Runtime
+from tests.support.subtensor.metadata import RuntimeKind
+from tests.support.subtensor.storage_items import ACCOUNT, STORAGE_ITEMS
 
 NETUID = 9
 COLDKEY = "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y"

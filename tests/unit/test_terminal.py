@@ -13,10 +13,10 @@ import typer
 
 from iota.chain.errors import Unavailable
 from iota.cli.main import COMMANDS, main
+from iota.console.command import WorkFailed, run_command
+from iota.console.redaction import without_secrets
 from iota.protocol.problems import Problem, ProblemType
-from iota.redaction import without_secrets
 from iota.store.store import StoreFull
-from iota.terminal import WorkFailed, run_command
 
 
 def ending(call: Callable[[], None]) -> int:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from iota.compute.determinism import device_class
 from iota.compute.names import LossOutput, Output, StepOutput
-from iota.compute.precision import device_class
 from iota.protocol.receipts import OpKind, Receipt, StepState
-from tests.golden.small_runs import small_run
-from validator.replay import threads_for
-from validator.tolerance import Profile, compare_output, compare_step, profile_for, sketch_distance
+from tests.support.small_runs import small_run
+from validator.audits.replay import threads_for
+from validator.audits.tolerance import Profile, compare_output, compare_step, profile_for, sketch_distance
 
 EXACT = Profile("exact", exact=True)
 NEAR = Profile("sketch/0.01", exact=False, error=0.01, cosine=0.99)

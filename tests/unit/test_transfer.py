@@ -10,7 +10,7 @@ from aiohttp import web
 
 from iota.store import ObjectClient, ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import MAX_TRIES
-from tests.unit.store_servers import serving
+from tests.support.store_servers import serving
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

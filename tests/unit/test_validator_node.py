@@ -13,9 +13,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
+from iota.client.orchestrator import UntrustedAnswer
 from iota.data import Manifest
-from iota.protocol.client import UntrustedAnswer
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -27,12 +27,12 @@ from iota.protocol.messages import (
     WeightsSet,
 )
 from iota.spec import AuditSpec
-from tests.unit.data_sets import prepare_made_up
-from tests.unit.validator_stages import EPOCHS, KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
-from validator.links import committed_tip, verify_link
+from tests.support.data_sets import prepare_made_up
+from tests.support.validator_stages import EPOCHS, KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
+from validator.audits.links import committed_tip, verify_link
+from validator.audits.verdicts import verify_verdict
 from validator.node import ValidatorNode, ValidatorOptions
 from validator.onchain import NotCommitted
-from validator.verdicts import verify_verdict
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iota.chain import BadInput, ChainError, Incompatible, TxCode, TxResult, Unavailable
-from tests.unit.weight_benches import KEY, NETUID, RUN, Watched, bench
+from tests.support.weight_benches import KEY, NETUID, RUN, Watched, bench
 from validator import onchain
 from validator.onchain import OnChain
 

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from iota.cli.main import build
-from iota.protocol.coldkey import coldkey_path, create_coldkey, load_coldkey
-from iota.protocol.keys import create_hotkey, hotkey_path, load_hotkey
-from tests.unit.pseudo_terminal import at_a_terminal
+from iota.identity.coldkey import coldkey_path, create_coldkey, load_coldkey
+from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
+from tests.support.pseudo_terminal import at_a_terminal
 
 PASSWORD = "correct horse Battery 1"
 

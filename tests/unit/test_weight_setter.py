@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from iota.chain import Subnet, TxMode, Unavailable
-from tests.unit.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCORES, TEMPO, Bench, bench
+from tests.support.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCORES, TEMPO, Bench, bench
 from validator.notebook import Notebook
-from validator.weight_plan import PlanState, Point, Target, WeightPlan
-from validator.weight_records import RecordDamaged
+from validator.weights.plan import PlanState, Point, Target, WeightPlan
+from validator.weights.records import RecordDamaged
 
 ROW = {MINERS[0].ss58: 65535, MINERS[1].ss58: 21845}
 

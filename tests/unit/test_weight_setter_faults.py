@@ -12,7 +12,7 @@ import pytest
 
 from iota.chain import Incompatible, KeyUnavailable, TxCode, TxResult, Unavailable, open_chain
 from iota.protocol.messages import Role
-from tests.unit.weight_benches import BLOCK_S, KEY, MINERS, NETUID, TEMPO, bench
+from tests.support.weight_benches import BLOCK_S, KEY, MINERS, NETUID, TEMPO, bench
 
 HOUR = 3600 // BLOCK_S
 

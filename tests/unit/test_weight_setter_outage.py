@@ -9,9 +9,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
-from iota.protocol.client import OrchestratorUnreachable
-from tests.unit.data_sets import prepare_made_up
-from tests.unit.validator_stages import KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
+from iota.client.orchestrator import OrchestratorUnreachable
+from tests.support.data_sets import prepare_made_up
+from tests.support.validator_stages import KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
 from validator import node
 
 

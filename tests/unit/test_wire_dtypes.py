@@ -5,16 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iota.compute import PayloadError
-from iota.compute.precision import (
-    all_finite,
-    decode_wire,
-    device_class,
-    encode_wire,
-    round_wire,
-    wire_size,
-)
-from iota.model.boundary import wire_round
+from iota.codec.boundary import wire_round
+from iota.codec.errors import PayloadError
+from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire, wire_size
+from iota.compute.determinism import device_class
+from iota.compute.finite import all_finite
 from iota.spec import WireDtype
 
 SHAPE = (2, 5, 7)

@@ -35,12 +35,12 @@ from iota.chain.chain import (
 from iota.chain.errors import BadInput, KeyUnavailable, Unavailable
 from iota.chain.inputs import check_address, check_commitment, writer
 from iota.chain.weight_rules import normalise
-from iota.protocol.keys import Hotkey
+from iota.console.redaction import without_secrets
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
-from iota.redaction import without_secrets
 
 if TYPE_CHECKING:
-    from iota.protocol.coldkey import Coldkey
+    from iota.identity.coldkey import Coldkey
 
 READ_S: Final = 30.0
 """A first connection fetches the runtime's metadata, 2 MB."""

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
-from iota.redaction import without_secrets
+from iota.console.redaction import without_secrets
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 
 if TYPE_CHECKING:
-    from iota.protocol.coldkey import Coldkey
+    from iota.identity.coldkey import Coldkey
 
 
 class SignedAlready(RuntimeError):

@@ -30,7 +30,7 @@ from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hash
 from iota.chain.ledger.database import LedgerDatabase, NeuronRow
 from iota.chain.ledger.yuma import yuma
 from iota.chain.weight_rules import check_weights, normalise
-from iota.protocol.keys import Hotkey
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 
 OWNER_UID = 0

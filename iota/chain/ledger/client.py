@@ -26,10 +26,10 @@ from iota.chain.errors import BadInput, Incompatible, Rejected, Unavailable
 from iota.chain.inputs import check_address, check_commitment, check_netuid, writer
 from iota.chain.ledger import messages
 from iota.chain.weight_rules import normalise
-from iota.protocol.auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
-from iota.protocol.keys import Hotkey
+from iota.console.redaction import without_secrets
+from iota.identity.http_auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
-from iota.redaction import without_secrets
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 T = TypeVar("T")

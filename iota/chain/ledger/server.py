@@ -21,7 +21,7 @@ from iota.chain.errors import BadInput
 from iota.chain.ledger import messages
 from iota.chain.ledger.book import LedgerBook
 from iota.chain.ledger.database import LedgerDatabase
-from iota.protocol.auth import SIGNATURE_HEADER, AuthProblem, Caller, RequestVerifier, sign_response
+from iota.identity.http_auth import SIGNATURE_HEADER, AuthProblem, Caller, RequestVerifier, sign_response
 
 _log = logging.getLogger(__name__)
 _BOOK: Final = web.AppKey("book", LedgerBook)

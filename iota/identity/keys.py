@@ -1,0 +1,192 @@
+"""Hotkeys: sr25519 keys in the standard Bittensor wallet layout.
+
+A hotkey lives at `<wallet path>/<wallet>/hotkeys/<hotkey>`, the file that the Bittensor SDK and
+`btcli` read and write. The coldkey file beside it is never opened here (`iota.identity.coldkey`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
+
+DEFAULT_WALLET_PATH: Final = "~/.bittensor/wallets"
+_log = logging.getLogger(__name__)
+
+
+class WalletMissing(ValueError):
+    """There is no such hotkey file; the message says how to get one."""
+
+
+class WalletExists(ValueError):
+    """A hotkey of that name is there already, and keys are never overwritten."""
+
+
+class WalletLocked(ValueError):
+    """The hotkey file is encrypted and no (or a wrong) password was given."""
+
+
+class WalletUnreadable(ValueError):
+    """The hotkey file is not one: damaged, not sr25519, without a private key, or not ours to read."""
+
+
+class Hotkey:
+    """An sr25519 key pair that signs. Neither its text form nor a pickle reveals the private key."""
+
+    __slots__ = ("_keypair",)
+
+    def __init__(self, keypair: Any) -> None:
+        """Wraps a `bittensor_core.Keypair` that holds an sr25519 private key."""
+        if keypair.crypto_type != core.CRYPTO_SR25519:
+            raise WalletUnreadable("a hotkey must be an sr25519 key")
+        self._keypair = keypair
+
+    @classmethod
+    def generate(cls) -> Hotkey:
+        """A fresh key that exists only in memory (simulations, tests, one-off identities)."""
+        return cls.from_seed(secrets.token_bytes(32))
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Hotkey:
+        """The key of a 32-byte secret seed."""
+        if len(seed) != 32:
+            raise ValueError(f"a seed has 32 bytes, not {len(seed)}")
+        return cls(core.Keypair.create_from_seed(seed, core.CRYPTO_SR25519))
+
+    @property
+    def ss58(self) -> str:
+        """The public address, by which everybody names this hotkey."""
+        return str(self._keypair.ss58_address)
+
+    @property
+    def keypair(self) -> Any:
+        """The SDK's key pair, for its own functions (`bittensor.http_auth`, extrinsics)."""
+        return self._keypair
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes over `message`. Callers sign `signing_bytes(...)`, never a stranger's text."""
+        return bytes(self._keypair.sign(message))
+
+    def __repr__(self) -> str:
+        return f"Hotkey({self.ss58})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a hotkey cannot be pickled or copied: its private key stays in this process")
+
+
+def hotkey_path(wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> Path:
+    """Where the hotkey's file is, or would be.
+
+    Raises:
+        ValueError: a name that is empty or would leave the wallet's folder.
+    """
+    for name in (wallet_name, hotkey_name):
+        if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
+            raise ValueError(f"{name!r} cannot name a wallet or hotkey: no slashes, no leading dot")
+    return Path(wallet_path).expanduser() / wallet_name / "hotkeys" / hotkey_name
+
+
+def load_hotkey(
+    wallet_name: str,
+    hotkey_name: str,
+    wallet_path: str | Path = DEFAULT_WALLET_PATH,
+    password: str | None = None,
+) -> Hotkey:
+    """Reads a hotkey from disk.
+
+    Raises:
+        WalletMissing: no such file.
+        WalletLocked: the file is encrypted and `password` is missing or wrong.
+        WalletUnreadable: the file cannot be read, or holds no sr25519 private key.
+    """
+    path = hotkey_path(wallet_name, hotkey_name, wallet_path)
+    try:
+        data = path.read_bytes()
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise WalletMissing(
+            f"no hotkey {hotkey_name!r} in wallet {wallet_name!r} ({path}): create one with "
+            f"`iota wallet new --wallet.name {wallet_name} --wallet.hotkey {hotkey_name}`, "
+            "or name another with --wallet.name, --wallet.hotkey and --wallet.path"
+        ) from None
+    except OSError as error:
+        raise WalletUnreadable(f"cannot read the hotkey file {path}: {error.strerror}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        _log.warning("the hotkey file %s can be opened by other users: run `chmod 600` on it", path)
+    if core.keyfile_data_is_encrypted(data):
+        data = _decrypted(data, path, password)
+    try:
+        hotkey = Hotkey(core.deserialize_keypair_from_keyfile_data(data))
+        hotkey.sign(b"iota/self-test/1\n")
+    except (core.KeyfileError, ValueError, TypeError):
+        # The cause may quote the file's content: it is left out on purpose.
+        raise WalletUnreadable(f"{path} holds no sr25519 private key: restore it from your backup") from None
+    return hotkey
+
+
+def create_hotkey(
+    wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH
+) -> Hotkey:
+    """Creates a hotkey on disk, unencrypted as nodes need it: file mode 600, new folders 700.
+
+    Beside it goes `<hotkey>pub.txt`, the public half, as the SDK writes it.
+
+    Raises:
+        WalletExists: the name is taken; nothing was changed.
+    """
+    path = hotkey_path(wallet_name, hotkey_name, wallet_path)
+    keypair = core.Keypair.create_from_mnemonic(core.Keypair.generate_mnemonic(12), core.CRYPTO_SR25519)
+    write_key_pair(path, path.with_name(f"{hotkey_name}pub.txt"), keypair)
+    return Hotkey(keypair)
+
+
+def write_key_pair(path: Path, public_path: Path, keypair: Any, password: str | None = None) -> None:
+    """Writes a new key's private file, encrypted if there is a `password`, and its public half.
+
+    Raises:
+        WalletExists: `path` is there already; nothing was changed.
+    """
+    for folder in reversed(path.parents[:3]):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data = bytes(core.serialized_keypair_to_keyfile_data(keypair))
+    _write_new(path, data if password is None else bytes(core.encrypt_keyfile_data(data, password)))
+    public = core.Keypair(
+        ss58_address=keypair.ss58_address, public_key=keypair.public_key, crypto_type=core.CRYPTO_SR25519
+    )
+    public_path.unlink(missing_ok=True)  # left over from a key whose private file is gone
+    _write_new(public_path, bytes(core.serialized_keypair_to_keyfile_data(public)))
+
+
+def _decrypted(data: bytes, path: Path, password: str | None) -> bytes:
+    if password is None:
+        raise WalletLocked(
+            f"{path} is encrypted, and a node cannot ask for a password: "
+            "use a hotkey without one (the coldkey is what stays encrypted, and off the node)"
+        )
+    try:
+        return bytes(core.decrypt_keyfile_data(data, password))
+    except (core.WrongPasswordError, core.KeyfileError, ValueError):
+        raise WalletLocked(f"the password does not open {path}") from None
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Creates `path` with mode 600, whole or not at all, and never over an existing file."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)
+    except FileExistsError:
+        raise WalletExists(
+            f"{path} exists already, and keys are never overwritten: choose another name"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)

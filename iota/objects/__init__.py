@@ -1,0 +1,1 @@
+"""Objects of a run in the store: their keys and their sizes."""

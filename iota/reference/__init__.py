@@ -1,0 +1,1 @@
+"""Trainers in one process that results of a swarm are held against."""

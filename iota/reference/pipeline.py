@@ -1,0 +1,123 @@
+"""One process that trains the whole model: what a pipeline's results are held against.
+
+All stages run in one autograd graph, with the wire's rounding between them. It knows nothing of
+payloads, versions or engines; it shares the modules, the optimizers and the clipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from iota.codec.boundary import wire_round
+from iota.compute.clip import clip_threshold, mean_and_clip
+from iota.compute.optim import InnerOptimizer
+from iota.compute.precision import autocast
+from iota.compute.state import StageState
+from iota.compute.tokens import Tokens, token_tensors
+from iota.model.stage import Stage, run_stage, token_loss
+from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.spec import Pipeline, RunSpec, StateRule
+
+Batches = Callable[[int, int, int], Tokens]
+"""(epoch, step, index) -> tokens."""
+
+_CPU = torch.device("cpu")
+_Weights = list[dict[str, Tensor]]
+
+
+class ReferenceTrainer:
+    """The run `spec` with one replica, in one process on the CPU."""
+
+    def __init__(self, spec: RunSpec, states: list[StageState] | None = None) -> None:
+        self.spec = spec
+        stages = range(spec.layout.stages)
+        if states is None:
+            states = [StageState.initial(spec, stage) for stage in stages]
+        self._modules = [Stage(spec, stage) for stage in stages]
+        self._weights: _Weights = [
+            {name: w.clone() for name, w in sorted(state.weights.items())} for state in states
+        ]
+        self._optimizers = [InnerOptimizer(spec.optimizer, weights) for weights in self._weights]
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            optimizer.load(state.moments)
+        self._thresholds = [clip_threshold(spec, stage) for stage in stages]
+        self._momenta = [torch.zeros_like(flatten(w)) for w in self._weights]
+
+    def run_epoch(self, epoch: int, batches: Batches) -> list[list[float]]:
+        """H steps, then the outer step; the losses of each step in order of index."""
+        base = _copy(self._weights)
+        if epoch > 0 and self.spec.optimizer.state is StateRule.RESET:
+            for optimizer in self._optimizers:
+                optimizer.reset()
+        losses = self.run_steps(epoch, batches)
+        for stage, weights in enumerate(self._weights):
+            merged = pseudo_gradient(base[stage], weights)
+            outer = OuterState(flatten(base[stage]).numpy(), self._momenta[stage].numpy())
+            after = outer_step(outer, merged.numpy(), self.spec.outer.eta, self.spec.outer.momentum_at(epoch))
+            self._momenta[stage] = torch.from_numpy(after.momentum)
+            for name, value in unflatten(torch.from_numpy(after.weights), weights).items():
+                weights[name].copy_(value)
+        return losses
+
+    def run_steps(self, epoch: int, batches: Batches) -> list[list[float]]:
+        """The H inner steps of an epoch, without the outer step."""
+        delayed = self.spec.schedule.pipeline is Pipeline.DELAYED
+        previous = _copy(self._weights)
+        losses: list[list[float]] = []
+        for step in range(self.spec.schedule.steps):
+            used = previous if delayed else self._weights
+            gradients, step_losses = self._gradients(used, epoch, step, batches)
+            previous = _copy(self._weights) if delayed else self._weights
+            rate = self.spec.learning_rate(epoch, step)
+            for stage, sums in enumerate(gradients):
+                mean_and_clip(sums, self.spec.schedule.microbatches, self._thresholds[stage])
+                self._optimizers[stage].update(self._weights[stage], sums, rate)
+            losses.append(step_losses)
+        return losses
+
+    def states(self) -> list[StageState]:
+        return [
+            StageState(dict(copy), {name: m.clone() for name, m in optimizer.moments().items()})
+            for copy, optimizer in zip(_copy(self._weights), self._optimizers, strict=True)
+        ]
+
+    def logits(self, ids_BT: Tensor) -> Tensor:
+        """(B, T, V) of the model as it is, with the wire's rounding."""
+        with torch.no_grad():
+            return self._forward(self._weights, ids_BT)
+
+    def _gradients(
+        self, weights: _Weights, epoch: int, step: int, batches: Batches
+    ) -> tuple[_Weights, list[float]]:
+        leaves = [{name: w.detach().requires_grad_() for name, w in stage.items()} for stage in weights]
+        flat = list(chain.from_iterable(stage.values() for stage in leaves))
+        totals: list[Tensor] = []
+        losses: list[float] = []
+        for index in range(self.spec.schedule.microbatches):
+            ids, labels = token_tensors(self.spec, batches(epoch, step, index), _CPU)
+            with autocast(self.spec.compute, _CPU):
+                loss = token_loss(self._forward(leaves, ids), labels)
+            gradients = torch.autograd.grad(loss, flat)
+            totals = (
+                [total + g for total, g in zip(totals, gradients, strict=True)] if totals else list(gradients)
+            )
+            losses.append(float(loss.detach()))
+        remaining = iter(totals)
+        return [{name: next(remaining) for name in stage} for stage in leaves], losses
+
+    def _forward(self, weights: _Weights, ids_BT: Tensor) -> Tensor:
+        out: Tensor | None = None
+        for module, own in zip(self._modules, weights, strict=True):
+            received = None if out is None else wire_round(out, self.spec.boundary.wire)
+            out = run_stage(module, own, received, ids_BT).out
+        assert out is not None
+        return out
+
+
+def _copy(weights: _Weights) -> _Weights:
+    return [{name: w.clone() for name, w in stage.items()} for stage in weights]

@@ -1,0 +1,25 @@
+"""Reads a RunSpec from its JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from iota.spec import RunSpec
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The spec in the JSON file at `path`.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no spec; it says what is wrong, and where.
+    """
+    try:
+        return RunSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"the spec {path} cannot be read ({error.strerror}): give --spec FILE") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"the spec {path} is wrong at {where}: {first['msg']}") from None

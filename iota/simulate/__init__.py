@@ -1,0 +1,1 @@
+"""The real cores of all roles in virtual time."""

@@ -1,0 +1,48 @@
+"""The RunSpec, everything that decides what a run computes, and the canonical form that ids are made of."""
+
+from iota.spec.canonical import Frozen, canonical_json
+from iota.spec.run_spec import (
+    SPEC_VERSION,
+    AuditSpec,
+    BoundarySpec,
+    Codec,
+    ComputeDtype,
+    DataSpec,
+    Decay,
+    Fraction,
+    LayoutSpec,
+    ModelSpec,
+    OptimizerKind,
+    OptimizerSpec,
+    OuterSpec,
+    Pipeline,
+    Positive,
+    RunSpec,
+    ScheduleSpec,
+    StateRule,
+    WireDtype,
+)
+
+__all__ = [
+    "SPEC_VERSION",
+    "AuditSpec",
+    "BoundarySpec",
+    "Codec",
+    "ComputeDtype",
+    "DataSpec",
+    "Decay",
+    "Fraction",
+    "Frozen",
+    "LayoutSpec",
+    "ModelSpec",
+    "OptimizerKind",
+    "OptimizerSpec",
+    "OuterSpec",
+    "Pipeline",
+    "Positive",
+    "RunSpec",
+    "ScheduleSpec",
+    "StateRule",
+    "WireDtype",
+    "canonical_json",
+]

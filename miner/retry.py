@@ -1,0 +1,83 @@
+"""Trying again: a store that is away for a while costs time, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from iota.client.orchestrator import is_passing
+from iota.data.manifest import DataError
+from iota.outer.partition import PartError
+from iota.protocol.problems import Problem
+from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
+
+log = logging.getLogger(__name__)
+
+FAILURES: Final = (StoreError, Problem, PartError, DataError)
+"""What moving objects of a run may raise."""
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+FEW_TRIES: Final = 4
+"""How often an object that is missing or wrong is asked for: a store that has just come back may lag."""
+SAY_EVERY_S: Final = 30.0
+
+T = TypeVar("T")
+
+
+class Patience:
+    """The pauses between the tries of one transfer: doubling, jittered, and told of once in a while."""
+
+    def __init__(self, what: str, first_pause_s: float = FIRST_PAUSE_S) -> None:
+        """`what` is for the log: "storing frame ..."."""
+        self._what = what
+        self._pause_s = first_pause_s
+        self._definite = 0
+        self._said: float | None = None
+
+    async def after(self, error: Exception) -> bool:
+        """Pause before the next try; at once False if another try cannot help.
+
+        An outage may last as long as it likes. What the store says of an object is believed when it
+        has said so `FEW_TRIES` times, and a refusal of the orchestrator at once.
+        """
+        if not _is_outage(error):
+            self._definite += 1
+            if isinstance(error, Problem) or self._definite >= FEW_TRIES:
+                return False
+        now = time.monotonic()
+        if self._said is None or now - self._said >= SAY_EVERY_S:
+            log.warning("%s: trying again after %s: %s", self._what, type(error).__name__, error)
+            self._said = now
+        # Jitter keeps nodes that were cut off together from returning together.
+        await asyncio.sleep(self._pause_s * random.uniform(0.75, 1.25))
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        return True
+
+
+async def persist(
+    what: str, attempt: Callable[[bool], Awaitable[T]], first_pause_s: float = FIRST_PAUSE_S
+) -> T:
+    """The result of `attempt(again)`, tried until an outage is over.
+
+    `again` is False at the first try only: URLs that came with an event may have expired since.
+
+    Raises:
+        StoreError, Problem, PartError, DataError: another try cannot help.
+    """
+    patience, again = Patience(what, first_pause_s), False
+    while True:
+        try:
+            return await attempt(again)
+        except FAILURES as error:
+            if not await patience.after(error):
+                raise
+        again = True
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it passes by itself, or when an operator has seen to it."""
+    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error)

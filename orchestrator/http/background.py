@@ -1,0 +1,143 @@
+"""What happens without a request: block heads, deadlines, silent members, deletions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final, Protocol
+
+from iota.chain import Block, ChainError
+from iota.protocol.problems import Problem
+from iota.store import ObjectStore, StoreError
+from orchestrator.coordinator import Coordinator, Lost, Tick
+from orchestrator.http.metrics import Metrics
+from orchestrator.http.polls import Presence
+from orchestrator.http.recorder import Recorder
+
+HEAD_TIMEOUT_S: Final = 30.0
+_LEAST_TICK_S: Final = 0.05
+_DELETE_TRIES: Final = 5
+_DELETE_TIMEOUT_S: Final = 300.0
+_log = logging.getLogger(__name__)
+
+
+class HeadSource(Protocol):
+    """The part of a chain that the orchestrator itself needs."""
+
+    async def head(self) -> Block: ...
+
+
+class Ticker:
+    """Tells the coordinator of new blocks, and of deadlines that passed."""
+
+    def __init__(
+        self, chain: HeadSource, coordinator: Coordinator, recorder: Recorder, metrics: Metrics, poll_s: float
+    ) -> None:
+        self._chain = chain
+        self._coordinator = coordinator
+        self._recorder = recorder
+        self._metrics = metrics
+        self._poll_s = poll_s
+        self._head: tuple[int, str] | None = None
+        self._changed = asyncio.Event()
+        recorder.after.append(self._changed.set)
+
+    def observe(self, tick: Tick) -> None:
+        """Start from the last block of the journal."""
+        self._head = (tick.block, tick.block_hash)
+
+    @property
+    def head_known(self) -> bool:
+        return self._head is not None
+
+    async def poll_head(self) -> None:
+        """Follow the chain. While it cannot be read, the last block known stands."""
+        while True:
+            try:
+                async with asyncio.timeout(HEAD_TIMEOUT_S):
+                    block = await self._chain.head()
+            except (ChainError, TimeoutError) as error:
+                self._metrics.failure("chain")
+                _log.warning("the chain's head cannot be read: %s", error or "no answer in time")
+            else:
+                if self._head is None or block.number > self._head[0]:
+                    self._head = (block.number, block.hash)
+                    await self._tick()
+            await asyncio.sleep(self._poll_s)
+
+    async def watch_deadlines(self) -> None:
+        while True:
+            self._changed.clear()
+            due = self._coordinator.next_deadline()
+            wait_s = None if due is None else max(_LEAST_TICK_S, due - time.time())
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._tick()
+
+    async def _tick(self) -> None:
+        if self._head is None:
+            return
+        number, digest = self._head
+        try:
+            await self._recorder.record(Tick(at=self._recorder.stamp(), block=number, block_hash=digest))
+        except Problem as problem:  # the journal is full: the next block or deadline tries again
+            _log.warning("a tick was not recorded: %s", problem.detail)
+
+
+async def watch_silence(
+    coordinator: Coordinator, recorder: Recorder, presence: Presence, silence_s: float
+) -> None:
+    """Record members as lost that were not heard in time."""
+    while True:
+        for hotkey, member in list(coordinator.members.items()):
+            if not member.live or not presence.overdue(hotkey, time.monotonic()):
+                continue
+            async with recorder.of(hotkey):
+                if not member.live or not presence.overdue(hotkey, time.monotonic()):
+                    continue
+                try:
+                    await recorder.record(Lost(at=recorder.stamp(), hotkey=hotkey))
+                except Problem as problem:
+                    _log.warning("the loss of %s was not recorded: %s", hotkey, problem.detail)
+        await asyncio.sleep(silence_s / 5)
+
+
+class Deletions:
+    """Removes from the store what nobody needs any more; what fails is left to the next start."""
+
+    def __init__(self, coordinator: Coordinator, store: ObjectStore, metrics: Metrics) -> None:
+        self._coordinator = coordinator
+        self._store = store
+        self._metrics = metrics
+        self._due = asyncio.Event()
+
+    def look(self) -> None:
+        """There may be more to delete."""
+        self._due.set()
+
+    async def run(self) -> None:
+        self._coordinator.take_deletions()
+        prefixes = self._coordinator.closed_prefixes()
+        while True:
+            for prefix in prefixes:
+                await self._delete(prefix)
+            prefixes = self._coordinator.take_deletions()
+            if not prefixes:
+                await self._due.wait()
+                self._due.clear()
+                prefixes = self._coordinator.take_deletions()
+
+    async def _delete(self, prefix: str) -> None:
+        for attempt in range(_DELETE_TRIES):
+            try:
+                async with asyncio.timeout(_DELETE_TIMEOUT_S):
+                    await self._store.delete_prefix(prefix)
+                return
+            except (StoreError, TimeoutError) as error:
+                self._metrics.failure("store")
+                _log.warning("deleting %s failed: %s", prefix, error or "no answer in time")
+                await asyncio.sleep(2.0**attempt)
+        _log.error("%s was not deleted; the next start tries again", prefix)

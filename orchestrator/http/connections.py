@@ -1,0 +1,83 @@
+"""Connections: how many an address may hold, and how long they may say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+from orchestrator.http.limits import is_loopback
+
+
+class ConnectionGuard:
+    """Closes connections that never complete a request's headers, and those beyond an address's share.
+
+    aiohttp bounds the time between requests, but not the time to a connection's first one.
+    """
+
+    def __init__(self, header_s: float, most: int) -> None:
+        self._header_s, self._most = header_s, most
+        self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
+        self._open: Counter[str] = Counter()
+
+    def factory(self, inner: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """A protocol factory for `loop.create_server` around the server's own."""
+        return lambda: _Guarded(self, inner())
+
+    def request_begun(self, transport: asyncio.BaseTransport | None) -> None:
+        """The headers of a request on this connection are complete."""
+        timer = self._timers.pop(transport, None) if transport is not None else None
+        if timer is not None:
+            timer.cancel()
+
+    def opened(self, transport: asyncio.Transport, address: str) -> bool:
+        self._open[address] += 1
+        if self._open[address] > self._most and not is_loopback(address):
+            transport.abort()
+            return False
+        self._timers[transport] = asyncio.get_running_loop().call_later(self._header_s, transport.abort)
+        return True
+
+    def closed(self, transport: asyncio.BaseTransport, address: str) -> None:
+        self.request_begun(transport)
+        self._open[address] -= 1
+        if self._open[address] <= 0:
+            del self._open[address]
+
+
+class _Guarded(asyncio.Protocol):
+    """One connection: tells the guard, and passes everything on."""
+
+    def __init__(self, guard: ConnectionGuard, inner: asyncio.Protocol) -> None:
+        self._guard, self._inner = guard, inner
+        self._transport: asyncio.Transport | None = None
+        self._address = ""
+        self._passed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._passed = self._guard.opened(self._transport, self._address)
+        if self._passed:
+            self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._passed:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._passed else None
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is not None:
+            self._guard.closed(self._transport, self._address)
+        if self._passed:
+            self._inner.connection_lost(error)

@@ -1,0 +1,175 @@
+"""The edge of every request: bounds, signature, membership and limits, then problems and signing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from iota.identity.http_auth import (
+    SIGNATURE_HEADER,
+    AuthProblem,
+    AuthProblemType,
+    Caller,
+    RequestVerifier,
+    sign_response,
+)
+from iota.identity.keys import Hotkey
+from iota.protocol.problems import MEDIA_TYPE, Problem, ProblemType
+from orchestrator.http.connections import ConnectionGuard
+from orchestrator.http.limits import ServerLimits, TokenBuckets, is_loopback
+from orchestrator.http.metrics import Metrics
+
+_AUTH: Final = {
+    AuthProblemType.MISSING: ProblemType.UNSIGNED,
+    AuthProblemType.MALFORMED: ProblemType.MALFORMED_AUTH,
+    AuthProblemType.WRONG_RECEIVER: ProblemType.WRONG_RECEIVER,
+    AuthProblemType.STALE: ProblemType.STALE,
+    AuthProblemType.RESTARTED: ProblemType.RESTARTED,
+    AuthProblemType.REPLAYED: ProblemType.REPLAYED,
+    AuthProblemType.BAD_SIGNATURE: ProblemType.BAD_SIGNATURE,
+}
+_HTTP: Final = {404: ProblemType.NOT_FOUND, 405: ProblemType.WRONG_METHOD, 413: ProblemType.TOO_LARGE}
+_CALLER: Final = web.RequestKey("caller", Caller)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a signed call returns: the body of a 200."""
+
+    body: bytes
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose sender is proven and admitted."""
+
+    hotkey: str
+    body: bytes
+    request: web.Request
+
+
+SignedHandler = Callable[[Call], Awaitable[Answer]]
+
+
+class Edge:
+    """Wraps handlers. `admitted(hotkey)` says whether a hotkey may speak here at all."""
+
+    def __init__(
+        self,
+        hotkey: Hotkey,
+        verifier: RequestVerifier,
+        limits: ServerLimits,
+        metrics: Metrics,
+        admitted: Callable[[str], Awaitable[bool]],
+        guard: ConnectionGuard,
+    ) -> None:
+        self._hotkey = hotkey
+        self._verifier = verifier
+        self._limits = limits
+        self._metrics = metrics
+        self._admitted = admitted
+        self._guard = guard
+        self._addresses = TokenBuckets(limits.address_rate, limits.address_burst)
+        self._hotkeys = TokenBuckets(limits.hotkey_rate, limits.hotkey_burst)
+
+    def signed(self, handler: SignedHandler, max_bytes: int | None = None) -> Handler:
+        """A handler for signed requests with bodies of at most `max_bytes`."""
+        bound = self._limits.body_bytes if max_bytes is None else max_bytes
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await self._body(request, bound)
+            caller = self._verify(request, body)
+            request[_CALLER] = caller
+            if not await self._admitted(caller.hotkey):
+                raise Problem(
+                    ProblemType.NOT_A_MEMBER,
+                    f"{caller.hotkey} is not admitted to this run: register it on the subnet,"
+                    " or ask the run's operator to put it on the allow-list",
+                )
+            if wait := self._hotkeys.take(caller.hotkey, time.monotonic()):
+                raise Problem(ProblemType.RATE_LIMITED, "slow down", retry_after=wait)
+            answer = await handler(Call(caller.hotkey, body, request))
+            return web.Response(body=answer.body, content_type=answer.content_type)
+
+        return handle
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Limits by address before; problems, signature and metrics after."""
+        self._guard.request_begun(request.transport)
+        try:
+            self._limit_address(request)
+            response = await handler(request)
+        except Problem as problem:
+            response = self._answer(problem)
+        except web.HTTPException as error:
+            kind = _HTTP.get(error.status, ProblemType.MALFORMED_BODY)
+            response = self._answer(
+                Problem(kind, f"{request.method} {request.path[:200]}", status=error.status)
+            )
+        except Exception:  # noqa: BLE001 - the outermost edge: a bug must not show or stop anything else
+            _log.exception("%s %s failed", request.method, request.path[:200])
+            response = self._answer(Problem(ProblemType.INTERNAL, "report this to the operator"))
+        caller = request.get(_CALLER)
+        if caller is not None and isinstance(response, web.Response):
+            body = bytes(response.body) if isinstance(response.body, bytes | bytearray) else b""
+            response.headers[SIGNATURE_HEADER] = sign_response(
+                self._hotkey, caller.nonce, response.status, body, request_signature=caller.signature
+            )
+        resource = request.match_info.route.resource
+        self._metrics.request(resource.canonical if resource else "none", response.status)
+        return response
+
+    def _answer(self, problem: Problem) -> web.Response:
+        self._metrics.problem(problem.type)
+        response = web.Response(
+            body=problem.to_json(), status=problem.status, content_type=MEDIA_TYPE, headers=problem.headers
+        )
+        if problem.type in (ProblemType.TOO_LARGE, ProblemType.TOO_SLOW):
+            response.force_close()  # the rest of its body is not worth reading
+        return response
+
+    def _limit_address(self, request: web.Request) -> None:
+        if is_loopback(request.remote):
+            return
+        if wait := self._addresses.take(request.remote or "", time.monotonic()):
+            raise Problem(ProblemType.RATE_LIMITED, "too many requests from this address", retry_after=wait)
+
+    async def _body(self, request: web.Request, bound: int) -> bytes:
+        if (request.content_length or 0) > bound:
+            raise Problem(ProblemType.TOO_LARGE, f"a body here has at most {bound} bytes")
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > bound:
+                        raise Problem(ProblemType.TOO_LARGE, f"a body here has at most {bound} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            raise Problem(
+                ProblemType.TOO_SLOW, f"the body did not arrive within {self._limits.body_s:g} s"
+            ) from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise Problem(ProblemType.MALFORMED_BODY, "the body broke off") from None
+        return b"".join(parts)
+
+    def _verify(self, request: web.Request, body: bytes) -> Caller:
+        try:
+            return self._verifier.verify(request.headers, body, request.method, request.raw_path)
+        except AuthProblem as error:
+            kind = _AUTH[error.type]
+            extra = {}
+            if error.type is AuthProblemType.STALE:
+                extra["offset_s"] = (int(request.headers["X-Bittensor-Nonce"]) - time.time_ns()) / 1e9
+            retry = 0.1 if error.type is AuthProblemType.RESTARTED else None
+            raise Problem(kind, error.detail, retry_after=retry, extra=extra) from None

@@ -1,0 +1,470 @@
+"""Whole epochs by real engines in one process, with the receipts, frames and records that they leave.
+
+A miner can be made to cheat; everybody else stays honest and works on what the cheat sends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire, encode_wire
+from iota.compute import LossOutput, Microbatch, Output
+from iota.compute.determinism import device_class
+from iota.compute.engine import Engine
+from iota.compute.state import StageState, state_bytes
+from iota.compute.tokens import Tokens
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes
+from iota.outer.base import base_digest, base_parts, initial_base, next_base
+from iota.outer.partition import part_bytes, split
+from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
+from iota.protocol.events import EpochClose, Plan, SnapshotReady
+from iota.protocol.messages import (
+    AuditKind,
+    Direction,
+    FrameName,
+    ObjectReply,
+    ObjectRequest,
+    SnapshotWanted,
+    StoredObject,
+)
+from iota.protocol.receipts import (
+    GENESIS,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    SignedHeader,
+    StepState,
+    merkle_root,
+    signed_payload,
+)
+from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord
+from iota.spec import RunSpec
+from iota.store import ObjectMissing
+from iota.wire.frame import DOMAIN, encode_frame, make_header
+from tests.support.small_runs import sample
+from validator.audits.audit import Auditor, Result, Task
+from validator.audits.budget import Budget, Worker
+from validator.audits.evidence import Evidence
+from validator.audits.fetch import Fetcher
+from validator.audits.sealed import SealedEpoch
+from validator.audits.snapshots import Snapshots
+
+DEVICE = device_class("cpu", torch.get_num_threads())
+
+
+class Honest:
+    """What a miner does with its work. Cheats change one part of it."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        """What it claims and sends."""
+        return output
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        """STEP, and what it commits to."""
+        made = miner.engine.step(step, count, rate, epoch=epoch)
+        return StepState(
+            weights=made.weights,
+            moments=made.moments,
+            change_sketch=made.change_sketch,
+            moments_sketch=made.moments_sketch,
+            gradient_norm=made.gradient_norm,
+        )
+
+    def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return delta
+
+
+class Noise(Honest):
+    """Sends noise for its forwards."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        if kind is not OpKind.FORWARD:
+            return output
+        noise = torch.randn(payload_shape(miner.spec), generator=torch.Generator().manual_seed(mb.index))
+        return _resent(miner.spec, output, noise)
+
+
+class ZeroBackward(Honest):
+    """Runs its forwards and sends gradients of zero."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        if kind is not OpKind.BACKWARD:
+            return output
+        return _resent(miner.spec, output, torch.zeros(payload_shape(miner.spec)))
+
+
+class FalseLoss(Honest):
+    """Claims a better loss than it has."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        return replace(output, loss=output.loss / 2) if isinstance(output, LossOutput) else output
+
+
+class SkipsStep(Honest):
+    """Never updates its weights and says so in its own commitments."""
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        made = miner.engine.step(step, count, 0.0, epoch=epoch)
+        return StepState(
+            weights=made.weights,
+            moments=made.moments,
+            change_sketch=made.change_sketch,
+            moments_sketch=made.moments_sketch,
+            gradient_norm=made.gradient_norm,
+        )
+
+
+class StaleWeights(Honest):
+    """Commits to the true update, and computes its next ops with the base all the same."""
+
+    def __init__(self) -> None:
+        self.base: StageState | None = None
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        self.base = self.base or StageState.initial(miner.spec, miner.stage)
+        state = super().step(miner, step, count, rate, epoch)
+        miner.keep_snapshot(step + 1)
+        miner.engine.load(self.base, version=step + 1)
+        return state
+
+
+class PoisonedDelta(Honest):
+    """Scales its pseudo-gradient."""
+
+    def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return delta * np.float32(3)
+
+
+def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
+    payload = encode_wire(values, spec.boundary.wire)
+    decode_wire(payload, payload_shape(spec), spec.boundary.wire)
+    return replace(output, payload=payload, digest=blake3(payload).hexdigest())
+
+
+class Miner:
+    """One replica: an engine, a key and a receipt chain."""
+
+    def __init__(self, spec: RunSpec, stage: int, way: Honest, device: str) -> None:
+        self.spec, self.stage, self.way, self.device = spec, stage, way, device
+        self.key = Hotkey.from_seed(blake3(f"miner {stage}".encode()).digest())
+        self.engine = Engine(spec, stage)
+        self.receipts: list[Receipt] = []
+        self.snapshots: dict[int, StageState] = {}
+        self.frozen: set[int] = set()
+
+    @property
+    def hotkey(self) -> str:
+        return self.key.ss58
+
+    def keep_snapshot(self, version: int) -> None:
+        if version not in self.frozen:
+            self.snapshots[version] = self.engine.state()
+            self.frozen.add(version)
+
+    def write(self, **fields: Any) -> Receipt:
+        previous = self.receipts[-1].content_digest() if self.receipts else GENESIS
+        now = time.time()
+        receipt = Receipt(
+            seq=len(self.receipts) + 1,
+            stage=self.stage,
+            started=now,
+            ended=now,
+            device=self.device,
+            previous=previous,
+            **fields,
+        )
+        self.receipts.append(receipt)
+        return receipt
+
+
+class World:
+    """A run with one replica a stage: its store, its records, and the validator's sources."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        ways: dict[int, Honest] | None = None,
+        device: str = DEVICE,
+        batches: Callable[[int, int, int], Tokens] | None = None,
+    ) -> None:
+        self.spec, self.run = spec, spec.id
+        ways = ways or {}
+        self.miners = [
+            Miner(spec, stage, ways.get(stage, Honest()), device) for stage in range(spec.layout.stages)
+        ]
+        self.outer = [initial_base(spec, stage) for stage in range(spec.layout.stages)]
+        self.store: dict[str, bytes] = {}
+        self.records: dict[int, EpochRecord] = {}
+        self.bases: list[BaseRecord] = []
+        self.first: dict[tuple[int, str], int] = {}
+        self._batches = batches or sample(spec)
+        for stage, miner in enumerate(self.miners):
+            miner.engine.load(StageState.initial(spec, stage), version=0)
+            self._store_base(0, stage)
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def train(self, epoch: int = 0) -> EpochRecord:
+        """One epoch and its merge; the record as the coordinator would give it."""
+        spec = self.spec
+        plans = []
+        for miner in self.miners:
+            self.first[epoch, miner.hotkey] = len(miner.receipts) + 1
+            miner.snapshots.clear()
+            miner.frozen.clear()
+            miner.keep_snapshot(0)
+        for step in range(spec.schedule.steps):
+            for index in range(spec.schedule.microbatches):
+                self._microbatch(Microbatch(epoch, step, index))
+            self._steps(epoch, step)
+            plans.append(self._plan(epoch, step))
+        deltas, vectors = self._deltas(epoch)
+        for stage, vector in enumerate(vectors):
+            self._merge(epoch, stage, vector)
+        self.records[epoch] = self._record(epoch, tuple(plans), deltas)
+        return self.records[epoch]
+
+    def _microbatch(self, mb: Microbatch) -> None:
+        tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
+        version = self.spec.weight_version(mb.step)
+        payload: bytes | None = None
+        header: SignedHeader | None = None
+        for miner in self.miners[:-1]:
+            headers[miner.stage] = header
+            made = miner.engine.forward(mb, version, payload, tokens)
+            payload, header = self._send(miner, mb, OpKind.FORWARD, made, [header])
+        gradient, back = payload, header
+        for miner in reversed(self.miners):
+            assert gradient is not None
+            if miner.stage == self.spec.last_stage:
+                made = miner.engine.loss(mb, version, payload, tokens)
+                gradient, back = self._send(miner, mb, OpKind.LOSS, made, [header])
+            else:
+                made = miner.engine.backward(mb, version, gradient)
+                inputs = [headers[miner.stage], back]
+                gradient, back = self._send(miner, mb, OpKind.BACKWARD, made, inputs)
+
+    def _send(
+        self, miner: Miner, mb: Microbatch, kind: OpKind, made: Output, inputs: Iterable[SignedHeader | None]
+    ) -> tuple[bytes | None, SignedHeader | None]:
+        claimed = miner.way.output(miner, mb, kind, made)
+        miner.write(
+            epoch=mb.epoch,
+            step=mb.step,
+            microbatch=mb.index,
+            attempt=mb.attempt,
+            kind=kind,
+            version=self.spec.weight_version(mb.step),
+            inputs=tuple(i for i in inputs if i is not None),
+            output=claimed.digest,
+            sketch=claimed.sketch,
+            loss=claimed.loss if isinstance(claimed, LossOutput) else None,
+            tokens=claimed.tokens,
+        )
+        if claimed.payload is None:
+            return None, None
+        forward = kind is OpKind.FORWARD
+        name = FrameName(
+            epoch=mb.epoch,
+            step=mb.step,
+            microbatch=mb.index,
+            attempt=mb.attempt,
+            stage=miner.stage,
+            direction=Direction.FORWARD if forward else Direction.BACKWARD,
+        )
+        receiver = self.miners[miner.stage + (1 if forward else -1)].hotkey
+        header = make_header(self.spec, name, claimed.digest, miner.hotkey, receiver)
+        frame = encode_frame(header, claimed.payload, lambda t: miner.key.sign(signing_bytes(DOMAIN, t)))
+        self.store[name.key(self.run)] = frame
+        signature = miner.key.sign(signing_bytes(DOMAIN, header.canonical())).hex()
+        return claimed.payload, SignedHeader(header=header.canonical().decode(), signature=signature)
+
+    def _steps(self, epoch: int, step: int) -> None:
+        count, rate = self.spec.schedule.microbatches, self.spec.learning_rate(epoch, step)
+        for miner in self.miners:
+            state = miner.way.step(miner, step, count, rate, epoch)
+            version = self.spec.weight_version(step)
+            fields = {"epoch": epoch, "step": step, "kind": OpKind.STEP, "version": version}
+            miner.write(**fields, output=state.weights, state=state)
+            miner.keep_snapshot(step + 1)
+
+    # ---- records -------------------------------------------------------------------------------
+
+    def _plan(self, epoch: int, step: int) -> Plan:
+        members = tuple(sorted(m.hotkey for m in self.miners))
+        route = tuple(members.index(m.hotkey) for m in self.miners)
+        return Plan(
+            epoch=epoch,
+            step=step,
+            learning_rate=self.spec.learning_rate(epoch, step),
+            members=members,
+            routes=(route,) * self.spec.schedule.microbatches,
+        )
+
+    def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:
+        records, vectors = [], []
+        for stage, miner in enumerate(self.miners):
+            base = unflatten(torch.from_numpy(self.outer[stage].weights), miner.engine.state().weights)
+            true = pseudo_gradient(base, miner.engine.state().weights).numpy()
+            vector = miner.way.delta(true)
+            vectors.append(vector)
+            parts = []
+            for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
+                data = part_bytes(part)
+                key = f"{self.run}/delta/{epoch}/{stage}/{miner.hotkey}/part-{n:03d}"
+                parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+            records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
+        return tuple(records), vectors
+
+    def _merge(self, epoch: int, stage: int, vector: np.ndarray[Any, Any]) -> None:
+        self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
+        miner = self.miners[stage]
+        like = miner.engine.state().weights
+        miner.engine.rebase(unflatten(torch.from_numpy(self.outer[stage].weights), like))
+        self._store_base(epoch + 1, stage)
+
+    def _store_base(self, epoch: int, stage: int) -> None:
+        parts = []
+        for n, data in enumerate(base_parts(self.spec, self.outer[stage])):
+            key = f"{self.run}/base/{epoch}/{stage}/part-{n:03d}.safetensors"
+            self.store[key] = data
+            parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+        digest = base_digest(self.spec, self.outer[stage])
+        self.bases.append(BaseRecord(epoch=epoch, stage=stage, digest=digest, parts=tuple(parts)))
+
+    def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
+        return [r for r in miner.receipts if r.epoch == epoch]
+
+    def _record(self, epoch: int, plans: tuple[Plan, ...], deltas: tuple[DeltaRecord, ...]) -> EpochRecord:
+        ordered = sorted(self.miners, key=lambda m: m.hotkey)
+        digests = [r.content_digest() for m in ordered for r in self.of_epoch(epoch, m)]
+        seal = EpochClose(epoch=epoch, root=merkle_root(digests), receipts=len(digests), block=1)
+        everything = tuple((i, 0) for i in range(self.spec.schedule.microbatches))
+        return EpochRecord(
+            epoch=epoch,
+            seal=seal,
+            miners=tuple(
+                MinerRecord(
+                    hotkey=m.hotkey,
+                    stage=m.stage,
+                    joined=0,
+                    first_receipt=self.first[epoch, m.hotkey],
+                    last_receipt=self.first[epoch, m.hotkey] + len(self.of_epoch(epoch, m)) - 1,
+                    withdrawn=0,
+                )
+                for m in ordered
+            ),
+            plans=plans,
+            reroutes=(),
+            counted=tuple(
+                CountedList(step=plan.step, miner=m.hotkey, counted=everything)
+                for plan in plans
+                for m in ordered
+            ),
+            bases=tuple(self.bases),
+            deltas=deltas,
+            merge_assigns=(),
+            merges=(),
+        )
+
+    # ---- what the validator reads from ---------------------------------------------------------
+
+    async def epoch_record(self, epoch: int) -> EpochRecord:
+        return self.records[epoch]
+
+    async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
+        miner = next(m for m in self.miners if m.hotkey == hotkey)
+        return [batch(self.run, miner.key, self.of_epoch(epoch, miner))]
+
+    async def objects(self, request: ObjectRequest) -> ObjectReply:
+        return ObjectReply(url=request.key, expires=time.time() + 3600)
+
+    async def get(
+        self, url: str, max_bytes: int, deadline_s: float, byte_range: tuple[int, int] | None = None
+    ) -> bytes:
+        if url not in self.store:
+            raise ObjectMissing(url)
+        return self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+
+    async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
+        return self._batches(epoch, step, index)
+
+
+def batch(run: str, key: Hotkey, receipts: list[Receipt]) -> ReceiptBatch:
+    payload = signed_payload(run, key.ss58, receipts[-1].content_digest())
+    return ReceiptBatch(
+        receipts=tuple(receipts), signature=key.sign(signing_bytes("receipts", payload)).hex()
+    )
+
+
+@dataclass
+class Bench:
+    """A validator's parts over a World, without its network."""
+
+    world: World
+    evidence: Evidence
+    auditor: Auditor
+    worker: Worker
+    sealed: SealedEpoch
+
+    async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
+        miner = self.world.miners[stage]
+        if kind is AuditKind.STEP:
+            receipt = self.sealed.step_receipt(miner.hotkey, step)
+            assert receipt is not None
+            seq = receipt.seq
+        elif kind is AuditKind.EPOCH:
+            seq = self.sealed.receipts[miner.hotkey][-1].seq
+        return await self.auditor.run(self.sealed, miner.hotkey, Task(kind, kind.value, seq, step))
+
+    def op(self, stage: int, kind: OpKind, step: int, index: int = 0) -> Receipt:
+        found = self.sealed.receipt(self.world.miners[stage].hotkey, (step, index, 0, kind))
+        assert found is not None
+        return found
+
+
+async def bench(
+    world: World,
+    epoch: int = 0,
+    *,
+    live: bool = True,
+    patience_s: float = 30.0,
+    deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
+        miner.snapshots[version]
+    ),
+) -> Bench:
+    """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
+    fetcher = Fetcher(world, world)  # type: ignore[arg-type]
+    evidence = Evidence(world.spec, world, fetcher, world)  # type: ignore[arg-type]
+    snapshots: Snapshots
+
+    def want(wanted: SnapshotWanted) -> None:
+        miner = next(m for m in world.miners if m.hotkey == wanted.miner)
+        data = deliver(miner, wanted.version)
+        if data is None:
+            return
+        key = f"{world.run}/audit/{wanted.epoch}/{miner.hotkey}/{wanted.version}"
+        world.store[key] = data
+        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+        snapshots.arrived(
+            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+        )
+
+    async def is_live(hotkey: str) -> bool:
+        return live
+
+    answers: Callable[[str], Awaitable[bool]] = is_live
+    snapshots = Snapshots(world.spec, fetcher, want, answers, patience_s)
+    worker = Worker(Budget(1.0, cpu=lambda: 0.0))
+    threads = torch.get_num_threads()
+    auditor = Auditor(world.spec, evidence, snapshots, worker, threads=threads, most_threads=threads)
+    return Bench(world, evidence, auditor, worker, await evidence.sealed(epoch))

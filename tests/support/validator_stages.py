@@ -1,0 +1,232 @@
+"""Everything around a validator: a run that trains as it is audited, its orchestrator, its ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from blake3 import blake3
+
+from iota.chain import Chain, open_chain
+from iota.chain.ledger.server import make_app
+from iota.client.orchestrator import OrchestratorUnreachable, RunInfo
+from iota.compute.state import state_bytes
+from iota.compute.tokens import Tokens
+from iota.data import Manifest, manifest_id
+from iota.data.directory import DirectoryReader
+from iota.data.manifest import manifest_folder
+from iota.data.sample import sequence_indices
+from iota.identity.keys import Hotkey
+from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
+from iota.protocol.messages import (
+    AuditsDone,
+    ExchangeRequest,
+    JoinReply,
+    JoinRequest,
+    Report,
+    Reveal,
+    Role,
+    SnapshotWanted,
+    StoredObject,
+    Verdict,
+)
+from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import GENESIS
+from iota.protocol.records import EpochRecord
+from iota.spec import AuditSpec, RunSpec
+from tests.support.audited_runs import Noise, World
+from tests.support.small_runs import small_run
+from validator.node import ValidatorNode, ValidatorOptions
+
+NETUID = 9
+EPOCHS = 2
+KEY = Hotkey.from_seed(b"\x05" * 32)
+ORCHESTRATOR = Hotkey.from_seed(b"\x06" * 32)
+
+
+@dataclass
+class Orchestrator:
+    """What a validator sees of an orchestrator: events by number, records of open epochs, reports once."""
+
+    world: World
+    manifest_bytes: bytes
+    chain: Chain
+    epochs: int = EPOCHS
+    """It trains and seals so many, each when the audits of the one before are closed."""
+    said: list[Report] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    joins: list[JoinRequest] = field(default_factory=list)
+    closed: set[int] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    judged: asyncio.Event = field(default_factory=asyncio.Event)
+    """Four verdicts are in."""
+    audited: asyncio.Event = field(default_factory=asyncio.Event)
+    """The audits of an epoch are done."""
+    away: bool = False
+    """No call is answered."""
+
+    async def run(self) -> RunInfo:
+        spec = self.world.spec
+        return RunInfo(run=spec.id, spec=spec, orchestrator=ORCHESTRATOR.ss58, versions=(1,), epoch=0, step=0)
+
+    async def manifest(self) -> bytes:
+        return self.manifest_bytes
+
+    async def join(self, request: JoinRequest) -> JoinReply:
+        self._check_there()
+        self.joins.append(request)
+        if not self.events:
+            await self._seal(0)
+        spec = self.world.spec
+        return JoinReply(
+            run=spec.id, spec=spec, orchestrator=ORCHESTRATOR.ss58, version=1, stage=-1, cursor=0,
+            receipts=0, head=GENESIS, resume=True, manifest_url="/v1/manifest",
+        )  # fmt: skip
+
+    async def exchange(self, request: ExchangeRequest, *, patience_s: float) -> ExchangeReply:
+        self._check_there()
+        for report in request.reports:
+            await self._take(report)
+        if not request.reports and request.wait_s and len(self.events) <= request.cursor:
+            self.changed.clear()
+            try:
+                async with asyncio.timeout(min(request.wait_s, 0.2)):
+                    await self.changed.wait()
+            except TimeoutError:
+                pass
+        numbered = list(enumerate(self.events, 1))[request.cursor :]
+        return ExchangeReply(events=tuple(Delivered(seq=n, event=e) for n, e in numbered), receipts=0)
+
+    async def epoch_record(self, epoch: int) -> EpochRecord:
+        self._check_there()
+        if epoch in self.closed:
+            raise Problem(ProblemType.NOT_FOUND, f"the audits of epoch {epoch} are closed")
+        return self.world.records[epoch]
+
+    async def receipts(self, epoch: int, hotkey: str) -> Any:
+        return await self.world.receipts(epoch, hotkey)
+
+    async def objects(self, request: Any) -> Any:
+        return await self.world.objects(request)
+
+    async def status(self) -> dict[str, Any]:
+        return {"members": [{"hotkey": m.hotkey, "live": True} for m in self.world.miners]}
+
+    def _check_there(self) -> None:
+        if self.away:
+            raise OrchestratorUnreachable("nobody answers")
+
+    async def _take(self, report: Report) -> None:
+        self.said.append(report)
+        if len(self.verdicts()) >= 4:
+            self.judged.set()
+        if isinstance(report, SnapshotWanted):
+            assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
+            miner = next(m for m in self.world.miners if m.hotkey == report.miner)
+            data = state_bytes(miner.snapshots[report.version])
+            key = f"{self.world.run}/audit/{report.epoch}/{miner.hotkey}/{report.version}"
+            self.world.store[key] = data
+            stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+            self._send(
+                SnapshotReady(epoch=report.epoch, miner=report.miner, version=report.version, stored=stored)
+            )
+        elif isinstance(report, AuditsDone) and report.epoch not in self.closed:
+            self.closed.add(report.epoch)
+            self.audited.set()
+            self._send(AuditsClosed(epoch=report.epoch))
+            if report.epoch + 1 < self.epochs:
+                await self._seal(report.epoch + 1)
+            else:
+                self._send(RunEnd())
+
+    async def _seal(self, epoch: int) -> None:
+        record = self.world.train(epoch)
+        block = (await self.chain.head()).number + 2
+        seal = record.seal.model_copy(update={"block": block})
+        self.world.records[epoch] = record.model_copy(update={"seal": seal})
+        self._send(seal)
+
+    def _send(self, event: Event) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def verdicts(self) -> list[Verdict]:
+        return [report for report in self.said if isinstance(report, Verdict)]
+
+
+@dataclass
+class Stage:
+    """Everything around a validator."""
+
+    orchestrator: Orchestrator
+    chain: Chain
+    folder: Path
+    share: float = 1.0
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.orchestrator.world.spec
+
+    def node(self) -> ValidatorNode:
+        options = ValidatorOptions(
+            self.folder / "validator", compute_share=self.share, heldout_batches=1,
+            patience_s=0.2, reconnect_s=0.05,
+        )  # fmt: skip
+        world: Any = self.orchestrator.world
+        client: Any = self.orchestrator
+        return ValidatorNode(options, KEY, client, world, self.chain, NETUID)
+
+    async def validate(self) -> None:
+        async with asyncio.timeout(120):
+            await self.node().run()
+
+
+def small_ledger(folder: Path) -> web.Application:
+    return make_app(folder / "ledger.db", netuid=NETUID, tempo=20, weights_rate_limit=2, block_time_s=0.05)
+
+
+def audited_spec(manifest: Manifest, audit: AuditSpec) -> RunSpec:
+    return small_run(
+        model={"vocab_size": 257},
+        data={"manifest": manifest_id(manifest)},
+        schedule={"pipeline": "delayed", "epochs": EPOCHS},
+        audit=audit,
+    )
+
+
+async def set_up(
+    folder: Path,
+    ledger: str,
+    chain: Chain,
+    data: tuple[Path, Manifest],
+    audit: AuditSpec,
+    share: float = 1.0,
+) -> Stage:
+    """A run on real text whose stage 1 sends noise; all are registered."""
+    out, manifest = data
+    spec = audited_spec(manifest, audit)
+    reader = DirectoryReader(out, manifest_id(manifest))
+
+    def batches(epoch: int, step: int, index: int) -> Tokens:
+        length = spec.data.sequence_length
+        wanted = sequence_indices(
+            spec.seed, epoch, step, index, steps=3, microbatches=3, sequences=2,
+            count=reader.sequence_count(length),
+        )  # fmt: skip
+        return np.stack([reader.tokens(n, length) for n in wanted])
+
+    world = World(spec, {1: Noise()}, batches=batches)
+    for path in (out / manifest_folder(manifest_id(manifest))).iterdir():
+        world.store[f"{manifest_folder(manifest_id(manifest))}/{path.name}"] = path.read_bytes()
+    for miner in world.miners:
+        async with open_chain(ledger, miner.key) as its:
+            (await its.register(NETUID)).check()
+    (await chain.register(NETUID, Role.VALIDATOR)).check()
+    return Stage(Orchestrator(world, manifest.canonical(), chain), chain, folder, share)
+
+
+THOROUGH = AuditSpec(step_every=1, epoch_every=2)

@@ -1,0 +1,1 @@
+"""Audits: what a sealed epoch demands, evidence, replay, comparison and verdicts."""

@@ -1,0 +1,166 @@
+"""One sealed epoch as public records give it: checked receipts, and who did and settled what. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.messages import StoredObject
+from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, merkle_root, signed_payload
+from iota.protocol.records import EpochRecord, MinerRecord
+from iota.spec import RunSpec
+
+OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
+
+OpKey = tuple[int, int, int, OpKind]
+"""(step, microbatch, attempt, kind)"""
+
+
+class SealBroken(Exception):
+    """Receipts that are not what the seal or their own signatures say: the record cannot be audited."""
+
+
+class SealedEpoch:
+    """An epoch's record and all its receipts. Raises SealBroken where the seal does not cover them."""
+
+    def __init__(self, spec: RunSpec, record: EpochRecord, receipts: Mapping[str, Sequence[Receipt]]) -> None:
+        self.spec, self.record, self.epoch = spec, record, record.epoch
+        self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
+        digests = [r.content_digest() for hotkey in sorted(receipts) for r in receipts[hotkey]]
+        if len(digests) != record.seal.receipts or merkle_root(digests) != record.seal.root:
+            raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
+        self.miners = {miner.hotkey: miner for miner in record.miners}
+        self._plans = {plan.step: plan for plan in record.plans}
+        self._assigned = self._assignments()
+        self._counted = {(c.miner, c.step): c.counted for c in record.counted}
+        self._settled = self._settlements()
+        self._by_name: dict[str, dict[OpKey, Receipt]] = {}
+        for hotkey, given in self.receipts.items():
+            named = self._by_name.setdefault(hotkey, {})
+            for receipt in given:
+                named.setdefault(op_key(receipt), receipt)
+
+    # ---- work ----------------------------------------------------------------------------------
+
+    def auditable(self, hotkey: str) -> list[Receipt]:
+        """Receipts of ops that are paid or stand in a sum; each op once, however often it is claimed."""
+        return [
+            receipt
+            for receipt in self._own_ops(hotkey)
+            if (receipt.step, receipt.microbatch) in self._settled
+            or (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
+        ]
+
+    def paid(self, hotkey: str) -> list[Receipt]:
+        """Receipts of assigned ops of settled microbatches: what the score counts."""
+        return [r for r in self._own_ops(hotkey) if (r.step, r.microbatch) in self._settled]
+
+    def _own_ops(self, hotkey: str) -> list[Receipt]:
+        miner = self.miners[hotkey]
+        return [
+            receipt
+            for receipt in self._by_name.get(hotkey, {}).values()
+            if receipt.kind in OPS
+            and receipt.stage == miner.stage
+            and receipt.step >= miner.joined
+            and self.was_assigned(hotkey, receipt)
+        ]
+
+    def was_assigned(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether the plan or a re-route gave this attempt to this miner."""
+        name = (receipt.step, receipt.microbatch, receipt.attempt, self.miners[hotkey].stage)
+        return self._assigned.get(name) == hotkey
+
+    def owner(self, step: int, microbatch: int, attempt: int, stage: int) -> str | None:
+        """Whom the plan or a re-route gave an attempt to."""
+        return self._assigned.get((step, microbatch, attempt, stage))
+
+    def ended_work(self, hotkey: str) -> int:
+        """Microbatches whose backward this miner ended and the stage counts."""
+        return sum(len(counted) for (miner, _), counted in self._counted.items() if miner == hotkey)
+
+    # ---- steps ---------------------------------------------------------------------------------
+
+    def counted(self, hotkey: str, step: int) -> tuple[tuple[int, int], ...]:
+        """A(t, s, r): (microbatch, attempt) in the order of the sum."""
+        return self._counted.get((hotkey, step), ())
+
+    def steps(self, hotkey: str) -> list[int]:
+        """Steps from the join on that have a STEP receipt, without a gap."""
+        named, found = self._by_name.get(hotkey, {}), []
+        for step in range(self.miners[hotkey].joined, self.spec.schedule.steps):
+            if (step, 0, 0, OpKind.STEP) not in named:
+                break
+            found.append(step)
+        return found
+
+    def step_receipt(self, hotkey: str, step: int) -> Receipt | None:
+        return self.receipt(hotkey, (step, 0, 0, OpKind.STEP))
+
+    def receipt(self, hotkey: str, key: OpKey) -> Receipt | None:
+        """The first receipt of this name."""
+        return self._by_name.get(hotkey, {}).get(key)
+
+    def learning_rate(self, step: int) -> float:
+        return self._plans[step].learning_rate
+
+    def version(self, hotkey: str, step: int) -> int:
+        """u(t) of this replica."""
+        return self.spec.weight_version(step, self.miners[hotkey].joined)
+
+    def delta(self, hotkey: str) -> tuple[StoredObject, ...] | None:
+        """The parts of the pseudo-gradient that this miner contributed to the merge."""
+        return next((d.parts for d in self.record.deltas if d.miner == hotkey), None)
+
+    def _assignments(self) -> dict[tuple[int, int, int, int], str]:
+        found: dict[tuple[int, int, int, int], str] = {}
+        for plan in self.record.plans:
+            for index, route in enumerate(plan.routes):
+                for stage in range(len(route)):
+                    found[plan.step, index, 0, stage] = plan.miner(index, stage)
+        for event in self.record.reroutes:
+            found[event.step, event.microbatch, event.attempt, event.stage] = event.miner
+        return found
+
+    def _settlements(self) -> set[tuple[int, int]]:
+        stages: dict[tuple[int, int], set[int]] = defaultdict(set)
+        for (miner, step), counted in self._counted.items():
+            for microbatch, _ in counted:
+                if miner in self.miners:
+                    stages[step, microbatch].add(self.miners[miner].stage)
+        return {name for name, found in stages.items() if len(found) == self.spec.layout.stages}
+
+
+def op_key(receipt: Receipt) -> OpKey:
+    return (receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
+
+
+def checked_receipts(
+    run: str, miner: MinerRecord, epoch: int, batches: Sequence[ReceiptBatch]
+) -> list[Receipt]:
+    """The miner's receipts of the epoch from its signed batches.
+
+    Raises:
+        SealBroken: a bad signature, a broken chain, a gap, or a receipt of another epoch.
+    """
+    chain: list[Receipt] = []
+    for batch in batches:
+        if not batch.receipts:
+            continue
+        head = batch.receipts[-1].content_digest()
+        payload = signing_bytes("receipts", signed_payload(run, miner.hotkey, head))
+        if not verify(payload, bytes.fromhex(batch.signature), miner.hotkey):
+            raise SealBroken(f"a batch of receipts is not signed by {miner.hotkey}")
+        # Batches may overlap where one was sent again.
+        chain += [r for r in batch.receipts if not chain or r.seq > chain[-1].seq]
+    for before, after in pairwise(chain):
+        if after.seq != before.seq + 1 or after.previous != before.content_digest():
+            raise SealBroken(f"the receipts of {miner.hotkey} do not chain at {after.seq}")
+    own = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]
+    if len(own) != miner.last_receipt - miner.first_receipt + 1:
+        raise SealBroken(f"receipts of {miner.hotkey} are missing")
+    if any(r.epoch != epoch for r in own):
+        raise SealBroken(f"a receipt of {miner.hotkey} is of another epoch")
+    return own

@@ -1,0 +1,1 @@
+"""What a validator decides: the draw and the scores. Pure."""

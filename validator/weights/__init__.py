@@ -1,0 +1,1 @@
+"""Weights: from scores to one row on the chain each tempo."""

@@ -1,0 +1,254 @@
+"""Sets weights once a tempo, whatever fails in between: each is planned, sent, looked up and read back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from iota.chain import ChainError, TxMode, TxResult
+from validator.weights.chain import View, WeightChain
+from validator.weights.due import Due, Own, Step, due
+from validator.weights.outcomes import SENDING_S, WeightOutcomes
+from validator.weights.plan import WRITTEN, PlanState, Point, WeightPlan, allot
+from validator.weights.records import WeightRecords
+from validator.weights.trouble import Trouble
+
+log = logging.getLogger(__name__)
+
+LAST_S: Final = 5400.0
+"""How long the last weights may take: a tempo of 72 minutes, and the rate limit."""
+_LOOK_BLOCKS: Final = 25
+"""The chain is looked at this often, even if nothing is due for longer."""
+_BLOCK_S: Final = 12.0
+_STILL_BLOCKS: Final = 50
+"""A chain whose newest final block has stayed the same for the time of so many stands still."""
+_NAMED: Final = 5
+_LOOKING: Final = "looking"
+_CANNOT: Final = "not allowed"
+
+
+class WeightSetter:
+    """The one writer of weights of one hotkey.
+
+    Args:
+        scores: weight by hotkey after the newest audited epoch; empty before the first.
+        burn: share of the subnet's owner.
+        told: hears of every change of a plan's state.
+        at: called at each `Point`.
+    """
+
+    def __init__(
+        self,
+        chain: WeightChain,
+        records: WeightRecords,
+        scores: Callable[[], Mapping[str, float]],
+        burn: float,
+        *,
+        told: Callable[[WeightPlan], None] = lambda plan: None,
+        at: Callable[[Point], None] = lambda point: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        sending_s: float = SENDING_S,
+    ) -> None:
+        self._chain, self._records, self._scores, self._burn = chain, records, scores, burn
+        self._told, self._at, self._sleep, self._clock = told, at, sleep, clock
+        self._outcomes = WeightOutcomes(chain, records, self._put, at, sending_s)
+        self._trouble = Trouble("weights cannot be set", clock)
+        self._blind = Trouble("weights cannot be read back", clock)
+        self._still = Trouble("the chain stands still", clock)
+        self._final, self._moved = -1, clock()
+        self._genesis = ""
+        self._block_s = _BLOCK_S
+        self._end: float | None = None
+        self._idle = False
+        self._woken, self._done = asyncio.Event(), asyncio.Event()
+        self.doing = "no epoch is audited yet"
+        """For people to look at."""
+
+    async def run(self) -> None:
+        """Set weights in every tempo, from the first audited epoch on, until `finish`."""
+        while True:
+            pause = await self.step()
+            if self._over():
+                break
+            await self._rest(pause)
+        self._done.set()
+
+    async def finish(self, patience_s: float = LAST_S) -> None:
+        """Wait until the newest scores are on the chain, or the patience ends; then `run` ends."""
+        self._end = self._clock() + patience_s
+        self._idle = False
+        self._woken.set()
+        await self._done.wait()
+
+    async def step(self) -> float:
+        """One look at the chain and what follows from it; the seconds until the next."""
+        scores = self._scores()
+        if not scores:
+            self._idle = True
+            return self._block_s
+        try:
+            view = await self._chain.look()
+        except ChainError as error:
+            return self._held_up(f"{_LOOKING}: {type(error).__name__}", str(error))
+        self._genesis, self._block_s = view.info.genesis, view.info.block_time_s
+        self._trouble.over(_LOOKING)
+        self._watch(view)
+        if self._outcomes.resolve(view):
+            self._trouble.over()
+        try:
+            await self._outcomes.read_back(view)
+        except ChainError as error:
+            self._blind.tell(type(error).__name__, str(error))
+        else:
+            self._blind.over()
+        return await self._decide(view, scores)
+
+    def _watch(self, view: View) -> None:
+        """Say it where the chain does not go on: to `due` it is a tempo without an end."""
+        final, now = view.subnet.block.number, self._clock()
+        if final != self._final:
+            self._final, self._moved = final, now
+            self._still.over()
+        elif now - self._moved > _STILL_BLOCKS * self._block_s:
+            self._still.tell(
+                "still",
+                f"its newest final block stays {final}: is this node in step? If the chain itself goes on, "
+                "name another one with --subtensor.chain_endpoint",
+            )
+
+    # ---- the next plan ---------------------------------------------------------------------------
+
+    async def _decide(self, view: View, scores: Mapping[str, float]) -> float:
+        own = self._records.own(self._genesis)
+        found = due(view.status, view.subnet, view.neuron, own)
+        if found.step is Step.CANNOT:
+            self._idle = True
+            return self._held_up(_CANNOT, found.why)
+        self._trouble.over(_CANNOT)
+        if found.step is Step.WAIT:
+            self.doing = f"waiting: {found.why}"
+            return self._nap(view, found)
+        behind = view.status.block - view.subnet.block.number
+        if behind > self._outcomes.lifetime(view):
+            return self._held_up(
+                "not final", f"the newest final block is {behind} blocks old, and a write lives no longer"
+            )
+        return await self._set(view, scores, own)
+
+    async def _set(self, view: View, scores: Mapping[str, float], own: Own) -> float:
+        allotment = allot(view.subnet, scores, self._burn)
+        if allotment is None:
+            self._idle = True
+            return self._held_up("nothing to set", "no miner on the subnet has a score")
+        if allotment.gone:
+            named = ", ".join(allotment.gone[:_NAMED]) + (", ..." if len(allotment.gone) > _NAMED else "")
+            log.info("%d hotkeys have left the subnet and lose their weight: %s", len(allotment.gone), named)
+        if self._burn > 0 and view.subnet.owner_uid is None:
+            log.warning("the subnet has no owner's uid: its share of %g goes to the miners", self._burn)
+        assert view.neuron is not None
+        plan = WeightPlan(
+            genesis=self._genesis,
+            tempo=view.status.index,
+            head=view.status.block,
+            since=max(view.neuron.last_update, view.neuron.registered_at, own.block or 0),
+            scores=dict(scores),
+            targets=allotment.targets,
+            version_key=view.subnet.weights_version,
+            planned_s=time.time(),
+        )
+        self._at(Point.BEFORE_PLAN)
+        plan = self._records.add(plan)
+        self._at(Point.PLANNED)
+        self.doing = f"setting the weights of tempo {plan.tempo}"
+        try:
+            result = await self._chain.send(plan)
+        except ChainError as error:
+            return self._unanswered(plan, error)
+        self._at(Point.ANSWERED)
+        return self._answered(plan, result)
+
+    def _unanswered(self, plan: WeightPlan, error: ChainError) -> float:
+        # What may be on its way stays open, and is looked for before anything else is sent.
+        state = plan.state if error.fate_unknown else PlanState.UNSENT
+        self._put(replace(plan, state=state, detail=str(error)))
+        return self._held_up(f"sending: {type(error).__name__}", str(error))
+
+    def _answered(self, plan: WeightPlan, result: TxResult) -> float:
+        if not result.ok:
+            text = f"{result.chain_error or result.code}: {result.message}"
+            self._put(replace(plan, state=PlanState.REFUSED, detail=text))
+            self._at(Point.RECORDED)
+            return self._held_up(f"refused: {result.code}", f"the chain refuses them: {text}")
+        self._trouble.over()
+        self._put(
+            replace(
+                plan,
+                # Without a block it is found like one whose answer was lost.
+                state=PlanState.PLANNED if result.block is None else PlanState.ACCEPTED,
+                block=result.block,
+                mode=result.mode,
+                reveal_round=result.reveal_round,
+            )
+        )
+        hidden = f", to be revealed at {result.reveal_round}" if result.mode is TxMode.COMMIT else ""
+        log.info("weights of tempo %d accepted in block %s%s", plan.tempo, result.block, hidden)
+        self._at(Point.RECORDED)
+        return self._block_s
+
+    # ---- waiting ---------------------------------------------------------------------------------
+
+    def _held_up(self, kind: str, text: str) -> float:
+        self._trouble.tell(kind, text)
+        self.doing = f"held up: {text}"
+        return self._trouble.pause_s(self._block_s)
+
+    def _nap(self, view: View, found: Due) -> float:
+        blocks = min(found.blocks, _LOOK_BLOCKS, self._outcomes.look_after(view))
+        return blocks * self._block_s
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, unless `finish` wakes it."""
+        if self._woken.is_set():
+            await self._sleep(seconds)
+            return
+        sleep = asyncio.ensure_future(self._sleep(seconds))
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({sleep, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            woken.cancel()
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        if self._end is None:
+            return False
+        if self._is_out():
+            return True
+        if self._idle:
+            log.warning("the last weights are not set: %s", self.doing)
+            return True
+        if self._clock() < self._end:
+            return False
+        log.error("the last weights could not be set in time: %s", self.doing)
+        return True
+
+    def _is_out(self) -> bool:
+        """Whether the newest scores are in force, or hidden in a final block until their reveal."""
+        newest = self._records.newest(self._genesis, 1)
+        if not newest or newest[0].scores != self._scores():
+            return False
+        plan = newest[0]
+        return plan.state in WRITTEN - {PlanState.ACCEPTED, PlanState.LANDED} or (
+            plan.state is PlanState.LANDED and plan.mode is TxMode.COMMIT
+        )
+
+    def _put(self, plan: WeightPlan) -> None:
+        self._records.put(plan)
+        self._told(plan)

@@ -5,7 +5,8 @@ Journal entries go in through `Coordinator.apply`; events for nodes come out.
 
 from orchestrator.coordinator.coordinator import Coordinator, Refusal
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
-from orchestrator.coordinator.state import Limits, Member
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Limits
 
 __all__ = [
     "Back",

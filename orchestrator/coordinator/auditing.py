@@ -14,9 +14,11 @@ from iota.protocol.messages import (
 )
 from iota.protocol.receipts import merkle_root
 from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
-from orchestrator.coordinator.state import EpochState, Member, Phase, RunState
+from orchestrator.coordinator.epoch_state import EpochState
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
 
-MOST_VERDICTS = 64
+MAX_VERDICTS = 64
 """Of one validator about one miner and epoch."""
 
 
@@ -30,7 +32,7 @@ def seal(run: RunState) -> None:
         epoch=run.epoch,
         root=merkle_root(digests),
         receipts=len(digests),
-        block=run.block + run.spec.audit.seal_blocks,
+        block=run.head.block + run.spec.audit.seal_blocks,
     )
     epoch.sealed_at = run.now
     for member in run.members.values():
@@ -58,7 +60,7 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
         or member.hotkey not in epoch.links
         or report.miner not in epoch.stages
     ):
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     key = (report.miner, report.version)
     stored = epoch.snapshots.get(key)
@@ -77,7 +79,7 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.version)
     if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
-        run.unfit += epoch is None
+        run.totals.unfit += epoch is None
         return
     epoch.snapshots[key] = report
     for hotkey in sorted(epoch.wanted[key]):
@@ -88,13 +90,13 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.miner, report.audit.value, report.seq)
     if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     own = sum(k[0] == member.hotkey and k[1] == report.miner for k in epoch.verdicts)
-    if key not in epoch.verdicts and own < MOST_VERDICTS:
+    if key not in epoch.verdicts and own < MAX_VERDICTS:
         epoch.verdicts[key] = report
-        run.verdicts.append((member.hotkey, report))
-        run.audits[report.outcome] += 1
+        run.audits.verdicts.append((member.hotkey, report))
+        run.audits.outcomes[report.outcome] += 1
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
@@ -105,14 +107,14 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
 
 def take_heldout(run: RunState, report: Heldout) -> None:
     if report.epoch > run.epoch + 1:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
-    run.heldout.setdefault(report.epoch, (report.loss, report.before_merge))
+    run.audits.heldout.setdefault(report.epoch, (report.loss, report.before_merge))
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
-    run.weights[member.hotkey] = dict(report.weights)
-    run.compute_share[member.hotkey] = report.compute_share
+    run.audits.weights[member.hotkey] = dict(report.weights)
+    run.audits.compute_share[member.hotkey] = report.compute_share
 
 
 def close_audits(run: RunState) -> None:
@@ -142,8 +144,8 @@ def epoch_prefixes(run: RunState, number: int) -> list[str]:
 
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
-    run.closed_epochs.append(number)
-    run.deletions += epoch_prefixes(run, number)
+    run.audits.closed_epochs.append(number)
+    run.outbox.deletions += epoch_prefixes(run, number)
     for member in run.members.values():
         if not member.left:
             run.send(member.hotkey, AuditsClosed(epoch=number))
@@ -152,9 +154,9 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.receipts.clear()
     epoch.verdicts.clear()
     for stage in range(run.stages):
-        run.bases.pop((number, stage), None)
-        run.base_digests.pop((number, stage), None)
-        run.base_assigned.pop((number, stage), None)
+        run.bases.stored.pop((number, stage), None)
+        run.bases.digests.pop((number, stage), None)
+        run.bases.assigned.pop((number, stage), None)
     run.dirty = True
 
 
@@ -216,7 +218,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
             base
             for e in (number, number + 1)
             for s in range(run.stages)
-            if (base := run.bases.get((e, s))) is not None
+            if (base := run.bases.stored.get((e, s))) is not None
         ),
         deltas=tuple(deltas),
         merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),

@@ -27,8 +27,10 @@ from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import auditing, membership, merging, planning, reissue, work
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from orchestrator.coordinator.epoch_state import EpochState
+from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Refusal
-from orchestrator.coordinator.state import EpochState, Limits, Member, Phase, RunState
+from orchestrator.coordinator.state import Limits, Phase, RunState
 from orchestrator.coordinator.status import public_status
 
 __all__ = ["Coordinator", "Refusal"]
@@ -39,7 +41,7 @@ class Coordinator:
 
     `apply` is deterministic: the same entries in the same order give the same state and the same
     events, which is how a restarted orchestrator gets everything back from its journal. Facts
-    that do not fit are counted in `state.unfit` and change nothing else.
+    that do not fit are counted in `state.totals.unfit` and change nothing else.
     """
 
     def __init__(self, spec: RunSpec, limits: Limits | None = None) -> None:
@@ -54,8 +56,8 @@ class Coordinator:
         replay of its journal: what had been done up to it is the same each time."""
         try:
             self._apply(entry)
-        except Exception:  # noqa: BLE001 - the outermost edge of what a stranger's entry can reach
-            self.state.internal_errors.append(traceback.format_exc(limit=-4))
+        except Exception:  # noqa: BLE001 - boundary for untrusted input: record, continue
+            self.state.incidents.internal.append(traceback.format_exc(limit=-4))
 
     def _apply(self, entry: Entry) -> None:
         run = self.state
@@ -78,9 +80,9 @@ class Coordinator:
             case Back():
                 membership.come_back(run, entry.hotkey)
             case Tick():
-                run.block, run.block_hash = entry.block, entry.block_hash
+                run.head.block, run.head.hash = entry.block, entry.block_hash
                 for member in reissue.overdue(run):
-                    run.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
+                    run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
                     member.stalled = run.dirty = True
                 run.dirty = True
             case Resumed():
@@ -192,7 +194,7 @@ class Coordinator:
         following = run.epoch + 1
         if not all(merge.ready for merge in run.current.merges):
             return
-        late = run.now > run.current.sealed_at + run.merge_deadline.seconds
+        late = run.now > run.current.sealed_at + run.deadlines.merge.seconds
         for stage in range(run.stages):
             held = [m for m in run.miners(stage) if m.live and m.ready_epoch >= run.epoch]
             ready = [m for m in held if m.ready_epoch == following]
@@ -200,7 +202,7 @@ class Coordinator:
                 return
         if following < run.spec.schedule.epochs:
             self._begin_epoch(following)
-        elif all((following, s) in run.bases for s in range(run.stages)):
+        elif all((following, s) in run.bases.stored for s in range(run.stages)):
             run.phase, run.dirty = Phase.FINISHED, True
 
     def _end_run(self) -> None:
@@ -236,18 +238,18 @@ class Coordinator:
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
         member = self.state.members.get(hotkey)
         at = (epoch, member.stage) if member is not None else (-1, -1)
-        return self.state.base_assigned.get(at, ("", 0.0))[0] == hotkey
+        return self.state.bases.assigned.get(at, ("", 0.0))[0] == hotkey
 
     def take_woken(self) -> set[str]:
-        woken, self.state.woken = self.state.woken, set()
+        woken, self.state.outbox.woken = self.state.outbox.woken, set()
         return woken
 
     def take_deletions(self) -> list[str]:
-        prefixes, self.state.deletions = self.state.deletions, []
+        prefixes, self.state.outbox.deletions = self.state.outbox.deletions, []
         return prefixes
 
     def closed_prefixes(self) -> list[str]:
-        return [p for n in self.state.closed_epochs for p in auditing.epoch_prefixes(self.state, n)]
+        return [p for n in self.state.audits.closed_epochs for p in auditing.epoch_prefixes(self.state, n)]
 
     def next_deadline(self) -> float | None:
         """The earliest time at which a Tick may change something; None when only news can."""
@@ -257,9 +259,9 @@ class Coordinator:
                 since = next(iter(member.pending.values()), None)
                 if since is not None and member.live and not member.stalled:
                     start = max(since, member.last_progress)
-                    times.append(start + run.service[member.stage].seconds)
+                    times.append(start + run.deadlines.ops[member.stage].seconds)
         elif run.phase is Phase.MERGING:
-            epoch, limit = run.current, run.merge_deadline.seconds
+            epoch, limit = run.current, run.deadlines.merge.seconds
             parts = [p for merge in epoch.merges for p in merge.parts if p.agreed is None]
             times += [t + limit for t in (epoch.merging_since, epoch.sealed_at, *(p.since for p in parts))]
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:

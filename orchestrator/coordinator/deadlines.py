@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
+from typing import ClassVar
 
 
 @dataclass
 class AdaptiveDeadline:
-    """median + 6·MAD of earlier durations, within [least, most]; `first` before measurements."""
+    """median + 6·MAD of earlier durations, within [min_s, max_s]; `first_s` before measurements."""
 
-    first: float
-    least: float
-    most: float
+    first_s: float
+    min_s: float
+    max_s: float
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=64))
 
-    ENOUGH = 8
+    MIN_SAMPLES: ClassVar = 8
 
     def add(self, seconds: float) -> None:
         self.samples.append(seconds)
 
     @property
     def seconds(self) -> float:
-        if len(self.samples) < self.ENOUGH:
-            return min(self.most, max(self.first, self.least))
+        if len(self.samples) < self.MIN_SAMPLES:
+            return min(self.max_s, max(self.first_s, self.min_s))
         middle = median(self.samples)
         mad = median(abs(s - middle) for s in self.samples)
-        return min(self.most, max(self.least, middle + 6 * mad))
+        return min(self.max_s, max(self.min_s, middle + 6 * mad))

@@ -8,9 +8,10 @@ from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
+from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merging import assign_base
 from orchestrator.coordinator.reissue import assign, is_held_by, relieve
-from orchestrator.coordinator.state import Member, Phase, RunState
+from orchestrator.coordinator.state import Phase, RunState
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def offer_bases(run: RunState) -> None:
             member.told_base = run.epoch
         for event in events:
             run.send(member.hotkey, event)
-    for (epoch, stage), (hotkey, since) in list(run.base_assigned.items()):
-        late = run.now > since + run.merge_deadline.seconds
-        wanted = (epoch, stage) not in run.bases and epoch > run.newest_base
+    for (epoch, stage), (hotkey, since) in list(run.bases.assigned.items()):
+        late = run.now > since + run.deadlines.merge.seconds
+        wanted = (epoch, stage) not in run.bases.stored and epoch > run.newest_base
         if wanted and (late or not run.members[hotkey].live):
             assign_base(run, epoch, stage)
 
@@ -128,11 +129,11 @@ def offer_bases(run: RunState) -> None:
 def _ways_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
     """What leads a miner without anything to the base of `epoch`: the base itself, or, while nobody
     has stored it, the one before and its merge. Empty when there is no way yet."""
-    base = run.bases.get((epoch, stage))
+    base = run.bases.stored.get((epoch, stage))
     if base is not None:
         return [LoadBase(epoch=epoch, digest=base.digest, parts=base.parts)]
     if epoch == 0:
-        return [LoadBase(epoch=0, digest=run.base_digests.get((0, stage)))]
+        return [LoadBase(epoch=0, digest=run.bases.digests.get((0, stage)))]
     before = run.epochs[epoch - 1].merges
     merge = before[stage].ready if before else None
     if merge is None:

@@ -8,7 +8,9 @@ from iota.model.layout import count, run_shapes
 from iota.protocol.events import BaseAssign, Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready
 from iota.protocol.records import BaseRecord
-from orchestrator.coordinator.state import Member, PartMerge, Phase, RunState, StageMerge
+from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
 
 MERGERS = 2
 
@@ -36,7 +38,7 @@ def counted_tokens(run: RunState, hotkey: str) -> int:
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
     fits = run.phase is Phase.MERGING and report.epoch == run.epoch and member.ready_epoch == run.epoch
     if not fits or [p.size for p in report.parts] != part_sizes(run, member.stage):
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     merge = run.current.merges[member.stage]
     if not merge.fixed:
@@ -49,7 +51,7 @@ def fix_contributions(run: RunState) -> None:
     Where every replica lost the epoch's work, and others hold the base, the stage keeps its base.
     """
     epoch = run.current
-    late = run.now > epoch.merging_since + run.merge_deadline.seconds
+    late = run.now > epoch.merging_since + run.deadlines.merge.seconds
     for stage, merge in enumerate(epoch.merges):
         if merge.fixed:
             continue
@@ -67,16 +69,16 @@ def fix_contributions(run: RunState) -> None:
         if not merge.deltas and (waiting or not any(m.live for m in run.miners(stage))):
             continue  # the run pauses: only this stage's replicas can go on
         for member in waiting:
-            run.named.append(f"epoch {run.epoch}: {member.hotkey} gave no pseudo-gradient in time")
+            run.incidents.named.append(f"epoch {run.epoch}: {member.hotkey} gave no pseudo-gradient in time")
         _assign_parts(run, stage, merge)
 
 
 def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
     merge.fixed = True
     if not merge.deltas:
-        run.named.append(f"epoch {run.epoch}: stage {stage} lost all its work and keeps its base")
+        run.incidents.named.append(f"epoch {run.epoch}: stage {stage} lost all its work and keeps its base")
         return
-    run.merge_deadline.add(run.now - run.current.merging_since)
+    run.deadlines.merge.add(run.now - run.current.merging_since)
     givers = sorted(h for h in merge.deltas if counted_tokens(run, h) > 0) or sorted(merge.deltas)
     for part in range(len(part_sizes(run, stage))):
         assign = MergeAssign(
@@ -96,7 +98,7 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
 
 def draw_mergers(run: RunState, stage: int, part: int) -> list[str]:
     """All live miners in the order of a public draw: BLAKE3 over the block hash, the part and the hotkey."""
-    seed = f"{run.block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/"
+    seed = f"{run.head.hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/"
     hotkeys = [m.hotkey for m in run.miners() if m.live]
     return sorted(hotkeys, key=lambda h: blake3((seed + h).encode()).digest())
 
@@ -119,15 +121,15 @@ def _next_merger(run: RunState, part: PartMerge, *, not_of_stage: int | None = N
 
 def take_merged(run: RunState, member: Member, report: Merged) -> None:
     if run.phase is not Phase.MERGING or report.epoch != run.epoch or report.stage >= run.stages:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     parts = run.current.merges[report.stage].parts
     if report.part >= len(parts) or member.hotkey not in parts[report.part].mergers:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     part = parts[report.part]
     if report.stored.size != part.assign.contributions[0].stored.size or part.agreed is not None:
-        run.unfit += part.agreed is None
+        run.totals.unfit += part.agreed is None
         return
     part.results.setdefault(member.hotkey, report.stored)
 
@@ -154,10 +156,12 @@ def _settle_part(run: RunState, stage: int, part: PartMerge) -> None:
             part.agreed = next(s for s in part.results.values() if s.digest == digest)
             for hotkey, stored in part.results.items():
                 if stored.digest != digest:
-                    run.named.append(f"epoch {run.epoch} stage {stage}: {hotkey} merged a part wrongly")
+                    run.incidents.named.append(
+                        f"epoch {run.epoch} stage {stage}: {hotkey} merged a part wrongly"
+                    )
             return
     all_in = len(part.results) == len(part.mergers)
-    late = run.now > part.since + run.merge_deadline.seconds
+    late = run.now > part.since + run.deadlines.merge.seconds
     if all_in and len(set(digests)) > 1:
         if not _next_merger(run, part, not_of_stage=stage):
             _next_merger(run, part)
@@ -179,8 +183,8 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
     )
     if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
         return
-    run.base_claims.setdefault(at, {})[member.hotkey] = report.digest
-    run.claims_since.setdefault(at, run.now)
+    run.bases.claims.setdefault(at, {})[member.hotkey] = report.digest
+    run.bases.claimed_since.setdefault(at, run.now)
     run.dirty = True
 
 
@@ -190,21 +194,21 @@ def settle_bases(run: RunState) -> None:
     Two equal claims decide, or the only one where the stage has one replica; after the deadline the
     most frequent.
     """
-    for at, claims in list(run.base_claims.items()):
+    for at, claims in list(run.bases.claims.items()):
         epoch, stage = at
-        if at not in run.base_digests:
+        if at not in run.bases.digests:
             digests = sorted(claims.values(), key=lambda d: (-_frequency(claims, d), d))
             expected = [m for m in run.miners(stage) if m.live and m.ready_epoch == epoch - 1]
             holders = len({m.hotkey for m in expected} | claims.keys())
             if epoch == 0:
                 holders = max(holders, run.spec.layout.replicas)
-            late = run.now > run.claims_since[at] + run.merge_deadline.seconds
+            late = run.now > run.bases.claimed_since[at] + run.deadlines.merge.seconds
             if _frequency(claims, digests[0]) < min(2, holders) and not late:
                 continue
-            run.base_digests[at] = digests[0]
+            run.bases.digests[at] = digests[0]
         for hotkey, digest in sorted(claims.items()):
-            _hold(run, run.members[hotkey], epoch, digest == run.base_digests[at])
-        del run.base_claims[at]
+            _hold(run, run.members[hotkey], epoch, digest == run.bases.digests[at])
+        del run.bases.claims[at]
 
 
 def _frequency(claims: dict[str, str], digest: str) -> int:
@@ -218,7 +222,7 @@ def _hold(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
     if not agrees:
         if member.misloaded < epoch:  # once: it is told to load the base of its stage
             member.misloaded, member.told_base = epoch, -1
-            run.named.append(f"{member.hotkey} holds another base of epoch {epoch} than its stage")
+            run.incidents.named.append(f"{member.hotkey} holds another base of epoch {epoch} than its stage")
         return
     member.ready_epoch = epoch
     member.joined = None
@@ -229,29 +233,29 @@ def _hold(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
         ready = run.current.merges[member.stage].ready
         if ready is not None:
             run.send(member.hotkey, ready)  # it loaded this base after the merge had been announced
-    if (epoch, member.stage) not in run.base_assigned:
+    if (epoch, member.stage) not in run.bases.assigned:
         assign_base(run, epoch, member.stage)
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
     """Ask a live replica that holds the base to store it: another one than before, if there is one."""
-    before = run.base_assigned.get((epoch, stage), ("", 0.0))[0]
+    before = run.bases.assigned.get((epoch, stage), ("", 0.0))[0]
     holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
     for member in sorted(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order)):
-        run.base_assigned[epoch, stage] = (member.hotkey, run.now)
+        run.bases.assigned[epoch, stage] = (member.hotkey, run.now)
         run.send(member.hotkey, BaseAssign(epoch=epoch))
         return
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     at = (report.epoch, member.stage)
-    assigned = run.base_assigned.get(at, ("", 0.0))[0]
-    if assigned != member.hotkey or run.base_digests.get(at) != report.digest:
-        run.unfit += 1
+    assigned = run.bases.assigned.get(at, ("", 0.0))[0]
+    if assigned != member.hotkey or run.bases.digests.get(at) != report.digest:
+        run.totals.unfit += 1
         return
-    if at in run.bases:
+    if at in run.bases.stored:
         return
-    run.bases[at] = BaseRecord(
+    run.bases.stored[at] = BaseRecord(
         epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts
     )
     run.dirty = True

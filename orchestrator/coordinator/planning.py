@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.events import Plan
-from orchestrator.coordinator.state import Member, MicrobatchState, Place, RunState, StepState
+from orchestrator.coordinator.epoch_state import MicrobatchState, Place, StepState
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import RunState
 from orchestrator.coordinator.work import note_ready
 
 GRAIN = 8

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
-from orchestrator.coordinator.state import End, Member, MicrobatchState, Phase, RunState, StepState
+from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.work import end, find_microbatch, offer
 
 
@@ -83,7 +85,7 @@ def assign(
     place.miner, place.attempt = chosen.hotkey, attempt
     place.forward_receipted = False
     place.tried.add((chosen.hotkey, attempt))
-    run.rerouted += 1
+    run.totals.rerouted += 1
     run.current.reroutes.append(event)
     for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
         run.send(hotkey, event)
@@ -112,7 +114,9 @@ def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> No
     if mb.ended is not None:
         return
     end(run, step, mb, End.DROPPED)
-    run.named.append(f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}")
+    run.incidents.named.append(
+        f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
+    )
     event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
     for hotkey in sorted({h for place in mb.places for h, _ in place.tried}):
         run.send(hotkey, event)
@@ -121,7 +125,7 @@ def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> No
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
     found = find_microbatch(run, report.epoch, report.step, report.microbatch)
     if found is None or found[1].places[member.stage].miner != member.hotkey:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
 
@@ -132,18 +136,18 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
     found = find_microbatch(run, name.epoch, name.step, name.microbatch)
     target = name.stage + (1 if name.direction is Direction.FORWARD else -1)
     if found is None or found[1].ended is not None or name.stage >= run.stages or target != member.stage:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     step, mb = found
     if mb.places[target].miner != member.hotkey or mb.places[name.stage].attempt != name.attempt:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     place = mb.places[name.stage]
     forward = name.direction is Direction.FORWARD
     if (place.forward if forward else place.backward) is None:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
-    run.named.append(
+    run.incidents.named.append(
         f"frame {name.key('')} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
     if forward:
@@ -176,7 +180,7 @@ def overdue(run: RunState) -> list[Member]:
             member = run.members[hotkey]
             for direction in Direction:
                 since = member.pending.get((step.plan.step, mb.index, direction)) if step else None
-                limit = run.service[member.stage].seconds
+                limit = run.deadlines.ops[member.stage].seconds
                 waits = since is not None and member.live and not member.stalled
                 if waits and run.now > max(since or 0.0, member.last_progress) + limit:
                     late.append(member)

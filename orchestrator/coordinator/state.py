@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from iota.protocol.events import (
-    EpochClose,
     Event,
-    MergeAssign,
-    MergeReady,
-    Plan,
-    Reroute,
 )
 from iota.protocol.messages import (
-    Capabilities,
-    Direction,
-    FrameNotice,
     Outcome,
     Role,
-    SnapshotStored,
-    StoredObject,
     Verdict,
 )
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.deadlines import AdaptiveDeadline
+from orchestrator.coordinator.epoch_state import EpochState
+from orchestrator.coordinator.member import Member
 
-MOST_NAMED = 1000
+MAX_NAMED = 1000
+"""Incidents and verdicts that the status can show."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the coordinator does about time and trouble; seconds."""
+    """Deadlines (seconds) and numbers of attempts."""
 
     attempts: int = 4
     """Routes of one microbatch before it is dropped."""
@@ -43,8 +35,8 @@ class Limits:
     """Steps that are planned at once, so that a replica is never without a next op."""
     first_s: float = 60.0
     """Deadline of an op before eight were measured."""
-    least_s: float = 2.0
-    most_s: float = 600.0
+    min_s: float = 2.0
+    max_s: float = 600.0
     merge_first_s: float = 120.0
     start_s: float = 120.0
     """How long the first epoch waits for the planned replicas once each stage has one."""
@@ -58,163 +50,36 @@ class Phase(StrEnum):
     FINISHED = "finished"
 
 
-class End(StrEnum):
-    SETTLED = "settled"
-    DROPPED = "dropped"
-
-
-PendingKey = tuple[int, int, Direction]
-"""(step, microbatch, direction) of an op whose inputs are all there."""
-
-
 @dataclass
-class Member:
-    """One hotkey in the run."""
+class Head:
+    """The chain's newest block, as far as a Tick has told."""
 
-    hotkey: str
-    role: Role
-    stage: int
-    """-1 for a validator."""
-    order: int
-    capabilities: Capabilities
-    live: bool = True
-    stalled: bool = False
-    """It missed a deadline; nothing is planned for it until it is heard to work again."""
-    receipts: int = 0
-    head: str = GENESIS
-    events: list[tuple[int, Event]] = field(default_factory=list)
-    next_seq: int = 1
-    cursor_start: int = 0
-    """A node that restarts from its disk needs the events after this one."""
-    ready_epoch: int = -1
-    joined: tuple[int, int] | None = None
-    """(epoch, step) from which it takes part."""
-    left: bool = False
-    told_base: int = -1
-    """Newest epoch whose base it was told to load."""
-    pending: dict[PendingKey, float] = field(default_factory=dict)
-    """Ready ops, with the time since when."""
-    last_progress: float = 0.0
-    op_seconds: float = 0.0
-    """Smoothed seconds from a ready op to its end, as seen from here."""
-    tokens: int = 0
-    """Tokens of its counted work, all epochs."""
-    misloaded: int = -1
-    """Newest epoch whose base it held with another digest than its stage."""
-    withdrawn: int = 0
-    last_step: tuple[int, int] = (-1, -1)
-    """(epoch, step) of its newest STEP receipt."""
-    resume: bool = False
-    """The last join continued from disk."""
-
-
-@dataclass
-class Place:
-    """One microbatch at one stage."""
-
-    miner: str
-    attempt: int = 0
-    forward: FrameNotice | None = None
-    forward_receipted: bool = False
-    backward: FrameNotice | None = None
-    counted: tuple[str, int] | None = None
-    """(miner, attempt) whose backward stands in a sum: set once."""
-    tried: set[tuple[str, int]] = field(default_factory=set)
-
-
-@dataclass
-class MicrobatchState:
-    index: int
-    places: list[Place]
-    next_attempt: int = 1
-    ended: End | None = None
-
-
-@dataclass
-class StepState:
-    plan: Plan
-    microbatches: list[MicrobatchState]
-    open: int
-    """Microbatches that have not ended."""
-    order: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-    """miner -> its counted (microbatch, attempt), in the order of its receipts."""
-    losses: list[float] = field(default_factory=list)
-    closed: bool = False
-
-
-@dataclass
-class PartMerge:
-    assign: MergeAssign
-    queue: list[str]
-    """Mergers still to be drawn, in order."""
-    mergers: list[str] = field(default_factory=list)
-    results: dict[str, StoredObject] = field(default_factory=dict)
-    agreed: StoredObject | None = None
-    since: float = 0.0
-
-
-@dataclass
-class StageMerge:
-    deltas: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
-    fixed: bool = False
-    parts: list[PartMerge] = field(default_factory=list)
-    ready: MergeReady | None = None
-
-
-@dataclass
-class EpochState:
-    epoch: int
-    steps: list[StepState] = field(default_factory=list)
-    closed_steps: int = 0
-    reroutes: list[Reroute] = field(default_factory=list)
-    merges: list[StageMerge] = field(default_factory=list)
-    merging_since: float = 0.0
-    receipts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """miner -> digests of its receipts of this epoch."""
-    first_receipt: dict[str, int] = field(default_factory=dict)
-    joined: dict[str, int] = field(default_factory=dict)
-    """miner -> the step at which its version was the base."""
-    stages: dict[str, int] = field(default_factory=dict)
-    withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    seal: EpochClose | None = None
-    sealed_at: float = 0.0
-    wanted: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """(miner, version) -> validators that wait for the snapshot."""
-    snapshots: dict[tuple[str, int], SnapshotStored] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    verdicts: dict[tuple[str, str, str, int], Verdict] = field(default_factory=dict)
-    """(validator, miner, kind of audit, receipt) -> verdict."""
-    audits_closed: bool = False
-
-    def open_steps(self) -> Iterator[StepState]:
-        return (s for s in self.steps[self.closed_steps :] if not s.closed)
-
-
-@dataclass
-class RunState:
-    spec: RunSpec
-    limits: Limits
-    now: float = 0.0
-    phase: Phase = Phase.GATHERING
-    epoch: int = 0
-    """The epoch in training, or whose merge is under way."""
-    members: dict[str, Member] = field(default_factory=dict)
-    epochs: dict[int, EpochState] = field(default_factory=dict)
-    base_digests: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(epoch, stage) -> digest of (W, m) that the stage's replicas agreed on."""
-    base_claims: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
-    """(epoch, stage) -> digests by replica, while they have not agreed."""
-    claims_since: dict[tuple[int, int], float] = field(default_factory=dict)
-    bases: dict[tuple[int, int], BaseRecord] = field(default_factory=dict)
-    base_assigned: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
-    """(epoch, stage) -> who is to store the base, and since when."""
-    gathering_since: float | None = None
     block: int = 0
-    block_hash: str = GENESIS
-    woken: set[str] = field(default_factory=set)
-    deletions: list[str] = field(default_factory=list)
-    closed_epochs: list[int] = field(default_factory=list)
+    hash: str = GENESIS
+
+
+BaseKey = tuple[int, int]
+"""(epoch, stage)"""
+
+
+@dataclass
+class Bases:
+    """The bases of each epoch and stage: what replicas claim, agree on and store."""
+
+    digests: dict[BaseKey, str] = field(default_factory=dict)
+    """Digest of (W, m) that the stage's replicas agreed on."""
+    claims: dict[BaseKey, dict[str, str]] = field(default_factory=dict)
+    """Digests by replica, while they have not agreed."""
+    claimed_since: dict[BaseKey, float] = field(default_factory=dict)
+    assigned: dict[BaseKey, tuple[str, float]] = field(default_factory=dict)
+    """The replica that is to store the base, and since when."""
+    stored: dict[BaseKey, BaseRecord] = field(default_factory=dict)
+
+
+@dataclass
+class Totals:
+    """Counts over the whole run."""
+
     losses: list[float] = field(default_factory=list)
     """Mean loss of each closed step (nats a token), in order."""
     tokens: int = 0
@@ -223,26 +88,87 @@ class RunState:
     rerouted: int = 0
     unfit: int = 0
     """Facts that did not fit and were ignored."""
-    verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
-    """The newest, for people; each epoch keeps its own."""
-    audits: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+
+
+@dataclass
+class Audits:
+    """What validators filed, over all epochs; each epoch keeps its own verdicts until it is closed."""
+
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
+    """The newest (validator, verdict), shown in the status."""
     heldout: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    """epoch -> held-out loss of its base, and before the merge."""
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    """validator -> weight by miner, as it reported them."""
     compute_share: dict[str, float] = field(default_factory=dict)
-    named: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
-    """What went wrong and who it was, for people."""
-    internal_errors: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_NAMED))
+    closed_epochs: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Incidents:
+    """The newest faults, shown in the status."""
+
+    named: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
+    """What went wrong, and the hotkey that it lies with."""
+    internal: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
     """Entries that could not be applied whole: faults of this program, which must not end the run."""
+
+
+@dataclass
+class Outbox:
+    """What the shell is to do next; it takes and empties both."""
+
+    woken: set[str] = field(default_factory=set)
+    """Hotkeys that have new events."""
+    deletions: list[str] = field(default_factory=list)
+    """Prefixes of the store that nothing needs any more."""
+
+
+@dataclass
+class Deadlines:
+    """Adaptive deadlines."""
+
+    ops: dict[int, AdaptiveDeadline]
+    """By stage."""
+    merge: AdaptiveDeadline
+    """Of each wait in the merge phase."""
+
+    @classmethod
+    def within(cls, limits: Limits, stages: int) -> Deadlines:
+        """Deadlines without measurements."""
+        bounds = (limits.min_s, limits.max_s)
+        ops = {stage: AdaptiveDeadline(limits.first_s, *bounds) for stage in range(stages)}
+        return cls(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
+
+
+@dataclass
+class RunState:
+    """Everything that entries change. `epochs` holds each epoch's own part, `members` each node's."""
+
+    spec: RunSpec
+    limits: Limits
+    now: float = 0.0
+    phase: Phase = Phase.GATHERING
+    epoch: int = 0
+    """The epoch in training, or whose merge is under way."""
+    gathering_since: float | None = None
+    """Since when every stage has a ready replica, before the first epoch."""
     run_end_sent: bool = False
     dirty: bool = True
     """Membership, bases or phase changed: the slow checks of `advance` are due."""
-    service: dict[int, AdaptiveDeadline] = field(default_factory=dict)
-    merge_deadline: AdaptiveDeadline = field(init=False)
+    members: dict[str, Member] = field(default_factory=dict)
+    epochs: dict[int, EpochState] = field(default_factory=dict)
+    head: Head = field(default_factory=Head)
+    bases: Bases = field(default_factory=Bases)
+    totals: Totals = field(default_factory=Totals)
+    audits: Audits = field(default_factory=Audits)
+    incidents: Incidents = field(default_factory=Incidents)
+    outbox: Outbox = field(default_factory=Outbox)
+    deadlines: Deadlines = field(init=False)
 
     def __post_init__(self) -> None:
-        lim = self.limits
-        self.merge_deadline = AdaptiveDeadline(lim.merge_first_s, lim.least_s, lim.most_s)
-        self.service = {s: AdaptiveDeadline(lim.first_s, lim.least_s, lim.most_s) for s in range(self.stages)}
+        self.deadlines = Deadlines.within(self.limits, self.stages)
 
     @property
     def stages(self) -> int:
@@ -255,15 +181,15 @@ class RunState:
     @property
     def newest_base(self) -> int:
         """The newest epoch whose base is stored whole; -1 before the first."""
-        epochs = {epoch for epoch, _ in self.bases}
-        whole = (e for e in epochs if all((e, s) in self.bases for s in range(self.stages)))
+        epochs = {epoch for epoch, _ in self.bases.stored}
+        whole = (e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages)))
         return max(whole, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
         member = self.members[hotkey]
         member.events.append((member.next_seq, event))
         member.next_seq += 1
-        self.woken.add(hotkey)
+        self.outbox.woken.add(hotkey)
 
     def miners(self, stage: int | None = None) -> list[Member]:
         """Miners (of one stage) that have not left, in join order."""

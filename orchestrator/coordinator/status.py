@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from iota.protocol.messages import Outcome
-from orchestrator.coordinator.state import Member, Phase, RunState
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
 
@@ -23,35 +24,37 @@ def public_status(run: RunState) -> dict[str, Any]:
         "step": epoch.closed_steps if epoch else 0,
         "steps": run.spec.schedule.steps,
         "open_microbatches": sum(s.open for s in epoch.open_steps()) if epoch else 0,
-        "losses": list(run.losses),
-        "heldout": {str(e): loss for e, (loss, _) in sorted(run.heldout.items())},
+        "losses": list(run.totals.losses),
+        "heldout": {str(e): loss for e, (loss, _) in sorted(run.audits.heldout.items())},
         "heldout_before_merge": {
-            str(e): before for e, (_, before) in sorted(run.heldout.items()) if before is not None
+            str(e): before for e, (_, before) in sorted(run.audits.heldout.items()) if before is not None
         },
-        "tokens": run.tokens,
-        "settled": run.settled,
-        "dropped": run.dropped,
-        "rerouted": run.rerouted,
-        "unfit": run.unfit,
+        "tokens": run.totals.tokens,
+        "settled": run.totals.settled,
+        "dropped": run.totals.dropped,
+        "rerouted": run.totals.rerouted,
+        "unfit": run.totals.unfit,
         "receipts": sum(m.receipts for m in run.members.values()),
         "audits": {
-            "passed": run.audits[Outcome.PASS],
-            "failed": run.audits[Outcome.FAIL],
-            "inconclusive": run.audits[Outcome.INCONCLUSIVE],
-            "closed_epochs": len(run.closed_epochs),
+            "passed": run.audits.outcomes[Outcome.PASS],
+            "failed": run.audits.outcomes[Outcome.FAIL],
+            "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE],
+            "closed_epochs": len(run.audits.closed_epochs),
         },
         "verdicts": [
             {"validator": v, **verdict.model_dump(mode="json", exclude={"signature"})}
-            for v, verdict in list(run.verdicts)[-RECENT:]
+            for v, verdict in list(run.audits.verdicts)[-RECENT:]
         ],
-        "weights": run.weights,
-        "validator_compute_share": run.compute_share,
-        "named": list(run.named)[-RECENT:],
-        "internal_errors": list(run.internal_errors),
-        "bases": [base.model_dump(mode="json") for (e, _), base in sorted(run.bases.items()) if e == newest],
+        "weights": run.audits.weights,
+        "validator_compute_share": run.audits.compute_share,
+        "named": list(run.incidents.named)[-RECENT:],
+        "internal_errors": list(run.incidents.internal),
+        "bases": [
+            base.model_dump(mode="json") for (e, _), base in sorted(run.bases.stored.items()) if e == newest
+        ],
         "members": [_member(run, m) for m in sorted(run.members.values(), key=lambda m: (m.stage, m.order))],
         "finished": run.run_end_sent,
-        "block": run.block,
+        "block": run.head.block,
     }
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from iota.protocol.events import Counted, FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt
-from orchestrator.coordinator.state import End, Member, MicrobatchState, Phase, RunState, StepState
+from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
-LEAST_S = 1e-3
-MOST_LOSS = 1e3
+MIN_S = 1e-3
+MAX_LOSS = 1e3
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
     for notice in frames:
         found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
         if found is None or not _take_frame(run, member, notice, found[1]):
-            run.unfit += 1
+            run.totals.unfit += 1
 
 
 def find_microbatch(
@@ -81,9 +83,9 @@ def receipted(run: RunState, member: Member, step: int, index: int, direction: D
     since = member.pending.get((step, index, direction))
     if since is not None:
         seconds = run.now - max(since, member.last_progress)
-        run.service[member.stage].add(seconds)
+        run.deadlines.ops[member.stage].add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
-        member.op_seconds += share * (max(seconds, LEAST_S) - member.op_seconds)
+        member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
     progress(run, member)
 
 
@@ -103,7 +105,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         epoch = run.epochs.get(receipt.epoch)
         late = epoch is None or epoch.seal is not None or receipt.epoch != run.epoch
         if epoch is None or late or member.hotkey not in epoch.stages:
-            run.unfit += 1
+            run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
@@ -129,7 +131,7 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
-        run.unfit += 1
+        run.totals.unfit += 1
         return
     step, mb = found
     place = mb.places[member.stage]
@@ -143,7 +145,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         done(run, member, receipt.step, mb.index, waited_on)
     place.counted = (member.hotkey, receipt.attempt)
     step.order[member.hotkey].append((mb.index, receipt.attempt))
-    if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MOST_LOSS:
+    if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
     if all(p.counted is not None for p in mb.places):
         end(run, step, mb, End.SETTLED)
@@ -164,10 +166,10 @@ def end(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
         for direction in Direction:
             run.members[place.miner].pending.pop((step.plan.step, mb.index, direction), None)
     if how is End.SETTLED:
-        run.settled += 1
-        run.tokens += run.spec.data.tokens
+        run.totals.settled += 1
+        run.totals.tokens += run.spec.data.tokens
     else:
-        run.dropped += 1
+        run.totals.dropped += 1
 
 
 def close_steps(run: RunState) -> bool:
@@ -184,7 +186,7 @@ def _close(run: RunState, step: StepState) -> None:
     step.closed = True
     epoch.closed_steps += 1
     if step.losses:
-        run.losses.append(sum(step.losses) / len(step.losses))
+        run.totals.losses.append(sum(step.losses) / len(step.losses))
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:
             continue

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from iota.spec import Pipeline
 from orchestrator.coordinator import Coordinator
-from orchestrator.coordinator.state import End, Phase
+from orchestrator.coordinator.epoch_state import End
+from orchestrator.coordinator.state import Phase
 from tests.property.virtual_swarm import VirtualSwarm, tiny_spec
 
 LIMIT_S = 20_000.0
@@ -91,8 +92,8 @@ def test_every_microbatch_ends_once_whatever_happens(
     assert sum(books.ends.values()) == epochs * steps * microbatches
     state = swarm.state
     assert state.phase is Phase.FINISHED
-    assert (state.settled, state.dropped) == (books.ends[End.SETTLED], books.ends[End.DROPPED])
-    assert state.tokens == state.settled * spec.data.tokens
+    assert (state.totals.settled, state.totals.dropped) == (books.ends[End.SETTLED], books.ends[End.DROPPED])
+    assert state.totals.tokens == state.totals.settled * spec.data.tokens
     again = Coordinator(spec, swarm.limits)
     for entry in swarm.entries:
         again.apply(entry)
@@ -145,12 +146,12 @@ def test_a_lost_replica_is_replaced_and_the_epoch_ends_without_it() -> None:
     swarm = VirtualSwarm(spec, 1)
     for _ in range(4):
         swarm.add_miner()
-    swarm.run(lambda: swarm.state.settled > 3, limit_s=LIMIT_S)
+    swarm.run(lambda: swarm.state.totals.settled > 3, limit_s=LIMIT_S)
     victim = swarm.miners[next(m.hotkey for m in swarm.state.miners(1))]
     victim.kill()
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
-    assert swarm.state.rerouted > 0
-    assert swarm.state.settled == 3 * 8
+    assert swarm.state.totals.rerouted > 0
+    assert swarm.state.totals.settled == 3 * 8
 
 
 def test_a_stage_without_replicas_pauses_the_run_and_says_so() -> None:
@@ -160,13 +161,13 @@ def test_a_stage_without_replicas_pauses_the_run_and_says_so() -> None:
     swarm = VirtualSwarm(spec, 2)
     swarm.add_miner()
     victim = swarm.add_miner()
-    swarm.run(lambda: swarm.state.settled > 1, limit_s=LIMIT_S)
+    swarm.run(lambda: swarm.state.totals.settled > 1, limit_s=LIMIT_S)
     victim.kill()
     swarm.run(lambda: swarm.coordinator.status()["waiting"] is not None, limit_s=LIMIT_S)
     assert "stage 1 has no replica" in swarm.coordinator.status()["waiting"]
     victim.start()
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
-    assert swarm.state.settled == 8
+    assert swarm.state.totals.settled == 8
 
 
 def test_a_base_that_nobody_stored_is_made_again_from_the_one_before() -> None:
@@ -177,11 +178,11 @@ def test_a_base_that_nobody_stored_is_made_again_from_the_one_before() -> None:
     swarm.add_miner()
     victim = swarm.add_miner()
     swarm.run(lambda: swarm.state.epoch == 1, limit_s=LIMIT_S)
-    assert (1, 1) not in swarm.state.bases
+    assert (1, 1) not in swarm.state.bases.stored
     victim.kill()
     victim.start(fresh=True)
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
-    assert swarm.state.settled == 6
+    assert swarm.state.totals.settled == 6
 
 
 def test_every_stages_ops_are_measured_not_the_storing_of_their_frames() -> None:
@@ -196,4 +197,4 @@ def test_every_stages_ops_are_measured_not_the_storing_of_their_frames() -> None
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
     assert min(m.op_seconds for m in swarm.state.miners()) > 0.02
     assert swarm.state.members[slow.hotkey].op_seconds > 1
-    assert swarm.state.service[1].seconds > 3
+    assert swarm.state.deadlines.ops[1].seconds > 3

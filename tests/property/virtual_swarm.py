@@ -218,7 +218,7 @@ class VirtualMiner:
                     self.say(reports=(Ready(epoch=self.base, digest=digest("base", self.base, self.stage)),))
             case BaseAssign():
                 part = StoredObject(key=f"base/{event.epoch}/{self.stage}", digest="0" * 64, size=1)
-                known = self.swarm.coordinator.state.base_digests.get((event.epoch, self.stage))
+                known = self.swarm.coordinator.state.bases.digests.get((event.epoch, self.stage))
                 if known is not None:  # else it is a repeat from an epoch whose audits are closed
                     self.say(reports=(BaseStored(epoch=event.epoch, digest=known, parts=(part,)),))
             case Plan() | Reroute() | FrameReady() | Drop() | StepClose() if self.schedule is not None:
@@ -375,7 +375,7 @@ class VirtualSwarm:
     def apply(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.coordinator.apply(entry)
-        assert not self.state.internal_errors, self.state.internal_errors[0]
+        assert not self.state.incidents.internal, self.state.incidents.internal[0]
         for key in sorted(self.coordinator.take_woken()):
             if key in self.miners and self.miners[key].alive:
                 self.miners[key].poll()

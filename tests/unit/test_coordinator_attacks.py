@@ -18,7 +18,8 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import Pipeline
 from orchestrator.coordinator import Said
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.state import Member, Phase
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase
 from tests.property.virtual_swarm import VirtualSwarm, digest, tiny_spec
 
 
@@ -31,7 +32,7 @@ def swarm() -> VirtualSwarm:
     swarm = VirtualSwarm(spec, 1)
     for _ in range(4):
         swarm.add_miner()
-    swarm.run(lambda: swarm.state.settled > 2, limit_s=1000)
+    swarm.run(lambda: swarm.state.totals.settled > 2, limit_s=1000)
     assert swarm.state.phase is Phase.TRAINING
     return swarm
 
@@ -67,7 +68,7 @@ def test_a_base_of_an_epoch_that_is_not_merged_yet_is_nobodys(swarm: VirtualSwar
     _say(swarm, liar, reports=(Ready(epoch=1, digest="de" * 32),))
     _say(swarm, liar, reports=(BaseStored(epoch=1, digest="de" * 32, parts=()),))
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=2000)
-    assert "de" * 32 not in {base.digest for base in swarm.state.bases.values()}
+    assert "de" * 32 not in {base.digest for base in swarm.state.bases.stored.values()}
 
 
 def test_one_replica_cannot_choose_its_stages_base() -> None:
@@ -79,7 +80,7 @@ def test_one_replica_cannot_choose_its_stages_base() -> None:
         swarm.add_miner()
     _say(swarm, _of(swarm, 0), reports=(Ready(epoch=0, digest="de" * 32),))
     swarm.run(lambda: swarm.state.phase is not Phase.GATHERING, limit_s=2000)
-    assert swarm.state.base_digests[0, 0] == digest("base", 0, 0)
+    assert swarm.state.bases.digests[0, 0] == digest("base", 0, 0)
 
 
 def test_a_frame_that_was_never_announced_cannot_be_missing(swarm: VirtualSwarm) -> None:
@@ -95,7 +96,7 @@ def test_a_frame_that_was_never_announced_cannot_be_missing(swarm: VirtualSwarm)
     )
     receiver = state.members[mb.places[1].miner]
     _say(swarm, receiver, reports=(FrameMissing(name=name, reason="made up"),))
-    assert (mb.ended, mb.next_attempt, state.rerouted) == (None, 1, 0)
+    assert (mb.ended, mb.next_attempt, state.totals.rerouted) == (None, 1, 0)
     assert all(m.withdrawn == 0 for m in state.members.values())
 
 
@@ -112,7 +113,7 @@ def test_absurd_times_in_a_receipt_do_not_reach_the_plan(swarm: VirtualSwarm) ->
     liar = _of(swarm, 0)
     _say(swarm, liar, receipts=(_receipt(liar, kind=OpKind.BACKWARD, started=0.0, ended=5e-324),))
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=2000)
-    assert not swarm.state.internal_errors
+    assert not swarm.state.incidents.internal
 
 
 def test_verdicts_about_strangers_and_repeats_are_not_kept(swarm: VirtualSwarm) -> None:
@@ -127,7 +128,7 @@ def test_verdicts_about_strangers_and_repeats_are_not_kept(swarm: VirtualSwarm) 
     )
     for _ in range(3):
         _say(swarm, _of(swarm, 1), reports=(verdict,))
-    assert swarm.state.audits[Outcome.FAIL] == 0
+    assert swarm.state.audits.outcomes[Outcome.FAIL] == 0
 
 
 def test_a_fault_in_an_entry_is_recorded_and_ends_nothing(
@@ -138,4 +139,4 @@ def test_a_fault_in_an_entry_is_recorded_and_ends_nothing(
 
     monkeypatch.setattr(Coordinator, "_apply", broken)
     swarm.coordinator.apply(Said(at=swarm.now, hotkey=_of(swarm, 0).hotkey))
-    assert "a fault of ours" in swarm.state.internal_errors[0]
+    assert "a fault of ours" in swarm.state.incidents.internal[0]

@@ -24,7 +24,7 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Back, Lost, Said
-from orchestrator.coordinator.state import EpochState
+from orchestrator.coordinator.epoch_state import EpochState
 from tests.support.orchestrators import (
     BASE,
     Log,
@@ -269,9 +269,9 @@ async def test_a_full_disk_answers_unavailable_and_changes_nothing_in_memory(run
 
 
 async def test_a_new_block_is_recorded(running: Running) -> None:
-    await until(lambda: running.coordinator.state.block == 1)
+    await until(lambda: running.coordinator.state.head.block == 1)
     running.chain.number = 2
-    await until(lambda: running.coordinator.state.block == 2)
+    await until(lambda: running.coordinator.state.head.block == 2)
 
 
 async def test_receipts_are_served_to_auditors_as_they_were_signed(running: Running) -> None:

@@ -30,8 +30,8 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import Coordinator, Joined, Member, Said
+from orchestrator.coordinator.epoch_state import PartMerge
 from orchestrator.coordinator.merging import begin_merging
-from orchestrator.coordinator.state import PartMerge
 from orchestrator.http.urls import accesses
 from orchestrator.intake.rights import Access, access_for
 from tests.support.orchestrators import BASE, join_request, make_spec
@@ -207,7 +207,7 @@ def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
 def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
     made = coordinator()
     who, key = member(made, 0), f"{RUN}/base/1/0/part-000.safetensors"
-    made.state.base_assigned[1, 0] = (who.hotkey, 0.0)
+    made.state.bases.assigned[1, 0] = (who.hotkey, 0.0)
     assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
     for strange in ("manifest.json", f"part-{part_count(SPEC, 0):03d}.safetensors"):
         assert ask(made, who, Method.PUT, f"{RUN}/base/1/0/{strange}", 100) is ProblemType.FORBIDDEN

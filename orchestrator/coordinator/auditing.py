@@ -46,12 +46,14 @@ def _auditable(run: RunState, number: int) -> EpochState | None:
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
+    """Keep a validator's link for a sealed epoch; the first one stands."""
     epoch = _auditable(run, report.epoch)
     if epoch is not None:
         epoch.links.setdefault(member.hotkey, report.link)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
+    """Ask a miner for a snapshot on behalf of a validator that has revealed its link, or say where it is."""
     epoch = _auditable(run, report.epoch)
     target = run.members.get(report.miner)
     if (
@@ -76,6 +78,7 @@ def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
 
 
 def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
+    """Pass a stored snapshot on to the validators that wait for it."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.version)
     if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
@@ -87,6 +90,7 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
+    """Record a verdict of a validator that has revealed its link: one per audit, at most `MAX_VERDICTS` a miner."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.miner, report.audit.value, report.seq)
     if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
@@ -100,12 +104,14 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
+    """Note that a validator has filed all its verdicts of an epoch."""
     epoch = _auditable(run, report.epoch)
     if epoch is not None and member.hotkey in epoch.links:
         epoch.done.add(member.hotkey)
 
 
 def take_heldout(run: RunState, report: Heldout) -> None:
+    """Keep the first held-out loss of each base."""
     if report.epoch > run.epoch + 1:
         run.totals.unfit += 1
         return
@@ -113,6 +119,7 @@ def take_heldout(run: RunState, report: Heldout) -> None:
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
+    """Keep the weights that a validator reports, for the status alone: the chain is what counts."""
     run.audits.weights[member.hotkey] = dict(report.weights)
     run.audits.compute_share[member.hotkey] = report.compute_share
 
@@ -137,7 +144,7 @@ def close_audits(run: RunState) -> None:
 
 
 def epoch_prefixes(run: RunState, number: int) -> list[str]:
-    """What may go from the store when the audits of an epoch are closed."""
+    """Prefixes of the store that are deleted when the audits of an epoch are closed."""
     kinds = ("frames", "delta", "merged", "audit", "base")
     return [f"{run.spec.id}/{kind}/{number}/" for kind in kinds]
 

@@ -25,7 +25,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
-from orchestrator.coordinator import auditing, membership, merging, planning, reissue, work
+from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
@@ -69,8 +69,8 @@ class Coordinator:
             case Said():
                 member = run.members.get(entry.hotkey)
                 if member is not None:
-                    work.take_receipts(run, member, entry.receipts)
-                    work.take_frames(run, member, entry.frames)
+                    microbatches.take_receipts(run, member, entry.receipts)
+                    microbatches.take_frames(run, member, entry.frames)
                     for report in entry.reports:
                         self._take_report(member, report)
             case Left():
@@ -81,7 +81,7 @@ class Coordinator:
                 membership.come_back(run, entry.hotkey)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
-                for member in reissue.overdue(run):
+                for member in rerouting.overdue(run):
                     run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
                     member.stalled = run.dirty = True
                 run.dirty = True
@@ -95,17 +95,17 @@ class Coordinator:
         run = self.state
         match report:
             case Ready():
-                merging.take_ready(run, member, report)
+                bases.take_ready(run, member, report)
             case Delta():
                 merging.take_delta(run, member, report)
             case Merged():
                 merging.take_merged(run, member, report)
             case BaseStored():
-                merging.take_base(run, member, report)
+                bases.take_base(run, member, report)
             case BadValue():
-                reissue.take_bad_value(run, member, report)
+                rerouting.take_bad_value(run, member, report)
             case FrameMissing():
-                reissue.take_missing(run, member, report)
+                rerouting.take_missing(run, member, report)
             case SnapshotStored():
                 auditing.take_snapshot(run, member, report)
             case Reveal():
@@ -146,7 +146,7 @@ class Coordinator:
             before = (run.phase, run.epoch)
             dirty, run.dirty = run.dirty, False
             if dirty:
-                merging.settle_bases(run)
+                bases.settle_bases(run)
                 membership.offer_bases(run)
             if run.phase is Phase.GATHERING and dirty:
                 self._gather()
@@ -176,13 +176,13 @@ class Coordinator:
 
     def _train(self, dirty: bool) -> None:
         run = self.state
-        closed = work.close_steps(run)
+        closed = microbatches.close_steps(run)
         if dirty:
             membership.admit(run)
-            reissue.repair(run)
-            closed = work.close_steps(run) or closed
+            rerouting.repair(run)
+            closed = microbatches.close_steps(run) or closed
         if dirty or closed:
-            planning.plan_ahead(run)
+            routes.plan_ahead(run)
         if run.current.closed_steps == run.spec.schedule.steps:
             merging.begin_merging(run)
 
@@ -218,9 +218,11 @@ class Coordinator:
 
     @property
     def members(self) -> dict[str, Member]:
+        """Every hotkey that ever joined, by its address."""
         return self.state.members
 
     def refusal(self, hotkey: str, request: JoinRequest) -> Refusal | None:
+        """The reason why a node cannot join now, or None."""
         return membership.refusal(self.state, hotkey, request)
 
     def events_after(self, hotkey: str, cursor: int) -> list[tuple[int, Event]]:
@@ -231,24 +233,28 @@ class Coordinator:
         return member.events[max(0, cursor - member.events[0][0] + 1) :]
 
     def neighbour(self, epoch: int, step: int, microbatch: int, stage: int) -> str | None:
-        """Who has a microbatch at a stage now."""
-        found = work.find_microbatch(self.state, epoch, step, microbatch)
+        """The replica that has a microbatch at a stage now, or None."""
+        found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
+        """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)
         at = (epoch, member.stage) if member is not None else (-1, -1)
         return self.state.bases.assigned.get(at, ("", 0.0))[0] == hotkey
 
     def take_woken(self) -> set[str]:
+        """Hotkeys with new events since the last call."""
         woken, self.state.outbox.woken = self.state.outbox.woken, set()
         return woken
 
     def take_deletions(self) -> list[str]:
+        """Prefixes of the store to delete, since the last call."""
         prefixes, self.state.outbox.deletions = self.state.outbox.deletions, []
         return prefixes
 
     def closed_prefixes(self) -> list[str]:
+        """Prefixes of all epochs whose audits are closed: an orchestrator that starts again deletes them anew."""
         return [p for n in self.state.audits.closed_epochs for p in auditing.epoch_prefixes(self.state, n)]
 
     def next_deadline(self) -> float | None:
@@ -274,7 +280,9 @@ class Coordinator:
         return min((t for t in times if t > run.now), default=None)
 
     def record(self, epoch: int) -> EpochRecord | None:
+        """The public record of a sealed epoch; None before its seal and after its audits are closed."""
         return auditing.epoch_record(self.state, epoch)
 
     def status(self) -> dict[str, Any]:
+        """The public state, as JSON values."""
         return public_status(self.state)

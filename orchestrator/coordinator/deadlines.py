@@ -20,10 +20,12 @@ class AdaptiveDeadline:
     MIN_SAMPLES: ClassVar = 8
 
     def add(self, seconds: float) -> None:
+        """Add a measured duration."""
         self.samples.append(seconds)
 
     @property
     def seconds(self) -> float:
+        """The deadline now."""
         if len(self.samples) < self.MIN_SAMPLES:
             return min(self.max_s, max(self.first_s, self.min_s))
         middle = median(self.samples)

@@ -13,6 +13,8 @@ from iota.spec import Frozen
 
 
 class EntryKind(StrEnum):
+    """Names of entries in the journal."""
+
     JOINED = "joined"
     SAID = "said"
     LEFT = "left"
@@ -23,6 +25,8 @@ class EntryKind(StrEnum):
 
 
 class Joined(Frozen):
+    """A node has joined, or has started again."""
+
     kind: Literal[EntryKind.JOINED] = EntryKind.JOINED
     at: float
     hotkey: Hotkey
@@ -41,6 +45,8 @@ class Said(Frozen):
 
 
 class Left(Frozen):
+    """A node has left for good."""
+
     kind: Literal[EntryKind.LEFT] = EntryKind.LEFT
     at: float
     hotkey: Hotkey

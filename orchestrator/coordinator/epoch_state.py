@@ -12,6 +12,8 @@ from iota.protocol.messages import FrameNotice, SnapshotStored, StoredObject, Ve
 
 
 class End(StrEnum):
+    """How a microbatch ended."""
+
     SETTLED = "settled"
     DROPPED = "dropped"
 
@@ -32,6 +34,8 @@ class Place:
 
 @dataclass
 class MicrobatchState:
+    """One microbatch on its route."""
+
     index: int
     places: list[Place]
     next_attempt: int = 1
@@ -40,6 +44,8 @@ class MicrobatchState:
 
 @dataclass
 class StepState:
+    """One planned step."""
+
     plan: Plan
     microbatches: list[MicrobatchState]
     open: int
@@ -52,6 +58,8 @@ class StepState:
 
 @dataclass
 class PartMerge:
+    """The merge of one partition."""
+
     assign: MergeAssign
     queue: list[str]
     """Mergers still to be drawn, in order."""
@@ -63,6 +71,8 @@ class PartMerge:
 
 @dataclass
 class StageMerge:
+    """The merge of one stage."""
+
     deltas: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
     fixed: bool = False
     parts: list[PartMerge] = field(default_factory=list)
@@ -71,6 +81,8 @@ class StageMerge:
 
 @dataclass
 class EpochState:
+    """One epoch, from its first plan to the close of its audits."""
+
     epoch: int
     steps: list[StepState] = field(default_factory=list)
     closed_steps: int = 0
@@ -96,4 +108,5 @@ class EpochState:
     audits_closed: bool = False
 
     def open_steps(self) -> Iterator[StepState]:
+        """Planned steps that are not closed, in order."""
         return (s for s in self.steps[self.closed_steps :] if not s.closed)

@@ -1,4 +1,4 @@
-"""Who is in the run: joining, leaving, being lost and coming back."""
+"""Membership: joins, leaves, losses, returns, and the way of each miner to its base."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
 from orchestrator.coordinator.auditing import repeat_requests
+from orchestrator.coordinator.bases import assign_base
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import assign_base
-from orchestrator.coordinator.reissue import assign, is_held_by, relieve
+from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Phase, RunState
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a node cannot join now."""
+    """The reason why a node cannot join now: a problem type and a sentence."""
 
     type: str
     detail: str
 
 
 def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Refusal | None:
+    """The reason why a node cannot join now, or None."""
     if PROTOCOL_VERSION not in request.versions:
         older = max(request.versions, default=0) < PROTOCOL_VERSION
         return Refusal(
@@ -87,12 +88,14 @@ def _start_afresh(run: RunState, member: Member) -> None:
 
 
 def leave(run: RunState, hotkey: str) -> None:
+    """A node has left: its work goes to others, and it gets no more events."""
     lose(run, hotkey)
     if hotkey in run.members:
         run.members[hotkey].left = True
 
 
 def lose(run: RunState, hotkey: str) -> None:
+    """A silent node is lost: its unfinished work goes to others."""
     member = run.members.get(hotkey)
     if member is None or not member.live:
         return
@@ -102,6 +105,7 @@ def lose(run: RunState, hotkey: str) -> None:
 
 
 def come_back(run: RunState, hotkey: str) -> None:
+    """A lost node was heard again, and can be given work."""
     member = run.members.get(hotkey)
     if member is not None and not member.left:
         member.live = True
@@ -127,8 +131,11 @@ def offer_bases(run: RunState) -> None:
 
 
 def _ways_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
-    """What leads a miner without anything to the base of `epoch`: the base itself, or, while nobody
-    has stored it, the one before and its merge. Empty when there is no way yet."""
+    """Events that lead a miner without any state to the base of `epoch`.
+
+    They name the base itself or, while nobody has stored it, the one before and its merge. Empty when
+    there is no way yet.
+    """
     base = run.bases.stored.get((epoch, stage))
     if base is not None:
         return [LoadBase(epoch=epoch, digest=base.digest, parts=base.parts)]

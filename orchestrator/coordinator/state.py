@@ -39,10 +39,12 @@ class Limits:
     max_s: float = 600.0
     merge_first_s: float = 120.0
     start_s: float = 120.0
-    """How long the first epoch waits for the planned replicas once each stage has one."""
+    """Wait of the first epoch for the planned replicas, once each stage has one."""
 
 
 class Phase(StrEnum):
+    """Phases of a run; training and merging alternate."""
+
     GATHERING = "gathering"
     """Waiting until every stage has replicas that hold the base."""
     TRAINING = "training"
@@ -92,7 +94,7 @@ class Totals:
 
 @dataclass
 class Audits:
-    """What validators filed, over all epochs; each epoch keeps its own verdicts until it is closed."""
+    """Results of audits over all epochs; each epoch keeps its own verdicts until it is closed."""
 
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
@@ -110,14 +112,14 @@ class Incidents:
     """The newest faults, shown in the status."""
 
     named: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
-    """What went wrong, and the hotkey that it lies with."""
+    """One sentence each, with the hotkey at fault."""
     internal: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
     """Entries that could not be applied whole: faults of this program, which must not end the run."""
 
 
 @dataclass
 class Outbox:
-    """What the shell is to do next; it takes and empties both."""
+    """Effects for the shell, which takes and empties both."""
 
     woken: set[str] = field(default_factory=set)
     """Hotkeys that have new events."""
@@ -172,10 +174,12 @@ class RunState:
 
     @property
     def stages(self) -> int:
+        """Number of stages."""
         return self.spec.layout.stages
 
     @property
     def current(self) -> EpochState:
+        """The epoch in training, or whose merge is under way."""
         return self.epochs[self.epoch]
 
     @property
@@ -186,6 +190,7 @@ class RunState:
         return max(whole, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
+        """Append a numbered event for a node, and wake its open poll."""
         member = self.members[hotkey]
         member.events.append((member.next_seq, event))
         member.next_seq += 1
@@ -197,6 +202,7 @@ class RunState:
         return sorted((m for m in found if stage in (None, m.stage)), key=lambda m: m.order)
 
     def validators(self) -> list[Member]:
+        """Validators that are live."""
         return [m for m in self.members.values() if m.role is Role.VALIDATOR and m.live and not m.left]
 
     def active(self, stage: int, step: int) -> list[Member]:

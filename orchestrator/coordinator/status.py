@@ -1,4 +1,4 @@
-"""The public state of a run, for people and dashboards."""
+"""The public state of a run, for dashboards and `iota status`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ RECENT = 50
 
 
 def public_status(run: RunState) -> dict[str, Any]:
+    """The public state as JSON values, for `GET /v1/status`."""
     epoch = run.epochs.get(run.epoch)
     newest = run.newest_base
     return {
@@ -75,7 +76,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
 
 
 def waiting_for(run: RunState) -> str | None:
-    """What the run cannot go on without, in words; None while it goes on."""
+    """The missing thing that the run waits for, in words; None while it goes on."""
     if run.phase is Phase.FINISHED:
         return None
     for stage in range(run.stages):

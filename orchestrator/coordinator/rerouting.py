@@ -1,4 +1,4 @@
-"""Repair: work of replicas that are lost, late or wrong goes to others, or is dropped."""
+"""Re-routing: work of replicas that are lost, late or wrong goes to others, or is dropped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.microbatches import end, find_microbatch, offer
 from orchestrator.coordinator.state import Phase, RunState
-from orchestrator.coordinator.work import end, find_microbatch, offer
 
 
 def relieve(run: RunState, member: Member) -> None:
@@ -123,6 +123,7 @@ def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> No
 
 
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
+    """Drop a microbatch whose holder met NaN or Inf."""
     found = find_microbatch(run, report.epoch, report.step, report.microbatch)
     if found is None or found[1].places[member.stage].miner != member.hotkey:
         run.totals.unfit += 1

@@ -15,6 +15,7 @@ MAX_LOSS = 1e3
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
+    """Record stored frames; each is offered to the next replica of its route."""
     for notice in frames:
         found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
         if found is None or not _take_frame(run, member, notice, found[1]):
@@ -73,7 +74,7 @@ def note_ready(run: RunState, step: int) -> None:
 
 
 def done(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """What others wait for is there: stop the op's clock."""
+    """The frame that others wait for is stored: stop the op's clock."""
     member.pending.pop((step, index, direction), None)
     progress(run, member)
 

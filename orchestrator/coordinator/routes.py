@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from iota.protocol.events import Plan
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, StepState
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.microbatches import note_ready
 from orchestrator.coordinator.state import RunState
-from orchestrator.coordinator.work import note_ready
 
 GRAIN = 8
 """Speeds are compared in steps of 1/8 of the fastest, so that noise does not tear routes apart."""

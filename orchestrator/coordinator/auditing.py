@@ -90,7 +90,7 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
-    """Record a verdict of a validator that has revealed its link: one per audit, at most `MAX_VERDICTS` a miner."""
+    """Record a verdict of a validator that has revealed its link; at most `MAX_VERDICTS` about a miner."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.miner, report.audit.value, report.seq)
     if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:

@@ -254,7 +254,7 @@ class Coordinator:
         return prefixes
 
     def closed_prefixes(self) -> list[str]:
-        """Prefixes of all epochs whose audits are closed: an orchestrator that starts again deletes them anew."""
+        """Prefixes of all closed epochs: an orchestrator that starts again deletes them anew."""
         return [p for n in self.state.audits.closed_epochs for p in auditing.epoch_prefixes(self.state, n)]
 
     def next_deadline(self) -> float | None:

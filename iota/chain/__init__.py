@@ -1,7 +1,7 @@
 """The chain as IOTA sees it: one interface, and the backends behind it.
 
-`open_chain` picks a backend by network; `chain` holds the interface, `weight_rules` what every chain asks of
-weights; `bittensor/` is the SDK's, `ledger/` the embedded one.
+`open_chain` picks a backend by network; `chain` holds the interface, `weight_rules` the rules that every
+chain has for weights; `bittensor/` is the SDK's, `ledger/` the embedded one.
 """
 
 from iota.chain.chain import (

@@ -1,4 +1,4 @@
-"""The chain interface: what IOTA reads from a chain and writes to it. No SDK type passes through.
+"""The chain interface: IOTA's reads from a chain and writes to it. No SDK type passes through.
 
 A write that the chain refuses comes back as a `TxResult` that is not ok, with a code to branch on;
 `TxResult.check` turns it into the matching error. Everything else is raised (`iota.chain.errors`).
@@ -19,7 +19,7 @@ MAX_COMMITMENT_BYTES: Final = 128
 
 
 class TxCode(StrEnum):
-    """How a write ended; the refusals are those of the SDK's `ErrorCode` that concern us."""
+    """Outcome of a write; the refusals are those of the SDK's `ErrorCode` that concern us."""
 
     OK = "ok"
     RATE_LIMITED = "rate_limited"
@@ -35,6 +35,8 @@ class TxCode(StrEnum):
 
 
 class TxMode(StrEnum):
+    """When a write takes effect."""
+
     PLAIN = "plain"
     """Acts at once."""
     COMMIT = "commit"
@@ -80,16 +82,18 @@ class TxResult:
 
 @dataclass(frozen=True, slots=True)
 class Block:
+    """One block of the chain."""
+
     number: int
     hash: str
     """32 bytes in hex, `0x` first."""
     time: float
-    """When it began, Unix seconds."""
+    """Its start, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a neuron says it can be reached: a stranger's word, to be checked before it is dialled."""
+    """A neuron's own claim of its address: untrusted, to be checked before it is dialled."""
 
     ip: str
     port: int
@@ -97,6 +101,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Neuron:
+    """One registered hotkey of a subnet."""
+
     uid: int
     hotkey: str
     coldkey: str
@@ -146,7 +152,7 @@ class WeightsRow:
     uid: int
     hotkey: str
     block: int
-    """When they were set; for a commit, when it was made."""
+    """Block in which they were set or, for a commit, in which it was made."""
     weights: Mapping[int, int]
     """Weight by uid, u16, the greatest 65535; zeros are left out."""
 
@@ -162,13 +168,13 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True)
 class EpochStatus:
-    """Where a subnet stands between two epochs. Never derive this from block numbers by modulo."""
+    """A subnet's position between two epochs. Never derive this from block numbers by modulo."""
 
     netuid: int
     block: int
     tempo: int
     index: int
-    """How many epochs have run."""
+    """Number of epochs that have run."""
     last_epoch_block: int
     next_epoch_block: int
     seconds_remaining: float
@@ -176,6 +182,8 @@ class EpochStatus:
 
 @dataclass(frozen=True, slots=True)
 class ChainInfo:
+    """Properties of a chain that hold for a whole connection."""
+
     network: str
     backend: str
     version: str
@@ -186,23 +194,23 @@ class ChainInfo:
     hashes_trusted: bool
     """True where one party could have chosen the block hashes: do not stake anything on them."""
     finality: str
-    """What `finalized` means here, in words."""
+    """The meaning of `finalized` on this chain, in words."""
     write_lifetime_blocks: int
     """A write that is in no finalized block this many blocks after the head at its sending never will be."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationTerms:
-    """What it takes to register on a subnet just now."""
+    """Conditions of a registration on a subnet at this moment."""
 
     open: bool
     """False where the subnet's owner lets nobody in."""
     cost_tao: float
     """Taken from the coldkey for good; it moves with every registration."""
     shielded: bool
-    """Whether a registration stays hidden until it is in a block, so that nobody can outbid it."""
+    """True where a registration stays hidden until it is in a block, so that nobody can outbid it."""
     needs_coldkey: bool
-    """Whether the coldkey signs it. Only the embedded ledger registers by the hotkey alone."""
+    """True where the coldkey signs it. Only the embedded ledger registers by the hotkey alone."""
 
 
 class Chain(Protocol):
@@ -212,7 +220,9 @@ class Chain(Protocol):
     is `BadInput`. Writes without a key raise `KeyUnavailable`. `async with` closes it.
     """
 
-    async def info(self) -> ChainInfo: ...
+    async def info(self) -> ChainInfo:
+        """Network, backend, versions and block time."""
+        ...
 
     async def head(self) -> Block:
         """The newest block; on Bittensor it may yet be reorganised away."""
@@ -230,9 +240,13 @@ class Chain(Protocol):
         """The metagraph, all at one finalized block."""
         ...
 
-    async def uid(self, netuid: int, hotkey: str) -> int | None: ...
+    async def uid(self, netuid: int, hotkey: str) -> int | None:
+        """The hotkey's uid on the subnet; None where it is not registered."""
+        ...
 
-    async def registration_terms(self, netuid: int) -> RegistrationTerms: ...
+    async def registration_terms(self, netuid: int) -> RegistrationTerms:
+        """Price and conditions of a registration now."""
+        ...
 
     async def balance(self, address: str) -> float:
         """The TAO that an account can spend; 0 for an account that the chain has never seen."""
@@ -241,7 +255,7 @@ class Chain(Protocol):
     async def register(
         self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
     ) -> TxResult:
-        """Gets this hotkey a uid, paid and signed by the coldkey that the connection was opened with.
+        """Register this hotkey, paid and signed by the coldkey that the connection was opened with.
 
         A cost above `max_cost_tao` at the moment of sending is `BadInput`, and nothing is sent. Only the
         embedded ledger heeds `role`: its faucet stakes validators.
@@ -249,11 +263,11 @@ class Chain(Protocol):
         ...
 
     async def serve(self, netuid: int, ip: str, port: int) -> TxResult:
-        """Publishes where this hotkey can be reached."""
+        """Publish the address at which this hotkey can be reached."""
         ...
 
     async def commit(self, netuid: int, data: bytes) -> TxResult:
-        """Puts 1 to 128 bytes on the chain under this hotkey, in the place of earlier ones."""
+        """Put 1 to 128 bytes on the chain under this hotkey, in the place of earlier ones."""
         ...
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
@@ -264,25 +278,29 @@ class Chain(Protocol):
         ...
 
     async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
-        """Sets this validator's weights by uid; they are relative, and normalised to u16 by maximum."""
+        """Set this validator's weights by uid; they are relative, and normalised to u16 by maximum."""
         ...
 
     async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
         """All validators' weights that are in force, by uid."""
         ...
 
-    async def epoch_status(self, netuid: int) -> EpochStatus: ...
+    async def epoch_status(self, netuid: int) -> EpochStatus:
+        """The subnet's position between two epochs."""
+        ...
 
     async def wait_epoch(
         self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
     ) -> EpochStatus:
-        """Waits until more than `after` epochs have run (default: one more than now).
+        """Wait until more than `after` epochs have run (default: one more than now).
 
         Without `timeout_s` it waits for two tempos of blocks at most. `Unavailable` when it passes.
         """
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connection; a later call opens it anew."""
+        ...
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What can go wrong with a chain, whatever the backend."""
+"""Errors of every chain backend."""
 
 from __future__ import annotations
 

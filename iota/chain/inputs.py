@@ -1,4 +1,4 @@
-"""What no backend sends on: a caller's mistakes, and writes without a key."""
+"""Checks that every backend makes before it sends: the caller's arguments, and a key to sign with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from iota.identity.signatures import is_address
 
 
 def check_netuid(netuid: int) -> int:
-    """`netuid`; raises BadInput where it can be none."""
+    """Return `netuid`; raises BadInput outside 0 to 65535."""
     if not 0 <= netuid <= 65535:
         raise BadInput(f"netuid is 0 to 65535, not {netuid}")
     return netuid
 
 
 def check_address(ss58: str) -> None:
-    """Raises BadInput for what is no account's address."""
+    """Raises BadInput for text that is no ss58 address."""
     if not is_address(ss58):
         raise BadInput(f"{ss58!r} is not an ss58 address")
 
@@ -28,7 +28,7 @@ def check_commitment(data: bytes) -> None:
 
 
 def writer(hotkey: Hotkey | None) -> Hotkey:
-    """Who signs; raises KeyUnavailable for a connection that was opened without a hotkey."""
+    """The hotkey that signs; raises KeyUnavailable for a connection that was opened without one."""
     if hotkey is None:
         raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
     return hotkey

@@ -1,4 +1,4 @@
-"""From the network's name that an operator gives to a chain connection."""
+"""Opens the chain backend that belongs to a network's name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def open_chain(
     Args:
         network: finney, test, local or archive, the ws:// or wss:// URL of a node, or the http:// URL of an
             embedded ledger, as `iota ledger serve` prints it.
-        hotkey: who signs the writes.
-        coldkey: who signs and pays a registration; nothing else needs it.
+        hotkey: signs the writes.
+        coldkey: signs and pays a registration; nothing else needs it.
         timeout_s: the longest that one read may take, in seconds; by default 10 with a ledger, and 30 with
             a Bittensor node, connecting included. A write has as long on a ledger, and 120 s on Bittensor.
 
     Raises:
-        BadInput: a network that there is not.
+        BadInput: there is no such network.
     """
     if urlsplit(network).scheme in ("http", "https"):
         from iota.chain.ledger.client import LedgerChain

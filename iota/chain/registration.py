@@ -18,26 +18,32 @@ from iota.protocol.messages import Role
 from iota.settings import ChainSettings
 
 TOLERANCE: Final = 0.10
-"""How much more than the price shown may be paid, where no other limit was given."""
+"""Share by which the price paid may exceed the price shown, where no other limit was given."""
 FEES_TAO: Final = 0.001
 """Room for the transaction's fee, and for the least balance that keeps an account alive."""
 _FINALITY_BLOCKS: Final = 10
-"""How far behind the head the newest finalized block may be; it is 2 or 3 when all is well."""
+"""Blocks that the newest finalized block may lag behind the head; usually 2 or 3."""
 
 
 class Asked(Protocol):
-    """Who is told what happens, and decides (`iota.console.prompts.Person`)."""
+    """The operator, who is informed and decides (`iota.console.prompts.Person`)."""
 
-    def tell(self, text: str) -> None: ...
+    def tell(self, text: str) -> None:
+        """Show `text`."""
+        ...
 
-    def agrees(self, question: str) -> bool: ...
+    def agrees(self, question: str) -> bool:
+        """Ask a yes-or-no question."""
+        ...
 
-    def password(self, path: Path) -> str: ...
+    def password(self, path: Path) -> str:
+        """Ask for the password of the key file at `path`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """Who would register where, and what it takes, as it stood a moment ago."""
+    """A possible registration: hotkey, role, chain and terms, as read a moment ago."""
 
     settings: ChainSettings
     role: Role
@@ -54,7 +60,7 @@ async def register(
     max_cost_tao: float | None = None,
     connect: Callable[..., Chain] = open_chain,
 ) -> str:
-    """Registers the hotkey, unless it is registered; a sentence about its place.
+    """Register the hotkey unless it is registered; returns a sentence with its uid.
 
     Raises:
         ValueError: the wallet, the price, the balance or the person stands against it; nothing was sent.

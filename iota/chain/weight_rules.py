@@ -1,4 +1,4 @@
-"""A subnet's rules for weights, which hold on every chain, as pure functions."""
+"""A subnet's rules for weights, which hold on every chain. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def normalise(weights: Mapping[int, float]) -> dict[int, int]:
 def check_weights(
     weights: Mapping[int, int], uids: Sequence[int], permitted: bool, version_key: int, required: int
 ) -> TxResult | None:
-    """Why these weights cannot be in force, if so: checked when set and again when revealed."""
+    """The refusal of weights that cannot be in force, or None: checked when set and again when revealed."""
     if not permitted:
         return TxResult.refusal(
             TxCode.NOT_AUTHORIZED, "NeuronNoValidatorPermit", "this hotkey's stake earns no validator permit"

@@ -1,4 +1,4 @@
-"""What `iota doctor` looks at and what it says of it.
+"""Facts about a node, and findings with remedies: `iota doctor`.
 
 `gathering` asks machine, chain and orchestrator for facts; `findings` judges them, and asks nobody.
 """

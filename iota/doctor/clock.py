@@ -1,4 +1,4 @@
-"""Whether this machine's clock is right, by the chain's newest block and the orchestrator's answer. Pure."""
+"""Compares this machine's clock with the chain's newest block and the orchestrator's answer. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from iota.doctor.finding import Finding, problem, warning, well
 ALLOWED_S: Final = 3.0
 """Signed requests are refused from 2 s ahead (`iota.identity.http_auth`); HTTP Date tells whole seconds."""
 _LATE_BLOCKS: Final = 3
-"""How many block times old the newest block can be when node and clock are well."""
+"""Block times that the newest block may be old when node and clock are well."""
 _REMEDY: Final = "set it: `sudo timedatectl set-ntp true`, then `timedatectl status`"
 
 
 def clock(facts: Facts) -> Finding:
-    """Compares this clock with the two that can be seen.
+    """Compare this clock with the two that can be seen.
 
     A block from the future can only mean that this clock is behind. An old one is either a clock ahead or a
     chain node that has fallen behind, which the orchestrator's time tells apart.
@@ -46,7 +46,7 @@ def clock(facts: Facts) -> Finding:
 
 
 def head(facts: Facts) -> Finding | None:
-    """Whether the chain node keeps up; None where the clock's own finding says it, or nothing is known."""
+    """The finding on a chain node's lag; None where the clock's finding covers it, or nothing is known."""
     block, age_s, late_s = facts.chain.head, facts.chain.head_age_s, _late_s(facts)
     if isinstance(block, Unknown) or age_s is None or late_s is None:
         return None
@@ -63,7 +63,7 @@ def head(facts: Facts) -> Finding | None:
 
 
 def _confirmed(facts: Facts) -> bool:
-    """Whether a clock that is not this machine's own agrees with it."""
+    """True where a clock of another machine agrees with this one's."""
     seen = facts.orchestrator
     if not isinstance(seen, OrchestratorFacts) or seen.same_machine or seen.clock_ahead_s is None:
         return False

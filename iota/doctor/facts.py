@@ -1,4 +1,4 @@
-"""What a look at a node finds: plain values, judged by `iota.doctor.findings`."""
+"""Facts about a node: plain values, judged by `iota.doctor.findings`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from iota.protocol.messages import Role
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What could not be learnt, and why: one sentence without a secret."""
+    """A fact that could not be learnt; the reason is one sentence without a secret."""
 
     reason: str
     drifted: bool = False
-    """Whether we and the other side have drifted apart, so that no other node of the chain would help."""
+    """True where versions have drifted apart, so that no other node of the chain would help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Software:
+    """Versions that the process runs with."""
+
     python: tuple[int, int, int]
     sdk: str | None
     """Version of the installed `bittensor` package."""
 
 
 class HotkeyState(StrEnum):
+    """State of the hotkey's file."""
+
     USABLE = "usable"
     MISSING = "missing"
     ENCRYPTED = "encrypted"
@@ -40,7 +44,7 @@ class WalletFiles:
     hotkey_path: Path
     state: HotkeyState
     complaint: str
-    """What keeps the hotkey from being used, and the remedy; empty if nothing does."""
+    """The reason why the hotkey cannot be used, with the remedy; empty if it can."""
     hotkey: str | None
     """Its address."""
     mode: int
@@ -53,7 +57,7 @@ class WalletFiles:
 
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
-    """What the chain answered; each part can be unknown for itself."""
+    """The chain's answers; each part can be unknown for itself."""
 
     endpoint: str
     info: ChainInfo | Unknown
@@ -61,17 +65,19 @@ class ChainFacts:
     """Of one small read."""
     head: Block | Unknown
     head_age_s: float | None
-    """How long ago the newest block began, by this machine's clock when it was read."""
+    """Age of the newest block, in seconds of this machine's clock when it was read."""
     subnet: Subnet | Unknown
     terms: RegistrationTerms | Unknown
     coldkey: str | None
-    """Who pays: the registered hotkey's owner, else whom `coldkeypub.txt` names; None if neither is known."""
+    """The paying account: the hotkey's owner, else that of `coldkeypub.txt`; None if neither is known."""
     balance_tao: float | Unknown | None
     """The coldkey's; None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrchestratorFacts:
+    """The orchestrator's answer to `GET /v1/run`."""
+
     endpoint: str
     run: str
     epoch: int
@@ -81,21 +87,25 @@ class OrchestratorFacts:
     clock_ahead_s: float | None
     """This machine's clock minus the orchestrator's, to a second; None if it did not tell its time."""
     same_machine: bool
-    """Whether it is reached over loopback, so that its clock is ours and proves nothing by agreeing."""
+    """True where it is reached over loopback: its clock is then ours, and its agreement proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
+    """Disk and graphics cards."""
+
     data_dir: Path
     writable: bool
-    """Whether the data directory can be written, or made if it is not there."""
+    """True where the data directory can be written, or made."""
     free_bytes: int
     gpus: tuple[str, ...] | Unknown
-    """What `nvidia-smi` lists; empty if there is no such program."""
+    """The cards that `nvidia-smi` lists; empty if there is no such program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
+    """Everything that findings are made from."""
+
     role: Role
     wallet_name: str
     hotkey_name: str

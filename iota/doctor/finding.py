@@ -1,4 +1,4 @@
-"""One line of what `iota doctor` says."""
+"""One line of the doctor's report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
+    """Severity of a finding."""
+
     OK = "ok"
     WARNING = "warning"
     """Works, but not as it should, or not for long."""
@@ -16,21 +18,26 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """The result of one check."""
+
     check: str
-    """What was looked at."""
+    """Name of the check."""
     verdict: Verdict
     found: str
     remedy: str | None = None
-    """What to do; there is one unless all is well."""
+    """The remedy; there is one unless all is well."""
 
 
 def well(check: str, found: str) -> Finding:
+    """A check without a fault."""
     return Finding(check, Verdict.OK, found)
 
 
 def warning(check: str, found: str, remedy: str) -> Finding:
+    """A fault that the role can work with for now."""
     return Finding(check, Verdict.WARNING, found, remedy)
 
 
 def problem(check: str, found: str, remedy: str) -> Finding:
+    """A fault that the role cannot work with."""
     return Finding(check, Verdict.PROBLEM, found, remedy)

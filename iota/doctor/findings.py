@@ -1,4 +1,4 @@
-"""From facts to findings: what is well, what is not, and what to do about it. Pure."""
+"""Turns facts into findings with remedies. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from iota.protocol.messages import PROTOCOL_VERSION, Role
 TESTED_PYTHON: Final = (3, 11)
 TESTED_SDK: Final = "11.3"
 _SLOW_S: Final = 2.0
-_LEAST_BYTES: Final = 1 << 30
+_MIN_BYTES: Final = 1 << 30
 """Below this the first snapshot fills the disk."""
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """All there is to say, in the order in which it should be put right."""
+    """All findings, in the order in which they should be put right."""
     return [
         *software(facts),
         *wallet(facts),
@@ -86,7 +86,7 @@ def wallet(facts: Facts) -> list[Finding]:
 
 
 def chain(facts: Facts) -> list[Finding]:
-    """Whether the chain answers, and what it runs."""
+    """Reachability and version of the chain."""
     seen = facts.chain
     if isinstance(seen.info, Unknown):
         remedy = "check the network, or give another node with --chain-endpoint or --network"
@@ -107,7 +107,7 @@ def chain(facts: Facts) -> list[Finding]:
 
 
 def orchestrator(facts: Facts) -> Finding:
-    """Whether the run can be reached and spoken with."""
+    """Reachability and protocol version of the orchestrator."""
     seen = facts.orchestrator
     if not isinstance(seen, OrchestratorFacts):
         return problem(
@@ -140,7 +140,7 @@ def machine(facts: Facts) -> list[Finding]:
     else:
         found.append(well("data directory", f"{seen.data_dir} can be written"))
     free, wanted = f"{seen.free_bytes / 1e9:.1f} GB free", f"{facts.wanted_bytes / 1e9:.0f} GB"
-    if seen.free_bytes < _LEAST_BYTES:
+    if seen.free_bytes < _MIN_BYTES:
         found.append(
             problem("disk", free, f"free {wanted}, or give a folder on another disk with --data-dir")
         )

@@ -1,6 +1,6 @@
 """Asks the chain, the orchestrator, the wallet and the machine, all at once and under one deadline.
 
-Whoever does not answer in time is `Unknown`, and keeps nobody else waiting.
+A source that does not answer in time is `Unknown`, and delays no other.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
 
 DEADLINE_S: Final = 7.0
-"""When the last question is given up; the whole command takes a second or so more."""
+"""Limit for all questions together; the whole command takes about a second more."""
 _CLOSE_S: Final = 0.5
-_MOST_RUN_BYTES: Final = 1 << 20
+_MAX_RUN_BYTES: Final = 1 << 20
 _SPARE_BYTES: Final = 10 << 30
 """Free disk for shards and frames, beside a miner's snapshots."""
 T = TypeVar("T")
@@ -43,7 +43,7 @@ async def gather(
     deadline_s: float = DEADLINE_S,
     now: Clock = time.time,
 ) -> Facts:
-    """Everything that can be learnt in `deadline_s` seconds; `now` is this machine's clock."""
+    """All facts that can be had in `deadline_s` seconds; `now` is this machine's clock (Unix seconds)."""
     end = asyncio.get_running_loop().time() + deadline_s
     wallet = wallet_files(settings)
     chain, orchestrator, cards = await asyncio.gather(
@@ -69,7 +69,7 @@ async def gather(
 
 
 async def asked(question: Awaitable[T], end: float) -> T | Unknown:
-    """The answer, or why there is none; it is given up when the loop's clock reaches `end`."""
+    """The answer, or Unknown with a reason; given up when the loop's clock reaches `end`."""
     try:
         async with asyncio.timeout_at(end):
             return await question
@@ -142,7 +142,7 @@ async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
         body = bytearray()
         async for chunk in answer.content.iter_chunked(65536):
             body += chunk
-            if len(body) > _MOST_RUN_BYTES:
+            if len(body) > _MAX_RUN_BYTES:
                 raise ValueError("it sends more than an orchestrator would: is it the right URL?")
     try:
         run = RunInfo.model_validate_json(bytes(body))

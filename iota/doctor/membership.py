@@ -1,4 +1,4 @@
-"""What the subnet says of the hotkey: registration, permit, weights, and money for what is missing. Pure."""
+"""Findings on the hotkey's place in the subnet: registration, permit, weights, balance. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UPDATE: Final = "update this program and its SDK, or the other side if that is t
 
 
 def membership(facts: Facts) -> list[Finding]:
-    """Nothing where the chain does not answer or there is no hotkey: other findings say so."""
+    """Findings on the hotkey; none without a chain or a hotkey, which other findings report."""
     seen, hotkey = facts.chain, facts.wallet.hotkey
     if isinstance(seen.info, Unknown):
         return []
@@ -51,7 +51,7 @@ def _unregistered(facts: Facts) -> Finding:
 
 
 def _balance(facts: Facts, needed_tao: float, purpose: str) -> list[Finding]:
-    """Whether the coldkey can pay; nothing on a chain without money."""
+    """The coldkey's balance against what is needed; nothing on a chain without money."""
     seen = facts.chain
     if not isinstance(seen.terms, RegistrationTerms) or not seen.terms.needs_coldkey:
         return []
@@ -86,7 +86,7 @@ def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:
 
 
 def _activity(subnet: Subnet, neuron: Neuron) -> Finding:
-    """Whether the validator still counts: it must set weights before the activity cut-off."""
+    """Age of the validator's weights against the activity cut-off."""
     ago = max(0, subnet.block.number - neuron.last_update)
     found = f"last set {ago} blocks ago, or never; a validator counts for {subnet.activity_cutoff}"
     if ago > subnet.activity_cutoff:

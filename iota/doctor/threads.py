@@ -1,4 +1,4 @@
-"""Threads that may hang: names are looked up in them, and nothing can cancel a look-up."""
+"""Daemon threads for calls that may hang: a DNS look-up cannot be cancelled."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class DaemonThreads(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the call in a daemon thread of its own."""
         future: Future[Any] = Future()
 
         def work() -> None:
@@ -22,7 +23,7 @@ class DaemonThreads(ThreadPoolExecutor):
                 return
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is handed to whoever waits for the future
+            except BaseException as error:  # noqa: BLE001 - raised again where the future is awaited
                 future.set_exception(error)
 
         Thread(target=work, daemon=True).start()

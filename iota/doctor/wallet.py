@@ -9,7 +9,7 @@ from iota.settings import ChainSettings
 
 
 def wallet_files(settings: ChainSettings) -> WalletFiles:
-    """What lies where the settings point; the coldkey's private file is never opened."""
+    """The key files that the settings name; the coldkey's private file is never opened."""
     name, folder = settings.wallet_name, settings.wallet_path
     path = hotkey_path(name, settings.wallet_hotkey, folder)
     hotkey, state, complaint = None, HotkeyState.USABLE, ""

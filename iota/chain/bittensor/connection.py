@@ -56,12 +56,12 @@ class Connection:
         timeout_s: float,
         sent: Callable[[], bool] = lambda: False,
     ) -> T:
-        """What `call` returns, within `timeout_s` seconds, connecting included.
+        """The result of `call`, within `timeout_s` seconds, connecting included.
 
         `sent` says whether a write may have left us.
 
         Raises:
-            ChainError: whatever went wrong.
+            ChainError: no result in time, or the error of the call.
         """
         task = asyncio.create_task(self._attempt(call))
         try:
@@ -125,7 +125,7 @@ class Connection:
         try:
             async with asyncio.timeout(_NAME_S):
                 self.node = Node(self.node.endpoint, int(await session.substrate.spec_version()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the error in hand is the one to tell
+        except Exception as error:  # noqa: BLE001 - the error in hand is the one to report
             _log.debug("the runtime's version cannot be read: %s", type(error).__name__)
 
     def _retire(self, session: Session) -> None:
@@ -157,5 +157,5 @@ async def _hang_up(substrate: Any) -> None:
     try:
         async with asyncio.timeout(_CLOSE_S):
             await substrate.close()
-    except Exception as error:  # noqa: BLE001 - a farewell that nobody waits for, of whatever the SDK holds
+    except Exception as error:  # noqa: BLE001 - the SDK's clean-up, which nobody waits for
         _log.debug("the connection closed with %s", type(error).__name__)

@@ -1,7 +1,7 @@
-"""What can go wrong under the SDK, in our words. Nothing of the SDK's gets past this.
+"""Maps the SDK's errors and results to ours; none of the SDK's types leaves this package.
 
-Before a write has signed, a failure is what it is. After it has, whatever is neither success, nor a failure
-inside a block, nor a refusal by the pool leaves the write's fate open, and is
+Before a write has signed, a failure means that nothing was sent. After it has, anything but success, a
+failure inside a block or a refusal by the pool leaves the write's fate open, and is
 `Unavailable(fate_unknown=True)`.
 """
 
@@ -47,7 +47,7 @@ _CODES = {code.value: code for code in TxCode} | {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Whom we talk to, as far as messages say it."""
+    """The node in use, as messages name it."""
 
     endpoint: str
     """Redacted."""
@@ -56,6 +56,7 @@ class Node:
 
     @property
     def runtime(self) -> str:
+        """The runtime's version in words."""
         return "an unknown runtime" if self.spec is None else f"runtime {self.spec}"
 
 
@@ -88,6 +89,7 @@ def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
 
 
 def drifted(node: Node, text: str) -> errors.Incompatible:
+    """The error for an SDK and a runtime that do not fit."""
     return errors.Incompatible(
         f"{node.runtime} at {node.endpoint} and {SDK} do not fit ({text}): update iota (and its SDK) if the"
         " runtime is newer, or use a node with a newer runtime"
@@ -95,19 +97,19 @@ def drifted(node: Node, text: str) -> errors.Incompatible:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the connection should be opened anew, which also reads the runtime anew."""
+    """True where the connection should be opened anew, which also reads the runtime anew."""
     return isinstance(error, (*_LOST, *_DRIFT)) and not isinstance(error, errors.ChainError)
 
 
 def is_drift(error: Exception) -> bool:
-    """Whether `fault` may call it drift of the SDK and the runtime."""
+    """True where SDK and runtime may have drifted apart."""
     return isinstance(error, (bt.BittensorError, *_DRIFT)) and not isinstance(
         error, (errors.ChainError, bt.PolicyError, *_LOST)
     )
 
 
 def outcome(result: Any, node: Node) -> TxResult:
-    """What became of a write that the SDK has an answer for.
+    """The outcome of a write that the SDK has an answer for.
 
     Raises:
         Unavailable, Incompatible: the answer is none, or is no judgement of the write.

@@ -1,4 +1,4 @@
-"""From the chain's metagraph, and its maps of weights and commitments, to the interface's values."""
+"""Turns the chain's metagraph, weights and commitments into the interface's values."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _neuron(graph: Mapping[str, Any], uid: int) -> Neuron:
 
 
 def _axon(served: Mapping[str, Any]) -> Endpoint | None:
-    """What a stranger put on the chain: anything but an address and a port is none."""
+    """The address that a neuron claims; anything but an address and a port is None."""
     port, number = int(served["port"]), int(served["ip"])
     make = ipaddress.IPv6Address if int(served["ip_type"]) == 6 else ipaddress.IPv4Address
     try:

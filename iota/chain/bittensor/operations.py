@@ -1,4 +1,4 @@
-"""The writes: what is checked before, what is sent under which limits, and what came of it.
+"""The writes: checks before, limits at sending, and the outcome.
 
 A write is one intent of the SDK, executed once (`retries` stays 0) under a policy that cannot spend, on one
 subnet, with keys that sign once (`wallet`). The SDK's own transport does not resend a submission after a
@@ -25,7 +25,7 @@ from iota.chain.errors import BadInput
 from iota.chain.weight_rules import U16_MAX, check_weights
 
 ERA_BLOCKS: Final = 32
-"""How many blocks, from the finalized one at its signing on, a write can get into; a power of two."""
+"""Blocks, from the finalized one at its signing on, that a write can get into; a power of two."""
 FINALITY_BLOCKS: Final = 8
 """Beyond its era: until the block that holds it is surely final. GRANDPA takes 2 to 4."""
 MAX_FEE_TAO: Final = 0.1
@@ -61,7 +61,7 @@ class Register(bt.BurnedRegister):  # type: ignore[misc]
     """
 
     shielded: bool = True
-    """Where the chain offers no shield key, it goes out in the open."""
+    """False where the chain offers no shield key: the registration is then public at once."""
     limit_rao: int | None = None
     price_rao: int = field(default=0, init=False)
 
@@ -112,6 +112,7 @@ async def register(
 
 
 async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKeys) -> TxResult:
+    """Publish this hotkey's address."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
@@ -122,6 +123,7 @@ async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKe
 
 
 async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) -> TxResult:
+    """Put 1 to 128 bytes on the chain."""
     return await _write(session, SetCommitment(netuid=netuid, data=data), keys)
 
 
@@ -215,7 +217,7 @@ async def _check_commit(
 
 
 def _clipped(weights: Mapping[int, int], limit: Any) -> str | None:
-    """What to say where the SDK will cut the greatest weights, which the chain would refuse as they are."""
+    """A warning where the SDK will cut the greatest weights, which the chain would refuse as they are."""
     share = max(weights.values()) / sum(weights.values())
     if limit is None or len(weights) == 1 or share * U16_MAX <= int(limit):
         return None

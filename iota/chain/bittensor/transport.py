@@ -25,12 +25,12 @@ from iota.console.redaction import without_secrets
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
-_MOST_SAID: Final = 4096
-"""Characters that are looked at of what was said: a frame full of them would take seconds."""
+_MAX_TEXT: Final = 4096
+"""Characters of a node's text that are looked at: a frame full of them would take seconds."""
 _OPEN_S: Final = 10.0
 _CLOSE_S: Final = 1.0
-# They repeat frames, headers and URLs, with whatever secrets an endpoint's URL holds.
-_TALKATIVE = {
+# They log frames, headers and URLs, with the secrets that an endpoint's URL may hold.
+_QUIET_LOGGERS = {
     "websockets": logging.INFO,
     "bittensor.transport": logging.WARNING,
     "bittensor.transport.raw_websocket": logging.WARNING,
@@ -44,7 +44,7 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
         super().__init__(endpoint, fallback_endpoints=[], archive_endpoints=list(archives))
         self._dialled: list[Any] = []
         self._sockets: list[ClientConnection] = []
-        for name, level in _TALKATIVE.items():
+        for name, level in _QUIET_LOGGERS.items():
             logging.getLogger(name).setLevel(level)
 
     async def connect(self) -> None:
@@ -53,7 +53,7 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Closes what is open and what was only being opened."""
-        # All of it, whatever the SDK raises in between: a reader that broke over a senseless frame does so.
+        # All of it, also where the SDK raises in between: a reader that broke over a malformed frame does so.
         async with AsyncExitStack() as stack:
             for socket in self._sockets:
                 stack.push_async_callback(socket.close)
@@ -62,11 +62,11 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
             stack.push_async_callback(super().close)
 
     async def account_next_index(self, address: str) -> int:
-        """The node's word at this moment, never one of ours from before."""
+        """The node's answer at this moment, never a cached one."""
         return int(await self._read(lambda raw: raw.get_account_next_index(address, use_cache=False)))
 
     async def spec_version(self) -> int:
-        """The node's word at this moment; the SDK's own may be a block old."""
+        """The node's answer at this moment; the SDK's own may be a block old."""
         found = await self._read(lambda raw: raw.rpc_request("state_getRuntimeVersion", [None]))
         return int(found["specVersion"])
 
@@ -94,6 +94,6 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
 
 def scrubbed(text: str) -> str:
-    """What a node or the SDK said, fit for a message: on one line, bounded, its URLs redacted."""
-    line = "".join(c if c.isprintable() else " " for c in text[:_MOST_SAID])
+    """Text of a node or the SDK made fit for a message: on one line, bounded, its URLs redacted."""
+    line = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
     return " ".join(without_secrets(line).split())[:300]

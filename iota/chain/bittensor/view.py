@@ -35,10 +35,12 @@ class View:
 
     @classmethod
     async def head(cls, session: Session) -> Self:
+        """The newest block."""
         return await cls.at(session, int(await session.substrate.block_number()))
 
     @classmethod
     async def finalized(cls, session: Session) -> Self:
+        """The newest finalized block."""
         return await cls.at(session, int(await session.substrate.finalized_block_number()))
 
     async def query(self, item: Any, *keys: Any) -> Any:
@@ -55,7 +57,7 @@ class View:
         return list(await self._session.substrate.query_batch(item[0], item[1], keys, self.block.hash))
 
     async def call(self, method: Any, *params: Any) -> Any:
-        """What a runtime API answers."""
+        """The answer of a runtime API."""
         return await self._session.substrate.runtime_call(method[0], method[1], list(params), self.block.hash)
 
     async def number(self, item: Any, *keys: Any) -> int:
@@ -68,11 +70,12 @@ class View:
             raise BadInput(f"there is no subnet {netuid} on {self._session.node.endpoint}")
 
     async def uid(self, netuid: int, hotkey: str) -> int | None:
+        """The hotkey's uid; None where it is not registered."""
         found = await self.query(storage.SubtensorModule.Uids, netuid, hotkey)
         return None if found is None else int(found)
 
     async def epoch(self, netuid: int) -> EpochStatus:
-        """Where the subnet stands, by the chain's own schedule.
+        """The subnet's position between two epochs, by the chain's own schedule.
 
         Raises:
             BadInput: there is no such subnet, or it never runs epochs.
@@ -94,6 +97,7 @@ class View:
 
 
 async def hash_of(session: Session, number: int) -> str:
+    """The hash of a block, 32 bytes in hex; raises Incompatible for an answer that is none."""
     if not 0 <= number < _BLOCKS:
         raise drifted(session.node, f"{number} is no block number")
     found = await session.substrate.block_hash(number)

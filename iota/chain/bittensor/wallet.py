@@ -27,19 +27,22 @@ class Signer:
 
     @property
     def ss58_address(self) -> str:
+        """The key's address."""
         return str(self._keypair.ss58_address)
 
     @property
     def public_key(self) -> bytes:
+        """32 bytes."""
         return bytes(self._keypair.public_key)
 
     @property
     def crypto_type(self) -> int:
+        """The SDK's number of the signature scheme."""
         return int(self._keypair.crypto_type)
 
     @property
     def spent(self) -> bool:
-        """Whether all is signed, so that the extrinsic may have left."""
+        """True once all is signed, so that the extrinsic may have left."""
         return self._left == 0
 
     def sign(self, payload: bytes) -> bytes:
@@ -61,7 +64,7 @@ class _Address:
 
 
 class WriteKeys:
-    """What signs one write: the hotkey, or for a registration the coldkey. SDK: `KeyedWallet`."""
+    """The keys of one write: the hotkey or, for a registration, the coldkey. SDK: `KeyedWallet`."""
 
     def __init__(self, hotkey: Any, coldkey: Signer | None, signer: Signer) -> None:
         self.hotkey = hotkey
@@ -71,6 +74,7 @@ class WriteKeys:
 
     @classmethod
     def of_hotkey(cls, hotkey: Hotkey) -> WriteKeys:
+        """Keys for one write that the hotkey signs."""
         signer = Signer(hotkey.keypair, 1)
         return cls(signer, None, signer)
 

@@ -1,4 +1,4 @@
-"""The ledger itself: what each read and write means at a given moment.
+"""The ledger itself: the meaning of each read and write at a given time.
 
 No clock and no network in here: the time is an argument, the sender is already proven. A write that
 arrives while block n is the head goes into block n + 1, as on a chain, so that nobody knows the hash
@@ -80,6 +80,7 @@ class LedgerBook:
         return number
 
     def head(self) -> Block:
+        """The newest block."""
         return self._block(*self._tip)
 
     def block(self, number: int) -> Block:
@@ -101,6 +102,7 @@ class LedgerBook:
     # ---- reads ------------------------------------------------------------------------------------
 
     def subnet(self) -> Subnet:
+        """The metagraph at the head."""
         p = self.parameters
         rows = self._db.neurons()
         permitted = self._permitted(rows)
@@ -119,14 +121,17 @@ class LedgerBook:
         )
 
     def weights(self) -> list[WeightsRow]:
+        """All rows of weights in force, by uid."""
         hotkeys = {row.uid: row.hotkey for row in self._db.neurons()}
         return [WeightsRow(uid, hotkeys[uid], block, row) for uid, (block, row) in self._db.weights().items()]
 
     def commitment(self, hotkey: str, at_block: int | None) -> Commitment | None:
+        """The newest commitment of a hotkey in block `at_block` or before; None for none."""
         found = self._db.commitment(hotkey, self._tip[0] + 1 if at_block is None else at_block)
         return None if found is None else Commitment(*found)
 
     def epoch_status(self, now_s: float) -> EpochStatus:
+        """The position between two epochs; `now_s` is Unix seconds."""
         last = int(self._db.get("last_epoch_block"))
         following = (self._tip[0] // self.parameters.tempo + 1) * self.parameters.tempo
         return EpochStatus(

@@ -10,7 +10,7 @@ from typing import Final
 from blake3 import blake3
 
 CHECKPOINT_BLOCKS: Final = 1024
-"""Every so manieth hash is stored; those between are computed from the one before them."""
+"""Hashes are stored at multiples of this; those between are computed from the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class BlockClock:
         return number + 1 if self.start(number + 1) <= now_s else number
 
     def start(self, number: int) -> float:
-        """When a block begins, Unix seconds."""
+        """Start of a block, Unix seconds."""
         return self.genesis_s + number * self.block_time_s
 
 

@@ -1,4 +1,4 @@
-"""The ledger's rows in one SQLite file. It stores and finds; what may be stored is `book`'s affair.
+"""The ledger's rows in one SQLite file. It stores and finds; `book` decides.
 
 The file holds the seeds of the block hashes and of the ledger's own key, so its mode is 600. One
 process at a time: SQLite's exclusive lock is held from opening to closing.
@@ -39,6 +39,8 @@ CREATE TABLE commitments (
 
 @dataclass(frozen=True, slots=True)
 class NeuronRow:
+    """One row of the table of neurons."""
+
     uid: int
     hotkey: str
     coldkey: str
@@ -135,6 +137,7 @@ class LedgerDatabase:
         return parameters
 
     def close(self) -> None:
+        """Close the file and give its lock back."""
         self._db.close()
 
     @contextmanager
@@ -153,9 +156,11 @@ class LedgerDatabase:
         return self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0]
 
     def put(self, key: str, value: Any) -> None:
+        """Set a value of `meta`."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def add_checkpoint(self, number: int, digest: bytes) -> None:
+        """Store a block's hash."""
         self._db.execute("INSERT OR IGNORE INTO checkpoints VALUES (?, ?)", (number, digest))
 
     def checkpoint_before(self, number: int) -> tuple[int, bytes]:
@@ -187,6 +192,7 @@ class LedgerDatabase:
         )
 
     def put_endpoint(self, uid: int, ip: str, port: int) -> None:
+        """Record the address that a neuron claims."""
         self._db.execute("UPDATE neurons SET ip = ?, port = ? WHERE uid = ?", (ip, port, uid))
 
     def put_rewards(self, rewards: Mapping[int, tuple[float, float]]) -> None:
@@ -197,10 +203,11 @@ class LedgerDatabase:
         )
 
     def put_weights_block(self, uid: int, block: int) -> None:
-        """Notes when a validator last set weights, hidden or not."""
+        """Record the block in which a validator last set weights, hidden or not."""
         self._db.execute("UPDATE neurons SET weights_block = ? WHERE uid = ?", (block, uid))
 
     def put_weights(self, uid: int, block: int, weights: Mapping[int, int]) -> None:
+        """Put a row of weights in force."""
         self._db.execute("INSERT OR REPLACE INTO weights VALUES (?, ?, ?)", (uid, block, json.dumps(weights)))
 
     def weights(self) -> dict[int, tuple[int, dict[int, int]]]:
@@ -211,13 +218,14 @@ class LedgerDatabase:
     def hide_weights(
         self, uid: int, block: int, reveal_block: int, version_key: int, weights: Mapping[int, int]
     ) -> None:
+        """Keep a row of weights until its reveal."""
         self._db.execute(
             "INSERT INTO hidden_weights (uid, block, reveal_block, version_key, row) VALUES (?, ?, ?, ?, ?)",
             (uid, block, reveal_block, version_key, json.dumps(weights)),
         )
 
     def take_due_weights(self, block: int) -> list[HiddenWeights]:
-        """Removes and returns what is to be revealed by `block`, the oldest first."""
+        """Remove and return the weights to be revealed by `block`, the oldest first."""
         rows = self._db.execute(
             "SELECT uid, block, version_key, row FROM hidden_weights WHERE reveal_block <= ? ORDER BY id",
             (block,),
@@ -226,6 +234,7 @@ class LedgerDatabase:
         return [HiddenWeights(uid, made, key, _weights(text)) for uid, made, key, text in rows]
 
     def put_commitment(self, hotkey: str, block: int, data: bytes) -> None:
+        """Record a commitment; earlier ones stay."""
         self._db.execute("INSERT INTO commitments VALUES (?, ?, ?)", (hotkey, block, data))
 
     def commitment(self, hotkey: str, at_block: int) -> tuple[int, bytes] | None:

@@ -1,4 +1,4 @@
-"""What passes between the ledger and its clients, as strict JSON."""
+"""Requests and answers of the ledger's HTTP interface, as strict JSON."""
 
 from __future__ import annotations
 
@@ -18,33 +18,45 @@ Uid = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Message(BaseModel):
+    """A strict, frozen JSON object without unknown fields."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class RegisterRequest(Message):
+    """Body of `POST /v1/register`."""
+
     netuid: Uid
     role: Role
 
 
 class ServeRequest(Message):
+    """Body of `POST /v1/serve`."""
+
     netuid: Uid
     ip: Annotated[str, Field(max_length=45)]
     port: Annotated[int, Field(ge=0, le=65535)]
 
 
 class CommitRequest(Message):
+    """Body of `POST /v1/commit`."""
+
     netuid: Uid
     data: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,1024}$")]
     """Hex."""
 
 
 class WeightsRequest(Message):
+    """Body of `POST /v1/weights`."""
+
     netuid: Uid
     weights: Annotated[dict[Annotated[int, Field(strict=False, ge=0, le=65535)], Uid], Field(max_length=4096)]
     version_key: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class CommitmentAnswer(Message):
+    """Answer to a read of a commitment."""
+
     found: bool
     block: int = 0
     data: str = ""
@@ -52,7 +64,7 @@ class CommitmentAnswer(Message):
 
 
 class LedgerInfo(Message):
-    """What a client must know before anything else."""
+    """A client's first answer: version, key and clock of the ledger."""
 
     version: str
     hotkey: str

@@ -1,4 +1,4 @@
-"""What is fixed about a ledger when its database is created."""
+"""Parameters that are fixed when a ledger's database is created."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class LedgerParameters:
     max_uids: int = 256
     """A newcomer to a full subnet takes the place of the neuron that earns least."""
     immunity_blocks: int = 5000
-    """How long after registration a neuron cannot lose its place."""
+    """Time after registration in which a neuron cannot lose its place."""
     max_validators: int = 64
-    """How many hotkeys, by stake, may set weights."""
+    """Number of hotkeys, by stake, that may set weights."""
     weights_rate_limit: int = 100
     weights_version: int = 0
     reveal_blocks: int = 0
-    """How long weights stay hidden after they were set; 0 applies them at once."""
+    """Time that weights stay hidden after they were set; 0 applies them at once."""
     activity_cutoff: int = 5000
-    """How long a validator's weights count."""
+    """Time for which a validator's weights count."""
     commit_rate_limit: int = 1
     """Blocks between two commitments of one hotkey."""
     faucet_stake: float = 1000.0

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 
 
 def permits(stakes: Mapping[int, float], max_validators: int) -> frozenset[int]:
-    """Who may set weights: the uids with the greatest stakes above zero; the lower uid first in a tie."""
+    """The uids that may set weights: those of the greatest stakes above zero, in a tie the lower uid."""
     ranked = sorted((uid for uid, stake in stakes.items() if stake > 0), key=lambda uid: (-stakes[uid], uid))
     return frozenset(ranked[:max_validators])
 
 
 def blocks_to_wait(last: int | None, block: int, limit: int) -> int:
-    """How many more blocks until the rate limit lets through what was last done in block `last`."""
+    """Blocks left until the rate limit allows what was last done in block `last`."""
     return 0 if last is None else max(0, last + limit - block)
 
 
 def uid_to_prune(
     earned: Mapping[int, float], registered: Mapping[int, int], block: int, immunity: int, owner_uid: int
 ) -> int | None:
-    """Whose place a newcomer to a full subnet takes.
+    """The uid whose place a newcomer to a full subnet takes.
 
     The one that earned least after its immunity; of equals, the one registered first. The owner
     never goes. None while all others are immune.

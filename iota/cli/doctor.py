@@ -53,7 +53,7 @@ def doctor(
     import logging
     from dataclasses import asdict
 
-    from iota.doctor import Verdict, findings
+    from iota.doctor import Severity, findings
     from iota.protocol.messages import Role
     from iota.settings import MinerSettings, ValidatorSettings
 
@@ -63,7 +63,7 @@ def doctor(
     settings = kind.load(**given)
     logging.basicConfig(level=logging.ERROR)  # what a library would warn of is a finding here
     found = findings(asyncio.run(_facts(settings, Role(role))))
-    well = all(finding.verdict is not Verdict.PROBLEM for finding in found)
+    well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": well, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:

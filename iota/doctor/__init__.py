@@ -4,8 +4,8 @@
 """
 
 from iota.doctor.facts import Facts
-from iota.doctor.finding import Finding, Verdict
+from iota.doctor.finding import Finding, Severity
 from iota.doctor.findings import findings
 from iota.doctor.gathering import DEADLINE_S, gather
 
-__all__ = ["DEADLINE_S", "Facts", "Finding", "Verdict", "findings", "gather"]
+__all__ = ["DEADLINE_S", "Facts", "Finding", "Severity", "findings", "gather"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """Severity of a finding."""
 
     OK = "ok"
@@ -22,7 +22,7 @@ class Finding:
 
     check: str
     """Name of the check."""
-    verdict: Verdict
+    verdict: Severity
     found: str
     remedy: str | None = None
     """The remedy; there is one unless all is well."""
@@ -30,14 +30,14 @@ class Finding:
 
 def well(check: str, found: str) -> Finding:
     """A check without a fault."""
-    return Finding(check, Verdict.OK, found)
+    return Finding(check, Severity.OK, found)
 
 
 def warning(check: str, found: str, remedy: str) -> Finding:
     """A fault that the role can work with for now."""
-    return Finding(check, Verdict.WARNING, found, remedy)
+    return Finding(check, Severity.WARNING, found, remedy)
 
 
 def problem(check: str, found: str, remedy: str) -> Finding:
     """A fault that the role cannot work with."""
-    return Finding(check, Verdict.PROBLEM, found, remedy)
+    return Finding(check, Severity.PROBLEM, found, remedy)

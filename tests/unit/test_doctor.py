@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 
 from iota.chain import open_chain
 from iota.chain.ledger.server import make_app
-from iota.doctor import DEADLINE_S, Verdict, findings, gather
+from iota.doctor import DEADLINE_S, Severity, findings, gather
 from iota.doctor.facts import OrchestratorFacts, Unknown
 from iota.doctor.gathering import asked
 from iota.doctor.threads import DaemonThreads
@@ -183,11 +183,11 @@ async def test_endpoints_that_hang_are_named_and_keep_nothing_else_waiting(tmp_p
         assert time.monotonic() - begun < DEADLINE_S / 2
     found = {finding.check: finding for finding in findings(facts)}
     for check, flag in (("chain", "--chain-endpoint"), ("orchestrator", "--orchestrator URL")):
-        assert found[check].verdict is Verdict.PROBLEM
+        assert found[check].verdict is Severity.PROBLEM
         assert "no answer in time" in found[check].found
         assert address in found[check].found
         assert flag in (found[check].remedy or "")
-    assert found["hotkey"].verdict is Verdict.OK
+    assert found["hotkey"].verdict is Severity.OK
     assert "secret" not in repr(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iota.chain.chain import Block, ChainInfo, Neuron, RegistrationTerms, Subnet
-from iota.doctor import Facts, Finding, Verdict, findings
+from iota.doctor import Facts, Finding, Severity, findings
 from iota.doctor.facts import (
     ChainFacts,
     HotkeyState,
@@ -63,7 +63,7 @@ def changed(**parts: Any) -> Facts:
 
 
 def amiss(facts: Facts) -> list[Finding]:
-    return [finding for finding in findings(facts) if finding.verdict is not Verdict.OK]
+    return [finding for finding in findings(facts) if finding.verdict is not Severity.OK]
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -235,7 +235,7 @@ def test_a_clock_a_minute_off_is_named_with_its_side(
     )
     found = [finding for finding in amiss(facts) if finding.check == "clock"]
     assert len(found) == 1
-    assert found[0].verdict is Verdict.PROBLEM
+    assert found[0].verdict is Severity.PROBLEM
     assert said in found[0].found
     assert NTP in (found[0].remedy or "")
     assert [f.check for f in amiss(facts)] == ["clock"]
@@ -244,4 +244,4 @@ def test_a_clock_a_minute_off_is_named_with_its_side(
 def test_a_clock_that_nobody_can_confirm_is_a_warning() -> None:
     facts = changed(chain=UNANSWERED, orchestrator=GONE)
     found = [finding for finding in amiss(facts) if finding.check == "clock"]
-    assert [(f.verdict, "timedatectl" in (f.remedy or "")) for f in found] == [(Verdict.WARNING, True)]
+    assert [(f.verdict, "timedatectl" in (f.remedy or "")) for f in found] == [(Severity.WARNING, True)]

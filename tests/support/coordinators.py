@@ -1,0 +1,147 @@
+"""A coordinator that a test talks to entry by entry, with replicas that say what the test lets them say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from iota.protocol.events import Event
+from iota.protocol.messages import (
+    Capabilities,
+    Direction,
+    FrameName,
+    FrameNotice,
+    JoinRequest,
+    Ready,
+    Report,
+    Role,
+)
+from iota.protocol.receipts import OpKind, Receipt
+from iota.spec import RunSpec
+from orchestrator.coordinator import Coordinator, Joined, Lost, Said, Tick
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Limits, RunState
+
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)
+
+
+def address(number: int) -> str:
+    """A text of a hotkey's form."""
+    return "5" + "".join(_ALPHABET[(number + 7 * k) % len(_ALPHABET)] for k in range(47))
+
+
+@dataclass
+class Driven:
+    """A coordinator, its clock, and shorthands for entries."""
+
+    coordinator: Coordinator
+    now: float = 1000.0
+    cursors: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def training(cls, spec: RunSpec) -> Driven:
+        """All planned replicas have joined and hold the base: the first steps are planned."""
+        driven = cls(Coordinator(spec, LIMITS))
+        for number in range(spec.layout.stages * spec.layout.replicas):
+            driven.join(number)
+        for member in driven.state.miners():
+            driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+        return driven
+
+    @property
+    def state(self) -> RunState:
+        return self.coordinator.state
+
+    def join(self, number: int, role: Role = Role.MINER) -> Member:
+        """A node without state joins."""
+        request = JoinRequest(
+            role=role,
+            versions=(1,),
+            capabilities=Capabilities(device="test", memory=1, flops=1.0),
+        )
+        self.coordinator.apply(Joined(at=self.now, hotkey=address(number), request=request))
+        return self.state.members[address(number)]
+
+    def lose(self, member: Member) -> None:
+        """The member has been silent for too long."""
+        self.coordinator.apply(Lost(at=self.now, hotkey=member.hotkey))
+
+    def wait(self, seconds: float, block: int = 0) -> None:
+        """Time passes, and the coordinator is told."""
+        self.now += seconds
+        self.coordinator.apply(Tick(at=self.now, block=block, block_hash="0" * 64))
+
+    def say(
+        self,
+        member: Member,
+        *,
+        receipts: Iterable[Receipt] = (),
+        frames: Iterable[FrameNotice] = (),
+        reports: Iterable[Report] = (),
+    ) -> None:
+        """One exchange of `member`."""
+        self.coordinator.apply(
+            Said(
+                at=self.now,
+                hotkey=member.hotkey,
+                receipts=tuple(receipts),
+                frames=tuple(frames),
+                reports=tuple(reports),
+            )
+        )
+        assert not self.state.incidents.internal, self.state.incidents.internal[0]
+
+    def news(self, member: Member) -> list[Event]:
+        """The member's events since the last call."""
+        found = self.coordinator.events_after(member.hotkey, self.cursors.get(member.hotkey, 0))
+        if found:
+            self.cursors[member.hotkey] = found[-1][0]
+        return [event for _, event in found]
+
+    def receipt(self, member: Member, kind: OpKind, step: int, microbatch: int, attempt: int = 0) -> Receipt:
+        """The next receipt of `member`, as its chain wants it."""
+        return Receipt(
+            seq=member.receipts + 1,
+            epoch=self.state.epoch,
+            step=step,
+            microbatch=microbatch,
+            attempt=attempt,
+            stage=member.stage,
+            kind=kind,
+            version=0,
+            output="0" * 64,
+            loss=2.0 if kind is OpKind.LOSS else None,
+            started=self.now,
+            ended=self.now,
+            device="test",
+            previous=member.head,
+        )
+
+    def run_microbatch(self, step: int, index: int) -> None:
+        """Every replica on the microbatch's route does its part."""
+        last = self.state.stages - 1
+        for stage in range(last):
+            self.run_op(step, index, stage, OpKind.FORWARD)
+        self.run_op(step, index, last, OpKind.LOSS)
+        for stage in reversed(range(last)):
+            self.run_op(step, index, stage, OpKind.BACKWARD)
+
+    def run_op(self, step: int, index: int, stage: int, kind: OpKind) -> None:
+        """The replica that has the microbatch at `stage` runs one op, and stores what it sends."""
+        place = self.state.current.steps[step].microbatches[index].places[stage]
+        member = self.state.members[place.miner]
+        receipt = self.receipt(member, kind, step, index, place.attempt)
+        forward = kind is OpKind.FORWARD
+        sends = forward or stage > 0
+        direction = Direction.FORWARD if forward else Direction.BACKWARD
+        frames = [frame(self.state.epoch, step, index, place.attempt, stage, direction)] if sends else []
+        self.say(member, receipts=[receipt], frames=frames)
+
+
+def frame(epoch: int, step: int, index: int, attempt: int, stage: int, direction: Direction) -> FrameNotice:
+    """The notice of a stored frame."""
+    name = FrameName(
+        epoch=epoch, step=step, microbatch=index, attempt=attempt, stage=stage, direction=direction
+    )
+    return FrameNotice(name=name, digest="0" * 64, size=1)

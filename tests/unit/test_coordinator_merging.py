@@ -1,0 +1,132 @@
+"""The end of an epoch: pseudo-gradients, two mergers a part, and the next base."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
+from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merging import draw_mergers, part_sizes
+from orchestrator.coordinator.state import Phase
+from tests.support.coordinators import Driven
+from tests.support.small_spec import small_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """An epoch of one step has ended at three stages of two replicas."""
+    schedule = {"epochs": 2, "steps": 1, "microbatches": 2}
+    found = Driven.training(small_spec(layout={"cuts": [1, 1, 1], "replicas": 2}, schedule=schedule))
+    for index in range(2):
+        found.run_microbatch(0, index)
+    assert found.state.phase is Phase.MERGING
+    return found
+
+
+def _stored(driven: Driven, stage: int, name: str, digest: int = 1) -> tuple[StoredObject, ...]:
+    sizes = part_sizes(driven.state, stage)
+    return tuple(
+        StoredObject(key=f"{name}/{n}", digest=f"{digest:064x}", size=s) for n, s in enumerate(sizes)
+    )
+
+
+def _give_all(driven: Driven) -> None:
+    for member in driven.state.miners():
+        driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, member.hotkey))])
+
+
+def _assigned(driven: Driven, stage: int, part: int = 0) -> list[Member]:
+    mergers = driven.state.current.merges[stage].parts[part].mergers
+    return [driven.state.members[hotkey] for hotkey in mergers]
+
+
+def _merge(driven: Driven, member: Member, stage: int, digest: int) -> None:
+    stored = _stored(driven, stage, f"merged/{member.hotkey}", digest)[0]
+    driven.say(member, reports=[Merged(epoch=0, stage=stage, part=0, stored=stored)])
+
+
+def test_parts_are_merged_by_two_drawn_miners_once_all_have_given(driven: Driven) -> None:
+    members = driven.state.miners()
+    for member in members[:-1]:
+        driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, "d"))])
+    last = driven.state.current.merges[members[-1].stage]
+    assert not last.fixed
+    driven.say(members[-1], reports=[Delta(epoch=0, parts=_stored(driven, members[-1].stage, "d"))])
+    assert last.fixed
+    assert all(len(part.mergers) == 2 for merge in driven.state.current.merges for part in merge.parts)
+    assert any(isinstance(e, EpochClose) for e in driven.news(members[0]))
+
+
+def test_a_late_replica_is_named_and_left_out(driven: Driven) -> None:
+    members = driven.state.miners()
+    for member in members[1:]:
+        driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, "d"))])
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert any(members[0].hotkey in text for text in driven.state.incidents.named)
+    assert members[0].hotkey not in driven.state.current.merges[members[0].stage].deltas
+
+
+def test_a_pseudo_gradient_of_other_sizes_is_not_taken(driven: Driven) -> None:
+    member = driven.state.miners()[0]
+    part = StoredObject(key="x", digest="0" * 64, size=1)
+    driven.say(member, reports=[Delta(epoch=0, parts=(part,))])
+    assert driven.state.totals.unfit == 1
+    assert not driven.state.current.merges[member.stage].deltas
+
+
+def test_two_equal_copies_settle_a_part(driven: Driven) -> None:
+    _give_all(driven)
+    for stage in range(3):
+        for member in _assigned(driven, stage):
+            _merge(driven, member, stage, 7)
+    for member in driven.state.miners():
+        assert any(isinstance(e, MergeReady) for e in driven.news(member))
+
+
+def test_copies_that_differ_go_to_a_third_and_the_odd_one_is_named(driven: Driven) -> None:
+    _give_all(driven)
+    honest, liar = _assigned(driven, 0)
+    _merge(driven, honest, 0, 7)
+    _merge(driven, liar, 0, 8)
+    third = _assigned(driven, 0)[2]
+    assert third.stage != 0
+    assert any(isinstance(e, MergeAssign) for e in driven.news(third))
+    _merge(driven, third, 0, 7)
+    assert any(liar.hotkey in text for text in driven.state.incidents.named)
+    assert not any(honest.hotkey in text for text in driven.state.incidents.named)
+
+
+def test_who_was_not_drawn_cannot_merge(driven: Driven) -> None:
+    _give_all(driven)
+    drawn = {m.hotkey for m in _assigned(driven, 0)}
+    other = next(m for m in driven.state.miners() if m.hotkey not in drawn)
+    _merge(driven, other, 0, 7)
+    assert driven.state.totals.unfit == 1
+
+
+def test_the_draw_depends_on_block_epoch_stage_and_part(driven: Driven) -> None:
+    draws = {tuple(draw_mergers(driven.state, stage, part)) for stage in range(4) for part in range(6)}
+    assert len(draws) > 1
+    assert draw_mergers(driven.state, 0, 0) == draw_mergers(driven.state, 0, 0)
+
+
+def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven: Driven) -> None:
+    _give_all(driven)
+    for stage in range(3):
+        for member in _assigned(driven, stage):
+            _merge(driven, member, stage, 7)
+    one, two = driven.state.miners(0)
+    driven.news(one)
+    driven.say(one, reports=[Ready(epoch=1, digest="a" * 64)])
+    assert (1, 0) not in driven.state.bases.digests
+    driven.say(two, reports=[Ready(epoch=1, digest="a" * 64)])
+    assert driven.state.bases.digests[1, 0] == "a" * 64
+    keeper = driven.state.bases.assigned[1, 0][0]
+    assert keeper in (one.hotkey, two.hotkey)
+    assert any(isinstance(e, BaseAssign) for m in (one, two) for e in driven.news(m))
+    other = one if keeper == two.hotkey else two
+    driven.say(other, reports=[BaseStored(epoch=1, digest="a" * 64, parts=())])
+    assert (1, 0) not in driven.state.bases.stored
+    driven.say(driven.state.members[keeper], reports=[BaseStored(epoch=1, digest="a" * 64, parts=())])
+    assert driven.state.bases.stored[1, 0].digest == "a" * 64

@@ -1,0 +1,105 @@
+"""Microbatches: offered along their routes, settled once, and steps closed when all have ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.events import Drop, FrameReady, Reroute, StepClose
+from iota.protocol.messages import BadValue, Direction, FrameMissing
+from iota.protocol.receipts import OpKind
+from orchestrator.coordinator.epoch_state import End
+from tests.support.coordinators import Driven, frame
+from tests.support.small_spec import small_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """Two stages of one replica each, two microbatches a step."""
+    found = Driven.training(small_spec())
+    for member in found.state.miners():
+        found.news(member)
+    return found
+
+
+def test_a_stored_frame_is_offered_to_the_next_replica_alone(driven: Driven) -> None:
+    first, second = driven.state.miners()
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    offered = [e for e in driven.news(second) if isinstance(e, FrameReady)]
+    assert [(e.sender, e.notice.name.direction) for e in offered] == [(first.hotkey, Direction.FORWARD)]
+    assert driven.news(first) == []
+
+
+def test_a_frame_that_is_said_again_is_not_offered_again(driven: Driven) -> None:
+    first, second = driven.state.miners()
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    driven.news(second)
+    driven.say(first, frames=[frame(0, 0, 0, 0, 0, Direction.FORWARD)])
+    assert driven.news(second) == []
+    assert driven.state.totals.unfit == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [(0, 9, 0, 0), (0, 0, 9, 0), (1, 0, 0, 0), (0, 0, 0, 1)],
+    ids=["step", "index", "epoch", "attempt"],
+)
+def test_a_frame_that_nobody_asked_for_is_counted_and_ignored(
+    driven: Driven, name: tuple[int, int, int, int]
+) -> None:
+    first, second = driven.state.miners()
+    epoch, step, index, attempt = name
+    driven.say(first, frames=[frame(epoch, step, index, attempt, 0, Direction.FORWARD)])
+    assert driven.state.totals.unfit == 1
+    assert driven.news(second) == []
+
+
+def test_a_microbatch_settles_when_every_stage_has_counted_it(driven: Driven) -> None:
+    driven.run_microbatch(0, 0)
+    totals = driven.state.totals
+    assert (totals.settled, totals.tokens) == (1, driven.coordinator.spec.data.tokens)
+    assert driven.state.current.steps[0].microbatches[0].ended is End.SETTLED
+
+
+def test_a_step_closes_when_its_last_microbatch_ends_and_says_what_counts(driven: Driven) -> None:
+    driven.run_microbatch(0, 1)
+    driven.run_microbatch(0, 0)
+    for member in driven.state.miners():
+        closes = [e for e in driven.news(member) if isinstance(e, StepClose)]
+        assert [[(c.microbatch, c.attempt) for c in e.counted] for e in closes] == [[(1, 0), (0, 0)]]
+    assert driven.state.totals.losses == [2.0]
+
+
+def test_a_bad_value_drops_the_microbatch_for_everyone_on_its_route(driven: Driven) -> None:
+    _, second = driven.state.miners()
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    driven.say(second, reports=[BadValue(epoch=0, step=0, microbatch=0)])
+    assert driven.state.totals.dropped == 1
+    for member in driven.state.miners():
+        assert any(isinstance(e, Drop) for e in driven.news(member))
+
+
+def test_a_bad_value_of_a_replica_without_the_microbatch_changes_nothing() -> None:
+    driven = Driven.training(small_spec(layout={"cuts": [1, 2], "replicas": 2}))
+    holder = driven.state.current.steps[0].microbatches[0].places[0].miner
+    other = next(m for m in driven.state.miners(0) if m.hotkey != holder)
+    driven.say(other, reports=[BadValue(epoch=0, step=0, microbatch=0)])
+    assert (driven.state.totals.dropped, driven.state.totals.unfit) == (0, 1)
+
+
+def test_work_of_a_lost_replica_goes_to_another_of_its_stage() -> None:
+    driven = Driven.training(small_spec(layout={"cuts": [1, 2], "replicas": 2}))
+    holder = driven.state.members[driven.state.current.steps[0].microbatches[0].places[1].miner]
+    other = next(m for m in driven.state.miners(1) if m is not holder)
+    driven.news(other)
+    driven.lose(holder)
+    taken = [e for e in driven.news(other) if isinstance(e, Reroute) and e.step == 0]
+    assert [(e.miner, e.attempt > 0, e.stage) for e in taken] == [(other.hotkey, True, 1)]
+    assert driven.state.totals.rerouted > 0
+
+
+def test_a_missing_frame_is_made_again_by_another_replica_or_ends_the_microbatch(driven: Driven) -> None:
+    _, second = driven.state.miners()
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    name = frame(0, 0, 0, 0, 0, Direction.FORWARD).name
+    driven.say(second, reports=[FrameMissing(name=name, reason="gone")])
+    assert driven.state.totals.dropped == 1  # there is no other replica of stage 0

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from iota.outer.base import base_parts, read_base
 from iota.outer.nesterov import OuterState
+from iota.protocol.messages import FrameName
 from iota.spec import RunSpec
 
 
@@ -89,6 +90,10 @@ class MinerDisk:
     def start_state(self, epoch: int) -> Path:
         """(weights, moments) that `epoch` starts from at this replica."""
         return self.root / "snapshots" / str(epoch) / "start.safetensors"
+
+    def frame(self, name: FrameName) -> Path:
+        """A frame that was sent."""
+        return self.root / "frames" / str(name)
 
     def snapshot(self, epoch: int, version: int) -> Path:
         return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from iota.client.run_objects import RunObjects
+from iota.objects import SnapshotKey
 from iota.outer.base import base_digest
 from iota.outer.partition import Vector
 from iota.protocol.events import Admit, AuditRequest, AuditsClosed, BaseAssign, Event, MergeAssign, MergeReady
@@ -101,8 +102,8 @@ class Duties:
         async def attempt(again: bool) -> Report:
             path = self.disk.snapshot(event.epoch, event.version)
             data = await asyncio.to_thread(path.read_bytes)
-            key = f"{self.spec.id}/audit/{event.epoch}/{self.hotkey}/{event.version}"
-            stored = await self.objects.put(key, data)
+            key = SnapshotKey(self.spec.id, event.epoch, self.hotkey, event.version)
+            stored = await self.objects.put(str(key), data)
             return SnapshotStored(epoch=event.epoch, version=event.version, stored=stored)
 
         what = f"storing the snapshot of version {event.version} of epoch {event.epoch}"

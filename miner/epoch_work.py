@@ -21,6 +21,7 @@ from iota.compute.names import Microbatch
 from iota.data.reader import Tokens
 from iota.data.samples import Samples, needs_tokens
 from iota.identity.signatures import signing_bytes, verify
+from iota.objects import FrameKey
 from iota.protocol.events import Drop, FrameReady, Plan, Reroute, StepClose
 from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, Method, ObjectRequest
 from iota.protocol.problems import Problem
@@ -130,7 +131,7 @@ class EpochWork:
 
     async def _fetch(self, event: FrameReady, urls: Mapping[str, str]) -> None:
         """Bring an announced frame here: whatever the store does, until nobody needs it."""
-        name, key = event.notice.name, event.notice.name.key(self.spec.id)
+        name, key = event.notice.name, str(FrameKey(self.spec.id, event.notice.name))
         patience, url = Patience(f"fetching frame {key}", self.first_pause_s), urls.get(key)
         # A replica that started again needs the frames of a step that is closed and not applied here yet.
         while name.step >= self.schedule.version:
@@ -152,7 +153,7 @@ class EpochWork:
             url = None
 
     def _miss(self, name: FrameName, error: Exception) -> None:
-        log.warning("frame %s cannot be used: %s", name.key("run"), error)
+        log.warning("frame %s cannot be used: %s", name, error)
         reason = f"{type(error).__name__}: {error}"[:300]
         self.talk.say(reports=[FrameMissing(name=name, reason=reason)])
 
@@ -175,7 +176,7 @@ class EpochWork:
 
     async def _send(self, frame: OutFrame) -> None:
         """Store a frame and announce it: whatever the store does, until nobody waits for it."""
-        name, key = frame.notice.name, frame.notice.name.key(self.spec.id)
+        name, key = frame.notice.name, str(FrameKey(self.spec.id, frame.notice.name))
         patience, url = Patience(f"storing frame {key}", self.first_pause_s), self.urls.pop(key, None)
         while self._awaited(name):
             started = time.perf_counter()

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from iota.client.run_objects import RunObjects
+from iota.objects import BaseKey, DeltaKey, MergedKey, part_sizes
 from iota.outer.base import base_parts, read_base
 from iota.outer.merge import Contribution, weighted_mean
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import Vector, part_bytes, part_sizes, read_part, split
+from iota.outer.partition import Vector, part_bytes, read_part, split
 from iota.protocol.events import MergeAssign
 from iota.protocol.messages import BaseStored, Delta, Merged, StoredObject
 from iota.spec import RunSpec
@@ -22,9 +23,8 @@ async def store_delta(
 ) -> Delta:
     """Store a pseudo-gradient in its partitions."""
     parts = [part_bytes(part) for part in split(delta, spec.outer.part_elements)]
-    prefix = f"{spec.id}/delta/{epoch}/{stage}/{hotkey}"
     stored = await asyncio.gather(
-        *(objects.put(f"{prefix}/part-{n:03d}", data) for n, data in enumerate(parts))
+        *(objects.put(str(DeltaKey(spec.id, epoch, stage, hotkey, n)), data) for n, data in enumerate(parts))
     )
     return Delta(epoch=epoch, parts=tuple(stored))
 
@@ -44,7 +44,7 @@ async def merge_part(
         return part_bytes(weighted_mean(contributions))
 
     data = await asyncio.to_thread(merge)
-    key = f"{spec.id}/merged/{event.epoch}/{event.stage}/part-{event.part:03d}.{hotkey}"
+    key = str(MergedKey(spec.id, event.epoch, event.stage, event.part, hotkey))
     stored = await objects.put(key, data, urls.get(key))
     return Merged(epoch=event.epoch, stage=event.stage, part=event.part, stored=stored)
 
@@ -69,8 +69,7 @@ async def store_base(
     spec: RunSpec, objects: RunObjects, stage: int, epoch: int, base: OuterState, digest: str
 ) -> BaseStored:
     data = await asyncio.to_thread(base_parts, spec, base)
-    prefix = f"{spec.id}/base/{epoch}/{stage}"
     stored = await asyncio.gather(
-        *(objects.put(f"{prefix}/part-{n:03d}.safetensors", part) for n, part in enumerate(data))
+        *(objects.put(str(BaseKey(spec.id, epoch, stage, n)), part) for n, part in enumerate(data))
     )
     return BaseStored(epoch=epoch, digest=digest, parts=tuple(stored))

@@ -17,7 +17,7 @@ from iota.compute.state import save_state
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
-from iota.model.layout import count, run_shapes
+from iota.objects import snapshot_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from iota.spec import RunSpec
@@ -145,7 +145,7 @@ class OpRunner:
             stage=self.stage,
             direction=direction,
         )
-        path = self.disk.root / name.key("").lstrip("/")
+        path = self.disk.frame(name)
         if self.log.find(self._key(op)) is not None and path.exists():
             data = path.read_bytes()
         else:
@@ -227,7 +227,7 @@ class OpRunner:
 
     def keep_snapshot(self, epoch: int, version: int) -> None:
         """Keep (weights, moments) of a version for audits."""
-        if self.disk.snapshots_size() + self._snapshot_size > self.snapshot_bytes:
+        if self.disk.snapshots_size() + snapshot_bytes(self.spec, self.stage) > self.snapshot_bytes:
             log.error(
                 "no room for the snapshot of version %d of epoch %d: audits of it will fail; raise"
                 " --snapshot-bytes",
@@ -237,14 +237,9 @@ class OpRunner:
             return
         save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
 
-    @property
-    def _snapshot_size(self) -> int:
-        """Bytes of one snapshot, at most: weights and two moments, fp32."""
-        return 12 * count(run_shapes(self.spec, self.stage)) + (1 << 16)
-
     def refuse_small_budget(self) -> None:
         """Raises ValueError where the snapshots of an epoch in training and one in audit do not fit."""
-        needed = 2 * (self.spec.schedule.steps + 1) * self._snapshot_size
+        needed = 2 * (self.spec.schedule.steps + 1) * snapshot_bytes(self.spec, self.stage)
         if needed > self.snapshot_bytes:
             raise ValueError(
                 f"the snapshots that audits may ask for need {needed / 2**30:.2f} GiB at this stage:"

@@ -45,6 +45,7 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
+from iota.objects import FrameKey
 from iota.protocol.messages import Direction, FrameName
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore
@@ -158,7 +159,7 @@ class Bench:
         sender, receiver = self.keys[stage], self.keys[STAGE].ss58
         header = make_header(self.spec, name, made.digest, sender.ss58, receiver)
         data = encode_frame(header, made.payload, lambda text: sender.sign(signing_bytes(DOMAIN, text)))
-        key = name.key(self.spec.id)
+        key = str(FrameKey(self.spec.id, name))
         await self.store.put(key, data)
         announced = blake3(data).hexdigest()
         url = self.store.presign_get(key, EXPIRES_S)
@@ -175,7 +176,9 @@ class Bench:
         op = Op(action, 0, 0, 0, microbatch=index)
         frame = self.clock.call("run", lambda: self.runner.run(op, {(0, index): inputs}, receiver.ss58))
         assert frame is not None
-        url = self.store.presign_put(frame.notice.name.key(self.spec.id), len(frame.data), EXPIRES_S)
+        url = self.store.presign_put(
+            str(FrameKey(self.spec.id, frame.notice.name)), len(frame.data), EXPIRES_S
+        )
         await self.clock.wait("put", self.objects.put(url, frame.data, DEADLINE_S))
         return frame
 

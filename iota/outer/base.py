@@ -14,8 +14,9 @@ from blake3 import blake3
 from safetensors import SafetensorError
 
 from iota.model.initial import initial_weights
+from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector, part_bytes, part_sizes, split
+from iota.outer.partition import PartError, Vector, part_bytes, split
 from iota.outer.pseudo_gradient import flatten
 from iota.spec import RunSpec
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from iota.model.layout import count, run_shapes
-from iota.spec import RunSpec
-
 Vector = npt.NDArray[np.float32]
 
 
 class PartError(Exception):
     """Bytes that are not the partition they should be."""
-
-
-def part_sizes(spec: RunSpec, stage: int) -> list[int]:
-    """Elements of each partition of `stage`, in order; all but the last are `outer.part_elements`."""
-    total, size = count(run_shapes(spec, stage)), spec.outer.part_elements
-    return [min(size, total - first) for first in range(0, total, size)]
 
 
 def split(vector_N: Vector, part_elements: int) -> list[Vector]:

@@ -49,9 +49,9 @@ class FrameName(Frozen):
     stage: Small
     direction: Direction
 
-    def key(self, run: str) -> str:
+    def __str__(self) -> str:
         place = f"{self.microbatch}.{self.attempt}/{self.stage}.{self.direction}"
-        return f"{run}/frames/{self.epoch}/{self.step}/{place}"
+        return f"{self.epoch}/{self.step}/{place}"
 
 
 class FrameNotice(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
 from iota.protocol.messages import (
     AuditsDone,
@@ -143,16 +144,10 @@ def close_audits(run: RunState) -> None:
             _close(run, number, epoch)
 
 
-def epoch_prefixes(run: RunState, number: int) -> list[str]:
-    """Prefixes of the store that are deleted when the audits of an epoch are closed."""
-    kinds = ("frames", "delta", "merged", "audit", "base")
-    return [f"{run.spec.id}/{kind}/{number}/" for kind in kinds]
-
-
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     run.audits.closed_epochs.append(number)
-    run.outbox.deletions += epoch_prefixes(run, number)
+    run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     for member in run.members.values():
         if not member.left:
             run.send(member.hotkey, AuditsClosed(epoch=number))

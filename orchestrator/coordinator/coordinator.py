@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any, assert_never
 
+from iota.objects import epoch_prefixes
 from iota.protocol.events import Event, RunEnd
 from iota.protocol.messages import (
     AuditsDone,
@@ -255,7 +256,7 @@ class Coordinator:
 
     def closed_prefixes(self) -> list[str]:
         """Prefixes of all closed epochs: an orchestrator that starts again deletes them anew."""
-        return [p for n in self.state.audits.closed_epochs for p in auditing.epoch_prefixes(self.state, n)]
+        return [p for n in self.state.audits.closed_epochs for p in epoch_prefixes(self.spec.id, n)]
 
     def next_deadline(self) -> float | None:
         """The earliest time at which a Tick may change something; None when only news can."""

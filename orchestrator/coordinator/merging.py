@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from iota.model.layout import count, run_shapes
+from iota.objects import part_count, part_sizes
 from iota.protocol.events import Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import Delta, Merged
 from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
@@ -22,13 +22,9 @@ def begin_merging(run: RunState) -> None:
     epoch.merges = [StageMerge() for _ in range(run.stages)]
 
 
-def part_sizes(run: RunState, stage: int) -> list[int]:
+def part_bytes(run: RunState, stage: int) -> list[int]:
     """Bytes of each partition of a stage's fp32 vector."""
-    left, size, parts = count(run_shapes(run.spec, stage)), run.spec.outer.part_elements, []
-    while left > 0:
-        parts.append(4 * min(left, size))
-        left -= size
-    return parts
+    return [4 * elements for elements in part_sizes(run.spec, stage)]
 
 
 def counted_tokens(run: RunState, hotkey: str) -> int:
@@ -39,7 +35,7 @@ def counted_tokens(run: RunState, hotkey: str) -> int:
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
     """Record a replica's pseudo-gradient; the first report stands."""
     fits = run.phase is Phase.MERGING and report.epoch == run.epoch and member.ready_epoch == run.epoch
-    if not fits or [p.size for p in report.parts] != part_sizes(run, member.stage):
+    if not fits or [p.size for p in report.parts] != part_bytes(run, member.stage):
         run.totals.unfit += 1
         return
     merge = run.current.merges[member.stage]
@@ -82,7 +78,7 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
         return
     run.deadlines.merge.add(run.now - run.current.merging_since)
     givers = sorted(h for h in merge.deltas if counted_tokens(run, h) > 0) or sorted(merge.deltas)
-    for part in range(len(part_sizes(run, stage))):
+    for part in range(part_count(run.spec, stage)):
         assign = MergeAssign(
             epoch=run.epoch,
             stage=stage,

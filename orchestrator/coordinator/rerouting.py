@@ -149,7 +149,7 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
         run.totals.unfit += 1
         return
     run.incidents.named.append(
-        f"frame {name.key('')} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
+        f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
     if forward:
         place.forward = None

@@ -60,7 +60,7 @@ class Head:
     hash: str = GENESIS
 
 
-BaseKey = tuple[int, int]
+StageEpoch = tuple[int, int]
 """(epoch, stage)"""
 
 
@@ -68,14 +68,14 @@ BaseKey = tuple[int, int]
 class Bases:
     """The bases of each epoch and stage: what replicas claim, agree on and store."""
 
-    digests: dict[BaseKey, str] = field(default_factory=dict)
+    digests: dict[StageEpoch, str] = field(default_factory=dict)
     """Digest of (W, m) that the stage's replicas agreed on."""
-    claims: dict[BaseKey, dict[str, str]] = field(default_factory=dict)
+    claims: dict[StageEpoch, dict[str, str]] = field(default_factory=dict)
     """Digests by replica, while they have not agreed."""
-    claimed_since: dict[BaseKey, float] = field(default_factory=dict)
-    assigned: dict[BaseKey, tuple[str, float]] = field(default_factory=dict)
+    claimed_since: dict[StageEpoch, float] = field(default_factory=dict)
+    assigned: dict[StageEpoch, tuple[str, float]] = field(default_factory=dict)
     """The replica that is to store the base, and since when."""
-    stored: dict[BaseKey, BaseRecord] = field(default_factory=dict)
+    stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
 
 
 @dataclass

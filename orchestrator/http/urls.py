@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from iota.objects.names import merged_key
+from iota.objects import FrameKey, MergedKey
 from iota.protocol.events import (
     Delivered,
     Event,
@@ -22,9 +22,9 @@ from iota.protocol.events import (
 from iota.protocol.messages import Direction, FrameName, Method, StoredObject
 from iota.spec import RunSpec
 from iota.store import ObjectStore
-from iota.wire.frame import frame_size
+from iota.wire.frame import destination, frame_size
 from orchestrator.coordinator import Coordinator, Member
-from orchestrator.intake.rights import Access, destination
+from orchestrator.intake.rights import Access
 
 _FEW: Final = 16
 
@@ -38,9 +38,9 @@ def accesses(coordinator: Coordinator, member: Member, event: Event) -> list[Acc
         case Reroute() if event.miner == member.hotkey:
             return _rerouted(coordinator, member, event)
         case FrameReady():
-            return [Access(Method.GET, event.notice.name.key(run))]
+            return [Access(Method.GET, str(FrameKey(run, event.notice.name)))]
         case MergeAssign():
-            merged = merged_key(run, event.epoch, event.stage, member.hotkey, event.part)
+            merged = str(MergedKey(run, event.epoch, event.stage, event.part, member.hotkey))
             size = event.contributions[0].stored.size if event.contributions else 0
             put = [Access(Method.PUT, merged, size)] if size else []
             return _reads(c.stored for c in event.contributions) + put
@@ -120,7 +120,9 @@ def _sent(spec: RunSpec, sender: str, name: FrameName, miner_at: Callable[[int],
     towards = destination(spec, name)
     if towards is None:
         return []
-    return [Access(Method.PUT, name.key(spec.id), frame_size(spec, name, sender, miner_at(towards)))]
+    return [
+        Access(Method.PUT, str(FrameKey(spec.id, name)), frame_size(spec, name, sender, miner_at(towards)))
+    ]
 
 
 def _reads(objects: Iterable[StoredObject]) -> list[Access]:

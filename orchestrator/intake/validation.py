@@ -7,15 +7,14 @@ from typing import Final
 
 from iota.codec.shapes import payload_size
 from iota.identity.signatures import signing_bytes, verify
-from iota.objects.names import (
-    base_key,
-    base_part_bytes,
-    delta_key,
-    merged_key,
-    part_bytes,
+from iota.objects import (
+    BaseKey,
+    DeltaKey,
+    MergedKey,
+    RunObject,
+    SnapshotKey,
+    max_bytes,
     part_count,
-    snapshot_bytes,
-    snapshot_key,
 )
 from iota.protocol.messages import (
     BaseStored,
@@ -33,9 +32,9 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
+from iota.wire.frame import destination
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
-from orchestrator.intake.rights import destination
 
 _OF_VALIDATORS: Final = frozenset(
     {
@@ -143,8 +142,11 @@ def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) ->
                 raise Problem(ProblemType.FORBIDDEN, f"there is no base of epoch {report.epoch} yet")
             case SnapshotWanted() if report.epoch > run.epoch or report.version > run.spec.schedule.steps:
                 raise Problem(ProblemType.FORBIDDEN, f"epoch {report.epoch} has no version {report.version}")
-        stored, keys, most = _objects(run.spec, member, report)
-        if tuple(one.key for one in stored) != keys or any(one.size > most for one in stored):
+        stored, keys = _objects(run.spec, member, report)
+        named = tuple(one.key for one in stored) == tuple(map(str, keys))
+        if not named or any(
+            one.size > max_bytes(run.spec, key, member.stage) for one, key in zip(stored, keys, strict=True)
+        ):
             raise Problem(
                 ProblemType.FORBIDDEN, f"a report of {report.kind} names each of its objects, and no others"
             )
@@ -152,24 +154,21 @@ def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) ->
 
 def _objects(
     spec: RunSpec, member: Member, report: Report
-) -> tuple[tuple[StoredObject, ...], tuple[str, ...], int]:
-    """The objects of a report, the keys that they must have, and the most bytes of each."""
-    run, me = spec.id, member.hotkey
+) -> tuple[tuple[StoredObject, ...], tuple[RunObject, ...]]:
+    """The objects that a report names, and the keys that they must have."""
+    run, me, stage = spec.id, member.hotkey, member.stage
     match report:
         case Delta():
-            parts = range(part_count(spec, member.stage))
-            keys = tuple(delta_key(run, report.epoch, member.stage, me, n) for n in parts)
-            return report.parts, keys, part_bytes(spec)
+            parts = range(part_count(spec, stage))
+            return report.parts, tuple(DeltaKey(run, report.epoch, stage, me, n) for n in parts)
         case BaseStored():
-            parts = range(part_count(spec, member.stage))
-            keys = tuple(base_key(run, report.epoch, member.stage, n) for n in parts)
-            return report.parts, keys, base_part_bytes(spec)
+            parts = range(part_count(spec, stage))
+            return report.parts, tuple(BaseKey(run, report.epoch, stage, n) for n in parts)
         case Merged():
             fits = report.stage <= spec.last_stage and report.part < part_count(spec, report.stage)
-            key = merged_key(run, report.epoch, report.stage, me, report.part)
-            return (report.stored,), (key,) if fits else (), part_bytes(spec)
+            key = MergedKey(run, report.epoch, report.stage, report.part, me)
+            return (report.stored,), (key,) if fits else ()
         case SnapshotStored():
-            key = snapshot_key(run, report.epoch, me, report.version)
-            return (report.stored,), (key,), snapshot_bytes(spec)
+            return (report.stored,), (SnapshotKey(run, report.epoch, me, report.version),)
         case _:
-            return (), (), 0
+            return (), ()

@@ -56,7 +56,7 @@ from iota.spec import (
 )
 from miner.schedule import Action, Op, Schedule
 from orchestrator.coordinator import Back, Coordinator, Entry, Joined, Lost, Resumed, Said, Tick
-from orchestrator.coordinator.merging import part_sizes
+from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Limits
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -278,7 +278,7 @@ class VirtualMiner:
             schedule.done(op)
             reports: tuple[Report, ...] = ()
             if schedule.finished and self.swarm.state.phase != "finished":
-                sizes = part_sizes(self.swarm.state, self.stage)
+                sizes = part_bytes(self.swarm.state, self.stage)
                 parts = tuple(
                     StoredObject(key=f"delta/{n}", digest=digest(self.hotkey, n), size=s)
                     for n, s in enumerate(sizes)

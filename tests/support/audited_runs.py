@@ -23,6 +23,7 @@ from iota.compute.state import StageState, state_bytes
 from iota.compute.tokens import Tokens
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
+from iota.objects import BaseKey, DeltaKey, FrameKey, SnapshotKey
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
 from iota.outer.partition import part_bytes, split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
@@ -284,7 +285,7 @@ class World:
         receiver = self.miners[miner.stage + (1 if forward else -1)].hotkey
         header = make_header(self.spec, name, claimed.digest, miner.hotkey, receiver)
         frame = encode_frame(header, claimed.payload, lambda t: miner.key.sign(signing_bytes(DOMAIN, t)))
-        self.store[name.key(self.run)] = frame
+        self.store[str(FrameKey(self.run, name))] = frame
         signature = miner.key.sign(signing_bytes(DOMAIN, header.canonical())).hex()
         return claimed.payload, SignedHeader(header=header.canonical().decode(), signature=signature)
 
@@ -320,7 +321,7 @@ class World:
             parts = []
             for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
                 data = part_bytes(part)
-                key = f"{self.run}/delta/{epoch}/{stage}/{miner.hotkey}/part-{n:03d}"
+                key = str(DeltaKey(self.run, epoch, stage, miner.hotkey, n))
                 parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
         return tuple(records), vectors
@@ -335,7 +336,7 @@ class World:
     def _store_base(self, epoch: int, stage: int) -> None:
         parts = []
         for n, data in enumerate(base_parts(self.spec, self.outer[stage])):
-            key = f"{self.run}/base/{epoch}/{stage}/part-{n:03d}.safetensors"
+            key = str(BaseKey(self.run, epoch, stage, n))
             self.store[key] = data
             parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
         digest = base_digest(self.spec, self.outer[stage])
@@ -452,7 +453,7 @@ async def bench(
         data = deliver(miner, wanted.version)
         if data is None:
             return
-        key = f"{world.run}/audit/{wanted.epoch}/{miner.hotkey}/{wanted.version}"
+        key = str(SnapshotKey(world.run, wanted.epoch, miner.hotkey, wanted.version))
         world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
         snapshots.arrived(

@@ -21,6 +21,7 @@ from iota.data.directory import DirectoryReader
 from iota.data.manifest import manifest_folder
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
+from iota.objects import SnapshotKey
 from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
 from iota.protocol.messages import (
     AuditsDone,
@@ -128,7 +129,7 @@ class Orchestrator:
             assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
             miner = next(m for m in self.world.miners if m.hotkey == report.miner)
             data = state_bytes(miner.snapshots[report.version])
-            key = f"{self.world.run}/audit/{report.epoch}/{miner.hotkey}/{report.version}"
+            key = str(SnapshotKey(self.world.run, report.epoch, miner.hotkey, report.version))
             self.world.store[key] = data
             stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
             self._send(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
+from iota.objects import FrameKey
 from iota.protocol.events import Delivered, Plan
 from iota.protocol.messages import Ready
 from tests.support.orchestrators import BASE, node, orchestrator, until
@@ -42,7 +43,7 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
             times = []
             for microbatch in range(batch * NOTICES, (batch + 1) * NOTICES):
                 notice = sender.notice(receiver, microbatch)
-                key = notice.name.key(spec.id)
+                key = str(FrameKey(spec.id, notice.name))
                 async with http.put(plan.urls[key], data=bytes(notice.size)) as answer:
                     assert answer.status in (200, 201)
                 begun = time.perf_counter()

@@ -7,7 +7,7 @@ import pytest
 from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import draw_mergers, part_sizes
+from orchestrator.coordinator.merging import draw_mergers, part_bytes
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.small_spec import small_spec
@@ -25,7 +25,7 @@ def driven() -> Driven:
 
 
 def _stored(driven: Driven, stage: int, name: str, digest: int = 1) -> tuple[StoredObject, ...]:
-    sizes = part_sizes(driven.state, stage)
+    sizes = part_bytes(driven.state, stage)
     return tuple(
         StoredObject(key=f"{name}/{n}", digest=f"{digest:064x}", size=s) for n, s in enumerate(sizes)
     )

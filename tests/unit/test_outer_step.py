@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from iota.model.initial import initial_weights
+from iota.objects import part_sizes
 from iota.outer import Contribution, OuterState, merge_weights, outer_step, weighted_mean
-from iota.outer.partition import PartError, part_bytes, part_sizes, read_part, split
+from iota.outer.partition import PartError, part_bytes, read_part, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from tests.support.small_spec import small_spec
 

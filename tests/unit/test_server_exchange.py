@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iota.identity.keys import Hotkey
-from iota.objects.names import delta_key, part_count
+from iota.objects import DeltaKey, FrameKey, part_count
 from iota.protocol.events import FrameReady, LoadBase, Plan, StepClose
 from iota.protocol.messages import (
     AuditsDone,
@@ -82,7 +82,7 @@ async def test_a_frame_reaches_its_receiver_with_a_url_to_read_it(running: Runni
         [delivered] = [d for d in b.heard if isinstance(d.event, FrameReady)]
         assert isinstance(delivered.event, FrameReady)
         assert delivered.event.notice == notice
-        assert "op=get" in delivered.urls[notice.name.key(running.spec.id)]
+        assert "op=get" in delivered.urls[str(FrameKey(running.spec.id, notice.name))]
 
 
 async def test_an_exchange_without_news_is_not_journaled(running: Running) -> None:
@@ -190,7 +190,7 @@ async def test_a_delta_names_every_part_of_its_stage_once(running: Running) -> N
     async with node(running, b"a") as a:
         stage, hotkey = a.reply.stage, a.hotkey.ss58
         stored = [
-            StoredObject(key=delta_key(running.spec.id, 0, stage, hotkey, n), digest=BASE, size=4096)
+            StoredObject(key=str(DeltaKey(running.spec.id, 0, stage, hotkey, n)), digest=BASE, size=4096)
             for n in range(part_count(running.spec, stage))
         ]
         for wrong in (stored[:-1], stored[:1] * len(stored), []):

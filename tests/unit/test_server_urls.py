@@ -6,7 +6,7 @@ import pytest
 
 from iota.codec.shapes import payload_size
 from iota.identity.keys import Hotkey
-from iota.objects.names import part_count
+from iota.objects import FrameKey, part_count
 from iota.protocol.events import (
     BaseAssign,
     Contribution,
@@ -71,7 +71,7 @@ def test_a_plan_brings_a_put_for_each_frame_of_its_exact_size(stage: int, direct
         name = FrameName(epoch=0, step=0, microbatch=index, attempt=0, stage=stage, direction=direction)
         header = make_header(SPEC, name, "0" * 64, sender.hotkey, receiver.hotkey)
         frame = encode_frame(header, bytes(payload_size(SPEC)), lambda text: bytes(64))
-        assert access == Access(Method.PUT, name.key(RUN), len(frame))
+        assert access == Access(Method.PUT, str(FrameKey(RUN, name)), len(frame))
 
 
 def test_a_reroute_brings_urls_to_the_new_miner_alone_and_to_the_current_neighbour() -> None:

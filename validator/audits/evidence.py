@@ -16,6 +16,7 @@ from iota.compute.tokens import Tokens
 from iota.data.samples import Samples, needs_tokens
 from iota.identity.signatures import signing_bytes, verify
 from iota.model.layout import run_shapes
+from iota.objects import BaseKey, FrameKey, max_bytes
 from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
@@ -29,8 +30,6 @@ from validator.audits.fetch import Fetcher
 from validator.audits.replay import OpInputs
 from validator.audits.sealed import SealBroken, SealedEpoch, checked_receipts
 
-_PART_HEADER = 1 << 20
-_HOTKEY_SLACK = 16
 _KEPT_BASES = 2
 """Miners are audited stage by stage, so that two are enough."""
 
@@ -106,8 +105,8 @@ class Evidence:
         elif record is None:
             raise Missing(f"the base of epoch {epoch}, stage {stage}, is not in the store")
         else:
-            most = 8 * self.spec.outer.part_elements + _PART_HEADER
-            parts = [await self._fetcher.stored(part, most) for part in record.parts]
+            limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
+            parts = [await self._fetcher.stored(part, limit) for part in record.parts]
             try:
                 outer = read_base(self.spec, stage, parts)
             except PartError as error:
@@ -218,10 +217,9 @@ class Evidence:
             direction=Direction.FORWARD if forward else Direction.BACKWARD,
         )
         try:
-            most = frame_size(self.spec, name, hotkey, hotkey) + _HOTKEY_SLACK
-            frame = decode_frame(
-                await self._fetcher.get(name.key(self.spec.id), most), self.spec, verify_header
-            )
+            key = FrameKey(self.spec.id, name)
+            limit = max_bytes(self.spec, key, receipt.stage)
+            frame = decode_frame(await self._fetcher.get(str(key), limit), self.spec, verify_header)
         except (Missing, FrameError):
             return None
         if frame.header.sender == hotkey and frame.header.payload != receipt.output:
@@ -231,7 +229,7 @@ class Evidence:
 
     async def _frame(self, given: Input) -> bytes:
         header = given.header
-        key = header.name.key(self.spec.id)
+        key = str(FrameKey(self.spec.id, header.name))
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
         data = await self._fetcher.get(key, size)
         try:

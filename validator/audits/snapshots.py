@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from iota.compute.errors import StateError
 from iota.compute.state import StageState, load_state
-from iota.model.layout import count, run_shapes
+from iota.objects import snapshot_bytes
 from iota.protocol.events import SnapshotReady
 from iota.protocol.messages import SnapshotWanted, StoredObject
 from iota.protocol.receipts import Receipt
 from iota.spec import RunSpec
 from validator.audits.errors import Absent, Blame
 from validator.audits.fetch import Fetcher
-
-_HEADER: Final = 16 << 20
 
 Key = tuple[int, str, int]
 """(epoch, miner, version)"""
@@ -84,7 +81,7 @@ class Snapshots:
             if not await self._is_live(miner):
                 raise Absent(f"the miner left before it delivered its weights of version {version}") from None
             raise Blame(miner, seq, f"it did not deliver its weights of version {version} in time") from None
-        most = 12 * count(run_shapes(self._spec, stage)) + _HEADER
+        most = snapshot_bytes(self._spec, stage)
         if stored.size > most:
             raise Blame(
                 miner, seq, f"its snapshot of version {version} has {stored.size} bytes, at most {most}"

@@ -1,0 +1,53 @@
+"""Sizes of a run's objects, which follow from its spec before a byte of them exists."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from iota.codec.shapes import payload_size
+from iota.model.layout import count, run_shapes
+from iota.objects.keys import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey
+from iota.spec import RunSpec
+
+_FP32 = 4
+_MAX_HEADER = 4096
+"""Bytes of a frame beside its payload: prefix, header and signature."""
+_PART_SLACK = 1 << 20
+"""Room for a file's header beside the values of a partition."""
+_TENSOR_HEADER = 1024
+"""Room in a safetensors header for one parameter: its weight, two moments and a step count."""
+
+
+def part_sizes(spec: RunSpec, stage: int) -> list[int]:
+    """Elements of each partition of a stage's vector, in order; all but the last are `part_elements`."""
+    total, size = count(run_shapes(spec, stage)), spec.outer.part_elements
+    return [min(size, total - first) for first in range(0, total, size)]
+
+
+def part_count(spec: RunSpec, stage: int) -> int:
+    """Partitions of a stage's vector."""
+    return len(part_sizes(spec, stage))
+
+
+def snapshot_bytes(spec: RunSpec, stage: int) -> int:
+    """Upper bound of a snapshot: weights and two moments in fp32, and the header of the file."""
+    shapes = run_shapes(spec, stage)
+    return 3 * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
+
+
+def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
+    """Upper bound of an object that a replica of `stage` writes.
+
+    A frame's size is exact once sender and receiver are known (`iota.wire.frame.frame_size`).
+    """
+    match key:
+        case FrameKey():
+            return payload_size(spec) + _MAX_HEADER
+        case DeltaKey() | MergedKey():
+            return _FP32 * spec.outer.part_elements + _PART_SLACK
+        case BaseKey():
+            return 2 * _FP32 * spec.outer.part_elements + _PART_SLACK
+        case SnapshotKey():
+            return snapshot_bytes(spec, stage)
+        case _:
+            assert_never(key)

@@ -15,7 +15,7 @@ from typing import Any
 
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
-from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 
 BATCH = 256
 
@@ -111,7 +111,7 @@ class ReceiptLog:
             return None
         payload = signed_payload(self._run, self._hotkey.ss58, batch[-1].content_digest())
         return ReceiptBatch(
-            receipts=batch, signature=self._hotkey.sign(signing_bytes("receipts", payload)).hex()
+            receipts=batch, signature=self._hotkey.sign(signing_bytes(RECEIPTS_DOMAIN, payload)).hex()
         )
 
     def close(self) -> None:

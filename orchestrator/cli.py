@@ -197,13 +197,11 @@ def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:
     import json
 
-    from blake3 import blake3
-
-    from iota.spec import canonical_json
+    from iota.spec import json_digest
 
     try:
         data = path.read_bytes()
-        found = blake3(canonical_json(json.loads(data))).hexdigest()
+        found = json_digest(json.loads(data))
     except OSError as error:
         raise ValueError(
             f"the manifest {path} cannot be read ({error.strerror}): make one with `iota data prepare`"

@@ -18,21 +18,18 @@ from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_respo
 from iota.identity.keys import Hotkey
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import (
-    Count,
     ExchangeRequest,
-    Hex32,
     JoinReply,
     JoinRequest,
     LeaveRequest,
     ObjectReply,
     ObjectRequest,
-    Small,
 )
 from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import EpochRecord
-from iota.spec import Frozen, RunSpec
+from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
 PATIENCE_S: Final = 600.0
 """How long a call rides out an orchestrator that is away, by default."""

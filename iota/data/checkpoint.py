@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from iota.data.heldout import HeldOut
 from iota.data.manifest import Shard
 from iota.data.shard_writer import Written
-from iota.spec import Frozen
+from iota.spec import Count, Frozen
 
 STATE_NAME = "state.json"
 
@@ -19,13 +19,13 @@ STATE_NAME = "state.json"
 class State(Frozen):
     """A point between two blocks of documents. Everything after it is done again."""
 
-    next_document: int = Field(ge=0)
-    block: int = Field(ge=0)
+    next_document: Count
+    block: Count
     """Blocks of documents done."""
-    tokens: int = Field(ge=0)
+    tokens: Count
     """Tokens taken from the source, held out or not."""
     shards: tuple[Shard, ...]
-    open_bytes: int = Field(ge=0)
+    open_bytes: Count
     open_digest: str
     heldout_file: str = Field(pattern=r"^heldout-[0-9]+\.npz$")
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Final, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from iota.spec import Frozen
+from iota.spec import Count, Frozen, Hex32, Positive, Versioned
 
-MANIFEST_VERSION: Literal[1] = 1
+MANIFEST_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 MAX_SHARDS = 100_000
-
-Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(gt=0, lt=2**48)]
 
 
 class DataError(Exception):
@@ -44,24 +41,24 @@ class TokenizerInfo(Frozen):
     name: str = Field(min_length=1, max_length=200)
     digest: Hex32
     vocab_size: int = Field(gt=1, le=2**31)
-    eos_id: int = Field(ge=0)
+    eos_id: Count
 
 
 class Shard(Frozen):
     """One file of token ids, `<name>.bin`, and beside it `<name>.idx`."""
 
     name: str = Field(pattern=r"^shard-[0-9]{5}$")
-    tokens: Count
+    tokens: int = Field(gt=0, lt=2**48)
     digest: Hex32
     """BLAKE3 of the .bin file."""
     index_digest: Hex32
     """BLAKE3 of the .idx file: the 32-byte BLAKE3 digests of the .bin's 64 KiB blocks, in order."""
 
 
-class Manifest(Frozen):
+class Manifest(Versioned):
     """A tokenized data set. The last shard is held out for evaluation."""
 
-    version: Literal[1] = MANIFEST_VERSION
+    version: Positive = MANIFEST_VERSION
     source: str = Field(min_length=1, max_length=500)
     tokenizer: TokenizerInfo
     dtype: TokenDtype

@@ -15,7 +15,7 @@ from iota.data.heldout import HeldOut, Tokens
 from iota.data.manifest import Shard, TokenDtype
 from iota.data.shard_writer import ShardWriter
 from iota.data.tokenizers import Tokenizer
-from iota.spec import canonical_json
+from iota.spec import json_digest
 
 BLOCK_DOCUMENTS = 1024
 BLOCK_CHARACTERS = 16 << 20
@@ -50,7 +50,7 @@ class Job:
             self.heldout_tokens,
             self.max_tokens,
         ]
-        return blake3(canonical_json(parts)).hexdigest()[:16]
+        return json_digest(parts)[:16]
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,14 @@ from iota.identity import signatures
 from iota.identity.keys import Hotkey
 
 SIGNATURE_HEADER: Final = "X-Iota-Signature"
+RESPONSE_VERSION: Final = 1
+"""The form of the bytes that an answer's signature is made over."""
 MAX_AGE_S: Final = 10.0
 """How old a request may be when it arrives."""
 ALLOWED_SKEW_S: Final = 2.0
 """How far ahead of ours the sender's clock may run."""
 
+_RESPONSE_DOMAIN: Final = f"response/{RESPONSE_VERSION}"
 _PREFIX: Final = "x-bittensor-"
 _SECOND: Final = 1_000_000_000
 
@@ -270,7 +273,8 @@ def _auth_fields(items: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _response_bytes(nonce: int, status: int, body: bytes, request_signature: str) -> bytes:
     digest = hashlib.sha256(body).hexdigest()
-    return signatures.signing_bytes("response", f"{nonce}\n{request_signature}\n{status}\n{digest}".encode())
+    payload = f"{nonce}\n{request_signature}\n{status}\n{digest}"
+    return signatures.signing_bytes(_RESPONSE_DOMAIN, payload.encode())
 
 
 _last_nonce = 0

@@ -6,6 +6,7 @@ This imports the SDK's native core (`bittensor_core`: 1 ms, 3 MB) and not the `b
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
@@ -13,21 +14,23 @@ import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
 SIGNATURE_BYTES: Final = 64
 """Length of an sr25519 signature."""
 
+_DOMAIN: Final = re.compile(r"[a-z0-9-]+/[1-9][0-9]*")
 _SS58_FORMAT: Final = 42
 _SS58_MAX_CHARS: Final = 64  # a 32-byte key takes 48; refuse absurd input before decoding it
 
 
-def signing_bytes(kind: str, payload: bytes) -> bytes:
-    """What is signed for a record of `kind`: `iota/<kind>/1`, a newline, the payload.
+def signing_bytes(domain: str, payload: bytes) -> bytes:
+    """The bytes that are signed: `iota/<domain>`, a newline, the payload.
 
-    The prefix keeps a signature over one kind of record from passing for another's.
+    The domain is the kind of record and the version of its form (`frame/1`). It keeps a signature over
+    one kind, or one version, from passing for another's.
 
     Raises:
-        ValueError: `kind` is not made of lower-case letters, digits and dashes.
+        ValueError: `domain` is not a kind of lower-case letters, digits and dashes, a slash and a number.
     """
-    if not kind or not all(c.isascii() and (c.islower() or c.isdigit() or c == "-") for c in kind):
-        raise ValueError(f"a kind is lower-case letters, digits and dashes, not {kind!r}")
-    return b"iota/" + kind.encode() + b"/1\n" + payload
+    if not _DOMAIN.fullmatch(domain):
+        raise ValueError(f"a domain is a kind and the version of its form, as `frame/1`, not {domain!r}")
+    return b"iota/" + domain.encode() + b"\n" + payload
 
 
 def verify(message: bytes, signature: bytes, ss58: str) -> bool:

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import Count, FrameNotice, Hex32, Hotkey, Small, StoredObject
-from iota.spec import Frozen
+from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
+from iota.spec import Count, Frozen, Hex32, Small
 
 
 class EventKind(StrEnum):

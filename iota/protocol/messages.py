@@ -12,19 +12,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from iota.protocol.receipts import GENESIS, ReceiptBatch
-from iota.spec import Frozen, RunSpec
+from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 1
+"""The form of requests, replies, events, records and bases. A node that speaks another is refused."""
 MOST_PARTS = 4096
 """Partitions of one stage."""
 MOST_FRAMES = 512
 MOST_REPORTS = 128
 MOST_WEIGHTS = 4096
 
-Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Small = Annotated[int, Field(ge=0, lt=2**31)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 
@@ -97,7 +95,7 @@ class JoinReply(Frozen):
     spec: RunSpec
     orchestrator: Hotkey
     version: Small
-    stage: int
+    stage: Annotated[int, Field(ge=-1, lt=2**31)]
     """-1 for a validator."""
     cursor: Count
     """Events after this one are news to the node."""
@@ -251,7 +249,7 @@ class WeightsSet(Frozen):
 
     kind: Literal[ReportKind.WEIGHTS] = ReportKind.WEIGHTS
     block: Count
-    weights: dict[Hotkey, Annotated[float, Field(ge=0, le=1)]] = Field(max_length=MOST_WEIGHTS)
+    weights: dict[Hotkey, Fraction] = Field(max_length=MOST_WEIGHTS)
     compute_share: Annotated[float, Field(ge=0)]
 
 

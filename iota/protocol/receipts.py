@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from blake3 import blake3
 from pydantic import Field
 
-from iota.spec import Frozen
+from iota.spec import Frozen, Hex32, Positive, Small
 
+RECEIPT_VERSION: Final = 1
+"""The form of a receipt and of what is signed. A batch names it by its domain, and a run has one."""
+RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
 SKETCH_SIZE = 16
-
-_Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Small = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class OpKind(StrEnum):
@@ -35,9 +35,9 @@ class SignedHeader(Frozen):
 class StepState(Frozen):
     """What a STEP commits to: the state that the next ops of this replica start from."""
 
-    weights: _Hex
+    weights: Hex32
     """Digest of the weights after the step."""
-    moments: _Hex
+    moments: Hex32
     """Digest of the optimizer's moments and step counts after the step."""
     change_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
     moments_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
@@ -47,27 +47,27 @@ class StepState(Frozen):
 class Receipt(Frozen):
     """One op. `microbatch` and `attempt` are 0 for STEP and MERGE."""
 
-    seq: Annotated[int, Field(ge=1, lt=2**63)]
-    epoch: _Small
-    step: _Small
-    microbatch: _Small = 0
-    attempt: _Small = 0
-    stage: _Small
+    seq: Positive
+    epoch: Small
+    step: Small
+    microbatch: Small = 0
+    attempt: Small = 0
+    stage: Small
     kind: OpKind
-    version: _Small
+    version: Small
     """Weight version that the op used."""
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
-    output: _Hex
+    output: Hex32
     """Digest of the op's output (frame payload; new weights for STEP; merged part for MERGE)."""
     sketch: tuple[float, ...] = Field((), max_length=SKETCH_SIZE)
     loss: float | None = None
     """Mean nats a token, LOSS only."""
-    tokens: _Small = 0
+    tokens: Small = 0
     state: StepState | None = None
     started: Annotated[float, Field(ge=0)]
     ended: Annotated[float, Field(ge=0)]
     device: Annotated[str, Field(max_length=200)]
-    previous: _Hex = GENESIS
+    previous: Hex32 = GENESIS
     """Digest of the receipt before this one."""
 
 
@@ -79,7 +79,7 @@ class ReceiptBatch(Frozen):
 
 
 def signed_payload(run: str, hotkey: str, head: str) -> bytes:
-    """What a batch signature covers (under the domain `iota/receipts/1`)."""
+    """The payload that a batch is signed over, under `RECEIPTS_DOMAIN`."""
     return f"{run}\n{hotkey}\n{head}".encode()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Reroute
-from iota.protocol.messages import Count, Hotkey, Small, StoredObject
-from iota.spec import Frozen
+from iota.protocol.messages import Hotkey, StoredObject
+from iota.spec import Count, Frozen, Small
 
 
 class CountedList(Frozen):

@@ -1,38 +1,43 @@
-"""The RunSpec, everything that decides what a run computes, and the canonical form that ids are made of."""
+"""The RunSpec, everything that decides what a run computes, and the canonical form that ids are made of.
 
-from iota.spec.canonical import Frozen, canonical_json
-from iota.spec.run_spec import (
-    SPEC_VERSION,
+Documents carry versions (`versions`); every JSON that is hashed or signed is made in `canonical`.
+"""
+
+from iota.spec.canonical import Frozen, canonical_json, json_digest
+from iota.spec.fields import MAX_INTEGER, Count, Fraction, Hex32, Positive, Small
+from iota.spec.parts import (
     AuditSpec,
     BoundarySpec,
     Codec,
     ComputeDtype,
     DataSpec,
     Decay,
-    Fraction,
     LayoutSpec,
     ModelSpec,
     OptimizerKind,
     OptimizerSpec,
     OuterSpec,
     Pipeline,
-    Positive,
-    RunSpec,
     ScheduleSpec,
     StateRule,
     WireDtype,
 )
+from iota.spec.run_spec import SPEC_VERSION, RunSpec
+from iota.spec.versions import Since, Versioned, added_fields
 
 __all__ = [
+    "MAX_INTEGER",
     "SPEC_VERSION",
     "AuditSpec",
     "BoundarySpec",
     "Codec",
     "ComputeDtype",
+    "Count",
     "DataSpec",
     "Decay",
     "Fraction",
     "Frozen",
+    "Hex32",
     "LayoutSpec",
     "ModelSpec",
     "OptimizerKind",
@@ -42,7 +47,12 @@ __all__ = [
     "Positive",
     "RunSpec",
     "ScheduleSpec",
+    "Since",
+    "Small",
     "StateRule",
+    "Versioned",
     "WireDtype",
+    "added_fields",
     "canonical_json",
+    "json_digest",
 ]

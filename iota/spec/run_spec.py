@@ -1,200 +1,42 @@
-"""The RunSpec: everything that decides what a run computes, and its canonical id.
+"""The RunSpec: everything that decides what a run computes, and its id.
 
-A spec is immutable. Two nodes that hold the same id compute the same thing; whatever an
-operator may set per machine lives in `iota.settings` instead.
+A spec is immutable. Two nodes that hold the same id compute the same thing; what an operator may
+set per machine lives in `iota.settings` instead.
 """
 
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
-from iota.spec.canonical import Frozen
+from iota.spec.fields import Count, Positive
+from iota.spec.parts import (
+    AuditSpec,
+    BoundarySpec,
+    Codec,
+    ComputeDtype,
+    DataSpec,
+    Decay,
+    LayoutSpec,
+    ModelSpec,
+    OptimizerSpec,
+    OuterSpec,
+    Pipeline,
+    ScheduleSpec,
+)
+from iota.spec.versions import Versioned
 
-SPEC_VERSION = 1
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Codec(StrEnum):
-    IDENTITY = "identity"
-    RESBM = "resbm"
-    RESBM_ANCHOR = "resbm-anchor"
-
-
-class WireDtype(StrEnum):
-    FP32 = "fp32"
-    BF16 = "bf16"
-    INT8 = "int8"
-
-
-class Pipeline(StrEnum):
-    SYNC = "sync"
-    DELAYED = "delayed"
+SPEC_VERSION: Final = 1
+"""Raise it with every field that is added to a spec, and mark the field with `Since`."""
 
 
-class OptimizerKind(StrEnum):
-    ADAMW = "adamw"
-    MUON = "muon"
-    SGD = "sgd"
+class RunSpec(Versioned):
+    """One training job."""
 
-
-class StateRule(StrEnum):
-    RESET = "reset"
-    CARRY = "carry"
-
-
-class Decay(StrEnum):
-    CONSTANT = "constant"
-    COSINE = "cosine"
-
-
-class ComputeDtype(StrEnum):
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class ModelSpec(Frozen):
-    """The shape of a Llama: RMSNorm, RoPE, grouped-query attention, SwiGLU, untied head."""
-
-    vocab_size: Positive
-    hidden_size: Positive
-    """d, the width of the residual stream."""
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive
-    ffn_size: Positive
-    rope_theta: float = Field(500_000.0, gt=0)
-    norm_eps: float = Field(1e-5, gt=0)
-    init_std: float = Field(0.02, gt=0)
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.heads
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        return self
-
-
-class LayoutSpec(Frozen):
-    """Where the model is cut, and how many replicas each stage is planned with."""
-
-    cuts: tuple[Positive, ...] = Field(min_length=1, max_length=1024)
-    """Layers of each stage, in order."""
-    replicas: Positive = 1
-
-    @property
-    def stages(self) -> int:
-        return len(self.cuts)
-
-
-class BoundarySpec(Frozen):
-    """The codec between two stages."""
-
-    codec: Codec = Codec.RESBM_ANCHOR
-    ratio: Positive = 16
-    """d / k: how many times narrower the boundary is than the residual stream."""
-    wire: WireDtype = WireDtype.BF16
-    hidden_ratio: float = Field(1.0, gt=0, le=8)
-    """Hidden width of the codec's two-layer maps, in units of k (at least 32 wide)."""
-    anchor_rank: Positive = 32
-    """Rank of the factorised token anchor that each side of a boundary owns."""
-
-
-class DataSpec(Frozen):
-    """Which tokens, and how they are grouped."""
-
-    manifest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Id of the manifest of the tokenized shards."""
-    sequence_length: Positive
-    sequences: Positive
-    """Sequences in one microbatch."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in one microbatch."""
-        return self.sequence_length * self.sequences
-
-
-class ScheduleSpec(Frozen):
-    epochs: Positive
-    steps: Positive
-    """H: inner steps in an epoch."""
-    microbatches: Positive
-    """M: microbatches in a step, over all routes."""
-    pipeline: Pipeline = Pipeline.DELAYED
-    credit: Positive = 8
-    """Microbatches that a replica may hold between their forward and their backward."""
-
-
-class OptimizerSpec(Frozen):
-    kind: OptimizerKind = OptimizerKind.ADAMW
-    lr: float = Field(gt=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    muon_momentum: Fraction = 0.95
-    clip: float | None = Field(1.0, gt=0)
-    """c of training.md: the stage's gradient norm is clipped to c·sqrt(P_stage / P_model)."""
-    state: StateRule = StateRule.CARRY
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Decay = Decay.CONSTANT
-    final_lr: Fraction = 0.1
-    """Learning rate at the last step of a cosine decay, as a share of `lr`."""
-
-
-class OuterSpec(Frozen):
-    """The merge: W_{e+1} = W_e - eta·(D + mu·m)."""
-
-    eta: float = Field(1.0, gt=0)
-    momentum: Fraction = 0.0
-    momentum_warmup: Annotated[int, Field(ge=0)] = 20
-    """Epochs over which mu rises linearly from 0 to `momentum`."""
-    part_elements: Positive = 1 << 22
-    """Elements in one partition of a stage's vector."""
-
-    def momentum_at(self, epoch: int) -> float:
-        """mu of the merge that ends `epoch`."""
-        if self.momentum_warmup == 0:
-            return self.momentum
-        return self.momentum * min(1.0, epoch / self.momentum_warmup)
-
-
-class AuditSpec(Frozen):
-    """Published audit rates; every draw needs a verdict."""
-
-    ops: Annotated[int, Field(ge=0)] = 2
-    """Op audits per miner and epoch."""
-    step_every: Positive = 5
-    """One step audit per miner in so many epochs."""
-    epoch_every: Positive = 50
-    """One audit of a whole epoch per miner in so many epochs."""
-    tolerance: float = Field(1e-2, gt=0)
-    """Largest relative error of a sketch between different device classes."""
-    window: Positive = 8
-    """Epochs in which work and failed verdicts count towards the score."""
-    burn: Fraction = 0.0
-    """Share of the weight that goes to the subnet owner's UID."""
-    seal_blocks: Positive = 2
-    """k: the draw uses the block this many after the head at the seal."""
-    deadline_s: float = Field(600.0, gt=0)
-    """After this an epoch's audits are closed, with or without verdicts."""
-
-
-class RunSpec(Frozen):
-    """One training job. Its id names it in every message, key and signature."""
-
-    version: int = SPEC_VERSION
+    version: Positive = SPEC_VERSION
     name: str = Field("iota", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     model: ModelSpec
     layout: LayoutSpec
@@ -205,14 +47,10 @@ class RunSpec(Frozen):
     outer: OuterSpec
     audit: AuditSpec = AuditSpec()
     compute: ComputeDtype = ComputeDtype.FP32
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Count = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.version != SPEC_VERSION:
-            raise ValueError(
-                f"spec version {self.version} is not spoken here; this build speaks {SPEC_VERSION}"
-            )
         if sum(self.layout.cuts) != self.model.layers:
             raise ValueError(
                 f"the cut {list(self.layout.cuts)} holds {sum(self.layout.cuts)} layers, the model has"
@@ -232,6 +70,7 @@ class RunSpec(Frozen):
 
     @cached_property
     def id(self) -> str:
+        """BLAKE3 of the canonical form, hex: names the run in every message, key and signature."""
         return self.content_digest()
 
     @property

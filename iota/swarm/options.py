@@ -12,6 +12,7 @@ from iota.model.presets import load_model
 from iota.spec import (
     BoundarySpec,
     Codec,
+    Count,
     DataSpec,
     Decay,
     Frozen,
@@ -20,6 +21,7 @@ from iota.spec import (
     OptimizerSpec,
     OuterSpec,
     Pipeline,
+    Positive,
     RunSpec,
     ScheduleSpec,
     WireDtype,
@@ -31,8 +33,6 @@ OUTER_ALONE = OuterSpec(eta=1.0, momentum=0.0)
 OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
 """training.md: with one replica the merge is the identity, with more it is Nesterov's."""
 WARMUP_SHARE = 0.1
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 class SwarmOptions(Frozen):
@@ -60,7 +60,7 @@ class SwarmOptions(Frozen):
     sequences: Positive = 4
     data: str = "stdlib"
     tokenizer: str = "bytes"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Count = 0
 
     @classmethod
     def of(cls, **given: Any) -> SwarmOptions:

@@ -17,14 +17,15 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape, payload_size
-from iota.protocol.messages import Direction, FrameName, Hex32, Hotkey, Small
+from iota.protocol.messages import Direction, FrameName, Hotkey
 from iota.protocol.receipts import SignedHeader
-from iota.spec import Frozen, RunSpec, WireDtype
+from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
 
 MAGIC = b"IOTA"
 FRAME_VERSION = 1
+"""The form of a whole frame: it stands in the prefix and in the domain of the header's signature."""
 SIGNATURE_BYTES = 64
-DOMAIN = "frame"
+DOMAIN = f"frame/{FRAME_VERSION}"
 
 _PREFIX = struct.Struct("<4sBH")
 
@@ -100,8 +101,10 @@ def decode_frame(data: bytes, spec: RunSpec, verify: Callable[[bytes, bytes, str
     if len(data) < _PREFIX.size:
         raise FrameError("shorter than a frame's prefix")
     magic, version, length = _PREFIX.unpack_from(data)
-    if magic != MAGIC or version != FRAME_VERSION:
-        raise FrameError(f"not a frame of version {FRAME_VERSION}")
+    if magic != MAGIC:
+        raise FrameError("not a frame")
+    if version != FRAME_VERSION:
+        raise FrameError(f"a frame of version {version}, and this build reads version {FRAME_VERSION}")
     body = _PREFIX.size + length + SIGNATURE_BYTES
     if len(data) != body + payload_size(spec):
         raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report
 from iota.protocol.receipts import Receipt
-from iota.spec import Frozen
+from iota.spec import Count, Frozen
 
 
 class EntryKind(StrEnum):
@@ -73,7 +73,7 @@ class Tick(Frozen):
 
     kind: Literal[EntryKind.TICK] = EntryKind.TICK
     at: float
-    block: int
+    block: Count
     block_hash: str
 
 

@@ -30,7 +30,7 @@ from iota.protocol.messages import (
     StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
 from iota.wire.frame import destination
 from orchestrator.coordinator import Member
@@ -62,7 +62,7 @@ def new_receipts(run: RunState, member: Member, batch: ReceiptBatch) -> tuple[Re
     if not receipts:
         return ()
     message = signing_bytes(
-        "receipts", signed_payload(run.spec.id, member.hotkey, receipts[-1].content_digest())
+        RECEIPTS_DOMAIN, signed_payload(run.spec.id, member.hotkey, receipts[-1].content_digest())
     )
     if not verify(message, bytes.fromhex(batch.signature), member.hotkey):
         raise Problem(

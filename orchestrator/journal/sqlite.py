@@ -17,16 +17,20 @@ from iota.spec import RunSpec
 from orchestrator.coordinator import Entry, Said
 from orchestrator.journal.journal import JournalBroken, JournalRefused, JournalUnavailable, Record
 
-FORMAT: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entries (
+JOURNAL_VERSION: Final = 1
+"""The form of the tables and of the entries in them; the file holds it as SQLite's `user_version`."""
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+PRAGMA user_version = {JOURNAL_VERSION};
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (
+CREATE TABLE batches (
     entry INTEGER PRIMARY KEY REFERENCES entries (seq),
     hotkey TEXT NOT NULL, first_epoch INTEGER NOT NULL, last_epoch INTEGER NOT NULL,
     signature TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS batches_of_miner ON batches (hotkey, last_epoch);
+CREATE INDEX batches_of_miner ON batches (hotkey, last_epoch);
+COMMIT;
 """
 _ENTRY: Final[TypeAdapter[Entry]] = TypeAdapter(Entry)
 
@@ -39,7 +43,7 @@ class SqliteJournal:
 
         Raises:
             JournalRefused: another process writes to it, it is another run's or another
-                orchestrator's, of another format, or no journal at all.
+                orchestrator's, of another version, or no journal at all.
         """
         self._path = path
         self._reader: sqlite3.Connection | None = None
@@ -104,13 +108,22 @@ class SqliteJournal:
     def _connect(self) -> sqlite3.Connection:
         # Autocommit, so that transactions are exactly those written above.
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         return db
 
     def _open(self, spec: RunSpec, orchestrator: str) -> None:
-        self._db.executescript(_SCHEMA)
-        ours = {"format": str(FORMAT), "run": spec.id, "orchestrator": orchestrator}
+        version = self._number("PRAGMA user_version")
+        fresh = version == 0 and self._number("SELECT count(*) FROM sqlite_master") == 0
+        if not fresh and version != JOURNAL_VERSION:
+            raise JournalRefused(
+                f"{self._path} holds version {version} where this release reads journals of version"
+                f" {JOURNAL_VERSION}: give another path, or start the release that wrote it"
+            )
+        # Only now: a file that is refused stays as it was.
+        self._db.execute("PRAGMA journal_mode=WAL")
+        if fresh:
+            self._db.executescript(_SCHEMA)
+        ours = {"run": spec.id, "orchestrator": orchestrator}
         if self._meta("run") is None:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -132,7 +145,10 @@ class SqliteJournal:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def _stored(self) -> int:
-        row: Any = self._db.execute("SELECT coalesce(max(seq), 0) FROM entries").fetchone()
+        return self._number("SELECT coalesce(max(seq), 0) FROM entries")
+
+    def _number(self, query: str) -> int:
+        row: Any = self._db.execute(query).fetchone()
         return int(row[0])
 
     def _check_nothing_stored(self, cause: sqlite3.Error) -> None:

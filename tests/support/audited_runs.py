@@ -39,6 +39,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.receipts import (
     GENESIS,
+    RECEIPTS_DOMAIN,
     OpKind,
     Receipt,
     ReceiptBatch,
@@ -403,7 +404,7 @@ class World:
 def batch(run: str, key: Hotkey, receipts: list[Receipt]) -> ReceiptBatch:
     payload = signed_payload(run, key.ss58, receipts[-1].content_digest())
     return ReceiptBatch(
-        receipts=tuple(receipts), signature=key.sign(signing_bytes("receipts", payload)).hex()
+        receipts=tuple(receipts), signature=key.sign(signing_bytes(RECEIPTS_DOMAIN, payload)).hex()
     )
 
 

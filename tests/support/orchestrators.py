@@ -29,7 +29,7 @@ from iota.protocol.messages import (
     JoinRequest,
     Role,
 )
-from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import (
     BoundarySpec,
     Codec,
@@ -183,7 +183,7 @@ class Log:
 
     def sign(self, receipts: Sequence[Receipt], by: Hotkey | None = None) -> ReceiptBatch:
         payload = signed_payload(self.run, self.hotkey.ss58, receipts[-1].content_digest())
-        signature = (by or self.hotkey).sign(signing_bytes("receipts", payload)).hex()
+        signature = (by or self.hotkey).sign(signing_bytes(RECEIPTS_DOMAIN, payload)).hex()
         return ReceiptBatch(receipts=tuple(receipts), signature=signature)
 
 

@@ -18,7 +18,7 @@ from iota.identity.signatures import signing_bytes, verify
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32)
 OTHER = Hotkey.from_seed(b"\x02" * 32)
-MESSAGE = signing_bytes("receipt", b"payload")
+MESSAGE = signing_bytes("receipt/1", b"payload")
 SIGNATURE = HOTKEY.sign(MESSAGE)
 
 
@@ -192,15 +192,19 @@ def test_one_key_has_one_spelling() -> None:
     assert not verify(MESSAGE, SIGNATURE, polkadot)
 
 
-def test_kinds_are_separate_domains() -> None:
-    assert signing_bytes("receipt", b"x") == b"iota/receipt/1\nx"
-    assert not verify(signing_bytes("verdict", b"payload"), SIGNATURE, HOTKEY.ss58)
+def test_kinds_and_versions_are_separate_domains() -> None:
+    assert signing_bytes("receipt/1", b"x") == b"iota/receipt/1\nx"
+    for other in ("verdict/1", "receipt/2"):
+        assert not verify(signing_bytes(other, b"payload"), SIGNATURE, HOTKEY.ss58)
 
 
-@pytest.mark.parametrize("kind", ["", "Receipt", "a/b", "a\nb", "é"])
-def test_a_kind_cannot_break_out_of_its_domain(kind: str) -> None:
+@pytest.mark.parametrize(
+    "domain",
+    ["", "receipt", "receipt/", "receipt/0", "/1", "Receipt/1", "a/b", "a/1/1", "a\nb/1", "a/1\n", "é/1"],
+)
+def test_a_domain_is_one_kind_and_one_version(domain: str) -> None:
     with pytest.raises(ValueError, match="kind"):
-        signing_bytes(kind, b"")
+        signing_bytes(domain, b"")
 
 
 def test_checking_signatures_does_not_import_the_whole_sdk() -> None:

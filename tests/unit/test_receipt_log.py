@@ -9,7 +9,7 @@ import pytest
 
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.receipts import GENESIS, OpKind, signed_payload
+from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, signed_payload
 from miner.receipt_log import ReceiptLog
 
 RUN = "ab" * 32
@@ -43,7 +43,7 @@ def test_receipts_chain_and_their_batch_is_signed(tmp_path: Path, hotkey: Hotkey
     batch = log.after(0)
     assert batch is not None
     assert batch.receipts == (first, second)
-    message = signing_bytes("receipts", signed_payload(RUN, hotkey.ss58, second.content_digest()))
+    message = signing_bytes(RECEIPTS_DOMAIN, signed_payload(RUN, hotkey.ss58, second.content_digest()))
     assert verify(message, bytes.fromhex(batch.signature), hotkey.ss58)
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import StoredObject
-from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, merkle_root, signed_payload
+from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, merkle_root, signed_payload
 from iota.protocol.records import EpochRecord, MinerRecord
 from iota.spec import RunSpec
 
@@ -150,7 +150,7 @@ def checked_receipts(
         if not batch.receipts:
             continue
         head = batch.receipts[-1].content_digest()
-        payload = signing_bytes("receipts", signed_payload(run, miner.hotkey, head))
+        payload = signing_bytes(RECEIPTS_DOMAIN, signed_payload(run, miner.hotkey, head))
         if not verify(payload, bytes.fromhex(batch.signature), miner.hotkey):
             raise SealBroken(f"a batch of receipts is not signed by {miner.hotkey}")
         # Batches may overlap where one was sent again.

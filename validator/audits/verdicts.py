@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 
-_DOMAIN = "verdict"
+VERDICT_VERSION: Final = 1
+"""The form of a verdict and of its signed bytes."""
+
+_DOMAIN: Final = f"verdict/{VERDICT_VERSION}"
 
 
 def signed_verdict(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from blake3 import blake3
-
 from iota.chain import Subnet, TxMode
 from iota.chain.weight_rules import normalise
+from iota.spec import json_digest
 
 ROUNDING: Final = 1
 """How far two u16 of one weight may lie apart: chains round as they like."""
@@ -121,8 +119,8 @@ class WeightPlan:
     def digest(self) -> str:
         """Of what is sent: weights, their owners, the version key, the tempo and the chain."""
         targets = [[uid, t.hotkey, t.weight] for uid, t in sorted(self.targets.items())]
-        text = json.dumps([self.genesis, self.tempo, self.version_key, targets])
-        return blake3(text.encode()).hexdigest()
+        # A version key is a u64: as text, since canonical JSON has no integer so large.
+        return json_digest([self.genesis, self.tempo, str(self.version_key), targets])
 
 
 def allot(subnet: Subnet, scores: Mapping[str, float], burn: float) -> Allotment | None:

@@ -1,0 +1,126 @@
+"""Versions of a document: fields that a later version adds leave the ids of earlier documents alone.
+
+A document holds its version and every field of that version, and no others. Its id is the digest of
+that form. A build reads all versions up to its own: the fields that came later get the value with
+which this build computes what the document's version computed, and not the default of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from iota.spec.canonical import Frozen
+from iota.spec.fields import Positive
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Marks a field that a later version added: `x: Annotated[float, Since(2, before=0.0)] = 0.5`."""
+
+    version: int
+    """The first version that has the field."""
+    before: Any
+    """The value that reproduces the versions without the field."""
+
+
+class Versioned(Frozen):
+    """A document with a version. The default of `version` is the newest version that this build reads.
+
+    Its parts are models of one kind a field, alone, in a tuple, or None. Their fields may have a `Since` too.
+    """
+
+    version: Positive
+
+    @classmethod
+    def newest(cls) -> int:
+        """The newest version that this build reads, and writes where none is given."""
+        return int(cls.model_fields["version"].default)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any, info: ValidationInfo) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        # A default here would give one text another meaning, and another id, in every later build.
+        if info.mode == "json" and "version" not in given:
+            raise ValueError(f'the document does not say its version: give "version": {cls.newest()}')
+        version = given.get("version", cls.newest())
+        if version not in range(1, cls.newest() + 1):
+            raise ValueError(
+                f"{cls.__name__} version {version} is not read here: this build reads up to version"
+                f" {cls.newest()}; upgrade it, or give a document of such a version"
+            )
+        return given if version == cls.newest() else _filled(cls, given, version)
+
+    @model_serializer(mode="wrap")
+    def _write(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dump(self)
+        return document if self.version == self.newest() else _without_later(self, document, self.version)
+
+
+def added_fields(kind: type[BaseModel]) -> dict[str, Since]:
+    """The fields of `kind` that its first version did not have, by name."""
+    return {
+        name: mark
+        for name, field in kind.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Since)
+    }
+
+
+def _filled(kind: type[BaseModel], given: Any, version: int) -> Any:
+    """What was given for a `kind`, written in `version`, with all fields of the newest version.
+
+    Raises:
+        ValueError: it holds a field that came after `version`.
+    """
+    if isinstance(given, list | tuple):
+        return [_filled(kind, item, version) for item in given]
+    if isinstance(given, BaseModel):
+        given = given.model_dump(exclude_unset=True)
+    if not isinstance(given, Mapping):
+        return given
+    document = dict(given)
+    added = added_fields(kind)
+    for name, field in kind.model_fields.items():
+        if name in added and added[name].version > version:
+            if name in document:
+                raise ValueError(
+                    f"{name} came with version {added[name].version}, and this is a document of version"
+                    f" {version}: leave it out, or raise the document's version"
+                )
+            document[name] = added[name].before
+        elif (part := _part(field)) is not None and (name in document or not field.is_required()):
+            document[name] = _filled(part, document.get(name, field.default), version)
+    return document
+
+
+def _part(field: FieldInfo) -> type[BaseModel] | None:
+    """The model that a field holds, alone, in a tuple or beside None."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _without_later(value: Any, document: Any, version: int) -> Any:
+    """The dump of `value` without the fields that came after `version`."""
+    if isinstance(value, tuple):
+        return type(document)(_without_later(v, d, version) for v, d in zip(value, document, strict=True))
+    if not isinstance(value, BaseModel):
+        return document
+    later = {name for name, mark in added_fields(type(value)).items() if mark.version > version}
+    return {
+        name: _without_later(getattr(value, name), inner, version)
+        for name, inner in document.items()
+        if name not in later
+    }

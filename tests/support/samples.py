@@ -1,0 +1,305 @@
+"""One value of every form that is stored, sent, signed or hashed, with fixed content: see `formats`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from iota.codec.wire_dtype import encode_wire
+from iota.data.manifest import Manifest, Shard, TokenDtype, TokenizerInfo
+from iota.identity.signatures import signing_bytes, verify
+from iota.objects import part_sizes
+from iota.outer.nesterov import OuterState
+from iota.protocol import events, messages, records
+from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
+from iota.protocol.receipts import (
+    GENESIS,
+    RECEIPTS_DOMAIN,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    SignedHeader,
+    StepState,
+    signed_payload,
+)
+from iota.spec import (
+    AuditSpec,
+    BoundarySpec,
+    Codec,
+    ComputeDtype,
+    DataSpec,
+    Decay,
+    LayoutSpec,
+    ModelSpec,
+    OptimizerKind,
+    OptimizerSpec,
+    OuterSpec,
+    Pipeline,
+    RunSpec,
+    ScheduleSpec,
+    StateRule,
+    WireDtype,
+)
+from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
+from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from tests.support.stored_keys import StoredKey
+from validator.audits.verdicts import signed_verdict
+
+MINER = StoredKey.from_seed(b"m" * 32)
+OTHER = StoredKey.from_seed(b"n" * 32)
+VALIDATOR = StoredKey.from_seed(b"v" * 32)
+SERVER = StoredKey.from_seed(b"o" * 32)
+DIGEST = "ab" * 32
+OBJECT = StoredObject(key="run/delta/0/1/miner/part-000", digest=DIGEST, size=4096)
+TIME = 1753000000.125
+
+
+def tiny_spec(wire: WireDtype = WireDtype.BF16) -> RunSpec:
+    """Two stages of a few dozen parameters; what has a default is left out.
+
+    Of version 1, so that its id, which stands in frames, outlives newer versions of the spec.
+    """
+    return RunSpec(
+        version=1,
+        model=ModelSpec(vocab_size=2, hidden_size=2, layers=2, heads=1, kv_heads=1, ffn_size=1),
+        layout=LayoutSpec(cuts=(1, 1)),
+        boundary=BoundarySpec(codec=Codec.IDENTITY, wire=wire),
+        data=DataSpec(manifest="d" * 64, sequence_length=3, sequences=1),
+        schedule=ScheduleSpec(epochs=2, steps=2, microbatches=2),
+        optimizer=OptimizerSpec(lr=1e-3),
+        outer=OuterSpec(momentum=0.9, part_elements=20),
+    )
+
+
+def full_spec() -> RunSpec:
+    """A spec that leaves nothing to a default, with numbers whose text is not plain."""
+    return RunSpec(
+        name="full",
+        model=ModelSpec(
+            vocab_size=512, hidden_size=64, layers=3, heads=4, kv_heads=2, ffn_size=96,
+            rope_theta=1e21, norm_eps=1e-7, init_std=0.005,
+        ),
+        layout=LayoutSpec(cuts=(2, 1), replicas=2),
+        boundary=BoundarySpec(
+            codec=Codec.RESBM, ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
+        ),
+        data=DataSpec(manifest="c" * 64, sequence_length=128, sequences=4),
+        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2),
+        optimizer=OptimizerSpec(
+            kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,
+            muon_momentum=0.9, clip=None, state=StateRule.RESET, warmup_steps=3, decay=Decay.COSINE,
+            final_lr=0.05,
+        ),
+        outer=OuterSpec(eta=0.7, momentum=0.9, momentum_warmup=4, part_elements=1000),
+        audit=AuditSpec(
+            ops=3, step_every=2, epoch_every=4, tolerance=1e-5, window=3, burn=0.25, seal_blocks=1,
+            deadline_s=30.5,
+        ),
+        compute=ComputeDtype.BF16,
+        seed=2**53 - 1,
+    )  # fmt: skip
+
+
+SPECS = {"version 1": tiny_spec(), "full": full_spec()}
+
+MANIFEST = Manifest(
+    source="stdlib π",
+    tokenizer=TokenizerInfo(name="bytes", digest=DIGEST, vocab_size=257, eos_id=256),
+    dtype=TokenDtype.UINT16,
+    shards=tuple(
+        Shard(name=f"shard-0000{n}", tokens=1000 + n, digest=DIGEST, index_digest="cd" * 32) for n in range(2)
+    ),
+)
+
+
+# ---- frames and receipts -----------------------------------------------------------------------
+
+
+def _frame_name(stage: int, direction: Direction) -> FrameName:
+    return FrameName(epoch=1, step=0, microbatch=1, attempt=0, stage=stage, direction=direction)
+
+
+def read_frame(data: bytes, wire: WireDtype) -> Frame:
+    """The frame, its sender's signature checked."""
+
+    def is_signed(header: bytes, signature: bytes, hotkey: str) -> bool:
+        return verify(signing_bytes(DOMAIN, header), signature, hotkey)
+
+    return decode_frame(data, tiny_spec(wire), is_signed)
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """The frame as its sender, the miner, makes it."""
+    return encode_frame(frame.header, frame.payload, lambda text: MINER.sign(signing_bytes(DOMAIN, text)))
+
+
+def _frame(wire: WireDtype) -> Frame:
+    payload = encode_wire(torch.tensor([[[1.0, -0.5], [0.0, 3.0], [1e-3, 127.25]]]), wire)
+    digest = blake3(payload).hexdigest()
+    name = _frame_name(0, Direction.FORWARD)
+    header = make_header(tiny_spec(wire), name, digest, MINER.ss58, OTHER.ss58)
+    return read_frame(frame_bytes(Frame(header, b"", payload)), wire)
+
+
+FRAMES = {wire.value: _frame(wire) for wire in WireDtype}
+
+
+def _receipts() -> dict[str, Receipt]:
+    """A chain of one receipt of each kind that a miner gives."""
+    header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
+    sketch = (0.1, -0.0, 1e-7, -2.5e21, 3.0, 1 / 3)
+    state = StepState(
+        weights=DIGEST, moments="cd" * 32, change_sketch=sketch, moments_sketch=sketch[:2], gradient_norm=1e-5
+    )
+    kinds = {
+        OpKind.FORWARD: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1},
+        OpKind.LOSS: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1, "loss": 0.6931},
+        OpKind.BACKWARD: {"inputs": (header, header), "sketch": sketch, "microbatch": 1, "attempt": 1},
+        OpKind.STEP: {"state": state},
+    }
+    found: dict[str, Receipt] = {}
+    previous = GENESIS
+    for seq, (kind, fields) in enumerate(kinds.items(), 1):
+        document = {
+            "seq": seq, "epoch": 1, "step": 0, "stage": 1, "kind": kind, "version": 0, "output": DIGEST,
+            "started": TIME, "ended": TIME + seq, "device": "cpu-avx2", "previous": previous,
+        }  # fmt: skip
+        found[kind.value] = Receipt.model_validate(document | fields)
+        previous = found[kind.value].content_digest()
+    return found
+
+
+RECEIPTS = _receipts()
+
+
+def _signed_batch(receipts: Sequence[Receipt]) -> ReceiptBatch:
+    payload = signed_payload(DIGEST, MINER.ss58, receipts[-1].content_digest())
+    signature = MINER.sign(signing_bytes(RECEIPTS_DOMAIN, payload))
+    return ReceiptBatch(receipts=tuple(receipts), signature=signature.hex())
+
+
+BATCH = _signed_batch([RECEIPTS["forward"], RECEIPTS["loss"]])
+
+
+# ---- events ------------------------------------------------------------------------------------
+
+NOTICE = FrameNotice(name=_frame_name(0, Direction.FORWARD), digest=DIGEST, size=500)
+PLAN = events.Plan(
+    epoch=1, step=0, learning_rate=1e-05, members=(MINER.ss58, OTHER.ss58), routes=((0, 1), (0, 1))
+)
+REROUTE = events.Reroute(
+    epoch=1, step=0, microbatch=1, stage=1, attempt=1, miner=OTHER.ss58, replaces=MINER.ss58,
+    route=(MINER.ss58, OTHER.ss58), send_forward=False,
+)  # fmt: skip
+SEAL = events.EpochClose(epoch=1, root=DIGEST, receipts=4, block=7_000_000)
+MERGE = events.MergeAssign(
+    epoch=1, stage=1, part=0,
+    contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, stored=OBJECT),),
+)  # fmt: skip
+MERGED = events.MergeReady(epoch=1, stage=1, parts=(OBJECT,))
+EVENTS: tuple[events.Event, ...] = (
+    events.Admit(epoch=1, step=0),
+    events.LoadBase(epoch=1, digest=DIGEST, parts=(OBJECT,)),
+    PLAN,
+    REROUTE,
+    events.FrameReady(notice=NOTICE, sender=MINER.ss58),
+    events.Drop(epoch=1, step=0, microbatch=1),
+    events.StepClose(
+        epoch=1, step=0, counted=(events.Counted(microbatch=1, attempt=0),), learning_rate=0.005
+    ),
+    SEAL,
+    MERGE,
+    MERGED,
+    events.BaseAssign(epoch=2),
+    events.AuditRequest(epoch=1, version=1),
+    events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
+    events.AuditsClosed(epoch=1),
+    events.RunEnd(reason="all epochs are done"),
+)
+
+
+# ---- reports, messages, journal entries ----------------------------------------------------------
+
+VERDICT = signed_verdict(
+    DIGEST, VALIDATOR, epoch=1, miner=MINER.ss58, audit=messages.AuditKind.OP,
+    outcome=messages.Outcome.FAIL, seq=2, profile="cpu-avx2: equal", expected=DIGEST, found="cd" * 32,
+    reason="the output has another digest",
+)  # fmt: skip
+REPORTS: tuple[messages.Report, ...] = (
+    messages.Ready(epoch=1, digest=DIGEST),
+    messages.Delta(epoch=1, parts=(OBJECT,)),
+    messages.Merged(epoch=1, stage=1, part=0, stored=OBJECT),
+    messages.BaseStored(epoch=2, digest=DIGEST, parts=(OBJECT,)),
+    messages.BadValue(epoch=1, step=0, microbatch=1),
+    messages.FrameMissing(name=NOTICE.name, reason="404"),
+    messages.SnapshotStored(epoch=1, version=1, stored=OBJECT),
+    messages.Reveal(epoch=1, link=DIGEST),
+    messages.SnapshotWanted(epoch=1, miner=MINER.ss58, version=1),
+    VERDICT,
+    messages.AuditsDone(epoch=1),
+    messages.Heldout(epoch=1, loss=2.5, before_merge=2.75),
+    messages.WeightsSet(block=7_000_100, weights={MINER.ss58: 0.75, OTHER.ss58: 0.25}, compute_share=0.1),
+)
+JOIN = messages.JoinRequest(
+    role=messages.Role.MINER,
+    versions=(1,),
+    capabilities=messages.Capabilities(device="cpu-avx2", memory=1 << 40, flops=1.5e12),
+    receipts=4,
+    epoch=1,
+    link=DIGEST,
+)
+MESSAGES = {
+    "join request": JOIN,
+    "join reply": messages.JoinReply(
+        run=tiny_spec().id, spec=tiny_spec(), orchestrator=SERVER.ss58, version=1, stage=1,
+        cursor=3, receipts=4, head=DIGEST, resume=True, manifest_url="/v1/manifest",
+    ),
+    "exchange request": messages.ExchangeRequest(
+        cursor=3, wait_s=5.0, receipts=BATCH, frames=(NOTICE,), reports=REPORTS[:1],
+        status=messages.NodeStatus(
+            state="epoch 1", tokens_per_second=1234.5, seconds={"compute": 1.5}, memory=1 << 33
+        ),
+    ),
+    "exchange reply": events.ExchangeReply(
+        events=(events.Delivered(seq=4, event=EVENTS[4], urls={"run/frames/1": "http://store/é"}),),
+        receipts=4,
+    ),
+    "leave request": messages.LeaveRequest(reason="stopped"),
+    "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
+    "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
+    "epoch record": records.EpochRecord(
+        epoch=1,
+        seal=SEAL,
+        miners=(
+            records.MinerRecord(
+                hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, withdrawn=1
+            ),
+        ),
+        plans=(PLAN,),
+        reroutes=(REROUTE,),
+        counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
+        bases=(records.BaseRecord(epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,)),),
+        deltas=(records.DeltaRecord(miner=MINER.ss58, stage=1, tokens=6, parts=(OBJECT,)),),
+        merge_assigns=(MERGE,),
+        merges=(MERGED,),
+    ),
+}  # fmt: skip
+ENTRIES: tuple[Entry, ...] = (
+    Joined(at=TIME, hotkey=MINER.ss58, request=JOIN),
+    Said(at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS),
+    Left(at=TIME, hotkey=MINER.ss58),
+    Lost(at=TIME, hotkey=MINER.ss58),
+    Back(at=TIME, hotkey=MINER.ss58),
+    Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
+    Resumed(at=TIME),
+)
+
+
+def sample_base() -> OuterState:
+    """A base of stage 0 of the tiny run, in two partitions."""
+    size = sum(part_sizes(tiny_spec(), 0))
+    weights = np.arange(size, dtype=np.float32) / 8
+    return OuterState(weights, -weights)

@@ -9,10 +9,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from iota.console.command import start_logging
-from iota.settings import ChainSettings
+from iota.settings import Settings
 from iota.settings.flags import SOURCES, flag_parameters, set_parameters
 
-S = TypeVar("S", bound=ChainSettings)
+S = TypeVar("S", bound=Settings)
 P = ParamSpec("P")
 
 
@@ -38,7 +38,7 @@ def settings_command(
         def command(**given: Any) -> None:
             settings = kind.load(**{flag.name: given.pop(flag.name) for flag in flags})
             if any(flag.name == "log_level" for flag in flags):
-                start_logging(settings.log_level)
+                start_logging(getattr(settings, "log_level"))  # noqa: B009 - the class is known by its flags alone
             run(settings, **given)  # type: ignore[call-arg]
 
         set_parameters(command, [*own, *flags])

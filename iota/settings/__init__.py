@@ -1,4 +1,4 @@
-"""The settings of one machine: `models` declares them, the other modules make flags and documentation of them.
+"""The settings of one machine: `models` declares them, other modules make flags and documentation of them.
 
 What reads variables and checks values is imported by `Settings.load` alone, so that a `--help` is fast.
 """

@@ -1,4 +1,4 @@
-"""How a setting is declared: one assignment that its flags, variables, bounds and documentation are made from.
+"""Declares settings: flags, variables, bounds and documentation are made from one assignment.
 
 A `--help` imports this module, so it stays light: pydantic checks values, and is imported when there are any.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from inspect import get_annotations
 from types import NoneType
-from typing import Any, Self, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Self, TypeVar, get_args, get_type_hints
 
 from iota.settings.kinds import Written
 
@@ -31,7 +31,7 @@ def setting(
     Args:
         default: the value where nothing sets it.
         help: one or two sentences for `--help`, `.env.example` and docs/settings.md.
-        variables: the environment variables that set it, the one that wins first; none where only a flag does.
+        variables: environment variables that set it, the one that wins first; none where only a flag does.
         flags: its spellings as a flag, the shortest first, since a narrow terminal cuts off the others;
             `--field-name` if not given, and an empty tuple where only variables set it.
         unset: the meaning of a default of None, in a few words.
@@ -39,7 +39,7 @@ def setting(
         bounds: constraints by their names in `pydantic.Field`, such as `ge`, `gt`, `le`, `lt` and `pattern`.
     """
     metadata = {"help": help, "variables": variables, "flags": flags, "unset": unset, **bounds}
-    return cast(T, field(default=default, repr=not secret, metadata=metadata))
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Setting:
 
 
 def settings_of(kind: type[Settings], only: Collection[str] = ()) -> list[Setting]:
-    """The settings of a class, its own first, then those of the class that it extends; or `only` some of them."""
+    """The settings of a class, its own before those of the class that it extends; or `only` some of them."""
     found = [s for base in kind.__mro__ if issubclass(base, Settings) for s in own_settings(base)]
     return [s for s in found if not only or s.name in only]
 
@@ -117,7 +117,8 @@ def flag_name(name: str) -> str:
 
 
 def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) -> Setting:
-    present = next((arg for arg in get_args(hint) if NoneType in get_args(hint) and arg is not NoneType), hint)
+    parts = get_args(hint)
+    present = next(part for part in parts if part is not NoneType) if NoneType in parts else hint
     plain, *marks = get_args(present) if hasattr(present, "__metadata__") else (present,)
     written = next((mark for mark in marks if isinstance(mark, Written)), None)
     if written is not None:
@@ -126,7 +127,7 @@ def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) 
         # A variable cannot be refused by the command line's parser: both get the one sentence of `validated`.
         flag_type, show = (str if declared["variables"] else plain), lambda value: str(value.value)
     else:
-        flag_type, show = plain, str
+        flag_type, show = plain, (_yes_or_no if plain is bool else str)
     return Setting(
         name=name,
         flag_type=flag_type,
@@ -136,3 +137,7 @@ def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) 
         flags=(flag_name(name),) if declared["flags"] is None else declared["flags"],
         unset=declared["unset"],
     )
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"

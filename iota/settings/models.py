@@ -1,7 +1,7 @@
 """The settings of one machine, by role. To add one, add a field here: all else is made from it.
 
-Flags win over `IOTA_*` variables, these over `.env`, and `.env` over the defaults. What a run computes is never
-set here: that is the `RunSpec`, and it is the same for everybody.
+Flags win over `IOTA_*` variables, these over `.env`, and `.env` over the defaults. What a run computes is
+never set here: that is the `RunSpec`, and it is the same for everybody.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ChainSettings(Settings):
-    """Who this machine is and which chain it works with: every role has these."""
+    """Who this machine is and which chain it works with: everybody but the store has these."""
 
     wallet_name: str = setting(
         "default",
@@ -89,7 +89,7 @@ class ChainSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WalletSettings(ChainSettings):
-    """`iota wallet`, `iota-miner register` and `iota-validator register`: commands that may open a coldkey."""
+    """`iota wallet` and the `register` of both roles: commands that may open a coldkey."""
 
     wallet_password: str | None = setting(
         None,
@@ -214,7 +214,7 @@ class OrchestratorSettings(ChainSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSettings(ChainSettings):
+class StoreSettings(Settings):
     """`iota store serve`."""
 
     root: HomePath | None = setting(None, "Folder that holds the objects; needed.", "IOTA_STORE_ROOT")
@@ -227,10 +227,10 @@ class StoreSettings(ChainSettings):
     )
 
 
-ROLES: Final[dict[type[ChainSettings], str]] = {
-    ChainSettings: "every role",
+ROLES: Final[dict[type[Settings], str]] = {
+    ChainSettings: "Every role with a hotkey",
     WalletSettings: "iota wallet, iota-miner register, iota-validator register",
-    NodeSettings: "miners and validators",
+    NodeSettings: "Miners and validators",
     MinerSettings: "iota-miner",
     ValidatorSettings: "iota-validator",
     OrchestratorSettings: "iota-orchestrator",

@@ -1,4 +1,4 @@
-"""Checks values against the types and bounds of a settings class; one sentence about the first that is wrong."""
+"""Checks values against a settings class: types, bounds, and a sentence about the first that is wrong."""
 
 from __future__ import annotations
 

@@ -10,11 +10,22 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from inspect import get_annotations
 from types import NoneType
-from typing import Any, Self, TypeVar, get_args, get_type_hints
+from typing import Any, Self, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from iota.settings.kinds import Written
 
 T = TypeVar("T")
+
+
+class Bounds(TypedDict, total=False):
+    """Constraints on a value, each as `pydantic.Field` has it."""
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
+    pattern: str
+    allow_inf_nan: bool
 
 
 def setting(
@@ -24,7 +35,7 @@ def setting(
     flags: tuple[str, ...] | None = None,
     unset: str = "none",
     secret: bool = False,
-    **bounds: Any,
+    **bounds: Unpack[Bounds],
 ) -> T:
     """Declares one field of a `Settings` class.
 
@@ -36,7 +47,7 @@ def setting(
             `--field-name` if not given, and an empty tuple where only variables set it.
         unset: the meaning of a default of None, in a few words.
         secret: whether `repr` leaves the value out.
-        bounds: constraints by their names in `pydantic.Field`, such as `ge`, `gt`, `le`, `lt` and `pattern`.
+        bounds: constraints, which pydantic reads from the field's metadata.
     """
     metadata = {"help": help, "variables": variables, "flags": flags, "unset": unset, **bounds}
     return field(default=default, repr=not secret, metadata=metadata)

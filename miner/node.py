@@ -17,7 +17,6 @@ from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
-from iota.compute.names import Recompute
 from iota.compute.state import StageState, load_state, save_state
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -51,6 +50,7 @@ from iota.protocol.messages import (
     Role,
     StoredObject,
 )
+from iota.settings import Recompute
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.store.transfer import ObjectClient

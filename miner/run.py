@@ -13,7 +13,6 @@ import torch
 
 from iota.client.orchestrator import OrchestratorClient
 from iota.compute.engine import Engine
-from iota.compute.names import Recompute
 from iota.console.redaction import without_secrets
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
@@ -36,7 +35,7 @@ async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Eng
         data_dir=settings.data_dir,
         device=device,
         threads=threads,
-        recompute=Recompute(settings.recompute.value),
+        recompute=settings.recompute,
         snapshot_bytes=settings.snapshot_bytes,
     )
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from iota.settings.flags import SOURCES, ChainEndpoint, Netuid, Network, WalletHotkey, WalletName, WalletPath
+from iota.console.settings_command import settings_command
+from iota.settings import CHAIN, WALLET, ChainSettings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from iota.chain import Chain, EpochStatus, Subnet, WeightsRow
     from iota.identity.keys import Hotkey
-    from iota.settings import ChainSettings
 
 app = typer.Typer(
     help="A subnet as the chain has it: neurons, weights, commitments; and where a hotkey is reached.",
@@ -26,15 +25,9 @@ T = TypeVar("T")
 _PIPE_COLUMNS = 160
 
 
-@app.command(epilog=SOURCES)
-def show(
-    network: Network = None,
-    chain_endpoint: ChainEndpoint = None,
-    netuid: Netuid = None,
-    as_json: AsJson = False,
-) -> None:
+@settings_command(app, ChainSettings, only=CHAIN)
+def show(settings: ChainSettings, as_json: AsJson = False) -> None:
     """Show the subnet and its neurons at the newest finalized block."""
-    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
 
     async def read(chain: Chain) -> tuple[Subnet, EpochStatus]:
         return await chain.subnet(settings.netuid), await chain.epoch_status(settings.netuid)
@@ -55,15 +48,9 @@ def show(
     _print(_neurons(subnet))
 
 
-@app.command(epilog=SOURCES)
-def weights(
-    network: Network = None,
-    chain_endpoint: ChainEndpoint = None,
-    netuid: Netuid = None,
-    as_json: AsJson = False,
-) -> None:
+@settings_command(app, ChainSettings, only=CHAIN)
+def weights(settings: ChainSettings, as_json: AsJson = False) -> None:
     """Show the weights that are in force, validator by validator."""
-    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
 
     async def read(chain: Chain) -> tuple[WeightsRow, ...]:
         return await chain.weights(settings.netuid)
@@ -79,53 +66,31 @@ def weights(
         _print(f"uid {row.uid} {row.hotkey}, set in block {row.block}: {shares}")
 
 
-@app.command(epilog=SOURCES)
+@settings_command(app, ChainSettings, only=CHAIN)
 def commitment(
+    settings: ChainSettings,
     hotkey: Annotated[str, typer.Argument(help="The address of the hotkey.")],
     at_block: Annotated[int | None, typer.Option(help="As it stood after this block.", min=0)] = None,
-    network: Network = None,
-    chain_endpoint: ChainEndpoint = None,
-    netuid: Netuid = None,
 ) -> None:
     """Print the bytes that a hotkey committed, in hex, with their block."""
-    settings = _settings(network=network, chain_endpoint=chain_endpoint, netuid=netuid)
     found = _with_chain(settings, lambda chain: chain.commitment(settings.netuid, hotkey, at_block))
     if found is None:
         raise ValueError(f"{hotkey} has committed nothing on subnet {settings.netuid}")
     typer.echo(f"{found.block} {found.data.hex()}")
 
 
-@app.command(epilog=SOURCES)
+@settings_command(app, ChainSettings, only=(*WALLET, *CHAIN))
 def serve(
+    settings: ChainSettings,
     ip: Annotated[str, typer.Argument(help="The address that others reach this machine by.")],
     port: Annotated[int, typer.Argument(help="The port.", min=1, max=65535)],
-    wallet_name: WalletName = None,
-    wallet_hotkey: WalletHotkey = None,
-    wallet_path: WalletPath = None,
-    network: Network = None,
-    chain_endpoint: ChainEndpoint = None,
-    netuid: Netuid = None,
 ) -> None:
     """Publish where the hotkey can be reached. IOTA's nodes need no such entry: they listen on no port."""
     from iota.identity.keys import load_hotkey
 
-    settings = _settings(
-        wallet_name=wallet_name,
-        wallet_hotkey=wallet_hotkey,
-        wallet_path=wallet_path,
-        network=network,
-        chain_endpoint=chain_endpoint,
-        netuid=netuid,
-    )
     key = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     result = _with_chain(settings, lambda chain: chain.serve(settings.netuid, ip, port), key).check()
     typer.echo(f"block {result.block}: {key.ss58} is at {ip} port {port}")
-
-
-def _settings(**flags: str | int | Path | None) -> ChainSettings:
-    from iota.settings import ChainSettings
-
-    return ChainSettings.load(**flags)
 
 
 def _with_chain(

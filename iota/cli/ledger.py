@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,19 +42,15 @@ def serve(
 
     from iota.chain.ledger import server
 
-    choices = server.Choices()
-    if block_time is not None:
-        choices["block_time_s"] = block_time
-    if tempo is not None:
-        choices["tempo"] = tempo
-    if netuid is not None:
-        choices["netuid"] = netuid
-    if weights_rate_limit is not None:
-        choices["weights_rate_limit"] = weights_rate_limit
-    if reveal_blocks is not None:
-        choices["reveal_blocks"] = reveal_blocks
-    if faucet_stake is not None:
-        choices["faucet_stake"] = faucet_stake
+    given: dict[str, Any] = {
+        "block_time_s": block_time,
+        "tempo": tempo,
+        "netuid": netuid,
+        "weights_rate_limit": weights_rate_limit,
+        "reveal_blocks": reveal_blocks,
+        "faucet_stake": faucet_stake,
+    }
+    choices = {name: value for name, value in given.items() if value is not None}
 
     def ready(url: str) -> None:
         typer.echo(f"embedded ledger at {url} (block hashes are trusted; for one machine and tests)")

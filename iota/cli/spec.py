@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from iota.cli import run_flags
+from iota.settings.flags import with_flags
+from iota.swarm.options import RunOptions
 
 app = typer.Typer()
 
 
 @app.command()
+@with_flags(RunOptions)
 def spec(
     data: Annotated[Path, typer.Option(help="Folder that `iota data prepare --out` wrote to.")],
     out: Annotated[Path, typer.Option(help="The spec's file; one that is there is not overwritten.")],
     manifest: Annotated[
         str | None, typer.Option(help="Id of the manifest, where the folder holds several.")
     ] = None,
-    stages: run_flags.Stages = None,
-    replicas: run_flags.Replicas = None,
-    epochs: run_flags.Epochs = None,
-    steps_per_epoch: run_flags.StepsPerEpoch = None,
-    microbatches: run_flags.Microbatches = None,
-    model: run_flags.Model = None,
-    boundary: run_flags.Boundary = None,
-    ratio: run_flags.Ratio = None,
-    wire: run_flags.Wire = None,
-    pipeline: run_flags.Pipeline = None,
-    optimizer: run_flags.Optimizer = None,
-    lr: run_flags.LearningRate = None,
-    sequence_length: run_flags.SequenceLength = None,
-    sequences: run_flags.Sequences = None,
-    seed: run_flags.Seed = None,
+    **flags: Any,
 ) -> None:
-    """Write the spec of a run: what it computes, and so its id. What is not given is as in `iota up`."""
-    flags = dict(locals())
+    """Write the spec of a run: what it computes, and so its id. The defaults are those of `iota up`."""
     from iota.data import read_manifest
-    from iota.swarm.options import SwarmOptions
 
-    given = {n: v for n in SwarmOptions.model_fields if (v := flags.get(n)) is not None and n != "data"}
-    options = SwarmOptions.of(**given)
+    options = RunOptions.of(**RunOptions.given(flags))
     identity = manifest or _only_manifest(data)
     found = read_manifest(data, identity)
     made = options.spec(identity, found.tokenizer.vocab_size)

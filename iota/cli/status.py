@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from iota.settings import NodeSettings
+from iota.settings.flags import SOURCES, with_flags
 
 if TYPE_CHECKING:
     from urllib.request import Request
@@ -17,14 +20,13 @@ SILENCE_S = 60.0
 """A stream says something at least every 15 s; after so long it is taken for dead."""
 
 
-@app.command()
+@app.command(epilog=SOURCES)
+@with_flags(NodeSettings, only=("orchestrator",))
 def status(
-    orchestrator: Annotated[
-        str | None, typer.Option(help="URL of the orchestrator.  (env IOTA_ORCHESTRATOR)")
-    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Follow the run until it ends or Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON, one a line.")] = False,
+    **flags: Any,
 ) -> None:
     """Show a run's stages and replicas, loss, speed, audits and weights."""
     import json
@@ -36,7 +38,7 @@ def status(
     from iota.swarm.progress import Progress
     from iota.swarm.view import page
 
-    url = _url(orchestrator, run_dir)
+    url = _url(run_dir, flags)
     console = Console()
     progress = Progress(time.monotonic())
 
@@ -63,18 +65,17 @@ def status(
         console.print(shown(_once(url)))
 
 
-def _url(orchestrator: str | None, run_dir: Path | None) -> str:
-    from iota.settings import NodeSettings
+def _url(run_dir: Path | None, flags: dict[str, Any]) -> str:
     from iota.swarm.run_dir import read_info
 
     if run_dir is not None:
-        if orchestrator is not None:
+        if NodeSettings.given(flags):
             raise ValueError("give --orchestrator or --run-dir, not both")
         url = read_info(run_dir).get("url")
         if not isinstance(url, str):
             raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
         return url
-    return NodeSettings.load(orchestrator=orchestrator).orchestrator.rstrip("/")
+    return NodeSettings.load(**flags).orchestrator.rstrip("/")
 
 
 def _once(url: str) -> str:

@@ -6,20 +6,19 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
-from iota.settings.flags import SOURCES, WalletHotkey, WalletName, WalletPath
-
-if TYPE_CHECKING:
-    from iota.settings import WalletSettings
+from iota.console.settings_command import settings_command
+from iota.settings import WALLET, WalletSettings
 
 app = typer.Typer(help="The keys of a node, in the standard Bittensor wallet layout.", no_args_is_help=True)
 
 
-@app.command(epilog=SOURCES)
+@settings_command(app, WalletSettings, only=WALLET)
 def new(
+    settings: WalletSettings,
     coldkey: Annotated[
         bool,
         typer.Option("--coldkey", help="Make a coldkey too, which pays and owns; best on another machine."),
@@ -28,9 +27,6 @@ def new(
         Path | None,
         typer.Option(help="Write the coldkey's mnemonic to this new file instead of the terminal."),
     ] = None,
-    wallet_name: WalletName = None,
-    wallet_hotkey: WalletHotkey = None,
-    wallet_path: WalletPath = None,
 ) -> None:
     """Create a hotkey, unencrypted as nodes need it and readable by you alone, and with --coldkey a coldkey.
 
@@ -38,7 +34,6 @@ def new(
     """
     from iota.identity import keys
 
-    settings = _settings(wallet_name, wallet_hotkey, wallet_path)
     name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
     path = keys.hotkey_path(name, hotkey, folder)
     if path.exists():
@@ -50,25 +45,16 @@ def new(
     typer.echo(f"hotkey stored in {path}: copy this file to a safe place, it is the key itself", err=True)
 
 
-@app.command(epilog=SOURCES)
-def show(
-    wallet_name: WalletName = None, wallet_hotkey: WalletHotkey = None, wallet_path: WalletPath = None
-) -> None:
+@settings_command(app, WalletSettings, only=WALLET)
+def show(settings: WalletSettings) -> None:
     """Print the hotkey's address, where the keys lie and what is amiss with their files; nothing secret."""
     from iota.identity import keys
 
-    settings = _settings(wallet_name, wallet_hotkey, wallet_path)
     name, hotkey, folder = settings.wallet_name, settings.wallet_hotkey, settings.wallet_path
     typer.echo(keys.load_hotkey(name, hotkey, folder).ss58)
     path = keys.hotkey_path(name, hotkey, folder)
     typer.echo(f"hotkey   {path}, not encrypted, as a node needs it{_open_to_others(path)}", err=True)
     typer.echo(f"coldkey  {_coldkey_line(name, folder)}", err=True)
-
-
-def _settings(name: str | None, hotkey: str | None, path: Path | None) -> WalletSettings:
-    from iota.settings import WalletSettings
-
-    return WalletSettings.load(wallet_name=name, wallet_hotkey=hotkey, wallet_path=path)
 
 
 def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:

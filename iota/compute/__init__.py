@@ -11,7 +11,7 @@ from iota.compute.errors import (
     StateError,
     VersionError,
 )
-from iota.compute.names import LossOutput, Microbatch, Output, Recompute, StepOutput
+from iota.compute.names import LossOutput, Microbatch, Output, StepOutput
 
 __all__ = [
     "BadValueError",
@@ -21,7 +21,6 @@ __all__ = [
     "Microbatch",
     "MicrobatchError",
     "Output",
-    "Recompute",
     "StateError",
     "StepOutput",
     "VersionError",

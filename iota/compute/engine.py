@@ -21,7 +21,7 @@ from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
 from iota.compute.memory import has_room
-from iota.compute.names import LossOutput, Microbatch, Output, Recompute, Sketch, StepOutput
+from iota.compute.names import LossOutput, Microbatch, Output, Sketch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.sketch import SketchKey, finish, project, sketch
@@ -31,6 +31,7 @@ from iota.compute.versions import Versions
 from iota.model.layout import graph_bytes
 from iota.model.stage import Stage, StageOutput, run_stage, token_loss
 from iota.protocol.receipts import OpKind
+from iota.settings import Recompute
 from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
 
 

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 Sketch = tuple[float, ...]
-
-
-class Recompute(StrEnum):
-    NEVER = "never"
-    AUTO = "auto"
-    """Keep the graph while the device has memory to spare, else recompute."""
-    ALWAYS = "always"
 
 
 @dataclass(frozen=True, order=True)

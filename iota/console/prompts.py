@@ -55,7 +55,7 @@ class Person:
 
     def _given(self) -> str | None:
         if self._settings.wallet_password is not None:
-            return self._settings.wallet_password.get_secret_value()
+            return self._settings.wallet_password
         file = self._settings.wallet_password_file
         if file is None:
             return None

@@ -107,9 +107,10 @@ class Facts:
     """Everything that findings are made from."""
 
     role: Role
-    wallet_name: str
-    hotkey_name: str
-    wallet_path: Path
+    wallet_flags: str
+    """Flags that name this wallet in another command."""
+    chain_flags: str
+    """Flags that name this subnet in another command."""
     netuid: int
     orchestrator_endpoint: str
     wanted_bytes: int
@@ -119,14 +120,3 @@ class Facts:
     chain: ChainFacts
     orchestrator: OrchestratorFacts | Unknown
     machine: Machine
-
-    @property
-    def wallet_flags(self) -> str:
-        """The flags that name this wallet in another command."""
-        names = f"--wallet.name {self.wallet_name} --wallet.hotkey {self.hotkey_name}"
-        return f"{names} --wallet.path {self.wallet_path}"
-
-    @property
-    def chain_flags(self) -> str:
-        """The flags that name this subnet in another command: without them it would be one of finney."""
-        return f"--network {self.chain.endpoint} --netuid {self.netuid}"

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
 from iota.client.orchestrator import RunInfo
+from iota.console.command_flags import chain_flags, wallet_flags
 from iota.console.redaction import without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
@@ -54,9 +55,8 @@ async def gather(
     snapshots = settings.snapshot_bytes if isinstance(settings, MinerSettings) else 0
     return Facts(
         role=role,
-        wallet_name=settings.wallet_name,
-        hotkey_name=settings.wallet_hotkey,
-        wallet_path=settings.wallet_path,
+        wallet_flags=wallet_flags(settings),
+        chain_flags=chain_flags(settings),
         netuid=settings.netuid,
         orchestrator_endpoint=without_secrets(settings.orchestrator),
         wanted_bytes=snapshots + _SPARE_BYTES,

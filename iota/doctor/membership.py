@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from iota.chain.chain import Neuron, RegistrationTerms, Subnet
-from iota.chain.registration import FEES_TAO
 from iota.doctor.facts import Facts, Unknown
 from iota.doctor.finding import Finding, problem, warning, well
 from iota.protocol.messages import Role
+from iota.registration.register import FEES_TAO
 
 UPDATE: Final = "update this program and its SDK, or the other side if that is the older one"
 

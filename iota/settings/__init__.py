@@ -1,8 +1,14 @@
-"""What an operator sets on one machine, and the flags that set it."""
+"""The settings of one machine: `models` declares them, other modules make flags and documentation of them.
 
+What reads variables and checks values is imported by `Settings.load` alone, so that a `--help` is fast.
+"""
+
+from iota.settings.declaration import Setting, Settings, own_settings, setting, settings_of
+from iota.settings.kinds import ByteCount, HomePath, parse_bytes
 from iota.settings.models import (
-    PREFIX,
+    CHAIN,
     ROLES,
+    WALLET,
     ChainSettings,
     LogLevel,
     MinerSettings,
@@ -12,28 +18,27 @@ from iota.settings.models import (
     StoreSettings,
     ValidatorSettings,
     WalletSettings,
-    check_names,
-    child_environment,
-    environment_names,
-    known_names,
-    parse_bytes,
 )
 
 __all__ = [
-    "PREFIX",
+    "CHAIN",
     "ROLES",
+    "WALLET",
+    "ByteCount",
     "ChainSettings",
+    "HomePath",
     "LogLevel",
     "MinerSettings",
     "NodeSettings",
     "OrchestratorSettings",
     "Recompute",
+    "Setting",
+    "Settings",
     "StoreSettings",
     "ValidatorSettings",
     "WalletSettings",
-    "check_names",
-    "child_environment",
-    "environment_names",
-    "known_names",
+    "own_settings",
     "parse_bytes",
+    "setting",
+    "settings_of",
 ]

@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from enum import Enum
+from collections.abc import Mapping
 
-from iota.settings import (
-    ChainSettings,
-    MinerSettings,
-    NodeSettings,
-    OrchestratorSettings,
-    StoreSettings,
-    ValidatorSettings,
-    WalletSettings,
-    environment_names,
-)
+from iota.settings import ROLES, Settings, own_settings
 
 _HEAD = """\
 # What one machine sets. Copy this to `.env` in the folder that you start commands from, and take
 # the `#` from the lines that you change. Flags win over the environment, the environment over
 # `.env`, and `.env` over the defaults that stand here. An IOTA_ name that is not here is an error.
 """
-_SECTIONS = (
-    ("every role", ChainSettings),
-    ("iota wallet, iota-miner register, iota-validator register", WalletSettings),
-    ("miners and validators", NodeSettings),
-    ("iota-miner", MinerSettings),
-    ("iota-validator", ValidatorSettings),
-    ("iota-orchestrator", OrchestratorSettings),
-    ("iota store serve", StoreSettings),
-)
 
 
-def env_example() -> str:
-    """Every setting once: what it means, the names it goes by, and its default."""
-    parts, seen = [_HEAD], set[str]()
-    for title, role in _SECTIONS:
+def env_example(roles: Mapping[type[Settings], str] = ROLES) -> str:
+    """Every setting once: its meaning, its variables and its default."""
+    parts = [_HEAD]
+    for role, title in roles.items():
         parts.append(f"\n# ---- {title} ".ljust(99, "-") + "\n")
-        for field, info in role.model_fields.items():
-            if field in seen and field in ChainSettings.model_fields | NodeSettings.model_fields:
-                continue
-            seen.add(field)
-            name, *others = environment_names(info)
-            text = info.description or ""
+        for s in own_settings(role):
+            name, *others = s.variables
+            text = s.help
+            if not s.default and s.unset != "none":
+                text += f" If not set: {s.unset}."
             if others:
                 text += f" Also {', '.join(others)}."
             parts += ["\n", textwrap.fill(text, 97, initial_indent="# ", subsequent_indent="# "), "\n"]
-            parts.append(f"#{name}={_shown(info.default)}\n")
+            parts.append(f"#{name}={s.default}\n")
     return "".join(parts)
-
-
-def _shown(default: object) -> str:
-    if default is None:
-        return ""
-    return str(default.value if isinstance(default, Enum) else default)
 
 
 if __name__ == "__main__":

@@ -1,92 +1,55 @@
-"""Flags that several commands share, spelled as Bittensor operators know them: dotted and dashed.
-
-Each is None where it was not given: `iota.settings` then looks at the environment, `.env` and its defaults.
-The help names both, in words of its own, since the settings take too long to import for a `--help`.
-"""
+"""Makes the flags of a command from a settings class. The one module here that imports typer."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
+
+from iota.settings.declaration import Setting, Settings, settings_of
 
 SOURCES: Final = (
     "A value comes from its flag; else from the environment, by the first name that is set; else, by the "
     "same names, from .env in the folder that the command is started in; else it is the default."
 )
 """Stands at the end of a command's help."""
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-WalletName = Annotated[
-    str | None,
-    typer.Option(
-        "--wallet.name",
-        "--wallet-name",
-        help="Wallet that holds the hotkey.  (env IOTA_WALLET_NAME, BT_WALLET; default: default)",
-    ),
-]
-WalletHotkey = Annotated[
-    str | None,
-    typer.Option(
-        "--wallet.hotkey",
-        "--wallet-hotkey",
-        help="The hotkey's name.  (env IOTA_WALLET_HOTKEY, BT_WALLET_HOTKEY; default: default)",
-    ),
-]
-WalletPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--wallet.path",
-        "--wallet-path",
-        help="Folder of wallets.  (env IOTA_WALLET_PATH, BT_WALLET_PATH; default: ~/.bittensor/wallets)",
-    ),
-]
-Network = Annotated[
-    str | None,
-    typer.Option(
-        "--network",  # the short name first: a narrow terminal cuts off the others in --help
-        "--subtensor.network",
-        "--subtensor-network",
-        help="The chain: finney, test, local, a node's wss:// URL, or an embedded ledger's http:// URL."
-        "  (env IOTA_NETWORK, BT_NETWORK; default: finney)",
-    ),
-]
-ChainEndpoint = Annotated[
-    str | None,
-    typer.Option(
-        "--chain-endpoint",
-        "--subtensor.chain_endpoint",
-        "--subtensor-chain-endpoint",
-        help="URL of a chain node, in place of the network's own."
-        "  (env IOTA_CHAIN_ENDPOINT, BT_CHAIN_ENDPOINT; default: none)",
-    ),
-]
-Netuid = Annotated[
-    int | None, typer.Option("--netuid", help="The subnet's number.  (env IOTA_NETUID; default: 9)")
-]
-LogLevel = Annotated[
-    str | None,
-    typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.  (env IOTA_LOG_LEVEL; default: INFO)"),
-]
-Orchestrator = Annotated[
-    str | None,
-    typer.Option(
-        "--orchestrator",
-        help="The run's orchestrator, a URL.  (env IOTA_ORCHESTRATOR; default: http://127.0.0.1:8400)",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option("--device", help="auto, cpu, cuda, cuda:1 and so on.  (env IOTA_DEVICE; default: auto)"),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", help="CPU threads for compute.  (env IOTA_THREADS; default: all cores)"),
-]
-MaxBurn = Annotated[
-    float | None,
-    typer.Option(
-        "--max-burn", help="Most TAO to pay; 10 % above the price that is shown, if not given.", min=0.0
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to the price without being asked.")]
+
+def with_flags(*kinds: type[Settings], only: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """Replaces a command's `**flags` by a flag for each setting of `kinds`, or for those named in `only`.
+
+    A flag that was not given is None: a variable or the default then has its place (`Settings.load`).
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        set_parameters(command, [*own, *(p for kind in kinds for p in flag_parameters(kind, only))])
+        return command
+
+    return decorate
+
+
+def flag_parameters(kind: type[Settings], only: Iterable[str] = ()) -> list[inspect.Parameter]:
+    """The flags of a settings class as parameters that typer understands."""
+    return [
+        inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(s))
+        for s in settings_of(kind, tuple(only))
+        if s.flags
+    ]
+
+
+def set_parameters(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    """Has typer see `parameters` in place of those that the function is written with."""
+    by_kind = sorted(parameters, key=lambda p: p.kind)
+    command.__signature__ = inspect.Signature(by_kind)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in by_kind}
+
+
+def _option(s: Setting) -> Any:
+    default = f"default: {s.default or s.unset}"
+    sources = f"env {', '.join(s.variables)}; {default}" if s.variables else default
+    return Annotated[s.flag_type | None, typer.Option(*s.flags, help=f"{s.help}  ({sources})")]

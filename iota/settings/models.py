@@ -1,35 +1,32 @@
-"""What an operator sets on one machine: flags, then `IOTA_*` environment, then `.env`, then defaults.
+"""The settings of one machine, by role. To add one, add a field here: all else is made from it.
 
-This is the only file that reads the environment. What a run computes is never set here: that is
-the `RunSpec`, and it is the same for everybody.
+Flags win over `IOTA_*` variables, these over `.env`, and `.env` over the defaults. What a run computes is
+never set here: that is the `RunSpec`, and it is the same for everybody.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Final
 
-from dotenv.parser import parse_stream
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from iota.settings.declaration import Settings, setting
+from iota.settings.kinds import ByteCount, HomePath
 
-ENV_FILE = ".env"
-"""Read from the folder that a command is started in."""
-PREFIX = "IOTA_"
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?|[kmgt]i)b?", re.IGNORECASE)
+WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
+"""The settings that name a wallet and its hotkey."""
+CHAIN: Final = ("network", "chain_endpoint", "netuid")
+"""The settings that name a subnet."""
+MAX_PORT = 65535
 
 
 class Recompute(StrEnum):
-    """Whether a backward recomputes its forward: `auto` does so when memory is short."""
+    """Whether a backward recomputes its forward."""
 
     NEVER = "never"
     AUTO = "auto"
+    """Keep the graph while the device has memory to spare, else recompute."""
     ALWAYS = "always"
 
 
@@ -40,226 +37,203 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-def parse_bytes(value: object) -> object:
-    """A size in bytes from text such as `4GiB`, `500MB` or `1048576`; other values unchanged."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"{value!r} is no size: write 500MB, 4GiB or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+@dataclass(frozen=True, kw_only=True)
+class ChainSettings(Settings):
+    """Who this machine is and which chain it works with: everybody but the store has these."""
 
-
-def _expanded(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
-
-
-ByteCount = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
-HomePath = Annotated[Path, BeforeValidator(_expanded)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-def _env(default: Any, *names: str) -> Any:
-    """A field set by the first of these variables that is there."""
-    return Field(default, validation_alias=AliasChoices(*names))
-
-
-class ChainSettings(BaseSettings):
-    """Who this machine is and which chain it works with: every role has these."""
-
-    model_config = SettingsConfigDict(
-        env_file=ENV_FILE,
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
+    wallet_name: str = setting(
+        "default",
+        "Wallet that holds this node's hotkey.",
+        "IOTA_WALLET_NAME",
+        "BT_WALLET",
+        flags=("--wallet.name", "--wallet-name"),
     )
-
-    wallet_name: str = _env("default", "IOTA_WALLET_NAME", "BT_WALLET")
-    """The wallet that holds this node's hotkey."""
-    wallet_hotkey: str = _env("default", "IOTA_WALLET_HOTKEY", "BT_WALLET_HOTKEY")
-    """The hotkey's name in that wallet. One process per hotkey."""
-    wallet_path: HomePath = _env(Path("~/.bittensor/wallets"), "IOTA_WALLET_PATH", "BT_WALLET_PATH")
-    """The folder of wallets."""
-    network: str = _env("finney", "IOTA_NETWORK", "BT_NETWORK")
-    """The chain: a network's name, or the URL of an embedded ledger (http://127.0.0.1:9944)."""
-    chain_endpoint: str | None = _env(None, "IOTA_CHAIN_ENDPOINT", "BT_CHAIN_ENDPOINT")
-    """A node of the chain to talk to, instead of the network's own."""
-    netuid: Annotated[int, Field(gt=0, le=65535)] = _env(9, "IOTA_NETUID")
-    """The subnet's number."""
-    log_level: LogLevel = _env(LogLevel.INFO, "IOTA_LOG_LEVEL")
-    """How much a process says: DEBUG, INFO, WARNING or ERROR."""
+    wallet_hotkey: str = setting(
+        "default",
+        "The hotkey's name in that wallet. One process per hotkey.",
+        "IOTA_WALLET_HOTKEY",
+        "BT_WALLET_HOTKEY",
+        flags=("--wallet.hotkey", "--wallet-hotkey"),
+    )
+    wallet_path: HomePath = setting(
+        Path("~/.bittensor/wallets"),
+        "Folder of wallets.",
+        "IOTA_WALLET_PATH",
+        "BT_WALLET_PATH",
+        flags=("--wallet.path", "--wallet-path"),
+    )
+    network: str = setting(
+        "finney",
+        "The chain: finney, test, local, a node's wss:// URL, or an embedded ledger's http:// URL.",
+        "IOTA_NETWORK",
+        "BT_NETWORK",
+        flags=("--network", "--subtensor.network", "--subtensor-network"),
+    )
+    chain_endpoint: str | None = setting(
+        None,
+        "URL of a chain node, in place of the network's own.",
+        "IOTA_CHAIN_ENDPOINT",
+        "BT_CHAIN_ENDPOINT",
+        flags=("--chain-endpoint", "--subtensor.chain_endpoint", "--subtensor-chain-endpoint"),
+    )
+    netuid: int = setting(9, "The subnet's number.", "IOTA_NETUID", gt=0, le=65535)
+    log_level: LogLevel = setting(
+        LogLevel.INFO, "Least severe message that is logged: DEBUG, INFO, WARNING or ERROR.", "IOTA_LOG_LEVEL"
+    )
 
     @property
     def chain(self) -> str:
-        """What `open_chain` takes."""
+        """The chain's address, as `open_chain` takes it."""
         return self.chain_endpoint or self.network
 
-    @classmethod
-    def load(cls, **flags: Any) -> Self:
-        """The settings with `flags` laid over them; a flag that is None was not given.
 
-        Raises:
-            ValueError: an unknown `IOTA_*` name, or a value that does not fit; one sentence each.
-        """
-        check_names()
-        unknown = flags.keys() - cls.model_fields.keys()
-        assert not unknown, f"{cls.__name__} has no {sorted(unknown)}"
-        try:
-            return cls(**{name: value for name, value in flags.items() if value is not None})
-        except ValidationError as error:
-            raise ValueError(_sentence(cls, error)) from None
-
-
+@dataclass(frozen=True, kw_only=True)
 class WalletSettings(ChainSettings):
-    """`iota wallet`, `iota-miner register` and `iota-validator register`: what may open a coldkey."""
+    """`iota wallet` and the `register` of both roles: commands that may open a coldkey."""
 
-    wallet_password: SecretStr | None = _env(None, "IOTA_WALLET_PASSWORD", "BT_WALLET_PASSWORD")
-    """The coldkey's password, where nobody can be asked for it. No node needs it: never set it on one."""
-    wallet_password_file: HomePath | None = _env(None, "IOTA_WALLET_PASSWORD_FILE", "BT_WALLET_PASSWORD_FILE")
-    """A file with the coldkey's password in one line, used where the password itself is not set."""
+    wallet_password: str | None = setting(
+        None,
+        "The coldkey's password, where nobody can be asked for it. No node needs it: never set it on one.",
+        "IOTA_WALLET_PASSWORD",
+        "BT_WALLET_PASSWORD",
+        flags=(),  # a command line is visible to every user of the machine
+        secret=True,
+    )
+    wallet_password_file: HomePath | None = setting(
+        None,
+        "A file with the coldkey's password in one line, used where the password itself is not set.",
+        "IOTA_WALLET_PASSWORD_FILE",
+        "BT_WALLET_PASSWORD_FILE",
+        flags=(),
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
 class NodeSettings(ChainSettings):
     """A miner or a validator."""
 
-    orchestrator: Annotated[str, Field(pattern=r"^https?://")] = _env(
-        "http://127.0.0.1:8400", "IOTA_ORCHESTRATOR"
+    orchestrator: str = setting(
+        "http://127.0.0.1:8400", "URL of the run's orchestrator.", "IOTA_ORCHESTRATOR", pattern=r"^https?://"
     )
-    """URL of the run's orchestrator."""
-    data_dir: HomePath = _env(Path("~/.iota"), "IOTA_DATA_DIR")
-    """Where the node keeps its receipts, frames, snapshots and shards. One folder per node."""
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = _env(None, "IOTA_THREADS")
-    """CPU threads for compute; if not set, a miner takes all cores and a validator one."""
+    data_dir: HomePath = setting(
+        Path("~/.iota"),
+        "Folder of receipts, frames, snapshots, verdicts and shards; one per node.",
+        "IOTA_DATA_DIR",
+    )
+    threads: int | None = setting(
+        None,
+        "CPU threads for compute.",
+        "IOTA_THREADS",
+        unset="all cores for a miner, 1 for a validator",
+        ge=1,
+        le=1024,
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
 class MinerSettings(NodeSettings):
     """`iota-miner`."""
 
-    device: str = _env("auto", "IOTA_DEVICE")
-    """Where tensors live: auto, cpu, cuda, cuda:1 and so on."""
-    recompute: Recompute = _env(Recompute.AUTO, "IOTA_MINER_RECOMPUTE")
-    """Recompute forwards in the backward: never, auto (when memory is short) or always."""
-    snapshot_bytes: ByteCount = _env(4 << 30, "IOTA_MINER_SNAPSHOT_BYTES")
-    """Disk for the weight snapshots that audits may ask for."""
+    device: str = setting("auto", "Device of the tensors: auto, cpu, cuda, cuda:1 and so on.", "IOTA_DEVICE")
+    recompute: Recompute = setting(
+        Recompute.AUTO,
+        "Recompute forwards in the backward: never, auto (when memory is short) or always.",
+        "IOTA_MINER_RECOMPUTE",
+    )
+    snapshot_bytes: ByteCount = setting(
+        4 << 30,
+        "Disk for the weight snapshots that audits may ask for: 500MB, 4GiB or a number of bytes.",
+        "IOTA_MINER_SNAPSHOT_BYTES",
+        ge=0,
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
 class ValidatorSettings(NodeSettings):
     """`iota-validator`."""
 
-    compute_share: Annotated[float, Field(gt=0, le=1)] = _env(0.10, "IOTA_VALIDATOR_COMPUTE_SHARE")
-    """Largest share of this machine's compute that audits may take."""
+    compute_share: float = setting(
+        0.10,
+        "Largest share of this machine's compute that audits may take.",
+        "IOTA_VALIDATOR_COMPUTE_SHARE",
+        gt=0,
+        le=1,
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
 class OrchestratorSettings(ChainSettings):
     """`iota-orchestrator`."""
 
-    host: str = _env("0.0.0.0", "IOTA_ORCHESTRATOR_HOST")
-    """Address to listen on; 127.0.0.1 for this machine alone."""
-    port: Port = _env(8400, "IOTA_ORCHESTRATOR_PORT")
-    """Port to listen on; 0 picks a free one."""
-    spec: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_SPEC")
-    """The RunSpec's JSON file."""
-    journal: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_JOURNAL")
-    """The journal's SQLite file; created if it is not there."""
-    manifest: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_MANIFEST")
-    """The manifest of the tokenized shards, as `iota data prepare` wrote it."""
-    store: str = _env("http://127.0.0.1:8701", "IOTA_ORCHESTRATOR_STORE")
-    """The object store: http://HOST:PORT (embedded) or s3://BUCKET/PREFIX."""
-    store_secret_file: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_STORE_SECRET_FILE")
-    """File with the embedded store's secret."""
-    store_public_url: str | None = _env(None, "IOTA_ORCHESTRATOR_STORE_PUBLIC_URL")
-    """What nodes reach the embedded store by, where that is another URL."""
-    allow: HomePath | None = _env(None, "IOTA_ORCHESTRATOR_ALLOW")
-    """File of hotkeys that may take part, one a line, instead of the metagraph's."""
-    silence: Annotated[float, Field(gt=0)] = _env(15.0, "IOTA_ORCHESTRATOR_SILENCE")
-    """Seconds without a word after which a node is taken for lost."""
-    head_poll: Annotated[float, Field(gt=0)] = _env(6.0, "IOTA_ORCHESTRATOR_HEAD_POLL")
-    """Seconds between two looks at the chain's newest block; half a block's time is enough."""
+    spec: HomePath | None = setting(
+        None, "The run's spec, a JSON file from `iota spec`; needed.", "IOTA_ORCHESTRATOR_SPEC"
+    )
+    journal: HomePath | None = setting(
+        None,
+        "The run's journal, an SQLite file; needed, and made if it is not there.",
+        "IOTA_ORCHESTRATOR_JOURNAL",
+    )
+    manifest: HomePath | None = setting(
+        None,
+        "Manifest of the data, a file from `iota data prepare`; needed.",
+        "IOTA_ORCHESTRATOR_MANIFEST",
+    )
+    store: str = setting(
+        "http://127.0.0.1:8701",
+        "The object store: http://HOST:PORT (embedded) or s3://BUCKET/PREFIX.",
+        "IOTA_ORCHESTRATOR_STORE",
+    )
+    store_secret_file: HomePath | None = setting(
+        None, "File with the embedded store's secret.", "IOTA_ORCHESTRATOR_STORE_SECRET_FILE"
+    )
+    store_public_url: str | None = setting(
+        None,
+        "URL that nodes reach the embedded store by, where it is another one.",
+        "IOTA_ORCHESTRATOR_STORE_PUBLIC_URL",
+    )
+    host: str = setting(
+        "0.0.0.0", "Address to listen on; 127.0.0.1 for this machine alone.", "IOTA_ORCHESTRATOR_HOST"
+    )
+    port: int = setting(
+        8400, "Port to listen on; 0 picks a free one.", "IOTA_ORCHESTRATOR_PORT", ge=0, le=MAX_PORT
+    )
+    allow: HomePath | None = setting(
+        None,
+        "File of hotkeys that may take part, one a line, in place of the metagraph's.",
+        "IOTA_ORCHESTRATOR_ALLOW",
+    )
+    silence: float = setting(
+        15.0, "Seconds of silence after which a node is taken for lost.", "IOTA_ORCHESTRATOR_SILENCE", gt=0
+    )
+    head_poll: float = setting(
+        6.0,
+        "Seconds between two looks at the chain's newest block; half a block's time is enough.",
+        "IOTA_ORCHESTRATOR_HEAD_POLL",
+        gt=0,
+    )
 
 
-class StoreSettings(ChainSettings):
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings(Settings):
     """`iota store serve`."""
 
-    root: HomePath | None = _env(None, "IOTA_STORE_ROOT")
-    """Folder that holds the objects."""
-    host: str = _env("127.0.0.1", "IOTA_STORE_HOST")
-    """Address to listen on; 0.0.0.0 for the world."""
-    port: Port = _env(8701, "IOTA_STORE_PORT")
-    """Port to listen on; 0 picks a free one."""
-    secret_file: HomePath | None = _env(None, "IOTA_STORE_SECRET_FILE")
-    """File with the secret that signs URLs; made if it is not there."""
+    root: HomePath | None = setting(None, "Folder that holds the objects; needed.", "IOTA_STORE_ROOT")
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for the world.", "IOTA_STORE_HOST")
+    port: int = setting(8701, "Port to listen on; 0 picks a free one.", "IOTA_STORE_PORT", ge=0, le=MAX_PORT)
+    secret_file: HomePath | None = setting(
+        None,
+        "File with the secret that signs URLs; needed, and made if it is not there.",
+        "IOTA_STORE_SECRET_FILE",
+    )
 
 
-ROLES: tuple[type[ChainSettings], ...] = (
-    ChainSettings,
-    WalletSettings,
-    NodeSettings,
-    MinerSettings,
-    ValidatorSettings,
-    OrchestratorSettings,
-    StoreSettings,
-)
-
-
-def environment_names(info: FieldInfo) -> tuple[str, ...]:
-    """The variables that set a field, the one that wins first."""
-    choices = info.validation_alias
-    assert isinstance(choices, AliasChoices)
-    return tuple(str(name) for name in choices.choices)
-
-
-def known_names() -> set[str]:
-    """Every variable that any role understands."""
-    return {n for role in ROLES for info in role.model_fields.values() for n in environment_names(info)}
-
-
-def check_names() -> None:
-    """Refuse `IOTA_*` variables that mean nothing, in the environment and in `.env`.
-
-    Raises:
-        ValueError: naming the variable, where it stands and the nearest name there is; or a line of `.env`
-            that sets nothing, where a default would take its place unnoticed.
-    """
-    known = known_names()
-    for place, names in (("the environment", list(os.environ)), (ENV_FILE, _written_names())):
-        for name in sorted(names):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
-                raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")
-
-
-def _written_names() -> list[str]:
-    if not Path(ENV_FILE).is_file():
-        return []
-    names = []
-    with open(ENV_FILE, encoding="utf-8") as file:
-        for binding in parse_stream(file):
-            if binding.error or (binding.key is not None and binding.value is None):
-                raise ValueError(f"line {binding.original.line} of {ENV_FILE} sets nothing: write NAME=value")
-            if binding.key is not None:
-                names.append(binding.key)
-    return names
-
-
-def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment for a child that computes with `threads` threads."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    # Two malloc arenas instead of eight a core: the rest would only hold freed tensors.
-    calm = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
-    return {**os.environ, **dict.fromkeys(names, str(threads)), **calm}
-
-
-def _sentence(role: type[ChainSettings], error: ValidationError) -> str:
-    """The first thing wrong, in words, with the names by which it can be put right."""
-    first = error.errors()[0]
-    text = str(first["msg"]).removeprefix("Value error, ")
-    location = str(first["loc"][0])
-    for name, info in role.model_fields.items():
-        names = environment_names(info)
-        if location == name or location in names or location.upper() in names:
-            value = first["input"]
-            return f"--{name.replace('_', '-')} ({names[0]}) cannot be {value!r}: {text}"
-    return text
+ROLES: Final[dict[type[Settings], str]] = {
+    ChainSettings: "Every role with a hotkey",
+    WalletSettings: "iota wallet, iota-miner register, iota-validator register",
+    NodeSettings: "Miners and validators",
+    MinerSettings: "iota-miner",
+    ValidatorSettings: "iota-validator",
+    OrchestratorSettings: "iota-orchestrator",
+    StoreSettings: "iota store serve",
+}
+"""Every class of settings, and who has what it adds."""

@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,17 @@ from rich.console import Console
 from iota.chain.errors import ChainError
 from iota.codec.shapes import payload_size
 from iota.console.command import WorkFailed
-from iota.settings import check_names
+from iota.settings.environment import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
 from iota.swarm.display import Dashboard, Display, Lines
-from iota.swarm.options import SwarmOptions
+from iota.swarm.options import SwarmOptions, UpOptions
 from iota.swarm.ports import is_free
 from iota.swarm.processes import PreloadFailed
 from iota.swarm.run_dir import RunDir, write_json
 from iota.swarm.summary import Summary, summary_table
 from iota.swarm.supervisor import ProgramFailed
-from iota.swarm.up import Machine, SwarmUp
+from iota.swarm.up import SwarmUp
 from iota.swarm.watching import NotReady
 
 RUNS = Path("runs")
@@ -38,23 +37,8 @@ EPOCHS_KEPT = 3
 _FAILURES = (ProgramFailed, PreloadFailed, NotReady, ChainError, StoreError)
 
 
-@dataclass(frozen=True)
-class UpCommand:
-    """The command line of `iota up`; `given` holds only the spec options that were typed."""
-
-    given: dict[str, Any]
-    run_dir: Path | None = None
-    summary: Path | None = None
-    compare: bool = False
-    validator: bool = True
-    threads: int = 1
-    device: str = "cpu"
-    port: int | None = None
-    dashboard: bool = True
-
-
-def run_up(command: UpCommand) -> None:
-    """Run `iota up` to its end.
+def run_up(command: UpOptions, given: dict[str, Any]) -> None:
+    """Runs `iota up` to its end; `given` holds only those options of the run that were typed.
 
     Raises:
         ValueError: something that the user can put right; a run that never began leaves nothing.
@@ -66,13 +50,13 @@ def run_up(command: UpCommand) -> None:
     console = Console()
     root = command.run_dir or _new_run_dir()
     if not (root / "options.json").exists():
-        _check(SwarmOptions.of(**command.given), root)
+        _check(SwarmOptions.of(**given), root)
     if command.port is not None and not is_free(command.port):
         raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
     if command.summary is not None and command.summary.is_dir():
         raise ValueError(f"--summary {command.summary} is a folder: give the name of a file")
     with RunDir(root) as run_dir:
-        options = _options(run_dir, command.given)
+        options = _options(run_dir, given)
         if run_dir.info().get("finished") and run_dir.summary_file.exists():
             console.print(f"the run in {run_dir.root} has ended; a new one needs another --run-dir")
             summary = Summary.read(run_dir.summary_file)
@@ -85,24 +69,17 @@ def run_up(command: UpCommand) -> None:
 
 
 def _run(
-    run_dir: RunDir, options: SwarmOptions, command: UpCommand, console: Console, began: float
+    run_dir: RunDir, options: SwarmOptions, command: UpOptions, console: Console, began: float
 ) -> Summary:
     lines = Lines(console)
 
     def display(spec: RunSpec) -> Display:
         return Dashboard(console, spec) if command.dashboard and console.is_terminal else lines
 
-    machine = Machine(
-        threads=command.threads,
-        validator=command.validator,
-        compare=command.compare,
-        device=command.device,
-        port=command.port,
-    )
     resume = f"`iota up --run-dir {run_dir.root}` goes on from here"
     try:
         with _warnings_to(lines):
-            return asyncio.run(_interruptible(SwarmUp(run_dir, options, machine, lines.say, display, began)))
+            return asyncio.run(_interruptible(SwarmUp(run_dir, options, command, lines.say, display, began)))
     except BaseException as error:
         if run_dir.fresh and not run_dir.spec_file.exists():
             # Nothing was trained: leave nothing half-written.

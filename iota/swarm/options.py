@@ -1,27 +1,26 @@
-"""What `iota up` was asked for, and the RunSpec that follows from it."""
+"""The options of `iota up` and `iota spec`, and the RunSpec that follows from them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from iota.model.planning import balanced_cuts
-from iota.model.presets import load_model
+from iota.settings import Settings, setting
+from iota.settings.declaration import flag_name
 from iota.spec import (
+    MAX_INTEGER,
     BoundarySpec,
     Codec,
-    Count,
     DataSpec,
     Decay,
-    Frozen,
     LayoutSpec,
     OptimizerKind,
     OptimizerSpec,
     OuterSpec,
     Pipeline,
-    Positive,
     RunSpec,
     ScheduleSpec,
     WireDtype,
@@ -35,8 +34,9 @@ OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
 WARMUP_SHARE = 0.1
 
 
-class SwarmOptions(Frozen):
-    """What the run computes; the same options on the same data give the same RunSpec.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Settings):
+    """What a run computes; the same options on the same data give the same RunSpec.
 
     The defaults are the run that a newcomer sees: it needs no download, shows a falling loss within
     two minutes on two cores, and has one replica a stage, so that its losses repeat to the bit and
@@ -44,42 +44,27 @@ class SwarmOptions(Frozen):
     to keep every stage at work; each microbatch in flight keeps its activations in memory.
     """
 
-    stages: Positive = 3
-    replicas: Positive = 1
-    epochs: Positive = 3
-    steps_per_epoch: Positive = 20
-    microbatches: Positive = 8
-    model: str = "small"
-    boundary: Codec = Codec.RESBM_ANCHOR
-    ratio: Positive = 16
-    wire: WireDtype = WireDtype.BF16
-    pipeline: Pipeline = Pipeline.DELAYED
-    optimizer: OptimizerKind = OptimizerKind.MUON
-    lr: Annotated[float, Field(gt=0)] | None = None
-    sequence_length: Positive = 256
-    sequences: Positive = 4
-    data: str = "stdlib"
-    tokenizer: str = "bytes"
-    seed: Count = 0
-
-    @classmethod
-    def of(cls, **given: Any) -> SwarmOptions:
-        """The options, or one sentence about the first that does not fit (ValueError)."""
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            flag = flag_name(str(first["loc"][0]))
-            raise ValueError(f"{flag} cannot be {first['input']!r}: {first['msg']}") from None
-
-    def overlaid(self, given: dict[str, Any]) -> SwarmOptions:
-        """These options with those `given` in their place."""
-        return SwarmOptions.of(**{**self.model_dump(), **given})
-
-    def differences(self, other: SwarmOptions) -> list[str]:
-        """`--flag OTHER (here OURS)` of every option that is not the same."""
-        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return [f"{flag_name(k)} {theirs[k]} (there {ours[k]})" for k in ours if ours[k] != theirs[k]]
+    stages: int = setting(3, "Pipeline stages: one slice of the model each.", gt=0)
+    replicas: int = setting(1, "Miners a stage.", gt=0)
+    epochs: int = setting(3, "Epochs; each ends with a merge.", gt=0)
+    steps_per_epoch: int = setting(20, "H: optimizer steps in an epoch.", gt=0)
+    microbatches: int = setting(8, "M: microbatches in a step.", gt=0)
+    model: str = setting("small", "A preset, or a JSON file of a model shape.")
+    boundary: Codec = setting(Codec.RESBM_ANCHOR, "Codec between stages.")
+    ratio: int = setting(16, "How many times narrower a boundary is.", gt=0)
+    wire: WireDtype = setting(WireDtype.BF16, "Number format on the wire.")
+    pipeline: Pipeline = setting(Pipeline.DELAYED, "Weight versions: see docs.")
+    optimizer: OptimizerKind = setting(OptimizerKind.MUON, "Inner optimizer.")
+    lr: float | None = setting(
+        None,
+        "Learning rate.",
+        unset=", ".join(f"{rate:g} for {kind}" for kind, rate in LEARNING_RATES.items()),
+        gt=0,
+        allow_inf_nan=False,
+    )
+    sequence_length: int = setting(256, "Tokens in a sequence.", gt=0)
+    sequences: int = setting(4, "Sequences in a microbatch.", gt=0)
+    seed: int = setting(0, "Seed of weights and sample order.", ge=0, le=MAX_INTEGER)
 
     def spec(self, manifest: str, vocab_size: int) -> RunSpec:
         """The RunSpec on the data `manifest`, whose tokenizer has `vocab_size` ids.
@@ -87,6 +72,9 @@ class SwarmOptions(Frozen):
         Raises:
             ValueError: options that do not fit each other, in one sentence.
         """
+        from iota.model.planning import balanced_cuts  # not for a --help
+        from iota.model.presets import load_model
+
         model = load_model(self.model)
         if model.vocab_size < vocab_size:
             model = load_model(self.model, vocab_size)
@@ -122,5 +110,44 @@ class SwarmOptions(Frozen):
             raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
 
 
-def flag_name(option: str) -> str:
-    return "--" + option.replace("_", "-")
+@dataclass(frozen=True, kw_only=True)
+class SwarmOptions(RunOptions):
+    """What the run of `iota up` computes, and on which data."""
+
+    data: str = setting("stdlib", "stdlib, hf:DATASET, or a file or folder of text.")
+    tokenizer: str = setting("bytes", "bytes, a folder, or a name on the Hub.")
+
+    def overlaid(self, given: dict[str, Any]) -> SwarmOptions:
+        """These options with those `given` in their place."""
+        return SwarmOptions.of(**{**asdict(self), **given})
+
+    def differences(self, other: SwarmOptions) -> list[str]:
+        """`--flag OTHER (there OURS)` of every option that is not the same."""
+        ours, theirs = asdict(self), asdict(other)
+        return [f"{flag_name(k)} {theirs[k]} (there {ours[k]})" for k in ours if ours[k] != theirs[k]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Settings):
+    """What is chosen for this machine and this command, and changes nothing that is computed."""
+
+    validator: bool = setting(
+        True, "Audit the miners and set weights.", flags=("--validator/--no-validator",)
+    )
+    compare: bool = setting(False, "Measure one plain process too.")
+    threads: int = setting(1, "CPU threads of each node.", ge=1)
+    device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
+    port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions(Machine):
+    """What one `iota up` does beside training."""
+
+    run_dir: Path | None = setting(
+        None, "Folder of the run; one that is there is resumed.", unset="a new one"
+    )
+    summary: Path | None = setting(None, "Write the summary to this JSON file.")
+    dashboard: bool = setting(
+        True, "A live page, where there is a terminal.", flags=("--dashboard/--no-dashboard",)
+    )

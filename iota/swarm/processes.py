@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from iota.settings import child_environment
+from iota.settings.environment import child_environment
 
 READY_S = 120.0
 """How long importing what is preloaded may take."""

@@ -13,8 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
@@ -86,8 +84,8 @@ class RunDir:
         if not self.options_file.exists():
             return None
         try:
-            return SwarmOptions.model_validate_json(self.options_file.read_bytes())
-        except ValidationError as error:
+            return SwarmOptions.of(**json.loads(self.options_file.read_bytes()))
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{self.options_file} is damaged: give another --run-dir") from error
 
     def saved_spec(self) -> RunSpec | None:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -16,7 +16,7 @@ import aiohttp
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.exporting import complete_bases
-from iota.swarm.options import SwarmOptions
+from iota.swarm.options import Machine, SwarmOptions
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import (
     ORCHESTRATOR,
@@ -44,18 +44,6 @@ LAST_WEIGHTS_S = 60.0
 """How long the validator may take to set its last weights once the run has ended."""
 EARLY_END_S = 30.0
 """How long a run may go on after one of its nodes believed that it had ended."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What is chosen for this machine and this command, and changes nothing that is computed."""
-
-    threads: int = 1
-    validator: bool = True
-    compare: bool = False
-    device: str = "cpu"
-    port: int | None = None
-    """Of the orchestrator; None for any."""
 
 
 class SwarmUp:
@@ -161,7 +149,7 @@ class SwarmUp:
             )
         write_json(run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(run_dir.spec_file, spec.model_dump(mode="json"))
-        write_json(run_dir.options_file, options.model_dump(mode="json"))
+        write_json(run_dir.options_file, asdict(options))
         run_dir.note(run=spec.id)
         return spec
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from iota.compute import Microbatch, Recompute
+from iota.compute import Microbatch
 from iota.compute.state import StageState
 from iota.outer import Contribution, OuterState, outer_step, weighted_mean
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.reference.pipeline import ReferenceTrainer
+from iota.settings import Recompute
 from iota.spec import RunSpec
 from tests.support.small_runs import EnginePipeline, assert_close, assert_same_bits, sample, small_run
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iota.compute import LossOutput, Microbatch, Recompute, StepOutput
+from iota.compute import LossOutput, Microbatch, StepOutput
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.settings import Recompute
 from iota.spec import RunSpec
 
 VOCABULARY = 61

@@ -39,9 +39,8 @@ RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (1,), 0.02, 0.3, False)
 MACHINE = Machine(Path("/data"), True, 100 << 30, ("H100, 80 GB",))
 HEALTHY = Facts(
     Role.VALIDATOR,
-    "w",
-    "h",
-    Path("/k"),
+    "--wallet.name w --wallet.hotkey h --wallet.path /k",
+    "--network test --netuid 9",
     9,
     "http://run",
     14 << 30,

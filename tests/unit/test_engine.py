@@ -15,7 +15,6 @@ from iota.compute import (
     CountError,
     Microbatch,
     MicrobatchError,
-    Recompute,
     VersionError,
 )
 from iota.compute.accumulate import OpenStep
@@ -26,6 +25,7 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.reference.pipeline import ReferenceTrainer
 from iota.reference.plain import train_plain
+from iota.settings import Recompute
 from iota.spec import RunSpec, WireDtype
 from tests.support.small_spec import small_spec
 

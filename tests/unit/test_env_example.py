@@ -1,4 +1,4 @@
-"""`.env.example` says exactly what `iota.settings` understands."""
+"""`.env.example` and docs/settings.md say exactly what `iota.settings` understands."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from iota.settings import ROLES, environment_names, known_names
+from iota.settings import ROLES, Settings, settings_of
+from iota.settings.docs_page import docs_page
 from iota.settings.env_example import env_example
+from iota.settings.environment import known_names
 
-EXAMPLE = Path(__file__).parents[2] / ".env.example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / ".env.example"
 
 
 def test_the_example_file_is_the_one_that_the_settings_give() -> None:
     assert EXAMPLE.read_text() == env_example(), "run: python -m iota.settings.env_example > .env.example"
+
+
+def test_the_page_of_settings_is_the_one_that_the_settings_give() -> None:
+    page = ROOT / "docs" / "settings.md"
+    assert page.read_text() == docs_page(), "run: python -m iota.settings.docs_page > docs/settings.md"
 
 
 def test_every_iota_name_stands_in_the_example_once() -> None:
@@ -23,10 +31,10 @@ def test_every_iota_name_stands_in_the_example_once() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.__name__)
-def test_every_setting_is_explained(role: type) -> None:
-    for name, info in role.model_fields.items():  # type: ignore[attr-defined]
-        assert info.description, f"{role.__name__}.{name} has no docstring"
-        assert environment_names(info)[0].startswith("IOTA_")
+def test_every_setting_is_explained(role: type[Settings]) -> None:
+    for s in settings_of(role):
+        assert s.help, f"{role.__name__}.{s.name} has no help"
+        assert s.variables[0].startswith("IOTA_")
 
 
 def test_an_uncommented_example_loads_with_the_defaults(

@@ -17,11 +17,11 @@ from aiohttp.test_utils import TestServer
 from iota.chain.chain import Block, ChainInfo, Neuron, RegistrationTerms, Subnet, TxCode, TxResult
 from iota.chain.errors import BadInput, RateLimited, Unavailable
 from iota.chain.ledger.server import make_app
-from iota.chain.registration import register
 from iota.console.prompts import Person
 from iota.identity.coldkey import Coldkey, coldkey_path, create_coldkey
 from iota.identity.keys import Hotkey, WalletLocked, create_hotkey
 from iota.protocol.messages import Role
+from iota.registration.register import register
 from iota.settings import WalletSettings
 
 NETUID = 9
@@ -145,7 +145,8 @@ async def test_the_terms_are_shown_agreed_to_and_paid_once(settings: WalletSetti
     shown = "\n".join(owner.told)
     for part in ("test", hotkey, coldkey, "0.5000 TAO", "hidden until", "2.0000 TAO", "1.5000 would remain"):
         assert part in shown
-    assert "--wallet.name w --wallet.hotkey h --network test --netuid 9`" in owner.told[-1]
+    wallet = f"--wallet.name w --wallet.hotkey h --wallet.path {settings.wallet_path}"
+    assert f"{wallet} --network test --netuid 9`" in owner.told[-1]
     assert owner.questions == ["Pay 0.5000 TAO (at most 0.5500), for good?"]
     assert market.balances[coldkey] == 1.5
 

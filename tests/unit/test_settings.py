@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iota.settings import MinerSettings, OrchestratorSettings, ValidatorSettings, child_environment
+from iota.settings import MinerSettings, OrchestratorSettings, ValidatorSettings, WalletSettings
+from iota.settings.environment import child_environment
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,40 @@ def test_operators_names_are_taken_and_iota_names_win(
     monkeypatch.setenv(f"IOTA_{field.upper()}", "ours")
     assert getattr(MinerSettings.load(), field) == "ours"
     assert getattr(MinerSettings.load(**{field: "flag"}), field) == "flag"
+
+
+def test_the_environment_wins_over_the_env_file_by_whichever_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("IOTA_WALLET_NAME=written\n")
+    monkeypatch.setenv("BT_WALLET", "set")
+    assert MinerSettings.load().wallet_name == "set"
+
+
+def test_a_variable_is_the_same_in_upper_and_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("iota_netuid", "11")
+    assert MinerSettings.load().netuid == 11
+
+
+def test_only_the_variables_of_a_setting_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts set PORT and shells HOST: neither is a setting."""
+    monkeypatch.setenv("PORT", "1234")
+    monkeypatch.setenv("HOST", "elsewhere")
+    settings = OrchestratorSettings.load()
+    assert (settings.host, settings.port) == ("0.0.0.0", 8400)
+
+
+def test_a_path_of_a_default_or_a_variable_is_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("IOTA_DATA_DIR", "~/data")
+    settings = MinerSettings.load()
+    assert settings.wallet_path == Path("/home/me/.bittensor/wallets")
+    assert settings.data_dir == Path("/home/me/data")
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BT_WALLET_PASSWORD", "hidden words")
+    settings = WalletSettings.load()
+    assert settings.wallet_password == "hidden words"
+    assert "hidden words" not in repr(settings)
 
 
 def test_the_endpoint_goes_before_the_network() -> None:
@@ -119,7 +154,8 @@ def test_a_childs_environment_bounds_its_threads() -> None:
 
 def test_settings_load_neither_torch_nor_the_chain() -> None:
     code = (
-        "import sys, iota.settings; print([m for m in ('torch', 'bittensor', 'boto3') if m in sys.modules])"
+        "import sys; from iota.settings import MinerSettings; MinerSettings.load();"
+        "print([m for m in ('torch', 'bittensor', 'boto3') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -21,6 +21,7 @@ HEAVY = (
     "boto3",
     "aiohttp",
 )
+LOADING = ("dotenv", "iota.settings.environment", "iota.settings.validation", "iota.chain")
 PROBE = """
 import sys
 module = sys.argv.pop(1)
@@ -46,12 +47,16 @@ def unreachable() -> str:
         ("iota.cli.main", ["status", "--orchestrator", unreachable()], 2),
         ("iota.cli.main", ["doctor", "--help"], 0),
         ("iota.cli.main", ["wallet", "new", "--help"], 0),
+        ("iota.cli.main", ["chain", "show", "--help"], 0),
+        ("iota.cli.main", ["store", "serve", "--help"], 0),
         ("miner.cli", ["--help"], 0),
         ("miner.cli", ["start", "--help"], 0),
         ("miner.cli", ["register", "--help"], 0),
         ("validator.cli", ["--help"], 0),
         ("validator.cli", ["start", "--help"], 0),
         ("validator.cli", ["register", "--help"], 0),
+        ("orchestrator.cli", ["--help"], 0),
+        ("orchestrator.cli", ["start", "--help"], 0),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
 )
@@ -72,3 +77,7 @@ def test_a_command_that_needs_nothing_heavy_loads_nothing_heavy(
     loaded = set(lines[-1].split())
     assert "typer" in loaded
     assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
+    if "--help" in arguments:
+        assert loaded.isdisjoint(LOADING), "settings are declared without what reads and checks them"
+    if arguments == ["--help"]:
+        assert "pydantic" not in loaded, "typer itself imports it to parse a command's own flags"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def held_run(folder: Path) -> Iterator[RunDir]:
     with RunDir(folder / "run") as run_dir:
-        write_json(run_dir.options_file, SwarmOptions().model_dump(mode="json"))
+        write_json(run_dir.options_file, asdict(SwarmOptions()))
         yield run_dir
 
 

@@ -19,13 +19,14 @@ from iota.codec.wire_dtype import decode_wire
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
-from iota.compute.names import Microbatch, Output, Recompute
+from iota.compute.names import Microbatch, Output
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.outer.partition import part_bytes, split
 from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.receipts import OpKind, Receipt
+from iota.settings import Recompute
 from iota.spec import RunSpec
 from validator.audits.tolerance import (
     EXACT,

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from iota.chain.chain import Chain, ChainInfo, RegistrationTerms
 from iota.chain.errors import Unavailable
 from iota.chain.open_chain import open_chain
+from iota.console.command_flags import chain_flags, wallet_flags
 from iota.console.redaction import without_secrets
 from iota.identity.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
 from iota.identity.keys import load_hotkey
@@ -195,7 +196,7 @@ def _terms_text(offer: _Offer, coldkey: str | None, balance_tao: float | None) -
 
 
 def _elsewhere(offer: _Offer, path: Path) -> str:
-    chain = _chain_flags(offer.settings)
+    chain = chain_flags(offer.settings)
     missing = f"the coldkey is not on this machine ({path}), as it should be on a node"
     if offer.terms.shielded:
         return (
@@ -209,20 +210,10 @@ def _elsewhere(offer: _Offer, path: Path) -> str:
     )
 
 
-def _chain_flags(settings: ChainSettings) -> str:
-    # A URL with a key in it is not printed; the operator knows it.
-    plain = without_secrets(settings.chain) == settings.chain
-    return f"--network {settings.chain if plain else 'URL'} --netuid {settings.netuid}"
-
-
 async def _next_step(chain: Chain, offer: _Offer) -> str:
     settings = offer.settings
-    wallet = (
-        f"--wallet.path {settings.wallet_path} --wallet.name {settings.wallet_name} "
-        f"--wallet.hotkey {settings.wallet_hotkey}"
-    )
-    flags = _chain_flags(settings)
-    next_step = f"next: `iota-{offer.role} start --orchestrator URL {wallet} {flags}`"
+    flags = chain_flags(settings)
+    next_step = f"next: `iota-{offer.role} start --orchestrator URL {wallet_flags(settings)} {flags}`"
     if offer.role is Role.MINER:
         return next_step
     try:

@@ -1,0 +1,39 @@
+"""The settings as the page docs/settings.md: `python -m iota.settings.docs_page > docs/settings.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from iota.settings import ROLES, Setting, Settings, own_settings
+
+_HEAD = """\
+# Settings
+
+This page is made from `iota/settings/models.py`. A value comes from its flag; else from the environment, by
+the first name that is set; else, by the same names, from `.env` in the folder that the command is started in;
+else it is the default. An `IOTA_` variable that is not here is an error. Begin with a copy of `.env.example`.
+"""
+_COLUMNS = "| flag | variable | default | meaning |\n|---|---|---|---|\n"
+
+
+def docs_page(roles: Mapping[type[Settings], str] = ROLES) -> str:
+    """A table of settings for each role; those of a wider role stand in its own table alone."""
+    tables = (
+        f"\n## {title}\n\n{_COLUMNS}{''.join(map(_row, own_settings(role)))}" for role, title in roles.items()
+    )
+    return _HEAD + "".join(tables)
+
+
+def _row(s: Setting) -> str:
+    default = f"`{s.default}`" if s.default else s.unset
+    cells = (_code(s.flags) or "none", _code(s.variables), default, s.help)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _code(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(docs_page())

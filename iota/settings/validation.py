@@ -1,0 +1,32 @@
+"""Checks values against a settings class: types, bounds, and a sentence about the first that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from iota.settings.declaration import Settings, flag_name, settings_of
+
+S = TypeVar("S", bound=Settings)
+
+
+def validated(kind: type[S], values: Mapping[str, Any]) -> S:
+    """The settings with `values`, and defaults for the others.
+
+    Raises:
+        ValueError: the first value that does not fit, by its flag and its variable.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise ValueError(_sentence(kind, error)) from None
+
+
+def _sentence(kind: type[Settings], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name, text = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
+    variables = [variable for s in settings_of(kind) if s.name == name for variable in s.variables[:1]]
+    also = f" ({variables[0]})" if variables else ""
+    return f"{flag_name(name)}{also} cannot be {first['input']!r}: {text}"

@@ -1,0 +1,109 @@
+"""Runs the orchestrator of a run from its settings until somebody stops it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from iota.chain import ChainError, open_chain
+from iota.console.redaction import without_secrets
+from iota.identity.keys import Hotkey, load_hotkey
+from iota.settings import OrchestratorSettings
+from iota.settings.spec_file import read_spec
+from iota.spec import RunSpec, json_digest
+from iota.store import open_store
+from orchestrator.coordinator import Coordinator
+from orchestrator.http.app import Deps
+from orchestrator.http.limits import ServerLimits
+from orchestrator.http.membership import AllowList
+from orchestrator.http.metagraph import Metagraph
+from orchestrator.http.run import serve
+from orchestrator.journal import SqliteJournal
+
+
+async def orchestrate(settings: OrchestratorSettings) -> None:
+    """Starts the run of the settings' spec, or goes on from its journal.
+
+    Raises:
+        ValueError: something that the user can put right.
+    """
+    spec = read_spec(_needed(settings.spec, "--spec"))
+    manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
+    journal_path = _needed(settings.journal, "--journal")
+    hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    async with AsyncExitStack() as stack:
+        journal = SqliteJournal(journal_path, spec, hotkey.ss58)
+        stack.callback(journal.close)
+        secret = _load_secret(settings.store_secret_file)
+        store = open_store(settings.store, secret, public_url=settings.store_public_url)
+        stack.push_async_callback(store.close)
+        chain = await stack.enter_async_context(open_chain(settings.chain))
+        is_member: AllowList | Metagraph
+        if settings.allow is None:
+            seen = journal_path.with_name(f"{journal_path.name}.metagraph.json")
+            is_member = Metagraph(chain, settings.netuid, seen, settings.chain)
+            try:
+                await is_member.start()
+            except (ChainError, TimeoutError) as error:
+                place = f"subnet {settings.netuid} on {without_secrets(settings.chain)}"
+                raise ValueError(
+                    f"{place} cannot be read ({error or 'no answer'}):"
+                    " check --network and --netuid, or give --allow FILE"
+                ) from error
+        else:
+            is_member = AllowList.load(settings.allow)
+        deps = Deps(
+            hotkey=hotkey,
+            coordinator=Coordinator(spec),
+            journal=journal,
+            store=store,
+            chain=chain,
+            is_member=is_member,
+            also=() if isinstance(is_member, AllowList) else (is_member.follow,),
+            manifest=manifest,
+            limits=ServerLimits(silence_s=settings.silence),
+            head_poll_s=settings.head_poll,
+        )
+        await serve(
+            deps,
+            settings.host,
+            settings.port,
+            started=lambda bound: _announce(spec, hotkey, settings.host, bound),
+        )
+
+
+def _needed(path: Path | None, flag: str) -> Path:
+    if path is None:
+        raise ValueError(f"{flag} FILE is needed: see iota-orchestrator start --help")
+    return path
+
+
+def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
+    print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}", flush=True)
+
+
+def _load_manifest(path: Path, spec: RunSpec) -> bytes:
+    try:
+        data = path.read_bytes()
+        found = json_digest(json.loads(data))
+    except OSError as error:
+        raise ValueError(
+            f"the manifest {path} cannot be read ({error.strerror}): make one with `iota data prepare`"
+        ) from None
+    except ValueError:
+        raise ValueError(f"the manifest {path} is not JSON: give what `iota data prepare` wrote") from None
+    if found != spec.data.manifest:
+        raise ValueError(
+            f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
+        )
+    return data
+
+
+def _load_secret(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes().strip()
+    except OSError as error:
+        raise ValueError(
+            f"the store's secret {path} cannot be read ({error.strerror}): give --store-secret-file FILE"
+        ) from None

@@ -58,7 +58,7 @@ class Versioned(Frozen):
         version = given.get("version", cls.newest())
         if version not in range(1, cls.newest() + 1):
             raise ValueError(
-                f"{cls.__name__} version {version} is not read here: this build reads up to version"
+                f"{cls.__name__} version {version!r} is not read here: this build reads up to version"
                 f" {cls.newest()}; upgrade it, or give a document of such a version"
             )
         return given if version == cls.newest() else _filled(cls, given, version)

@@ -111,18 +111,22 @@ class SqliteJournal:
         db.execute("PRAGMA synchronous=FULL")
         return db
 
-    def _open(self, spec: RunSpec, orchestrator: str) -> None:
+    def _open_tables(self) -> None:
+        """Makes the tables in an empty file, and refuses a file of another version."""
         version = self._number("PRAGMA user_version")
         fresh = version == 0 and self._number("SELECT count(*) FROM sqlite_master") == 0
         if not fresh and version != JOURNAL_VERSION:
             raise JournalRefused(
-                f"{self._path} holds version {version} where this release reads journals of version"
+                f"{self._path} is of version {version}, and this release reads journals of version"
                 f" {JOURNAL_VERSION}: give another path, or start the release that wrote it"
             )
         # Only now: a file that is refused stays as it was.
         self._db.execute("PRAGMA journal_mode=WAL")
         if fresh:
             self._db.executescript(_SCHEMA)
+
+    def _open(self, spec: RunSpec, orchestrator: str) -> None:
+        self._open_tables()
         ours = {"run": spec.id, "orchestrator": orchestrator}
         if self._meta("run") is None:
             with self._db:

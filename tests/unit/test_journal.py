@@ -10,6 +10,7 @@ import pytest
 from iota.identity.keys import Hotkey
 from orchestrator.coordinator import Joined, Said, Tick
 from orchestrator.journal import JournalBroken, JournalRefused, JournalUnavailable, Record, SqliteJournal
+from orchestrator.journal.sqlite import JOURNAL_VERSION
 from tests.support.orchestrators import ORCHESTRATOR, Log, join_request, make_spec
 
 SPEC = make_spec()
@@ -66,6 +67,31 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b"not a database, but long enough to look at" * 100)
     with pytest.raises(JournalRefused, match="cannot be used as a journal"):
         open_journal(tmp_path / "j")
+
+
+@pytest.mark.parametrize(
+    ("version", "statement"), [(JOURNAL_VERSION + 1, ""), (0, "CREATE TABLE entries (json TEXT)")]
+)
+def test_a_file_of_another_version_is_refused_and_left_as_it_was(
+    tmp_path: Path, version: int, statement: str
+) -> None:
+    other = sqlite3.connect(tmp_path / "j")
+    other.executescript(f"PRAGMA user_version = {version}; {statement}")
+    other.close()
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(JournalRefused, match=f"of version {version}, and this .* another path"):
+        open_journal(tmp_path / "j")
+    assert (tmp_path / "j").read_bytes() == before
+
+
+def test_a_journal_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "j").touch()
+    journal = open_journal(tmp_path / "j")
+    journal._db.execute("DELETE FROM meta")  # the tables were there, and their run not yet
+    journal.close()
+    journal = open_journal(tmp_path / "j")
+    assert list(journal.replay()) == []
+    journal.close()
 
 
 def test_a_folder_that_does_not_exist_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class Since:
 class Versioned(Frozen):
     """A document with a version. The default of `version` is the newest version that this build reads.
 
-    Its parts are models of one kind a field, alone, in a tuple, or None. Their fields may have a `Since` too.
+    A part is a field that holds models of one kind: one, a tuple of them, or None where that is allowed.
+    Fields of parts may have a `Since` too.
     """
 
     version: Positive

@@ -36,6 +36,11 @@ class Direction(StrEnum):
     FORWARD = "f"
     BACKWARD = "b"
 
+    def destination(self, stage: int, stages: int) -> int | None:
+        """The stage that a frame of `stage` goes to; None where it would leave the model."""
+        towards = stage + (1 if self is Direction.FORWARD else -1)
+        return towards if 0 <= towards < stages else None
+
 
 class FrameName(Frozen):
     """A boundary tensor: which microbatch, who made it (stage and its attempt), which way it goes."""

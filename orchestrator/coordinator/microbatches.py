@@ -38,8 +38,8 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
     if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
         return False
     forward = name.direction is Direction.FORWARD
-    target = member.stage + (1 if forward else -1)
-    if not 0 <= target < run.stages or mb.ended is not None:
+    target = name.direction.destination(member.stage, run.stages)
+    if target is None or mb.ended is not None:
         return mb.ended is not None
     if (place.forward if forward else place.backward) is not None:
         return True

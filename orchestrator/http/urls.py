@@ -22,7 +22,7 @@ from iota.protocol.events import (
 from iota.protocol.messages import Direction, FrameName, Method, StoredObject
 from iota.spec import RunSpec
 from iota.store import ObjectStore
-from iota.wire.frame import destination, frame_size
+from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
 from orchestrator.intake.rights import Access
 
@@ -117,7 +117,7 @@ def _rerouted(coordinator: Coordinator, member: Member, event: Reroute) -> list[
 
 def _sent(spec: RunSpec, sender: str, name: FrameName, miner_at: Callable[[int], str]) -> list[Access]:
     """The PUT of one frame; none where the model ends."""
-    towards = destination(spec, name)
+    towards = name.direction.destination(name.stage, spec.layout.stages)
     if towards is None:
         return []
     return [

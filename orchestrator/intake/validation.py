@@ -10,6 +10,7 @@ from iota.identity.signatures import signing_bytes, verify
 from iota.objects import (
     BaseKey,
     DeltaKey,
+    FrameKey,
     MergedKey,
     RunObject,
     SnapshotKey,
@@ -32,7 +33,6 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
-from iota.wire.frame import destination
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
 
@@ -46,7 +46,6 @@ _OF_VALIDATORS: Final = frozenset(
         ReportKind.WEIGHTS,
     }
 )
-_HEADER_MOST: Final = 4096
 _LOSS_MOST: Final = 1000.0
 """Nats a token; the loss of a guess is the logarithm of the vocabulary's size."""
 
@@ -121,12 +120,13 @@ def _of_the_past(receipt: Receipt) -> Problem:
 
 def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...]) -> None:
     """Raises Problem (FORBIDDEN) for a frame that is not this member's to announce."""
-    least = payload_size(spec)
     for notice in frames:
         name = notice.name
         if member.role is not Role.MINER or name.stage != member.stage:
             raise Problem(ProblemType.FORBIDDEN, f"a frame of stage {name.stage} is not yours to announce")
-        if destination(spec, name) is None or not least < notice.size <= least + _HEADER_MOST:
+        leaves = name.direction.destination(name.stage, spec.layout.stages) is None
+        limit = max_bytes(spec, FrameKey(spec.id, name), member.stage)
+        if leaves or not payload_size(spec) < notice.size <= limit:
             raise Problem(
                 ProblemType.FORBIDDEN, f"no frame of this run has {notice.size} bytes and this name"
             )

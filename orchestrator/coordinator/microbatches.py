@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from iota.protocol.events import Counted, FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameNotice
-from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
 MIN_S = 1e-3
-MAX_LOSS = 1e3
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from iota.chain import Unavailable
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.http.membership import Admission
+from orchestrator.http.admission import Admission
 from orchestrator.http.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
 
 

@@ -32,8 +32,8 @@ from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import Coordinator, Joined, Member, Said
 from orchestrator.coordinator.epoch_state import PartMerge
 from orchestrator.coordinator.merging import begin_merging
-from orchestrator.http.urls import accesses
-from orchestrator.intake.rights import Access, access_for
+from orchestrator.intake import Access, accesses
+from orchestrator.intake.rights import access_for
 from tests.support.orchestrators import BASE, join_request, make_spec
 
 SPEC = make_spec()
@@ -65,7 +65,7 @@ def plan_of(made: Coordinator, stage: int) -> Plan:
 def test_a_plan_brings_a_put_for_each_frame_of_its_exact_size(stage: int, direction: Direction) -> None:
     made = coordinator()
     sender, receiver = member(made, stage), member(made, 1 - stage)
-    found = accesses(made, sender, plan_of(made, stage))
+    found = accesses(SPEC, sender, plan_of(made, stage))
     assert len(found) == SPEC.schedule.microbatches
     for index, access in enumerate(found):
         name = FrameName(epoch=0, step=0, microbatch=index, attempt=0, stage=stage, direction=direction)
@@ -81,11 +81,11 @@ def test_a_reroute_brings_urls_to_the_new_miner_alone_and_to_the_current_neighbo
         replaces=SPARE.ss58,
         route=(member(made, 0).hotkey, member(made, 1).hotkey), send_forward=True,
     )  # fmt: skip
-    [access] = accesses(made, member(made, 0), event)
+    [access] = accesses(SPEC, member(made, 0), event)
     assert access.key == f"{RUN}/frames/0/0/1.3/0.f"
     assert access.method is Method.PUT
-    assert accesses(made, member(made, 1), event) == []
-    assert accesses(made, member(made, 0), event.model_copy(update={"send_forward": False})) == []
+    assert accesses(SPEC, member(made, 1), event) == []
+    assert accesses(SPEC, member(made, 0), event.model_copy(update={"send_forward": False})) == []
 
 
 def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
@@ -97,7 +97,7 @@ def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
         part=7,
         contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, stored=STORED),),
     )
-    assert accesses(made, merger, event) == [
+    assert accesses(SPEC, merger, event) == [
         Access(Method.GET, STORED.key),
         Access(Method.PUT, f"{RUN}/merged/0/0/part-007.{merger.hotkey}", 4096),
     ]
@@ -107,11 +107,11 @@ def test_stored_things_bring_gets_and_other_events_nothing() -> None:
     made = coordinator()
     get = [Access(Method.GET, STORED.key)]
     reader = member(made, 0)
-    assert accesses(made, reader, MergeReady(epoch=0, stage=0, parts=(STORED,))) == get
-    assert accesses(made, reader, LoadBase(epoch=1, digest=BASE, parts=(STORED,))) == get
+    assert accesses(SPEC, reader, MergeReady(epoch=0, stage=0, parts=(STORED,))) == get
+    assert accesses(SPEC, reader, LoadBase(epoch=1, digest=BASE, parts=(STORED,))) == get
     ready = SnapshotReady(epoch=0, miner=LAST.ss58, version=1, stored=STORED)
-    assert accesses(made, reader, ready) == get
-    assert accesses(made, reader, BaseAssign(epoch=1)) == []
+    assert accesses(SPEC, reader, ready) == get
+    assert accesses(SPEC, reader, BaseAssign(epoch=1)) == []
 
 
 def ask(made: Coordinator, who: Member, method: Method, key: str, size: int = 0) -> Access | ProblemType:
@@ -224,7 +224,7 @@ def test_sizes_are_bounded() -> None:
 def test_a_frame_is_written_by_its_current_sender_at_its_exact_size() -> None:
     made = coordinator()
     who, other = member(made, 0), member(made, 1)
-    planned = accesses(made, who, plan_of(made, 0))[0]
+    planned = accesses(SPEC, who, plan_of(made, 0))[0]
     assert ask(made, who, Method.PUT, planned.key, planned.size) == planned
     assert ask(made, who, Method.PUT, planned.key, planned.size + 1) is ProblemType.FORBIDDEN
     assert ask(made, other, Method.PUT, planned.key, planned.size) is ProblemType.FORBIDDEN

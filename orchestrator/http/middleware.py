@@ -1,4 +1,4 @@
-"""The edge of every request: bounds, signature, membership and limits, then problems and signing."""
+"""Around every handler: bounds, signature, membership and limits before; problems and signing after."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a signed call returns: the body of a 200."""
+    """The body of a 200, from a signed call."""
 
     body: bytes
     content_type: str = "application/json"
@@ -44,7 +44,7 @@ class Call:
 SignedHandler = Callable[[Call], Awaitable[Answer]]
 
 
-class Edge:
+class Middleware:
     """Wraps handlers. `admitted(hotkey)` says whether a hotkey may speak here at all."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Edge:
         return handle
 
     @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Limits by address before; problems, signature and metrics after."""
         self._guard.request_begun(request.transport)
         try:
@@ -100,7 +100,7 @@ class Edge:
             response = self._answer(
                 Problem(kind, f"{request.method} {request.path[:200]}", status=error.status)
             )
-        except Exception:  # noqa: BLE001 - the outermost edge: a bug must not show or stop anything else
+        except Exception:  # noqa: BLE001 - boundary for untrusted input: log, answer, continue
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = self._answer(Problem(ProblemType.INTERNAL, "report this to the operator"))
         caller = request.get(_CALLER)

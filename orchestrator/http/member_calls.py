@@ -1,4 +1,4 @@
-"""Handlers of members' calls (join, exchange, leave, objects): the intake decides, these journal and answer."""
+"""Handlers of calls by members: the intake decides; these journal the entry and answer."""
 
 from __future__ import annotations
 

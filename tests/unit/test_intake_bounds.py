@@ -9,7 +9,7 @@ import pytest
 
 from iota.protocol.messages import MAX_PARTS, ExchangeRequest
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.intake import parse
+from orchestrator.intake.bounds import parse
 
 
 def many(text: str, count: int = 250_000) -> str:

@@ -14,9 +14,9 @@ from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
 from iota.store import open_store
 from orchestrator.coordinator import Coordinator
+from orchestrator.http.admission import AllowList
 from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
-from orchestrator.http.membership import AllowList
 from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.run import serve
 from orchestrator.journal import SqliteJournal

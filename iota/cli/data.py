@@ -41,7 +41,8 @@ def prepare(
 
     Interrupted work goes on when the same command is run again.
     """
-    from iota.data import manifest_folder, manifest_id, open_source, open_tokenizer
+    from iota.data import manifest_id, open_source, open_tokenizer
+    from iota.objects import manifest_folder
 
     remote = out.startswith("s3://")
     folder = work if remote else Path(out)

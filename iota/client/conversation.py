@@ -12,13 +12,11 @@ from typing import Final, Self
 
 from iota.client.orchestrator import PATIENCE_S, OrchestratorClient, is_passing
 from iota.protocol.events import Delivered, ExchangeReply
-from iota.protocol.messages import ExchangeRequest, FrameNotice, NodeStatus, Report
+from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 
 _OPEN: Final = 2
-_MOST_FRAMES: Final = 512
-_MOST_REPORTS: Final = 128
 _BACKLOG: Final = 4096
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
@@ -189,8 +187,8 @@ class Conversation:
         return bool(self._frames or self._reports or self._log_end > self._sent)
 
     def _post(self) -> None:
-        frames, self._frames = self._frames[:_MOST_FRAMES], self._frames[_MOST_FRAMES:]
-        reports, self._reports = self._reports[:_MOST_REPORTS], self._reports[_MOST_REPORTS:]
+        frames, self._frames = self._frames[:MAX_FRAMES], self._frames[MAX_FRAMES:]
+        reports, self._reports = self._reports[:MAX_REPORTS], self._reports[MAX_REPORTS:]
         batch = self._receipts_after(self._sent) if self._log_end > self._sent else None
         if batch is not None and batch.receipts:
             self._sent = batch.receipts[-1].seq

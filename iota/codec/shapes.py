@@ -44,6 +44,10 @@ def payload_shape(spec: RunSpec) -> tuple[int, int, int]:
 
 def payload_size(spec: RunSpec) -> int:
     """Payload bytes of every boundary tensor of the run."""
-    b, t, k = payload_shape(spec)
-    scales = 4 * b * t if spec.boundary.wire is WireDtype.INT8 else 0
-    return b * t * k * WIRE_BYTES[spec.boundary.wire] + scales
+    return wire_size(payload_shape(spec), spec.boundary.wire)
+
+
+def wire_size(shape: tuple[int, int, int], dtype: WireDtype) -> int:
+    """Bytes of a (sequences, sequence_length, k) tensor; INT8 has an fp32 scale for each token."""
+    b, t, k = shape
+    return b * t * (k * WIRE_BYTES[dtype] + (4 if dtype is WireDtype.INT8 else 0))

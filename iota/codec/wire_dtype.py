@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iota.codec.errors import PayloadError
-from iota.codec.shapes import WIRE_BYTES
+from iota.codec.shapes import wire_size
 from iota.spec import WireDtype
 
 _INT8_MAX = 127.0
@@ -59,11 +59,6 @@ def round_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
         return x_BTK.to(torch.bfloat16).float()
     values_BTK, scale_BT1 = _quantize(x_BTK)
     return values_BTK.float() * scale_BT1
-
-
-def wire_size(shape: tuple[int, int, int], dtype: WireDtype) -> int:
-    b, t, k = shape
-    return b * t * (k * WIRE_BYTES[dtype] + (4 if dtype is WireDtype.INT8 else 0))
 
 
 def _quantize(x_BTK: Tensor) -> tuple[Tensor, Tensor]:

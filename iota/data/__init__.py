@@ -13,7 +13,6 @@ from iota.data.manifest import (
     Shard,
     TokenDtype,
     TokenizerInfo,
-    manifest_folder,
     manifest_id,
     parse_manifest,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "Tokenizer",
     "TokenizerInfo",
     "directory_fetch",
-    "manifest_folder",
     "manifest_id",
     "open_source",
     "open_tokenizer",

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from iota.data.blocks import BLOCK_BYTES, BlockIndex, covering
-from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, Shard, manifest_folder, parse_manifest
+from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, Shard, parse_manifest
 from iota.data.reader import Fetch, Tokens, decode
 from iota.data.sequences import SequenceMap, Span
+from iota.objects import manifest_folder
 
 
 def read_manifest(out: Path, identity: str) -> Manifest:

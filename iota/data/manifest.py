@@ -97,11 +97,6 @@ def manifest_id(manifest: Manifest) -> str:
     return manifest.content_digest()
 
 
-def manifest_folder(identity: str) -> str:
-    """Key prefix of a data set's files, without a closing slash."""
-    return f"data/{identity}"
-
-
 def parse_manifest(raw: bytes, identity: str) -> Manifest:
     """Read the manifest whose id is `identity`.
 

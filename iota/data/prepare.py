@@ -17,16 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iota.data.documents import Source
-from iota.data.manifest import (
-    MANIFEST_NAME,
-    DataError,
-    Manifest,
-    manifest_folder,
-    manifest_id,
-    parse_manifest,
-)
+from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, manifest_id, parse_manifest
 from iota.data.packer import Job, Packer, Progress
 from iota.data.tokenizers import Tokenizer, tokenizer_info
+from iota.objects import manifest_folder
 
 SHARD_TOKENS = 1 << 25
 HELDOUT_TOKENS = 1 << 17

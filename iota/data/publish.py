@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from iota.data.manifest import MANIFEST_NAME, Manifest, manifest_folder, manifest_id
+from iota.data.manifest import MANIFEST_NAME, Manifest, manifest_id
+from iota.objects import manifest_folder
 from iota.store import ObjectStore
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from iota.data.block_cache import BlockCache, Name
 from iota.data.blocks import BLOCK_BYTES, BlockIndex, DamagedShard, covering, index_bytes
-from iota.data.manifest import DataError, Manifest, Shard, manifest_folder, manifest_id
+from iota.data.manifest import DataError, Manifest, Shard, manifest_id
 from iota.data.sequences import SequenceMap, Span
+from iota.objects import manifest_folder
 
 MEMORY_BYTES = 16 << 20
 _INDEX = -1

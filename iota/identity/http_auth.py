@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from iota.identity import signatures
 from iota.identity.keys import Hotkey
+from iota.protocol.problems import Problem, ProblemType
 
 SIGNATURE_HEADER: Final = "X-Iota-Signature"
 RESPONSE_VERSION: Final = 1
@@ -33,37 +33,8 @@ ALLOWED_SKEW_S: Final = 2.0
 _RESPONSE_DOMAIN: Final = f"response/{RESPONSE_VERSION}"
 _PREFIX: Final = "x-bittensor-"
 _SECOND: Final = 1_000_000_000
-
-
-class AuthProblemType(StrEnum):
-    """Why a request was refused; the stable `type` of the problem document."""
-
-    MISSING = "auth-missing"
-    MALFORMED = "auth-malformed"
-    WRONG_RECEIVER = "auth-wrong-receiver"
-    STALE = "auth-stale"
-    RESTARTED = "auth-restarted"
-    REPLAYED = "auth-replayed"
-    BAD_SIGNATURE = "auth-bad-signature"
-
-
-_STATUS: Final = {
-    AuthProblemType.MALFORMED: 400,
-    AuthProblemType.WRONG_RECEIVER: 403,
-    AuthProblemType.REPLAYED: 409,
-    AuthProblemType.RESTARTED: 503,
-}
-
-
-class AuthProblem(Exception):
-    """A request that is not taken; its text may be shown to the unauthenticated sender."""
-
-    def __init__(self, type: AuthProblemType, detail: str) -> None:
-        super().__init__(detail)
-        self.type = type
-        self.detail = detail
-        self.status = _STATUS.get(type, 401)
-        """The HTTP status to answer with. 503 alone may be repeated as it is, signed anew."""
+_RESTARTED_S: Final = 0.1
+"""Seconds until the sender may sign a request from before the server's start anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +103,9 @@ class RequestVerifier:
         `headers` may be a multi-dict, `body` is the raw bytes as received, `path_qs` the raw target.
 
         Raises:
-            AuthProblem: the request is not taken, for the reason in its type.
+            Problem: the request is refused, for the reason in its type. UNSIGNED, MALFORMED_AUTH,
+                WRONG_RECEIVER, STALE (with the clock's offset), RESTARTED (may be signed anew and
+                repeated), REPLAYED or BAD_SIGNATURE.
         """
         from bittensor import http_auth
 
@@ -152,22 +125,22 @@ class RequestVerifier:
                 now_ns=self._clock(),
             )
         except http_auth.WrongReceiver as error:
-            raise AuthProblem(
-                AuthProblemType.WRONG_RECEIVER, f"{error}; this server is {self._self_hotkey}"
+            raise Problem(
+                ProblemType.WRONG_RECEIVER, f"{error}; this server is {self._self_hotkey}"
             ) from None
         except http_auth.ReplayedRequest:
-            raise AuthProblem(
-                AuthProblemType.REPLAYED, "this request was taken before; sign every attempt anew"
+            raise Problem(
+                ProblemType.REPLAYED, "this request was taken before; sign every attempt anew"
             ) from None
         except http_auth.BadSignature:
-            raise AuthProblem(
-                AuthProblemType.BAD_SIGNATURE,
+            raise Problem(
+                ProblemType.BAD_SIGNATURE,
                 "the signature is not this hotkey's over this method, path, body, nonce and receiver",
             ) from None
         except http_auth.StaleRequest as error:
-            raise AuthProblem(AuthProblemType.STALE, str(error)) from None
+            raise Problem(ProblemType.STALE, str(error)) from None
         except http_auth.AuthError as error:
-            raise AuthProblem(AuthProblemType.MALFORMED, str(error)) from None
+            raise Problem(ProblemType.MALFORMED_AUTH, str(error)) from None
         self.highest_nonce = max(self.highest_nonce, int(caller.nonce_ns))
         return Caller(str(caller.hotkey_ss58), int(caller.nonce_ns), fields["signature"])
 
@@ -175,16 +148,18 @@ class RequestVerifier:
         nonce = int(nonce_text)
         offset_s = (nonce - self._clock()) / _SECOND
         if not -self._max_age_s <= offset_s <= self._allowed_skew_s:
-            raise AuthProblem(
-                AuthProblemType.STALE,
+            raise Problem(
+                ProblemType.STALE,
                 f"the request is dated {offset_s:+.1f} s from this server's clock; between "
                 f"-{self._max_age_s:g} and +{self._allowed_skew_s:g} s is taken: set your clock (NTP)",
+                extra={"offset_s": offset_s},
             )
         if nonce < self._floor_ns:
             behind_s = (self._floor_ns - nonce) / _SECOND
-            raise AuthProblem(
-                AuthProblemType.RESTARTED,
+            raise Problem(
+                ProblemType.RESTARTED,
                 f"the request is dated {behind_s:.1f} s before this server's start; sign it anew and repeat",
+                retry_after=_RESTARTED_S,
             )
 
 
@@ -249,25 +224,23 @@ def _auth_fields(items: Iterable[tuple[str, str]]) -> dict[str, str]:
         if lowered.startswith(_PREFIX):
             short = lowered.removeprefix(_PREFIX)
             if short in fields:
-                raise AuthProblem(AuthProblemType.MALFORMED, f"two {name} headers")
+                raise Problem(ProblemType.MALFORMED_AUTH, f"two {name} headers")
             fields[short] = value
     missing = [
         f"X-Bittensor-{n.title()}" for n in ("version", "hotkey", "nonce", "signature") if n not in fields
     ]
     if missing:
-        raise AuthProblem(
-            AuthProblemType.MISSING,
+        raise Problem(
+            ProblemType.UNSIGNED,
             f"sign the request with your hotkey (btauth/1); missing: {', '.join(missing)}",
         )
     nonce = fields["nonce"]
     if not (nonce.isascii() and nonce.isdigit() and len(nonce) <= 20):
-        raise AuthProblem(
-            AuthProblemType.MALFORMED, "X-Bittensor-Nonce is Unix time in nanoseconds, in digits"
-        )
+        raise Problem(ProblemType.MALFORMED_AUTH, "X-Bittensor-Nonce is Unix time in nanoseconds, in digits")
     if fields.get("crypto", "sr25519") != "sr25519":
-        raise AuthProblem(AuthProblemType.MALFORMED, "only sr25519 hotkeys are taken")
+        raise Problem(ProblemType.MALFORMED_AUTH, "only sr25519 hotkeys are taken")
     if not signatures.is_address(fields["hotkey"]):
-        raise AuthProblem(AuthProblemType.MALFORMED, "X-Bittensor-Hotkey is no ss58 address of format 42")
+        raise Problem(ProblemType.MALFORMED_AUTH, "X-Bittensor-Hotkey is no ss58 address of format 42")
     return fields
 
 

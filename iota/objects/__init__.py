@@ -20,6 +20,7 @@ from iota.objects.keys import (
     RunObject,
     SnapshotKey,
     epoch_prefixes,
+    manifest_folder,
     parse_key,
 )
 from iota.objects.sizes import max_bytes, part_count, part_sizes, snapshot_bytes
@@ -32,6 +33,7 @@ __all__ = [
     "RunObject",
     "SnapshotKey",
     "epoch_prefixes",
+    "manifest_folder",
     "max_bytes",
     "parse_key",
     "part_count",

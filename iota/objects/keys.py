@@ -103,6 +103,11 @@ def parse_key(text: str) -> RunObject | None:
     return found if found is not None and str(found) == text else None
 
 
+def manifest_folder(manifest: str) -> str:
+    """Folder of the files of a data set, which `iota data` writes: `manifest.json` and each shard's."""
+    return f"data/{manifest}"
+
+
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
     """Prefixes of all objects of an epoch, which go when its audits are closed."""
     return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]

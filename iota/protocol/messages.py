@@ -16,11 +16,11 @@ from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 1
 """The form of requests, replies, events, records and bases. A node that speaks another is refused."""
-MOST_PARTS = 4096
+MAX_PARTS = 4096
 """Partitions of one stage."""
-MOST_FRAMES = 512
-MOST_REPORTS = 128
-MOST_WEIGHTS = 4096
+MAX_FRAMES = 512
+MAX_REPORTS = 128
+MAX_WEIGHTS = 4096
 
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
@@ -35,6 +35,11 @@ class Role(StrEnum):
 class Direction(StrEnum):
     FORWARD = "f"
     BACKWARD = "b"
+
+    def destination(self, stage: int, stages: int) -> int | None:
+        """The stage that a frame of `stage` goes to; None where it would leave the model."""
+        towards = stage + (1 if self is Direction.FORWARD else -1)
+        return towards if 0 <= towards < stages else None
 
 
 class FrameName(Frozen):
@@ -137,7 +142,7 @@ class Delta(Frozen):
 
     kind: Literal[ReportKind.DELTA] = ReportKind.DELTA
     epoch: Small
-    parts: tuple[StoredObject, ...] = Field(max_length=MOST_PARTS, fail_fast=True)
+    parts: tuple[StoredObject, ...] = Field(max_length=MAX_PARTS, fail_fast=True)
 
 
 class Merged(Frozen):
@@ -154,7 +159,7 @@ class BaseStored(Frozen):
     kind: Literal[ReportKind.BASE] = ReportKind.BASE
     epoch: Small
     digest: Hex32
-    parts: tuple[StoredObject, ...] = Field(max_length=MOST_PARTS, fail_fast=True)
+    parts: tuple[StoredObject, ...] = Field(max_length=MAX_PARTS, fail_fast=True)
 
 
 class BadValue(Frozen):
@@ -249,7 +254,7 @@ class WeightsSet(Frozen):
 
     kind: Literal[ReportKind.WEIGHTS] = ReportKind.WEIGHTS
     block: Count
-    weights: dict[Hotkey, Fraction] = Field(max_length=MOST_WEIGHTS)
+    weights: dict[Hotkey, Fraction] = Field(max_length=MAX_WEIGHTS)
     compute_share: Annotated[float, Field(ge=0)]
 
 
@@ -287,13 +292,9 @@ class ExchangeRequest(Frozen):
     cursor: Count
     wait_s: Annotated[float, Field(ge=0, le=30)] = 5.0
     receipts: ReceiptBatch | None = None
-    frames: tuple[FrameNotice, ...] = Field((), max_length=MOST_FRAMES, fail_fast=True)
-    reports: tuple[Report, ...] = Field((), max_length=MOST_REPORTS, fail_fast=True)
+    frames: tuple[FrameNotice, ...] = Field((), max_length=MAX_FRAMES, fail_fast=True)
+    reports: tuple[Report, ...] = Field((), max_length=MAX_REPORTS, fail_fast=True)
     status: NodeStatus | None = None
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self.frames or self.reports or (self.receipts and self.receipts.receipts))
 
 
 class LeaveRequest(Frozen):

@@ -15,6 +15,10 @@ RECEIPT_VERSION: Final = 1
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
 SKETCH_SIZE = 16
+MAX_RECEIPTS = 1024
+"""In one batch."""
+MAX_LOSS = 1000.0
+"""Nats a token: far above the loss of a guess, which is the logarithm of the vocabulary's size."""
 
 
 class OpKind(StrEnum):
@@ -74,7 +78,7 @@ class Receipt(Frozen):
 class ReceiptBatch(Frozen):
     """Consecutive receipts; the signature is over the last digest, which covers all before it."""
 
-    receipts: tuple[Receipt, ...] = Field(max_length=1024)
+    receipts: tuple[Receipt, ...] = Field(max_length=MAX_RECEIPTS)
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 

@@ -17,7 +17,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape, payload_size
-from iota.protocol.messages import Direction, FrameName, Hotkey
+from iota.protocol.messages import FrameName, Hotkey
 from iota.protocol.receipts import SignedHeader
 from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
 
@@ -70,12 +70,6 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
         sender=sender,
         receiver=receiver,
     )
-
-
-def destination(spec: RunSpec, name: FrameName) -> int | None:
-    """The stage that a frame goes to; None where it would leave the model."""
-    towards = name.stage + (1 if name.direction is Direction.FORWARD else -1)
-    return towards if 0 <= towards <= spec.last_stage else None
 
 
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:

@@ -3,7 +3,7 @@
 Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
-from orchestrator.coordinator.coordinator import Coordinator, Refusal
+from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
@@ -17,7 +17,6 @@ __all__ = [
     "Limits",
     "Lost",
     "Member",
-    "Refusal",
     "Resumed",
     "Said",
     "Tick",

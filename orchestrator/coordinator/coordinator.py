@@ -24,17 +24,15 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
+from iota.protocol.problems import Problem
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.membership import Refusal
 from orchestrator.coordinator.state import Limits, Phase, RunState
 from orchestrator.coordinator.status import public_status
-
-__all__ = ["Coordinator", "Refusal"]
 
 
 class Coordinator:
@@ -222,7 +220,7 @@ class Coordinator:
         """Every hotkey that ever joined, by its address."""
         return self.state.members
 
-    def refusal(self, hotkey: str, request: JoinRequest) -> Refusal | None:
+    def refusal(self, hotkey: str, request: JoinRequest) -> Problem | None:
         """The reason why a node cannot join now, or None."""
         return membership.refusal(self.state, hotkey, request)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from iota.protocol.events import Admit, Event, LoadBase, RunEnd
-from iota.protocol.messages import PROTOCOL_VERSION, JoinRequest, Role
+from iota.protocol.messages import JoinRequest, Role
+from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.bases import assign_base
 from orchestrator.coordinator.entries import Joined
@@ -14,31 +13,16 @@ from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Phase, RunState
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """The reason why a node cannot join now: a problem type and a sentence."""
-
-    type: str
-    detail: str
-
-
-def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Refusal | None:
+def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
     """The reason why a node cannot join now, or None."""
-    if PROTOCOL_VERSION not in request.versions:
-        older = max(request.versions, default=0) < PROTOCOL_VERSION
-        return Refusal(
-            "version-mismatch",
-            f"this run speaks protocol {PROTOCOL_VERSION}, the node speaks {list(request.versions)}:"
-            f" {'upgrade the node' if older else 'the run is older, install its release on the node'}",
-        )
     known = run.members.get(hotkey)
     if known is not None and known.role is not request.role:
-        return Refusal(
-            "forbidden",
+        return Problem(
+            ProblemType.FORBIDDEN,
             f"this hotkey is in the run as {known.role}; use another hotkey to join as {request.role}",
         )
     if run.phase is Phase.FINISHED and request.role is Role.MINER and known is None:
-        return Refusal("run-full", "this run has ended; join another one")
+        return Problem(ProblemType.RUN_FULL, "this run has ended; join another one")
     return None
 
 

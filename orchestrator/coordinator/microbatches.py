@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from iota.protocol.events import Counted, FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameNotice
-from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
 MIN_S = 1e-3
-MAX_LOSS = 1e3
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
@@ -38,8 +37,8 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
     if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
         return False
     forward = name.direction is Direction.FORWARD
-    target = member.stage + (1 if forward else -1)
-    if not 0 <= target < run.stages or mb.ended is not None:
+    target = name.direction.destination(member.stage, run.stages)
+    if target is None or mb.ended is not None:
         return mb.ended is not None
     if (place.forward if forward else place.backward) is not None:
         return True

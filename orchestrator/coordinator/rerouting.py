@@ -135,12 +135,12 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
     """A frame is gone or bad: its maker's place is given to another replica, or the microbatch ends."""
     name = report.name
     found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    target = name.stage + (1 if name.direction is Direction.FORWARD else -1)
-    if found is None or found[1].ended is not None or name.stage >= run.stages or target != member.stage:
+    mine = name.direction.destination(name.stage, run.stages) == member.stage
+    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
         run.totals.unfit += 1
         return
     step, mb = found
-    if mb.places[target].miner != member.hotkey or mb.places[name.stage].attempt != name.attempt:
+    if mb.places[member.stage].miner != member.hotkey or mb.places[name.stage].attempt != name.attempt:
         run.totals.unfit += 1
         return
     place = mb.places[name.stage]

@@ -15,14 +15,14 @@ from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator, Entry, Resumed, Tick
+from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.connections import ConnectionGuard
-from orchestrator.http.conversations import MANIFEST_PATH, Conversations
-from orchestrator.http.edge import Edge
 from orchestrator.http.limits import ServerLimits
-from orchestrator.http.membership import Admission
+from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.metrics import Metrics
+from orchestrator.http.middleware import Middleware
 from orchestrator.http.public import Audit, Public
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Deps:
-    """What an orchestrator is made of. `coordinator` is fresh: the journal fills it at the start."""
+    """The parts of an orchestrator. `coordinator` is fresh: the journal fills it at the start."""
 
     hotkey: Hotkey
     coordinator: Coordinator
@@ -60,7 +60,7 @@ def make_app(deps: Deps) -> web.Application:
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
     look_again = deps.is_member.look_again if isinstance(deps.is_member, Metagraph) else None
     admission = Admission(deps.is_member, look_again)
-    talk = Conversations(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, admission, limits)
+    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     guard = ConnectionGuard(limits.header_s, limits.connections)
@@ -68,8 +68,7 @@ def make_app(deps: Deps) -> web.Application:
     deletions = Deletions(deps.coordinator, deps.store, metrics)
 
     def observe(entry: Entry) -> None:
-        talk.presence.observe(entry)
-        talk.repeats.observe(entry)
+        calls.presence.observe(entry)
         if isinstance(entry, Tick):
             ticker.observe(entry)
 
@@ -81,18 +80,20 @@ def make_app(deps: Deps) -> web.Application:
         return await admission.allows(hotkey, *(Role if member is None else (member.role,)))
 
     public = Public(
-        deps.coordinator, deps.hotkey.ss58, deps.manifest, talk.statuses, metrics, ready, limits.streams
+        deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
-    edge = Edge(deps.hotkey, verifier, limits, metrics, admitted, guard)
+    middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted, guard)
     recorder.observers.append(observe)
-    recorder.after.append(lambda: talk.polls.wake(deps.coordinator.take_woken()))
+    recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
     recorder.after.append(deletions.look)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
+        # After the replay: a member may say again to this process what an earlier one took.
+        recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, talk), name="background"
+            _work(deps, recorder, ticker, deletions, calls), name="background"
         )
         if restored:
             _log.info("%d journal entries were replayed", restored)
@@ -103,9 +104,9 @@ def make_app(deps: Deps) -> web.Application:
 
     async def stop(app: web.Application) -> None:
         public.stopping.set()
-        talk.polls.stop()
+        calls.polls.stop()
 
-    app = web.Application(middlewares=[edge.middleware], client_max_size=limits.exchange_bytes)
+    app = web.Application(middlewares=[middleware.around], client_max_size=limits.exchange_bytes)
     app[GUARD] = guard
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
@@ -117,24 +118,24 @@ def make_app(deps: Deps) -> web.Application:
     app.router.add_get("/metrics", public.metrics)
     app.router.add_get("/healthz", public.healthz)
     app.router.add_get("/readyz", public.readyz)
-    app.router.add_post("/v1/join", edge.signed(talk.join))
-    app.router.add_post("/v1/exchange", edge.signed(talk.exchange, limits.exchange_bytes))
-    app.router.add_post("/v1/leave", edge.signed(talk.leave))
-    app.router.add_post("/v1/objects", edge.signed(talk.objects))
-    app.router.add_get("/v1/audit/epochs/{epoch}", edge.signed(audit.record))
-    app.router.add_get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", edge.signed(audit.receipts))
+    app.router.add_post("/v1/join", middleware.signed(calls.join))
+    app.router.add_post("/v1/exchange", middleware.signed(calls.exchange, limits.exchange_bytes))
+    app.router.add_post("/v1/leave", middleware.signed(calls.leave))
+    app.router.add_post("/v1/objects", middleware.signed(calls.objects))
+    app.router.add_get("/v1/audit/epochs/{epoch}", middleware.signed(audit.record))
+    app.router.add_get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", middleware.signed(audit.receipts))
     return app
 
 
 async def _work(
-    deps: Deps, recorder: Recorder, ticker: Ticker, deletions: Deletions, talk: Conversations
+    deps: Deps, recorder: Recorder, ticker: Ticker, deletions: Deletions, calls: MemberCalls
 ) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(recorder.run(), name="recorder")
         group.create_task(ticker.poll_head(), name="chain head")
         group.create_task(ticker.watch_deadlines(), name="deadlines")
         group.create_task(
-            watch_silence(deps.coordinator, recorder, talk.presence, deps.limits.silence_s), name="silence"
+            watch_silence(deps.coordinator, recorder, calls.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
         for work in deps.also:

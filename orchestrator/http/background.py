@@ -1,4 +1,4 @@
-"""What happens without a request: block heads, deadlines, silent members, deletions."""
+"""Background work: the chain's head, deadlines, silent members, deletions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from iota.protocol.problems import Problem
 from iota.store import ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Lost, Tick
 from orchestrator.http.metrics import Metrics
-from orchestrator.http.polls import Presence
+from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 
 HEAD_TIMEOUT_S: Final = 30.0
-_LEAST_TICK_S: Final = 0.05
+_MIN_TICK_S: Final = 0.05
 _DELETE_TRIES: Final = 5
 _DELETE_TIMEOUT_S: Final = 300.0
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Ticker:
         while True:
             self._changed.clear()
             due = self._coordinator.next_deadline()
-            wait_s = None if due is None else max(_LEAST_TICK_S, due - time.time())
+            wait_s = None if due is None else max(_MIN_TICK_S, due - time.time())
             try:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()

@@ -15,8 +15,8 @@ from iota.protocol.messages import PROTOCOL_VERSION, NodeStatus
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from orchestrator.coordinator import Coordinator
-from orchestrator.http.edge import Answer, Call
 from orchestrator.http.metrics import Metrics
+from orchestrator.http.middleware import Answer, Call
 from orchestrator.journal import Journal
 
 STREAM_EVERY_S: Final = 1.0

@@ -14,8 +14,8 @@ from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.http.metrics import Metrics
 from orchestrator.journal import Journal, JournalBroken, JournalUnavailable, Record
 
-MOST_WAITING: Final = 4096
-MOST_TOGETHER: Final = 256
+MAX_WAITING: Final = 4096
+MAX_TOGETHER: Final = 256
 _RETRY_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Recorder:
         self._metrics = metrics
         self._clock = clock
         self._last_at = 0.0
-        self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(MOST_WAITING)
+        self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(MAX_WAITING)
         self._locks: dict[str, asyncio.Lock] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self.joins = asyncio.Lock()
@@ -87,7 +87,7 @@ class Recorder:
         try:
             while True:
                 group = [await self._queue.get()]
-                while len(group) < MOST_TOGETHER and not self._queue.empty():
+                while len(group) < MAX_TOGETHER and not self._queue.empty():
                     group.append(self._queue.get_nowait())
                 await self._commit(group)
         finally:

@@ -1,4 +1,4 @@
-"""What a member has said before, so that a repeated exchange is not journaled again."""
+"""Recognises what a member said before, so that a repeated exchange is not journaled again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from iota.protocol.messages import FrameNotice, Report, ReportKind
-from orchestrator.coordinator import Back, Entry, Joined, Left, Lost
+from orchestrator.coordinator import Back, Entry, Joined, Left, Lost, Said
 
-REMEMBERED: Final = 1024
+MAX_REMEMBERED: Final = 1024
+"""Digests for each member; one that was forgotten is journaled again, and changes nothing."""
 _ONCE: Final = frozenset(
     {
         ReportKind.DELTA,
@@ -27,30 +28,36 @@ _ONCE: Final = frozenset(
 class Repeats:
     """The digests of each member's last news; in memory only, and forgotten when a member starts again."""
 
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
+    def __init__(self, limit: int = MAX_REMEMBERED) -> None:
+        self._limit = limit
         self._said: dict[str, OrderedDict[str, None]] = {}
 
     def observe(self, entry: Entry) -> None:
-        """Keep up with the journal: what was said before a loss or a start may have to be taken again."""
-        if isinstance(entry, Joined | Left | Lost | Back):
-            self._said.pop(entry.hotkey, None)
+        """Keep up with the journal: news from before a loss or a start may have to be taken again."""
+        match entry:
+            case Joined() | Left() | Lost() | Back():
+                self._said.pop(entry.hotkey, None)
+            case Said():
+                once = (report for report in entry.reports if report.kind in _ONCE)
+                self._remember(entry.hotkey, (*entry.frames, *once))
+            case _:
+                pass
 
     def fresh_frames(self, hotkey: str, frames: Iterable[FrameNotice]) -> tuple[FrameNotice, ...]:
+        """The notices that the member has not said yet."""
         said = self._said.get(hotkey, ())
         return tuple(notice for notice in frames if notice.content_digest() not in said)
 
     def fresh_reports(self, hotkey: str, reports: Iterable[Report]) -> tuple[Report, ...]:
+        """The reports that the member has not said yet, or that may be said again."""
         said = self._said.get(hotkey, ())
         return tuple(r for r in reports if r.kind not in _ONCE or r.content_digest() not in said)
 
-    def remember(self, hotkey: str, news: Iterable[FrameNotice | Report]) -> None:
-        """This news is recorded."""
+    def _remember(self, hotkey: str, news: Iterable[FrameNotice | Report]) -> None:
         said = self._said.setdefault(hotkey, OrderedDict())
         for item in news:
-            if isinstance(item, FrameNotice) or item.kind in _ONCE:
-                digest = item.content_digest()
-                said[digest] = None
-                said.move_to_end(digest)
-        while len(said) > self._most:
+            digest = item.content_digest()
+            said[digest] = None
+            said.move_to_end(digest)
+        while len(said) > self._limit:
             said.popitem(last=False)

@@ -10,6 +10,7 @@ from iota.objects import (
     FrameKey,
     MergedKey,
     SnapshotKey,
+    manifest_folder,
     max_bytes,
     parse_key,
     part_count,
@@ -17,7 +18,7 @@ from iota.objects import (
 )
 from iota.protocol.messages import Method, ObjectRequest, Role
 from iota.protocol.problems import Problem, ProblemType
-from iota.wire.frame import destination, frame_size
+from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
 from orchestrator.coordinator.state import Phase
 
@@ -44,7 +45,7 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
     except ValueError as error:
         raise Problem(ProblemType.MALFORMED_BODY, str(error)) from None
     if request.method is Method.GET:
-        if text.startswith((f"{spec.id}/", f"data/{spec.data.manifest}/")):
+        if text.startswith((f"{spec.id}/", f"{manifest_folder(spec.data.manifest)}/")):
             return Access(Method.GET, text)
         raise Problem(ProblemType.FORBIDDEN, f"{text} is not part of this run")
     key = parse_key(text)
@@ -77,7 +78,7 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
         raise Problem(ProblemType.LATE, "this microbatch is not open any more; finished work stays credited")
     if owner != member.hotkey:
         raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write: another replica has it now")
-    towards = destination(coordinator.spec, name)
+    towards = name.direction.destination(name.stage, coordinator.state.stages)
     receiver = None if towards is None else coordinator.neighbour(*at, towards)
     if receiver is None:
         raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model")

@@ -1,15 +1,14 @@
-"""What of an exchange's news may be taken: receipts that chain, names that are the sender's own. Pure."""
+"""Checks frames and reports of an exchange: a member writes its own names only, within their sizes."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Final
 
 from iota.codec.shapes import payload_size
-from iota.identity.signatures import signing_bytes, verify
 from iota.objects import (
     BaseKey,
     DeltaKey,
+    FrameKey,
     MergedKey,
     RunObject,
     SnapshotKey,
@@ -30,9 +29,7 @@ from iota.protocol.messages import (
     StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import RunSpec
-from iota.wire.frame import destination
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
 
@@ -46,87 +43,17 @@ _OF_VALIDATORS: Final = frozenset(
         ReportKind.WEIGHTS,
     }
 )
-_HEADER_MOST: Final = 4096
-_LOSS_MOST: Final = 1000.0
-"""Nats a token; the loss of a guess is the logarithm of the vocabulary's size."""
-
-
-def new_receipts(run: RunState, member: Member, batch: ReceiptBatch) -> tuple[Receipt, ...]:
-    """The receipts of a batch that are not stored yet; none where some before them are missing.
-
-    Raises:
-        Problem: BAD_RECEIPTS: not consecutive, of another chain, or such as no op of the member gives;
-            BAD_SIGNATURE: not signed by the member.
-    """
-    receipts = batch.receipts
-    if not receipts:
-        return ()
-    message = signing_bytes(
-        RECEIPTS_DOMAIN, signed_payload(run.spec.id, member.hotkey, receipts[-1].content_digest())
-    )
-    if not verify(message, bytes.fromhex(batch.signature), member.hotkey):
-        raise Problem(
-            ProblemType.BAD_SIGNATURE, "the batch's signature is not over the last receipt's digest"
-        )
-    for receipt in receipts:
-        if fault := _fault(run, member, receipt):
-            raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {receipt.seq} {fault}")
-    for before, after in pairwise(receipts):
-        if after.seq != before.seq + 1 or after.previous != before.content_digest():
-            raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {after.seq} does not follow {before.seq}")
-        if after.epoch < before.epoch:
-            raise _of_the_past(after)
-    fresh = receipts[max(0, member.receipts + 1 - receipts[0].seq) :]
-    if not fresh or fresh[0].seq > member.receipts + 1:
-        return ()
-    if fresh[0].previous != member.head:
-        raise Problem(
-            ProblemType.BAD_RECEIPTS,
-            f"receipt {fresh[0].seq} continues another chain than the {member.receipts} receipts stored here",
-            extra={"receipts": member.receipts, "head": member.head},
-        )
-    if fresh[0].epoch < max(
-        (n for n, e in run.epochs.items() if member.hotkey in e.first_receipt), default=0
-    ):
-        raise _of_the_past(fresh[0])
-    return fresh
-
-
-def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
-    """Why no op of this member gives such a receipt, or None."""
-    if member.role is not Role.MINER:
-        return "is not from a miner: only miners run ops"
-    if receipt.kind is OpKind.MERGE:
-        return "is of a merge, which is checked by its copies and has no receipt"
-    if receipt.stage != member.stage:
-        return f"is of stage {receipt.stage}, yours is {member.stage}"
-    if receipt.epoch > run.epoch:
-        return f"is of epoch {receipt.epoch}, which has not begun"
-    if not 0 < receipt.started <= receipt.ended:
-        return "ended before it started: set the machine's clock"
-    if receipt.loss is not None:
-        if receipt.kind is not OpKind.LOSS or receipt.stage != run.spec.last_stage:
-            return "names a loss, which only a LOSS of the last stage has"
-        if not 0 <= receipt.loss <= _LOSS_MOST:
-            return f"names a loss of {receipt.loss:g}: at least 0 and at most {_LOSS_MOST:g} nats a token"
-    return None
-
-
-def _of_the_past(receipt: Receipt) -> Problem:
-    return Problem(
-        ProblemType.BAD_RECEIPTS,
-        f"receipt {receipt.seq} is of epoch {receipt.epoch}, which the receipts before it have left",
-    )
 
 
 def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...]) -> None:
     """Raises Problem (FORBIDDEN) for a frame that is not this member's to announce."""
-    least = payload_size(spec)
     for notice in frames:
         name = notice.name
         if member.role is not Role.MINER or name.stage != member.stage:
             raise Problem(ProblemType.FORBIDDEN, f"a frame of stage {name.stage} is not yours to announce")
-        if destination(spec, name) is None or not least < notice.size <= least + _HEADER_MOST:
+        leaves = name.direction.destination(name.stage, spec.layout.stages) is None
+        limit = max_bytes(spec, FrameKey(spec.id, name), member.stage)
+        if leaves or not payload_size(spec) < notice.size <= limit:
             raise Problem(
                 ProblemType.FORBIDDEN, f"no frame of this run has {notice.size} bytes and this name"
             )

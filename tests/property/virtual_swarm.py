@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from iota.codec.shapes import payload_size
+from iota.objects import BaseKey, DeltaKey, MergedKey, part_count
 from iota.protocol.events import (
     Admit,
     BaseAssign,
@@ -32,6 +34,7 @@ from iota.protocol.messages import (
     Capabilities,
     Delta,
     Direction,
+    ExchangeRequest,
     FrameName,
     FrameNotice,
     JoinRequest,
@@ -41,7 +44,7 @@ from iota.protocol.messages import (
     Role,
     StoredObject,
 )
-from iota.protocol.receipts import GENESIS, OpKind, Receipt
+from iota.protocol.receipts import GENESIS, MAX_RECEIPTS, OpKind, Receipt, ReceiptBatch
 from iota.spec import (
     BoundarySpec,
     Codec,
@@ -55,9 +58,10 @@ from iota.spec import (
     ScheduleSpec,
 )
 from miner.schedule import Action, Op, Schedule
-from orchestrator.coordinator import Back, Coordinator, Entry, Joined, Lost, Resumed, Said, Tick
+from orchestrator.coordinator import Back, Coordinator, Entry, Lost, Resumed, Tick
 from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Limits
+from orchestrator.intake import Intake
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 SILENCE_S = 15.0
@@ -136,10 +140,8 @@ class VirtualMiner:
             receipts=0 if fresh else len(self.chain),
             epoch=self.base,
         )
-        coordinator = self.swarm.coordinator
-        assert coordinator.refusal(self.hotkey, request) is None
-        self.swarm.apply(Joined(at=self.swarm.now, hotkey=self.hotkey, request=request))
-        member = coordinator.members[self.hotkey]
+        self.swarm.apply(self.swarm.intake.join(self.hotkey, request, self.swarm.now))
+        member = self.swarm.coordinator.members[self.hotkey]
         self.stage, self.cursor = member.stage, member.cursor_start
         self.chain = self.chain[: max(member.receipts, len(self.chain) if member.resume else 0)]
         if not member.resume:
@@ -175,13 +177,13 @@ class VirtualMiner:
             if not self.alive or self.life != life:
                 return
             stored = self.swarm.coordinator.members[self.hotkey].receipts
-            receipts = tuple(r for r in self.chain if r.seq > stored)
+            receipts = tuple(r for r in self.chain if r.seq > stored)[:MAX_RECEIPTS]
             self.swarm.heard(self.hotkey)
-            said = Said(
-                at=self.swarm.now, hotkey=self.hotkey, receipts=receipts, frames=frames, reports=reports
-            )
+            batch = ReceiptBatch(receipts=receipts, signature="0" * 128)
+            request = ExchangeRequest(cursor=self.cursor, receipts=batch, frames=frames, reports=reports)
             for _ in range(2 if self.swarm.chance(0.1) else 1):
-                self.swarm.apply(said)
+                if said := self.swarm.intake.exchange(self.hotkey, request, self.swarm.now):
+                    self.swarm.apply(said)
             self.poll()
 
         self.swarm.later(self.swarm.delay(), arrive)
@@ -203,7 +205,7 @@ class VirtualMiner:
                 self.ended = True
             case MergeAssign():
                 stored = StoredObject(
-                    key=f"merged/{event.stage}/{event.part}.{self.hotkey}",
+                    key=str(MergedKey(spec.id, event.epoch, event.stage, event.part, self.hotkey)),
                     digest=digest("merged", event.epoch, event.stage, event.part, event.contributions),
                     size=event.contributions[0].stored.size,
                 )
@@ -217,10 +219,15 @@ class VirtualMiner:
                 if self.base == event.epoch + 1:
                     self.say(reports=(Ready(epoch=self.base, digest=digest("base", self.base, self.stage)),))
             case BaseAssign():
-                part = StoredObject(key=f"base/{event.epoch}/{self.stage}", digest="0" * 64, size=1)
+                parts = tuple(
+                    StoredObject(
+                        key=str(BaseKey(spec.id, event.epoch, self.stage, n)), digest="0" * 64, size=1
+                    )
+                    for n in range(part_count(spec, self.stage))
+                )
                 known = self.swarm.coordinator.state.bases.digests.get((event.epoch, self.stage))
                 if known is not None:  # else it is a repeat from an epoch whose audits are closed
-                    self.say(reports=(BaseStored(epoch=event.epoch, digest=known, parts=(part,)),))
+                    self.say(reports=(BaseStored(epoch=event.epoch, digest=known, parts=parts),))
             case Plan() | Reroute() | FrameReady() | Drop() | StepClose() if self.schedule is not None:
                 self.on_work(self.schedule, event)
             case _:
@@ -280,7 +287,11 @@ class VirtualMiner:
             if schedule.finished and self.swarm.state.phase != "finished":
                 sizes = part_bytes(self.swarm.state, self.stage)
                 parts = tuple(
-                    StoredObject(key=f"delta/{n}", digest=digest(self.hotkey, n), size=s)
+                    StoredObject(
+                        key=str(DeltaKey(self.swarm.spec.id, op.epoch, self.stage, self.hotkey, n)),
+                        digest=digest(self.hotkey, n),
+                        size=s,
+                    )
                     for n, s in enumerate(sizes)
                 )
                 reports = (Delta(epoch=op.epoch, parts=parts),)
@@ -302,7 +313,7 @@ class VirtualMiner:
                 stage=self.stage,
                 direction=Direction.FORWARD if forward else Direction.BACKWARD,
             )
-            self.say(frames=(FrameNotice(name=name, digest=digest(name), size=1),))
+            self.say(frames=(FrameNotice(name=name, digest=digest(name), size=self.swarm.frame_bytes),))
         else:
             self.say()
 
@@ -343,6 +354,8 @@ class VirtualSwarm:
         self.spec, self.rng, self.latency, self.nan_rate = spec, random.Random(seed), latency, nan_rate
         self.limits = limits or Limits(first_s=20.0, merge_first_s=30.0, start_s=30.0)
         self.coordinator = Coordinator(spec, self.limits)
+        self.intake = Intake(self.coordinator, verify=lambda *_: True)
+        self.frame_bytes = payload_size(spec) + 1
         self.entries: list[Entry] = []
         self.now = 1000.0
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -375,6 +388,7 @@ class VirtualSwarm:
     def apply(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.coordinator.apply(entry)
+        self.intake.observe(entry)
         assert not self.state.incidents.internal, self.state.incidents.internal[0]
         for key in sorted(self.coordinator.take_woken()):
             if key in self.miners and self.miners[key].alive:
@@ -411,6 +425,7 @@ class VirtualSwarm:
         self.coordinator.take_woken()
         assert again.state == self.coordinator.state
         self.coordinator = again
+        self.intake = Intake(again, verify=lambda *_: True)
         self.apply(Resumed(at=self.now))
         for miner in self.miners.values():
             if miner.alive:

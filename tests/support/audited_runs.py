@@ -283,7 +283,9 @@ class World:
             stage=miner.stage,
             direction=Direction.FORWARD if forward else Direction.BACKWARD,
         )
-        receiver = self.miners[miner.stage + (1 if forward else -1)].hotkey
+        towards = name.direction.destination(miner.stage, len(self.miners))
+        assert towards is not None
+        receiver = self.miners[towards].hotkey
         header = make_header(self.spec, name, claimed.digest, miner.hotkey, receiver)
         frame = encode_frame(header, claimed.payload, lambda t: miner.key.sign(signing_bytes(DOMAIN, t)))
         self.store[str(FrameKey(self.run, name))] = frame

@@ -1,4 +1,4 @@
-"""A real orchestrator on loopback for tests: journal on disk, sockets, signatures; a clock-like chain."""
+"""A real orchestrator on loopback for tests: its journal, sockets, signatures; a clock-like chain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.run import serving
-from orchestrator.journal import SqliteJournal
+from orchestrator.journal import Journal, SqliteJournal
 
 ORCHESTRATOR = Hotkey.from_seed(b"o" * 32)
 STORE = "http://127.0.0.1:9"
@@ -95,7 +95,7 @@ class Running:
     url: str
     spec: RunSpec
     coordinator: Coordinator
-    journal: SqliteJournal
+    journal: Journal
     chain: SteadyChain
     members: Members
     background: asyncio.Task[None]
@@ -106,17 +106,19 @@ class Running:
 
 @asynccontextmanager
 async def orchestrator(
-    journal_path: Path,
+    journal: Path | Journal,
     spec: RunSpec | None = None,
     *,
     port: int = 0,
     store: ObjectStore | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
+    """Serves over a SQLite journal at a path, or over the journal that is given, which stays open."""
     spec = spec or make_spec()
     async with AsyncExitStack() as stack:
-        journal = SqliteJournal(journal_path, spec, ORCHESTRATOR.ss58)
-        stack.callback(journal.close)
+        if isinstance(journal, Path):
+            journal = SqliteJournal(journal, spec, ORCHESTRATOR.ss58)
+            stack.callback(journal.close)
         if store is None:
             store = EmbeddedStore(STORE, SECRET)
             stack.push_async_callback(store.close)

@@ -18,10 +18,9 @@ from iota.compute.state import state_bytes
 from iota.compute.tokens import Tokens
 from iota.data import Manifest, manifest_id
 from iota.data.directory import DirectoryReader
-from iota.data.manifest import manifest_folder
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
-from iota.objects import SnapshotKey
+from iota.objects import SnapshotKey, manifest_folder
 from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
 from iota.protocol.messages import (
     AuditsDone,

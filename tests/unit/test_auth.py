@@ -6,14 +6,13 @@ import pytest
 from multidict import CIMultiDict
 
 from iota.identity.http_auth import (
-    AuthProblem,
-    AuthProblemType,
     RequestVerifier,
     sign_request,
     sign_response,
     verify_response,
 )
 from iota.identity.keys import Hotkey
+from iota.protocol.problems import Problem, ProblemType
 
 SENDER = Hotkey.from_seed(b"\x01" * 32)
 SERVER = Hotkey.from_seed(b"\x02" * 32)
@@ -54,8 +53,8 @@ def signed(receiver: str = SERVER.ss58, sender: Hotkey = SENDER) -> dict[str, st
     return sign_request(sender, METHOD, TARGET, BODY, receiver)
 
 
-def refusal(action: Callable[[], object]) -> AuthProblem:
-    with pytest.raises(AuthProblem) as caught:
+def refusal(action: Callable[[], object]) -> Problem:
+    with pytest.raises(Problem) as caught:
         action()
     return caught.value
 
@@ -73,7 +72,7 @@ def test_header_names_are_taken_in_any_case(verifier: RequestVerifier) -> None:
 
 def test_an_unsigned_request_is_refused(verifier: RequestVerifier) -> None:
     problem = refusal(lambda: verifier.verify({}, BODY, METHOD, TARGET))
-    assert (problem.type, problem.status) == (AuthProblemType.MISSING, 401)
+    assert (problem.type, problem.status) == (ProblemType.UNSIGNED, 401)
 
 
 @pytest.mark.parametrize("name", ["Version", "Hotkey", "Nonce", "Signature"])
@@ -81,7 +80,7 @@ def test_each_header_is_needed_and_named(verifier: RequestVerifier, name: str) -
     headers = signed()
     del headers[f"X-Bittensor-{name}"]
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.MISSING
+    assert problem.type is ProblemType.UNSIGNED
     assert name in problem.detail
 
 
@@ -89,7 +88,7 @@ def test_each_header_is_needed_and_named(verifier: RequestVerifier, name: str) -
 def test_an_empty_signature_is_refused(verifier: RequestVerifier, empty: str) -> None:
     headers = signed() | {"X-Bittensor-Signature": empty}
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.MALFORMED
+    assert problem.type is ProblemType.MALFORMED_AUTH
 
 
 @pytest.mark.parametrize(
@@ -110,14 +109,14 @@ def test_an_empty_signature_is_refused(verifier: RequestVerifier, empty: str) ->
 )
 def test_malformed_headers_are_refused(verifier: RequestVerifier, change: dict[str, str]) -> None:
     problem = refusal(lambda: verifier.verify(signed() | change, BODY, METHOD, TARGET))
-    assert (problem.type, problem.status) == (AuthProblemType.MALFORMED, 400)
+    assert (problem.type, problem.status) == (ProblemType.MALFORMED_AUTH, 400)
 
 
 def test_a_replayed_request_is_refused(verifier: RequestVerifier) -> None:
     headers = signed()
     verifier.verify(headers, BODY, METHOD, TARGET)
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.REPLAYED
+    assert problem.type is ProblemType.REPLAYED
 
 
 def test_a_replay_is_refused_at_every_moment_until_it_is_stale(
@@ -128,23 +127,23 @@ def test_a_replay_is_refused_at_every_moment_until_it_is_stale(
     for _ in range(15):
         clock.advance(1)
         problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-        assert problem.type in (AuthProblemType.REPLAYED, AuthProblemType.STALE)
+        assert problem.type in (ProblemType.REPLAYED, ProblemType.STALE)
 
 
 def test_a_request_to_another_server_is_refused(verifier: RequestVerifier) -> None:
     headers = signed(receiver=STRANGER.ss58)
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert (problem.type, problem.status) == (AuthProblemType.WRONG_RECEIVER, 403)
+    assert (problem.type, problem.status) == (ProblemType.WRONG_RECEIVER, 403)
     headers["X-Bittensor-Receiver"] = SERVER.ss58
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.BAD_SIGNATURE
+    assert problem.type is ProblemType.BAD_SIGNATURE
 
 
 def test_a_request_to_nobody_in_particular_is_refused(verifier: RequestVerifier) -> None:
     headers = signed()
     del headers["X-Bittensor-Receiver"]
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.WRONG_RECEIVER
+    assert problem.type is ProblemType.WRONG_RECEIVER
 
 
 @pytest.mark.parametrize(
@@ -163,13 +162,13 @@ def test_body_method_and_path_are_bound(
 ) -> None:
     headers = signed()
     problem = refusal(lambda: verifier.verify(headers, body, method, target))
-    assert (problem.type, problem.status) == (AuthProblemType.BAD_SIGNATURE, 401)
+    assert (problem.type, problem.status) == (ProblemType.BAD_SIGNATURE, 401)
 
 
 def test_anothers_name_on_ones_own_signature_is_refused(verifier: RequestVerifier) -> None:
     headers = signed(sender=STRANGER) | {"X-Bittensor-Hotkey": SENDER.ss58}
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.BAD_SIGNATURE
+    assert problem.type is ProblemType.BAD_SIGNATURE
 
 
 def test_a_forgery_does_not_use_up_the_senders_nonce(verifier: RequestVerifier) -> None:
@@ -182,7 +181,7 @@ def test_a_late_request_is_told_its_clock_offset(verifier: RequestVerifier, cloc
     headers = signed()
     clock.advance(11)
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.STALE
+    assert problem.type is ProblemType.STALE
     assert "-11.0 s" in problem.detail
 
 
@@ -191,7 +190,7 @@ def test_a_request_from_the_future_is_told_its_clock_offset(verifier: RequestVer
     headers = signed()
     clock.advance(-3)
     problem = refusal(lambda: verifier.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.STALE
+    assert problem.type is ProblemType.STALE
     assert "+3.0 s" in problem.detail
 
 
@@ -209,7 +208,7 @@ def test_a_request_from_before_the_servers_start_is_refused(verifier: RequestVer
     clock.advance(1)
     restarted = RequestVerifier(SERVER.ss58, clock)
     problem = refusal(lambda: restarted.verify(headers, BODY, METHOD, TARGET))
-    assert (problem.type, problem.status) == (AuthProblemType.RESTARTED, 503)
+    assert (problem.type, problem.status) == (ProblemType.RESTARTED, 503)
     assert restarted.verify(signed(), BODY, METHOD, TARGET).hotkey == SENDER.ss58
 
 
@@ -222,7 +221,7 @@ def test_a_fence_refuses_what_a_fast_clock_got_accepted_before_a_restart(
     verifier.verify(headers, BODY, METHOD, TARGET)
     restarted = RequestVerifier(SERVER.ss58, clock, fence_ns=verifier.highest_nonce)
     problem = refusal(lambda: restarted.verify(headers, BODY, METHOD, TARGET))
-    assert problem.type is AuthProblemType.RESTARTED
+    assert problem.type is ProblemType.RESTARTED
 
 
 def test_two_requests_in_one_tick_of_the_clock_are_both_taken(verifier: RequestVerifier) -> None:

@@ -111,7 +111,10 @@ def test_repeated_receipts_of_one_op_are_no_progress(swarm: VirtualSwarm) -> Non
 
 def test_absurd_times_in_a_receipt_do_not_reach_the_plan(swarm: VirtualSwarm) -> None:
     liar = _of(swarm, 0)
-    _say(swarm, liar, receipts=(_receipt(liar, kind=OpKind.BACKWARD, started=0.0, ended=5e-324),))
+    chain = swarm.miners[liar.hotkey].chain
+    follows = {"seq": len(chain) + 1, "previous": chain[-1].content_digest()}
+    chain.append(_receipt(liar, kind=OpKind.BACKWARD, started=0.0, ended=5e-324, **follows))
+    _say(swarm, liar, receipts=tuple(chain[liar.receipts :]))
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=2000)
     assert not swarm.state.incidents.internal
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from iota.chain import Unavailable
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.http.membership import Admission
+from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
 
 
@@ -124,3 +125,26 @@ async def test_a_damaged_file_of_members_is_not_taken(tmp_path: Path, content: b
     graph = Metagraph(chain, 1, file)
     await graph.start()
     assert graph("known", Role.MINER)
+
+
+def test_an_allow_list_is_one_hotkey_a_line_with_comments(tmp_path: Path) -> None:
+    hotkeys = [Hotkey.from_seed(seed * 32).ss58 for seed in (b"a", b"b", b"c")]
+    file = tmp_path / "allow"
+    file.write_text(f"# the first run\n{hotkeys[0]}\n\n  {hotkeys[1]}  # of a friend\n")
+    allowed = AllowList.load(file)
+    assert [allowed(hotkey, role) for hotkey in hotkeys for role in Role] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("content", [b"nobody\n", b"\xff\xfe", None])
+def test_an_allow_list_that_cannot_be_read_says_so(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "allow"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"allow"):
+        AllowList.load(file)
+
+
+async def test_without_another_look_a_stranger_stays_one() -> None:
+    asked = Admission(lambda hotkey, role: role is Role.VALIDATOR)
+    assert not await asked.allows("x", Role.MINER)
+    assert await asked.allows("x", *Role)

@@ -7,7 +7,8 @@ import torch
 
 from iota.codec.boundary import wire_round
 from iota.codec.errors import PayloadError
-from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire, wire_size
+from iota.codec.shapes import wire_size
+from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire
 from iota.compute.determinism import device_class
 from iota.compute.finite import all_finite
 from iota.spec import WireDtype

@@ -27,9 +27,10 @@ from iota.chain.inputs import check_address, check_commitment, check_netuid, wri
 from iota.chain.ledger import messages
 from iota.chain.weight_rules import normalise
 from iota.console.redaction import without_secrets
-from iota.identity.http_auth import SIGNATURE_HEADER, AuthProblemType, sign_request, verify_response
+from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
+from iota.protocol.problems import ProblemType
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 T = TypeVar("T")
@@ -270,7 +271,7 @@ class LedgerChain(Chain):
             kind, detail = str(problem["type"]), str(problem["detail"])
         except (ValidationError, KeyError):
             return Incompatible(f"{self._name} answered {status} in a form that is no ledger's")
-        if kind == AuthProblemType.WRONG_RECEIVER:
+        if kind == ProblemType.WRONG_RECEIVER:
             self._known = None
             return Incompatible(f"another ledger than before answers at {self._name}: {detail}")
         if status >= 500 or status == 408:

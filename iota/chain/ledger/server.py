@@ -21,7 +21,8 @@ from iota.chain.errors import BadInput
 from iota.chain.ledger import messages
 from iota.chain.ledger.book import LedgerBook
 from iota.chain.ledger.database import LedgerDatabase
-from iota.identity.http_auth import SIGNATURE_HEADER, AuthProblem, Caller, RequestVerifier, sign_response
+from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
+from iota.protocol.problems import Problem
 
 _log = logging.getLogger(__name__)
 _BOOK: Final = web.AppKey("book", LedgerBook)
@@ -239,9 +240,8 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     """Errors as RFC 9457 problem documents."""
     try:
         return await handler(request)
-    except AuthProblem as problem:
-        headers = {"Retry-After": "1"} if problem.status == 503 else {}
-        return _problem(problem.type, problem.status, problem.detail, headers)
+    except Problem as problem:
+        return _problem(problem.type, problem.status, problem.detail, problem.headers)
     except BadInput as error:
         return _problem("bad-input", 404, str(error))
     except ValidationError as error:

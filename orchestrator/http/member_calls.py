@@ -1,4 +1,4 @@
-"""The calls of members: join, exchange, leave, objects."""
+"""Handlers of calls by members: the intake decides; these journal the entry and answer."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import ObjectStore
-from orchestrator.coordinator import Back, Coordinator, Joined, Left, Member, Said
-from orchestrator.http.edge import Answer, Call
+from orchestrator.coordinator import Coordinator
+from orchestrator.http.admission import Admission
 from orchestrator.http.limits import ServerLimits
-from orchestrator.http.membership import Admission
-from orchestrator.http.polls import Polls, Presence, Woken
+from orchestrator.http.long_polls import Polls, Woken
+from orchestrator.http.middleware import Answer, Call
+from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 from orchestrator.http.urls import deliver, presign
-from orchestrator.intake.bodies import parse
-from orchestrator.intake.repeats import Repeats
-from orchestrator.intake.rights import access_for
-from orchestrator.intake.validation import check_frames, check_reports, new_receipts
+from orchestrator.intake import Intake, parse
 
 MANIFEST_PATH: Final = "/v1/manifest"
-_OPEN: Final = 2
-_REFUSALS: Final = {problem.value: problem for problem in ProblemType}
+_MAX_OPEN: Final = 2
+"""Exchanges of one member at a time: one that waits, and the newer one that releases it."""
 
 
-class Conversations:
+class MemberCalls:
     """Handlers of members' calls; `admission` is the chain's or the allow-list's word."""
 
     def __init__(
@@ -48,34 +46,29 @@ class Conversations:
         admission: Admission,
         limits: ServerLimits,
     ) -> None:
+        """`orchestrator` is this server's hotkey (ss58)."""
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
         self._orchestrator = orchestrator
         self._admission = admission
         self._limits = limits
-        self._busy: Counter[str] = Counter()
+        self._open: Counter[str] = Counter()
+        self.intake = Intake(coordinator)
         self.polls = Polls()
         self.presence = Presence(limits.silence_s)
-        self.repeats = Repeats()
         self.statuses: dict[str, NodeStatus] = {}
-        """What nodes last said of themselves; not journaled, nothing is decided by it."""
+        """The last status of each node. Informational: not journaled, and nothing is decided by it."""
 
     async def join(self, call: Call) -> Answer:
         request = parse(JoinRequest, call.body)
         if not await self._admission.allows(call.hotkey, request.role):
             raise Problem(ProblemType.NOT_A_MEMBER, f"{call.hotkey} may not join this run as {request.role}")
-        if PROTOCOL_VERSION not in request.versions:
-            raise _version_mismatch(request.versions)
         async with self._recorder.joins, self._recorder.of(call.hotkey):
-            refusal = self._coordinator.refusal(call.hotkey, request)
-            if refusal is not None:
-                raise Problem(_REFUSALS.get(refusal.type, ProblemType.REFUSED), refusal.detail)
+            entry = self.intake.join(call.hotkey, request, self._recorder.stamp())
             self.presence.hear(call.hotkey, time.monotonic())
-            await self._recorder.record(
-                Joined(at=self._recorder.stamp(), hotkey=call.hotkey, request=request)
-            )
-            member = self._member(call.hotkey)
+            await self._recorder.record(entry)
+            member = self.intake.member(call.hotkey)
         reply = JoinReply(
             run=self._coordinator.spec.id,
             spec=self._coordinator.spec,
@@ -92,61 +85,44 @@ class Conversations:
 
     async def exchange(self, call: Call) -> Answer:
         hotkey = call.hotkey
-        self._member(hotkey)
-        if self._busy[hotkey] >= _OPEN:
-            raise Problem(ProblemType.RATE_LIMITED, f"{_OPEN} exchanges are open already", retry_after=1)
-        self._busy[hotkey] += 1
+        self.intake.member(hotkey)  # before the body is parsed: a stranger's body costs nothing
+        if self._open[hotkey] >= _MAX_OPEN:
+            raise Problem(ProblemType.RATE_LIMITED, f"{_MAX_OPEN} exchanges are open already", retry_after=1)
+        self._open[hotkey] += 1
         try:
             request = parse(ExchangeRequest, call.body)
             self.presence.hear(hotkey, time.monotonic())
             self.polls.supersede(hotkey)
             await self._take(hotkey, request)
         finally:
-            self._busy[hotkey] -= 1
-            if not self._busy[hotkey]:
-                del self._busy[hotkey]
+            self._open[hotkey] -= 1
+            if not self._open[hotkey]:
+                del self._open[hotkey]
         return await self._news(hotkey, request)
 
     async def leave(self, call: Call) -> Answer:
         parse(LeaveRequest, call.body)
         async with self._recorder.of(call.hotkey):
-            if not self._member(call.hotkey).left:
-                await self._recorder.record(Left(at=self._recorder.stamp(), hotkey=call.hotkey))
+            if entry := self.intake.leave(call.hotkey, self._recorder.stamp()):
+                await self._recorder.record(entry)
         return Answer(b"{}")
 
     async def objects(self, call: Call) -> Answer:
-        member = self._member(call.hotkey)
-        access = access_for(self._coordinator, member, parse(ObjectRequest, call.body))
+        self.intake.member(call.hotkey)
+        access = self.intake.access(call.hotkey, parse(ObjectRequest, call.body))
         expires_s = self._limits.url_s
         reply = ObjectReply(url=presign(self._store, access, expires_s), expires=time.time() + expires_s)
         return Answer(reply.model_dump_json().encode())
 
     async def _take(self, hotkey: str, request: ExchangeRequest) -> None:
-        """Record what is new in an exchange."""
+        """Journal what an exchange says."""
         async with self._recorder.of(hotkey):
-            if hotkey in self.presence.lost:
-                await self._recorder.record(Back(at=self._recorder.stamp(), hotkey=hotkey))
+            if back := self.intake.heard(hotkey, self._recorder.stamp()):
+                await self._recorder.record(back)
             if request.status is not None:
                 self.statuses[hotkey] = request.status
-            if not request.has_news:
-                return
-            member = self._member(hotkey)
-            check_frames(self._coordinator.spec, member, request.frames)
-            check_reports(self._coordinator.state, member, request.reports)
-            batch = request.receipts
-            receipts = new_receipts(self._coordinator.state, member, batch) if batch else ()
-            frames = self.repeats.fresh_frames(hotkey, request.frames)
-            reports = self.repeats.fresh_reports(hotkey, request.reports)
-            if receipts or frames or reports:
-                said = Said(
-                    at=self._recorder.stamp(),
-                    hotkey=hotkey,
-                    receipts=receipts,
-                    frames=frames,
-                    reports=reports,
-                )
-                await self._recorder.record(said, batch.signature if batch else "")
-                self.repeats.remember(hotkey, (*frames, *reports))
+            if said := self.intake.exchange(hotkey, request, self._recorder.stamp()):
+                await self._recorder.record(said, request.receipts.signature if request.receipts else "")
 
     async def _news(self, hotkey: str, request: ExchangeRequest) -> Answer:
         """The events after the cursor, as soon as there are any; none when a newer exchange came."""
@@ -156,26 +132,10 @@ class Conversations:
             woken = await self.polls.wait(hotkey, wait_s)
             if woken is Woken.NEWS:
                 found = self._coordinator.events_after(hotkey, request.cursor)
-        member = self._member(hotkey)
+        member = self.intake.member(hotkey)
         delivered: tuple[Delivered, ...] = ()
         if found:
             chosen = found[: self._limits.events]
-            delivered = await deliver(self._coordinator, self._store, member, chosen, self._limits.url_s)
+            delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self._limits.url_s)
         reply = ExchangeReply(events=delivered, receipts=member.receipts)
         return Answer(reply.model_dump_json().encode())
-
-    def _member(self, hotkey: str) -> Member:
-        member = self._coordinator.members.get(hotkey)
-        if member is None:
-            raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
-        return member
-
-
-def _version_mismatch(theirs: tuple[int, ...]) -> Problem:
-    older = max(theirs, default=0) < PROTOCOL_VERSION
-    who = "the node: install the current release" if older else "the orchestrator, or use an older node"
-    return Problem(
-        ProblemType.VERSION_MISMATCH,
-        f"this run speaks protocol {PROTOCOL_VERSION}, the node {list(theirs)}; upgrade {who}",
-        extra={"orchestrator_versions": [PROTOCOL_VERSION], "node_versions": list(theirs)},
-    )

@@ -7,18 +7,18 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from iota.protocol.messages import MOST_FRAMES, MOST_PARTS, MOST_REPORTS, MOST_WEIGHTS
+from iota.protocol.messages import MAX_FRAMES, MAX_PARTS, MAX_REPORTS, MAX_WEIGHTS
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import MAX_RECEIPTS
 
-MOST_RECEIPTS: Final = 1024
 _CONTAINERS: Final = 65_536
 """Objects and lists in one body: a full exchange has fewer than half."""
 _LENGTHS: Final = {
-    "frames": MOST_FRAMES,
-    "parts": MOST_PARTS,
-    "receipts": MOST_RECEIPTS,
-    "reports": MOST_REPORTS,
-    "weights": MOST_WEIGHTS,
+    "frames": MAX_FRAMES,
+    "parts": MAX_PARTS,
+    "receipts": MAX_RECEIPTS,
+    "reports": MAX_REPORTS,
+    "weights": MAX_WEIGHTS,
 }
 _LENGTH: Final = 64
 """Entries of every other list or object."""

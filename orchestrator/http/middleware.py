@@ -1,4 +1,4 @@
-"""The edge of every request: bounds, signature, membership and limits, then problems and signing."""
+"""Around every handler: bounds, signature, membership and limits before; problems and signing after."""
 
 from __future__ import annotations
 
@@ -12,29 +12,13 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from iota.identity.http_auth import (
-    SIGNATURE_HEADER,
-    AuthProblem,
-    AuthProblemType,
-    Caller,
-    RequestVerifier,
-    sign_response,
-)
+from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.identity.keys import Hotkey
 from iota.protocol.problems import MEDIA_TYPE, Problem, ProblemType
 from orchestrator.http.connections import ConnectionGuard
 from orchestrator.http.limits import ServerLimits, TokenBuckets, is_loopback
 from orchestrator.http.metrics import Metrics
 
-_AUTH: Final = {
-    AuthProblemType.MISSING: ProblemType.UNSIGNED,
-    AuthProblemType.MALFORMED: ProblemType.MALFORMED_AUTH,
-    AuthProblemType.WRONG_RECEIVER: ProblemType.WRONG_RECEIVER,
-    AuthProblemType.STALE: ProblemType.STALE,
-    AuthProblemType.RESTARTED: ProblemType.RESTARTED,
-    AuthProblemType.REPLAYED: ProblemType.REPLAYED,
-    AuthProblemType.BAD_SIGNATURE: ProblemType.BAD_SIGNATURE,
-}
 _HTTP: Final = {404: ProblemType.NOT_FOUND, 405: ProblemType.WRONG_METHOD, 413: ProblemType.TOO_LARGE}
 _CALLER: Final = web.RequestKey("caller", Caller)
 _log = logging.getLogger(__name__)
@@ -42,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a signed call returns: the body of a 200."""
+    """The body of a 200, from a signed call."""
 
     body: bytes
     content_type: str = "application/json"
@@ -60,7 +44,7 @@ class Call:
 SignedHandler = Callable[[Call], Awaitable[Answer]]
 
 
-class Edge:
+class Middleware:
     """Wraps handlers. `admitted(hotkey)` says whether a hotkey may speak here at all."""
 
     def __init__(
@@ -87,7 +71,7 @@ class Edge:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await self._body(request, bound)
-            caller = self._verify(request, body)
+            caller = self._verifier.verify(request.headers, body, request.method, request.raw_path)
             request[_CALLER] = caller
             if not await self._admitted(caller.hotkey):
                 raise Problem(
@@ -103,7 +87,7 @@ class Edge:
         return handle
 
     @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Limits by address before; problems, signature and metrics after."""
         self._guard.request_begun(request.transport)
         try:
@@ -116,7 +100,7 @@ class Edge:
             response = self._answer(
                 Problem(kind, f"{request.method} {request.path[:200]}", status=error.status)
             )
-        except Exception:  # noqa: BLE001 - the outermost edge: a bug must not show or stop anything else
+        except Exception:  # noqa: BLE001 - boundary for untrusted input: log, answer, continue
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = self._answer(Problem(ProblemType.INTERNAL, "report this to the operator"))
         caller = request.get(_CALLER)
@@ -162,14 +146,3 @@ class Edge:
         except (web.RequestPayloadError, ConnectionError):
             raise Problem(ProblemType.MALFORMED_BODY, "the body broke off") from None
         return b"".join(parts)
-
-    def _verify(self, request: web.Request, body: bytes) -> Caller:
-        try:
-            return self._verifier.verify(request.headers, body, request.method, request.raw_path)
-        except AuthProblem as error:
-            kind = _AUTH[error.type]
-            extra = {}
-            if error.type is AuthProblemType.STALE:
-                extra["offset_s"] = (int(request.headers["X-Bittensor-Nonce"]) - time.time_ns()) / 1e9
-            retry = 0.1 if error.type is AuthProblemType.RESTARTED else None
-            raise Problem(kind, error.detail, retry_after=retry, extra=extra) from None

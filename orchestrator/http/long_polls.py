@@ -1,15 +1,13 @@
-"""Open exchanges: who waits for news, who is silent."""
+"""Long polls: exchanges that wait until there are events for their member."""
 
 from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
 
-from orchestrator.coordinator import Back, Entry, Joined, Left, Lost
-
 
 class Woken(Enum):
-    """Why a poll is answered."""
+    """The reason for which a poll is answered."""
 
     NEWS = auto()
     SUPERSEDED = auto()
@@ -43,9 +41,11 @@ class Polls:
                 del self._waiting[hotkey]
 
     def supersede(self, hotkey: str) -> None:
+        """Answer the member's waiting exchange without events: it has sent a newer one."""
         self._resolve(hotkey, Woken.SUPERSEDED)
 
     def wake(self, hotkeys: set[str]) -> None:
+        """There are new events for these members."""
         for hotkey in hotkeys:
             self._resolve(hotkey, Woken.NEWS)
 
@@ -59,32 +59,3 @@ class Polls:
         poll = self._waiting.pop(hotkey, None)
         if poll is not None and not poll.done():
             poll.set_result(why)
-
-
-class Presence:
-    """When each member was last heard (monotonic seconds), and who is counted as lost."""
-
-    def __init__(self, silence_s: float) -> None:
-        self._silence_s = silence_s
-        self._heard: dict[str, float] = {}
-        self.lost: set[str] = set()
-
-    def observe(self, entry: Entry) -> None:
-        """Keep up with the journal."""
-        match entry:
-            case Lost():
-                self.lost.add(entry.hotkey)
-            case Joined() | Back():
-                self.lost.discard(entry.hotkey)
-            case Left():
-                self.lost.discard(entry.hotkey)
-                self._heard.pop(entry.hotkey, None)
-
-    def hear(self, hotkey: str, now: float) -> None:
-        self._heard[hotkey] = now
-
-    def overdue(self, hotkey: str, now: float) -> bool:
-        """Whether a member that should be heard was not; one never heard of counts from now."""
-        if hotkey in self.lost:
-            return False
-        return now - self._heard.setdefault(hotkey, now) > self._silence_s

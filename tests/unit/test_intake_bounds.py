@@ -7,9 +7,9 @@ import tracemalloc
 
 import pytest
 
-from iota.protocol.messages import MOST_PARTS, ExchangeRequest
+from iota.protocol.messages import MAX_PARTS, ExchangeRequest
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.intake.bodies import parse
+from orchestrator.intake.bounds import parse
 
 
 def many(text: str, count: int = 250_000) -> str:
@@ -51,7 +51,7 @@ def test_a_hostile_body_costs_no_more_than_its_reading(inside: str) -> None:
 
 def test_a_full_report_is_taken() -> None:
     part = '{"key":"a/b","digest":"' + "0" * 64 + '","size":1}'
-    body = '{"cursor":0,"reports":[{"kind":"delta","epoch":0,"parts":[' + many(part, MOST_PARTS) + "]}]}"
+    body = '{"cursor":0,"reports":[{"kind":"delta","epoch":0,"parts":[' + many(part, MAX_PARTS) + "]}]}"
     assert len(parse(ExchangeRequest, body.encode()).reports) == 1
 
 

@@ -1,0 +1,94 @@
+"""From a member's parsed request to the journal entry that it asks for, or to the Problem that refuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iota.identity import signatures
+from iota.protocol.messages import PROTOCOL_VERSION, ExchangeRequest, JoinRequest, ObjectRequest
+from iota.protocol.problems import Problem, ProblemType
+from orchestrator.coordinator import Back, Coordinator, Entry, Joined, Left, Member, Said
+from orchestrator.intake.receipts import new_receipts
+from orchestrator.intake.repeats import Repeats
+from orchestrator.intake.rights import Access, access_for
+from orchestrator.intake.validation import check_frames, check_reports
+
+
+class Intake:
+    """Decides on requests by the coordinator's state, and changes nothing of it.
+
+    The caller journals the returned entry, applies it, and passes it to `observe`, before it asks about
+    another request of the same hotkey (for joins: of any hotkey). Times (`at`) are Unix seconds.
+    """
+
+    def __init__(
+        self, coordinator: Coordinator, verify: Callable[[bytes, bytes, str], bool] = signatures.verify
+    ) -> None:
+        """`verify(message, signature, hotkey)` checks the signature of a batch of receipts."""
+        self._coordinator, self._verify = coordinator, verify
+        self._repeats = Repeats()
+
+    def member(self, hotkey: str) -> Member:
+        """The member with this hotkey. Raises Problem: NOT_JOINED."""
+        member = self._coordinator.members.get(hotkey)
+        if member is None:
+            raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
+        return member
+
+    def join(self, hotkey: str, request: JoinRequest, at: float) -> Joined:
+        """The entry of a join.
+
+        Raises:
+            Problem: VERSION_MISMATCH; FORBIDDEN for a second role; RUN_FULL.
+        """
+        if PROTOCOL_VERSION not in request.versions:
+            raise _version_mismatch(request.versions)
+        refusal = self._coordinator.refusal(hotkey, request)
+        if refusal is not None:
+            raise refusal
+        return Joined(at=at, hotkey=hotkey, request=request)
+
+    def heard(self, hotkey: str, at: float) -> Back | None:
+        """The entry for a lost member that is heard again. Raises Problem: NOT_JOINED."""
+        member = self.member(hotkey)
+        return None if member.live or member.left else Back(at=at, hotkey=hotkey)
+
+    def exchange(self, hotkey: str, request: ExchangeRequest, at: float) -> Said | None:
+        """The entry with the news of an exchange; None where all of it was said before.
+
+        Raises:
+            Problem: NOT_JOINED; FORBIDDEN for a frame or a report that is not the member's to announce;
+                BAD_RECEIPTS, BAD_SIGNATURE.
+        """
+        member, run = self.member(hotkey), self._coordinator.state
+        check_frames(run.spec, member, request.frames)
+        check_reports(run, member, request.reports)
+        batch = request.receipts
+        receipts = new_receipts(run, member, batch, self._verify) if batch is not None else ()
+        frames = self._repeats.fresh_frames(hotkey, request.frames)
+        reports = self._repeats.fresh_reports(hotkey, request.reports)
+        if not (receipts or frames or reports):
+            return None
+        return Said(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
+
+    def leave(self, hotkey: str, at: float) -> Left | None:
+        """The entry of a leave; None for a member that has left. Raises Problem: NOT_JOINED."""
+        return None if self.member(hotkey).left else Left(at=at, hotkey=hotkey)
+
+    def access(self, hotkey: str, request: ObjectRequest) -> Access:
+        """The access to an object that a member asks for. Raises Problem: see `access_for`."""
+        return access_for(self._coordinator, self.member(hotkey), request)
+
+    def observe(self, entry: Entry) -> None:
+        """This entry is journaled and applied."""
+        self._repeats.observe(entry)
+
+
+def _version_mismatch(theirs: tuple[int, ...]) -> Problem:
+    older = max(theirs, default=0) < PROTOCOL_VERSION
+    who = "the node: install the current release" if older else "the orchestrator, or use an older node"
+    return Problem(
+        ProblemType.VERSION_MISMATCH,
+        f"this run speaks protocol {PROTOCOL_VERSION}, the node {list(theirs)}; upgrade {who}",
+        extra={"orchestrator_versions": [PROTOCOL_VERSION], "node_versions": list(theirs)},
+    )

@@ -1,0 +1,243 @@
+"""URLs: each event brings those that its reader needs; each node writes its own keys only."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.codec.shapes import payload_size
+from iota.identity.keys import Hotkey
+from iota.objects import FrameKey, part_count
+from iota.protocol.events import (
+    BaseAssign,
+    Contribution,
+    LoadBase,
+    MergeAssign,
+    MergeReady,
+    Plan,
+    Reroute,
+    SnapshotReady,
+)
+from iota.protocol.messages import (
+    Direction,
+    FrameName,
+    Method,
+    ObjectRequest,
+    Ready,
+    Role,
+    SnapshotStored,
+    StoredObject,
+)
+from iota.protocol.problems import Problem, ProblemType
+from iota.wire.frame import encode_frame, make_header
+from orchestrator.coordinator import Coordinator, Joined, Member, Said
+from orchestrator.coordinator.epoch_state import PartMerge
+from orchestrator.coordinator.merging import begin_merging
+from orchestrator.intake.grants import accesses
+from orchestrator.intake.rights import Access, access_for
+from tests.support.orchestrators import BASE, join_request, make_spec
+
+SPEC = make_spec()
+RUN = SPEC.id
+FIRST, LAST, SPARE = (Hotkey.from_seed(c * 32) for c in (b"a", b"b", b"c"))
+STORED = StoredObject(key=f"{RUN}/delta/0/0/x/part-000", digest=BASE, size=4096)
+
+
+def coordinator() -> Coordinator:
+    """Two miners in training; the first plan is out."""
+    made = Coordinator(SPEC)
+    for hotkey in (FIRST, LAST):
+        made.apply(Joined(at=1.0, hotkey=hotkey.ss58, request=join_request()))
+    for hotkey in (FIRST, LAST):
+        made.apply(Said(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+    return made
+
+
+def member(made: Coordinator, stage: int) -> Member:
+    return next(m for m in made.members.values() if m.stage == stage)
+
+
+def plan_of(made: Coordinator, stage: int) -> Plan:
+    events = made.events_after(member(made, stage).hotkey, 0)
+    return next(e for _, e in events if isinstance(e, Plan))
+
+
+@pytest.mark.parametrize(("stage", "direction"), [(0, Direction.FORWARD), (1, Direction.BACKWARD)])
+def test_a_plan_brings_a_put_for_each_frame_of_its_exact_size(stage: int, direction: Direction) -> None:
+    made = coordinator()
+    sender, receiver = member(made, stage), member(made, 1 - stage)
+    found = accesses(SPEC, sender, plan_of(made, stage))
+    assert len(found) == SPEC.schedule.microbatches
+    for index, access in enumerate(found):
+        name = FrameName(epoch=0, step=0, microbatch=index, attempt=0, stage=stage, direction=direction)
+        header = make_header(SPEC, name, "0" * 64, sender.hotkey, receiver.hotkey)
+        frame = encode_frame(header, bytes(payload_size(SPEC)), lambda text: bytes(64))
+        assert access == Access(Method.PUT, str(FrameKey(RUN, name)), len(frame))
+
+
+def test_a_reroute_brings_urls_to_the_new_miner_alone_and_to_the_current_neighbour() -> None:
+    made = coordinator()
+    event = Reroute(
+        epoch=0, step=0, microbatch=1, stage=0, attempt=3, miner=member(made, 0).hotkey,
+        replaces=SPARE.ss58,
+        route=(member(made, 0).hotkey, member(made, 1).hotkey), send_forward=True,
+    )  # fmt: skip
+    [access] = accesses(SPEC, member(made, 0), event)
+    assert access.key == f"{RUN}/frames/0/0/1.3/0.f"
+    assert access.method is Method.PUT
+    assert accesses(SPEC, member(made, 1), event) == []
+    assert accesses(SPEC, member(made, 0), event.model_copy(update={"send_forward": False})) == []
+
+
+def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
+    made = coordinator()
+    merger = member(made, 1)
+    event = MergeAssign(
+        epoch=0,
+        stage=0,
+        part=7,
+        contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, stored=STORED),),
+    )
+    assert accesses(SPEC, merger, event) == [
+        Access(Method.GET, STORED.key),
+        Access(Method.PUT, f"{RUN}/merged/0/0/part-007.{merger.hotkey}", 4096),
+    ]
+
+
+def test_stored_things_bring_gets_and_other_events_nothing() -> None:
+    made = coordinator()
+    get = [Access(Method.GET, STORED.key)]
+    reader = member(made, 0)
+    assert accesses(SPEC, reader, MergeReady(epoch=0, stage=0, parts=(STORED,))) == get
+    assert accesses(SPEC, reader, LoadBase(epoch=1, digest=BASE, parts=(STORED,))) == get
+    ready = SnapshotReady(epoch=0, miner=LAST.ss58, version=1, stored=STORED)
+    assert accesses(SPEC, reader, ready) == get
+    assert accesses(SPEC, reader, BaseAssign(epoch=1)) == []
+
+
+def ask(made: Coordinator, who: Member, method: Method, key: str, size: int = 0) -> Access | ProblemType:
+    try:
+        return access_for(made, who, ObjectRequest(method=method, key=key, size=size))
+    except Problem as problem:
+        return problem.type
+
+
+def test_a_member_reads_what_is_the_runs_and_nothing_else() -> None:
+    made = coordinator()
+    who = member(made, 0)
+    for key in (f"{RUN}/delta/0/1/{LAST.ss58}/part-000", f"data/{SPEC.data.manifest}/shard-00000.bin"):
+        assert ask(made, who, Method.GET, key) == Access(Method.GET, key)
+    for key in ("other/frames/0", f"data/{'e' * 64}/shard-00000.bin", RUN, f"x/{RUN}/delta"):
+        assert ask(made, who, Method.GET, key) is ProblemType.FORBIDDEN
+
+
+def merging() -> Coordinator:
+    """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
+    made = coordinator()
+    begin_merging(made.state)
+    made.state.current.wanted[member(made, 0).hotkey, 1].add(SPARE.ss58)
+    return made
+
+
+def test_a_pseudo_gradient_is_stored_while_its_epoch_merges_and_in_its_parts_alone() -> None:
+    made = coordinator()
+    who = member(made, 0)
+    key = f"{RUN}/delta/0/0/{who.hotkey}/part-000"
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
+    begin_merging(made.state)
+    over = f"part-{part_count(SPEC, 0):03d}"
+    for strange in (f"0/0/{who.hotkey}/{over}", f"1/0/{who.hotkey}/part-000", f"00/0/{who.hotkey}/part-000"):
+        assert ask(made, who, Method.PUT, f"{RUN}/delta/{strange}", 4096) is ProblemType.FORBIDDEN, strange
+    made.state.epoch = 1
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.LATE
+
+
+def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
+    made = merging()
+    who = member(made, 0)
+    key = f"{RUN}/merged/0/1/part-000.{who.hotkey}"
+    assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
+    assign = MergeAssign(epoch=0, stage=1, part=0, contributions=())
+    made.state.current.merges[1].parts.append(PartMerge(assign, [], mergers=[who.hotkey]))
+    assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
+    other = member(made, 1)
+    theirs = f"{RUN}/merged/0/1/part-000.{other.hotkey}"
+    assert ask(made, other, Method.PUT, theirs, 4096) is ProblemType.FORBIDDEN
+
+
+def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
+    made = merging()
+    who = member(made, 0)
+    key = f"{RUN}/audit/0/{who.hotkey}/1"
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/2", 10) is ProblemType.FORBIDDEN
+    made.state.current.snapshots[who.hotkey, 1] = SnapshotStored(epoch=0, version=1, stored=STORED)
+    assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
+
+
+@pytest.mark.parametrize("tail", ["../x", "a//b", "./a", "a/", ".hidden"])
+def test_a_text_that_is_no_key_is_malformed(tail: str) -> None:
+    made = coordinator()
+    for method in Method:
+        assert ask(made, member(made, 0), method, f"{RUN}/{tail}", 10) is ProblemType.MALFORMED_BODY
+
+
+def test_a_member_writes_its_own_keys() -> None:
+    made = merging()
+    who = member(made, 0)
+    for key in (f"{RUN}/delta/0/0/{who.hotkey}/part-000", f"{RUN}/audit/0/{who.hotkey}/1"):
+        assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
+
+
+def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
+    made = coordinator()
+    who, other = member(made, 0), member(made, 1)
+    for key in (
+        f"{RUN}/delta/0/1/{other.hotkey}/part-000",
+        f"{RUN}/delta/0/1/{who.hotkey}/part-000",
+        f"{RUN}/audit/0/{other.hotkey}/1",
+        f"{RUN}/merged/0/0/part-000.{other.hotkey}",
+        f"{RUN}/receipts/0/{who.hotkey}/000",
+        f"{'e' * 64}/delta/0/0/{who.hotkey}/part-000",
+        f"{RUN}/delta/0/0/{who.hotkey}/part-000/more",
+        f"data/{SPEC.data.manifest}/shard-00000.bin",
+        f"{RUN}/base/1/0/part-000.safetensors",
+    ):
+        assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN, key
+
+
+def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
+    made = coordinator()
+    who, key = member(made, 0), f"{RUN}/base/1/0/part-000.safetensors"
+    made.state.bases.assigned[1, 0] = (who.hotkey, 0.0)
+    assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
+    for strange in ("manifest.json", f"part-{part_count(SPEC, 0):03d}.safetensors"):
+        assert ask(made, who, Method.PUT, f"{RUN}/base/1/0/{strange}", 100) is ProblemType.FORBIDDEN
+
+
+def test_sizes_are_bounded() -> None:
+    made = merging()
+    who = member(made, 0)
+    for kind in (f"delta/0/0/{who.hotkey}/part-000", f"audit/0/{who.hotkey}/1"):
+        for size in (0, 1 << 40):
+            assert ask(made, who, Method.PUT, f"{RUN}/{kind}", size) is ProblemType.TOO_LARGE
+
+
+def test_a_frame_is_written_by_its_current_sender_at_its_exact_size() -> None:
+    made = coordinator()
+    who, other = member(made, 0), member(made, 1)
+    planned = accesses(SPEC, who, plan_of(made, 0))[0]
+    assert ask(made, who, Method.PUT, planned.key, planned.size) == planned
+    assert ask(made, who, Method.PUT, planned.key, planned.size + 1) is ProblemType.FORBIDDEN
+    assert ask(made, other, Method.PUT, planned.key, planned.size) is ProblemType.FORBIDDEN
+    outwards = f"{RUN}/frames/0/0/0.0/0.b"
+    assert ask(made, who, Method.PUT, outwards, planned.size) is ProblemType.FORBIDDEN
+    over = f"{RUN}/frames/9/0/0.0/0.f"
+    assert ask(made, who, Method.PUT, over, planned.size) is ProblemType.LATE
+    for strange in ("frames/0/0/0.0/0.x", "frames/0/0/00.0/0.f", "frames/0/0/99999999999.0/0.f", "frames/0"):
+        assert ask(made, who, Method.PUT, f"{RUN}/{strange}", planned.size) is ProblemType.FORBIDDEN
+
+
+def test_a_validator_writes_nothing() -> None:
+    made = coordinator()
+    made.apply(Joined(at=3.0, hotkey=SPARE.ss58, request=join_request(Role.VALIDATOR)))
+    who = made.members[SPARE.ss58]
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{SPARE.ss58}/1", 10) is ProblemType.FORBIDDEN

@@ -1,4 +1,4 @@
-"""A built wheel would hold every file of the four packages, and the version is the same wherever it stands."""
+"""A built wheel would hold every file of the four packages, and the version stands in one place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def test_every_file_of_a_package_would_be_in_a_wheel(package: str) -> None:
         if path.is_dir() or "__pycache__" in path.parts:
             continue
         assert path.suffix == ".py" or any(fnmatch.fnmatch(path.name, p) for p in data), path
-        assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: setuptools leaves it out"
+        assert (path.parent / "__init__.py").exists(), (
+            f"{path.parent} is no package: setuptools leaves it out"
+        )
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -14,11 +14,11 @@ from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
 from iota.store import open_store
 from orchestrator.coordinator import Coordinator
-from orchestrator.http.admission import AllowList
+from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.metagraph import Metagraph
-from orchestrator.http.run import serve
+from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
 
 
@@ -39,28 +39,29 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
         store = open_store(settings.store, secret, public_url=settings.store_public_url)
         stack.push_async_callback(store.close)
         chain = await stack.enter_async_context(open_chain(settings.chain))
-        is_member: AllowList | Metagraph
         if settings.allow is None:
             seen = journal_path.with_name(f"{journal_path.name}.metagraph.json")
-            is_member = Metagraph(chain, settings.netuid, seen, settings.chain)
+            metagraph = Metagraph(chain, settings.netuid, seen, settings.chain)
             try:
-                await is_member.start()
+                await metagraph.start()
             except (ChainError, TimeoutError) as error:
                 place = f"subnet {settings.netuid} on {without_secrets(settings.chain)}"
                 raise ValueError(
                     f"{place} cannot be read ({error or 'no answer'}):"
                     " check --network and --netuid, or give --allow FILE"
                 ) from error
+            admission = Admission(metagraph, metagraph.look_again)
+            also = [metagraph.follow]
         else:
-            is_member = AllowList.load(settings.allow)
+            admission, also = Admission(AllowList.load(settings.allow)), []
         deps = Deps(
             hotkey=hotkey,
             coordinator=Coordinator(spec),
             journal=journal,
             store=store,
             chain=chain,
-            is_member=is_member,
-            also=() if isinstance(is_member, AllowList) else (is_member.follow,),
+            admission=admission,
+            also=also,
             manifest=manifest,
             limits=ServerLimits(silence_s=settings.silence),
             head_poll_s=settings.head_poll,

@@ -1,4 +1,4 @@
-"""Signed HTTP: who sent this request, and is this answer the server's to it?
+"""Signed HTTP: proves the sender of a request, and that an answer is the server's to that request.
 
 Requests carry the Bittensor SDK's own scheme (`bittensor.http_auth`, btauth/1), which binds method,
 path and query, body, time, sender and receiver. Added to it here: the receiver is never optional,
@@ -26,9 +26,9 @@ SIGNATURE_HEADER: Final = "X-Iota-Signature"
 RESPONSE_VERSION: Final = 1
 """The form of the bytes that an answer's signature is made over."""
 MAX_AGE_S: Final = 10.0
-"""How old a request may be when it arrives."""
+"""Maximum age of a request when it arrives."""
 ALLOWED_SKEW_S: Final = 2.0
-"""How far ahead of ours the sender's clock may run."""
+"""Maximum lead of the sender's clock over ours."""
 
 _RESPONSE_DOMAIN: Final = f"response/{RESPONSE_VERSION}"
 _PREFIX: Final = "x-bittensor-"
@@ -98,7 +98,7 @@ class RequestVerifier:
         """The latest nonce accepted, here or (by `fence_ns`) before."""
 
     def verify(self, headers: Mapping[str, str], body: bytes, method: str, path_qs: str) -> Caller:
-        """Who sent this request; after that, this very request is refused.
+        """The sender of this request; the same request is refused from then on.
 
         `headers` may be a multi-dict, `body` is the raw bytes as received, `path_qs` the raw target.
 

@@ -1,4 +1,4 @@
-"""Which texts may be a key of an object store."""
+"""The grammar of keys and prefixes in an object store."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ Report = Annotated[
 
 
 class NodeStatus(Frozen):
-    """What a node says of itself, for people to look at; nothing is decided by it."""
+    """Status of a node, sent with an exchange. Informational only: nothing is decided by it."""
 
     state: Annotated[str, Field(max_length=200)] = ""
     tokens_per_second: Annotated[float, Field(ge=0)] = 0.0

@@ -13,7 +13,7 @@ TYPE_PREFIX: Final = "urn:iota:problem:"
 
 
 class ProblemType(StrEnum):
-    """What went wrong. The names never change; programs branch on them."""
+    """The kind of a problem. The names never change; programs branch on them."""
 
     UNSIGNED = "unsigned"
     MALFORMED_AUTH = "malformed-auth"

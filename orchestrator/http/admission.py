@@ -1,4 +1,4 @@
-"""Who may take part: a file of hotkeys, or the subnet's metagraph (`metagraph`)."""
+"""Admission of hotkeys to a run: by a file of hotkeys, or by the subnet's metagraph (`metagraph`)."""
 
 from __future__ import annotations
 

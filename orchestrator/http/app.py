@@ -1,4 +1,4 @@
-"""From the parts to one aiohttp application, with its background work."""
+"""Builds the aiohttp application of an orchestrator from its parts, with its background work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_si
 from orchestrator.http.connections import ConnectionGuard
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
-from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
 from orchestrator.http.public import Audit, Public
@@ -39,14 +38,14 @@ class Deps:
     journal: Journal
     store: ObjectStore
     chain: HeadSource
-    is_member: Callable[[str, Role], bool]
+    admission: Admission
     manifest: bytes
     """The data manifest, JSON."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     also: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
     """Further background work that lasts as long as the server, such as following the metagraph."""
     head_poll_s: float = 6.0
-    """How often the chain's head is read: about half a block's time."""
+    """Seconds between two reads of the chain's head: about half a block's time."""
 
 
 GUARD: Final = web.AppKey("guard", ConnectionGuard)
@@ -58,9 +57,7 @@ def make_app(deps: Deps) -> web.Application:
     """The application. At startup it replays the journal; stop it by stopping its runner."""
     metrics, limits = Metrics(), deps.limits
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
-    look_again = deps.is_member.look_again if isinstance(deps.is_member, Metagraph) else None
-    admission = Admission(deps.is_member, look_again)
-    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, admission, limits)
+    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     guard = ConnectionGuard(limits.header_s, limits.connections)
@@ -77,7 +74,7 @@ def make_app(deps: Deps) -> web.Application:
 
     async def admitted(hotkey: str) -> bool:
         member = deps.coordinator.members.get(hotkey)
-        return await admission.allows(hotkey, *(Role if member is None else (member.role,)))
+        return await deps.admission.allows(hotkey, *(Role if member is None else (member.role,)))
 
     public = Public(
         deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
@@ -110,7 +107,12 @@ def make_app(deps: Deps) -> web.Application:
     app[GUARD] = guard
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
-    audit = Audit(deps.coordinator, deps.journal)
+    _add_public_routes(app, public)
+    _add_signed_routes(app, middleware, calls, Audit(deps.coordinator, deps.journal))
+    return app
+
+
+def _add_public_routes(app: web.Application, public: Public) -> None:
     app.router.add_get("/v1/run", public.run)
     app.router.add_get("/v1/status", public.status)
     app.router.add_get("/v1/stream", public.stream)
@@ -118,13 +120,17 @@ def make_app(deps: Deps) -> web.Application:
     app.router.add_get("/metrics", public.metrics)
     app.router.add_get("/healthz", public.healthz)
     app.router.add_get("/readyz", public.readyz)
+
+
+def _add_signed_routes(
+    app: web.Application, middleware: Middleware, calls: MemberCalls, audit: Audit
+) -> None:
     app.router.add_post("/v1/join", middleware.signed(calls.join))
-    app.router.add_post("/v1/exchange", middleware.signed(calls.exchange, limits.exchange_bytes))
+    app.router.add_post("/v1/exchange", middleware.signed(calls.exchange, calls.limits.exchange_bytes))
     app.router.add_post("/v1/leave", middleware.signed(calls.leave))
     app.router.add_post("/v1/objects", middleware.signed(calls.objects))
     app.router.add_get("/v1/audit/epochs/{epoch}", middleware.signed(audit.record))
     app.router.add_get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", middleware.signed(audit.receipts))
-    return app
 
 
 async def _work(

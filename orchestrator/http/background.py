@@ -106,7 +106,7 @@ async def watch_silence(
 
 
 class Deletions:
-    """Removes from the store what nobody needs any more; what fails is left to the next start."""
+    """Deletes objects of closed epochs from the store; what fails is left to the next start."""
 
     def __init__(self, coordinator: Coordinator, store: ObjectStore, metrics: Metrics) -> None:
         self._coordinator = coordinator

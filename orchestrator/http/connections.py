@@ -1,4 +1,4 @@
-"""Connections: how many an address may hold, and how long they may say nothing."""
+"""Limits on connections: their number by address, and the time to their first request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ConnectionGuard:
     aiohttp bounds the time between requests, but not the time to a connection's first one.
     """
 
-    def __init__(self, header_s: float, most: int) -> None:
-        self._header_s, self._most = header_s, most
+    def __init__(self, header_s: float, limit: int) -> None:
+        self._header_s, self._limit = header_s, limit
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self._open: Counter[str] = Counter()
 
@@ -33,7 +33,7 @@ class ConnectionGuard:
 
     def opened(self, transport: asyncio.Transport, address: str) -> bool:
         self._open[address] += 1
-        if self._open[address] > self._most and not is_loopback(address):
+        if self._open[address] > self._limit and not is_loopback(address):
             transport.abort()
             return False
         self._timers[transport] = asyncio.get_running_loop().call_later(self._header_s, transport.abort)

@@ -1,4 +1,4 @@
-"""What a stranger or a member may cost the server at most."""
+"""Bounds on the time, bytes and rates that a stranger or a member may cost the server."""
 
 from __future__ import annotations
 

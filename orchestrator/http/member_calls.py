@@ -52,7 +52,7 @@ class MemberCalls:
         self._store = store
         self._orchestrator = orchestrator
         self._admission = admission
-        self._limits = limits
+        self.limits = limits
         self._open: Counter[str] = Counter()
         self.intake = Intake(coordinator)
         self.polls = Polls()
@@ -110,7 +110,7 @@ class MemberCalls:
     async def objects(self, call: Call) -> Answer:
         self.intake.member(call.hotkey)
         access = self.intake.access(call.hotkey, parse(ObjectRequest, call.body))
-        expires_s = self._limits.url_s
+        expires_s = self.limits.url_s
         reply = ObjectReply(url=presign(self._store, access, expires_s), expires=time.time() + expires_s)
         return Answer(reply.model_dump_json().encode())
 
@@ -127,7 +127,7 @@ class MemberCalls:
     async def _news(self, hotkey: str, request: ExchangeRequest) -> Answer:
         """The events after the cursor, as soon as there are any; none when a newer exchange came."""
         found = self._coordinator.events_after(hotkey, request.cursor)
-        wait_s = min(request.wait_s, self._limits.wait_s, self._limits.silence_s / 3)
+        wait_s = min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
         if not found and wait_s > 0:
             woken = await self.polls.wait(hotkey, wait_s)
             if woken is Woken.NEWS:
@@ -135,7 +135,7 @@ class MemberCalls:
         member = self.intake.member(hotkey)
         delivered: tuple[Delivered, ...] = ()
         if found:
-            chosen = found[: self._limits.events]
-            delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self._limits.url_s)
+            chosen = found[: self.limits.events]
+            delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self.limits.url_s)
         reply = ExchangeReply(events=delivered, receipts=member.receipts)
         return Answer(reply.model_dump_json().encode())

@@ -19,9 +19,9 @@ from iota.protocol.problems import Problem, ProblemType
 
 METAGRAPH_EVERY_S: Final = 60.0
 STALE_S: Final = 3600.0
-"""How long the members stand while the chain cannot be read; then nobody can be told from a stranger."""
+"""Seconds for which the members stand while the chain cannot be read; then requests are refused."""
 LOOK_EVERY_S: Final = 3.0
-"""The least time between two looks for hotkeys that the metagraph did not name, whoever asks."""
+"""Minimum seconds between two reads for hotkeys that the metagraph did not name, over all that ask."""
 _LOOK_S: Final = 10.0
 _TIMEOUT_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class SubnetSource(Protocol):
 
 
 class _Seen(BaseModel):
-    """What one read said, as it is kept in the file."""
+    """The result of one read, as it is kept in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

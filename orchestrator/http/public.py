@@ -1,4 +1,4 @@
-"""What anyone may read: the run, its state, health, metrics; and what members may audit."""
+"""Handlers that only read: the run, its state, health and metrics for anyone; audit records for members."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Public:
         ready: Callable[[], str | None],
         streams: int,
     ) -> None:
-        """`ready()` is None, or what the server waits for."""
+        """`ready()` is None, or the reason why the server is not ready."""
         self._coordinator = coordinator
         self._orchestrator = orchestrator
         self._manifest = manifest
@@ -125,7 +125,7 @@ class Public:
 
 
 class Audit:
-    """What members read to check the run: signed calls."""
+    """Handlers of signed calls: sealed records and receipts, by which members check the run."""
 
     def __init__(self, coordinator: Coordinator, journal: Journal) -> None:
         self._coordinator = coordinator

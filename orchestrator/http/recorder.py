@@ -49,7 +49,7 @@ class Recorder:
         self.after: list[Callable[[], None]] = []
         """Called after each group of new entries."""
         self.highest_nonce: Callable[[], int] = lambda: 0
-        """What is stored with each commit: see `RequestVerifier.highest_nonce`."""
+        """Stored with each commit: see `RequestVerifier.highest_nonce`."""
 
     def of(self, hotkey: str) -> asyncio.Lock:
         """The lock for entries about this hotkey."""

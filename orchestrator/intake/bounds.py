@@ -1,4 +1,4 @@
-"""From a request's bytes to its model: what is too long is refused before anything is built from it."""
+"""Parses a request's body within bounds: what is too long is refused before a model is built from it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ from iota.protocol.messages import MAX_FRAMES, MAX_PARTS, MAX_REPORTS, MAX_WEIGH
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import MAX_RECEIPTS
 
-_CONTAINERS: Final = 65_536
+_MAX_CONTAINERS: Final = 65_536
 """Objects and lists in one body: a full exchange has fewer than half."""
-_LENGTHS: Final = {
+_MAX_LENGTHS: Final = {
     "frames": MAX_FRAMES,
     "parts": MAX_PARTS,
     "receipts": MAX_RECEIPTS,
     "reports": MAX_REPORTS,
     "weights": MAX_WEIGHTS,
 }
-_LENGTH: Final = 64
+_MAX_LENGTH: Final = 64
 """Entries of every other list or object."""
-_TOLD: Final = 10
-_DETAILED: Final = 1000
+_MAX_TOLD: Final = 10
+_MAX_DETAILED: Final = 1000
 """Errors beyond which none is described: describing them costs more than finding them."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:
-    """A request's body by its model; Problem MALFORMED_BODY, naming the fields, where it does not fit."""
+    """A request's body as its model.
+
+    Raises:
+        Problem: MALFORMED_BODY, with the fields that do not fit.
+    """
     _check_lengths(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         count = error.error_count()
-        if count > _DETAILED:
+        if count > _MAX_DETAILED:
             raise _malformed([{"field": "", "error": f"{count} fields do not fit"}]) from None
-        found = error.errors(include_url=False, include_context=False, include_input=False)[:_TOLD]
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_TOLD]
         named = [{"field": ".".join(map(str, e["loc"]))[:200], "error": e["msg"][:200]} for e in found]
         raise _malformed(named) from None
 
 
 def _check_lengths(body: bytes) -> None:
     """Each error of a validation costs kilobytes, so a body may not have room for many."""
-    if body.count(b"{") + body.count(b"[") > _CONTAINERS:
-        raise _malformed([{"field": "", "error": f"more than {_CONTAINERS} objects and lists"}])
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
+        raise _malformed([{"field": "", "error": f"more than {_MAX_CONTAINERS} objects and lists"}])
     try:
         left = [("", from_json(body))]
     except ValueError:
@@ -53,9 +57,9 @@ def _check_lengths(body: bytes) -> None:
     while left:
         name, value = left.pop()
         if isinstance(value, dict | list):
-            most = _LENGTHS.get(name, _LENGTH)
-            if len(value) > most:
-                raise _malformed([{"field": name[:200], "error": f"{len(value)} entries, at most {most}"}])
+            limit = _MAX_LENGTHS.get(name, _MAX_LENGTH)
+            if len(value) > limit:
+                raise _malformed([{"field": name[:200], "error": f"{len(value)} entries, at most {limit}"}])
             inner = value.items() if isinstance(value, dict) else ((name, item) for item in value)
             left += [(key, item) for key, item in inner if isinstance(item, dict | list)]
 

@@ -57,7 +57,7 @@ def new_receipts(
 
 
 def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
-    """Why no op of this member gives such a receipt, or None."""
+    """The reason why no op of this member gives such a receipt, or None."""
     if member.role is not Role.MINER:
         return "is not from a miner: only miners run ops"
     if receipt.kind is OpKind.MERGE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from iota.objects import (
     BaseKey,
@@ -21,6 +22,9 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
 from orchestrator.coordinator.state import Phase
+
+OwnObject = DeltaKey | MergedKey | BaseKey | SnapshotKey
+"""Objects that are written by the member that made them; a frame follows its microbatch's route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,38 +89,39 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
     return frame_size(coordinator.spec, name, member.hotkey, receiver)
 
 
-def _check_writer(
-    coordinator: Coordinator, member: Member, key: DeltaKey | MergedKey | BaseKey | SnapshotKey
-) -> None:
+def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> None:
     """Raises Problem unless the run expects this object from this member now: LATE or FORBIDDEN."""
     run = coordinator.state
-    stage = member.stage if isinstance(key, SnapshotKey) else key.stage
     mine = isinstance(key, BaseKey) or key.hotkey == member.hotkey
-    if stage >= run.stages or not mine:
+    if not mine or (not isinstance(key, SnapshotKey) and key.stage >= run.stages):
         raise _not_yours(str(key))
     if key.epoch < run.epoch and (key.epoch not in run.epochs or run.epochs[key.epoch].audits_closed):
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is closed")
-    if isinstance(key, SnapshotKey):
-        epoch, wanted = run.epochs.get(key.epoch), (member.hotkey, key.version)
-        if epoch is None or wanted not in epoch.wanted or wanted in epoch.snapshots:
-            raise _not_yours(str(key))
-        return
-    if key.part >= part_count(run.spec, stage):
+    if not isinstance(key, SnapshotKey) and key.part >= part_count(run.spec, key.stage):
         raise _not_yours(str(key))
-    if isinstance(key, BaseKey):
-        if stage != member.stage or not coordinator.may_store_base(member.hotkey, key.epoch):
-            raise _not_yours(str(key))
-        return
-    if key.epoch < run.epoch:
+    if isinstance(key, DeltaKey | MergedKey) and key.epoch < run.epoch:
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is merged already")
-    if key.epoch > run.epoch or run.phase is not Phase.MERGING:
+    if not _is_expected(coordinator, member, key):
         raise _not_yours(str(key))
-    if isinstance(key, DeltaKey) and stage != member.stage:
-        raise _not_yours(str(key))
-    if isinstance(key, MergedKey):
-        parts = run.current.merges[stage].parts
-        if key.part >= len(parts) or member.hotkey not in parts[key.part].mergers:
-            raise _not_yours(str(key))
+
+
+def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bool:
+    """Whether the member is the writer that `iota.objects` names for this kind of object."""
+    run = coordinator.state
+    merging = run.phase is Phase.MERGING
+    match key:
+        case DeltaKey():
+            return merging and key.epoch == run.epoch and key.stage == member.stage
+        case MergedKey():
+            parts = run.current.merges[key.stage].parts if merging and key.epoch == run.epoch else []
+            return key.part < len(parts) and member.hotkey in parts[key.part].mergers
+        case BaseKey():
+            return key.stage == member.stage and coordinator.may_store_base(member.hotkey, key.epoch)
+        case SnapshotKey():
+            epoch, wanted = run.epochs.get(key.epoch), (member.hotkey, key.version)
+            return epoch is not None and wanted in epoch.wanted and wanted not in epoch.snapshots
+        case _:
+            assert_never(key)
 
 
 def _not_yours(key: str) -> Problem:

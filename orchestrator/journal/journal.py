@@ -1,4 +1,4 @@
-"""What a journal is: the one durable record of a run, from which everything else is rebuilt."""
+"""The interface of a journal: the one durable record of a run, from which everything else is rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.coordinator import Entry
 
 
 class JournalError(Exception):
-    """Something that the journal refused or failed to do."""
+    """The journal refused or failed an operation."""
 
 
 class JournalUnavailable(JournalError):

@@ -44,9 +44,10 @@ from iota.spec import (
 from iota.store import EmbeddedStore, ObjectStore
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator
+from orchestrator.http.admission import Admission
 from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
-from orchestrator.http.run import serving
+from orchestrator.http.serving import serving
 from orchestrator.journal import Journal, SqliteJournal
 
 ORCHESTRATOR = Hotkey.from_seed(b"o" * 32)
@@ -129,7 +130,7 @@ async def orchestrator(
             journal=journal,
             store=store,
             chain=chain,
-            is_member=members,
+            admission=Admission(members),
             manifest=b'{"shards": []}',
             limits=ServerLimits(**limits),
             head_poll_s=0.01,

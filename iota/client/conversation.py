@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from iota.client.orchestrator import PATIENCE_S, OrchestratorClient, is_passing
+from iota.client.orchestrator import BACKOFF, PATIENCE_S, OrchestratorClient, is_passing
 from iota.protocol.events import Delivered, ExchangeReply
 from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
 from iota.protocol.problems import Problem, ProblemType
@@ -18,9 +17,7 @@ from iota.protocol.receipts import ReceiptBatch
 
 _OPEN: Final = 2
 _BACKLOG: Final = 4096
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 5.0
-_LONGEST_HINT_S: Final = 30.0
+_MAX_HINT_S: Final = 30.0
 _STALE_S: Final = 30.0
 """A clock that is wrong stays wrong: its owner must hear of it soon."""
 
@@ -156,7 +153,7 @@ class Conversation:
 
     async def _talk(self) -> None:
         failing_since: float | None = None
-        pause = 0.0
+        failures = 0
         while True:
             room = len(self._posts) < _OPEN
             if room and (not self._posts or self._has_news() or self._hurry):
@@ -171,7 +168,7 @@ class Conversation:
             for task in [task for task in self._posts if task.done()]:
                 failed = await self._answered(task) or failed
                 if failed is None:
-                    failing_since, pause = None, 0.0
+                    failing_since, failures = None, 0
             if failed is not None:
                 now = time.monotonic()
                 failing_since = failing_since or now
@@ -179,9 +176,8 @@ class Conversation:
                 if now - failing_since > (min(_STALE_S, self._patience_s) if stale else self._patience_s):
                     raise failed
                 hint = (failed.retry_after or 0.0) if isinstance(failed, Problem) else 0.0
-                pause = min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-                pause = min(max(pause, hint), _LONGEST_HINT_S)
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+                failures += 1
+                await asyncio.sleep(BACKOFF.pause_s(failures, min(hint, _MAX_HINT_S)))
 
     def _has_news(self) -> bool:
         return bool(self._frames or self._reports or self._log_end > self._sent)

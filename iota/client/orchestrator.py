@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -29,6 +28,7 @@ from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import EpochRecord
+from iota.retry import Backoff
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
 PATIENCE_S: Final = 600.0
@@ -38,8 +38,8 @@ CALL_S: Final = 20.0
 _MOST_BYTES: Final = 256 << 20
 _TOLD: Final = 1000
 """Most errors that are described at all, and most characters of the description."""
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 5.0
+BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
+"""Between the tries of one call, and of one exchange after another."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -200,21 +200,17 @@ class OrchestratorClient:
     ) -> bytes:
         """Try until an answer, a refusal, or the end of the patience."""
         end = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
-        pause = _FIRST_PAUSE_S
+        failures = 0
         while True:
             try:
                 return await self._try(method, path, body, wait_s, signed)
-            except OrchestratorUnreachable:
-                hint = None
-                if time.monotonic() + pause > end:
+            except (OrchestratorUnreachable, Problem) as error:
+                failures += 1
+                problem = error if isinstance(error, Problem) else None
+                pause_s = BACKOFF.pause_s(failures, problem and problem.retry_after)
+                if (problem and not problem.transient) or time.monotonic() + pause_s > end:
                     raise
-            except Problem as problem:
-                hint = problem.retry_after
-                if not problem.transient or time.monotonic() + (hint or pause) > end:
-                    raise
-            # Jitter keeps a swarm from returning all at once.
-            await asyncio.sleep((hint or pause) * random.uniform(0.75, 1.25))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
 
     async def _try(self, method: str, path: str, body: bytes | None, wait_s: float, signed: bool) -> bytes:
         if self._http is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from blake3 import blake3
+from cachetools import TLRUCache
 
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
 from iota.store import StoreError
@@ -17,7 +18,7 @@ TRANSFER_S: Final = 600.0
 """How long one object may take, retries included."""
 _MARGIN_S: Final = 60.0
 """A URL this close to its expiry is asked for anew."""
-_MOST_URLS: Final = 4096
+_MAX_URLS: Final = 4096
 
 
 class ObjectDiffers(StoreError):
@@ -38,7 +39,9 @@ class RunObjects:
 
     def __init__(self, urls: UrlSource, store: ObjectClient) -> None:
         self._urls, self._store = urls, store
-        self._known: dict[str, ObjectReply] = {}
+        self._known: TLRUCache[str, ObjectReply, float] = TLRUCache(
+            _MAX_URLS, ttu=lambda key, reply, now: reply.expires - _MARGIN_S, timer=time.time
+        )
 
     async def put(self, key: str, data: bytes, url: str | None = None) -> StoredObject:
         """Store `data`; what is there already under the key stays."""
@@ -75,9 +78,6 @@ class RunObjects:
 
     async def _url(self, key: str) -> str:
         known = self._known.get(key)
-        if known is None or known.expires < time.time() + _MARGIN_S:
-            known = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
-            if len(self._known) >= _MOST_URLS:
-                self._known.clear()
-            self._known[key] = known
+        if known is None:
+            known = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
         return known.url

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 from iota.codec.shapes import Shapes
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
+from iota.files import whole_file
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.spec import RunSpec
@@ -66,15 +65,8 @@ def state_bytes(state: StageState) -> bytes:
 def save_state(state: StageState, path: Path) -> None:
     """Write the state to `path` at once: a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        safetensors.torch.save_file(_flat(state), temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path, durable=True) as part:
+        safetensors.torch.save_file(_flat(state), part)
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:

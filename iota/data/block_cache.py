@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections import OrderedDict
 from pathlib import Path
 
+from cachetools import LRUCache
+
 from iota.data.blocks import BLOCK_BYTES
+from iota.files import remove_unfinished, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +30,14 @@ class BlockCache:
         if max_bytes < BLOCK_BYTES:
             raise ValueError(f"a cache of {max_bytes} bytes holds no block: give at least {BLOCK_BYTES}")
         self._folder = folder
-        self._max_bytes = max_bytes
-        self._memory_bytes = memory_bytes
-        self._memory: OrderedDict[Name, bytes] = OrderedDict()
-        self._memory_used = 0
-        self._disk: OrderedDict[Name, int] = OrderedDict()
-        self._disk_used = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        self._scan()
+        self._memory: LRUCache[Name, bytes] = LRUCache(memory_bytes, getsizeof=len)
+        self._disk = _Files(folder, max_bytes)
 
     def recall(self, name: Name) -> bytes | None:
         """A block from memory."""
         data = self._memory.get(name)
         if data is not None:
-            self._memory.move_to_end(name)
-            if name in self._disk:
-                self._disk.move_to_end(name)
+            self._disk.get(name)  # counts as a use there too
         return data
 
     def load(self, name: Name) -> bytes | None:
@@ -52,7 +45,7 @@ class BlockCache:
         if name not in self._disk:
             return None
         try:
-            return self._path(name).read_bytes()
+            return self._disk.path(name).read_bytes()
         except OSError as error:
             log.warning("cached block %s is unreadable (%s) and will be fetched again", name, error)
             self.drop(name)
@@ -60,48 +53,47 @@ class BlockCache:
 
     def keep(self, name: Name, data: bytes) -> None:
         """Remember a checked block, in memory and on disk."""
-        if name not in self._memory:
+        if len(data) <= self._memory.maxsize:
             self._memory[name] = data
-            self._memory_used += len(data)
-            while self._memory_used > self._memory_bytes:
-                self._memory_used -= len(self._memory.popitem(last=False)[1])
-        if name in self._disk:
-            self._disk.move_to_end(name)
-        else:
+        if self._disk.get(name) is None and len(data) <= self._disk.maxsize:
             self._write(name, data)
 
     def drop(self, name: Name) -> None:
         """Forget a block on disk."""
-        self._disk_used -= self._disk.pop(name, 0)
-        self._path(name).unlink(missing_ok=True)
+        self._disk.pop(name, None)
+        self._disk.path(name).unlink(missing_ok=True)
 
     def _write(self, name: Name, data: bytes) -> None:
-        path = self._path(name)
-        temporary = path.with_suffix(".new")
         try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            write_whole(self._disk.path(name), data)
         except OSError as error:
             # The cache only saves time; the block itself is at hand.
             log.warning("the data cache cannot keep a block (%s): free some space in %s", error, self._folder)
-            temporary.unlink(missing_ok=True)
-            return
-        self._disk[name] = len(data)
-        self._disk_used += len(data)
-        while self._disk_used > self._max_bytes:
-            self.drop(next(iter(self._disk)))
+        else:
+            self._disk[name] = len(data)
 
-    def _path(self, name: Name) -> Path:
-        return self._folder / f"{name[0]}.{name[1]}.block"
 
-    def _scan(self) -> None:
-        """Take over what an earlier process kept, the oldest first."""
-        for leftover in self._folder.glob("*.new"):
-            leftover.unlink()
-        found = [(path.stat(), path) for path in self._folder.glob("shard-*.*.block")]
+class _Files(LRUCache[Name, int]):
+    """Sizes of the blocks' files; those of an earlier process count as used in the order of their writing."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        super().__init__(max_bytes, getsizeof=lambda size: size)
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        found = [(path.stat(), path) for path in folder.glob("shard-*.*.block")]
         for status, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
             shard, block, _ = path.name.split(".")
-            self._disk[shard, int(block)] = status.st_size
-            self._disk_used += status.st_size
-        while self._disk_used > self._max_bytes:
-            self.drop(next(iter(self._disk)))
+            if status.st_size <= max_bytes:
+                self[shard, int(block)] = status.st_size
+            else:
+                path.unlink()
+
+    def path(self, name: Name) -> Path:
+        return self._folder / f"{name[0]}.{name[1]}.block"
+
+    def popitem(self) -> tuple[Name, int]:
+        """Remove the one that was used least recently, with its file."""
+        name, size = super().popitem()
+        self.path(name).unlink(missing_ok=True)
+        return name, size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationError
 from iota.data.heldout import HeldOut
 from iota.data.manifest import Shard
 from iota.data.shard_writer import Written
+from iota.files import write_whole
 from iota.spec import Count, Frozen
 
 STATE_NAME = "state.json"
@@ -52,9 +52,7 @@ def save_state(
         open_digest=written.open_digest,
         heldout_file=name,
     )
-    temporary = folder / f"{STATE_NAME}.new"
-    temporary.write_bytes(state.canonical())
-    os.replace(temporary, folder / STATE_NAME)
+    write_whole(folder / STATE_NAME, state.canonical())
     for old in folder.glob("heldout-*.npz"):
         if old.name != name:
             old.unlink()

@@ -8,18 +8,17 @@ that was killed and continued ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from iota.data.documents import Source
 from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, manifest_id, parse_manifest
 from iota.data.packer import Job, Packer, Progress
 from iota.data.tokenizers import Tokenizer, tokenizer_info
+from iota.files import FileLock
 from iota.objects import manifest_folder
 
 SHARD_TOKENS = 1 << 25
@@ -56,7 +55,11 @@ def prepare(
     if (earlier := _earlier(out, record)) is not None:
         return earlier
     work = out / f".prepare-{job.identity}"
-    with _locked(out / f".lock-{job.identity}"):
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(
+        out / f".lock-{job.identity}",
+        lambda: ValueError(f"another process prepares this data in {out}: wait for it"),
+    ):
         work.mkdir(exist_ok=True)
         packer = Packer(job, work)
         try:
@@ -101,15 +104,3 @@ def _move_in(manifest: Manifest, work: Path, out: Path, record: Path) -> None:
     else:
         os.rename(work, target)
     record.write_text(identity + "\n")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from the same job."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another process prepares this data in {path.parent}: wait for it") from error
-        yield

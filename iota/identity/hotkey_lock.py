@@ -6,12 +6,12 @@ read-only wallets will do, and nothing stays behind when the process is killed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iota.files import FileLock
 from iota.identity.keys import DEFAULT_WALLET_PATH, hotkey_path
 
 _LOCKS = Path("/proc/locks")
@@ -38,30 +38,26 @@ def hold_hotkey(
         HotkeyNotLockable: the file cannot be opened or locked.
     """
     path = hotkey_path(wallet_name, hotkey_name, wallet_path)
+
+    def in_use() -> HotkeyInUse:
+        return HotkeyInUse(
+            f"hotkey {hotkey_name!r} of wallet {wallet_name!r} is in use by {_holder(path)}:"
+            " stop that one, or give this one another hotkey"
+        )
+
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        lock = FileLock(path, in_use, create=False)
     except OSError as error:
-        raise HotkeyNotLockable(f"cannot open the hotkey file {path}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HotkeyInUse(
-                f"hotkey {hotkey_name!r} of wallet {wallet_name!r} is in use by {_holder(handle)}:"
-                " stop that one, or give this one another hotkey"
-            ) from None
-        except OSError as error:
-            raise HotkeyNotLockable(
-                f"cannot lock the hotkey file {path} ({error.strerror}): keep the wallet on a local disk"
-            ) from None
+        raise HotkeyNotLockable(
+            f"cannot lock the hotkey file {path} ({error.strerror}): it must be readable, and on a local disk"
+        ) from None
+    with lock:
         yield
-    finally:
-        os.close(handle)
 
 
-def _holder(handle: int) -> str:
+def _holder(path: Path) -> str:
     """Who holds the lock, as far as this system tells."""
-    file = os.fstat(handle)
+    file = path.stat()
     inode = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     try:
         locks = _LOCKS.read_text()

@@ -12,11 +12,13 @@ The SDK is imported at first use: it takes 0.4 s and 46 MB.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from cachetools import TTLCache
 
 from iota.identity import signatures
 from iota.identity.keys import Hotkey
@@ -199,21 +201,14 @@ class _SeenNonces:
     """(hotkey, nonce) pairs taken within the window, by the server's clock; the SDK's `NonceStore`."""
 
     def __init__(self, window_ns: int, clock: Callable[[], int]) -> None:
-        self._window_ns = window_ns
-        self._clock = clock
-        self._pairs: set[tuple[str, int]] = set()
-        self._expiry: deque[tuple[int, tuple[str, int]]] = deque()
+        self._taken: TTLCache[tuple[str, int], None, int] = TTLCache(math.inf, 2 * window_ns, clock)
 
     def check_and_store(self, hotkey_ss58: str, nonce_ns: int) -> bool:
-        now = self._clock()
-        while self._expiry and self._expiry[0][0] < now:
-            self._pairs.discard(self._expiry.popleft()[1])
         pair = (hotkey_ss58, nonce_ns)
-        if pair in self._pairs:
-            return False
-        self._pairs.add(pair)
-        self._expiry.append((now + 2 * self._window_ns, pair))
-        return True
+        fresh = pair not in self._taken
+        if fresh:
+            self._taken[pair] = None
+        return fresh
 
 
 def _auth_fields(items: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -7,13 +7,14 @@ A hotkey lives at `<wallet path>/<wallet>/hotkeys/<hotkey>`, the file that the B
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import stat
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
+
+from iota.files import write_whole
 
 DEFAULT_WALLET_PATH: Final = "~/.bittensor/wallets"
 _log = logging.getLogger(__name__)
@@ -176,17 +177,9 @@ def _decrypted(data: bytes, path: Path, password: str | None) -> bytes:
 
 def _write_new(path: Path, data: bytes) -> None:
     """Creates `path` with mode 600, whole or not at all, and never over an existing file."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)
+        write_whole(path, data, durable=True, mode=0o600, replace=False)
     except FileExistsError:
         raise WalletExists(
             f"{path} exists already, and keys are never overwritten: choose another name"
         ) from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from iota.codec.shapes import codec_hidden
+from iota.files import whole_folder
 from iota.model.layout import count, run_shapes
 from iota.spec import Codec, RunSpec
 
@@ -44,19 +43,12 @@ def export_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: give a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with whole_folder(out) as work:
         _write_weights(spec, weights_by_stage, work, shard_bytes)
         _write_json(work / "config.json", _config(spec, eos_token))
         _write_json(work / "generation_config.json", _generation(eos_token))
         shutil.copyfile(Path(__file__).with_name(_TEMPLATE), work / _TEMPLATE)
         tokenizer_writer(work)
-        work.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        os.rename(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def exported_name(name: str) -> str:

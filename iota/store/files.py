@@ -10,7 +10,6 @@ every reader notices by digest; after a killed process nothing is.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import tempfile
@@ -18,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from iota.files import FileLock
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError, StoreFull
 
@@ -45,20 +45,18 @@ class ObjectFiles:
         self._private = root / PRIVATE
         self._reserve = reserve
         self._private.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._private / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise RootInUse(
+        self._lock = FileLock(
+            self._private / "lock",
+            lambda: RootInUse(
                 f"{root} is in use by another store server: stop that one or choose another folder"
-            ) from error
+            ),
+        )
         # Whoever holds the lock owns every unfinished upload; those of a killed server are dead.
         for leftover in self._private.glob("upload-*"):
             leftover.unlink()
 
     def close(self) -> None:
-        os.close(self._lock)
+        self._lock.release()
 
     def path(self, key: str) -> Path:
         return self._root / validate_key(key)

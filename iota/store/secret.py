@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
+from iota.files import write_whole
 from iota.store.signing import check_secret
 
 
@@ -27,16 +28,7 @@ def load_secret(path: Path) -> bytes:
 def load_or_create_secret(path: Path) -> bytes:
     """Like `load_secret`; a file that is not there is made, with 32 random bytes in hex, mode 600."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-        # A link appears whole, and never in the place of a secret that another process has just made.
-        if not path.exists():
-            os.link(part, path)
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink(missing_ok=True)
+    if not path.exists():
+        with suppress(FileExistsError):  # another process has just made one
+            write_whole(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600, replace=False)
     return load_secret(path)

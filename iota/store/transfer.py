@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,6 +10,7 @@ from typing import Self, TypeVar
 import aiohttp
 from yarl import URL
 
+from iota.retry import Backoff
 from iota.store.store import (
     ObjectExists,
     ObjectMissing,
@@ -22,7 +22,7 @@ from iota.store.store import (
 )
 
 MAX_TRIES = 4
-FIRST_PAUSE_S = 0.1
+_BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # never less than a Retry-After
 _CHUNK = 1 << 18
 _PROBLEM_BYTES = 2048
 
@@ -136,7 +136,7 @@ class ObjectClient:
                     except _Retry as failure:
                         why = str(failure)
                         if tries < MAX_TRIES:
-                            await asyncio.sleep(max(failure.pause_s, _backoff(tries)))
+                            await asyncio.sleep(_BACKOFF.pause_s(tries, failure.pause_s))
         except TimeoutError:
             raise StoreUnavailable(
                 f"{method} {_shown(url)} did not end within {deadline_s:g} s (last: {why})"
@@ -215,11 +215,6 @@ async def _raise_for(response: aiohttp.ClientResponse, method: str, url: str) ->
 def _retry_after(response: aiohttp.ClientResponse) -> float:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() and len(value) < 6 else 0.0
-
-
-def _backoff(tries: int) -> float:
-    # Full jitter up to twice the base, so that nodes cut off together do not return together.
-    return FIRST_PAUSE_S * 2.0 ** (tries - 1) * random.uniform(1, 2)
 
 
 def _shown(url: str) -> str:

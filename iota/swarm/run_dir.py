@@ -6,13 +6,13 @@ wallets/  store/  nodes/NAME/  logs/NAME.log  journal.db  ledger.db  export/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any, Self
 
+from iota.files import FileLock, write_whole
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
@@ -41,7 +41,7 @@ class RunDir:
         self.export = self.root / "export"
         self.fresh = False
         """Whether this context made the folder's content."""
-        self._lock = -1
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
         if self.root.exists() and not self.root.is_dir():
@@ -49,22 +49,21 @@ class RunDir:
         if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "lock").exists():
             raise ValueError(f"{self.root} holds something that is no run: give another --run-dir")
         self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
-            os.close(self._lock)
-            raise ValueError(
-                f"{self.root} is in use by process {holder}: stop that one, or give another --run-dir"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        lock = self.root / "lock"
+        self._lock = FileLock(
+            lock,
+            lambda: ValueError(
+                f"{self.root} is in use by process {lock.read_text().strip()}: stop that one, or give another"
+                " --run-dir"
+            ),
+        )
+        lock.write_text(f"{os.getpid()}\n")
         self.fresh = not self.options_file.exists()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
+        assert self._lock is not None
+        self._lock.release()
 
     def discard(self) -> None:
         """Remove what a run that never began has written."""
@@ -122,6 +121,4 @@ def read_info(root: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())

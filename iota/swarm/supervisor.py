@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from iota.retry import Backoff
 from iota.swarm.processes import Launcher, PreloadFailed, Program, Running
 
 USER_ERROR = 2
@@ -22,16 +23,11 @@ class ProgramFailed(Exception):
 
 @dataclass(frozen=True)
 class RestartRule:
-    """At most `most` restarts in `window_s`; each waits twice as long as the one before."""
+    """At most `most` restarts in `window_s` seconds, with the pauses of `backoff`."""
 
     most: int = 5
     window_s: float = 600.0
-    first_wait_s: float = 0.5
-    longest_wait_s: float = 10.0
-
-    def wait_s(self, restarts: int) -> float:
-        """Seconds before the restart that follows `restarts` recent ones."""
-        return float(min(self.longest_wait_s, self.first_wait_s * 2**restarts))
+    backoff: Backoff = Backoff(first_s=0.5, max_s=10.0, jitter=(1.0, 1.0))
 
 
 class Supervisor:
@@ -70,11 +66,10 @@ class Supervisor:
                 raise ProgramFailed(
                     _report(program, f"ended {len(recent) + 1} times in {self._rule.window_s:.0f} s")
                 )
-            wait_s = self._rule.wait_s(len(recent))
             recent.append(loop.time())
             self.restarts[program.name] = self.restarts.get(program.name, 0) + 1
             _log.warning("%s ended with code %d: starting it again", program.name, code)
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(self._rule.backoff.pause_s(len(recent)))
 
     async def _run_once(self, program: Program) -> int:
         try:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from iota.chain import Block, ChainError
 from iota.protocol.problems import Problem
+from iota.retry import Backoff
 from iota.store import ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Lost, Tick
 from orchestrator.http.metrics import Metrics
@@ -18,6 +19,7 @@ from orchestrator.http.recorder import Recorder
 HEAD_TIMEOUT_S: Final = 30.0
 _MIN_TICK_S: Final = 0.05
 _DELETE_TRIES: Final = 5
+_DELETE_BACKOFF: Final = Backoff(first_s=1.0)
 _DELETE_TIMEOUT_S: Final = 300.0
 _log = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ class Deletions:
                 prefixes = self._coordinator.take_deletions()
 
     async def _delete(self, prefix: str) -> None:
-        for attempt in range(_DELETE_TRIES):
+        for failures in range(1, _DELETE_TRIES + 1):
             try:
                 async with asyncio.timeout(_DELETE_TIMEOUT_S):
                     await self._store.delete_prefix(prefix)
@@ -139,5 +141,5 @@ class Deletions:
             except (StoreError, TimeoutError) as error:
                 self._metrics.failure("store")
                 _log.warning("deleting %s failed: %s", prefix, error or "no answer in time")
-                await asyncio.sleep(2.0**attempt)
+                await asyncio.sleep(_DELETE_BACKOFF.pause_s(failures))
         _log.error("%s was not deleted; the next start tries again", prefix)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +53,15 @@ class TokenBuckets:
     """
 
     def __init__(self, rate: float, burst: float, keys: int = 65536) -> None:
-        self._rate, self._burst, self._keys = rate, burst, keys
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._rate, self._burst = rate, burst
+        self._levels: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
     def take(self, key: str, now: float) -> float:
         """Take one token at `now` (monotonic seconds): 0.0, or the seconds until there is one."""
-        level, since = self._levels.pop(key, (self._burst, now))
+        level, since = self._levels.get(key, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._rate)
         wait = 0.0 if level >= 1 else (1 - level) / self._rate
         self._levels[key] = (level - 1 if wait == 0 else level, now)
-        if len(self._levels) > self._keys:
-            self._levels.popitem(last=False)
         return wait
 
 

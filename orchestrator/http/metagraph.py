@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iota.chain import ChainError, Subnet
+from iota.files import write_whole
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
 
@@ -119,7 +119,8 @@ class Metagraph:
         )
         self._read = time.monotonic()
         if self._file is not None:
-            await asyncio.to_thread(_replace, self._file, self._seen.model_dump_json())
+            seen = self._seen.model_dump_json().encode()
+            await asyncio.to_thread(write_whole, self._file, seen, durable=True)
 
     async def look_again(self) -> None:
         """Read the metagraph for a hotkey that it does not name: it may have registered since.
@@ -178,13 +179,3 @@ class Metagraph:
             return None
         fresh = 0 <= self._now() - seen.read_at <= STALE_S
         return seen if fresh and seen.source == self._source else None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
+
+from cachetools import LRUCache
 
 from iota.protocol.messages import FrameNotice, Report, ReportKind
 from orchestrator.coordinator import Back, Entry, Joined, Left, Lost, Said
@@ -30,7 +31,7 @@ class Repeats:
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
-        self._said: dict[str, OrderedDict[str, None]] = {}
+        self._said: dict[str, LRUCache[str, None]] = {}
 
     def observe(self, entry: Entry) -> None:
         """Keep up with the journal: news from before a loss or a start may have to be taken again."""
@@ -54,10 +55,6 @@ class Repeats:
         return tuple(r for r in reports if r.kind not in _ONCE or r.content_digest() not in said)
 
     def _remember(self, hotkey: str, news: Iterable[FrameNotice | Report]) -> None:
-        said = self._said.setdefault(hotkey, OrderedDict())
+        said = self._said.setdefault(hotkey, LRUCache(self._limit))
         for item in news:
-            digest = item.content_digest()
-            said[digest] = None
-            said.move_to_end(digest)
-        while len(said) > self._limit:
-            said.popitem(last=False)
+            said[item.content_digest()] = None

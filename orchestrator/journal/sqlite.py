@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from iota.files import FileLock
 from iota.protocol.receipts import ReceiptBatch
 from iota.spec import RunSpec
 from orchestrator.coordinator import Entry, Said
@@ -53,7 +52,7 @@ class SqliteJournal:
             self._open(spec, orchestrator)
             self._next = self._stored() + 1
         except (sqlite3.Error, JournalRefused) as error:
-            os.close(self._lock)
+            self._lock.release()
             if isinstance(error, JournalRefused):
                 raise
             raise JournalRefused(f"{path} cannot be used as a journal: {error}; give another path") from error
@@ -103,7 +102,7 @@ class SqliteJournal:
         if self._reader is not None:
             self._reader.close()
         self._db.close()
-        os.close(self._lock)
+        self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
         # Autocommit, so that transactions are exactly those written above.
@@ -165,20 +164,12 @@ class SqliteJournal:
             raise JournalBroken(f"{self._path} holds {stored} entries, memory {self._next - 1}") from cause
 
 
-def _exclusive_lock(path: Path) -> int:
+def _exclusive_lock(path: Path) -> FileLock:
     """A lock that ends with the process; SQLite's own would keep readers out as well."""
-    lock_path = path.with_name(path.name + ".lock")
+    in_use = f"another orchestrator is writing to {path}: stop it first, or give another journal"
     try:
-        handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return FileLock(path.with_name(path.name + ".lock"), lambda: JournalRefused(in_use))
     except OSError as error:
         raise JournalRefused(
             f"cannot write beside {path} ({error.strerror}): give a path in a folder that you may write to"
         ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise JournalRefused(
-            f"another orchestrator is writing to {path}: stop it first, or give another journal"
-        ) from None
-    return handle

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from iota.swarm.processes import Launcher, Program
+from iota.retry import Backoff
 from iota.swarm.supervisor import ProgramFailed, RestartRule, Supervisor
 
 HERE = Path(__file__).parents[1] / "support"
-QUICK = RestartRule(most=2, window_s=600.0, first_wait_s=0.01, longest_wait_s=0.01)
+QUICK = RestartRule(most=2, window_s=600.0, backoff=Backoff(first_s=0.01, max_s=0.01))
 DEADLINE_S = 60.0
 
 
@@ -96,7 +97,7 @@ async def test_every_program_leads_its_own_process_group(tmp_path: Path, forked:
 @pytest.mark.parametrize("forked", [False, True])
 async def test_what_dies_is_started_again_until_it_ends_well(tmp_path: Path, forked: bool) -> None:
     async with launching(tmp_path) as launcher:
-        supervisor = Supervisor(launcher, RestartRule(first_wait_s=0.01))
+        supervisor = Supervisor(launcher, RestartRule(backoff=Backoff(first_s=0.01)))
         await supervisor.keep(
             program(tmp_path, "weak", "die_until", tmp_path / "count", 3, forked=forked, ends=True)
         )
@@ -145,6 +146,6 @@ def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize(("recent", "wait_s"), [(0, 0.5), (1, 1.0), (4, 8.0), (9, 10.0)])
+@pytest.mark.parametrize(("recent", "wait_s"), [(1, 0.5), (2, 1.0), (5, 8.0), (10, 10.0)])
 def test_restarts_wait_longer_each_time(recent: int, wait_s: float) -> None:
-    assert RestartRule().wait_s(recent) == wait_s
+    assert RestartRule().backoff.pause_s(recent) == wait_s

@@ -207,7 +207,7 @@ class OrchestratorClient:
             except (OrchestratorUnreachable, Problem) as error:
                 failures += 1
                 problem = error if isinstance(error, Problem) else None
-                pause_s = BACKOFF.pause_s(failures, problem and problem.retry_after)
+                pause_s = BACKOFF.pause_s(failures, problem.retry_after if problem else None)
                 if (problem and not problem.transient) or time.monotonic() + pause_s > end:
                     raise
             await asyncio.sleep(pause_s)

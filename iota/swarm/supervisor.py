@@ -14,6 +14,7 @@ from iota.swarm.processes import Launcher, PreloadFailed, Program, Running
 
 USER_ERROR = 2
 _LAST_LINES = 8
+_BACKOFF = Backoff(first_s=0.5, max_s=10.0, jitter=(1.0, 1.0))
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +28,7 @@ class RestartRule:
 
     most: int = 5
     window_s: float = 600.0
-    backoff: Backoff = Backoff(first_s=0.5, max_s=10.0, jitter=(1.0, 1.0))
+    backoff: Backoff = _BACKOFF
 
 
 class Supervisor:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from iota.swarm.processes import Launcher, Program
 from iota.retry import Backoff
+from iota.swarm.processes import Launcher, Program
 from iota.swarm.supervisor import ProgramFailed, RestartRule, Supervisor
 
 HERE = Path(__file__).parents[1] / "support"

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from iota.console.redaction import without_secrets
+from iota.console.redaction import one_line
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def _guarded(call: Callable[[], object]) -> int:
         found = known_error(error)
         if found is None:
             raise
-        return _say(f"error: {one_line(found)}", 1 if _may_pass(found) else USER_ERROR)
+        return _say(f"error: {_sentence(found)}", 1 if _may_pass(found) else USER_ERROR)
     return 0
 
 
@@ -62,14 +62,12 @@ def known_error(error: BaseException) -> Exception | None:
     return error if isinstance(error, _known_types()) else None
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text as one sentence."""
+def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "")
         return f"{where}{error.strerror}{remedy}"
-    text = " ".join(str(error).split())
-    return without_secrets(text) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def _known_types() -> tuple[type[Exception], ...]:

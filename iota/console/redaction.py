@@ -17,6 +17,11 @@ _URL: Final = re.compile(
 )
 
 
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one blank, and `without_secrets`."""
+    return without_secrets(" ".join(text.split()))
+
+
 def without_secrets(text: str) -> str:
     """`text` with each URL cut to what may be shown: no user, password or query, and no path of a chain node.
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
 from iota.client.orchestrator import RunInfo
 from iota.console.command_flags import chain_flags, wallet_flags
-from iota.console.redaction import without_secrets
+from iota.console.redaction import one_line, without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
@@ -80,8 +80,7 @@ async def asked(question: Awaitable[T], end: float) -> T | Unknown:
     except Incompatible as error:
         return Unknown(without_secrets(str(error)), drifted=True)
     except (ChainError, aiohttp.ClientError, OSError, ValueError) as error:
-        text = str(error) or type(error).__name__
-        return Unknown(without_secrets(" ".join(text.split())))
+        return Unknown(one_line(str(error)) or type(error).__name__)
 
 
 async def _chain(

@@ -7,12 +7,13 @@ its public half in `coldkeypub.txt` beside it. No node that starts loads this mo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final
 
 import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
 
 from iota.identity.keys import (
     DEFAULT_WALLET_PATH,
+    SecretKey,
     WalletLocked,
     WalletMissing,
     WalletUnreadable,
@@ -24,30 +25,10 @@ from iota.identity.signatures import is_address
 _MNEMONIC_WORDS: Final = 12
 
 
-class Coldkey:
-    """A key pair that pays. Neither its text form nor a pickle reveals the private key."""
+class Coldkey(SecretKey):
+    """A key pair that pays; its address holds the TAO."""
 
-    __slots__ = ("_keypair",)
-
-    def __init__(self, keypair: Any) -> None:
-        """Wraps a `bittensor_core.Keypair` that holds a private key."""
-        self._keypair = keypair
-
-    @property
-    def ss58(self) -> str:
-        """The public address, which holds the TAO."""
-        return str(self._keypair.ss58_address)
-
-    @property
-    def keypair(self) -> Any:
-        """The SDK's key pair, for a registration's signature."""
-        return self._keypair
-
-    def __repr__(self) -> str:
-        return f"Coldkey({self.ss58})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a coldkey cannot be pickled or copied: its private key stays in this process")
+    __slots__ = ()
 
 
 def coldkey_path(wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> Path:

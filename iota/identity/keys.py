@@ -36,16 +36,42 @@ class WalletUnreadable(ValueError):
     """The hotkey file is not one: damaged, not sr25519, without a private key, or not ours to read."""
 
 
-class Hotkey:
-    """An sr25519 key pair that signs. Neither its text form nor a pickle reveals the private key."""
+class SecretKey:
+    """A `bittensor_core.Keypair` with a private key, which neither its text form nor a pickle reveals."""
 
     __slots__ = ("_keypair",)
 
     def __init__(self, keypair: Any) -> None:
-        """Wraps a `bittensor_core.Keypair` that holds an sr25519 private key."""
+        self._keypair = keypair
+
+    @property
+    def ss58(self) -> str:
+        """The public address, by which everybody names this key."""
+        return str(self._keypair.ss58_address)
+
+    @property
+    def keypair(self) -> Any:
+        """The SDK's key pair, for its own functions (`bittensor.http_auth`, extrinsics)."""
+        return self._keypair
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.ss58})"
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__.lower()
+        raise TypeError(f"a {name} cannot be pickled or copied: its private key stays in this process")
+
+
+class Hotkey(SecretKey):
+    """An sr25519 key pair that signs what a node says."""
+
+    __slots__ = ()
+
+    def __init__(self, keypair: Any) -> None:
+        """Raises `WalletUnreadable` for a key pair of another kind."""
         if keypair.crypto_type != core.CRYPTO_SR25519:
             raise WalletUnreadable("a hotkey must be an sr25519 key")
-        self._keypair = keypair
+        super().__init__(keypair)
 
     @classmethod
     def generate(cls) -> Hotkey:
@@ -59,25 +85,9 @@ class Hotkey:
             raise ValueError(f"a seed has 32 bytes, not {len(seed)}")
         return cls(core.Keypair.create_from_seed(seed, core.CRYPTO_SR25519))
 
-    @property
-    def ss58(self) -> str:
-        """The public address, by which everybody names this hotkey."""
-        return str(self._keypair.ss58_address)
-
-    @property
-    def keypair(self) -> Any:
-        """The SDK's key pair, for its own functions (`bittensor.http_auth`, extrinsics)."""
-        return self._keypair
-
     def sign(self, message: bytes) -> bytes:
         """64 bytes over `message`. Callers sign `signing_bytes(...)`, never a stranger's text."""
         return bytes(self._keypair.sign(message))
-
-    def __repr__(self) -> str:
-        return f"Hotkey({self.ss58})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a hotkey cannot be pickled or copied: its private key stays in this process")
 
 
 def hotkey_path(wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> Path:

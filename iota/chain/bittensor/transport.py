@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
-from iota.console.redaction import without_secrets
+from iota.console.redaction import one_line
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
@@ -96,4 +96,4 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 def scrubbed(text: str) -> str:
     """Text of a node or the SDK made fit for a message: on one line, bounded, its URLs redacted."""
     line = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
-    return " ".join(without_secrets(line).split())[:300]
+    return one_line(line)[:300]

@@ -55,3 +55,9 @@ def test_every_word_of_the_glossary_lives_where_it_says() -> None:
 def test_no_word_of_the_glossary_stands_there_twice() -> None:
     words = [found["word"] for found in _ENTRY.finditer(GLOSSARY)]
     assert len(words) == len(set(words))
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text()))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name in named if f"def {name}(" not in tests} == set()

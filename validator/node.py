@@ -1,4 +1,4 @@
-"""The validator's shell: it commits its links, joins, listens for seals, and has them audited in turn."""
+"""The validator's process: it commits its links, takes part in the run, and sets weights all the while."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,44 +21,42 @@ from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
     JoinReply,
     JoinRequest,
     NodeStatus,
-    Report,
     Role,
-    Verdict,
     WeightsSet,
 )
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
-from validator.audits.audit import Auditor
+from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
-from validator.audits.epoch_audits import STORED_S, EpochAudits
 from validator.audits.evidence import Evidence
 from validator.audits.fetch import Fetcher
-from validator.audits.filing import Filing
-from validator.audits.heldout import BATCHES
-from validator.audits.links import LinkChain, load_or_create_seed
-from validator.audits.snapshots import Snapshots
-from validator.notebook import Notebook
-from validator.onchain import OnChain
-from validator.weights.chain import WeightChain
+from validator.audits.heldout import BATCHES, HeldoutLoss
+from validator.audits.jobs import JobRunner
+from validator.audits.replay import ReplayOptions
+from validator.audits.verdicts import VerdictSigner
+from validator.chain import SubnetChain
+from validator.core.core import ValidatorCore
+from validator.core.links import LinkChain
+from validator.database import Database
+from validator.link_seed import load_or_create_seed
+from validator.membership import Membership
 from validator.weights.plan import PlanState, WeightPlan
+from validator.weights.scores import Scoreboard
 from validator.weights.setter import WeightSetter
-from validator.weights.weighing import Weighing
 
 log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 1 << 30
 STATUS_S: Final = 2.0
-_SNAPSHOT: Final = 1 / 3
-"""Share of the audit deadline that a miner has to deliver a snapshot."""
-_MOST_SEALS: Final = 4096
-_GONE_S: Final = 86_400.0
+STORED_S: Final = 30.0
+"""How long reports may take to be acknowledged before the next step is taken anyway."""
+_MAX_AWAY_S: Final = 86_400.0
 """An orchestrator that is away for longer than this has ended its run."""
 
 
@@ -67,14 +65,24 @@ class ValidatorOptions:
     data_dir: Path
     compute_share: float = 0.10
     """Largest share of the machine's compute that this process may use."""
-    threads: int = 1
-    most_threads: int = 1
-    """Threads that a replay may use to match a miner's device class."""
+    replay: ReplayOptions = field(default_factory=ReplayOptions)
     heldout_batches: int = BATCHES
     patience_s: float = PATIENCE_S
     """How long the orchestrator may be silent before the validator joins anew."""
     reconnect_s: float = 60.0
     """Pause before it tries to."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What lives as long as the process, whatever becomes of a membership."""
+
+    spec: RunSpec
+    links: LinkChain
+    database: Database
+    worker: Worker
+    scoreboard: Scoreboard
+    setter: WeightSetter
 
 
 class ValidatorNode:
@@ -91,13 +99,11 @@ class ValidatorNode:
     ) -> None:
         self._options, self._hotkey = options, hotkey
         self._client, self._objects = client, objects
-        self._chain = OnChain(chain, netuid, hotkey.ss58)
-        self._weight_chain = WeightChain(chain, netuid, hotkey.ss58)
+        self._chain = SubnetChain(chain, netuid, hotkey.ss58)
         running_s = time.time() - psutil.Process().create_time()
         self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
-        self._seals: asyncio.Queue[tuple[EpochClose, float] | None] = asyncio.Queue(_MOST_SEALS)
-        self._talk: Conversation | None = None
-        self._heard = 0.0
+        self._conversation: Conversation | None = None
+        self._last_contact = 0.0
 
     async def run(self) -> None:
         """Take part until the run ends, then set weights once more.
@@ -108,27 +114,26 @@ class ValidatorNode:
             ChainError: the chain cannot be reached at the start.
         """
         info = await self._client.run()
-        folder = self._options.data_dir / info.run[:16]
+        spec, folder = info.spec, self._options.data_dir / info.run[:16]
         worker = Worker(self._budget)
         try:
-            with Notebook(folder, info.run, self._hotkey.ss58) as notebook:
-                links = LinkChain(load_or_create_seed(folder / "links.seed"), info.spec.schedule.epochs)
-                await self._chain.open()
-                await self._chain.commit_tip(info.spec.id, links.tip)
-                weighing = Weighing(info.spec.audit, notebook, self._budget)
+            with Database(folder, info.run, self._hotkey.ss58) as database:
+                links = LinkChain(load_or_create_seed(folder / "links.seed"), spec.schedule.epochs)
+                await self._chain.info()
+                await self._chain.commit_tip(spec.id, links.tip)
+                scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
                 setter = WeightSetter(
-                    self._weight_chain,
-                    notebook.weights,
-                    weighing.weights,
-                    info.spec.audit.burn,
-                    told=lambda plan: self._tell_weights(plan, weighing),
+                    self._chain,
+                    database.weights,
+                    scoreboard.weights,
+                    spec.audit.burn,
+                    on_change=lambda plan: self._report_weights(plan, scoreboard),
                 )
-                # Weights depend on the notebook and the chain: an orchestrator that is gone stops none.
+                parts = _Parts(spec, links, database, worker, scoreboard, setter)
+                # Weights depend on the database and the chain: an orchestrator that is gone stops none.
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(setter.run(), name="weights")
-                    await self._persist(
-                        lambda: self._take_part(info.spec, links, notebook, worker, weighing, setter)
-                    )
+                    await self._persist(lambda: self._take_part(parts))
         finally:
             await asyncio.to_thread(worker.close)
 
@@ -137,141 +142,91 @@ class ValidatorNode:
 
         Raises OrchestratorUnreachable, in a group, when it was away for a day.
         """
-        self._heard = time.monotonic()
+        self._last_contact = time.monotonic()
         while True:
             try:
                 await take_part()
             except* OrchestratorUnreachable as gone:
-                if time.monotonic() > self._heard + _GONE_S:
+                if time.monotonic() > self._last_contact + _MAX_AWAY_S:
                     raise
                 log.warning("the orchestrator is away, and weights go on without it: %s", first_error(gone))
             else:
                 return
             await asyncio.sleep(self._options.reconnect_s)
 
-    def _tell_weights(self, plan: WeightPlan, weighing: Weighing) -> None:
-        weighing.explain()
-        if plan.state in (PlanState.ACCEPTED, PlanState.LANDED) and plan.block is not None:
-            share = self._budget.share
-            self._say(WeightsSet(block=plan.block, weights=dict(plan.scores), compute_share=share))
-
-    def _say(self, report: Report) -> None:
-        """Tell the orchestrator, if there is one just now: the chain is what counts."""
-        if self._talk is not None:
-            self._talk.say(reports=[report])
-
-    async def _take_part(
-        self,
-        spec: RunSpec,
-        links: LinkChain,
-        notebook: Notebook,
-        worker: Worker,
-        weighing: Weighing,
-        setter: WeightSetter,
-    ) -> None:
+    async def _take_part(self, parts: _Parts) -> None:
         """One membership: from the join to the end of the run and the last weights."""
-        self._seals = asyncio.Queue(_MOST_SEALS)
+        spec, options = parts.spec, self._options
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         fetcher = Fetcher(self._client, self._objects)
-        reader = ShardReader(manifest, fetcher.piece, self._options.data_dir / "cache", CACHE_BYTES)
-        samples = Samples(spec, reader)
+        samples = Samples(spec, ShardReader(manifest, fetcher.piece, options.data_dir / "cache", CACHE_BYTES))
         evidence = Evidence(spec, self._client, fetcher, samples)
-        reply = await self._client.join(self._join_request(links.tip))
+        reply = await self._client.join(self._join_request(parts.links.tip))
         if reply.run != spec.id:
             raise ValueError(
                 f"the orchestrator has another run now, {reply.run[:16]}: start the validator again"
             )
-        async with self._talking(reply) as talk:
-            patience_s = spec.audit.deadline_s * _SNAPSHOT
-            snapshots = Snapshots(spec, fetcher, lambda w: talk.say(reports=[w]), self._is_live, patience_s)
-            auditor = Auditor(
-                spec,
-                evidence,
-                snapshots,
-                worker,
-                threads=self._options.threads,
-                most_threads=self._options.most_threads,
-            )
-
-            def say(verdict: Verdict) -> None:
-                talk.say(reports=[verdict])
-
-            audits = EpochAudits(
+        async with self._conversing(reply) as conversation:
+            core = ValidatorCore(spec, parts.links, parts.database.history())
+            jobs = JobRunner(
                 self._client,
-                talk,
                 self._chain,
-                links,
-                notebook,
-                Filing(spec.id, self._hotkey, notebook, say),
                 evidence,
-                samples,
-                snapshots,
-                auditor,
-                worker,
-                self._options.heldout_batches,
+                Auditor(evidence, parts.worker, options.replay),
+                HeldoutLoss(evidence, samples, parts.worker, options.heldout_batches),
+                lambda: conversation.settled(STORED_S),
             )
+            sign = VerdictSigner(spec.id, self._hotkey)
+            membership = Membership(core, conversation, jobs, parts.database, sign, parts.scoreboard.explain)
             async with asyncio.TaskGroup() as tasks:
-                beside = [
-                    tasks.create_task(self._listen(talk, audits, snapshots), name="listen"),
-                    tasks.create_task(self._tell_status(talk, audits, setter, worker), name="status"),
-                ]
-                while (sealed := await self._seals.get()) is not None:
-                    seal, heard = sealed
-                    await audits.take(seal, heard)
-                    weighing.explain()
-                for task in beside:
-                    task.cancel()
-            await setter.finish()
-            await talk.settled(STORED_S)
+                status = tasks.create_task(self._report_status(conversation, core, parts), name="status")
+                await membership.run()
+                status.cancel()
+            await parts.setter.finish()
+            await conversation.settled(STORED_S)
 
     @asynccontextmanager
-    async def _talking(self, reply: JoinReply) -> AsyncIterator[Conversation]:
+    async def _conversing(self, reply: JoinReply) -> AsyncIterator[Conversation]:
         patience_s = self._options.patience_s
         async with Conversation(
             self._client, reply.cursor, stored=reply.receipts, patience_s=patience_s
-        ) as talk:
-            self._talk = talk
+        ) as conversation:
+            self._conversation = conversation
             try:
-                yield talk
+                yield conversation
             finally:
-                self._talk, self._heard = None, time.monotonic()
+                self._conversation, self._last_contact = None, time.monotonic()
 
     def _join_request(self, tip: str) -> JoinRequest:
-        device = device_class("cpu", self._options.threads)
-        memory = psutil.virtual_memory().available
+        replay = self._options.replay
         return JoinRequest(
             role=Role.VALIDATOR,
             versions=(PROTOCOL_VERSION,),
-            capabilities=Capabilities(device=device, memory=memory, flops=0.0),
+            capabilities=Capabilities(
+                device=device_class(replay.device, replay.threads),
+                memory=psutil.virtual_memory().available,
+                flops=0.0,
+            ),
             link=tip,
         )
 
-    async def _listen(self, talk: Conversation, audits: EpochAudits, snapshots: Snapshots) -> None:
-        async for delivered in talk.events():
-            match delivered.event:
-                case EpochClose() as seal:
-                    await self._seals.put((seal, time.monotonic()))
-                case SnapshotReady() as ready:
-                    snapshots.arrived(ready)
-                case AuditsClosed() as closed:
-                    audits.close(closed.epoch)
-                case RunEnd():
-                    await self._seals.put(None)
-                case _:
-                    pass
+    # ---- reports -------------------------------------------------------------------------------
 
-    async def _is_live(self, hotkey: str) -> bool:
-        members = (await self._client.status())["members"]
-        return any(m["hotkey"] == hotkey and m["live"] for m in members)
+    def _report_weights(self, plan: WeightPlan, scoreboard: Scoreboard) -> None:
+        """Write down a plan's new state, and report weights that the chain took, if anybody listens."""
+        scoreboard.explain()
+        taken = plan.state in (PlanState.ACCEPTED, PlanState.LANDED)
+        if taken and plan.block is not None and self._conversation is not None:
+            share = self._budget.share
+            report = WeightsSet(block=plan.block, weights=dict(plan.scores), compute_share=share)
+            self._conversation.say(reports=[report])
 
-    async def _tell_status(
-        self, talk: Conversation, audits: EpochAudits, setter: WeightSetter, worker: Worker
-    ) -> None:
+    async def _report_status(self, conversation: Conversation, core: ValidatorCore, parts: _Parts) -> None:
         process = psutil.Process()
         while True:
-            talk.status = NodeStatus(
-                state=f"{audits.doing}; weights: {setter.doing}"[:200],
-                seconds={"replay": worker.busy_s, "wait": self._budget.paused_s},
+            conversation.status = NodeStatus(
+                state=f"{core.activity}; weights: {parts.setter.activity}"[:200],
+                seconds={"replay": parts.worker.busy_s, "wait": self._budget.paused_s},
                 memory=process.memory_info().rss,
             )
             await asyncio.sleep(STATUS_S)

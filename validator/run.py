@@ -17,6 +17,7 @@ from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import Hotkey, load_hotkey
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
+from validator.audits.replay import ReplayOptions
 from validator.node import ValidatorNode, ValidatorOptions
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ async def validate(settings: ValidatorSettings) -> None:
     options = ValidatorOptions(
         data_dir=settings.data_dir,
         compute_share=settings.compute_share,
-        threads=threads,
-        most_threads=max(cores, threads),
+        replay=ReplayOptions(threads=threads, max_threads=max(cores, threads)),
     )
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)

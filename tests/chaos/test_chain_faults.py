@@ -70,7 +70,7 @@ async def recover(b: FaultBench) -> None:
     """The same setter goes on until its plan is in force."""
     end = b.now_s + RECOVERY_BLOCKS * 12
     while not (b.row() == NEW and b.states[-1] == "in force"):
-        assert b.now_s < end, f"{b.setter.doing}: {b.states}"
+        assert b.now_s < end, f"{b.setter.activity}: {b.states}"
         await b.go(1)
 
 

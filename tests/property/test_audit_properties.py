@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
 from validator.core.sampling import choose
-from validator.core.scoring import EpochWork, scores, validity
+from validator.core.scoring import MinerWork, scores, validity
 
 HOTKEYS = "abcdef"
 entries = st.builds(
-    EpochWork,
+    MinerWork,
     epoch=st.integers(0, 20),
     hotkey=st.sampled_from(HOTKEYS),
     flops=st.integers(0, 10**18),
@@ -31,7 +31,7 @@ nows = st.integers(0, 25)
 
 @given(audits, nows, works, failures, st.randoms())
 def test_scores_do_not_depend_on_the_order_of_records(
-    audit: AuditSpec, now: int, work: list[EpochWork], failed: dict[str, list[int]], rng: random.Random
+    audit: AuditSpec, now: int, work: list[MinerWork], failed: dict[str, list[int]], rng: random.Random
 ) -> None:
     shuffled = work[:]
     rng.shuffle(shuffled)
@@ -40,7 +40,7 @@ def test_scores_do_not_depend_on_the_order_of_records(
 
 @given(audits, nows, works, failures)
 def test_weights_add_up_to_what_is_not_burned_or_to_nothing(
-    audit: AuditSpec, now: int, work: list[EpochWork], failed: dict[str, list[int]]
+    audit: AuditSpec, now: int, work: list[MinerWork], failed: dict[str, list[int]]
 ) -> None:
     found = scores(audit, now, work, failed)
     total = sum(score.weight for score in found)
@@ -51,7 +51,7 @@ def test_weights_add_up_to_what_is_not_burned_or_to_nothing(
 
 @given(audits, nows, works, failures)
 def test_who_failed_within_the_window_has_no_weight(
-    audit: AuditSpec, now: int, work: list[EpochWork], failed: dict[str, list[int]]
+    audit: AuditSpec, now: int, work: list[MinerWork], failed: dict[str, list[int]]
 ) -> None:
     for score in scores(audit, now, work, failed):
         if any(now - audit.window < epoch <= now for epoch in failed.get(score.hotkey, ())):
@@ -60,13 +60,13 @@ def test_who_failed_within_the_window_has_no_weight(
 
 @given(audits, nows, works, failures, st.sampled_from(HOTKEYS))
 def test_more_proven_work_never_lowers_a_score(
-    audit: AuditSpec, now: int, work: list[EpochWork], failed: dict[str, list[int]], hotkey: str
+    audit: AuditSpec, now: int, work: list[MinerWork], failed: dict[str, list[int]], hotkey: str
 ) -> None:
-    def score(given: list[EpochWork]) -> float:
+    def score(given: list[MinerWork]) -> float:
         return next((s.score for s in scores(audit, now, given, failed) if s.hotkey == hotkey), 0.0)
 
     rest = [w for w in work if (w.epoch, w.hotkey) != (now, hotkey)]
-    more = EpochWork(now, hotkey, 10**6, ended=1, withdrawn=0)
+    more = MinerWork(now, hotkey, 10**6, ended=1, withdrawn=0)
     assert score([*rest, more]) >= score(rest)
 
 

@@ -6,8 +6,8 @@ A miner can be made to cheat; everybody else stays honest and works on what the 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,32 @@ from iota.spec import RunSpec
 from iota.store import ObjectMissing
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.small_runs import sample
-from validator.audits.audit import Auditor, Result, Task
+from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.fetch import Fetcher
-from validator.audits.sealed import SealedEpoch
-from validator.audits.snapshots import Snapshots
+from validator.audits.replay import ReplayOptions
+from validator.core.audit import Audit
+from validator.core.effects import (
+    AskLive,
+    AwaitBlock,
+    Base,
+    Effect,
+    FetchLastStep,
+    FetchRecord,
+    HashBase,
+    Job,
+    MeasureHeldout,
+    Say,
+    Script,
+    Settle,
+    Wait,
+)  # fmt: skip
+from validator.core.receipt_checks import stalled_step
+from validator.core.results import EvidenceMissing, MinerFault, Result
+from validator.core.sealed import SealedEpoch
+from validator.core.snapshots import Snapshots
+from validator.core.tasks import AuditTask
 
 DEVICE = device_class("cpu", torch.get_num_threads())
 
@@ -402,6 +422,9 @@ class World:
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)
 
+    def nothing(self) -> Tokens:
+        return np.zeros_like(self._batches(0, 0, 0))
+
 
 def batch(run: str, key: Hotkey, receipts: list[Receipt]) -> ReceiptBatch:
     payload = signed_payload(run, key.ss58, receipts[-1].content_digest())
@@ -412,13 +435,18 @@ def batch(run: str, key: Hotkey, receipts: list[Receipt]) -> ReceiptBatch:
 
 @dataclass
 class Bench:
-    """A validator's parts over a World, without its network."""
+    """A validator's parts over a World, without its network. `live`: whether its miners still answer."""
 
     world: World
     evidence: Evidence
     auditor: Auditor
     worker: Worker
     sealed: SealedEpoch
+    live: bool
+    patience_s: float
+    deliver: Callable[[Miner, int], bytes | None]
+    faults: list[MinerFault] = field(default_factory=list)
+    """Proofs of the last audit against others than its miner."""
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
         miner = self.world.miners[stage]
@@ -428,7 +456,63 @@ class Bench:
             seq = receipt.seq
         elif kind is AuditKind.EPOCH:
             seq = self.sealed.receipts[miner.hotkey][-1].seq
-        return await self.auditor.run(self.sealed, miner.hotkey, Task(kind, kind.value, seq, step))
+        snapshots: Snapshots
+
+        def asked(effect: Effect) -> None:
+            assert isinstance(effect, Say)
+            if isinstance(effect.report, SnapshotWanted):
+                self._deliver(snapshots, miner, effect.report)
+
+        snapshots = Snapshots(self.sealed.epoch, self.patience_s, asked)
+        audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
+        self.faults = audit.faults
+        return await self.run(audit.run())
+
+    async def check(self, stage: int) -> MinerFault | None:
+        """The fault that a miner's receipts show by themselves."""
+        digest = await self.auditor.run(HashBase(self.base(stage)))
+        assert isinstance(digest, str)
+        return stalled_step(self.sealed, self.world.miners[stage].hotkey, digest)
+
+    async def run(self, script: Script[Result]) -> Result:
+        """Carry out the jobs of a script; a wait is always in vain."""
+        answer: object = None
+        try:
+            while True:
+                job = script.throw(answer) if isinstance(answer, Exception) else script.send(answer)
+                answer = await self._answer(job)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    async def _answer(self, job: Job | Wait) -> object:
+        match job:
+            case Wait():
+                return True
+            case AskLive():
+                return self.live
+            case FetchLastStep():
+                return await self.evidence.last_step(job.epoch, job.miner)
+            case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():
+                raise AssertionError(f"an audit has no {job}")
+        try:
+            return await self.auditor.run(job)
+        except (EvidenceMissing, MinerFault) as error:
+            return error
+
+    def _deliver(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
+        data = self.deliver(miner, wanted.version)
+        if data is None:
+            return
+        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
+        self.world.store[key] = data
+        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+        snapshots.deliver(
+            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+        )
+
+    def base(self, stage: int) -> Base:
+        return Base(self.sealed.epoch, stage, self.sealed.base(stage))
 
     def op(self, stage: int, kind: OpKind, step: int, index: int = 0) -> Receipt:
         found = self.sealed.receipt(self.world.miners[stage].hotkey, (step, index, 0, kind))
@@ -449,26 +533,8 @@ async def bench(
     """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
     fetcher = Fetcher(world, world)  # type: ignore[arg-type]
     evidence = Evidence(world.spec, world, fetcher, world)  # type: ignore[arg-type]
-    snapshots: Snapshots
-
-    def want(wanted: SnapshotWanted) -> None:
-        miner = next(m for m in world.miners if m.hotkey == wanted.miner)
-        data = deliver(miner, wanted.version)
-        if data is None:
-            return
-        key = str(SnapshotKey(world.run, wanted.epoch, miner.hotkey, wanted.version))
-        world.store[key] = data
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        snapshots.arrived(
-            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
-        )
-
-    async def is_live(hotkey: str) -> bool:
-        return live
-
-    answers: Callable[[str], Awaitable[bool]] = is_live
-    snapshots = Snapshots(world.spec, fetcher, want, answers, patience_s)
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     threads = torch.get_num_threads()
-    auditor = Auditor(world.spec, evidence, snapshots, worker, threads=threads, most_threads=threads)
-    return Bench(world, evidence, auditor, worker, await evidence.sealed(epoch))
+    auditor = Auditor(evidence, worker, ReplayOptions(threads=threads, max_threads=threads))
+    sealed = await evidence.sealed(epoch)
+    return Bench(world, evidence, auditor, worker, sealed, live, patience_s, deliver)

@@ -14,8 +14,8 @@ from iota.chain.bittensor.client import BittensorChain
 from iota.identity.keys import Hotkey
 from tests.support.subtensor.chain import ChainBlock, Extrinsic, Subtensor
 from tests.support.subtensor.node import LoopbackNode
-from validator.notebook import Notebook
-from validator.weights.chain import WeightChain
+from validator.chain import SubnetChain
+from validator.database import Database
 from validator.weights.setter import WeightSetter
 
 NETUID, TEMPO, BLOCK_S = 9, 100, 12
@@ -74,10 +74,10 @@ class Watched:
 
 
 class FaultBench:
-    """One validator, its notebook and its node. `now_s` moves when blocks come, and blocks when it moves."""
+    """One validator, its database and its node. `now_s` moves when blocks come, and blocks when it moves."""
 
     setter: WeightSetter
-    notebook: Notebook
+    database: Database
 
     def __init__(self, node: LoopbackNode) -> None:
         self.node, self.model = node, node.chain
@@ -94,10 +94,10 @@ class FaultBench:
 
     def open(self, chain: BittensorChain, folder: Path) -> None:
         self.chain = Watched(chain, self._looked)
-        self.notebook = Notebook(folder, RUN, VALIDATOR.ss58)
+        self.database = Database(folder, RUN, VALIDATOR.ss58)
         watched: Any = self.chain
         self.setter = WeightSetter(
-            WeightChain(watched, NETUID, VALIDATOR.ss58), self.notebook.weights, lambda: self.scores, 0.0,
+            SubnetChain(watched, NETUID, VALIDATOR.ss58), self.database.weights, lambda: self.scores, 0.0,
             sleep=self.sleep, clock=lambda: self.now_s, sending_s=SENDING_S,
         )  # fmt: skip
 
@@ -138,7 +138,7 @@ class FaultBench:
     async def land(self) -> None:
         """Blocks until what waits is final; the beacon opens what is time-locked."""
         await self.advance(self.model.finality_lag + 1)
-        (plan,) = self.notebook.weights.newest(self.genesis, 1)
+        (plan,) = self.database.weights.newest(self.genesis, 1)
         self.model.reveal(VALIDATOR.ss58, plan.row)
 
     async def _author(self) -> None:
@@ -161,7 +161,7 @@ class FaultBench:
     @property
     def states(self) -> list[str]:
         """Of all plans, the oldest first."""
-        return [str(shown["state"]) for shown in reversed(self.notebook.weights.shown(100))]
+        return [str(shown["state"]) for shown in reversed(self.database.weights.shown(100))]
 
     def tempo(self, at: str | None = None) -> int:
         return int(self.model.value("SubtensorModule", "SubnetEpochIndex", (NETUID,), at))
@@ -208,4 +208,4 @@ async def fault_bench(folder: Path, **settings: Any) -> AsyncIterator[FaultBench
             bench.chain.kinds.clear()
             yield bench
         finally:
-            bench.notebook.close()
+            bench.database.close()

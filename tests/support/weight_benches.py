@@ -15,8 +15,8 @@ from iota.chain import Chain, TxCode, TxResult, open_chain
 from iota.chain.ledger.server import Choices, make_app
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
-from validator.notebook import Notebook
-from validator.weights.chain import WeightChain
+from validator.chain import SubnetChain
+from validator.database import Database
 from validator.weights.plan import Point, WeightPlan
 from validator.weights.setter import WeightSetter
 
@@ -59,11 +59,11 @@ class Watched:
 
 
 class Bench:
-    """One validator, its notebook and its chain. `now_s` moves only when somebody sleeps."""
+    """One validator, its database and its chain. `now_s` moves only when somebody sleeps."""
 
     chain: Watched
     setter: WeightSetter
-    notebook: Notebook
+    database: Database
 
     def __init__(self, folder: Path, choices: Choices) -> None:
         self.folder, self.choices = folder, choices
@@ -100,15 +100,15 @@ class Bench:
 
     def restart(self) -> None:
         """Another process of the same validator, as after a kill."""
-        self.notebook.close()
+        self.database.close()
         self.open()
 
     def open(self, burn: float = 0.0, at: Callable[[Point], None] = lambda point: None) -> WeightSetter:
-        self.notebook = Notebook(self.folder / "notebook", RUN, KEY.ss58)
+        self.database = Database(self.folder / "database", RUN, KEY.ss58)
         chain: Any = self.chain
         self.setter = WeightSetter(
-            WeightChain(chain, NETUID, KEY.ss58), self.notebook.weights, lambda: self.scores, burn,
-            told=self.changes.append, at=at, sleep=self.sleep, clock=lambda: self.now_s, sending_s=20.0,
+            SubnetChain(chain, NETUID, KEY.ss58), self.database.weights, lambda: self.scores, burn,
+            on_change=self.changes.append, at=at, sleep=self.sleep, clock=lambda: self.now_s, sending_s=20.0,
         )  # fmt: skip
         return self.setter
 
@@ -141,7 +141,7 @@ class Bench:
     @property
     def states(self) -> list[str]:
         """Of all plans, the oldest first."""
-        return [str(shown["state"]) for shown in reversed(self.notebook.weights.shown(100))]
+        return [str(shown["state"]) for shown in reversed(self.database.weights.shown(100))]
 
 
 @asynccontextmanager
@@ -166,5 +166,5 @@ async def bench(
         try:
             yield made
         finally:
-            made.notebook.close()
+            made.database.close()
             await made.stop()

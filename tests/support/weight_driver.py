@@ -17,15 +17,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from iota.chain import open_chain
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
-from validator.notebook import Notebook
-from validator.weights.chain import WeightChain
+from validator.chain import SubnetChain
+from validator.database import Database
 from validator.weights.plan import Point
 from validator.weights.setter import WeightSetter
 
@@ -42,15 +42,15 @@ def die() -> NoReturn:
     raise AssertionError("a process outlived its SIGKILL")
 
 
-class DyingSender(WeightChain):
+class DyingSender(SubnetChain):
     """Dies some time after a write was begun, wherever that is then."""
 
     after_s = 0.0
 
-    async def send(self, plan: Any) -> Any:
+    async def send(self, row: Mapping[int, int], version_key: int) -> Any:
         # A thread: the event loop may be busy, and a kill waits for nobody.
         threading.Timer(self.after_s, die).start()
-        await super().send(plan)
+        await super().send(row, version_key)
         return await asyncio.Event().wait()
 
 
@@ -73,15 +73,15 @@ async def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     key = load_hotkey(WALLET, HOTKEY, given.wallets)
-    kind = DyingSender if given.kill == UNDER_WAY else WeightChain
-    with hold_hotkey(WALLET, HOTKEY, given.wallets), Notebook(given.folder, RUN, key.ss58) as notebook:
+    kind = DyingSender if given.kill == UNDER_WAY else SubnetChain
+    with hold_hotkey(WALLET, HOTKEY, given.wallets), Database(given.folder, RUN, key.ss58) as database:
         async with open_chain(given.network, key) as chain:
             dealings = kind(chain, NETUID, key.ss58)
             if isinstance(dealings, DyingSender):
                 dealings.after_s = given.after_s
             setter = WeightSetter(
                 dealings,
-                notebook.weights,
+                database.weights,
                 lambda: dict(given.scores),
                 0.0,
                 at=killer(given.kill),
@@ -90,7 +90,7 @@ async def main() -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(setter.run())
                 await setter.finish(120.0)
-        print(json.dumps(notebook.weights.shown()))
+        print(json.dumps(database.weights.shown()))
 
 
 if __name__ == "__main__":

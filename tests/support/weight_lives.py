@@ -23,12 +23,12 @@ LONGEST_S = 150
 class Ended:
     code: int
     plans: list[dict[str, Any]]
-    """As its notebook shows them, the newest first; none of one that was killed."""
+    """As its database shows them, the newest first; none of one that was killed."""
     log: str
 
 
 def live(network: str, folder: Path, *more: str) -> Ended:
-    """Runs `weight_driver` with the wallet and the notebook in `folder`. Blocking."""
+    """Runs `weight_driver` with the wallet and the database in `folder`. Blocking."""
     command = [
         sys.executable, "-m", "tests.support.weight_driver", network, str(folder / "wallets"),
         str(folder / "validator"), json.dumps(SCORES), *more,

@@ -15,8 +15,8 @@ from iota.protocol.receipts import OpKind
 from tests.support import audited_runs as runs
 from tests.support.audited_runs import Bench, World
 from tests.support.small_runs import small_run
-from validator.audits.errors import Missing
-from validator.audits.sealed import SealBroken
+from validator.core.results import EvidenceMissing
+from validator.core.sealed import SealBroken
 
 Open = Callable[..., Coroutine[Any, Any, Bench]]
 
@@ -103,7 +103,7 @@ async def test_another_device_class_is_compared_by_sketch(open_bench: Open) -> N
 async def test_nothing_is_found_in_honest_records(open_bench: Open) -> None:
     bench = await open_bench(honest("delayed", 2), 1)
     for miner in bench.world.miners:
-        assert await bench.auditor.check(bench.sealed, miner.hotkey) is None
+        assert await bench.check(miner.stage) is None
 
 
 # ---- cheats -----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ async def test_those_who_work_on_a_cheats_output_pass(open_bench: Open) -> None:
     for stage in (0, 2):
         result = await bench.audit(stage, AuditKind.EPOCH)
         assert result.outcome is Outcome.PASS, result
-    assert not bench.evidence.blamed
+        assert not bench.faults
 
 
 async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
@@ -166,9 +166,9 @@ async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open)
 
 async def test_a_skipped_step_shows_in_the_receipts_alone(open_bench: Open) -> None:
     bench = await open_bench(cheating(runs.SkipsStep(), 1))
-    result = await bench.auditor.check(bench.sealed, bench.world.miners[1].hotkey)
-    assert result is not None
-    assert (result.outcome, result.seq) == (Outcome.FAIL, bench.op(1, OpKind.STEP, 0).seq)
+    fault = await bench.check(1)
+    assert fault is not None
+    assert (fault.hotkey, fault.seq) == (bench.world.miners[1].hotkey, bench.op(1, OpKind.STEP, 0).seq)
 
 
 async def test_a_skipped_step_fails_its_replay(open_bench: Open) -> None:
@@ -247,7 +247,7 @@ async def test_sending_another_frame_than_receipted_accuses_the_sender(open_benc
     bench = await open_bench(world)
     receipt = bench.op(1, OpKind.FORWARD, 0)
     assert (await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)).outcome is Outcome.PASS
-    assert [blame.hotkey for blame in bench.evidence.blamed] == [world.miners[0].hotkey]
+    assert [fault.hotkey for fault in bench.faults] == [world.miners[0].hotkey]
 
 
 class _LiesInReceipts(runs.Honest):
@@ -276,5 +276,5 @@ async def test_a_base_that_the_seed_does_not_give_is_refused(open_bench: Open) -
     world.bases[0] = world.bases[0].model_copy(update={"digest": "33" * 32})
     world.train()
     bench = await open_bench(world)
-    with pytest.raises(Missing, match="seed"):
-        await bench.evidence.base(bench.sealed, 0)
+    with pytest.raises(EvidenceMissing, match="seed"):
+        await bench.evidence.base(bench.base(0))

@@ -10,15 +10,9 @@ from blake3 import blake3
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.audits.links import (
-    LinkChain,
-    SeedUnreadable,
-    commitment,
-    committed_tip,
-    load_or_create_seed,
-    verify_link,
-)
+from validator.core.links import LinkChain, commitment, committed_tip, verify_link
 from validator.core.sampling import Drawn, choose, draw
+from validator.link_seed import SeedUnreadable, load_or_create_seed
 
 RUN = "ab" * 32
 SEED = bytes(range(32))

@@ -8,13 +8,13 @@ from iota.model.layout import stage_flops
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
 from tests.support.small_runs import small_run
-from validator.core.scoring import EpochWork, Score, ban_end, op_flops, scores, validity
+from validator.core.scoring import MinerWork, Score, ban_end, op_flops, scores, validity
 
 AUDIT = AuditSpec(window=4)
 
 
-def work(hotkey: str, flops: int = 100, epoch: int = 0, **fields: int | bool) -> EpochWork:
-    return EpochWork(epoch, hotkey, flops, **{"ended": 10, "withdrawn": 0, **fields})  # type: ignore[arg-type]
+def work(hotkey: str, flops: int = 100, epoch: int = 0, **fields: int | bool) -> MinerWork:
+    return MinerWork(epoch, hotkey, flops, **{"ended": 10, "withdrawn": 0, **fields})  # type: ignore[arg-type]
 
 
 def by_name(found: tuple[Score, ...]) -> dict[str, Score]:

@@ -10,8 +10,9 @@ from iota.compute.determinism import device_class
 from iota.compute.names import LossOutput, Output, StepOutput
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from tests.support.small_runs import small_run
-from validator.audits.replay import threads_for
-from validator.audits.tolerance import Profile, compare_output, compare_step, profile_for, sketch_distance
+from validator.audits.replay import ReplayOptions
+from validator.audits.tolerance import compare_output, compare_step, profile_for, sketch_distance
+from validator.core.results import Profile
 
 EXACT = Profile("exact", exact=True)
 NEAR = Profile("sketch/0.01", exact=False, error=0.01, cosine=0.99)
@@ -107,6 +108,7 @@ def test_a_zero_gradient_agrees_with_itself() -> None:
 
 
 def test_a_replay_takes_the_miners_thread_count_where_that_makes_the_classes_equal() -> None:
-    assert threads_for(device_class("cpu", 2), own=1, most=4) == 2
-    assert threads_for(device_class("cpu", 8), own=1, most=4) == 1
-    assert threads_for("cuda/Some GPU/cuda13/torch2", own=1, most=4) == 1
+    own = ReplayOptions(threads=1, max_threads=4)
+    assert own.matching(device_class("cpu", 2)).threads == 2
+    assert own.matching(device_class("cpu", 8)) == own
+    assert own.matching("cuda/Some GPU/cuda13/torch2") == own

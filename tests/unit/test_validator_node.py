@@ -29,10 +29,10 @@ from iota.protocol.messages import (
 from iota.spec import AuditSpec
 from tests.support.data_sets import prepare_made_up
 from tests.support.validator_stages import EPOCHS, KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
-from validator.audits.links import committed_tip, verify_link
 from validator.audits.verdicts import verify_verdict
+from validator.chain import NotCommitted
+from validator.core.links import committed_tip, verify_link
 from validator.node import ValidatorNode, ValidatorOptions
-from validator.onchain import NotCommitted
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from iota.chain import Subnet, TxMode, Unavailable
+from iota.spec import AuditSpec
 from tests.support.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCORES, TEMPO, Bench, bench
-from validator.notebook import Notebook
+from validator.audits.budget import Budget
+from validator.database import Database
 from validator.weights.plan import PlanState, Point, Target, WeightPlan
 from validator.weights.records import RecordDamaged
+from validator.weights.scores import Scoreboard
 
 ROW = {MINERS[0].ss58: 65535, MINERS[1].ss58: 21845}
 
@@ -64,7 +67,7 @@ async def test_a_kill_at_any_point_leaves_one_row_for_the_tempo(tmp_path: Path, 
     async with bench(tmp_path) as b:
         tempo = await b.to_next_tempo()
         before = len(b.chain.accepted)
-        b.notebook.close()
+        b.database.close()
         b.open(at=kill_at(point))
         with pytest.raises(Killed):
             await b.go(TEMPO - 1)
@@ -134,7 +137,7 @@ async def test_a_killed_commit_is_found_and_waits_for_its_reveal(tmp_path: Path)
     async with bench(tmp_path, reveal_blocks=10) as b:
         await b.to_next_tempo()
         await b.go(TEMPO - 3)
-        b.notebook.close()
+        b.database.close()
         b.open(at=kill_at(Point.ANSWERED))
         with pytest.raises(Killed):
             await b.go(TEMPO)
@@ -158,8 +161,9 @@ async def test_weights_that_are_never_revealed_are_reported(
         await b.go(6 * TEMPO)
         assert b.states[0] == "not in force"
         assert "not in force: the commit was not revealed within 4 tempos" in caplog.text
-        b.notebook.explain(0, (), 0.1)
-        shown = json.loads((tmp_path / "notebook" / "scores.json").read_text())["weights"][-1]
+        b.database.finish(0)
+        Scoreboard(AuditSpec(), b.database, Budget(1.0), tmp_path).explain()
+        shown = json.loads((tmp_path / "scores.json").read_text())["weights"][-1]
         assert (shown["state"], shown["mode"]) == ("not in force", "commit")
         assert "not revealed" in shown["detail"]
 
@@ -247,38 +251,41 @@ async def test_a_validator_without_any_score_ends_without_waiting(
 async def test_plans_of_another_chain_do_not_count(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.go(3)
-        (plan,) = b.notebook.weights.newest((await b.chain.chain.info()).genesis, 10)
-        b.notebook.weights.add(replace(plan, genesis="0x00", tempo=99, head=10**6))
+        (plan,) = b.database.weights.newest((await b.chain.chain.info()).genesis, 10)
+        b.database.weights.add(replace(plan, genesis="0x00", tempo=99, head=10**6))
         await b.to_next_tempo()
         await b.go(3)
         assert len(b.chain.accepted) == 2
 
 
 def test_a_plan_comes_back_from_the_disk_as_it_was_written(tmp_path: Path) -> None:
-    with Notebook(tmp_path, RUN, KEY.ss58) as notebook:
-        plan = _plan(notebook)
-    with Notebook(tmp_path, RUN, KEY.ss58) as notebook:
-        assert notebook.weights.newest("0x01", 5) == [plan]
-        assert notebook.weights.own("0x01").unresolved
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        plan = _plan(database)
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.weights.newest("0x01", 5) == [plan]
+        assert database.weights.own("0x01").unresolved
         landed = replace(plan, state=PlanState.LANDED, block=12, mode=TxMode.COMMIT, reveal_round=7)
-        notebook.weights.put(landed)
-        assert notebook.weights.in_states("0x01", PlanState.LANDED) == [landed]
-        assert (notebook.weights.own("0x01").tempo, notebook.weights.own("0x01").block) == (3, 12)
+        database.weights.put(landed)
+        assert database.weights.in_states("0x01", PlanState.LANDED) == [landed]
+        assert (database.weights.own("0x01").tempo, database.weights.own("0x01").block) == (3, 12)
 
 
 def test_a_plan_that_somebody_changed_is_refused(tmp_path: Path) -> None:
-    with Notebook(tmp_path, RUN, KEY.ss58) as notebook:
-        _plan(notebook)
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        _plan(database)
     with sqlite3.connect(tmp_path / "validator.sqlite") as db:
-        db.execute("update weight_plans set version_key = 1")
+        changed = db.execute(
+            """update weight_plans set plan = replace(plan, '"version_key": 0', '"version_key": 1')"""
+        )
+        assert changed.rowcount == 1
     db.close()
-    with Notebook(tmp_path, RUN, KEY.ss58) as notebook, pytest.raises(RecordDamaged, match="plan 1"):
-        notebook.weights.newest("0x01", 5)
+    with Database(tmp_path, RUN, KEY.ss58) as database, pytest.raises(RecordDamaged, match="plan 1"):
+        database.weights.newest("0x01", 5)
 
 
-def _plan(notebook: Notebook) -> WeightPlan:
+def _plan(database: Database) -> WeightPlan:
     targets = {2: Target(MINERS[0].ss58, 65535), 1: Target(MINERS[1].ss58, 3)}
-    return notebook.weights.add(
+    return database.weights.add(
         WeightPlan("0x01", 3, 10, 5, {MINERS[0].ss58: 0.1 + 0.2}, targets, 0, planned_s=1.5)
     )
 

@@ -1,4 +1,4 @@
-"""A validator whose orchestrator is gone: weights go on from the notebook, and it comes back by itself."""
+"""A validator whose orchestrator is gone: weights go on from the database, and it comes back by itself."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_weights_go_on_while_the_orchestrator_is_away_and_the_run_ends_whe
 async def test_an_orchestrator_that_never_comes_back_ends_the_validator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "_GONE_S", 0.5)
+    monkeypatch.setattr(node, "_MAX_AWAY_S", 0.5)
     async with TestServer(small_ledger(tmp_path)) as server:
         url = str(server.make_url("/"))
         async with open_chain(url, KEY) as chain:

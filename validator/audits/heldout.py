@@ -8,45 +8,42 @@ from typing import Final
 from iota.compute.evaluate import EvaluationBatch, EvaluationOutput, evaluate_stage
 from iota.compute.state import StageState
 from iota.data.samples import Samples
-from iota.protocol.records import BaseRecord
-from iota.spec import RunSpec
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
+from validator.core.effects import Base
 
 BATCHES: Final = 4
 """Held-out batches by default: enough to see a trend, few enough for the compute cap."""
 
 
-async def heldout_loss(
-    spec: RunSpec,
-    epoch: int,
-    bases: Sequence[BaseRecord],
-    evidence: Evidence,
-    samples: Samples,
-    worker: Worker,
-    batches: int = BATCHES,
-) -> float | None:
-    """Mean nats a token of the base of `epoch`; None where the data holds out less than one batch.
+class HeldoutLoss:
+    """Measures bases of one run on the first `batches` held-out batches."""
 
-    Raises Missing where a base cannot be had, BadValueError where it gives NaN or Inf.
-    """
-    inputs = [EvaluationBatch(tokens) for tokens in await samples.heldout(batches)]
-    if not inputs:
-        return None
-    losses: list[float] = []
-    for stage in range(spec.layout.stages):
-        state = await evidence.stored_base(bases, epoch, stage)
-        outputs = [await worker.run(_Pass(spec, stage, state, batch)) for batch in inputs]
-        losses = [out.loss for out in outputs if out.loss is not None]
-        inputs = [EvaluationBatch(b.tokens, o.payload) for b, o in zip(inputs, outputs, strict=True)]
-    return sum(losses) / len(losses)
+    def __init__(self, evidence: Evidence, samples: Samples, worker: Worker, batches: int = BATCHES) -> None:
+        self._evidence, self._samples, self._worker, self._batches = evidence, samples, worker, batches
 
+    async def measure(self, bases: Sequence[Base]) -> float | None:
+        """Mean nats a token of an epoch's bases; None where the data holds out less than one batch.
 
-class _Pass:
-    """One batch through one stage."""
+        Args:
+            bases: one of each stage, in order.
 
-    def __init__(self, spec: RunSpec, stage: int, state: StageState, batch: EvaluationBatch) -> None:
-        self._arguments = (spec, stage, state, [batch])
+        Raises:
+            EvidenceMissing: a base cannot be had.
+            BadValueError: it gives NaN or Inf.
+        """
+        inputs = [EvaluationBatch(tokens) for tokens in await self._samples.heldout(self._batches)]
+        if not inputs:
+            return None
+        losses: list[float] = []
+        for base in bases:
+            state = await self._evidence.base(base)
+            outputs = [await self._pass(base.stage, state, batch) for batch in inputs]
+            losses = [out.loss for out in outputs if out.loss is not None]
+            inputs = [EvaluationBatch(b.tokens, o.payload) for b, o in zip(inputs, outputs, strict=True)]
+        return sum(losses) / len(losses)
 
-    def __call__(self) -> EvaluationOutput:
-        return next(iter(evaluate_stage(*self._arguments)))
+    async def _pass(self, stage: int, state: StageState, batch: EvaluationBatch) -> EvaluationOutput:
+        """One batch through one stage."""
+        spec = self._evidence.spec
+        return await self._worker.run(lambda: next(iter(evaluate_stage(spec, stage, state, [batch]))))

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from iota.compute.names import LossOutput, Output, StepOutput
 from iota.protocol.receipts import Receipt
 from iota.spec import RunSpec
+from validator.core.results import Profile, ReplayMismatch
 
 _SKETCH_ROUNDING = 1e-4
 """Sketches of equal bits: only the order of a float64 sum can differ."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """How close is equal. `error` is |a-b|/|b|; `cosine` the least allowed. Exact: digests decide."""
-
-    name: str
-    exact: bool
-    error: float = 0.0
-    cosine: float = 1.0
-
-
 EXACT = Profile("exact", exact=True)
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    expected: str
-    """What the replay gives."""
-    found: str
-    """What the receipt says."""
-    reason: str
 
 
 def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
@@ -44,37 +25,38 @@ def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
     return Profile(f"sketch/{error:g}", exact=False, error=error, cosine=1 - error)
 
 
-def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> Mismatch | None:
+def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> ReplayMismatch | None:
     """Hold a FORWARD, BACKWARD or LOSS receipt against its replay; None where they agree."""
     if profile.exact and receipt.output != replayed.digest:
-        return Mismatch(replayed.digest, receipt.output, "the output has another digest")
-    if (apart := sketch_distance(profile, receipt.sketch, replayed.sketch)) is not None:
-        return Mismatch(
-            _shown(replayed.sketch), _shown(receipt.sketch), f"the output's sketch is off: {apart}"
-        )
-    if isinstance(replayed, LossOutput):
-        return _compare_number(profile, "loss", receipt.loss, replayed.loss)
-    return None
+        reason = "the output has another digest"
+        return ReplayMismatch(receipt.seq, replayed.digest, receipt.output, reason)
+    off = _compare_sketch(profile, receipt.seq, "output's sketch", receipt.sketch, replayed.sketch)
+    if off is not None or not isinstance(replayed, LossOutput):
+        return off
+    return _compare_number(profile, receipt.seq, "loss", receipt.loss, replayed.loss)
 
 
-def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> Mismatch | None:
-    """Hold a STEP receipt against its replay."""
-    state = receipt.state
+def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> ReplayMismatch | None:
+    """Hold a STEP receipt against its replay; None where they agree."""
+    seq, state = receipt.seq, receipt.state
     if state is None:
-        return Mismatch(replayed.weights, "", "the STEP receipt commits to no state")
+        return ReplayMismatch(seq, replayed.weights, "", "the STEP receipt commits to no state")
     if profile.exact:
         if state.weights != replayed.weights or receipt.output != replayed.weights:
-            return Mismatch(replayed.weights, state.weights, "the weights after the step are others")
+            return ReplayMismatch(
+                seq, replayed.weights, state.weights, "the weights after the step are others"
+            )
         if state.moments != replayed.moments:
-            return Mismatch(replayed.moments, state.moments, "the moments after the step are others")
-    pairs = (
-        ("weight change", state.change_sketch, replayed.change_sketch),
-        ("moments", state.moments_sketch, replayed.moments_sketch),
+            return ReplayMismatch(
+                seq, replayed.moments, state.moments, "the moments after the step are others"
+            )
+    change = (state.change_sketch, replayed.change_sketch)
+    moments = (state.moments_sketch, replayed.moments_sketch)
+    return (
+        _compare_sketch(profile, seq, "sketch of the weight change", *change)
+        or _compare_sketch(profile, seq, "sketch of the moments", *moments)
+        or _compare_number(profile, seq, "gradient norm", state.gradient_norm, replayed.gradient_norm)
     )
-    for what, theirs, mine in pairs:
-        if (apart := sketch_distance(profile, theirs, mine)) is not None:
-            return Mismatch(_shown(mine), _shown(theirs), f"the sketch of the {what} is off: {apart}")
-    return _compare_number(profile, "gradient norm", state.gradient_norm, replayed.gradient_norm)
 
 
 def sketch_distance(profile: Profile, theirs: Sequence[float], mine: Sequence[float]) -> str | None:
@@ -94,10 +76,21 @@ def sketch_distance(profile: Profile, theirs: Sequence[float], mine: Sequence[fl
     return f"relative error {error:.3g}, cosine {cosine:.6f}"
 
 
-def _compare_number(profile: Profile, what: str, theirs: float | None, mine: float) -> Mismatch | None:
+def _compare_sketch(
+    profile: Profile, seq: int, what: str, theirs: Sequence[float], mine: Sequence[float]
+) -> ReplayMismatch | None:
+    apart = sketch_distance(profile, theirs, mine)
+    if apart is None:
+        return None
+    return ReplayMismatch(seq, _shown(mine), _shown(theirs), f"the {what} is off: {apart}")
+
+
+def _compare_number(
+    profile: Profile, seq: int, what: str, theirs: float | None, mine: float
+) -> ReplayMismatch | None:
     if theirs is not None and abs(theirs - mine) <= profile.error * abs(mine):
         return None
-    return Mismatch(repr(mine), repr(theirs), f"the {what} is another")
+    return ReplayMismatch(seq, repr(mine), repr(theirs), f"the {what} is another")
 
 
 def _shown(sketch: Sequence[float]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.messages import AuditKind, Outcome, Verdict
+from iota.protocol.messages import Verdict
+from validator.core.effects import FileVerdict
 
 VERDICT_VERSION: Final = 1
 """The form of a verdict and of its signed bytes."""
@@ -14,33 +16,28 @@ VERDICT_VERSION: Final = 1
 _DOMAIN: Final = f"verdict/{VERDICT_VERSION}"
 
 
-def signed_verdict(
-    run: str,
-    key: Hotkey,
-    *,
-    epoch: int,
-    miner: str,
-    audit: AuditKind,
-    outcome: Outcome,
-    seq: int,
-    profile: str,
-    expected: str = "",
-    found: str = "",
-    reason: str = "",
-) -> Verdict:
-    """A verdict with its signature over the run and its canonical JSON with an empty signature."""
-    plain = Verdict(
-        epoch=epoch,
-        miner=miner,
-        audit=audit,
-        outcome=outcome,
-        seq=seq,
-        profile=profile[:200],
-        expected=expected[:1000],
-        found=found[:1000],
-        reason=reason[:500],
-    )
-    return plain.model_copy(update={"signature": key.sign(_message(run, plain)).hex()})
+@dataclass(frozen=True)
+class VerdictSigner:
+    """Signs the verdicts of one validator in one run."""
+
+    run: str
+    key: Hotkey
+
+    def __call__(self, filed: FileVerdict) -> Verdict:
+        """A verdict with its signature over the run and its canonical JSON with an empty signature."""
+        result = filed.result
+        plain = Verdict(
+            epoch=filed.epoch,
+            miner=filed.miner,
+            audit=filed.task.kind,
+            outcome=result.outcome,
+            seq=result.seq,
+            profile=result.profile[:200],
+            expected=result.expected[:1000],
+            found=result.found[:1000],
+            reason=result.reason[:500],
+        )
+        return plain.model_copy(update={"signature": self.key.sign(_message(self.run, plain)).hex()})
 
 
 def verify_verdict(run: str, verdict: Verdict, validator: str) -> bool:

@@ -1,1 +1,1 @@
-"""What a validator decides: the draw and the scores. Pure."""
+"""The validator's decisions: what to draw, fetch, audit, file and pay. Pure."""

@@ -23,7 +23,7 @@ _THIRDS = {OpKind.FORWARD: 1, OpKind.BACKWARD: 2, OpKind.LOSS: 3}
 
 
 @dataclass(frozen=True)
-class EpochWork:
+class MinerWork:
     """What one miner did in one epoch."""
 
     epoch: int
@@ -83,7 +83,7 @@ def validity(failed: Iterable[int], now: int, window: int) -> float:
 
 
 def scores(
-    audit: AuditSpec, now: int, work: Iterable[EpochWork], failed: Mapping[str, Iterable[int]]
+    audit: AuditSpec, now: int, work: Iterable[MinerWork], failed: Mapping[str, Iterable[int]]
 ) -> tuple[Score, ...]:
     """Scores and weights after epoch `now`, by hotkey; weights add up to 1 - burn, or to 0.
 
@@ -92,7 +92,7 @@ def scores(
         failed: by hotkey, epochs with a failed verdict, of the whole run.
     """
     window = range(now - audit.window + 1, now + 1)
-    by_miner: dict[str, list[EpochWork]] = {}
+    by_miner: dict[str, list[MinerWork]] = {}
     for entry in work:
         if entry.epoch in window:
             by_miner.setdefault(entry.hotkey, []).append(entry)
@@ -105,7 +105,7 @@ def scores(
     return tuple(Score(**{**asdict(s), "weight": s.score * share}) for s in found)
 
 
-def _score(hotkey: str, entries: list[EpochWork], failed: tuple[int, ...], now: int, window: int) -> Score:
+def _score(hotkey: str, entries: list[MinerWork], failed: tuple[int, ...], now: int, window: int) -> Score:
     work = sum(entry.flops for entry in entries if not entry.unproven)
     ended = sum(entry.ended for entry in entries)
     given = ended + sum(entry.withdrawn for entry in entries)

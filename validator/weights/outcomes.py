@@ -1,4 +1,4 @@
-"""What became of plans: found out by looking at the chain, recorded, and said when it is not as planned."""
+"""Outcomes of plans: found out from the chain, recorded, and logged when they are not as planned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from iota.chain import TxMode
-from validator.weights.chain import View, WeightChain
-from validator.weights.due import effect, fate, likely_cause, reveal_patience, strangers
+from validator.chain import SubnetChain, View
+from validator.weights.decisions import effect, fate, likely_cause, reveal_patience, strangers
 from validator.weights.plan import OPEN, WRITTEN, PlanState, Point, WeightPlan
 from validator.weights.records import WeightRecords
 
@@ -28,7 +28,7 @@ class WeightOutcomes:
 
     def __init__(
         self,
-        chain: WeightChain,
+        chain: SubnetChain,
         records: WeightRecords,
         put: Callable[[WeightPlan], None],
         at: Callable[[Point], None],

@@ -1,4 +1,4 @@
-"""What is to be written to the chain in one tempo, and what became of it: values, and how they are made."""
+"""Plan of one tempo's weights: the row to write to the chain, its state, and how scores become a row."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Allotment:
 
 @dataclass(frozen=True, slots=True)
 class WeightPlan:
-    """One row that this validator means to write, as its notebook keeps it."""
+    """One row that this validator means to write, as its database keeps it."""
 
     genesis: str
     """Of the chain it is for."""
@@ -100,7 +100,7 @@ class WeightPlan:
     planned_s: float
     """Unix seconds."""
     number: int = 0
-    """Its place in the notebook, from 1."""
+    """Its row in the database, from 1."""
     state: PlanState = PlanState.PLANNED
     block: int | None = None
     """The block that holds it."""
@@ -108,7 +108,7 @@ class WeightPlan:
     """None where no answer says whether it was a commit."""
     reveal_round: int | None = None
     detail: str = ""
-    """Why it stands as it does, for people."""
+    """Why it stands as it does. Informational only."""
 
     @property
     def row(self) -> dict[int, int]:

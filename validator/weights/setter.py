@@ -1,4 +1,4 @@
-"""Sets weights once a tempo, whatever fails in between: each is planned, sent, looked up and read back."""
+"""Sets weights once a tempo and survives faults: each row is planned, sent, looked up and read back."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from dataclasses import replace
 from typing import Final
 
 from iota.chain import ChainError, TxMode, TxResult
-from validator.weights.chain import View, WeightChain
-from validator.weights.due import Due, Own, Step, due
+from validator.chain import SubnetChain, View
+from validator.weights.decisions import Due, Own, Step, due
 from validator.weights.outcomes import SENDING_S, WeightOutcomes
 from validator.weights.plan import WRITTEN, PlanState, Point, WeightPlan, allot
 from validator.weights.records import WeightRecords
-from validator.weights.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
 LAST_S: Final = 5400.0
 """How long the last weights may take: a tempo of 72 minutes, and the rate limit."""
-_LOOK_BLOCKS: Final = 25
-"""The chain is looked at this often, even if nothing is due for longer."""
+_VIEW_BLOCKS: Final = 25
+"""The chain is viewed this often, even if nothing is due for longer."""
 _BLOCK_S: Final = 12.0
 _STILL_BLOCKS: Final = 50
 """A chain whose newest final block has stayed the same for the time of so many stands still."""
+_MIN_INTERVAL_S: Final = 60.0
+_MAX_INTERVAL_S: Final = 3600.0
+"""Bounds of the interval at which a cause that lasts is logged again."""
+MAX_PAUSE_S: Final = 60.0
+"""The longest pause between two tries, unless a block takes longer."""
 _NAMED: Final = 5
 _LOOKING: Final = "looking"
 _CANNOT: Final = "not allowed"
@@ -37,37 +41,37 @@ class WeightSetter:
     Args:
         scores: weight by hotkey after the newest audited epoch; empty before the first.
         burn: share of the subnet's owner.
-        told: hears of every change of a plan's state.
+        on_change: called at every change of a plan's state.
         at: called at each `Point`.
     """
 
     def __init__(
         self,
-        chain: WeightChain,
+        chain: SubnetChain,
         records: WeightRecords,
         scores: Callable[[], Mapping[str, float]],
         burn: float,
         *,
-        told: Callable[[WeightPlan], None] = lambda plan: None,
+        on_change: Callable[[WeightPlan], None] = lambda plan: None,
         at: Callable[[Point], None] = lambda point: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         sending_s: float = SENDING_S,
     ) -> None:
         self._chain, self._records, self._scores, self._burn = chain, records, scores, burn
-        self._told, self._at, self._sleep, self._clock = told, at, sleep, clock
+        self._on_change, self._at, self._sleep, self._clock = on_change, at, sleep, clock
         self._outcomes = WeightOutcomes(chain, records, self._put, at, sending_s)
-        self._trouble = Trouble("weights cannot be set", clock)
-        self._blind = Trouble("weights cannot be read back", clock)
-        self._still = Trouble("the chain stands still", clock)
+        self._held = RecurringWarning("weights cannot be set", clock)
+        self._blind = RecurringWarning("weights cannot be read back", clock)
+        self._still = RecurringWarning("the chain stands still", clock)
         self._final, self._moved = -1, clock()
         self._genesis = ""
         self._block_s = _BLOCK_S
         self._end: float | None = None
         self._idle = False
         self._woken, self._done = asyncio.Event(), asyncio.Event()
-        self.doing = "no epoch is audited yet"
-        """For people to look at."""
+        self.activity = "no epoch is audited yet"
+        """For the status line. Informational only."""
 
     async def run(self) -> None:
         """Set weights in every tempo, from the first audited epoch on, until `finish`."""
@@ -92,20 +96,20 @@ class WeightSetter:
             self._idle = True
             return self._block_s
         try:
-            view = await self._chain.look()
+            view = await self._chain.view()
         except ChainError as error:
             return self._held_up(f"{_LOOKING}: {type(error).__name__}", str(error))
         self._genesis, self._block_s = view.info.genesis, view.info.block_time_s
-        self._trouble.over(_LOOKING)
+        self._held.clear(_LOOKING)
         self._watch(view)
         if self._outcomes.resolve(view):
-            self._trouble.over()
+            self._held.clear()
         try:
             await self._outcomes.read_back(view)
         except ChainError as error:
-            self._blind.tell(type(error).__name__, str(error))
+            self._blind.report(type(error).__name__, str(error))
         else:
-            self._blind.over()
+            self._blind.clear()
         return await self._decide(view, scores)
 
     def _watch(self, view: View) -> None:
@@ -113,9 +117,9 @@ class WeightSetter:
         final, now = view.subnet.block.number, self._clock()
         if final != self._final:
             self._final, self._moved = final, now
-            self._still.over()
+            self._still.clear()
         elif now - self._moved > _STILL_BLOCKS * self._block_s:
-            self._still.tell(
+            self._still.report(
                 "still",
                 f"its newest final block stays {final}: is this node in step? If the chain itself goes on, "
                 "name another one with --subtensor.chain_endpoint",
@@ -129,9 +133,9 @@ class WeightSetter:
         if found.step is Step.CANNOT:
             self._idle = True
             return self._held_up(_CANNOT, found.why)
-        self._trouble.over(_CANNOT)
+        self._held.clear(_CANNOT)
         if found.step is Step.WAIT:
-            self.doing = f"waiting: {found.why}"
+            self.activity = f"waiting: {found.why}"
             return self._nap(view, found)
         behind = view.status.block - view.subnet.block.number
         if behind > self._outcomes.lifetime(view):
@@ -164,9 +168,9 @@ class WeightSetter:
         self._at(Point.BEFORE_PLAN)
         plan = self._records.add(plan)
         self._at(Point.PLANNED)
-        self.doing = f"setting the weights of tempo {plan.tempo}"
+        self.activity = f"setting the weights of tempo {plan.tempo}"
         try:
-            result = await self._chain.send(plan)
+            result = await self._chain.send(plan.row, plan.version_key)
         except ChainError as error:
             return self._unanswered(plan, error)
         self._at(Point.ANSWERED)
@@ -184,7 +188,7 @@ class WeightSetter:
             self._put(replace(plan, state=PlanState.REFUSED, detail=text))
             self._at(Point.RECORDED)
             return self._held_up(f"refused: {result.code}", f"the chain refuses them: {text}")
-        self._trouble.over()
+        self._held.clear()
         self._put(
             replace(
                 plan,
@@ -203,12 +207,12 @@ class WeightSetter:
     # ---- waiting ---------------------------------------------------------------------------------
 
     def _held_up(self, kind: str, text: str) -> float:
-        self._trouble.tell(kind, text)
-        self.doing = f"held up: {text}"
-        return self._trouble.pause_s(self._block_s)
+        self._held.report(kind, text)
+        self.activity = f"held up: {text}"
+        return self._held.pause_s(self._block_s)
 
     def _nap(self, view: View, found: Due) -> float:
-        blocks = min(found.blocks, _LOOK_BLOCKS, self._outcomes.look_after(view))
+        blocks = min(found.blocks, _VIEW_BLOCKS, self._outcomes.look_after(view))
         return blocks * self._block_s
 
     async def _rest(self, seconds: float) -> None:
@@ -232,11 +236,11 @@ class WeightSetter:
         if self._is_out():
             return True
         if self._idle:
-            log.warning("the last weights are not set: %s", self.doing)
+            log.warning("the last weights are not set: %s", self.activity)
             return True
         if self._clock() < self._end:
             return False
-        log.error("the last weights could not be set in time: %s", self.doing)
+        log.error("the last weights could not be set in time: %s", self.activity)
         return True
 
     def _is_out(self) -> bool:
@@ -251,4 +255,43 @@ class WeightSetter:
 
     def _put(self, plan: WeightPlan) -> None:
         self._records.put(plan)
-        self._told(plan)
+        self._on_change(plan)
+
+
+class RecurringWarning:
+    """What keeps weights from being set: logged when it begins, at widening intervals, and when it ends.
+
+    One cause at a time. `what` begins each line; `clock` gives monotonic seconds.
+    """
+
+    def __init__(self, what: str, clock: Callable[[], float]) -> None:
+        self._what, self._clock = what, clock
+        self._kind = self._text = ""
+        self._since = self._next = 0.0
+        self._interval = _MIN_INTERVAL_S
+        self._tries = 0
+
+    def report(self, kind: str, text: str) -> None:
+        """The cause is there (still). Another `kind` than before is another cause, and logged at once."""
+        now = self._clock()
+        if kind != self._kind:
+            self._kind, self._text, self._since, self._tries = kind, text, now, 0
+            log.warning("%s: %s", self._what, text)
+            self._interval = _MIN_INTERVAL_S
+            self._next = now + self._interval
+        elif now >= self._next:
+            log.warning("%s for %.0f minutes now: %s", self._what, (now - self._since) / 60, text)
+            self._interval = min(2 * self._interval, _MAX_INTERVAL_S)
+            self._next = now + self._interval
+        self._tries += 1
+
+    def clear(self, kinds: str = "") -> None:
+        """The cause is gone, if it was of a kind that begins with `kinds`."""
+        if self._kind and self._kind.startswith(kinds):
+            log.info("%s: over after %.0f s (%s)", self._what, self._clock() - self._since, self._text)
+            self._kind, self._tries = "", 0
+
+    def pause_s(self, block_time_s: float) -> float:
+        """How long to wait before the next try: a block, and twice as long each time, up to a minute."""
+        longest = max(MAX_PAUSE_S, block_time_s)
+        return min(block_time_s * 2.0 ** min(max(self._tries - 1, 0), 30), longest)

@@ -7,19 +7,12 @@ link from those before it, and its owner can reveal no other.
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from blake3 import blake3
 
 SEED_BYTES = 32
 _DOMAIN = b"iota/links/1\n"
-
-
-class SeedUnreadable(ValueError):
-    """The seed file is there but is no seed."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +53,6 @@ def committed_tip(data: bytes, run: str) -> str | None:
     if not data.startswith(head) or len(data) != len(head) + SEED_BYTES:
         return None
     return data[len(head) :].hex()
-
-
-def load_or_create_seed(path: Path) -> bytes:
-    """The secret seed on disk, made at the first call; mode 600.
-
-    Raises:
-        SeedUnreadable: the file holds something else; a new seed would not fit the committed tip.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(SEED_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    seed = path.read_bytes()
-    if len(seed) != SEED_BYTES:
-        raise SeedUnreadable(
-            f"{path} holds {len(seed)} bytes and not the {SEED_BYTES} of a seed: restore it from a backup,"
-            " or start with an empty --data-dir and a new hotkey"
-        )
-    return seed
 
 
 def _hashed(value: bytes, times: int) -> bytes:

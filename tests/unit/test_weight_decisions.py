@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.chain import Block, EpochStatus, Neuron, Subnet, TxMode
-from validator.weights.due import LATE_TEMPOS, Own, Step, due, effect, fate, likely_cause
+from validator.weights.decisions import LATE_TEMPOS, Own, Step, due, effect, fate, likely_cause
 from validator.weights.plan import PlanState, Target, WeightPlan, allot, same_row
 
 ME = Neuron(2, "me", "cold", 100.0, True, 0.0, 0.0, last_update=50, registered_at=50)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import StoredObject
 from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, merkle_root, signed_payload
-from iota.protocol.records import EpochRecord, MinerRecord
+from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
 
 OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
@@ -113,6 +113,11 @@ class SealedEpoch:
     def delta(self, hotkey: str) -> tuple[StoredObject, ...] | None:
         """The parts of the pseudo-gradient that this miner contributed to the merge."""
         return next((d.parts for d in self.record.deltas if d.miner == hotkey), None)
+
+    def base(self, stage: int) -> BaseRecord | None:
+        """The record of the base that the stage's replicas began the epoch with, where there is one."""
+        bases = self.record.bases
+        return next((base for base in bases if (base.epoch, base.stage) == (self.epoch, stage)), None)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
         found: dict[tuple[int, int, int, int], str] = {}

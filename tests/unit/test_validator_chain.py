@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,15 @@ import pytest
 
 from iota.chain import BadInput, ChainError, Incompatible, TxCode, TxResult, Unavailable
 from tests.support.weight_benches import KEY, NETUID, RUN, Watched, bench
-from validator import onchain
-from validator.onchain import OnChain
+from validator.chain import SubnetChain
 
 
-def over(chain: Watched, monkeypatch: pytest.MonkeyPatch) -> OnChain:
-    monkeypatch.setattr(onchain, "_SHORTEST_NAP_S", 0.0)
+def over(chain: Watched) -> SubnetChain:
+    async def at_once(seconds: float) -> None:
+        await asyncio.sleep(0)
+
     asked: Any = chain
-    made = OnChain(asked, NETUID, KEY.ss58)
-    made._block_time_s = 0.0
-    return made
+    return SubnetChain(asked, NETUID, KEY.ss58, at_once)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,7 @@ def over(chain: Watched, monkeypatch: pytest.MonkeyPatch) -> OnChain:
     ],
     ids=["silent", "another node that lags", "an upgrade"],
 )
-async def test_a_hash_is_waited_for_through_everything_that_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ChainError
-) -> None:
+async def test_a_hash_is_waited_for_through_everything_that_passes(tmp_path: Path, error: ChainError) -> None:
     async with bench(tmp_path) as b:
 
         async def first_fails(number: int) -> Any:
@@ -40,13 +38,11 @@ async def test_a_hash_is_waited_for_through_everything_that_passes(
             raise error
 
         b.chain.instead["block_hash"] = first_fails
-        found = await over(b.chain, monkeypatch).hash_of(3)
+        found = await over(b.chain).hash_of(3)
         assert found == await b.chain.chain.block_hash(3)
 
 
-async def test_a_commitment_that_comes_too_soon_may_be_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_commitment_that_comes_too_soon_may_be_tried_again(tmp_path: Path) -> None:
     """And needs no registration: the node's next start is to try it, and not to stay away."""
 
     async def too_soon(*arguments: Any) -> TxResult:
@@ -55,4 +51,4 @@ async def test_a_commitment_that_comes_too_soon_may_be_tried_again(
     async with bench(tmp_path) as b:
         b.chain.instead["commit"] = too_soon
         with pytest.raises(Unavailable, match="wait for the next tempo"):
-            await over(b.chain, monkeypatch).commit_tip(RUN, "cd" * 32)
+            await over(b.chain).commit_tip(RUN, "cd" * 32)

@@ -1,4 +1,4 @@
-"""When weights are due, what became of a plan, and why a row is not in force: decisions without I/O."""
+"""Decisions about weights: when they are due, whether a plan landed and is in force, and why not. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ LATE_TEMPOS: Final = 3
 _ACTIVE: Final = 3 / 4
 """Share of the activity cut-off after which weights are set again, whatever the tempo."""
 _LATE: Final = 10
+"""Blocks by which a tempo's end may seem overdue, before it is taken for one that the chain left out."""
 _GUARD: Final = 3
 """Nothing is sent in the last blocks of a tempo: it could land in the next one, which is then served."""
 

@@ -1,0 +1,214 @@
+"""A shell for the validator's core in virtual time: it holds every effect against the rules of filing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import numpy as np
+from blake3 import blake3
+
+from iota.protocol.events import SnapshotReady
+from iota.protocol.messages import AuditsDone, Reveal, SnapshotWanted, StoredObject
+from iota.spec import AuditSpec
+from tests.support.audited_runs import Noise, World
+from tests.support.small_runs import small_run
+from validator.core import effects
+from validator.core.core import ValidatorCore
+from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.history import History
+from validator.core.links import LinkChain
+from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
+from validator.core.sealed import SealedEpoch
+from validator.core.tasks import drawn_tasks
+
+EPOCHS = 2
+BLOCK_HASH = "cd" * 32
+LINKS = LinkChain(b"\x01" * 32, EPOCHS)
+Name = tuple[int, str, str]
+
+
+@cache
+def run() -> tuple[World, dict[int, SealedEpoch]]:
+    """Two trained epochs, for all examples; nobody changes them."""
+    audit = AuditSpec(step_every=1, epoch_every=1, deadline_s=100.0)
+    spec = small_run(
+        schedule={"pipeline": "delayed", "epochs": EPOCHS}, optimizer={"state": "carry"}, audit=audit
+    )
+    world = World(spec, {1: Noise()})
+    sealed = {}
+    for epoch in range(EPOCHS):
+        record = world.train(epoch)
+        receipts = {miner.hotkey: world.of_epoch(epoch, miner) for miner in world.miners}
+        sealed[epoch] = SealedEpoch(spec, record, receipts)
+    return world, sealed
+
+
+def drawn(epoch: int) -> set[Name]:
+    """The audits that the draw of an epoch demands."""
+    sealed = run()[1][epoch]
+    link = LINKS.link(epoch)
+    return {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+
+
+class Shell:
+    """A shell whose database outlives its cores, and which holds every effect against the rules."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.kept: dict[Name, effects.FileVerdict] = {}
+        """The database: verdicts by name, in order."""
+        self.audited: set[int] = set()
+        self.heldout: dict[int, float] = {}
+        self.events: list[Fact] = []
+        self.stale: list[Fact] = []
+        """Answers to jobs that are over."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process: it joins, and hears every event anew."""
+        history = History(set(self.audited), set(self.kept), dict(self.heldout))
+        self.core = ValidatorCore(run()[0].spec, LINKS, history)
+        self.job: effects.Start | None = None
+        self.stale.clear()
+        self.wanted: set[tuple[int, str, int]] = set()
+        self.said: Counter[Name] = Counter()
+        """How often this process reported each verdict."""
+        self.revealed: set[int] = set()
+        self.done: list[int] = []
+        """Epochs of which this process said that its audits are done."""
+        self.ended = False
+        for event in self.events:
+            self.take(event)
+
+    def hear(self, event: Fact) -> None:
+        self.events.append(event)
+        self.take(event)
+
+    def take(self, fact: Fact) -> None:
+        for effect in self.core.take(fact, self.now):
+            self._perform(effect)
+
+    def answer(self, answer: object) -> None:
+        """End the job that runs; an exception is the reason why it has no answer."""
+        assert self.job is not None
+        number, self.job = self.job.number, None
+        fact = Failed(number, answer) if isinstance(answer, Exception) else Done(number, answer)
+        self.stale.append(fact)
+        self.take(fact)
+
+    def deliver(self, key: tuple[int, str, int]) -> None:
+        """The snapshot of (epoch, miner, version) comes."""
+        epoch, miner, version = key
+        digest = blake3(repr(key).encode()).hexdigest()
+        stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
+        self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
+
+    def wake(self) -> None:
+        """Let the time pass at which the core asked to be woken."""
+        assert self.core.wake_at is not None, "no wait without an end"
+        self.now = max(self.now, self.core.wake_at)
+        self.take(Tick())
+
+    def _perform(self, effect: effects.Effect) -> None:
+        assert not self.ended, "nothing follows the end"
+        match effect:
+            case effects.Start():
+                assert self.job is None, "one job at a time"
+                self.job = effect
+            case effects.Stop():
+                assert self.job is not None
+                self.stale.append(Done(self.job.number, None))
+                self.job = None
+            case effects.FileVerdict():
+                name = (effect.epoch, effect.miner, effect.task.name)
+                assert name not in self.kept, "a verdict is filed once, over all processes"
+                assert effect.epoch in self.revealed, "no verdict before the link"
+                self.kept[name] = effect
+                self.said[name] += 1
+            case effects.RepeatVerdicts():
+                self.said.update(name for name in self.kept if name[0] == effect.epoch)
+            case effects.KeepAudited():
+                self.audited.add(effect.epoch)
+            case effects.KeepHeldout():
+                assert effect.epoch not in self.heldout
+                self.heldout[effect.epoch] = effect.loss
+            case effects.Say(report=Reveal() as reveal):
+                assert reveal.link == LINKS.link(reveal.epoch)
+                self.revealed.add(reveal.epoch)
+            case effects.Say(report=SnapshotWanted() as wanted):
+                key = (wanted.epoch, wanted.miner, wanted.version)
+                assert key not in self.wanted, "each snapshot is asked for once"
+                assert wanted.epoch in self.revealed
+                self.wanted.add(key)
+            case effects.Say(report=AuditsDone() as done):
+                self._check_done(done.epoch)
+                self.done.append(done.epoch)
+            case effects.End():
+                self.ended = True
+            case _:
+                pass
+
+    def _check_done(self, epoch: int) -> None:
+        kept = {name for name in self.kept if name[0] == epoch}
+        needed = drawn(epoch) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
+        assert needed
+        assert needed <= kept, "every drawn audit has its verdict"
+        assert all(self.said[name] for name in kept), "what is kept is said by this process as well"
+
+    def good(self, job: effects.Job) -> object:
+        """An answer by which the audit goes on, and passes."""
+        world, sealed = run()
+        match job:
+            case effects.AwaitBlock():
+                return BLOCK_HASH
+            case effects.FetchRecord():
+                return sealed[job.epoch]
+            case effects.HashBase():
+                return "00" * 32
+            case effects.FetchLastStep():
+                return sealed[job.epoch].step_receipt(job.miner, world.spec.schedule.steps - 1)
+            case effects.FetchFrame():
+                return b""
+            case effects.FetchTokens():
+                return np.zeros((1, 1), dtype=np.int64)
+            case effects.LoadBase() | effects.LoadSnapshot():
+                return Profile("exact", exact=True)
+            case effects.HashDelta():
+                miner = next(m for m in world.miners if m.stage == job.base.stage)
+                return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
+            case effects.MeasureHeldout():
+                return 2.5
+            case effects.AskLive():
+                return True
+            case _:
+                return None
+
+    def bad(self, job: effects.Job, choice: int) -> object:
+        """Another answer that the job may have, or the reason why it has none."""
+        lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers")]
+        fault = MinerFault(run()[0].miners[0].hotkey, 1, "proof")
+        mismatch = ReplayMismatch(1, "a", "b", "off")
+        own: list[object]
+        match job:
+            case effects.AwaitBlock() | effects.Settle():
+                return self.good(job)
+            case effects.FetchRecord():
+                miners = run()[1][job.epoch].record.miners
+                own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
+                return own[choice % len(own)]
+            case effects.AskLive():
+                own = [False, lost[1]]
+            case effects.LoadBase() | effects.LoadSnapshot():
+                own = [Profile("sketch", exact=False), fault, *lost]
+            case effects.ReplayOp() | effects.ReplayStep() | effects.CheckSent():
+                own = [mismatch, *lost]
+            case effects.HashDelta():
+                parts = self.good(job)
+                assert isinstance(parts, list)
+                own = [["00" * 32 for _ in parts], *lost]
+            case effects.FetchLastStep() | effects.MeasureHeldout():
+                own = [None, *lost]
+            case _:
+                own = lost
+        return own[choice % len(own)]

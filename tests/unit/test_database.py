@@ -1,0 +1,74 @@
+"""The validator's database: each verdict once, for one run, one hotkey and one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iota.identity.keys import Hotkey
+from iota.protocol.messages import AuditKind, Outcome, Verdict
+from validator.audits.verdicts import VerdictSigner
+from validator.core.effects import FileVerdict
+from validator.core.results import Result
+from validator.core.scoring import MinerWork
+from validator.core.tasks import AuditTask
+from validator.database import Database, DatabaseInUse
+
+KEY = Hotkey.from_seed(b"\x01" * 32)
+MINER = Hotkey.from_seed(b"\x02" * 32).ss58
+RUN = "ab" * 32
+
+
+def verdict(outcome: Outcome = Outcome.PASS, epoch: int = 0, seq: int = 7) -> Verdict:
+    task = AuditTask(AuditKind.OP, f"op:{seq}", seq)
+    return VerdictSigner(RUN, KEY)(FileVerdict(epoch, MINER, task, Result(outcome, seq, "exact")))
+
+
+def test_the_first_verdict_of_a_name_stands_over_restarts(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        first = database.keep("op:7", verdict())
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.keep("op:7", verdict(Outcome.FAIL)) == first
+        assert database.verdicts(0) == [first]
+        assert database.failed() == []
+        assert database.failed_epochs() == {}
+
+
+def test_failed_epochs_are_told_by_miner(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        for epoch, name in ((3, "op:1"), (1, "op:1"), (1, "op:2")):
+            database.keep(name, verdict(Outcome.FAIL, epoch))
+        assert database.failed_epochs() == {MINER: [1, 3]}
+
+
+def test_an_unproven_epoch_marks_its_work(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        database.keep_work([MinerWork(e, MINER, 10, 1, 0) for e in range(3)])
+        database.keep("op:1", verdict(Outcome.INCONCLUSIVE, 1), unproven=True)
+        assert [(w.epoch, w.unproven) for w in database.work(1, 2)] == [(1, True), (2, False)]
+
+
+def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.last_audited() is None
+        database.keep_heldout(1, 2.5)
+        database.finish(0)
+        database.finish(1)
+        database.keep("op:7", verdict(epoch=2))
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.last_audited() == 1
+        history = database.history()
+        assert (history.audited, history.heldout) == ({0, 1}, {1: 2.5})
+        assert history.filed == {(2, MINER, "op:7")}
+
+
+def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58), pytest.raises(DatabaseInUse, match="--data-dir"):
+        Database(tmp_path, RUN, KEY.ss58)
+
+
+def test_another_hotkey_is_told_to_use_its_own_directory(tmp_path: Path) -> None:
+    Database(tmp_path, RUN, KEY.ss58).close()
+    with pytest.raises(DatabaseInUse, match="another run or hotkey"):
+        Database(tmp_path, RUN, MINER)

@@ -1,0 +1,195 @@
+"""The validator's core, fact by fact: what it fetches, audits, files and reports, and when it gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from iota.protocol.events import AuditsClosed, RunEnd
+from iota.protocol.messages import Outcome
+from tests.support.validator_shells import EPOCHS, Shell, drawn, run
+from validator.core import effects
+from validator.core.core import FILING
+from validator.core.epoch import SNAPSHOT
+from validator.core.facts import RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.results import EvidenceMissing
+
+DEADLINE_S = 100.0
+Answer = Callable[[effects.Job], object]
+
+
+def opened(epoch: int = 0) -> Shell:
+    """A shell that has received the seal of an epoch."""
+    shell = Shell()
+    shell.hear(run()[1][epoch].record.seal)
+    return shell
+
+
+def work(shell: Shell, answer: Answer | None = None, until: Callable[[], bool] = lambda: False) -> None:
+    """Answer jobs, and deliver each snapshot, until nothing runs or `until` holds."""
+    while shell.job is not None and not until():
+        shell.answer((answer or shell.good)(shell.job.job))
+        for key in sorted(shell.wanted):
+            if shell.job is None:
+                shell.deliver(key)
+
+
+def outcomes(shell: Shell) -> set[tuple[Outcome, str]]:
+    return {(filed.result.outcome, filed.result.reason) for filed in shell.kept.values()}
+
+
+def runs(shell: Shell, kind: type[effects.Job]) -> bool:
+    return shell.job is not None and isinstance(shell.job.job, kind)
+
+
+def test_every_drawn_audit_of_an_honest_epoch_passes_and_then_it_is_done() -> None:
+    shell = opened()
+    work(shell)
+    assert set(shell.kept) == drawn(0)
+    assert outcomes(shell) == {(Outcome.PASS, "")}
+    assert (shell.done, shell.audited, shell.heldout) == ([0], {0}, {1: 2.5})
+
+
+def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
+    shell = opened()
+    shell.hear(run()[1][1].record.seal)
+    shell.hear(RunEnd())
+    assert not shell.ended
+    work(shell)
+    assert shell.done == list(range(EPOCHS))
+    assert shell.ended
+
+
+def test_a_lost_frame_accuses_nobody_and_the_other_audits_go_on() -> None:
+    shell = opened()
+
+    def answer(job: effects.Job) -> object:
+        return EvidenceMissing("gone") if isinstance(job, effects.FetchFrame) else shell.good(job)
+
+    work(shell, answer)
+    assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "gone")}
+    assert shell.done == [0]
+
+
+def test_what_transport_does_not_give_is_inconclusive_and_says_so() -> None:
+    shell = opened()
+
+    def answer(job: effects.Job) -> object:
+        if isinstance(job, effects.AwaitBlock | effects.Settle | effects.FetchRecord):
+            return shell.good(job)
+        return TransportFailed("nobody answers")
+
+    work(shell, answer)
+    assert outcomes(shell) == {(Outcome.INCONCLUSIVE, "evidence cannot be fetched: nobody answers")}
+    assert set(shell.kept) == drawn(0)
+    assert shell.heldout == {}
+
+
+@pytest.mark.parametrize(("live", "outcome"), [(True, Outcome.FAIL), (False, Outcome.INCONCLUSIVE)])
+def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, outcome: Outcome) -> None:
+    shell = opened()
+
+    def answer(job: effects.Job) -> object:
+        return live if isinstance(job, effects.AskLive) else shell.good(job)
+
+    while shell.job is not None:
+        shell.answer(answer(shell.job.job))
+    asked_at = shell.now
+    assert shell.core.wake_at == pytest.approx(asked_at + DEADLINE_S * SNAPSHOT)
+    shell.now = asked_at + DEADLINE_S * SNAPSHOT - 1
+    shell.take(Tick())
+    assert shell.job is None
+    shell.wake()
+    assert runs(shell, effects.AskLive)
+    while shell.job is not None:
+        shell.answer(answer(shell.job.job))
+    undelivered = [
+        filed.result for filed in shell.kept.values() if "its weights of version" in filed.result.reason
+    ]
+    assert {(result.outcome, result.unproven) for result in undelivered} == {(outcome, not live)}
+    assert shell.done == [0]
+
+
+def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
+    shell = opened()
+    work(shell, until=lambda: runs(shell, effects.HashBase))
+    asked = set(shell.wanted)
+    assert {miner for _, miner, _ in asked} == {miner.hotkey for miner in run()[0].miners}
+    work(shell)
+    assert shell.wanted == asked
+
+
+def test_moments_that_the_run_carries_are_asked_for_once_the_last_step_is_known() -> None:
+    shell = opened(1)
+    work(shell, until=lambda: runs(shell, effects.FetchLastStep))
+    assert not any(version == 0 for _, _, version in shell.wanted)
+    shell.answer(shell.good(shell.job.job) if shell.job else None)
+    assert any(version == 0 for _, _, version in shell.wanted)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_undone_at_the_deadline_or_the_closing_is_inconclusive(closed: bool) -> None:
+    shell = opened()
+    work(shell, until=lambda: len(shell.kept) == 2)
+    assert shell.job is not None
+    if closed:
+        shell.hear(AuditsClosed(epoch=0))
+    else:
+        assert shell.core.wake_at == DEADLINE_S * FILING
+        shell.wake()
+    assert runs(shell, effects.Settle)
+    assert set(shell.kept) == drawn(0)
+    assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "not done before the deadline")}
+    work(shell)
+    assert (shell.done, shell.heldout) == ([0], {})
+
+
+def test_without_a_draw_before_the_deadline_there_are_no_audits() -> None:
+    shell = opened()
+    shell.wake()
+    assert shell.job is None
+    assert (shell.kept, shell.done, shell.audited) == ({}, [], set())
+
+
+def test_an_epoch_that_is_closed_before_its_turn_is_left_out() -> None:
+    shell = opened()
+    shell.hear(run()[1][1].record.seal)
+    shell.hear(AuditsClosed(epoch=1))
+    work(shell)
+    assert shell.done == [0]
+
+
+def test_a_broken_record_leaves_all_its_miners_undecided() -> None:
+    shell = opened()
+    broken = RecordBroken("no seal " + "x" * 400, run()[1][0].record.miners)
+    work(shell, lambda job: broken if isinstance(job, effects.FetchRecord) else shell.good(job))
+    assert {name for _, _, name in shell.kept} == {"seal"}
+    assert {len(filed.result.reason) for filed in shell.kept.values()} == {300}
+    assert (len(shell.kept), shell.done, shell.audited) == (3, [0], set())
+
+
+@pytest.mark.parametrize("error", [RecordBroken("unsigned", None), RecordGone()])
+def test_a_record_that_names_nobody_ends_the_epoch_in_silence(error: Exception) -> None:
+    shell = opened()
+    work(shell, lambda job: error if isinstance(job, effects.FetchRecord) else shell.good(job))
+    assert (shell.kept, shell.done) == ({}, [])
+
+
+def test_a_restart_repeats_what_is_kept_and_audits_the_rest() -> None:
+    shell = opened()
+    work(shell, until=lambda: len(shell.kept) == 3)
+    before = dict(shell.kept)
+    shell.restart()
+    work(shell)
+    assert {name: shell.kept[name] for name in before} == before
+    assert set(shell.kept) == drawn(0) == set(shell.said)
+
+
+def test_an_epoch_that_was_audited_before_is_repeated_without_a_job() -> None:
+    shell = opened()
+    work(shell)
+    shell.restart()
+    assert shell.job is None
+    assert set(shell.said) == drawn(0)
+    assert (shell.revealed, shell.done) == ({0}, [0])

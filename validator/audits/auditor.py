@@ -1,0 +1,97 @@
+"""Jobs of an audit, carried out: evidence fetched, states loaded, ops replayed and compared."""
+
+from __future__ import annotations
+
+from iota.compute.state import StageState
+from validator.audits.budget import Worker
+from validator.audits.evidence import Evidence
+from validator.audits.replay import Replay, ReplayOptions
+from validator.core import effects
+from validator.core.receipt_checks import check_carried, check_committed
+from validator.core.results import Profile
+
+
+class Auditor:
+    """Carries out one job at a time; the replay that a load begins serves the jobs after it.
+
+    What fails raises EvidenceMissing, MinerFault, or an error of transport.
+    """
+
+    def __init__(self, evidence: Evidence, worker: Worker, options: ReplayOptions) -> None:
+        self._evidence, self._worker, self._options = evidence, worker, options
+        self._replay: Replay | None = None
+
+    async def run(self, job: effects.AuditJob) -> object:
+        """The answer of a job."""
+        run = self._worker.run
+        if isinstance(job, effects.HashBase | effects.LoadBase) or (
+            isinstance(job, effects.LoadSnapshot) and not job.on_top
+        ):
+            self.unload()
+        match job:
+            case effects.FetchBase():
+                await self._evidence.base(job.base)
+                return None
+            case effects.HashBase():
+                base = await self._evidence.base(job.base)
+                return await run(lambda: base.weights_digest)
+            case effects.FetchFrame():
+                return await self._evidence.frame(job.header)
+            case effects.FetchTokens():
+                return await self._evidence.tokens(job.receipt)
+            case effects.LoadBase():
+                state = await self._base_state(job)
+                return await self._load(state, job.base.stage, job.version, job.device)
+            case effects.LoadSnapshot():
+                return await self._load_snapshot(job)
+        replay = self._replay
+        assert replay is not None
+        match job:
+            case effects.ReplayOp(receipt, forward, version, inputs):
+                return await run(lambda: replay.op(receipt, forward, version, inputs))
+            case effects.CheckSent(miner, receipt):
+                payload = await self._evidence.sent_payload(miner, receipt)
+                return None if payload is None else await run(lambda: replay.sent(receipt, payload))
+            case effects.ReplayStep(receipt, count, rate):
+                return await run(lambda: replay.step(receipt, count, rate))
+            case effects.HashDelta():
+                base = await self._evidence.base(job.base)
+                return await run(lambda: replay.delta_digests(base))
+
+    def unload(self) -> None:
+        """Free the replay: it and another state would not fit in memory at once."""
+        self._replay = None
+
+    async def _load(self, state: StageState, stage: int, version: int, device: str) -> Profile:
+        spec, options = self._evidence.spec, self._options
+        replay = await self._worker.run(lambda: Replay(spec, stage, device, options))
+        await self._worker.run(lambda: replay.load(state, version))
+        self._replay = replay
+        return replay.profile
+
+    async def _base_state(self, job: effects.LoadBase) -> StageState:
+        base = await self._evidence.base(job.base)
+        if job.carried is None or job.last is None:
+            return base
+        carried = await self._evidence.snapshot(job.carried)
+        digest = await self._worker.run(lambda: carried.moments_digest)
+        # A replica that fell back to its base, or loaded it anew, starts from zero.
+        check_carried(job.carried.miner, job.last, digest, self._evidence.zero_moments_digest(job.base.stage))
+        return StageState(base.weights, carried.moments)
+
+    async def _load_snapshot(self, job: effects.LoadSnapshot) -> Profile:
+        given = job.snapshot
+        state = await self._evidence.snapshot(given)
+
+        def check() -> None:
+            moments = state.moments_digest if job.moments else None
+            check_committed(given.miner, job.step, state.weights_digest, moments)
+
+        await self._worker.run(check)
+        if not job.on_top:
+            wanted = state if job.moments else StageState(state.weights)
+            return await self._load(wanted, given.stage, given.version, job.device)
+        replay = self._replay
+        assert replay is not None
+        await self._worker.run(lambda: replay.adopt(state, given.version))
+        return replay.profile

@@ -1,0 +1,106 @@
+"""Jobs of the validator's core, carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.compute.errors import BadValueError
+from iota.data.manifest import DataError
+from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.records import MinerRecord
+from iota.store import StoreError
+from validator.audits.auditor import Auditor
+from validator.audits.evidence import Evidence
+from validator.audits.heldout import HeldoutLoss
+from validator.chain import SubnetChain
+from validator.core import effects
+from validator.core.facts import RecordBroken, RecordGone, TransportFailed
+from validator.core.results import EvidenceMissing
+from validator.core.sealed import SealBroken, SealedEpoch
+
+log = logging.getLogger(__name__)
+
+BASE_POLL_S: Final = 0.5
+_TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
+"""What may go wrong with a fetch, whoever is to blame."""
+
+
+class JobRunner:
+    """Carries out jobs. `settle` waits until the orchestrator has stored every report so far."""
+
+    def __init__(
+        self,
+        client: OrchestratorClient,
+        chain: SubnetChain,
+        evidence: Evidence,
+        auditor: Auditor,
+        heldout: HeldoutLoss,
+        settle: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._client, self._chain, self._evidence = client, chain, evidence
+        self._auditor, self._heldout, self._settle = auditor, heldout, settle
+
+    async def run(self, job: effects.Job) -> object:
+        """The answer of a job, which may take for ever: the core stops what is too late.
+
+        Raises:
+            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: for the core.
+            Problem, OrchestratorUnreachable: the record of an epoch cannot be asked for.
+        """
+        match job:
+            case effects.AwaitBlock():
+                return await self._chain.hash_of(job.block)
+            case effects.Settle():
+                self._auditor.unload()
+                return await self._settle()
+            case effects.FetchRecord():
+                return await self._fetch_record(job.epoch)
+        try:
+            match job:
+                case effects.FetchLastStep():
+                    return await self._evidence.last_step(job.epoch, job.miner)
+                case effects.AskLive():
+                    members = (await self._client.status())["members"]
+                    return any(m["hotkey"] == job.miner and m["live"] for m in members)
+                case effects.MeasureHeldout():
+                    return await self._measure(job.epoch)
+                case _:
+                    return await self._auditor.run(job)
+        except _TRANSPORT as error:
+            raise TransportFailed(str(error)) from error
+
+    async def _fetch_record(self, epoch: int) -> SealedEpoch:
+        try:
+            return await self._evidence.sealed(epoch)
+        except (SealBroken, UntrustedAnswer) as error:
+            raise RecordBroken(str(error), await self._miners(epoch)) from error
+        except Problem as problem:
+            if problem.type is not ProblemType.NOT_FOUND:
+                raise
+            raise RecordGone from problem
+
+    async def _miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
+        """The miners of an epoch whose record is broken, by the orchestrator's signed word."""
+        try:
+            return (await self._client.epoch_record(epoch)).miners
+        except UntrustedAnswer as error:
+            log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
+            return None
+
+    async def _measure(self, epoch: int) -> float | None:
+        """Held-out loss of the base of `epoch`, once every stage's is stored."""
+        self._auditor.unload()
+        while True:
+            record = await self._client.epoch_record(epoch - 1)
+            bases = [effects.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
+            if len(bases) == self._evidence.spec.layout.stages:
+                break
+            await asyncio.sleep(BASE_POLL_S)
+        try:
+            return await self._heldout.measure(sorted(bases, key=lambda base: base.stage))
+        except BadValueError as error:
+            raise EvidenceMissing(str(error)) from error

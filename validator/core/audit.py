@@ -1,0 +1,180 @@
+"""One audit of one miner's epoch: the evidence that it needs, the order of its replay, and its result."""
+
+from __future__ import annotations
+
+from iota.protocol.messages import AuditKind, Direction
+from iota.protocol.receipts import OpKind, Receipt
+from iota.spec import StateRule
+from validator.core import effects, results
+from validator.core.effects import Base, OpInputs, Script
+from validator.core.facts import TransportFailed
+from validator.core.receipt_checks import check_sender, named_inputs
+from validator.core.results import EvidenceMissing, MinerFault, MinerGone, Profile, ReplayMismatch, Result
+from validator.core.sealed import SealedEpoch
+from validator.core.snapshots import Snapshots
+from validator.core.tasks import AuditTask
+
+
+def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
+    """The versions of which an audit is known to need a snapshot before it begins."""
+    needed = {sealed.version(hotkey, task.step)} if task.kind is not AuditKind.EPOCH else set()
+    if task.kind is AuditKind.STEP:
+        needed.add(task.step)
+    return sorted(needed - {sealed.miners[hotkey].joined})
+
+
+class Audit:
+    """Evidence is asked for in the order of its use: the verdict names the first op that fails, and nobody
+    is accused of withholding a snapshot while the store has lost what comes before it."""
+
+    def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
+        self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
+        self._snapshots = snapshots
+        self._miner = sealed.miners[hotkey]
+        self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
+        self._steps = [task.step] if task.kind is AuditKind.STEP else sealed.steps(hotkey)
+        own = sealed.receipts[hotkey]
+        if task.kind is AuditKind.OP:
+            self._receipts = [receipt for receipt in own if receipt.seq == task.seq]
+        else:
+            self._receipts = [receipt for receipt in own if receipt.step in self._steps]
+        devices = {receipt.device for receipt in self._receipts}
+        self._device = devices.pop() if len(devices) == 1 else "mixed"
+        self._profile: Profile | None = None
+        self.faults: list[MinerFault] = []
+        """Proofs against others than the miner under audit."""
+
+    def run(self) -> Script[Result]:
+        """To its end, which is a result whatever happens."""
+        kinds = {AuditKind.OP: self._op, AuditKind.STEP: self._step, AuditKind.EPOCH: self._epoch}
+        ending: results.Ending
+        try:
+            ending = yield from kinds[self._task.kind]()
+        except (MinerFault, MinerGone, EvidenceMissing) as error:
+            ending = error
+        except TransportFailed as error:
+            return results.inconclusive(self._task.seq, f"evidence cannot be fetched: {error}")
+        return results.result_of(ending, self._task.seq, self._profile.name if self._profile else "")
+
+    # ---- the three kinds -----------------------------------------------------------------------
+
+    def _op(self) -> Script[ReplayMismatch | None]:
+        receipt = self._receipts[0]
+        version = self._sealed.version(self._hotkey, receipt.step)
+        if receipt.version != version:
+            reason = f"step {receipt.step} uses weight version {version}"
+            expected, found = str(version), str(receipt.version)
+            raise MinerFault(self._hotkey, receipt.seq, reason, expected=expected, found=found)
+        inputs = yield from self._inputs(receipt)
+        yield from self._load(version, moments=False)
+        return (yield from self._replay(receipt, None, version, inputs))
+
+    def _step(self) -> Script[ReplayMismatch | None]:
+        step = self._task.step
+        uses = self._sealed.version(self._hotkey, step)
+        yield from self._load(uses, moments=uses == step)
+        mismatch = yield from self._sum(step)
+        if mismatch is None:
+            if uses != step:
+                yield from self._load(step, moments=True, on_top=True)
+            mismatch = yield self._apply(step)
+        return mismatch
+
+    def _epoch(self) -> Script[ReplayMismatch | None]:
+        yield from self._load(self._miner.joined, moments=True)
+        for step in self._steps:
+            mismatch = (yield from self._sum(step)) or (yield self._apply(step))
+            if mismatch is not None:
+                return mismatch
+        yield from self._check_delta()
+        return None
+
+    # ---- parts of audits -----------------------------------------------------------------------
+
+    def _sum(self, step: int) -> Script[ReplayMismatch | None]:
+        """All counted microbatches of a step, in the order of its sum; the first op that fails."""
+        version = self._sealed.version(self._hotkey, step)
+        last = self._miner.stage == self._spec.last_stage
+        for microbatch, attempt in self._sealed.counted(self._hotkey, step):
+            kind = OpKind.LOSS if last else OpKind.BACKWARD
+            backward = self._sealed.receipt(self._hotkey, (step, microbatch, attempt, kind))
+            if backward is None:
+                raise EvidenceMissing(f"microbatch {microbatch} of step {step} counts without a receipt")
+            forward = self._sealed.receipt(self._hotkey, (step, microbatch, attempt, OpKind.FORWARD))
+            inputs = yield from self._inputs(backward)
+            mismatch = yield from self._replay(backward, forward, version, inputs)
+            if mismatch is not None:
+                return mismatch
+        return None
+
+    def _replay(
+        self, receipt: Receipt, forward: Receipt | None, version: int, inputs: OpInputs
+    ) -> Script[ReplayMismatch | None]:
+        mismatch: ReplayMismatch | None = yield effects.ReplayOp(receipt, forward, version, inputs)
+        assert self._profile is not None
+        if self._profile.exact:
+            return mismatch
+        # Across device classes sketches were compared: they must be those of the bytes that were sent.
+        for sent in (forward, receipt):
+            if mismatch is None and sent is not None:
+                mismatch = yield effects.CheckSent(self._hotkey, sent)
+        return mismatch
+
+    def _apply(self, step: int) -> effects.ReplayStep:
+        receipt = self._sealed.step_receipt(self._hotkey, step)
+        assert receipt is not None
+        count = len(self._sealed.counted(self._hotkey, step))
+        return effects.ReplayStep(receipt, count, self._sealed.learning_rate(step))
+
+    def _check_delta(self) -> Script[None]:
+        """On one device class: the pseudo-gradient must be the one that the steps made."""
+        parts = self._sealed.delta(self._hotkey)
+        whole = self._steps[-1:] == [self._spec.schedule.steps - 1]
+        if parts is None or not whole or self._profile is None or not self._profile.exact:
+            return
+        digests: list[str] = yield effects.HashDelta(self._base)
+        for number, (digest, part) in enumerate(zip(digests, parts, strict=True)):
+            if digest != part.digest:
+                reason = f"part {number} of its pseudo-gradient is not what its steps made"
+                seq, found = self._task.seq, part.digest
+                raise MinerFault(self._hotkey, seq, reason, expected=digest, found=found)
+
+    def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
+        payloads: dict[Direction, bytes] = {}
+        for header in named_inputs(self._spec, self._hotkey, receipt):
+            fault = check_sender(self._sealed, self._hotkey, receipt, header)
+            if fault is not None:
+                self.faults.append(fault)
+            payloads[header.name.direction] = yield effects.FetchFrame(header)
+        tokens = yield effects.FetchTokens(receipt)
+        return OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
+
+    # ---- states --------------------------------------------------------------------------------
+
+    def _load(self, version: int, *, moments: bool, on_top: bool = False) -> Script[None]:
+        """The weights of a version, and its moments where they are needed (without, they are zero)."""
+        if version == self._miner.joined:
+            self._profile = yield from self._load_base(moments=moments)
+            return
+        step = self._sealed.step_receipt(self._hotkey, version - 1)
+        if step is None:
+            reason = f"it has no STEP receipt for the version {version} that it used"
+            raise MinerFault(self._hotkey, self._task.seq, reason)
+        snapshot = yield from self._snapshots.get(self._hotkey, self._miner.stage, version, self._task.seq)
+        self._profile = yield effects.LoadSnapshot(snapshot, step, self._device, moments, on_top)
+
+    def _load_base(self, *, moments: bool) -> Script[Profile]:
+        """The base, with the moments that the replica carried over where the run carries them."""
+        version, epoch = self._miner.joined, self._sealed.epoch
+        carries = self._spec.optimizer.state is StateRule.CARRY and epoch > 0
+        load = effects.LoadBase(self._base, version, self._device)
+        if moments and carries:
+            yield effects.FetchBase(self._base)
+            last: Receipt | None = yield effects.FetchLastStep(epoch - 1, self._hotkey)
+            if last is not None and last.state is not None:
+                carried = yield from self._snapshots.get(
+                    self._hotkey, self._miner.stage, version, self._task.seq
+                )
+                load = effects.LoadBase(self._base, version, self._device, carried, last)
+        profile: Profile = yield load
+        return profile

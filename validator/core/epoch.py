@@ -1,0 +1,160 @@
+"""One sealed epoch from its draw to its last verdict: every drawn audit is filed once, by the deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from iota.protocol.events import EpochClose
+from iota.protocol.messages import AuditsDone, Heldout, Reveal
+from iota.spec import RunSpec
+from validator.core import effects
+from validator.core.audit import Audit, needed_versions
+from validator.core.effects import Base, Effect, Log, Say, Script
+from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
+from validator.core.history import History
+from validator.core.receipt_checks import stalled_step
+from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
+from validator.core.sealed import SealedEpoch
+from validator.core.snapshots import Snapshots
+from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
+
+SNAPSHOT: Final = 1 / 3
+"""Share of the audit deadline that a miner has to deliver a snapshot."""
+_REASON_CHARS: Final = 300
+"""Characters of an error that the verdict of a broken seal repeats."""
+
+
+class EpochAudit:
+    """All audits of one epoch, as a script."""
+
+    def __init__(
+        self, spec: RunSpec, seal: EpochClose, link: str, history: History, emit: Callable[[Effect], None]
+    ) -> None:
+        self.epoch = seal.epoch
+        self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
+        self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT, emit)
+        self.expires = True
+        """Whether Expired may be thrown just now; it is thrown once."""
+        self.activity = f"epoch {self.epoch}: waiting for block {seal.block}"
+
+    def script(self) -> Script[None]:
+        """From the draw to the report that all is done."""
+        try:
+            block_hash: str = yield effects.AwaitBlock(self._seal.block)
+            self._emit(Say(Reveal(epoch=self.epoch, link=self._link)))
+            # The coordinator takes verdicts and requests only from those who revealed.
+            yield effects.Settle()
+            sealed: SealedEpoch = yield effects.FetchRecord(self.epoch)
+        except Expired:
+            self._log("no draw before the deadline, so no audits", error=True)
+            return
+        except RecordGone:
+            self._log("its audits are closed already")
+            return
+        except RecordBroken as broken:
+            yield from self._file_broken(broken)
+            return
+        self._emit(effects.KeepWork(epoch_work(sealed)))
+        yield from self._audit_miners(sealed, block_hash)
+        yield from self._measure(self.epoch + 1)
+        self.expires = False
+        yield effects.Settle()
+        self._history.audited.add(self.epoch)
+        self._emit(effects.KeepAudited(self.epoch))
+        self._emit(Say(AuditsDone(epoch=self.epoch)))
+
+    def _file_broken(self, broken: RecordBroken) -> Script[None]:
+        """Nothing of the epoch can be audited: say so of every miner, since every draw needs a verdict."""
+        self.expires = False
+        self._log(f"cannot be audited: {broken}", error=True)
+        if broken.miners is None:
+            self._log("there is no record to name its miners by", error=True)
+            return
+        for miner in broken.miners:
+            seq = miner.first_receipt
+            self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
+        yield effects.Settle()
+        self._emit(Say(AuditsDone(epoch=self.epoch)))
+
+    # ---- audits --------------------------------------------------------------------------------
+
+    def _audit_miners(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+        if any(epoch == self.epoch for epoch, _, _ in self._history.filed):
+            self._emit(effects.RepeatVerdicts(self.epoch))
+        # By stage, so that one base at a time is enough.
+        miners = sorted(sealed.miners, key=lambda hotkey: (sealed.miners[hotkey].stage, hotkey))
+        todo = {
+            miner: [
+                task
+                for task in drawn_tasks(sealed, block_hash, self._link, miner)
+                if (self.epoch, miner, task.name) not in self._history.filed
+            ]
+            for miner in miners
+        }
+        for miner, tasks in todo.items():
+            for task in tasks:
+                self.snapshots.ask(miner, needed_versions(sealed, miner, task))
+        try:
+            for miner, tasks in todo.items():
+                yield from self._audit_miner(sealed, miner, tasks)
+        except Expired:
+            for miner, tasks in todo.items():
+                for task in tasks:
+                    self._file(miner, task, inconclusive(task.seq, "not done before the deadline"))
+
+    def _audit_miner(self, sealed: SealedEpoch, miner: str, tasks: list[AuditTask]) -> Script[None]:
+        self.activity = f"epoch {self.epoch}: auditing {miner}"
+        stage = sealed.miners[miner].stage
+        try:
+            digest: str = yield effects.HashBase(Base(self.epoch, stage, sealed.base(stage)))
+        except TransportFailed as error:
+            self._log(f"the receipts of {miner} were not looked through: {error}")
+        except EvidenceMissing:
+            self._file_undrawn(stalled_step(sealed, miner, ""))
+        else:
+            self._file_undrawn(stalled_step(sealed, miner, digest))
+        for task in tasks:
+            self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
+            audit = Audit(sealed, miner, task, self.snapshots)
+            self._file(miner, task, (yield from audit.run()))
+            for fault in reversed(audit.faults):
+                self._file_undrawn(fault)
+
+    def _file_undrawn(self, fault: MinerFault | None) -> None:
+        """A verdict that no draw asked for: the records themselves show it."""
+        if fault is not None:
+            self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
+
+    def _file(self, miner: str, task: AuditTask, result: Result) -> None:
+        name = (self.epoch, miner, task.name)
+        if name not in self._history.filed:
+            self._history.filed.add(name)
+            self._emit(effects.FileVerdict(self.epoch, miner, task, result))
+
+    # ---- held-out loss -------------------------------------------------------------------------
+
+    def _measure(self, epoch: int) -> Script[None]:
+        """Held-out loss of the base of `epoch`, once it is stored."""
+        self.activity = f"held-out loss of the base of epoch {epoch}"
+        known = self._history.heldout
+        if epoch not in known:
+            try:
+                if not self.expires:
+                    raise Expired
+                loss: float | None = yield effects.MeasureHeldout(epoch)
+            except Expired:
+                self._emit(Log(f"epoch {epoch}: its base was not measured before the deadline"))
+                return
+            except (EvidenceMissing, TransportFailed) as error:
+                self._emit(Log(f"epoch {epoch}: its base cannot be measured: {error}"))
+                return
+            if loss is None:
+                self._emit(Log("the data holds out less than one batch: there is no held-out loss"))
+                return
+            known[epoch] = loss
+            self._emit(effects.KeepHeldout(epoch, loss))
+        self._emit(Say(Heldout(epoch=epoch, loss=known[epoch])))
+
+    def _log(self, text: str, *, error: bool = False) -> None:
+        self._emit(Log(f"epoch {self.epoch}: {text}", error))

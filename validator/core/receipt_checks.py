@@ -1,0 +1,129 @@
+"""What signed receipts prove by themselves: wrong inputs, steps without effect, states not committed to."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.messages import Direction
+from iota.protocol.receipts import OpKind, Receipt
+from iota.spec import RunSpec
+from iota.wire.frame import DOMAIN, FrameHeader
+from validator.core.results import MinerFault
+from validator.core.sealed import SealedEpoch
+
+
+def stalled_step(sealed: SealedEpoch, hotkey: str, base_digest: str) -> MinerFault | None:
+    """The first STEP that commits to no state, or leaves the weights as they were though it counts work.
+
+    Args:
+        base_digest: digest of the weights that the miner joined with; empty where they cannot be had.
+    """
+    before = base_digest
+    for step in sealed.steps(hotkey):
+        receipt = sealed.step_receipt(hotkey, step)
+        assert receipt is not None
+        if receipt.state is None:
+            return MinerFault(hotkey, receipt.seq, "its STEP receipt commits to no state")
+        moved = bool(sealed.counted(hotkey, step)) and sealed.learning_rate(step) > 0
+        if moved and receipt.state.weights == before:
+            reason = f"STEP {step} left the weights as they were, though it counts microbatches"
+            return MinerFault(hotkey, receipt.seq, reason, found=before)
+        before = receipt.state.weights
+    return None
+
+
+# ---- inputs ------------------------------------------------------------------------------------
+
+
+def named_inputs(spec: RunSpec, hotkey: str, receipt: Receipt) -> list[FrameHeader]:
+    """The input frames of a receipt's op, in order.
+
+    Raises:
+        MinerFault: it names others than its op has, or one that its sender did not sign.
+    """
+    wanted = []
+    if receipt.stage > 0:
+        wanted.append((receipt.stage - 1, Direction.FORWARD))
+    if receipt.kind is OpKind.BACKWARD:
+        wanted.append((receipt.stage + 1, Direction.BACKWARD))
+    found: list[FrameHeader] = []
+    for signed in receipt.inputs:
+        try:
+            header = FrameHeader.model_validate_json(signed.header)
+        except ValidationError:
+            raise MinerFault(hotkey, receipt.seq, "its receipt names an input that is no frame") from None
+        message = signing_bytes(DOMAIN, signed.header.encode())
+        if not verify(message, bytes.fromhex(signed.signature), header.sender):
+            raise MinerFault(hotkey, receipt.seq, "its receipt names an input that its sender did not sign")
+        found.append(header)
+    if [(header.name.stage, header.name.direction) for header in found] != wanted:
+        raise MinerFault(hotkey, receipt.seq, "its receipt names other inputs than its op has")
+    microbatch = (receipt.epoch, receipt.step, receipt.microbatch)
+    for header in found:
+        name = header.name
+        if (name.epoch, name.step, name.microbatch) != microbatch or header.run != spec.id:
+            raise MinerFault(hotkey, receipt.seq, "its receipt names an input of another microbatch")
+    return found
+
+
+def check_sender(
+    sealed: SealedEpoch, hotkey: str, receipt: Receipt, header: FrameHeader
+) -> MinerFault | None:
+    """The sender's fault where it receipted another payload than it sent.
+
+    Raises:
+        MinerFault: the receiver took an input from a miner that the microbatch was not assigned to.
+    """
+    name = header.name
+    if sealed.owner(name.step, name.microbatch, name.attempt, name.stage) != header.sender:
+        raise MinerFault(hotkey, receipt.seq, f"its input came from {header.sender}, who had no part in it")
+    if name.direction is Direction.FORWARD:
+        kind = OpKind.FORWARD
+    else:
+        kind = OpKind.LOSS if name.stage == sealed.spec.last_stage else OpKind.BACKWARD
+    sent = sealed.receipt(header.sender, (name.step, name.microbatch, name.attempt, kind))
+    # Without a receipt the signed header alone says who sent what; the receiver did nothing wrong.
+    if sent is None or sent.output == header.payload:
+        return None
+    reason = "it sent another frame than it receipted"
+    return MinerFault(header.sender, sent.seq, reason, expected=sent.output, found=header.payload)
+
+
+# ---- states ------------------------------------------------------------------------------------
+
+
+def check_committed(hotkey: str, step: Receipt, weights: str, moments: str | None) -> None:
+    """Hold the digests of a snapshot against the STEP receipt that made its version.
+
+    Args:
+        moments: None where the audit needs no moments.
+
+    Raises:
+        MinerFault: they are not those that the receipt commits to.
+    """
+    committed = step.state
+    if committed is None:
+        raise MinerFault(hotkey, step.seq, "the STEP receipt commits to no state")
+    for what, expected, found in (
+        ("weights", committed.weights, weights),
+        ("moments", committed.moments, moments),
+    ):
+        if found is not None and found != expected:
+            reason = f"the {what} it delivers are not those of its STEP receipt"
+            raise MinerFault(hotkey, step.seq, reason, expected=expected, found=found)
+
+
+def check_carried(hotkey: str, last: Receipt, moments: str, fresh: str) -> None:
+    """Hold the moments that a replica began an epoch with against the STEP that ended the one before.
+
+    Args:
+        fresh: the digest that is right as well, of a replica that loaded its base anew.
+
+    Raises:
+        MinerFault: they are neither.
+    """
+    assert last.state is not None
+    if moments not in (last.state.moments, fresh):
+        reason = "the moments that it began the epoch with are not those it ended the last one with"
+        raise MinerFault(hotkey, last.seq, reason, expected=last.state.moments, found=moments)

@@ -1,0 +1,50 @@
+"""Snapshots of an epoch: which miners were asked for which version, since when, and what they delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from iota.protocol.events import SnapshotReady
+from iota.protocol.messages import SnapshotWanted, StoredObject
+from validator.core.effects import AskLive, Effect, Say, Script, Snapshot, Wait
+from validator.core.results import MinerFault, MinerGone
+
+
+class Snapshots:
+    """Asks once for each (miner, version). `patience_s` is how long a miner has to deliver."""
+
+    def __init__(self, epoch: int, patience_s: float, emit: Callable[[Effect], None]) -> None:
+        self._epoch, self._patience_s, self._emit = epoch, patience_s, emit
+        self._asked: dict[tuple[str, int], float] = {}
+        self._delivered: dict[tuple[str, int], StoredObject] = {}
+        self.now = 0.0
+        """Seconds; kept up by the core."""
+
+    def ask(self, miner: str, versions: Iterable[int]) -> None:
+        """Ask now, so that they are there when their replay begins."""
+        for version in versions:
+            if (miner, version) not in self._asked:
+                self._asked[miner, version] = self.now
+                self._emit(Say(SnapshotWanted(epoch=self._epoch, miner=miner, version=version)))
+
+    def deliver(self, event: SnapshotReady) -> None:
+        self._delivered.setdefault((event.miner, event.version), event.stored)
+
+    def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
+        """Wait for one; `seq` is the receipt under audit.
+
+        Raises:
+            MinerFault: the miner delivered nothing in time.
+            MinerGone: it has left.
+        """
+        self.ask(miner, (version,))
+        key, overdue = (miner, version), False
+        while key not in self._delivered:
+            if overdue:
+                live: bool = yield AskLive(miner)
+                weights = f"its weights of version {version}"
+                if live:
+                    raise MinerFault(miner, seq, f"it did not deliver {weights} in time")
+                raise MinerGone(f"the miner left before it delivered {weights}")
+            overdue = yield Wait(self._asked[key] + self._patience_s)
+        return Snapshot(miner, stage, version, seq, self._delivered[key])

@@ -1,0 +1,66 @@
+"""Audits that the draw of a sealed epoch demands, and the work that the epoch's record pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iota.protocol.messages import AuditKind
+from validator.core.sampling import choose, draw
+from validator.core.scoring import MinerWork, op_flops
+from validator.core.sealed import SealedEpoch
+
+
+@dataclass(frozen=True)
+class AuditTask:
+    """One audit of one miner's epoch. `name` is unique for its miner and epoch."""
+
+    kind: AuditKind
+    name: str
+    seq: int
+    step: int = 0
+
+
+def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) -> list[AuditTask]:
+    """The audits that the draw demands of one miner; the same for everybody who computes it."""
+    spec, miner = sealed.spec, sealed.miners[hotkey]
+    drawn = choose(
+        draw(spec.id, block_hash, link, sealed.epoch, hotkey),
+        spec.audit,
+        sealed.auditable(hotkey),
+        sealed.steps(hotkey),
+        miner.joined,
+    )
+    tasks = [AuditTask(AuditKind.OP, f"op:{r.seq}", r.seq, r.step) for r in drawn.ops]
+    if drawn.step is not None:
+        receipt = sealed.step_receipt(hotkey, drawn.step)
+        assert receipt is not None
+        tasks.append(AuditTask(AuditKind.STEP, f"step:{drawn.step}", receipt.seq, drawn.step))
+    if drawn.epoch:
+        receipt = sealed.step_receipt(hotkey, sealed.steps(hotkey)[-1])
+        assert receipt is not None
+        tasks.append(AuditTask(AuditKind.EPOCH, "epoch", receipt.seq))
+    return tasks
+
+
+def records_task(seq: int) -> AuditTask:
+    """A finding that no draw asked for: the records themselves show it."""
+    return AuditTask(AuditKind.OP, f"records:{seq}", seq)
+
+
+def seal_task(seq: int) -> AuditTask:
+    """Stands for all audits of a miner in an epoch whose seal does not hold."""
+    return AuditTask(AuditKind.OP, "seal", seq)
+
+
+def epoch_work(sealed: SealedEpoch) -> list[MinerWork]:
+    """The work of each miner of the epoch, by hotkey."""
+    return [
+        MinerWork(
+            epoch=sealed.epoch,
+            hotkey=hotkey,
+            flops=sum(op_flops(sealed.spec, receipt) for receipt in sealed.paid(hotkey)),
+            ended=sealed.ended_work(hotkey),
+            withdrawn=miner.withdrawn,
+        )
+        for hotkey, miner in sorted(sealed.miners.items())
+    ]

@@ -1,0 +1,120 @@
+"""The shell of one membership: hands facts to the validator's core and carries out its effects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from iota.client.conversation import Conversation
+from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.messages import Outcome
+from validator.audits.jobs import JobRunner
+from validator.audits.verdicts import VerdictSigner
+from validator.core import effects
+from validator.core.core import ValidatorCore
+from validator.core.facts import FAILURES, Done, Fact, Failed, Tick
+from validator.database import Database
+
+log = logging.getLogger(__name__)
+
+_MAX_FACTS: Final = 4096
+
+
+class Membership:
+    """From the join to the end of the run.
+
+    Args:
+        explain: writes down the scores; called after each epoch.
+    """
+
+    def __init__(
+        self,
+        core: ValidatorCore,
+        conversation: Conversation,
+        jobs: JobRunner,
+        database: Database,
+        sign: VerdictSigner,
+        explain: Callable[[], None],
+    ) -> None:
+        self._core, self._conversation, self._jobs = core, conversation, jobs
+        self._database, self._sign, self._explain = database, sign, explain
+        self._facts: asyncio.Queue[Fact] = asyncio.Queue(_MAX_FACTS)
+        self._job: asyncio.Task[None] | None = None
+        self._ended = False
+
+    async def run(self) -> None:
+        """Validate until the run has ended.
+
+        Raises, in a group:
+            Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation has failed.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            listener = tasks.create_task(self._listen(), name="listen")
+            while not self._ended:
+                fact = await self._next_fact()
+                for effect in self._core.take(fact, time.monotonic()):
+                    self._perform(effect, tasks)
+            listener.cancel()
+
+    async def _listen(self) -> None:
+        async for delivered in self._conversation.events():
+            match delivered.event:
+                case EpochClose() | SnapshotReady() | AuditsClosed() | RunEnd() as event:
+                    await self._facts.put(event)
+                case _:
+                    pass
+
+    async def _next_fact(self) -> Fact:
+        wake_at = self._core.wake_at
+        try:
+            async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - time.monotonic())):
+                return await self._facts.get()
+        except TimeoutError:
+            return Tick()
+
+    def _perform(self, effect: effects.Effect, tasks: asyncio.TaskGroup) -> None:
+        match effect:
+            case effects.Start():
+                self._job = tasks.create_task(self._run_job(effect), name=type(effect.job).__name__)
+            case effects.Stop():
+                assert self._job is not None
+                self._job.cancel()
+            case effects.Say():
+                self._conversation.say(reports=[effect.report])
+            case effects.FileVerdict():
+                self._file(effect)
+            case effects.RepeatVerdicts():
+                self._conversation.say(reports=self._database.verdicts(effect.epoch))
+            case effects.KeepWork():
+                self._database.keep_work(effect.work)
+            case effects.KeepHeldout():
+                self._database.keep_heldout(effect.epoch, effect.loss)
+            case effects.KeepAudited():
+                self._database.finish(effect.epoch)
+            case effects.Explain():
+                self._explain()
+            case effects.Log():
+                log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
+            case effects.End():
+                self._ended = True
+
+    async def _run_job(self, start: effects.Start) -> None:
+        fact: Fact
+        try:
+            fact = Done(start.number, await self._jobs.run(start.job))
+        except FAILURES as error:
+            fact = Failed(start.number, error)
+        await self._facts.put(fact)
+
+    def _file(self, effect: effects.FileVerdict) -> None:
+        """Keep the verdict, then report it. One of its name that was kept before stands."""
+        epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
+        kept = self._database.keep(task.name, self._sign(effect), unproven=result.unproven)
+        if kept.outcome is Outcome.PASS:
+            log.info("epoch %d: %s passes %s", epoch, miner, task.name)
+        else:
+            log.warning("epoch %d: %s: %s %s: %s", epoch, miner, task.name, kept.outcome, kept.reason)
+        self._conversation.say(reports=[kept])

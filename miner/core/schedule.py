@@ -50,8 +50,13 @@ class ScheduledMicrobatch:
     """Dropped, or given to another replica."""
 
     @property
+    def over(self) -> bool:
+        """Nothing of it is still to be run here."""
+        return self.gone or self.backward_done
+
+    @property
     def in_flight(self) -> bool:
-        return self.forward_done and not self.backward_done and not self.gone
+        return self.forward_done and not self.over
 
 
 @dataclass
@@ -61,11 +66,7 @@ class ScheduledStep:
 
     def waiting(self) -> Iterator[ScheduledMicrobatch]:
         """Microbatches whose backward is still to come, in order."""
-        return (self.microbatches[i] for i in sorted(self.microbatches) if not self._over(self.microbatches[i]))
-
-    @staticmethod
-    def _over(entry: ScheduledMicrobatch) -> bool:
-        return entry.gone or entry.backward_done
+        return (entry for _, entry in sorted(self.microbatches.items()) if not entry.over)
 
 
 @dataclass

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 
 from iota.client.orchestrator import OrchestratorClient
-from iota.client.run_objects import RunObjects
+from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.data.manifest import parse_manifest
@@ -23,7 +23,7 @@ from iota.settings import Recompute
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
 from iota.wire.store import StoreTransport
-from iota.wire.transport import TransportFactory
+from iota.wire.transport import Transport
 from miner.device import DeviceThread, measured_flops
 from miner.disk import MinerDisk
 from miner.ops import OpRunner, StateLost
@@ -35,6 +35,12 @@ log = logging.getLogger(__name__)
 MAX_JOINS: Final = 8
 """Joins of one process, each after the state of the one before was lost, until it gives up."""
 CACHE_BYTES: Final = 1 << 30
+
+
+class TransportFactory(Protocol):
+    """Makes the transport of one life of a replica."""
+
+    def __call__(self, run: str, urls: UrlSource, store: ObjectClient) -> Transport: ...
 
 
 @dataclass(frozen=True)

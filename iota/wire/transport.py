@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from iota.client.run_objects import UrlSource
 from iota.protocol.events import Delivered
 from iota.protocol.messages import FrameNotice
-from iota.store.transfer import ObjectClient
 
 
 class TransportError(Exception):
@@ -70,9 +68,3 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """End `incoming` and give up what the transport holds."""
-
-
-class TransportFactory(Protocol):
-    """Makes the transport of one life of a replica."""
-
-    def __call__(self, run: str, urls: UrlSource, store: ObjectClient) -> Transport: ...

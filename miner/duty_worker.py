@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from iota.client.run_objects import RunObjects
+from iota.objects import SnapshotKey
 from iota.outer.base import base_digest
 from iota.protocol.messages import Report, SnapshotStored
 from iota.spec import RunSpec
@@ -89,6 +90,6 @@ class DutyWorker:
 
     async def _store_snapshot(self, duty: StoreSnapshot) -> Report:
         data = await asyncio.to_thread(self.disk.snapshot(duty.epoch, duty.version).read_bytes)
-        key = f"{self.spec.id}/audit/{duty.epoch}/{self.hotkey}/{duty.version}"
-        stored = await self.objects.put(key, data)
+        key = SnapshotKey(self.spec.id, duty.epoch, self.hotkey, duty.version)
+        stored = await self.objects.put(str(key), data)
         return SnapshotStored(epoch=duty.epoch, version=duty.version, stored=stored)

@@ -35,8 +35,7 @@ class FrameMover:
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
         """Store a frame: whatever the transport does, until nobody waits for it."""
         name = effect.frame.notice.name
-        key = name.key(self.spec.id)
-        patience = Patience(f"storing frame {key}", self.first_pause_s)
+        patience = Patience(f"storing frame {name}", self.first_pause_s)
         while self.wants(effect):
             started = time.perf_counter()
             try:
@@ -44,7 +43,7 @@ class FrameMover:
             except TransportError as error:
                 if not await patience.after(error):
                     # A microbatch that has ended, or an object that the store will never take.
-                    log.error("frame %s could not be stored: %s", key, error)
+                    log.error("frame %s could not be stored: %s", name, error)
                     break
                 continue
             self.activity.transfer_s += time.perf_counter() - started
@@ -53,8 +52,7 @@ class FrameMover:
 
     async def fetch(self, effect: FetchFrame) -> FrameLost | None:
         """Bring an announced frame into the transport's stream; None when it is there or not wanted."""
-        name = effect.notice.name
-        patience = Patience(f"fetching frame {name.key(self.spec.id)}", self.first_pause_s)
+        patience = Patience(f"fetching frame {effect.notice.name}", self.first_pause_s)
         while self.wants(effect):
             started = time.perf_counter()
             try:
@@ -80,7 +78,7 @@ class FrameMover:
 def lost(frame: IncomingFrame | FetchFrame, error: Exception) -> FrameLost:
     """The fact of a frame that cannot be used, with the reason in the log too."""
     name = frame.notice.name
-    log.warning("frame %s cannot be used: %s", name.key("run"), error)
+    log.warning("frame %s cannot be used: %s", name, error)
     return FrameLost(name, f"{type(error).__name__}: {error}"[:MAX_REASON])
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from iota.client.orchestrator import is_passing
 from iota.client.run_objects import UrlSource
+from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
 from iota.protocol.messages import FrameNotice, Method, ObjectRequest
 from iota.protocol.problems import Problem
@@ -39,13 +40,13 @@ class StoreTransport:
                 del self._urls[next(iter(self._urls))]
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:
-        key = frame.notice.name.key(self._run)
+        key = str(FrameKey(self._run, frame.notice.name))
         with _as_transport_errors():
             request = ObjectRequest(method=Method.PUT, key=key, size=len(frame.data))
             await self._store.put(await self._url(request), frame.data, TRANSFER_S)
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
-        key = notice.name.key(self._run)
+        key = str(FrameKey(self._run, notice.name))
         with _as_transport_errors():
             request = ObjectRequest(method=Method.GET, key=key)
             data = await self._store.get(await self._url(request), notice.size, TRANSFER_S)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from miner.duties import Duties
 
 from iota.client.run_objects import RunObjects
 from iota.protocol.events import Admit, AuditRequest, AuditsClosed, Event, MergeReady
@@ -14,7 +15,6 @@ from iota.protocol.messages import ObjectReply, ObjectRequest, Report
 from iota.protocol.problems import Problem, ProblemType
 from iota.store.transfer import ObjectClient
 from miner.disk import MinerDisk
-from miner.duties import Duties
 from tests.support.small_spec import small_spec
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")

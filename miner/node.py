@@ -22,7 +22,6 @@ from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, Jo
 from iota.settings import Recompute
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
-from iota.wire.store import StoreTransport
 from iota.wire.transport import Transport
 from miner.device import DeviceThread, measured_flops
 from miner.disk import MinerDisk
@@ -61,8 +60,8 @@ class MinerNode:
         hotkey: Hotkey,
         client: OrchestratorClient,
         objects: ObjectClient,
-        make_engine: Callable[..., Engine] = Engine,
-        make_transport: TransportFactory = StoreTransport,
+        make_engine: Callable[..., Engine],
+        make_transport: TransportFactory,
     ) -> None:
         self._options, self._hotkey, self._client, self._store = options, hotkey, client, objects
         self._objects = RunObjects(client, objects)

@@ -1,9 +1,13 @@
-"""The device under this miner: how fast it is, and how a flat vector becomes its tensors."""
+"""The device under this miner: its one thread, how fast it is, and how a flat vector becomes its tensors."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -13,6 +17,26 @@ from iota.outer.pseudo_gradient import unflatten
 
 _WIDTH = 512
 _REPEATS = 8
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DeviceThread:
+    """The one thread that computes, where the device's tensors live. Calls run in the order of asking."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+
+    def submit(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a call that cannot fail, without waiting for it."""
+        self._pool.submit(call, *args, **kwargs)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def measured_flops(device: str, threads: int) -> float:

@@ -22,21 +22,16 @@ from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from iota.spec import RunSpec
 from iota.wire.frame import DOMAIN, Frame, encode_frame, make_header
+from iota.wire.transport import OutgoingFrame
+from miner.activity import Activity
+from miner.core.schedule import Op
 from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
-from miner.schedule import Action, Op
 
 log = logging.getLogger(__name__)
 
-MOST_LOSS = 1000.0
+MAX_LOSS = 1000.0
 """Nats a token; the protocol takes no more, and a model that gives it has come apart."""
-
-_KINDS = {
-    Action.FORWARD: OpKind.FORWARD,
-    Action.LOSS: OpKind.LOSS,
-    Action.BACKWARD: OpKind.BACKWARD,
-    Action.STEP: OpKind.STEP,
-}
 
 
 class StateLost(Exception):
@@ -53,21 +48,6 @@ class Inputs:
     gradient: Frame | None = None
 
 
-@dataclass(frozen=True)
-class OutFrame:
-    notice: FrameNotice
-    data: bytes
-    receiver: str
-
-
-@dataclass
-class Seconds:
-    """Cumulative seconds of the worker thread by activity."""
-
-    compute: float = 0.0
-    serialise: float = 0.0
-
-
 @dataclass
 class OpRunner:
     spec: RunSpec
@@ -79,15 +59,18 @@ class OpRunner:
     device: str
     snapshot_bytes: int
     """Disk that snapshots may take."""
-    seconds: Seconds = field(default_factory=Seconds)
+    activity: Activity = field(default_factory=Activity)
 
-    def run(self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None) -> OutFrame | None:
-        """Run `op`; returns the frame that has to leave, if there is one.
+    def run(
+        self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
+    ) -> OutgoingFrame | None:
+        """Run `op`; returns the frame that has to leave for `receiver`, if there is one.
 
-        Raises BadValueError (NaN or Inf: the microbatch must be dropped), StateLost, OSError
-        (disk full: nothing was recorded).
+        Raises:
+            BadValueError: NaN or Inf; the microbatch must be dropped.
+            StateLost, OSError: nothing was recorded; OSError for a full disk.
         """
-        if op.action is Action.STEP:
+        if op.kind is OpKind.STEP:
             self._step(op, inputs)
             return None
         mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
@@ -97,12 +80,12 @@ class OpRunner:
         clock = time.perf_counter()
         stage_input = work.stage_input.payload if work.stage_input else None
         loss: float | None = None
-        if op.action is Action.FORWARD:
+        if op.kind is OpKind.FORWARD:
             output = self.engine.forward(mb, op.version, stage_input, tokens)
-        elif op.action is Action.LOSS:
+        elif op.kind is OpKind.LOSS:
             output = self.engine.loss(mb, op.version, stage_input, tokens)
             loss = output.loss
-            if loss > MOST_LOSS:
+            if loss > MAX_LOSS:
                 raise BadValueError(f"a loss of {loss:g} nats a token")
         else:
             if work.gradient is None:
@@ -111,7 +94,7 @@ class OpRunner:
                 self.engine.remember(mb, op.version, stage_input, tokens)
             output = self.engine.backward(mb, op.version, work.gradient.payload)
         ended = max(started, time.time())  # the clock may have been set back in between
-        self.seconds.compute += time.perf_counter() - clock
+        self.activity.compute_s += time.perf_counter() - clock
         clock = time.perf_counter()
         frame = None
         if output.payload is not None and receiver is not None:
@@ -127,16 +110,16 @@ class OpRunner:
             started=started,
             ended=ended,
         )
-        self.seconds.serialise += time.perf_counter() - clock
+        self.activity.serialise_s += time.perf_counter() - clock
         return frame
 
     @staticmethod
     def _gradient(op: Op, work: Inputs) -> Frame | None:
-        return work.gradient if op.action is Action.BACKWARD else None
+        return work.gradient if op.kind is OpKind.BACKWARD else None
 
-    def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutFrame:
+    def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
         """The signed frame, on disk before its receipt; after a restart the same bytes as before."""
-        direction = Direction.FORWARD if op.action is Action.FORWARD else Direction.BACKWARD
+        direction = Direction.FORWARD if op.kind is OpKind.FORWARD else Direction.BACKWARD
         name = FrameName(
             epoch=op.epoch,
             step=op.step,
@@ -154,7 +137,7 @@ class OpRunner:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
-        return OutFrame(notice, data, receiver)
+        return OutgoingFrame(notice, data)
 
     def _step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
         summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]
@@ -165,7 +148,7 @@ class OpRunner:
             result = self.engine.step(op.step, len(op.counted), op.learning_rate, epoch=op.epoch)
         except BadValueError as error:
             raise StateLost(f"the weights went bad in step {op.step}: {error}") from error
-        self.seconds.compute += time.perf_counter() - clock
+        self.activity.compute_s += time.perf_counter() - clock
         clock = time.perf_counter()
         self._record(
             op,
@@ -181,7 +164,7 @@ class OpRunner:
             ),
         )
         self.keep_snapshot(op.epoch, op.step + 1)
-        self.seconds.serialise += time.perf_counter() - clock
+        self.activity.serialise_s += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
         """The counted microbatches are not those summed here, in that order: sum them from their inputs."""
@@ -202,7 +185,7 @@ class OpRunner:
                 self.engine.backward(mb, op.version, work.gradient.payload)
 
     def _key(self, op: Op) -> tuple[int, int, int, int, OpKind]:
-        return (op.epoch, op.step, op.microbatch, op.attempt, _KINDS[op.action])
+        return (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
 
     def _record(self, op: Op, **fields: Any) -> None:
         earlier = self.log.find(self._key(op))
@@ -214,7 +197,7 @@ class OpRunner:
                     "microbatch": op.microbatch,
                     "attempt": op.attempt,
                     "stage": self.stage,
-                    "kind": _KINDS[op.action],
+                    "kind": op.kind,
                     "version": op.version,
                     "device": self.device,
                     **fields,
@@ -222,7 +205,7 @@ class OpRunner:
             )
         elif not _agrees(earlier, fields):
             raise StateLost(
-                f"{op.action} {op.step}/{op.microbatch} no longer gives the result that was receipted"
+                f"{op.kind} {op.step}/{op.microbatch} no longer gives the result that was receipted"
             )
 
     def keep_snapshot(self, epoch: int, version: int) -> None:

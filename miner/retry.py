@@ -1,4 +1,4 @@
-"""Trying again: a store that is away for a while costs time, and nothing else."""
+"""Retry policy of transfers: exponential backoff with jitter, without end while the far side is away."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from iota.data.manifest import DataError
 from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
 from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.wire.transport import TransferRefused, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Patience:
-    """The pauses between the tries of one transfer: doubling, jittered, and told of once in a while."""
+    """The pauses between the tries of one transfer: doubling, jittered, and logged once in a while."""
 
     def __init__(self, what: str, first_pause_s: float = FIRST_PAUSE_S) -> None:
         """`what` is for the log: "storing frame ..."."""
@@ -41,12 +42,12 @@ class Patience:
     async def after(self, error: Exception) -> bool:
         """Pause before the next try; at once False if another try cannot help.
 
-        An outage may last as long as it likes. What the store says of an object is believed when it
-        has said so `FEW_TRIES` times, and a refusal of the orchestrator at once.
+        An outage may last as long as it likes. That an object is missing or wrong is believed when it
+        was found so `FEW_TRIES` times, and a refusal at once.
         """
         if not _is_outage(error):
             self._definite += 1
-            if isinstance(error, Problem) or self._definite >= FEW_TRIES:
+            if isinstance(error, Problem | TransferRefused) or self._definite >= FEW_TRIES:
                 return False
         now = time.monotonic()
         if self._said is None or now - self._said >= SAY_EVERY_S:
@@ -80,4 +81,5 @@ async def persist(
 
 def _is_outage(error: Exception) -> bool:
     """Whether it passes by itself, or when an operator has seen to it."""
-    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error)
+    away = StoreUnavailable | StoreFull | UrlRefused | Unreachable
+    return isinstance(error, away) or is_passing(error)

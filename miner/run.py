@@ -18,13 +18,18 @@ from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
+from iota.wire.store import StoreTransport
 from miner.disk import full_disk_explained
-from miner.node import MinerNode, MinerOptions
+from miner.node import MinerNode, MinerOptions, TransportFactory
 
 log = logging.getLogger(__name__)
 
 
-async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Engine) -> None:
+async def mine(
+    settings: MinerSettings,
+    make_engine: Callable[..., Engine] = Engine,
+    make_transport: TransportFactory = StoreTransport,
+) -> None:
     """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
     device = settings.device
     if device == "auto":
@@ -44,7 +49,8 @@ async def mine(settings: MinerSettings, make_engine: Callable[..., Engine] = Eng
         # The first answer may take the whole of the client's patience: silence would look like work.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-            node = asyncio.create_task(MinerNode(options, hotkey, client, objects, make_engine).run())
+            miner = MinerNode(options, hotkey, client, objects, make_engine, make_transport)
+            node = asyncio.create_task(miner.run())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, node.cancel)

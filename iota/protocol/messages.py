@@ -21,8 +21,10 @@ MAX_PARTS = 4096
 MAX_FRAMES = 512
 MAX_REPORTS = 128
 MAX_WEIGHTS = 4096
+MAX_ADDRESSES = 8
 
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
+Address = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 
@@ -91,6 +93,8 @@ class JoinRequest(Frozen):
     """Receipts in the miner's own log: what it can continue from. 0 for a fresh disk."""
     epoch: Small | None = None
     """Epoch whose base the miner holds on disk."""
+    addresses: tuple[Address, ...] = Field((), max_length=MAX_ADDRESSES)
+    """Where other members may reach the node, each in the form of its transport. Public."""
     link: Hex32 | None = None
     """Validators: the tip of the hash chain that they committed on the chain."""
 

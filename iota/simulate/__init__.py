@@ -1,1 +1,4 @@
-"""The real cores of all roles in virtual time."""
+"""A swarm in virtual time: the real cores of the roles, on models of clocks, links, disks and devices.
+
+Nothing sleeps and nothing computes; every delay and every fault is drawn from a seed.
+"""

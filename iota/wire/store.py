@@ -1,20 +1,81 @@
-"""Frames by the object store: a presigned PUT, an event to the receiver, a presigned GET."""
+"""Frames by the object store: a presigned PUT, an announcement by the orchestrator, a presigned GET."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from iota.client.orchestrator import is_passing
+from iota.client.run_objects import UrlSource
+from iota.objects import FrameKey
+from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
+from iota.protocol.messages import FrameNotice, Method, ObjectRequest
+from iota.protocol.problems import Problem
+from iota.store import ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
+from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
+
+TRANSFER_S: Final = 120.0
+"""How long one try to store or to fetch a frame may take."""
+_MAX_URLS: Final = 1 << 14
+_MAX_ARRIVED: Final = 16
+"""Frames that may wait for their reader; fetching pauses beyond."""
 
 
 class StoreTransport:
-    """Addresses are presigned URLs."""
+    """Stores frames under their names. A frame has no other address, so `to` and `sender` play no part."""
 
-    def __init__(self, objects: ObjectClient) -> None:
-        self._objects = objects
+    def __init__(self, run: str, urls: UrlSource, store: ObjectClient) -> None:
+        self._run, self._source, self._store = run, urls, store
+        self._urls: dict[str, str] = {}
+        """Presigned URLs that came with events, by key; each is for one try, since it may expire."""
+        self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(_MAX_ARRIVED)
 
-    async def send(self, address: str, frame: bytes, deadline_s: float) -> None:
-        """Raises StoreError when the frame could not be stored in time."""
-        await self._objects.put(address, frame, deadline_s)
+    def hear(self, delivered: Delivered) -> None:
+        if isinstance(delivered.event, Plan | Reroute | FrameReady):
+            self._urls.update(delivered.urls)
+            while len(self._urls) > _MAX_URLS:
+                del self._urls[next(iter(self._urls))]
 
-    async def receive(self, address: str, size: int, deadline_s: float) -> bytes:
-        """The frame of exactly `size` bytes. Raises StoreError."""
-        return await self._objects.get(address, size, deadline_s)
+    async def send(self, frame: OutgoingFrame, to: str) -> None:
+        key = str(FrameKey(self._run, frame.notice.name))
+        with _as_transport_errors():
+            request = ObjectRequest(method=Method.PUT, key=key, size=len(frame.data))
+            await self._store.put(await self._url(request), frame.data, TRANSFER_S)
+
+    async def fetch(self, notice: FrameNotice, sender: str) -> None:
+        key = str(FrameKey(self._run, notice.name))
+        with _as_transport_errors():
+            request = ObjectRequest(method=Method.GET, key=key)
+            data = await self._store.get(await self._url(request), notice.size, TRANSFER_S)
+        if len(data) != notice.size:
+            raise TransferRefused(f"{len(data)} bytes where {notice.size} were announced")
+        await self._arrived.put(IncomingFrame(notice, sender, data))
+
+    async def incoming(self) -> AsyncIterator[IncomingFrame]:
+        while (frame := await self._arrived.get()) is not None:
+            yield frame
+
+    async def close(self) -> None:
+        while self._arrived.full():  # nobody reads them any more, and the end must be heard
+            self._arrived.get_nowait()
+        self._arrived.put_nowait(None)
+
+    async def _url(self, request: ObjectRequest) -> str:
+        known = self._urls.pop(request.key, None)
+        return known if known is not None else (await self._source.objects(request)).url
+
+
+@contextmanager
+def _as_transport_errors() -> Iterator[None]:
+    try:
+        yield
+    except (StoreError, Problem) as error:
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error):
+            raise Unreachable(text) from error
+        if isinstance(error, Problem | ObjectTooLarge):
+            raise TransferRefused(text) from error
+        raise TransportError(text) from error

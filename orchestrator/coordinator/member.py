@@ -22,6 +22,8 @@ class Member:
     """-1 for a validator."""
     order: int
     capabilities: Capabilities
+    addresses: tuple[str, ...] = ()
+    """Where it says that others may reach it."""
     live: bool = True
     stalled: bool = False
     """It missed a deadline; nothing is planned for it until it is heard to work again."""

@@ -41,7 +41,7 @@ def join(run: RunState, entry: Joined) -> None:
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
-    member.capabilities = request.capabilities
+    member.capabilities, member.addresses = request.capabilities, request.addresses
     member.live, member.left, member.stalled = True, False, False
     member.last_progress = run.now
     run.dirty = True

@@ -72,6 +72,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
         "seconds_per_microbatch": member.op_seconds,
         "withdrawn": member.withdrawn,
         "device": member.capabilities.device,
+        "addresses": list(member.addresses),
     }
 
 

@@ -1,4 +1,4 @@
-"""The coordinator and the schedules under random joins, losses, delays and repeats."""
+"""The coordinator, the intake and the miners' core under random joins, losses, delays and repeats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iota.simulate.swarm import VirtualSwarm
 from iota.spec import Pipeline
 from orchestrator.coordinator import Coordinator
 from orchestrator.coordinator.epoch_state import End
 from orchestrator.coordinator.state import Phase
-from tests.property.virtual_swarm import VirtualSwarm, tiny_spec
+from tests.support.virtual_runs import tiny_spec
 
 LIMIT_S = 20_000.0
 
@@ -86,7 +87,7 @@ def test_every_microbatch_ends_once_whatever_happens(
         swarm.add_miner()
     chance = random.Random(seed)
     for fault in faults:
-        swarm.later(chance.uniform(0, 40), lambda fault=fault: _inject(swarm, chance, fault))
+        swarm.clock.later(chance.uniform(0, 40), lambda fault=fault: _inject(swarm, chance, fault))
     books = Books(swarm)
     swarm.run(books.done, limit_s=LIMIT_S)
     assert sum(books.ends.values()) == epochs * steps * microbatches
@@ -112,12 +113,12 @@ def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
         case "orchestrator":
             swarm.restart_orchestrator()
         case "slow":
-            victim.slow = chance.uniform(2, 30)
+            victim.device.slowness = chance.uniform(2, 30)
         case "kill" | "fresh" | "blink":
             if victim.alive:
                 victim.kill()
                 away = chance.uniform(0.1, 3) if fault == "blink" else chance.uniform(10, 60)
-                swarm.later(away, lambda: victim.start(fresh=fault == "fresh"))
+                swarm.clock.later(away, lambda: victim.start(fresh=fault == "fresh"))
 
 
 @pytest.mark.parametrize("pipeline", list(Pipeline))
@@ -125,18 +126,15 @@ def test_undisturbed_sums_follow_the_plan_whatever_the_timing(pipeline: Pipeline
     orders = []
     for seed in range(5):
         spec = tiny_spec(stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=pipeline, credit=2)
-        swarm = VirtualSwarm(spec, seed, latency=0.1 * (seed + 1))
+        swarm = VirtualSwarm(spec, seed, latency_s=0.1 * (seed + 1))
         for _ in range(6):
             swarm.add_miner()
         swarm.run(lambda swarm=swarm: swarm.state.run_end_sent, limit_s=LIMIT_S)
-        orders.append({key: miner.applied for key, miner in swarm.miners.items()})
         for miner in swarm.miners.values():
-            for _, _, counted, ran in miner.applied:
-                assert counted == ran == tuple(sorted(ran))
-    first = orders[0]
-    same_steps = {key: [(e, s) for e, s, _, _ in applied] for key, applied in first.items()}
-    for other in orders[1:]:
-        assert {key: [(e, s) for e, s, _, _ in applied] for key, applied in other.items()} == same_steps
+            for step in miner.applied:
+                assert step.counted == step.ran == tuple(sorted(step.ran))
+        orders.append({k: [(s.epoch, s.step) for s in m.applied] for k, m in swarm.miners.items()})
+    assert all(order == orders[0] for order in orders[1:])
 
 
 def test_a_lost_replica_is_replaced_and_the_epoch_ends_without_it() -> None:
@@ -174,7 +172,7 @@ def test_a_base_that_nobody_stored_is_made_again_from_the_one_before() -> None:
     spec = tiny_spec(
         stages=2, replicas=1, epochs=2, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=1
     )
-    swarm = VirtualSwarm(spec, 1)
+    swarm = VirtualSwarm(spec, 2)
     swarm.add_miner()
     victim = swarm.add_miner()
     swarm.run(lambda: swarm.state.epoch == 1, limit_s=LIMIT_S)
@@ -189,11 +187,11 @@ def test_every_stages_ops_are_measured_not_the_storing_of_their_frames() -> None
     spec = tiny_spec(
         stages=3, replicas=1, epochs=1, steps=4, microbatches=6, pipeline=Pipeline.SYNC, credit=3
     )
-    swarm = VirtualSwarm(spec, 1, latency=0.01)
+    swarm = VirtualSwarm(spec, 1, latency_s=0.01)
     for _ in range(3):
         swarm.add_miner()
     slow = swarm.miners[swarm.state.miners(1)[0].hotkey]
-    slow.slow = 20.0  # ops of 1 to 6 seconds
+    slow.device.slowness = 20.0  # ops of 1 to 6 seconds
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
     assert min(m.op_seconds for m in swarm.state.miners()) > 0.02
     assert swarm.state.members[slow.hotkey].op_seconds > 1

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
-import miner.run
 from iota.compute.engine import Engine, Tokens
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch, Output
-from miner import cli
+from tests.support.miner_program import run_miner
 
 
 class NanEngine(Engine):
@@ -19,5 +16,4 @@ class NanEngine(Engine):
 
 
 def main() -> None:
-    miner.run.mine = functools.partial(miner.run.mine, make_engine=NanEngine)
-    cli.main()
+    run_miner(make_engine=NanEngine)

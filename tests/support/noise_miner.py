@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
 import torch
 from blake3 import blake3
 
-import miner.run
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.engine import Engine, Tokens
 from iota.compute.names import LossOutput, Microbatch, Output
-from miner import cli
+from tests.support.miner_program import run_miner
 
 
 class NoiseEngine(Engine):
@@ -35,5 +33,4 @@ class NoiseEngine(Engine):
 
 def main() -> None:
     """`iota-miner start`, with an engine that makes noise."""
-    miner.run.mine = functools.partial(miner.run.mine, make_engine=NoiseEngine)
-    cli.main()
+    run_miner(make_engine=NoiseEngine)

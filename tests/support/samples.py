@@ -249,6 +249,7 @@ JOIN = messages.JoinRequest(
     capabilities=messages.Capabilities(device="cpu-avx2", memory=1 << 40, flops=1.5e12),
     receipts=4,
     epoch=1,
+    addresses=("quic://192.0.2.7:4433",),
     link=DIGEST,
 )
 MESSAGES = {

@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
-import miner.node
+from iota.client.run_objects import UrlSource
+from iota.protocol.events import Delivered
+from iota.protocol.messages import FrameNotice
+from iota.store.transfer import ObjectClient
 from iota.wire.store import StoreTransport
-from miner.cli import main as mine
+from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport
+from tests.support.miner_program import run_miner
 
-LONGEST_S = 0.15
+MAX_DELAY_S = 0.15
 
 
-class SlowTransport(StoreTransport):
-    async def send(self, address: str, frame: bytes, deadline_s: float) -> None:
-        await asyncio.sleep(random.uniform(0, LONGEST_S))
-        await super().send(address, frame, deadline_s)
+class SlowTransport:
+    """Another transport, with a delay before each frame leaves and before each is fetched."""
 
-    async def receive(self, address: str, size: int, deadline_s: float) -> bytes:
-        data = await super().receive(address, size, deadline_s)
-        await asyncio.sleep(random.uniform(0, LONGEST_S))
-        return data
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    def hear(self, delivered: Delivered) -> None:
+        self._inner.hear(delivered)
+
+    async def send(self, frame: OutgoingFrame, to: str) -> None:
+        await asyncio.sleep(random.uniform(0, MAX_DELAY_S))
+        await self._inner.send(frame, to)
+
+    async def fetch(self, notice: FrameNotice, sender: str) -> None:
+        await asyncio.sleep(random.uniform(0, MAX_DELAY_S))
+        await self._inner.fetch(notice, sender)
+
+    def incoming(self) -> AsyncIterator[IncomingFrame]:
+        return self._inner.incoming()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def slow_transport(run: str, urls: UrlSource, store: ObjectClient) -> Transport:
+    return SlowTransport(StoreTransport(run, urls, store))
 
 
 def main() -> None:
-    miner.node.StoreTransport = SlowTransport  # type: ignore[misc]
-    mine()
+    run_miner(make_transport=slow_transport)

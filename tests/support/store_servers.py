@@ -11,10 +11,13 @@ from typing import Any
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
+from iota.protocol.messages import Method, ObjectReply, ObjectRequest
+from iota.protocol.problems import Problem
 from iota.store import EmbeddedStore
 from iota.store.embedded_server import make_app
 
 SECRET = b"0123456789abcdef0123456789abcdef"
+URL_S = 600.0
 
 
 class Clock:
@@ -78,3 +81,21 @@ def moto_s3(bucket: str) -> Iterator[str]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class StoreUrls:
+    """URLs by key, as the orchestrator gives them, from the store itself; or the Problem `refusal`."""
+
+    def __init__(self, store: EmbeddedStore, refusal: Problem | None = None) -> None:
+        self.store, self.refusal = store, refusal
+        self.asked: list[Method] = []
+
+    async def objects(self, request: ObjectRequest) -> ObjectReply:
+        self.asked.append(request.method)
+        if self.refusal is not None:
+            raise self.refusal
+        if request.method is Method.PUT:
+            url = self.store.presign_put(request.key, request.size, URL_S)
+        else:
+            url = self.store.presign_get(request.key, URL_S)
+        return ObjectReply(url=url, expires=0.0)

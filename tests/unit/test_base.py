@@ -10,7 +10,7 @@ import pytest
 from iota.outer.base import base_digest, base_parts, initial_base, next_base, read_base
 from iota.outer.partition import PartError
 from iota.spec import OuterSpec, Pipeline, RunSpec
-from tests.property.virtual_swarm import tiny_spec
+from tests.support.virtual_runs import tiny_spec
 
 
 def _spec(momentum: float) -> RunSpec:

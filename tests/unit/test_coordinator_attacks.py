@@ -15,12 +15,14 @@ from iota.protocol.messages import (
     Verdict,
 )
 from iota.protocol.receipts import OpKind, Receipt
+from iota.simulate.names import digest
+from iota.simulate.swarm import VirtualSwarm
 from iota.spec import Pipeline
 from orchestrator.coordinator import Said
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
-from tests.property.virtual_swarm import VirtualSwarm, digest, tiny_spec
+from tests.support.virtual_runs import tiny_spec
 
 
 @pytest.fixture
@@ -104,17 +106,28 @@ def test_repeated_receipts_of_one_op_are_no_progress(swarm: VirtualSwarm) -> Non
     idler = _of(swarm, 0)
     before = idler.last_progress
     for _ in range(3):
-        swarm.now += 1
+        swarm.clock.now += 1
         _say(swarm, idler, receipts=(_receipt(idler, microbatch=0),))
     assert idler.last_progress == before
 
 
 def test_absurd_times_in_a_receipt_do_not_reach_the_plan(swarm: VirtualSwarm) -> None:
     liar = _of(swarm, 0)
-    chain = swarm.miners[liar.hotkey].chain
-    follows = {"seq": len(chain) + 1, "previous": chain[-1].content_digest()}
-    chain.append(_receipt(liar, kind=OpKind.BACKWARD, started=0.0, ended=5e-324, **follows))
-    _say(swarm, liar, receipts=tuple(chain[liar.receipts :]))
+    step = swarm.state.current.steps[-1]
+    mb = next(m for m in step.microbatches if m.places[0].miner == liar.hotkey and not m.places[0].counted)
+    disk = swarm.miners[liar.hotkey].disk
+    receipt = _receipt(
+        liar,
+        seq=disk.count + 1,
+        previous=disk.head,
+        step=step.plan.step,
+        microbatch=mb.index,
+        kind=OpKind.BACKWARD,
+        started=0.0,
+        ended=5e-324,
+    )
+    disk.append(receipt)
+    _say(swarm, liar, receipts=tuple(disk.unstored))
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=2000)
     assert not swarm.state.incidents.internal
 

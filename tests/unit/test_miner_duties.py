@@ -2,82 +2,148 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from iota.client.run_objects import RunObjects
-from iota.protocol.events import Admit, AuditRequest, AuditsClosed, Event, MergeReady
-from iota.protocol.messages import ObjectReply, ObjectRequest, Report
+from iota.protocol.events import (
+    Admit,
+    AuditRequest,
+    AuditsClosed,
+    BaseAssign,
+    Contribution,
+    Event,
+    MergeAssign,
+    MergeReady,
+)
+from iota.protocol.messages import ObjectReply, ObjectRequest, SnapshotStored, StoredObject
 from iota.protocol.problems import Problem, ProblemType
-from iota.store.transfer import ObjectClient
+from iota.simulate.names import hotkey
+from iota.store import ObjectClient
+from miner.core.duties import Duties
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+from miner.core.facts import DutyDone, DutyFailed
 from miner.disk import MinerDisk
-from miner.duties import Duties
+from miner.duty_worker import DutyWorker
 from tests.support.small_spec import small_spec
+from tests.support.store_servers import StoreUrls, embedded
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
-SNAPSHOT = AuditRequest(epoch=3, version=1)
+SNAPSHOT = StoreSnapshot(3, 1)
+CONTENT = b"weights and moments"
 
 
-class Refusing:
-    """Gives no URL, for one reason or another; `asked` is called at every try."""
-
-    def __init__(self, error: Problem, asked: Callable[[int], None]) -> None:
-        self._error, self._asked, self.tries = error, asked, 0
-
-    async def objects(self, request: ObjectRequest) -> ObjectReply:
-        self.tries += 1
-        self._asked(self.tries)
-        raise self._error
+def _assign(stage: int) -> MergeAssign:
+    stored = StoredObject(key="a/delta", digest="0" * 64, size=4)
+    given = Contribution(hotkey=hotkey(1), tokens=1, stored=stored)
+    return MergeAssign(epoch=3, stage=stage, part=0, contributions=(given,))
 
 
-async def _tries(
-    root: Path, error: Problem, order: Event, then: Event | None, given: int = 1
-) -> tuple[int, list[Report]]:
-    """How often the duty of `order` is tried, and what it reports, if `then` is heard at the third try."""
-    said: list[Report] = []
-
-    def asked(tries: int) -> None:
-        if tries == 3 and then is not None:
-            duties.hear(then, {})
-
-    urls = Refusing(error, asked)
-    with MinerDisk(root) as disk:
-        disk.snapshot(3, 1).parent.mkdir(parents=True)
-        disk.snapshot(3, 1).write_bytes(b"weights and moments")
-        async with asyncio.timeout(10), ObjectClient() as client, asyncio.TaskGroup() as tasks:
-            objects = RunObjects(urls, client)
-            duties = Duties(small_spec(), 0, "me", disk, objects, tasks, said.append, first_pause_s=0.0)
-            for _ in range(given):
-                duties.hear(order, {})
-    return urls.tries, said
+# ---- the core's decisions ------------------------------------------------------------------------
 
 
-async def test_a_snapshot_is_tried_until_the_audits_of_its_epoch_are_closed(tmp_path: Path) -> None:
-    assert await _tries(tmp_path, AWAY, SNAPSHOT, AuditsClosed(epoch=3)) == (3, [])
-
-
-async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
-    assert await _tries(tmp_path, Problem(ProblemType.FORBIDDEN, "no"), SNAPSHOT, None) == (1, [])
-
-
-async def test_a_duty_given_again_while_at_work_is_done_once(tmp_path: Path) -> None:
-    assert await _tries(tmp_path, AWAY, SNAPSHOT, AuditsClosed(epoch=3), given=2) == (3, [])
+def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
+    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1)
+    assert duties.hear(event) == [SNAPSHOT]
+    assert duties.hear(event) == []
+    duties.end(SNAPSHOT)
+    assert duties.hear(event) == [SNAPSHOT]
 
 
 @pytest.mark.parametrize(
-    ("heard", "over"),
+    ("event", "duty"),
     [
-        (MergeReady(epoch=3, stage=0, parts=()), True),
-        (Admit(epoch=4, step=0), True),
-        (MergeReady(epoch=2, stage=0, parts=()), False),
-        (Admit(epoch=3, step=0), False),
+        (_assign(1), MergePart(_assign(1))),
+        (BaseAssign(epoch=3), StoreBase(3)),
+        (AuditRequest(epoch=3, version=1), SNAPSHOT),
+        (AuditsClosed(epoch=3), None),
     ],
 )
-def test_a_pseudo_gradient_is_pointless_once_its_merge_is_over(heard: Event, over: bool) -> None:
-    duties = object.__new__(Duties)
-    duties.merged, duties.admitted, duties.closed = -1, -1, set()
-    duties.hear(heard, {})
-    assert duties._merge_over(3) is over
+def test_orders_give_duties(event: Event, duty: Duty | None) -> None:
+    assert Duties(stage=0).hear(event) == ([] if duty is None else [duty])
+
+
+MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
+BEFORE, STILL = MergeReady(epoch=2, stage=0, parts=()), Admit(epoch=3, step=0)
+CLOSED = AuditsClosed(epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("duty", "heard", "wanted"),
+    [
+        (StoreDelta(3), MERGED, False),
+        (StoreDelta(3), LEFT, False),
+        (StoreDelta(3), BEFORE, True),
+        (StoreDelta(3), STILL, True),
+        (MergePart(_assign(0)), MERGED, False),
+        (MergePart(_assign(0)), LEFT, False),
+        (MergePart(_assign(1)), MERGED, True),
+        (MergePart(_assign(1)), LEFT, False),
+        (StoreBase(3), LEFT, True),
+        (StoreBase(3), CLOSED, False),
+        (SNAPSHOT, LEFT, True),
+        (SNAPSHOT, CLOSED, False),
+        (SNAPSHOT, AuditsClosed(epoch=4), True),
+    ],
+)
+def test_a_duty_is_wanted_until_the_run_has_no_use_for_it(duty: Duty, heard: Event, wanted: bool) -> None:
+    duties = Duties(stage=0)
+    assert duties.wants(duty)
+    duties.hear(heard)
+    assert duties.wants(duty) is wanted
+
+
+# ---- the shell's tries ---------------------------------------------------------------------------
+
+
+class Refusing:
+    """Gives no URL, and counts how often it was asked."""
+
+    def __init__(self, error: Problem) -> None:
+        self._error, self.tries = error, 0
+
+    async def objects(self, request: ObjectRequest) -> ObjectReply:
+        self.tries += 1
+        raise self._error
+
+
+async def _do(
+    root: Path, urls: Any, wants: Callable[[Duty], bool], duty: Duty = SNAPSHOT
+) -> DutyDone | DutyFailed:
+    with MinerDisk(root) as disk:
+        disk.snapshot(3, 1).parent.mkdir(parents=True)
+        disk.snapshot(3, 1).write_bytes(CONTENT)
+        async with ObjectClient() as client:
+            objects: Any = RunObjects(urls, client)
+            bases: Any = None  # no pseudo-gradient is asked for
+            worker = DutyWorker(small_spec(), 0, hotkey(0), disk, objects, bases, wants, first_pause_s=0.0)
+            return await worker.do(duty, {})
+
+
+async def test_a_duty_is_tried_for_as_long_as_it_is_wanted(tmp_path: Path) -> None:
+    urls = Refusing(AWAY)
+    assert await _do(tmp_path, urls, lambda duty: urls.tries < 3) == DutyFailed(SNAPSHOT)
+    assert urls.tries == 3
+
+
+async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
+    urls = Refusing(Problem(ProblemType.FORBIDDEN, "no"))
+    assert await _do(tmp_path, urls, lambda duty: True) == DutyFailed(SNAPSHOT)
+    assert urls.tries == 1
+
+
+async def test_what_is_not_on_disk_any_more_is_left_to_others(tmp_path: Path) -> None:
+    gone = StoreSnapshot(3, 2)
+    assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyFailed(gone)
+
+
+async def test_a_stored_snapshot_is_reported_with_its_digest(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "store") as store:
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True)
+        assert isinstance(done, DutyDone)
+        assert isinstance(done.report, SnapshotStored)
+        assert (done.report.epoch, done.report.version) == (3, 1)
+        assert await store.get(done.report.stored.key) == CONTENT

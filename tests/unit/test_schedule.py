@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from iota.protocol.events import Counted, Drop, Plan, Reroute, StepClose
 from iota.protocol.messages import Direction
+from iota.protocol.receipts import OpKind
+from iota.simulate.names import hotkey
 from iota.spec import Pipeline
-from miner.schedule import Action, Op, Schedule
-from tests.property.virtual_swarm import hotkey, tiny_spec
+from miner.core.schedule import Op, Schedule
+from tests.support.virtual_runs import tiny_spec
 
 ME, UP, DOWN, OTHER = hotkey(1), hotkey(0), hotkey(2), hotkey(3)
 
@@ -31,12 +33,12 @@ def _close(step: int, *counted: int) -> StepClose:
     return StepClose(epoch=0, step=step, counted=chosen, learning_rate=0.1)
 
 
-def _run(schedule: Schedule) -> list[tuple[Action, int, int]]:
+def _run(schedule: Schedule) -> list[tuple[OpKind, int, int]]:
     """Run everything that can run now."""
     ran = []
     while (op := schedule.next_op()) is not None:
         schedule.done(op)
-        ran.append((op.action, op.step, op.microbatch))
+        ran.append((op.kind, op.step, op.microbatch))
     return ran
 
 
@@ -53,7 +55,7 @@ def test_forwards_keep_the_plans_order_even_if_a_later_input_comes_first() -> No
     assert schedule.next_op() is None
     schedule.frame(0, 0, Direction.FORWARD)
     schedule.frame(0, 1, Direction.FORWARD)
-    assert _run(schedule) == [(Action.FORWARD, 0, i) for i in range(3)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, i) for i in range(3)]
 
 
 def test_a_ready_backward_goes_before_a_ready_forward() -> None:
@@ -63,25 +65,25 @@ def test_a_ready_backward_goes_before_a_ready_forward() -> None:
     schedule.frame(0, 1, Direction.FORWARD)
     schedule.done(_next(schedule))
     schedule.frame(0, 0, Direction.BACKWARD)
-    assert _next(schedule).action is Action.BACKWARD
+    assert _next(schedule).kind is OpKind.BACKWARD
 
 
 def test_backwards_wait_for_their_turn() -> None:
     schedule = _schedule(0)
     schedule.plan(_plan(0, 0))
-    assert _run(schedule) == [(Action.FORWARD, 0, i) for i in range(3)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, i) for i in range(3)]
     schedule.frame(0, 1, Direction.BACKWARD)
     assert schedule.next_op() is None
     schedule.frame(0, 0, Direction.BACKWARD)
-    assert _run(schedule) == [(Action.BACKWARD, 0, 0), (Action.BACKWARD, 0, 1)]
+    assert _run(schedule) == [(OpKind.BACKWARD, 0, 0), (OpKind.BACKWARD, 0, 1)]
 
 
 def test_credit_bounds_what_is_in_flight() -> None:
     schedule = _schedule(0, credit=1)
     schedule.plan(_plan(0, 0))
-    assert _run(schedule) == [(Action.FORWARD, 0, 0)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, 0)]
     schedule.frame(0, 0, Direction.BACKWARD)
-    assert _run(schedule) == [(Action.BACKWARD, 0, 0), (Action.FORWARD, 0, 1)]
+    assert _run(schedule) == [(OpKind.BACKWARD, 0, 0), (OpKind.FORWARD, 0, 1)]
 
 
 def test_the_last_stage_runs_loss_in_order() -> None:
@@ -89,16 +91,16 @@ def test_the_last_stage_runs_loss_in_order() -> None:
     schedule.plan(_plan(0, 2))
     for index in range(3):
         schedule.frame(0, index, Direction.FORWARD)
-    assert _run(schedule) == [(Action.LOSS, 0, i) for i in range(3)]
+    assert _run(schedule) == [(OpKind.LOSS, 0, i) for i in range(3)]
 
 
 def test_sync_waits_for_the_step_and_delayed_runs_ahead_of_it() -> None:
-    for pipeline, ahead in ((Pipeline.SYNC, []), (Pipeline.DELAYED, [(Action.FORWARD, 1, 0)])):
+    for pipeline, ahead in ((Pipeline.SYNC, []), (Pipeline.DELAYED, [(OpKind.FORWARD, 1, 0)])):
         schedule = _schedule(0, pipeline=pipeline)
         schedule.plan(_plan(0, 0))
         schedule.plan(_plan(1, 0))
         ran = _run(schedule)
-        assert ran[:3] == [(Action.FORWARD, 0, i) for i in range(3)]
+        assert ran[:3] == [(OpKind.FORWARD, 0, i) for i in range(3)]
         assert ran[3:4] == ahead
 
 
@@ -112,7 +114,7 @@ def test_versions_follow_from_the_name_alone() -> None:
             schedule.frame(step, index, Direction.BACKWARD)
         _run(schedule)
         schedule.close(_close(step, 0, 1, 2))
-        assert _next(schedule).action is Action.STEP
+        assert _next(schedule).kind is OpKind.STEP
         _run(schedule)
     assert versions == [0, 0, 1, 2]
     assert schedule.finished
@@ -126,7 +128,7 @@ def test_a_step_takes_the_counted_list_of_its_close() -> None:
     _run(schedule)
     schedule.close(_close(0, 2, 0))
     op = _next(schedule)
-    assert (op.action, op.counted, op.learning_rate) == (Action.STEP, ((2, 0), (0, 0)), 0.1)
+    assert (op.kind, op.counted, op.learning_rate) == (OpKind.STEP, ((2, 0), (0, 0)), 0.1)
 
 
 def test_a_dropped_microbatch_holds_up_nothing() -> None:
@@ -134,7 +136,7 @@ def test_a_dropped_microbatch_holds_up_nothing() -> None:
     schedule.plan(_plan(0, 0))
     _run(schedule)
     assert schedule.drop(Drop(epoch=0, step=0, microbatch=0))
-    assert _run(schedule) == [(Action.FORWARD, 0, 1)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, 1)]
 
 
 def _reroute(index: int, miner: str, replaces: str, *, stage: int, send: bool) -> Reroute:
@@ -164,7 +166,7 @@ def test_work_taken_over_needs_no_credit() -> None:
     for index in range(2):
         schedule.frame(0, index, Direction.BACKWARD)
     ran = _run(schedule)
-    assert ran[-1] == (Action.FORWARD, 0, spec_index)
+    assert ran[-1] == (OpKind.FORWARD, 0, spec_index)
     assert schedule.credit_used() == 2
 
 
@@ -175,7 +177,7 @@ def test_a_backward_alone_is_run_where_the_next_stage_has_its_input() -> None:
     assert schedule.next_op() is None
     schedule.frame(0, 0, Direction.BACKWARD)
     op = _next(schedule)
-    assert (op.action, op.attempt, op.send_forward) == (Action.BACKWARD, 1, False)
+    assert (op.kind, op.attempt, op.send_forward) == (OpKind.BACKWARD, 1, False)
 
 
 def test_a_relieved_replica_forgets_the_microbatch() -> None:
@@ -184,7 +186,7 @@ def test_a_relieved_replica_forgets_the_microbatch() -> None:
     schedule.frame(0, 0, Direction.FORWARD)
     schedule.frame(0, 1, Direction.FORWARD)
     schedule.reroute(_reroute(0, OTHER, ME, stage=1, send=True))
-    assert _run(schedule) == [(Action.FORWARD, 0, 1)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, 1)]
     assert not schedule.frame(0, 0, Direction.BACKWARD)
 
 
@@ -206,7 +208,7 @@ def test_a_step_waits_until_what_counts_has_been_run_again() -> None:
     schedule.reroute(_reroute(0, OTHER, ME, stage=1, send=True))
     schedule.frame(0, 0, Direction.BACKWARD)
     schedule.close(_close(0, 0))
-    assert _run(schedule) == [(Action.FORWARD, 0, 0), (Action.BACKWARD, 0, 0), (Action.STEP, 0, 0)]
+    assert _run(schedule) == [(OpKind.FORWARD, 0, 0), (OpKind.BACKWARD, 0, 0), (OpKind.STEP, 0, 0)]
 
 
 def test_what_does_not_count_in_a_closed_step_holds_up_nothing() -> None:
@@ -214,4 +216,4 @@ def test_what_does_not_count_in_a_closed_step_holds_up_nothing() -> None:
     schedule.plan(_plan(0, 0))
     schedule.frame(0, 2, Direction.BACKWARD)
     schedule.close(_close(0, 2))
-    assert _run(schedule)[-2:] == [(Action.BACKWARD, 0, 2), (Action.STEP, 0, 0)]
+    assert _run(schedule)[-2:] == [(OpKind.BACKWARD, 0, 2), (OpKind.STEP, 0, 0)]

@@ -258,3 +258,18 @@ async def test_public_pages_answer_anyone(running: Running) -> None:
         info = await client.run()
         assert (info.run, info.spec, info.orchestrator) == (running.spec.id, running.spec, ORCHESTRATOR.ss58)
         assert await client.manifest() == b'{"shards": []}'
+
+
+async def test_the_addresses_that_a_member_joins_with_are_public(running: Running) -> None:
+    addresses = ("quic://192.0.2.7:4433", "tcp://[2001:db8::7]:4433")
+    async with running.client(STRANGER) as client:
+        await client.join(join_request(addresses=addresses))
+    _, status, _ = await raw(running, "/v1/status", b"", method="GET")
+    assert [member["addresses"] for member in status["members"]] == [list(addresses)]
+
+
+@pytest.mark.parametrize("addresses", [["a"] * 9, ["a" * 201], ["two words"], [""]])
+async def test_addresses_are_few_short_and_printable(running: Running, addresses: list[str]) -> None:
+    body = json.dumps(json.loads(JOIN) | {"addresses": addresses}).encode()
+    headers = signed(STRANGER, "/v1/join", body)
+    await refused(running, ProblemType.MALFORMED_BODY, "/v1/join", body, headers=headers)

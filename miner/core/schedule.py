@@ -13,25 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from iota.protocol.events import Drop, Plan, Reroute, StepClose
 from iota.protocol.messages import Direction
+from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline, RunSpec
-
-
-class Action(StrEnum):
-    FORWARD = "forward"
-    LOSS = "loss"
-    BACKWARD = "backward"
-    STEP = "step"
 
 
 @dataclass(frozen=True)
 class Op:
     """The next op. STEP has no microbatch; `counted` is then A(t, s, r), in order."""
 
-    action: Action
+    kind: OpKind
     epoch: int
     step: int
     version: int
@@ -43,7 +36,7 @@ class Op:
 
 
 @dataclass
-class Task:
+class ScheduledMicrobatch:
     """One microbatch at this replica."""
 
     index: int
@@ -57,22 +50,23 @@ class Task:
     """Dropped, or given to another replica."""
 
     @property
+    def over(self) -> bool:
+        """Nothing of it is still to be run here."""
+        return self.gone or self.backward_done
+
+    @property
     def in_flight(self) -> bool:
-        return self.forward_done and not self.backward_done and not self.gone
+        return self.forward_done and not self.over
 
 
 @dataclass
-class StepTasks:
-    tasks: dict[int, Task] = field(default_factory=dict)
+class ScheduledStep:
+    microbatches: dict[int, ScheduledMicrobatch] = field(default_factory=dict)
     close: StepClose | None = None
 
-    def waiting(self) -> Iterator[Task]:
-        """Tasks whose backward is still to come, in order."""
-        return (self.tasks[i] for i in sorted(self.tasks) if not self._over(self.tasks[i]))
-
-    @staticmethod
-    def _over(task: Task) -> bool:
-        return task.gone or task.backward_done
+    def waiting(self) -> Iterator[ScheduledMicrobatch]:
+        """Microbatches whose backward is still to come, in order."""
+        return (entry for _, entry in sorted(self.microbatches.items()) if not entry.over)
 
 
 @dataclass
@@ -87,7 +81,7 @@ class Schedule:
     """Step at which this replica's version is the base."""
     version: int = 0
     """Newest weight version here: STEP t makes version t + 1."""
-    steps: dict[int, StepTasks] = field(default_factory=dict)
+    steps: dict[int, ScheduledStep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.version = max(self.version, self.joined)
@@ -98,25 +92,25 @@ class Schedule:
         """Take a step's plan; the microbatches that are this replica's."""
         if plan.epoch != self.epoch or plan.step < self.joined:
             return []
-        state = self.steps.setdefault(plan.step, StepTasks())
+        state = self.steps.setdefault(plan.step, ScheduledStep())
         mine = [i for i in range(len(plan.routes)) if plan.miner(i, self.stage) == self.hotkey]
         for index in mine:
-            task = state.tasks.setdefault(index, Task(index, 0))
-            task.input_ready = task.input_ready or self.stage == 0
+            entry = state.microbatches.setdefault(index, ScheduledMicrobatch(index, 0))
+            entry.input_ready = entry.input_ready or self.stage == 0
         return mine
 
     def reroute(self, event: Reroute) -> bool:
         """Take over a microbatch, or be relieved of it. True if it is now this replica's."""
         if event.epoch != self.epoch or event.stage != self.stage:
             return False
-        state = self.steps.setdefault(event.step, StepTasks())
-        old = state.tasks.get(event.microbatch)
+        state = self.steps.setdefault(event.step, ScheduledStep())
+        old = state.microbatches.get(event.microbatch)
         if event.miner != self.hotkey:
             if old is not None and not old.backward_done:
                 old.gone = True
             return False
         if old is None or old.gone or old.attempt < event.attempt:
-            state.tasks[event.microbatch] = Task(
+            state.microbatches[event.microbatch] = ScheduledMicrobatch(
                 event.microbatch,
                 event.attempt,
                 send_forward=event.send_forward,
@@ -125,24 +119,24 @@ class Schedule:
         return True
 
     def frame(self, step: int, index: int, direction: Direction) -> bool:
-        """A checked frame is at hand. True if an open task of this replica wants it."""
+        """A checked frame is at hand. True if an open entry of this replica wants it."""
         state = self.steps.get(step)
-        task = state.tasks.get(index) if state else None
-        if task is None or task.backward_done:
+        entry = state.microbatches.get(index) if state else None
+        if entry is None or entry.backward_done:
             return False
         if direction is Direction.FORWARD:
-            task.input_ready = True
+            entry.input_ready = True
         else:
-            task.gradient_ready = True
-        return not task.gone
+            entry.gradient_ready = True
+        return not entry.gone
 
     def drop(self, event: Drop) -> bool:
         """Forget a microbatch unless its backward has run. True if there was something to forget."""
         state = self.steps.get(event.step)
-        task = state.tasks.get(event.microbatch) if state and event.epoch == self.epoch else None
-        if task is None or task.backward_done or task.gone:
+        entry = state.microbatches.get(event.microbatch) if state and event.epoch == self.epoch else None
+        if entry is None or entry.backward_done or entry.gone:
             return False
-        task.gone = True
+        entry.gone = True
         return True
 
     def close(self, event: StepClose) -> None:
@@ -153,28 +147,28 @@ class Schedule:
         """
         if event.epoch != self.epoch or event.step < self.version:
             return
-        state = self.steps.setdefault(event.step, StepTasks())
+        state = self.steps.setdefault(event.step, ScheduledStep())
         state.close = event
         counted = {c.microbatch: c.attempt for c in event.counted}
-        for index, task in state.tasks.items():
-            task.gone = index not in counted and not task.backward_done
+        for index, entry in state.microbatches.items():
+            entry.gone = index not in counted and not entry.backward_done
         for index, attempt in counted.items():
             ready = self.stage == 0
-            state.tasks.setdefault(index, Task(index, attempt, input_ready=ready))
+            state.microbatches.setdefault(index, ScheduledMicrobatch(index, attempt, input_ready=ready))
 
     def done(self, op: Op) -> None:
         """An op has ended; its result is on disk."""
         state = self.steps[op.step]
-        if op.action is Action.STEP:
+        if op.kind is OpKind.STEP:
             self.version = op.step + 1
             del self.steps[op.step]
             return
-        task = state.tasks.get(op.microbatch)
-        if task is None or task.attempt != op.attempt:
+        entry = state.microbatches.get(op.microbatch)
+        if entry is None or entry.attempt != op.attempt:
             return
-        task.forward_done = True
-        if op.action is not Action.FORWARD:
-            task.backward_done = True
+        entry.forward_done = True
+        if op.kind is not OpKind.FORWARD:
+            entry.backward_done = True
 
     # ---- decision ------------------------------------------------------------------------------
 
@@ -183,12 +177,12 @@ class Schedule:
         return self._next_step() or self._next_backward() or self._next_forward()
 
     def credit_used(self) -> int:
-        return sum(task.in_flight for state in self.steps.values() for task in state.tasks.values())
+        return sum(entry.in_flight for state in self.steps.values() for entry in state.microbatches.values())
 
     def attempt(self, step: int, index: int) -> int:
         """The attempt of a microbatch that this replica has or had; 0 where it never had one."""
-        task = self.steps.get(step, StepTasks()).tasks.get(index)
-        return task.attempt if task is not None else 0
+        entry = self.steps.get(step, ScheduledStep()).microbatches.get(index)
+        return entry.attempt if entry is not None else 0
 
     def is_closed(self, step: int) -> bool:
         """Whether the step is closed or applied: nobody waits for its frames."""
@@ -204,11 +198,11 @@ class Schedule:
         state = self.steps.get(self.version)
         if state is None or state.close is None:
             return None
-        if not all(state.tasks[c.microbatch].backward_done for c in state.close.counted):
+        if not all(state.microbatches[c.microbatch].backward_done for c in state.close.counted):
             return None
         counted = tuple((c.microbatch, c.attempt) for c in state.close.counted)
         return Op(
-            Action.STEP,
+            OpKind.STEP,
             self.epoch,
             self.version,
             self._uses(self.version),
@@ -220,24 +214,24 @@ class Schedule:
         if self.stage == self.spec.last_stage:
             return None
         for step in self._runnable():
-            task = next(self.steps[step].waiting(), None)
-            if task is None:
+            entry = next(self.steps[step].waiting(), None)
+            if entry is None:
                 continue
-            ready = task.forward_done or (task.input_ready and not task.send_forward)
-            if ready and task.gradient_ready:
-                return self._op(Action.BACKWARD, step, task)
+            ready = entry.forward_done or (entry.input_ready and not entry.send_forward)
+            if ready and entry.gradient_ready:
+                return self._op(OpKind.BACKWARD, step, entry)
         return None
 
     def _next_forward(self) -> Op | None:
         last = self.stage == self.spec.last_stage
         free = self.spec.schedule.credit - self.credit_used()
         for step in self._runnable():
-            for task in self.steps[step].waiting():
-                if task.forward_done or not task.send_forward:
+            for entry in self.steps[step].waiting():
+                if entry.forward_done or not entry.send_forward:
                     continue
-                if not task.input_ready or (free <= 0 and task.attempt == 0):
+                if not entry.input_ready or (free <= 0 and entry.attempt == 0):
                     return None
-                return self._op(Action.LOSS if last else Action.FORWARD, step, task)
+                return self._op(OpKind.LOSS if last else OpKind.FORWARD, step, entry)
         return None
 
     def _runnable(self) -> Iterator[int]:
@@ -248,13 +242,13 @@ class Schedule:
     def _uses(self, step: int) -> int:
         return self.spec.weight_version(step, self.joined)
 
-    def _op(self, action: Action, step: int, task: Task) -> Op:
+    def _op(self, kind: OpKind, step: int, entry: ScheduledMicrobatch) -> Op:
         return Op(
-            action,
+            kind,
             self.epoch,
             step,
             self._uses(step),
-            microbatch=task.index,
-            attempt=task.attempt,
-            send_forward=task.send_forward,
+            microbatch=entry.index,
+            attempt=entry.attempt,
+            send_forward=entry.send_forward,
         )

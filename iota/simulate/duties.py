@@ -1,0 +1,45 @@
+"""Duties of a simulated miner: the reports that they end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from iota.objects import BaseKey, DeltaKey, MergedKey, RunObject, SnapshotKey, part_sizes, snapshot_bytes
+from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
+from iota.simulate.names import digest
+from iota.spec import RunSpec
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+
+
+def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping[int, str]) -> Report | None:
+    """The report of a duty that is done; None for a base that is not (any more) on disk."""
+    epoch, sizes = _epoch(duty), [4 * elements for elements in part_sizes(spec, stage)]
+    match duty:
+        case StoreDelta():
+            parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in enumerate(sizes))
+            return Delta(epoch=epoch, parts=tuple(parts))
+        case MergePart(assign):
+            key = MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)
+            # The same contributions give the same bytes, whoever merges them.
+            content = digest("merged", epoch, assign.stage, assign.part, assign.contributions)
+            stored = StoredObject(key=str(key), digest=content, size=assign.contributions[0].stored.size)
+            return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
+        case StoreBase():
+            if epoch not in bases:
+                return None
+            parts = (_stored(BaseKey(spec.id, epoch, stage, n), 2 * s) for n, s in enumerate(sizes))
+            return BaseStored(epoch=epoch, digest=bases[epoch], parts=tuple(parts))
+        case StoreSnapshot():
+            stored = _stored(SnapshotKey(spec.id, epoch, hotkey, duty.version), snapshot_bytes(spec, stage))
+            return SnapshotStored(epoch=epoch, version=duty.version, stored=stored)
+        case _:
+            assert_never(duty)
+
+
+def _epoch(duty: Duty) -> int:
+    return duty.assign.epoch if isinstance(duty, MergePart) else duty.epoch
+
+
+def _stored(key: RunObject, size: int) -> StoredObject:
+    return StoredObject(key=str(key), digest=digest(str(key)), size=size)

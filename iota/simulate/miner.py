@@ -1,0 +1,268 @@
+"""A miner in virtual time: the real core, whose effects take drawn times."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from iota.data.samples import needs_tokens
+from iota.protocol.events import Event, StepClose
+from iota.protocol.messages import (
+    Capabilities,
+    Direction,
+    ExchangeRequest,
+    FrameName,
+    FrameNotice,
+    JoinRequest,
+    Report,
+    Role,
+)
+from iota.protocol.receipts import OpKind
+from iota.simulate.device import VirtualDevice
+from iota.simulate.disk import VirtualDisk
+from iota.simulate.duties import report_of
+from iota.simulate.names import digest
+from iota.wire.frame import frame_size
+from iota.wire.transport import OutgoingFrame
+from miner.core.core import ReplicaCore
+from miner.core.effects import (
+    ApplyMerge,
+    Duty,
+    Effect,
+    FetchBase,
+    FetchFrame,
+    ForgetEpoch,
+    ForgetMicrobatch,
+    LoadState,
+    ReadTokens,
+    RunOp,
+    Say,
+    SendFrame,
+)
+from miner.core.facts import (
+    BaseHeld,
+    DutyDone,
+    DutyFailed,
+    Fact,
+    FrameArrived,
+    FrameNotStored,
+    FrameStored,
+    Heard,
+    OpBad,
+    OpDone,
+    StateLoaded,
+    TokensRead,
+)
+
+if TYPE_CHECKING:
+    from iota.simulate.swarm import VirtualSwarm
+
+Counted = tuple[tuple[int, int], ...]
+"""(microbatch, attempt) of each, in order."""
+
+
+@dataclass
+class Applied:
+    """A STEP that ran: what it had to sum, and in which order backwards ran before it."""
+
+    epoch: int
+    step: int
+    counted: Counted
+    ran: Counted
+
+
+@dataclass
+class VirtualMiner:
+    """One miner process; `disk` survives a kill, all else does not."""
+
+    swarm: VirtualSwarm
+    hotkey: str
+    device: VirtualDevice
+    disk: VirtualDisk = field(default_factory=VirtualDisk)
+    alive: bool = False
+    applied: list[Applied] = field(default_factory=list)
+    """STEPs of all lives."""
+    _life: int = 0
+    _cursor: int = 0
+    _announced: int = 0
+    """Receipts that may go out."""
+    _inbox: deque[Event] = field(default_factory=deque)
+    _ran: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """step -> (microbatch, attempt) in the order in which backwards ran."""
+
+    def start(self, *, fresh: bool = False) -> None:
+        """Join: from the disk, or with an empty one."""
+        self._life += 1
+        self.alive = True
+        if fresh:
+            self.disk = VirtualDisk()
+        request = JoinRequest(
+            role=Role.MINER,
+            versions=(1,),
+            capabilities=Capabilities(device="virtual", memory=1, flops=1.0),
+            receipts=self.disk.count,
+            epoch=self.disk.newest_base,
+        )
+        member = self.swarm.join(self.hotkey, request)
+        self._cursor, self._announced = member.cursor_start, 0
+        self._inbox.clear()
+        self.disk.continue_from(member.receipts, member.head)
+        spec, stage = self.swarm.spec, member.stage
+        self.core = ReplicaCore(spec, stage, self.hotkey, needs_tokens(spec, stage))
+        newest = self.disk.newest_base
+        if not member.resume:
+            self.disk.bases.clear()
+        elif newest is not None:
+            self._take(BaseHeld(newest, self.disk.bases[newest]))
+        self.poll()
+
+    def kill(self) -> None:
+        self.alive = False
+        self._life += 1
+
+    def poll(self) -> None:
+        """Ask for events; they arrive after a while."""
+        self._later(self.swarm.links.delay(), self._receive)
+
+    def _receive(self) -> None:
+        events, stored = self.swarm.news(self.hotkey, self._cursor)
+        self.disk.stored(stored)
+        for seq, event in events:
+            self._cursor = seq
+            self._inbox.append(event)
+        self._listen()
+
+    def _listen(self) -> None:
+        while self._inbox and self.core.listening:
+            event = self._inbox.popleft()
+            if isinstance(event, StepClose):
+                self.swarm.check_close(event)
+            self._take(Heard(event))
+
+    def _take(self, fact: Fact) -> None:
+        for effect in self.core.take(fact):
+            self._perform(effect)
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Act later, unless this process is gone by then."""
+        life = self._life
+
+        def act() -> None:
+            if self.alive and self._life == life:
+                action()
+
+        self.swarm.clock.later(delay_s, act)
+
+    # ---- effects ---------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Say():
+                self._say(effect)
+            case RunOp():
+                self._answer(self.device.seconds(), lambda: self._ran_op(effect))
+            case ForgetMicrobatch():
+                pass
+            case ForgetEpoch():
+                self.disk.bases.pop(effect.epoch, None)
+            case _:
+                self._answer(self.swarm.links.delay(), lambda: self._fact_of(effect))
+
+    def _answer(self, delay_s: float, fact: Callable[[], Fact | None]) -> None:
+        """Tell the core later how an effect ended."""
+
+        def end() -> None:
+            if (found := fact()) is not None:
+                self._take(found)
+                self._listen()
+
+        self._later(delay_s, end)
+
+    def _fact_of(
+        self,
+        effect: ReadTokens | FetchFrame | SendFrame | FetchBase | ApplyMerge | LoadState | Duty,
+    ) -> Fact | None:
+        """How an effect ends that was begun a while ago."""
+        match effect:
+            case ReadTokens():
+                return TokensRead(effect.epoch, effect.step, effect.microbatch)
+            case FetchFrame():
+                return FrameArrived(effect.notice.name) if self.core.wants(effect) else None
+            case SendFrame():
+                notice = effect.frame.notice
+                return FrameStored(notice) if self.core.wants(effect) else FrameNotStored(notice.name)
+            case FetchBase():
+                return self._keep(effect.epoch, effect.digest)
+            case ApplyMerge():
+                return self._keep(effect.epoch + 1, None)
+            case LoadState():
+                self._ran.clear()
+                return StateLoaded(effect.epoch, effect.step)
+            case _:
+                report = self._report(effect) if self.core.wants(effect) else None
+                return DutyDone(effect, report) if report is not None else DutyFailed(effect)
+
+    def _report(self, duty: Duty) -> Report | None:
+        return report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
+
+    def _keep(self, epoch: int, agreed: str | None) -> BaseHeld:
+        self.disk.bases[epoch] = agreed or digest("base", epoch, self.core.stage)
+        return BaseHeld(epoch, self.disk.bases[epoch])
+
+    def _say(self, effect: Say) -> None:
+        if effect.receipts:
+            self._announced = self.disk.count
+
+        def post() -> None:
+            request = ExchangeRequest(
+                cursor=self._cursor,
+                receipts=self.disk.batch(self._announced, lambda head: "00" * 64),
+                frames=effect.frames,
+                reports=effect.reports,
+            )
+            for _ in range(self.swarm.links.copies()):
+                self.swarm.exchange(self.hotkey, request)
+            self.poll()
+
+        self._later(self.swarm.links.delay(), post)
+
+    # ---- ops -------------------------------------------------------------------------------------
+
+    def _ran_op(self, effect: RunOp) -> OpDone | OpBad:
+        op = effect.op
+        if self.device.gives_nan(op):
+            return OpBad(op)
+        key = (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
+        self.disk.record(
+            key,
+            stage=self.core.stage,
+            version=op.version,
+            output=digest(key),
+            loss=1.0 if op.kind is OpKind.LOSS else None,
+            started=self.swarm.clock.now,
+            ended=self.swarm.clock.now,
+            device="virtual",
+        )
+        if op.kind is OpKind.STEP:
+            ran = tuple(self._ran.pop(op.step, ()))
+            self.applied.append(Applied(op.epoch, op.step, op.counted, ran))
+        elif op.kind is not OpKind.FORWARD:
+            self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
+        return OpDone(op, self._frame(effect))
+
+    def _frame(self, effect: RunOp) -> OutgoingFrame | None:
+        if effect.receiver is None or effect.op.kind is OpKind.STEP:
+            return None
+        op = effect.op
+        name = FrameName(
+            epoch=op.epoch,
+            step=op.step,
+            microbatch=op.microbatch,
+            attempt=op.attempt,
+            stage=self.core.stage,
+            direction=Direction.FORWARD if op.kind is OpKind.FORWARD else Direction.BACKWARD,
+        )
+        size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
+        return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")

@@ -1,0 +1,144 @@
+"""A swarm in virtual time: the real coordinator behind the real intake, and miners with the real core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from iota.protocol.events import Event, StepClose
+from iota.protocol.messages import ExchangeRequest, JoinRequest
+from iota.simulate.clock import VirtualClock
+from iota.simulate.device import VirtualDevice
+from iota.simulate.links import Links
+from iota.simulate.miner import VirtualMiner
+from iota.simulate.names import digest, hotkey
+from iota.spec import RunSpec
+from orchestrator.coordinator import Coordinator, Entry, Limits, Lost, Member, Resumed, Tick
+from orchestrator.coordinator.state import RunState
+from orchestrator.intake import Intake
+
+SILENCE_S: Final = 15.0
+"""A member that has not been heard for so long is lost."""
+BLOCK_S: Final = 12
+LIMITS: Final = Limits(first_s=20.0, merge_first_s=30.0, start_s=30.0)
+
+
+class VirtualSwarm:
+    """One run. Tests kill and start its miners and its orchestrator, and let time pass with `run`."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        seed: int,
+        *,
+        latency_s: float = 0.2,
+        nan_rate: float = 0.0,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.spec, self.limits, self.nan_rate = spec, limits, nan_rate
+        self.rng = Random(seed)
+        self.clock = VirtualClock()
+        self.links = Links(self.rng, latency_s)
+        self.entries: list[Entry] = []
+        """The journal."""
+        self.miners: dict[str, VirtualMiner] = {}
+        self._last_heard: dict[str, float] = {}
+        self._build()
+        self._tick()
+
+    @property
+    def state(self) -> RunState:
+        return self.coordinator.state
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def add_miner(self) -> VirtualMiner:
+        key = hotkey(len(self.miners))
+        miner = VirtualMiner(self, key, VirtualDevice(self.rng, self.nan_rate))
+        self.miners[key] = miner
+        miner.start()
+        return miner
+
+    def run(self, until: Callable[[], bool], *, limit_s: float) -> None:
+        """Let time pass. Raises AssertionError when `until` does not hold in time."""
+        done = self.clock.run(until, limit_s)
+        assert done, f"not done after {limit_s} virtual seconds: {self.coordinator.status()}"
+
+    def restart_orchestrator(self) -> None:
+        """Kill the orchestrator and build it again from its journal."""
+        before = self.coordinator
+        before.take_woken()
+        self._build()
+        self.coordinator.take_woken()
+        assert self.coordinator.state == before.state, "a replay of the journal gives another state"
+        self.apply(Resumed(at=self.now))
+        for miner in self.miners.values():
+            if miner.alive:
+                miner.poll()
+
+    def _build(self) -> None:
+        self.coordinator = Coordinator(self.spec, self.limits)
+        # No key stands behind a simulated hotkey: signatures alone are taken on trust.
+        self.intake = Intake(self.coordinator, verify=lambda message, signature, key: True)
+        for entry in self.entries:
+            self.coordinator.apply(entry)
+            self.intake.observe(entry)
+
+    # ---- requests of members -----------------------------------------------------------------------
+
+    def join(self, key: str, request: JoinRequest) -> Member:
+        self.apply(self.intake.join(key, request, self.now))
+        self._last_heard[key] = self.now
+        return self.intake.member(key)
+
+    def exchange(self, key: str, request: ExchangeRequest) -> None:
+        """Take an exchange's news. Raises Problem where the intake refuses them, as it never may here."""
+        self._hear(key)
+        said = self.intake.exchange(key, request, self.now)
+        if said is not None:
+            self.apply(said)
+
+    def news(self, key: str, cursor: int) -> tuple[list[tuple[int, Event]], int]:
+        """The answer to an exchange: events after `cursor`, and how many receipts are stored."""
+        self._hear(key)
+        return self.coordinator.events_after(key, cursor), self.intake.member(key).receipts
+
+    def _hear(self, key: str) -> None:
+        self._last_heard[key] = self.now
+        back = self.intake.heard(key, self.now)
+        if back is not None:
+            self.apply(back)
+
+    # ---- the coordinator ---------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.coordinator.apply(entry)
+        self.intake.observe(entry)
+        assert not self.state.incidents.internal, self.state.incidents.internal[0]
+        for key in sorted(self.coordinator.take_woken()):
+            if key in self.miners and self.miners[key].alive:
+                self.miners[key].poll()
+
+    def check_close(self, event: StepClose) -> None:
+        """A step may close only once all its microbatches have ended."""
+        steps = self.state.epochs[event.epoch].steps
+        if event.step < len(steps):
+            assert all(mb.ended is not None for mb in steps[event.step].microbatches), "a step closed early"
+
+    def _tick(self) -> None:
+        """Once a virtual second: silence, deadlines, and the chain's head."""
+        for key, miner in self.miners.items():
+            member = self.coordinator.members[key]
+            if miner.alive:
+                self._last_heard[key] = self.now  # its regular exchange
+            elif member.live and self.now > self._last_heard[key] + SILENCE_S:
+                self.apply(Lost(at=self.now, hotkey=key))
+        due = self.coordinator.next_deadline()
+        if int(self.now) % BLOCK_S == 0 or (due is not None and due <= self.now):
+            block = int(self.now) // BLOCK_S
+            self.apply(Tick(at=self.now, block=block, block_hash=digest(block)))
+        self.clock.later(1.0, self._tick)

@@ -1,0 +1,213 @@
+"""The decisions of one life of a replica, from its join to the run's end or to the loss of its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
+from iota.protocol.messages import FrameMissing, Ready
+from iota.spec import RunSpec
+from miner.core.duties import Duties
+from miner.core.effects import (
+    ApplyMerge,
+    Duty,
+    Effect,
+    FetchBase,
+    FetchFrame,
+    ForgetEpoch,
+    LoadState,
+    Say,
+    SendFrame,
+    StoreDelta,
+)
+from miner.core.epoch import EpochTraining
+from miner.core.facts import (
+    BaseHeld,
+    DutyDone,
+    DutyFailed,
+    Fact,
+    FrameArrived,
+    FrameLost,
+    FrameNotStored,
+    FrameStored,
+    Heard,
+    OpBad,
+    OpDone,
+    StateLoaded,
+    TokensRead,
+)
+
+
+@dataclass
+class ReplicaCore:
+    """Takes facts and gives effects. A life's first fact is the base on its disk, where there is one."""
+
+    spec: RunSpec
+    stage: int
+    hotkey: str
+    reads_tokens: bool
+    """Whether ops of this stage use token ids."""
+    base: BaseHeld | None = None
+    training: EpochTraining | None = None
+    """The epoch in training, until the base after it is held."""
+    listening: bool = True
+    """False while a base or a state is made: what comes next rests on it, so events must wait."""
+    ended: str | None = None
+    """Why the run has ended."""
+    _pending_merge: MergeReady | None = None
+    """Heard before the last step of its epoch was applied here."""
+    _delta_given: bool = False
+    """The pseudo-gradient of the epoch in training was handed to its duty."""
+
+    def __post_init__(self) -> None:
+        self.duties = Duties(self.stage)
+
+    def take(self, fact: Fact) -> list[Effect]:
+        """What is to be done because of `fact`, in this order."""
+        effects = self._react(fact)
+        if self.training is not None:
+            effects += self.training.go_on()
+            if self.training.finished:
+                effects += self._finish(self.training)
+        return effects
+
+    def wants(self, effect: SendFrame | FetchFrame | Duty) -> bool:
+        """Whether an effect that takes several tries is still worth one."""
+        match effect:
+            case SendFrame():
+                epoch = self._training_of(effect.frame.notice.name.epoch)
+                return epoch is not None and epoch.wants_sent(effect.frame.notice.name)
+            case FetchFrame():
+                epoch = self._training_of(effect.notice.name.epoch)
+                return epoch is not None and epoch.wants_fetched(effect.notice.name)
+            case _:
+                return self.duties.wants(effect)
+
+    @property
+    def idle(self) -> bool:
+        """Steps are left to train, and no op can run."""
+        return self.training is not None and not self.training.finished and self.training.running is None
+
+    @property
+    def state(self) -> str:
+        """A few words for the status."""
+        if self.training is None:
+            return "loading" if self.base is None else "ready"
+        if self.training.finished:
+            return f"merging epoch {self.training.epoch}"
+        return f"epoch {self.training.epoch} step {self.training.schedule.version}"
+
+    def _react(self, fact: Fact) -> list[Effect]:
+        match fact:
+            case Heard(event):
+                return self._hear(event)
+            case BaseHeld():
+                self.base, self.listening = fact, True
+                return self._ready()
+            case StateLoaded():
+                self.listening, self._delta_given = True, False
+                self.training = EpochTraining(
+                    self.spec,
+                    self.stage,
+                    self.hotkey,
+                    fact.epoch,
+                    joined=fact.step,
+                    reads_tokens=self.reads_tokens,
+                )
+                return []
+            case TokensRead():
+                if epoch := self._training_of(fact.epoch):
+                    epoch.tokens_read(fact)
+                return []
+            case FrameArrived():
+                if epoch := self._training_of(fact.name.epoch):
+                    epoch.frame_arrived(fact)
+                return []
+            case FrameLost():
+                return [Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))]
+            case OpDone():
+                epoch = self._training_of(fact.op.epoch)
+                return epoch.op_done(fact) if epoch else [Say(receipts=True)]
+            case OpBad():
+                epoch = self._training_of(fact.op.epoch)
+                return epoch.op_bad(fact) if epoch else []
+            case FrameStored():
+                return [Say(frames=(fact.notice,), receipts=True)]
+            case FrameNotStored():
+                return [Say(receipts=True)]
+            case DutyDone():
+                self.duties.end(fact.duty)
+                return [Say(reports=(fact.report,))]
+            case DutyFailed():
+                self.duties.end(fact.duty)
+                return []
+            case _:
+                assert_never(fact)
+
+    def _hear(self, event: Event) -> list[Effect]:
+        assert self.listening, "events wait while the core is not listening"
+        effects: list[Effect] = [*self.duties.hear(event)]
+        match event:
+            case LoadBase():
+                return effects + self._load_base(event)
+            case Admit():
+                return effects + self._admit(event)
+            case MergeReady():
+                return effects + self._merge_ready(event)
+            case AuditsClosed():
+                return [*effects, ForgetEpoch(event.epoch)]
+            case RunEnd():
+                self.ended = event.reason
+                return effects
+            case _:
+                return effects + (self.training.hear(event) if self.training is not None else [])
+
+    # ---- bases -----------------------------------------------------------------------------------
+
+    def _load_base(self, event: LoadBase) -> list[Effect]:
+        held = self.base
+        if held is not None and held.epoch >= event.epoch and event.digest in (None, held.digest):
+            return self._ready()
+        self.listening = False
+        return [FetchBase(event.epoch, event.digest, event.parts)]
+
+    def _admit(self, event: Admit) -> list[Effect]:
+        if self.base is None or self.base.epoch != event.epoch:
+            return []  # from before this replica had its next base
+        self.listening, self.training = False, None
+        return [LoadState(event.epoch, event.step)]
+
+    def _merge_ready(self, event: MergeReady) -> list[Effect]:
+        if self.base is None or self.base.epoch != event.epoch:
+            return self._ready() if self.base is not None and self.base.epoch > event.epoch else []
+        self.listening = False
+        epoch = self._training_of(event.epoch)
+        if epoch is not None and not epoch.finished:
+            self._pending_merge = event
+            return []
+        return self._apply(event)
+
+    def _finish(self, epoch: EpochTraining) -> list[Effect]:
+        """After the last step: this replica's pseudo-gradient, then the merge if it waits already."""
+        effects: list[Effect] = []
+        if not self._delta_given:
+            self._delta_given = True
+            if self.base is not None and self.base.epoch == epoch.epoch:
+                effects += self.duties.begin(StoreDelta(epoch.epoch))
+        if self._pending_merge is not None:
+            effects += self._apply(self._pending_merge)
+        return effects
+
+    def _apply(self, event: MergeReady) -> list[Effect]:
+        trained = self.training is not None
+        self._pending_merge = self.training = None
+        return [ApplyMerge(event.epoch, event.parts, trained)]
+
+    def _ready(self) -> list[Effect]:
+        held = self.base
+        return [] if held is None else [Say(reports=(Ready(epoch=held.epoch, digest=held.digest),))]
+
+    def _training_of(self, epoch: int) -> EpochTraining | None:
+        found = self.training
+        return found if found is not None and found.epoch == epoch else None

@@ -1,0 +1,147 @@
+"""One epoch's training at one replica: its routes, the inputs that it waits for, and where frames go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose
+from iota.protocol.messages import BadValue, FrameName
+from iota.protocol.receipts import OpKind
+from iota.spec import RunSpec
+from miner.core.effects import Effect, FetchFrame, ForgetMicrobatch, ReadTokens, RunOp, Say, SendFrame
+from miner.core.facts import FrameArrived, OpBad, OpDone, TokensRead
+from miner.core.schedule import Op, Schedule
+
+Place = tuple[int, int]
+"""(step, microbatch)"""
+
+
+class EpochTraining:
+    """Decides from an admission to the last STEP of the epoch."""
+
+    def __init__(
+        self, spec: RunSpec, stage: int, hotkey: str, epoch: int, *, joined: int, reads_tokens: bool
+    ) -> None:
+        """`joined` is the step whose version is the base."""
+        self.schedule = Schedule(spec, stage, hotkey, epoch, joined=joined)
+        self.running: RunOp | None = None
+        self._reads_tokens = reads_tokens
+        self._routes: dict[Place, tuple[str, ...]] = {}
+        """The replica of each stage, as far as it is known here."""
+        self._tokens: dict[Place, bool] = {}
+        """Microbatches whose tokens were asked for; True once they are here."""
+
+    @property
+    def epoch(self) -> int:
+        return self.schedule.epoch
+
+    @property
+    def finished(self) -> bool:
+        """All steps of the epoch are applied."""
+        return self.schedule.finished
+
+    def hear(self, event: Event) -> list[Effect]:
+        """Take an event; those of other epochs change nothing."""
+        match event:
+            case Plan():
+                return self._plan(event)
+            case Reroute() if event.epoch == self.epoch:
+                return self._reroute(event)
+            case Drop() if event.epoch == self.epoch:
+                return self._drop(event)
+            case StepClose():
+                self.schedule.close(event)
+            case FrameReady() if event.notice.name.epoch == self.epoch:
+                return [FetchFrame(event.notice, event.sender)]
+            case _:
+                pass
+        return []
+
+    def tokens_read(self, fact: TokensRead) -> None:
+        if (fact.step, fact.microbatch) in self._tokens:
+            self._tokens[fact.step, fact.microbatch] = True
+
+    def frame_arrived(self, fact: FrameArrived) -> None:
+        self.schedule.frame(fact.name.step, fact.name.microbatch, fact.name.direction)
+
+    def op_done(self, fact: OpDone) -> list[Effect]:
+        op, running, self.running = fact.op, self.running, None
+        closed = self.schedule.is_closed(op.step)
+        self.schedule.done(op)
+        if op.kind is OpKind.STEP:
+            for known in (self._tokens, self._routes):
+                for place in [place for place in known if place[0] <= op.step]:
+                    del known[place]
+        if fact.frame is None or running is None or running.receiver is None or closed:
+            return [Say(receipts=True)]
+        return [SendFrame(fact.frame, running.receiver)]
+
+    def op_bad(self, fact: OpBad) -> list[Effect]:
+        self.running = None
+        place = {"epoch": self.epoch, "step": fact.op.step, "microbatch": fact.op.microbatch}
+        self.schedule.drop(Drop(**place))
+        return [Say(reports=(BadValue(**place),))]
+
+    def go_on(self) -> list[Effect]:
+        """The next op, unless one runs or the next one waits for its tokens."""
+        op = self.schedule.next_op() if self.running is None else None
+        if op is None:
+            return []
+        needed = [index for index, _ in op.counted] if op.kind is OpKind.STEP else [op.microbatch]
+        if missing := self._read(op.step, needed):
+            return missing
+        if not all(self._tokens.get((op.step, index), not self._reads_tokens) for index in needed):
+            return []
+        self.running = RunOp(op, self._receiver(op))
+        return [self.running]
+
+    def wants_fetched(self, name: FrameName) -> bool:
+        """Whether a frame for this replica is needed.
+
+        A replica that started again needs the frames of a step that is closed and not applied here yet.
+        """
+        return name.step >= self.schedule.version
+
+    def wants_sent(self, name: FrameName) -> bool:
+        """Whether a frame made here is waited for: neither dropped, nor given away, nor closed."""
+        if self.schedule.is_closed(name.step):
+            return False
+        route = self._routes.get((name.step, name.microbatch))
+        mine = route is not None and route[self.schedule.stage] == self.schedule.hotkey
+        return mine and self.schedule.attempt(name.step, name.microbatch) == name.attempt
+
+    def _plan(self, event: Plan) -> list[Effect]:
+        mine = self.schedule.plan(event)
+        stages = range(self.schedule.spec.layout.stages)
+        for index in mine:
+            self._routes[event.step, index] = tuple(event.miner(index, stage) for stage in stages)
+        return self._read(event.step, mine)
+
+    def _reroute(self, event: Reroute) -> list[Effect]:
+        before = self.schedule.attempt(event.step, event.microbatch)
+        mine = self.schedule.reroute(event)
+        self._routes[event.step, event.microbatch] = event.route
+        if mine:
+            return self._read(event.step, [event.microbatch])
+        if event.stage == self.schedule.stage:
+            return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, before)]
+        return []
+
+    def _drop(self, event: Drop) -> list[Effect]:
+        self._routes.pop((event.step, event.microbatch), None)
+        if not self.schedule.drop(event):
+            return []
+        attempt = self.schedule.attempt(event.step, event.microbatch)
+        return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, attempt)]
+
+    def _read(self, step: int, indices: Sequence[int]) -> list[Effect]:
+        """Ask for the tokens that are needed here and were not asked for."""
+        new = [i for i in indices if self._reads_tokens and (step, i) not in self._tokens]
+        self._tokens |= {(step, index): False for index in new}
+        return [ReadTokens(self.epoch, step, index) for index in new]
+
+    def _receiver(self, op: Op) -> str | None:
+        towards = self.schedule.stage + (1 if op.kind is OpKind.FORWARD else -1)
+        route = self._routes.get((op.step, op.microbatch))
+        last = self.schedule.spec.last_stage
+        return route[towards] if route is not None and 0 <= towards <= last else None

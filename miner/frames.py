@@ -1,0 +1,86 @@
+"""Moves frames for the core: tries again while one is wanted, and checks what arrives."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from iota.identity.signatures import signing_bytes, verify
+from iota.spec import RunSpec
+from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
+from iota.wire.transport import IncomingFrame, Transport, TransportError
+from miner.activity import Activity
+from miner.core.effects import FetchFrame, SendFrame
+from miner.core.facts import FrameLost, FrameNotStored, FrameStored
+from miner.retry import FIRST_PAUSE_S, Patience
+
+log = logging.getLogger(__name__)
+
+MAX_REASON = 300
+"""Characters of the reason why a frame is missing; the protocol takes no more."""
+
+
+@dataclass
+class FrameMover:
+    spec: RunSpec
+    transport: Transport
+    wants: Callable[[SendFrame | FetchFrame], bool]
+    activity: Activity
+    first_pause_s: float = FIRST_PAUSE_S
+
+    async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
+        """Store a frame: whatever the transport does, until nobody waits for it."""
+        name = effect.frame.notice.name
+        patience = Patience(f"storing frame {name}", self.first_pause_s)
+        while self.wants(effect):
+            started = time.perf_counter()
+            try:
+                await self.transport.send(effect.frame, effect.to)
+            except TransportError as error:
+                if not await patience.after(error):
+                    # A microbatch that has ended, or an object that the store will never take.
+                    log.error("frame %s could not be stored: %s", name, error)
+                    break
+                continue
+            self.activity.transfer_s += time.perf_counter() - started
+            return FrameStored(effect.frame.notice)
+        return FrameNotStored(name)
+
+    async def fetch(self, effect: FetchFrame) -> FrameLost | None:
+        """Bring an announced frame into the transport's stream; None when it is there or not wanted."""
+        patience = Patience(f"fetching frame {effect.notice.name}", self.first_pause_s)
+        while self.wants(effect):
+            started = time.perf_counter()
+            try:
+                await self.transport.fetch(effect.notice, effect.sender)
+            except TransportError as error:
+                if not await patience.after(error):
+                    return lost(effect, error)
+                continue
+            self.activity.transfer_s += time.perf_counter() - started
+            return None
+        return None
+
+    def checked(self, frame: IncomingFrame) -> Frame:
+        """The frame, if it is the one that its announcement names. Raises FrameError."""
+        if blake3(frame.data).hexdigest() != frame.notice.digest:
+            raise FrameError("not the bytes that were announced")
+        found = decode_frame(frame.data, self.spec, _verify_header)
+        if found.header.name != frame.notice.name or found.header.sender != frame.sender:
+            raise FrameError("another frame, or another sender, than was announced")
+        return found
+
+
+def lost(frame: IncomingFrame | FetchFrame, error: Exception) -> FrameLost:
+    """The fact of a frame that cannot be used, with the reason in the log too."""
+    name = frame.notice.name
+    log.warning("frame %s cannot be used: %s", name, error)
+    return FrameLost(name, f"{type(error).__name__}: {error}"[:MAX_REASON])
+
+
+def _verify_header(text: bytes, signature: bytes, hotkey: str) -> bool:
+    return verify(signing_bytes(DOMAIN, text), signature, hotkey)

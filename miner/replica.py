@@ -1,0 +1,186 @@
+"""The shell of one life of a replica: carries out what its core decides, and tells it how that ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from iota.client.conversation import Conversation
+from iota.client.orchestrator import OrchestratorClient
+from iota.client.run_objects import RunObjects
+from iota.data.samples import Samples
+from iota.protocol.messages import JoinReply
+from iota.protocol.receipts import ReceiptBatch
+from iota.wire.frame import FrameError
+from iota.wire.transport import Transport
+from miner.bases import BaseKeeper
+from miner.core.core import ReplicaCore
+from miner.core.effects import (
+    ApplyMerge,
+    Effect,
+    FetchBase,
+    FetchFrame,
+    ForgetEpoch,
+    ForgetMicrobatch,
+    LoadState,
+    ReadTokens,
+    RunOp,
+    Say,
+    SendFrame,
+)
+from miner.core.facts import Fact, Heard
+from miner.device import DeviceThread
+from miner.duty_worker import DutyWorker
+from miner.frames import FrameMover, lost
+from miner.ops import OpRunner, StateLost
+from miner.status_report import report_status
+from miner.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+SETTLE_S: Final = 10.0
+"""How long the end of a run waits until the orchestrator has stored all that was said."""
+
+
+class _RunEnded(Exception):
+    """Ends the task group, and with it every task of this life."""
+
+
+@dataclass
+class Replica:
+    """One life: from a join to the run's end, or to the loss of the replica's state."""
+
+    reply: JoinReply
+    hotkey: str
+    client: OrchestratorClient
+    objects: RunObjects
+    transport: Transport
+    device: DeviceThread
+    runner: OpRunner
+    samples: Samples
+    _urls: Mapping[str, str] = field(default_factory=dict)
+    """Presigned URLs of the event heard last. While the core does not listen it stays the last one."""
+    _idle_since: float | None = None
+
+    def __post_init__(self) -> None:
+        spec, stage, runner = self.runner.spec, self.reply.stage, self.runner
+        self._activity = runner.activity
+        self._trainer = Trainer(spec, runner, self.samples, self.device, self._activity)
+        self._core = ReplicaCore(spec, stage, self.hotkey, self._trainer.reads_tokens)
+        self._bases = BaseKeeper(spec, runner, self.objects, self.device)
+        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity)
+        self._duties = DutyWorker(
+            spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
+        )
+        self._listening = asyncio.Event()
+
+    async def live(self, base: int | None) -> bool:
+        """Take part, from the base of epoch `base` on disk where there is one.
+
+        Returns True at the run's end, False when this replica's state is lost and its disk is cleared of it.
+        """
+        lost_state = False
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                async with Conversation(
+                    self.client,
+                    self.reply.cursor,
+                    stored=self.reply.receipts,
+                    receipts_after=self._receipts_after,
+                ) as self._talk:
+                    self._tasks.create_task(
+                        report_status(self._talk, self._activity, lambda: self._core.state)
+                    )
+                    self._tasks.create_task(self._receive())
+                    if base is not None:
+                        self._take(await self._bases.from_disk(base))
+                    await self._listen()
+                    await self._talk.settled(SETTLE_S)
+                raise _RunEnded
+        except* _RunEnded:
+            pass
+        except* StateLost as group:
+            log.error("this replica's state is lost: %s", group.exceptions[0])
+            self.runner.disk.forget_state()
+            lost_state = True
+        finally:
+            await self.transport.close()
+        return not lost_state
+
+    async def _listen(self) -> None:
+        async for delivered in self._talk.events():
+            self.transport.hear(delivered)
+            self._urls = delivered.urls
+            self._take(Heard(delivered.event))
+            if self._core.ended is not None:
+                log.info("the run has ended: %s", self._core.ended)
+                return
+            await self._listening.wait()
+
+    async def _receive(self) -> None:
+        async for arrived in self.transport.incoming():
+            try:
+                frame = self._frames.checked(arrived)
+            except FrameError as error:
+                self._take(lost(arrived, error))
+            else:
+                self._take(self._trainer.take_frame(frame))
+
+    def _take(self, fact: Fact) -> None:
+        for effect in self._core.take(fact):
+            self._perform(effect)
+        if self._core.listening:
+            self._listening.set()
+        else:
+            self._listening.clear()
+        self._count_waiting()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Say():
+                receipts = self.runner.log.count if effect.receipts else 0
+                self._talk.say(receipts=receipts, frames=effect.frames, reports=effect.reports)
+            case ForgetMicrobatch():
+                self._trainer.forget(effect)
+            case RunOp():
+                self._start(self._trainer.run(effect))
+            case ReadTokens():
+                self._start(self._trainer.read_tokens(effect))
+            case LoadState():
+                self._start(self._trainer.load(effect))
+            case FetchFrame():
+                self._start(self._frames.fetch(effect))
+            case SendFrame():
+                self._start(self._frames.send(effect))
+            case FetchBase():
+                self._start(self._bases.fetch(effect, self._urls))
+            case ApplyMerge():
+                self._start(self._bases.apply(effect, self._urls))
+            case ForgetEpoch():
+                self._start(asyncio.to_thread(self.runner.disk.forget_epoch, effect.epoch))
+            case _:
+                self._start(self._duties.do(effect, self._urls))
+
+    def _start(self, work: Awaitable[Fact | None]) -> None:
+        """Carry out one effect beside the others, and tell the core how it ended."""
+
+        async def carry_out() -> None:
+            fact = await work
+            if fact is not None:
+                self._take(fact)
+
+        self._tasks.create_task(carry_out())
+
+    def _receipts_after(self, count: int) -> ReceiptBatch | None:
+        self.runner.log.stored(self._talk.stored)
+        return self.runner.log.after(count)
+
+    def _count_waiting(self) -> None:
+        now = time.perf_counter()
+        if self._idle_since is not None:
+            self._activity.wait_s += now - self._idle_since
+        self._idle_since = now if self._core.idle else None

@@ -1,0 +1,98 @@
+"""The device's side of an epoch: states, ops, and the inputs that ops work on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from iota.compute.errors import BadValueError
+from iota.compute.names import Microbatch
+from iota.compute.state import load_state
+from iota.data.samples import Samples, needs_tokens
+from iota.protocol.messages import Direction
+from iota.protocol.receipts import OpKind
+from iota.spec import RunSpec
+from iota.wire.frame import Frame
+from miner.activity import Activity
+from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp
+from miner.core.facts import FrameArrived, OpBad, OpDone, StateLoaded, TokensRead
+from miner.device import DeviceThread
+from miner.ops import Inputs, OpRunner
+from miner.retry import persist
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trainer:
+    spec: RunSpec
+    runner: OpRunner
+    samples: Samples
+    device: DeviceThread
+    activity: Activity
+    _epoch: int = -1
+    _inputs: dict[tuple[int, int], Inputs] = field(default_factory=dict)
+    """(step, microbatch) -> inputs of `_epoch`, kept until the step: it may have to be summed again."""
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether ops of this stage use token ids."""
+        return needs_tokens(self.spec, self.runner.stage)
+
+    async def load(self, effect: LoadState) -> StateLoaded:
+        """Load an epoch's start state from disk, and keep it as the first snapshot."""
+        runner, epoch, step = self.runner, effect.epoch, effect.step
+
+        def load() -> None:
+            state = load_state(runner.disk.start_state(epoch), self.spec, runner.stage)
+            runner.engine.load(state, version=step)
+            runner.keep_snapshot(epoch, step)
+
+        await self.device.run(load)
+        self._epoch, self._inputs = epoch, {}
+        return StateLoaded(epoch, step)
+
+    async def read_tokens(self, effect: ReadTokens) -> TokensRead:
+        """Raises what reading raises when no other try can help."""
+        epoch, step, index = effect.epoch, effect.step, effect.microbatch
+        tokens = await persist(
+            f"reading the tokens of microbatch {index} of step {step}",
+            lambda _: self.samples.microbatch(epoch, step, index),
+        )
+        if epoch == self._epoch:
+            self._of(step, index).tokens = tokens
+        return TokensRead(epoch, step, index)
+
+    def take_frame(self, frame: Frame) -> FrameArrived:
+        """Keep a checked frame for the op that it is an input of."""
+        name = frame.header.name
+        if name.epoch == self._epoch:
+            work = self._of(name.step, name.microbatch)
+            if name.direction is Direction.FORWARD:
+                work.stage_input = frame
+            else:
+                work.gradient = frame
+        return FrameArrived(name)
+
+    async def run(self, effect: RunOp) -> OpDone | OpBad:
+        """Run one op. Raises StateLost, and OSError for a full disk."""
+        op = effect.op
+        try:
+            frame = await self.device.run(self.runner.run, op, self._inputs, effect.receiver)
+        except BadValueError as error:
+            log.error("microbatch %d of step %d is dropped: %s", op.microbatch, op.step, error)
+            return OpBad(op)
+        if op.kind is OpKind.STEP:
+            for key in [key for key in self._inputs if key[0] <= op.step]:
+                del self._inputs[key]
+        elif op.kind is not OpKind.FORWARD:
+            self.activity.tokens += self.spec.data.tokens
+        return OpDone(op, frame)
+
+    def forget(self, effect: ForgetMicrobatch) -> None:
+        mb = Microbatch(effect.epoch, effect.step, effect.microbatch, effect.attempt)
+        self.device.submit(self.runner.engine.drop, mb)
+
+    def _of(self, step: int, index: int) -> Inputs:
+        blank = None if self.reads_tokens else self.samples.nothing()
+        return self._inputs.setdefault((step, index), Inputs(tokens=blank))

@@ -1,0 +1,20 @@
+"""Frames whose content does not matter."""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.wire.transport import OutgoingFrame
+
+
+def frame_name(step: int = 0, microbatch: int = 0, **fields: int | Direction) -> FrameName:
+    given = {"epoch": 0, "attempt": 0, "stage": 0, "direction": Direction.FORWARD, **fields}
+    return FrameName.model_validate({"step": step, "microbatch": microbatch, **given})
+
+
+def outgoing(microbatch: int = 0, data: bytes = b"values") -> OutgoingFrame:
+    """A frame of step 0 that stage 0 sends."""
+    digest = blake3(data).hexdigest()
+    notice = FrameNotice(name=frame_name(microbatch=microbatch), digest=digest, size=len(data))
+    return OutgoingFrame(notice, data)

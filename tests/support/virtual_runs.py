@@ -1,0 +1,41 @@
+"""Specs for swarms in virtual time, where nothing computes."""
+
+from __future__ import annotations
+
+from iota.spec import (
+    BoundarySpec,
+    Codec,
+    DataSpec,
+    LayoutSpec,
+    ModelSpec,
+    OptimizerSpec,
+    OuterSpec,
+    Pipeline,
+    RunSpec,
+    ScheduleSpec,
+)
+
+
+def tiny_spec(
+    *,
+    stages: int,
+    replicas: int,
+    epochs: int,
+    steps: int,
+    microbatches: int,
+    pipeline: Pipeline,
+    credit: int,
+) -> RunSpec:
+    return RunSpec(
+        model=ModelSpec(
+            vocab_size=16, hidden_size=8, layers=stages, heads=2, kv_heads=1, ffn_size=8, rope_theta=1e4
+        ),
+        layout=LayoutSpec(cuts=(1,) * stages, replicas=replicas),
+        boundary=BoundarySpec(codec=Codec.IDENTITY),
+        data=DataSpec(manifest="0" * 64, sequence_length=4, sequences=1),
+        schedule=ScheduleSpec(
+            epochs=epochs, steps=steps, microbatches=microbatches, pipeline=pipeline, credit=credit
+        ),
+        optimizer=OptimizerSpec(lr=0.1),
+        outer=OuterSpec(),
+    )

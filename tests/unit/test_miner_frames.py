@@ -1,0 +1,122 @@
+"""Frames are moved while they are wanted, and taken only when they are what was announced."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from blake3 import blake3
+
+from iota.codec.shapes import payload_size
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes
+from iota.protocol.events import Delivered
+from iota.protocol.messages import FrameNotice
+from iota.simulate.names import hotkey
+from iota.wire.frame import DOMAIN, SIGNATURE_BYTES, FrameError, encode_frame, make_header
+from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
+from miner.activity import Activity
+from miner.core.effects import FetchFrame, SendFrame
+from miner.core.facts import FrameLost, FrameNotStored, FrameStored
+from miner.frames import FrameMover
+from miner.retry import FEW_TRIES
+from tests.support.frames import frame_name, outgoing
+from tests.support.small_spec import small_spec
+
+SPEC = small_spec()
+SENDER, RECEIVER = Hotkey.from_seed(b"s" * 32), Hotkey.from_seed(b"r" * 32)
+SEND = SendFrame(outgoing(), hotkey(1))
+FETCH = FetchFrame(SEND.frame.notice, hotkey(1))
+
+
+class Failing:
+    """A transport whose first `times` tries end with `error`."""
+
+    def __init__(self, error: TransportError, times: int) -> None:
+        self._error, self.times, self.tries = error, times, 0
+
+    def hear(self, delivered: Delivered) -> None:
+        raise NotImplementedError
+
+    async def send(self, frame: OutgoingFrame, to: str) -> None:
+        self.tries += 1
+        if self.tries <= self.times:
+            raise self._error
+
+    async def fetch(self, notice: FrameNotice, sender: str) -> None:
+        await self.send(OutgoingFrame(notice, b""), sender)
+
+    def incoming(self) -> AsyncIterator[IncomingFrame]:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+def _mover(transport: Failing, wanted_tries: int = 1000) -> FrameMover:
+    return FrameMover(SPEC, transport, lambda effect: transport.tries < wanted_tries, Activity(), 0.0)
+
+
+async def test_an_outage_is_ridden_out_both_ways() -> None:
+    assert await _mover(Failing(Unreachable("away"), 9)).send(SEND) == FrameStored(SEND.frame.notice)
+    assert await _mover(Failing(Unreachable("away"), 9)).fetch(FETCH) is None
+
+
+async def test_a_frame_that_is_wanted_no_longer_is_given_up() -> None:
+    transport = Failing(Unreachable("away"), 9)
+    assert await _mover(transport, 3).send(SEND) == FrameNotStored(SEND.frame.notice.name)
+    assert transport.tries == 3
+    transport = Failing(Unreachable("away"), 9)
+    assert await _mover(transport, 3).fetch(FETCH) is None
+    assert transport.tries == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(TransferRefused("late"), 1), (TransportError("missing"), FEW_TRIES)]
+)
+async def test_a_frame_that_cannot_be_moved_is_lost(error: TransportError, tries: int) -> None:
+    transport = Failing(error, 100)
+    assert await _mover(transport).send(SEND) == FrameNotStored(SEND.frame.notice.name)
+    assert transport.tries == tries
+    transport = Failing(error, 100)
+    lost = await _mover(transport).fetch(FETCH)
+    assert lost == FrameLost(FETCH.notice.name, f"{type(error).__name__}: {error}")
+    assert transport.tries == tries
+
+
+def _arrived() -> IncomingFrame:
+    """A frame as it must be."""
+    payload = bytes(payload_size(SPEC))
+    digest = blake3(payload).hexdigest()
+    header = make_header(SPEC, frame_name(), digest, SENDER.ss58, RECEIVER.ss58)
+    data = encode_frame(header, payload, lambda text: SENDER.sign(signing_bytes(DOMAIN, text)))
+    notice = FrameNotice(name=frame_name(), digest=blake3(data).hexdigest(), size=len(data))
+    return IncomingFrame(notice, SENDER.ss58, data)
+
+
+def _check(frame: IncomingFrame) -> None:
+    _mover(Failing(Unreachable("away"), 0)).checked(frame)
+
+
+def test_a_frame_that_is_what_was_announced_is_taken() -> None:
+    _check(_arrived())
+
+
+def test_other_bytes_another_name_or_another_sender_than_announced_are_refused() -> None:
+    frame = _arrived()
+    with pytest.raises(FrameError, match="not the bytes"):
+        _check(replace(frame, data=frame.data[:-1] + b"\x01"))
+    other = frame.notice.model_copy(update={"name": frame_name(1)})
+    for wrong in (replace(frame, notice=other), replace(frame, sender=RECEIVER.ss58)):
+        with pytest.raises(FrameError, match="another frame, or another sender"):
+            _check(wrong)
+
+
+def test_a_frame_that_its_sender_did_not_sign_is_refused() -> None:
+    frame = _arrived()
+    forged = bytearray(frame.data)
+    forged[-payload_size(SPEC) - SIGNATURE_BYTES] ^= 1
+    notice = frame.notice.model_copy(update={"digest": blake3(bytes(forged)).hexdigest()})
+    with pytest.raises(FrameError, match="not signed"):
+        _check(IncomingFrame(notice, frame.sender, bytes(forged)))

@@ -46,7 +46,10 @@ from iota.spec import (
 from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
 from tests.support.stored_keys import StoredKey
-from validator.audits.verdicts import signed_verdict
+from validator.audits.verdicts import VerdictSigner
+from validator.core.effects import FileVerdict
+from validator.core.results import Result
+from validator.core.tasks import AuditTask
 
 MINER = StoredKey.from_seed(b"m" * 32)
 OTHER = StoredKey.from_seed(b"n" * 32)
@@ -223,11 +226,21 @@ EVENTS: tuple[events.Event, ...] = (
 
 # ---- reports, messages, journal entries ----------------------------------------------------------
 
-VERDICT = signed_verdict(
-    DIGEST, VALIDATOR, epoch=1, miner=MINER.ss58, audit=messages.AuditKind.OP,
-    outcome=messages.Outcome.FAIL, seq=2, profile="cpu-avx2: equal", expected=DIGEST, found="cd" * 32,
-    reason="the output has another digest",
-)  # fmt: skip
+VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
+    FileVerdict(
+        epoch=1,
+        miner=MINER.ss58,
+        task=AuditTask(messages.AuditKind.OP, "op:2", 2),
+        result=Result(
+            messages.Outcome.FAIL,
+            2,
+            "cpu-avx2: equal",
+            DIGEST,
+            "cd" * 32,
+            "the output has another digest",
+        ),
+    )
+)
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),

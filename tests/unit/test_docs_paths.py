@@ -61,3 +61,9 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text()))
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_every_module_that_tests_share_is_explained() -> None:
+    page = (ROOT / "tests" / "README.md").read_text()
+    shared = {path.stem for path in (ROOT / "tests" / "support").glob("[!_]*")}
+    assert {name for name in shared if f"`{name}`" not in page and f"`{name}/`" not in page} == set()

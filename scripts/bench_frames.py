@@ -47,6 +47,7 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
 from iota.objects import FrameKey
 from iota.protocol.messages import Direction, FrameName
+from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore
 from iota.store.secret import load_or_create_secret
@@ -56,10 +57,11 @@ from iota.swarm.ports import HOST, choose_ports
 from iota.swarm.run_dir import write_json
 from iota.swarm.watching import until_ready
 from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
+from iota.wire.transport import OutgoingFrame
+from miner.core.schedule import Op
 from miner.disk import MinerDisk
-from miner.ops import Inputs, OpRunner, OutFrame
+from miner.ops import Inputs, OpRunner
 from miner.receipt_log import ReceiptLog
-from miner.schedule import Action, Op
 
 T = TypeVar("T")
 
@@ -143,11 +145,11 @@ class Bench:
         inputs = Inputs(tokens=tokens)
         before = self.first.forward(mb, 0, None, tokens)
         inputs.stage_input = await self._receive(index, 0, Direction.FORWARD, before)
-        forward = await self._run(Action.FORWARD, index, inputs, self.keys[2])
+        forward = await self._run(OpKind.FORWARD, index, inputs, self.keys[2])
         sent = decode_frame(forward.data, self.spec, _genuine)
         after = self.last.loss(mb, 0, sent.payload, tokens)
         inputs.gradient = await self._receive(index, 2, Direction.BACKWARD, after)
-        await self._run(Action.BACKWARD, index, inputs, self.keys[0])
+        await self._run(OpKind.BACKWARD, index, inputs, self.keys[0])
         self.first.drop(mb)
 
     async def _receive(self, index: int, stage: int, direction: Direction, made: Output) -> Frame:
@@ -172,8 +174,8 @@ class Bench:
 
         return self.clock.call("check", check)
 
-    async def _run(self, action: Action, index: int, inputs: Inputs, receiver: Hotkey) -> OutFrame:
-        op = Op(action, 0, 0, 0, microbatch=index)
+    async def _run(self, kind: OpKind, index: int, inputs: Inputs, receiver: Hotkey) -> OutgoingFrame:
+        op = Op(kind, 0, 0, 0, microbatch=index)
         frame = self.clock.call("run", lambda: self.runner.run(op, {(0, index): inputs}, receiver.ss58))
         assert frame is not None
         url = self.store.presign_put(

@@ -9,7 +9,7 @@ from blake3 import blake3
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
-def hotkey(number: int) -> str:
+def fake_hotkey(number: int) -> str:
     """A text of a hotkey's form, one for each of the first 57 numbers."""
     return "5" + "".join(_ALPHABET[(number + 7 * k) % len(_ALPHABET)] for k in range(47))
 

@@ -12,7 +12,7 @@ from iota.simulate.clock import VirtualClock
 from iota.simulate.device import VirtualDevice
 from iota.simulate.links import Links
 from iota.simulate.miner import VirtualMiner
-from iota.simulate.names import digest, hotkey
+from iota.simulate.names import digest, fake_hotkey
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry, Limits, Lost, Member, Resumed, Tick
 from orchestrator.coordinator.state import RunState
@@ -56,7 +56,7 @@ class VirtualSwarm:
         return self.clock.now
 
     def add_miner(self) -> VirtualMiner:
-        key = hotkey(len(self.miners))
+        key = fake_hotkey(len(self.miners))
         miner = VirtualMiner(self, key, VirtualDevice(self.rng, self.nan_rate))
         self.miners[key] = miner
         miner.start()

@@ -26,13 +26,13 @@ from iota.objects import (
     validate_key,
 )
 from iota.protocol.messages import Direction, FrameName
-from tests.support.coordinators import address
+from iota.simulate.names import fake_hotkey
 from tests.support.small_spec import small_spec
 
 RUN = "ab" * 32
 numbers = st.integers(0, 2**31 - 1)
 parts = st.integers(0, 999_999)
-hotkeys = st.integers(0, 500).map(address)
+hotkeys = st.integers(0, 500).map(fake_hotkey)
 runs = st.text("0123456789abcdef", min_size=64, max_size=64)
 names = st.builds(
     FrameName,
@@ -78,11 +78,11 @@ def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject)
         f"{RUN}/frames/00/0/0.0/0.f",
         f"{RUN}/frames/0/0/0.0/0.x",
         f"{RUN}/frames/2147483648/0/0.0/0.f",
-        f"{RUN}/delta/0/0/{address(1)}/part-0",
-        f"{RUN}/delta/0/0/{address(1)}/part-0000",
+        f"{RUN}/delta/0/0/{fake_hotkey(1)}/part-0",
+        f"{RUN}/delta/0/0/{fake_hotkey(1)}/part-0000",
         f"{RUN}/delta/0/0/someone/part-000",
         f"{RUN}/base/0/0/manifest.json",
-        f"{RUN}/audit/0/{address(1)}/1/",
+        f"{RUN}/audit/0/{fake_hotkey(1)}/1/",
         f"{RUN[:-1]}/base/0/0/part-000.safetensors",
         "",
     ],
@@ -103,7 +103,7 @@ def test_parts_of_a_stage_cover_its_vector() -> None:
 def test_sizes_grow_with_what_they_hold() -> None:
     spec = small_spec()
     part, base = (
-        max_bytes(spec, key, 0) for key in (DeltaKey(RUN, 0, 0, address(1), 0), BaseKey(RUN, 0, 0, 0))
+        max_bytes(spec, key, 0) for key in (DeltaKey(RUN, 0, 0, fake_hotkey(1), 0), BaseKey(RUN, 0, 0, 0))
     )
     assert base > part > 4 * spec.outer.part_elements
     wider = small_spec(model=spec.model.model_dump() | {"hidden_size": 64})

@@ -17,18 +17,13 @@ from iota.protocol.messages import (
     Role,
 )
 from iota.protocol.receipts import OpKind, Receipt
+from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Joined, Lost, Said, Tick
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits, RunState
 
-_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)
-
-
-def address(number: int) -> str:
-    """A text of a hotkey's form."""
-    return "5" + "".join(_ALPHABET[(number + 7 * k) % len(_ALPHABET)] for k in range(47))
 
 
 @dataclass
@@ -60,8 +55,8 @@ class Driven:
             versions=(1,),
             capabilities=Capabilities(device="test", memory=1, flops=1.0),
         )
-        self.coordinator.apply(Joined(at=self.now, hotkey=address(number), request=request))
-        return self.state.members[address(number)]
+        self.coordinator.apply(Joined(at=self.now, hotkey=fake_hotkey(number), request=request))
+        return self.state.members[fake_hotkey(number)]
 
     def lose(self, member: Member) -> None:
         """The member has been silent for too long."""

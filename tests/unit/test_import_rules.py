@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("iota", "miner", "validator", "orchestrator")
 HOLES = {
-    "iota/doctor/finding.py": "import miner.schedule, boto3\n",
-    "iota/settings/env_example.py": "import miner.schedule\n",
+    "iota/doctor/finding.py": "import miner.core.schedule, boto3\n",
+    "iota/settings/env_example.py": "import miner.core.schedule\n",
     "orchestrator/intake/validation.py": "import time\n",
     "iota/simulator/__init__.py": "import bittensor\n",
 }
@@ -72,9 +72,9 @@ def test_a_new_folder_without_a_layer_is_found(pierced: Path) -> None:
 @pytest.mark.parametrize(
     "forbidden",
     [
-        "iota.doctor.finding -> miner.schedule",
+        "iota.doctor.finding -> miner.core.schedule",
         "iota.doctor.finding -> boto3",
-        "iota.settings.env_example -> miner.schedule",
+        "iota.settings.env_example -> miner.core.schedule",
         "orchestrator.intake.validation -> time",
         "iota.simulator -> bittensor",
     ],

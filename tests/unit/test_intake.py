@@ -30,16 +30,17 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch
+from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator import Back, Joined, Left, Member, Said
 from orchestrator.coordinator.state import Phase
 from orchestrator.intake import Intake
 from orchestrator.intake.repeats import Repeats
-from tests.support.coordinators import Driven, address
+from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec
 
 SPEC = make_spec()
 GOOD, FORGED = "0" * 128, "f" * 128
-STRANGER = address(50)
+STRANGER = fake_hotkey(50)
 
 
 class Desk:
@@ -359,7 +360,7 @@ def test_reports_whose_meaning_depends_on_the_time_are_never_repeats(desk: Desk)
 
 def test_one_members_news_is_not_anothers(desk: Desk) -> None:
     desk.driven.join(10, Role.VALIDATOR)
-    other = desk.driven.state.members[address(10)]
+    other = desk.driven.state.members[fake_hotkey(10)]
     for member in (desk.validator, other):
         assert desk.take(member, reports=(AuditsDone(epoch=0),))
 

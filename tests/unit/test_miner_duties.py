@@ -21,7 +21,7 @@ from iota.protocol.events import (
 )
 from iota.protocol.messages import ObjectReply, ObjectRequest, SnapshotStored, StoredObject
 from iota.protocol.problems import Problem, ProblemType
-from iota.simulate.names import hotkey
+from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
 from miner.core.duties import Duties
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
@@ -33,12 +33,13 @@ from tests.support.store_servers import StoreUrls, embedded
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
 SNAPSHOT = StoreSnapshot(3, 1)
+ME = fake_hotkey(0)
 CONTENT = b"weights and moments"
 
 
 def _assign(stage: int) -> MergeAssign:
     stored = StoredObject(key="a/delta", digest="0" * 64, size=4)
-    given = Contribution(hotkey=hotkey(1), tokens=1, stored=stored)
+    given = Contribution(hotkey=fake_hotkey(1), tokens=1, stored=stored)
     return MergeAssign(epoch=3, stage=stage, part=0, contributions=(given,))
 
 
@@ -119,7 +120,9 @@ async def _do(
         async with ObjectClient() as client:
             objects: Any = RunObjects(urls, client)
             bases: Any = None  # no pseudo-gradient is asked for
-            worker = DutyWorker(small_spec(), 0, hotkey(0), disk, objects, bases, wants, first_pause_s=0.0)
+            worker = DutyWorker(
+                small_spec(), 0, fake_hotkey(0), disk, objects, bases, wants, first_pause_s=0.0
+            )
             return await worker.do(duty, {})
 
 

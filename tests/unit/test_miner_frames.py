@@ -13,7 +13,7 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.events import Delivered
 from iota.protocol.messages import FrameNotice
-from iota.simulate.names import hotkey
+from iota.simulate.names import fake_hotkey
 from iota.wire.frame import DOMAIN, SIGNATURE_BYTES, FrameError, encode_frame, make_header
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 from miner.activity import Activity
@@ -26,8 +26,8 @@ from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
 SENDER, RECEIVER = Hotkey.from_seed(b"s" * 32), Hotkey.from_seed(b"r" * 32)
-SEND = SendFrame(outgoing(), hotkey(1))
-FETCH = FetchFrame(SEND.frame.notice, hotkey(1))
+SEND = SendFrame(outgoing(), fake_hotkey(1))
+FETCH = FetchFrame(SEND.frame.notice, fake_hotkey(1))
 
 
 class Failing:

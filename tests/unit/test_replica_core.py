@@ -20,7 +20,7 @@ from iota.protocol.events import (
 )
 from iota.protocol.messages import BadValue, Direction, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
-from iota.simulate.names import hotkey
+from iota.simulate.names import fake_hotkey
 from iota.spec import Pipeline
 from iota.wire.transport import OutgoingFrame
 from miner.core.core import ReplicaCore
@@ -53,7 +53,7 @@ from miner.core.facts import (
 from tests.support.frames import frame_name, outgoing
 from tests.support.virtual_runs import tiny_spec
 
-FIRST, ME, OTHER, LAST = (hotkey(n) for n in range(4))
+FIRST, ME, OTHER, LAST = (fake_hotkey(n) for n in range(4))
 BASE, NEXT = "ba" * 32, "cd" * 32
 SPEC = tiny_spec(stages=3, replicas=1, epochs=2, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=3)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from iota.protocol.events import Counted, Drop, Plan, Reroute, StepClose
 from iota.protocol.messages import Direction
 from iota.protocol.receipts import OpKind
-from iota.simulate.names import hotkey
+from iota.simulate.names import fake_hotkey
 from iota.spec import Pipeline
 from miner.core.schedule import Op, Schedule
 from tests.support.virtual_runs import tiny_spec
 
-ME, UP, DOWN, OTHER = hotkey(1), hotkey(0), hotkey(2), hotkey(3)
+ME, UP, DOWN, OTHER = fake_hotkey(1), fake_hotkey(0), fake_hotkey(2), fake_hotkey(3)
 
 
 def _schedule(stage: int, *, pipeline: Pipeline = Pipeline.DELAYED, credit: int = 8) -> Schedule:

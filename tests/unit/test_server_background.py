@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from iota.chain import Block, Unavailable
+from iota.simulate.names import fake_hotkey
 from iota.store import StoreError
 from orchestrator.coordinator import Coordinator, Joined, Lost, Tick
 from orchestrator.http import background
@@ -16,7 +17,6 @@ from orchestrator.http.background import Deletions, Ticker, watch_silence
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
-from tests.support.coordinators import address
 from tests.support.journals import MemoryJournal
 from tests.support.orchestrators import join_request, make_spec, until
 
@@ -86,7 +86,7 @@ async def test_a_deadline_that_passes_is_recorded_as_a_tick() -> None:
 
 
 async def test_a_silent_member_is_lost_once_however_long_it_is_silent() -> None:
-    desk, presence, hotkey = Desk(), Presence(0.02), address(1)
+    desk, presence, hotkey = Desk(), Presence(0.02), fake_hotkey(1)
     async with at_work(
         desk.recorder.run(), watch_silence(desk.coordinator, desk.recorder, presence, silence_s=0.02)
     ):

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator import Left
 from orchestrator.http.limits import ServerLimits, TokenBuckets, is_loopback
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.presence import Presence
-from tests.support.coordinators import address
 
-ME, OTHER = address(1), address(2)
+ME, OTHER = fake_hotkey(1), fake_hotkey(2)
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:

@@ -11,7 +11,7 @@ from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady
 from iota.protocol.messages import Method
 from iota.protocol.problems import Problem, ProblemType
-from iota.simulate.names import hotkey
+from iota.simulate.names import fake_hotkey
 from iota.store import EmbeddedStore, ObjectClient
 from iota.wire.store import StoreTransport
 from iota.wire.transport import TransferRefused, Unreachable
@@ -36,7 +36,7 @@ async def client() -> AsyncIterator[ObjectClient]:
 
 
 def _announced(url: str) -> Delivered:
-    event = FrameReady(notice=FRAME.notice, sender=hotkey(1))
+    event = FrameReady(notice=FRAME.notice, sender=fake_hotkey(1))
     return Delivered(seq=1, event=event, urls={KEY: url})
 
 
@@ -47,9 +47,9 @@ async def test_the_url_of_an_event_serves_one_try_and_the_next_asks_for_another(
     transport = StoreTransport(RUN, urls, client)
     await store.put(KEY, FRAME.data)
     transport.hear(_announced(store.presign_get(KEY, 600)))
-    await transport.fetch(FRAME.notice, hotkey(1))
+    await transport.fetch(FRAME.notice, fake_hotkey(1))
     assert urls.asked == []
-    await transport.fetch(FRAME.notice, hotkey(1))
+    await transport.fetch(FRAME.notice, fake_hotkey(1))
     assert urls.asked == [Method.GET]
 
 
@@ -59,8 +59,8 @@ async def test_an_expired_url_is_worth_another_try(store: EmbeddedStore, client:
     await store.put(KEY, FRAME.data)
     transport.hear(_announced(store.presign_get(KEY, -10)))
     with pytest.raises(Unreachable):
-        await transport.fetch(FRAME.notice, hotkey(1))
-    await transport.fetch(FRAME.notice, hotkey(1))
+        await transport.fetch(FRAME.notice, fake_hotkey(1))
+    await transport.fetch(FRAME.notice, fake_hotkey(1))
     assert (await anext(transport.incoming())).data == FRAME.data
 
 
@@ -73,4 +73,4 @@ async def test_a_refusal_of_the_orchestrator_is_final_unless_it_passes(
 ) -> None:
     transport = StoreTransport(RUN, StoreUrls(store, Problem(problem, "not now")), client)
     with pytest.raises(raised):
-        await transport.send(FRAME, hotkey(1))
+        await transport.send(FRAME, fake_hotkey(1))

@@ -1,4 +1,4 @@
-"""What a miner keeps on disk, and where.
+"""A miner's data directory.
 
 receipts.jsonl                        the receipt chain
 base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
@@ -12,8 +12,6 @@ lock                                  held by the running process
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Self
 
 from safetensors import SafetensorError
 
+from iota.files import FileLock, remove_unfinished, whole_folder
 from iota.outer.base import base_parts, read_base
 from iota.outer.nesterov import OuterState
 from iota.protocol.messages import FrameName
@@ -63,21 +62,19 @@ class MinerDisk:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise DataDirInUse(
-                f"{root} is in use by another miner: stop it, or give this one a directory of its own"
-                f" (--data-dir)"
-            ) from error
+        self._lock = FileLock(root / "lock", self._in_use)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        os.close(self._lock)
+        self._lock.release()
+
+    def _in_use(self) -> DataDirInUse:
+        return DataDirInUse(
+            f"{self.root} is in use by another miner: stop it, or give this one a directory of its own"
+            f" (--data-dir)"
+        )
 
     @property
     def receipts(self) -> Path:
@@ -108,15 +105,14 @@ class MinerDisk:
         return max((e for e in epochs if self.start_state(e).exists()), default=None)
 
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> None:
-        """Written beside, then renamed: whole or not there."""
+        """A crash leaves the whole base or none."""
         folder = self.root / "base" / str(epoch)
-        temporary = folder.with_name(f".{epoch}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for n, data in enumerate(base_parts(spec, base)):
-            (temporary / f"part-{n:03d}.safetensors").write_bytes(data)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        folder.parent.mkdir(exist_ok=True)
+        remove_unfinished(folder.parent)
+        with whole_folder(folder) as part:
+            for n, data in enumerate(base_parts(spec, base)):
+                (part / f"part-{n:03d}.safetensors").write_bytes(data)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> OuterState:
         parts = sorted((self.root / "base" / str(epoch)).glob("part-*.safetensors"))

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from iota.files import write_whole
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
@@ -41,9 +42,7 @@ class ReceiptLog:
 
     def _begin(self, count: int, head: str) -> None:
         first = {"run": self._run, "hotkey": self._hotkey.ss58, "count": count, "head": head}
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(first) + "\n")
-        temporary.replace(self._path)
+        write_whole(self._path, json.dumps(first).encode() + b"\n")
         self.count, self.head = count, head
 
     def _load(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -13,6 +12,7 @@ from iota.client.orchestrator import is_passing
 from iota.data.manifest import DataError
 from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
+from iota.retry import Backoff
 from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.wire.transport import TransferRefused, Unreachable
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FAILURES: Final = (StoreError, Problem, PartError, DataError)
 """What moving objects of a run may raise."""
 FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 10.0
+MAX_PAUSE_S: Final = 10.0
 FEW_TRIES: Final = 4
 """How often an object that is missing or wrong is asked for: a store that has just come back may lag."""
 SAY_EVERY_S: Final = 30.0
@@ -35,7 +35,8 @@ class Patience:
     def __init__(self, what: str, first_pause_s: float = FIRST_PAUSE_S) -> None:
         """`what` is for the log: "storing frame ..."."""
         self._what = what
-        self._pause_s = first_pause_s
+        self._backoff = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S)
+        self._failures = 0
         self._definite = 0
         self._said: float | None = None
 
@@ -53,9 +54,8 @@ class Patience:
         if self._said is None or now - self._said >= SAY_EVERY_S:
             log.warning("%s: trying again after %s: %s", self._what, type(error).__name__, error)
             self._said = now
-        # Jitter keeps nodes that were cut off together from returning together.
-        await asyncio.sleep(self._pause_s * random.uniform(0.75, 1.25))
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._failures += 1
+        await asyncio.sleep(self._backoff.pause_s(self._failures))
         return True
 
 

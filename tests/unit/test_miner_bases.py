@@ -1,0 +1,117 @@
+"""Bases of a replica: made from the seed, taken from the store, continued from disk, advanced by a merge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from iota.client.run_objects import RunObjects
+from iota.compute.engine import Engine
+from iota.compute.state import load_state
+from iota.identity.keys import Hotkey
+from iota.outer.base import base_digest, initial_base
+from iota.outer.partition import part_bytes
+from iota.protocol.messages import StoredObject
+from iota.store import EmbeddedStore, ObjectClient
+from miner.activity import Activity
+from miner.bases import BaseKeeper
+from miner.core.effects import ApplyMerge, FetchBase, LoadState
+from miner.core.facts import BaseHeld, StateLoaded
+from miner.device import DeviceThread
+from miner.disk import MinerDisk
+from miner.merging import store_base
+from miner.ops import OpRunner, StateLost
+from miner.receipt_log import ReceiptLog
+from miner.trainer import Trainer
+from tests.support.small_spec import small_spec
+from tests.support.store_servers import StoreUrls, embedded
+
+SPEC = small_spec(schedule={"epochs": 2})
+FIRST = base_digest(SPEC, initial_base(SPEC, 0))
+SEED = FetchBase(0, None, ())
+
+
+@dataclass
+class Bench:
+    keeper: BaseKeeper
+    trainer: Trainer
+    store: EmbeddedStore
+
+    @property
+    def disk(self) -> MinerDisk:
+        return self.keeper.runner.disk
+
+
+@asynccontextmanager
+async def bench(root: Path) -> AsyncIterator[Bench]:
+    """A replica of stage 0 with a store."""
+    hotkey, device = Hotkey.from_seed(b"m" * 32), DeviceThread()
+    async with embedded(root / "store") as store, ObjectClient() as client:
+        with MinerDisk(root / "miner") as disk:
+            log = ReceiptLog(disk.receipts, SPEC.id, hotkey)
+            runner = OpRunner(SPEC, 0, hotkey, Engine(SPEC, 0), log, disk, "cpu", snapshot_bytes=1 << 30)
+            samples: Any = None  # nothing is read
+            keeper = BaseKeeper(SPEC, runner, RunObjects(StoreUrls(store), client), device)
+            yield Bench(keeper, Trainer(SPEC, runner, samples, device, Activity()), store)
+            log.close()
+    device.close()
+
+
+async def test_the_first_base_follows_from_the_seed_and_is_on_disk(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, FIRST)
+        assert made.disk.newest_base() == 0
+        assert await made.keeper.from_disk(0) == BaseHeld(0, FIRST)
+
+
+async def test_another_base_than_the_runs_loses_the_state(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        with pytest.raises(StateLost, match="another digest"):
+            await made.keeper.fetch(FetchBase(0, "de" * 32, ()), {})
+        assert made.disk.newest_base() is None
+
+
+async def test_a_stored_base_is_the_one_that_is_fetched(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        base = initial_base(SPEC, 0)
+        stored = await store_base(SPEC, made.keeper.objects, 0, 1, base, FIRST)
+        assert await made.keeper.fetch(FetchBase(1, FIRST, stored.parts), {}) == BaseHeld(1, FIRST)
+
+
+async def test_a_base_whose_parts_are_gone_loses_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("miner.retry.FEW_TRIES", 1)
+    gone = StoredObject(key=f"{SPEC.id}/base/1/0/part-000.safetensors", digest="0" * 64, size=9)
+    async with bench(tmp_path) as made:
+        with pytest.raises(StateLost, match="cannot be had"):
+            await made.keeper.fetch(FetchBase(1, FIRST, (gone,)), {})
+
+
+async def test_a_merge_without_parts_keeps_the_weights(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.keeper.fetch(SEED, {})
+        assert await made.keeper.apply(ApplyMerge(0, (), trained=False), {}) == BaseHeld(1, FIRST)
+        assert made.disk.newest_base() == 1
+
+
+async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_trained(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.keeper.fetch(SEED, {})
+        assert await made.trainer.load(LoadState(0, 0)) == StateLoaded(0, 0)
+        assert made.disk.snapshot(0, 0).exists()
+        assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds the base itself"
+        merged = part_bytes(np.ones_like(initial_base(SPEC, 0).weights))
+        part = await made.keeper.objects.put(f"{SPEC.id}/merged/0/0/part-000.x", merged)
+        held = await made.keeper.apply(ApplyMerge(0, (part,), trained=True), {})
+        assert held.epoch == 1
+        assert held.digest != FIRST
+        start = load_state(made.disk.start_state(1), SPEC, 0)
+        assert start.moments
+        assert held == await made.keeper.from_disk(1)

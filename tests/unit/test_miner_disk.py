@@ -1,0 +1,71 @@
+"""A miner's data directory: bases are whole or absent, and what audits no longer need goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import miner.disk
+from iota.outer.base import base_digest, base_parts, initial_base
+from miner.disk import MinerDisk
+from tests.support.small_spec import small_spec
+
+SPEC = small_spec()
+BASE = initial_base(SPEC, 0)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[MinerDisk]:
+    with MinerDisk(tmp_path / "data") as made:
+        yield made
+
+
+def _keep(disk: MinerDisk, epoch: int) -> None:
+    """A base with its start state."""
+    disk.save_base(SPEC, epoch, BASE)
+    disk.start_state(epoch).parent.mkdir(parents=True, exist_ok=True)
+    disk.start_state(epoch).write_bytes(b"state")
+
+
+def test_a_base_reads_back_to_the_same_digest_and_may_be_saved_again(disk: MinerDisk) -> None:
+    for _ in range(2):
+        disk.save_base(SPEC, 0, BASE)
+    assert base_digest(SPEC, disk.load_base(SPEC, 0, 0)) == base_digest(SPEC, BASE)
+
+
+def test_the_newest_base_is_one_whose_start_state_is_there_too(disk: MinerDisk) -> None:
+    assert disk.newest_base() is None
+    _keep(disk, 0)
+    disk.save_base(SPEC, 1, BASE)
+    assert disk.newest_base() == 0
+
+
+def test_a_crash_while_a_base_is_written_leaves_the_one_before(
+    disk: MinerDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(disk, 0)
+    disk.start_state(1).parent.mkdir(parents=True)
+    disk.start_state(1).write_bytes(b"state")
+
+    def torn(*_: object) -> Iterator[bytes]:
+        yield base_parts(SPEC, BASE)[0]
+        raise OSError("no space left")
+
+    monkeypatch.setattr(miner.disk, "base_parts", torn)
+    with pytest.raises(OSError, match="no space"):
+        disk.save_base(SPEC, 1, BASE)
+    assert disk.newest_base() == 0
+
+
+def test_an_epoch_and_a_state_that_are_forgotten_leave_the_receipts(disk: MinerDisk) -> None:
+    for epoch in (0, 1):
+        _keep(disk, epoch)
+    disk.receipts.write_bytes(b"receipts")
+    size = disk.snapshots_size()
+    disk.forget_epoch(0)
+    assert (disk.newest_base(), disk.snapshots_size()) == (1, size // 2)
+    disk.forget_state()
+    assert (disk.newest_base(), disk.snapshots_size()) == (None, 0)
+    assert disk.receipts.read_bytes() == b"receipts"

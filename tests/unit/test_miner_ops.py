@@ -1,0 +1,174 @@
+"""Ops on a replica's device: what is on disk afterwards, and what a repeated op may give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iota.compute.engine import Engine
+from iota.compute.errors import BadValueError
+from iota.compute.state import StageState
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.receipts import OpKind, Receipt
+from iota.spec import RunSpec
+from iota.wire.frame import DOMAIN, Frame, decode_frame
+from iota.wire.transport import OutgoingFrame
+from miner.core.schedule import Op
+from miner.disk import MinerDisk
+from miner.ops import Inputs, OpRunner, StateLost
+from miner.receipt_log import ReceiptLog
+from tests.support.small_spec import small_spec
+
+SPEC = small_spec()
+KEYS = [Hotkey.from_seed(bytes([n]) * 32) for n in (1, 2)]
+
+
+class Pair:
+    """Both stages of a run in one process; `restart` begins a process of stage 0 anew on its disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.first, self.last = self._open(0), self._open(1)
+        shape = (SPEC.data.sequences, SPEC.data.sequence_length + 1)
+        rng = np.random.default_rng(1)
+        tokens = [rng.integers(0, SPEC.model.vocab_size, shape) for _ in range(SPEC.schedule.microbatches)]
+        self.inputs = [{(0, n): Inputs(tokens=t) for n, t in enumerate(tokens)} for _ in KEYS]
+
+    def _open(self, stage: int, spec: RunSpec = SPEC) -> OpRunner:
+        disk = MinerDisk(self._root / str(stage))
+        engine = Engine(spec, stage)
+        engine.load(StageState.initial(spec, stage), version=0)
+        log = ReceiptLog(disk.receipts, spec.id, KEYS[stage])
+        return OpRunner(spec, stage, KEYS[stage], engine, log, disk, "cpu", snapshot_bytes=1 << 30)
+
+    def restart(self) -> None:
+        _close(self.first)
+        self.first = self._open(0)
+
+    def forward(self, index: int) -> OutgoingFrame:
+        frame = self.first.run(_op(OpKind.FORWARD, index), self.inputs[0], KEYS[1].ss58)
+        assert frame is not None
+        self.inputs[1][0, index].stage_input = _decoded(frame)
+        return frame
+
+    def backward(self, index: int) -> None:
+        """LOSS at the last stage, and BACKWARD at the first."""
+        frame = self.last.run(_op(OpKind.LOSS, index), self.inputs[1], KEYS[0].ss58)
+        assert frame is not None
+        self.inputs[0][0, index].gradient = _decoded(frame)
+        self.backward_again(index)
+
+    def backward_again(self, index: int) -> None:
+        """BACKWARD at the first stage alone, from the gradient that is there."""
+        assert self.first.run(_op(OpKind.BACKWARD, index), self.inputs[0], None) is None
+
+    def step(self, *counted: int) -> None:
+        op = Op(OpKind.STEP, 0, 0, 0, counted=tuple((n, 0) for n in counted), learning_rate=0.1)
+        assert self.first.run(op, self.inputs[0], None) is None
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """Of stage 0, from its disk."""
+        lines = self.first.disk.receipts.read_bytes().splitlines()[1:]
+        return [Receipt.model_validate_json(line) for line in lines]
+
+
+def _op(kind: OpKind, index: int) -> Op:
+    return Op(kind, 0, 0, 0, microbatch=index)
+
+
+def _decoded(frame: OutgoingFrame) -> Frame:
+    def signed(text: bytes, signature: bytes, hotkey: str) -> bool:
+        return verify(signing_bytes(DOMAIN, text), signature, hotkey)
+
+    return decode_frame(frame.data, SPEC, signed)
+
+
+def _close(runner: OpRunner) -> None:
+    runner.log.close()
+    runner.disk.__exit__()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    _close(made.first)
+    _close(made.last)
+
+
+def test_a_forward_leaves_its_signed_frame_and_its_receipt_on_disk(pair: Pair) -> None:
+    frame = pair.forward(0)
+    header = _decoded(frame).header
+    assert (header.sender, header.receiver) == (KEYS[0].ss58, KEYS[1].ss58)
+    assert pair.first.disk.frame(frame.notice.name).read_bytes() == frame.data
+    [receipt] = pair.receipts
+    assert (receipt.kind, receipt.output, receipt.tokens) == (
+        OpKind.FORWARD,
+        header.payload,
+        SPEC.data.tokens,
+    )
+
+
+def test_a_backward_names_the_frames_that_it_used(pair: Pair) -> None:
+    pair.forward(0)
+    pair.backward(0)
+    gradient = pair.inputs[0][0, 0].gradient
+    assert gradient is not None
+    assert [r.inputs for r in pair.receipts] == [(), (gradient.signed_header,)]
+
+
+def test_after_a_restart_an_op_gives_the_same_frame_and_no_second_receipt(pair: Pair) -> None:
+    before = pair.forward(0)
+    pair.restart()
+    assert pair.forward(0) == before
+    assert len(pair.receipts) == 1
+
+
+def test_a_result_that_differs_from_its_receipt_loses_the_state(pair: Pair) -> None:
+    pair.forward(0)
+    pair.restart()
+    pair.inputs[0][0, 0].tokens = np.zeros_like(pair.inputs[0][0, 0].tokens)
+    with pytest.raises(StateLost, match="no longer gives the result"):
+        pair.forward(0)
+
+
+def test_a_step_sums_again_where_another_order_counts_than_was_run(pair: Pair) -> None:
+    for index in (0, 1):
+        pair.forward(index)
+        pair.backward(index)
+    pair.step(1, 0)
+    assert pair.first.disk.snapshot(0, 1).exists()
+    pair.restart()
+    for index in (1, 0):
+        pair.forward(index)
+        pair.backward_again(index)
+    pair.step(1, 0)  # held against the receipt: the same weights
+    assert [r.kind for r in pair.receipts].count(OpKind.STEP) == 1
+
+
+def test_a_step_of_a_microbatch_whose_inputs_are_gone_loses_the_state(pair: Pair) -> None:
+    pair.forward(0)
+    pair.backward(0)
+    del pair.inputs[0][0, 1]
+    with pytest.raises(StateLost, match="its inputs are gone"):
+        pair.step(0, 1)
+
+
+def test_an_absurd_loss_is_a_bad_value(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.forward(0)
+    monkeypatch.setattr("miner.ops.MAX_LOSS", 0.1)
+    with pytest.raises(BadValueError, match="nats a token"):
+        pair.backward(0)
+    assert pair.last.log.count == 0
+
+
+def test_a_budget_that_holds_no_two_epochs_of_snapshots_is_refused(pair: Pair) -> None:
+    pair.first.refuse_small_budget()
+    pair.first.snapshot_bytes = 1 << 16
+    with pytest.raises(ValueError, match="--snapshot-bytes"):
+        pair.first.refuse_small_budget()

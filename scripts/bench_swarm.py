@@ -48,7 +48,7 @@ LONGEST_S = 3600.0
 PER_ROUTE = 8
 """Microbatches in a step for each replica, so that the pipeline can be full."""
 MINIMUM = 0.75
-MOST_OTHERS = 0.05
+MAX_OTHERS = 0.05
 """Share of the machine that others may take before the figures are worth nothing."""
 
 
@@ -135,7 +135,7 @@ def report(results: list[dict[str, Any]]) -> str:
     for result in results:
         parts.append(f"### {result['config']['name']}")
         parts += [_miners(result), _cpu(result), _frames(result)]
-        if result["cpu"]["others"]["share"] > MOST_OTHERS:
+        if result["cpu"]["others"]["share"] > MAX_OTHERS:
             parts.append("**Other processes were at work on this machine: measure again when it is idle.**")
     return "\n\n".join(parts)
 

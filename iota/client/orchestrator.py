@@ -35,7 +35,7 @@ PATIENCE_S: Final = 600.0
 """How long a call rides out an orchestrator that is away, by default."""
 CALL_S: Final = 20.0
 """How long one try may take, beyond what it asked the server to wait."""
-_MOST_BYTES: Final = 256 << 20
+_MAX_BYTES: Final = 256 << 20
 _TOLD: Final = 1000
 """Most errors that are described at all, and most characters of the description."""
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
@@ -265,8 +265,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
-        if size > _MOST_BYTES:
-            raise UntrustedAnswer(f"an answer of more than {_MOST_BYTES} bytes")
+        if size > _MAX_BYTES:
+            raise UntrustedAnswer(f"an answer of more than {_MAX_BYTES} bytes")
         parts.append(part)
     return b"".join(parts)
 

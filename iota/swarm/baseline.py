@@ -11,7 +11,7 @@ from iota.spec import RunSpec
 from iota.swarm.run_dir import write_json
 
 REPEATS = 3
-LEAST_TOKENS = 16_384
+MIN_TOKENS = 16_384
 """A measurement takes whole steps, and at least so many tokens."""
 
 
@@ -25,7 +25,7 @@ def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
     reader = DirectoryReader(data, spec.data.manifest)
     length, schedule = spec.data.sequence_length, spec.schedule
     count = reader.sequence_count(length)
-    steps = max(2, -(-LEAST_TOKENS // (spec.data.tokens * schedule.microbatches)))
+    steps = max(2, -(-MIN_TOKENS // (spec.data.tokens * schedule.microbatches)))
     batches = [
         np.stack(
             [

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 COMMIT_TRIES: Final = 8
 _MIN_PAUSE_S: Final = 0.05
 _BLOCK_S: Final = 12.0
-"""Time of a block until the chain has told its own."""
+"""Time of a block until the chain's own is known."""
 
 
 class NotCommitted(ValueError):

@@ -64,14 +64,7 @@ class Database:
 
     def keep(self, name: str, verdict: Verdict, *, unproven: bool = False) -> Verdict:
         """Record a verdict; where there is one of this name already, that one stands and is returned."""
-        row = (
-            verdict.epoch,
-            verdict.miner,
-            name,
-            verdict.outcome.value,
-            unproven,
-            verdict.model_dump_json(),
-        )
+        row = (verdict.epoch, verdict.miner, name, verdict.outcome.value, unproven, verdict.model_dump_json())
         self._db.execute("insert or ignore into verdicts values (?, ?, ?, ?, ?, ?)", row)
         (kept,) = self._db.execute(
             "select json from verdicts where epoch = ? and miner = ? and name = ?", (*row[:2], name)
@@ -89,17 +82,6 @@ class Database:
     def _verdicts(self, condition: str, value: int | str) -> list[Verdict]:
         rows = self._db.execute(f"select json from verdicts where {condition}", (value,))
         return [Verdict.model_validate_json(text) for (text,) in rows]
-
-    def failed_epochs(self) -> dict[str, list[int]]:
-        """Epochs with a failed verdict, by miner."""
-        found: dict[str, list[int]] = {}
-        rows = self._db.execute(
-            "select distinct miner, epoch from verdicts where outcome = ? order by epoch",
-            (Outcome.FAIL.value,),
-        )
-        for miner, epoch in rows:
-            found.setdefault(miner, []).append(epoch)
-        return found
 
     # ---- work ----------------------------------------------------------------------------------
 

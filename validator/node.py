@@ -16,6 +16,7 @@ import psutil
 from iota.chain import Chain
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import PATIENCE_S, OrchestratorClient, OrchestratorUnreachable
+from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -35,7 +36,6 @@ from iota.store.transfer import ObjectClient
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
-from validator.audits.fetch import Fetcher
 from validator.audits.heldout import BATCHES, HeldoutLoss
 from validator.audits.jobs import JobRunner
 from validator.audits.replay import ReplayOptions
@@ -75,7 +75,7 @@ class ValidatorOptions:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What lives as long as the process, whatever becomes of a membership."""
+    """Parts that outlive a membership."""
 
     spec: RunSpec
     links: LinkChain
@@ -158,9 +158,9 @@ class ValidatorNode:
         """One membership: from the join to the end of the run and the last weights."""
         spec, options = parts.spec, self._options
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        fetcher = Fetcher(self._client, self._objects)
-        samples = Samples(spec, ShardReader(manifest, fetcher.piece, options.data_dir / "cache", CACHE_BYTES))
-        evidence = Evidence(spec, self._client, fetcher, samples)
+        objects = RunObjects(self._client, self._objects)
+        samples = Samples(spec, ShardReader(manifest, objects.piece, options.data_dir / "cache", CACHE_BYTES))
+        evidence = Evidence(spec, self._client, objects, samples)
         reply = await self._client.join(self._join_request(parts.links.tip))
         if reply.run != spec.id:
             raise ValueError(

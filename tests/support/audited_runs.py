@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
+from iota.client.run_objects import RunObjects
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute import LossOutput, Microbatch, Output
@@ -56,7 +57,6 @@ from tests.support.small_runs import sample
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
-from validator.audits.fetch import Fetcher
 from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
 from validator.core.effects import (
@@ -531,8 +531,8 @@ async def bench(
     ),
 ) -> Bench:
     """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
-    fetcher = Fetcher(world, world)  # type: ignore[arg-type]
-    evidence = Evidence(world.spec, world, fetcher, world)  # type: ignore[arg-type]
+    objects = RunObjects(world, world)  # type: ignore[arg-type]
+    evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     threads = torch.get_num_threads()
     auditor = Auditor(evidence, worker, ReplayOptions(threads=threads, max_threads=threads))

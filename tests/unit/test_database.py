@@ -32,14 +32,13 @@ def test_the_first_verdict_of_a_name_stands_over_restarts(tmp_path: Path) -> Non
         assert database.keep("op:7", verdict(Outcome.FAIL)) == first
         assert database.verdicts(0) == [first]
         assert database.failed() == []
-        assert database.failed_epochs() == {}
 
 
-def test_failed_epochs_are_told_by_miner(tmp_path: Path) -> None:
+def test_failed_verdicts_are_listed_by_epoch(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
         for epoch, name in ((3, "op:1"), (1, "op:1"), (1, "op:2")):
             database.keep(name, verdict(Outcome.FAIL, epoch))
-        assert database.failed_epochs() == {MINER: [1, 3]}
+        assert [(v.miner, v.epoch) for v in database.failed()] == [(MINER, 1), (MINER, 1), (MINER, 3)]
 
 
 def test_an_unproven_epoch_marks_its_work(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import torch
 
+from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, tensors_digest
@@ -17,12 +18,12 @@ from iota.objects import BaseKey, FrameKey, max_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
-from iota.protocol.messages import Direction, FrameName
+from iota.protocol.messages import Direction, FrameName, StoredObject
 from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
+from iota.store import StoreError
 from iota.wire.frame import DOMAIN, FrameError, FrameHeader, decode_frame, frame_size
-from validator.audits.fetch import Fetcher
 from validator.core.effects import Base, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
@@ -42,9 +43,9 @@ class Records(Protocol):
 class Evidence:
     """Fetches for one run. Methods raise EvidenceMissing where nobody is known to be at fault."""
 
-    def __init__(self, spec: RunSpec, records: Records, fetcher: Fetcher, samples: Samples) -> None:
+    def __init__(self, spec: RunSpec, records: Records, objects: RunObjects, samples: Samples) -> None:
         self.spec = spec
-        self._records, self._fetcher, self._samples = records, fetcher, samples
+        self._records, self._objects, self._samples = records, objects, samples
         self._bases: dict[tuple[int, int], StageState] = {}
 
     # ---- records -------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ class Evidence:
             raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}, is not in the store")
         else:
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
-            parts = [await self._fetcher.stored(part, limit) for part in record.parts]
+            parts = [await self._stored(part, limit) for part in record.parts]
             try:
                 outer = read_base(self.spec, stage, parts)
             except PartError as error:
@@ -118,7 +119,7 @@ class Evidence:
         size, limit = given.stored.size, snapshot_bytes(self.spec, given.stage)
         if size > limit:
             raise MinerFault(given.miner, given.seq, f"{name} has {size} bytes, at most {limit}")
-        data = await self._fetcher.stored(given.stored, limit)
+        data = await self._stored(given.stored, limit)
         try:
             return load_state(data, self.spec, given.stage)
         except StateError as error:
@@ -141,7 +142,7 @@ class Evidence:
         """The payload of the frame that a receipt names by its header."""
         key = str(FrameKey(self.spec.id, header.name))
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
-        data = await self._fetcher.get(key, size)
+        data = await self._get(key, size)
         try:
             frame = decode_frame(data, self.spec, verify_header)
         except FrameError as error:
@@ -170,7 +171,7 @@ class Evidence:
         )
         try:
             key = FrameKey(self.spec.id, name)
-            data = await self._fetcher.get(str(key), max_bytes(self.spec, key, receipt.stage))
+            data = await self._get(str(key), max_bytes(self.spec, key, receipt.stage))
             frame = decode_frame(data, self.spec, verify_header)
         except (EvidenceMissing, FrameError):
             return None
@@ -178,6 +179,26 @@ class Evidence:
             reason = "it sent another frame than it receipted"
             raise MinerFault(hotkey, receipt.seq, reason, expected=receipt.output, found=frame.header.payload)
         return frame.payload
+
+    # ---- objects -------------------------------------------------------------------------------
+
+    async def _get(self, key: str, limit: int) -> bytes:
+        """The whole object, of at most `limit` bytes."""
+        try:
+            return await self._objects.get(key, limit)
+        except StoreError as error:
+            raise EvidenceMissing(f"{key} cannot be had from the store: {error}") from error
+
+    async def _stored(self, stored: StoredObject, limit: int) -> bytes:
+        """An object that a record names, held against its digest."""
+        if stored.size > limit:
+            raise EvidenceMissing(
+                f"{stored.key} is recorded with {stored.size} bytes, at most {limit} may be"
+            )
+        try:
+            return await self._objects.stored(stored)
+        except StoreError as error:
+            raise EvidenceMissing(f"{stored.key} cannot be had from the store: {error}") from error
 
 
 def verify_header(text: bytes, signature: bytes, hotkey: str) -> bool:

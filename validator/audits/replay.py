@@ -93,8 +93,7 @@ class Replay:
     def step(self, receipt: Receipt, count: int, learning_rate: float) -> ReplayMismatch | None:
         """STEP over what was accumulated."""
         return self._found(
-            receipt,
-            lambda: compare_step(self.profile, receipt, self._step(receipt, count, learning_rate)),
+            receipt, lambda: compare_step(self.profile, receipt, self._step(receipt, count, learning_rate))
         )
 
     def sent(self, receipt: Receipt, payload: bytes) -> ReplayMismatch | None:

@@ -24,8 +24,11 @@ def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[i
 
 
 class Audit:
-    """Evidence is asked for in the order of its use: the verdict names the first op that fails, and nobody
-    is accused of withholding a snapshot while the store has lost what comes before it."""
+    """The script of one audit.
+
+    Evidence is asked for in the order of its use: the verdict names the first op that fails, and nobody
+    is accused of withholding a snapshot while the store has lost what comes before it.
+    """
 
     def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
         self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
@@ -45,7 +48,7 @@ class Audit:
         """Proofs against others than the miner under audit."""
 
     def run(self) -> Script[Result]:
-        """To its end, which is a result whatever happens."""
+        """Run the audit; every end is a result, lost evidence and faults included."""
         kinds = {AuditKind.OP: self._op, AuditKind.STEP: self._step, AuditKind.EPOCH: self._epoch}
         ending: results.Ending
         try:

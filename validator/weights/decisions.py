@@ -13,7 +13,7 @@ from validator.weights.plan import PlanState, WeightPlan, same_row
 LATE_TEMPOS: Final = 3
 """How many tempos after it was due a reveal may come before the commit is given up."""
 _ACTIVE: Final = 3 / 4
-"""Share of the activity cut-off after which weights are set again, whatever the tempo."""
+"""Share of the activity cut-off after which weights are set again in the same tempo."""
 _LATE: Final = 10
 """Blocks by which a tempo's end may seem overdue, before it is taken for one that the chain left out."""
 _GUARD: Final = 3
@@ -61,8 +61,7 @@ def due(status: EpochStatus, subnet: Subnet, neuron: Neuron | None, own: Own) ->
         )
     if not neuron.validator_permit:
         return Due(
-            Step.CANNOT,
-            f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake",
+            Step.CANNOT, f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake"
         )
     if own.unresolved:
         return Due(Step.WAIT, "whether the last weights landed is not known yet", 1)

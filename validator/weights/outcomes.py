@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 SENDING_S: Final = 120.0
 """How long a write may take from its plan to its signature: no call to a chain takes longer."""
 _FAR: Final = 1 << 30
+"""Blocks: nothing is under way."""
 _NEWER: Final = 10
-"""Plans to look at for each tempo that a commit may stay hidden."""
+"""Plans to read for each tempo that a commit may stay hidden."""
 
 
 class WeightOutcomes:
@@ -51,12 +52,12 @@ class WeightOutcomes:
                 continue
             mode = plan.mode
             if state is PlanState.LANDED:
-                # Where no answer told the mode, the subnet's rule does.
+                # Where no answer stated the mode, the subnet's rule gives it.
                 mode = mode or (TxMode.COMMIT if view.subnet.commit_reveal else TxMode.PLAIN)
                 log.info("the weights of tempo %d are in final block %s", plan.tempo, block)
                 landed, self._read_at = True, 0
             else:
-                # One that was accepted has vanished in a reorganisation; what befell others was told before.
+                # One that was accepted has vanished in a reorganisation; others were logged before.
                 level = logging.INFO if plan.block is None else logging.WARNING
                 why = plan.detail or (
                     "no answer" if plan.block is None else f"accepted in block {plan.block}"

@@ -41,13 +41,7 @@ class PlanState(StrEnum):
 OPEN: Final = frozenset({PlanState.PLANNED, PlanState.ACCEPTED})
 """The chain must be looked at before anything else is sent."""
 WRITTEN: Final = frozenset(
-    {
-        PlanState.ACCEPTED,
-        PlanState.LANDED,
-        PlanState.IN_FORCE,
-        PlanState.SUPERSEDED,
-        PlanState.NOT_IN_FORCE,
-    }
+    {PlanState.ACCEPTED, PlanState.LANDED, PlanState.IN_FORCE, PlanState.SUPERSEDED, PlanState.NOT_IN_FORCE}
 )
 """The chain has it, and counts it against the rate limit."""
 

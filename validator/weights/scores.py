@@ -24,7 +24,10 @@ class Scoreboard:
         if now is None:
             return ()
         work = self._database.work(now - self._audit.window + 1, now)
-        return scores(self._audit, now, work, self._database.failed_epochs())
+        failed: dict[str, list[int]] = {}
+        for verdict in self._database.failed():
+            failed.setdefault(verdict.miner, []).append(verdict.epoch)
+        return scores(self._audit, now, work, failed)
 
     def weights(self) -> dict[str, float]:
         """Weight by hotkey, from the scores."""

@@ -90,7 +90,7 @@ class WeightSetter:
         await self._done.wait()
 
     async def step(self) -> float:
-        """One look at the chain and what follows from it; the seconds until the next."""
+        """View the chain once and act on it; the seconds until the next view."""
         scores = self._scores()
         if not scores:
             self._idle = True

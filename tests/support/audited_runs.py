@@ -80,7 +80,9 @@ from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
-DEVICE = device_class("cpu", torch.get_num_threads())
+THREADS = torch.get_num_threads()
+"""Threads of the worlds' miners and of their replays: other tests of the process may set another count."""
+DEVICE = device_class("cpu", THREADS)
 
 
 class Honest:
@@ -237,6 +239,7 @@ class World:
 
     def train(self, epoch: int = 0) -> EpochRecord:
         """One epoch and its merge; the record as the coordinator would give it."""
+        torch.set_num_threads(THREADS)
         spec = self.spec
         plans = []
         for miner in self.miners:
@@ -534,7 +537,6 @@ async def bench(
     objects = RunObjects(world, world)  # type: ignore[arg-type]
     evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
-    threads = torch.get_num_threads()
-    auditor = Auditor(evidence, worker, ReplayOptions(threads=threads, max_threads=threads))
+    auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(epoch)
     return Bench(world, evidence, auditor, worker, sealed, live, patience_s, deliver)

@@ -43,8 +43,7 @@ from miner.core.effects import (
 )
 from miner.core.facts import (
     BaseHeld,
-    DutyDone,
-    DutyFailed,
+    DutyEnded,
     Fact,
     FrameArrived,
     FrameNotStored,
@@ -201,8 +200,7 @@ class VirtualMiner:
                 self._ran.clear()
                 return StateLoaded(effect.epoch, effect.step)
             case _:
-                report = self._report(effect) if self.core.wants(effect) else None
-                return DutyDone(effect, report) if report is not None else DutyFailed(effect)
+                return DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
 
     def _report(self, duty: Duty) -> Report | None:
         return report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)

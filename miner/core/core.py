@@ -24,8 +24,7 @@ from miner.core.effects import (
 from miner.core.epoch import EpochTraining
 from miner.core.facts import (
     BaseHeld,
-    DutyDone,
-    DutyFailed,
+    DutyEnded,
     Fact,
     FrameArrived,
     FrameLost,
@@ -136,12 +135,9 @@ class ReplicaCore:
                 return [Say(frames=(fact.notice,), receipts=True)]
             case FrameNotStored():
                 return [Say(receipts=True)]
-            case DutyDone():
+            case DutyEnded():
                 self.duties.end(fact.duty)
-                return [Say(reports=(fact.report,))]
-            case DutyFailed():
-                self.duties.end(fact.duty)
-                return []
+                return [Say(reports=(fact.report,))] if fact.report is not None else []
             case _:
                 assert_never(fact)
 

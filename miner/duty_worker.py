@@ -41,7 +41,7 @@ class DutyWorker:
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """`urls` came with the event that gave the duty; they may have expired by a second try."""
-        what, attempt = await self._way(duty, urls)
+        what, attempt = await self._job(duty, urls)
         try:
             wanted = partial(self.wants, duty)
             report = await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
@@ -53,7 +53,7 @@ class DutyWorker:
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
         return DutyEnded(duty, None)
 
-    async def _way(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
+    async def _job(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
         """The duty in words for the log, and one try of it."""
         match duty:
             case StoreDelta():

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from iota.client.run_objects import RunObjects
 from iota.objects import SnapshotKey
@@ -14,10 +15,10 @@ from iota.protocol.messages import Report, SnapshotStored
 from iota.spec import RunSpec
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
-from miner.core.facts import DutyDone, DutyFailed
+from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.merging import merge_part, store_base, store_delta
-from miner.retry import FAILURES, FIRST_PAUSE_S, Patience
+from miner.retry import FAILURES, FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +39,21 @@ class DutyWorker:
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
 
-    async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyDone | DutyFailed:
+    async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """`urls` came with the event that gave the duty; they may have expired by a second try."""
-        what, attempt = await self._way(duty, urls)
-        patience, again = Patience(what, self.first_pause_s), False
+        what, attempt = await self._job(duty, urls)
         try:
-            while self.wants(duty):
-                try:
-                    return DutyDone(duty, await attempt(again))
-                except FAILURES as error:
-                    if not await patience.after(error):
-                        log.error("%s failed: %s: %s", what, type(error).__name__, error)
-                        return DutyFailed(duty)
-                again = True
+            wanted = partial(self.wants, duty)
+            report = await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
+            return DutyEnded(duty, report)
+        except NotWanted:
             log.info("%s is no longer needed", what)
-        except OSError as error:
-            # What was to be stored is not on disk (any more): the coordinator asks somebody else.
+        except (*FAILURES, OSError) as error:
+            # Refused, or what was to be stored is not on disk (any more): the coordinator asks somebody else.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
-        return DutyFailed(duty)
+        return DutyEnded(duty, None)
 
-    async def _way(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
+    async def _job(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
         """The duty in words for the log, and one try of it."""
         match duty:
             case StoreDelta():

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from blake3 import blake3
 
 from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.messages import FrameNotice
 from iota.spec import RunSpec
 from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, Transport, TransportError
 from miner.activity import Activity
 from miner.core.effects import FetchFrame, SendFrame
 from miner.core.facts import FrameLost, FrameNotStored, FrameStored
-from miner.retry import FIRST_PAUSE_S, Patience
+from miner.retry import FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
 
@@ -34,36 +35,49 @@ class FrameMover:
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
         """Store a frame: whatever the transport does, until nobody waits for it."""
-        name = effect.frame.notice.name
-        patience = Patience(f"storing frame {name}", self.first_pause_s)
-        while self.wants(effect):
-            started = time.perf_counter()
-            try:
-                await self.transport.send(effect.frame, effect.to)
-            except TransportError as error:
-                if not await patience.after(error):
-                    # A microbatch that has ended, or an object that the store will never take.
-                    log.error("frame %s could not be stored: %s", name, error)
-                    break
-                continue
-            self.activity.transfer_s += time.perf_counter() - started
-            return FrameStored(effect.frame.notice)
-        return FrameNotStored(name)
+        notice = effect.frame.notice
+        try:
+            await self._move("storing", effect, notice, lambda: self.transport.send(effect.frame, effect.to))
+        except TransportError as error:
+            # A microbatch that has ended, or an object that the store will never take.
+            log.error("frame %s could not be stored: %s", notice.name, error)
+        except NotWanted:
+            pass
+        else:
+            return FrameStored(notice)
+        return FrameNotStored(notice.name)
 
     async def fetch(self, effect: FetchFrame) -> FrameLost | None:
         """Bring an announced frame into the transport's stream; None when it is there or not wanted."""
-        patience = Patience(f"fetching frame {effect.notice.name}", self.first_pause_s)
-        while self.wants(effect):
-            started = time.perf_counter()
-            try:
-                await self.transport.fetch(effect.notice, effect.sender)
-            except TransportError as error:
-                if not await patience.after(error):
-                    return lost(effect, error)
-                continue
-            self.activity.transfer_s += time.perf_counter() - started
-            return None
+        notice = effect.notice
+        try:
+            await self._move("fetching", effect, notice, lambda: self.transport.fetch(notice, effect.sender))
+        except TransportError as error:
+            return lost(effect, error)
+        except NotWanted:
+            pass
         return None
+
+    async def _move(
+        self,
+        doing: str,
+        effect: SendFrame | FetchFrame,
+        notice: FrameNotice,
+        move: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Move one frame, in as many tries as it takes. Raises TransportError, NotWanted."""
+
+        async def attempt(again: bool) -> None:
+            started = time.perf_counter()
+            await move()
+            self.activity.transfer_s += time.perf_counter() - started
+
+        await persist(
+            f"{doing} frame {notice.name}",
+            attempt,
+            wanted=lambda: self.wants(effect),
+            first_pause_s=self.first_pause_s,
+        )
 
     def checked(self, frame: IncomingFrame) -> Frame:
         """The frame, if it is the one that its announcement names. Raises FrameError."""

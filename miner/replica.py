@@ -18,21 +18,8 @@ from iota.protocol.receipts import ReceiptBatch
 from iota.wire.frame import FrameError
 from iota.wire.transport import Transport
 from miner.bases import BaseKeeper
+from miner.core import effects, facts
 from miner.core.core import ReplicaCore
-from miner.core.effects import (
-    ApplyMerge,
-    Effect,
-    FetchBase,
-    FetchFrame,
-    ForgetEpoch,
-    ForgetMicrobatch,
-    LoadState,
-    ReadTokens,
-    RunOp,
-    Say,
-    SendFrame,
-)
-from miner.core.facts import Fact, Heard
 from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
@@ -115,7 +102,7 @@ class Replica:
         async for delivered in self._talk.events():
             self.transport.hear(delivered)
             self._urls = delivered.urls
-            self._take(Heard(delivered.event))
+            self._take(facts.Heard(delivered.event))
             if self._core.ended is not None:
                 log.info("the run has ended: %s", self._core.ended)
                 return
@@ -130,7 +117,7 @@ class Replica:
             else:
                 self._take(self._trainer.take_frame(frame))
 
-    def _take(self, fact: Fact) -> None:
+    def _take(self, fact: facts.Fact) -> None:
         for effect in self._core.take(fact):
             self._perform(effect)
         if self._core.listening:
@@ -139,33 +126,33 @@ class Replica:
             self._listening.clear()
         self._count_waiting()
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: effects.Effect) -> None:
         match effect:
-            case Say():
+            case effects.Say():
                 receipts = self.runner.log.count if effect.receipts else 0
                 self._talk.say(receipts=receipts, frames=effect.frames, reports=effect.reports)
-            case ForgetMicrobatch():
+            case effects.ForgetMicrobatch():
                 self._trainer.forget(effect)
-            case RunOp():
+            case effects.RunOp():
                 self._start(self._trainer.run(effect))
-            case ReadTokens():
+            case effects.ReadTokens():
                 self._start(self._trainer.read_tokens(effect))
-            case LoadState():
+            case effects.LoadState():
                 self._start(self._trainer.load(effect))
-            case FetchFrame():
+            case effects.FetchFrame():
                 self._start(self._frames.fetch(effect))
-            case SendFrame():
+            case effects.SendFrame():
                 self._start(self._frames.send(effect))
-            case FetchBase():
+            case effects.FetchBase():
                 self._start(self._bases.fetch(effect, self._urls))
-            case ApplyMerge():
+            case effects.ApplyMerge():
                 self._start(self._bases.apply(effect, self._urls))
-            case ForgetEpoch():
+            case effects.ForgetEpoch():
                 self._start(asyncio.to_thread(self.runner.disk.forget_epoch, effect.epoch))
             case _:
                 self._start(self._duties.do(effect, self._urls))
 
-    def _start(self, work: Awaitable[Fact | None]) -> None:
+    def _start(self, work: Awaitable[facts.Fact | None]) -> None:
         """Carry out one effect beside the others, and tell the core how it ended."""
 
         async def carry_out() -> None:

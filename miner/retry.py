@@ -14,11 +14,11 @@ from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
 from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
-from iota.wire.transport import TransferRefused, Unreachable
+from iota.wire.transport import TransferRefused, TransportError, Unreachable
 
 log = logging.getLogger(__name__)
 
-FAILURES: Final = (StoreError, Problem, PartError, DataError)
+FAILURES: Final = (StoreError, TransportError, Problem, PartError, DataError)
 """What moving objects of a run may raise."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 10.0
@@ -29,54 +29,45 @@ SAY_EVERY_S: Final = 30.0
 T = TypeVar("T")
 
 
-class Patience:
-    """The pauses between the tries of one transfer: doubling, jittered, and logged once in a while."""
-
-    def __init__(self, what: str, first_pause_s: float = FIRST_PAUSE_S) -> None:
-        """`what` is for the log: "storing frame ..."."""
-        self._what = what
-        self._backoff = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S)
-        self._failures = 0
-        self._definite = 0
-        self._said: float | None = None
-
-    async def after(self, error: Exception) -> bool:
-        """Pause before the next try; at once False if another try cannot help.
-
-        An outage may last as long as it likes. That an object is missing or wrong is believed when it
-        was found so `FEW_TRIES` times, and a refusal at once.
-        """
-        if not _is_outage(error):
-            self._definite += 1
-            if isinstance(error, Problem | TransferRefused) or self._definite >= FEW_TRIES:
-                return False
-        now = time.monotonic()
-        if self._said is None or now - self._said >= SAY_EVERY_S:
-            log.warning("%s: trying again after %s: %s", self._what, type(error).__name__, error)
-            self._said = now
-        self._failures += 1
-        await asyncio.sleep(self._backoff.pause_s(self._failures))
-        return True
+class NotWanted(Exception):
+    """Nobody has a use any more for what was tried."""
 
 
 async def persist(
-    what: str, attempt: Callable[[bool], Awaitable[T]], first_pause_s: float = FIRST_PAUSE_S
+    what: str,
+    attempt: Callable[[bool], Awaitable[T]],
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+    first_pause_s: float = FIRST_PAUSE_S,
 ) -> T:
-    """The result of `attempt(again)`, tried until an outage is over.
+    """The result of `attempt(again)`, tried while it is wanted: an outage may last as long as it likes.
 
-    `again` is False at the first try only: URLs that came with an event may have expired since.
+    That an object is missing or wrong is believed when it was found so `FEW_TRIES` times, and a refusal at
+    once. `again` is False at the first try only: URLs that came with an event may have expired since. `what`
+    is for the log: "storing frame ...".
 
     Raises:
-        StoreError, Problem, PartError, DataError: another try cannot help.
+        StoreError, TransportError, Problem, PartError, DataError: another try cannot help.
+        NotWanted: before a try.
     """
-    patience, again = Patience(what, first_pause_s), False
-    while True:
+    backoff = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S)
+    failures = definite = 0
+    said: float | None = None
+    while wanted():
         try:
-            return await attempt(again)
+            return await attempt(failures > 0)
         except FAILURES as error:
-            if not await patience.after(error):
-                raise
-        again = True
+            failures += 1
+            if not _is_outage(error):
+                definite += 1
+                if isinstance(error, Problem | TransferRefused) or definite >= FEW_TRIES:
+                    raise
+            now = time.monotonic()
+            if said is None or now - said >= SAY_EVERY_S:
+                log.warning("%s: trying again after %s: %s", what, type(error).__name__, error)
+                said = now
+        await asyncio.sleep(backoff.pause_s(failures))
+    raise NotWanted(what)
 
 
 def _is_outage(error: Exception) -> bool:

@@ -26,35 +26,8 @@ from iota.simulate.duties import report_of
 from iota.simulate.names import digest
 from iota.wire.frame import frame_size
 from iota.wire.transport import OutgoingFrame
+from miner.core import effects, facts
 from miner.core.core import ReplicaCore
-from miner.core.effects import (
-    ApplyMerge,
-    Duty,
-    Effect,
-    FetchBase,
-    FetchFrame,
-    ForgetEpoch,
-    ForgetMicrobatch,
-    LoadState,
-    ReadTokens,
-    RunOp,
-    Say,
-    SendFrame,
-)
-from miner.core.facts import (
-    BaseHeld,
-    DutyDone,
-    DutyFailed,
-    Fact,
-    FrameArrived,
-    FrameNotStored,
-    FrameStored,
-    Heard,
-    OpBad,
-    OpDone,
-    StateLoaded,
-    TokensRead,
-)
 
 if TYPE_CHECKING:
     from iota.simulate.swarm import VirtualSwarm
@@ -115,7 +88,7 @@ class VirtualMiner:
         if not member.resume:
             self.disk.bases.clear()
         elif newest is not None:
-            self._take(BaseHeld(newest, self.disk.bases[newest]))
+            self._take(facts.BaseHeld(newest, self.disk.bases[newest]))
         self.poll()
 
     def kill(self) -> None:
@@ -139,9 +112,9 @@ class VirtualMiner:
             event = self._inbox.popleft()
             if isinstance(event, StepClose):
                 self.swarm.check_close(event)
-            self._take(Heard(event))
+            self._take(facts.Heard(event))
 
-    def _take(self, fact: Fact) -> None:
+    def _take(self, fact: facts.Fact) -> None:
         for effect in self.core.take(fact):
             self._perform(effect)
 
@@ -157,20 +130,18 @@ class VirtualMiner:
 
     # ---- effects ---------------------------------------------------------------------------------
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: effects.Effect) -> None:
         match effect:
-            case Say():
+            case effects.Say():
                 self._say(effect)
-            case RunOp():
+            case effects.RunOp():
                 self._answer(self.device.seconds(), lambda: self._ran_op(effect))
-            case ForgetMicrobatch():
-                pass
-            case ForgetEpoch():
+            case effects.ForgetEpoch():
                 self.disk.bases.pop(effect.epoch, None)
             case _:
                 self._answer(self.swarm.links.delay(), lambda: self._fact_of(effect))
 
-    def _answer(self, delay_s: float, fact: Callable[[], Fact | None]) -> None:
+    def _answer(self, delay_s: float, fact: Callable[[], facts.Fact | None]) -> None:
         """Tell the core later how an effect ended."""
 
         def end() -> None:
@@ -180,38 +151,37 @@ class VirtualMiner:
 
         self._later(delay_s, end)
 
-    def _fact_of(
-        self,
-        effect: ReadTokens | FetchFrame | SendFrame | FetchBase | ApplyMerge | LoadState | Duty,
-    ) -> Fact | None:
-        """How an effect ends that was begun a while ago."""
+    def _fact_of(self, effect: effects.Effect) -> facts.Fact | None:
+        """How an effect ends that was begun a while ago; None where nothing is to be said of it."""
         match effect:
-            case ReadTokens():
-                return TokensRead(effect.epoch, effect.step, effect.microbatch)
-            case FetchFrame():
-                return FrameArrived(effect.notice.name) if self.core.wants(effect) else None
-            case SendFrame():
-                notice = effect.frame.notice
-                return FrameStored(notice) if self.core.wants(effect) else FrameNotStored(notice.name)
-            case FetchBase():
+            case effects.ReadTokens():
+                return facts.TokensRead(effect.epoch, effect.step, effect.microbatch)
+            case effects.FetchFrame(notice) if self.core.wants(effect):
+                return facts.FrameArrived(notice.name)
+            case effects.SendFrame(frame) if self.core.wants(effect):
+                return facts.FrameStored(frame.notice)
+            case effects.SendFrame(frame):
+                return facts.FrameNotStored(frame.notice.name)
+            case effects.FetchBase():
                 return self._keep(effect.epoch, effect.digest)
-            case ApplyMerge():
+            case effects.ApplyMerge():
                 return self._keep(effect.epoch + 1, None)
-            case LoadState():
+            case effects.LoadState():
                 self._ran.clear()
-                return StateLoaded(effect.epoch, effect.step)
+                return facts.StateLoaded(effect.epoch, effect.step)
+            case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreSnapshot():
+                return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
             case _:
-                report = self._report(effect) if self.core.wants(effect) else None
-                return DutyDone(effect, report) if report is not None else DutyFailed(effect)
+                return None
 
-    def _report(self, duty: Duty) -> Report | None:
+    def _report(self, duty: effects.Duty) -> Report | None:
         return report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
 
-    def _keep(self, epoch: int, agreed: str | None) -> BaseHeld:
+    def _keep(self, epoch: int, agreed: str | None) -> facts.BaseHeld:
         self.disk.bases[epoch] = agreed or digest("base", epoch, self.core.stage)
-        return BaseHeld(epoch, self.disk.bases[epoch])
+        return facts.BaseHeld(epoch, self.disk.bases[epoch])
 
-    def _say(self, effect: Say) -> None:
+    def _say(self, effect: effects.Say) -> None:
         if effect.receipts:
             self._announced = self.disk.count
 
@@ -230,10 +200,10 @@ class VirtualMiner:
 
     # ---- ops -------------------------------------------------------------------------------------
 
-    def _ran_op(self, effect: RunOp) -> OpDone | OpBad:
+    def _ran_op(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
         op = effect.op
         if self.device.gives_nan(op):
-            return OpBad(op)
+            return facts.OpBad(op)
         key = (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
         self.disk.record(
             key,
@@ -250,9 +220,9 @@ class VirtualMiner:
             self.applied.append(Applied(op.epoch, op.step, op.counted, ran))
         elif op.kind is not OpKind.FORWARD:
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
-        return OpDone(op, self._frame(effect))
+        return facts.OpDone(op, self._frame(effect))
 
-    def _frame(self, effect: RunOp) -> OutgoingFrame | None:
+    def _frame(self, effect: effects.RunOp) -> OutgoingFrame | None:
         if effect.receiver is None or effect.op.kind is OpKind.STEP:
             return None
         op = effect.op

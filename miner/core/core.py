@@ -8,35 +8,9 @@ from typing import assert_never
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
 from iota.protocol.messages import FrameMissing, Ready
 from iota.spec import RunSpec
+from miner.core import effects, facts
 from miner.core.duties import Duties
-from miner.core.effects import (
-    ApplyMerge,
-    Duty,
-    Effect,
-    FetchBase,
-    FetchFrame,
-    ForgetEpoch,
-    LoadState,
-    Say,
-    SendFrame,
-    StoreDelta,
-)
 from miner.core.epoch import EpochTraining
-from miner.core.facts import (
-    BaseHeld,
-    DutyDone,
-    DutyFailed,
-    Fact,
-    FrameArrived,
-    FrameLost,
-    FrameNotStored,
-    FrameStored,
-    Heard,
-    OpBad,
-    OpDone,
-    StateLoaded,
-    TokensRead,
-)
 
 
 @dataclass
@@ -48,7 +22,7 @@ class ReplicaCore:
     hotkey: str
     reads_tokens: bool
     """Whether ops of this stage use token ids."""
-    base: BaseHeld | None = None
+    base: facts.BaseHeld | None = None
     training: EpochTraining | None = None
     """The epoch in training, until the base after it is held."""
     listening: bool = True
@@ -63,22 +37,22 @@ class ReplicaCore:
     def __post_init__(self) -> None:
         self.duties = Duties(self.stage)
 
-    def take(self, fact: Fact) -> list[Effect]:
+    def take(self, fact: facts.Fact) -> list[effects.Effect]:
         """What is to be done because of `fact`, in this order."""
-        effects = self._react(fact)
+        answer = self._react(fact)
         if self.training is not None:
-            effects += self.training.go_on()
+            answer += self.training.go_on()
             if self.training.finished:
-                effects += self._finish(self.training)
-        return effects
+                answer += self._finish(self.training)
+        return answer
 
-    def wants(self, effect: SendFrame | FetchFrame | Duty) -> bool:
+    def wants(self, effect: effects.SendFrame | effects.FetchFrame | effects.Duty) -> bool:
         """Whether an effect that takes several tries is still worth one."""
         match effect:
-            case SendFrame():
+            case effects.SendFrame():
                 epoch = self._training_of(effect.frame.notice.name.epoch)
                 return epoch is not None and epoch.wants_sent(effect.frame.notice.name)
-            case FetchFrame():
+            case effects.FetchFrame():
                 epoch = self._training_of(effect.notice.name.epoch)
                 return epoch is not None and epoch.wants_fetched(effect.notice.name)
             case _:
@@ -98,14 +72,14 @@ class ReplicaCore:
             return f"merging epoch {self.training.epoch}"
         return f"epoch {self.training.epoch} step {self.training.schedule.version}"
 
-    def _react(self, fact: Fact) -> list[Effect]:
+    def _react(self, fact: facts.Fact) -> list[effects.Effect]:
         match fact:
-            case Heard(event):
+            case facts.Heard(event):
                 return self._hear(event)
-            case BaseHeld():
+            case facts.BaseHeld():
                 self.base, self.listening = fact, True
                 return self._ready()
-            case StateLoaded():
+            case facts.StateLoaded():
                 self.listening, self._delta_given = True, False
                 self.training = EpochTraining(
                     self.spec,
@@ -116,69 +90,66 @@ class ReplicaCore:
                     reads_tokens=self.reads_tokens,
                 )
                 return []
-            case TokensRead():
+            case facts.TokensRead():
                 if epoch := self._training_of(fact.epoch):
                     epoch.tokens_read(fact)
                 return []
-            case FrameArrived():
+            case facts.FrameArrived():
                 if epoch := self._training_of(fact.name.epoch):
                     epoch.frame_arrived(fact)
                 return []
-            case FrameLost():
-                return [Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))]
-            case OpDone():
+            case facts.FrameLost():
+                return [effects.Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))]
+            case facts.OpDone():
                 epoch = self._training_of(fact.op.epoch)
-                return epoch.op_done(fact) if epoch else [Say(receipts=True)]
-            case OpBad():
+                return epoch.op_done(fact) if epoch else [effects.Say(receipts=True)]
+            case facts.OpBad():
                 epoch = self._training_of(fact.op.epoch)
                 return epoch.op_bad(fact) if epoch else []
-            case FrameStored():
-                return [Say(frames=(fact.notice,), receipts=True)]
-            case FrameNotStored():
-                return [Say(receipts=True)]
-            case DutyDone():
+            case facts.FrameStored():
+                return [effects.Say(frames=(fact.notice,), receipts=True)]
+            case facts.FrameNotStored():
+                return [effects.Say(receipts=True)]
+            case facts.DutyEnded():
                 self.duties.end(fact.duty)
-                return [Say(reports=(fact.report,))]
-            case DutyFailed():
-                self.duties.end(fact.duty)
-                return []
+                return [effects.Say(reports=(fact.report,))] if fact.report is not None else []
             case _:
                 assert_never(fact)
 
-    def _hear(self, event: Event) -> list[Effect]:
+    def _hear(self, event: Event) -> list[effects.Effect]:
         assert self.listening, "events wait while the core is not listening"
-        effects: list[Effect] = [*self.duties.hear(event)]
+        answer: list[effects.Effect] = [*self.duties.hear(event)]
         match event:
             case LoadBase():
-                return effects + self._load_base(event)
+                return answer + self._load_base(event)
             case Admit():
-                return effects + self._admit(event)
+                return answer + self._admit(event)
             case MergeReady():
-                return effects + self._merge_ready(event)
+                return answer + self._merge_ready(event)
             case AuditsClosed():
-                return [*effects, ForgetEpoch(event.epoch)]
+                return [*answer, effects.ForgetEpoch(event.epoch)]
             case RunEnd():
                 self.ended = event.reason
-                return effects
+                return answer
             case _:
-                return effects + (self.training.hear(event) if self.training is not None else [])
+                return answer + (self.training.hear(event) if self.training is not None else [])
 
     # ---- bases -----------------------------------------------------------------------------------
 
-    def _load_base(self, event: LoadBase) -> list[Effect]:
+    def _load_base(self, event: LoadBase) -> list[effects.Effect]:
         held = self.base
         if held is not None and held.epoch >= event.epoch and event.digest in (None, held.digest):
             return self._ready()
         self.listening = False
-        return [FetchBase(event.epoch, event.digest, event.parts)]
+        return [effects.FetchBase(event.epoch, event.digest, event.parts)]
 
-    def _admit(self, event: Admit) -> list[Effect]:
+    def _admit(self, event: Admit) -> list[effects.Effect]:
         if self.base is None or self.base.epoch != event.epoch:
             return []  # from before this replica had its next base
         self.listening, self.training = False, None
-        return [LoadState(event.epoch, event.step)]
+        return [effects.LoadState(event.epoch, event.step)]
 
-    def _merge_ready(self, event: MergeReady) -> list[Effect]:
+    def _merge_ready(self, event: MergeReady) -> list[effects.Effect]:
         if self.base is None or self.base.epoch != event.epoch:
             return self._ready() if self.base is not None and self.base.epoch > event.epoch else []
         self.listening = False
@@ -188,25 +159,25 @@ class ReplicaCore:
             return []
         return self._apply(event)
 
-    def _finish(self, epoch: EpochTraining) -> list[Effect]:
+    def _finish(self, epoch: EpochTraining) -> list[effects.Effect]:
         """After the last step: this replica's pseudo-gradient, then the merge if it waits already."""
-        effects: list[Effect] = []
+        answer: list[effects.Effect] = []
         if not self._delta_given:
             self._delta_given = True
             if self.base is not None and self.base.epoch == epoch.epoch:
-                effects += self.duties.begin(StoreDelta(epoch.epoch))
+                answer += self.duties.begin(effects.StoreDelta(epoch.epoch))
         if self._pending_merge is not None:
-            effects += self._apply(self._pending_merge)
-        return effects
+            answer += self._apply(self._pending_merge)
+        return answer
 
-    def _apply(self, event: MergeReady) -> list[Effect]:
+    def _apply(self, event: MergeReady) -> list[effects.Effect]:
         trained = self.training is not None
         self._pending_merge = self.training = None
-        return [ApplyMerge(event.epoch, event.parts, trained)]
+        return [effects.ApplyMerge(event.epoch, event.parts, trained)]
 
-    def _ready(self) -> list[Effect]:
+    def _ready(self) -> list[effects.Effect]:
         held = self.base
-        return [] if held is None else [Say(reports=(Ready(epoch=held.epoch, digest=held.digest),))]
+        return [] if held is None else [effects.Say(reports=(Ready(epoch=held.epoch, digest=held.digest),))]
 
     def _training_of(self, epoch: int) -> EpochTraining | None:
         found = self.training

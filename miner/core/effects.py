@@ -102,7 +102,7 @@ class LoadState:
     step: int
 
 
-# ---- duties: each answered by DutyDone or DutyFailed ------------------------------------------------
+# ---- duties: each answered by DutyEnded -------------------------------------------------------------
 
 
 @dataclass(frozen=True)

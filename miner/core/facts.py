@@ -84,16 +84,10 @@ class FrameNotStored:
 
 
 @dataclass(frozen=True)
-class DutyDone:
+class DutyEnded:
     duty: Duty
-    report: Report
-
-
-@dataclass(frozen=True)
-class DutyFailed:
-    """It is wanted no longer, or cannot be done: the orchestrator asks somebody else."""
-
-    duty: Duty
+    report: Report | None
+    """None: it is wanted no longer, or cannot be done. The orchestrator asks somebody else."""
 
 
 Fact = (
@@ -107,6 +101,5 @@ Fact = (
     | OpBad
     | FrameStored
     | FrameNotStored
-    | DutyDone
-    | DutyFailed
+    | DutyEnded
 )

@@ -25,4 +25,4 @@ async def test_a_run_rides_out_a_store_that_is_away(tmp_path: Path) -> None:
     assert (status["settled"], status["dropped"]) == (planned, 0)
     assert status["losses"] == undisturbed["losses"]
     log = "".join(path.read_text() for path in (tmp_path / "run").rglob("miner*.log"))
-    assert "trying again after Unreachable" in log
+    assert "trying again after Unreachable: StoreUnavailable" in log

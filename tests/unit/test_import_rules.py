@@ -17,6 +17,7 @@ HOLES = {
     "iota/doctor/finding.py": "import miner.core.schedule, boto3\n",
     "iota/settings/env_example.py": "import miner.core.schedule\n",
     "orchestrator/intake/validation.py": "import time\n",
+    "miner/core/epoch.py": "import asyncio\n",
     "iota/simulator/__init__.py": "import bittensor\n",
 }
 """Imports that must not pass, by the file that they are added to."""
@@ -76,6 +77,7 @@ def test_a_new_folder_without_a_layer_is_found(pierced: Path) -> None:
         "iota.doctor.finding -> boto3",
         "iota.settings.env_example -> miner.core.schedule",
         "orchestrator.intake.validation -> time",
+        "miner.core.epoch -> asyncio",
         "iota.simulator -> bittensor",
     ],
 )

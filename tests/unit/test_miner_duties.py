@@ -25,7 +25,7 @@ from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
 from miner.core.duties import Duties
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
-from miner.core.facts import DutyDone, DutyFailed
+from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
 from tests.support.small_spec import small_spec
@@ -111,9 +111,7 @@ class Refusing:
         raise self._error
 
 
-async def _do(
-    root: Path, urls: Any, wants: Callable[[Duty], bool], duty: Duty = SNAPSHOT
-) -> DutyDone | DutyFailed:
+async def _do(root: Path, urls: Any, wants: Callable[[Duty], bool], duty: Duty = SNAPSHOT) -> DutyEnded:
     with MinerDisk(root) as disk:
         disk.snapshot(3, 1).parent.mkdir(parents=True)
         disk.snapshot(3, 1).write_bytes(CONTENT)
@@ -128,25 +126,24 @@ async def _do(
 
 async def test_a_duty_is_tried_for_as_long_as_it_is_wanted(tmp_path: Path) -> None:
     urls = Refusing(AWAY)
-    assert await _do(tmp_path, urls, lambda duty: urls.tries < 3) == DutyFailed(SNAPSHOT)
+    assert await _do(tmp_path, urls, lambda duty: urls.tries < 3) == DutyEnded(SNAPSHOT, None)
     assert urls.tries == 3
 
 
 async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
     urls = Refusing(Problem(ProblemType.FORBIDDEN, "no"))
-    assert await _do(tmp_path, urls, lambda duty: True) == DutyFailed(SNAPSHOT)
+    assert await _do(tmp_path, urls, lambda duty: True) == DutyEnded(SNAPSHOT, None)
     assert urls.tries == 1
 
 
 async def test_what_is_not_on_disk_any_more_is_left_to_others(tmp_path: Path) -> None:
     gone = StoreSnapshot(3, 2)
-    assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyFailed(gone)
+    assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyEnded(gone, None)
 
 
 async def test_a_stored_snapshot_is_reported_with_its_digest(tmp_path: Path) -> None:
     async with embedded(tmp_path / "store") as store:
         done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True)
-        assert isinstance(done, DutyDone)
         assert isinstance(done.report, SnapshotStored)
         assert (done.report.epoch, done.report.version) == (3, 1)
         assert await store.get(done.report.stored.key) == CONTENT

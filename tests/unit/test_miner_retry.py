@@ -13,7 +13,7 @@ from iota.outer.partition import PartError
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import ObjectMissing, StoreError, StoreUnavailable
 from miner.disk import DiskFull, full_disk_explained
-from miner.retry import FEW_TRIES, persist
+from miner.retry import FEW_TRIES, NotWanted, persist
 
 SOON_S = 1e-4
 
@@ -35,12 +35,12 @@ class Failing:
 
 async def test_an_outage_is_ridden_out_however_many_tries_it_takes() -> None:
     attempt = Failing(StoreUnavailable("away"), 3 * FEW_TRIES)
-    assert await persist("reading", attempt, 0.0) == 7
+    assert await persist("reading", attempt, first_pause_s=0.0) == 7
 
 
 async def test_only_the_first_try_may_use_the_urls_of_the_event() -> None:
     attempt = Failing(StoreUnavailable("away"), 2)
-    await persist("reading", attempt, SOON_S)
+    await persist("reading", attempt, first_pause_s=SOON_S)
     assert attempt.tries == [False, True, True]
 
 
@@ -48,24 +48,33 @@ async def test_only_the_first_try_may_use_the_urls_of_the_event() -> None:
 async def test_what_is_missing_or_wrong_is_believed_after_a_few_tries(error: Exception) -> None:
     attempt = Failing(error, 100)
     with pytest.raises(type(error)):
-        await persist("reading", attempt, SOON_S)
+        await persist("reading", attempt, first_pause_s=SOON_S)
     assert len(attempt.tries) == FEW_TRIES
 
 
 async def test_a_refusal_is_believed_at_once() -> None:
     attempt = Failing(Problem(ProblemType.LATE, "over"), 100)
     with pytest.raises(Problem):
-        await persist("storing", attempt, SOON_S)
+        await persist("storing", attempt, first_pause_s=SOON_S)
     assert attempt.tries == [False]
 
 
 async def test_a_passing_problem_of_the_orchestrator_is_ridden_out() -> None:
-    assert await persist("storing", Failing(Problem(ProblemType.UNAVAILABLE, "busy"), 9), 0.0) == 7
+    assert (
+        await persist("storing", Failing(Problem(ProblemType.UNAVAILABLE, "busy"), 9), first_pause_s=0.0) == 7
+    )
+
+
+async def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
+    attempt = Failing(StoreUnavailable("away"), 100)
+    with pytest.raises(NotWanted, match="storing"):
+        await persist("storing", attempt, wanted=lambda: len(attempt.tries) < 3, first_pause_s=0.0)
+    assert len(attempt.tries) == 3
 
 
 async def test_a_long_outage_is_told_of_and_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        await persist("reading the base", Failing(StoreUnavailable("away"), 10), 0.0)
+        await persist("reading the base", Failing(StoreUnavailable("away"), 10), first_pause_s=0.0)
     assert [r.getMessage() for r in caplog.records] == [
         "reading the base: trying again after StoreUnavailable: away"
     ]

@@ -11,7 +11,7 @@ from typing import Final
 from iota.client.conversation import Conversation
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import Outcome
-from validator.audits.jobs import JobRunner
+from validator.audits.job_runner import JobRunner
 from validator.audits.verdicts import VerdictSigner
 from validator.core import effects
 from validator.core.core import ValidatorCore

@@ -37,7 +37,7 @@ from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import BATCHES, HeldoutLoss
-from validator.audits.jobs import JobRunner
+from validator.audits.job_runner import JobRunner
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
 from validator.chain import SubnetChain

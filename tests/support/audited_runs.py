@@ -59,21 +59,20 @@ from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
-from validator.core.effects import (
+from validator.core.effects import Effect, Say
+from validator.core.jobs import (
     AskLive,
     AwaitBlock,
     Base,
-    Effect,
     FetchLastStep,
     FetchRecord,
     HashBase,
     Job,
     MeasureHeldout,
-    Say,
     Script,
     Settle,
     Wait,
-)  # fmt: skip
+)
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result
 from validator.core.sealed import SealedEpoch

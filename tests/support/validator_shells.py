@@ -13,7 +13,7 @@ from iota.protocol.messages import AuditsDone, Reveal, SnapshotWanted, StoredObj
 from iota.spec import AuditSpec
 from tests.support.audited_runs import Noise, World
 from tests.support.small_runs import small_run
-from validator.core import effects
+from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
 from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
@@ -156,58 +156,58 @@ class Shell:
         assert needed <= kept, "every drawn audit has its verdict"
         assert all(self.said[name] for name in kept), "what is kept is said by this process as well"
 
-    def good(self, job: effects.Job) -> object:
+    def good(self, job: jobs.Job) -> object:
         """An answer by which the audit goes on, and passes."""
         world, sealed = run()
         match job:
-            case effects.AwaitBlock():
+            case jobs.AwaitBlock():
                 return BLOCK_HASH
-            case effects.FetchRecord():
+            case jobs.FetchRecord():
                 return sealed[job.epoch]
-            case effects.HashBase():
+            case jobs.HashBase():
                 return "00" * 32
-            case effects.FetchLastStep():
+            case jobs.FetchLastStep():
                 return sealed[job.epoch].step_receipt(job.miner, world.spec.schedule.steps - 1)
-            case effects.FetchFrame():
+            case jobs.FetchFrame():
                 return b""
-            case effects.FetchTokens():
+            case jobs.FetchTokens():
                 return np.zeros((1, 1), dtype=np.int64)
-            case effects.LoadBase() | effects.LoadSnapshot():
+            case jobs.LoadBase() | jobs.LoadSnapshot():
                 return Profile("exact", exact=True)
-            case effects.HashDelta():
+            case jobs.HashDelta():
                 miner = next(m for m in world.miners if m.stage == job.base.stage)
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
-            case effects.MeasureHeldout():
+            case jobs.MeasureHeldout():
                 return 2.5
-            case effects.AskLive():
+            case jobs.AskLive():
                 return True
             case _:
                 return None
 
-    def bad(self, job: effects.Job, choice: int) -> object:
+    def bad(self, job: jobs.Job, choice: int) -> object:
         """Another answer that the job may have, or the reason why it has none."""
         lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers")]
         fault = MinerFault(run()[0].miners[0].hotkey, 1, "proof")
         mismatch = ReplayMismatch(1, "a", "b", "off")
         own: list[object]
         match job:
-            case effects.AwaitBlock() | effects.Settle():
+            case jobs.AwaitBlock() | jobs.Settle():
                 return self.good(job)
-            case effects.FetchRecord():
+            case jobs.FetchRecord():
                 miners = run()[1][job.epoch].record.miners
                 own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
                 return own[choice % len(own)]
-            case effects.AskLive():
+            case jobs.AskLive():
                 own = [False, lost[1]]
-            case effects.LoadBase() | effects.LoadSnapshot():
+            case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
-            case effects.ReplayOp() | effects.ReplayStep() | effects.CheckSent():
+            case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():
                 own = [mismatch, *lost]
-            case effects.HashDelta():
+            case jobs.HashDelta():
                 parts = self.good(job)
                 assert isinstance(parts, list)
                 own = [["00" * 32 for _ in parts], *lost]
-            case effects.FetchLastStep() | effects.MeasureHeldout():
+            case jobs.FetchLastStep() | jobs.MeasureHeldout():
                 own = [None, *lost]
             case _:
                 own = lost

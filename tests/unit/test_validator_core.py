@@ -9,14 +9,14 @@ import pytest
 from iota.protocol.events import AuditsClosed, RunEnd
 from iota.protocol.messages import Outcome
 from tests.support.validator_shells import EPOCHS, Shell, drawn, run
-from validator.core import effects
+from validator.core import jobs
 from validator.core.core import FILING
 from validator.core.epoch import SNAPSHOT
 from validator.core.facts import RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.results import EvidenceMissing
 
 DEADLINE_S = 100.0
-Answer = Callable[[effects.Job], object]
+Answer = Callable[[jobs.Job], object]
 
 
 def opened(epoch: int = 0) -> Shell:
@@ -39,7 +39,7 @@ def outcomes(shell: Shell) -> set[tuple[Outcome, str]]:
     return {(filed.result.outcome, filed.result.reason) for filed in shell.kept.values()}
 
 
-def runs(shell: Shell, kind: type[effects.Job]) -> bool:
+def runs(shell: Shell, kind: type[jobs.Job]) -> bool:
     return shell.job is not None and isinstance(shell.job.job, kind)
 
 
@@ -64,8 +64,8 @@ def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
 def test_a_lost_frame_accuses_nobody_and_the_other_audits_go_on() -> None:
     shell = opened()
 
-    def answer(job: effects.Job) -> object:
-        return EvidenceMissing("gone") if isinstance(job, effects.FetchFrame) else shell.good(job)
+    def answer(job: jobs.Job) -> object:
+        return EvidenceMissing("gone") if isinstance(job, jobs.FetchFrame) else shell.good(job)
 
     work(shell, answer)
     assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "gone")}
@@ -75,8 +75,8 @@ def test_a_lost_frame_accuses_nobody_and_the_other_audits_go_on() -> None:
 def test_what_transport_does_not_give_is_inconclusive_and_says_so() -> None:
     shell = opened()
 
-    def answer(job: effects.Job) -> object:
-        if isinstance(job, effects.AwaitBlock | effects.Settle | effects.FetchRecord):
+    def answer(job: jobs.Job) -> object:
+        if isinstance(job, jobs.AwaitBlock | jobs.Settle | jobs.FetchRecord):
             return shell.good(job)
         return TransportFailed("nobody answers")
 
@@ -90,8 +90,8 @@ def test_what_transport_does_not_give_is_inconclusive_and_says_so() -> None:
 def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, outcome: Outcome) -> None:
     shell = opened()
 
-    def answer(job: effects.Job) -> object:
-        return live if isinstance(job, effects.AskLive) else shell.good(job)
+    def answer(job: jobs.Job) -> object:
+        return live if isinstance(job, jobs.AskLive) else shell.good(job)
 
     while shell.job is not None:
         shell.answer(answer(shell.job.job))
@@ -101,7 +101,7 @@ def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, o
     shell.take(Tick())
     assert shell.job is None
     shell.wake()
-    assert runs(shell, effects.AskLive)
+    assert runs(shell, jobs.AskLive)
     while shell.job is not None:
         shell.answer(answer(shell.job.job))
     undelivered = [
@@ -113,7 +113,7 @@ def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, o
 
 def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
     shell = opened()
-    work(shell, until=lambda: runs(shell, effects.HashBase))
+    work(shell, until=lambda: runs(shell, jobs.HashBase))
     asked = set(shell.wanted)
     assert {miner for _, miner, _ in asked} == {miner.hotkey for miner in run()[0].miners}
     work(shell)
@@ -122,7 +122,7 @@ def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
 
 def test_moments_that_the_run_carries_are_asked_for_once_the_last_step_is_known() -> None:
     shell = opened(1)
-    work(shell, until=lambda: runs(shell, effects.FetchLastStep))
+    work(shell, until=lambda: runs(shell, jobs.FetchLastStep))
     assert not any(version == 0 for _, _, version in shell.wanted)
     shell.answer(shell.good(shell.job.job) if shell.job else None)
     assert any(version == 0 for _, _, version in shell.wanted)
@@ -138,7 +138,7 @@ def test_what_is_undone_at_the_deadline_or_the_closing_is_inconclusive(closed: b
     else:
         assert shell.core.wake_at == DEADLINE_S * FILING
         shell.wake()
-    assert runs(shell, effects.Settle)
+    assert runs(shell, jobs.Settle)
     assert set(shell.kept) == drawn(0)
     assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "not done before the deadline")}
     work(shell)
@@ -163,7 +163,7 @@ def test_an_epoch_that_is_closed_before_its_turn_is_left_out() -> None:
 def test_a_broken_record_leaves_all_its_miners_undecided() -> None:
     shell = opened()
     broken = RecordBroken("no seal " + "x" * 400, run()[1][0].record.miners)
-    work(shell, lambda job: broken if isinstance(job, effects.FetchRecord) else shell.good(job))
+    work(shell, lambda job: broken if isinstance(job, jobs.FetchRecord) else shell.good(job))
     assert {name for _, _, name in shell.kept} == {"seal"}
     assert {len(filed.result.reason) for filed in shell.kept.values()} == {300}
     assert (len(shell.kept), shell.done, shell.audited) == (3, [0], set())
@@ -172,7 +172,7 @@ def test_a_broken_record_leaves_all_its_miners_undecided() -> None:
 @pytest.mark.parametrize("error", [RecordBroken("unsigned", None), RecordGone()])
 def test_a_record_that_names_nobody_ends_the_epoch_in_silence(error: Exception) -> None:
     shell = opened()
-    work(shell, lambda job: error if isinstance(job, effects.FetchRecord) else shell.good(job))
+    work(shell, lambda job: error if isinstance(job, jobs.FetchRecord) else shell.good(job))
     assert (shell.kept, shell.done) == ({}, [])
 
 

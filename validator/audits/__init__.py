@@ -1,1 +1,1 @@
-"""Audits: what a sealed epoch demands, evidence, replay, comparison and verdicts."""
+"""The jobs of audits: evidence fetched and checked, ops replayed and compared, verdicts signed."""

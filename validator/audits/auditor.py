@@ -6,7 +6,7 @@ from iota.compute.state import StageState
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import Replay, ReplayOptions
-from validator.core import effects
+from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
 from validator.core.results import Profile
 
@@ -21,40 +21,40 @@ class Auditor:
         self._evidence, self._worker, self._options = evidence, worker, options
         self._replay: Replay | None = None
 
-    async def run(self, job: effects.AuditJob) -> object:
+    async def run(self, job: jobs.AuditJob) -> object:
         """The answer of a job."""
         run = self._worker.run
-        if isinstance(job, effects.HashBase | effects.LoadBase) or (
-            isinstance(job, effects.LoadSnapshot) and not job.on_top
+        if isinstance(job, jobs.HashBase | jobs.LoadBase) or (
+            isinstance(job, jobs.LoadSnapshot) and not job.on_top
         ):
             self.unload()
         match job:
-            case effects.FetchBase():
+            case jobs.FetchBase():
                 await self._evidence.base(job.base)
                 return None
-            case effects.HashBase():
+            case jobs.HashBase():
                 base = await self._evidence.base(job.base)
                 return await run(lambda: base.weights_digest)
-            case effects.FetchFrame():
+            case jobs.FetchFrame():
                 return await self._evidence.frame(job.header)
-            case effects.FetchTokens():
+            case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
-            case effects.LoadBase():
+            case jobs.LoadBase():
                 state = await self._base_state(job)
                 return await self._load(state, job.base.stage, job.version, job.device)
-            case effects.LoadSnapshot():
+            case jobs.LoadSnapshot():
                 return await self._load_snapshot(job)
         replay = self._replay
         assert replay is not None
         match job:
-            case effects.ReplayOp(receipt, forward, version, inputs):
+            case jobs.ReplayOp(receipt, forward, version, inputs):
                 return await run(lambda: replay.op(receipt, forward, version, inputs))
-            case effects.CheckSent(miner, receipt):
+            case jobs.CheckSent(miner, receipt):
                 payload = await self._evidence.sent_payload(miner, receipt)
                 return None if payload is None else await run(lambda: replay.sent(receipt, payload))
-            case effects.ReplayStep(receipt, count, rate):
+            case jobs.ReplayStep(receipt, count, rate):
                 return await run(lambda: replay.step(receipt, count, rate))
-            case effects.HashDelta():
+            case jobs.HashDelta():
                 base = await self._evidence.base(job.base)
                 return await run(lambda: replay.delta_digests(base))
 
@@ -69,7 +69,7 @@ class Auditor:
         self._replay = replay
         return replay.profile
 
-    async def _base_state(self, job: effects.LoadBase) -> StageState:
+    async def _base_state(self, job: jobs.LoadBase) -> StageState:
         base = await self._evidence.base(job.base)
         if job.carried is None or job.last is None:
             return base
@@ -79,7 +79,7 @@ class Auditor:
         check_carried(job.carried.miner, job.last, digest, self._evidence.zero_moments_digest(job.base.stage))
         return StageState(base.weights, carried.moments)
 
-    async def _load_snapshot(self, job: effects.LoadSnapshot) -> Profile:
+    async def _load_snapshot(self, job: jobs.LoadSnapshot) -> Profile:
         given = job.snapshot
         state = await self._evidence.snapshot(given)
 

@@ -24,7 +24,7 @@ from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.wire.frame import DOMAIN, FrameError, FrameHeader, decode_frame, frame_size
-from validator.core.effects import Base, Snapshot
+from validator.core.jobs import Base, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 

@@ -10,7 +10,7 @@ from iota.compute.state import StageState
 from iota.data.samples import Samples
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
-from validator.core.effects import Base
+from validator.core.jobs import Base
 
 BATCHES: Final = 4
 """Held-out batches by default: enough to see a trend, few enough for the compute cap."""

@@ -28,7 +28,7 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.settings import Recompute
 from iota.spec import RunSpec
 from validator.audits.tolerance import EXACT, compare_output, compare_step, profile_for, sketch_distance
-from validator.core.effects import OpInputs
+from validator.core.jobs import OpInputs
 from validator.core.results import Profile, ReplayMismatch
 
 _T = TypeVar("_T")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from iota.protocol.messages import AuditKind, Direction
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import StateRule
-from validator.core import effects, results
-from validator.core.effects import Base, OpInputs, Script
+from validator.core import jobs, results
 from validator.core.facts import TransportFailed
+from validator.core.jobs import Base, OpInputs, Script
 from validator.core.receipt_checks import check_sender, named_inputs
 from validator.core.results import EvidenceMissing, MinerFault, MinerGone, Profile, ReplayMismatch, Result
 from validator.core.sealed import SealedEpoch
@@ -113,21 +113,21 @@ class Audit:
     def _replay(
         self, receipt: Receipt, forward: Receipt | None, version: int, inputs: OpInputs
     ) -> Script[ReplayMismatch | None]:
-        mismatch: ReplayMismatch | None = yield effects.ReplayOp(receipt, forward, version, inputs)
+        mismatch: ReplayMismatch | None = yield jobs.ReplayOp(receipt, forward, version, inputs)
         assert self._profile is not None
         if self._profile.exact:
             return mismatch
         # Across device classes sketches were compared: they must be those of the bytes that were sent.
         for sent in (forward, receipt):
             if mismatch is None and sent is not None:
-                mismatch = yield effects.CheckSent(self._hotkey, sent)
+                mismatch = yield jobs.CheckSent(self._hotkey, sent)
         return mismatch
 
-    def _apply(self, step: int) -> effects.ReplayStep:
+    def _apply(self, step: int) -> jobs.ReplayStep:
         receipt = self._sealed.step_receipt(self._hotkey, step)
         assert receipt is not None
         count = len(self._sealed.counted(self._hotkey, step))
-        return effects.ReplayStep(receipt, count, self._sealed.learning_rate(step))
+        return jobs.ReplayStep(receipt, count, self._sealed.learning_rate(step))
 
     def _check_delta(self) -> Script[None]:
         """On one device class: the pseudo-gradient must be the one that the steps made."""
@@ -135,7 +135,7 @@ class Audit:
         whole = self._steps[-1:] == [self._spec.schedule.steps - 1]
         if parts is None or not whole or self._profile is None or not self._profile.exact:
             return
-        digests: list[str] = yield effects.HashDelta(self._base)
+        digests: list[str] = yield jobs.HashDelta(self._base)
         for number, (digest, part) in enumerate(zip(digests, parts, strict=True)):
             if digest != part.digest:
                 reason = f"part {number} of its pseudo-gradient is not what its steps made"
@@ -148,8 +148,8 @@ class Audit:
             fault = check_sender(self._sealed, self._hotkey, receipt, header)
             if fault is not None:
                 self.faults.append(fault)
-            payloads[header.name.direction] = yield effects.FetchFrame(header)
-        tokens = yield effects.FetchTokens(receipt)
+            payloads[header.name.direction] = yield jobs.FetchFrame(header)
+        tokens = yield jobs.FetchTokens(receipt)
         return OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
 
     # ---- states --------------------------------------------------------------------------------
@@ -164,20 +164,20 @@ class Audit:
             reason = f"it has no STEP receipt for the version {version} that it used"
             raise MinerFault(self._hotkey, self._task.seq, reason)
         snapshot = yield from self._snapshots.get(self._hotkey, self._miner.stage, version, self._task.seq)
-        self._profile = yield effects.LoadSnapshot(snapshot, step, self._device, moments, on_top)
+        self._profile = yield jobs.LoadSnapshot(snapshot, step, self._device, moments, on_top)
 
     def _load_base(self, *, moments: bool) -> Script[Profile]:
         """The base, with the moments that the replica carried over where the run carries them."""
         version, epoch = self._miner.joined, self._sealed.epoch
         carries = self._spec.optimizer.state is StateRule.CARRY and epoch > 0
-        load = effects.LoadBase(self._base, version, self._device)
+        load = jobs.LoadBase(self._base, version, self._device)
         if moments and carries:
-            yield effects.FetchBase(self._base)
-            last: Receipt | None = yield effects.FetchLastStep(epoch - 1, self._hotkey)
+            yield jobs.FetchBase(self._base)
+            last: Receipt | None = yield jobs.FetchLastStep(epoch - 1, self._hotkey)
             if last is not None and last.state is not None:
                 carried = yield from self._snapshots.get(
                     self._hotkey, self._miner.stage, version, self._task.seq
                 )
-                load = effects.LoadBase(self._base, version, self._device, carried, last)
+                load = jobs.LoadBase(self._base, version, self._device, carried, last)
         profile: Profile = yield load
         return profile

@@ -9,10 +9,11 @@ from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import AuditsDone, Reveal
 from iota.spec import RunSpec
 from validator.core import effects
-from validator.core.effects import Effect, Job, Say, Script, Wait
+from validator.core.effects import Effect, Say
 from validator.core.epoch import EpochAudit
 from validator.core.facts import Done, Expired, Fact, Failed, Tick
 from validator.core.history import History
+from validator.core.jobs import Job, Script, Wait
 from validator.core.links import LinkChain
 
 FILING: Final = 0.9

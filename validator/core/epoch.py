@@ -8,11 +8,12 @@ from typing import Final
 from iota.protocol.events import EpochClose
 from iota.protocol.messages import AuditsDone, Heldout, Reveal
 from iota.spec import RunSpec
-from validator.core import effects
+from validator.core import effects, jobs
 from validator.core.audit import Audit, needed_versions
-from validator.core.effects import Base, Effect, Log, Say, Script
+from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
+from validator.core.jobs import Base, Script
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
@@ -41,11 +42,11 @@ class EpochAudit:
     def script(self) -> Script[None]:
         """From the draw to the report that all is done."""
         try:
-            block_hash: str = yield effects.AwaitBlock(self._seal.block)
+            block_hash: str = yield jobs.AwaitBlock(self._seal.block)
             self._emit(Say(Reveal(epoch=self.epoch, link=self._link)))
             # The coordinator takes verdicts and requests only from those who revealed.
-            yield effects.Settle()
-            sealed: SealedEpoch = yield effects.FetchRecord(self.epoch)
+            yield jobs.Settle()
+            sealed: SealedEpoch = yield jobs.FetchRecord(self.epoch)
         except Expired:
             self._log("no draw before the deadline, so no audits", error=True)
             return
@@ -59,7 +60,7 @@ class EpochAudit:
         yield from self._audit_miners(sealed, block_hash)
         yield from self._measure(self.epoch + 1)
         self.expires = False
-        yield effects.Settle()
+        yield jobs.Settle()
         self._history.audited.add(self.epoch)
         self._emit(effects.KeepAudited(self.epoch))
         self._emit(Say(AuditsDone(epoch=self.epoch)))
@@ -74,7 +75,7 @@ class EpochAudit:
         for miner in broken.miners:
             seq = miner.first_receipt
             self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
-        yield effects.Settle()
+        yield jobs.Settle()
         self._emit(Say(AuditsDone(epoch=self.epoch)))
 
     # ---- audits --------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ class EpochAudit:
         self.activity = f"epoch {self.epoch}: auditing {miner}"
         stage = sealed.miners[miner].stage
         try:
-            digest: str = yield effects.HashBase(Base(self.epoch, stage, sealed.base(stage)))
+            digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
         except TransportFailed as error:
             self._log(f"the receipts of {miner} were not looked through: {error}")
         except EvidenceMissing:
@@ -142,7 +143,7 @@ class EpochAudit:
             try:
                 if not self.expires:
                     raise Expired
-                loss: float | None = yield effects.MeasureHeldout(epoch)
+                loss: float | None = yield jobs.MeasureHeldout(epoch)
             except Expired:
                 self._emit(Log(f"epoch {epoch}: its base was not measured before the deadline"))
                 return

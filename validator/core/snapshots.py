@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from iota.protocol.events import SnapshotReady
 from iota.protocol.messages import SnapshotWanted, StoredObject
-from validator.core.effects import AskLive, Effect, Say, Script, Snapshot, Wait
+from validator.core.effects import Effect, Say
+from validator.core.jobs import AskLive, Script, Snapshot, Wait
 from validator.core.results import MinerFault, MinerGone
 
 

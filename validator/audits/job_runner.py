@@ -17,7 +17,7 @@ from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutLoss
 from validator.chain import SubnetChain
-from validator.core import effects
+from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
 from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken, SealedEpoch
@@ -44,7 +44,7 @@ class JobRunner:
         self._client, self._chain, self._evidence = client, chain, evidence
         self._auditor, self._heldout, self._settle = auditor, heldout, settle
 
-    async def run(self, job: effects.Job) -> object:
+    async def run(self, job: jobs.Job) -> object:
         """The answer of a job, which may take for ever: the core stops what is too late.
 
         Raises:
@@ -52,21 +52,21 @@ class JobRunner:
             Problem, OrchestratorUnreachable: the record of an epoch cannot be asked for.
         """
         match job:
-            case effects.AwaitBlock():
+            case jobs.AwaitBlock():
                 return await self._chain.hash_of(job.block)
-            case effects.Settle():
+            case jobs.Settle():
                 self._auditor.unload()
                 return await self._settle()
-            case effects.FetchRecord():
+            case jobs.FetchRecord():
                 return await self._fetch_record(job.epoch)
         try:
             match job:
-                case effects.FetchLastStep():
+                case jobs.FetchLastStep():
                     return await self._evidence.last_step(job.epoch, job.miner)
-                case effects.AskLive():
+                case jobs.AskLive():
                     members = (await self._client.status())["members"]
                     return any(m["hotkey"] == job.miner and m["live"] for m in members)
-                case effects.MeasureHeldout():
+                case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
                 case _:
                     return await self._auditor.run(job)
@@ -96,7 +96,7 @@ class JobRunner:
         self._auditor.unload()
         while True:
             record = await self._client.epoch_record(epoch - 1)
-            bases = [effects.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
+            bases = [jobs.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
             if len(bases) == self._evidence.spec.layout.stages:
                 break
             await asyncio.sleep(BASE_POLL_S)

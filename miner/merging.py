@@ -9,8 +9,8 @@ import numpy as np
 
 from iota.client.run_objects import RunObjects
 from iota.objects import BaseKey, DeltaKey, MergedKey, part_sizes
+from iota.outer import ReplicaPart, open_delta_codec, open_merge_rule
 from iota.outer.base import base_parts, read_base
-from iota.outer.merge import Contribution, weighted_mean
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import Vector, part_bytes, read_part, split
 from iota.protocol.events import MergeAssign
@@ -22,7 +22,7 @@ async def store_delta(
     spec: RunSpec, objects: RunObjects, hotkey: str, stage: int, epoch: int, delta: Vector
 ) -> Delta:
     """Store a pseudo-gradient in its partitions."""
-    parts = [part_bytes(part) for part in split(delta, spec.outer.part_elements)]
+    parts = [open_delta_codec().encode(part) for part in split(delta, spec.outer.part_elements)]
     stored = await asyncio.gather(
         *(objects.put(str(DeltaKey(spec.id, epoch, stage, hotkey, n)), data) for n, data in enumerate(parts))
     )
@@ -37,11 +37,12 @@ async def merge_part(
     given = await objects.all_stored([c.stored for c in event.contributions], urls)
 
     def merge() -> bytes:
-        contributions = [
-            Contribution(c.hotkey, c.tokens, read_part(data, elements))
+        codec, rule = open_delta_codec(), open_merge_rule()
+        parts = [
+            ReplicaPart(c.hotkey, c.tokens, codec.decode(data, elements))
             for c, data in zip(event.contributions, given, strict=True)
         ]
-        return part_bytes(weighted_mean(contributions))
+        return part_bytes(rule(parts))
 
     data = await asyncio.to_thread(merge)
     key = str(MergedKey(spec.id, event.epoch, event.stage, event.part, hotkey))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,7 +12,7 @@ import psutil
 from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
-from iota.compute.engine import Engine
+from iota.compute.engine import EngineFactory
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
@@ -60,7 +59,7 @@ class MinerNode:
         hotkey: Hotkey,
         client: OrchestratorClient,
         objects: ObjectClient,
-        make_engine: Callable[..., Engine],
+        make_engine: EngineFactory,
         make_transport: TransportFactory,
     ) -> None:
         self._options, self._hotkey, self._client, self._store = options, hotkey, client, objects

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blake3 import blake3
+from torch import Tensor
 
+from iota.codec.wire_dtype import payload_tensor
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
@@ -78,21 +80,19 @@ class OpRunner:
         tokens = _given(work)
         started = time.time()
         clock = time.perf_counter()
-        stage_input = work.stage_input.payload if work.stage_input else None
-        loss: float | None = None
         if op.kind is OpKind.FORWARD:
-            output = self.engine.forward(mb, op.version, stage_input, tokens)
+            made = self.engine.forward(mb, op.version, _payload(work.stage_input), tokens)
         elif op.kind is OpKind.LOSS:
-            output = self.engine.loss(mb, op.version, stage_input, tokens)
-            loss = output.loss
-            if loss > MAX_LOSS:
-                raise BadValueError(f"a loss of {loss:g} nats a token")
+            made = self.engine.loss(mb, op.version, _payload(work.stage_input), tokens)
         else:
             if work.gradient is None:
                 raise StateLost("a backward was scheduled without its gradient")
             if not op.send_forward:
-                self.engine.remember(mb, op.version, stage_input, tokens)
-            output = self.engine.backward(mb, op.version, work.gradient.payload)
+                self.engine.remember(mb, op.version, _payload(work.stage_input), tokens)
+            made = self.engine.backward(mb, op.version, payload_tensor(work.gradient.payload))
+        output = made.read().result()
+        if output.loss is not None and output.loss > MAX_LOSS:
+            raise BadValueError(f"a loss of {output.loss:g} nats a token")
         ended = max(started, time.time())  # the clock may have been set back in between
         self.activity.compute_s += time.perf_counter() - clock
         clock = time.perf_counter()
@@ -105,7 +105,7 @@ class OpRunner:
             inputs=tuple(given),
             output=output.digest,
             sketch=output.sketch,
-            loss=loss,
+            loss=output.loss,
             tokens=self.spec.data.tokens,
             started=started,
             ended=ended,
@@ -175,14 +175,14 @@ class OpRunner:
                 raise StateLost(f"microbatch {index} of step {op.step} counts, but its inputs are gone")
             mb = Microbatch(op.epoch, op.step, index, attempt)
             tokens = _given(work)
-            stage_input = work.stage_input.payload if work.stage_input else None
+            stage_input = _payload(work.stage_input)
             if self.stage == self.spec.last_stage:
                 self.engine.loss(mb, op.version, stage_input, tokens)
             elif work.gradient is None:
                 raise StateLost(f"microbatch {index} of step {op.step} counts, but its gradient is gone")
             else:
                 self.engine.remember(mb, op.version, stage_input, tokens)
-                self.engine.backward(mb, op.version, work.gradient.payload)
+                self.engine.backward(mb, op.version, payload_tensor(work.gradient.payload))
 
     def _key(self, op: Op) -> tuple[int, int, int, int, OpKind]:
         return (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
@@ -228,6 +228,10 @@ class OpRunner:
                 f"the snapshots that audits may ask for need {needed / 2**30:.2f} GiB at this stage:"
                 f" give --snapshot-bytes {-(-needed // 2**20)}MiB or more"
             )
+
+
+def _payload(frame: Frame | None) -> Tensor | None:
+    return None if frame is None else payload_tensor(frame.payload)
 
 
 def _given(work: Inputs) -> Tokens:

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 
 import torch
 
 from iota.client.orchestrator import OrchestratorClient
-from iota.compute.engine import Engine
+from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 async def mine(
     settings: MinerSettings,
-    make_engine: Callable[..., Engine] = Engine,
+    make_engine: EngineFactory = Engine,
     make_transport: TransportFactory = StoreTransport,
 ) -> None:
     """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""

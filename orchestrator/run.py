@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from iota.chain import ChainError, open_chain
+from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
 from iota.identity.keys import Hotkey, load_hotkey
 from iota.settings import OrchestratorSettings
@@ -29,6 +30,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
         ValueError: something that the user can put right.
     """
     spec = read_spec(_needed(settings.spec, "--spec"))
+    boundary_width(spec)  # refuses a codec that is unknown, or does not fit the model
     manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)

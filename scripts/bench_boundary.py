@@ -27,7 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from iota.codec.shapes import boundary_width
 from iota.compute import Microbatch
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
@@ -35,11 +37,14 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.data import DirectoryReader, sequence_indices
 from iota.model.layout import stage_parameters
-from iota.spec import Codec, ComputeDtype, OptimizerKind, Pipeline, RunSpec
+from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.preparation import prepare_data
 from iota.swarm.run_dir import write_json
 from iota.swarm.summary import boundary_bytes_per_token
+
+DENSE = "identity"
+"""The codec that all others are held against."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Line:
 def spec_of(
     size: Size,
     optimizer: OptimizerKind,
-    codec: Codec,
+    codec: str,
     ratio: int,
     seed: int,
     pipeline: Pipeline,
@@ -135,12 +140,12 @@ def spec_of(
     return RunSpec.model_validate({**spec.model_dump(), "compute": size.compute})
 
 
-def settings(size: Size) -> list[tuple[OptimizerKind, Codec, int]]:
+def settings(size: Size) -> list[tuple[OptimizerKind, str, int]]:
     """Dense first for each optimizer, then each codec from the widest boundary to the narrowest."""
     found = []
     for optimizer in size.learning_rates:
-        found.append((optimizer, Codec.IDENTITY, 1))
-        found += [(optimizer, codec, r) for codec in (Codec.RESBM, Codec.RESBM_ANCHOR) for r in size.ratios]
+        found.append((optimizer, DENSE, 1))
+        found += [(optimizer, codec, r) for codec in ("resbm", "resbm-anchor") for r in size.ratios]
     return found
 
 
@@ -159,8 +164,8 @@ def train(spec: RunSpec, reader: DirectoryReader, heldout: list[Tokens], device:
     seconds = time.perf_counter() - began
     return Row(
         optimizer=spec.optimizer.kind.value,
-        codec=spec.boundary.codec.value,
-        ratio=spec.model.hidden_size // spec.boundary_width,
+        codec=spec.boundary.codec,
+        ratio=spec.model.hidden_size // boundary_width(spec),
         seed=spec.seed,
         learning_rate=spec.optimizer.lr,
         bytes_per_token=boundary_bytes_per_token(spec),
@@ -175,7 +180,7 @@ def train(spec: RunSpec, reader: DirectoryReader, heldout: list[Tokens], device:
 def _microbatch(spec: RunSpec, engines: list[Engine], mb: Microbatch, reader: DirectoryReader) -> float:
     version = spec.weight_version(mb.step)
     tokens = _tokens(spec, mb, reader)
-    payload: bytes | None = None
+    payload: Tensor | None = None
     for engine in engines[:-1]:
         payload = engine.forward(mb, version, payload, tokens).payload
     last = engines[-1].loss(mb, version, payload, tokens)
@@ -183,7 +188,8 @@ def _microbatch(spec: RunSpec, engines: list[Engine], mb: Microbatch, reader: Di
     for engine in reversed(engines[:-1]):
         assert gradient is not None
         gradient = engine.backward(mb, version, gradient).payload
-    return last.loss
+    assert last.loss is not None
+    return float(last.loss)
 
 
 def _tokens(spec: RunSpec, mb: Microbatch, reader: DirectoryReader) -> Tokens:
@@ -219,7 +225,7 @@ def lines(rows: list[Row]) -> list[Line]:
     by_setting: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         by_setting.setdefault((row.optimizer, row.codec, row.ratio), []).append(row)
-    dense = {(r.optimizer, r.seed): r.heldout_loss for r in rows if r.codec == Codec.IDENTITY}
+    dense = {(r.optimizer, r.seed): r.heldout_loss for r in rows if r.codec == DENSE}
     found = []
     for (optimizer, codec, ratio), group in by_setting.items():
         against = [row.heldout_loss / dense[optimizer, row.seed] for row in group]
@@ -242,7 +248,7 @@ def table(found: list[Line], seeds: int) -> str:
     text = ["| optimizer | boundary | ratio | bytes a token | held-out loss | vs dense |"]
     text += ["|---|---|---|---|---|---|"]
     for line in found:
-        dense = line.codec == Codec.IDENTITY
+        dense = line.codec == DENSE
         spread = f" (spread {100 * line.spread:.1f})" if seeds > 1 else ""
         text.append(
             f"| {line.optimizer} | {'dense' if dense else f'`{line.codec}`'} | {line.ratio}x"

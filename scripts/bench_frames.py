@@ -8,8 +8,7 @@ before and after are played too and not counted.
 
 How to read it: **CPU** is the cost; **wall** is what a frame waits, and a miner overlaps `get` and `put`
 with compute. The last line is the design's limit: all parts together below 5 % of the compute. The
-digest that the engine makes of what it sends is counted with the parts and taken from the compute; the
-sketch, which audits need and frames do not, has a line of its own.
+sketch, which audits need and frames do not, is part of the compute and has a line of its own.
 
     python scripts/bench_frames.py                  # the default run of iota up
     python scripts/bench_frames.py --smoke          # does it run at all; seconds
@@ -33,13 +32,15 @@ import aiohttp
 import numpy as np
 import torch
 from blake3 import blake3
+from torch import Tensor
 
 from iota.codec.shapes import payload_shape, payload_size
-from iota.codec.wire_dtype import decode_wire
+from iota.codec.wire_dtype import decode_wire, payload_tensor
 from iota.compute import Microbatch
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.names import Output
+from iota.compute.output import DeviceOutput
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
@@ -106,10 +107,12 @@ class TimedEngine(Engine):
 
     clock: Clock
 
-    def forward(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> Output:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         return self.clock.call("compute", lambda: Engine.forward(self, mb, version, stage_input, tokens))
 
-    def backward(self, mb: Microbatch, version: int, gradient: bytes) -> Output:
+    def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         return self.clock.call("compute", lambda: Engine.backward(self, mb, version, gradient))
 
 
@@ -143,11 +146,11 @@ class Bench:
         tokens = rng.integers(0, self.spec.model.vocab_size, shape)
         mb = Microbatch(0, 0, index)
         inputs = Inputs(tokens=tokens)
-        before = self.first.forward(mb, 0, None, tokens)
+        before = self.first.forward(mb, 0, None, tokens).read().result()
         inputs.stage_input = await self._receive(index, 0, Direction.FORWARD, before)
         forward = await self._run(OpKind.FORWARD, index, inputs, self.keys[2])
         sent = decode_frame(forward.data, self.spec, _genuine)
-        after = self.last.loss(mb, 0, sent.payload, tokens)
+        after = self.last.loss(mb, 0, payload_tensor(sent.payload), tokens).read().result()
         inputs.gradient = await self._receive(index, 2, Direction.BACKWARD, after)
         await self._run(OpKind.BACKWARD, index, inputs, self.keys[0])
         self.first.drop(mb)
@@ -225,10 +228,10 @@ async def measure(spec: RunSpec, microbatches: int, root: Path) -> Clock:
 
 
 def _measure_engine_parts(spec: RunSpec, clock: Clock, count: int) -> None:
-    """The digest and the sketch that the engine makes of each frame, by themselves."""
+    """The digest and the sketch of each frame, by themselves."""
     shape = payload_shape(spec)
     payload = bytes(payload_size(spec))
-    values = decode_wire(payload, shape, spec.boundary.wire)
+    values = decode_wire(payload_tensor(payload), shape, spec.boundary.wire)
     for index in range(count):
         with clock.timing("digest"):
             blake3(payload).hexdigest()
@@ -239,8 +242,7 @@ def _measure_engine_parts(spec: RunSpec, clock: Clock, count: int) -> None:
 def report(clock: Clock, microbatches: int) -> dict[str, dict[str, float]]:
     """Milliseconds a microbatch (two frames in, two out) by part, and their share of the compute."""
     for times in (clock.cpu, clock.wall):
-        times["make"] = times.pop("run") - times["compute"]
-        times["compute"] -= times["digest"]
+        times["make"] = times.pop("run") - times["compute"] - times["digest"]
     parts = ("compute", "get", "check", "digest", "make", "put", "sketch")
     compute = clock.cpu["compute"]
     found = {

@@ -1,4 +1,8 @@
-"""Boundary codecs: what crosses a cut, its shapes and sizes, and its form on the wire.
+"""Boundary codecs, one file each, and wire dtypes: what crosses a cut, its sizes and its bytes.
 
-`shapes` needs no torch; `boundary` and `wire_dtype` do.
+Importing it loads no torch; encoding and decoding do.
 """
+
+from iota.codec.registry import codec_names, open_codec, register_codec
+
+__all__ = ["codec_names", "open_codec", "register_codec"]

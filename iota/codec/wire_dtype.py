@@ -1,78 +1,176 @@
-"""Wire dtypes: a boundary tensor as bytes, and back.
+"""Wire dtypes: a boundary tensor as bytes, and back, on the device that holds it.
 
 | wire | error of one value |
 |---|---|
 | fp32 | none |
 | bf16 | at most 2^-8 of the value (round to nearest even) |
 | int8 | at most 1/254 of the largest value of its token |
+
+A payload is a uint8 tensor of one dimension: raw little-endian values, for int8 then one fp32 scale a
+token. Sizes need no torch, which is imported by what encodes and decodes.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from iota.codec.errors import PayloadError
-from iota.codec.shapes import wire_size
 from iota.spec import WireDtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _INT8_MAX = 127.0
 
 
-def encode_wire(x_BTK: Tensor, dtype: WireDtype) -> bytes:
-    """Raw little-endian values of a finite fp32 tensor; for int8 then one fp32 scale a token."""
-    x_BTK = x_BTK.detach()
-    if dtype is WireDtype.FP32:
-        return _raw(x_BTK)
-    if dtype is WireDtype.BF16:
-        return _raw(x_BTK.to(torch.bfloat16).view(torch.int16))
-    values_BTK, scale_BT1 = _quantize(x_BTK)
-    return _raw(values_BTK) + _raw(scale_BT1)
+class _Wire(ABC):
+    """How one dtype is written and read."""
+
+    value_bytes: int
+    scale_bytes: int = 0
+    """Beside the values of each token."""
+
+    @abstractmethod
+    def encode(self, x_BTK: Tensor) -> Tensor:
+        """The payload of a finite contiguous fp32 tensor, without a gradient; may share its memory."""
+
+    @abstractmethod
+    def decode(self, payload_N: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """The fp32 tensor of a payload of the right size; may share its memory."""
+
+    @abstractmethod
+    def round(self, x_BTK: Tensor) -> Tensor:
+        """decode(encode(x)) to the bit, in memory of its own."""
 
 
-def decode_wire(
-    payload: bytes, shape: tuple[int, int, int], dtype: WireDtype, device: torch.device | str = "cpu"
-) -> Tensor:
-    """fp32 tensor of `shape`. Raises PayloadError for bytes of any other size, before allocating.
+class _Fp32(_Wire):
+    value_bytes = 4
+
+    def encode(self, x_BTK: Tensor) -> Tensor:
+        return _as_bytes(x_BTK)
+
+    def decode(self, payload_N: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        import torch
+
+        return payload_N.view(torch.float32).view(shape)
+
+    def round(self, x_BTK: Tensor) -> Tensor:
+        return x_BTK.clone()
+
+
+class _Bf16(_Wire):
+    value_bytes = 2
+
+    def encode(self, x_BTK: Tensor) -> Tensor:
+        return _as_bytes(x_BTK.bfloat16())
+
+    def decode(self, payload_N: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        import torch
+
+        return payload_N.view(torch.bfloat16).float().view(shape)
+
+    def round(self, x_BTK: Tensor) -> Tensor:
+        return x_BTK.bfloat16().float()
+
+
+class _Int8(_Wire):
+    """Each token is scaled by its largest value."""
+
+    value_bytes = 1
+    scale_bytes = 4
+
+    def encode(self, x_BTK: Tensor) -> Tensor:
+        import torch
+
+        values_BTK, scale_BT1 = self._quantized(x_BTK)
+        return torch.cat([_as_bytes(values_BTK), _as_bytes(scale_BT1)])
+
+    def decode(self, payload_N: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        import torch
+
+        b, t, k = shape
+        values_BTK = payload_N[: b * t * k].view(torch.int8).view(shape)
+        # the copy starts at an address that fp32 may have, which the middle of a payload need not
+        scale_BT1 = payload_N[b * t * k :].clone().view(torch.float32).view(b, t, 1)
+        return values_BTK.float() * scale_BT1
+
+    def round(self, x_BTK: Tensor) -> Tensor:
+        values_BTK, scale_BT1 = self._quantized(x_BTK)
+        return values_BTK.float() * scale_BT1
+
+    @staticmethod
+    def _quantized(x_BTK: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
+        scale_BT1 = x_BTK.abs().amax(-1, keepdim=True) / _INT8_MAX
+        # a token of zeros has scale 0; dividing by 1 then keeps its values 0
+        divisor_BT1 = torch.where(scale_BT1 > 0, scale_BT1, torch.ones_like(scale_BT1))
+        values_BTK = (x_BTK / divisor_BT1).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+        return values_BTK, scale_BT1
+
+
+_WIRES: dict[WireDtype, _Wire] = {
+    WireDtype.FP32: _Fp32(),
+    WireDtype.BF16: _Bf16(),
+    WireDtype.INT8: _Int8(),
+}
+
+
+def token_bytes(width: int, dtype: WireDtype) -> int:
+    """Bytes of one token's `width` values on the wire."""
+    wire = _WIRES[dtype]
+    return width * wire.value_bytes + wire.scale_bytes
+
+
+def wire_size(shape: tuple[int, int, int], dtype: WireDtype) -> int:
+    """Bytes of a boundary tensor of `shape` (sequences, sequence_length, k) on the wire."""
+    sequences, length, width = shape
+    return sequences * length * token_bytes(width, dtype)
+
+
+def encode_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
+    """The payload (uint8, one dimension) of a finite fp32 tensor, on its device.
+
+    It may share the tensor's memory.
+    """
+    return _WIRES[dtype].encode(x_BTK.detach().contiguous())
+
+
+def decode_wire(payload_N: Tensor, shape: tuple[int, int, int], dtype: WireDtype) -> Tensor:
+    """The fp32 tensor of a payload, on the payload's device; it may share the payload's memory.
 
     Values may still be NaN or Inf: whoever computes with them checks (`all_finite`).
+
+    Raises:
+        PayloadError: the payload is no uint8 tensor of the size that shape and dtype give.
     """
+    import torch
+
     size = wire_size(shape, dtype)
-    if len(payload) != size:
-        raise PayloadError(f"{len(payload)} bytes where a {dtype} tensor of shape {shape} has {size}")
-    if dtype is WireDtype.FP32:
-        return _tensor(payload, np.float32, device).view(shape)
-    if dtype is WireDtype.BF16:
-        return _tensor(payload, np.int16, device).view(torch.bfloat16).float().view(shape)
-    values = shape[0] * shape[1] * shape[2]
-    quantized_BTK = _tensor(payload[:values], np.int8, device).view(shape)
-    scale_BT1 = _tensor(payload[values:], np.float32, device).view(shape[0], shape[1], 1)
-    return quantized_BTK.float() * scale_BT1
+    if payload_N.dtype != torch.uint8 or payload_N.shape != (size,):
+        raise PayloadError(
+            f"{payload_N.dtype} {tuple(payload_N.shape)} where the payload of a {dtype} tensor of shape"
+            f" {shape} is {size} bytes"
+        )
+    return _WIRES[dtype].decode(payload_N, shape)
 
 
 def round_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
-    """decode_wire(encode_wire(x)) to the bit, without the bytes."""
-    if dtype is WireDtype.FP32:
-        return x_BTK.clone()
-    if dtype is WireDtype.BF16:
-        return x_BTK.to(torch.bfloat16).float()
-    values_BTK, scale_BT1 = _quantize(x_BTK)
-    return values_BTK.float() * scale_BT1
+    """decode_wire(encode_wire(x)) to the bit, without the bytes, in memory of its own."""
+    return _WIRES[dtype].round(x_BTK)
 
 
-def _quantize(x_BTK: Tensor) -> tuple[Tensor, Tensor]:
-    scale_BT1 = x_BTK.abs().amax(-1, keepdim=True) / _INT8_MAX
-    # a token of zeros has scale 0; dividing by 1 then keeps its values 0
-    divisor_BT1 = torch.where(scale_BT1 > 0, scale_BT1, torch.ones_like(scale_BT1))
-    values_BTK = (x_BTK / divisor_BT1).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
-    return values_BTK, scale_BT1
+def payload_tensor(payload: bytes) -> Tensor:
+    """Received bytes as a payload in memory of its own, on the CPU."""
+    import numpy as np
+    import torch
+
+    # torch takes no read-only memory, which bytes are
+    return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
 
 
-def _raw(x: Tensor) -> bytes:
-    return x.contiguous().cpu().numpy().tobytes()
+def _as_bytes(x: Tensor) -> Tensor:
+    import torch
 
-
-def _tensor(payload: bytes, dtype: type[np.generic], device: torch.device | str) -> Tensor:
-    # the copy makes it writable and its own; torch takes no read-only memory
-    return torch.from_numpy(np.frombuffer(payload, dtype=dtype).copy()).to(device)
+    return x.flatten().view(torch.uint8)

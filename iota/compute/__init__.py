@@ -11,13 +11,12 @@ from iota.compute.errors import (
     StateError,
     VersionError,
 )
-from iota.compute.names import LossOutput, Microbatch, Output, StepOutput
+from iota.compute.names import Microbatch, Output, StepOutput
 
 __all__ = [
     "BadValueError",
     "ComputeError",
     "CountError",
-    "LossOutput",
     "Microbatch",
     "MicrobatchError",
     "Output",

@@ -2,34 +2,33 @@
 
 The engine does what it is told, op by op, from one thread. A result depends on the op's name, its
 inputs and the order of the backwards of its step, and on nothing else; the order is the caller's.
+Payloads go in and come out as tensors; `DeviceOutput.read` brings a result to the host.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from blake3 import blake3
 from torch import Tensor
 
-from iota.codec.errors import PayloadError
-from iota.codec.shapes import payload_shape
-from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire
+from iota.codec.wire_dtype import encode_wire, round_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import clip_threshold, mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
 from iota.compute.memory import has_room
-from iota.compute.names import LossOutput, Microbatch, Output, Sketch, StepOutput
+from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
-from iota.compute.precision import autocast
-from iota.compute.sketch import SketchKey, finish, project, sketch
+from iota.compute.output import DeviceOutput
+from iota.compute.sketch import SketchKey, finish, project
+from iota.compute.stage_pass import Graph, StagePass
 from iota.compute.state import StageState, tensors_digest
-from iota.compute.tokens import Tokens, token_tensors
+from iota.compute.tokens import Tokens
 from iota.compute.versions import Versions
 from iota.model.layout import graph_bytes
-from iota.model.stage import Stage, StageOutput, run_stage, token_loss
 from iota.protocol.receipts import OpKind
 from iota.settings import Recompute
 from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
@@ -40,16 +39,9 @@ class _InFlight:
     """A microbatch between its forward and its backward: its graph, or what to recompute it from."""
 
     version: int
-    stage_input: bytes | None
+    stage_input: Tensor | None
     tokens: Tokens
-    graph: _Graph | None = None
-
-
-@dataclass
-class _Graph:
-    entry: Tensor
-    """Where the gradient for the stage before is taken: the received tensor, or the embedding's output."""
-    out: Tensor
+    graph: Graph | None = None
 
 
 class Engine:
@@ -67,8 +59,7 @@ class Engine:
         self.device = torch.device(device)
         self.recompute = recompute
         make_deterministic(self.device)
-        self._module = Stage(spec, stage)
-        self._module.move_tables(self.device)
+        self._pass = StagePass(spec, stage, self.device)
         self._threshold = clip_threshold(spec, stage)
         self._run = spec.id
         width = 2 if spec.compute is ComputeDtype.BF16 else 4
@@ -139,13 +130,16 @@ class Engine:
 
     # ---- ops ----------------------------------------------------------------------------------
 
-    def forward(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> Output:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         """FORWARD of any stage but the last: the encoded boundary tensor for the next one.
 
-        `tokens` is (sequences, sequence_length + 1); `stage_input` is None at stage 0 only. Raises
-        PayloadError, VersionError or BadValueError; the microbatch is then not in flight.
+        `tokens` is (sequences, sequence_length + 1); `stage_input`, a payload on any device, is None at
+        stage 0 only, and must not change while the microbatch is in flight. Raises PayloadError,
+        VersionError or BadValueError; the microbatch is then not in flight.
         """
-        if self._module.last:
+        if self._pass.last:
             raise MicrobatchError("the last stage runs LOSS, not FORWARD")
         self._flying.pop(mb, None)
         flying = _InFlight(version, stage_input, tokens)
@@ -156,28 +150,29 @@ class Engine:
         if keep:
             flying = _InFlight(version, None, tokens, graph)
         self._flying[mb] = flying
-        return self._sendable(graph.out, mb, OpKind.FORWARD)
+        return self._output(graph.out, self.spec.boundary.wire, mb, OpKind.FORWARD, sent=True)
 
-    def loss(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> LossOutput:
+    def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
         """LOSS: forward and backward at the last stage; the gradient for the stage before.
 
         Raises as `forward` does; nothing is then accumulated.
         """
-        if not self._module.last:
+        if not self._pass.last:
             raise MicrobatchError("only the last stage runs LOSS")
         self._refuse_summed(mb)
         graph = self._run_graph(mb, _InFlight(version, stage_input, tokens), keep=True)
         if not all_finite(graph.out):
             raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
-        value = float(graph.out.detach())
-        out = self._backward(mb, graph, None, OpKind.LOSS)
-        return LossOutput(out.payload, out.digest, out.sketch, out.tokens, value)
+        return replace(self._backward(mb, graph, None, OpKind.LOSS), loss=graph.out.detach())
 
-    def backward(self, mb: Microbatch, version: int, gradient: bytes) -> Output:
+    def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         """BACKWARD: adds to the step's gradient and gives the one for the stage before.
 
-        At stage 0 the payload is None. Raises MicrobatchError without a forward (or `remember`) or when
-        it was counted already; BadValueError, and then nothing is accumulated.
+        `gradient` is a payload on any device; at stage 0 the result has none.
+
+        Raises:
+            MicrobatchError: there was no forward (or `remember`), or it was counted already.
+            BadValueError: NaN or Inf; nothing is accumulated.
         """
         self._refuse_summed(mb)
         flying = self._flying.get(mb)
@@ -185,14 +180,14 @@ class Engine:
             raise MicrobatchError(f"microbatch {mb.index}.{mb.attempt} of step {mb.step} has no forward here")
         if flying.version != version:
             raise VersionError(f"forward in version {flying.version}, backward in {version}")
-        arrived = self._received(gradient)
+        arrived = self._pass.received(gradient)
         graph = flying.graph or self._run_graph(mb, flying, keep=True)
         # the graph dies with its backward whatever comes of it
         del self._flying[mb]
         flying.graph = None
         return self._backward(mb, graph, arrived, OpKind.BACKWARD)
 
-    def remember(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> None:
+    def remember(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> None:
         """Keep a re-routed microbatch's stage input, so that `backward` can recompute it."""
         self._open(mb.step, version)
         self._flying[mb] = _InFlight(version, stage_input, tokens)
@@ -251,41 +246,32 @@ class Engine:
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
-    def _run_graph(self, mb: Microbatch, flying: _InFlight, *, keep: bool) -> _Graph:
-        """Run the module; at the last stage `out` is the loss. Without `keep` there is no graph."""
-        ids, labels = token_tensors(self.spec, flying.tokens, self.device)
-        if (flying.stage_input is None) is not self._module.first:
-            raise PayloadError("stage 0 reads tokens and takes no stage input; every other stage needs one")
-        received = None if flying.stage_input is None else self._received(flying.stage_input)
+    def _run_graph(self, mb: Microbatch, flying: _InFlight, *, keep: bool) -> Graph:
+        inputs = self._pass.inputs(flying.stage_input, flying.tokens)
         opened = self._open(mb.step, flying.version)
-        with torch.set_grad_enabled(keep), autocast(self.spec.compute, self.device):
-            if received is not None:
-                received.requires_grad_(keep)
-            result: StageOutput = run_stage(self._module, opened.leaves, received, ids)
-            out = token_loss(result.out, labels) if self._module.last else result.out
-        return _Graph(result.entry_BTD if received is None else received, out)
+        return self._pass.run(opened.leaves, inputs, keep=keep)
 
-    def _backward(self, mb: Microbatch, graph: _Graph, gradient: Tensor | None, kind: OpKind) -> Output:
+    def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None, kind: OpKind) -> DeviceOutput:
         at_entry = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
-        if not self._module.first:
-            return self._sendable(at_entry, mb, kind)
-        raw = encode_wire(at_entry, WireDtype.FP32)
-        return Output(None, blake3(raw).hexdigest(), self._sketch(at_entry, mb, kind), self.spec.data.tokens)
-
-    def _sendable(self, x_BTK: Tensor, mb: Microbatch, kind: OpKind) -> Output:
-        wire = self.spec.boundary.wire
-        payload = encode_wire(x_BTK, wire)
-        # the sketch is of what is sent, so that a receiver can make it from the payload
-        sent = round_wire(x_BTK.detach(), wire)
-        return Output(
-            payload, blake3(payload).hexdigest(), self._sketch(sent, mb, kind), self.spec.data.tokens
+        sent = not self._pass.first
+        # nobody receives stage 0's gradient: its digest is of the exact values
+        return self._output(
+            at_entry, self.spec.boundary.wire if sent else WireDtype.FP32, mb, kind, sent=sent
         )
 
-    def _received(self, payload: bytes) -> Tensor:
-        tensor = decode_wire(payload, payload_shape(self.spec), self.spec.boundary.wire, self.device)
-        if not all_finite(tensor):
-            raise BadValueError("NaN or Inf in a received tensor")
-        return tensor
+    def _output(
+        self, x_BTK: Tensor, wire: WireDtype, mb: Microbatch, kind: OpKind, *, sent: bool
+    ) -> DeviceOutput:
+        # the sketch is of what is sent, so that a receiver can make it from the payload
+        rounded = round_wire(x_BTK.detach(), wire)
+        key = self._key(kind.value, mb.epoch, mb.step, mb.index)
+        return DeviceOutput(
+            hashed_N=encode_wire(x_BTK, wire),
+            sent=sent,
+            projection_J=project({"": rounded}, key),
+            elements=rounded.numel(),
+            tokens=self.spec.data.tokens,
+        )
 
     def _open(self, step: int, version: int) -> OpenStep:
         held = self._held()
@@ -313,9 +299,6 @@ class Engine:
             return has_room(self.device, self._graph_bytes)
         return self.recompute is Recompute.NEVER
 
-    def _sketch(self, x: Tensor, mb: Microbatch, kind: OpKind) -> Sketch:
-        return sketch(x, self._key(kind.value, mb.epoch, mb.step, mb.index))
-
     def _key(self, kind: str, epoch: int, step: int, index: int) -> SketchKey:
         return SketchKey(self._run, self.stage, kind, epoch, step, index)
 
@@ -328,3 +311,11 @@ class Engine:
         if self._optimizer is None:
             raise VersionError("no state is loaded: call load first")
         return self._optimizer
+
+
+class EngineFactory(Protocol):
+    """Makes engines: `Engine` itself, or one that a test puts in its place."""
+
+    def __call__(
+        self, spec: RunSpec, stage: int, *, device: str | torch.device, recompute: Recompute
+    ) -> Engine: ...

@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from iota.codec.errors import PayloadError
-from iota.codec.shapes import payload_shape
-from iota.codec.wire_dtype import decode_wire, encode_wire
+from iota.codec.wire_dtype import encode_wire
 from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
-from iota.compute.precision import autocast
+from iota.compute.stage_pass import StagePass
 from iota.compute.state import StageState
-from iota.compute.tokens import Tokens, token_tensors
-from iota.model.stage import Stage, run_stage, token_loss
+from iota.compute.tokens import Tokens
 from iota.spec import RunSpec
 
 
@@ -24,13 +22,13 @@ class EvaluationBatch:
     """`tokens` as in training; `stage_input` is what the stage before made of them, None at stage 0."""
 
     tokens: Tokens
-    stage_input: bytes | None = None
+    stage_input: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class EvaluationOutput:
-    payload: bytes | None
-    """Stage input for the next stage; None at the last."""
+    payload: Tensor | None
+    """Stage input for the next stage, on the device; None at the last."""
     loss: float | None
     """Mean nats a token, at the last stage."""
 
@@ -48,22 +46,14 @@ def evaluate_stage(
     Lazy: an output is made when it is asked for. Raises PayloadError or BadValueError.
     """
     target = torch.device(device)
-    module = Stage(spec, stage)
-    module.move_tables(target)
+    stage_pass = StagePass(spec, stage, target)
     weights = {name: w.to(target) for name, w in state.weights.items()}
     for batch in batches:
-        ids, labels = token_tensors(spec, batch.tokens, target)
-        if (batch.stage_input is None) is not module.first:
-            raise PayloadError("stage 0 reads tokens and takes no stage input; every other stage needs one")
-        received = None
-        if batch.stage_input is not None:
-            received = decode_wire(batch.stage_input, payload_shape(spec), spec.boundary.wire, target)
-        with torch.inference_mode(), autocast(spec.compute, target):
-            out = run_stage(module, weights, received, ids).out
-            result = token_loss(out, labels) if module.last else out
+        inputs = stage_pass.inputs(batch.stage_input, batch.tokens)
+        result = stage_pass.run(weights, inputs, keep=False).out
         if not all_finite(result):
             raise BadValueError(f"NaN or Inf in the evaluation of stage {stage}")
-        if module.last:
+        if stage_pass.last:
             yield EvaluationOutput(None, float(result))
         else:
             yield EvaluationOutput(encode_wire(result, spec.boundary.wire), None)

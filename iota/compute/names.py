@@ -19,7 +19,7 @@ class Microbatch:
 
 @dataclass(frozen=True)
 class Output:
-    """Of a FORWARD (values for the next stage) or a BACKWARD (gradient for the one before)."""
+    """Of a FORWARD (values for the next stage), or a BACKWARD or LOSS (gradient for the one before)."""
 
     payload: bytes | None
     """Wire bytes; None for the backward of stage 0, which has nobody to send to."""
@@ -27,14 +27,8 @@ class Output:
     """BLAKE3 of the payload; of the raw fp32 gradient at the embedding's output where there is none."""
     sketch: Sketch
     tokens: int
-
-
-@dataclass(frozen=True)
-class LossOutput(Output):
-    """Of a LOSS; the payload is the gradient for the stage before."""
-
-    loss: float
-    """Mean nats a token."""
+    loss: float | None = None
+    """Mean nats a token, of a LOSS."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Signs are Rademacher, from BLAKE3 of the key and the tensor's name. Element i li
 and column i % 4096, and sign_j(i) is the product of a row's sign and a column's: different elements
 have independent signs, so that E[sketch_j^2] = |x|^2 / n, and a sketch of a billion values is two
 small matrix products instead of 16 billion sign bits. Sums are float64 (the result is the same to
-fp32 rounding whatever the order), on the tensor's own device, in blocks.
+fp32 rounding in any order), on the tensor's own device, in blocks.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ def sketch(x: Tensor, key: SketchKey) -> Sketch:
     return finish(project({"": x}, key), x.numel())
 
 
-def project(tensors: Mapping[str, Tensor], key: SketchKey) -> np.ndarray:
-    """The 16 signed sums in float64, undivided: projections of a difference are differences."""
-    total = np.zeros(SKETCH_SIZE)
-    columns: dict[torch.device, Tensor] = {}
-    column_signs = _signs(key.stream("columns"), _COLUMNS)
+def project(tensors: Mapping[str, Tensor], key: SketchKey) -> Tensor:
+    """The 16 signed sums in float64 on the tensors' one device, undivided.
+
+    They are linear: the projection of a difference is the difference of projections.
+    """
+    device = next((x.device for x in tensors.values()), torch.device("cpu"))
+    total_J = torch.zeros(SKETCH_SIZE, dtype=torch.float64, device=device)
+    columns_CJ = _signs(key.stream("columns"), _COLUMNS, device)
     for name in sorted(tensors):
-        x = tensors[name].detach()
-        if x.device not in columns:
-            columns[x.device] = torch.from_numpy(column_signs).to(x.device)
-        total += _project_one(x.reshape(-1), columns[x.device], key.stream(f"rows\n{name}"))
-    return total
+        total_J += _project_one(tensors[name].detach().reshape(-1), columns_CJ, key.stream(f"rows\n{name}"))
+    return total_J
 
 
-def finish(projection: np.ndarray, elements: int) -> Sketch:
-    """Divide by the root of the element count and round to fp32."""
-    scaled = (projection / math.sqrt(max(1, elements))).astype(np.float32)
-    return tuple(float(value) for value in scaled)
+def finish(projection_J: Tensor, elements: int) -> Sketch:
+    """Divide by the root of the element count and round to fp32, on the host."""
+    scaled = projection_J.cpu().numpy() / math.sqrt(max(1, elements))
+    return tuple(scaled.astype(np.float32).tolist())
 
 
-def _project_one(x_N: Tensor, columns_CJ: Tensor, stream: blake3) -> np.ndarray:
+def _project_one(x_N: Tensor, columns_CJ: Tensor, stream: blake3) -> Tensor:
     whole, rest = divmod(x_N.numel(), _COLUMNS)
-    rows_RJ = torch.from_numpy(_signs(stream, whole + (rest > 0))).to(x_N.device)
+    rows_RJ = _signs(stream, whole + (rest > 0), x_N.device)
     total_J = torch.zeros(SKETCH_SIZE, dtype=torch.float64, device=x_N.device)
     full_RC = x_N[: whole * _COLUMNS].view(whole, _COLUMNS)
     for first in range(0, whole, _BLOCK_ROWS):
@@ -78,11 +78,11 @@ def _project_one(x_N: Tensor, columns_CJ: Tensor, stream: blake3) -> np.ndarray:
         total_J += ((block_BC @ columns_CJ) * signs_BJ).sum(0)
     if rest:
         total_J += (x_N[whole * _COLUMNS :].double() @ columns_CJ[:rest]) * rows_RJ[whole]
-    result: np.ndarray = total_J.cpu().numpy()
-    return result
+    return total_J
 
 
-def _signs(stream: blake3, count: int) -> np.ndarray:
+def _signs(stream: blake3, count: int, device: torch.device) -> Tensor:
     """(count, 16) of +1 and -1 in float64: two bytes of the stream for each row."""
     bits = np.unpackbits(np.frombuffer(stream.digest(length=2 * count), dtype=np.uint8))
-    return bits.reshape(count, SKETCH_SIZE).astype(np.float64) * 2 - 1
+    signs = torch.from_numpy(bits.reshape(count, SKETCH_SIZE).astype(np.float64) * 2 - 1)
+    return signs.to(device, non_blocking=True)

@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Iterable
 
 import numpy as np
 
+from iota.codec import open_codec
 from iota.data.reader import ShardReader, Tokens
 from iota.data.sample import sequence_indices
-from iota.spec import Codec, RunSpec
+from iota.spec import RunSpec
 
 
 def needs_tokens(spec: RunSpec, stage: int) -> bool:
-    """Stage 0 embeds token ids, the last has its labels in them, and an anchor looks them up."""
-    return stage in (0, spec.last_stage) or spec.boundary.codec is Codec.RESBM_ANCHOR
+    """Stage 0 embeds token ids, the last has its labels in them, and some codecs look them up."""
+    return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
 
 
 class Samples:

@@ -6,9 +6,11 @@ machine that has never heard of this package.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +18,16 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from iota.codec.shapes import codec_hidden
+from iota.codec import open_codec
+from iota.codec.boundary_codec import BoundaryCodec, Side
+from iota.codec.shapes import boundary_width
 from iota.files import whole_folder
 from iota.model.layout import count, run_shapes
-from iota.spec import Codec, RunSpec
+from iota.spec import RunSpec
 
 SHARD_BYTES = 4 << 30
 _TEMPLATE = "modeling_iota.py"
+_CODEC_MODULE = "boundary_codec.py"
 
 
 def export_model(
@@ -48,6 +53,7 @@ def export_model(
         _write_json(work / "config.json", _config(spec, eos_token))
         _write_json(work / "generation_config.json", _generation(eos_token))
         shutil.copyfile(Path(__file__).with_name(_TEMPLATE), work / _TEMPLATE)
+        (work / _CODEC_MODULE).write_text(_codec_module(open_codec(spec.boundary.codec)))
         tokenizer_writer(work)
 
 
@@ -126,10 +132,20 @@ def _bins(sizes: list[int], limit: int) -> Iterator[int]:
     yield filled
 
 
+def _codec_module(codec: BoundaryCodec) -> str:
+    """The codec's own two functions as a module: an export runs the code that it was trained with."""
+    functions = [textwrap.dedent(inspect.getsource(f)) for f in (codec.encode, codec.decode)]
+    parts = [
+        f'"""The boundary codec `{codec.name}`."""\n\nfrom __future__ import annotations\n',
+        *(function.removeprefix("@staticmethod\n") for function in functions),
+    ]
+    return "\n\n".join(parts)
+
+
 def _config(spec: RunSpec, eos_token: int | None) -> dict[str, object]:
-    model, boundary = spec.model, spec.boundary
-    coded = boundary.codec is not Codec.IDENTITY
-    cuts = spec.layout.cuts
+    model, boundary, cuts = spec.model, spec.boundary, spec.layout.cuts
+    codec = open_codec(boundary.codec)
+    sides = {side: codec.parameters(side, model, boundary) for side in Side}
     return {
         "architectures": ["IotaForCausalLM"],
         "model_type": "iota",
@@ -156,11 +172,12 @@ def _config(spec: RunSpec, eos_token: int | None) -> dict[str, object]:
         "eos_token_id": eos_token,
         "dtype": "float32",
         "boundary_layers": [sum(cuts[: i + 1]) for i in range(len(cuts) - 1)],
-        "boundary_codec": boundary.codec.value,
+        "boundary_codec": boundary.codec,
         "boundary_wire": boundary.wire.value,
-        "boundary_width": spec.boundary_width,
-        "boundary_hidden": codec_hidden(model, boundary) if coded else 0,
-        "anchor_rank": boundary.anchor_rank if boundary.codec is Codec.RESBM_ANCHOR else 0,
+        "boundary_width": boundary_width(spec),
+        "boundary_parameters": {
+            side: {name: p.shape for name, p in parameters.items()} for side, parameters in sides.items()
+        },
         "iota_run": spec.id,
     }
 

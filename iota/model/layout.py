@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from iota.codec.shapes import Shapes, codec_shapes
+from iota.codec.shapes import Shapes, boundary_parameters
 from iota.spec import BoundarySpec, ModelSpec, OptimizerKind, Pipeline, RunSpec
 
 
@@ -44,15 +44,14 @@ def stage_shapes(
     shapes: Shapes = {}
     if stage == 0:
         shapes["embed.weight"] = (model.vocab_size, model.hidden_size)
-    elif boundary is not None:
-        shapes |= codec_shapes(model, boundary, stage - 1, "decode")
     for layer in stage_layers(cuts, stage):
         shapes |= layer_shapes(model, layer)
     if stage == last:
         shapes["norm.weight"] = (model.hidden_size,)
         shapes["head.weight"] = (model.vocab_size, model.hidden_size)
-    elif boundary is not None:
-        shapes |= codec_shapes(model, boundary, stage, "encode")
+    if boundary is not None:
+        codec = boundary_parameters(model, boundary, stage, len(cuts))
+        shapes |= {name: parameter.shape for name, parameter in codec.items()}
     return dict(sorted(shapes.items()))
 
 
@@ -86,15 +85,13 @@ def stage_flops(
 ) -> int:
     """FLOPs per token, forward and backward: 6N plus causal attention 6·L·s·d (training.md).
 
-    N leaves out what is only looked up (the embedding and the anchors' token tables). The share of
-    forward is one third.
+    N leaves out what is only looked up: the embedding, and what a codec says of its own tables. The
+    share of forward is one third.
     """
+    codec = {} if boundary is None else boundary_parameters(model, boundary, stage, len(cuts))
+    looked_up = {"embed.weight", *(name for name, parameter in codec.items() if not parameter.multiplied)}
     shapes = stage_shapes(model, cuts, stage, boundary)
-    computed = sum(
-        math.prod(shape)
-        for name, shape in shapes.items()
-        if name != "embed.weight" and not name.endswith("anchor.tokens")
-    )
+    computed = sum(math.prod(shape) for name, shape in shapes.items() if name not in looked_up)
     return 6 * computed + 6 * cuts[stage] * sequence_length * model.hidden_size
 
 

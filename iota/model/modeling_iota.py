@@ -1,7 +1,8 @@
 """A Llama with boundary codecs between its layers, as trained by IOTA.
 
-This file stands alone: an export holds a copy of it, and it needs nothing but torch and transformers.
-At each boundary the residual stream is encoded, rounded as on the wire, and decoded again.
+An export holds a copy of this file, and beside it `boundary_codec.py` with the two functions of the
+run's codec; they need nothing but torch and transformers. At each boundary the residual stream is encoded,
+rounded as on the wire, and decoded again.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from .boundary_codec import decode, encode
 
 
 class IotaConfig(LlamaConfig):  # type: ignore[misc]
     """LlamaConfig and where the boundaries are.
 
     `boundary_layers` names the layers that a boundary follows (how many layers stand before it);
-    `boundary_width` is k, and `boundary_codec` and `boundary_wire` are as in the run's spec.
+    `boundary_parameters` gives the shape of each codec parameter by side and name. `boundary_width` is k,
+    and `boundary_codec` and `boundary_wire` are as in the run's spec.
     """
 
     model_type = "iota"
@@ -29,34 +32,25 @@ class IotaConfig(LlamaConfig):  # type: ignore[misc]
     boundary_codec: str = "identity"
     boundary_wire: str = "fp32"
     boundary_width: int = 0
-    boundary_hidden: int = 0
-    anchor_rank: int = 0
-
-
-class TokenAnchor(nn.Module):
-    def __init__(self, vocabulary: int, rank: int, width: int) -> None:
-        super().__init__()
-        self.tokens = nn.Parameter(torch.zeros(vocabulary, rank))
-        self.basis = nn.Parameter(torch.zeros(rank, width))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.tokens) @ self.basis
+    boundary_parameters: dict[str, dict[str, list[int]]] | None = None
 
 
 class Side(nn.Module):
-    """A two-layer SiLU map and, where the codec has one, a token anchor."""
+    """The codec's parameters on one side of a boundary, each under its dotted name."""
 
-    def __init__(self, config: IotaConfig, inputs: int, outputs: int) -> None:
+    def __init__(self, shapes: dict[str, list[int]]) -> None:
         super().__init__()
-        self.inner = nn.Linear(inputs, config.boundary_hidden)
-        self.outer = nn.Linear(config.boundary_hidden, outputs)
-        self.anchor = None
-        if config.boundary_codec == "resbm-anchor":
-            self.anchor = TokenAnchor(config.vocab_size, config.anchor_rank, config.hidden_size)
+        for name, shape in shapes.items():
+            at: nn.Module = self
+            *path, last = name.split(".")
+            for part in path:
+                if part not in dict(at.named_children()):
+                    at.add_module(part, nn.Module())
+                at = at.get_submodule(part)
+            at.register_parameter(last, nn.Parameter(torch.zeros(shape)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        mapped: Tensor = self.outer(F.silu(self.inner(x)))
-        return mapped
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.named_parameters())
 
 
 class Boundary(nn.Module):
@@ -64,21 +58,13 @@ class Boundary(nn.Module):
 
     def __init__(self, config: IotaConfig) -> None:
         super().__init__()
-        self.width, self.wire = config.boundary_width, config.boundary_wire
-        self.coded = config.boundary_codec != "identity"
-        if self.coded:
-            self.encode = Side(config, config.hidden_size, self.width)
-            self.decode = Side(config, self.width, config.hidden_size)
+        self.wire = config.boundary_wire
+        parameters = config.boundary_parameters or {}
+        self.encode, self.decode = (Side(parameters.get(side, {})) for side in ("encode", "decode"))
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
-        if not self.coded:
-            return round_wire(x, self.wire)
-        if self.encode.anchor is not None:
-            x = x - self.encode.anchor(ids)
-        z = round_wire(x[..., : self.width] + self.encode(x), self.wire)
-        y: Tensor = F.pad(z, (0, x.shape[-1] - self.width)) + self.decode(z)
-        if self.decode.anchor is not None:
-            y = y + self.decode.anchor(ids)
+        z = round_wire(encode(self.encode.weights(), x, ids), self.wire)
+        y: Tensor = decode(self.decode.weights(), z, ids)
         return y
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from iota.codec.shapes import WIRE_BYTES
+from iota.codec import open_codec
+from iota.codec.wire_dtype import token_bytes
 from iota.model.layout import stage_flops, stage_memory, stage_parameters
-from iota.spec import BoundarySpec, Codec, ModelSpec, OptimizerKind, Pipeline
+from iota.spec import BoundarySpec, ModelSpec, OptimizerKind, Pipeline
 
 EXPECTED_UTILIZATION = 0.5
 """Share of a device's peak that a well-fed stage reaches; plans are made for it."""
@@ -74,7 +75,7 @@ class PlanTable:
     """Without codecs."""
     stages: tuple[StagePlan, ...]
     ratio: int
-    boundary_bytes_per_token: float
+    boundary_bytes_per_token: int
     """What crosses one boundary in one direction."""
     microbatch_tokens: int
     in_flight: int
@@ -100,7 +101,7 @@ def hiding_ratio(
     """
     d = model.hidden_size
     for ratio in (r for r in range(1, d + 1) if d % r == 0):
-        bits = 8 * 2 * _boundary_bytes(model, boundary, ratio)
+        bits = 8 * 2 * token_bytes(d // ratio, boundary.wire)
         if bits / (link_mbps * 1e6) <= seconds_per_token:
             return ratio
     return None
@@ -121,10 +122,7 @@ def plan_table(
 ) -> PlanTable:
     """Everything `iota plan` shows; raises ValueError for a plan that cannot be."""
     codec = boundary or BoundarySpec()
-    if codec.codec is not Codec.IDENTITY and model.hidden_size % codec.ratio:
-        raise ValueError(
-            f"ratio {codec.ratio} does not divide the width {model.hidden_size}: give a divisor of it"
-        )
+    width = open_codec(codec.codec).width(model, codec)
     if link_mbps <= 0 or device_tflops <= 0 or sequence_length <= 0:
         raise ValueError("link speed, device speed and sequence length must be above zero")
     cuts = balanced_cuts(model, stages, sequence_length)
@@ -162,12 +160,11 @@ def plan_table(
         for stage, parameters in enumerate(stage_parameters(model, cuts, codec))
     )
     seconds = dearest / (device_tflops * 1e12 * EXPECTED_UTILIZATION)
-    ratio = 1 if codec.codec is Codec.IDENTITY else codec.ratio
     return PlanTable(
         model_parameters=sum(stage_parameters(model, cuts)),
         stages=rows,
-        ratio=ratio,
-        boundary_bytes_per_token=_boundary_bytes(model, codec, ratio),
+        ratio=model.hidden_size // width,
+        boundary_bytes_per_token=token_bytes(width, codec.wire),
         microbatch_tokens=tokens,
         in_flight=flying,
         seconds_per_token=seconds,
@@ -175,8 +172,3 @@ def plan_table(
         hiding_ratio=hiding_ratio(model, codec, link_mbps, seconds),
         balance=sum(flops) / (stages * dearest),
     )
-
-
-def _boundary_bytes(model: ModelSpec, boundary: BoundarySpec, ratio: int) -> float:
-    scale = 4 if boundary.wire.value == "int8" else 0
-    return WIRE_BYTES[boundary.wire] * model.hidden_size / ratio + scale

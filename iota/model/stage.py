@@ -19,7 +19,9 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 
-from iota.codec.boundary import decoder, encoder
+from iota.codec import open_codec
+from iota.codec.boundary_codec import Side
+from iota.codec.shapes import boundary_parameters
 from iota.model.layout import stage_layers
 from iota.spec import ModelSpec, RunSpec
 
@@ -40,6 +42,7 @@ class Stage(nn.Module):
             raise ValueError(f"stage {stage} is not one of this run's {spec.layout.stages}")
         self.index = stage
         self.first, self.last = stage == 0, stage == spec.last_stage
+        self._codec = open_codec(spec.boundary.codec)
         config = llama_config(spec.model, spec.data.sequence_length)
         # tables of cos and sin follow from the shape alone, and are made once
         rotary = LlamaRotaryEmbedding(config)
@@ -49,19 +52,19 @@ class Stage(nn.Module):
             self._build(spec, config)
 
     def _build(self, spec: RunSpec, config: LlamaConfig) -> None:
-        model, boundary = spec.model, nn.ModuleDict()
+        model = spec.model
         if self.first:
             self.embed = nn.Embedding(model.vocab_size, model.hidden_size)
-        elif (decode := decoder(model, spec.boundary)) is not None:
-            boundary[str(self.index - 1)] = nn.ModuleDict({"decode": decode})
         layers = stage_layers(spec.layout.cuts, self.index)
         self.layers = nn.ModuleDict({str(i): LlamaDecoderLayer(config, i) for i in layers})
         if self.last:
             self.norm = LlamaRMSNorm(model.hidden_size, eps=model.norm_eps)
             self.head = nn.Linear(model.hidden_size, model.vocab_size, bias=False)
-        elif (encode := encoder(model, spec.boundary)) is not None:
-            boundary[str(self.index)] = nn.ModuleDict({"encode": encode})
-        self.boundary = boundary
+        self.boundary = nn.Module()
+        parameters = boundary_parameters(model, spec.boundary, self.index, spec.layout.stages)
+        for name, parameter in parameters.items():
+            own = name.removeprefix("boundary.")
+            _add_parameter(self.boundary, own, nn.Parameter(torch.empty(parameter.shape)))
 
     def move_tables(self, device: torch.device) -> None:
         """Put the position tables on `device`; parameters are handed to each call instead."""
@@ -76,8 +79,7 @@ class Stage(nn.Module):
         if z_BTK is None:
             embedded: Tensor = self.embed(ids_BT)
             return embedded
-        decoded: Tensor = self._codec(self.index - 1, "decode", z_BTK, ids_BT)
-        return decoded
+        return self._codec.decode(self._boundary_weights(self.index - 1, Side.DECODE), z_BTK, ids_BT)
 
     def through(self, x_BTD: Tensor) -> Tensor:
         length = x_BTD.shape[1]
@@ -91,13 +93,22 @@ class Stage(nn.Module):
         if self.last:
             logits: Tensor = self.head(self.norm(x_BTD))
             return logits
-        return self._codec(self.index, "encode", x_BTD, ids_BT).float()
+        return self._codec.encode(self._boundary_weights(self.index, Side.ENCODE), x_BTD, ids_BT).float()
 
-    def _codec(self, index: int, side: str, x: Tensor, ids_BT: Tensor) -> Tensor:
-        if str(index) not in self.boundary:
-            return x
-        mapped: Tensor = self.boundary[str(index)].get_submodule(side)(x, ids_BT)
-        return mapped
+    def _boundary_weights(self, index: int, side: Side) -> dict[str, Tensor]:
+        """The codec's parameters on one side of boundary `index`: those that this call was given."""
+        at = f"{index}.{side}."
+        return {n.removeprefix(at): w for n, w in self.boundary.named_parameters() if n.startswith(at)}
+
+
+def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register `parameter` under a dotted name, with a plain module for each part before the last."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in dict(module.named_children()):
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    module.register_parameter(last, parameter)
 
 
 def run_stage(stage: Stage, weights: dict[str, Tensor], z_BTK: Tensor | None, ids_BT: Tensor) -> StageOutput:

@@ -3,7 +3,9 @@
 The merge and the update are numpy alone: elementwise IEEE operations are the same on every machine.
 """
 
-from iota.outer.merge import Contribution, merge_weights, weighted_mean
+from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.merge_rules import open_merge_rule
 from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.partition import ReplicaPart
 
-__all__ = ["Contribution", "OuterState", "merge_weights", "outer_step", "weighted_mean"]
+__all__ = ["OuterState", "ReplicaPart", "open_delta_codec", "open_merge_rule", "outer_step"]

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReplicaPart:
+    """One replica's share in the merge of a partition."""
+
+    hotkey: str
+    tokens: int
+    """From counted receipts."""
+    part: Vector
 
 
 class PartError(Exception):

@@ -12,7 +12,6 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from iota.codec.boundary import wire_round
 from iota.compute.clip import clip_threshold, mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
@@ -21,6 +20,7 @@ from iota.compute.tokens import Tokens, token_tensors
 from iota.model.stage import Stage, run_stage, token_loss
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.reference.wire_round import wire_round
 from iota.spec import Pipeline, RunSpec, StateRule
 
 Batches = Callable[[int, int, int], Tokens]

@@ -8,7 +8,6 @@ from iota.spec.fields import MAX_INTEGER, Count, Fraction, Hex32, Positive, Smal
 from iota.spec.parts import (
     AuditSpec,
     BoundarySpec,
-    Codec,
     ComputeDtype,
     DataSpec,
     Decay,
@@ -30,7 +29,6 @@ __all__ = [
     "SPEC_VERSION",
     "AuditSpec",
     "BoundarySpec",
-    "Codec",
     "ComputeDtype",
     "Count",
     "DataSpec",

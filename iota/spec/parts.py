@@ -11,12 +11,6 @@ from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
 
 
-class Codec(StrEnum):
-    IDENTITY = "identity"
-    RESBM = "resbm"
-    RESBM_ANCHOR = "resbm-anchor"
-
-
 class WireDtype(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
@@ -91,7 +85,8 @@ class LayoutSpec(Frozen):
 class BoundarySpec(Frozen):
     """The codec between two stages."""
 
-    codec: Codec = Codec.RESBM_ANCHOR
+    codec: str = Field("resbm-anchor", pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
+    """A name that `iota.codec` knows; `iota.codec.shapes.boundary_width` refuses another."""
     ratio: Positive = 16
     """d / k: how many times narrower the boundary is than the residual stream."""
     wire: WireDtype = WireDtype.BF16

@@ -16,7 +16,6 @@ from iota.spec.fields import Count, Positive
 from iota.spec.parts import (
     AuditSpec,
     BoundarySpec,
-    Codec,
     ComputeDtype,
     DataSpec,
     Decay,
@@ -56,11 +55,6 @@ class RunSpec(Versioned):
                 f"the cut {list(self.layout.cuts)} holds {sum(self.layout.cuts)} layers, the model has"
                 f" {self.model.layers}: give layer counts that add up, or fewer stages"
             )
-        if self.boundary.codec is not Codec.IDENTITY and self.model.hidden_size % self.boundary.ratio:
-            raise ValueError(
-                f"ratio {self.boundary.ratio} does not divide the width {self.model.hidden_size}:"
-                f" choose one of {_divisors(self.model.hidden_size)}"
-            )
         if self.schedule.microbatches < self.layout.replicas:
             raise ValueError(
                 f"{self.schedule.microbatches} microbatches cannot feed {self.layout.replicas} replicas:"
@@ -72,13 +66,6 @@ class RunSpec(Versioned):
     def id(self) -> str:
         """BLAKE3 of the canonical form, hex: names the run in every message, key and signature."""
         return self.content_digest()
-
-    @property
-    def boundary_width(self) -> int:
-        """k: channels that cross a boundary."""
-        if self.boundary.codec is Codec.IDENTITY:
-            return self.model.hidden_size
-        return self.model.hidden_size // self.boundary.ratio
 
     @property
     def last_stage(self) -> int:
@@ -103,7 +90,3 @@ class RunSpec(Versioned):
         if self.schedule.pipeline is Pipeline.SYNC:
             return step
         return max(step - 1, joined)
-
-
-def _divisors(n: int) -> list[int]:
-    return [r for r in range(2, min(n, 256) + 1) if n % r == 0]

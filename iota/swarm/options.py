@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from iota.codec import codec_names
+from iota.codec.shapes import boundary_width
 from iota.settings import Settings, setting
 from iota.settings.declaration import flag_name
 from iota.spec import (
     MAX_INTEGER,
     BoundarySpec,
-    Codec,
     DataSpec,
     Decay,
     LayoutSpec,
@@ -50,7 +51,7 @@ class RunOptions(Settings):
     steps_per_epoch: int = setting(20, "H: optimizer steps in an epoch.", gt=0)
     microbatches: int = setting(8, "M: microbatches in a step.", gt=0)
     model: str = setting("small", "A preset, or a JSON file of a model shape.")
-    boundary: Codec = setting(Codec.RESBM_ANCHOR, "Codec between stages.")
+    boundary: str = setting("resbm-anchor", f"Codec between stages: {', '.join(codec_names())}.")
     ratio: int = setting(16, "How many times narrower a boundary is.", gt=0)
     wire: WireDtype = setting(WireDtype.BF16, "Number format on the wire.")
     pipeline: Pipeline = setting(Pipeline.DELAYED, "Weight versions: see docs.")
@@ -82,7 +83,7 @@ class RunOptions(Settings):
         lr = LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
         steps = self.epochs * self.steps_per_epoch
         try:
-            return RunSpec(
+            spec = RunSpec(
                 name=Path(self.model).stem[:64] if self.model.endswith(".json") else self.model,
                 model=model,
                 layout=LayoutSpec(cuts=cuts, replicas=self.replicas),
@@ -108,6 +109,8 @@ class RunOptions(Settings):
             )
         except ValidationError as error:
             raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+        boundary_width(spec)  # refuses a codec that is unknown, or does not fit the model
+        return spec
 
 
 @dataclass(frozen=True, kw_only=True)

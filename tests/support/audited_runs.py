@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from blake3 import blake3
+from torch import Tensor
 
 from iota.client.run_objects import RunObjects
 from iota.codec.shapes import payload_shape
-from iota.codec.wire_dtype import decode_wire, encode_wire
-from iota.compute import LossOutput, Microbatch, Output
+from iota.codec.wire_dtype import encode_wire, payload_tensor
+from iota.compute import Microbatch, Output
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, state_bytes
@@ -25,8 +26,9 @@ from iota.compute.tokens import Tokens
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, SnapshotKey
+from iota.outer import open_delta_codec
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
-from iota.outer.partition import part_bytes, split
+from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
 from iota.protocol.events import EpochClose, Plan, SnapshotReady
 from iota.protocol.messages import (
@@ -129,7 +131,7 @@ class FalseLoss(Honest):
     """Claims a better loss than it has."""
 
     def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
-        return replace(output, loss=output.loss / 2) if isinstance(output, LossOutput) else output
+        return output if output.loss is None else replace(output, loss=output.loss / 2)
 
 
 class SkipsStep(Honest):
@@ -168,8 +170,7 @@ class PoisonedDelta(Honest):
 
 
 def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
-    payload = encode_wire(values, spec.boundary.wire)
-    decode_wire(payload, payload_shape(spec), spec.boundary.wire)
+    payload = encode_wire(values, spec.boundary.wire).numpy().tobytes()
     return replace(output, payload=payload, digest=blake3(payload).hexdigest())
 
 
@@ -260,26 +261,26 @@ class World:
     def _microbatch(self, mb: Microbatch) -> None:
         tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
         version = self.spec.weight_version(mb.step)
-        payload: bytes | None = None
+        payload: Tensor | None = None
         header: SignedHeader | None = None
         for miner in self.miners[:-1]:
             headers[miner.stage] = header
-            made = miner.engine.forward(mb, version, payload, tokens)
+            made = miner.engine.forward(mb, version, payload, tokens).read().result()
             payload, header = self._send(miner, mb, OpKind.FORWARD, made, [header])
         gradient, back = payload, header
         for miner in reversed(self.miners):
             assert gradient is not None
             if miner.stage == self.spec.last_stage:
-                made = miner.engine.loss(mb, version, payload, tokens)
+                made = miner.engine.loss(mb, version, payload, tokens).read().result()
                 gradient, back = self._send(miner, mb, OpKind.LOSS, made, [header])
             else:
-                made = miner.engine.backward(mb, version, gradient)
+                made = miner.engine.backward(mb, version, gradient).read().result()
                 inputs = [headers[miner.stage], back]
                 gradient, back = self._send(miner, mb, OpKind.BACKWARD, made, inputs)
 
     def _send(
         self, miner: Miner, mb: Microbatch, kind: OpKind, made: Output, inputs: Iterable[SignedHeader | None]
-    ) -> tuple[bytes | None, SignedHeader | None]:
+    ) -> tuple[Tensor | None, SignedHeader | None]:
         claimed = miner.way.output(miner, mb, kind, made)
         miner.write(
             epoch=mb.epoch,
@@ -291,7 +292,7 @@ class World:
             inputs=tuple(i for i in inputs if i is not None),
             output=claimed.digest,
             sketch=claimed.sketch,
-            loss=claimed.loss if isinstance(claimed, LossOutput) else None,
+            loss=claimed.loss,
             tokens=claimed.tokens,
         )
         if claimed.payload is None:
@@ -312,7 +313,9 @@ class World:
         frame = encode_frame(header, claimed.payload, lambda t: miner.key.sign(signing_bytes(DOMAIN, t)))
         self.store[str(FrameKey(self.run, name))] = frame
         signature = miner.key.sign(signing_bytes(DOMAIN, header.canonical())).hex()
-        return claimed.payload, SignedHeader(header=header.canonical().decode(), signature=signature)
+        return payload_tensor(claimed.payload), SignedHeader(
+            header=header.canonical().decode(), signature=signature
+        )
 
     def _steps(self, epoch: int, step: int) -> None:
         count, rate = self.spec.schedule.microbatches, self.spec.learning_rate(epoch, step)
@@ -345,7 +348,7 @@ class World:
             vectors.append(vector)
             parts = []
             for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
-                data = part_bytes(part)
+                data = open_delta_codec().encode(part)
                 key = str(DeltaKey(self.run, epoch, stage, miner.hotkey, n))
                 parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))

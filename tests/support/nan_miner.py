@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from iota.compute.engine import Engine, Tokens
 from iota.compute.errors import BadValueError
-from iota.compute.names import Microbatch, Output
+from iota.compute.names import Microbatch
+from iota.compute.output import DeviceOutput
 from tests.support.miner_program import run_miner
 
 
 class NanEngine(Engine):
-    def forward(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> Output:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         if (mb.epoch, mb.step, mb.index) == (0, 1, 1):
             raise BadValueError("NaN in the output, made for this test")
         return super().forward(mb, version, stage_input, tokens)

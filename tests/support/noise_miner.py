@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
-from blake3 import blake3
+from torch import Tensor
 
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.engine import Engine, Tokens
-from iota.compute.names import LossOutput, Microbatch, Output
+from iota.compute.names import Microbatch
+from iota.compute.output import DeviceOutput
 from tests.support.miner_program import run_miner
 
 
 class NoiseEngine(Engine):
-    def forward(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> Output:
-        return replace(super().forward(mb, version, stage_input, tokens), **self._noise())
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
+        return self._noisy(super().forward(mb, version, stage_input, tokens))
 
-    def loss(self, mb: Microbatch, version: int, stage_input: bytes | None, tokens: Tokens) -> LossOutput:
-        return replace(super().loss(mb, version, stage_input, tokens), **self._noise())
+    def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
+        return self._noisy(super().loss(mb, version, stage_input, tokens))
 
-    def backward(self, mb: Microbatch, version: int, gradient: bytes) -> Output:
+    def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         output = super().backward(mb, version, gradient)
-        return output if output.payload is None else replace(output, **self._noise())
+        return output if output.payload is None else self._noisy(output)
 
-    def _noise(self) -> dict[str, Any]:
+    def _noisy(self, output: DeviceOutput) -> DeviceOutput:
         payload = encode_wire(torch.randn(payload_shape(self.spec)), self.spec.boundary.wire)
-        return {"payload": payload, "digest": blake3(payload).hexdigest()}
+        return replace(output, hashed_N=payload)
 
 
 def main() -> None:

@@ -32,7 +32,6 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import (
     BoundarySpec,
-    Codec,
     DataSpec,
     LayoutSpec,
     ModelSpec,
@@ -61,7 +60,7 @@ def make_spec(**schedule: Any) -> RunSpec:
     return RunSpec(
         model=ModelSpec(vocab_size=64, hidden_size=16, layers=2, heads=2, kv_heads=2, ffn_size=32),
         layout=LayoutSpec(cuts=(1, 1), replicas=1),
-        boundary=BoundarySpec(codec=Codec.IDENTITY),
+        boundary=BoundarySpec(codec="identity"),
         data=DataSpec(manifest="d" * 64, sequence_length=8, sequences=1),
         schedule=ScheduleSpec(**{"epochs": 2, "steps": 2, "microbatches": 4, **schedule}),
         optimizer=OptimizerSpec(lr=1e-3),

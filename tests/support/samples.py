@@ -28,7 +28,6 @@ from iota.protocol.receipts import (
 from iota.spec import (
     AuditSpec,
     BoundarySpec,
-    Codec,
     ComputeDtype,
     DataSpec,
     Decay,
@@ -69,7 +68,7 @@ def tiny_spec(wire: WireDtype = WireDtype.BF16) -> RunSpec:
         version=1,
         model=ModelSpec(vocab_size=2, hidden_size=2, layers=2, heads=1, kv_heads=1, ffn_size=1),
         layout=LayoutSpec(cuts=(1, 1)),
-        boundary=BoundarySpec(codec=Codec.IDENTITY, wire=wire),
+        boundary=BoundarySpec(codec="identity", wire=wire),
         data=DataSpec(manifest="d" * 64, sequence_length=3, sequences=1),
         schedule=ScheduleSpec(epochs=2, steps=2, microbatches=2),
         optimizer=OptimizerSpec(lr=1e-3),
@@ -87,7 +86,7 @@ def full_spec() -> RunSpec:
         ),
         layout=LayoutSpec(cuts=(2, 1), replicas=2),
         boundary=BoundarySpec(
-            codec=Codec.RESBM, ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
+            codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
         ),
         data=DataSpec(manifest="c" * 64, sequence_length=128, sequences=4),
         schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2),
@@ -140,7 +139,8 @@ def frame_bytes(frame: Frame) -> bytes:
 
 
 def _frame(wire: WireDtype) -> Frame:
-    payload = encode_wire(torch.tensor([[[1.0, -0.5], [0.0, 3.0], [1e-3, 127.25]]]), wire)
+    values = torch.tensor([[[1.0, -0.5], [0.0, 3.0], [1e-3, 127.25]]])
+    payload = encode_wire(values, wire).numpy().tobytes()
     digest = blake3(payload).hexdigest()
     name = _frame_name(0, Direction.FORWARD)
     header = make_header(tiny_spec(wire), name, digest, MINER.ss58, OTHER.ss58)

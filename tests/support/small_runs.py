@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iota.compute import LossOutput, Microbatch, StepOutput
+from iota.compute import Microbatch, StepOutput
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
@@ -57,7 +57,7 @@ def sample(spec: RunSpec) -> Callable[[int, int, int], Tokens]:
 
 
 class EnginePipeline:
-    """One replica of every stage; payloads go from engine to engine as bytes."""
+    """One replica of every stage; payloads go from engine to engine as tensors."""
 
     def __init__(self, spec: RunSpec, recompute: Recompute = Recompute.NEVER) -> None:
         self.spec = spec
@@ -66,18 +66,19 @@ class EnginePipeline:
             engine.load(StageState.initial(spec, stage), version=0)
         self.momenta = [np.zeros_like(flatten(e.state().weights).numpy()) for e in self.engines]
         self.losses: dict[Microbatch, float] = {}
-        self._gradients: dict[Microbatch, bytes] = {}
+        self._gradients: dict[Microbatch, Tensor] = {}
         self._batches = sample(spec)
 
     def forward(self, mb: Microbatch) -> None:
         """All stages' FORWARD and the LOSS."""
         version = self.spec.weight_version(mb.step)
         tokens = self._batches(mb.epoch, mb.step, mb.index)
-        payload: bytes | None = None
+        payload: Tensor | None = None
         for engine in self.engines[:-1]:
             payload = engine.forward(mb, version, payload, tokens).payload
-        out: LossOutput = self.engines[-1].loss(mb, version, payload, tokens)
-        self.losses[mb] = out.loss
+        out = self.engines[-1].loss(mb, version, payload, tokens)
+        assert out.loss is not None
+        self.losses[mb] = float(out.loss)
         if out.payload is not None:
             self._gradients[mb] = out.payload
 

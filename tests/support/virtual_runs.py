@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from iota.spec import (
     BoundarySpec,
-    Codec,
     DataSpec,
     LayoutSpec,
     ModelSpec,
@@ -31,7 +30,7 @@ def tiny_spec(
             vocab_size=16, hidden_size=8, layers=stages, heads=2, kv_heads=1, ffn_size=8, rope_theta=1e4
         ),
         layout=LayoutSpec(cuts=(1,) * stages, replicas=replicas),
-        boundary=BoundarySpec(codec=Codec.IDENTITY),
+        boundary=BoundarySpec(codec="identity"),
         data=DataSpec(manifest="0" * 64, sequence_length=4, sequences=1),
         schedule=ScheduleSpec(
             epochs=epochs, steps=steps, microbatches=microbatches, pipeline=pipeline, credit=credit

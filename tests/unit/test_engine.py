@@ -7,19 +7,23 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 
 from iota.codec.errors import PayloadError
-from iota.codec.wire_dtype import decode_wire, encode_wire
+from iota.codec.shapes import payload_size
+from iota.codec.wire_dtype import decode_wire, encode_wire, payload_tensor
 from iota.compute import (
     BadValueError,
     CountError,
     Microbatch,
     MicrobatchError,
+    Output,
     VersionError,
 )
 from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
+from iota.compute.output import DeviceOutput
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
@@ -43,8 +47,12 @@ def tokens(spec: RunSpec, seed: int = 0) -> Tokens:
     return np.random.default_rng(seed).integers(0, spec.model.vocab_size, shape)
 
 
-def tensor(value: float = 0.1) -> bytes:
+def tensor(value: float = 0.1) -> torch.Tensor:
     return encode_wire(torch.full((2, 8, 8), value), WireDtype.BF16)
+
+
+def read(made: DeviceOutput) -> Output:
+    return made.read().result()
 
 
 def test_ops_need_a_loaded_state() -> None:
@@ -141,7 +149,7 @@ def test_a_remembered_input_gives_the_gradient_of_a_kept_graph() -> None:
     kept, remembered = loaded(spec), loaded(spec)
     kept.forward(MB, 0, None, tokens(spec))
     remembered.remember(MB, 0, None, tokens(spec))
-    assert kept.backward(MB, 0, tensor()) == remembered.backward(MB, 0, tensor())
+    assert read(kept.backward(MB, 0, tensor())) == read(remembered.backward(MB, 0, tensor()))
 
 
 def test_auto_keeps_the_graph_only_with_memory_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +158,8 @@ def test_auto_keeps_the_graph_only_with_memory_to_spare(monkeypatch: pytest.Monk
     outputs = []
     for room in (True, False):
         monkeypatch.setattr("iota.compute.engine.has_room", lambda *_, room=room: room)
-        outputs.append(engine.forward(MB, 0, None, tokens(spec)))
-        outputs.append(engine.backward(MB, 0, tensor()))
+        outputs.append(read(engine.forward(MB, 0, None, tokens(spec))))
+        outputs.append(read(engine.backward(MB, 0, tensor())))
         engine.clear_gradient(0)
     assert outputs[:2] == outputs[2:]
 
@@ -205,11 +213,11 @@ def test_an_empty_step_shares_memory_and_later_steps_do_not_disturb_it() -> None
     engine.backward(Microbatch(0, 1, 0), 0, tensor())
     engine.forward(ahead, 1, None, tokens(spec))
     engine.step(1, 1, 0.1, epoch=0)
-    early = engine.backward(ahead, 1, tensor())
+    early = read(engine.backward(ahead, 1, tensor()))
     base = loaded(spec)
     base.load(StageState.initial(spec, 0), version=1)
     base.forward(ahead, 1, None, tokens(spec))
-    assert base.backward(ahead, 1, tensor()) == early
+    assert read(base.backward(ahead, 1, tensor())) == early
 
 
 def test_a_version_that_is_gone_is_refused() -> None:
@@ -258,8 +266,8 @@ def test_a_snapshot_replays_the_next_step_to_the_bit() -> None:
     for each in (engine, replay):
         outputs.append(
             (
-                each.forward(mb, 1, None, tokens(spec, 1)),
-                each.backward(mb, 1, tensor(0.2)),
+                read(each.forward(mb, 1, None, tokens(spec, 1))),
+                read(each.backward(mb, 1, tensor(0.2))),
                 each.step(1, 1, 0.1, epoch=0),
             )
         )
@@ -268,10 +276,54 @@ def test_a_snapshot_replays_the_next_step_to_the_bit() -> None:
 
 def test_an_outputs_sketch_can_be_made_from_its_payload() -> None:
     spec = small_spec()
-    out = loaded(spec).forward(MB, 0, None, tokens(spec))
+    out = read(loaded(spec).forward(MB, 0, None, tokens(spec)))
     assert out.payload is not None
-    received = decode_wire(out.payload, (2, 8, 8), WireDtype.BF16)
+    received = decode_wire(payload_tensor(out.payload), (2, 8, 8), WireDtype.BF16)
     assert sketch(received, SketchKey(spec.id, 0, "forward", 0, 0, 0)) == out.sketch
+
+
+@pytest.mark.parametrize("wire", list(WireDtype))
+def test_a_result_on_the_host_is_the_payload_on_the_device(wire: WireDtype) -> None:
+    spec = small_spec(boundary={"wire": wire})
+    made = loaded(spec).forward(MB, 0, None, tokens(spec))
+    out = read(made)
+    assert made.payload is not None
+    assert out.payload == bytes(made.payload.tolist())
+    assert out.digest == blake3(out.payload).hexdigest()
+    assert len(out.payload) == payload_size(spec)
+    assert (out.tokens, out.loss) == (spec.data.tokens, None)
+
+
+def test_a_loss_is_read_with_its_gradient() -> None:
+    spec = small_spec()
+    made = loaded(spec, 1).loss(MB, 0, tensor(), tokens(spec))
+    assert made.loss is not None
+    assert read(made).loss == float(made.loss)
+
+
+def test_stage_0_hashes_its_gradient_and_sends_nothing() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.forward(MB, 0, None, tokens(spec))
+    made = engine.backward(MB, 0, tensor())
+    assert made.payload is None
+    assert read(made).payload is None
+    assert made.hashed_N.numel() == 4 * spec.data.tokens * spec.model.hidden_size
+    assert read(made).digest == blake3(made.hashed_N.numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("wire", list(WireDtype))
+def test_later_ops_do_not_change_a_result_that_is_not_read_yet(wire: WireDtype) -> None:
+    spec = small_spec(boundary={"wire": wire})
+    engine, other = loaded(spec), loaded(spec)
+    made, early = engine.forward(MB, 0, None, tokens(spec)), read(other.forward(MB, 0, None, tokens(spec)))
+    gradient = encode_wire(torch.full((2, 8, 8), 0.1), wire)
+    back, early_back = engine.backward(MB, 0, gradient), read(other.backward(MB, 0, gradient))
+    later = dataclasses.replace(MB, index=1)
+    engine.forward(later, 0, None, tokens(spec, 1))
+    engine.backward(later, 0, gradient)
+    engine.step(0, 2, 0.1, epoch=0)
+    assert (read(made), read(back)) == (early, early_back)
 
 
 def test_attention_is_causal() -> None:

@@ -62,6 +62,20 @@ def report(pierced: Path) -> str:
     return " ".join(done.stdout.split())
 
 
+def test_the_orchestrator_and_the_codecs_load_no_torch() -> None:
+    program = (
+        "import importlib, pkgutil, sys, iota.codec, iota.model.layout, iota.objects, orchestrator\n"
+        "for package in (iota.codec, orchestrator):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_module_has_a_layer() -> None:
     assert _without_layer(ROOT) == set()
 

@@ -11,9 +11,10 @@ import torch
 
 from iota.model.initial import initial_weights
 from iota.objects import part_sizes
-from iota.outer import Contribution, OuterState, merge_weights, outer_step, weighted_mean
+from iota.outer import OuterState, ReplicaPart, open_delta_codec, open_merge_rule, outer_step
 from iota.outer.partition import PartError, part_bytes, read_part, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
+from iota.outer.weighted_mean import merge_weights, weighted_mean
 from tests.support.small_spec import small_spec
 
 
@@ -44,14 +45,33 @@ def test_a_partition_of_another_size_or_with_nan_is_refused() -> None:
         read_part(part_bytes(np.array([1.0, np.nan], np.float32)), 2)
 
 
+def test_a_pseudo_gradient_without_a_codec_is_its_raw_fp32_values() -> None:
+    codec = open_delta_codec()
+    assert codec.encode(part(0)) == part_bytes(part(0))
+    assert np.array_equal(codec.decode(codec.encode(part(0)), 1000), part(0))
+    with pytest.raises(PartError):
+        codec.decode(codec.encode(part(0)), 999)
+
+
+def test_a_merge_is_the_weighted_mean_unless_another_is_named() -> None:
+    assert open_merge_rule() is weighted_mean
+
+
+def test_unknown_codecs_and_rules_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="this build has none"):
+        open_delta_codec("zip")
+    with pytest.raises(ValueError, match="this build has weighted-mean"):
+        open_merge_rule("median")
+
+
 def test_the_merge_does_not_depend_on_the_order_of_arrival() -> None:
-    contributions = [Contribution(f"hk{i}", 100 + 7 * i, part(i)) for i in range(4)]
+    contributions = [ReplicaPart(f"hk{i}", 100 + 7 * i, part(i)) for i in range(4)]
     merged = {weighted_mean(order).tobytes() for order in itertools.permutations(contributions)}
     assert len(merged) == 1
 
 
 def test_the_merge_is_separate_fp32_products_and_sums() -> None:
-    found = weighted_mean([Contribution("b", 1, part(1)), Contribution("a", 2, part(0))])
+    found = weighted_mean([ReplicaPart("b", 1, part(1)), ReplicaPart("a", 2, part(0))])
     wa, wb = np.float32(2 / 3), np.float32(1 / 3)
     for i, value in enumerate(found):
         assert value == np.float32(np.float32(part(0)[i] * wa) + np.float32(part(1)[i] * wb))
@@ -63,18 +83,18 @@ def test_weights_are_shares_of_tokens() -> None:
 
 def test_contributions_without_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="without tokens"):
-        weighted_mean([Contribution("a", 0, part(0))])
+        weighted_mean([ReplicaPart("a", 0, part(0))])
 
 
 def test_contributions_of_two_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
-        weighted_mean([Contribution("a", 1, part(0)), Contribution("b", 1, part(1, 10))])
+        weighted_mean([ReplicaPart("a", 1, part(0)), ReplicaPart("b", 1, part(1, 10))])
 
 
 def test_one_replica_with_eta_1_and_mu_0_merges_to_its_own_weights() -> None:
     base, final = {"w": torch.from_numpy(part(0))}, {"w": torch.from_numpy(part(0) + 0.01 * part(1))}
     delta = pseudo_gradient(base, final).numpy()
-    merged = weighted_mean([Contribution("a", 5, delta)])
+    merged = weighted_mean([ReplicaPart("a", 5, delta)])
     after = outer_step(OuterState(base["w"].numpy(), np.zeros(1000, np.float32)), merged, 1.0, 0.0)
     assert np.allclose(after.weights, final["w"].numpy(), rtol=1e-6, atol=1e-7)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iota.compute.determinism import device_class
-from iota.compute.names import LossOutput, Output, StepOutput
+from iota.compute.names import Output, StepOutput
 from iota.protocol.receipts import OpKind, Receipt, StepState
 from tests.support.small_runs import small_run
 from validator.audits.replay import ReplayOptions
@@ -70,7 +70,7 @@ def test_across_classes_the_sketch_decides_and_not_the_digest() -> None:
 @pytest.mark.parametrize(("profile", "loss", "agrees"), [(EXACT, 2.0, True), (EXACT, 2.0000001, False),
     (NEAR, 2.01, True), (NEAR, 2.03, False), (NEAR, None, False)])  # fmt: skip
 def test_a_loss_is_held_to_the_profile(profile: Profile, loss: float | None, agrees: bool) -> None:
-    replayed = LossOutput(b"", A, SKETCH, 1, 2.0)
+    replayed = Output(b"", A, SKETCH, 1, 2.0)
     given = receipt(kind=OpKind.LOSS, loss=loss)
     assert (compare_output(profile, given, replayed) is None) is agrees
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import torch
 
-from iota.codec.boundary import wire_round
 from iota.codec.errors import PayloadError
-from iota.codec.shapes import wire_size
-from iota.codec.wire_dtype import decode_wire, encode_wire, round_wire
+from iota.codec.wire_dtype import decode_wire, encode_wire, payload_tensor, round_wire, wire_size
 from iota.compute.determinism import device_class
 from iota.compute.finite import all_finite
+from iota.reference.wire_round import wire_round
 from iota.spec import WireDtype
 
 SHAPE = (2, 5, 7)
@@ -54,7 +55,7 @@ def test_payload_has_the_size_that_the_shape_says(dtype: WireDtype) -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_another_size_is_refused(dtype: WireDtype, change: int) -> None:
     payload = encode_wire(values(), dtype)
-    wrong = payload[:-1] if change < 0 else payload + b"\0"
+    wrong = payload[:-1] if change < 0 else torch.cat([payload, payload[:1]])
     with pytest.raises(PayloadError):
         decode_wire(wrong, SHAPE, dtype)
 
@@ -74,9 +75,30 @@ def test_autograd_rounds_values_and_gradients_as_the_wire_does(dtype: WireDtype)
 
 
 def test_hostile_int8_scales_are_seen_as_not_finite() -> None:
-    payload = bytearray(encode_wire(torch.zeros(SHAPE), WireDtype.INT8))
-    payload[-4:] = b"\x00\x00\xc0\x7f"
-    assert not all_finite(decode_wire(bytes(payload), SHAPE, WireDtype.INT8))
+    payload = encode_wire(torch.zeros(SHAPE), WireDtype.INT8)
+    payload[-4:] = payload_tensor(b"\x00\x00\xc0\x7f")
+    assert not all_finite(decode_wire(payload, SHAPE, WireDtype.INT8))
+
+
+def test_a_payload_of_another_dtype_is_refused() -> None:
+    with pytest.raises(PayloadError, match="int8"):
+        decode_wire(encode_wire(values(), WireDtype.FP32).view(torch.int8), SHAPE, WireDtype.FP32)
+
+
+def test_payloads_are_the_bytes_of_the_published_layout() -> None:
+    x = torch.tensor([[[1.0, -2.0, 0.0], [0.0, 254.0, 127.0]]])
+    fp32 = "0000803f000000c00000000000000000" + "00007e430000fe42"
+    bf16 = "803f00c000000000" + "7e43fe42"
+    int8 = "40810000" + "7f40" + struct.pack("<2f", 2 / 127, 2.0).hex()
+    for dtype, expected in ((WireDtype.FP32, fp32), (WireDtype.BF16, bf16), (WireDtype.INT8, int8)):
+        assert bytes(encode_wire(x, dtype).tolist()).hex() == expected
+
+
+def test_received_bytes_become_memory_of_their_own() -> None:
+    received = bytearray(b"\x01\x02")
+    payload = payload_tensor(bytes(received))
+    payload[0] = 9
+    assert received == b"\x01\x02"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

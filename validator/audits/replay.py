@@ -13,16 +13,19 @@ from typing import TypeVar
 
 import torch
 from blake3 import blake3
+from torch import Tensor
 
 from iota.codec.shapes import payload_shape
-from iota.codec.wire_dtype import decode_wire
+from iota.codec.wire_dtype import decode_wire, payload_tensor
 from iota.compute.determinism import device_class
-from iota.compute.engine import Engine
+from iota.compute.engine import Engine, EngineFactory
 from iota.compute.errors import BadValueError
-from iota.compute.names import Microbatch, Output, StepOutput
+from iota.compute.names import Microbatch, StepOutput
+from iota.compute.output import DeviceOutput
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
-from iota.outer.partition import part_bytes, split
+from iota.outer import open_delta_codec
+from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.receipts import OpKind, Receipt
 from iota.settings import Recompute
@@ -43,7 +46,7 @@ class ReplayOptions:
     threads: int = 1
     max_threads: int = 1
     """Threads that a replay may use to match a miner's device class."""
-    make_engine: Callable[..., Engine] = Engine
+    make_engine: EngineFactory = Engine
 
     def matching(self, theirs: str) -> ReplayOptions:
         """With the miner's own thread count, where that makes the device classes equal."""
@@ -80,7 +83,7 @@ class Replay:
             found = self._checked(forward, lambda: self._forward(receipt, version, inputs))
             return found or self._checked(receipt, lambda: self._backward(receipt, version, inputs))
 
-        def run() -> Output:
+        def run() -> DeviceOutput:
             if receipt.kind is OpKind.FORWARD:
                 return self._forward(receipt, version, inputs)
             if receipt.kind is OpKind.LOSS:
@@ -101,7 +104,7 @@ class Replay:
         key = SketchKey(
             self.spec.id, receipt.stage, receipt.kind.value, receipt.epoch, receipt.step, receipt.microbatch
         )
-        tensor = decode_wire(payload, payload_shape(self.spec), self.spec.boundary.wire)
+        tensor = decode_wire(payload_tensor(payload), payload_shape(self.spec), self.spec.boundary.wire)
         apart = sketch_distance(EXACT, receipt.sketch, sketch(tensor, key))
         if apart is None:
             return None
@@ -112,12 +115,13 @@ class Replay:
 
         def run() -> list[str]:
             vector = pseudo_gradient(base.weights, self._engine.state().weights).numpy()
-            return [blake3(part_bytes(p)).hexdigest() for p in split(vector, self.spec.outer.part_elements)]
+            encode = open_delta_codec().encode
+            return [blake3(encode(p)).hexdigest() for p in split(vector, self.spec.outer.part_elements)]
 
         return self._on_thread(run)
 
-    def _checked(self, receipt: Receipt, run: Callable[[], Output]) -> ReplayMismatch | None:
-        return self._found(receipt, lambda: compare_output(self.profile, receipt, run()))
+    def _checked(self, receipt: Receipt, run: Callable[[], DeviceOutput]) -> ReplayMismatch | None:
+        return self._found(receipt, lambda: compare_output(self.profile, receipt, run().read().result()))
 
     def _found(self, receipt: Receipt, run: Callable[[], ReplayMismatch | None]) -> ReplayMismatch | None:
         try:
@@ -142,21 +146,25 @@ class Replay:
         """Put a snapshot on top, keeping the gradient that was summed at the version before."""
         self._on_thread(lambda: self._engine.adopt(state, version=version))
 
-    def _forward(self, receipt: Receipt, version: int, inputs: OpInputs) -> Output:
-        return self._engine.forward(_microbatch(receipt), version, inputs.stage_input, inputs.tokens)
+    def _forward(self, receipt: Receipt, version: int, inputs: OpInputs) -> DeviceOutput:
+        return self._engine.forward(_microbatch(receipt), version, _payload(inputs), inputs.tokens)
 
-    def _loss(self, receipt: Receipt, version: int, inputs: OpInputs) -> Output:
-        return self._engine.loss(_microbatch(receipt), version, inputs.stage_input, inputs.tokens)
+    def _loss(self, receipt: Receipt, version: int, inputs: OpInputs) -> DeviceOutput:
+        return self._engine.loss(_microbatch(receipt), version, _payload(inputs), inputs.tokens)
 
     def _remember(self, receipt: Receipt, version: int, inputs: OpInputs) -> None:
-        self._engine.remember(_microbatch(receipt), version, inputs.stage_input, inputs.tokens)
+        self._engine.remember(_microbatch(receipt), version, _payload(inputs), inputs.tokens)
 
-    def _backward(self, receipt: Receipt, version: int, inputs: OpInputs) -> Output:
+    def _backward(self, receipt: Receipt, version: int, inputs: OpInputs) -> DeviceOutput:
         assert inputs.gradient is not None
-        return self._engine.backward(_microbatch(receipt), version, inputs.gradient)
+        return self._engine.backward(_microbatch(receipt), version, payload_tensor(inputs.gradient))
 
     def _step(self, receipt: Receipt, count: int, learning_rate: float) -> StepOutput:
         return self._engine.step(receipt.step, count, learning_rate, epoch=receipt.epoch)
+
+
+def _payload(inputs: OpInputs) -> Tensor | None:
+    return None if inputs.stage_input is None else payload_tensor(inputs.stage_input)
 
 
 def _microbatch(receipt: Receipt) -> Microbatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from iota.compute.names import LossOutput, Output, StepOutput
+from iota.compute.names import Output, StepOutput
 from iota.protocol.receipts import Receipt
 from iota.spec import RunSpec
 from validator.core.results import Profile, ReplayMismatch
@@ -31,7 +31,7 @@ def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> Repl
         reason = "the output has another digest"
         return ReplayMismatch(receipt.seq, replayed.digest, receipt.output, reason)
     off = _compare_sketch(profile, receipt.seq, "output's sketch", receipt.sketch, replayed.sketch)
-    if off is not None or not isinstance(replayed, LossOutput):
+    if off is not None or replayed.loss is None:
         return off
     return _compare_number(profile, receipt.seq, "loss", receipt.loss, replayed.loss)
 

@@ -1,21 +1,12 @@
-"""The merge of one partition: a weighted mean that two machines compute to the same bits."""
+"""`weighted-mean`: the merge of one partition, which two machines compute to the same bits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from iota.outer.partition import Vector
-
-
-@dataclass(frozen=True)
-class Contribution:
-    hotkey: str
-    tokens: int
-    """From counted receipts."""
-    part: Vector
+from iota.outer.partition import ReplicaPart, Vector
 
 
 def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
@@ -26,17 +17,20 @@ def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
     return {hotkey: np.float32(np.float64(tokens[hotkey]) / np.float64(total)) for hotkey in sorted(tokens)}
 
 
-def weighted_mean(contributions: Sequence[Contribution]) -> Vector:
-    """sum of a^r·D^r in order of hotkey; each product and each sum is one rounded fp32 operation."""
-    if len({c.part.shape for c in contributions}) != 1:
+def weighted_mean(parts: Sequence[ReplicaPart]) -> Vector:
+    """sum of a^r·D^r in order of hotkey; each product and each sum is one rounded fp32 operation.
+
+    Raises ValueError for parts of different lengths, two of one replica, or no tokens.
+    """
+    if len({each.part.shape for each in parts}) != 1:
         raise ValueError("contributions to one partition must be of one length, and at least one")
-    if len({c.hotkey for c in contributions}) != len(contributions):
+    if len({each.hotkey for each in parts}) != len(parts):
         raise ValueError("a replica contributes once to a partition")
-    weights = merge_weights({c.hotkey: c.tokens for c in contributions})
-    ordered = sorted(contributions, key=lambda c: c.hotkey)
-    merged: Vector = ordered[0].part * weights[ordered[0].hotkey]
-    for contribution in ordered[1:]:
+    weights = merge_weights({each.hotkey: each.tokens for each in parts})
+    first, *others = sorted(parts, key=lambda each: each.hotkey)
+    merged: Vector = first.part * weights[first.hotkey]
+    for each in others:
         # two numpy calls: a fused multiply-add would round once and differ between machines
-        product = contribution.part * weights[contribution.hotkey]
+        product = each.part * weights[each.hotkey]
         np.add(merged, product, out=merged)
     return merged

@@ -1,0 +1,33 @@
+"""`identity`: the residual stream as it is. The dense baseline; no parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from iota.codec.boundary_codec import BoundaryCodec, CodecParameter, Side
+from iota.spec import BoundarySpec, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Identity(BoundaryCodec):
+    name = "identity"
+    needs_tokens = False
+
+    def width(self, model: ModelSpec, boundary: BoundarySpec) -> int:
+        return model.hidden_size
+
+    def parameters(
+        self, side: Side, model: ModelSpec, boundary: BoundarySpec
+    ) -> Mapping[str, CodecParameter]:
+        return {}
+
+    @staticmethod
+    def encode(weights: Mapping[str, Tensor], x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
+        return x_BTD
+
+    @staticmethod
+    def decode(weights: Mapping[str, Tensor], z_BTK: Tensor, ids_BT: Tensor) -> Tensor:
+        return z_BTK

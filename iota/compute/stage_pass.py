@@ -1,0 +1,70 @@
+"""One stage on one device: an op's inputs checked, then the module run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iota.codec.errors import PayloadError
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire
+from iota.compute.errors import BadValueError
+from iota.compute.finite import all_finite
+from iota.compute.precision import autocast
+from iota.compute.tokens import Tokens, token_tensors
+from iota.model.stage import Stage, run_stage, token_loss
+from iota.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    ids_BT: Tensor
+    labels_BT: Tensor
+    received_BTK: Tensor | None
+    """The decoded stage input; None at stage 0."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    entry: Tensor
+    """Where the gradient for the stage before is taken: the received tensor, or the embedding's output."""
+    out: Tensor
+    """(B, T, k) for the next stage, not yet rounded to the wire; at the last stage the loss, a scalar."""
+
+
+class StagePass:
+    """Stage `stage` of a run on `device`, without weights: they are handed to each pass."""
+
+    def __init__(self, spec: RunSpec, stage: int, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self._module = Stage(spec, stage)
+        self._module.move_tables(device)
+        self.first, self.last = self._module.first, self._module.last
+
+    def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
+        """Decode and check what an op works on. Raises PayloadError or BadValueError."""
+        ids, labels = token_tensors(self.spec, tokens, self.device)
+        if (stage_input is None) is not self.first:
+            raise PayloadError("stage 0 reads tokens and takes no stage input; every other stage needs one")
+        return StageInputs(ids, labels, None if stage_input is None else self.received(stage_input))
+
+    def received(self, payload: Tensor) -> Tensor:
+        """The boundary tensor of a payload from another stage. Raises PayloadError or BadValueError."""
+        moved = payload.to(self.device, non_blocking=True)
+        tensor = decode_wire(moved, payload_shape(self.spec), self.spec.boundary.wire)
+        if not all_finite(tensor):
+            raise BadValueError("NaN or Inf in a received tensor")
+        return tensor
+
+    def run(self, weights: Mapping[str, Tensor], inputs: StageInputs, *, keep: bool) -> Graph:
+        """Run the module. Without `keep` there is no graph to go back through."""
+        received = inputs.received_BTK
+        with torch.set_grad_enabled(keep), autocast(self.spec.compute, self.device):
+            if received is not None:
+                received.requires_grad_(keep)
+            result = run_stage(self._module, dict(weights), received, inputs.ids_BT)
+            out = token_loss(result.out, inputs.labels_BT) if self.last else result.out
+        return Graph(result.entry_BTD if received is None else received, out)

@@ -1,0 +1,20 @@
+"""The table of merge rules. A new rule is a file of its own and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from iota.outer.partition import ReplicaPart, Vector
+from iota.outer.weighted_mean import weighted_mean
+
+MergeRule = Callable[[Sequence[ReplicaPart]], Vector]
+"""One partition of all replicas merged into one. The same bits on every machine, in any order of replicas."""
+
+_RULES: dict[str, MergeRule] = {"weighted-mean": weighted_mean}
+
+
+def open_merge_rule(name: str = "weighted-mean") -> MergeRule:
+    """Raises ValueError for an unknown name, listing the known ones."""
+    if name not in _RULES:
+        raise ValueError(f"no merge rule is called {name!r}: this build has {', '.join(_RULES)}")
+    return _RULES[name]

@@ -14,7 +14,6 @@ from iota.compute import StateError
 from iota.compute.optim import InnerOptimizer
 from iota.compute.state import StageState, load_state, save_state, state_bytes, tensors_digest
 from iota.model.initial import initial_weights
-from iota.model.stage import Stage
 from iota.spec import RunSpec
 from tests.support.small_spec import small_spec
 
@@ -79,20 +78,6 @@ def test_initial_weights_follow_from_seed_and_name_alone() -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     other = initial_weights(small_spec(seed=1), 0)
     assert not torch.equal(other["embed.weight"], whole["embed.weight"])
-
-
-def test_initial_boundary_is_the_projection_onto_the_first_channels() -> None:
-    spec = small_spec()
-    x, ids = torch.randn(1, 4, 32), torch.zeros(1, 4, dtype=torch.long)
-    for stage, side in ((0, "encode"), (1, "decode")):
-        codec = Stage(spec, stage).boundary["0"].get_submodule(side).to_empty(device="cpu")
-        at = f"boundary.0.{side}."
-        own = {n.removeprefix(at): w for n, w in initial_weights(spec, stage).items() if n.startswith(at)}
-        codec.load_state_dict(own)
-        if side == "encode":
-            assert torch.equal(codec(x, ids), x[..., :8])
-        else:
-            assert torch.equal(codec(x[..., :8], ids), torch.nn.functional.pad(x[..., :8], (0, 24)))
 
 
 # ---- files from strangers ---------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The same spec and seed give the same losses to the bit, whatever the timing of the transports."""
+"""The same spec and seed give the same losses to the bit, at any timing of transports and devices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from iota.spec import Pipeline
 from tests.support.live_swarm import LiveSwarm, Status, tiny
 
 SLOW = {f"miner-{n:02d}": "tests.support.slow_miner:main" for n in range(3)}
+PACED = {
+    "miner-00": "tests.support.paced_miner:main",
+    "miner-01": "tests.support.paced_miner:half_speed",
+}
+"""One stage at the usual pace, one at half, and one as fast as the machine is."""
 
 
 async def _run(root: Path, pipeline: Pipeline, entries: dict[str, str]) -> Status:
@@ -19,8 +24,11 @@ async def _run(root: Path, pipeline: Pipeline, entries: dict[str, str]) -> Statu
 
 
 @pytest.mark.parametrize("pipeline", list(Pipeline))
-async def test_random_delays_change_no_bit(tmp_path: Path, pipeline: Pipeline) -> None:
+async def test_delays_of_frames_and_speeds_of_miners_change_no_bit(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
     fast = await _run(tmp_path / "fast", pipeline, {})
-    slow = await _run(tmp_path / "slow", pipeline, SLOW)
-    assert slow["losses"] == fast["losses"]
-    assert [b["digest"] for b in slow["bases"]] == [b["digest"] for b in fast["bases"]]
+    for name, entries in (("slow", SLOW), ("paced", PACED)):
+        other = await _run(tmp_path / name, pipeline, entries)
+        assert other["losses"] == fast["losses"]
+        assert [b["digest"] for b in other["bases"]] == [b["digest"] for b in fast["bases"]]

@@ -326,6 +326,23 @@ def test_later_ops_do_not_change_a_result_that_is_not_read_yet(wire: WireDtype) 
     assert (read(made), read(back)) == (early, early_back)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("wire", list(WireDtype))
+def test_a_result_read_back_from_a_gpu_is_what_the_gpu_holds(wire: WireDtype) -> None:
+    spec = small_spec(boundary={"wire": wire})
+    engine = Engine(spec, 1, device="cuda")
+    engine.load(StageState.initial(spec, 1), version=0)
+    stage_input = encode_wire(torch.full((2, 8, 8), 0.1), wire)
+    made = engine.loss(MB, 0, stage_input, tokens(spec))
+    assert made.payload is not None
+    assert made.payload.is_cuda
+    pending = made.read()
+    engine.loss(dataclasses.replace(MB, index=1), 0, stage_input, tokens(spec, 1))
+    out = pending.result()
+    assert made.loss is not None
+    assert (out.payload, out.loss) == (bytes(made.payload.tolist()), float(made.loss))
+
+
 def test_attention_is_causal() -> None:
     spec = small_spec(layout={"cuts": [3]})
     trainer = ReferenceTrainer(spec)

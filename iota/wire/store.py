@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from cachetools import LRUCache
+
 from iota.client.orchestrator import is_passing
 from iota.client.run_objects import UrlSource
 from iota.objects import FrameKey
@@ -29,15 +31,13 @@ class StoreTransport:
 
     def __init__(self, run: str, urls: UrlSource, store: ObjectClient) -> None:
         self._run, self._source, self._store = run, urls, store
-        self._urls: dict[str, str] = {}
+        self._urls: LRUCache[str, str] = LRUCache(_MAX_URLS)
         """Presigned URLs that came with events, by key; each is for one try, since it may expire."""
         self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(_MAX_ARRIVED)
 
     def hear(self, delivered: Delivered) -> None:
         if isinstance(delivered.event, Plan | Reroute | FrameReady):
             self._urls.update(delivered.urls)
-            while len(self._urls) > _MAX_URLS:
-                del self._urls[next(iter(self._urls))]
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:
         key = str(FrameKey(self._run, frame.notice.name))

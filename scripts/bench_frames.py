@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -300,7 +300,7 @@ def main() -> None:
     within = found["together"]["share"] < LIMIT
     print(f"\nlimit {LIMIT:.0%} of the compute: {'kept' if within else 'NOT kept'}")
     if given.json is not None:
-        options_json = chosen.model_dump(mode="json")
+        options_json = asdict(chosen)
         write_json(given.json, {"options": options_json, "microbatches": count, "parts": found})
 
 

@@ -186,6 +186,18 @@ def test_a_restart_repeats_what_is_kept_and_audits_the_rest() -> None:
     assert set(shell.kept) == drawn(0) == set(shell.said)
 
 
+def test_a_record_that_is_broken_after_a_restart_leaves_what_was_filed_standing() -> None:
+    shell = opened()
+    work(shell, until=lambda: len(shell.kept) == 3)
+    before = dict(shell.kept)
+    shell.restart()
+    broken = RecordBroken("no seal", run()[1][0].record.miners)
+    work(shell, lambda job: broken if isinstance(job, jobs.FetchRecord) else shell.good(job))
+    assert {name: shell.kept[name] for name in before} == before
+    assert set(shell.said) == set(shell.kept)
+    assert shell.done == [0]
+
+
 def test_an_epoch_that_was_audited_before_is_repeated_without_a_job() -> None:
     shell = opened()
     work(shell)

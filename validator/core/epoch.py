@@ -72,6 +72,7 @@ class EpochAudit:
         if broken.miners is None:
             self._log("there is no record to name its miners by", error=True)
             return
+        self._repeat_filed()
         for miner in broken.miners:
             seq = miner.first_receipt
             self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
@@ -81,8 +82,7 @@ class EpochAudit:
     # ---- audits --------------------------------------------------------------------------------
 
     def _audit_miners(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
-        if any(epoch == self.epoch for epoch, _, _ in self._history.filed):
-            self._emit(effects.RepeatVerdicts(self.epoch))
+        self._repeat_filed()
         # By stage, so that one base at a time is enough.
         miners = sorted(sealed.miners, key=lambda hotkey: (sealed.miners[hotkey].stage, hotkey))
         todo = {
@@ -121,6 +121,11 @@ class EpochAudit:
             self._file(miner, task, (yield from audit.run()))
             for fault in reversed(audit.faults):
                 self._file_undrawn(fault)
+
+    def _repeat_filed(self) -> None:
+        """Report what an earlier process filed of this epoch: it may have ended before that was stored."""
+        if any(epoch == self.epoch for epoch, _, _ in self._history.filed):
+            self._emit(effects.RepeatVerdicts(self.epoch))
 
     def _file_undrawn(self, fault: MinerFault | None) -> None:
         """A verdict that no draw asked for: the records themselves show it."""

@@ -72,7 +72,8 @@ def documents() -> Iterator[type[Frozen]]:
     """Every model of the product that is `Frozen`."""
     for package in (iota, miner, orchestrator, validator):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
+            # The exported model's code runs beside an export alone, which writes one of its modules.
+            if not module.name.endswith(("__main__", ".modeling_iota")):
                 importlib.import_module(module.name)
     found = [Frozen]
     for kind in found:

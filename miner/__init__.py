@@ -1,1 +1,1 @@
-"""The miner: one replica of one stage. `schedule` decides what runs next, `node` does it."""
+"""The miner: one replica of one stage. `core` decides what happens next, `replica` and `node` do it."""

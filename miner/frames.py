@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.messages import FrameNotice
+from iota.protocol.messages import MAX_REASON, FrameNotice
 from iota.spec import RunSpec
-from iota.wire.frame import DOMAIN, Frame, FrameError, decode_frame
+from iota.wire.frame import Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, Transport, TransportError
 from miner.activity import Activity
 from miner.core.effects import FetchFrame, SendFrame
@@ -20,9 +19,6 @@ from miner.core.facts import FrameLost, FrameNotStored, FrameStored
 from miner.retry import FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
-
-MAX_REASON = 300
-"""Characters of the reason why a frame is missing; the protocol takes no more."""
 
 
 @dataclass
@@ -83,7 +79,7 @@ class FrameMover:
         """The frame, if it is the one that its announcement names. Raises FrameError."""
         if blake3(frame.data).hexdigest() != frame.notice.digest:
             raise FrameError("not the bytes that were announced")
-        found = decode_frame(frame.data, self.spec, _verify_header)
+        found = decode_frame(frame.data, self.spec)
         if found.header.name != frame.notice.name or found.header.sender != frame.sender:
             raise FrameError("another frame, or another sender, than was announced")
         return found
@@ -94,7 +90,3 @@ def lost(frame: IncomingFrame | FetchFrame, error: Exception) -> FrameLost:
     name = frame.notice.name
     log.warning("frame %s cannot be used: %s", name, error)
     return FrameLost(name, f"{type(error).__name__}: {error}"[:MAX_REASON])
-
-
-def _verify_header(text: bytes, signature: bytes, hotkey: str) -> bool:
-    return verify(signing_bytes(DOMAIN, text), signature, hotkey)

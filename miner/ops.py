@@ -18,12 +18,11 @@ from iota.compute.names import Microbatch
 from iota.compute.state import save_state
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
-from iota.identity.signatures import signing_bytes
 from iota.objects import snapshot_bytes
 from iota.protocol.messages import Direction, FrameName, FrameNotice
-from iota.protocol.receipts import OpKind, Receipt, StepState
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState
 from iota.spec import RunSpec
-from iota.wire.frame import DOMAIN, Frame, encode_frame, make_header
+from iota.wire.frame import Frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
 from miner.core.schedule import Op
@@ -31,9 +30,6 @@ from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
 
 log = logging.getLogger(__name__)
-
-MAX_LOSS = 1000.0
-"""Nats a token; the protocol takes no more, and a model that gives it has come apart."""
 
 
 class StateLost(Exception):
@@ -119,21 +115,20 @@ class OpRunner:
 
     def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
         """The signed frame, on disk before its receipt; after a restart the same bytes as before."""
-        direction = Direction.FORWARD if op.kind is OpKind.FORWARD else Direction.BACKWARD
         name = FrameName(
             epoch=op.epoch,
             step=op.step,
             microbatch=op.microbatch,
             attempt=op.attempt,
             stage=self.stage,
-            direction=direction,
+            direction=Direction.of(op.kind),
         )
         path = self.disk.frame(name)
-        if self.log.find(self._key(op)) is not None and path.exists():
+        if self.log.find(op.key) is not None and path.exists():
             data = path.read_bytes()
         else:
             header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
-            data = encode_frame(header, payload, lambda text: self.hotkey.sign(signing_bytes(DOMAIN, text)))
+            data = encode_frame(header, payload, self.hotkey.sign)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
@@ -184,11 +179,8 @@ class OpRunner:
                 self.engine.remember(mb, op.version, stage_input, tokens)
                 self.engine.backward(mb, op.version, payload_tensor(work.gradient.payload))
 
-    def _key(self, op: Op) -> tuple[int, int, int, int, OpKind]:
-        return (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
-
     def _record(self, op: Op, **fields: Any) -> None:
-        earlier = self.log.find(self._key(op))
+        earlier = self.log.find(op.key)
         if earlier is None:
             self.log.append(
                 {

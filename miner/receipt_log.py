@@ -16,12 +16,10 @@ from typing import Any
 from iota.files import write_whole
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
-from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKey, Receipt, ReceiptBatch, signed_payload
 
 BATCH = 256
-
-OpKey = tuple[int, int, int, int, OpKind]
-"""(epoch, step, microbatch, attempt, kind)"""
+"""Receipts that are sent at once."""
 
 
 class ReceiptLog:
@@ -58,7 +56,7 @@ class ReceiptLog:
         for line in whole[1:]:
             receipt = Receipt.model_validate_json(line)
             self._take(receipt)
-            self._earlier[_key(receipt)] = receipt
+            self._earlier[receipt.key] = receipt
         if torn:  # the crash came in the middle of a write: that receipt was never used
             with self._path.open("r+b") as file:
                 file.truncate(self._path.stat().st_size - len(torn))
@@ -115,10 +113,6 @@ class ReceiptLog:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _key(receipt: Receipt) -> OpKey:
-    return (receipt.epoch, receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
 
 
 def _first(receipts: Iterable[Receipt], count: int) -> Iterable[Receipt]:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from iota.client.orchestrator import is_passing
+from iota.client.run_objects import is_outage
 from iota.data.manifest import DataError
 from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.store import StoreError
 from iota.wire.transport import TransferRefused, TransportError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ async def persist(
             return await attempt(failures > 0)
         except FAILURES as error:
             failures += 1
-            if not _is_outage(error):
+            if not (isinstance(error, Unreachable) or is_outage(error)):
                 definite += 1
                 if isinstance(error, Problem | TransferRefused) or definite >= FEW_TRIES:
                     raise
@@ -68,9 +68,3 @@ async def persist(
                 said = now
         await asyncio.sleep(backoff.pause_s(failures))
     raise NotWanted(what)
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether it passes by itself, or when an operator has seen to it."""
-    away = StoreUnavailable | StoreFull | UrlRefused | Unreachable
-    return isinstance(error, away) or is_passing(error)

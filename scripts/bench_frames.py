@@ -45,7 +45,6 @@ from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.keys import Hotkey
-from iota.identity.signatures import signing_bytes, verify
 from iota.objects import FrameKey
 from iota.protocol.messages import Direction, FrameName
 from iota.protocol.receipts import OpKind
@@ -57,7 +56,7 @@ from iota.swarm.options import SwarmOptions
 from iota.swarm.ports import HOST, choose_ports
 from iota.swarm.run_dir import write_json
 from iota.swarm.watching import until_ready
-from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
+from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
@@ -149,7 +148,7 @@ class Bench:
         before = self.first.forward(mb, 0, None, tokens).read().result()
         inputs.stage_input = await self._receive(index, 0, Direction.FORWARD, before)
         forward = await self._run(OpKind.FORWARD, index, inputs, self.keys[2])
-        sent = decode_frame(forward.data, self.spec, _genuine)
+        sent = decode_frame(forward.data, self.spec)
         after = self.last.loss(mb, 0, payload_tensor(sent.payload), tokens).read().result()
         inputs.gradient = await self._receive(index, 2, Direction.BACKWARD, after)
         await self._run(OpKind.BACKWARD, index, inputs, self.keys[0])
@@ -163,7 +162,7 @@ class Bench:
         )  # fmt: skip
         sender, receiver = self.keys[stage], self.keys[STAGE].ss58
         header = make_header(self.spec, name, made.digest, sender.ss58, receiver)
-        data = encode_frame(header, made.payload, lambda text: sender.sign(signing_bytes(DOMAIN, text)))
+        data = encode_frame(header, made.payload, sender.sign)
         key = str(FrameKey(self.spec.id, name))
         await self.store.put(key, data)
         announced = blake3(data).hexdigest()
@@ -173,7 +172,7 @@ class Bench:
         def check() -> Frame:
             if blake3(got).hexdigest() != announced:
                 raise RuntimeError("the store returned other bytes than were put there")
-            return decode_frame(got, self.spec, _genuine)
+            return decode_frame(got, self.spec)
 
         return self.clock.call("check", check)
 
@@ -186,10 +185,6 @@ class Bench:
         )
         await self.clock.wait("put", self.objects.put(url, frame.data, DEADLINE_S))
         return frame
-
-
-def _genuine(text: bytes, signature: bytes, hotkey: str) -> bool:
-    return verify(signing_bytes(DOMAIN, text), signature, hotkey)
 
 
 @asynccontextmanager

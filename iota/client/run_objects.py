@@ -10,8 +10,9 @@ from typing import Final, Protocol
 from blake3 import blake3
 from cachetools import TLRUCache
 
+from iota.client.orchestrator import is_passing
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
-from iota.store import StoreError
+from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
@@ -23,6 +24,11 @@ _MAX_URLS: Final = 4096
 
 class ObjectDiffers(StoreError):
     """An object is not the one that was announced."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether what moving an object raised passes by itself, or when an operator has seen to it."""
+    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error)
 
 
 class UrlSource(Protocol):

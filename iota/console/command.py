@@ -26,7 +26,7 @@ class WorkFailed(Exception):
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and exit: the outermost edge of every console command of this project."""
+    """Run a command line and exit: every console command of this project starts here."""
     command = typer.main.get_command(app)
     sys.exit(_guarded(lambda: command.main(args=list(arguments) if arguments is not None else None)))
 

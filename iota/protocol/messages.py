@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.receipts import GENESIS, ReceiptBatch
+from iota.protocol.receipts import GENESIS, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 1
@@ -22,6 +22,8 @@ MAX_FRAMES = 512
 MAX_REPORTS = 128
 MAX_WEIGHTS = 4096
 MAX_ADDRESSES = 8
+MAX_REASON = 300
+"""Characters of the reason why a frame is missing."""
 
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
 Address = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
@@ -37,6 +39,11 @@ class Role(StrEnum):
 class Direction(StrEnum):
     FORWARD = "f"
     BACKWARD = "b"
+
+    @classmethod
+    def of(cls, kind: OpKind) -> Direction:
+        """Which way the frame goes that an op on a microbatch makes."""
+        return cls.FORWARD if kind is OpKind.FORWARD else cls.BACKWARD
 
     def destination(self, stage: int, stages: int) -> int | None:
         """The stage that a frame of `stage` goes to; None where it would leave the model."""
@@ -180,7 +187,7 @@ class FrameMissing(Frozen):
 
     kind: Literal[ReportKind.FRAME_MISSING] = ReportKind.FRAME_MISSING
     name: FrameName
-    reason: Annotated[str, Field(max_length=300)]
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
 
 
 class SnapshotStored(Frozen):

@@ -29,6 +29,10 @@ class OpKind(StrEnum):
     MERGE = "merge"
 
 
+OpKey = tuple[int, int, int, int, OpKind]
+"""(epoch, step, microbatch, attempt, kind)"""
+
+
 class SignedHeader(Frozen):
     """The canonical header of an input frame and its sender's signature: who sent what."""
 
@@ -73,6 +77,11 @@ class Receipt(Frozen):
     device: Annotated[str, Field(max_length=200)]
     previous: Hex32 = GENESIS
     """Digest of the receipt before this one."""
+
+    @property
+    def key(self) -> OpKey:
+        """The op that it is of, among those of its miner."""
+        return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 
 class ReceiptBatch(Frozen):

@@ -6,12 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch
-
-BATCH = 256
-
-OpKey = tuple[int, int, int, int, OpKind]
-"""(epoch, step, microbatch, attempt, kind)"""
+from iota.protocol.receipts import GENESIS, OpKey, Receipt, ReceiptBatch
+from miner.receipt_log import BATCH
 
 
 @dataclass
@@ -50,8 +46,7 @@ class VirtualDisk:
 
     def append(self, receipt: Receipt) -> None:
         """Add a receipt that continues the chain."""
-        key = (receipt.epoch, receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
-        self._receipts[key] = receipt
+        self._receipts[receipt.key] = receipt
         self.unstored.append(receipt)
         self.count, self.head = receipt.seq, receipt.content_digest()
 

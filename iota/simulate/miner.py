@@ -204,12 +204,11 @@ class VirtualMiner:
         op = effect.op
         if self.device.gives_nan(op):
             return facts.OpBad(op)
-        key = (op.epoch, op.step, op.microbatch, op.attempt, op.kind)
         self.disk.record(
-            key,
+            op.key,
             stage=self.core.stage,
             version=op.version,
-            output=digest(key),
+            output=digest(op.key),
             loss=1.0 if op.kind is OpKind.LOSS else None,
             started=self.swarm.clock.now,
             ended=self.swarm.clock.now,
@@ -223,7 +222,7 @@ class VirtualMiner:
         return facts.OpDone(op, self._frame(effect))
 
     def _frame(self, effect: effects.RunOp) -> OutgoingFrame | None:
-        if effect.receiver is None or effect.op.kind is OpKind.STEP:
+        if effect.receiver is None:
             return None
         op = effect.op
         name = FrameName(
@@ -232,7 +231,7 @@ class VirtualMiner:
             microbatch=op.microbatch,
             attempt=op.attempt,
             stage=self.core.stage,
-            direction=Direction.FORWARD if op.kind is OpKind.FORWARD else Direction.BACKWARD,
+            direction=Direction.of(op.kind),
         )
         size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
         return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")

@@ -17,6 +17,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape, payload_size
+from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes, verify
 from iota.protocol.messages import FrameName, Hotkey
 from iota.protocol.receipts import SignedHeader
 from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
@@ -24,7 +25,6 @@ from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
 MAGIC = b"IOTA"
 FRAME_VERSION = 1
 """The form of a whole frame: it stands in the prefix and in the domain of the header's signature."""
-SIGNATURE_BYTES = 64
 DOMAIN = f"frame/{FRAME_VERSION}"
 
 _PREFIX = struct.Struct("<4sBH")
@@ -79,18 +79,23 @@ def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> in
 
 
 def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """`sign` signs the header under the frame domain and returns 64 bytes."""
+    """`sign` is the sender's: of the bytes to sign it makes a signature of 64 bytes."""
     text = header.canonical()
+    signature = sign(signing_bytes(DOMAIN, text))
     return b"".join(
-        (_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, sign(text), payload),
+        (_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload),
     )
 
 
-def decode_frame(data: bytes, spec: RunSpec, verify: Callable[[bytes, bytes, str], bool]) -> Frame:
+def is_signed(header: bytes, signature: bytes, hotkey: str) -> bool:
+    """Whether the text of a frame's header is signed by `hotkey`."""
+    return verify(signing_bytes(DOMAIN, header), signature, hotkey)
+
+
+def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     """Parse and check a frame: form, size, shape, digest and the sender's signature.
 
-    `verify(header, signature, hotkey)` checks a signature under the frame domain. Whether this
-    sender was to send this frame is for the caller to check. Raises FrameError.
+    Whether this sender was to send this frame is for the caller to check. Raises FrameError.
     """
     if len(data) < _PREFIX.size:
         raise FrameError("shorter than a frame's prefix")
@@ -115,6 +120,6 @@ def decode_frame(data: bytes, spec: RunSpec, verify: Callable[[bytes, bytes, str
     payload = data[body:]
     if blake3(payload).hexdigest() != header.payload:
         raise FrameError("the payload does not have the digest that its header names")
-    if not verify(text, signature, header.sender):
+    if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
     return Frame(header, signature, payload)

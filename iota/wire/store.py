@@ -9,13 +9,12 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from iota.client.orchestrator import is_passing
-from iota.client.run_objects import UrlSource
+from iota.client.run_objects import UrlSource, is_outage
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
 from iota.protocol.messages import FrameNotice, Method, ObjectRequest
 from iota.protocol.problems import Problem
-from iota.store import ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.store import ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 
@@ -74,7 +73,7 @@ def _as_transport_errors() -> Iterator[None]:
         yield
     except (StoreError, Problem) as error:
         text = f"{type(error).__name__}: {error}"
-        if isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error):
+        if is_outage(error):
             raise Unreachable(text) from error
         if isinstance(error, Problem | ObjectTooLarge):
             raise TransferRefused(text) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose
-from iota.protocol.messages import BadValue, FrameName
+from iota.protocol.messages import BadValue, Direction, FrameName
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from miner.core.effects import Effect, FetchFrame, ForgetMicrobatch, ReadTokens, RunOp, Say, SendFrame
@@ -141,7 +141,9 @@ class EpochTraining:
         return [ReadTokens(self.epoch, step, index) for index in new]
 
     def _receiver(self, op: Op) -> str | None:
-        towards = self.schedule.stage + (1 if op.kind is OpKind.FORWARD else -1)
+        if op.kind is OpKind.STEP:
+            return None
+        stages = self.schedule.spec.layout.stages
+        towards = Direction.of(op.kind).destination(self.schedule.stage, stages)
         route = self._routes.get((op.step, op.microbatch))
-        last = self.schedule.spec.last_stage
-        return route[towards] if route is not None and 0 <= towards <= last else None
+        return None if route is None or towards is None else route[towards]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from iota.protocol.events import Drop, Plan, Reroute, StepClose
 from iota.protocol.messages import Direction
-from iota.protocol.receipts import OpKind
+from iota.protocol.receipts import OpKey, OpKind
 from iota.spec import Pipeline, RunSpec
 
 
@@ -33,6 +33,10 @@ class Op:
     send_forward: bool = True
     counted: tuple[tuple[int, int], ...] = ()
     learning_rate: float = 0.0
+
+    @property
+    def key(self) -> OpKey:
+        return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 
 @dataclass

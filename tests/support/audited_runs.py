@@ -310,7 +310,7 @@ class World:
         assert towards is not None
         receiver = self.miners[towards].hotkey
         header = make_header(self.spec, name, claimed.digest, miner.hotkey, receiver)
-        frame = encode_frame(header, claimed.payload, lambda t: miner.key.sign(signing_bytes(DOMAIN, t)))
+        frame = encode_frame(header, claimed.payload, miner.key.sign)
         self.store[str(FrameKey(self.run, name))] = frame
         signature = miner.key.sign(signing_bytes(DOMAIN, header.canonical())).hex()
         return payload_tensor(claimed.payload), SignedHeader(

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from iota.codec.wire_dtype import encode_wire
 from iota.data.manifest import Manifest, Shard, TokenDtype, TokenizerInfo
-from iota.identity.signatures import signing_bytes, verify
+from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
@@ -42,7 +42,7 @@ from iota.spec import (
     StateRule,
     WireDtype,
 )
-from iota.wire.frame import DOMAIN, Frame, decode_frame, encode_frame, make_header
+from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
@@ -126,16 +126,12 @@ def _frame_name(stage: int, direction: Direction) -> FrameName:
 
 def read_frame(data: bytes, wire: WireDtype) -> Frame:
     """The frame, its sender's signature checked."""
-
-    def is_signed(header: bytes, signature: bytes, hotkey: str) -> bool:
-        return verify(signing_bytes(DOMAIN, header), signature, hotkey)
-
-    return decode_frame(data, tiny_spec(wire), is_signed)
+    return decode_frame(data, tiny_spec(wire))
 
 
 def frame_bytes(frame: Frame) -> bytes:
     """The frame as its sender, the miner, makes it."""
-    return encode_frame(frame.header, frame.payload, lambda text: MINER.sign(signing_bytes(DOMAIN, text)))
+    return encode_frame(frame.header, frame.payload, MINER.sign)
 
 
 def _frame(wire: WireDtype) -> Frame:

@@ -10,11 +10,10 @@ from blake3 import blake3
 
 from iota.codec.shapes import payload_size
 from iota.identity.keys import Hotkey
-from iota.identity.signatures import signing_bytes
 from iota.protocol.events import Delivered
 from iota.protocol.messages import FrameNotice
 from iota.simulate.names import fake_hotkey
-from iota.wire.frame import DOMAIN, SIGNATURE_BYTES, FrameError, encode_frame, make_header
+from iota.wire.frame import SIGNATURE_BYTES, FrameError, encode_frame, make_header
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 from miner.activity import Activity
 from miner.core.effects import FetchFrame, SendFrame
@@ -90,7 +89,7 @@ def _arrived() -> IncomingFrame:
     payload = bytes(payload_size(SPEC))
     digest = blake3(payload).hexdigest()
     header = make_header(SPEC, frame_name(), digest, SENDER.ss58, RECEIVER.ss58)
-    data = encode_frame(header, payload, lambda text: SENDER.sign(signing_bytes(DOMAIN, text)))
+    data = encode_frame(header, payload, SENDER.sign)
     notice = FrameNotice(name=frame_name(), digest=blake3(data).hexdigest(), size=len(data))
     return IncomingFrame(notice, SENDER.ss58, data)
 

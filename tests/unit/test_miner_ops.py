@@ -12,10 +12,9 @@ from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
-from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
-from iota.wire.frame import DOMAIN, Frame, decode_frame
+from iota.wire.frame import Frame, decode_frame
 from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
@@ -82,10 +81,7 @@ def _op(kind: OpKind, index: int) -> Op:
 
 
 def _decoded(frame: OutgoingFrame) -> Frame:
-    def signed(text: bytes, signature: bytes, hotkey: str) -> bool:
-        return verify(signing_bytes(DOMAIN, text), signature, hotkey)
-
-    return decode_frame(frame.data, SPEC, signed)
+    return decode_frame(frame.data, SPEC)
 
 
 def _close(runner: OpRunner) -> None:

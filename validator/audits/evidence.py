@@ -12,7 +12,6 @@ from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, tensors_digest
 from iota.compute.tokens import Tokens
 from iota.data.samples import Samples, needs_tokens
-from iota.identity.signatures import signing_bytes, verify
 from iota.model.layout import run_shapes
 from iota.objects import BaseKey, FrameKey, max_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, read_base
@@ -23,7 +22,7 @@ from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 from iota.store import StoreError
-from iota.wire.frame import DOMAIN, FrameError, FrameHeader, decode_frame, frame_size
+from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
 from validator.core.jobs import Base, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
@@ -144,7 +143,7 @@ class Evidence:
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
         data = await self._get(key, size)
         try:
-            frame = decode_frame(data, self.spec, verify_header)
+            frame = decode_frame(data, self.spec)
         except FrameError as error:
             raise EvidenceMissing(f"{key} is no frame: {error}") from error
         found, named = ((each.name, each.sender, each.payload) for each in (frame.header, header))
@@ -158,8 +157,7 @@ class Evidence:
         Raises:
             MinerFault: it sent another payload than it receipted.
         """
-        forward = receipt.kind is OpKind.FORWARD
-        if not forward and receipt.stage == 0:
+        if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
         name = FrameName(
             epoch=receipt.epoch,
@@ -167,12 +165,12 @@ class Evidence:
             microbatch=receipt.microbatch,
             attempt=receipt.attempt,
             stage=receipt.stage,
-            direction=Direction.FORWARD if forward else Direction.BACKWARD,
+            direction=Direction.of(receipt.kind),
         )
         try:
             key = FrameKey(self.spec.id, name)
             data = await self._get(str(key), max_bytes(self.spec, key, receipt.stage))
-            frame = decode_frame(data, self.spec, verify_header)
+            frame = decode_frame(data, self.spec)
         except (EvidenceMissing, FrameError):
             return None
         if frame.header.sender == hotkey and frame.header.payload != receipt.output:
@@ -199,8 +197,3 @@ class Evidence:
             return await self._objects.stored(stored)
         except StoreError as error:
             raise EvidenceMissing(f"{stored.key} cannot be had from the store: {error}") from error
-
-
-def verify_header(text: bytes, signature: bytes, hotkey: str) -> bool:
-    """Whether a frame's header is signed by `hotkey`."""
-    return verify(signing_bytes(DOMAIN, text), signature, hotkey)

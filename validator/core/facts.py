@@ -12,7 +12,7 @@ from validator.core.results import EvidenceMissing, MinerFault
 
 @dataclass(frozen=True)
 class Done:
-    """A job has ended with an answer; its type is the job's (`effects.py`)."""
+    """A job has ended with an answer; its type is the job's (`jobs.py`)."""
 
     number: int
     answer: object

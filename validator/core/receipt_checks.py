@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import Direction
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
-from iota.wire.frame import DOMAIN, FrameHeader
+from iota.wire.frame import FrameHeader, is_signed
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
 
@@ -53,8 +52,7 @@ def named_inputs(spec: RunSpec, hotkey: str, receipt: Receipt) -> list[FrameHead
             header = FrameHeader.model_validate_json(signed.header)
         except ValidationError:
             raise MinerFault(hotkey, receipt.seq, "its receipt names an input that is no frame") from None
-        message = signing_bytes(DOMAIN, signed.header.encode())
-        if not verify(message, bytes.fromhex(signed.signature), header.sender):
+        if not is_signed(signed.header.encode(), bytes.fromhex(signed.signature), header.sender):
             raise MinerFault(hotkey, receipt.seq, "its receipt names an input that its sender did not sign")
         found.append(header)
     if [(header.name.stage, header.name.direction) for header in found] != wanted:

@@ -1,4 +1,4 @@
-"""Blocks of shards kept on disk up to a number of bytes, the latest used also in memory."""
+"""LRU cache of shard blocks: on disk up to a number of bytes, the most recent ones in memory too."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from iota.files import remove_unfinished, write_whole
 log = logging.getLogger(__name__)
 
 Name = tuple[str, int]
-"""Shard and block; -1 is the shard's index."""
+"""Shard and block number; block -1 is the shard's index."""
 
 
 class BlockCache:
-    """An LRU cache of blocks in `folder`, which it alone uses.
+    """An LRU cache of blocks in `folder`, which no other process may use.
 
-    What `load` returns from disk was not checked since it was read; `recall` and `keep` hold what was.
+    `get` and `put` handle verified blocks. `load` reads from disk, where a block may have been damaged since
+    it was written.
 
     Args:
-        max_bytes: bound of the disk's part.
-        memory_bytes: bound of the memory's part.
+        max_bytes: bound of the files.
+        memory_bytes: bound of the copies in memory.
+
+    Raises:
+        ValueError: if `max_bytes` is less than one block.
     """
 
     def __init__(self, folder: Path, max_bytes: int, memory_bytes: int) -> None:
@@ -33,15 +37,15 @@ class BlockCache:
         self._memory: LRUCache[Name, bytes] = LRUCache(memory_bytes, getsizeof=len)
         self._disk = _Files(folder, max_bytes)
 
-    def recall(self, name: Name) -> bytes | None:
-        """A block from memory."""
+    def get(self, name: Name) -> bytes | None:
+        """A verified block from memory, or None. Counts as a use of its file as well."""
         data = self._memory.get(name)
         if data is not None:
-            self._disk.get(name)  # counts as a use there too
+            self._disk.get(name)
         return data
 
     def load(self, name: Name) -> bytes | None:
-        """A block from disk; the caller checks it, and calls `keep` or `drop`."""
+        """An unverified block from disk, or None. The caller verifies it, and calls `put` or `drop`."""
         if name not in self._disk:
             return None
         try:
@@ -51,15 +55,15 @@ class BlockCache:
             self.drop(name)
             return None
 
-    def keep(self, name: Name, data: bytes) -> None:
-        """Remember a checked block, in memory and on disk."""
+    def put(self, name: Name, data: bytes) -> None:
+        """Store a verified block in memory and on disk, and evict the least recently used ones."""
         if len(data) <= self._memory.maxsize:
             self._memory[name] = data
         if self._disk.get(name) is None and len(data) <= self._disk.maxsize:
             self._write(name, data)
 
     def drop(self, name: Name) -> None:
-        """Forget a block on disk."""
+        """Delete a block's file."""
         self._disk.pop(name, None)
         self._disk.path(name).unlink(missing_ok=True)
 
@@ -67,14 +71,14 @@ class BlockCache:
         try:
             write_whole(self._disk.path(name), data)
         except OSError as error:
-            # The cache only saves time; the block itself is at hand.
+            # Not an error of the read: the caller has the block, the cache only saves a later fetch.
             log.warning("the data cache cannot keep a block (%s): free some space in %s", error, self._folder)
         else:
             self._disk[name] = len(data)
 
 
 class _Files(LRUCache[Name, int]):
-    """Sizes of the blocks' files; those of an earlier process count as used in the order of their writing."""
+    """Size of each block's file, by name. Files of an earlier process are ordered by their mtime."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         super().__init__(max_bytes, getsizeof=lambda size: size)
@@ -93,7 +97,7 @@ class _Files(LRUCache[Name, int]):
         return self._folder / f"{name[0]}.{name[1]}.block"
 
     def popitem(self) -> tuple[Name, int]:
-        """Remove the one that was used least recently, with its file."""
+        """Evict the least recently used entry and delete its file."""
         name, size = super().popitem()
         self.path(name).unlink(missing_ok=True)
         return name, size

@@ -1,4 +1,4 @@
-"""Blocks: the 64 KiB pieces in which shards are verified, and the digests that verify them."""
+"""Blocks: shards are verified in pieces of 64 KiB, against an index of their digests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from blake3 import blake3
 from iota.data.manifest import DataError, Shard
 
 BLOCK_BYTES = 1 << 16
+"""Part of the data format: an index holds one digest for each 64 KiB."""
 DIGEST_BYTES = 32
+"""Size of a BLAKE3 digest."""
 
 
 class DamagedShard(DataError):
-    """Bytes of a shard differ from what its digest says; `block` is None for its index."""
+    """Bytes of a shard do not have the digest that the manifest gives; `block` is None for the index."""
 
     def __init__(self, shard: str, block: int | None) -> None:
         what = "index" if block is None else f"block {block}"
@@ -24,14 +26,14 @@ class DamagedShard(DataError):
 
 
 class BlockIndex:
-    """The digests of one shard's blocks, checked against the manifest.
+    """The digests of one shard's blocks, verified against the manifest.
 
     Args:
-        raw: the .idx file.
+        raw: content of the .idx file.
         itemsize: bytes of a token.
 
     Raises:
-        DamagedShard: if `raw` is not the index that the manifest names.
+        DamagedShard: if `raw` does not have the manifest's digest.
     """
 
     def __init__(self, shard: Shard, raw: bytes, itemsize: int) -> None:
@@ -43,12 +45,12 @@ class BlockIndex:
             raise DamagedShard(shard.name, None)
 
     def extent(self, block: int) -> tuple[int, int]:
-        """Half-open byte range of `block` in the shard; the last one may be short."""
+        """Half-open byte range of `block` in the shard. The last block may be short."""
         start = block * BLOCK_BYTES
         return start, min(start + BLOCK_BYTES, self._size)
 
     def check(self, block: int, data: bytes) -> bytes:
-        """Return `data` if it is `block`. Raises `DamagedShard`."""
+        """Return `data` if it has the digest and size of `block`. Raises `DamagedShard`."""
         start, stop = self.extent(block)
         wanted = self._raw[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
         if len(data) != stop - start or blake3(data).digest() != wanted:
@@ -57,16 +59,16 @@ class BlockIndex:
 
 
 def index_bytes(shard: Shard, itemsize: int) -> int:
-    """Size of the shard's .idx file."""
+    """Size of the shard's .idx file: one digest for each block."""
     return -(-shard.tokens * itemsize // BLOCK_BYTES) * DIGEST_BYTES
 
 
 def covering(start: int, stop: int) -> range:
-    """Numbers of the blocks that hold the bytes [start, stop) of a shard."""
+    """Numbers of the blocks that contain the bytes [start, stop) of a shard."""
     return range(start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES + 1)
 
 
 def split(data: memoryview) -> Iterator[memoryview]:
-    """`data` in blocks; the last one may be short."""
+    """Cut `data` into blocks. The last one may be short."""
     for start in range(0, data.nbytes, BLOCK_BYTES):
         yield data[start : start + BLOCK_BYTES]

@@ -1,4 +1,4 @@
-"""What a killed preparation needs to go on: a state file beside the shards it has written."""
+"""Checkpoints of a preparation: a state file beside its shards, from which a killed process continues."""
 
 from __future__ import annotations
 
@@ -8,50 +8,34 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from iota.data.heldout import HeldOut
-from iota.data.manifest import Shard
-from iota.data.shard_writer import Written
+from iota.data.shard_writer import WriterState
 from iota.files import write_whole
-from iota.spec import Count, Frozen
+from iota.spec import Count
 
 STATE_NAME = "state.json"
 
 
-class State(Frozen):
-    """A point between two blocks of documents. Everything after it is done again."""
+class State(WriterState):
+    """A preparation between two blocks of documents. Later blocks are packed again after a restart."""
 
     next_document: Count
     block: Count
-    """Blocks of documents done."""
+    """Blocks of documents packed so far. It keys the shuffle of the next block."""
     tokens: Count
-    """Tokens taken from the source, held out or not."""
-    shards: tuple[Shard, ...]
-    open_bytes: Count
-    open_digest: str
+    """Tokens read from the source, held out or not."""
     heldout_file: str = Field(pattern=r"^heldout-[0-9]+\.npz$")
-
-    @property
-    def written(self) -> Written:
-        return Written(self.shards, self.open_bytes, self.open_digest)
 
 
 def save_state(
-    folder: Path, written: Written, heldout: HeldOut, *, next_document: int, block: int, tokens: int
+    folder: Path, written: WriterState, heldout: HeldOut, *, next_document: int, block: int, tokens: int
 ) -> None:
-    """Write the state, so that at every instant a whole one lies in `folder`.
+    """Replace the state in `folder`. A process that is killed leaves the old state or the new one.
 
-    Nothing is fsynced: it outlives a killed process. What a power cut tears is noticed by digest.
+    Files are not fsynced. After a power cut the digests show which of them are damaged.
     """
     name = f"heldout-{block}.npz"
     heldout.save(folder / name)
-    state = State(
-        next_document=next_document,
-        block=block,
-        tokens=tokens,
-        shards=written.shards,
-        open_bytes=written.open_bytes,
-        open_digest=written.open_digest,
-        heldout_file=name,
-    )
+    state = State(**dict(written), next_document=next_document, block=block, tokens=tokens, heldout_file=name)
     write_whole(folder / STATE_NAME, state.canonical())
     for old in folder.glob("heldout-*.npz"):
         if old.name != name:
@@ -59,7 +43,7 @@ def save_state(
 
 
 def load_state(folder: Path) -> State | None:
-    """The saved state, or None if the work has not begun. Raises `ValueError` if it is damaged."""
+    """The saved state, or None if there is none yet. Raises `ValueError` if it is damaged."""
     path = folder / STATE_NAME
     if not path.exists():
         return None
@@ -70,7 +54,7 @@ def load_state(folder: Path) -> State | None:
 
 
 def load_heldout(folder: Path, state: State, target: int) -> HeldOut:
-    """The held-out documents chosen up to `state`. Raises `ValueError` if they are damaged."""
+    """The held-out documents as of `state`. Raises `ValueError` if their file is damaged."""
     path = folder / state.heldout_file
     try:
         return HeldOut.load(path, target)

@@ -1,4 +1,4 @@
-"""Prepared data in a folder of this machine: as a `fetch` for `ShardReader`, or read at once."""
+"""Prepared data in a local folder: a `Fetch` for `ShardReader`, and a synchronous reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from iota.objects import manifest_folder
 
 
 def read_manifest(out: Path, identity: str) -> Manifest:
-    """The manifest `identity` of the data prepared below `out`. Raises `DataError`."""
+    """The manifest with id `identity` from the folder `out` of a preparation.
+
+    Raises `DataError` if it cannot be read or has another id.
+    """
     path = out / manifest_folder(identity) / MANIFEST_NAME
     try:
         return parse_manifest(path.read_bytes(), identity)
@@ -23,7 +26,7 @@ def read_manifest(out: Path, identity: str) -> Manifest:
 
 
 def directory_fetch(out: Path) -> Fetch:
-    """A `Fetch` from the data prepared below `out`. It raises `DataError`."""
+    """A `Fetch` that reads from `out`, the folder of a preparation. It raises `DataError`."""
 
     async def fetch(key: str, start: int, stop: int) -> bytes:
         return await asyncio.to_thread(_read_range, out / key, start, stop)
@@ -32,9 +35,9 @@ def directory_fetch(out: Path) -> Fetch:
 
 
 class DirectoryReader:
-    """`ShardReader` without a store, a cache or asyncio: for one process and its tests.
+    """Synchronous counterpart of `ShardReader` for local data: no store, cache or event loop.
 
-    Each block is verified before its first use.
+    Each block is verified on its first use.
     """
 
     def __init__(self, out: Path, identity: str) -> None:
@@ -45,17 +48,19 @@ class DirectoryReader:
         self._verified: set[tuple[str, int]] = set()
 
     def sequence_count(self, length: int) -> int:
+        """Training sequences of `length` tokens."""
         return SequenceMap(self.manifest.train, length).count
 
     def heldout_count(self, length: int) -> int:
+        """Held-out sequences of `length` tokens."""
         return SequenceMap([self.manifest.heldout], length).count
 
     def tokens(self, sequence_index: int, length: int) -> Tokens:
-        """Training sequence `sequence_index`, shape (length + 1,). Raises `DamagedShard`, `ValueError`."""
+        """Training sequence `sequence_index`, int64 (length + 1,). Raises `DamagedShard`, `ValueError`."""
         return self._read(SequenceMap(self.manifest.train, length).locate(sequence_index))
 
     def heldout_tokens(self, sequence_index: int, length: int) -> Tokens:
-        """Like `tokens`, of the held-out shard."""
+        """Like `tokens`, from the held-out shard."""
         return self._read(SequenceMap([self.manifest.heldout], length).locate(sequence_index))
 
     def _read(self, span: Span) -> Tokens:

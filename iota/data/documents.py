@@ -1,4 +1,4 @@
-"""A source of text: an ordered stream of documents that can be entered at any number."""
+"""Sources of text: an ordered stream of documents that can be resumed at any document number."""
 
 from __future__ import annotations
 
@@ -9,35 +9,41 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a source. `index` counts what the source holds, also what it skips."""
+    """One text of a source. `index` is its number in the source; blank documents are numbered too."""
 
     index: int
     name: str
     text: str
 
 
+TEXT_FIELD = "text"
+"""The field that holds the text in a row of JSON lines, parquet or a Hub data set."""
+
+
 class Source(Protocol):
+    """An ordered, repeatable stream of documents."""
+
     @property
     def name(self) -> str:
-        """For people and manifests; without paths of this machine."""
+        """Name for messages and the manifest. It contains no local path, so that manifests are portable."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the documents may have changed, as far as that can be seen cheaply."""
+        """Identifies the content, cheaply: by file sizes and times, for instance. A change starts a new job."""
         ...
 
     def documents(self, start: int = 0) -> Iterator[Document]:
-        """Documents from number `start` on, in the one order; blank ones are left out.
+        """Documents from number `start` on, in a fixed order. Blank ones are skipped.
 
         Raises:
-            ValueError: if the source cannot be read, saying what to do.
+            ValueError: if the source cannot be read; the text says what to do.
         """
         ...
 
 
 def clean(text: str) -> str:
-    """`text` with what is no Unicode (lone surrogates, which JSON can smuggle in) replaced."""
+    """`text` with "?" for each lone surrogate, which JSON escapes can contain and UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

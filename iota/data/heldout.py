@@ -1,4 +1,4 @@
-"""Choosing the documents that are held out for evaluation, in one pass over a stream."""
+"""Selection of the documents that are held out for evaluation, in one pass over a stream."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from blake3 import blake3
 
 Tokens = npt.NDArray[np.unsignedinteger]
 
-LARGEST_SHARE = 4
-"""A document longer than 1/4 of what is to be held out never is, so that several kinds get in."""
+_MIN_DOCUMENTS = 4
+"""Documents longer than 1/4 of the target are never held out, so that several documents are."""
 
 
 class HeldOut:
-    """The documents of the smallest ranks whose lengths add up to `target` tokens.
+    """The documents of lowest rank whose lengths add up to at least `target` tokens.
 
-    A document's rank is the hash of its number and name, so the choice is a uniform sample spread over
-    the whole source, of the same kind as what is trained on, and the same on every machine. A document
-    that is pushed out by later ones goes back to the training stream.
+    A document's rank is a hash of its number and name. The selection is therefore a uniform sample of the
+    whole source, and the same on every machine. Documents that later ones displace return to the training
+    stream.
     """
 
     def __init__(self, target: int) -> None:
@@ -30,28 +30,32 @@ class HeldOut:
 
     @property
     def full(self) -> bool:
+        """Whether the target is reached."""
         return self.tokens >= self._target
 
     def offer(self, number: int, name: str, tokens: Tokens) -> list[tuple[int, Tokens]]:
-        """Take a document or not; what is left for training: it, or those that it pushes out."""
+        """Offer a document. Returns the documents to train on: this one, or those that it displaces.
+
+        `tokens` has shape (length,).
+        """
         rank = _rank(number, name)
-        if tokens.size > self._target // LARGEST_SHARE or (self.full and rank >= -self._heap[0][0]):
+        if tokens.size > self._target // _MIN_DOCUMENTS or (self.full and rank >= -self._heap[0][0]):
             return [(number, tokens)]
         heapq.heappush(self._heap, (-rank, number, tokens))
         self.tokens += tokens.size
-        pushed_out = []
+        displaced = []
         while self.tokens - self._heap[0][2].size >= self._target:
             _, old_number, old = heapq.heappop(self._heap)
             self.tokens -= old.size
-            pushed_out.append((old_number, old))
-        return pushed_out
+            displaced.append((old_number, old))
+        return displaced
 
     def documents(self) -> list[Tokens]:
-        """The chosen documents in the source's order."""
+        """Tokens of the selected documents, in the order of the source."""
         return [tokens for _, _, tokens in sorted(self._heap, key=lambda entry: entry[1])]
 
     def save(self, path: Path) -> None:
-        """Write the state, for `load` in a later process."""
+        """Write the selection to an .npz file that `load` reads."""
         entries = sorted(self._heap, key=lambda entry: entry[1])
         np.savez(
             path,
@@ -63,6 +67,7 @@ class HeldOut:
 
     @classmethod
     def load(cls, path: Path, target: int) -> HeldOut:
+        """Read a saved selection. A damaged file raises OSError, ValueError, KeyError or BadZipFile."""
         held = cls(target)
         with np.load(path, allow_pickle=False) as saved:
             pieces = np.split(saved["tokens"], np.cumsum(saved["size"])[:-1])

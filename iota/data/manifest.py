@@ -1,4 +1,4 @@
-"""The manifest: what a tokenized data set consists of, by digest. Its id names it in a RunSpec."""
+"""The manifest: a data set's tokenizer and shards, with their digests. A RunSpec names it by its id."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from iota.spec import Count, Frozen, Hex32, Positive, Versioned
 MANIFEST_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 MAX_SHARDS = 100_000
+"""`shard_name` has five digits."""
 
 
 class DataError(Exception):
-    """Data that is not what its digest says, or that cannot be had."""
+    """Data that does not have its digest, or cannot be read."""
 
 
 class TokenDtype(StrEnum):
-    """How a token id lies in a shard: unsigned, little endian."""
+    """Number format of the token ids in a shard: unsigned, little endian."""
 
     UINT16 = "uint16"
     UINT32 = "uint32"
 
     @property
     def numpy(self) -> np.dtype[np.unsignedinteger]:
+        """The numpy dtype, with its byte order."""
         return np.dtype("<u2" if self is TokenDtype.UINT16 else "<u4")
 
     @classmethod
     def holding(cls, vocab_size: int) -> TokenDtype:
-        """The narrower of the two that holds every id of a vocabulary."""
+        """The narrowest dtype that holds every id of the vocabulary."""
         return cls.UINT16 if vocab_size <= 1 << 16 else cls.UINT32
 
 
 class TokenizerInfo(Frozen):
-    """Which tokenizer made the ids."""
+    """The tokenizer that made the ids; `digest` covers everything that decides them."""
 
     name: str = Field(min_length=1, max_length=200)
     digest: Hex32
@@ -56,7 +58,7 @@ class Shard(Frozen):
 
 
 class Manifest(Versioned):
-    """A tokenized data set. The last shard is held out for evaluation."""
+    """A tokenized data set. All shards but the last are for training, the last is held out for evaluation."""
 
     version: Positive = MANIFEST_VERSION
     source: str = Field(min_length=1, max_length=500)
@@ -76,10 +78,12 @@ class Manifest(Versioned):
 
     @property
     def train(self) -> tuple[Shard, ...]:
+        """Shards to train on."""
         return self.shards[:-1]
 
     @property
     def heldout(self) -> Shard:
+        """The shard to evaluate on."""
         return self.shards[-1]
 
     @property
@@ -89,20 +93,17 @@ class Manifest(Versioned):
 
 
 def shard_name(number: int) -> str:
+    """Name of a shard's files without their suffix."""
     return f"shard-{number:05d}"
 
 
 def manifest_id(manifest: Manifest) -> str:
-    """BLAKE3 of the canonical JSON, hex; also the BLAKE3 of the file `manifest.json`."""
+    """BLAKE3 (hex) of the canonical JSON, which is the content of `manifest.json`."""
     return manifest.content_digest()
 
 
 def parse_manifest(raw: bytes, identity: str) -> Manifest:
-    """Read the manifest whose id is `identity`.
-
-    Raises:
-        DataError: if `raw` is anything else.
-    """
+    """Read the manifest with id `identity`. Raises `DataError` if `raw` is not that manifest."""
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""One preparation's work: blocks of documents in, shards out, with checkpoints between blocks."""
+"""The main loop of a preparation: tokenizes documents block by block into shards, with checkpoints."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from iota.spec import json_digest
 
 BLOCK_DOCUMENTS = 1024
 BLOCK_CHARACTERS = 16 << 20
+"""A block ends at either bound. Documents are shuffled within a block, so both decide the shards' bytes."""
 CHECKPOINT_S = 5.0
+"""Seconds of work that a killed preparation loses at most, and one block."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What decides every byte of a preparation, besides the documents themselves."""
+    """The inputs of a preparation. With the documents they decide every byte of its output.
+
+    Raises `ValueError` for sizes that are not positive.
+    """
 
     source: Source
     tokenizer: Tokenizer
@@ -38,11 +43,12 @@ class Job:
 
     @property
     def dtype(self) -> TokenDtype:
+        """Dtype of the shards: the narrowest that holds the vocabulary."""
         return TokenDtype.holding(self.tokenizer.vocab_size)
 
     @property
     def identity(self) -> str:
-        """Names the job's work folder."""
+        """Digest of the inputs, in 16 hex digits. It names the work folder: the same job resumes there."""
         parts = [
             self.source.fingerprint,
             self.tokenizer.digest,
@@ -55,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a preparation has come."""
+    """Progress of a preparation: the next document's number, tokens read, and complete shards."""
 
     documents: int
     tokens: int
@@ -63,7 +69,7 @@ class Progress:
 
 
 class Packer:
-    """A job in its work folder, from its start or its last checkpoint on.
+    """Runs a job in the folder `work`, from its last checkpoint if there is one.
 
     Raises:
         ValueError: if the folder holds a damaged checkpoint.
@@ -75,16 +81,18 @@ class Packer:
         self._next = state.next_document if state else 0
         self._block = state.block if state else 0
         self._tokens = state.tokens if state else 0
-        self._heldout = (
-            load_heldout(work, state, job.heldout_tokens) if state else HeldOut(job.heldout_tokens)
-        )
-        self._writer = ShardWriter(work, job.dtype.numpy, job.shard_tokens, state.written if state else None)
+        target = job.heldout_tokens
+        self._heldout = load_heldout(work, state, target) if state else HeldOut(target)
+        self._writer = ShardWriter(work, job.dtype.numpy, job.shard_tokens, state)
 
     def run(self, progress: Callable[[Progress], None] | None, clock: Callable[[], float]) -> None:
-        """Pack the source's documents until it, or `max_tokens`, is at its end."""
+        """Pack documents until the source ends or `max_tokens` are read.
+
+        `clock` (seconds) decides when checkpoints are saved, and nothing else.
+        """
         saved = clock()
         for block in _blocks(self._job.source.documents(self._next)):
-            if self._enough:
+            if self._complete:
                 return
             self._pack(block)
             if clock() - saved >= CHECKPOINT_S:
@@ -94,7 +102,7 @@ class Packer:
                 progress(Progress(self._next, self._tokens, self._writer.whole_shards))
 
     def finish(self) -> tuple[Shard, ...]:
-        """Write the held-out shard. Raises `ValueError` if the source was too small."""
+        """Write the held-out shard and return all shards. Raises `ValueError` if the source was too small."""
         name = self._job.source.name
         if self._tokens == 0:
             raise ValueError(f"{name} holds no text: choose another source")
@@ -107,27 +115,28 @@ class Packer:
         return self._writer.flush().shards
 
     def close(self) -> None:
+        """Close the open shard's file."""
         self._writer.close()
 
     @property
-    def _enough(self) -> bool:
+    def _complete(self) -> bool:
         return self._job.max_tokens is not None and self._tokens >= self._job.max_tokens
 
     def _pack(self, block: list[Document]) -> None:
         training: list[tuple[int, Tokens]] = []
         encoded = self._job.tokenizer.encode_batch([document.text for document in block])
         for document, ids in zip(block, encoded, strict=True):
-            if self._enough:
+            if self._complete:
                 break
             tokens = np.append(ids, np.uint32(self._job.tokenizer.eos_id)).astype(self._job.dtype.numpy)
             training += self._heldout.offer(document.index, document.name, tokens)
             self._tokens += tokens.size
             self._next = document.index + 1
-        for _, tokens in sorted(training, key=lambda item: self._rank(item[0])):
+        for _, tokens in sorted(training, key=lambda item: self._shuffle_key(item[0])):
             self._writer.append(tokens)
         self._block += 1
 
-    def _rank(self, number: int) -> bytes:
+    def _shuffle_key(self, number: int) -> bytes:
         return blake3(f"iota/shuffle/1/{self._block}/{number}".encode()).digest()
 
     def _save(self) -> None:
@@ -142,7 +151,7 @@ class Packer:
 
 
 def _blocks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents in groups of bounded number and size, which depend on nothing but the documents."""
+    """Group documents by number and size alone, so that a resumed preparation forms the same groups."""
     block: list[Document] = []
     characters = 0
     for document in documents:

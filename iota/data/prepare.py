@@ -1,9 +1,9 @@
-"""Preparing data: documents in, tokenized shards with a manifest out.
+"""Data preparation: tokenizes a source into shards and writes their manifest.
 
-Documents are taken in blocks. Each is tokenized, offered to the held-out set, and what is left is
-written in an order keyed by the block's number, so that neighbouring shards are alike although the
-source may be sorted. Everything follows from the source, the tokenizer and the sizes: a preparation
-that was killed and continued ends with the same bytes as one that was not.
+Documents are processed in blocks. Each document is tokenized and offered to the held-out set; the rest
+is written in an order keyed by the block's number, since the source may be sorted. The output is a
+function of the source, the tokenizer and the sizes, so that a preparation that was killed and resumed
+writes the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iota.data.documents import Source
-from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, manifest_id, parse_manifest
+from iota.data.manifest import (
+    MANIFEST_NAME,
+    DataError,
+    Manifest,
+    TokenizerInfo,
+    manifest_id,
+    parse_manifest,
+)
 from iota.data.packer import Job, Packer, Progress
-from iota.data.tokenizers import Tokenizer, tokenizer_info
+from iota.data.tokenizers import Tokenizer
 from iota.files import FileLock
 from iota.objects import manifest_folder
 
 SHARD_TOKENS = 1 << 25
+"""64 MiB of two-byte ids."""
 HELDOUT_TOKENS = 1 << 17
+"""128 sequences of 1024 tokens."""
 
 
 def prepare(
@@ -36,23 +45,23 @@ def prepare(
     max_tokens: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Manifest:
-    """Write `out`/data/<manifest id>/ and return its manifest.
+    """Write the data to `out`/data/<manifest id>/ and return the manifest.
 
     Args:
-        shard_tokens: tokens of a training shard; the last of them is shorter.
+        shard_tokens: tokens of a training shard; the last training shard is shorter.
         heldout_tokens: least tokens of the held-out shard.
-        max_tokens: stop reading the source after so many; None reads all of it.
-        clock: seconds; decides only how often the state is saved.
+        max_tokens: stop reading the source after this many; None reads all of it.
+        clock: seconds; decides only how often a checkpoint is saved.
 
-    The same call again continues a killed one, and returns at once if one has ended.
+    Repeating a call resumes a killed one, and returns the manifest at once if the data is complete.
 
     Raises:
-        ValueError: on a source that is empty, unreadable or too small, or that is being prepared by
-            another process.
+        ValueError: if the source is empty, unreadable or too small, or another process prepares the same
+            data in `out`.
     """
     job = Job(source, tokenizer, shard_tokens, heldout_tokens, max_tokens)
     record = out / f".prepared-{job.identity}"
-    if (earlier := _earlier(out, record)) is not None:
+    if (earlier := _finished(out, record)) is not None:
         return earlier
     work = out / f".prepare-{job.identity}"
     out.mkdir(parents=True, exist_ok=True)
@@ -68,14 +77,17 @@ def prepare(
         finally:
             packer.close()
         manifest = Manifest(
-            source=source.name, tokenizer=tokenizer_info(tokenizer), dtype=job.dtype, shards=shards
+            source=source.name,
+            tokenizer=TokenizerInfo.model_validate(tokenizer, from_attributes=True),
+            dtype=job.dtype,
+            shards=shards,
         )
-        _move_in(manifest, work, out, record)
+        _install(manifest, work, out, record)
     return manifest
 
 
-def _earlier(out: Path, record: Path) -> Manifest | None:
-    """The manifest that this very job ended with, if its data is still there."""
+def _finished(out: Path, record: Path) -> Manifest | None:
+    """The manifest that `record` names, if this job ran before and its data still exists."""
     if not record.exists():
         return None
     identity = record.read_text().strip()
@@ -88,8 +100,8 @@ def _earlier(out: Path, record: Path) -> Manifest | None:
         raise ValueError(f"{path} is damaged ({error}): delete {record} and {path.parent}") from error
 
 
-def _move_in(manifest: Manifest, work: Path, out: Path, record: Path) -> None:
-    """Give the finished work folder its name, at once and whole."""
+def _install(manifest: Manifest, work: Path, out: Path, record: Path) -> None:
+    """Rename the complete work folder to its final name, and note the manifest's id in `record`."""
     identity = manifest_id(manifest)
     kept = {MANIFEST_NAME} | {f"{s.name}{suffix}" for s in manifest.shards for suffix in (".bin", ".idx")}
     (work / MANIFEST_NAME).write_bytes(manifest.canonical())
@@ -99,7 +111,7 @@ def _move_in(manifest: Manifest, work: Path, out: Path, record: Path) -> None:
     target = out / manifest_folder(identity)
     target.parent.mkdir(exist_ok=True)
     if target.exists():
-        # Another source or an earlier job came to the same bytes.
+        # Another job has produced the same bytes.
         shutil.rmtree(work)
     else:
         os.rename(work, target)

@@ -1,4 +1,4 @@
-"""Putting prepared data into an object store."""
+"""Upload of prepared data to an object store."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ async def publish(
     store: ObjectStore,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Copy the data that `prepare` wrote below `out` into `store`, the manifest last.
+    """Copy the data that `prepare` wrote to `out` into `store`, the manifest last.
 
-    What is there already is not sent again, so the same call continues one that broke off. `progress`
-    gets the number of shards done and of all.
+    Objects that exist are not sent again, so that repeating a call resumes it. `progress` is called with
+    the number of shards uploaded and of all shards.
 
     Raises:
-        StoreError: if the store fails, or holds other bytes under one of the keys.
+        StoreError: if the store fails, or has other bytes under one of the keys.
         OSError: if a shard cannot be read.
     """
     folder = manifest_folder(manifest_id(manifest))
     for done, shard in enumerate(manifest.shards):
         if progress is not None:
             progress(done, len(manifest.shards))
-        # An object is there whole or not at all, under a key that only these bytes have.
+        # Objects are complete or absent, and the manifest's digest is in the key: existence is enough.
         for name in (f"{shard.name}.idx", f"{shard.name}.bin"):
             key = f"{folder}/{name}"
             if not await store.exists(key):

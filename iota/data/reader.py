@@ -1,10 +1,12 @@
-"""Reading sequences of tokens from shards that lie elsewhere, block by block, each one verified."""
+"""Reads token sequences from remote shards, in verified and cached blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,23 +19,24 @@ from iota.data.sequences import SequenceMap, Span
 from iota.objects import manifest_folder
 
 MEMORY_BYTES = 16 << 20
+"""Room for 256 blocks."""
 _INDEX = -1
-"""A shard's index is cached like a block, under this number."""
+"""Block number under which a shard's index is cached."""
 
 Fetch = Callable[[str, int, int], Awaitable[bytes]]
-"""(key, start, stop) -> those bytes of the object; ends by itself, in time."""
+"""(key, start, stop) -> bytes [start, stop) of the object. Implementations have a deadline of their own."""
 Tokens = npt.NDArray[np.int64]
+_T = TypeVar("_T")
 
 
 class ShardReader:
-    """Sequences of a data set, fetched in 64 KiB blocks and cached in `cache`.
+    """Sequences of a data set, fetched in 64 KiB blocks. Concurrent reads of a block share one fetch.
 
     Args:
         fetch: reads a byte range of an object; its errors pass through.
-        cache: a folder for the cache; each data set gets its own below it.
+        cache: folder of the block cache; each data set has a subfolder.
         max_bytes: bound of the cache on disk.
-
-    Calls may overlap; a block is fetched once, however many wait for it.
+        memory_bytes: bound of the cache in memory.
     """
 
     def __init__(
@@ -56,16 +59,16 @@ class ShardReader:
         return self._map(True, length).count
 
     async def tokens(self, sequence_index: int, length: int) -> Tokens:
-        """Training sequence `sequence_index`: inputs and, shifted by one, labels, shape (length + 1,).
+        """Training sequence `sequence_index`, int64 (length + 1,): inputs, and labels shifted by one.
 
         Raises:
-            DamagedShard: if the store's bytes are not what the manifest says.
+            DamagedShard: if fetched bytes do not have the manifest's digest.
             ValueError: if there is no such sequence.
         """
         return await self._read(self._map(False, length).locate(sequence_index))
 
     async def heldout_tokens(self, sequence_index: int, length: int) -> Tokens:
-        """Like `tokens`, of the held-out shard."""
+        """Like `tokens`, from the held-out shard."""
         return await self._read(self._map(True, length).locate(sequence_index))
 
     def _map(self, heldout: bool, length: int) -> SequenceMap:
@@ -78,47 +81,36 @@ class ShardReader:
     async def _read(self, span: Span) -> Tokens:
         start, stop = span.start * self._itemsize, span.stop * self._itemsize
         numbers = covering(start, stop)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                wanted = [tasks.create_task(self._block(span.shard, number)) for number in numbers]
-        except ExceptionGroup as failed:
-            # The caller asked for one sequence and gets one reason.
-            raise failed.exceptions[0] from failed
-        data = b"".join(task.result() for task in wanted)
-        return decode(self.manifest, span, data, numbers[0] * BLOCK_BYTES)
+        blocks = await gather(self._block(span.shard, number) for number in numbers)
+        return decode(self.manifest, span, b"".join(blocks), numbers[0] * BLOCK_BYTES)
 
     async def _block(self, shard: Shard, number: int) -> bytes:
         name = (shard.name, number)
-        if (data := self._cache.recall(name)) is not None:
+        if (data := self._cache.get(name)) is not None:
             return data
         index = await self._index(shard)
         start, stop = index.extent(number)
-        return await self._piece(
-            name, self._key(shard, "bin"), start, stop, lambda data: index.check(number, data)
-        )
+        return await self._piece(name, self._key(shard, "bin"), start, stop, partial(index.check, number))
 
     async def _index(self, shard: Shard) -> BlockIndex:
         size = index_bytes(shard, self._itemsize)
-        raw = await self._piece(
-            (shard.name, _INDEX),
-            self._key(shard, "idx"),
-            0,
-            size,
-            lambda raw: BlockIndex(shard, raw, self._itemsize),
-        )
-        return BlockIndex(shard, raw, self._itemsize)
+        parse = partial(BlockIndex, shard, itemsize=self._itemsize)
+        return parse(await self._piece((shard.name, _INDEX), self._key(shard, "idx"), 0, size, parse))
 
     async def _piece(
         self, name: Name, key: str, start: int, stop: int, check: Callable[[bytes], object]
     ) -> bytes:
-        """One verified piece: from the cache, or fetched as bytes [start, stop) of `key`."""
-        # Those who wait for the same piece find it in memory when the first has brought it.
+        """The block or index `name`: from the cache, or fetched as bytes [start, stop) of `key`.
+
+        `check` raises DamagedShard for bytes that do not have their digest.
+        """
+        # The lock makes concurrent readers of a piece wait for the first one's fetch.
         async with self._locks.setdefault(name, asyncio.Lock()):
-            data = self._cache.recall(name)
+            data = self._cache.get(name)
             if data is None and (data := self._cached(name, check)) is None:
                 data = await self._fetch(key, start, stop)
                 check(data)
-            self._cache.keep(name, data)
+            self._cache.put(name, data)
             return data
 
     def _cached(self, name: Name, check: Callable[[bytes], object]) -> bytes | None:
@@ -128,7 +120,7 @@ class ShardReader:
         try:
             check(data)
         except DamagedShard:
-            # Our own copy went bad; the store's is asked next, and believed no more easily.
+            # The cached copy was damaged on disk. The caller fetches it again.
             self._cache.drop(name)
             return None
         return data
@@ -137,11 +129,22 @@ class ShardReader:
         return f"{manifest_folder(self._identity)}/{shard.name}.{suffix}"
 
 
+async def gather(reads: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Results of concurrent reads, in order. If one fails, cancels the others and raises its error."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(read) for read in reads]
+    except ExceptionGroup as failed:
+        # Callers handle the errors of a read, not groups of them.
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in running]
+
+
 def decode(manifest: Manifest, span: Span, data: bytes, offset: int) -> Tokens:
-    """Tokens of `span` from `data`, the shard's bytes from `offset` on.
+    """The int64 tokens of `span` from `data`, the shard's bytes from `offset` on.
 
     Raises:
-        DataError: if an id is outside the vocabulary: the manifest itself is wrong then.
+        DataError: if an id is outside the vocabulary, which means that the manifest is wrong.
     """
     dtype = manifest.dtype.numpy
     first = span.start * dtype.itemsize - offset

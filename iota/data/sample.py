@@ -1,8 +1,8 @@
-"""Which sequences a microbatch trains on: a keyed permutation, computed anew wherever it is needed.
+"""Sampling: the sequences of a microbatch, by a keyed permutation that every node computes for itself.
 
-Pass p over the data visits every sequence once, in an order that (seed, p) decides. The permutation
-is a Feistel network over the smallest even number of bits that holds the count, walked along its
-cycle until it lands inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+Pass p over the data visits every sequence once, in an order keyed by (seed, p). The permutation is a
+Feistel network over the smallest even number of bits that holds the count, with cycle walking (Black
+and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from functools import lru_cache
 from blake3 import blake3
 
 ROUNDS = 8
+"""Rounds of the Feistel network; part of the data format, since they decide the order."""
 _MASK = (1 << 64) - 1
 
 
 def sample_index(seed: int, position: int, count: int) -> int:
     """The sequence at `position` of an endless order over `count` sequences.
 
-    Positions [p·count, (p+1)·count) are pass p, a permutation of [0, count).
+    Positions [p·count, (p+1)·count) are pass p, a permutation of [0, count). Raises `ValueError` for a
+    negative position or no sequences.
     """
     if count < 1 or position < 0:
         raise ValueError(f"no position {position} among {count} sequences: prepare more data")
-    turn, value = divmod(position, count)
-    keys = _round_keys(seed, turn)
+    pass_number, value = divmod(position, count)
+    keys = _round_keys(seed, pass_number)
     half = max(1, ((count - 1).bit_length() + 1) // 2)
-    # The domain is less than four times the count, so a walk takes few steps; it ends because the
-    # network is a permutation and the walk began inside.
+    # The domain is less than four times the count, so a walk takes few steps. It ends, because the
+    # network is a permutation and the walk starts inside [0, count).
     while True:
         value = _feistel(value, half, keys)
         if value < count:
@@ -52,6 +54,8 @@ def sequence_indices(
         microbatches: microbatches in a step (M).
         sequences: sequences in a microbatch.
         count: sequences in the training data.
+
+    Raises `ValueError` for a microbatch outside these bounds.
     """
     if not (epoch >= 0 and 0 <= step < steps and 0 <= index < microbatches):
         raise ValueError(f"there is no microbatch ({epoch}, {step}, {index}) of {steps} x {microbatches}")
@@ -68,7 +72,7 @@ def _feistel(value: int, half: int, keys: tuple[int, ...]) -> int:
 
 
 def _mix(x: int) -> int:
-    # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit.
+    # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit affects every output bit.
     x = (x + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -76,6 +80,6 @@ def _mix(x: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _round_keys(seed: int, turn: int) -> tuple[int, ...]:
-    material = blake3(f"iota/sample/1/{seed}/{turn}".encode()).digest(length=8 * ROUNDS)
+def _round_keys(seed: int, pass_number: int) -> tuple[int, ...]:
+    material = blake3(f"iota/sample/1/{seed}/{pass_number}".encode()).digest(length=8 * ROUNDS)
     return struct.unpack(f"<{ROUNDS}Q", material)

@@ -1,4 +1,4 @@
-"""Which tokens a numbered sequence covers."""
+"""Numbering of fixed-length sequences over shards."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ class Span:
 class SequenceMap:
     """Sequences of `length` tokens over `shards`, numbered from 0.
 
-    Sequence i of a shard covers its tokens [i·length, i·length + length]: `length` inputs, and the
-    same shifted by one as labels, so neighbours share one token. Sequences never cross shards; the
-    up to `length` tokens left at a shard's end belong to none.
+    Sequence i of a shard is its tokens [i·length, i·length + length]: `length` inputs, and as labels the
+    same shifted by one. Neighbouring sequences therefore share one token. Sequences do not cross shards;
+    up to `length` tokens at the end of each shard are unused.
+
+    Raises:
+        ValueError: if `length` is below 1.
     """
 
     def __init__(self, shards: Sequence[Shard], length: int) -> None:
         if length < 1:
-            raise ValueError(f"a sequence of {length} tokens is none: give a length of at least 1")
+            raise ValueError(f"a sequence cannot have {length} tokens: give a length of at least 1")
         self._shards = shards
         self._length = length
         self._ends = list(accumulate((shard.tokens - 1) // length for shard in shards))
 
     @property
     def count(self) -> int:
+        """Number of sequences."""
         return self._ends[-1] if self._ends else 0
 
     def locate(self, index: int) -> Span:
-        """Where sequence `index` lies. Raises `ValueError` if there is no such sequence."""
+        """The shard and tokens of sequence `index`. Raises `ValueError` if there is no such sequence."""
         if not 0 <= index < self.count:
             raise ValueError(
                 f"there is no sequence {index}: the data holds {self.count} of {self._length} tokens;"

@@ -1,8 +1,7 @@
-"""Writing a stream of token ids as shards with their block indexes."""
+"""Writes a stream of token ids as shards, each with its block index."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +10,24 @@ from blake3 import blake3
 
 from iota.data.blocks import BLOCK_BYTES, split
 from iota.data.manifest import MAX_SHARDS, Shard, shard_name
+from iota.spec import Count, Frozen
 
 
-@dataclass(frozen=True)
-class Written:
-    """How far a writer has come: whole shards, and the bytes and digest of the one that is open."""
+class WriterState(Frozen):
+    """Position of a writer: the complete shards, and the size and digest of the open one."""
 
     shards: tuple[Shard, ...]
-    open_bytes: int
+    open_bytes: Count
     open_digest: str
 
 
 class ShardWriter:
-    """Cuts what is appended into shards of exactly `shard_tokens` in `folder`; the last is shorter.
+    """Cuts the appended tokens into shards of exactly `shard_tokens` in `folder`; the last is shorter.
 
-    With `resumed`, goes on from there and cuts off whatever was written after it.
+    `resumed` continues from an earlier position, and discards bytes that were written after it.
 
     Raises:
-        ValueError: if the files in `folder` are not what `resumed` says.
+        ValueError: if the open shard's file does not match `resumed`.
     """
 
     def __init__(
@@ -36,29 +35,31 @@ class ShardWriter:
         folder: Path,
         dtype: np.dtype[np.unsignedinteger],
         shard_tokens: int,
-        resumed: Written | None = None,
+        resumed: WriterState | None = None,
     ) -> None:
         self._folder = folder
         self._dtype = dtype
         self._shard_bytes = shard_tokens * dtype.itemsize
         self._shards = list(resumed.shards) if resumed else []
-        self._begin(self._kept(resumed) if resumed else b"")
+        self._begin(self._verified_prefix(resumed) if resumed else b"")
 
     @property
     def whole_shards(self) -> int:
+        """Number of complete shards."""
         return len(self._shards)
 
     def append(self, tokens: npt.NDArray[np.unsignedinteger]) -> None:
+        """Append `tokens`, shape (length,). They may span shards."""
         view = memoryview(tokens.astype(self._dtype).tobytes())
         while view.nbytes:
             taken = view[: self._shard_bytes - self._bytes]
-            self._take(taken)
+            self._write(taken)
             view = view[taken.nbytes :]
             if self._bytes == self._shard_bytes:
-                self.cut()
+                self._end_shard()
 
-    def cut(self) -> None:
-        """End the open shard here, if it holds anything."""
+    def _end_shard(self) -> None:
+        """Write the open shard's index and begin the next shard. Does nothing if the open one is empty."""
         if not self._bytes:
             return
         self._file.close()
@@ -77,15 +78,17 @@ class ShardWriter:
         self._begin()
 
     def append_shard(self, tokens: npt.NDArray[np.unsignedinteger]) -> None:
-        """Write `tokens` as a shard of their own, however many they are."""
-        self.cut()
-        self._take(memoryview(tokens.astype(self._dtype).tobytes()))
-        self.cut()
+        """Write `tokens` as one shard, regardless of `shard_tokens`."""
+        self._end_shard()
+        self._write(memoryview(tokens.astype(self._dtype).tobytes()))
+        self._end_shard()
 
-    def flush(self) -> Written:
-        """Hand everything to the operating system, and say how far that is."""
+    def flush(self) -> WriterState:
+        """Hand all bytes to the operating system, and return the position after them."""
         self._file.flush()
-        return Written(tuple(self._shards), self._bytes, self._hash.hexdigest())
+        return WriterState(
+            shards=tuple(self._shards), open_bytes=self._bytes, open_digest=self._hash.hexdigest()
+        )
 
     def close(self) -> None:
         """Close the open file without ending its shard."""
@@ -97,7 +100,7 @@ class ShardWriter:
     def _begin(self, kept: bytes = b"") -> None:
         if len(self._shards) >= MAX_SHARDS:
             raise ValueError(f"the data needs more than {MAX_SHARDS} shards: use larger ones")
-        # What a checkpoint counts on is never truncated, so that being killed here costs nothing.
+        # Bytes that a checkpoint refers to are never truncated, so that a kill here loses nothing.
         self._file = self._path().open("r+b" if kept else "wb")
         self._file.seek(len(kept))
         self._file.truncate()
@@ -105,13 +108,13 @@ class ShardWriter:
         self._hash = blake3()
         self._tail = bytearray()
         self._index = bytearray()
-        self._account(memoryview(kept))
+        self._hash_blocks(memoryview(kept))
 
-    def _take(self, data: memoryview) -> None:
+    def _write(self, data: memoryview) -> None:
         self._file.write(data)
-        self._account(data)
+        self._hash_blocks(data)
 
-    def _account(self, data: memoryview) -> None:
+    def _hash_blocks(self, data: memoryview) -> None:
         self._hash.update(data)
         self._bytes += data.nbytes
         self._tail += data
@@ -120,8 +123,8 @@ class ShardWriter:
             self._index += blake3(block).digest()
         del self._tail[:whole]
 
-    def _kept(self, resumed: Written) -> bytes:
-        """The beginning of the open shard, read back and checked, since hashes cannot be stored."""
+    def _verified_prefix(self, resumed: WriterState) -> bytes:
+        """The bytes of the open shard up to `resumed`, read back because a hash state cannot be saved."""
         kept = b""
         if resumed.open_bytes and self._path().exists():
             with self._path().open("rb") as file:

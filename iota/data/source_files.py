@@ -1,4 +1,4 @@
-"""Documents from files on this machine: text, JSON lines and parquet."""
+"""Documents from local files: text, JSON lines and parquet."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from iota.data.documents import Document, clean
+from iota.data.documents import TEXT_FIELD, Document, clean
 
 _CODE = ".c .cc .cpp .css .go .h .hpp .html .java .js .py .rs .sh .sql .toml .ts .xml .yaml .yml"
-TEXT_SUFFIXES = frozenset(f".md .rst .tex .txt {_CODE}".split())
-ROW_SUFFIXES = frozenset({".jsonl", ".parquet"})
-SUFFIXES = TEXT_SUFFIXES | ROW_SUFFIXES
+SUFFIXES = frozenset(f".md .rst .tex .txt {_CODE}".split()) | {".jsonl", ".parquet"}
 PIECE_CHARACTERS = 4096
-_TEXT_FIELD = "text"
+"""Least length of the documents that a single text file is cut into. It decides the data's bytes."""
 
 
 class FileSource:
-    """The documents of `files`, in order of their path below `root`.
+    """The documents of `files`, in order of their path relative to `root`.
 
-    A text file of a folder is one document. A text file given alone is cut into documents at blank
-    lines, since otherwise there would be only one. Rows of .jsonl and .parquet files are documents,
-    by their field `text`.
+    Each text file is one document. A single text file is cut into documents at blank lines, since some
+    have to be held out. In .jsonl and .parquet files each row is a document, by its field `text`.
 
     Raises:
-        ValueError: if there is no file of a kind that is read.
+        ValueError: if `files` is empty.
     """
 
     def __init__(self, name: str, root: Path, files: Sequence[Path]) -> None:
@@ -51,7 +48,7 @@ class FileSource:
         index = 0
         for path in self._files:
             for name, text in self._texts(path):
-                if index >= start and not text.isspace() and text:
+                if index >= start and text.strip():
                     yield Document(index, name, clean(text))
                 index += 1
 
@@ -73,10 +70,8 @@ class FileSource:
         return path.relative_to(self._root).as_posix()
 
 
-def find_files(
-    root: Path, skipped: Set[str], suffixes: Set[str] = TEXT_SUFFIXES | ROW_SUFFIXES
-) -> list[Path]:
-    """Files below `root` with one of `suffixes`, except in folders that are `skipped` or hidden."""
+def find_files(root: Path, skipped: Set[str], suffixes: Set[str] = SUFFIXES) -> list[Path]:
+    """Files below `root` with one of `suffixes`. Hidden folders and those named in `skipped` are left out."""
     found: list[Path] = []
     for where, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
@@ -92,7 +87,7 @@ def _json_rows(path: Path) -> Iterator[str]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                text = json.loads(line)[_TEXT_FIELD] if line.strip() else ""
+                text = json.loads(line)[TEXT_FIELD] if line.strip() else ""
             except (ValueError, KeyError, TypeError) as error:
                 raise _no_text(f"line {number} of {path.name}") from error
             if not isinstance(text, str):
@@ -106,9 +101,9 @@ def _parquet_rows(path: Path) -> Iterator[str]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        if _TEXT_FIELD not in file.schema_arrow.names:
+        if TEXT_FIELD not in file.schema_arrow.names:
             raise _no_text(path.name)
-        for batch in file.iter_batches(batch_size=1024, columns=[_TEXT_FIELD]):
+        for batch in file.iter_batches(batch_size=1024, columns=[TEXT_FIELD]):
             for value in batch.column(0):
                 text = value.as_py()
                 yield "" if text is None else str(text)
@@ -117,7 +112,7 @@ def _parquet_rows(path: Path) -> Iterator[str]:
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """The file cut after blank lines, or after any line where those are rare."""
+    """The file cut after a blank line, or after any line once a piece has four times the least length."""
     piece: list[str] = []
     size = 0
     with path.open(encoding="utf-8", errors="replace", newline="") as lines:
@@ -132,4 +127,4 @@ def _pieces(path: Path) -> Iterator[str]:
 
 
 def _no_text(where: str) -> ValueError:
-    return ValueError(f"{where} has no text: every row needs a string in its field {_TEXT_FIELD!r}")
+    return ValueError(f"{where} has no text: every row needs a string in its field {TEXT_FIELD!r}")

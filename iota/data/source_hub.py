@@ -1,4 +1,4 @@
-"""Documents streamed from a data set of the Hugging Face Hub, or of a local folder in its form."""
+"""Documents streamed from a data set on the Hugging Face Hub, or in a local folder of the same layout."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iota.data.documents import Document, clean
+from iota.data.documents import TEXT_FIELD, Document, clean
 
 _FORM = "hf:DATASET[:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
-_TEXT_FIELD = "text"
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """One split of a data set, row by row, without downloading it first."""
+    """One split of a data set, streamed row by row without downloading it first."""
 
     dataset: str
     config: str | None = None
@@ -23,7 +22,7 @@ class HubSource:
 
     @classmethod
     def parse(cls, spec: str) -> HubSource:
-        """From `hf:DATASET[:CONFIG][:SPLIT]`; an empty config is the default one."""
+        """Parse `hf:DATASET[:CONFIG][:SPLIT]`; an empty config is the default one. Raises `ValueError`."""
         parts = spec.removeprefix("hf:").split(":")
         if not spec.startswith("hf:") or len(parts) > 3 or not parts[0]:
             raise ValueError(f"{spec!r} names no data set: write {_FORM}")
@@ -42,18 +41,17 @@ class HubSource:
 
     def documents(self, start: int = 0) -> Iterator[Document]:
         for index, row in enumerate(self._rows(start), start):
-            text = row.get(_TEXT_FIELD)
+            text = row.get(TEXT_FIELD)
             if not isinstance(text, str):
                 raise ValueError(
-                    f"row {index} of {self.name} has no string {_TEXT_FIELD!r} among its fields"
-                    f" {sorted(row)}:"
-                    f" choose a data set that has"
+                    f"row {index} of {self.name} has no string {TEXT_FIELD!r} among its fields"
+                    f" {sorted(row)}: choose a data set that has"
                 )
-            if text and not text.isspace():
+            if text.strip():
                 yield Document(index, str(index), clean(text))
 
     def _rows(self, start: int) -> Iterator[dict[str, Any]]:
-        # OSError covers what the network does, ValueError unknown configs, splits and formats.
+        # `datasets` raises OSError for network failures, ValueError for unknown configs, splits and formats.
         try:
             yield from self._open().skip(start)
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Opens a source of text by name."""
+"""Opens a source of text by its name on the command line."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from iota.data.source_files import FileSource, find_files
 from iota.data.source_hub import HubSource
 
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+"""Tests and installed packages: they differ between machines with the same Python version."""
 
 
 def open_source(spec: str) -> Source:
     """The source that `spec` names.
 
-    `stdlib` is the Python standard library's own source code. `hf:DATASET[:CONFIG][:SPLIT]` is
-    streamed by `datasets`. Anything else is a path: a folder or one file of text, .jsonl or .parquet.
+    `stdlib` is the source code of the Python standard library. `hf:DATASET[:CONFIG][:SPLIT]` is
+    streamed by `datasets`. Any other value is a path: a folder, or one text, .jsonl or .parquet file.
 
     Raises:
-        ValueError: if there is nothing of that name.
+        ValueError: if the path does not exist, has no text, or is a malformed `hf:` name.
     """
     if spec == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
-        # `_sysconfigdata` differs on each machine by the paths it holds.
+        # `_sysconfigdata` contains local paths, so it differs between machines.
         files = [p for p in find_files(root, SKIPPED_FOLDERS, {".py"}) if "_sysconfigdata" not in p.name]
         return FileSource(f"stdlib-{platform.python_version()}", root, files)
     if spec.startswith("hf:"):

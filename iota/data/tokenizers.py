@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids. `bytes` is built in and needs nothing; the rest are Hugging Face's."""
+"""Tokenizers: the built-in `bytes`, and any fast tokenizer of Hugging Face."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from iota.data.manifest import TokenizerInfo
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -23,10 +21,12 @@ Ids = npt.NDArray[np.uint32]
 
 
 class Tokenizer(Protocol):
-    """Text to token ids, without special tokens: text never turns into an EOS, whatever it says."""
+    """Text to token ids. Text that spells a special token, such as EOS, is encoded as ordinary text."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name for the manifest, without a local path."""
+        ...
 
     @property
     def vocab_size(self) -> int:
@@ -34,11 +34,13 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def eos_id(self) -> int: ...
+    def eos_id(self) -> int:
+        """Id that ends each document."""
+        ...
 
     @property
     def digest(self) -> str:
-        """BLAKE3, hex, of everything that decides which ids a text gets."""
+        """BLAKE3 (hex) of everything that decides the ids of a text."""
         ...
 
     def encode(self, text: str) -> Ids:
@@ -46,11 +48,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each, with whatever parallelism there is."""
+        """`encode` for each text, in parallel if the implementation can."""
         ...
 
     def save(self, out_dir: Path) -> None:
-        """Write a folder that `transformers.AutoTokenizer` loads, giving the same ids."""
+        """Write a folder from which `transformers.AutoTokenizer` loads a tokenizer with the same ids."""
         ...
 
 
@@ -58,23 +60,13 @@ def open_tokenizer(name: str) -> Tokenizer:
     """The tokenizer `name`: `bytes`, a folder (or its tokenizer.json), or a name on the Hub.
 
     Raises:
-        ValueError: if there is none, or it has no EOS, or no fast implementation.
+        ValueError: if it does not exist, or has no EOS or no fast implementation.
     """
     return ByteTokenizer() if name == BYTES else _open_hugging_face(name)
 
 
-def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:
-    """The part of a manifest that names `tokenizer`."""
-    return TokenizerInfo(
-        name=tokenizer.name,
-        digest=tokenizer.digest,
-        vocab_size=tokenizer.vocab_size,
-        eos_id=tokenizer.eos_id,
-    )
-
-
 class ByteTokenizer:
-    """Ids 0 to 255 are the bytes of UTF-8, 256 is EOS."""
+    """Ids 0 to 255 are the bytes of UTF-8, 256 is EOS. `save` writes a byte-level BPE without merges."""
 
     name = BYTES
     eos_id = 256
@@ -88,37 +80,31 @@ class ByteTokenizer:
         return [self.encode(text) for text in texts]
 
     def save(self, out_dir: Path) -> None:
-        write_hf_tokenizer(out_dir)
+        from tokenizers import AddedToken, decoders, models, pre_tokenizers
+        from tokenizers import Tokenizer as Backend
 
-
-def write_hf_tokenizer(out_dir: Path) -> None:
-    """Write the `bytes` tokenizer as a Hugging Face folder: a byte-level BPE without merges."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as Backend
-
-    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
-    vocabulary[EOS_TEXT] = ByteTokenizer.eos_id
-    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(EOS_TEXT, special=True, normalized=False)])
-    out_dir.mkdir(parents=True, exist_ok=True)
-    backend.save(str(out_dir / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": EOS_TEXT,
-        "clean_up_tokenization_spaces": False,
-        # Text that spells the EOS out is text.
-        "split_special_tokens": True,
-    }
-    (out_dir / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        vocabulary[EOS_TEXT] = self.eos_id
+        backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([AddedToken(EOS_TEXT, special=True, normalized=False)])
+        out_dir.mkdir(parents=True, exist_ok=True)
+        backend.save(str(out_dir / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": EOS_TEXT,
+            "clean_up_tokenization_spaces": False,
+            # Text that spells EOS is encoded as text, as in training.
+            "split_special_tokens": True,
+        }
+        (out_dir / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _byte_letters() -> list[str]:
-    """The printable letter that byte-level BPEs write for each byte.
+    """The character that byte-level BPEs write for each byte (Radford et al., GPT-2, 2019).
 
-    Printable Latin-1 stands for itself; the other bytes take the code points from 256 on, in order
-    (Radford et al., GPT-2, 2019).
+    Printable Latin-1 characters represent themselves; the other bytes map to code points from 256 on.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -126,7 +112,7 @@ def _byte_letters() -> list[str]:
 
 
 class HuggingFaceTokenizer:
-    """A fast tokenizer of `transformers`."""
+    """A fast tokenizer of `transformers`, without padding, truncation and special tokens."""
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self.name = name
@@ -168,5 +154,5 @@ def _open_hugging_face(name: str) -> HuggingFaceTokenizer:
         raise ValueError(f"tokenizer {name!r} has no tokenizer.json: choose one with a fast implementation")
     if tokenizer.eos_token_id is None:
         raise ValueError(f"tokenizer {name!r} has no EOS token: set eos_token in its tokenizer_config.json")
-    # A local path says something about one machine only; the digest identifies the tokenizer.
+    # Local paths stay out of the manifest; the digest identifies the tokenizer.
     return HuggingFaceTokenizer(folder.resolve().name if local else name, tokenizer)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iota.data import open_tokenizer, write_hf_tokenizer
+from iota.data import open_tokenizer
 from iota.data.tokenizers import EOS_TEXT
 
 TEXTS = [
@@ -26,7 +26,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def bytes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bytes")
-    write_hf_tokenizer(out)
+    open_tokenizer("bytes").save(out)
     return out
 
 
@@ -86,7 +86,7 @@ def test_the_exported_bytes_tokenizer_knows_its_eos(exported: Any) -> None:
 def test_the_exported_bytes_tokenizer_loads_beside_a_llamas_config(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, LlamaConfig
 
-    write_hf_tokenizer(tmp_path)
+    open_tokenizer("bytes").save(tmp_path)
     LlamaConfig(vocab_size=257, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
         str(tmp_path)
     )

@@ -30,7 +30,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the content, cheaply: by file sizes and times, for instance. A change starts a new job."""
+        """Cheap identity of the content, for instance file sizes and times. A change makes a new job."""
         ...
 
     def documents(self, start: int = 0) -> Iterator[Document]:

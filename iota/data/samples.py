@@ -11,7 +11,7 @@ from iota.spec import RunSpec
 
 
 def needs_tokens(spec: RunSpec, stage: int) -> bool:
-    """Whether `stage` reads token ids: the first for its embedding, the last for labels, others for a codec."""
+    """Whether `stage` reads token ids: the first embeds them, the last needs labels, some codecs use them."""
     return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
 
 

@@ -1,6 +1,6 @@
-"""Object stores: the embedded one and S3 for holders of credentials, URLs for everyone else.
+"""Object stores: `ObjectStore` for processes with credentials, `ObjectClient` for presigned URLs.
 
-`embedded_server` (the embedded store's own process) and `s3` (boto3) are imported where needed.
+Import `embedded_server` (the store's own process) and `s3` (which imports boto3) as submodules.
 """
 
 from iota.store.embedded import EmbeddedStore

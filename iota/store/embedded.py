@@ -1,4 +1,4 @@
-"""The embedded store as seen by the holder of its secret."""
+"""Client of the embedded store, for processes that hold its secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import aiohttp
+from aiohttp import ClientResponse
 
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.signing import Op, check_secret, signed_query
@@ -16,14 +16,21 @@ from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError
 from iota.store.transfer import ObjectClient
 
 DEADLINE_S = 60.0
+"""Deadline of a request without a body. A GET, whose size is unknown, has ten times that."""
 MIN_BYTES_PER_S = 1 << 20
+"""A PUT may take `DEADLINE_S` plus its size over this."""
 
 
 class EmbeddedStore:
-    """`ObjectStore` over HTTP, by URLs that it signs for itself.
+    """`ObjectStore` over HTTP. It signs its own URLs.
 
-    `base_url` is where this process reaches the server; `public_url` (the same by default) is what
-    presigned URLs begin with, for nodes elsewhere. `now` is the clock, in Unix seconds.
+    Args:
+        base_url: the server's address for this process.
+        public_url: the server's address for other nodes, used in presigned URLs; `base_url` by default.
+        now: the clock, in Unix seconds.
+
+    Raises:
+        ValueError: if the secret is too short.
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class EmbeddedStore:
         deadline_s = DEADLINE_S + len(data) / MIN_BYTES_PER_S
         url = self._object_url(self._base, Op.PUT, key, len(data), deadline_s)
         client = await self._open()
-        if not await client.create(url, data, deadline_s) and await self.get(key) != data:
+        if not await client.put(url, data, deadline_s) and await self.get(key) != data:
             raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
@@ -64,7 +71,7 @@ class EmbeddedStore:
         url = self._object_url(self._base, Op.GET, key, 0, DEADLINE_S)
         client = await self._open()
         try:
-            await client.request("HEAD", url, DEADLINE_S, _drain)
+            await client.request("HEAD", url, DEADLINE_S, ClientResponse.read)
         except ObjectMissing:
             return False
         return True
@@ -72,7 +79,7 @@ class EmbeddedStore:
     async def list(self, prefix: str) -> list[ObjectInfo]:
         folder = validate_prefix(prefix)
         client = await self._open()
-        raw = await client.request("GET", self._folder_url(Op.LIST, folder), DEADLINE_S, _drain)
+        raw = await client.request("GET", self._folder_url(Op.LIST, folder), DEADLINE_S, ClientResponse.read)
         return [ObjectInfo(key, size) for key, size in json.loads(raw)]
 
     async def delete_prefix(self, prefix: str) -> int:
@@ -80,7 +87,9 @@ class EmbeddedStore:
         if not folder:
             raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
         client = await self._open()
-        raw = await client.request("DELETE", self._folder_url(Op.DELETE, folder), DEADLINE_S, _drain)
+        raw = await client.request(
+            "DELETE", self._folder_url(Op.DELETE, folder), DEADLINE_S, ClientResponse.read
+        )
         deleted = json.loads(raw)["deleted"]
         if not isinstance(deleted, int):
             raise StoreError(f"the store answered a deletion with {raw[:80]!r}")
@@ -92,7 +101,7 @@ class EmbeddedStore:
             self._client = None
 
     async def _open(self) -> ObjectClient:
-        # Opened on first use, because a session belongs to the running event loop.
+        # A session belongs to the running event loop, so it is opened on first use.
         if self._client is None:
             self._client = await ObjectClient().__aenter__()
         return self._client
@@ -107,7 +116,3 @@ class EmbeddedStore:
 
     def _expiry(self, expires_s: float) -> int:
         return math.ceil((self._now() + expires_s) * 1000)
-
-
-async def _drain(response: aiohttp.ClientResponse) -> bytes:
-    return await response.read()

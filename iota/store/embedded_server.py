@@ -1,11 +1,11 @@
-"""The embedded store's server: presigned PUT and GET of create-once objects, in its own process.
+"""HTTP server of the embedded store: presigned PUT and GET of create-once objects.
 
     PUT, GET, HEAD  /o/<key>         presigned for one key, operation, size and expiry
-    GET, DELETE     /folder/<prefix> listing and deletion, for the holder of the secret
+    GET, DELETE     /folder/<prefix> listing and deletion, for holders of the secret
     GET             /healthz
 
-A handler touches the disk directly, because a small object costs less than a change of thread;
-pieces of large ones are read in threads.
+Handlers access the disk on the event loop, because switching threads costs more than reading a small
+object. Large objects are read in worker threads, piece by piece.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from iota.store.signing import Op, check_secret, verify
 from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull
 
 MAX_OBJECT = 1 << 36
+"""64 GiB: weights and two moments of 5.7 billion parameters in fp32."""
 STALL_S = 30.0
-"""Seconds that one piece of a body may take, and that a connection may idle or dribble its headers."""
+"""Seconds to send one piece of a body. A connection may idle for twice that."""
 MIN_BYTES_PER_S = 16 << 10
-"""A whole body may take `STALL_S` plus its size over this."""
+"""An upload may take `STALL_S` plus its size over this."""
 RESERVE_BYTES = 64 << 20
+"""Disk space that uploads leave free, so that other programs on the machine do not fail."""
 _PIECE = 1 << 20
+"""Objects up to this size are sent at once, larger ones in pieces of it."""
 
 _FILES = web.AppKey("files", ObjectFiles)
 _SECRET = web.AppKey("secret", bytes)
@@ -48,9 +51,10 @@ def make_app(
     stall_s: float = STALL_S,
     reserve_bytes: int = RESERVE_BYTES,
 ) -> web.Application:
-    """The server's application; it holds `root` from start-up to clean-up.
+    """The server's application. It locks `root` from start-up to clean-up.
 
-    `now` is the clock in Unix seconds. Start-up raises `RootInUse` if another server has `root`.
+    `now` is the clock in Unix seconds. Start-up raises `RootInUse` if another server has locked `root`, and
+    the call `ValueError` if the secret is too short.
     """
     app = web.Application(middlewares=[_problems])
     app[_SECRET] = check_secret(secret)
@@ -73,8 +77,8 @@ def make_app(
 
 @asynccontextmanager
 async def running(root: Path, secret: bytes, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the block; yields the base URL, with the port chosen if `port` is 0."""
-    # Lingering only gives a refused uploader time to read its answer.
+    """Serve inside the block. Yields the base URL, with the port that was bound if `port` is 0."""
+    # Lingering gives an uploader that is refused before its body is read time to receive the answer.
     runner = web.AppRunner(
         make_app(root, secret), access_log=None, keepalive_timeout=2 * STALL_S, lingering_time=1.0
     )
@@ -135,7 +139,7 @@ async def _send(request: web.Request, fd: int, size: int) -> web.StreamResponse:
     start, stop, status = 0, size, 200
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
     if "Range" in request.headers:
-        part = _part(request, size)
+        part = _requested_range(request, size)
         if part is None:
             problem = _problem(416, "bad-range", f"ask for one range within the {size} bytes")
             problem.headers["Content-Range"] = f"bytes */{size}"
@@ -155,13 +159,13 @@ async def _send(request: web.Request, fd: int, size: int) -> web.StreamResponse:
                 await response.write(piece)
             start += len(piece)
     except TimeoutError:
-        # The header has been sent, so the only way to say 'failed' is to break off.
+        # The header has been sent, so aborting the connection is the only way to report the failure.
         if request.transport is not None:
             request.transport.abort()
     return response
 
 
-def _part(request: web.Request, size: int) -> tuple[int, int] | None:
+def _requested_range(request: web.Request, size: int) -> tuple[int, int] | None:
     try:
         asked = request.http_range
     except ValueError:
@@ -199,7 +203,7 @@ def _authorised(request: web.Request, op: Op, key: str) -> int:
 
 @web.middleware
 async def _problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Every refusal becomes a problem document (RFC 9457) with the status S3 would use."""
+    """Turn exceptions into problem documents (RFC 9457) with the status that S3 would use."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -215,7 +219,7 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
     except (StoreError, ValueError) as error:
         return _problem(400, "bad-request", str(error))
     except ClientConnectionError:
-        # The uploader went away; nobody reads this.
+        # The uploader has disconnected, so this answer is only for the middleware's return type.
         return _problem(400, "aborted", "the connection broke before the body was complete")
 
 

@@ -1,10 +1,10 @@
-"""Objects as plain files below one folder: what the embedded store keeps on disk.
+"""The embedded store's disk format: objects as plain files below one folder.
 
-An object is the file `<root>/<key>`, so that a folder of prepared shards can be served as it is.
-Uploads grow in `<root>/.iota-store/` and are linked into place when complete: the link is what
-creates the key, and it fails if the key exists, so two uploads cannot race and no reader ever sees
-half an object. Nothing is fsynced: after a power cut recent objects may be missing or damaged, which
-every reader notices by digest; after a killed process nothing is.
+An object is the file `<root>/<key>`, so that a folder of prepared shards can be served unchanged.
+Uploads are written to `<root>/.iota-store/` and hard-linked to their key when complete. The link fails
+if the key exists: of two concurrent uploads one wins, and readers never see a partial object. Files
+are not fsynced. A killed process damages no object; after a power cut recent objects may be missing or
+damaged, which readers detect by digest.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError, StoreFull
 
 PRIVATE = ".iota-store"
-"""No key can name this folder: a key's segments never begin with a dot."""
+"""Folder of the lock and of unfinished uploads. Keys cannot name it, since no segment begins with a dot."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LINK_TRIES = 3
+"""Each retry needs another deletion of the folder within microseconds."""
 
 
 class RootInUse(StoreError):
-    """Another server holds this root."""
+    """Another server has locked this root."""
 
 
 class ObjectFiles:
-    """The objects below `root`, held by this process alone until `close`.
+    """The objects below `root`, which this process locks until `close`. All methods block.
 
-    `reserve` bytes of the disk are left free. Blocking, and short for small objects.
+    Uploads leave `reserve` bytes of the disk free.
 
     Raises:
-        RootInUse: if another server has the root open.
+        RootInUse: if another server has locked the root.
     """
 
     def __init__(self, root: Path, reserve: int = 0) -> None:
@@ -51,41 +52,39 @@ class ObjectFiles:
                 f"{root} is in use by another store server: stop that one or choose another folder"
             ),
         )
-        # Whoever holds the lock owns every unfinished upload; those of a killed server are dead.
+        # With the lock held, unfinished uploads can only be those of a killed server.
         for leftover in self._private.glob("upload-*"):
             leftover.unlink()
 
     def close(self) -> None:
+        """Release the lock on the root."""
         self._lock.release()
 
-    def path(self, key: str) -> Path:
-        return self._root / validate_key(key)
-
     def size(self, key: str) -> int | None:
-        """Bytes of the object, or None if there is none."""
+        """Size of the object in bytes, or None if it does not exist."""
         try:
-            status = os.stat(self.path(key))
+            status = os.stat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def open(self, key: str) -> int:
-        """A file descriptor to read the object from. Raises `ObjectMissing`."""
+        """Open the object for reading. The caller closes the file descriptor. Raises `ObjectMissing`."""
         if self.size(key) is None:
             raise ObjectMissing(f"there is no object {key}")
         try:
-            return os.open(self.path(key), os.O_RDONLY)
+            return os.open(self._path(key), os.O_RDONLY)
         except FileNotFoundError:
             raise ObjectMissing(f"there is no object {key}") from None
 
     def upload(self, key: str, size: int) -> Upload:
-        """Begin creating `key` with `size` bytes. Raises `StoreFull`, `ObjectExists`."""
+        """Start an upload of `size` bytes to `key`. Raises `StoreFull`, `ObjectExists`."""
         if self.size(key) is not None:
             raise ObjectExists(f"{key} exists: objects are created once")
         disk = os.statvfs(self._private)
         if disk.f_bavail * disk.f_frsize < size + self._reserve:
             raise StoreFull(f"no room for {size} bytes: free some disk space at the store")
-        return Upload(self._private, self.path(key), key)
+        return Upload(self._private, self._path(key), key)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """Objects in the folder `prefix`, in order of key."""
@@ -96,35 +95,38 @@ class ObjectFiles:
             inside = os.path.relpath(where, self._root)
             for name in names:
                 key = name if inside == "." else f"{inside}/{name}"
-                # Files laid here by hand under names that no key has, and those deleted meanwhile.
+                # Skips files with names that are not keys, and files that are deleted meanwhile.
                 with suppress(ValueError):
                     if (size := self.size(key)) is not None:
                         found.append(ObjectInfo(key, size))
         return sorted(found, key=lambda item: item.key)
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete the objects in the folder `prefix` and the folders this empties; their number."""
+        """Delete the objects in the folder `prefix`, and its empty folders. Returns the number of objects."""
         folder = validate_prefix(prefix)
         if not folder:
             raise ValueError("deleting the whole store is not offered: name a folder")
         count = 0
         for where, _, names in os.walk(self._root / folder, topdown=False):
             for name in names:
-                # Two deletions of one folder may meet; each object is counted by whoever removed it.
+                # Of two concurrent deletions of a folder, each counts the objects that it removed.
                 with suppress(FileNotFoundError):
                     os.unlink(os.path.join(where, name))
                     count += 1
             try:
                 os.rmdir(where)
             except OSError as error:
-                # An upload put something here meanwhile, or another deletion was faster.
+                # A concurrent upload has added an object, or a concurrent deletion removed the folder.
                 if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                     raise
         return count
 
+    def _path(self, key: str) -> Path:
+        return self._root / validate_key(key)
+
 
 class Upload:
-    """One object on its way in: write its bytes, then `finish`. Leaving without leaves nothing."""
+    """An object being created. Leaving the context without `finish` discards it."""
 
     def __init__(self, private: Path, target: Path, key: str) -> None:
         self._target = target
@@ -145,11 +147,11 @@ class Upload:
             while view.nbytes:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise _full_or(error) from error
+            raise _write_error(error) from error
 
     def finish(self) -> None:
-        """Make the object visible, whole. Raises `ObjectExists`, `StoreFull`, `StoreError`."""
-        # A deletion may remove the folder between its making and the link.
+        """Make the complete object visible. Raises `ObjectExists`, `StoreFull`, `StoreError`."""
+        # A concurrent deletion may remove the folder between its creation and the link.
         for _ in range(_LINK_TRIES):
             try:
                 os.link(self._temporary, self._target)
@@ -163,7 +165,7 @@ class Upload:
             except NotADirectoryError:
                 raise StoreError(f"a folder of {self._key} is an object") from None
             except OSError as error:
-                raise _full_or(error) from error
+                raise _write_error(error) from error
         raise StoreError(f"the folder of {self._key} is being deleted")
 
     def _make_folder(self) -> None:
@@ -172,10 +174,10 @@ class Upload:
         except (FileExistsError, NotADirectoryError):
             raise StoreError(f"a folder of {self._key} is an object") from None
         except OSError as error:
-            raise _full_or(error) from error
+            raise _write_error(error) from error
 
 
-def _full_or(error: OSError) -> StoreError:
+def _write_error(error: OSError) -> StoreError:
     if error.errno in _FULL:
         return StoreFull("the store's disk is full: free some space at the store")
     return StoreError(f"the store cannot write: {error.strerror}")

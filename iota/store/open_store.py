@@ -1,4 +1,4 @@
-"""From the store's URL in the settings to an open store."""
+"""Opens the store that a URL in the settings names."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from urllib.parse import parse_qsl, urlsplit
 from iota.store.embedded import EmbeddedStore
 from iota.store.store import ObjectStore
 
-_S3_OPTIONS = {"endpoint", "region"}
-
 
 def open_store(url: str, secret: bytes | None = None, *, public_url: str | None = None) -> ObjectStore:
     """Open the store at `url`.
 
-    `http://HOST:PORT` or `https://...` is an embedded store and needs its `secret`; `public_url` is
-    then what presigned URLs begin with. `s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME` is
-    any S3, with credentials from boto3's own chain; prefix, endpoint and region may be left out.
+    `http://HOST:PORT` or `https://...` is an embedded store, which needs its `secret`. Presigned URLs then
+    begin with `public_url`. `s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME` is any S3, with
+    credentials from boto3's own chain; prefix, endpoint and region are optional.
 
     Raises:
-        ValueError: on any other URL, or without the secret.
+        ValueError: for any other URL, or an embedded store without its secret.
     """
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.netloc:
@@ -27,9 +25,9 @@ def open_store(url: str, secret: bytes | None = None, *, public_url: str | None 
         return EmbeddedStore(url, secret, public_url=public_url)
     if parts.scheme == "s3" and parts.netloc:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := sorted(options.keys() - _S3_OPTIONS):
+        if unknown := sorted(options.keys() - {"endpoint", "region"}):
             raise ValueError(f"{unknown[0]!r} is no option of an s3:// URL: use endpoint= and region=")
-        # Imported here so that nobody needs boto3 for an embedded store.
+        # boto3 is slow to import, and an embedded store does not need it.
         from iota.store.s3 import S3Store
 
         return S3Store(

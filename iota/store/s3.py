@@ -1,4 +1,4 @@
-"""Any S3 (AWS, R2, MinIO, Ceph) through boto3, with credentials from boto3's own chain."""
+"""Client of any S3 (AWS, R2, MinIO, Ceph) by boto3, with credentials from boto3's own chain."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_EXPIRY_S = 7 * 24 * 3600
+"""SigV4's bound."""
 _CREATE_TRIES = 4
 _DELETE_BATCH = 1000
+"""S3's bound on the keys of one request."""
 Listing = list[ObjectInfo]
+"""An alias because the class has a method `list`."""
 
 
 class S3Store:
-    """`ObjectStore` in one bucket, below `prefix`. boto3 blocks, so its calls run in threads.
+    """`ObjectStore` in one bucket, below `prefix`. boto3 blocks, so calls run in worker threads.
 
     Raises:
         ValueError: if boto3 has no credentials or no region to sign with.
@@ -44,7 +47,7 @@ class S3Store:
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")
-        # Both conditions are part of the signature: the uploader must send exactly these headers.
+        # Both headers are signed, so the uploader must send exactly these values.
         with _typed_errors(key):
             return self._client.generate_presigned_url(
                 "put_object",
@@ -103,7 +106,7 @@ class S3Store:
             except ObjectExists:
                 return False
             except StoreError as error:
-                # Two creations at once: S3 answers one with 409 and asks for another try.
+                # S3 answers one of two concurrent creations with 409, which means try again.
                 cause = error.__cause__
                 if not (isinstance(cause, ClientError) and _status(cause) == 409 and tries < _CREATE_TRIES):
                     raise
@@ -151,8 +154,8 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    # Path-style addresses are what S3s other than AWS understand everywhere. The optional checksums
-    # of newer SDKs are left out because several of these S3s refuse them.
+    # Path-style addresses, because only AWS supports the other style everywhere. Without the optional
+    # checksums of newer SDKs, because several other S3s refuse them.
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path" if endpoint_url else "auto"},
@@ -170,7 +173,7 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
                 "no S3 credentials were found: run 'aws configure', or set AWS_ACCESS_KEY_ID and"
                 " AWS_SECRET_ACCESS_KEY"
             )
-        # SigV4 needs some region; S3s with an endpoint of their own take any.
+        # SigV4 needs a region; services with an endpoint of their own accept any.
         named = region or session.region_name or ("us-east-1" if endpoint_url else None)
         if named is None:
             raise ValueError("no S3 region was found: add ?region=NAME to the s3:// URL")
@@ -181,7 +184,7 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
 
 @contextmanager
 def _typed_errors(what: str) -> Iterator[None]:
-    """Turn boto3's errors about `what` into this package's."""
+    """Translate boto3's errors to this package's; `what` (a key or folder) begins their text."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

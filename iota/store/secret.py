@@ -11,10 +11,10 @@ from iota.store.signing import check_secret
 
 
 def load_secret(path: Path) -> bytes:
-    """The secret in `path`, without white space around it.
+    """Read the secret in `path`, without surrounding white space.
 
     Raises:
-        ValueError: the file cannot be read, or holds too short a secret.
+        ValueError: if the file cannot be read, or the secret is too short.
     """
     try:
         return check_secret(path.read_bytes().strip())
@@ -26,9 +26,9 @@ def load_secret(path: Path) -> bytes:
 
 
 def load_or_create_secret(path: Path) -> bytes:
-    """Like `load_secret`; a file that is not there is made, with 32 random bytes in hex, mode 600."""
+    """Like `load_secret`, but creates a missing file with 32 random bytes in hex and mode 600."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with suppress(FileExistsError):  # another process has just made one
+        with suppress(FileExistsError):  # another process has just created it
             write_whole(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600, replace=False)
     return load_secret(path)

@@ -1,7 +1,7 @@
-"""Signed URLs of the embedded store: one key, one operation, one size, until one time.
+"""Signed URLs of the embedded store. Each is valid for one key, operation and size until it expires.
 
-The signature is HMAC-SHA256 over all of these. The path and query stay within characters that
-no HTTP library rewrites, so what was signed is what arrives.
+The signature is HMAC-SHA256 over these four values. Path and query contain only characters that HTTP
+libraries leave as they are, so that the server sees the signed text.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 MIN_SECRET = 16
+"""Bytes: 128 bits cannot be guessed."""
 _DOMAIN = "iota/store-url/1"
 
 
 class Op(StrEnum):
+    """Operations that a URL can authorise. `LIST` and `DELETE` are for folders."""
+
     PUT = "put"
     GET = "get"
     LIST = "list"
@@ -22,7 +25,7 @@ class Op(StrEnum):
 
 
 def check_secret(secret: bytes) -> bytes:
-    """Return `secret`; raises `ValueError` if it is too short to keep anybody out."""
+    """Return `secret`. Raises `ValueError` if it is shorter than `MIN_SECRET` bytes."""
     if len(secret) < MIN_SECRET:
         raise ValueError(
             f"the store's secret has {len(secret)} bytes: give at least {MIN_SECRET} random ones"
@@ -31,15 +34,15 @@ def check_secret(secret: bytes) -> bytes:
 
 
 def signed_query(secret: bytes, op: Op, key: str, size: int, expires: int) -> str:
-    """Query string that authorises `op` on `key` until the Unix time `expires`, in ms.
+    """Query string that authorises `op` on `key` until `expires` (Unix time in ms).
 
-    `size` is the exact number of bytes of a PUT, and 0 for every other operation.
+    `size` is the exact number of bytes of a PUT, and 0 for other operations.
     """
     return f"op={op.value}&size={size}&expires={expires}&sig={_signature(secret, op, key, size, expires)}"
 
 
 def verify(secret: bytes, op: Op, key: str, query: Mapping[str, str], now_ms: int) -> int:
-    """The signed size, if `query` authorises `op` on `key` at `now_ms`.
+    """Return the signed size if `query` authorises `op` on `key` at `now_ms`.
 
     Raises:
         PermissionError: if it does not; the text says what to do.
@@ -57,6 +60,6 @@ def verify(secret: bytes, op: Op, key: str, query: Mapping[str, str], now_ms: in
 
 
 def _signature(secret: bytes, op: Op, key: str, size: int, expires: int) -> str:
-    # Fields cannot run into each other: the key's alphabet has no newline, the rest are numbers.
+    # The encoding is unambiguous: keys contain no newline, and the other fields are words and numbers.
     message = f"{_DOMAIN}\n{op.value}\n{key}\n{size}\n{expires}"
     return hmac.digest(secret, message.encode(), "sha256").hex()

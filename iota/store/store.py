@@ -1,4 +1,4 @@
-"""What an object store is: keys, errors, and the interface that holders of credentials use."""
+"""The interface of an object store for processes with credentials, and its errors."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Protocol
 
 
 class StoreError(Exception):
-    """Something an object store refused or failed to do."""
+    """An object store refused a request or failed."""
 
 
 class ObjectMissing(StoreError):
-    """No object has this key."""
+    """There is no object with this key."""
 
 
 class ObjectExists(StoreError):
-    """The key holds other bytes already; objects are created once and never overwritten."""
+    """The key exists with other bytes. Objects are created once and never overwritten."""
 
 
 class ObjectTooLarge(StoreError):
-    """The object is larger than the caller was ready to take."""
+    """The object is larger than the caller's bound."""
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer in time, or failed; the same request may succeed later."""
+    """The store failed or did not answer in time. The same request may succeed later."""
 
 
 class StoreFull(StoreError):
-    """The store has no room left; its operator must make some."""
+    """The store's disk is full. Its operator must free some space."""
 
 
 class UrlRefused(StoreError):
@@ -36,45 +36,47 @@ class UrlRefused(StoreError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object of a listing; `size` in bytes."""
+    """An entry of a listing; `size` is in bytes."""
 
     key: str
     size: int
 
 
 class ObjectStore(Protocol):
-    """A store as seen by whoever holds its credentials: the orchestrator, the swarm, data tools.
+    """A store for processes with credentials: the orchestrator, the swarm and the data tools.
 
-    Every method raises `ValueError` on a bad key, and `StoreUnavailable` when the store does not
-    answer. Nodes never hold one: they get presigned URLs and use `ObjectClient`.
+    Every method raises `ValueError` for an invalid key, and `StoreUnavailable` if the store does not
+    answer. Nodes have no credentials: they receive presigned URLs and use `ObjectClient`.
     """
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
-        """URL that creates `key` with exactly `size` bytes, for `expires_s` seconds. No I/O."""
+        """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O."""
         ...
 
     def presign_get(self, key: str, expires_s: float) -> str:
-        """URL that reads `key`, for `expires_s` seconds. No I/O."""
+        """URL that reads `key`, valid for `expires_s` seconds. No I/O."""
         ...
 
     async def put(self, key: str, data: bytes) -> None:
-        """Create `key`; do nothing if it holds the same bytes. Raises `ObjectExists` on others."""
+        """Create `key`. Does nothing if it has the same bytes, raises `ObjectExists` if it has others."""
         ...
 
     async def get(self, key: str) -> bytes:
         """The object's bytes. Raises `ObjectMissing`."""
         ...
 
-    async def exists(self, key: str) -> bool: ...
+    async def exists(self, key: str) -> bool:
+        """Whether the object exists, without reading it."""
+        ...
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
-        """Objects in the folder `prefix` ("" for all) and its folders, in order of key."""
+        """Objects in the folder `prefix` ("" for all) and its subfolders, ordered by key."""
         ...
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Delete every object in the folder `prefix`, which may not be ""; the number deleted."""
+        """Delete all objects in the folder `prefix`, which may not be "". Returns their number."""
         ...
 
     async def close(self) -> None:
-        """Release connections."""
+        """Close the connections."""
         ...

@@ -1,10 +1,9 @@
-"""Moving one object by a presigned URL, without credentials: what every node uses."""
+"""Transfer of objects by presigned URL, without credentials."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
@@ -22,9 +21,10 @@ from iota.store.store import (
 )
 
 MAX_TRIES = 4
-_BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # never less than a Retry-After
+_BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # jitter of at least 1 respects a Retry-After
 _CHUNK = 1 << 18
 _PROBLEM_BYTES = 2048
+"""Bytes of an error's body that go into the message."""
 
 T = TypeVar("T")
 Data = bytes | bytearray | memoryview
@@ -32,7 +32,7 @@ Read = Callable[[aiohttp.ClientResponse], Awaitable[T]]
 
 
 class _Retry(Exception):
-    """A try failed in a way that another one may mend; `pause_s` is what the server asked for."""
+    """A try failed and another may succeed. `pause_s` is the pause that the server asked for."""
 
     def __init__(self, why: str, pause_s: float = 0.0) -> None:
         super().__init__(why)
@@ -40,17 +40,17 @@ class _Retry(Exception):
 
 
 class ObjectClient:
-    """PUT and GET by presigned URL over one set of kept-alive connections.
+    """PUT and GET by presigned URL over a pool of connections. Use as an async context manager.
 
-    Use as an async context manager. Connection errors, 429 and 5xx are tried again, at most
-    `MAX_TRIES` times within the deadline, after which `StoreUnavailable` is raised.
+    Connection errors and the statuses 408, 409, 429 and 5xx are retried, up to `MAX_TRIES` tries in total
+    and within the deadline; then `StoreUnavailable` is raised.
     """
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # Compressed answers are refused: sizes must mean what they say before a byte is read.
+        # No compression: an announced size must bound the bytes in memory.
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             headers={"Accept-Encoding": "identity"},
@@ -59,23 +59,19 @@ class ObjectClient:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def put(self, url: str, data: Data, deadline_s: float) -> None:
-        """Store `data` within `deadline_s`; an object that is there already counts as stored.
+    async def put(self, url: str, data: Data, deadline_s: float) -> bool:
+        """Create the object within `deadline_s`. False if it existed, with these or other bytes.
+
+        An earlier try whose answer was lost may have created it.
 
         Raises:
             UrlRefused, StoreFull, StoreUnavailable, StoreError
         """
-        await self.create(url, data, deadline_s)
-
-    async def create(self, url: str, data: Data, deadline_s: float) -> bool:
-        """Like `put`; False if an object had been there (perhaps from a try whose answer was lost)."""
         view = memoryview(data).cast("B")
         headers = {
             "If-None-Match": "*",
@@ -83,7 +79,7 @@ class ObjectClient:
             "Content-Type": "application/octet-stream",
         }
         try:
-            await self.request("PUT", url, deadline_s, _nothing, headers=headers, body=view)
+            await self.request("PUT", url, deadline_s, _discard, headers=headers, body=view)
         except ObjectExists:
             return False
         return True
@@ -93,10 +89,11 @@ class ObjectClient:
     ) -> bytes:
         """The object's bytes, or those of the half-open `byte_range` (start, stop).
 
-        A range that passes the object's end yields what there is, as S3 does.
+        A range that exceeds the object is cut at its end, as S3 does.
 
         Raises:
-            ObjectTooLarge: before anything is allocated, if more than `max_bytes` were to come.
+            ObjectTooLarge: if there are more than `max_bytes`, before more than that are in memory.
+            ValueError: if the range is empty.
             ObjectMissing, UrlRefused, StoreUnavailable, StoreError
         """
         headers: dict[str, str] = {}
@@ -124,7 +121,7 @@ class ObjectClient:
         headers: Mapping[str, str] | None = None,
         body: memoryview | None = None,
     ) -> T:
-        """Send one request with bounded retries and give its successful response to `read`."""
+        """Send a request with retries, and return what `read` makes of the successful response."""
         if self._session is None:
             raise RuntimeError("ObjectClient is used outside its 'async with' block")
         why = "no try was made"
@@ -139,9 +136,9 @@ class ObjectClient:
                             await asyncio.sleep(_BACKOFF.pause_s(tries, failure.pause_s))
         except TimeoutError:
             raise StoreUnavailable(
-                f"{method} {_shown(url)} did not end within {deadline_s:g} s (last: {why})"
+                f"{method} {_without_query(url)} did not end within {deadline_s:g} s (last: {why})"
             ) from None
-        raise StoreUnavailable(f"{method} {_shown(url)} failed {MAX_TRIES} times: {why}")
+        raise StoreUnavailable(f"{method} {_without_query(url)} failed {MAX_TRIES} times: {why}")
 
     async def _once(
         self,
@@ -152,7 +149,7 @@ class ObjectClient:
         headers: Mapping[str, str],
         body: memoryview | None,
     ) -> T:
-        # `encoded=True` sends the URL as it was signed; redirects would lead away from what was signed.
+        # `encoded=True` keeps the URL as signed. Redirects are refused, since their target is not signed.
         try:
             async with session.request(
                 method,
@@ -165,17 +162,17 @@ class ObjectClient:
                     await _raise_for(response, method, url)
                 return await read(response)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise UrlRefused(f"{_shown(url)} is no HTTP URL") from error
+            raise UrlRefused(f"{_without_query(url)} is no HTTP URL") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _Retry(f"{type(error).__name__}: {error}") from error
 
 
-async def _nothing(response: aiohttp.ClientResponse) -> None:
+async def _discard(response: aiohttp.ClientResponse) -> None:
     await response.release()
 
 
 async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:
-    # Pieces let the transport's flow control work and keep a large body from blocking the loop.
+    # Chunks let flow control work, and keep a large body from blocking the event loop.
     for start in range(0, view.nbytes, _CHUNK):
         yield view[start : start + _CHUNK]
 
@@ -197,14 +194,14 @@ async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byt
 async def _raise_for(response: aiohttp.ClientResponse, method: str, url: str) -> None:
     status = response.status
     detail = (await response.content.read(_PROBLEM_BYTES)).decode("utf-8", "replace")
-    text = f"{method} {_shown(url)}: {status} {detail}".strip()
+    text = f"{method} {_without_query(url)}: {status} {detail}".strip()
     if status == 404:
         raise ObjectMissing(text)
     if status == 412:
         raise ObjectExists(text)
     if status == 507:
         raise StoreFull(text)
-    # S3 answers 409 to one of two concurrent creations and asks for another try.
+    # S3 answers one of two concurrent creations with 409, which means try again.
     if status in (408, 409, 429) or status >= 500:
         raise _Retry(text, _retry_after(response))
     if status in (401, 403, 410) or status < 400:
@@ -217,6 +214,6 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
     return float(value) if value.isdecimal() and len(value) < 6 else 0.0
 
 
-def _shown(url: str) -> str:
-    # The query is a credential; logs get the rest.
+def _without_query(url: str) -> str:
+    # The query is a credential and must not appear in logs.
     return url.partition("?")[0]

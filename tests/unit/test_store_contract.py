@@ -129,8 +129,8 @@ async def test_a_presigned_put_creates_the_object(store: ObjectStore, client: Ob
 async def test_a_second_presigned_put_counts_as_stored_and_the_first_bytes_stay(
     store: ObjectStore, client: ObjectClient
 ) -> None:
-    assert await client.create(store.presign_put("f/1", 5, 60), b"first", 20)
-    assert not await client.create(store.presign_put("f/1", 5, 60), b"other", 20)
+    assert await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
+    assert not await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
     await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
     assert await store.get("f/1") == b"first"
 

@@ -98,7 +98,7 @@ async def test_many_concurrent_creations_of_one_key_create_it_once(store: Embedd
     bodies = [bytes([i]) * 50_000 for i in range(16)]
     url = store.presign_put("a/b", 50_000, 60)
     async with ObjectClient() as client:
-        created = await asyncio.gather(*(client.create(url, body, 30) for body in bodies))
+        created = await asyncio.gather(*(client.put(url, body, 30) for body in bodies))
     assert created.count(True) == 1
     assert await store.get("a/b") == bodies[created.index(True)]
 

@@ -1,8 +1,4 @@
-"""The model: shapes, cuts and counts (no torch), a stage of it as a module, codecs, export.
+"""The model: shapes, cuts and counts (without torch), one stage as a torch module, and the export.
 
-Import the submodules; this file stays light because the planner must run without torch.
+Import the submodules. Some must load without torch, so that nothing is imported here.
 """
-
-from iota.model.presets import load_model
-
-__all__ = ["load_model"]

@@ -1,7 +1,7 @@
-"""Export to transformers: weights, configuration, tokenizer and the code to run them.
+"""Export to `transformers`: weights, configuration, tokenizer and modeling code.
 
-The directory loads with `AutoModelForCausalLM.from_pretrained(OUT, trust_remote_code=True)` on a
-machine that has never heard of this package.
+The directory loads with `AutoModelForCausalLM.from_pretrained(OUT, trust_remote_code=True)`, without this
+package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import math
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from iota.codec import open_codec
 from iota.codec.boundary_codec import BoundaryCodec, Side
-from iota.codec.shapes import boundary_width
+from iota.codec.shapes import Shapes, boundary_width
 from iota.files import whole_folder
 from iota.model.layout import count, run_shapes
 from iota.spec import RunSpec
 
 SHARD_BYTES = 4 << 30
+"""Bound of one file of weights, which is also the memory that an export needs beside one stage."""
 _TEMPLATE = "modeling_iota.py"
 _CODEC_MODULE = "boundary_codec.py"
 
@@ -39,11 +40,16 @@ def export_model(
     eos_token: int | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the model to `out`, which appears complete or not at all.
+    """Write the model to the folder `out`, in one step when it is complete.
 
-    Stages are read one after the other, and at most one shard is held beside them. `tokenizer_writer`
-    puts its files into the directory it is given. Raises ValueError for an `out` that holds files, or
-    for weights that are not this run's.
+    Args:
+        weights_by_stage: each stage's weights by name, read one stage at a time.
+        tokenizer_writer: writes the tokenizer's files to the folder that it is given.
+        eos_token: id that ends a generated text.
+        shard_bytes: bound of one file of weights.
+
+    Raises:
+        ValueError: if `out` has files, or the weights' names or shapes are not the run's.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: give a new directory")
@@ -58,7 +64,7 @@ def export_model(
 
 
 def exported_name(name: str) -> str:
-    """The name of a parameter in the exported model."""
+    """Name of a run's parameter in the exported model."""
     if name == "head.weight":
         return "lm_head.weight"
     if name == "embed.weight":
@@ -68,42 +74,13 @@ def exported_name(name: str) -> str:
     return f"model.{name}"
 
 
-@dataclass
-class _Shards:
-    """Tensors in files of bounded size; how many there are is known before the first is written."""
-
-    directory: Path
-    files: list[str]
-    limit: int
-    pending: dict[str, Tensor] = field(default_factory=dict)
-    size: int = 0
-    index: dict[str, str] = field(default_factory=dict)
-    written: int = 0
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        weight = 4 * tensor.numel()
-        if self.pending and self.size + weight > self.limit:
-            self.flush()
-        self.pending[name] = tensor.detach().contiguous().cpu()
-        self.size += weight
-
-    def flush(self) -> None:
-        file = self.files[self.written]
-        safetensors.torch.save_file(self.pending, self.directory / file, metadata={"format": "pt"})
-        self.index |= dict.fromkeys(self.pending, file)
-        self.pending, self.size = {}, 0
-        self.written += 1
-
-
 def _write_weights(
     spec: RunSpec, weights_by_stage: Iterable[Mapping[str, Tensor]], directory: Path, limit: int
 ) -> None:
-    stages = range(spec.layout.stages)
-    shapes = [run_shapes(spec, stage) for stage in stages]
-    sizes = [4 * math.prod(shape) for stage in shapes for shape in stage.values()]
-    total = len(list(_bins(sizes, limit)))
-    names = [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
-    shards = _Shards(directory, names if total > 1 else ["model.safetensors"], limit)
+    shapes = [run_shapes(spec, stage) for stage in range(spec.layout.stages)]
+    files = _assign_files({exported_name(n): s for stage in shapes for n, s in stage.items()}, limit)
+    tensors_in = Counter(files.values())
+    pending: dict[str, Tensor] = {}
     found = 0
     for stage, weights in enumerate(weights_by_stage):
         found += 1
@@ -111,29 +88,37 @@ def _write_weights(
         if {name: tuple(w.shape) for name, w in weights.items()} != expected:
             raise ValueError(f"the weights of stage {stage} are not those of this run's stage {stage}")
         for name in expected:
-            shards.add(exported_name(name), weights[name].float())
+            exported = exported_name(name)
+            pending[exported] = weights[name].float().detach().contiguous().cpu()
+            file = files[exported]
+            if len(pending) == tensors_in[file]:
+                safetensors.torch.save_file(pending, directory / file, metadata={"format": "pt"})
+                pending = {}
     if found != len(shapes):
         raise ValueError(f"weights of {found} stages given, the run has {len(shapes)}")
-    shards.flush()
-    if total > 1:
+    if len(tensors_in) > 1:
         size = 4 * sum(count(stage) for stage in shapes)
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(shards.index.items()))}
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
         _write_json(directory / "model.safetensors.index.json", index)
 
 
-def _bins(sizes: list[int], limit: int) -> Iterator[int]:
-    """Sizes of the files that `_Shards` will write."""
-    filled = 0
-    for size in sizes:
+def _assign_files(shapes: Shapes, limit: int) -> dict[str, str]:
+    """The file of each tensor. Files take consecutive tensors, up to `limit` bytes or one tensor."""
+    numbers: dict[str, int] = {}
+    number, filled = 1, 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
         if filled and filled + size > limit:
-            yield filled
-            filled = 0
+            number, filled = number + 1, 0
         filled += size
-    yield filled
+        numbers[name] = number
+    if number == 1:
+        return dict.fromkeys(numbers, "model.safetensors")
+    return {name: f"model-{n:05d}-of-{number:05d}.safetensors" for name, n in numbers.items()}
 
 
 def _codec_module(codec: BoundaryCodec) -> str:
-    """The codec's own two functions as a module: an export runs the code that it was trained with."""
+    """Source of a module with the codec's encode and decode: an export runs the code that trained it."""
     functions = [textwrap.dedent(inspect.getsource(f)) for f in (codec.encode, codec.decode)]
     parts = [
         f'"""The boundary codec `{codec.name}`."""\n\nfrom __future__ import annotations\n',
@@ -183,7 +168,7 @@ def _config(spec: RunSpec, eos_token: int | None) -> dict[str, object]:
 
 
 def _generation(eos_token: int | None) -> dict[str, object]:
-    # a document ends where padding may begin: the same token serves for both
+    # The vocabulary has no padding token; EOS serves as one.
     tokens = {} if eos_token is None else {"eos_token_id": eos_token, "pad_token_id": eos_token}
     return {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "use_cache": True, **tokens}
 

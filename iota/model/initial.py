@@ -1,4 +1,4 @@
-"""Initial weights: a function of the run's seed and each parameter's name, and so of no cut."""
+"""Initial weights. They depend on the run's seed and the parameters' names, and not on the cut."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from iota.model.layout import run_shapes
 from iota.spec import RunSpec
 
 _RESIDUAL = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+"""Projections whose output is added to the residual stream."""
 
 
 def initial_weights(spec: RunSpec, stage: int) -> dict[str, Tensor]:
-    """fp32 weights of `stage` on the CPU, names sorted.
+    """fp32 weights of `stage` on the CPU, sorted by name.
 
-    Normal with `init_std`, divided by sqrt(2L) where a projection writes to the residual stream;
-    norms 1; a codec says how its own parameters start.
+    Matrices are normal with standard deviation `init_std`, divided by sqrt(2L) for projections into the
+    residual stream (Radford et al., GPT-2, 2019). Norms are 1. Codecs define their own initial values.
     """
     codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
     found = {}

@@ -1,8 +1,8 @@
 """A Llama with boundary codecs between its layers, as trained by IOTA.
 
-An export holds a copy of this file, and beside it `boundary_codec.py` with the two functions of the
-run's codec; they need nothing but torch and transformers. At each boundary the residual stream is encoded,
-rounded as on the wire, and decoded again.
+Each export contains a copy of this file, and `boundary_codec.py` with the encode and decode functions of
+the run's codec. Both import only torch and transformers. At each boundary the residual stream is encoded,
+rounded as on the wire, and decoded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .boundary_codec import decode, encode
 
 
 class IotaConfig(LlamaConfig):  # type: ignore[misc]
-    """LlamaConfig and where the boundaries are.
+    """LlamaConfig with the run's boundaries.
 
-    `boundary_layers` names the layers that a boundary follows (how many layers stand before it);
-    `boundary_parameters` gives the shape of each codec parameter by side and name. `boundary_width` is k,
-    and `boundary_codec` and `boundary_wire` are as in the run's spec.
+    `boundary_layers` is the number of layers before each boundary. `boundary_parameters` is the shape of
+    each codec parameter, by side and name. `boundary_width` is k, the channels that cross a boundary.
+    `boundary_codec` and `boundary_wire` are those of the run's spec.
     """
 
     model_type = "iota"
@@ -36,7 +36,7 @@ class IotaConfig(LlamaConfig):  # type: ignore[misc]
 
 
 class Side(nn.Module):
-    """The codec's parameters on one side of a boundary, each under its dotted name."""
+    """The codec's parameters on one side of a boundary, each registered under its dotted name."""
 
     def __init__(self, shapes: dict[str, list[int]]) -> None:
         super().__init__()
@@ -50,11 +50,12 @@ class Side(nn.Module):
             at.register_parameter(last, nn.Parameter(torch.zeros(shape)))
 
     def weights(self) -> dict[str, Tensor]:
+        """The parameters by name, as the codec's functions take them."""
         return dict(self.named_parameters())
 
 
 class Boundary(nn.Module):
-    """Encode, round as the wire does, decode: (B, T, d) -> (B, T, d)."""
+    """Encodes, rounds to the wire and decodes: (B, T, d) -> (B, T, d)."""
 
     def __init__(self, config: IotaConfig) -> None:
         super().__init__()
@@ -63,13 +64,17 @@ class Boundary(nn.Module):
         self.encode, self.decode = (Side(parameters.get(side, {})) for side in ("encode", "decode"))
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        """`x` is (B, T, d), `ids` are the token ids (B, T)."""
         z = round_wire(encode(self.encode.weights(), x, ids), self.wire)
         y: Tensor = decode(self.decode.weights(), z, ids)
         return y
 
 
 def round_wire(x: Tensor, wire: str) -> Tensor:
-    """Values as the receiver of a boundary tensor had them in training."""
+    """Round to the values that the receiver of a boundary tensor had in training.
+
+    The formulas are those of iota/codec/wire_dtype.py.
+    """
     if wire == "bf16":
         return x.to(torch.bfloat16).to(x.dtype)
     if wire == "int8":
@@ -81,6 +86,8 @@ def round_wire(x: Tensor, wire: str) -> Tensor:
 
 
 class IotaModel(LlamaModel):  # type: ignore[misc]
+    """LlamaModel with boundaries between its layers."""
+
     config_class = IotaConfig
 
     def __init__(self, config: IotaConfig) -> None:
@@ -98,6 +105,7 @@ class IotaModel(LlamaModel):  # type: ignore[misc]
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
+        """As LlamaModel, but needs `input_ids` (B, T): codecs may embed them. Raises ValueError without."""
         if input_ids is None or inputs_embeds is not None:
             raise ValueError("pass input_ids: token anchors need the ids, embeddings alone are not enough")
         x = self.embed_tokens(input_ids)
@@ -129,7 +137,7 @@ class IotaModel(LlamaModel):  # type: ignore[misc]
         return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
 
     def _positions(self, ids: Tensor, attention_mask: Tensor | None, cache: Any) -> Tensor:
-        """Positions count from the first token that is not padding, so that padding on the left is free."""
+        """Positions (B, T), counted from the first token that is not padding: left padding has no effect."""
         if attention_mask is not None and attention_mask.dim() == 2:
             counted = attention_mask.long().cumsum(-1) - 1
             return counted.clamp(min=0)[:, -ids.shape[1] :]
@@ -138,6 +146,8 @@ class IotaModel(LlamaModel):  # type: ignore[misc]
 
 
 class IotaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+    """LlamaForCausalLM over IotaModel, with a head of its own weights (not tied to the embedding)."""
+
     config_class = IotaConfig
     _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""Named model shapes, from one that tests train in a second to Orion's."""
+"""Named model shapes, from one that trains in a second to Orion-100B."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PRESETS: dict[str, ModelSpec] = {
 
 
 def load_model(name: str | Path, vocab_size: int | None = None) -> ModelSpec:
-    """The shape called `name`, or the ModelSpec in the JSON file at that path.
+    """The preset `name`, or the ModelSpec in the JSON file of that path.
 
-    `vocab_size` replaces the preset's vocabulary, which must be at least the tokenizer's.
-    Raises ValueError where there is neither, naming presets that are spelled alike.
+    `vocab_size` replaces the shape's own; it must be at least the tokenizer's. Raises ValueError for an
+    unknown preset, naming similar ones, and for a file that is not a valid shape.
     """
     text = str(name)
     if text in PRESETS:

@@ -1,7 +1,7 @@
-"""A stage: a contiguous slice of a Llama, made of transformers' own layers.
+"""A stage: a contiguous slice of a Llama, made of the layers of `transformers`.
 
-Modules are built on the meta device: they name and connect parameters but hold none. Weights are
-handed to each call (`run_stage`), so that several versions of them can be in use at once.
+Modules are built on the meta device, so their parameters have names and shapes but no memory. Weights
+are arguments of each call (`run_stage`), so that several versions can be in use at once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ from iota.spec import ModelSpec, RunSpec
 
 
 class StageOutput(NamedTuple):
+    """Result of a forward pass through a stage."""
+
     entry_BTD: Tensor
-    """What entered the first layer: the embedding's output at stage 0, else the decoded input."""
+    """Input of the first layer: the embedding's output at stage 0, else the decoded boundary tensor."""
     out: Tensor
-    """(B, T, k) fp32 for the next stage, unrounded; logits (B, T, V) at the last stage."""
+    """(B, T, k) fp32 for the next stage, not rounded to the wire; logits (B, T, V) at the last stage."""
 
 
 class Stage(nn.Module):
-    """Stage `stage` of a run. Parameter names are global: they do not depend on the cut."""
+    """Stage `stage` of a run. Parameter names do not depend on the cut.
+
+    Raises:
+        ValueError: if the run has no such stage.
+    """
 
     def __init__(self, spec: RunSpec, stage: int) -> None:
         super().__init__()
@@ -44,7 +50,7 @@ class Stage(nn.Module):
         self.first, self.last = stage == 0, stage == spec.last_stage
         self._codec = open_codec(spec.boundary.codec)
         config = llama_config(spec.model, spec.data.sequence_length)
-        # tables of cos and sin follow from the shape alone, and are made once
+        # The tables of cos and sin depend on the shape only, so they are made once.
         rotary = LlamaRotaryEmbedding(config)
         positions = torch.arange(spec.data.sequence_length)[None]
         self._cos, self._sin = rotary(torch.empty(0), positions)
@@ -67,42 +73,34 @@ class Stage(nn.Module):
             _add_parameter(self.boundary, own, nn.Parameter(torch.empty(parameter.shape)))
 
     def move_tables(self, device: torch.device) -> None:
-        """Put the position tables on `device`; parameters are handed to each call instead."""
+        """Move the tables of cos and sin to `device`."""
         self._cos, self._sin = self._cos.to(device), self._sin.to(device)
 
     def forward(self, z_BTK: Tensor | None, ids_BT: Tensor) -> StageOutput:
-        """`z_BTK` is the received boundary tensor, None at stage 0."""
-        x_BTD = self.enter(z_BTK, ids_BT)
-        return StageOutput(x_BTD, self.leave(self.through(x_BTD), ids_BT))
-
-    def enter(self, z_BTK: Tensor | None, ids_BT: Tensor) -> Tensor:
+        """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
         if z_BTK is None:
-            embedded: Tensor = self.embed(ids_BT)
-            return embedded
-        return self._codec.decode(self._boundary_weights(self.index - 1, Side.DECODE), z_BTK, ids_BT)
-
-    def through(self, x_BTD: Tensor) -> Tensor:
-        length = x_BTD.shape[1]
+            entry_BTD = self.embed(ids_BT)
+        else:
+            decoder = self._boundary_weights(self.index - 1, Side.DECODE)
+            entry_BTD = self._codec.decode(decoder, z_BTK, ids_BT)
+        x_BTD, length = entry_BTD, entry_BTD.shape[1]
         positions = (self._cos[:, :length], self._sin[:, :length])
         for layer in self.layers.values():
-            # no mask: the layers' sdpa attention is causal by its own flag
+            # No mask: without one, the sdpa attention of these layers is causal.
             x_BTD = layer(x_BTD, attention_mask=None, position_embeddings=positions)
-        return x_BTD
-
-    def leave(self, x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
         if self.last:
-            logits: Tensor = self.head(self.norm(x_BTD))
-            return logits
-        return self._codec.encode(self._boundary_weights(self.index, Side.ENCODE), x_BTD, ids_BT).float()
+            return StageOutput(entry_BTD, self.head(self.norm(x_BTD)))
+        encoder = self._boundary_weights(self.index, Side.ENCODE)
+        return StageOutput(entry_BTD, self._codec.encode(encoder, x_BTD, ids_BT).float())
 
     def _boundary_weights(self, index: int, side: Side) -> dict[str, Tensor]:
-        """The codec's parameters on one side of boundary `index`: those that this call was given."""
+        """The codec's parameters on one side of boundary `index`, as functional_call set them."""
         at = f"{index}.{side}."
         return {n.removeprefix(at): w for n, w in self.boundary.named_parameters() if n.startswith(at)}
 
 
 def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Register `parameter` under a dotted name, with a plain module for each part before the last."""
+    """Register `parameter` under a dotted name; each part before the last becomes a submodule."""
     *path, last = name.split(".")
     for part in path:
         if part not in dict(module.named_children()):
@@ -112,17 +110,18 @@ def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> Non
 
 
 def run_stage(stage: Stage, weights: dict[str, Tensor], z_BTK: Tensor | None, ids_BT: Tensor) -> StageOutput:
-    """Run `stage` with these weights (all of its parameters, by name)."""
+    """Run `stage` with `weights`, which has all of its parameters by name. Shapes as in `Stage.forward`."""
     output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT), strict=True)
     return output
 
 
 def token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-    """Mean nats a token, a scalar in fp32."""
+    """Mean cross entropy in nats per token, a scalar in fp32."""
     return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten())
 
 
 def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:
+    """The `transformers` configuration of a shape, for sequences of up to `positions` tokens."""
     config = LlamaConfig(
         vocab_size=model.vocab_size,
         hidden_size=model.hidden_size,

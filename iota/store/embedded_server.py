@@ -103,8 +103,7 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _put(request: web.Request) -> web.Response:
-    key = _key(request)
-    size = _authorised(request, Op.PUT, key)
+    key, size = _authorised(request, Op.PUT)
     announced = request.content_length
     if announced is None:
         return _problem(411, "length-required", "send the object's exact Content-Length")
@@ -125,8 +124,7 @@ async def _put(request: web.Request) -> web.Response:
 
 
 async def _get(request: web.Request) -> web.StreamResponse:
-    key = _key(request)
-    _authorised(request, Op.GET, key)
+    key, _ = _authorised(request, Op.GET)
     fd = request.app[_FILES].open(key)
     try:
         return await _send(request, fd, os.fstat(fd).st_size)
@@ -175,30 +173,23 @@ def _requested_range(request: web.Request, size: int) -> tuple[int, int] | None:
 
 
 async def _list(request: web.Request) -> web.Response:
-    prefix = _prefix(request)
-    _authorised(request, Op.LIST, prefix)
+    prefix, _ = _authorised(request, Op.LIST)
     found = await asyncio.to_thread(request.app[_FILES].list, prefix)
     return _json(200, [[item.key, item.size] for item in found])
 
 
 async def _delete(request: web.Request) -> web.Response:
-    prefix = _prefix(request)
-    _authorised(request, Op.DELETE, prefix)
+    prefix, _ = _authorised(request, Op.DELETE)
     if not prefix:
         return _problem(400, "no-folder", "deleting the whole store is not offered")
     return _json(200, {"deleted": await asyncio.to_thread(request.app[_FILES].delete_prefix, prefix)})
 
 
-def _key(request: web.Request) -> str:
-    return validate_key(request.match_info["key"])
-
-
-def _prefix(request: web.Request) -> str:
-    return validate_prefix(request.match_info["prefix"])
-
-
-def _authorised(request: web.Request, op: Op, key: str) -> int:
-    return verify(request.app[_SECRET], op, key, request.query, int(request.app[_NOW]() * 1000))
+def _authorised(request: web.Request, op: Op) -> tuple[str, int]:
+    """The key or folder in the URL's path, and the signed size. Raises ValueError or PermissionError."""
+    path = request.match_info
+    key = validate_key(path["key"]) if "key" in path else validate_prefix(path["prefix"])
+    return key, verify(request.app[_SECRET], op, key, request.query, int(request.app[_NOW]() * 1000))
 
 
 @web.middleware

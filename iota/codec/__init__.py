@@ -1,6 +1,6 @@
-"""Boundary codecs, one file each, and wire dtypes: what crosses a cut, its sizes and its bytes.
+"""Boundary codecs, one file each, and wire dtypes: the values and bytes that cross a boundary.
 
-Importing it loads no torch; encoding and decoding do.
+Imports no torch. Functions that encode and decode import it.
 """
 
 from iota.codec.registry import codec_names, open_codec, register_codec

@@ -1,7 +1,7 @@
-"""The interface of a boundary codec: how one cut narrows the residual stream, and restores it.
+"""The interface of a boundary codec, which narrows the residual stream at a cut and restores it.
 
-A codec's file imports torch inside `encode` and `decode` alone: the orchestrator needs shapes and sizes
-and runs without torch.
+Codecs import torch inside `encode` and `decode` only, because the orchestrator needs their shapes and
+sizes and runs without torch.
 """
 
 from __future__ import annotations
@@ -19,49 +19,53 @@ if TYPE_CHECKING:
 
 
 class Side(StrEnum):
+    """The two halves of a codec. Each has its own parameters."""
+
     ENCODE = "encode"
-    """Owned by the stage before the boundary."""
+    """In the stage before the boundary."""
     DECODE = "decode"
-    """Owned by the stage after it."""
+    """In the stage after it."""
 
 
 @dataclass(frozen=True)
 class CodecParameter:
+    """One parameter of a codec."""
+
     shape: tuple[int, ...]
     std: float = 0.0
-    """Standard deviation of its normal initial values; 0 starts it at zeros."""
+    """Standard deviation of the normal initial values; 0 means zeros."""
     multiplied: bool = True
-    """False for a table that is only looked up: it costs memory and no FLOPs."""
+    """False for a table that is only looked up, which costs memory but no FLOPs."""
 
 
 class BoundaryCodec(ABC):
-    """A pair of functions that is trained with the model, and what follows from it without torch."""
+    """An encoder and a decoder that are trained with the model."""
 
     name: str
-    """As a spec's `boundary.codec` gives it."""
+    """Its name in a spec's `boundary.codec`."""
     needs_tokens: bool
-    """True where `encode` or `decode` reads the token ids."""
+    """Whether `encode` or `decode` reads the token ids."""
 
     @abstractmethod
     def width(self, model: ModelSpec, boundary: BoundarySpec) -> int:
-        """k: channels that cross the boundary. Raises ValueError for settings that do not fit the model."""
+        """k, the channels that cross the boundary. Raises ValueError if the settings do not fit the model."""
 
     @abstractmethod
     def parameters(
         self, side: Side, model: ModelSpec, boundary: BoundarySpec
     ) -> Mapping[str, CodecParameter]:
-        """Parameters of one side, by their name within it."""
+        """Parameters of one side, by their name within that side."""
 
     @staticmethod
     @abstractmethod
     def encode(weights: Mapping[str, Tensor], x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
-        """The boundary tensor (B, T, k), not yet rounded to the wire, of a residual stream.
+        """Boundary tensor (B, T, k), not yet rounded to the wire, of a residual stream (B, T, d).
 
-        `weights` are the parameters of the encoding side. An export holds the source of `encode` and
-        `decode`, so that each must stand alone: it uses nothing of its module and imports what it needs.
+        `weights` are the parameters of the encoding side, `ids_BT` the token ids. An export contains the
+        source of `encode` and `decode`, so they use no other name of their module and import torch inside.
         """
 
     @staticmethod
     @abstractmethod
     def decode(weights: Mapping[str, Tensor], z_BTK: Tensor, ids_BT: Tensor) -> Tensor:
-        """The residual stream (B, T, d) of a received boundary tensor. See `encode`."""
+        """Residual stream (B, T, d) of a received boundary tensor (B, T, k). See `encode`."""

@@ -1,5 +1,5 @@
-"""What can be wrong with a payload."""
+"""Errors of payloads."""
 
 
 class PayloadError(Exception):
-    """Bytes or tokens that do not have the run's size, shape or range."""
+    """A payload or tokens whose size, shape or range is not the run's."""

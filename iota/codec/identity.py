@@ -1,4 +1,4 @@
-"""`identity`: the residual stream as it is. The dense baseline; no parameters."""
+"""`identity`: the residual stream without compression, as a baseline."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 class Identity(BoundaryCodec):
+    """Sends all d channels. It has no parameters."""
+
     name = "identity"
     needs_tokens = False
 

@@ -1,4 +1,4 @@
-"""The table of boundary codecs. A new codec is a file of its own and a line here."""
+"""Table of boundary codecs. A new codec is a file of its own and an entry here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CODECS: dict[str, BoundaryCodec] = {}
 
 
 def register_codec(codec: BoundaryCodec) -> None:
-    """Make a codec known by its name. Raises ValueError for a name that is taken."""
+    """Add a codec under its name. Raises ValueError if the name is taken."""
     if codec.name in _CODECS:
         raise ValueError(f"a codec is called {codec.name!r} already: give another name")
     _CODECS[codec.name] = codec
@@ -24,7 +24,7 @@ def open_codec(name: str) -> BoundaryCodec:
 
 
 def codec_names() -> list[str]:
-    """Names of all codecs."""
+    """Names of all registered codecs, for messages and options."""
     return list(_CODECS)
 
 

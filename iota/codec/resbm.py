@@ -1,11 +1,11 @@
-"""`resbm` and `resbm-anchor`: a projection onto the first k channels, and a learned two-layer map beside it.
+"""`resbm` and `resbm-anchor`: the first k channels, and a residual from a learned two-layer map.
 
     z = x[..., :k] + E(x)          encode, a parameter of the sending stage
     y = pad(z, d)  + D(z)          decode, a parameter of the receiving stage
 
-With an anchor the sender subtracts a learned token embedding of its own from x first, and the receiver
-adds one of its own to y. E, D and both anchors start at zero, so that a new boundary is the projection on
-both sides.
+With an anchor, the sender first subtracts a learned token embedding from x, and the receiver adds one to
+y; each side has its own. E, D and both anchors start at zero, so that a new boundary truncates to k
+channels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MIN_HIDDEN = 32
-"""Hidden width below which a two-layer map learns too little to be worth its place."""
+"""Least hidden width of the two-layer maps. Narrower ones learn too little."""
 
 
 class Resbm(BoundaryCodec):
-    """`anchored`: each side owns a factorised token embedding (V x r, r x d)."""
+    """`anchored` adds a factorised token embedding, (V, r) times (r, d), to each side."""
 
     def __init__(self, *, anchored: bool) -> None:
         self.name = "resbm-anchor" if anchored else "resbm"
@@ -54,7 +54,7 @@ class Resbm(BoundaryCodec):
         }
         if self.needs_tokens:
             rank = boundary.anchor_rank
-            # rows of unit length: the zero basis then learns at the optimizer's own pace
+            # Rows have unit length, so that the update of the zero basis has the optimizer's usual size.
             tokens = CodecParameter((model.vocab_size, rank), 1 / math.sqrt(rank), multiplied=False)
             found |= {"anchor.tokens": tokens, "anchor.basis": CodecParameter((rank, d))}
         return found

@@ -1,4 +1,4 @@
-"""Shapes and sizes that follow from a spec's boundary. No torch."""
+"""Parameter shapes of a run's codec, and sizes of its payloads. No torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Shapes = dict[str, tuple[int, ...]]
 def boundary_parameters(
     model: ModelSpec, boundary: BoundarySpec, stage: int, stages: int
 ) -> dict[str, CodecParameter]:
-    """Codec parameters of `stage` by global name: decoding what it receives, encoding what it sends.
+    """Codec parameters of `stage` by global name: of the decoder before it and the encoder after it.
 
-    Boundary b is the one between stages b and b+1.
+    Boundary b is between stages b and b+1.
     """
     codec = open_codec(boundary.codec)
     sides = {Side.DECODE: stage - 1, Side.ENCODE: stage}
@@ -29,15 +29,15 @@ def boundary_parameters(
 
 
 def boundary_width(spec: RunSpec) -> int:
-    """k: channels that cross a boundary. Raises ValueError where the codec does not fit the model."""
+    """k, the channels that cross a boundary. Raises ValueError if the codec does not fit the model."""
     return open_codec(spec.boundary.codec).width(spec.model, spec.boundary)
 
 
 def payload_shape(spec: RunSpec) -> tuple[int, int, int]:
-    """(sequences, sequence_length, k) of every boundary tensor of the run."""
+    """Shape (sequences, sequence_length, k) of the run's boundary tensors."""
     return (spec.data.sequences, spec.data.sequence_length, boundary_width(spec))
 
 
 def payload_size(spec: RunSpec) -> int:
-    """Payload bytes of every boundary tensor of the run."""
+    """Bytes of the run's boundary tensors on the wire, without a frame's header."""
     return wire_size(payload_shape(spec), spec.boundary.wire)

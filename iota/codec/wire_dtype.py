@@ -1,4 +1,4 @@
-"""Wire dtypes: a boundary tensor as bytes, and back, on the device that holds it.
+"""Wire dtypes: conversion of boundary tensors to bytes and back, on the tensor's device.
 
 | wire | error of one value |
 |---|---|
@@ -6,8 +6,8 @@
 | bf16 | at most 2^-8 of the value (round to nearest even) |
 | int8 | at most 1/254 of the largest value of its token |
 
-A payload is a uint8 tensor of one dimension: raw little-endian values, for int8 then one fp32 scale a
-token. Sizes need no torch, which is imported by what encodes and decodes.
+A payload is a uint8 tensor of one dimension with the raw little-endian values. For int8, one fp32 scale
+for each token follows. Functions of sizes do not import torch, the others do.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _INT8_MAX = 127.0
+"""The range is symmetric: -128 is unused."""
 
 
 class _Wire(ABC):
-    """How one dtype is written and read."""
+    """Conversion of one dtype."""
 
     value_bytes: int
     scale_bytes: int = 0
-    """Beside the values of each token."""
+    """For each token, in addition to its values."""
 
     @abstractmethod
     def encode(self, x_BTK: Tensor) -> Tensor:
-        """The payload of a finite contiguous fp32 tensor, without a gradient; may share its memory."""
+        """Payload of a finite, contiguous, detached fp32 tensor. It may share the tensor's memory."""
 
     @abstractmethod
     def decode(self, payload_N: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """The fp32 tensor of a payload of the right size; may share its memory."""
+        """The fp32 tensor of a payload, whose size was checked. It may share the payload's memory."""
 
     @abstractmethod
     def round(self, x_BTK: Tensor) -> Tensor:
-        """decode(encode(x)) to the bit, in memory of its own."""
+        """Bitwise equal to decode(encode(x)), in new memory."""
 
 
 class _Fp32(_Wire):
@@ -75,7 +76,7 @@ class _Bf16(_Wire):
 
 
 class _Int8(_Wire):
-    """Each token is scaled by its largest value."""
+    """Each token is scaled by its largest absolute value."""
 
     value_bytes = 1
     scale_bytes = 4
@@ -91,7 +92,7 @@ class _Int8(_Wire):
 
         b, t, k = shape
         values_BTK = payload_N[: b * t * k].view(torch.int8).view(shape)
-        # the copy starts at an address that fp32 may have, which the middle of a payload need not
+        # A view as fp32 needs an aligned address, which the middle of a payload may not have.
         scale_BT1 = payload_N[b * t * k :].clone().view(torch.float32).view(b, t, 1)
         return values_BTK.float() * scale_BT1
 
@@ -104,7 +105,7 @@ class _Int8(_Wire):
         import torch
 
         scale_BT1 = x_BTK.abs().amax(-1, keepdim=True) / _INT8_MAX
-        # a token of zeros has scale 0; dividing by 1 then keeps its values 0
+        # A token of zeros has scale 0. It is divided by 1, so that its values stay 0.
         divisor_BT1 = torch.where(scale_BT1 > 0, scale_BT1, torch.ones_like(scale_BT1))
         values_BTK = (x_BTK / divisor_BT1).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
         return values_BTK, scale_BT1
@@ -130,7 +131,7 @@ def wire_size(shape: tuple[int, int, int], dtype: WireDtype) -> int:
 
 
 def encode_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
-    """The payload (uint8, one dimension) of a finite fp32 tensor, on its device.
+    """Payload (uint8, one dimension) of a finite fp32 tensor, on its device.
 
     It may share the tensor's memory.
     """
@@ -138,12 +139,12 @@ def encode_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
 
 
 def decode_wire(payload_N: Tensor, shape: tuple[int, int, int], dtype: WireDtype) -> Tensor:
-    """The fp32 tensor of a payload, on the payload's device; it may share the payload's memory.
+    """The fp32 tensor of a payload, on its device. It may share the payload's memory.
 
-    Values may still be NaN or Inf: whoever computes with them checks (`all_finite`).
+    Values may be NaN or Inf; callers check them with `all_finite`.
 
     Raises:
-        PayloadError: the payload is no uint8 tensor of the size that shape and dtype give.
+        PayloadError: if the payload is not a uint8 tensor of the size for this shape and dtype.
     """
     import torch
 
@@ -157,16 +158,16 @@ def decode_wire(payload_N: Tensor, shape: tuple[int, int, int], dtype: WireDtype
 
 
 def round_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
-    """decode_wire(encode_wire(x)) to the bit, without the bytes, in memory of its own."""
+    """Bitwise equal to decode_wire(encode_wire(x)), in new memory, without making the payload."""
     return _WIRES[dtype].round(x_BTK)
 
 
 def payload_tensor(payload: bytes) -> Tensor:
-    """Received bytes as a payload in memory of its own, on the CPU."""
+    """Received bytes as a payload on the CPU, in new memory."""
     import numpy as np
     import torch
 
-    # torch takes no read-only memory, which bytes are
+    # Copied because bytes are read-only, and torch supports writable memory only.
     return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
 
 

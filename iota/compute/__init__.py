@@ -1,21 +1,13 @@
-"""What runs on one device: forward, backward and step, with the digests and sketches that receipts hold.
+"""Compute on one device: forward, backward and step, with the digests and sketches of receipts.
 
-Import the engine from `iota.compute.engine`; what stands here needs no torch.
+Import the engine from `iota.compute.engine`. The names exported here load without torch.
 """
 
-from iota.compute.errors import (
-    BadValueError,
-    ComputeError,
-    CountError,
-    MicrobatchError,
-    StateError,
-    VersionError,
-)
+from iota.compute.errors import BadValueError, CountError, MicrobatchError, StateError, VersionError
 from iota.compute.names import Microbatch, Output, StepOutput
 
 __all__ = [
     "BadValueError",
-    "ComputeError",
     "CountError",
     "Microbatch",
     "MicrobatchError",

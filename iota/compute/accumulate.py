@@ -1,4 +1,4 @@
-"""The gradient of one open step: its own leaves on a version's weights, and an fp32 sum."""
+"""Gradient accumulation of one open step, in fp32."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from iota.compute.names import Microbatch
 
 
 class OpenStep:
-    """A step that microbatches are still added to.
+    """The summed gradient of a step that has not run STEP yet.
 
-    Two open steps may use one weight version (`delayed`, steps 0 and 1); each has leaves of its own
-    that share the version's memory, and sums apart.
+    Two open steps may use the same weight version (steps 0 and 1 in `delayed`). Each has its own autograd
+    leaves, which share the version's memory, and its own sums.
     """
 
     def __init__(self, version: int, weights: Mapping[str, Tensor]) -> None:
@@ -26,10 +26,10 @@ class OpenStep:
         self.summed: list[Microbatch] = []
 
     def backward(self, output: Tensor, gradient: Tensor | None, entry: Tensor, mb: Microbatch) -> Tensor:
-        """Add one microbatch's gradient; returns the gradient at `entry`, in fp32.
+        """Add one microbatch's gradient to the sums. Returns the gradient at `entry` in fp32, of its shape.
 
-        The whole gradient is made before any of it is added, so that a bad value leaves the sum as it
-        was. Raises BadValueError.
+        `gradient` is the one at `output`, or None if `output` is the loss. All gradients are computed and
+        checked before any is added. Raises BadValueError for NaN or Inf; the sums are then unchanged.
         """
         wanted = [entry, *self.leaves.values()]
         at_entry, *gradients = torch.autograd.grad(output, wanted, gradient)
@@ -40,15 +40,13 @@ class OpenStep:
         return at_entry.float()
 
     def clear(self) -> None:
+        """Discard the sums; the leaves stay."""
         self.sums = {}
         self.summed = []
 
     def _add(self, gradients: Sequence[Tensor]) -> None:
         if not self.sums:
-            self.sums = {
-                name: gradient if gradient.is_contiguous() else gradient.contiguous()
-                for name, gradient in zip(self.leaves, gradients, strict=True)
-            }
+            self.sums = {name: g.contiguous() for name, g in zip(self.leaves, gradients, strict=True)}
             return
         for total, gradient in zip(self.sums.values(), gradients, strict=True):
             total.add_(gradient)

@@ -1,4 +1,4 @@
-"""Which machines give the same bits, and how a device is made to give them each time."""
+"""Bitwise reproducibility: settings of a device, and the class of devices with equal results."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import torch
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Choose kernels that give the same bits each time; a CPU's do already. Call before the first op."""
+    """Select kernels that are reproducible from run to run; CPU kernels are. Call before the first op."""
     if device.type == "cuda":
-        # cuBLAS is reproducible only with a fixed workspace, which it takes from the environment alone
+        # cuBLAS is reproducible only with a fixed workspace, which is set by this variable only.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def device_class(device: str | torch.device, threads: int) -> str:
-    """Ops of equal classes agree to the bit: hardware, kernels, threads (CPU) and library version."""
+    """Name of the device's class: hardware, kernels, threads (CPU) and torch version.
+
+    Devices of one class give bitwise equal results of an op.
+    """
     target = torch.device(device)
     version = f"torch{torch.__version__.split('+')[0]}"
     if target.type == "cuda":

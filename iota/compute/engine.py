@@ -1,8 +1,8 @@
-"""One replica's compute: FORWARD, LOSS, BACKWARD and STEP on one device.
+"""The engine: FORWARD, LOSS, BACKWARD and STEP of one replica on one device.
 
-The engine does what it is told, op by op, from one thread. A result depends on the op's name, its
-inputs and the order of the backwards of its step, and on nothing else; the order is the caller's.
-Payloads go in and come out as tensors; `DeviceOutput.read` brings a result to the host.
+Callers run one op at a time. A result depends only on the op's name, its inputs and the order of the
+backwards in its step, which the caller decides. Payloads are tensors on both sides; `DeviceOutput.read`
+copies a result to the host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from iota.compute.memory import has_room
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.output import DeviceOutput
-from iota.compute.sketch import SketchKey, finish, project
+from iota.compute.sketch import SketchKey, project, to_sketch
 from iota.compute.stage_pass import Graph, StagePass
 from iota.compute.state import StageState, tensors_digest
 from iota.compute.tokens import Tokens
@@ -36,7 +36,7 @@ from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
 
 @dataclass
 class _InFlight:
-    """A microbatch between its forward and its backward: its graph, or what to recompute it from."""
+    """A microbatch between its forward and its backward: its graph, or the inputs to recompute it."""
 
     version: int
     stage_input: Tensor | None
@@ -45,7 +45,7 @@ class _InFlight:
 
 
 class Engine:
-    """Stage `stage` of a run on `device`. Nothing can run before `load`."""
+    """Stage `stage` of a run on `device`. Ops raise VersionError before the first `load`."""
 
     def __init__(
         self,
@@ -67,81 +67,83 @@ class Engine:
         self._versions: Versions | None = None
         self._optimizer: InnerOptimizer | None = None
         self._steps: dict[int, OpenStep] = {}
-        self._flying: dict[Microbatch, _InFlight] = {}
+        self._in_flight: dict[Microbatch, _InFlight] = {}
 
     # ---- state --------------------------------------------------------------------------------
 
     def load(self, state: StageState, *, version: int) -> None:
-        """Start from `state` as weight version `version`: a base (0, or the join step) or a snapshot.
+        """Start from a copy of `state` as weight version `version`: a base or a snapshot.
 
-        Forgets all steps and microbatches. The tensors are copied; empty moments mean zero.
+        A base is version 0, or the step at which the replica joins. Open steps and microbatches are
+        discarded. Empty moments mean zeros.
         """
         self._steps.clear()
-        self._flying.clear()
-        self._versions, self._optimizer = None, None  # before the copy: both would not fit at once
+        self._in_flight.clear()
+        self._versions, self._optimizer = None, None  # first, because memory may not suffice for both
         self._versions = Versions(state.weights, version, self.device)
         self._optimizer = InnerOptimizer(self.spec.optimizer, self._versions.weights)
         self._optimizer.load(state.moments)
 
-    def rebase(self, weights: dict[str, Tensor], *, version: int = 0) -> None:
-        """Start an epoch from merged weights; moments stay or go as the run's `optimizer_state` says."""
+    def rebase(self, weights: dict[str, Tensor]) -> None:
+        """Start an epoch from merged weights. The spec decides whether moments are carried over or zero."""
         carry = self.spec.optimizer.state is StateRule.CARRY
-        moments = {n: m.clone() for n, m in self._inner().moments().items()} if carry else {}
-        self.load(StageState(weights, moments), version=version)
+        moments = {n: m.clone() for n, m in self._loaded_optimizer().moments().items()} if carry else {}
+        self.load(StageState(weights, moments), version=0)
 
     def state(self, *, copy: bool = True) -> StageState:
         """The newest weights and moments on the CPU.
 
-        Without `copy` they may be the engine's own memory: to be read before the next op, and not kept.
+        Without `copy` they may share the engine's memory, and are valid until the next op.
         """
+        weights, moments = self._loaded_versions().weights, self._loaded_optimizer().moments()
         return StageState(
-            weights={n: w.detach().to("cpu", copy=copy) for n, w in self._held().weights.items()},
-            moments={n: m.detach().to("cpu", copy=copy) for n, m in self._inner().moments().items()},
+            weights={n: w.detach().to("cpu", copy=copy) for n, w in weights.items()},
+            moments={n: m.detach().to("cpu", copy=copy) for n, m in moments.items()},
         )
 
     @property
     def newest(self) -> int:
         """The newest weight version."""
-        return self._held().newest
+        return self._loaded_versions().newest
 
     @property
     def versions(self) -> tuple[int, ...]:
-        return self._held().held
+        """The weight versions in memory, ascending."""
+        return self._loaded_versions().held
 
     def adopt(self, state: StageState, *, version: int) -> None:
-        """Take `state` as the next version in place of a STEP: how a replay reaches a snapshot.
+        """Load `state` as the next version instead of running STEP, as a replay does with a snapshot.
 
-        Open steps and the version that they use stay, so that in `delayed` a step's gradient at v_{t-1}
-        can be applied to a snapshot of v_t. Raises VersionError unless `version` comes next.
+        Open steps stay, and the versions that they use. In `delayed`, a step's gradient at v_{t-1} can so be
+        applied to a snapshot of v_t. Raises VersionError unless `version` is the next.
         """
-        held = self._held()
+        held = self._loaded_versions()
         if version != held.newest + 1:
             raise VersionError(f"version {version} does not follow {held.newest}")
         weights = held.advance(keep=True, changed=True)
         for name, tensor in weights.items():
             tensor.copy_(state.weights[name])
-        self._inner().load(state.moments)
-
-    def release(self, version: int) -> None:
-        """Give an older version's memory back. STEP already releases what no later step uses."""
-        if any(step.version == version for step in self._steps.values()):
-            raise VersionError(f"weight version {version} is in use by an open step")
-        self._held().release(version)
+        self._loaded_optimizer().load(state.moments)
 
     # ---- ops ----------------------------------------------------------------------------------
 
     def forward(
         self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
     ) -> DeviceOutput:
-        """FORWARD of any stage but the last: the encoded boundary tensor for the next one.
+        """FORWARD: the payload for the next stage. The last stage has LOSS instead.
 
-        `tokens` is (sequences, sequence_length + 1); `stage_input`, a payload on any device, is None at
-        stage 0 only, and must not change while the microbatch is in flight. Raises PayloadError,
-        VersionError or BadValueError; the microbatch is then not in flight.
+        Args:
+            version: the weight version that the step uses.
+            stage_input: payload on any device, None at stage 0. It must not change before the backward.
+            tokens: (sequences, sequence_length + 1).
+
+        Raises:
+            MicrobatchError: at the last stage.
+            PayloadError, VersionError, BadValueError: the microbatch is then not in flight.
         """
         if self._pass.last:
             raise MicrobatchError("the last stage runs LOSS, not FORWARD")
-        self._flying.pop(mb, None)
+        self._in_flight.pop(mb, None)
         flying = _InFlight(version, stage_input, tokens)
         keep = self._keeps_graph()
         graph = self._run_graph(mb, flying, keep=keep)
@@ -149,70 +151,78 @@ class Engine:
             raise BadValueError(f"NaN or Inf in the output of microbatch {mb.index} of step {mb.step}")
         if keep:
             flying = _InFlight(version, None, tokens, graph)
-        self._flying[mb] = flying
+        self._in_flight[mb] = flying
         return self._output(graph.out, self.spec.boundary.wire, mb, OpKind.FORWARD, sent=True)
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
-        """LOSS: forward and backward at the last stage; the gradient for the stage before.
+        """LOSS: forward and backward at the last stage. Gives the loss and the previous stage's gradient.
 
-        Raises as `forward` does; nothing is then accumulated.
+        Arguments and errors are those of `forward`. After an error nothing is accumulated.
         """
         if not self._pass.last:
             raise MicrobatchError("only the last stage runs LOSS")
-        self._refuse_summed(mb)
+        self._refuse_repeated(mb)
         graph = self._run_graph(mb, _InFlight(version, stage_input, tokens), keep=True)
         if not all_finite(graph.out):
             raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
         return replace(self._backward(mb, graph, None, OpKind.LOSS), loss=graph.out.detach())
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
-        """BACKWARD: adds to the step's gradient and gives the one for the stage before.
+        """BACKWARD: adds to the step's gradient, and gives the previous stage's gradient.
 
-        `gradient` is a payload on any device; at stage 0 the result has none.
+        `gradient` is the next stage's payload, on any device. At stage 0 the result has no payload.
 
         Raises:
-            MicrobatchError: there was no forward (or `remember`), or it was counted already.
+            MicrobatchError: there was no forward or `remember`, or the microbatch was added already.
+            VersionError: the forward used another version.
+            PayloadError: the payload has the wrong size.
             BadValueError: NaN or Inf; nothing is accumulated.
         """
-        self._refuse_summed(mb)
-        flying = self._flying.get(mb)
+        self._refuse_repeated(mb)
+        flying = self._in_flight.get(mb)
         if flying is None:
             raise MicrobatchError(f"microbatch {mb.index}.{mb.attempt} of step {mb.step} has no forward here")
         if flying.version != version:
             raise VersionError(f"forward in version {flying.version}, backward in {version}")
         arrived = self._pass.received(gradient)
         graph = flying.graph or self._run_graph(mb, flying, keep=True)
-        # the graph dies with its backward whatever comes of it
-        del self._flying[mb]
+        # A backward frees the graph even if it fails, so the microbatch cannot be repeated.
+        del self._in_flight[mb]
         flying.graph = None
         return self._backward(mb, graph, arrived, OpKind.BACKWARD)
 
     def remember(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> None:
-        """Keep a re-routed microbatch's stage input, so that `backward` can recompute it."""
+        """Keep the inputs of a re-routed microbatch, from which `backward` recomputes its graph.
+
+        Arguments are those of `forward`. Raises VersionError.
+        """
         self._open(mb.step, version)
-        self._flying[mb] = _InFlight(version, stage_input, tokens)
+        self._in_flight[mb] = _InFlight(version, stage_input, tokens)
 
     def drop(self, mb: Microbatch) -> None:
-        """Forget a microbatch in flight; what it added to a gradient stays."""
-        self._flying.pop(mb, None)
+        """Discard a microbatch in flight. Gradients stay as they are."""
+        self._in_flight.pop(mb, None)
 
     def summed(self, step: int) -> list[Microbatch]:
-        """Whose backwards are in the step's gradient, in the order of addition."""
+        """The microbatches in the step's gradient, in the order of addition."""
         return list(self._steps[step].summed) if step in self._steps else []
 
     def clear_gradient(self, step: int) -> None:
-        """Empty the step's gradient, to be accumulated again by replay."""
+        """Set the step's gradient to zero, so that its backwards can be repeated."""
         if step in self._steps:
             self._steps[step].clear()
 
     def step(self, step: int, count: int, learning_rate: float, *, epoch: int) -> StepOutput:
-        """STEP: v_{t+1} = inner_update(v_t, clip(sum / count)); with count 0 weights and moments stay.
+        """STEP: v_{t+1} = inner_update(v_t, clip(sum / count)). Count 0 leaves weights and moments unchanged.
 
-        `epoch` enters the sketches' signs only. Raises CountError where the gradient holds another number
-        of microbatches, VersionError unless v_t is the newest, BadValueError for a gradient whose norm is
-        not finite; the step is then still open.
+        `epoch` affects only the signs of the sketches. After an error the step is still open.
+
+        Raises:
+            CountError: the gradient has another number of microbatches.
+            VersionError: v_t is not the newest version.
+            BadValueError: the gradient's norm is not finite.
         """
-        held, inner = self._held(), self._inner()
+        held, inner = self._loaded_versions(), self._loaded_optimizer()
         if held.newest != step:
             raise VersionError(f"STEP {step} needs weight version {step}, the newest is {held.newest}")
         opened = self._steps.get(step)
@@ -222,7 +232,7 @@ class Engine:
             )
         norm = mean_and_clip(opened.sums, count, self._threshold) if opened and count else 0.0
         self._steps.pop(step, None)
-        self._flying = {mb: kept for mb, kept in self._flying.items() if mb.step > step}
+        self._in_flight = {mb: kept for mb, kept in self._in_flight.items() if mb.step > step}
         change_key = self._key("change", epoch, step, 0)
         before = project(held.weights, change_key)
         later = self.spec.weight_version(step + 1) == step
@@ -240,8 +250,8 @@ class Engine:
             gradient_norm=norm,
             weights=tensors_digest(weights),
             moments=tensors_digest(moments),
-            change_sketch=finish(change, sum(w.numel() for w in weights.values())),
-            moments_sketch=finish(project(values, moments_key), sum(m.numel() for m in values.values())),
+            change_sketch=to_sketch(change, sum(w.numel() for w in weights.values())),
+            moments_sketch=to_sketch(project(values, moments_key), sum(m.numel() for m in values.values())),
         )
 
     # ---- the parts of ops ------------------------------------------------------------------------
@@ -254,7 +264,7 @@ class Engine:
     def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None, kind: OpKind) -> DeviceOutput:
         at_entry = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
         sent = not self._pass.first
-        # nobody receives stage 0's gradient: its digest is of the exact values
+        # Stage 0's gradient is not sent, so its digest is of the unrounded values.
         return self._output(
             at_entry, self.spec.boundary.wire if sent else WireDtype.FP32, mb, kind, sent=sent
         )
@@ -262,7 +272,7 @@ class Engine:
     def _output(
         self, x_BTK: Tensor, wire: WireDtype, mb: Microbatch, kind: OpKind, *, sent: bool
     ) -> DeviceOutput:
-        # the sketch is of what is sent, so that a receiver can make it from the payload
+        # The sketch is of the rounded values, so that it can be computed from the payload.
         rounded = round_wire(x_BTK.detach(), wire)
         key = self._key(kind.value, mb.epoch, mb.step, mb.index)
         return DeviceOutput(
@@ -274,7 +284,7 @@ class Engine:
         )
 
     def _open(self, step: int, version: int) -> OpenStep:
-        held = self._held()
+        held = self._loaded_versions()
         if step < held.newest:
             raise VersionError(f"step {step} is closed: the newest weights are version {held.newest}")
         opened = self._steps.get(step)
@@ -284,15 +294,15 @@ class Engine:
             raise VersionError(f"step {step} uses weight version {opened.version}, not {version}")
         return opened
 
-    def _refuse_summed(self, mb: Microbatch) -> None:
+    def _refuse_repeated(self, mb: Microbatch) -> None:
         if mb.step in self._steps and mb in self._steps[mb.step].summed:
             raise MicrobatchError(f"microbatch {mb.index}.{mb.attempt} of step {mb.step} is counted already")
 
     def _release_unused(self, step: int) -> None:
         needed = {opened.version for opened in self._steps.values()}
-        for version in self._held().held:
+        for version in self._loaded_versions().held:
             if version < step and version not in needed:
-                self._held().release(version)
+                self._loaded_versions().release(version)
 
     def _keeps_graph(self) -> bool:
         if self.recompute is Recompute.AUTO:
@@ -302,19 +312,19 @@ class Engine:
     def _key(self, kind: str, epoch: int, step: int, index: int) -> SketchKey:
         return SketchKey(self._run, self.stage, kind, epoch, step, index)
 
-    def _held(self) -> Versions:
+    def _loaded_versions(self) -> Versions:
         if self._versions is None:
             raise VersionError("no state is loaded: call load first")
         return self._versions
 
-    def _inner(self) -> InnerOptimizer:
+    def _loaded_optimizer(self) -> InnerOptimizer:
         if self._optimizer is None:
             raise VersionError("no state is loaded: call load first")
         return self._optimizer
 
 
 class EngineFactory(Protocol):
-    """Makes engines: `Engine` itself, or one that a test puts in its place."""
+    """Constructor of an engine: `Engine`, or a substitute in tests."""
 
     def __call__(
         self, spec: RunSpec, stage: int, *, device: str | torch.device, recompute: Recompute

@@ -1,25 +1,25 @@
-"""What can go wrong on a device; every one leaves the engine as it was before the op."""
+"""Errors of ops. After one, weights, moments and gradient sums are as before the op."""
 
 
 class ComputeError(Exception):
-    """An op that was not carried out."""
+    """An op or a load that was refused."""
 
 
 class BadValueError(ComputeError):
-    """NaN or Inf in an input, an output, a loss or a gradient; nothing was accumulated."""
+    """NaN or Inf in an input, an output, a loss or a gradient. Nothing was accumulated."""
 
 
 class VersionError(ComputeError):
-    """A weight version that is not held, or not the one that this step uses."""
+    """A weight version that the engine does not have, or that the step does not use."""
 
 
 class MicrobatchError(ComputeError):
-    """A backward without its forward, or one that was already counted."""
+    """A backward without its forward, a microbatch that was already added, or the wrong op for the stage."""
 
 
 class CountError(ComputeError):
-    """A STEP over another number of microbatches than its gradient holds."""
+    """A STEP whose count differs from the number of microbatches in its gradient."""
 
 
 class StateError(ComputeError):
-    """A saved state that is not what the run's spec says it must be."""
+    """A saved state that does not match the run's spec."""

@@ -1,4 +1,4 @@
-"""Held-out loss, stage by stage: a machine that fits one stage can evaluate the whole model."""
+"""Held-out loss, computed stage by stage: memory for one stage is enough to evaluate the whole model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iota.spec import RunSpec
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """`tokens` as in training; `stage_input` is what the stage before made of them, None at stage 0."""
+    """Input of one stage: `tokens` as in training, and the previous stage's payload (None at stage 0)."""
 
     tokens: Tokens
     stage_input: Tensor | None = None
@@ -27,10 +27,12 @@ class EvaluationBatch:
 
 @dataclass(frozen=True)
 class EvaluationOutput:
+    """Result of one stage for one batch."""
+
     payload: Tensor | None
-    """Stage input for the next stage, on the device; None at the last."""
+    """Input of the next stage, on the device; None at the last stage."""
     loss: float | None
-    """Mean nats a token, at the last stage."""
+    """Mean nats per token at the last stage, else None."""
 
 
 def evaluate_stage(
@@ -41,9 +43,9 @@ def evaluate_stage(
     *,
     device: str | torch.device = "cpu",
 ) -> Iterator[EvaluationOutput]:
-    """Pass batches through one stage, with the wire's rounding and without gradients.
+    """Run batches through one stage without gradients, with outputs rounded to the wire.
 
-    Lazy: an output is made when it is asked for. Raises PayloadError or BadValueError.
+    Outputs are computed one at a time, as the caller iterates. Raises PayloadError or BadValueError.
     """
     target = torch.device(device)
     stage_pass = StagePass(spec, stage, target)
@@ -60,7 +62,10 @@ def evaluate_stage(
 
 
 def evaluate_model(spec: RunSpec, states: Iterable[StageState], batches: Iterable[Tokens]) -> float:
-    """Mean held-out loss over batches, holding one stage at a time."""
+    """Mean loss of a whole model over batches, with one stage in memory at a time.
+
+    Raises ValueError without batches.
+    """
     inputs = [EvaluationBatch(tokens) for tokens in batches]
     if not inputs:
         raise ValueError("there is nothing to evaluate: give at least one held-out batch")

@@ -1,4 +1,4 @@
-"""NaN and Inf."""
+"""Check for NaN and Inf."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def all_finite(*tensors: Tensor) -> bool:
-    """True where no tensor holds NaN or Inf (nor values whose sum overflows fp32).
+    """Whether no tensor has NaN or Inf. False also if a tensor's sum overflows fp32.
 
-    The answer decides whether an op adds to a gradient, so that the host waits for it: the one wait for the
-    device that is left in FORWARD, LOSS and BACKWARD.
+    The host waits for the answer, since it decides whether an op adds to a gradient. FORWARD, LOSS and
+    BACKWARD have no other wait for the device.
     """
-    # NaN and Inf both survive a sum, which reads each value once and writes one
+    # A sum propagates NaN and Inf, and reads each value once.
     return bool(torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors]).isfinite().all())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Sketch = tuple[float, ...]
+"""16 fp32 values; see `iota.compute.sketch`."""
 
 
 @dataclass(frozen=True, order=True)
 class Microbatch:
-    """The unit of work, and which attempt at it this is."""
+    """Name of a microbatch within a run, with the attempt."""
 
     epoch: int
     step: int
@@ -19,26 +20,28 @@ class Microbatch:
 
 @dataclass(frozen=True)
 class Output:
-    """Of a FORWARD (values for the next stage), or a BACKWARD or LOSS (gradient for the one before)."""
+    """Result of a FORWARD (for the next stage), or of a BACKWARD or LOSS (for the previous stage)."""
 
     payload: bytes | None
-    """Wire bytes; None for the backward of stage 0, which has nobody to send to."""
+    """Wire bytes; None for the BACKWARD of stage 0, which sends nothing."""
     digest: str
-    """BLAKE3 of the payload; of the raw fp32 gradient at the embedding's output where there is none."""
+    """BLAKE3 (hex) of the payload; without one, of the raw fp32 gradient at the embedding's output."""
     sketch: Sketch
     tokens: int
     loss: float | None = None
-    """Mean nats a token, of a LOSS."""
+    """Mean nats per token of a LOSS."""
 
 
 @dataclass(frozen=True)
 class StepOutput:
+    """Result of a STEP."""
+
     version: int
-    """The version that the step made."""
+    """The weight version that the step produced."""
     gradient_norm: float
-    """Of the mean gradient, before clipping."""
+    """Norm of the mean gradient before clipping."""
     weights: str
     moments: str
-    """Digests after the step."""
+    """Digests of weights and moments after the step."""
     change_sketch: Sketch
     moments_sketch: Sketch

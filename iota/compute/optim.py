@@ -1,4 +1,4 @@
-"""Inner optimizers: torch's own AdamW, Muon and SGD, with their state as flat named tensors."""
+"""Inner optimizers: AdamW, Muon and SGD of torch, with their state as named tensors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ _MUON = ("momentum_buffer",)
 
 
 def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
-    """Hidden matrices do; embeddings, head, anchors, norms and biases stay with AdamW."""
+    """Whether a parameter is updated by Muon: hidden matrices are.
+
+    Embeddings, head, anchors, norms and biases are updated by AdamW.
+    """
     if spec.kind is not OptimizerKind.MUON or dimensions != 2:
         return False
     return name.startswith(("layers.", "boundary.")) and ".anchor." not in name
 
 
 def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
-    """Names and shapes of the moments that go with these weights, sorted; step counts are scalars."""
+    """Shapes of the moments of these weights, sorted by name. A step count has shape ()."""
     shapes: Shapes = {}
     for name, shape in weights.items():
         for kind in _kinds(spec, name, len(shape)):
@@ -31,12 +34,12 @@ def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
 
 
 class InnerOptimizer:
-    """Updates weights in place from gradients; holds the moments."""
+    """Updates weights in place, and owns the moments."""
 
     def __init__(self, spec: OptimizerSpec, weights: Mapping[str, Tensor]) -> None:
         self._spec = spec
-        # `.data` has a change counter of its own: an update of a later version, made through the
-        # parameter, must not look to autograd like a change of the first one
+        # `.data` has its own autograd version counter. Otherwise an update of a later weight version would
+        # count as a change of the first one, which graphs still need.
         self._parameters = {name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items()}
         self._optimizers = self._build()
         self.reset()
@@ -44,9 +47,9 @@ class InnerOptimizer:
     def update(
         self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], learning_rate: float
     ) -> None:
-        """One step, in place on `weights` (all of the names given at construction)."""
+        """Update `weights` in place. Both mappings have the names and shapes given at construction."""
         for name, parameter in self._parameters.items():
-            # versions live in changing buffers, torch keys its state by parameter: point it there
+            # Torch keys its state by parameter, and each weight version may have other memory.
             parameter.data = weights[name]
             parameter.grad = gradients[name]
         for optimizer in self._optimizers:
@@ -57,13 +60,13 @@ class InnerOptimizer:
             parameter.grad = None
 
     def reset(self) -> None:
-        """Moments and step counts to zero."""
+        """Set moments and step counts to zero."""
         for optimizer, name, parameter in self._owned():
             kinds = _kinds(self._spec, name, parameter.dim())
             optimizer.state[parameter] = {kind: _zero(kind, parameter) for kind in kinds}
 
     def moments(self) -> dict[str, Tensor]:
-        """The live moments by name, sorted; the caller copies what it means to keep."""
+        """The moments, sorted by name. They change with the next update unless the caller copies them."""
         found = {
             f"{kind}.{name}": optimizer.state[parameter][kind]
             for optimizer, name, parameter in self._owned()
@@ -72,7 +75,7 @@ class InnerOptimizer:
         return dict(sorted(found.items()))
 
     def load(self, moments: Mapping[str, Tensor]) -> None:
-        """Copy moments in; none at all means zero. Raises ValueError for a set of other names."""
+        """Copy `moments`; an empty mapping means zeros. Raises ValueError if the names are others."""
         self.reset()
         if not moments:
             return
@@ -116,7 +119,7 @@ class InnerOptimizer:
 
 
 def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[str, object]]:
-    """Matrices decay, gains and biases do not."""
+    """Parameter groups: weight decay for matrices, none for gains and biases."""
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
     groups = ((matrices, spec.weight_decay), (vectors, 0.0))

@@ -1,4 +1,4 @@
-"""Results of an op: tensors on the device that made them, and what of them leaves the device."""
+"""Results of an op on the device, and their copy to the host."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.compute.names import Output
-from iota.compute.sketch import finish
+from iota.compute.sketch import to_sketch
 
 
 @dataclass(frozen=True)
 class DeviceOutput:
-    """Of a FORWARD, LOSS or BACKWARD. Nothing here waits for the device."""
+    """Result of a FORWARD, LOSS or BACKWARD on the device. Making it does not wait for the device."""
 
     hashed_N: Tensor
-    """uint8: the payload; at stage 0's BACKWARD, which sends nothing, the raw fp32 gradient."""
+    """The bytes to digest, uint8: the payload, or the raw fp32 gradient if nothing is sent."""
     sent: bool
+    """False for the BACKWARD of stage 0."""
     projection_J: Tensor
-    """The sketch before its division by the root of `elements`."""
+    """The sketch before the division by the root of `elements`; float64 of shape (16,)."""
     elements: int
     tokens: int
     loss: Tensor | None = None
-    """Of a LOSS: mean nats a token, a scalar."""
+    """Mean nats per token of a LOSS, a scalar."""
 
     @property
     def payload(self) -> Tensor | None:
-        """uint8 of one dimension for the neighbouring stage; None where there is nobody to send to."""
+        """Payload for the neighbouring stage (uint8, one dimension); None if nothing is sent."""
         return self.hashed_N if self.sent else None
 
     def read(self) -> ReadBack:
@@ -37,9 +38,9 @@ class DeviceOutput:
 
 
 class ReadBack:
-    """A copy of results to the host, under way: from CUDA into pinned memory while the device goes on.
+    """A copy of results to the host, in progress: from CUDA to pinned memory, while the device continues.
 
-    On the CPU the results are there already and nothing is copied.
+    Results on the CPU are not copied.
     """
 
     def __init__(self, output: DeviceOutput) -> None:
@@ -53,7 +54,7 @@ class ReadBack:
         self._host = tensors
 
     def result(self) -> Output:
-        """Wait for the copy, then make bytes, digest and sketch of it."""
+        """Wait for the copy, and compute bytes, digest and sketch from it."""
         if self._copied is not None:
             self._copied.synchronize()
         hashed, projection, *loss = self._host
@@ -61,12 +62,12 @@ class ReadBack:
         return Output(
             payload=data if self._output.sent else None,
             digest=blake3(data).hexdigest(),
-            sketch=finish(projection, self._output.elements),
+            sketch=to_sketch(projection, self._output.elements),
             tokens=self._output.tokens,
             loss=float(loss[0]) if loss else None,
         )
 
 
 def _pinned(tensor: Tensor) -> Tensor:
-    """A host copy that is complete once the current stream has come to it."""
+    """A host copy, which is complete when the current stream has reached it."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The dtype that ops compute in."""
+"""The dtype of computed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iota.spec import ComputeDtype
 
 
 def autocast(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[object]:
-    """The context that ops of a run compute in; master weights and gradients stay fp32."""
+    """Context manager for ops of a run: bf16 autocast or nothing. Weights and gradient sums stay fp32."""
     if dtype is ComputeDtype.FP32:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

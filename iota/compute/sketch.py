@@ -1,12 +1,12 @@
-"""Sketches: a vector of any length projected to 16 numbers, comparable where digests are not.
+"""Sketches: random projections to 16 numbers, which are comparable across device classes.
 
     sketch_j(x) = sum_i sign_j(i) · x_i / sqrt(n)
 
-Signs are Rademacher, from BLAKE3 of the key and the tensor's name. Element i lies in row i // 4096
-and column i % 4096, and sign_j(i) is the product of a row's sign and a column's: different elements
-have independent signs, so that E[sketch_j^2] = |x|^2 / n, and a sketch of a billion values is two
-small matrix products instead of 16 billion sign bits. Sums are float64 (the result is the same to
-fp32 rounding in any order), on the tensor's own device, in blocks.
+Signs are Rademacher variables from BLAKE3 of the key and the tensor's name. Element i is in row
+i // 4096 and column i % 4096, and sign_j(i) is the product of a row's sign and a column's. The signs of
+two elements are independent, so that E[sketch_j^2] = |x|^2 / n. A sketch of a billion values needs two
+small matrix products instead of 16 billion sign bits. Sums are float64, so that their order does not
+matter after rounding to fp32. They are computed in blocks on the tensor's device.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from iota.compute.names import Sketch
 from iota.protocol.receipts import SKETCH_SIZE
 
 _COLUMNS = 4096
+"""Part of the format: it decides the signs."""
 _BLOCK_ROWS = 256
+"""Rows that are converted to float64 at a time: 8 MiB."""
 
 
 @dataclass(frozen=True)
 class SketchKey:
-    """What an op's signs depend on: its name without the attempt."""
+    """The seed of an op's signs: its name without the attempt, so that repeated attempts are comparable."""
 
     run: str
     stage: int
@@ -39,19 +41,20 @@ class SketchKey:
     index: int = 0
 
     def stream(self, part: str) -> blake3:
+        """A stream of random bytes for `part`: the columns, or the rows of one tensor."""
         names = ("iota/sketch/1", self.run, self.stage, self.kind, self.epoch, self.step, self.index, part)
         return blake3("\n".join(map(str, names)).encode())
 
 
 def sketch(x: Tensor, key: SketchKey) -> Sketch:
-    """The sketch of one tensor of any shape, in its row-major order."""
-    return finish(project({"": x}, key), x.numel())
+    """Sketch of one tensor of any shape, in row-major order."""
+    return to_sketch(project({"": x}, key), x.numel())
 
 
 def project(tensors: Mapping[str, Tensor], key: SketchKey) -> Tensor:
-    """The 16 signed sums in float64 on the tensors' one device, undivided.
+    """The 16 signed sums of all tensors, float64 on their device, before the division by sqrt(n).
 
-    They are linear: the projection of a difference is the difference of projections.
+    Projection is linear: that of a difference is the difference of projections.
     """
     device = next((x.device for x in tensors.values()), torch.device("cpu"))
     total_J = torch.zeros(SKETCH_SIZE, dtype=torch.float64, device=device)
@@ -61,8 +64,8 @@ def project(tensors: Mapping[str, Tensor], key: SketchKey) -> Tensor:
     return total_J
 
 
-def finish(projection_J: Tensor, elements: int) -> Sketch:
-    """Divide by the root of the element count and round to fp32, on the host."""
+def to_sketch(projection_J: Tensor, elements: int) -> Sketch:
+    """Divide a projection by the root of the number of elements and round to fp32, on the host."""
     scaled = projection_J.cpu().numpy() / math.sqrt(max(1, elements))
     return tuple(scaled.astype(np.float32).tolist())
 
@@ -82,7 +85,7 @@ def _project_one(x_N: Tensor, columns_CJ: Tensor, stream: blake3) -> Tensor:
 
 
 def _signs(stream: blake3, count: int, device: torch.device) -> Tensor:
-    """(count, 16) of +1 and -1 in float64: two bytes of the stream for each row."""
+    """Signs +1 and -1, float64 (count, 16), from two bytes of the stream for each row."""
     bits = np.unpackbits(np.frombuffer(stream.digest(length=2 * count), dtype=np.uint8))
     signs = torch.from_numpy(bits.reshape(count, SKETCH_SIZE).astype(np.float64) * 2 - 1)
     return signs.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""One stage on one device: an op's inputs checked, then the module run on them."""
+"""One stage on one device: checks an op's inputs, and runs the module on them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from iota.spec import RunSpec
 
 @dataclass(frozen=True)
 class StageInputs:
+    """Checked inputs of an op, on the device."""
+
     ids_BT: Tensor
     labels_BT: Tensor
     received_BTK: Tensor | None
@@ -29,14 +31,16 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class Graph:
+    """The two ends of a forward pass, and by autograd the graph between them."""
+
     entry: Tensor
-    """Where the gradient for the stage before is taken: the received tensor, or the embedding's output."""
+    """Where the previous stage's gradient is taken: the received tensor, or the embedding's output."""
     out: Tensor
-    """(B, T, k) for the next stage, not yet rounded to the wire; at the last stage the loss, a scalar."""
+    """(B, T, k) for the next stage, not rounded to the wire; at the last stage the loss, a scalar."""
 
 
 class StagePass:
-    """Stage `stage` of a run on `device`, without weights: they are handed to each pass."""
+    """Stage `stage` of a run on `device`. Weights are arguments of each pass."""
 
     def __init__(self, spec: RunSpec, stage: int, device: torch.device) -> None:
         self.spec, self.device = spec, device
@@ -45,14 +49,14 @@ class StagePass:
         self.first, self.last = self._module.first, self._module.last
 
     def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
-        """Decode and check what an op works on. Raises PayloadError or BadValueError."""
+        """Decode and check an op's inputs. Raises PayloadError or BadValueError."""
         ids, labels = token_tensors(self.spec, tokens, self.device)
         if (stage_input is None) is not self.first:
             raise PayloadError("stage 0 reads tokens and takes no stage input; every other stage needs one")
         return StageInputs(ids, labels, None if stage_input is None else self.received(stage_input))
 
     def received(self, payload: Tensor) -> Tensor:
-        """The boundary tensor of a payload from another stage. Raises PayloadError or BadValueError."""
+        """Boundary tensor (B, T, k) of a neighbour's payload. Raises PayloadError or BadValueError."""
         moved = payload.to(self.device, non_blocking=True)
         tensor = decode_wire(moved, payload_shape(self.spec), self.spec.boundary.wire)
         if not all_finite(tensor):
@@ -60,7 +64,7 @@ class StagePass:
         return tensor
 
     def run(self, weights: Mapping[str, Tensor], inputs: StageInputs, *, keep: bool) -> Graph:
-        """Run the module. Without `keep` there is no graph to go back through."""
+        """Run the module, and at the last stage the loss. `keep` records the graph for a backward."""
         received = inputs.received_BTK
         with torch.set_grad_enabled(keep), autocast(self.spec.compute, self.device):
             if received is not None:

@@ -1,7 +1,8 @@
-"""A stage's state, weights and moments: its digests, and its file, which may come from a stranger."""
+"""State of a stage (weights and moments): its digests, and its file, which may be untrusted."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
@@ -25,6 +26,7 @@ from iota.spec import RunSpec
 
 _LENGTH = struct.Struct("<Q")
 _HEADER_LIMIT = 64 << 20
+"""Bound of the untrusted JSON that is parsed. A header has less than a kilobyte for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,22 @@ class StageState:
 
     @classmethod
     def initial(cls, spec: RunSpec, stage: int) -> StageState:
+        """The state at a run's start: initial weights, no moments."""
         return cls(initial_weights(spec, stage))
 
     @property
     def weights_digest(self) -> str:
+        """`tensors_digest` of the weights, as in the receipt of a STEP."""
         return tensors_digest(self.weights)
 
     @property
     def moments_digest(self) -> str:
+        """`tensors_digest` of the moments, as in the receipt of a STEP."""
         return tensors_digest(self.moments)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """BLAKE3 over names in order, with shapes and raw little-endian bytes; hex."""
+    """BLAKE3 (hex) of names, shapes and raw little-endian bytes, sorted by name."""
     hasher = blake3(max_threads=max(1, torch.get_num_threads()))
     for name in sorted(tensors):
         tensor = tensors[name].detach()
@@ -63,17 +68,17 @@ def state_bytes(state: StageState) -> bytes:
 
 
 def save_state(state: StageState, path: Path) -> None:
-    """Write the state to `path` at once: a crash leaves the old file or the new one."""
+    """Write the state to `path`. A crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, durable=True) as part:
         safetensors.torch.save_file(_flat(state), part)
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
-    """Read a state of `stage` and hold it against the spec before it is used.
+    """Read a state of `stage`, and check it against the spec.
 
-    Names, shapes and dtypes are checked in the header, before any tensor is made; then every value
-    must be finite, and second moments and step counts not negative. Raises StateError.
+    Names, shapes and dtypes are checked in the header, before any tensor is made. Then every value must be
+    finite, and second moments and step counts not negative. Raises StateError.
     """
     weights = run_shapes(spec, stage)
     moments = moment_shapes(spec.optimizer, weights)
@@ -104,20 +109,15 @@ def _flat(state: StageState) -> dict[str, Tensor]:
 
 
 def _header(source: bytes | Path) -> tuple[dict[str, object], int]:
-    """(entries of the safetensors header, bytes of data after it)."""
-    if isinstance(source, Path):
-        try:
-            size = source.stat().st_size
-            with source.open("rb") as file:
-                start = file.read(_LENGTH.size)
-                length = _header_length(start, size)
-                text = file.read(length)
-        except OSError as error:
-            raise StateError(f"the state file cannot be read: {error.strerror}") from error
-    else:
-        size = len(source)
-        length = _header_length(source[: _LENGTH.size], size)
-        text = source[_LENGTH.size : _LENGTH.size + length]
+    """Entries of the safetensors header, and bytes of data after it."""
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            length = _header_length(file.read(_LENGTH.size), size)
+            text = file.read(length)
+    except OSError as error:
+        raise StateError(f"the state file cannot be read: {error.strerror}") from error
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Token ids of a microbatch, checked."""
+"""Checks the token ids of a microbatch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from iota.codec.errors import PayloadError
 from iota.spec import RunSpec
 
 Tokens = npt.NDArray[np.integer]
-"""(sequences, sequence_length + 1): inputs, and one place on the labels."""
+"""(sequences, sequence_length + 1): inputs, and labels shifted by one."""
 
 
 def token_tensors(spec: RunSpec, tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs and labels, each int64 (sequences, sequence_length). Raises PayloadError."""
+    """Inputs and labels, each int64 (sequences, sequence_length) on `device`.
+
+    Raises PayloadError for another shape or dtype, or ids outside the vocabulary.
+    """
     shape = (spec.data.sequences, spec.data.sequence_length + 1)
     if tokens.shape != shape or tokens.dtype.kind not in "iu":
         raise PayloadError(f"tokens are {tokens.dtype} {tokens.shape}, the run's are integers {shape}")

@@ -1,4 +1,4 @@
-"""Weight versions of one replica, in as few buffers as the pipeline allows."""
+"""Weight versions of one replica, in as few buffers as the pipeline permits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Weights = dict[str, Tensor]
 
 
 class Versions:
-    """fp32 weights by version number. The newest is the one that a step moves on from."""
+    """fp32 weights by version number. STEP makes a version from the newest one."""
 
     def __init__(self, weights: Mapping[str, Tensor], version: int, device: torch.device) -> None:
-        # a copy: versions are changed in place and the caller's tensors must not be
+        # Copied, because versions are updated in place.
         own = {name: weights[name].to(device=device, copy=True) for name in sorted(weights)}
         self._held: dict[int, Weights] = {version: own}
         self._spare: Weights | None = None
@@ -29,19 +29,21 @@ class Versions:
 
     @property
     def held(self) -> tuple[int, ...]:
+        """Numbers of the versions in memory, ascending."""
         return tuple(sorted(self._held))
 
     def get(self, version: int) -> Weights:
-        """Raises VersionError where the version is not held."""
+        """The weights of `version`. Raises VersionError if they are not in memory."""
         if version not in self._held:
             raise VersionError(f"weight version {version} is not held, only {list(self.held)}")
         return self._held[version]
 
     def advance(self, *, keep: bool, changed: bool) -> Weights:
-        """Make the next version and return its weights, still equal to the newest, for updating.
+        """Make the next version, with the newest one's values, and return its weights for an update.
 
-        `keep`: the newest stays in use, so the next one gets other memory, else the same is updated in
-        place and the old number is gone. `changed` False: both numbers name the same memory.
+        With `keep` the newest version stays, and the next one has its own memory. Without, the next
+        version takes over the memory, and the old number is gone. If the caller will change nothing
+        (`changed` is False), both numbers share the memory.
         """
         old = self._held[self.newest]
         new = self._copy(old) if keep and changed else old
@@ -52,9 +54,7 @@ class Versions:
         return new
 
     def release(self, version: int) -> None:
-        """Forget an older version and keep its memory for the next copy; the newest always stays."""
-        if version == self.newest or version not in self._held:
-            return
+        """Release a version other than the newest, and keep its memory for the next copy."""
         weights = self._held.pop(version)
         if all(weights is not other for other in self._held.values()):
             self._spare = weights

@@ -1,6 +1,6 @@
-"""The outer step: pseudo-gradients in partitions, their merge to the bit, and Nesterov's update.
+"""The outer step: pseudo-gradients in partitions, their merge, and the Nesterov update.
 
-The merge and the update are numpy alone: elementwise IEEE operations are the same on every machine.
+Merge and update use only elementwise numpy operations, which IEEE 754 makes bitwise equal on every machine.
 """
 
 from iota.outer.delta_codecs import open_delta_codec

@@ -1,6 +1,6 @@
-"""A stage's base: the merged weights and the outer momentum, its digest, and its parts in the store.
+"""A stage's base (merged weights and outer momentum): its update, its digest and its parts in the store.
 
-Part n holds partition n of the stage's vector as safetensors: `weights` and, where the run has an
+Part n is a safetensors file with partition n of the stage's vector: `weights` and, if the run has an
 outer momentum, `momentum`, both fp32 of one dimension.
 """
 
@@ -22,30 +22,29 @@ from iota.spec import RunSpec
 
 
 def initial_base(spec: RunSpec, stage: int) -> OuterState:
-    """The base of epoch 0: every node makes it from the run's seed."""
+    """The base of epoch 0, which every node computes from the run's seed."""
     weights: Vector = flatten(initial_weights(spec, stage)).numpy()
     return OuterState(weights, np.zeros_like(weights))
 
 
 def next_base(spec: RunSpec, epoch: int, base: OuterState, merged: Vector) -> OuterState:
-    """W_{e+1} and m from W_e, m and the merged pseudo-gradient of `epoch`."""
+    """The base of `epoch` + 1, from the base and the merged pseudo-gradient of `epoch`."""
     after = outer_step(base, merged, spec.outer.eta, spec.outer.momentum_at(epoch))
-    if spec.outer.momentum == 0:
-        return OuterState(after.weights, base.momentum)
-    return after
+    # A run without momentum does not store it, so it stays zero as in `read_base`.
+    return after if spec.outer.momentum else OuterState(after.weights, base.momentum)
 
 
 def base_digest(spec: RunSpec, base: OuterState) -> str:
-    """BLAKE3 over the little-endian fp32 values of W and, where the run has one, the momentum."""
+    """BLAKE3 (hex) of the little-endian fp32 weights and, if the run has one, the momentum."""
     hasher = blake3()
-    for vector in _kept(spec, base).values():
+    for vector in _vectors(spec, base).values():
         hasher.update(part_bytes(vector))
     return hasher.hexdigest()
 
 
 def base_parts(spec: RunSpec, base: OuterState) -> list[bytes]:
-    """The base as one safetensors file a partition."""
-    pieces = {name: split(vector, spec.outer.part_elements) for name, vector in _kept(spec, base).items()}
+    """The base as safetensors files, one for each partition."""
+    pieces = {name: split(vector, spec.outer.part_elements) for name, vector in _vectors(spec, base).items()}
     return [
         safetensors.numpy.save({name: parts[n] for name, parts in pieces.items()})
         for n in range(len(pieces["weights"]))
@@ -53,7 +52,10 @@ def base_parts(spec: RunSpec, base: OuterState) -> list[bytes]:
 
 
 def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
-    """The base from its parts. Raises PartError where they are not this stage's, or not finite."""
+    """The base of `stage` from its parts.
+
+    Raises PartError for wrong names, sizes or dtypes, and for values that are not finite.
+    """
     sizes = part_sizes(spec, stage)
     names = {"weights", "momentum"} if spec.outer.momentum else {"weights"}
     if len(parts) != len(sizes):
@@ -75,6 +77,6 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
     return OuterState(weights, momentum)
 
 
-def _kept(spec: RunSpec, base: OuterState) -> dict[str, Vector]:
+def _vectors(spec: RunSpec, base: OuterState) -> dict[str, Vector]:
     kept = {"weights": base.weights}
     return kept | {"momentum": base.momentum} if spec.outer.momentum else kept

@@ -1,4 +1,4 @@
-"""The table of pseudo-gradient codecs. A new codec is a file of its own and a line here."""
+"""Table of pseudo-gradient codecs. A new codec is a file of its own and an entry here."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from iota.outer.raw_delta import RawDelta
 
 
 class DeltaCodec(Protocol):
-    """How a partition of a pseudo-gradient is written by its replica, and read by who merges it.
+    """Format of a partition of a pseudo-gradient, between its replica and the miners that merge it.
 
-    Both directions are a function of their arguments to the bit: validators repeat the first and hold its
-    digest against the replica's. An encoded partition is no larger than raw fp32, which
-    `iota.objects.max_bytes` allows.
+    Both functions are bitwise deterministic, because validators repeat `encode` and compare digests. An
+    encoded partition is no larger than raw fp32, which is the bound of `iota.objects.max_bytes`.
     """
 
     def encode(self, part: Vector) -> bytes:
-        """The bytes of one partition."""
+        """The bytes of one partition, a finite fp32 vector."""
 
     def decode(self, data: bytes, elements: int) -> Vector:
-        """`elements` finite fp32 values. Raises PartError for bytes that hold anything else."""
+        """The partition of `elements` finite fp32 values. Raises PartError for bytes that are not one."""
 
 
 _CODECS: dict[str, DeltaCodec] = {"none": RawDelta()}
 
 
 def open_delta_codec(name: str = "none") -> DeltaCodec:
-    """Raises ValueError for an unknown name, listing the known ones."""
+    """The codec `name`. Raises ValueError for an unknown name, listing the known ones."""
     if name not in _CODECS:
         raise ValueError(f"no pseudo-gradient codec is called {name!r}: this build has {', '.join(_CODECS)}")
     return _CODECS[name]

@@ -1,4 +1,4 @@
-"""The table of merge rules. A new rule is a file of its own and a line here."""
+"""Table of merge rules. A new rule is a file of its own and an entry here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from iota.outer.partition import ReplicaPart, Vector
 from iota.outer.weighted_mean import weighted_mean
 
 MergeRule = Callable[[Sequence[ReplicaPart]], Vector]
-"""One partition of all replicas merged into one. The same bits on every machine, in any order of replicas."""
+"""Merges one partition of all replicas. Bitwise equal on every machine, for any order of replicas."""
 
 _RULES: dict[str, MergeRule] = {"weighted-mean": weighted_mean}
 
 
 def open_merge_rule(name: str = "weighted-mean") -> MergeRule:
-    """Raises ValueError for an unknown name, listing the known ones."""
+    """The rule `name`. Raises ValueError for an unknown name, listing the known ones."""
     if name not in _RULES:
         raise ValueError(f"no merge rule is called {name!r}: this build has {', '.join(_RULES)}")
     return _RULES[name]

@@ -18,10 +18,11 @@ class OuterState:
 
 
 def outer_step(state: OuterState, merged: Vector, eta: float, mu: float) -> OuterState:
-    """Apply a merged pseudo-gradient. Elementwise fp32, one rounding an operation, on every machine alike.
+    """Apply a merged pseudo-gradient, and return new vectors. Bitwise equal on every machine.
 
-    Momentum decays and adds as Sutskever's form of Nesterov has it; eta 1 and mu 0 give W - D, which
-    for one replica is its own final weights up to rounding. The inputs stay as they are.
+    The update is Nesterov momentum as in Sutskever et al. (2013). With eta 1 and mu 0 it is W - D, which
+    for one replica is its own final weights up to rounding. Every operation is elementwise in fp32, with
+    one rounding each. Raises ValueError for vectors of different lengths.
     """
     if not state.weights.shape == state.momentum.shape == merged.shape:
         raise ValueError("weights, momentum and merged pseudo-gradient must be of one length")

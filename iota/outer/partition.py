@@ -1,4 +1,4 @@
-"""A stage's vector in partitions, and their bytes (raw little-endian fp32)."""
+"""Partitions of a stage's vector, and their bytes (raw little-endian fp32)."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReplicaPart:
-    """One replica's share in the merge of a partition."""
+    """One replica's input to the merge of a partition."""
 
     hotkey: str
     tokens: int
-    """From counted receipts."""
+    """Tokens of the replica's counted receipts, which weigh its part in the mean."""
     part: Vector
 
 
 class PartError(Exception):
-    """Bytes that are not the partition they should be."""
+    """Bytes that are not the expected partition: wrong size, names or values."""
 
 
 def split(vector_N: Vector, part_elements: int) -> list[Vector]:
-    """Views of consecutive partitions."""
+    """Consecutive views of `part_elements` each; the last may be shorter."""
     return [vector_N[first : first + part_elements] for first in range(0, vector_N.size, part_elements)]
 
 
 def part_bytes(part: Vector) -> bytes:
+    """The partition as raw little-endian fp32."""
     return np.ascontiguousarray(part, dtype="<f4").tobytes()
 
 
 def read_part(data: bytes, elements: int) -> Vector:
-    """Raises PartError for another size, or for NaN and Inf."""
+    """A partition of `elements` from its bytes, as a copy. Raises PartError for another size, NaN or Inf."""
     if len(data) != 4 * elements:
         raise PartError(f"{len(data)} bytes where the partition has {4 * elements}")
     part: Vector = np.frombuffer(data, dtype="<f4").astype(np.float32)

@@ -1,4 +1,4 @@
-"""`none`: partitions of a pseudo-gradient as raw little-endian fp32."""
+"""`none`: a pseudo-gradient without compression."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from iota.outer.partition import Vector, part_bytes, read_part
 
 
 class RawDelta:
+    """A `DeltaCodec` that writes raw little-endian fp32."""
+
     def encode(self, part: Vector) -> bytes:
         return part_bytes(part)
 

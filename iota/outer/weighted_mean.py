@@ -1,4 +1,4 @@
-"""`weighted-mean`: the merge of one partition, which two machines compute to the same bits."""
+"""`weighted-mean`: the mean of one partition, weighted by tokens and bitwise equal on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from iota.outer.partition import ReplicaPart, Vector
 
 
 def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
-    """a^r = tokens^r / sum, in float64 and then fp32, by hotkey in order. Raises ValueError for no tokens."""
+    """Each hotkey's share of the tokens, divided in float64 and rounded to fp32.
+
+    Raises ValueError for negative counts, or if all are zero.
+    """
     total = sum(tokens.values())
     if total <= 0 or any(count < 0 for count in tokens.values()):
         raise ValueError("contributions without tokens cannot be weighed: leave this stage unmerged")
@@ -18,9 +21,9 @@ def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
 
 
 def weighted_mean(parts: Sequence[ReplicaPart]) -> Vector:
-    """sum of a^r·D^r in order of hotkey; each product and each sum is one rounded fp32 operation.
+    """The sum of share times part, in order of hotkey. Each product and sum is rounded to fp32 once.
 
-    Raises ValueError for parts of different lengths, two of one replica, or no tokens.
+    Raises ValueError for parts of different lengths, two parts of one replica, or no tokens.
     """
     if len({each.part.shape for each in parts}) != 1:
         raise ValueError("contributions to one partition must be of one length, and at least one")
@@ -30,7 +33,7 @@ def weighted_mean(parts: Sequence[ReplicaPart]) -> Vector:
     first, *others = sorted(parts, key=lambda each: each.hotkey)
     merged: Vector = first.part * weights[first.hotkey]
     for each in others:
-        # two numpy calls: a fused multiply-add would round once and differ between machines
+        # Two numpy calls: a fused multiply-add rounds once, and whether one is used depends on the machine.
         product = each.part * weights[each.hotkey]
         np.add(merged, product, out=merged)
     return merged

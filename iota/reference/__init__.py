@@ -1,1 +1,1 @@
-"""Trainers in one process that results of a swarm are held against."""
+"""Single-process trainers: the references for a swarm's results and speed."""

@@ -1,7 +1,7 @@
-"""One process that trains the whole model: what a pipeline's results are held against.
+"""The numerical reference: a whole run in one process. Tests compare a pipeline's results with it.
 
-All stages run in one autograd graph, with the wire's rounding between them. It knows nothing of
-payloads, versions or engines; it shares the modules, the optimizers and the clipping.
+All stages run in one autograd graph, with the wire's rounding between them. Modules, optimizers and
+clipping are those of the engine; payloads, weight versions and the engine itself are not used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from iota.reference.wire_round import wire_round
 from iota.spec import Pipeline, RunSpec, StateRule
 
 Batches = Callable[[int, int, int], Tokens]
-"""(epoch, step, index) -> tokens."""
+"""(epoch, step, index) -> tokens of that microbatch."""
 
 _CPU = torch.device("cpu")
 _Weights = list[dict[str, Tensor]]
 
 
 class ReferenceTrainer:
-    """The run `spec` with one replica, in one process on the CPU."""
+    """Trains the run `spec` with one replica of each stage, on the CPU.
+
+    It starts from `states`, one for each stage, or from the initial weights.
+    """
 
     def __init__(self, spec: RunSpec, states: list[StageState] | None = None) -> None:
         self.spec = spec
@@ -49,7 +52,7 @@ class ReferenceTrainer:
         self._momenta = [torch.zeros_like(flatten(w)) for w in self._weights]
 
     def run_epoch(self, epoch: int, batches: Batches) -> list[list[float]]:
-        """H steps, then the outer step; the losses of each step in order of index."""
+        """Run the epoch's steps and the outer step. Returns each step's losses, in order of microbatch."""
         base = _copy(self._weights)
         if epoch > 0 and self.spec.optimizer.state is StateRule.RESET:
             for optimizer in self._optimizers:
@@ -65,7 +68,7 @@ class ReferenceTrainer:
         return losses
 
     def run_steps(self, epoch: int, batches: Batches) -> list[list[float]]:
-        """The H inner steps of an epoch, without the outer step."""
+        """Run the inner steps of an epoch without the outer step. Returns as `run_epoch`."""
         delayed = self.spec.schedule.pipeline is Pipeline.DELAYED
         previous = _copy(self._weights)
         losses: list[list[float]] = []
@@ -81,13 +84,14 @@ class ReferenceTrainer:
         return losses
 
     def states(self) -> list[StageState]:
+        """Copies of the weights and moments of each stage."""
         return [
             StageState(dict(copy), {name: m.clone() for name, m in optimizer.moments().items()})
             for copy, optimizer in zip(_copy(self._weights), self._optimizers, strict=True)
         ]
 
     def logits(self, ids_BT: Tensor) -> Tensor:
-        """(B, T, V) of the model as it is, with the wire's rounding."""
+        """Logits (B, T, V) of the current weights for token ids (B, T), with the wire's rounding."""
         with torch.no_grad():
             return self._forward(self._weights, ids_BT)
 

@@ -1,4 +1,4 @@
-"""The speed baseline: plain PyTorch training of the whole model in one process."""
+"""The speed reference: plain PyTorch training of the whole model in one process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from iota.spec import RunSpec
 
 
 def train_plain(spec: RunSpec, batches: Sequence[Tokens], threads: int) -> float:
-    """Tokens per second over `batches`, after one batch of warm-up on the first.
+    """Tokens per second over `batches`, after a warm-up step on the first batch.
 
-    The same modules, codecs, clipping and optimizer, with M batches to a step, and none of what a
-    pipeline adds: no wire, no rounding, no checks, digests or sketches. Gradients go straight to
-    `.grad`. Raises ValueError without batches.
+    Modules, codecs, clipping, optimizer and microbatches per step are those of the run. The rest of a
+    pipeline is left out: wire, rounding, checks, digests and sketches. Gradients accumulate in `.grad`.
+    Raises ValueError without batches.
     """
     if not batches:
         raise ValueError("there is nothing to train on: give at least one batch")

@@ -1,4 +1,4 @@
-"""The wire inside an autograd graph: values are rounded on the way down, gradients on the way up."""
+"""The wire's rounding as an autograd function: of values in forward, of gradients in backward."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class _WireRound(torch.autograd.Function):
 
 
 def wire_round(z_BTK: Tensor, dtype: WireDtype) -> Tensor:
-    """Round (B, T, k) to the wire, and its gradient too.
+    """Round a (B, T, k) tensor to the wire, and its gradient in backward.
 
-    Equal to the bit to decode_wire(encode_wire(.)) in both directions.
+    Both are bitwise equal to decode_wire(encode_wire(x)).
     """
     rounded: Tensor = _WireRound.apply(z_BTK, dtype)  # type: ignore[no-untyped-call]
     return rounded

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from iota.compute.sketch import SketchKey, finish, project, sketch
+from iota.compute.sketch import SketchKey, project, sketch, to_sketch
 
 KEY = SketchKey(run="ab" * 32, stage=1, kind="forward", epoch=2, step=3, index=4)
 
@@ -80,5 +80,5 @@ def test_a_projection_of_a_difference_is_exact_enough_for_small_changes() -> Non
     old = {"a": vector(10_000), "b": vector(300, 1)}
     new = {name: w + 1e-5 * vector(w.numel(), 2) for name, w in old.items()}
     change = {name: new[name].double() - old[name].double() for name in old}
-    found = finish(project(new, KEY) - project(old, KEY), 10_300)
-    assert np.allclose(found, finish(project(change, KEY), 10_300), rtol=1e-6)
+    found = to_sketch(project(new, KEY) - project(old, KEY), 10_300)
+    assert np.allclose(found, to_sketch(project(change, KEY), 10_300), rtol=1e-6)

@@ -1,6 +1,6 @@
 """Tokenized data: preparing shards from text, and reading verified sequences from them.
 
-Imports numpy only. `datasets`, `transformers` and `pyarrow` are slow to import and are loaded on use.
+Imports no torch. `datasets`, `transformers` and `pyarrow` are slow to import and are loaded on use.
 """
 
 from iota.data.blocks import DamagedShard

@@ -20,7 +20,7 @@ class OuterState:
 def outer_step(state: OuterState, merged: Vector, eta: float, mu: float) -> OuterState:
     """Apply a merged pseudo-gradient, and return new vectors. Bitwise equal on every machine.
 
-    The update is Nesterov momentum as in Sutskever et al. (2013). With eta 1 and mu 0 it is W - D, which
+    The update is that of torch.optim.SGD with `nesterov=True`. With eta 1 and mu 0 it is W - D, which
     for one replica is its own final weights up to rounding. Every operation is elementwise in fp32, with
     one rounding each. Raises ValueError for vectors of different lengths.
     """

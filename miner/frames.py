@@ -1,4 +1,4 @@
-"""Moves frames for the core: tries again while one is wanted, and checks what arrives."""
+"""Sends and fetches frames, with retries while the core wants them, and checks those that arrive."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class FrameMover:
+    """The core's frame effects over one transport. `wants` says whether a frame still deserves a try."""
+
     spec: RunSpec
     transport: Transport
     wants: Callable[[SendFrame | FetchFrame], bool]
@@ -30,12 +32,12 @@ class FrameMover:
     first_pause_s: float = FIRST_PAUSE_S
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
-        """Store a frame: whatever the transport does, until nobody waits for it."""
+        """Store a frame for its receiver, retried through outages while it is wanted."""
         notice = effect.frame.notice
         try:
             await self._move("storing", effect, notice, lambda: self.transport.send(effect.frame, effect.to))
         except TransportError as error:
-            # A microbatch that has ended, or an object that the store will never take.
+            # The microbatch has ended, or the store refuses this object for good.
             log.error("frame %s could not be stored: %s", notice.name, error)
         except NotWanted:
             pass
@@ -44,7 +46,10 @@ class FrameMover:
         return FrameNotStored(notice.name)
 
     async def fetch(self, effect: FetchFrame) -> FrameLost | None:
-        """Bring an announced frame into the transport's stream; None when it is there or not wanted."""
+        """Have the transport fetch an announced frame; it then comes out of `Transport.incoming`.
+
+        None if it was fetched or is no longer wanted.
+        """
         notice = effect.notice
         try:
             await self._move("fetching", effect, notice, lambda: self.transport.fetch(notice, effect.sender))
@@ -61,7 +66,7 @@ class FrameMover:
         notice: FrameNotice,
         move: Callable[[], Awaitable[None]],
     ) -> None:
-        """Move one frame, in as many tries as it takes. Raises TransportError, NotWanted."""
+        """Move one frame, with retries. Raises TransportError if that is hopeless, NotWanted."""
 
         async def attempt(again: bool) -> None:
             started = time.perf_counter()
@@ -76,7 +81,7 @@ class FrameMover:
         )
 
     def checked(self, frame: IncomingFrame) -> Frame:
-        """The frame, if it is the one that its announcement names. Raises FrameError."""
+        """Decode a frame and check its signature, values, digest, name and sender. Raises FrameError."""
         if blake3(frame.data).hexdigest() != frame.notice.digest:
             raise FrameError("not the bytes that were announced")
         found = decode_frame(frame.data, self.spec)
@@ -86,7 +91,7 @@ class FrameMover:
 
 
 def lost(frame: IncomingFrame | FetchFrame, error: Exception) -> FrameLost:
-    """The fact of a frame that cannot be used, with the reason in the log too."""
+    """Log why a frame cannot be used, and give the fact for the core."""
     name = frame.notice.name
     log.warning("frame %s cannot be used: %s", name, error)
     return FrameLost(name, f"{type(error).__name__}: {error}"[:MAX_REASON])

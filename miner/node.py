@@ -1,4 +1,4 @@
-"""The miner's process: its disk, receipts and device, and the lives of its replica one after the other."""
+"""The miner process: its disk, receipts and device, and one replica life after another."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from miner.replica import Replica
 log = logging.getLogger(__name__)
 
 MAX_JOINS: Final = 8
-"""Joins of one process, each after the state of the one before was lost, until it gives up."""
+"""A process gives up after so many joins that each ended with a lost state."""
 CACHE_BYTES: Final = 1 << 30
+"""Disk for cached blocks of the data shards (1 GiB)."""
 
 
 class TransportFactory(Protocol):
@@ -43,11 +44,14 @@ class TransportFactory(Protocol):
 
 @dataclass(frozen=True)
 class MinerOptions:
+    """Settings of one miner process. They never change what is computed."""
+
     data_dir: Path
     device: str = "cpu"
     threads: int = 1
     recompute: Recompute = Recompute.AUTO
     snapshot_bytes: int = 4 << 30
+    """Disk that snapshots may take."""
 
 
 class MinerNode:
@@ -69,7 +73,13 @@ class MinerNode:
         self._device_class = device_class(options.device, options.threads)
 
     async def run(self) -> None:
-        """Take part until the run ends. Raises Problem, OrchestratorUnreachable, ValueError, StateLost."""
+        """Take part until the run ends.
+
+        Raises:
+            ValueError: the operator can fix it (directory in use, snapshot budget).
+            Problem, OrchestratorUnreachable: the orchestrator refuses, or does not answer.
+            StateLost: the state was lost `MAX_JOINS` times.
+        """
         info = await self._client.run()
         with MinerDisk(self._options.data_dir) as disk:
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
@@ -85,10 +95,12 @@ class MinerNode:
                 self._device.close()
 
     async def _life(self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> bool:
-        """From a join to the end of the run (True) or to the loss of this replica's state (False)."""
+        """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
-        base = _continue(reply, disk, receipts)
+        base = _reconcile(reply, disk, receipts)
         runner = await self._open(spec, reply.stage, disk, receipts)
+        manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
+        reader = ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES)
         replica = Replica(
             reply,
             self._hotkey.ss58,
@@ -97,7 +109,7 @@ class MinerNode:
             self._make_transport(spec.id, self._client, self._store),
             self._device,
             runner,
-            await self._samples(spec, disk),
+            Samples(spec, reader),
         )
         return await replica.live(base)
 
@@ -112,7 +124,7 @@ class MinerNode:
         )
 
     async def _open(self, spec: RunSpec, stage: int, disk: MinerDisk, receipts: ReceiptLog) -> OpRunner:
-        """Raises ValueError where the disk for snapshots is too small for this stage."""
+        """The op runner of a stage. Raises ValueError if the snapshot budget is too small for it."""
         options = self._options
         engine = await self._device.run(
             self._make_engine, spec, stage, device=options.device, recompute=options.recompute
@@ -123,13 +135,12 @@ class MinerNode:
         runner.refuse_small_budget()
         return runner
 
-    async def _samples(self, spec: RunSpec, disk: MinerDisk) -> Samples:
-        manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        return Samples(spec, ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES))
 
+def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
+    """Match the disk to the orchestrator's join reply.
 
-def _continue(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
-    """Line up what is on disk with what the orchestrator knows; the epoch of the base to continue from."""
+    Returns the epoch of the base on disk to continue from; None to start from the run's base.
+    """
     if reply.receipts > receipts.count:
         receipts.continue_from(reply.receipts, reply.head)
     receipts.stored(reply.receipts)

@@ -1,4 +1,4 @@
-"""Runs a miner from its settings until the run ends or somebody stops it."""
+"""Runs a miner from its settings until the run ends or a signal stops it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ async def mine(
     make_engine: EngineFactory = Engine,
     make_transport: TransportFactory = StoreTransport,
 ) -> None:
-    """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
+    """Mine until the run ends, SIGINT or SIGTERM.
+
+    `make_engine` and `make_transport` are the seams where tests and other transports go in. Raises
+    ValueError for what the operator can fix, Problem if the orchestrator refuses.
+    """
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,7 +49,7 @@ async def mine(
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
-        # The first answer may take the whole of the client's patience: silence would look like work.
+        # Logged first: before the first answer the client may retry silently for its whole patience.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
             miner = MinerNode(options, hotkey, client, objects, make_engine, make_transport)

@@ -83,7 +83,7 @@ class ScheduledStep:
 
 @dataclass
 class Schedule:
-    """The ops of one epoch at one replica."""
+    """The ops of one epoch at one replica. The caller keeps re-routes and drops of other epochs away."""
 
     spec: RunSpec
     stage: int
@@ -113,7 +113,7 @@ class Schedule:
 
     def reroute(self, event: Reroute) -> bool:
         """Take a re-route at this stage. True if the microbatch is now this replica's."""
-        if event.epoch != self.epoch or event.stage != self.stage:
+        if event.stage != self.stage:
             return False
         state = self.steps.setdefault(event.step, ScheduledStep())
         old = state.microbatches.get(event.microbatch)
@@ -130,23 +130,20 @@ class Schedule:
             )
         return True
 
-    def frame(self, step: int, index: int, direction: Direction) -> bool:
-        """A checked frame has arrived. True if a microbatch of this replica needs it."""
-        state = self.steps.get(step)
-        entry = state.microbatches.get(index) if state else None
-        if entry is None or entry.backward_done:
-            return False
+    def frame(self, step: int, index: int, direction: Direction) -> None:
+        """A checked frame has arrived; ignored if no microbatch of this replica needs it."""
+        entry = self._entry(step, index)
+        if entry is None:
+            return
         if direction is Direction.FORWARD:
             entry.input_ready = True
         else:
             entry.gradient_ready = True
-        return not entry.gone
 
     def drop(self, event: Drop) -> bool:
         """Give up a microbatch unless its backward has run. True if that changed anything."""
-        state = self.steps.get(event.step)
-        entry = state.microbatches.get(event.microbatch) if state and event.epoch == self.epoch else None
-        if entry is None or entry.backward_done or entry.gone:
+        entry = self._entry(event.step, event.microbatch)
+        if entry is None or entry.over:
             return False
         entry.gone = True
         return True
@@ -170,12 +167,11 @@ class Schedule:
 
     def done(self, op: Op) -> None:
         """An op has ended, and its result is on disk."""
-        state = self.steps[op.step]
         if op.kind is OpKind.STEP:
             self.version = op.step + 1
             del self.steps[op.step]
             return
-        entry = state.microbatches.get(op.microbatch)
+        entry = self._entry(op.step, op.microbatch)
         if entry is None or entry.attempt != op.attempt:
             return
         entry.forward_done = True
@@ -194,7 +190,7 @@ class Schedule:
 
     def attempt(self, step: int, index: int) -> int:
         """The attempt of a microbatch that this replica has or had; 0 if it never had it."""
-        entry = self.steps.get(step, ScheduledStep()).microbatches.get(index)
+        entry = self._entry(step, index)
         return entry.attempt if entry is not None else 0
 
     def is_closed(self, step: int) -> bool:
@@ -206,6 +202,10 @@ class Schedule:
     def finished(self) -> bool:
         """Whether every step of the epoch is applied."""
         return self.version == self.spec.schedule.steps
+
+    def _entry(self, step: int, index: int) -> ScheduledMicrobatch | None:
+        state = self.steps.get(step)
+        return state.microbatches.get(index) if state is not None else None
 
     def _next_step(self) -> Op | None:
         state = self.steps.get(self.version)

@@ -60,31 +60,19 @@ class MinerDisk:
     """One miner's directory, locked for as long as this object is open."""
 
     def __init__(self, root: Path) -> None:
+        """Create the directory or open an existing one. Raises DataDirInUse."""
         self.root = root
+        self.receipts = root / "receipts.jsonl"
+        self.cache = root / "cache"
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(root / "lock", self._in_use)
+        in_use = f"{root} is in use by another miner: stop it, or give this one a directory of its own (--data-dir)"
+        self._lock = FileLock(root / "lock", lambda: DataDirInUse(in_use))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
-
-    def _in_use(self) -> DataDirInUse:
-        return DataDirInUse(
-            f"{self.root} is in use by another miner: stop it, or give this one a directory of its own"
-            f" (--data-dir)"
-        )
-
-    @property
-    def receipts(self) -> Path:
-        """The receipt chain (`receipt_log.py`)."""
-        return self.root / "receipts.jsonl"
-
-    @property
-    def cache(self) -> Path:
-        """Folder of cached data shard blocks."""
-        return self.root / "cache"
 
     def start_state(self, epoch: int) -> Path:
         """File of the (weights, moments) that this replica starts `epoch` from."""

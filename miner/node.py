@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
@@ -18,7 +16,7 @@ from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
-from iota.settings import Recompute
+from iota.settings import MinerSettings
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
 from iota.wire.transport import Transport
@@ -42,35 +40,29 @@ class TransportFactory(Protocol):
     def __call__(self, run: str, urls: UrlSource, store: ObjectClient) -> Transport: ...
 
 
-@dataclass(frozen=True)
-class MinerOptions:
-    """Settings of one miner process. They never change what is computed."""
-
-    data_dir: Path
-    device: str = "cpu"
-    threads: int = 1
-    recompute: Recompute = Recompute.AUTO
-    snapshot_bytes: int = 4 << 30
-    """Disk that snapshots may take."""
-
-
 class MinerNode:
-    """One miner from its start to the end of the run."""
+    """One miner process, from its start to the end of the run.
+
+    `device` and `threads` are the settings of these names after their defaults are resolved.
+    """
 
     def __init__(
         self,
-        options: MinerOptions,
+        settings: MinerSettings,
+        device: str,
+        threads: int,
         hotkey: Hotkey,
         client: OrchestratorClient,
         objects: ObjectClient,
         make_engine: EngineFactory,
         make_transport: TransportFactory,
     ) -> None:
-        self._options, self._hotkey, self._client, self._store = options, hotkey, client, objects
+        self._settings, self._torch_device, self._threads = settings, device, threads
+        self._hotkey, self._client, self._store = hotkey, client, objects
         self._objects = RunObjects(client, objects)
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
-        self._device_class = device_class(options.device, options.threads)
+        self._device_class = device_class(device, threads)
 
     async def run(self) -> None:
         """Take part until the run ends.
@@ -81,9 +73,9 @@ class MinerNode:
             StateLost: the state was lost `MAX_JOINS` times.
         """
         info = await self._client.run()
-        with MinerDisk(self._options.data_dir) as disk:
+        with MinerDisk(self._settings.data_dir) as disk:
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
-            flops = await self._device.run(measured_flops, self._options.device, self._options.threads)
+            flops = await self._device.run(measured_flops, self._torch_device, self._threads)
             try:
                 for _ in range(MAX_JOINS):
                     if await self._life(info.spec, disk, receipts, flops):
@@ -98,7 +90,15 @@ class MinerNode:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
         base = _reconcile(reply, disk, receipts)
-        runner = await self._open(spec, reply.stage, disk, receipts)
+        device, recompute = self._torch_device, self._settings.recompute
+        engine = await self._device.run(
+            self._make_engine, spec, reply.stage, device=device, recompute=recompute
+        )
+        snapshot_bytes = self._settings.snapshot_bytes
+        runner = OpRunner(
+            spec, reply.stage, self._hotkey, engine, receipts, disk, self._device_class, snapshot_bytes
+        )
+        runner.refuse_small_budget()
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         reader = ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES)
         replica = Replica(
@@ -122,18 +122,6 @@ class MinerNode:
             receipts=receipts.count,
             epoch=disk.newest_base(),
         )
-
-    async def _open(self, spec: RunSpec, stage: int, disk: MinerDisk, receipts: ReceiptLog) -> OpRunner:
-        """The op runner of a stage. Raises ValueError if the snapshot budget is too small for it."""
-        options = self._options
-        engine = await self._device.run(
-            self._make_engine, spec, stage, device=options.device, recompute=options.recompute
-        )
-        runner = OpRunner(
-            spec, stage, self._hotkey, engine, receipts, disk, self._device_class, options.snapshot_bytes
-        )
-        runner.refuse_small_budget()
-        return runner
 
 
 def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:

@@ -19,7 +19,7 @@ from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from iota.wire.store import StoreTransport
 from miner.disk import full_disk_explained
-from miner.node import MinerNode, MinerOptions, TransportFactory
+from miner.node import MinerNode, TransportFactory
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +39,13 @@ async def mine(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    options = MinerOptions(
-        data_dir=settings.data_dir,
-        device=device,
-        threads=threads,
-        recompute=settings.recompute,
-        snapshot_bytes=settings.snapshot_bytes,
-    )
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
         # Logged first: before the first answer the client may retry silently for its whole patience.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-            miner = MinerNode(options, hotkey, client, objects, make_engine, make_transport)
+            miner = MinerNode(settings, device, threads, hotkey, client, objects, make_engine, make_transport)
             node = asyncio.create_task(miner.run())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""The shell of one membership: hands facts to the validator's core and carries out its effects."""
+"""The shell of one membership: gives facts to the validator's core and performs its effects."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from validator.database import Database
 log = logging.getLogger(__name__)
 
 _MAX_FACTS: Final = 4096
+"""When so many facts wait, the conversation is read no further."""
 
 
 class Membership:
-    """From the join to the end of the run.
+    """One membership of a run, from the join to the run's end.
 
     Args:
-        explain: writes down the scores; called after each epoch.
+        explain: writes `scores.json`; called after each epoch.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Membership:
         """Validate until the run has ended.
 
         Raises, in a group:
-            Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation has failed.
+            Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation failed.
         """
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(self._listen(), name="listen")
@@ -61,11 +62,8 @@ class Membership:
 
     async def _listen(self) -> None:
         async for delivered in self._conversation.events():
-            match delivered.event:
-                case EpochClose() | SnapshotReady() | AuditsClosed() | RunEnd() as event:
-                    await self._facts.put(event)
-                case _:
-                    pass
+            if isinstance(delivered.event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
+                await self._facts.put(delivered.event)
 
     async def _next_fact(self) -> Fact:
         wake_at = self._core.wake_at
@@ -110,7 +108,7 @@ class Membership:
         await self._facts.put(fact)
 
     def _file(self, effect: effects.FileVerdict) -> None:
-        """Keep the verdict, then report it. One of its name that was kept before stands."""
+        """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
         epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
         kept = self._database.keep(task.name, self._sign(effect), unproven=result.unproven)
         if kept.outcome is Outcome.PASS:

@@ -145,16 +145,5 @@ class ForgetEpoch:
 
 
 Duty = StoreDelta | MergePart | StoreBase | StoreSnapshot
-Effect = (
-    Say
-    | RunOp
-    | ForgetMicrobatch
-    | ReadTokens
-    | FetchFrame
-    | SendFrame
-    | FetchBase
-    | ApplyMerge
-    | LoadState
-    | Duty
-    | ForgetEpoch
-)
+TrainingEffect = RunOp | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame
+Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch

@@ -97,16 +97,5 @@ class DutyEnded:
     """None if it was given up; the orchestrator then asks another replica if it still needs it."""
 
 
-Fact = (
-    Heard
-    | BaseHeld
-    | StateLoaded
-    | TokensRead
-    | FrameArrived
-    | FrameLost
-    | OpDone
-    | OpBad
-    | FrameStored
-    | FrameNotStored
-    | DutyEnded
-)
+TrainingFact = TokensRead | FrameArrived | FrameLost | OpDone | OpBad | FrameStored | FrameNotStored
+Fact = Heard | BaseHeld | StateLoaded | TrainingFact | DutyEnded

@@ -1,4 +1,4 @@
-"""Jobs of the validator's core, carried out."""
+"""Performs the jobs of the validator's core."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from validator.core.sealed import SealBroken, SealedEpoch
 log = logging.getLogger(__name__)
 
 BASE_POLL_S: Final = 0.5
+"""Pause between looks for the next base: miners store it shortly after the merge."""
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
-"""What may go wrong with a fetch, whoever is to blame."""
+"""Errors of a fetch that prove nothing against a miner."""
 
 
 class JobRunner:
-    """Carries out jobs. `settle` waits until the orchestrator has stored every report so far."""
+    """Performs one job at a time. `settle` waits until the orchestrator has stored every report so far."""
 
     def __init__(
         self,
@@ -45,11 +46,11 @@ class JobRunner:
         self._auditor, self._heldout, self._settle = auditor, heldout, settle
 
     async def run(self, job: jobs.Job) -> object:
-        """The answer of a job, which may take for ever: the core stops what is too late.
+        """The answer of a job. It has no deadline; the core cancels jobs that take too long.
 
         Raises:
-            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: for the core.
-            Problem, OrchestratorUnreachable: the record of an epoch cannot be asked for.
+            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: facts for the core.
+            Problem, OrchestratorUnreachable: an epoch's record cannot be asked for; the membership ends.
         """
         match job:
             case jobs.AwaitBlock():
@@ -77,14 +78,14 @@ class JobRunner:
         try:
             return await self._evidence.sealed(epoch)
         except (SealBroken, UntrustedAnswer) as error:
-            raise RecordBroken(str(error), await self._miners(epoch)) from error
+            raise RecordBroken(str(error), await self._recorded_miners(epoch)) from error
         except Problem as problem:
             if problem.type is not ProblemType.NOT_FOUND:
                 raise
             raise RecordGone from problem
 
-    async def _miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
-        """The miners of an epoch whose record is broken, by the orchestrator's signed word."""
+    async def _recorded_miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
+        """The miners of an epoch with a broken record; None if the orchestrator did not sign that either."""
         try:
             return (await self._client.epoch_record(epoch)).miners
         except UntrustedAnswer as error:
@@ -92,7 +93,7 @@ class JobRunner:
             return None
 
     async def _measure(self, epoch: int) -> float | None:
-        """Held-out loss of the base of `epoch`, once every stage's is stored."""
+        """Held-out loss of the base of `epoch`, once every stage has stored its base."""
         self._auditor.unload()
         while True:
             record = await self._client.epoch_record(epoch - 1)

@@ -65,8 +65,8 @@ class MinerDisk:
         self.receipts = root / "receipts.jsonl"
         self.cache = root / "cache"
         root.mkdir(parents=True, exist_ok=True)
-        in_use = f"{root} is in use by another miner: stop it, or give this one a directory of its own (--data-dir)"
-        self._lock = FileLock(root / "lock", lambda: DataDirInUse(in_use))
+        in_use = f"{root} is in use by another miner: stop it, or give this one a directory of its own"
+        self._lock = FileLock(root / "lock", lambda: DataDirInUse(f"{in_use} (--data-dir)"))
 
     def __enter__(self) -> Self:
         return self

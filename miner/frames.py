@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from blake3 import blake3
 
-from iota.protocol.messages import MAX_REASON, FrameNotice
+from iota.protocol.messages import MAX_REASON
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, Transport, TransportError
@@ -33,9 +34,9 @@ class FrameMover:
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
         """Store a frame for its receiver, retried through outages while it is wanted."""
-        notice = effect.frame.notice
+        notice, move = effect.frame.notice, partial(self.transport.send, effect.frame, effect.to)
         try:
-            await self._move("storing", effect, notice, lambda: self.transport.send(effect.frame, effect.to))
+            await self._move(f"storing frame {notice.name}", effect, move)
         except TransportError as error:
             # The microbatch has ended, or the store refuses this object for good.
             log.error("frame %s could not be stored: %s", notice.name, error)
@@ -50,9 +51,9 @@ class FrameMover:
 
         None if it was fetched or is no longer wanted.
         """
-        notice = effect.notice
+        notice, move = effect.notice, partial(self.transport.fetch, effect.notice, effect.sender)
         try:
-            await self._move("fetching", effect, notice, lambda: self.transport.fetch(notice, effect.sender))
+            await self._move(f"fetching frame {notice.name}", effect, move)
         except TransportError as error:
             return lost(effect, error)
         except NotWanted:
@@ -60,11 +61,7 @@ class FrameMover:
         return None
 
     async def _move(
-        self,
-        doing: str,
-        effect: SendFrame | FetchFrame,
-        notice: FrameNotice,
-        move: Callable[[], Awaitable[None]],
+        self, what: str, effect: SendFrame | FetchFrame, move: Callable[[], Awaitable[None]]
     ) -> None:
         """Move one frame, with retries. Raises TransportError if that is hopeless, NotWanted."""
 
@@ -73,12 +70,8 @@ class FrameMover:
             await move()
             self.activity.transfer_s += time.perf_counter() - started
 
-        await persist(
-            f"{doing} frame {notice.name}",
-            attempt,
-            wanted=lambda: self.wants(effect),
-            first_pause_s=self.first_pause_s,
-        )
+        wanted = partial(self.wants, effect)
+        await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
 
     def checked(self, frame: IncomingFrame) -> Frame:
         """Decode a frame and check its signature, values, digest, name and sender. Raises FrameError."""

@@ -79,6 +79,7 @@ class Evidence:
         known = self._bases.get((epoch, stage))
         if known is not None:
             return known
+        what = f"the base of epoch {epoch}, stage {stage}"
         if epoch == 0:
             outer = initial_base(self.spec, stage)
             if record is not None and record.digest != base_digest(self.spec, outer):
@@ -86,18 +87,16 @@ class Evidence:
                     f"the recorded base of stage {stage} is not the one that the seed gives"
                 )
         elif record is None:
-            raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}, is not in the store")
+            raise EvidenceMissing(f"{what}, is not in the store")
         else:
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             parts = [await self._stored(part, limit) for part in record.parts]
             try:
                 outer = read_base(self.spec, stage, parts)
             except PartError as error:
-                raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}: {error}") from error
+                raise EvidenceMissing(f"{what}: {error}") from error
             if base_digest(self.spec, outer) != record.digest:
-                raise EvidenceMissing(
-                    f"the base of epoch {epoch}, stage {stage}, has another digest than recorded"
-                )
+                raise EvidenceMissing(f"{what}, has another digest than recorded")
         like = {name: torch.empty(shape) for name, shape in run_shapes(self.spec, stage).items()}
         state = StageState(unflatten(torch.from_numpy(outer.weights), like))
         self._bases[epoch, stage] = state

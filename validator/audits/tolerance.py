@@ -43,13 +43,11 @@ def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> Re
         return ReplayMismatch(seq, replayed.weights, "", "the STEP receipt commits to no state")
     if profile.exact:
         if state.weights != replayed.weights or receipt.output != replayed.weights:
-            return ReplayMismatch(
-                seq, replayed.weights, state.weights, "the weights after the step are others"
-            )
+            reason = "the weights after the step are others"
+            return ReplayMismatch(seq, replayed.weights, state.weights, reason)
         if state.moments != replayed.moments:
-            return ReplayMismatch(
-                seq, replayed.moments, state.moments, "the moments after the step are others"
-            )
+            reason = "the moments after the step are others"
+            return ReplayMismatch(seq, replayed.moments, state.moments, reason)
     change = (state.change_sketch, replayed.change_sketch)
     moments = (state.moments_sketch, replayed.moments_sketch)
     return (

@@ -58,14 +58,11 @@ def due(status: EpochStatus, subnet: Subnet, neuron: Neuron | None, own: LastWei
     fields may be as old as the final one. `own` fills in what these do not show yet.
     """
     if neuron is None:
-        return Due(
-            Step.CANNOT,
-            f"this hotkey is not registered on subnet {subnet.netuid}: run `iota-validator register`",
-        )
+        why = f"this hotkey is not registered on subnet {subnet.netuid}: run `iota-validator register`"
+        return Due(Step.CANNOT, why)
     if not neuron.validator_permit:
-        return Due(
-            Step.CANNOT, f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake"
-        )
+        why = f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake"
+        return Due(Step.CANNOT, why)
     if own.unresolved:
         return Due(Step.WAIT, "whether the last weights landed is not known yet", 1)
     last = last_set(neuron, own)

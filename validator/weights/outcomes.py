@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iota.chain import TxMode
@@ -24,6 +24,7 @@ _NEWER: Final = 10
 """Later plans to look through, per tempo that a commit may stay hidden."""
 
 
+@dataclass
 class WeightOutcomes:
     """Follows each plan until it is known whether it is in force.
 
@@ -33,27 +34,22 @@ class WeightOutcomes:
         sending_s: see `SENDING_S`.
     """
 
-    def __init__(
-        self,
-        chain: SubnetChain,
-        records: WeightRecords,
-        put: Callable[[WeightPlan], None],
-        at: Callable[[Point], None],
-        sending_s: float,
-    ) -> None:
-        self._chain, self._records, self._put, self._at = chain, records, put, at
-        self._sending_s = sending_s
-        self._read_at = 0
-        """Block from which the row is read back again."""
+    chain: SubnetChain
+    records: WeightRecords
+    put: Callable[[WeightPlan], None]
+    at: Callable[[Point], None]
+    sending_s: float
+    _read_at: int = 0
+    """Block from which the row is read back again."""
 
     def lifetime(self, view: View) -> int:
         """Blocks after its planning within which a write can still land."""
-        return view.info.write_lifetime_blocks + math.ceil(self._sending_s / view.info.block_time_s)
+        return view.info.write_lifetime_blocks + math.ceil(self.sending_s / view.info.block_time_s)
 
     def resolve(self, view: View) -> bool:
         """Find out whether open plans landed. True if one did."""
         genesis, landed, lifetime = view.info.genesis, False, self.lifetime(view)
-        for plan in self._records.in_states(genesis, *OPEN):
+        for plan in self.records.in_states(genesis, *OPEN):
             state, block = fate(plan, view.subnet, view.neuron, lifetime)
             if state is plan.state:
                 continue
@@ -70,7 +66,7 @@ class WeightOutcomes:
                     "no answer" if plan.block is None else f"accepted in block {plan.block}"
                 )
                 log.log(level, "the weights of tempo %d did not land (%s)", plan.tempo, why)
-            self._put(replace(plan, state=state, block=block, mode=mode))
+            self.put(replace(plan, state=state, block=block, mode=mode))
         return landed
 
     async def read_back(self, view: View) -> None:
@@ -78,15 +74,15 @@ class WeightOutcomes:
 
         Raises ChainError.
         """
-        landed = self._records.in_states(view.info.genesis, PlanState.LANDED)
+        landed = self.records.in_states(view.info.genesis, PlanState.LANDED)
         early = view.status.block < self._read_at
         if not landed or (early and all(plan.is_hidden for plan in landed)):
             return
-        self._at(Point.BEFORE_READ_BACK)
-        row = await self._chain.row()
-        self._at(Point.READ_BACK)
+        self.at(Point.BEFORE_READ_BACK)
+        row = await self.chain.row()
+        self.at(Point.READ_BACK)
         self._read_at = view.status.block + max(1, view.status.tempo // 10)
-        newest = self._records.newest(view.info.genesis, _NEWER * reveal_patience(view.subnet))
+        newest = self.records.newest(view.info.genesis, _NEWER * reveal_patience(view.subnet))
         for plan in landed:
             assert plan.block is not None
             later = [p for p in newest if p.number > plan.number and p.state in WRITTEN]
@@ -103,11 +99,11 @@ class WeightOutcomes:
                 log.warning("the weights of tempo %d: %s, but %s", plan.tempo, state, detail)
             else:
                 log.info("the weights of tempo %d: %s", plan.tempo, state)
-            self._put(replace(plan, state=state, detail=detail))
+            self.put(replace(plan, state=state, detail=detail))
 
     def next_look_blocks(self, view: View) -> int:
         """Blocks until the chain may show more about plans under way."""
-        pending = self._records.in_states(view.info.genesis, *OPEN, PlanState.LANDED)
+        pending = self.records.in_states(view.info.genesis, *OPEN, PlanState.LANDED)
         if not pending:
             return _FAR
         if all(plan.is_hidden for plan in pending):

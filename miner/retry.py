@@ -21,11 +21,13 @@ log = logging.getLogger(__name__)
 FAILURES: Final = (StoreError, TransportError, Problem, PartError, DataError)
 """Errors that reading or writing a run's objects may raise."""
 FIRST_PAUSE_S: Final = 0.5
+"""Pause after the first failure; it doubles up to `MAX_PAUSE_S`."""
 MAX_PAUSE_S: Final = 10.0
 """Bounds the delay after an outage: a step waits for its frames."""
 FEW_TRIES: Final = 4
 """Tries for an object that is missing or wrong: a store that has just come back may lag behind."""
 _LOG_EVERY_S: Final = 30.0
+"""Bounds the log during an outage."""
 
 T = TypeVar("T")
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 COMMIT_TRIES: Final = 8
 """Tries, one per block, to get a commitment past the rate limit."""
 _MIN_PAUSE_S: Final = 0.05
+"""Bounds the polling rate on chains with very short blocks."""
 _BLOCK_S: Final = 12.0
 """Block time of Bittensor, assumed until the chain's own is known."""
 

@@ -68,6 +68,7 @@ class Replay:
         options = options.matching(theirs)
         self._threads = options.threads
         self.profile = profile_for(spec, device_class(options.device, self._threads), theirs)
+        # No recomputation: a replay holds one microbatch at a time, so there is no memory to save.
         self._engine = self._on_thread(
             lambda: options.make_engine(spec, stage, device=options.device, recompute=Recompute.NEVER)
         )

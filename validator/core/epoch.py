@@ -111,7 +111,7 @@ class EpochAudit:
         try:
             digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
         except TransportFailed as error:
-            self._log(f"the receipts of {miner} were not looked through: {error}")
+            self._log(f"the receipts of {miner} were not checked: {error}")
         except EvidenceMissing:
             self._file_undrawn(stalled_step(sealed, miner, ""))
         else:

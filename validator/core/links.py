@@ -14,6 +14,7 @@ from blake3 import blake3
 SEED_BYTES = 32
 """The size of a BLAKE3 digest, so that every link has it too."""
 _DOMAIN = b"iota/links/1\n"
+"""Prefix of a commitment: marks it as ours, with the version of its form."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from iota.protocol.receipts import Receipt
 from iota.spec import AuditSpec
 
 _DOMAIN = b"iota/draw/1\n"
+"""Separates the hashes of the draw from all others. Another rule of the draw needs another number."""
 _WORD = 1 << 64
 """Numbers are drawn from 64-bit words."""
 _T = TypeVar("_T")

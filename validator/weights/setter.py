@@ -72,6 +72,7 @@ class WeightSetter:
         self._block_s = _BLOCK_S
         self._end: float | None = None
         self._idle = False
+        """Nothing can be set now, so that `finish` need not wait for it."""
         self._woken, self._done = asyncio.Event(), asyncio.Event()
         self.activity = "no epoch is audited yet"
         """The current work in words, for the status line. Informational only."""

@@ -1,1 +1,1 @@
-"""The miner: one replica of one stage. `core` decides what happens next, `replica` and `node` do it."""
+"""The miner: one replica of one stage. `core` decides what to do; `replica` and `node` carry it out."""

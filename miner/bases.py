@@ -1,38 +1,39 @@
-"""The base that this replica holds: from its disk, the run's seed, the store, or a merge."""
+"""The base that this replica holds: read from its disk, made from the run's seed, fetched, or merged."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, save_state
 from iota.model.layout import run_shapes
-from iota.outer.base import base_digest, initial_base, next_base
+from iota.objects import part_sizes
+from iota.outer.base import base_digest, initial_base, next_base, read_base
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, Vector
-from iota.outer.pseudo_gradient import flatten
+from iota.outer.partition import PartError, Vector, read_part
+from iota.outer.pseudo_gradient import flatten, unflatten
 from iota.protocol.messages import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
 from miner.core.effects import ApplyMerge, FetchBase
 from miner.core.facts import BaseHeld
-from miner.device import DeviceThread, unflattened
-from miner.merging import fetch_base, fetch_merged
+from miner.device import DeviceThread
 from miner.ops import OpRunner, StateLost
 from miner.retry import persist
 
 T = TypeVar("T")
-FetchParts = Callable[[RunSpec, RunObjects, int, Sequence[StoredObject], Mapping[str, str]], Awaitable[T]]
 
 
 @dataclass
 class BaseKeeper:
-    """Every base that it takes is on disk, with the state that its epoch starts from, before it is told."""
+    """Holds the newest base. It and its epoch's start state are on disk before the core is told of it."""
 
     spec: RunSpec
     runner: OpRunner
@@ -41,14 +42,17 @@ class BaseKeeper:
     _base: OuterState | None = None
 
     async def from_disk(self, epoch: int) -> BaseHeld:
-        """Go on from a base that an earlier process kept."""
+        """Continue from the base of `epoch` that an earlier process left on disk."""
         self._base = self.runner.disk.load_base(self.spec, self.runner.stage, epoch)
         return BaseHeld(epoch, base_digest(self.spec, self._base))
 
     async def fetch(self, effect: FetchBase, urls: Mapping[str, str]) -> BaseHeld:
-        """Take a base from the store, or make that of epoch 0. Raises StateLost where it is another one."""
+        """Fetch a base from the store, or make the base of epoch 0 from the seed.
+
+        Raises StateLost if the parts are unavailable or the digest differs from the run's.
+        """
         if effect.parts:
-            base = await self._parts(fetch_base, f"the base of epoch {effect.epoch}", effect.parts, urls)
+            base = await self._fetched(f"the base of epoch {effect.epoch}", effect.parts, urls, read_base)
         else:
             base = await self.device.run(initial_base, self.spec, self.runner.stage)
         digest = base_digest(self.spec, base)
@@ -57,11 +61,11 @@ class BaseKeeper:
         return await self._keep(effect.epoch, base, StageState(self._named(base)))
 
     async def apply(self, effect: ApplyMerge, urls: Mapping[str, str]) -> BaseHeld:
-        """Make the next base from the one held. Raises StateLost where the merge cannot be had."""
+        """Make the next base from the held one and a merge. Raises StateLost if the merge is unavailable."""
         base = self._held
         if effect.parts:
             what = f"the merge of epoch {effect.epoch}"
-            merged = await self._parts(fetch_merged, what, effect.parts, urls)
+            merged = await self._fetched(what, effect.parts, urls, _read_merged)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
 
         def rebased() -> StageState:
@@ -74,7 +78,10 @@ class BaseKeeper:
         return await self._keep(effect.epoch + 1, base, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
-        """Base minus the engine's weights as they are now. Asked for before the merge that replaces both."""
+        """The held base minus the engine's current weights: one fp32 vector (N,).
+
+        The merge replaces both operands, so this must be called before it is applied.
+        """
         base, engine = self._held, self.runner.engine
 
         def difference() -> Vector:
@@ -87,6 +94,7 @@ class BaseKeeper:
         disk = self.runner.disk
 
         def keep() -> None:
+            # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch))
             disk.save_base(self.spec, epoch, base)
 
@@ -95,17 +103,21 @@ class BaseKeeper:
         self.runner.log.forget_before(epoch)
         return BaseHeld(epoch, base_digest(self.spec, base))
 
-    async def _parts(
-        self, fetch: FetchParts[T], what: str, parts: Sequence[StoredObject], urls: Mapping[str, str]
+    async def _fetched(
+        self,
+        what: str,
+        parts: Sequence[StoredObject],
+        urls: Mapping[str, str],
+        read: Callable[[RunSpec, int, Sequence[bytes]], T],
     ) -> T:
-        """Parts that this replica cannot go on without, however long the store is away.
+        """Parts that this replica cannot continue without, decoded by `read`. Outlasts store outages.
 
-        Raises:
-            StateLost: they are gone, or not what was announced.
+        Raises StateLost if the parts are missing or differ from what was announced.
         """
 
         async def attempt(again: bool) -> T:
-            return await fetch(self.spec, self.objects, self.runner.stage, parts, {} if again else urls)
+            data = await self.objects.all_stored(parts, {} if again else urls)
+            return await asyncio.to_thread(read, self.spec, self.runner.stage, data)
 
         try:
             return await persist(f"fetching {what}", attempt)
@@ -113,9 +125,17 @@ class BaseKeeper:
             raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
 
     def _named(self, base: OuterState) -> dict[str, Tensor]:
-        return unflattened(base.weights, run_shapes(self.spec, self.runner.stage))
+        """The base's weights as views by parameter name."""
+        shapes = run_shapes(self.spec, self.runner.stage)
+        like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        return unflatten(torch.from_numpy(base.weights), like)
 
     @property
     def _held(self) -> OuterState:
-        assert self._base is not None, "a base is held before anything rests on it"
+        assert self._base is not None, "the core asks for a merge or a pseudo-gradient only with a base held"
         return self._base
+
+
+def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
+    """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
+    return np.concatenate([read_part(p, n) for p, n in zip(parts, part_sizes(spec, stage), strict=True)])

@@ -1,10 +1,10 @@
-"""A miner's data directory.
+"""A miner's data directory:
 
 receipts.jsonl                        the receipt chain
 base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
-frames/<epoch>/...                    frames sent, until the epoch's audits are closed
+frames/<epoch>/...                    sent frames, kept until the epoch's audits are closed
 cache/                                blocks of the data shards
 lock                                  held by the running process
 """
@@ -28,16 +28,16 @@ from iota.spec import RunSpec
 
 
 class DataDirInUse(ValueError):
-    """Another process works in this directory."""
+    """Another process holds the lock of this directory."""
 
 
 class DiskFull(ValueError):
-    """A miner cannot go on without room for what it must be able to show."""
+    """The disk is full, so receipts, frames or snapshots that audits may ask for cannot be kept."""
 
 
 @contextmanager
 def full_disk_explained(root: Path) -> Iterator[None]:
-    """Raises DiskFull, with what to do, where the work inside ended for want of room on the disk."""
+    """Turns a disk-full error of the body, also inside an exception group, into DiskFull with advice."""
     try:
         yield
     except* (OSError, SafetensorError) as group:
@@ -50,7 +50,7 @@ def full_disk_explained(root: Path) -> Iterator[None]:
 
 
 def _is_full(error: BaseException) -> bool:
-    # safetensors gives the system's error as text alone.
+    # safetensors reports the system's error only as text.
     if isinstance(error, SafetensorError):
         return f"os error {errno.ENOSPC}" in str(error)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -60,9 +60,13 @@ class MinerDisk:
     """One miner's directory, locked for as long as this object is open."""
 
     def __init__(self, root: Path) -> None:
+        """Create the directory or open an existing one. Raises DataDirInUse."""
         self.root = root
+        self.receipts = root / "receipts.jsonl"
+        self.cache = root / "cache"
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(root / "lock", self._in_use)
+        in_use = f"{root} is in use by another miner: stop it, or give this one a directory of its own"
+        self._lock = FileLock(root / "lock", lambda: DataDirInUse(f"{in_use} (--data-dir)"))
 
     def __enter__(self) -> Self:
         return self
@@ -70,42 +74,29 @@ class MinerDisk:
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
 
-    def _in_use(self) -> DataDirInUse:
-        return DataDirInUse(
-            f"{self.root} is in use by another miner: stop it, or give this one a directory of its own"
-            f" (--data-dir)"
-        )
-
-    @property
-    def receipts(self) -> Path:
-        return self.root / "receipts.jsonl"
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
-
     def start_state(self, epoch: int) -> Path:
-        """(weights, moments) that `epoch` starts from at this replica."""
+        """File of the (weights, moments) that this replica starts `epoch` from."""
         return self.root / "snapshots" / str(epoch) / "start.safetensors"
 
     def frame(self, name: FrameName) -> Path:
-        """A frame that was sent."""
+        """File of a sent frame. It is sent again after a restart, and audits ask for it."""
         return self.root / "frames" / str(name)
 
     def snapshot(self, epoch: int, version: int) -> Path:
+        """File of the (weights, moments) at one weight version."""
         return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"
 
     def snapshots_size(self) -> int:
-        """Bytes of all snapshots."""
+        """Bytes of all snapshots and start states."""
         return sum(path.stat().st_size for path in (self.root / "snapshots").glob("*/*.safetensors"))
 
     def newest_base(self) -> int | None:
-        """The newest epoch whose base and start state are both whole."""
+        """The newest epoch whose base and start state are both complete; None if there is none."""
         epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
         return max((e for e in epochs if self.start_state(e).exists()), default=None)
 
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> None:
-        """A crash leaves the whole base or none."""
+        """Write a base atomically: a crash leaves the complete base or none."""
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
@@ -115,15 +106,16 @@ class MinerDisk:
             shutil.rmtree(folder, ignore_errors=True)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> OuterState:
+        """Read a base that `save_base` wrote. Raises PartError if it is damaged."""
         parts = sorted((self.root / "base" / str(epoch)).glob("part-*.safetensors"))
         return read_base(spec, stage, [part.read_bytes() for part in parts])
 
     def forget_epoch(self, epoch: int) -> None:
-        """Audits of the epoch are closed: nothing of it is asked for any more."""
+        """Delete an epoch whose audits are closed: no object of it can be asked for any more."""
         for kind in ("frames", "snapshots", "base"):
             shutil.rmtree(self.root / kind / str(epoch), ignore_errors=True)
 
     def forget_state(self) -> None:
-        """Start again from the run's base; the receipt chain stays."""
+        """Delete everything but the receipt chain, to join again from the run's base."""
         for kind in ("frames", "snapshots", "base"):
             shutil.rmtree(self.root / kind, ignore_errors=True)

@@ -1,34 +1,36 @@
-"""Does the duties that the core gives: stores pseudo-gradients, merged parts, bases and snapshots."""
+"""Carries out duties: stores pseudo-gradients, merged parts, bases and snapshots."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from iota.client.run_objects import RunObjects
-from iota.objects import SnapshotKey
-from iota.outer.base import base_digest
-from iota.protocol.messages import Report, SnapshotStored
+from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey, part_sizes
+from iota.outer import ReplicaPart, open_delta_codec, open_merge_rule
+from iota.outer.base import base_digest, base_parts
+from iota.outer.partition import Vector, part_bytes, split
+from iota.protocol.events import MergeAssign
+from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
 from iota.spec import RunSpec
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
-from miner.merging import merge_part, store_base, store_delta
 from miner.retry import FAILURES, FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
 
 Attempt = Callable[[bool], Awaitable[Report]]
-"""One try, told whether there has been one before."""
+"""One try of a duty; the argument is True from the second try on."""
 
 
 @dataclass
 class DutyWorker:
-    """Tries each duty until it is done, or until it is wanted no longer."""
+    """Retries each duty until it succeeds, fails for good, or `wants` says that the run needs it no more."""
 
     spec: RunSpec
     stage: int
@@ -40,7 +42,11 @@ class DutyWorker:
     first_pause_s: float = FIRST_PAUSE_S
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
-        """`urls` came with the event that gave the duty; they may have expired by a second try."""
+        """Carry out a duty; a failure is logged and gives a fact without a report.
+
+        `urls` are presigned URLs by key that came with the duty's event. Retries ask for new ones, since
+        these may have expired.
+        """
         what, attempt = await self._job(duty, urls)
         try:
             wanted = partial(self.wants, duty)
@@ -49,43 +55,72 @@ class DutyWorker:
         except NotWanted:
             log.info("%s is no longer needed", what)
         except (*FAILURES, OSError) as error:
-            # Refused, or what was to be stored is not on disk (any more): the coordinator asks somebody else.
+            # Refused, or the file is no longer on disk. The coordinator then asks another replica.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
         return DutyEnded(duty, None)
 
     async def _job(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
         """The duty in words for the log, and one try of it."""
         match duty:
-            case StoreDelta():
+            case StoreDelta(epoch):
+                # Before any retry, because the next merge replaces the weights that it is taken from.
                 delta = await self.bases.pseudo_gradient()
                 return (
-                    f"storing the pseudo-gradient of epoch {duty.epoch}",
-                    lambda _: store_delta(
-                        self.spec, self.objects, self.hotkey, self.stage, duty.epoch, delta
-                    ),
+                    f"storing the pseudo-gradient of epoch {epoch}",
+                    lambda _: self._store_delta(epoch, delta),
                 )
             case MergePart(assign):
                 return (
                     f"merging part {assign.part} of stage {assign.stage} of epoch {assign.epoch}",
-                    lambda again: merge_part(
-                        self.spec, self.objects, self.hotkey, assign, {} if again else urls
-                    ),
+                    lambda again: self._merge(assign, {} if again else urls),
                 )
-            case StoreBase():
-                return f"storing the base of epoch {duty.epoch}", lambda _: self._store_base(duty)
-            case StoreSnapshot():
+            case StoreBase(epoch):
+                return f"storing the base of epoch {epoch}", lambda _: self._store_base(epoch)
+            case StoreSnapshot(epoch, version):
                 return (
-                    f"storing the snapshot of version {duty.version} of epoch {duty.epoch}",
-                    lambda _: self._store_snapshot(duty),
+                    f"storing the snapshot of version {version} of epoch {epoch}",
+                    lambda _: self._store_snapshot(epoch, version),
                 )
 
-    async def _store_base(self, duty: StoreBase) -> Report:
-        base = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, duty.epoch)
-        digest = base_digest(self.spec, base)
-        return await store_base(self.spec, self.objects, self.stage, duty.epoch, base, digest)
+    async def _store_delta(self, epoch: int, delta: Vector) -> Delta:
+        """Store a pseudo-gradient (N,), one object per partition."""
+        parts = [open_delta_codec().encode(part) for part in split(delta, self.spec.outer.part_elements)]
+        keys = [DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, n) for n in range(len(parts))]
+        return Delta(epoch=epoch, parts=await self._put_parts(keys, parts))
 
-    async def _store_snapshot(self, duty: StoreSnapshot) -> Report:
-        data = await asyncio.to_thread(self.disk.snapshot(duty.epoch, duty.version).read_bytes)
-        key = SnapshotKey(self.spec.id, duty.epoch, self.hotkey, duty.version)
+    async def _merge(self, assign: MergeAssign, urls: Mapping[str, str]) -> Merged:
+        """Merge one partition of one stage and store it. A second miner must get the same bits."""
+        elements = part_sizes(self.spec, assign.stage)[assign.part]
+        given = await self.objects.all_stored([c.stored for c in assign.contributions], urls)
+
+        def merge() -> bytes:
+            codec, rule = open_delta_codec(), open_merge_rule()
+            parts = [
+                ReplicaPart(c.hotkey, c.tokens, codec.decode(data, elements))
+                for c, data in zip(assign.contributions, given, strict=True)
+            ]
+            return part_bytes(rule(parts))
+
+        data = await asyncio.to_thread(merge)
+        key = str(MergedKey(self.spec.id, assign.epoch, assign.stage, assign.part, self.hotkey))
+        stored = await self.objects.put(key, data, urls.get(key))
+        return Merged(epoch=assign.epoch, stage=assign.stage, part=assign.part, stored=stored)
+
+    async def _store_base(self, epoch: int) -> BaseStored:
+        base = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
+        digest = base_digest(self.spec, base)
+        parts = await asyncio.to_thread(base_parts, self.spec, base)
+        keys = [BaseKey(self.spec.id, epoch, self.stage, n) for n in range(len(parts))]
+        return BaseStored(epoch=epoch, digest=digest, parts=await self._put_parts(keys, parts))
+
+    async def _put_parts(
+        self, keys: Sequence[DeltaKey | BaseKey], parts: list[bytes]
+    ) -> tuple[StoredObject, ...]:
+        puts = [self.objects.put(str(key), part) for key, part in zip(keys, parts, strict=True)]
+        return tuple(await asyncio.gather(*puts))
+
+    async def _store_snapshot(self, epoch: int, version: int) -> SnapshotStored:
+        data = await asyncio.to_thread(self.disk.snapshot(epoch, version).read_bytes)
+        key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
         stored = await self.objects.put(str(key), data)
-        return SnapshotStored(epoch=duty.epoch, version=duty.version, stored=stored)
+        return SnapshotStored(epoch=epoch, version=version, stored=stored)

@@ -1,4 +1,4 @@
-"""Moves frames for the core: tries again while one is wanted, and checks what arrives."""
+"""Sends and fetches frames, with retries while the core wants them, and checks those that arrive."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from blake3 import blake3
 
-from iota.protocol.messages import MAX_REASON, FrameNotice
+from iota.protocol.messages import MAX_REASON
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, Transport, TransportError
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class FrameMover:
+    """The core's frame effects over one transport. `wants` says whether a frame still deserves a try."""
+
     spec: RunSpec
     transport: Transport
     wants: Callable[[SendFrame | FetchFrame], bool]
@@ -30,12 +33,12 @@ class FrameMover:
     first_pause_s: float = FIRST_PAUSE_S
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
-        """Store a frame: whatever the transport does, until nobody waits for it."""
-        notice = effect.frame.notice
+        """Store a frame for its receiver, retried through outages while it is wanted."""
+        notice, move = effect.frame.notice, partial(self.transport.send, effect.frame, effect.to)
         try:
-            await self._move("storing", effect, notice, lambda: self.transport.send(effect.frame, effect.to))
+            await self._move(f"storing frame {notice.name}", effect, move)
         except TransportError as error:
-            # A microbatch that has ended, or an object that the store will never take.
+            # The microbatch has ended, or the store refuses this object for good.
             log.error("frame %s could not be stored: %s", notice.name, error)
         except NotWanted:
             pass
@@ -44,10 +47,13 @@ class FrameMover:
         return FrameNotStored(notice.name)
 
     async def fetch(self, effect: FetchFrame) -> FrameLost | None:
-        """Bring an announced frame into the transport's stream; None when it is there or not wanted."""
-        notice = effect.notice
+        """Have the transport fetch an announced frame; it then comes out of `Transport.incoming`.
+
+        None if it was fetched or is no longer wanted.
+        """
+        notice, move = effect.notice, partial(self.transport.fetch, effect.notice, effect.sender)
         try:
-            await self._move("fetching", effect, notice, lambda: self.transport.fetch(notice, effect.sender))
+            await self._move(f"fetching frame {notice.name}", effect, move)
         except TransportError as error:
             return lost(effect, error)
         except NotWanted:
@@ -55,28 +61,20 @@ class FrameMover:
         return None
 
     async def _move(
-        self,
-        doing: str,
-        effect: SendFrame | FetchFrame,
-        notice: FrameNotice,
-        move: Callable[[], Awaitable[None]],
+        self, what: str, effect: SendFrame | FetchFrame, move: Callable[[], Awaitable[None]]
     ) -> None:
-        """Move one frame, in as many tries as it takes. Raises TransportError, NotWanted."""
+        """Move one frame, with retries. Raises TransportError if that is hopeless, NotWanted."""
 
         async def attempt(again: bool) -> None:
             started = time.perf_counter()
             await move()
             self.activity.transfer_s += time.perf_counter() - started
 
-        await persist(
-            f"{doing} frame {notice.name}",
-            attempt,
-            wanted=lambda: self.wants(effect),
-            first_pause_s=self.first_pause_s,
-        )
+        wanted = partial(self.wants, effect)
+        await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
 
     def checked(self, frame: IncomingFrame) -> Frame:
-        """The frame, if it is the one that its announcement names. Raises FrameError."""
+        """Decode a frame and check its signature, values, digest, name and sender. Raises FrameError."""
         if blake3(frame.data).hexdigest() != frame.notice.digest:
             raise FrameError("not the bytes that were announced")
         found = decode_frame(frame.data, self.spec)
@@ -86,7 +84,7 @@ class FrameMover:
 
 
 def lost(frame: IncomingFrame | FetchFrame, error: Exception) -> FrameLost:
-    """The fact of a frame that cannot be used, with the reason in the log too."""
+    """Log why a frame cannot be used, and give the fact for the core."""
     name = frame.notice.name
     log.warning("frame %s cannot be used: %s", name, error)
     return FrameLost(name, f"{type(error).__name__}: {error}"[:MAX_REASON])

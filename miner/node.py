@@ -1,10 +1,8 @@
-"""The miner's process: its disk, receipts and device, and the lives of its replica one after the other."""
+"""The miner process: its disk, receipts and device, and one replica life after another."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
@@ -18,7 +16,7 @@ from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
-from iota.settings import Recompute
+from iota.settings import MinerSettings
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
 from iota.wire.transport import Transport
@@ -31,8 +29,9 @@ from miner.replica import Replica
 log = logging.getLogger(__name__)
 
 MAX_JOINS: Final = 8
-"""Joins of one process, each after the state of the one before was lost, until it gives up."""
+"""A process gives up after so many joins that each ended with a lost state."""
 CACHE_BYTES: Final = 1 << 30
+"""Disk for cached blocks of the data shards (1 GiB)."""
 
 
 class TransportFactory(Protocol):
@@ -41,39 +40,42 @@ class TransportFactory(Protocol):
     def __call__(self, run: str, urls: UrlSource, store: ObjectClient) -> Transport: ...
 
 
-@dataclass(frozen=True)
-class MinerOptions:
-    data_dir: Path
-    device: str = "cpu"
-    threads: int = 1
-    recompute: Recompute = Recompute.AUTO
-    snapshot_bytes: int = 4 << 30
-
-
 class MinerNode:
-    """One miner from its start to the end of the run."""
+    """One miner process, from its start to the end of the run.
+
+    `device` and `threads` are the settings of these names after their defaults are resolved.
+    """
 
     def __init__(
         self,
-        options: MinerOptions,
+        settings: MinerSettings,
+        device: str,
+        threads: int,
         hotkey: Hotkey,
         client: OrchestratorClient,
         objects: ObjectClient,
         make_engine: EngineFactory,
         make_transport: TransportFactory,
     ) -> None:
-        self._options, self._hotkey, self._client, self._store = options, hotkey, client, objects
+        self._settings, self._torch_device, self._threads = settings, device, threads
+        self._hotkey, self._client, self._store = hotkey, client, objects
         self._objects = RunObjects(client, objects)
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
-        self._device_class = device_class(options.device, options.threads)
+        self._device_class = device_class(device, threads)
 
     async def run(self) -> None:
-        """Take part until the run ends. Raises Problem, OrchestratorUnreachable, ValueError, StateLost."""
+        """Take part until the run ends.
+
+        Raises:
+            ValueError: the operator can fix it (directory in use, snapshot budget).
+            Problem, OrchestratorUnreachable: the orchestrator refuses, or does not answer.
+            StateLost: the state was lost `MAX_JOINS` times.
+        """
         info = await self._client.run()
-        with MinerDisk(self._options.data_dir) as disk:
+        with MinerDisk(self._settings.data_dir) as disk:
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
-            flops = await self._device.run(measured_flops, self._options.device, self._options.threads)
+            flops = await self._device.run(measured_flops, self._torch_device, self._threads)
             try:
                 for _ in range(MAX_JOINS):
                     if await self._life(info.spec, disk, receipts, flops):
@@ -85,10 +87,20 @@ class MinerNode:
                 self._device.close()
 
     async def _life(self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> bool:
-        """From a join to the end of the run (True) or to the loss of this replica's state (False)."""
+        """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
-        base = _continue(reply, disk, receipts)
-        runner = await self._open(spec, reply.stage, disk, receipts)
+        base = _reconcile(reply, disk, receipts)
+        device, recompute = self._torch_device, self._settings.recompute
+        engine = await self._device.run(
+            self._make_engine, spec, reply.stage, device=device, recompute=recompute
+        )
+        snapshot_bytes = self._settings.snapshot_bytes
+        runner = OpRunner(
+            spec, reply.stage, self._hotkey, engine, receipts, disk, self._device_class, snapshot_bytes
+        )
+        runner.refuse_small_budget()
+        manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
+        reader = ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES)
         replica = Replica(
             reply,
             self._hotkey.ss58,
@@ -97,7 +109,7 @@ class MinerNode:
             self._make_transport(spec.id, self._client, self._store),
             self._device,
             runner,
-            await self._samples(spec, disk),
+            Samples(spec, reader),
         )
         return await replica.live(base)
 
@@ -111,25 +123,12 @@ class MinerNode:
             epoch=disk.newest_base(),
         )
 
-    async def _open(self, spec: RunSpec, stage: int, disk: MinerDisk, receipts: ReceiptLog) -> OpRunner:
-        """Raises ValueError where the disk for snapshots is too small for this stage."""
-        options = self._options
-        engine = await self._device.run(
-            self._make_engine, spec, stage, device=options.device, recompute=options.recompute
-        )
-        runner = OpRunner(
-            spec, stage, self._hotkey, engine, receipts, disk, self._device_class, options.snapshot_bytes
-        )
-        runner.refuse_small_budget()
-        return runner
 
-    async def _samples(self, spec: RunSpec, disk: MinerDisk) -> Samples:
-        manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        return Samples(spec, ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES))
+def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
+    """Match the disk to the orchestrator's join reply.
 
-
-def _continue(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
-    """Line up what is on disk with what the orchestrator knows; the epoch of the base to continue from."""
+    Returns the epoch of the base on disk to continue from; None to start from the run's base.
+    """
     if reply.receipts > receipts.count:
         receipts.continue_from(reply.receipts, reply.head)
     receipts.stored(reply.receipts)

@@ -1,4 +1,4 @@
-"""Runs one op on the device and leaves its frame and receipt on disk. One worker thread calls this."""
+"""Runs one op on the device and writes its frame and receipt to disk. Called in the device thread only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blake3 import blake3
-from torch import Tensor
 
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
+from iota.compute.output import DeviceOutput
 from iota.compute.state import save_state
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
@@ -33,21 +33,25 @@ log = logging.getLogger(__name__)
 
 
 class StateLost(Exception):
-    """This replica's weights cannot be trusted or rebuilt; it must start again from its base."""
+    """This replica's weights cannot be trusted or rebuilt; it must join again from the run's base."""
 
 
 @dataclass
 class Inputs:
-    """What an op of one microbatch works on."""
+    """Inputs of one microbatch's ops, as far as they have arrived."""
 
     tokens: Tokens | None = None
-    """(sequences, sequence_length + 1) token ids; set before an op of the microbatch runs."""
+    """(sequences, sequence_length + 1) token ids. Set before any op of the microbatch runs."""
     stage_input: Frame | None = None
+    """Activations from the stage before; None at stage 0."""
     gradient: Frame | None = None
+    """Gradient of this stage's output; None at the last stage."""
 
 
 @dataclass
 class OpRunner:
+    """One replica's engine with its receipts, frames and snapshots on disk."""
+
     spec: RunSpec
     stage: int
     hotkey: Hotkey
@@ -55,6 +59,7 @@ class OpRunner:
     log: ReceiptLog
     disk: MinerDisk
     device: str
+    """Device class that the receipts name."""
     snapshot_bytes: int
     """Disk that snapshots may take."""
     activity: Activity = field(default_factory=Activity)
@@ -62,30 +67,24 @@ class OpRunner:
     def run(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
     ) -> OutgoingFrame | None:
-        """Run `op`; returns the frame that has to leave for `receiver`, if there is one.
+        """Run `op` and return the frame to send to `receiver`; None if the op sends none.
+
+        Args:
+            inputs: by (step, microbatch).
 
         Raises:
-            BadValueError: NaN or Inf; the microbatch must be dropped.
-            StateLost, OSError: nothing was recorded; OSError for a full disk.
+            BadValueError: NaN, Inf or an absurd loss. Nothing was recorded; the microbatch must be dropped.
+            StateLost: nothing was recorded.
+            OSError: the disk is full; nothing was recorded.
         """
         if op.kind is OpKind.STEP:
             self._step(op, inputs)
             return None
         mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
         work = inputs[op.step, op.microbatch]
-        tokens = _given(work)
         started = time.time()
         clock = time.perf_counter()
-        if op.kind is OpKind.FORWARD:
-            made = self.engine.forward(mb, op.version, _payload(work.stage_input), tokens)
-        elif op.kind is OpKind.LOSS:
-            made = self.engine.loss(mb, op.version, _payload(work.stage_input), tokens)
-        else:
-            if work.gradient is None:
-                raise StateLost("a backward was scheduled without its gradient")
-            if not op.send_forward:
-                self.engine.remember(mb, op.version, _payload(work.stage_input), tokens)
-            made = self.engine.backward(mb, op.version, payload_tensor(work.gradient.payload))
+        made = self._compute(op.kind, mb, op.version, work, recompute=not op.send_forward)
         output = made.read().result()
         if output.loss is not None and output.loss > MAX_LOSS:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
@@ -95,10 +94,10 @@ class OpRunner:
         frame = None
         if output.payload is not None and receiver is not None:
             frame = self._frame(op, output.payload, output.digest, receiver)
-        given = [f.signed_header for f in (work.stage_input, self._gradient(op, work)) if f is not None]
+        gradient = work.gradient if op.kind is OpKind.BACKWARD else None
         self._record(
             op,
-            inputs=tuple(given),
+            inputs=tuple(f.signed_header for f in (work.stage_input, gradient) if f is not None),
             output=output.digest,
             sketch=output.sketch,
             loss=output.loss,
@@ -109,12 +108,30 @@ class OpRunner:
         self.activity.serialise_s += time.perf_counter() - clock
         return frame
 
-    @staticmethod
-    def _gradient(op: Op, work: Inputs) -> Frame | None:
-        return work.gradient if op.kind is OpKind.BACKWARD else None
+    def _compute(
+        self, kind: OpKind, mb: Microbatch, version: int, work: Inputs, *, recompute: bool
+    ) -> DeviceOutput:
+        """Start FORWARD, LOSS or BACKWARD. `recompute`: a BACKWARD computes its own forward first."""
+        tokens, stage_input = work.tokens, None
+        if tokens is None:
+            raise StateLost("an op was scheduled before its tokens were read")
+        if work.stage_input is not None:
+            stage_input = payload_tensor(work.stage_input.payload)
+        if kind is OpKind.FORWARD:
+            return self.engine.forward(mb, version, stage_input, tokens)
+        if kind is OpKind.LOSS:
+            return self.engine.loss(mb, version, stage_input, tokens)
+        if work.gradient is None:
+            raise StateLost(f"the gradient for microbatch {mb.index} of step {mb.step} is gone")
+        if recompute:
+            self.engine.remember(mb, version, stage_input, tokens)
+        return self.engine.backward(mb, version, payload_tensor(work.gradient.payload))
 
     def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
-        """The signed frame, on disk before its receipt; after a restart the same bytes as before."""
+        """The op's signed frame, written to disk before its receipt.
+
+        A receipted frame is read back: signatures are randomised, so a second one would make other bytes.
+        """
         name = FrameName(
             epoch=op.epoch,
             step=op.step,
@@ -162,24 +179,21 @@ class OpRunner:
         self.activity.serialise_s += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
-        """The counted microbatches are not those summed here, in that order: sum them from their inputs."""
+        """Recompute the step's gradient, whose microbatches or order differ from the counted ones.
+
+        The order matters, because floating-point addition is not associative.
+        """
         self.engine.clear_gradient(op.step)
+        kind = OpKind.LOSS if self.stage == self.spec.last_stage else OpKind.BACKWARD
         for index, attempt in op.counted:
             work = inputs.get((op.step, index))
             if work is None:
                 raise StateLost(f"microbatch {index} of step {op.step} counts, but its inputs are gone")
             mb = Microbatch(op.epoch, op.step, index, attempt)
-            tokens = _given(work)
-            stage_input = _payload(work.stage_input)
-            if self.stage == self.spec.last_stage:
-                self.engine.loss(mb, op.version, stage_input, tokens)
-            elif work.gradient is None:
-                raise StateLost(f"microbatch {index} of step {op.step} counts, but its gradient is gone")
-            else:
-                self.engine.remember(mb, op.version, stage_input, tokens)
-                self.engine.backward(mb, op.version, payload_tensor(work.gradient.payload))
+            self._compute(kind, mb, op.version, work, recompute=True)
 
     def _record(self, op: Op, **fields: Any) -> None:
+        """Append the op's receipt, or compare the result with the receipt of an earlier process."""
         earlier = self.log.find(op.key)
         if earlier is None:
             self.log.append(
@@ -201,7 +215,7 @@ class OpRunner:
             )
 
     def keep_snapshot(self, epoch: int, version: int) -> None:
-        """Keep (weights, moments) of a version for audits."""
+        """Keep (weights, moments) of a version for audits; without room, log it and go on."""
         if self.disk.snapshots_size() + snapshot_bytes(self.spec, self.stage) > self.snapshot_bytes:
             log.error(
                 "no room for the snapshot of version %d of epoch %d: audits of it will fail; raise"
@@ -213,7 +227,7 @@ class OpRunner:
         save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
 
     def refuse_small_budget(self) -> None:
-        """Raises ValueError where the snapshots of an epoch in training and one in audit do not fit."""
+        """Raises ValueError unless the snapshots of two epochs fit: one in training, one in audit."""
         needed = 2 * (self.spec.schedule.steps + 1) * snapshot_bytes(self.spec, self.stage)
         if needed > self.snapshot_bytes:
             raise ValueError(
@@ -222,17 +236,8 @@ class OpRunner:
             )
 
 
-def _payload(frame: Frame | None) -> Tensor | None:
-    return None if frame is None else payload_tensor(frame.payload)
-
-
-def _given(work: Inputs) -> Tokens:
-    if work.tokens is None:
-        raise StateLost("an op was scheduled before its tokens were read")
-    return work.tokens
-
-
 def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
+    """Whether a repeated op gave the receipted result. Sketches follow from it and are not compared."""
     state: StepState | None = fields.get("state")
     if state is not None:
         before = earlier.state

@@ -1,7 +1,8 @@
-"""The miner's receipts on its own disk: a chain that a crash cannot fork.
+"""The miner's receipt chain on its own disk, as JSON lines.
 
-One JSON line a receipt, flushed to disk before the frame that it speaks of leaves. The first line
-names the run, the hotkey and the receipt that the chain continues from.
+A receipt is flushed to disk before the frame that it describes is sent, so a crash cannot fork the
+chain. The first line names the run, the hotkey, and the receipt (number and digest) that the chain
+continues from.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from iota.identity.signatures import signing_bytes
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKey, Receipt, ReceiptBatch, signed_payload
 
 BATCH = 256
-"""Receipts that are sent at once."""
+"""Receipts in one signed batch. At most `MAX_RECEIPTS` of the protocol."""
 
 
 class ReceiptLog:
-    """Append-only; used by one thread at a time for writing."""
+    """Append-only file of one miner's receipts in one run. Only one thread at a time may append.
+
+    Raises ValueError if the file is of another run or hotkey.
+    """
 
     def __init__(self, path: Path, run: str, hotkey: Hotkey) -> None:
         self._path, self._run, self._hotkey = path, run, hotkey
@@ -57,7 +61,7 @@ class ReceiptLog:
             receipt = Receipt.model_validate_json(line)
             self._take(receipt)
             self._earlier[receipt.key] = receipt
-        if torn:  # the crash came in the middle of a write: that receipt was never used
+        if torn:  # a crash cut the write short, so nothing was sent that rests on this receipt
             with self._path.open("r+b") as file:
                 file.truncate(self._path.stat().st_size - len(torn))
 
@@ -66,7 +70,7 @@ class ReceiptLog:
         self._unstored.append(receipt)
 
     def continue_from(self, count: int, head: str) -> None:
-        """The orchestrator knows of more than this disk does: the chain goes on from there."""
+        """Continue from receipt `count` with digest `head`: the orchestrator has it, this disk does not."""
         self._file.close()
         self._unstored.clear()
         self._earlier.clear()
@@ -74,14 +78,18 @@ class ReceiptLog:
         self._file = self._path.open("ab")
 
     def find(self, key: OpKey) -> Receipt | None:
-        """The receipt of an op that an earlier process of this miner ran."""
+        """The receipt that an earlier process of this miner wrote for an op; None if it never ran it."""
         return self._earlier.get(key)
 
     def forget_before(self, epoch: int) -> None:
+        """Free receipts for `find` of epochs that no restart can run again."""
         self._earlier = {k: r for k, r in self._earlier.items() if k[0] >= epoch}
 
     def append(self, fields: dict[str, Any]) -> Receipt:
-        """Chain, write and flush one receipt. Raises OSError when the disk is full: nothing is lost."""
+        """Chain, write and flush one receipt.
+
+        Raises OSError if the disk is full; the file is then as it was before.
+        """
         receipt = Receipt(seq=self.count + 1, previous=self.head, **fields)
         line = receipt.canonical() + b"\n"
         start = self._file.tell()
@@ -90,6 +98,7 @@ class ReceiptLog:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
+            # In this order: the old handle may write the rest of its buffer when it is released.
             self._file = self._path.open("ab")
             self._file.truncate(start)
             raise
@@ -97,13 +106,13 @@ class ReceiptLog:
         return receipt
 
     def stored(self, count: int) -> None:
-        """The orchestrator has everything up to `count`."""
+        """Free the receipts up to number `count`: the orchestrator has stored them."""
         while self._unstored and self._unstored[0].seq <= count:
             self._unstored.popleft()
 
     def after(self, count: int) -> ReceiptBatch | None:
-        """The next receipts after `count`, signed; None when there are none."""
-        batch = tuple(_first((r for r in list(self._unstored) if r.seq > count), BATCH))
+        """The next signed batch after receipt number `count`; None if there is nothing to send."""
+        batch = tuple(islice((r for r in list(self._unstored) if r.seq > count), BATCH))
         if not batch:
             return None
         payload = signed_payload(self._run, self._hotkey.ss58, batch[-1].content_digest())
@@ -112,11 +121,5 @@ class ReceiptLog:
         )
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
-
-
-def _first(receipts: Iterable[Receipt], count: int) -> Iterable[Receipt]:
-    for n, receipt in enumerate(receipts):
-        if n == count:
-            return
-        yield receipt

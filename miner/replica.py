@@ -1,4 +1,4 @@
-"""The shell of one life of a replica: carries out what its core decides, and tells it how that ended."""
+"""The shell of one replica life: performs the core's effects and reports their outcomes as facts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from miner.trainer import Trainer
 log = logging.getLogger(__name__)
 
 SETTLE_S: Final = 10.0
-"""How long the end of a run waits until the orchestrator has stored all that was said."""
+"""At the run's end: how long to wait for the orchestrator to store the last reports."""
 
 
 class _RunEnded(Exception):
-    """Ends the task group, and with it every task of this life."""
+    """Cancels the task group, and with it every task of this life."""
 
 
 @dataclass
@@ -50,8 +50,10 @@ class Replica:
     runner: OpRunner
     samples: Samples
     _urls: Mapping[str, str] = field(default_factory=dict)
-    """Presigned URLs of the event heard last. While the core does not listen it stays the last one."""
+    """Presigned URLs of the last event. ApplyMerge may come later than its event, but the core does not
+    listen in between, so its URLs are still the last ones."""
     _idle_since: float | None = None
+    """`perf_counter` seconds since which no op could run; None while one runs."""
 
     def __post_init__(self) -> None:
         spec, stage, runner = self.runner.spec, self.reply.stage, self.runner
@@ -66,9 +68,9 @@ class Replica:
         self._listening = asyncio.Event()
 
     async def live(self, base: int | None) -> bool:
-        """Take part, from the base of epoch `base` on disk where there is one.
+        """Take part, starting from the base of epoch `base` on disk unless it is None.
 
-        Returns True at the run's end, False when this replica's state is lost and its disk is cleared of it.
+        Returns True at the run's end. Returns False if the replica's state is lost; it is then deleted.
         """
         lost_state = False
         try:
@@ -153,7 +155,7 @@ class Replica:
                 self._start(self._duties.do(effect, self._urls))
 
     def _start(self, work: Awaitable[facts.Fact | None]) -> None:
-        """Carry out one effect beside the others, and tell the core how it ended."""
+        """Run one effect as a task, and give its outcome to the core."""
 
         async def carry_out() -> None:
             fact = await work

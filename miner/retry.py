@@ -1,4 +1,4 @@
-"""Retry policy of transfers: exponential backoff with jitter, without end while the far side is away."""
+"""Retry policy of transfers: exponential backoff with jitter, unlimited during outages."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from iota.wire.transport import TransferRefused, TransportError, Unreachable
 log = logging.getLogger(__name__)
 
 FAILURES: Final = (StoreError, TransportError, Problem, PartError, DataError)
-"""What moving objects of a run may raise."""
+"""Errors that reading or writing a run's objects may raise."""
 FIRST_PAUSE_S: Final = 0.5
+"""Pause after the first failure; it doubles up to `MAX_PAUSE_S`."""
 MAX_PAUSE_S: Final = 10.0
+"""Bounds the delay after an outage: a step waits for its frames."""
 FEW_TRIES: Final = 4
-"""How often an object that is missing or wrong is asked for: a store that has just come back may lag."""
-SAY_EVERY_S: Final = 30.0
+"""Tries for an object that is missing or wrong: a store that has just come back may lag behind."""
+_LOG_EVERY_S: Final = 30.0
+"""Bounds the log during an outage."""
 
 T = TypeVar("T")
 
 
 class NotWanted(Exception):
-    """Nobody has a use any more for what was tried."""
+    """The run no longer needs the result."""
 
 
 async def persist(
@@ -40,19 +43,22 @@ async def persist(
     wanted: Callable[[], bool] = lambda: True,
     first_pause_s: float = FIRST_PAUSE_S,
 ) -> T:
-    """The result of `attempt(again)`, tried while it is wanted: an outage may last as long as it likes.
+    """The result of `attempt(again)`, retried while `wanted()`.
 
-    That an object is missing or wrong is believed when it was found so `FEW_TRIES` times, and a refusal at
-    once. `again` is False at the first try only: URLs that came with an event may have expired since. `what`
-    is for the log: "storing frame ...".
+    An outage is retried without limit, a missing or wrong object up to `FEW_TRIES` tries, and a refusal not
+    at all.
+
+    Args:
+        what: the attempt in words for the log, such as "storing frame ...".
+        attempt: gets False at the first try only. Later the URLs of the event may have expired.
 
     Raises:
         StoreError, TransportError, Problem, PartError, DataError: another try cannot help.
-        NotWanted: before a try.
+        NotWanted: `wanted()` was false before a try.
     """
     backoff = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S)
     failures = definite = 0
-    said: float | None = None
+    logged: float | None = None
     while wanted():
         try:
             return await attempt(failures > 0)
@@ -63,8 +69,8 @@ async def persist(
                 if isinstance(error, Problem | TransferRefused) or definite >= FEW_TRIES:
                     raise
             now = time.monotonic()
-            if said is None or now - said >= SAY_EVERY_S:
+            if logged is None or now - logged >= _LOG_EVERY_S:
                 log.warning("%s: trying again after %s: %s", what, type(error).__name__, error)
-                said = now
+                logged = now
         await asyncio.sleep(backoff.pause_s(failures))
     raise NotWanted(what)

@@ -1,4 +1,4 @@
-"""Runs a miner from its settings until the run ends or somebody stops it."""
+"""Runs a miner from its settings until the run ends or a signal stops it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from iota.wire.store import StoreTransport
 from miner.disk import full_disk_explained
-from miner.node import MinerNode, MinerOptions, TransportFactory
+from miner.node import MinerNode, TransportFactory
 
 log = logging.getLogger(__name__)
 
@@ -29,26 +29,23 @@ async def mine(
     make_engine: EngineFactory = Engine,
     make_transport: TransportFactory = StoreTransport,
 ) -> None:
-    """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
+    """Mine until the run ends, SIGINT or SIGTERM.
+
+    `make_engine` and `make_transport` are the seams where tests and other transports go in. Raises
+    ValueError for what the operator can fix, Problem if the orchestrator refuses.
+    """
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    options = MinerOptions(
-        data_dir=settings.data_dir,
-        device=device,
-        threads=threads,
-        recompute=settings.recompute,
-        snapshot_bytes=settings.snapshot_bytes,
-    )
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
-        # The first answer may take the whole of the client's patience: silence would look like work.
+        # Logged first: before the first answer the client may retry silently for its whole patience.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-            miner = MinerNode(options, hotkey, client, objects, make_engine, make_transport)
+            miner = MinerNode(settings, device, threads, hotkey, client, objects, make_engine, make_transport)
             node = asyncio.create_task(miner.run())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,10 +14,11 @@ from iota.protocol.messages import NodeStatus
 from miner.activity import Activity
 
 EVERY_S: Final = 2.0
+"""Also the window of the reported rate."""
 
 
 async def report_status(talk: Conversation, activity: Activity, state: Callable[[], str]) -> None:
-    """Renew the status that goes out with each exchange, until cancelled."""
+    """Refresh `talk.status` until cancelled. `state` gives the core's state in a few words."""
     process = psutil.Process()
     before, since = activity.tokens, time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""The device's side of an epoch: states, ops, and the inputs that ops work on."""
+"""Runs the core's training effects: loads states, collects the inputs of ops, and runs ops on the device."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Trainer:
+    """One life's training. It lives on the event loop and computes in the device thread."""
+
     spec: RunSpec
     runner: OpRunner
     samples: Samples
@@ -32,11 +34,11 @@ class Trainer:
     activity: Activity
     _epoch: int = -1
     _inputs: dict[tuple[int, int], Inputs] = field(default_factory=dict)
-    """(step, microbatch) -> inputs of `_epoch`, kept until the step: it may have to be summed again."""
+    """(step, microbatch) -> inputs in `_epoch`. Kept until STEP, which may have to recompute its sum."""
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether ops of this stage use token ids."""
+        """Whether ops of this stage use token ids: at the ends of the pipeline, and with some codecs."""
         return needs_tokens(self.spec, self.runner.stage)
 
     async def load(self, effect: LoadState) -> StateLoaded:
@@ -53,21 +55,21 @@ class Trainer:
         return StateLoaded(epoch, step)
 
     async def read_tokens(self, effect: ReadTokens) -> TokensRead:
-        """Raises what reading raises when no other try can help."""
+        """Read a microbatch's token ids, with retries. Raises DataError, StoreError or Problem."""
         epoch, step, index = effect.epoch, effect.step, effect.microbatch
         tokens = await persist(
             f"reading the tokens of microbatch {index} of step {step}",
             lambda _: self.samples.microbatch(epoch, step, index),
         )
         if epoch == self._epoch:
-            self._of(step, index).tokens = tokens
+            self._inputs_of(step, index).tokens = tokens
         return TokensRead(epoch, step, index)
 
     def take_frame(self, frame: Frame) -> FrameArrived:
-        """Keep a checked frame for the op that it is an input of."""
+        """Keep a checked frame as an input of its op; one of another epoch is dropped."""
         name = frame.header.name
         if name.epoch == self._epoch:
-            work = self._of(name.step, name.microbatch)
+            work = self._inputs_of(name.step, name.microbatch)
             if name.direction is Direction.FORWARD:
                 work.stage_input = frame
             else:
@@ -75,7 +77,7 @@ class Trainer:
         return FrameArrived(name)
 
     async def run(self, effect: RunOp) -> OpDone | OpBad:
-        """Run one op. Raises StateLost, and OSError for a full disk."""
+        """Run one op on the device. Raises StateLost, and OSError if the disk is full."""
         op = effect.op
         try:
             frame = await self.device.run(self.runner.run, op, self._inputs, effect.receiver)
@@ -90,9 +92,10 @@ class Trainer:
         return OpDone(op, frame)
 
     def forget(self, effect: ForgetMicrobatch) -> None:
+        """Free the activations that the engine keeps for a microbatch's backward."""
         mb = Microbatch(effect.epoch, effect.step, effect.microbatch, effect.attempt)
         self.device.submit(self.runner.engine.drop, mb)
 
-    def _of(self, step: int, index: int) -> Inputs:
+    def _inputs_of(self, step: int, index: int) -> Inputs:
         blank = None if self.reads_tokens else self.samples.nothing()
         return self._inputs.setdefault((step, index), Inputs(tokens=blank))

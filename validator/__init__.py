@@ -1,1 +1,1 @@
-"""Re-executes sampled work, scores miners, sets weights."""
+"""The validator: re-executes sampled work, scores miners, sets weights. `core` decides, the rest acts."""

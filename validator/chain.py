@@ -1,4 +1,4 @@
-"""One validator's calls to the chain: its committed tip, block hashes for draws, and its weights."""
+"""One validator's calls to the chain: its hash-chain commitment, block hashes for draws, and weights."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ from validator.core.links import commitment, committed_tip
 log = logging.getLogger(__name__)
 
 COMMIT_TRIES: Final = 8
+"""Tries, one per block, to get a commitment past the rate limit."""
 _MIN_PAUSE_S: Final = 0.05
+"""Bounds the polling rate on chains with very short blocks."""
 _BLOCK_S: Final = 12.0
-"""Time of a block until the chain's own is known."""
+"""Block time of Bittensor, assumed until the chain's own is known."""
 
 
 class NotCommitted(ValueError):
-    """The chain does not take this validator's commitment."""
+    """The chain refuses this validator's commitment."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that weights are decided by, as the chain showed it at one time."""
+    """The chain state that weights are decided by, read at one time."""
 
     info: ChainInfo
     status: EpochStatus
-    """Its block is the newest one; what it says of epochs may be as old as the last final block."""
+    """`block` is the newest block. The other fields may be as old as the last final block."""
     subnet: Subnet
-    """At a final block."""
+    """The subnet at the last final block."""
     neuron: Neuron | None
-    """This validator's own."""
+    """This validator in `subnet`; None if it is not registered."""
 
 
 class SubnetChain:
-    """One validator on one subnet."""
+    """The chain for one validator on one subnet. `sleep` is an argument for tests."""
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class SubnetChain:
         self._info: ChainInfo | None = None
 
     async def info(self) -> ChainInfo:
-        """What does not change of the chain; asked for once. Raises ChainError."""
+        """The chain's constants, asked for once and kept. Raises ChainError."""
         if self._info is None:
             self._info = await self._chain.info()
         return self._info
@@ -68,37 +70,34 @@ class SubnetChain:
     # ---- audits --------------------------------------------------------------------------------
 
     async def commit_tip(self, run: str, tip: str) -> None:
-        """Put the tip on the chain unless it stands there already.
+        """Commit the tip on the chain, unless it is committed already.
 
         Raises:
-            NotCommitted: the chain refuses it, with its reason.
-            Unavailable: it came too soon after others.
+            NotCommitted: the chain refuses it.
+            Unavailable: the rate limit still refuses it after `COMMIT_TRIES` blocks.
             ChainError: the chain cannot be reached.
         """
         standing = await self._chain.commitment(self._netuid, self._hotkey)
         if standing is not None and committed_tip(standing.data, run) == tip:
             return
-        result: TxResult | None = None
         for _ in range(COMMIT_TRIES):
             result = await self._chain.commit(self._netuid, commitment(run, tip))
-            if result.ok:
-                return
             if result.code is not TxCode.RATE_LIMITED:
                 break
             await self._pause(1)
-        assert result is not None
-        if result.code is TxCode.RATE_LIMITED:
+        else:
             raise Unavailable(
                 f"subnet {self._netuid} takes no commitment of this hotkey yet ({result.message}): try again"
                 " later"
             )
-        raise NotCommitted(
-            f"subnet {self._netuid} does not take this validator's commitment ({result.message}):"
-            " register its hotkey with `iota-validator register`"
-        )
+        if not result.ok:
+            raise NotCommitted(
+                f"subnet {self._netuid} does not take this validator's commitment ({result.message}):"
+                " register its hotkey with `iota-validator register`"
+            )
 
     async def hash_of(self, block: int) -> str:
-        """The hash of a block once it is final. It has no deadline of its own; the caller sets one."""
+        """The hash of a block once it is final. Retries chain errors; the caller sets the deadline."""
         while True:
             try:
                 final = await self._chain.finalized()
@@ -106,7 +105,7 @@ class SubnetChain:
                     return await self._chain.block_hash(block)
                 await self._pause(block - final.number)
             except ChainError as error:
-                # Also `BadInput` of a node that is behind the one asked before, and the drift of an upgrade.
+                # Any of them may pass: also `BadInput` from a lagging node, or a runtime upgrade.
                 log.warning("the chain does not tell the hash of block %d: %s", block, error)
                 await self._pause(1)
 
@@ -117,19 +116,20 @@ class SubnetChain:
     # ---- weights: every call raises ChainError ---------------------------------------------------
 
     async def view(self) -> View:
+        """Read the state that weights are decided by."""
         info = await self.info()
         subnet = await self._chain.subnet(self._netuid)
         status = await self._chain.epoch_status(self._netuid)
-        # Read last: nothing that is sent after this view can land in a block up to it.
+        # The head last: a write sent after this view cannot land in a block up to it.
         head = await self._chain.head()
         now = replace(status, block=max(head.number, status.block))
         return View(info, now, subnet, subnet.neuron(self._hotkey))
 
     async def send(self, row: Mapping[int, int], version_key: int) -> TxResult:
-        """Set weights: u16 by uid."""
+        """Set weights. `row` holds u16 weights by uid."""
         return await self._chain.set_weights(self._netuid, row, version_key)
 
     async def row(self) -> Mapping[int, int] | None:
-        """This validator's weights that are in force."""
+        """This validator's weights in force, u16 by uid; None if there are none."""
         rows = await self._chain.weights(self._netuid)
         return next((row.weights for row in rows if row.hotkey == self._hotkey), None)

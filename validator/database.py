@@ -1,4 +1,4 @@
-"""The validator's database, kept over restarts: verdicts, work, epochs and plans of weights."""
+"""The validator's SQLite database, kept over restarts: verdicts, work, epochs and weight plans."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ create table if not exists epochs (epoch integer primary key, done integer not n
 
 
 class DatabaseInUse(ValueError):
-    """Another process, another run or another hotkey has this directory."""
+    """The directory is in use by another process, or belongs to another run or hotkey."""
 
 
 class Database:
-    """`<folder>/validator.sqlite`, locked while it is open. Use as a context manager."""
+    """`<folder>/validator.sqlite`, locked while it is open. Use it as a context manager."""
 
     def __init__(self, folder: Path, run: str, hotkey: str) -> None:
-        """Raises DatabaseInUse where another process has it open, or it is of another run or hotkey."""
+        """Open or create it. Raises DatabaseInUse."""
         folder.mkdir(parents=True, exist_ok=True)
         in_use = f"{folder} is in use by another validator: stop it, or give this one its own --data-dir"
         self._lock = FileLock(folder / "lock", lambda: DatabaseInUse(in_use))
@@ -57,13 +57,17 @@ class Database:
         self.close()
 
     def close(self) -> None:
+        """Close the file and release the lock."""
         self._db.close()
         self._lock.release()
 
     # ---- verdicts ------------------------------------------------------------------------------
 
     def keep(self, name: str, verdict: Verdict, *, unproven: bool = False) -> Verdict:
-        """Record a verdict; where there is one of this name already, that one stands and is returned."""
+        """Record a verdict under its task's name, and return the verdict that stands.
+
+        The first one stands: a restarted validator repeats an audit, but must not contradict itself.
+        """
         row = (verdict.epoch, verdict.miner, name, verdict.outcome.value, unproven, verdict.model_dump_json())
         self._db.execute("insert or ignore into verdicts values (?, ?, ?, ?, ?, ?)", row)
         (kept,) = self._db.execute(
@@ -72,11 +76,11 @@ class Database:
         return Verdict.model_validate_json(kept)
 
     def verdicts(self, epoch: int) -> list[Verdict]:
-        """All of an epoch, in the order in which they were kept."""
+        """The verdicts of an epoch, in the order of recording."""
         return self._verdicts("epoch = ? order by rowid", epoch)
 
     def failed(self) -> list[Verdict]:
-        """All that failed, by epoch."""
+        """All failed verdicts, by epoch."""
         return self._verdicts("outcome = ? order by epoch", Outcome.FAIL.value)
 
     def _verdicts(self, condition: str, value: int | str) -> list[Verdict]:
@@ -86,11 +90,12 @@ class Database:
     # ---- work ----------------------------------------------------------------------------------
 
     def keep_work(self, work: list[MinerWork]) -> None:
+        """Record miners' work; a repeated (epoch, miner) replaces the earlier record."""
         rows = [(w.epoch, w.hotkey, w.flops, w.ended, w.withdrawn) for w in work]
         self._db.executemany("insert or replace into work values (?, ?, ?, ?, ?)", rows)
 
     def work(self, first: int, last: int) -> list[MinerWork]:
-        """Work of epochs `first` to `last`; unproven where a verdict says so."""
+        """Work of epochs `first` to `last`, both included; `unproven` as the verdicts say."""
         unproven = set(
             self._db.execute("select distinct epoch, miner from verdicts where unproven = 1").fetchall()
         )
@@ -107,7 +112,7 @@ class Database:
     # ---- epochs --------------------------------------------------------------------------------
 
     def finish(self, epoch: int) -> None:
-        """All verdicts of the epoch are kept."""
+        """Record that all verdicts of the epoch are kept."""
         self._db.execute(
             "insert into epochs values (?, 1, null) on conflict (epoch) do update set done = 1", (epoch,)
         )
@@ -118,7 +123,7 @@ class Database:
         return None if row[0] is None else int(row[0])
 
     def keep_heldout(self, epoch: int, loss: float) -> None:
-        """Held-out loss of the base of `epoch`, nats a token."""
+        """Record the held-out loss of the base of `epoch`, in nats a token."""
         self._db.execute(
             "insert into epochs values (?, 0, ?)"
             " on conflict (epoch) do update set heldout = excluded.heldout",
@@ -126,7 +131,7 @@ class Database:
         )
 
     def history(self) -> History:
-        """All that was decided so far, for the core of a new membership."""
+        """Everything decided so far, for the core of a new membership."""
         epochs = self._db.execute("select epoch, done, heldout from epochs").fetchall()
         return History(
             audited={epoch for epoch, done, _ in epochs if done},

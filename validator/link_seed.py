@@ -10,14 +10,13 @@ from validator.core.links import SEED_BYTES
 
 
 class SeedUnreadable(ValueError):
-    """The seed file is there but is no seed."""
+    """The seed file exists but does not hold a seed."""
 
 
 def load_or_create_seed(path: Path) -> bytes:
-    """The secret seed on disk, made at the first call; mode 600.
+    """The seed in the file at `path`; the first call creates it with mode 600.
 
-    Raises:
-        SeedUnreadable: the file holds something else; a new seed would not fit the committed tip.
+    Raises SeedUnreadable if the file holds anything else. A new seed would not match the committed tip.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

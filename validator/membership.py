@@ -1,4 +1,4 @@
-"""The shell of one membership: hands facts to the validator's core and carries out its effects."""
+"""The shell of one membership: gives facts to the validator's core and performs its effects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from iota.client.conversation import Conversation
@@ -21,54 +22,48 @@ from validator.database import Database
 log = logging.getLogger(__name__)
 
 _MAX_FACTS: Final = 4096
+"""When so many facts wait, the conversation is read no further."""
 
 
+@dataclass
 class Membership:
-    """From the join to the end of the run.
+    """One membership of a run, from the join to the run's end.
 
     Args:
-        explain: writes down the scores; called after each epoch.
+        explain: writes `scores.json`; called after each epoch.
     """
 
-    def __init__(
-        self,
-        core: ValidatorCore,
-        conversation: Conversation,
-        jobs: JobRunner,
-        database: Database,
-        sign: VerdictSigner,
-        explain: Callable[[], None],
-    ) -> None:
-        self._core, self._conversation, self._jobs = core, conversation, jobs
-        self._database, self._sign, self._explain = database, sign, explain
-        self._facts: asyncio.Queue[Fact] = asyncio.Queue(_MAX_FACTS)
-        self._job: asyncio.Task[None] | None = None
-        self._ended = False
+    core: ValidatorCore
+    conversation: Conversation
+    jobs: JobRunner
+    database: Database
+    sign: VerdictSigner
+    explain: Callable[[], None]
+    _facts: asyncio.Queue[Fact] = field(default_factory=lambda: asyncio.Queue(_MAX_FACTS))
+    _job: asyncio.Task[None] | None = None
+    _ended: bool = False
 
     async def run(self) -> None:
         """Validate until the run has ended.
 
         Raises, in a group:
-            Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation has failed.
+            Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation failed.
         """
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(self._listen(), name="listen")
             while not self._ended:
                 fact = await self._next_fact()
-                for effect in self._core.take(fact, time.monotonic()):
+                for effect in self.core.take(fact, time.monotonic()):
                     self._perform(effect, tasks)
             listener.cancel()
 
     async def _listen(self) -> None:
-        async for delivered in self._conversation.events():
-            match delivered.event:
-                case EpochClose() | SnapshotReady() | AuditsClosed() | RunEnd() as event:
-                    await self._facts.put(event)
-                case _:
-                    pass
+        async for delivered in self.conversation.events():
+            if isinstance(delivered.event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
+                await self._facts.put(delivered.event)
 
     async def _next_fact(self) -> Fact:
-        wake_at = self._core.wake_at
+        wake_at = self.core.wake_at
         try:
             async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - time.monotonic())):
                 return await self._facts.get()
@@ -83,19 +78,19 @@ class Membership:
                 assert self._job is not None
                 self._job.cancel()
             case effects.Say():
-                self._conversation.say(reports=[effect.report])
+                self.conversation.say(reports=[effect.report])
             case effects.FileVerdict():
                 self._file(effect)
             case effects.RepeatVerdicts():
-                self._conversation.say(reports=self._database.verdicts(effect.epoch))
+                self.conversation.say(reports=self.database.verdicts(effect.epoch))
             case effects.KeepWork():
-                self._database.keep_work(effect.work)
+                self.database.keep_work(effect.work)
             case effects.KeepHeldout():
-                self._database.keep_heldout(effect.epoch, effect.loss)
+                self.database.keep_heldout(effect.epoch, effect.loss)
             case effects.KeepAudited():
-                self._database.finish(effect.epoch)
+                self.database.finish(effect.epoch)
             case effects.Explain():
-                self._explain()
+                self.explain()
             case effects.Log():
                 log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
             case effects.End():
@@ -104,17 +99,17 @@ class Membership:
     async def _run_job(self, start: effects.Start) -> None:
         fact: Fact
         try:
-            fact = Done(start.number, await self._jobs.run(start.job))
+            fact = Done(start.number, await self.jobs.run(start.job))
         except FAILURES as error:
             fact = Failed(start.number, error)
         await self._facts.put(fact)
 
     def _file(self, effect: effects.FileVerdict) -> None:
-        """Keep the verdict, then report it. One of its name that was kept before stands."""
+        """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
         epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
-        kept = self._database.keep(task.name, self._sign(effect), unproven=result.unproven)
+        kept = self.database.keep(task.name, self.sign(effect), unproven=result.unproven)
         if kept.outcome is Outcome.PASS:
             log.info("epoch %d: %s passes %s", epoch, miner, task.name)
         else:
             log.warning("epoch %d: %s: %s %s: %s", epoch, miner, task.name, kept.outcome, kept.reason)
-        self._conversation.say(reports=[kept])
+        self.conversation.say(reports=[kept])

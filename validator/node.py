@@ -1,12 +1,10 @@
-"""The validator's process: it commits its links, takes part in the run, and sets weights all the while."""
+"""The validator process: commits its links, takes part in the run, and sets weights throughout."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,7 +23,6 @@ from iota.identity.keys import Hotkey
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
-    JoinReply,
     JoinRequest,
     NodeStatus,
     Role,
@@ -53,29 +50,33 @@ from validator.weights.setter import WeightSetter
 log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 1 << 30
+"""Disk for cached blocks of the data shards (1 GiB)."""
 STATUS_S: Final = 2.0
 STORED_S: Final = 30.0
-"""How long reports may take to be acknowledged before the next step is taken anyway."""
+"""How long to wait for the orchestrator to acknowledge reports before going on anyway."""
 _MAX_AWAY_S: Final = 86_400.0
-"""An orchestrator that is away for longer than this has ended its run."""
+"""After a day without an answer the run counts as ended."""
 
 
 @dataclass(frozen=True)
 class ValidatorOptions:
+    """Settings of one validator process."""
+
     data_dir: Path
     compute_share: float = 0.10
     """Largest share of the machine's compute that this process may use."""
     replay: ReplayOptions = field(default_factory=ReplayOptions)
     heldout_batches: int = BATCHES
+    """Batches that the held-out loss is measured on."""
     patience_s: float = PATIENCE_S
-    """How long the orchestrator may be silent before the validator joins anew."""
+    """How long the orchestrator may be silent before the validator joins again."""
     reconnect_s: float = 60.0
-    """Pause before it tries to."""
+    """Pause before it joins again."""
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Parts that outlive a membership."""
+    """Objects of the process that every membership uses."""
 
     spec: RunSpec
     links: LinkChain
@@ -86,7 +87,7 @@ class _Parts:
 
 
 class ValidatorNode:
-    """One validator from its commitment on the chain to its last weights."""
+    """One validator, from its commitment on the chain to its last weights."""
 
     def __init__(
         self,
@@ -103,14 +104,15 @@ class ValidatorNode:
         running_s = time.time() - psutil.Process().create_time()
         self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
         self._conversation: Conversation | None = None
+        """Open while this validator is a member; weights are reported in it."""
         self._last_contact = 0.0
 
     async def run(self) -> None:
         """Take part until the run ends, then set weights once more.
 
         Raises:
-            ValueError: what the operator can put right (directory, registration).
-            Problem, OrchestratorUnreachable: the orchestrator refuses, or is gone.
+            ValueError: the operator can fix it (directory, registration).
+            Problem, OrchestratorUnreachable: the orchestrator refuses, or is away too long.
             ChainError: the chain cannot be reached at the start.
         """
         info = await self._client.run()
@@ -130,31 +132,31 @@ class ValidatorNode:
                     on_change=lambda plan: self._report_weights(plan, scoreboard),
                 )
                 parts = _Parts(spec, links, database, worker, scoreboard, setter)
-                # Weights depend on the database and the chain: an orchestrator that is gone stops none.
+                # Weights need only the database and the chain, so they are set without the orchestrator too.
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(setter.run(), name="weights")
-                    await self._persist(lambda: self._take_part(parts))
+                    await self._take_part(parts)
         finally:
             await asyncio.to_thread(worker.close)
 
-    async def _persist(self, take_part: Callable[[], Awaitable[None]]) -> None:
-        """Take part to the end of the run, joining anew whenever the orchestrator was away for too long.
+    async def _take_part(self, parts: _Parts) -> None:
+        """Take part until the run ends, joining again whenever the orchestrator was away too long.
 
-        Raises OrchestratorUnreachable, in a group, when it was away for a day.
+        Raises OrchestratorUnreachable, in a group, if it is away for a day.
         """
         self._last_contact = time.monotonic()
         while True:
             try:
-                await take_part()
+                await self._take_part_once(parts)
             except* OrchestratorUnreachable as gone:
                 if time.monotonic() > self._last_contact + _MAX_AWAY_S:
                     raise
-                log.warning("the orchestrator is away, and weights go on without it: %s", first_error(gone))
+                log.warning("the orchestrator is away, and weights go on without it: %s", _first_error(gone))
             else:
                 return
             await asyncio.sleep(self._options.reconnect_s)
 
-    async def _take_part(self, parts: _Parts) -> None:
+    async def _take_part_once(self, parts: _Parts) -> None:
         """One membership: from the join to the end of the run and the last weights."""
         spec, options = parts.spec, self._options
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
@@ -166,8 +168,11 @@ class ValidatorNode:
             raise ValueError(
                 f"the orchestrator has another run now, {reply.run[:16]}: start the validator again"
             )
-        async with self._conversing(reply) as conversation:
-            core = ValidatorCore(spec, parts.links, parts.database.history())
+        core = ValidatorCore(spec, parts.links, parts.database.history())
+        sign = VerdictSigner(spec.id, self._hotkey)
+        async with Conversation(
+            self._client, reply.cursor, stored=reply.receipts, patience_s=options.patience_s
+        ) as conversation:
             jobs = JobRunner(
                 self._client,
                 self._chain,
@@ -176,24 +181,15 @@ class ValidatorNode:
                 HeldoutLoss(evidence, samples, parts.worker, options.heldout_batches),
                 lambda: conversation.settled(STORED_S),
             )
-            sign = VerdictSigner(spec.id, self._hotkey)
             membership = Membership(core, conversation, jobs, parts.database, sign, parts.scoreboard.explain)
-            async with asyncio.TaskGroup() as tasks:
-                status = tasks.create_task(self._report_status(conversation, core, parts), name="status")
-                await membership.run()
-                status.cancel()
-            await parts.setter.finish()
-            await conversation.settled(STORED_S)
-
-    @asynccontextmanager
-    async def _conversing(self, reply: JoinReply) -> AsyncIterator[Conversation]:
-        patience_s = self._options.patience_s
-        async with Conversation(
-            self._client, reply.cursor, stored=reply.receipts, patience_s=patience_s
-        ) as conversation:
             self._conversation = conversation
             try:
-                yield conversation
+                async with asyncio.TaskGroup() as tasks:
+                    status = tasks.create_task(self._report_status(conversation, core, parts), name="status")
+                    await membership.run()
+                    status.cancel()
+                await parts.setter.finish()
+                await conversation.settled(STORED_S)
             finally:
                 self._conversation, self._last_contact = None, time.monotonic()
 
@@ -213,7 +209,7 @@ class ValidatorNode:
     # ---- reports -------------------------------------------------------------------------------
 
     def _report_weights(self, plan: WeightPlan, scoreboard: Scoreboard) -> None:
-        """Write down a plan's new state, and report weights that the chain took, if anybody listens."""
+        """Record a plan's new state, and report weights that the chain took while a conversation is open."""
         scoreboard.explain()
         taken = plan.state in (PlanState.ACCEPTED, PlanState.LANDED)
         if taken and plan.block is not None and self._conversation is not None:
@@ -232,8 +228,8 @@ class ValidatorNode:
             await asyncio.sleep(STATUS_S)
 
 
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in a group of groups."""
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first leaf error of nested groups, for the log."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""Runs a validator from its settings until the run ends or somebody stops it."""
+"""Runs a validator from its settings until the run ends or a signal stops it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iota.chain import open_chain
 from iota.client.orchestrator import OrchestratorClient
 from iota.console.redaction import without_secrets
 from iota.identity.hotkey_lock import hold_hotkey
-from iota.identity.keys import Hotkey, load_hotkey
+from iota.identity.keys import load_hotkey
 from iota.settings import ValidatorSettings
 from iota.store.transfer import ObjectClient
 from validator.audits.replay import ReplayOptions
@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 async def validate(settings: ValidatorSettings) -> None:
-    """Raises ValueError for what the user can put right; Problem when the orchestrator refuses."""
+    """Validate until the run ends, SIGINT or SIGTERM.
+
+    Raises ValueError for what the operator can fix, Problem if the orchestrator refuses.
+    """
     cores = os.cpu_count() or 1
     threads = settings.threads or 1
     torch.set_num_threads(threads)
@@ -36,23 +39,19 @@ async def validate(settings: ValidatorSettings) -> None:
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
-        await _validate(settings, options, hotkey)
-
-
-async def _validate(settings: ValidatorSettings, options: ValidatorOptions, hotkey: Hotkey) -> None:
-    async with (
-        OrchestratorClient(hotkey, settings.orchestrator) as client,
-        ObjectClient() as objects,
-        open_chain(settings.chain, hotkey) as chain,
-    ):
-        work = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid).run()
-        node = asyncio.create_task(work)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, node.cancel)
-        # The first answer may take the whole of the client's patience: silence would look like work.
-        log.info("asking %s for its run", without_secrets(settings.orchestrator))
-        with suppress(asyncio.CancelledError):
-            await node
-            return
-        log.info("stopped; start again with the same data directory to go on")
+        async with (
+            OrchestratorClient(hotkey, settings.orchestrator) as client,
+            ObjectClient() as objects,
+            open_chain(settings.chain, hotkey) as chain,
+        ):
+            validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid)
+            node = asyncio.create_task(validator.run())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, node.cancel)
+            # Logged first: before the first answer the client may retry silently for its whole patience.
+            log.info("asking %s for its run", without_secrets(settings.orchestrator))
+            with suppress(asyncio.CancelledError):
+                await node
+                return
+            log.info("stopped; start again with the same data directory to go on")

@@ -1,1 +1,1 @@
-"""The decisions of one life of a replica: facts in, effects out. No clock, no chance, no input or output."""
+"""The decisions of one replica life: facts in, effects out. No clock, no randomness, no I/O."""

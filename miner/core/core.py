@@ -1,4 +1,4 @@
-"""The decisions of one life of a replica, from its join to the run's end or to the loss of its state."""
+"""The decisions of one replica life, from its join to the run's end or to the loss of its state."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from miner.core.epoch import EpochTraining
 
 @dataclass
 class ReplicaCore:
-    """Takes facts and gives effects. A life's first fact is the base on its disk, where there is one."""
+    """Takes facts and gives effects. If the disk has a base, it is the life's first fact."""
 
     spec: RunSpec
     stage: int
     hotkey: str
     reads_tokens: bool
-    """Whether ops of this stage use token ids."""
+    """Whether ops of this stage use token ids (`Trainer.reads_tokens`)."""
     base: facts.BaseHeld | None = None
     training: EpochTraining | None = None
-    """The epoch in training, until the base after it is held."""
+    """The current epoch. It stays after its last step, until its merge is applied."""
     listening: bool = True
-    """False while a base or a state is made: what comes next rests on it, so events must wait."""
+    """False while a base or a state is being made. Later events depend on it and must wait."""
     ended: str | None = None
     """Why the run has ended."""
     _pending_merge: MergeReady | None = None
-    """Heard before the last step of its epoch was applied here."""
+    """A merge that was announced before this replica applied the last step of its epoch."""
     _delta_given: bool = False
-    """The pseudo-gradient of the epoch in training was handed to its duty."""
+    """Whether the current epoch's pseudo-gradient was given out as a duty."""
 
     def __post_init__(self) -> None:
         self.duties = Duties(self.stage)
 
     def take(self, fact: facts.Fact) -> list[effects.Effect]:
-        """What is to be done because of `fact`, in this order."""
+        """The effects of `fact`, in the order in which the shell starts them."""
         answer = self._react(fact)
         if self.training is not None:
             answer += self.training.go_on()
@@ -47,7 +47,7 @@ class ReplicaCore:
         return answer
 
     def wants(self, effect: effects.SendFrame | effects.FetchFrame | effects.Duty) -> bool:
-        """Whether an effect that takes several tries is still worth one."""
+        """Whether the shell should still try an effect that takes several tries."""
         match effect:
             case effects.SendFrame():
                 epoch = self._training_of(effect.frame.notice.name.epoch)
@@ -60,12 +60,12 @@ class ReplicaCore:
 
     @property
     def idle(self) -> bool:
-        """Steps are left to train, and no op can run."""
+        """Whether steps are left to train and no op runs: the replica waits for others."""
         return self.training is not None and not self.training.finished and self.training.running is None
 
     @property
     def state(self) -> str:
-        """A few words for the status."""
+        """The replica's state in a few words, for the status."""
         if self.training is None:
             return "loading" if self.base is None else "ready"
         if self.training.finished:
@@ -145,7 +145,7 @@ class ReplicaCore:
 
     def _admit(self, event: Admit) -> list[effects.Effect]:
         if self.base is None or self.base.epoch != event.epoch:
-            return []  # from before this replica had its next base
+            return []  # of an epoch whose merge this replica has applied since
         self.listening, self.training = False, None
         return [effects.LoadState(event.epoch, event.step)]
 
@@ -160,7 +160,7 @@ class ReplicaCore:
         return self._apply(event)
 
     def _finish(self, epoch: EpochTraining) -> list[effects.Effect]:
-        """After the last step: this replica's pseudo-gradient, then the merge if it waits already."""
+        """After the last step: store the pseudo-gradient, then apply the merge if it is pending."""
         answer: list[effects.Effect] = []
         if not self._delta_given:
             self._delta_given = True

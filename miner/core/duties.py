@@ -1,6 +1,6 @@
-"""Duties: what a replica owes the run beside its training.
+"""Duties: work for the run beside training (pseudo-gradients, merges, bases, snapshots).
 
-Each is done once at a time, and for as long as the run still has a use for it.
+A duty is never done twice at the same time, and is given up once the run needs it no more.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnap
 
 @dataclass
 class Duties:
-    """The duties of one life of a replica."""
+    """The duties of one replica life."""
 
     stage: int
     under_way: set[Duty] = field(default_factory=set)
+    """Duties that the shell is doing."""
     _merged: int = -1
     """The newest epoch whose merge is ready at this stage."""
     _admitted: int = -1
-    """The newest epoch that this replica trains in: every stage has merged those before it."""
+    """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it."""
     _audited: set[int] = field(default_factory=set)
     """Epochs whose audits are closed."""
 
     def hear(self, event: Event) -> list[Duty]:
-        """Take an event; the duty that it gives, unless it is under way already."""
+        """Take an event; returns the duty that it gives, unless that is under way."""
         match event:
             case MergeReady():
                 self._merged = max(self._merged, event.epoch)
@@ -44,29 +45,31 @@ class Duties:
         return []
 
     def begin(self, duty: Duty) -> list[Duty]:
+        """Mark a duty as under way and return it; empty if it was already."""
         if duty in self.under_way:
             return []
         self.under_way.add(duty)
         return [duty]
 
     def end(self, duty: Duty) -> None:
+        """A duty has succeeded or was given up; the same one may begin again."""
         self.under_way.discard(duty)
 
     def wants(self, duty: Duty) -> bool:
-        """Whether the run still has a use for the duty's result."""
+        """Whether the run still needs the duty's result."""
         match duty:
             case StoreDelta():
                 return not self._is_merged(duty.epoch)
             case MergePart(assign):
-                # Another stage's merge is not announced here; the next epoch starts when all are done.
-                over = self._is_merged if assign.stage == self.stage else self._is_left
+                # Another stage's MergeReady is not sent here. The next epoch starts after all merges.
+                over = self._is_merged if assign.stage == self.stage else self._is_past
                 return not over(assign.epoch)
             case StoreBase() | StoreSnapshot():
-                # Later bases do not replace an epoch's: its audits start from it.
+                # Audits of an epoch start from its own base, also when newer bases exist.
                 return duty.epoch not in self._audited
 
     def _is_merged(self, epoch: int) -> bool:
-        return self._merged >= epoch or self._is_left(epoch)
+        return self._merged >= epoch or self._is_past(epoch)
 
-    def _is_left(self, epoch: int) -> bool:
+    def _is_past(self, epoch: int) -> bool:
         return self._admitted > epoch

@@ -1,4 +1,4 @@
-"""Effects: what the core asks of its shell. Values only; the shell holds tensors, bytes, URLs and clocks."""
+"""Effects: requests of the core to its shell. They hold values only, no tensors, URLs or clocks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from miner.core.schedule import Op
 
 @dataclass(frozen=True)
 class Say:
-    """Tell the orchestrator, at once and in this order."""
+    """Tell the orchestrator in the next exchange: reports and frame notices, each in this order."""
 
     reports: tuple[Report, ...] = ()
     frames: tuple[FrameNotice, ...] = ()
     receipts: bool = False
-    """All receipts so far are to go out too."""
+    """Whether all receipts written so far go out too."""
 
 
 # ---- one epoch's work -------------------------------------------------------------------------------
@@ -27,16 +27,16 @@ class Say:
 
 @dataclass(frozen=True)
 class RunOp:
-    """Run an op on the device; answered by OpDone or OpBad. One at a time."""
+    """Run an op on the device; answered by OpDone or OpBad. One runs at a time."""
 
     op: Op
     receiver: str | None
-    """Hotkey that its frame goes to; None where the op makes no frame."""
+    """Hotkey that its frame goes to; None if the op sends no frame."""
 
 
 @dataclass(frozen=True)
 class ForgetMicrobatch:
-    """Free what a dropped or withdrawn microbatch holds on the device."""
+    """Free the device memory of a dropped or withdrawn microbatch. No answer."""
 
     epoch: int
     step: int
@@ -55,7 +55,7 @@ class ReadTokens:
 
 @dataclass(frozen=True)
 class FetchFrame:
-    """Bring an announced frame here while it is wanted; answered by FrameArrived or FrameLost."""
+    """Fetch an announced frame while it is wanted; answered by FrameArrived or FrameLost."""
 
     notice: FrameNotice
     sender: str
@@ -63,7 +63,7 @@ class FetchFrame:
 
 @dataclass(frozen=True)
 class SendFrame:
-    """Store a frame at its receiver while it is wanted; answered by FrameStored or FrameNotStored."""
+    """Store a frame for its receiver while it is wanted; answered by FrameStored or FrameNotStored."""
 
     frame: OutgoingFrame
     to: str
@@ -74,13 +74,13 @@ class SendFrame:
 
 @dataclass(frozen=True)
 class FetchBase:
-    """Take the base of `epoch` and keep it on disk; answered by BaseHeld."""
+    """Get the base of `epoch` and keep it on disk; answered by BaseHeld."""
 
     epoch: int
     digest: str | None
-    """None: nobody has reported it yet (epoch 0 only)."""
+    """None while no replica has reported it (epoch 0 only)."""
     parts: tuple[StoredObject, ...]
-    """Empty: epoch 0, from the run's seed."""
+    """Empty for epoch 0: that base is made from the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class ApplyMerge:
 
     epoch: int
     parts: tuple[StoredObject, ...]
-    """Empty: the stage lost all its work, and the next base is this one."""
+    """Empty if the stage lost all its work; the next base then equals this one."""
     trained: bool
-    """The engine holds a state of this life, whose moments may go on into the next epoch."""
+    """Whether the engine holds a state of this epoch, whose moments may carry over into the next."""
 
 
 @dataclass(frozen=True)
 class LoadState:
-    """Load the epoch's start state as the version of `step`; answered by StateLoaded."""
+    """Load the epoch's start state as weight version `step`; answered by StateLoaded."""
 
     epoch: int
     step: int
@@ -107,7 +107,7 @@ class LoadState:
 
 @dataclass(frozen=True)
 class StoreDelta:
-    """Store the pseudo-gradient of `epoch`, taken from the weights as they are now."""
+    """Store the pseudo-gradient of `epoch`, computed from the current weights."""
 
     epoch: int
 
@@ -121,14 +121,14 @@ class MergePart:
 
 @dataclass(frozen=True)
 class StoreBase:
-    """Store the base of `epoch` for those who join."""
+    """Store the base of `epoch`, for replicas that join and for audits."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
 class StoreSnapshot:
-    """Store (weights, moments) of a version for an audit."""
+    """Store the (weights, moments) of a weight version for an audit."""
 
     epoch: int
     version: int
@@ -139,22 +139,11 @@ class StoreSnapshot:
 
 @dataclass(frozen=True)
 class ForgetEpoch:
-    """Delete what was kept on disk for the audits of `epoch`."""
+    """Delete the frames, snapshots and base kept for the audits of `epoch`. No answer."""
 
     epoch: int
 
 
 Duty = StoreDelta | MergePart | StoreBase | StoreSnapshot
-Effect = (
-    Say
-    | RunOp
-    | ForgetMicrobatch
-    | ReadTokens
-    | FetchFrame
-    | SendFrame
-    | FetchBase
-    | ApplyMerge
-    | LoadState
-    | Duty
-    | ForgetEpoch
-)
+TrainingEffect = RunOp | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame
+Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch

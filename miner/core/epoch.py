@@ -1,4 +1,4 @@
-"""One epoch's training at one replica: its routes, the inputs that it waits for, and where frames go."""
+"""One epoch's training at one replica: routes, pending inputs, and the receivers of frames."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ Place = tuple[int, int]
 
 
 class EpochTraining:
-    """Decides from an admission to the last STEP of the epoch."""
+    """Decides from the replica's admission to the epoch until its last STEP."""
 
     def __init__(
         self, spec: RunSpec, stage: int, hotkey: str, epoch: int, *, joined: int, reads_tokens: bool
     ) -> None:
-        """`joined` is the step whose version is the base."""
+        """`joined` is the first step of this replica; its weight version `joined` is the base."""
         self.schedule = Schedule(spec, stage, hotkey, epoch, joined=joined)
         self.running: RunOp | None = None
+        """The op on the device."""
         self._reads_tokens = reads_tokens
         self._routes: dict[Place, tuple[str, ...]] = {}
-        """The replica of each stage, as far as it is known here."""
+        """Hotkey by stage, for the microbatches that this replica knows of."""
         self._tokens: dict[Place, bool] = {}
-        """Microbatches whose tokens were asked for; True once they are here."""
+        """Microbatches whose tokens were asked for; True once they are read."""
 
     @property
     def epoch(self) -> int:
+        """The number of the epoch in training."""
         return self.schedule.epoch
 
     @property
     def finished(self) -> bool:
-        """All steps of the epoch are applied."""
+        """Whether every step of the epoch is applied."""
         return self.schedule.finished
 
     def hear(self, event: Event) -> list[Effect]:
-        """Take an event; those of other epochs change nothing."""
+        """Take an event. Events of other epochs have no effect."""
         match event:
             case Plan():
                 return self._plan(event)
@@ -58,13 +60,16 @@ class EpochTraining:
         return []
 
     def tokens_read(self, fact: TokensRead) -> None:
+        """A microbatch's tokens are ready; ignored if its step was applied meanwhile."""
         if (fact.step, fact.microbatch) in self._tokens:
             self._tokens[fact.step, fact.microbatch] = True
 
     def frame_arrived(self, fact: FrameArrived) -> None:
+        """A checked frame is ready as the input of its op."""
         self.schedule.frame(fact.name.step, fact.name.microbatch, fact.name.direction)
 
     def op_done(self, fact: OpDone) -> list[Effect]:
+        """The running op has a result: send its frame while the step is open, or just its receipt."""
         op, running, self.running = fact.op, self.running, None
         closed = self.schedule.is_closed(op.step)
         self.schedule.done(op)
@@ -77,13 +82,14 @@ class EpochTraining:
         return [SendFrame(fact.frame, running.receiver)]
 
     def op_bad(self, fact: OpBad) -> list[Effect]:
+        """The running op gave NaN or Inf: drop the microbatch here and report it."""
         self.running = None
         place = {"epoch": self.epoch, "step": fact.op.step, "microbatch": fact.op.microbatch}
         self.schedule.drop(Drop(**place))
         return [Say(reports=(BadValue(**place),))]
 
     def go_on(self) -> list[Effect]:
-        """The next op, unless one runs or the next one waits for its tokens."""
+        """Start the next op, or read the tokens that it lacks; empty while an op runs or none can."""
         op = self.schedule.next_op() if self.running is None else None
         if op is None:
             return []
@@ -96,14 +102,14 @@ class EpochTraining:
         return [self.running]
 
     def wants_fetched(self, name: FrameName) -> bool:
-        """Whether a frame for this replica is needed.
+        """Whether this replica still needs an incoming frame: until it has applied the frame's step.
 
-        A replica that started again needs the frames of a step that is closed and not applied here yet.
+        The step may be closed: a restarted replica runs closed steps again.
         """
         return name.step >= self.schedule.version
 
     def wants_sent(self, name: FrameName) -> bool:
-        """Whether a frame made here is waited for: neither dropped, nor given away, nor closed."""
+        """Whether a frame made here is still needed: step open, microbatch still assigned here."""
         if self.schedule.is_closed(name.step):
             return False
         route = self._routes.get((name.step, name.microbatch))
@@ -135,7 +141,7 @@ class EpochTraining:
         return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, attempt)]
 
     def _read(self, step: int, indices: Sequence[int]) -> list[Effect]:
-        """Ask for the tokens that are needed here and were not asked for."""
+        """Ask for the tokens of these microbatches that were not asked for yet."""
         new = [i for i in indices if self._reads_tokens and (step, i) not in self._tokens]
         self._tokens |= {(step, index): False for index in new}
         return [ReadTokens(self.epoch, step, index) for index in new]

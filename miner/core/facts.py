@@ -1,4 +1,4 @@
-"""Facts: what the shell tells the core. Events of the orchestrator, and how effects ended."""
+"""Facts that the shell gives the core: events of the orchestrator, and outcomes of effects."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from miner.core.schedule import Op
 
 @dataclass(frozen=True)
 class Heard:
-    """An event of the orchestrator, in its order. Only while the core is listening."""
+    """An event of the orchestrator, in order of its number. Given only while the core is listening."""
 
     event: Event
 
 
 @dataclass(frozen=True)
 class BaseHeld:
-    """The base of `epoch` and the state that the epoch starts from are on disk."""
+    """The base of `epoch` and the epoch's start state are on disk."""
 
     epoch: int
     digest: str
@@ -28,7 +28,7 @@ class BaseHeld:
 
 @dataclass(frozen=True)
 class StateLoaded:
-    """The engine holds the start state of `epoch` as the version of `step`."""
+    """The engine holds the start state of `epoch` as weight version `step`."""
 
     epoch: int
     step: int
@@ -36,6 +36,8 @@ class StateLoaded:
 
 @dataclass(frozen=True)
 class TokensRead:
+    """A microbatch's token ids are in memory, ready for its ops."""
+
     epoch: int
     step: int
     microbatch: int
@@ -43,14 +45,14 @@ class TokensRead:
 
 @dataclass(frozen=True)
 class FrameArrived:
-    """A frame is here, and is what its announcement and its signature say."""
+    """A frame was fetched, and matches its announcement and its signature."""
 
     name: FrameName
 
 
 @dataclass(frozen=True)
 class FrameLost:
-    """An announced frame cannot be had, or is not what it must be."""
+    """An announced frame is unavailable or invalid."""
 
     name: FrameName
     reason: str
@@ -62,44 +64,38 @@ class OpDone:
 
     op: Op
     frame: OutgoingFrame | None
+    """None if the op sends none."""
 
 
 @dataclass(frozen=True)
 class OpBad:
-    """NaN or Inf: the op has no result and no receipt."""
+    """The op gave NaN or Inf. It has no result and no receipt."""
 
     op: Op
 
 
 @dataclass(frozen=True)
 class FrameStored:
+    """The transport has stored a frame, so that its receiver can be told."""
+
     notice: FrameNotice
 
 
 @dataclass(frozen=True)
 class FrameNotStored:
-    """It is wanted no longer, or can never be stored."""
+    """A frame is no longer wanted, or can never be stored."""
 
     name: FrameName
 
 
 @dataclass(frozen=True)
 class DutyEnded:
+    """A duty succeeded or was given up."""
+
     duty: Duty
     report: Report | None
-    """None: it is wanted no longer, or cannot be done. The orchestrator asks somebody else."""
+    """None if it was given up; the orchestrator then asks another replica if it still needs it."""
 
 
-Fact = (
-    Heard
-    | BaseHeld
-    | StateLoaded
-    | TokensRead
-    | FrameArrived
-    | FrameLost
-    | OpDone
-    | OpBad
-    | FrameStored
-    | FrameNotStored
-    | DutyEnded
-)
+TrainingFact = TokensRead | FrameArrived | FrameLost | OpDone | OpBad | FrameStored | FrameNotStored
+Fact = Heard | BaseHeld | StateLoaded | TrainingFact | DutyEnded

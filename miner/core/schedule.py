@@ -1,12 +1,12 @@
-"""Which op a replica runs next. Pure: facts go in, the next op comes out.
+"""Which op a replica runs next.
 
-Order decides every sum, so it follows from the plan and not from timing:
+The order of ops is the order of floating-point sums, so it follows from the plan and never from timing:
 
 - backward before forward, earlier steps before later ones;
 - backwards of a step in ascending microbatch index, forwards in the plan's order;
-- work that was re-routed here joins at its index among what is still to be done, and does not
-  wait for credit: the first microbatch of a step that has not ended can always go on, at every
-  replica of its route, so nothing deadlocks even at a credit of one.
+- re-routed work takes its place by index among the remaining work, and does not wait for credit.
+  The first microbatch of a step that has not ended can then always proceed, at every replica of its
+  route, so that even a credit of one cannot deadlock.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ from iota.spec import Pipeline, RunSpec
 
 @dataclass(frozen=True)
 class Op:
-    """The next op. STEP has no microbatch; `counted` is then A(t, s, r), in order."""
+    """One op of this replica. `microbatch` and `attempt` are 0 for STEP."""
 
     kind: OpKind
     epoch: int
     step: int
     version: int
+    """Weight version that it uses."""
     microbatch: int = 0
     attempt: int = 0
     send_forward: bool = True
+    """False if the next stage has this microbatch's activations already; BACKWARD then recomputes them."""
     counted: tuple[tuple[int, int], ...] = ()
+    """STEP only: (microbatch, attempt) of the gradients in its sum, in order: A(t, s, r) of training.md."""
     learning_rate: float = 0.0
 
     @property
     def key(self) -> OpKey:
+        """The key of the op's receipt."""
         return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 
@@ -46,6 +50,7 @@ class ScheduledMicrobatch:
     index: int
     attempt: int
     send_forward: bool = True
+    """As in `Op`."""
     input_ready: bool = False
     gradient_ready: bool = False
     forward_done: bool = False
@@ -55,36 +60,39 @@ class ScheduledMicrobatch:
 
     @property
     def over(self) -> bool:
-        """Nothing of it is still to be run here."""
+        """Whether no op of it is left to run here."""
         return self.gone or self.backward_done
 
     @property
     def in_flight(self) -> bool:
+        """Whether it uses credit: its forward ran, its backward did not."""
         return self.forward_done and not self.over
 
 
 @dataclass
 class ScheduledStep:
+    """This replica's microbatches of one step, by index, and the step's close once it is known."""
+
     microbatches: dict[int, ScheduledMicrobatch] = field(default_factory=dict)
     close: StepClose | None = None
 
     def waiting(self) -> Iterator[ScheduledMicrobatch]:
-        """Microbatches whose backward is still to come, in order."""
+        """Microbatches whose backward is still to run, by index."""
         return (entry for _, entry in sorted(self.microbatches.items()) if not entry.over)
 
 
 @dataclass
 class Schedule:
-    """The ops of one epoch at one replica."""
+    """The ops of one epoch at one replica. The caller keeps re-routes and drops of other epochs away."""
 
     spec: RunSpec
     stage: int
     hotkey: str
     epoch: int
     joined: int = 0
-    """Step at which this replica's version is the base."""
+    """First step of this replica; its weights at version `joined` are the base."""
     version: int = 0
-    """Newest weight version here: STEP t makes version t + 1."""
+    """Newest weight version of this replica: STEP t makes version t + 1."""
     steps: dict[int, ScheduledStep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,7 +101,7 @@ class Schedule:
     # ---- facts ---------------------------------------------------------------------------------
 
     def plan(self, plan: Plan) -> list[int]:
-        """Take a step's plan; the microbatches that are this replica's."""
+        """Take a step's plan; returns the indices of this replica's microbatches."""
         if plan.epoch != self.epoch or plan.step < self.joined:
             return []
         state = self.steps.setdefault(plan.step, ScheduledStep())
@@ -104,8 +112,8 @@ class Schedule:
         return mine
 
     def reroute(self, event: Reroute) -> bool:
-        """Take over a microbatch, or be relieved of it. True if it is now this replica's."""
-        if event.epoch != self.epoch or event.stage != self.stage:
+        """Take a re-route at this stage. True if the microbatch is now this replica's."""
+        if event.stage != self.stage:
             return False
         state = self.steps.setdefault(event.step, ScheduledStep())
         old = state.microbatches.get(event.microbatch)
@@ -122,32 +130,29 @@ class Schedule:
             )
         return True
 
-    def frame(self, step: int, index: int, direction: Direction) -> bool:
-        """A checked frame is at hand. True if an open entry of this replica wants it."""
-        state = self.steps.get(step)
-        entry = state.microbatches.get(index) if state else None
-        if entry is None or entry.backward_done:
-            return False
+    def frame(self, step: int, index: int, direction: Direction) -> None:
+        """A checked frame has arrived; ignored if no microbatch of this replica needs it."""
+        entry = self._entry(step, index)
+        if entry is None:
+            return
         if direction is Direction.FORWARD:
             entry.input_ready = True
         else:
             entry.gradient_ready = True
-        return not entry.gone
 
     def drop(self, event: Drop) -> bool:
-        """Forget a microbatch unless its backward has run. True if there was something to forget."""
-        state = self.steps.get(event.step)
-        entry = state.microbatches.get(event.microbatch) if state and event.epoch == self.epoch else None
-        if entry is None or entry.backward_done or entry.gone:
+        """Give up a microbatch unless its backward has run. True if that changed anything."""
+        entry = self._entry(event.step, event.microbatch)
+        if entry is None or entry.over:
             return False
         entry.gone = True
         return True
 
     def close(self, event: StepClose) -> None:
-        """Take a step's close: what counts here has to be run, whatever became of it since.
+        """Take a step's close: every microbatch that counts here must run, re-routed or not.
 
-        All of it has been run by then, except in a replica that started again: it hears of a
-        re-route before it has run again what it had run before that.
+        Normally all of them have run by then. A restarted replica, though, hears of a re-route before it
+        has repeated the work that it had done before the re-route.
         """
         if event.epoch != self.epoch or event.step < self.version:
             return
@@ -161,13 +166,12 @@ class Schedule:
             state.microbatches.setdefault(index, ScheduledMicrobatch(index, attempt, input_ready=ready))
 
     def done(self, op: Op) -> None:
-        """An op has ended; its result is on disk."""
-        state = self.steps[op.step]
+        """An op has ended, and its result is on disk."""
         if op.kind is OpKind.STEP:
             self.version = op.step + 1
             del self.steps[op.step]
             return
-        entry = state.microbatches.get(op.microbatch)
+        entry = self._entry(op.step, op.microbatch)
         if entry is None or entry.attempt != op.attempt:
             return
         entry.forward_done = True
@@ -177,26 +181,31 @@ class Schedule:
     # ---- decision ------------------------------------------------------------------------------
 
     def next_op(self) -> Op | None:
-        """The op to run now, or None when every possible one waits for news."""
+        """The op to run now; None if each waits for an input, a plan or a close."""
         return self._next_step() or self._next_backward() or self._next_forward()
 
     def credit_used(self) -> int:
+        """Microbatches between their forward and their backward; `ScheduleSpec.credit` bounds them."""
         return sum(entry.in_flight for state in self.steps.values() for entry in state.microbatches.values())
 
     def attempt(self, step: int, index: int) -> int:
-        """The attempt of a microbatch that this replica has or had; 0 where it never had one."""
-        entry = self.steps.get(step, ScheduledStep()).microbatches.get(index)
+        """The attempt of a microbatch that this replica has or had; 0 if it never had it."""
+        entry = self._entry(step, index)
         return entry.attempt if entry is not None else 0
 
     def is_closed(self, step: int) -> bool:
-        """Whether the step is closed or applied: nobody waits for its frames."""
+        """Whether the step is closed or applied, so that no replica waits for its frames."""
         state = self.steps.get(step)
         return step < self.version or (state is not None and state.close is not None)
 
     @property
     def finished(self) -> bool:
-        """All steps of the epoch are applied."""
+        """Whether every step of the epoch is applied."""
         return self.version == self.spec.schedule.steps
+
+    def _entry(self, step: int, index: int) -> ScheduledMicrobatch | None:
+        state = self.steps.get(step)
+        return state.microbatches.get(index) if state is not None else None
 
     def _next_step(self) -> Op | None:
         state = self.steps.get(self.version)
@@ -239,7 +248,7 @@ class Schedule:
         return None
 
     def _runnable(self) -> Iterator[int]:
-        """Planned steps whose weights exist here, in order."""
+        """Planned steps whose weights exist here, in order. `delayed` runs one step ahead of its STEP."""
         ahead = 1 if self.spec.schedule.pipeline is Pipeline.DELAYED else 0
         return (t for t in sorted(self.steps) if self.version <= t <= self.version + ahead)
 

@@ -520,7 +520,7 @@ class Bench:
         return Base(self.sealed.epoch, stage, self.sealed.base(stage))
 
     def op(self, stage: int, kind: OpKind, step: int, index: int = 0) -> Receipt:
-        found = self.sealed.receipt(self.world.miners[stage].hotkey, (step, index, 0, kind))
+        found = self.sealed.receipt(self.world.miners[stage].hotkey, step, index, 0, kind)
         assert found is not None
         return found
 

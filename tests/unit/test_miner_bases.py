@@ -15,7 +15,8 @@ from iota.client.run_objects import RunObjects
 from iota.compute.engine import Engine
 from iota.compute.state import load_state
 from iota.identity.keys import Hotkey
-from iota.outer.base import base_digest, initial_base
+from iota.objects import BaseKey
+from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.partition import part_bytes
 from iota.protocol.messages import StoredObject
 from iota.store import EmbeddedStore, ObjectClient
@@ -25,7 +26,6 @@ from miner.core.effects import ApplyMerge, FetchBase, LoadState
 from miner.core.facts import BaseHeld, StateLoaded
 from miner.device import DeviceThread
 from miner.disk import MinerDisk
-from miner.merging import store_base
 from miner.ops import OpRunner, StateLost
 from miner.receipt_log import ReceiptLog
 from miner.trainer import Trainer
@@ -79,9 +79,10 @@ async def test_another_base_than_the_runs_loses_the_state(tmp_path: Path) -> Non
 
 async def test_a_stored_base_is_the_one_that_is_fetched(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
-        base = initial_base(SPEC, 0)
-        stored = await store_base(SPEC, made.keeper.objects, 0, 1, base, FIRST)
-        assert await made.keeper.fetch(FetchBase(1, FIRST, stored.parts), {}) == BaseHeld(1, FIRST)
+        data = base_parts(SPEC, initial_base(SPEC, 0))
+        put = made.keeper.objects.put
+        parts = [await put(str(BaseKey(SPEC.id, 1, 0, n)), part) for n, part in enumerate(data)]
+        assert await made.keeper.fetch(FetchBase(1, FIRST, tuple(parts)), {}) == BaseHeld(1, FIRST)
 
 
 async def test_a_base_whose_parts_are_gone_loses_the_state(

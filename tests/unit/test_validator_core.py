@@ -10,8 +10,8 @@ from iota.protocol.events import AuditsClosed, RunEnd
 from iota.protocol.messages import Outcome
 from tests.support.validator_shells import EPOCHS, Shell, drawn, run
 from validator.core import jobs
-from validator.core.core import FILING
-from validator.core.epoch import SNAPSHOT
+from validator.core.core import FILING_SHARE
+from validator.core.epoch import SNAPSHOT_SHARE
 from validator.core.facts import RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.results import EvidenceMissing
 
@@ -96,8 +96,8 @@ def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, o
     while shell.job is not None:
         shell.answer(answer(shell.job.job))
     asked_at = shell.now
-    assert shell.core.wake_at == pytest.approx(asked_at + DEADLINE_S * SNAPSHOT)
-    shell.now = asked_at + DEADLINE_S * SNAPSHOT - 1
+    assert shell.core.wake_at == pytest.approx(asked_at + DEADLINE_S * SNAPSHOT_SHARE)
+    shell.now = asked_at + DEADLINE_S * SNAPSHOT_SHARE - 1
     shell.take(Tick())
     assert shell.job is None
     shell.wake()
@@ -136,7 +136,7 @@ def test_what_is_undone_at_the_deadline_or_the_closing_is_inconclusive(closed: b
     if closed:
         shell.hear(AuditsClosed(epoch=0))
     else:
-        assert shell.core.wake_at == DEADLINE_S * FILING
+        assert shell.core.wake_at == DEADLINE_S * FILING_SHARE
         shell.wake()
     assert runs(shell, jobs.Settle)
     assert set(shell.kept) == drawn(0)

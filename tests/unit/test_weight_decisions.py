@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.chain import Block, EpochStatus, Neuron, Subnet, TxMode
-from validator.weights.decisions import LATE_TEMPOS, Own, Step, due, effect, fate, likely_cause
+from validator.weights.decisions import LATE_TEMPOS, LastWeights, Step, due, fate, landed_state, likely_cause
 from validator.weights.plan import PlanState, Target, WeightPlan, allot, same_row
 
 ME = Neuron(2, "me", "cold", 100.0, True, 0.0, 0.0, last_update=50, registered_at=50)
@@ -40,44 +40,44 @@ def plan(**changes: object) -> WeightPlan:
 
 
 def test_a_tempo_without_weights_gets_some() -> None:
-    assert due(status(1000, 3, 900), subnet(), ME, Own()).step is Step.SET
+    assert due(status(1000, 3, 900), subnet(), ME, LastWeights()).step is Step.SET
 
 
 def test_a_tempo_with_weights_waits_for_the_next() -> None:
-    found = due(status(1000, 3, 900), subnet(), replace(ME, last_update=950), Own())
+    found = due(status(1000, 3, 900), subnet(), replace(ME, last_update=950), LastWeights())
     assert (found.step, found.blocks) == (Step.WAIT, 260)
 
 
 def test_the_own_record_counts_while_the_metagraph_lags() -> None:
-    assert due(status(1000, 3, 900), subnet(998), ME, Own(3, 999)).step is Step.WAIT
+    assert due(status(1000, 3, 900), subnet(998), ME, LastWeights(3, 999)).step is Step.WAIT
 
 
 def test_the_index_decides_and_not_the_block_number() -> None:
-    assert due(status(1000, 3, 900), subnet(), ME, Own(3, 899)).step is Step.WAIT
-    assert due(status(1000, 4, 900), subnet(), ME, Own(3, 899)).blocks == 0
+    assert due(status(1000, 3, 900), subnet(), ME, LastWeights(3, 899)).step is Step.WAIT
+    assert due(status(1000, 4, 900), subnet(), ME, LastWeights(3, 899)).blocks == 0
 
 
 def test_the_rate_limit_is_waited_out_to_the_block() -> None:
     late = replace(ME, last_update=950)
-    found = due(status(1010, 3, 1000), subnet(1010), late, Own())
+    found = due(status(1010, 3, 1000), subnet(1010), late, LastWeights())
     assert (found.step, found.blocks, found.why) == (Step.WAIT, 39, "the rate limit")
-    assert due(status(1049, 3, 1000), subnet(1049), late, Own()).step is Step.SET
+    assert due(status(1049, 3, 1000), subnet(1049), late, LastWeights()).step is Step.SET
 
 
 def test_a_tempo_longer_than_the_cut_off_is_not_waited_for() -> None:
     short = subnet(activity_cutoff=200)
     recent = replace(ME, last_update=900)
-    assert due(status(1049, 3, 890), short, recent, Own()).blocks == 1
-    assert due(status(1050, 3, 890), short, recent, Own()).step is Step.SET
+    assert due(status(1049, 3, 890), short, recent, LastWeights()).blocks == 1
+    assert due(status(1050, 3, 890), short, recent, LastWeights()).step is Step.SET
 
 
 def test_the_end_of_a_tempo_is_left_alone() -> None:
-    found = due(status(1258, 3, 900), subnet(1258), ME, Own())
+    found = due(status(1258, 3, 900), subnet(1258), ME, LastWeights())
     assert (found.step, found.blocks) == (Step.WAIT, 3)
 
 
 def test_nothing_is_sent_while_the_fate_of_a_plan_is_open() -> None:
-    assert due(status(1000, 3, 900), subnet(), ME, Own(unresolved=True)).step is Step.WAIT
+    assert due(status(1000, 3, 900), subnet(), ME, LastWeights(unresolved=True)).step is Step.WAIT
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def test_nothing_is_sent_while_the_fate_of_a_plan_is_open() -> None:
     [(None, "iota-validator register"), (replace(ME, validator_permit=False), "needs more stake")],
 )
 def test_who_may_not_set_weights_is_told_why(neuron: Neuron | None, remedy: str) -> None:
-    found = due(status(1000, 3, 900), subnet(), neuron, Own())
+    found = due(status(1000, 3, 900), subnet(), neuron, LastWeights())
     assert found.step is Step.CANNOT
     assert remedy in found.why
 
 
 def test_a_new_registration_starts_anew() -> None:
     again = replace(ME, registered_at=950, last_update=950)
-    found = due(status(1040, 3, 900), subnet(1040), again, Own(3, 940))
+    found = due(status(1040, 3, 900), subnet(1040), again, LastWeights(3, 940))
     assert (found.step, found.why) == (Step.WAIT, "the rate limit")
-    assert due(status(1049, 3, 900), subnet(1049), again, Own(3, 940)).step is Step.SET
+    assert due(status(1049, 3, 900), subnet(1049), again, LastWeights(3, 940)).step is Step.SET
 
 
 @given(
@@ -110,7 +110,7 @@ def test_whoever_follows_it_serves_each_tempo_once_and_stays_active(
 ) -> None:
     """A chain of twelve tempos; writes land after `landing` blocks, the metagraph lags by `lag`."""
     landed: list[int] = []
-    block, own = start % tempo, Own()
+    block, own = start % tempo, LastWeights()
     while block < 12 * tempo:
         seen = [b for b in landed if b <= block - lag]
         me = replace(ME, registered_at=0, last_update=seen[-1] if seen else 0)
@@ -126,7 +126,7 @@ def test_whoever_follows_it_serves_each_tempo_once_and_stays_active(
         assert found.step is Step.SET
         assert not landed or block + 1 >= landed[-1] + limit
         landed.append(block + landing)
-        own = Own(index, block + landing)
+        own = LastWeights(index, block + landing)
         block += landing
     gaps = [b - a for a, b in pairwise(landed)]
     assert all(gap >= limit for gap in gaps)
@@ -164,27 +164,30 @@ HIDDEN = replace(LANDED, mode=TxMode.COMMIT)
 
 
 def test_a_row_that_differs_by_rounding_is_in_force() -> None:
-    assert effect(LANDED, {1: 65535, 0: 101}, [], status(1002, 5, 900), subnet(), True) is PlanState.IN_FORCE
+    assert (
+        landed_state(LANDED, {1: 65535, 0: 101}, [], status(1002, 5, 900), subnet(), True)
+        is PlanState.IN_FORCE
+    )
     assert same_row({1: 65535}, {1: 65535, 0: 1})
     assert not same_row({1: 65535, 0: 102}, LANDED.row)
 
 
 def test_a_plain_row_must_show_once_it_is_settled() -> None:
-    assert effect(LANDED, None, [], status(1002, 5, 900), subnet(), False) is PlanState.LANDED
-    assert effect(LANDED, None, [], status(1002, 5, 900), subnet(), True) is PlanState.NOT_IN_FORCE
+    assert landed_state(LANDED, None, [], status(1002, 5, 900), subnet(), False) is PlanState.LANDED
+    assert landed_state(LANDED, None, [], status(1002, 5, 900), subnet(), True) is PlanState.NOT_IN_FORCE
 
 
 def test_a_commit_has_some_tempos_to_show() -> None:
     for hidden_for in (1, 7):
         chain = subnet(reveal_tempos=hidden_for)
         last = 5 + hidden_for + LATE_TEMPOS
-        assert effect(HIDDEN, {1: 1}, [], status(0, last, 0), chain, True) is PlanState.LANDED
-        assert effect(HIDDEN, {1: 1}, [], status(0, last + 1, 0), chain, True) is PlanState.NOT_IN_FORCE
+        assert landed_state(HIDDEN, {1: 1}, [], status(0, last, 0), chain, True) is PlanState.LANDED
+        assert landed_state(HIDDEN, {1: 1}, [], status(0, last + 1, 0), chain, True) is PlanState.NOT_IN_FORCE
 
 
 def test_a_later_row_in_force_supersedes() -> None:
     later = replace(HIDDEN, number=2, targets={1: Target("miner", 65535)})
-    assert effect(HIDDEN, {1: 65535}, [later], status(0, 6, 0), subnet(), True) is PlanState.SUPERSEDED
+    assert landed_state(HIDDEN, {1: 65535}, [later], status(0, 6, 0), subnet(), True) is PlanState.SUPERSEDED
 
 
 @pytest.mark.parametrize(

@@ -263,11 +263,12 @@ def test_a_plan_comes_back_from_the_disk_as_it_was_written(tmp_path: Path) -> No
         plan = _plan(database)
     with Database(tmp_path, RUN, KEY.ss58) as database:
         assert database.weights.newest("0x01", 5) == [plan]
-        assert database.weights.own("0x01").unresolved
+        assert database.weights.last_weights("0x01").unresolved
         landed = replace(plan, state=PlanState.LANDED, block=12, mode=TxMode.COMMIT, reveal_round=7)
         database.weights.put(landed)
         assert database.weights.in_states("0x01", PlanState.LANDED) == [landed]
-        assert (database.weights.own("0x01").tempo, database.weights.own("0x01").block) == (3, 12)
+        last = database.weights.last_weights("0x01")
+        assert (last.tempo, last.block) == (3, 12)
 
 
 def test_a_plan_that_somebody_changed_is_refused(tmp_path: Path) -> None:

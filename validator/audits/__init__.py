@@ -1,1 +1,1 @@
-"""The jobs of audits: evidence fetched and checked, ops replayed and compared, verdicts signed."""
+"""Performs the jobs of audits: fetches evidence, replays ops and compares them, signs verdicts."""

@@ -1,4 +1,4 @@
-"""Jobs of an audit, carried out: evidence fetched, states loaded, ops replayed and compared."""
+"""Performs the jobs of one audit: fetches evidence, loads states, replays ops and compares them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from validator.core.results import Profile
 
 
 class Auditor:
-    """Carries out one job at a time; the replay that a load begins serves the jobs after it.
-
-    What fails raises EvidenceMissing, MinerFault, or an error of transport.
-    """
+    """Performs one job at a time. A load job starts the replay that the jobs after it use."""
 
     def __init__(self, evidence: Evidence, worker: Worker, options: ReplayOptions) -> None:
         self._evidence, self._worker, self._options = evidence, worker, options
         self._replay: Replay | None = None
 
     async def run(self, job: jobs.AuditJob) -> object:
-        """The answer of a job."""
+        """The answer of a job. Raises EvidenceMissing, MinerFault, or an error of transport."""
         run = self._worker.run
         if isinstance(job, jobs.HashBase | jobs.LoadBase) or (
             isinstance(job, jobs.LoadSnapshot) and not job.on_top
@@ -59,7 +56,7 @@ class Auditor:
                 return await run(lambda: replay.delta_digests(base))
 
     def unload(self) -> None:
-        """Free the replay: it and another state would not fit in memory at once."""
+        """Free the replay, since it and another state might not fit in memory together."""
         self._replay = None
 
     async def _load(self, state: StageState, stage: int, version: int, device: str) -> Profile:
@@ -75,7 +72,7 @@ class Auditor:
             return base
         carried = await self._evidence.snapshot(job.carried)
         digest = await self._worker.run(lambda: carried.moments_digest)
-        # A replica that fell back to its base, or loaded it anew, starts from zero.
+        # Zero moments are right too: a replica that lost its state started from the base alone.
         check_carried(job.carried.miner, job.last, digest, self._evidence.zero_moments_digest(job.base.stage))
         return StageState(base.weights, carried.moments)
 

@@ -1,4 +1,4 @@
-"""The cap on this process's compute, and the one worker thread that replays run in."""
+"""The cap on this process's compute, and the worker thread that replays run in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from typing import Final, TypeVar
 
 _T = TypeVar("_T")
 _LONGEST_NAP_S: Final = 1.0
+"""The share is looked at again this often: other threads use CPU meanwhile."""
 
 
 class Budget:
-    """How much of the machine this process may use: CPU seconds against wall seconds x cores.
+    """Caps the process's share of the machine: CPU seconds / (wall seconds x cores).
 
-    Everything counts, imports and networking too, since the process began (`already_s` before now).
-    What was not used is saved up. Clocks are arguments, so that the arithmetic can be tested.
+    The share is over the whole life of the process, so unused time is saved up, and imports and
+    networking count.
+
+    Args:
+        share: the cap, in (0, 1]. Raises ValueError outside it.
+        cores: of the machine; None asks the system.
+        already_s: how long ago the process began.
+        wall, cpu: clocks in seconds.
     """
 
     def __init__(
@@ -39,18 +46,18 @@ class Budget:
 
     @property
     def share(self) -> float:
-        """Share of the machine's compute used so far."""
+        """Share of the machine's compute used since the process began."""
         wall = (self._wall() - self._started) * self._cores
         return self._cpu() / wall if wall > 0 else 0.0
 
     @property
     def owed_s(self) -> float:
-        """Wall seconds to wait until the share is back under the cap; 0 while it is."""
+        """Wall seconds until the share is back under the cap; 0 while it is under it."""
         wall = self._wall() - self._started
         return max(0.0, self._cpu() / (self.allowed * self._cores) - wall)
 
     async def pause(self) -> None:
-        """Wait while above the cap. Whoever has a deadline sets it around this."""
+        """Wait while above the cap. It has no deadline of its own."""
         while (owed := self.owed_s) > 0:
             nap = min(owed, _LONGEST_NAP_S)
             self.paused_s += nap
@@ -58,7 +65,7 @@ class Budget:
 
 
 class Worker:
-    """Runs one unit of replay at a time, each after the budget has let it through."""
+    """One thread for replays. Each call first waits for the budget."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -66,6 +73,7 @@ class Worker:
         self.busy_s = 0.0
 
     async def run(self, unit: Callable[[], _T]) -> _T:
+        """Run a unit on the thread and return its result; raises what it raises."""
         await self.budget.pause()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, unit)
 
@@ -77,5 +85,5 @@ class Worker:
             self.busy_s += time.perf_counter() - started
 
     def close(self) -> None:
-        """Let the unit that is running end, and take no more."""
+        """Finish the running unit, discard the queued ones and end the thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,11 +1,14 @@
-"""Evidence of audits, fetched and held against the signatures and digests that vouch for it."""
+"""Evidence of audits: fetches it and checks it against signatures and digests."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Awaitable
+from typing import Final
 
 import torch
+from cachetools import FIFOCache
 
+from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
@@ -18,8 +21,7 @@ from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
 from iota.protocol.messages import Direction, FrameName, StoredObject
-from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch
-from iota.protocol.records import EpochRecord
+from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
@@ -28,47 +30,40 @@ from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 
 _KEPT_BASES: Final = 2
-"""Miners are audited stage by stage, so that two are enough."""
-
-
-class Records(Protocol):
-    """Where public records come from: `OrchestratorClient`."""
-
-    async def epoch_record(self, epoch: int) -> EpochRecord: ...
-
-    async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]: ...
+"""Miners are audited stage by stage, so older bases are not needed again."""
 
 
 class Evidence:
-    """Fetches for one run. Methods raise EvidenceMissing where nobody is known to be at fault."""
+    """Evidence of one run. A method raises EvidenceMissing if no miner is known to be at fault."""
 
-    def __init__(self, spec: RunSpec, records: Records, objects: RunObjects, samples: Samples) -> None:
+    def __init__(
+        self, spec: RunSpec, client: OrchestratorClient, objects: RunObjects, samples: Samples
+    ) -> None:
         self.spec = spec
-        self._records, self._objects, self._samples = records, objects, samples
-        self._bases: dict[tuple[int, int], StageState] = {}
+        self._client, self._objects, self._samples = client, objects, samples
+        self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
 
     # ---- records -------------------------------------------------------------------------------
 
     async def sealed(self, epoch: int) -> SealedEpoch:
-        """The epoch's record with every miner's receipts.
+        """The epoch's record with every miner's receipts, checked.
 
-        Raises:
-            SealBroken: the orchestrator's record does not hold together.
+        Raises SealBroken if the orchestrator's record contradicts itself or the receipts.
         """
-        record = await self._records.epoch_record(epoch)
+        record = await self._client.epoch_record(epoch)
         if record.epoch != epoch:
             raise SealBroken(f"asked for epoch {epoch}, got the record of {record.epoch}")
         receipts = {}
         for miner in record.miners:
-            batches = await self._records.receipts(epoch, miner.hotkey)
+            batches = await self._client.receipts(epoch, miner.hotkey)
             receipts[miner.hotkey] = checked_receipts(self.spec.id, miner, epoch, batches)
         return SealedEpoch(self.spec, record, receipts)
 
     async def last_step(self, epoch: int, hotkey: str) -> Receipt | None:
-        """The signed STEP receipt that ended `epoch` for this miner, if there is one."""
-        for batch in await self._records.receipts(epoch, hotkey):
+        """The miner's receipt of the last STEP of `epoch`; None if it has none."""
+        wanted = (epoch, self.spec.schedule.steps - 1, OpKind.STEP)
+        for batch in await self._client.receipts(epoch, hotkey):
             for receipt in batch.receipts:
-                wanted = (epoch, self.spec.schedule.steps - 1, OpKind.STEP)
                 if (receipt.epoch, receipt.step, receipt.kind) == wanted:
                     return receipt
         return None
@@ -76,11 +71,15 @@ class Evidence:
     # ---- weights -------------------------------------------------------------------------------
 
     async def base(self, base: Base) -> StageState:
-        """A base by its record, moments empty; that of epoch 0 is made from the seed and held against it."""
+        """A base without moments, checked against its record.
+
+        The base of epoch 0 is made from the seed; later ones are fetched.
+        """
         epoch, stage, record = base.epoch, base.stage, base.record
         known = self._bases.get((epoch, stage))
         if known is not None:
             return known
+        what = f"the base of epoch {epoch}, stage {stage}"
         if epoch == 0:
             outer = initial_base(self.spec, stage)
             if record is not None and record.digest != base_digest(self.spec, outer):
@@ -88,31 +87,27 @@ class Evidence:
                     f"the recorded base of stage {stage} is not the one that the seed gives"
                 )
         elif record is None:
-            raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}, is not in the store")
+            raise EvidenceMissing(f"{what}, is not in the store")
         else:
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             parts = [await self._stored(part, limit) for part in record.parts]
             try:
                 outer = read_base(self.spec, stage, parts)
             except PartError as error:
-                raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}: {error}") from error
+                raise EvidenceMissing(f"{what}: {error}") from error
             if base_digest(self.spec, outer) != record.digest:
-                raise EvidenceMissing(
-                    f"the base of epoch {epoch}, stage {stage}, has another digest than recorded"
-                )
+                raise EvidenceMissing(f"{what}, has another digest than recorded")
         like = {name: torch.empty(shape) for name, shape in run_shapes(self.spec, stage).items()}
         state = StageState(unflatten(torch.from_numpy(outer.weights), like))
-        while len(self._bases) >= _KEPT_BASES:
-            self._bases.pop(next(iter(self._bases)))
         self._bases[epoch, stage] = state
         return state
 
     async def snapshot(self, given: Snapshot) -> StageState:
-        """The state that a miner delivered, well-formed; its digests are for the caller to compare.
+        """The state that a miner delivered. The caller must compare its digests.
 
         Raises:
             MinerFault: it is no state of its stage.
-            EvidenceMissing: the store does not have what was announced.
+            EvidenceMissing: the announced object is not in the store.
         """
         name = f"its snapshot of version {given.version}"
         size, limit = given.stored.size, snapshot_bytes(self.spec, given.stage)
@@ -125,7 +120,7 @@ class Evidence:
             raise MinerFault(given.miner, given.seq, f"{name} is no state: {error}") from error
 
     def zero_moments_digest(self, stage: int) -> str:
-        """Digest of the moments of a replica that starts afresh."""
+        """Digest of the optimizer moments of a replica that starts from a base alone."""
         shapes = moment_shapes(self.spec.optimizer, run_shapes(self.spec, stage))
         return tensors_digest({name: torch.zeros(shape) for name, shape in shapes.items()})
 
@@ -138,10 +133,10 @@ class Evidence:
         return self._samples.nothing()
 
     async def frame(self, header: FrameHeader) -> bytes:
-        """The payload of the frame that a receipt names by its header."""
+        """The payload of the frame that a receipt names as an input by its header."""
         key = str(FrameKey(self.spec.id, header.name))
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
-        data = await self._get(key, size)
+        data = await self._from_store(key, self._objects.get(key, size))
         try:
             frame = decode_frame(data, self.spec)
         except FrameError as error:
@@ -152,10 +147,9 @@ class Evidence:
         return frame.payload
 
     async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
-        """What the op's miner sent; None where the op sends nothing, or nothing is stored any more.
+        """The payload that the op's miner sent; None if the op sends none or its frame is no longer stored.
 
-        Raises:
-            MinerFault: it sent another payload than it receipted.
+        Raises MinerFault if the miner sent another payload than it receipted.
         """
         if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
@@ -169,7 +163,8 @@ class Evidence:
         )
         try:
             key = FrameKey(self.spec.id, name)
-            data = await self._get(str(key), max_bytes(self.spec, key, receipt.stage))
+            limit = max_bytes(self.spec, key, receipt.stage)
+            data = await self._from_store(str(key), self._objects.get(str(key), limit))
             frame = decode_frame(data, self.spec)
         except (EvidenceMissing, FrameError):
             return None
@@ -180,20 +175,17 @@ class Evidence:
 
     # ---- objects -------------------------------------------------------------------------------
 
-    async def _get(self, key: str, limit: int) -> bytes:
-        """The whole object, of at most `limit` bytes."""
-        try:
-            return await self._objects.get(key, limit)
-        except StoreError as error:
-            raise EvidenceMissing(f"{key} cannot be had from the store: {error}") from error
-
     async def _stored(self, stored: StoredObject, limit: int) -> bytes:
-        """An object that a record names, held against its digest."""
+        """An object that a record names, checked against its digest."""
         if stored.size > limit:
             raise EvidenceMissing(
                 f"{stored.key} is recorded with {stored.size} bytes, at most {limit} may be"
             )
+        return await self._from_store(stored.key, self._objects.stored(stored))
+
+    @staticmethod
+    async def _from_store(key: str, transfer: Awaitable[bytes]) -> bytes:
         try:
-            return await self._objects.stored(stored)
+            return await transfer
         except StoreError as error:
-            raise EvidenceMissing(f"{stored.key} cannot be had from the store: {error}") from error
+            raise EvidenceMissing(f"{key} cannot be had from the store: {error}") from error

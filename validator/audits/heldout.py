@@ -13,24 +13,24 @@ from validator.audits.evidence import Evidence
 from validator.core.jobs import Base
 
 BATCHES: Final = 4
-"""Held-out batches by default: enough to see a trend, few enough for the compute cap."""
+"""Held-out batches by default. Enough to see a trend, few enough for the compute cap."""
 
 
 class HeldoutLoss:
-    """Measures bases of one run on the first `batches` held-out batches."""
+    """Measures the bases of one run on the first `batches` held-out batches."""
 
     def __init__(self, evidence: Evidence, samples: Samples, worker: Worker, batches: int = BATCHES) -> None:
         self._evidence, self._samples, self._worker, self._batches = evidence, samples, worker, batches
 
     async def measure(self, bases: Sequence[Base]) -> float | None:
-        """Mean nats a token of an epoch's bases; None where the data holds out less than one batch.
+        """Mean loss in nats a token; None if the data holds out less than one batch.
 
         Args:
-            bases: one of each stage, in order.
+            bases: one base per stage, in order of stage.
 
         Raises:
-            EvidenceMissing: a base cannot be had.
-            BadValueError: it gives NaN or Inf.
+            EvidenceMissing: a base is unavailable.
+            BadValueError: a base gives NaN or Inf.
         """
         inputs = [EvaluationBatch(tokens) for tokens in await self._samples.heldout(self._batches)]
         if not inputs:
@@ -44,6 +44,6 @@ class HeldoutLoss:
         return sum(losses) / len(losses)
 
     async def _pass(self, stage: int, state: StageState, batch: EvaluationBatch) -> EvaluationOutput:
-        """One batch through one stage."""
+        """One batch through one stage, as one unit of work under the compute cap."""
         spec = self._evidence.spec
         return await self._worker.run(lambda: next(iter(evaluate_stage(spec, stage, state, [batch]))))

@@ -1,10 +1,11 @@
-"""Jobs of the validator's core, carried out."""
+"""Performs the jobs of the validator's core."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
@@ -25,82 +26,79 @@ from validator.core.sealed import SealBroken, SealedEpoch
 log = logging.getLogger(__name__)
 
 BASE_POLL_S: Final = 0.5
+"""Pause between looks for the next base: miners store it shortly after the merge."""
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
-"""What may go wrong with a fetch, whoever is to blame."""
+"""Errors of a fetch that prove nothing against a miner."""
 
 
+@dataclass
 class JobRunner:
-    """Carries out jobs. `settle` waits until the orchestrator has stored every report so far."""
+    """Performs one job at a time. `settle` waits until the orchestrator has stored every report so far."""
 
-    def __init__(
-        self,
-        client: OrchestratorClient,
-        chain: SubnetChain,
-        evidence: Evidence,
-        auditor: Auditor,
-        heldout: HeldoutLoss,
-        settle: Callable[[], Awaitable[object]],
-    ) -> None:
-        self._client, self._chain, self._evidence = client, chain, evidence
-        self._auditor, self._heldout, self._settle = auditor, heldout, settle
+    client: OrchestratorClient
+    chain: SubnetChain
+    evidence: Evidence
+    auditor: Auditor
+    heldout: HeldoutLoss
+    settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
-        """The answer of a job, which may take for ever: the core stops what is too late.
+        """The answer of a job. It has no deadline; the core cancels jobs that take too long.
 
         Raises:
-            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: for the core.
-            Problem, OrchestratorUnreachable: the record of an epoch cannot be asked for.
+            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: facts for the core.
+            Problem, OrchestratorUnreachable: an epoch's record cannot be asked for; the membership ends.
         """
         match job:
             case jobs.AwaitBlock():
-                return await self._chain.hash_of(job.block)
+                return await self.chain.hash_of(job.block)
             case jobs.Settle():
-                self._auditor.unload()
-                return await self._settle()
+                self.auditor.unload()
+                return await self.settle()
             case jobs.FetchRecord():
                 return await self._fetch_record(job.epoch)
         try:
             match job:
                 case jobs.FetchLastStep():
-                    return await self._evidence.last_step(job.epoch, job.miner)
+                    return await self.evidence.last_step(job.epoch, job.miner)
                 case jobs.AskLive():
-                    members = (await self._client.status())["members"]
+                    members = (await self.client.status())["members"]
                     return any(m["hotkey"] == job.miner and m["live"] for m in members)
                 case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
                 case _:
-                    return await self._auditor.run(job)
+                    return await self.auditor.run(job)
         except _TRANSPORT as error:
             raise TransportFailed(str(error)) from error
 
     async def _fetch_record(self, epoch: int) -> SealedEpoch:
         try:
-            return await self._evidence.sealed(epoch)
+            return await self.evidence.sealed(epoch)
         except (SealBroken, UntrustedAnswer) as error:
-            raise RecordBroken(str(error), await self._miners(epoch)) from error
+            raise RecordBroken(str(error), await self._recorded_miners(epoch)) from error
         except Problem as problem:
             if problem.type is not ProblemType.NOT_FOUND:
                 raise
             raise RecordGone from problem
 
-    async def _miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
-        """The miners of an epoch whose record is broken, by the orchestrator's signed word."""
+    async def _recorded_miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
+        """The miners of an epoch with a broken record; None if the orchestrator did not sign that either."""
         try:
-            return (await self._client.epoch_record(epoch)).miners
+            return (await self.client.epoch_record(epoch)).miners
         except UntrustedAnswer as error:
             log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
             return None
 
     async def _measure(self, epoch: int) -> float | None:
-        """Held-out loss of the base of `epoch`, once every stage's is stored."""
-        self._auditor.unload()
+        """Held-out loss of the base of `epoch`, once every stage has stored its base."""
+        self.auditor.unload()
         while True:
-            record = await self._client.epoch_record(epoch - 1)
+            record = await self.client.epoch_record(epoch - 1)
             bases = [jobs.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
-            if len(bases) == self._evidence.spec.layout.stages:
+            if len(bases) == self.evidence.spec.layout.stages:
                 break
             await asyncio.sleep(BASE_POLL_S)
         try:
-            return await self._heldout.measure(sorted(bases, key=lambda base: base.stage))
+            return await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
         except BadValueError as error:
             raise EvidenceMissing(str(error)) from error

@@ -1,4 +1,4 @@
-"""When a replay agrees with a receipt: to the bit on one device class, within a profile across two."""
+"""Whether a replay agrees with a receipt: bit for bit on one device class, within a tolerance across two."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from iota.spec import RunSpec
 from validator.core.results import Profile, ReplayMismatch
 
 _SKETCH_ROUNDING = 1e-4
-"""Sketches of equal bits: only the order of a float64 sum can differ."""
+"""Relative difference allowed between sketches of equal bits: the order of a float64 sum may differ."""
 
 
 EXACT = Profile("exact", exact=True)
 
 
 def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
-    """Tolerance zero where both device classes are one; else the run's published tolerance."""
+    """The exact profile for equal device classes, else one of the run's published tolerance."""
     if mine == theirs:
         return EXACT
     error = spec.audit.tolerance
@@ -26,7 +26,7 @@ def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
 
 
 def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> ReplayMismatch | None:
-    """Hold a FORWARD, BACKWARD or LOSS receipt against its replay; None where they agree."""
+    """Compare a FORWARD, BACKWARD or LOSS receipt with its replay; None if they agree."""
     if profile.exact and receipt.output != replayed.digest:
         reason = "the output has another digest"
         return ReplayMismatch(receipt.seq, replayed.digest, receipt.output, reason)
@@ -37,19 +37,17 @@ def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> Repl
 
 
 def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> ReplayMismatch | None:
-    """Hold a STEP receipt against its replay; None where they agree."""
+    """Compare a STEP receipt with its replay; None if they agree."""
     seq, state = receipt.seq, receipt.state
     if state is None:
         return ReplayMismatch(seq, replayed.weights, "", "the STEP receipt commits to no state")
     if profile.exact:
         if state.weights != replayed.weights or receipt.output != replayed.weights:
-            return ReplayMismatch(
-                seq, replayed.weights, state.weights, "the weights after the step are others"
-            )
+            reason = "the weights after the step are others"
+            return ReplayMismatch(seq, replayed.weights, state.weights, reason)
         if state.moments != replayed.moments:
-            return ReplayMismatch(
-                seq, replayed.moments, state.moments, "the moments after the step are others"
-            )
+            reason = "the moments after the step are others"
+            return ReplayMismatch(seq, replayed.moments, state.moments, reason)
     change = (state.change_sketch, replayed.change_sketch)
     moments = (state.moments_sketch, replayed.moments_sketch)
     return (
@@ -60,7 +58,10 @@ def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> Re
 
 
 def sketch_distance(profile: Profile, theirs: Sequence[float], mine: Sequence[float]) -> str | None:
-    """Why two sketches do not agree within the profile; None where they do. `mine` is the measure."""
+    """Why two sketches disagree beyond the profile; None if they agree.
+
+    They agree if |theirs - mine| / |mine| and the cosine between them are within the profile's bounds.
+    """
     if len(theirs) != len(mine) or not all(map(math.isfinite, theirs)):
         return "it is not a sketch of this run"
     if tuple(theirs) == tuple(mine):

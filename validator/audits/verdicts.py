@@ -1,4 +1,4 @@
-"""Verdicts: signed, self-contained results of audits."""
+"""Signs and verifies verdicts: self-contained results of audits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class VerdictSigner:
     key: Hotkey
 
     def __call__(self, filed: FileVerdict) -> Verdict:
-        """A verdict with its signature over the run and its canonical JSON with an empty signature."""
+        """The signed verdict of an audit, its texts cut to the protocol's limits.
+
+        The signature covers the run's id and the canonical JSON of the verdict with an empty signature.
+        """
         result = filed.result
         plain = Verdict(
             epoch=filed.epoch,

@@ -1,4 +1,4 @@
-"""One audit of one miner's epoch: the evidence that it needs, the order of its replay, and its result."""
+"""One audit of one miner's epoch: which evidence it needs, the order of its replay, and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from validator.core.tasks import AuditTask
 
 
 def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
-    """The versions of which an audit is known to need a snapshot before it begins."""
+    """Weight versions whose snapshots an audit needs for certain, so that they can be asked for early."""
     needed = {sealed.version(hotkey, task.step)} if task.kind is not AuditKind.EPOCH else set()
     if task.kind is AuditKind.STEP:
         needed.add(task.step)
@@ -26,8 +26,8 @@ def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[i
 class Audit:
     """The script of one audit.
 
-    Evidence is asked for in the order of its use: the verdict names the first op that fails, and nobody
-    is accused of withholding a snapshot while the store has lost what comes before it.
+    Evidence is fetched in the order of its use. The verdict then names the first op that fails, and a miner
+    is not accused of withholding a snapshot when the store has lost evidence that comes before it.
     """
 
     def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
@@ -45,10 +45,10 @@ class Audit:
         self._device = devices.pop() if len(devices) == 1 else "mixed"
         self._profile: Profile | None = None
         self.faults: list[MinerFault] = []
-        """Proofs against others than the miner under audit."""
+        """Faults of other miners that the evidence proves: senders of the input frames."""
 
     def run(self) -> Script[Result]:
-        """Run the audit; every end is a result, lost evidence and faults included."""
+        """Run the audit. Lost evidence and faults are results too."""
         kinds = {AuditKind.OP: self._op, AuditKind.STEP: self._step, AuditKind.EPOCH: self._epoch}
         ending: results.Ending
         try:
@@ -95,15 +95,15 @@ class Audit:
     # ---- parts of audits -----------------------------------------------------------------------
 
     def _sum(self, step: int) -> Script[ReplayMismatch | None]:
-        """All counted microbatches of a step, in the order of its sum; the first op that fails."""
+        """Replay a step's counted microbatches in the order of its sum; returns the first mismatch."""
         version = self._sealed.version(self._hotkey, step)
         last = self._miner.stage == self._spec.last_stage
         for microbatch, attempt in self._sealed.counted(self._hotkey, step):
             kind = OpKind.LOSS if last else OpKind.BACKWARD
-            backward = self._sealed.receipt(self._hotkey, (step, microbatch, attempt, kind))
+            backward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, kind)
             if backward is None:
                 raise EvidenceMissing(f"microbatch {microbatch} of step {step} counts without a receipt")
-            forward = self._sealed.receipt(self._hotkey, (step, microbatch, attempt, OpKind.FORWARD))
+            forward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, OpKind.FORWARD)
             inputs = yield from self._inputs(backward)
             mismatch = yield from self._replay(backward, forward, version, inputs)
             if mismatch is not None:
@@ -117,20 +117,21 @@ class Audit:
         assert self._profile is not None
         if self._profile.exact:
             return mismatch
-        # Across device classes sketches were compared: they must be those of the bytes that were sent.
+        # Across device classes only sketches were compared, so they must match the bytes that were sent.
         for sent in (forward, receipt):
             if mismatch is None and sent is not None:
                 mismatch = yield jobs.CheckSent(self._hotkey, sent)
         return mismatch
 
     def _apply(self, step: int) -> jobs.ReplayStep:
+        """The replay of STEP over the counted microbatches."""
         receipt = self._sealed.step_receipt(self._hotkey, step)
         assert receipt is not None
         count = len(self._sealed.counted(self._hotkey, step))
         return jobs.ReplayStep(receipt, count, self._sealed.learning_rate(step))
 
     def _check_delta(self) -> Script[None]:
-        """On one device class: the pseudo-gradient must be the one that the steps made."""
+        """The contributed pseudo-gradient must be what the steps made (exact profile, complete epoch)."""
         parts = self._sealed.delta(self._hotkey)
         whole = self._steps[-1:] == [self._spec.schedule.steps - 1]
         if parts is None or not whole or self._profile is None or not self._profile.exact:
@@ -143,6 +144,7 @@ class Audit:
                 raise MinerFault(self._hotkey, seq, reason, expected=digest, found=found)
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
+        """Fetch the inputs that a receipt names. Raises MinerFault if it names wrong ones."""
         payloads: dict[Direction, bytes] = {}
         for header in named_inputs(self._spec, self._hotkey, receipt):
             fault = check_sender(self._sealed, self._hotkey, receipt, header)
@@ -155,7 +157,7 @@ class Audit:
     # ---- states --------------------------------------------------------------------------------
 
     def _load(self, version: int, *, moments: bool, on_top: bool = False) -> Script[None]:
-        """The weights of a version, and its moments where they are needed (without, they are zero)."""
+        """Load the weights of a version, and its moments if they are needed (else they are zero)."""
         if version == self._miner.joined:
             self._profile = yield from self._load_base(moments=moments)
             return
@@ -167,7 +169,7 @@ class Audit:
         self._profile = yield jobs.LoadSnapshot(snapshot, step, self._device, moments, on_top)
 
     def _load_base(self, *, moments: bool) -> Script[Profile]:
-        """The base, with the moments that the replica carried over where the run carries them."""
+        """Load the base. With `moments`, and if the run carries them over, also those of the last epoch."""
         version, epoch = self._miner.joined, self._sealed.epoch
         carries = self._spec.optimizer.state is StateRule.CARRY and epoch > 0
         load = jobs.LoadBase(self._base, version, self._device)

@@ -1,4 +1,4 @@
-"""The validator's core: facts in, effects out, from the join to the end of the run. Pure."""
+"""The validator's core: facts in, effects out, from the join to the run's end. Pure."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from validator.core.history import History
 from validator.core.jobs import Job, Script, Wait
 from validator.core.links import LinkChain
 
-FILING: Final = 0.9
-"""Share of the audit deadline after which what is not done is filed as inconclusive."""
+FILING_SHARE: Final = 0.9
+"""Share of the audit deadline after which unfinished audits are filed as inconclusive. The rest of the
+time is for the reports to arrive."""
 
 
 class ValidatorCore:
-    """One membership of a validator: sealed epochs in turn, each audited or, if it was, repeated.
+    """One membership of a validator: audits sealed epochs in turn, or repeats the verdicts of audited ones.
 
-    Facts may come late, repeated and in any order. The core has no clock: `now` is in seconds. It runs
-    the script of one epoch at a time, and that waits for one job at a time, or for a snapshot.
+    Facts may come late, repeated and in any order. The core has no clock; `now` is monotonic seconds. It
+    runs the script of one epoch at a time, which waits for one job at a time or for a snapshot.
     """
 
     def __init__(self, spec: RunSpec, links: LinkChain, history: History) -> None:
         self._spec, self._links, self._history = spec, links, history
         self._seals: deque[tuple[EpochClose, float]] = deque()
-        """Epochs to come, each with the time at which its seal was received."""
+        """Seals of later epochs, each with the time at which it was received."""
         self._closed: set[int] = set()
         self._run_over = self._ended = False
         self._effects: list[Effect] = []
@@ -39,19 +40,19 @@ class ValidatorCore:
         self._deadline = 0.0
         self._jobs = 0
         self._running: int | None = None
-        """Number of the job that the script waits for."""
+        """Number of the job that the script waits for. An answer with another number is stale."""
         self._wait_until: float | None = None
-        """While it waits for a snapshot and no job."""
+        """Set while the script waits for a snapshot instead of a job."""
         self._idle = "waiting for the first seal"
 
     @property
     def activity(self) -> str:
-        """What it does just now, for the status line."""
+        """The current work in words, for the status line."""
         return self._idle if self._epoch is None else self._epoch.activity
 
     @property
     def wake_at(self) -> float | None:
-        """When to take a Tick though nothing else happens; None: not before the next fact."""
+        """The time at which the core needs a Tick; None if it needs none before the next fact."""
         expiry = self._deadline if self._epoch is not None and self._epoch.expires else None
         return min((t for t in (expiry, self._wait_until) if t is not None), default=None)
 
@@ -91,7 +92,7 @@ class ValidatorCore:
     # ---- the epoch under way -------------------------------------------------------------------
 
     def _expire(self, epoch: EpochAudit, now: float) -> None:
-        """End the audits of the epoch where that is still possible."""
+        """End the audits of the epoch, unless its verdicts are filed already."""
         if not epoch.expires:
             return
         epoch.expires = False
@@ -100,7 +101,7 @@ class ValidatorCore:
         self._resume(now, Expired())
 
     def _resume(self, now: float, answer: object) -> None:
-        """Let the script go on to its next job, its next wait or its end. An exception is thrown into it."""
+        """Run the script to its next job, wait or end. An exception as `answer` is thrown into it."""
         assert self._script is not None
         self._running = self._wait_until = None
         try:
@@ -120,6 +121,7 @@ class ValidatorCore:
             self._emit(effects.Start(self._jobs, step))
 
     def _next_step(self, answer: object) -> Job | Wait:
+        """Raises StopIteration when the script ends."""
         assert self._script is not None
         return self._script.throw(answer) if isinstance(answer, Exception) else self._script.send(answer)
 
@@ -131,11 +133,11 @@ class ValidatorCore:
             self._seals.append((seal, now))
 
     def _advance(self, now: float) -> None:
-        """Go on to the next epoch where none is under way, and to the end where the run is over."""
+        """Begin the next epoch if none is under way; end if there is none left and the run is over."""
         while self._epoch is None and self._seals:
             seal, received = self._seals.popleft()
             if seal.epoch not in self._closed:
-                self._begin(seal, received + self._spec.audit.deadline_s * FILING, now)
+                self._begin(seal, received + self._spec.audit.deadline_s * FILING_SHARE, now)
         if self._run_over and self._epoch is None and not self._ended:
             self._ended = True
             self._emit(effects.End())

@@ -1,4 +1,4 @@
-"""Effects of the validator's core: what its shell does, in the order given."""
+"""Effects of the validator's core. The shell performs them in the order given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from validator.core.tasks import AuditTask
 
 @dataclass(frozen=True)
 class Start:
-    """Begin a job. One runs at a time; its answer carries the number."""
+    """Begin a job. One runs at a time, and its answer carries the number."""
 
     number: int
     job: Job
@@ -21,7 +21,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Cancel the job that runs."""
+    """Cancel the running job."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Say:
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """Sign a verdict, keep it, and report the one that is kept under its name."""
+    """Sign a verdict, keep it, and report the verdict that stands under its name."""
 
     epoch: int
     miner: str
@@ -43,19 +43,21 @@ class FileVerdict:
 
 @dataclass(frozen=True)
 class RepeatVerdicts:
-    """Report again the verdicts that are kept of an epoch."""
+    """Report all kept verdicts of an epoch again."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
 class KeepWork:
+    """Record the miners' work in an epoch, which their scores are made of."""
+
     work: list[MinerWork]
 
 
 @dataclass(frozen=True)
 class KeepHeldout:
-    """Remember the held-out loss (nats a token) of the base of `epoch`."""
+    """Record the held-out loss (nats a token) of the base of `epoch`."""
 
     epoch: int
     loss: float
@@ -63,26 +65,27 @@ class KeepHeldout:
 
 @dataclass(frozen=True)
 class KeepAudited:
-    """Remember that every verdict of the epoch is filed."""
+    """Record that every verdict of the epoch is filed."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Write down the scores and their reasons."""
+    """Write the scores and their reasons to `scores.json`."""
 
 
 @dataclass(frozen=True)
 class Log:
+    """Log a line as a warning, or as an error."""
+
     text: str
     error: bool = False
-    """An error; else a warning."""
 
 
 @dataclass(frozen=True)
 class End:
-    """The run is over: set the last weights and leave."""
+    """The run and all audits are over: set the last weights and exit."""
 
 
 Effect = (

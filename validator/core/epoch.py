@@ -1,4 +1,4 @@
-"""One sealed epoch from its draw to its last verdict: every drawn audit is filed once, by the deadline."""
+"""One sealed epoch, from its draw to its last verdict. Every drawn audit is filed once, by the deadline."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
 
-SNAPSHOT: Final = 1 / 3
-"""Share of the audit deadline that a miner has to deliver a snapshot."""
+SNAPSHOT_SHARE: Final = 1 / 3
+"""Share of the audit deadline that a miner has to deliver a snapshot, so that time is left to replay it."""
 _REASON_CHARS: Final = 300
-"""Characters of an error that the verdict of a broken seal repeats."""
+"""Length to which a broken seal's error is cut in a verdict."""
 
 
 class EpochAudit:
@@ -34,17 +34,17 @@ class EpochAudit:
     ) -> None:
         self.epoch = seal.epoch
         self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
-        self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT, emit)
+        self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT_SHARE, emit)
         self.expires = True
-        """Whether Expired may be thrown just now; it is thrown once."""
+        """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: waiting for block {seal.block}"
 
     def script(self) -> Script[None]:
-        """From the draw to the report that all is done."""
+        """From the draw to the report that all audits are done."""
         try:
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
             self._emit(Say(Reveal(epoch=self.epoch, link=self._link)))
-            # The coordinator takes verdicts and requests only from those who revealed.
+            # The coordinator refuses verdicts and requests of a validator that has not revealed its link.
             yield jobs.Settle()
             sealed: SealedEpoch = yield jobs.FetchRecord(self.epoch)
         except Expired:
@@ -66,7 +66,7 @@ class EpochAudit:
         self._emit(Say(AuditsDone(epoch=self.epoch)))
 
     def _file_broken(self, broken: RecordBroken) -> Script[None]:
-        """Nothing of the epoch can be audited: say so of every miner, since every draw needs a verdict."""
+        """Nothing can be audited: file that for every miner, since every draw needs a verdict."""
         self.expires = False
         self._log(f"cannot be audited: {broken}", error=True)
         if broken.miners is None:
@@ -82,8 +82,9 @@ class EpochAudit:
     # ---- audits --------------------------------------------------------------------------------
 
     def _audit_miners(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+        """Every drawn audit that is not filed yet. At the deadline the rest is inconclusive."""
         self._repeat_filed()
-        # By stage, so that one base at a time is enough.
+        # By stage, so that each base is fetched once.
         miners = sorted(sealed.miners, key=lambda hotkey: (sealed.miners[hotkey].stage, hotkey))
         todo = {
             miner: [
@@ -110,7 +111,7 @@ class EpochAudit:
         try:
             digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
         except TransportFailed as error:
-            self._log(f"the receipts of {miner} were not looked through: {error}")
+            self._log(f"the receipts of {miner} were not checked: {error}")
         except EvidenceMissing:
             self._file_undrawn(stalled_step(sealed, miner, ""))
         else:
@@ -123,16 +124,17 @@ class EpochAudit:
                 self._file_undrawn(fault)
 
     def _repeat_filed(self) -> None:
-        """Report what an earlier process filed of this epoch: it may have ended before that was stored."""
+        """Report verdicts that an earlier process filed: it may have ended before they arrived."""
         if any(epoch == self.epoch for epoch, _, _ in self._history.filed):
             self._emit(effects.RepeatVerdicts(self.epoch))
 
     def _file_undrawn(self, fault: MinerFault | None) -> None:
-        """A verdict that no draw asked for: the records themselves show it."""
+        """File a fault that no draw asked for: the records themselves prove it."""
         if fault is not None:
             self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
 
     def _file(self, miner: str, task: AuditTask, result: Result) -> None:
+        """File a verdict, unless one of its name is filed already."""
         name = (self.epoch, miner, task.name)
         if name not in self._history.filed:
             self._history.filed.add(name)
@@ -141,7 +143,7 @@ class EpochAudit:
     # ---- held-out loss -------------------------------------------------------------------------
 
     def _measure(self, epoch: int) -> Script[None]:
-        """Held-out loss of the base of `epoch`, once it is stored."""
+        """Measure and report the held-out loss of the base of `epoch`, once that is stored."""
         self.activity = f"held-out loss of the base of epoch {epoch}"
         known = self._history.heldout
         if epoch not in known:

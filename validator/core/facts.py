@@ -1,4 +1,4 @@
-"""Facts that the validator's core learns: events of the orchestrator, how jobs ended, and time."""
+"""Facts of the validator's core: events of the orchestrator, outcomes of jobs, and time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from validator.core.results import EvidenceMissing, MinerFault
 
 @dataclass(frozen=True)
 class Done:
-    """A job has ended with an answer; its type is the job's (`jobs.py`)."""
+    """A job has ended with an answer, whose type depends on the job (`jobs.py`)."""
 
     number: int
     answer: object
@@ -28,7 +28,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Tick:
-    """The time that the core asked to be woken at has come."""
+    """The time of `ValidatorCore.wake_at` has come."""
 
 
 Fact = EpochClose | SnapshotReady | AuditsClosed | RunEnd | Done | Failed | Tick
@@ -38,24 +38,24 @@ Fact = EpochClose | SnapshotReady | AuditsClosed | RunEnd | Done | Failed | Tick
 
 
 class TransportFailed(Exception):
-    """The orchestrator, the store or the data did not give what the job needs."""
+    """The orchestrator, the store or the data set did not deliver; no miner is at fault."""
 
 
 class RecordBroken(Exception):
-    """An epoch's record does not hold together, or is not the orchestrator's."""
+    """An epoch's record contradicts itself, or is not signed by the orchestrator."""
 
     def __init__(self, reason: str, miners: tuple[MinerRecord, ...] | None) -> None:
-        """`miners` are those of the epoch; None where nothing names them."""
+        """`miners` are those of the epoch; None if they are unknown."""
         super().__init__(reason)
         self.miners = miners
 
 
 class RecordGone(Exception):
-    """The audits of the epoch are closed, and its record is forgotten."""
+    """The audits of the epoch are closed, and the orchestrator has deleted its record."""
 
 
 FAILURES: Final = (TransportFailed, RecordBroken, RecordGone, EvidenceMissing, MinerFault)
 
 
 class Expired(Exception):
-    """The deadline has passed, or the orchestrator takes no more verdicts of the epoch."""
+    """Thrown into an epoch's script: the deadline has passed, or the orchestrator takes no more verdicts."""

@@ -1,4 +1,4 @@
-"""What this validator has decided so far, also in earlier processes: nothing is decided twice."""
+"""Decisions of this validator so far, earlier processes included, so that none is taken twice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """Read from the database at the start of a membership, and kept up by the core."""
+    """Read from the database when a membership begins, then updated by the core."""
 
     audited: set[int] = field(default_factory=set)
-    """Epochs whose verdicts are all filed."""
+    """Epochs with all verdicts filed."""
     filed: set[tuple[int, str, str]] = field(default_factory=set)
-    """(epoch, miner, name of the task) of every verdict."""
+    """(epoch, miner, task name) of every filed verdict."""
     heldout: dict[int, float] = field(default_factory=dict)
-    """Held-out loss of the base of each epoch, nats a token."""
+    """Held-out loss by epoch of the base, nats a token."""

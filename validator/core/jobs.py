@@ -1,4 +1,4 @@
-"""Jobs of the validator's core: each takes time, and ends with an answer or with the reason for none."""
+"""Jobs of the validator's core: requests that take time, and end with an answer or an error."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Base:
-    """The weights that the replicas of a stage began an epoch with."""
+    """The base that a stage's replicas began an epoch with."""
 
     epoch: int
     stage: int
     record: BaseRecord | None
-    """None where the epoch's record holds none."""
+    """None if the epoch's record holds none."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state that a miner delivered; `seq` is the receipt under audit."""
+    """A state that a miner delivered. `seq` is the receipt under audit, for a fault."""
 
     miner: str
     stage: int
@@ -40,11 +40,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class OpInputs:
-    """The inputs of one microbatch's op."""
+    """The inputs of one microbatch's op; frames as their payloads."""
 
     tokens: npt.NDArray[np.integer]
+    """(sequences, sequence_length + 1) token ids."""
     stage_input: bytes | None = None
+    """None at stage 0."""
     gradient: bytes | None = None
+    """BACKWARD only."""
 
 
 # ---- jobs of an epoch ----------------------------------------------------------------------------
@@ -52,28 +55,28 @@ class OpInputs:
 
 @dataclass(frozen=True)
 class AwaitBlock:
-    """Wait until a block is final. Answer: its hash, hex."""
+    """Wait until a block is final. Answer: its hash in hex."""
 
     block: int
 
 
 @dataclass(frozen=True)
 class Settle:
-    """Wait until the orchestrator has stored every report so far, within bounds. No answer."""
+    """Wait, within bounds, until the orchestrator has stored every report so far. No answer."""
 
 
 @dataclass(frozen=True)
 class FetchRecord:
-    """Answer: SealedEpoch. Fails with RecordBroken or RecordGone."""
+    """Fetch and check an epoch's record. Answer: SealedEpoch. Fails with RecordBroken or RecordGone."""
 
     epoch: int
 
 
 @dataclass(frozen=True)
 class MeasureHeldout:
-    """Measure the base of `epoch` once every stage's is stored.
+    """Measure the held-out loss of the base of `epoch`, once every stage has stored its base.
 
-    Answer: mean nats a token; None where the data holds out less than one batch.
+    Answer: mean nats a token; None if the data holds out less than one batch.
     """
 
     epoch: int
@@ -81,7 +84,7 @@ class MeasureHeldout:
 
 @dataclass(frozen=True)
 class AskLive:
-    """Answer: whether the orchestrator still hears from a miner."""
+    """Ask whether the orchestrator still hears from a miner. Answer: bool."""
 
     miner: str
 
@@ -91,21 +94,21 @@ class AskLive:
 
 @dataclass(frozen=True)
 class FetchBase:
-    """Fetch a base and hold it against its record. No answer."""
+    """Fetch a base and check it against its record. No answer."""
 
     base: Base
 
 
 @dataclass(frozen=True)
 class HashBase:
-    """Answer: digest of a base's weights."""
+    """Answer: digest of a base's weights in hex."""
 
     base: Base
 
 
 @dataclass(frozen=True)
 class FetchLastStep:
-    """Answer: the STEP receipt that ended an epoch for a miner, or None."""
+    """Answer: the miner's receipt of an epoch's last STEP, or None."""
 
     epoch: int
     miner: str
@@ -120,53 +123,57 @@ class FetchFrame:
 
 @dataclass(frozen=True)
 class FetchTokens:
-    """Answer: the tokens of a receipt's microbatch."""
+    """Answer: the token ids of a receipt's microbatch, shaped as in `OpInputs`."""
 
     receipt: Receipt
 
 
 @dataclass(frozen=True)
 class LoadBase:
-    """Start a replay from a base, as weight version `version`. Answer: the Profile of its comparisons."""
+    """Start a replay from a base as weight version `version`. Answer: the Profile of its comparisons."""
 
     base: Base
     version: int
     device: str
-    """The device class that the receipts to be replayed name."""
+    """Device class that the receipts name."""
     carried: Snapshot | None = None
-    """Whose moments it takes, where they are those that `last` commits to."""
+    """Snapshot whose moments it takes; they must match `last` or be zero."""
     last: Receipt | None = None
+    """The miner's STEP receipt that commits to the carried moments."""
 
 
 @dataclass(frozen=True)
 class LoadSnapshot:
-    """Start a replay from a snapshot, or put it on top. Answer: the Profile of its comparisons.
+    """Start a replay from a snapshot, or continue one. Answer: the Profile of its comparisons.
 
-    Fails with the miner's fault where the snapshot is not the state that `step` commits to.
+    Fails with MinerFault if the snapshot is not the state that `step` commits to.
     """
 
     snapshot: Snapshot
     step: Receipt
+    """The STEP receipt of the snapshot's version."""
     device: str
+    """Device class that the receipts name."""
     moments: bool
     """Whether the audit needs its moments."""
     on_top: bool = False
-    """Keep the gradient that was summed at the version before."""
+    """Continue the running replay, keeping the gradient that was summed at the version before."""
 
 
 @dataclass(frozen=True)
 class ReplayOp:
-    """Run one op, or a counted microbatch's FORWARD and then its BACKWARD. Answer: ReplayMismatch or None."""
+    """Run and compare one op. Answer: ReplayMismatch or None."""
 
     receipt: Receipt
     forward: Receipt | None
+    """The FORWARD of a BACKWARD, to run and compare before it."""
     version: int
     inputs: OpInputs
 
 
 @dataclass(frozen=True)
 class CheckSent:
-    """Hold a receipt's sketch against the payload that was sent. Answer: ReplayMismatch or None."""
+    """Compare a receipt's sketch with the payload that was sent. Answer: ReplayMismatch or None."""
 
     miner: str
     receipt: Receipt
@@ -174,7 +181,7 @@ class CheckSent:
 
 @dataclass(frozen=True)
 class ReplayStep:
-    """STEP over what was summed. Answer: ReplayMismatch or None."""
+    """Run and compare STEP over the summed gradient. Answer: ReplayMismatch or None."""
 
     receipt: Receipt
     count: int
@@ -184,7 +191,7 @@ class ReplayStep:
 
 @dataclass(frozen=True)
 class HashDelta:
-    """Answer: digests of the parts of the pseudo-gradient from a base to the newest weights."""
+    """Answer: digests in hex of the parts of the pseudo-gradient from a base to the newest weights."""
 
     base: Base
 
@@ -198,11 +205,11 @@ Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastSt
 
 @dataclass(frozen=True)
 class Wait:
-    """Go on once a snapshot came, or at `until` (seconds). Answer: whether that time has come."""
+    """Resume when a snapshot comes, or at time `until` (seconds). Answer: whether that time has come."""
 
     until: float
 
 
 Script = Generator[Job | Wait, Any, _T]
-"""Part of the core, written in the order of what happens: it yields a job and is sent the answer, or is
-thrown the reason why there is none."""
+"""A sequential part of the core, as a generator: it yields a job, and is sent the answer or thrown the
+error."""

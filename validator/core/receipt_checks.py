@@ -1,4 +1,4 @@
-"""What signed receipts prove by themselves: wrong inputs, steps without effect, states not committed to."""
+"""Checks of signed receipts that need no replay: wrong inputs, steps without effect, uncommitted states."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from validator.core.sealed import SealedEpoch
 
 
 def stalled_step(sealed: SealedEpoch, hotkey: str, base_digest: str) -> MinerFault | None:
-    """The first STEP that commits to no state, or leaves the weights as they were though it counts work.
+    """The first STEP that commits to no state, or counts microbatches and yet leaves the weights unchanged.
 
     Args:
-        base_digest: digest of the weights that the miner joined with; empty where they cannot be had.
+        base_digest: digest of the weights that the miner joined with; empty if they are unavailable.
     """
     before = base_digest
     for step in sealed.steps(hotkey):
@@ -36,10 +36,9 @@ def stalled_step(sealed: SealedEpoch, hotkey: str, base_digest: str) -> MinerFau
 
 
 def named_inputs(spec: RunSpec, hotkey: str, receipt: Receipt) -> list[FrameHeader]:
-    """The input frames of a receipt's op, in order.
+    """Headers of the input frames that a receipt names, in order: activations, then gradient.
 
-    Raises:
-        MinerFault: it names others than its op has, or one that its sender did not sign.
+    Raises MinerFault if they are not the inputs of its op, or one is not signed by its sender.
     """
     wanted = []
     if receipt.stage > 0:
@@ -68,10 +67,9 @@ def named_inputs(spec: RunSpec, hotkey: str, receipt: Receipt) -> list[FrameHead
 def check_sender(
     sealed: SealedEpoch, hotkey: str, receipt: Receipt, header: FrameHeader
 ) -> MinerFault | None:
-    """The sender's fault where it receipted another payload than it sent.
+    """The fault of an input's sender, if it receipted another payload than it sent.
 
-    Raises:
-        MinerFault: the receiver took an input from a miner that the microbatch was not assigned to.
+    Raises MinerFault, of the receiver, if it took the input from a miner without that assignment.
     """
     name = header.name
     if sealed.owner(name.step, name.microbatch, name.attempt, name.stage) != header.sender:
@@ -80,8 +78,8 @@ def check_sender(
         kind = OpKind.FORWARD
     else:
         kind = OpKind.LOSS if name.stage == sealed.spec.last_stage else OpKind.BACKWARD
-    sent = sealed.receipt(header.sender, (name.step, name.microbatch, name.attempt, kind))
-    # Without a receipt the signed header alone says who sent what; the receiver did nothing wrong.
+    sent = sealed.receipt(header.sender, name.step, name.microbatch, name.attempt, kind)
+    # Without a receipt there is nothing to compare; the signed header shows that the receiver did no wrong.
     if sent is None or sent.output == header.payload:
         return None
     reason = "it sent another frame than it receipted"
@@ -92,13 +90,12 @@ def check_sender(
 
 
 def check_committed(hotkey: str, step: Receipt, weights: str, moments: str | None) -> None:
-    """Hold the digests of a snapshot against the STEP receipt that made its version.
+    """Compare a snapshot's digests with the STEP receipt of its version.
 
     Args:
-        moments: None where the audit needs no moments.
+        moments: None if the audit needs no moments.
 
-    Raises:
-        MinerFault: they are not those that the receipt commits to.
+    Raises MinerFault if they differ.
     """
     committed = step.state
     if committed is None:
@@ -113,13 +110,13 @@ def check_committed(hotkey: str, step: Receipt, weights: str, moments: str | Non
 
 
 def check_carried(hotkey: str, last: Receipt, moments: str, fresh: str) -> None:
-    """Hold the moments that a replica began an epoch with against the STEP that ended the one before.
+    """Compare the moments that a replica began an epoch with to its last STEP of the epoch before.
 
     Args:
-        fresh: the digest that is right as well, of a replica that loaded its base anew.
+        moments: digest of the moments that it delivered.
+        fresh: digest of zero moments, which are right too: the replica may have reloaded its base.
 
-    Raises:
-        MinerFault: they are neither.
+    Raises MinerFault if they are neither.
     """
     assert last.state is not None
     if moments not in (last.state.moments, fresh):

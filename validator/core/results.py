@@ -1,4 +1,4 @@
-"""How an audit ends, and the result that its verdict states."""
+"""The endings of an audit, and the results that verdicts state."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from iota.protocol.messages import Outcome
 
 
 class EvidenceMissing(Exception):
-    """Evidence that cannot be had, and that no miner is known to have withheld: inconclusive."""
+    """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
 
 
 class MinerGone(Exception):
-    """The miner has left with what only it had: inconclusive, and its work of the epoch is not paid."""
+    """The miner left with evidence that only it had: inconclusive, and its work in the epoch is not paid."""
 
 
 class MinerFault(Exception):
-    """What `hotkey` signed, or failed to produce, is proof against it without a replay: a fail."""
+    """Something that `hotkey` signed, or failed to deliver, proves a fault without a replay: a fail."""
 
     def __init__(self, hotkey: str, seq: int, reason: str, *, expected: str = "", found: str = "") -> None:
         super().__init__(reason)
@@ -26,17 +26,19 @@ class MinerFault(Exception):
 
 @dataclass(frozen=True)
 class Profile:
-    """How close is equal. `error` is |a-b|/|b|; `cosine` the least allowed. Exact: digests decide."""
+    """How closely a replay must match: by digests if `exact`, else by sketches."""
 
     name: str
     exact: bool
     error: float = 0.0
+    """Largest relative error |theirs - mine| / |mine|."""
     cosine: float = 1.0
+    """Smallest cosine of the angle between two sketches."""
 
 
 @dataclass(frozen=True)
 class ReplayMismatch:
-    """The first op whose receipt does not agree with its replay."""
+    """The first op whose receipt disagrees with its replay."""
 
     seq: int
     expected: str
@@ -47,7 +49,7 @@ class ReplayMismatch:
 
 
 Ending = ReplayMismatch | MinerFault | MinerGone | EvidenceMissing | None
-"""How an audit ended; None where everything agreed."""
+"""How an audit ended; None if everything agreed."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Result:
     found: str = ""
     reason: str = ""
     unproven: bool = False
-    """Inconclusive for a cause that lies with the miner."""
+    """Inconclusive because of the miner; its work in the epoch is not paid."""
 
 
 def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
-    """The result of an audit of receipt `seq`; `profile` names the tolerance of its comparisons."""
+    """The result of an audit of receipt `seq`. `profile` is the name of the comparisons' tolerance."""
     if ending is None:
         return Result(Outcome.PASS, seq, profile)
     if isinstance(ending, ReplayMismatch):
@@ -76,5 +78,5 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
 
 
 def inconclusive(seq: int, reason: str, *, unproven: bool = False) -> Result:
-    """The result of an audit that could not be decided."""
+    """The result of an audit that could not be decided, for `reason`."""
     return Result(Outcome.INCONCLUSIVE, seq, reason=reason, unproven=unproven)

@@ -1,8 +1,8 @@
-"""The draw: which ops, steps and epochs of a miner are audited. Pure, and the same for everybody.
+"""The draw: which ops, steps and epochs of a miner are audited. Anyone can recompute it.
 
     draw = BLAKE3(domain, run, hash of block B, revealed link, epoch, miner)
 
-B is finalized after the seal, and the link was committed before it: neither the miner nor the
+Block B becomes final after the seal, and the link was committed before it. So neither the miner nor the
 validator can know or choose the draw.
 """
 
@@ -19,26 +19,26 @@ from iota.protocol.receipts import Receipt
 from iota.spec import AuditSpec
 
 _DOMAIN = b"iota/draw/1\n"
+"""Separates the hashes of the draw from all others. Another rule of the draw needs another number."""
 _WORD = 1 << 64
+"""Numbers are drawn from 64-bit words."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the draw demands of one miner in one epoch."""
+    """The audits that the draw demands of one miner in one epoch."""
 
     ops: tuple[Receipt, ...]
-    """By seq."""
+    """Receipts of the ops to audit, by seq."""
     step: int | None
+    """The step to audit, if any."""
     epoch: bool
-
-    @property
-    def count(self) -> int:
-        return len(self.ops) + (self.step is not None) + self.epoch
+    """Whether the whole epoch is audited."""
 
 
 def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
-    """32 bytes that nobody could foresee; `block_hash` and `link` are hex, with or without `0x`."""
+    """32 unforeseeable bytes. `block_hash` is hex, with or without `0x`; `run` and `link` are hex."""
     parts = (
         bytes.fromhex(run),
         bytes.fromhex(block_hash.removeprefix("0x")),
@@ -53,15 +53,15 @@ def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
 def choose(
     drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], steps: Sequence[int], base_version: int
 ) -> Drawn:
-    """What to audit, from the draw and the public record.
+    """The audits of one miner, from the draw and the public record.
 
     Args:
         candidates: FORWARD, BACKWARD and LOSS receipts that count.
         steps: steps for which the miner has a STEP receipt.
-        base_version: the version that its base was; at least one op is later, where there is one.
+        base_version: the version of its base. At least one chosen op uses a later one, if there is any.
     """
     numbers = _Numbers(drawn)
-    # Fixed order of questions: the answer to one must not depend on how many another asked.
+    # In this fixed order, before any loop: one choice must not depend on how many numbers another used.
     wants_step = numbers.below(audit.step_every) == 0
     wants_epoch = numbers.below(audit.epoch_every) == 0
     step = numbers.pick(sorted(steps)) if steps else None
@@ -80,13 +80,14 @@ def choose(
 
 
 class _Numbers:
-    """Uniform numbers from the draw: BLAKE3's output stream, with rejection so that none is favoured."""
+    """Uniform numbers from the draw: BLAKE3's output stream, with rejection against modulo bias."""
 
     def __init__(self, drawn: bytes) -> None:
         self._hash = blake3(_DOMAIN + drawn)
         self._read = 0
 
     def below(self, limit: int) -> int:
+        """The next number in [0, limit)."""
         largest = _WORD - _WORD % limit
         while True:
             word = int.from_bytes(self._hash.digest(length=8, seek=8 * self._read), "little")
@@ -95,4 +96,5 @@ class _Numbers:
                 return word % limit
 
     def pick(self, items: Sequence[_T]) -> _T:
+        """A uniformly chosen item."""
         return items[self.below(len(items))]

@@ -1,7 +1,7 @@
-"""Scores and weights: a pure function of public records and confirmed verdicts.
+"""Scores and weights: a pure function of public records and this validator's verdicts.
 
     work(m)       = model FLOPs of settled, receipted ops in the window
-    timeliness(m) = microbatches ended / (ended + withdrawn for lateness or loss)
+    timeliness(m) = microbatches ended / (ended + withdrawn because late or lost)
     valid(m)      = 0 while banned, then a ramp, else 1
     score(m)      = valid · work · timeliness
     weight(m)     = (1 - burn) · score(m) / sum(score)
@@ -12,57 +12,60 @@ A failed verdict bans for the window; each further offence after a ban doubles t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from iota.model.layout import stage_flops
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec, RunSpec
 
 _THIRDS = {OpKind.FORWARD: 1, OpKind.BACKWARD: 2, OpKind.LOSS: 3}
-"""Shares of an op in forward and backward together; recomputation is no work (training.md)."""
+"""An op's share, in thirds, of one forward and backward. Recomputation is not paid (training.md)."""
 
 
 @dataclass(frozen=True)
 class MinerWork:
-    """What one miner did in one epoch."""
+    """One miner's work in one epoch."""
 
     epoch: int
     hotkey: str
     flops: int
     ended: int
-    """Microbatches that it ended."""
+    """Microbatches whose backward it ran and its stage counts."""
     withdrawn: int
     """Microbatches taken from it because it was late or lost."""
     unproven: bool = False
-    """It could not be audited and the cause lies with it: such work is not paid."""
+    """Whether it could not be audited because of the miner. Such work is not paid."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score and what it is made of, so that a miner can see why."""
+    """A miner's score with its factors, so that the miner can see the reasons."""
 
     hotkey: str
     work: int
+    """Model FLOPs in the window."""
     timeliness: float
     valid: float
     failed_epochs: tuple[int, ...]
     banned_until: int
-    """First epoch after the ban; 0 where there is none."""
+    """First epoch after the last ban; 0 without a ban."""
     score: float
     weight: float = 0.0
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+    """Share of the validator's weights, in [0, 1]."""
 
 
 def op_flops(spec: RunSpec, receipt: Receipt) -> int:
-    """Model FLOPs of one op; the tokens are the run's and not what the receipt claims."""
+    """Model FLOPs of one op. The token count is the run's, not the one that the receipt claims."""
     flops = stage_flops(spec.model, spec.layout.cuts, receipt.stage, spec.data.sequence_length, spec.boundary)
     return flops * spec.data.tokens * _THIRDS.get(receipt.kind, 0) // 3
 
 
 def ban_end(failed: Iterable[int], window: int) -> int:
-    """First epoch after all bans. What fails within a ban prolongs it by a window and is no new offence."""
+    """First epoch after all bans; 0 without one.
+
+    Offence n bans for 2^(n-1) windows. A failure during a ban is no new offence, but extends the ban to at
+    least one window from then.
+    """
     end, offences = 0, 0
     for epoch in sorted(set(failed)):
         if epoch >= end:
@@ -74,7 +77,7 @@ def ban_end(failed: Iterable[int], window: int) -> int:
 
 
 def validity(failed: Iterable[int], now: int, window: int) -> float:
-    """0 while banned, then a linear ramp to 1 over one window."""
+    """The score's factor for `failed` epochs: 0 while banned, then a linear ramp to 1 over a window."""
     seen = [epoch for epoch in failed if epoch <= now]
     if not seen:
         return 1.0
@@ -85,11 +88,11 @@ def validity(failed: Iterable[int], now: int, window: int) -> float:
 def scores(
     audit: AuditSpec, now: int, work: Iterable[MinerWork], failed: Mapping[str, Iterable[int]]
 ) -> tuple[Score, ...]:
-    """Scores and weights after epoch `now`, by hotkey; weights add up to 1 - burn, or to 0.
+    """Scores and weights after epoch `now`, in order of hotkey. Weights add up to 1 - burn, or to 0.
 
     Args:
-        work: of any epochs; the window (now - window, now] counts.
-        failed: by hotkey, epochs with a failed verdict, of the whole run.
+        work: of any epochs; only those in the window (now - window, now] count.
+        failed: epochs of the whole run with a failed verdict, by hotkey.
     """
     window = range(now - audit.window + 1, now + 1)
     by_miner: dict[str, list[MinerWork]] = {}
@@ -102,7 +105,7 @@ def scores(
     ]
     total = sum(score.score for score in found)
     share = (1 - audit.burn) / total if total > 0 else 0.0
-    return tuple(Score(**{**asdict(s), "weight": s.score * share}) for s in found)
+    return tuple(replace(score, weight=score.score * share) for score in found)
 
 
 def _score(hotkey: str, entries: list[MinerWork], failed: tuple[int, ...], now: int, window: int) -> Score:

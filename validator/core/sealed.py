@@ -1,4 +1,4 @@
-"""One sealed epoch as public records give it: checked receipts, and who did and settled what. Pure."""
+"""One sealed epoch from public records: its receipts, checked, and which work was assigned and settled."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from itertools import pairwise
 
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import StoredObject
-from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, merkle_root, signed_payload
+from iota.protocol.receipts import (
+    RECEIPTS_DOMAIN,
+    OpKey,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    merkle_root,
+    signed_payload,
+)
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
 
 OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
-
-OpKey = tuple[int, int, int, OpKind]
-"""(step, microbatch, attempt, kind)"""
+"""Ops that are drawn and paid one by one; STEP is audited as a step."""
 
 
 class SealBroken(Exception):
-    """Receipts that are not what the seal or their own signatures say: the record cannot be audited."""
+    """Receipts contradict the seal or their own signatures, so the record cannot be audited."""
 
 
 class SealedEpoch:
-    """An epoch's record and all its receipts. Raises SealBroken where the seal does not cover them."""
+    """An epoch's record and all its receipts. Raises SealBroken if the seal does not cover them."""
 
     def __init__(self, spec: RunSpec, record: EpochRecord, receipts: Mapping[str, Sequence[Receipt]]) -> None:
         self.spec, self.record, self.epoch = spec, record, record.epoch
@@ -40,12 +46,12 @@ class SealedEpoch:
         for hotkey, given in self.receipts.items():
             named = self._by_name.setdefault(hotkey, {})
             for receipt in given:
-                named.setdefault(op_key(receipt), receipt)
+                named.setdefault(receipt.key, receipt)
 
     # ---- work ----------------------------------------------------------------------------------
 
     def auditable(self, hotkey: str) -> list[Receipt]:
-        """Receipts of ops that are paid or stand in a sum; each op once, however often it is claimed."""
+        """Receipts of ops that are paid or counted in a sum; each op once, also if it is claimed twice."""
         return [
             receipt
             for receipt in self._own_ops(hotkey)
@@ -54,7 +60,7 @@ class SealedEpoch:
         ]
 
     def paid(self, hotkey: str) -> list[Receipt]:
-        """Receipts of assigned ops of settled microbatches: what the score counts."""
+        """Receipts of assigned ops of settled microbatches: the work that scores count."""
         return [r for r in self._own_ops(hotkey) if (r.step, r.microbatch) in self._settled]
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
@@ -65,61 +71,59 @@ class SealedEpoch:
             if receipt.kind in OPS
             and receipt.stage == miner.stage
             and receipt.step >= miner.joined
-            and self.was_assigned(hotkey, receipt)
+            and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey
         ]
 
-    def was_assigned(self, hotkey: str, receipt: Receipt) -> bool:
-        """Whether the plan or a re-route gave this attempt to this miner."""
-        name = (receipt.step, receipt.microbatch, receipt.attempt, self.miners[hotkey].stage)
-        return self._assigned.get(name) == hotkey
-
     def owner(self, step: int, microbatch: int, attempt: int, stage: int) -> str | None:
-        """Whom the plan or a re-route gave an attempt to."""
+        """Hotkey that the plan or a re-route assigned an attempt to; None if there was no such attempt."""
         return self._assigned.get((step, microbatch, attempt, stage))
 
     def ended_work(self, hotkey: str) -> int:
-        """Microbatches whose backward this miner ended and the stage counts."""
+        """Number of microbatches whose backward this miner ran and its stage counts."""
         return sum(len(counted) for (miner, _), counted in self._counted.items() if miner == hotkey)
 
     # ---- steps ---------------------------------------------------------------------------------
 
     def counted(self, hotkey: str, step: int) -> tuple[tuple[int, int], ...]:
-        """A(t, s, r): (microbatch, attempt) in the order of the sum."""
+        """A(t, s, r) of training.md: (microbatch, attempt) in the order of the sum."""
         return self._counted.get((hotkey, step), ())
 
     def steps(self, hotkey: str) -> list[int]:
-        """Steps from the join on that have a STEP receipt, without a gap."""
-        named, found = self._by_name.get(hotkey, {}), []
+        """Steps with a STEP receipt, from the miner's join up to the first gap."""
+        found = []
         for step in range(self.miners[hotkey].joined, self.spec.schedule.steps):
-            if (step, 0, 0, OpKind.STEP) not in named:
+            if self.step_receipt(hotkey, step) is None:
                 break
             found.append(step)
         return found
 
     def step_receipt(self, hotkey: str, step: int) -> Receipt | None:
-        return self.receipt(hotkey, (step, 0, 0, OpKind.STEP))
+        """The miner's receipt of a STEP; None if it has none."""
+        return self.receipt(hotkey, step, 0, 0, OpKind.STEP)
 
-    def receipt(self, hotkey: str, key: OpKey) -> Receipt | None:
-        """The first receipt of this name."""
-        return self._by_name.get(hotkey, {}).get(key)
+    def receipt(self, hotkey: str, step: int, microbatch: int, attempt: int, kind: OpKind) -> Receipt | None:
+        """The miner's first receipt of an op; None if it has none."""
+        return self._by_name.get(hotkey, {}).get((self.epoch, step, microbatch, attempt, kind))
 
     def learning_rate(self, step: int) -> float:
+        """The learning rate that the step's plan gives."""
         return self._plans[step].learning_rate
 
     def version(self, hotkey: str, step: int) -> int:
-        """u(t) of this replica."""
+        """Weight version that this replica's ops of a step use."""
         return self.spec.weight_version(step, self.miners[hotkey].joined)
 
     def delta(self, hotkey: str) -> tuple[StoredObject, ...] | None:
-        """The parts of the pseudo-gradient that this miner contributed to the merge."""
+        """Parts of the pseudo-gradient that this miner contributed to the merge; None if it did not."""
         return next((d.parts for d in self.record.deltas if d.miner == hotkey), None)
 
     def base(self, stage: int) -> BaseRecord | None:
-        """The record of the base that the stage's replicas began the epoch with, where there is one."""
+        """The record of the base that the stage began the epoch with; None if there is none."""
         bases = self.record.bases
         return next((base for base in bases if (base.epoch, base.stage) == (self.epoch, stage)), None)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
+        """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""
         found: dict[tuple[int, int, int, int], str] = {}
         for plan in self.record.plans:
             for index, route in enumerate(plan.routes):
@@ -130,6 +134,7 @@ class SealedEpoch:
         return found
 
     def _settlements(self) -> set[tuple[int, int]]:
+        """(step, microbatch) of the microbatches that every stage counts."""
         stages: dict[tuple[int, int], set[int]] = defaultdict(set)
         for (miner, step), counted in self._counted.items():
             for microbatch, _ in counted:
@@ -138,17 +143,12 @@ class SealedEpoch:
         return {name for name, found in stages.items() if len(found) == self.spec.layout.stages}
 
 
-def op_key(receipt: Receipt) -> OpKey:
-    return (receipt.step, receipt.microbatch, receipt.attempt, receipt.kind)
-
-
 def checked_receipts(
     run: str, miner: MinerRecord, epoch: int, batches: Sequence[ReceiptBatch]
 ) -> list[Receipt]:
-    """The miner's receipts of the epoch from its signed batches.
+    """The miner's receipts of the epoch, from its signed batches.
 
-    Raises:
-        SealBroken: a bad signature, a broken chain, a gap, or a receipt of another epoch.
+    Raises SealBroken for a bad signature, a broken chain, a gap, or a receipt of another epoch.
     """
     chain: list[Receipt] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Snapshots of an epoch: which miners were asked for which version, since when, and what they delivered."""
+"""Snapshots of an epoch: which were asked for, when, and which were delivered."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from validator.core.results import MinerFault, MinerGone
 
 
 class Snapshots:
-    """Asks once for each (miner, version). `patience_s` is how long a miner has to deliver."""
+    """Asks once for each (miner, version). A miner has `patience_s` to deliver."""
 
     def __init__(self, epoch: int, patience_s: float, emit: Callable[[Effect], None]) -> None:
         self._epoch, self._patience_s, self._emit = epoch, patience_s, emit
         self._asked: dict[tuple[str, int], float] = {}
         self._delivered: dict[tuple[str, int], StoredObject] = {}
         self.now = 0.0
-        """Seconds; kept up by the core."""
+        """Monotonic seconds; the core updates it with every fact."""
 
     def ask(self, miner: str, versions: Iterable[int]) -> None:
-        """Ask now, so that they are there when their replay begins."""
+        """Ask for snapshots ahead of time, so that they have arrived when their replay begins."""
         for version in versions:
             if (miner, version) not in self._asked:
                 self._asked[miner, version] = self.now
                 self._emit(Say(SnapshotWanted(epoch=self._epoch, miner=miner, version=version)))
 
     def deliver(self, event: SnapshotReady) -> None:
+        """Record a delivered snapshot. The first one stands."""
         self._delivered.setdefault((event.miner, event.version), event.stored)
 
     def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
-        """Wait for one; `seq` is the receipt under audit.
+        """Wait for a snapshot. `seq` is the receipt under audit.
 
         Raises:
-            MinerFault: the miner delivered nothing in time.
-            MinerGone: it has left.
+            MinerFault: the miner is there and did not deliver in time.
+            MinerGone: the miner has left.
         """
         self.ask(miner, (version,))
         key, overdue = (miner, version), False

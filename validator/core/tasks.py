@@ -1,4 +1,4 @@
-"""Audits that the draw of a sealed epoch demands, and the work that the epoch's record pays."""
+"""The audits that the draw of a sealed epoch demands, and the work that its record pays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from validator.core.sealed import SealedEpoch
 
 @dataclass(frozen=True)
 class AuditTask:
-    """One audit of one miner's epoch. `name` is unique for its miner and epoch."""
+    """One audit of one miner's epoch. `name` is unique within its miner and epoch."""
 
     kind: AuditKind
     name: str
@@ -21,7 +21,7 @@ class AuditTask:
 
 
 def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) -> list[AuditTask]:
-    """The audits that the draw demands of one miner; the same for everybody who computes it."""
+    """The audits that the draw demands of one miner. Anyone with the public record gets the same."""
     spec, miner = sealed.spec, sealed.miners[hotkey]
     drawn = choose(
         draw(spec.id, block_hash, link, sealed.epoch, hotkey),
@@ -43,12 +43,12 @@ def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) ->
 
 
 def records_task(seq: int) -> AuditTask:
-    """A finding that no draw asked for: the records themselves show it."""
+    """The task of a fault that no draw asked for, since the records themselves prove it."""
     return AuditTask(AuditKind.OP, f"records:{seq}", seq)
 
 
 def seal_task(seq: int) -> AuditTask:
-    """Stands for all audits of a miner in an epoch whose seal does not hold."""
+    """The task that stands for all audits of a miner in an epoch with a broken seal."""
     return AuditTask(AuditKind.OP, "seal", seq)
 
 

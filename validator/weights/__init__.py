@@ -1,1 +1,1 @@
-"""Weights: from scores to one row on the chain each tempo."""
+"""Turns scores into weights: one row on the chain per tempo."""

@@ -1,4 +1,4 @@
-"""Decisions about weights: when they are due, whether a plan landed and is in force, and why not. Pure."""
+"""Decisions about weights: when they are due, and whether a plan landed and is in force. Pure."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ from iota.chain import EpochStatus, Neuron, Subnet, TxMode
 from validator.weights.plan import PlanState, WeightPlan, same_row
 
 LATE_TEMPOS: Final = 3
-"""How many tempos after it was due a reveal may come before the commit is given up."""
+"""Tempos that a reveal may be overdue before the commit counts as failed."""
 _ACTIVE: Final = 3 / 4
-"""Share of the activity cut-off after which weights are set again in the same tempo."""
+"""Share of the activity cut-off after which weights are set again within a tempo, to stay active."""
 _LATE: Final = 10
-"""Blocks by which a tempo's end may seem overdue, before it is taken for one that the chain left out."""
+"""Blocks that a tempo's end may be overdue before it counts as skipped by the chain."""
 _GUARD: Final = 3
-"""Nothing is sent in the last blocks of a tempo: it could land in the next one, which is then served."""
+"""Last blocks of a tempo in which nothing is sent: it might land in the next tempo and use up its turn."""
 
 
 class Step(StrEnum):
+    """What to do about weights now."""
+
     SET = "set"
     WAIT = "wait"
     CANNOT = "cannot"
+    """Waiting does not help: the hotkey lacks its registration or its permit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What to do about weights now."""
+    """A decision with its reason, for the log and the status."""
 
     step: Step
     why: str
     blocks: int = 0
-    """For WAIT: look again after so many, at least 1."""
+    """WAIT only: blocks until the next look, at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """What this validator's own records say, for one chain."""
+class LastWeights:
+    """The last weights on one chain, as this validator's own database has them."""
 
     tempo: int | None = None
-    """Of the last plan that the chain has."""
+    """Tempo of the last plan that the chain took."""
     block: int | None = None
     """The block that holds it."""
     unresolved: bool = False
-    """There is a plan whose fate is not known."""
+    """Whether a plan was written or sent whose fate is unknown."""
 
 
-def due(status: EpochStatus, subnet: Subnet, neuron: Neuron | None, own: Own) -> Due:
+def due(status: EpochStatus, subnet: Subnet, neuron: Neuron | None, own: LastWeights) -> Due:
     """Whether to set weights now: once a tempo, within the rate limit, before the activity cut-off.
 
-    `neuron` is this validator's own in `subnet`, which is read at a final block. `status` names the newest
-    block and may be as old otherwise; the own records make up for what is not shown yet.
+    `subnet`, and `neuron` in it, are read at a final block. `status.block` is the newest block; its other
+    fields may be as old as the final one. `own` fills in what these do not show yet.
     """
     if neuron is None:
-        return Due(
-            Step.CANNOT,
-            f"this hotkey is not registered on subnet {subnet.netuid}: run `iota-validator register`",
-        )
+        why = f"this hotkey is not registered on subnet {subnet.netuid}: run `iota-validator register`"
+        return Due(Step.CANNOT, why)
     if not neuron.validator_permit:
-        return Due(
-            Step.CANNOT, f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake"
-        )
+        why = f"this hotkey has no validator permit on subnet {subnet.netuid}: it needs more stake"
+        return Due(Step.CANNOT, why)
     if own.unresolved:
         return Due(Step.WAIT, "whether the last weights landed is not known yet", 1)
     last = last_set(neuron, own)
-    if last is not None and not _again(status, subnet, last, own):
+    if last is not None and not _due_again(status, subnet, last, own):
         wait = min(status.next_epoch_block, _stale_at(subnet, last)) - status.block
         return Due(Step.WAIT, f"the weights of tempo {status.index} are set", max(1, wait))
     # The chain counts a registration like weights.
@@ -74,21 +74,21 @@ def due(status: EpochStatus, subnet: Subnet, neuron: Neuron | None, own: Own) ->
     if status.block + 1 < limit:
         return Due(Step.WAIT, "the rate limit", limit - status.block - 1)
     left = status.next_epoch_block - status.block
-    # Below 0: the final block does not show the next tempo yet. A chain may also leave an epoch out.
+    # Below 0 if the final block does not show the next tempo yet. A chain may also skip an epoch.
     if -_LATE <= left <= min(_GUARD, status.tempo // 10):
         return Due(Step.WAIT, f"tempo {status.index} ends", max(1, left + 1))
     return Due(Step.SET, f"tempo {status.index} has no weights yet")
 
 
-def last_set(neuron: Neuron, own: Own) -> int | None:
-    """Block of this validator's last weights since it was registered; None before any."""
+def last_set(neuron: Neuron, own: LastWeights) -> int | None:
+    """Block of this validator's last weights since its registration; None if there are none."""
     blocks = [neuron.last_update] if neuron.last_update > neuron.registered_at else []
     if own.block is not None and own.block > neuron.registered_at:
         blocks.append(own.block)
     return max(blocks, default=None)
 
 
-def _again(status: EpochStatus, subnet: Subnet, last: int, own: Own) -> bool:
+def _due_again(status: EpochStatus, subnet: Subnet, last: int, own: LastWeights) -> bool:
     served = last >= status.last_epoch_block or own.tempo == status.index
     return not served or status.block >= _stale_at(subnet, last)
 
@@ -100,10 +100,10 @@ def _stale_at(subnet: Subnet, last: int) -> int:
 def fate(
     plan: WeightPlan, subnet: Subnet, neuron: Neuron | None, lifetime: int
 ) -> tuple[PlanState, int | None]:
-    """What became of an open plan, by a final block: its state now, and the block that holds it.
+    """The state of an open plan as a final block shows it, and the block that holds it.
 
-    `lifetime` is how many blocks after the planning it can still land. Only one process writes with
-    this hotkey, so that a newer `last_update` than before is its own.
+    `lifetime` is how many blocks after its planning it can still land. Only one process writes with this
+    hotkey, so a `last_update` newer than before the plan is the plan's own.
     """
     if neuron is not None and neuron.last_update > max(plan.since, neuron.registered_at):
         answered = plan.block is not None and plan.block <= neuron.last_update
@@ -113,7 +113,7 @@ def fate(
     return plan.state, plan.block
 
 
-def effect(
+def landed_state(
     plan: WeightPlan,
     row: Mapping[int, int] | None,
     later: list[WeightPlan],
@@ -121,9 +121,9 @@ def effect(
     subnet: Subnet,
     settled: bool,
 ) -> PlanState:
-    """Whether a landed plan's row is in force, given this validator's `row`.
+    """The state of a landed plan, given this validator's `row` in force.
 
-    `later` are the plans that the chain took after it; `settled` says that a plain row must show by now.
+    `later` are the plans that the chain took after it. `settled`: a plain row must be in force by now.
     """
     if row is not None and same_row(row, plan.row):
         return PlanState.IN_FORCE
@@ -134,14 +134,15 @@ def effect(
 
 
 def reveal_patience(subnet: Subnet) -> int:
-    """How many tempos after its own a commit may take to come into force."""
+    """Tempos after its own within which a commit must come into force."""
     return subnet.reveal_tempos + LATE_TEMPOS
 
 
-def strangers(plan: WeightPlan, subnet: Subnet) -> list[int]:
-    """Uids whose weight goes to somebody else, who took them between the planning and the landing.
+def reassigned_uids(plan: WeightPlan, subnet: Subnet) -> list[int]:
+    """Uids of the row that another hotkey took over between the planning and the landing.
 
-    The chain passes over weights that are older than the registration of who they are for.
+    Their weight goes to the new hotkey. After a takeover later than the landing it goes to none: the chain
+    ignores weights older than the registration.
     """
     return [
         neuron.uid
@@ -153,7 +154,7 @@ def strangers(plan: WeightPlan, subnet: Subnet) -> list[int]:
 
 
 def likely_cause(plan: WeightPlan, subnet: Subnet, neuron: Neuron | None) -> str:
-    """Why the chain took weights that are not in force, as far as it can be seen."""
+    """The likely reasons why weights that the chain took are not in force."""
     if neuron is None:
         return "this hotkey is no longer registered"
     causes = []

@@ -1,4 +1,4 @@
-"""Plan of one tempo's weights: the row to write to the chain, its state, and how scores become a row."""
+"""The plan of one tempo's weights: the row to write, its state, and how scores become a row."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from iota.chain.weight_rules import normalise
 from iota.spec import json_digest
 
 ROUNDING: Final = 1
-"""How far two u16 of one weight may lie apart: chains round as they like."""
+"""Largest difference between a planned and a stored u16 weight: chains round differently."""
 
 
 class PlanState(StrEnum):
-    """Where a plan stands. Each comes from one above it."""
+    """The state of a plan. Each follows from one listed above it."""
 
     PLANNED = "planned"
-    """Written down; nobody knows yet whether the chain has it."""
+    """Recorded; whether the chain has it is unknown."""
     ACCEPTED = "accepted"
-    """The chain answered that it has it, in a block that is not final yet."""
+    """The chain took it into a block that is not final yet."""
     UNSENT = "unsent"
     """It never left this machine."""
     REFUSED = "refused"
-    """The chain said no."""
+    """The chain refused it."""
     LOST = "lost"
-    """It was sent, or may have been, and can land no more."""
+    """Sent, or maybe sent, and too old to land."""
     LANDED = "landed"
-    """A final block holds it; whether it is in force is not known yet."""
+    """In a final block; whether it is in force is unknown."""
     IN_FORCE = "in force"
     """Its row was read back."""
     SUPERSEDED = "superseded"
     """The row of a later plan was in force before its own was seen."""
     NOT_IN_FORCE = "not in force"
-    """Another row than its own, or none, is in force, though the chain took it."""
+    """The chain took it, but another row, or none, is in force."""
 
 
 OPEN: Final = frozenset({PlanState.PLANNED, PlanState.ACCEPTED})
-"""The chain must be looked at before anything else is sent."""
+"""States in which a write may be under way."""
 WRITTEN: Final = frozenset(
     {PlanState.ACCEPTED, PlanState.LANDED, PlanState.IN_FORCE, PlanState.SUPERSEDED, PlanState.NOT_IN_FORCE}
 )
-"""The chain has it, and counts it against the rate limit."""
+"""States in which the chain has taken the row, and counts it against the rate limit."""
 
 
 class Point(StrEnum):
-    """Moments in a plan's life at which a process may be killed: tests do."""
+    """Moments between the steps of setting weights. Tests kill the process at each."""
 
     BEFORE_PLAN = "before the plan is written"
     PLANNED = "the plan is written"
@@ -59,37 +59,38 @@ class Point(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One uid's weight, and whose uid it was at the planning."""
+    """One uid's weight, and the hotkey that held the uid at the planning."""
 
     hotkey: str
     weight: int
-    """u16, the greatest 65535."""
+    """u16; the largest weight of a row is 65535."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """Weights by uid, as the metagraph of one block resolves them."""
+    """Weights by uid, for the members of the subnet at one block."""
 
     targets: Mapping[int, Target]
     gone: tuple[str, ...]
-    """Hotkeys with a score and without a uid: their weight is lost to them."""
+    """Hotkeys with a score that have left the subnet; the others share their weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightPlan:
-    """One row that this validator means to write, as its database keeps it."""
+    """One row of weights for the chain, as the database keeps it."""
 
     genesis: str
-    """Of the chain it is for."""
+    """Genesis hash of the chain that it is for."""
     tempo: int
     """`EpochStatus.index` at the planning."""
     head: int
-    """The newest block at the planning: it can land in none up to this one."""
+    """The newest block at the planning. It can only land in a later one."""
     since: int
-    """Block of the last weights before it: a `last_update` above this one is its own."""
+    """Block of the last weights before it. A `last_update` above this is the plan's own."""
     scores: Mapping[str, float]
-    """Weight by hotkey, as scored."""
+    """Weight by hotkey, from the scores."""
     targets: Mapping[int, Target]
+    """By uid."""
     version_key: int
     planned_s: float
     """Unix seconds."""
@@ -99,10 +100,10 @@ class WeightPlan:
     block: int | None = None
     """The block that holds it."""
     mode: TxMode | None = None
-    """None where no answer says whether it was a commit."""
+    """None if no answer said whether it was a commit."""
     reveal_round: int | None = None
     detail: str = ""
-    """Why it stands as it does. Informational only."""
+    """The reason for its state. Informational only."""
 
     @property
     def row(self) -> dict[int, int]:
@@ -110,18 +111,23 @@ class WeightPlan:
         return {uid: target.weight for uid, target in self.targets.items()}
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether it is a commit in a final block that is not known to be revealed."""
+        return self.state is PlanState.LANDED and self.mode is TxMode.COMMIT
+
+    @property
     def digest(self) -> str:
-        """Of what is sent: weights, their owners, the version key, the tempo and the chain."""
+        """Digest of the row with its hotkeys, version key, tempo and chain. It detects a damaged record."""
         targets = [[uid, t.hotkey, t.weight] for uid, t in sorted(self.targets.items())]
-        # A version key is a u64: as text, since canonical JSON has no integer so large.
+        # The version key is a u64, and canonical JSON has no integers that large: as text.
         return json_digest([self.genesis, self.tempo, str(self.version_key), targets])
 
 
 def allot(subnet: Subnet, scores: Mapping[str, float], burn: float) -> Allotment | None:
-    """Weights by uid: the scores' share to those who are there, `burn` to the owner's uid as it is now.
+    """Weights by uid: `burn` to the subnet owner's uid, the rest to the scored hotkeys in the subnet.
 
-    None where nobody is to get anything. The scores of those who left go to those who stayed, so that
-    the owner gets `burn` and no more.
+    The weight of hotkeys that left is shared by those that stayed, so that the owner gets exactly `burn`.
+    None if no uid gets any weight.
     """
     uids = {neuron.hotkey: neuron.uid for neuron in subnet.neurons}
     here = {uids[hotkey]: weight for hotkey, weight in scores.items() if hotkey in uids and weight > 0}
@@ -138,5 +144,5 @@ def allot(subnet: Subnet, scores: Mapping[str, float], burn: float) -> Allotment
 
 
 def same_row(row: Mapping[int, int], planned: Mapping[int, int]) -> bool:
-    """Whether a row on the chain is the planned one, but for rounding."""
+    """Whether a row on the chain is the planned one, up to `ROUNDING`."""
     return all(abs(row.get(uid, 0) - planned.get(uid, 0)) <= ROUNDING for uid in row.keys() | planned.keys())

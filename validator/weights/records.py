@@ -1,4 +1,4 @@
-"""Plans of weights in the validator's database: each before it is sent, and then what became of it."""
+"""Weight plans in the validator's database: each is recorded before it is sent, and at each change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from validator.weights.decisions import Own
+from validator.weights.decisions import LastWeights
 from validator.weights.plan import WRITTEN, PlanState, WeightPlan
 
 SCHEMA: Final = """
@@ -19,26 +19,27 @@ create table if not exists weight_plans (
     plan text not null, digest text not null);
 """
 KEPT: Final = 1000
-"""Older plans are forgotten."""
+"""Older plans are deleted."""
 _SHOWN: Final = ("tempo", "state", "block", "mode", "reveal_round", "detail", "planned_s")
+"""Fields that `scores.json` shows."""
 _PLAN: Final = TypeAdapter(WeightPlan)
 
 
 class RecordDamaged(ValueError):
-    """A plan is not what was written down."""
+    """A recorded plan does not match its digest."""
 
 
 class WeightRecords:
-    """Plans by number. Every call is on the disk when it returns (`synchronous = full`).
+    """Plans by number. A write is on disk when it returns (`synchronous = full`).
 
-    Those that read plans raise RecordDamaged where somebody else changed the file.
+    Reading raises RecordDamaged if something else changed the file.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def add(self, plan: WeightPlan) -> WeightPlan:
-        """Write a new plan down; itself with its number."""
+        """Record a new plan, and return it with its number."""
         number = self._db.execute(
             "insert into weight_plans (genesis, state, plan, digest) values (?, ?, ?, ?)",
             (plan.genesis, plan.state.value, _text(plan), plan.digest),
@@ -48,27 +49,27 @@ class WeightRecords:
         return replace(plan, number=number)
 
     def put(self, plan: WeightPlan) -> None:
-        """Write down what became of a plan. What was sent, and its digest, stay as they were."""
+        """Record a plan's new state. The digest, and with it what was sent, stay as recorded at first."""
         values = (plan.state.value, _text(plan), plan.number)
         self._db.execute("update weight_plans set state = ?, plan = ? where number = ?", values)
 
     def newest(self, genesis: str, count: int) -> list[WeightPlan]:
-        """The last plans for one chain, the oldest of them first."""
+        """The last `count` plans for one chain, the oldest first."""
         return self._plans("genesis = ? order by number desc limit ?", genesis, count)[::-1]
 
     def in_states(self, genesis: str, *states: PlanState) -> list[WeightPlan]:
-        """All plans for one chain that stand so, the oldest first."""
+        """All plans for one chain in these states, the oldest first."""
         return self._plans(f"genesis = ? and state in {_marks(states)} order by number", genesis, *states)
 
-    def own(self, genesis: str) -> Own:
-        """What `due` needs of these records."""
+    def last_weights(self, genesis: str) -> LastWeights:
+        """The last weights for one chain, as `due` needs them."""
         condition = f"genesis = ? and state in {_marks(WRITTEN)} order by number desc limit 1"
         last = self._plans(condition, genesis, *WRITTEN)
         tempo, block = (last[0].tempo, last[0].block) if last else (None, None)
-        return Own(tempo, block, unresolved=bool(self.in_states(genesis, PlanState.PLANNED)))
+        return LastWeights(tempo, block, unresolved=bool(self.in_states(genesis, PlanState.PLANNED)))
 
     def shown(self, count: int = 10) -> list[dict[str, object]]:
-        """The last plans of all chains, as scores.json shows them; the newest first."""
+        """The last plans for all chains as `scores.json` shows them, the newest first."""
         return [
             {
                 **{name: getattr(plan, name) for name in _SHOWN},
@@ -91,7 +92,7 @@ def _text(plan: WeightPlan) -> str:
 
 
 def _plan(number: int, text: str, digest: str) -> WeightPlan:
-    # By `json` and not by pydantic: scores must come back to the last bit.
+    # Parsed by `json` and not by pydantic, which would not return every float to the last bit.
     fields: dict[str, Any] = json.loads(text)
     plan = replace(_PLAN.validate_python(fields), number=number)
     if plan.digest != digest:

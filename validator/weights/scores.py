@@ -1,8 +1,9 @@
-"""Scores and weights after the newest audited epoch, and their explanation on disk (`scores.json`)."""
+"""Scores and weights after the newest audited epoch, explained on disk in `scores.json`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from iota.files import write_whole
@@ -13,13 +14,13 @@ from validator.database import Database
 
 
 class Scoreboard:
-    """Scores of one run, from the database of this validator. `folder` is where `scores.json` lies."""
+    """Scores of one run, from this validator's database. `scores.json` is written to `folder`."""
 
     def __init__(self, audit: AuditSpec, database: Database, budget: Budget, folder: Path) -> None:
         self._audit, self._database, self._budget, self._folder = audit, database, budget, folder
 
     def scores(self) -> tuple[Score, ...]:
-        """Scores after the newest audited epoch; none before the first."""
+        """Scores after the newest audited epoch; empty before the first."""
         now = self._database.last_audited()
         if now is None:
             return ()
@@ -30,11 +31,11 @@ class Scoreboard:
         return scores(self._audit, now, work, failed)
 
     def weights(self) -> dict[str, float]:
-        """Weight by hotkey, from the scores."""
+        """Weight by hotkey, as the scores give it."""
         return {score.hotkey: score.weight for score in self.scores()}
 
     def explain(self) -> None:
-        """Write down each miner's score with its reasons, and the last weights with their outcome."""
+        """Write `scores.json`: each miner's score with its reasons, and the last weights' outcomes."""
         now = self._database.last_audited()
         if now is None:
             return
@@ -44,7 +45,7 @@ class Scoreboard:
             "compute_share": self._budget.share,
             "miners": {
                 score.hotkey: {
-                    **score.as_dict(),
+                    **asdict(score),
                     "failed": [v.model_dump(mode="json") for v in failed if v.miner == score.hotkey],
                 }
                 for score in self.scores()

@@ -1,4 +1,4 @@
-"""Sets weights once a tempo and survives faults: each row is planned, sent, looked up and read back."""
+"""Sets weights once a tempo, and survives faults: each row is planned, sent, looked up and read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from iota.chain import ChainError, TxMode, TxResult
 from validator.chain import SubnetChain, View
-from validator.weights.decisions import Due, Own, Step, due
+from validator.weights.decisions import LastWeights, Step, due
 from validator.weights.outcomes import SENDING_S, WeightOutcomes
 from validator.weights.plan import WRITTEN, PlanState, Point, WeightPlan, allot
 from validator.weights.records import WeightRecords
@@ -19,28 +19,31 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 LAST_S: Final = 5400.0
-"""How long the last weights may take: a tempo of 72 minutes, and the rate limit."""
+"""How long the last weights may take: a tempo of 72 minutes, plus the rate limit."""
 _VIEW_BLOCKS: Final = 25
-"""The chain is viewed this often, even if nothing is due for longer."""
+"""Longest wait between two views of the chain, in blocks."""
 _BLOCK_S: Final = 12.0
+"""Block time of Bittensor, assumed until the chain's own is known."""
 _STILL_BLOCKS: Final = 50
-"""A chain whose newest final block has stayed the same for the time of so many stands still."""
+"""The chain counts as stalled after so many block times without a new final block."""
 _MIN_INTERVAL_S: Final = 60.0
 _MAX_INTERVAL_S: Final = 3600.0
-"""Bounds of the interval at which a cause that lasts is logged again."""
+"""Bounds of the interval at which a lasting warning is logged again."""
 MAX_PAUSE_S: Final = 60.0
 """The longest pause between two tries, unless a block takes longer."""
 _NAMED: Final = 5
+"""Hotkeys to name in the log."""
 _LOOKING: Final = "looking"
 _CANNOT: Final = "not allowed"
+"""Kinds of warnings that are cleared one by one."""
 
 
 class WeightSetter:
-    """The one writer of weights of one hotkey.
+    """The only writer of one hotkey's weights.
 
     Args:
         scores: weight by hotkey after the newest audited epoch; empty before the first.
-        burn: share of the subnet's owner.
+        burn: share of the weights that goes to the subnet's owner.
         on_change: called at every change of a plan's state.
         at: called at each `Point`.
     """
@@ -61,17 +64,18 @@ class WeightSetter:
         self._chain, self._records, self._scores, self._burn = chain, records, scores, burn
         self._on_change, self._at, self._sleep, self._clock = on_change, at, sleep, clock
         self._outcomes = WeightOutcomes(chain, records, self._put, at, sending_s)
-        self._held = RecurringWarning("weights cannot be set", clock)
-        self._blind = RecurringWarning("weights cannot be read back", clock)
-        self._still = RecurringWarning("the chain stands still", clock)
-        self._final, self._moved = -1, clock()
+        self._blocked = RecurringWarning("weights cannot be set", clock)
+        self._unread = RecurringWarning("weights cannot be read back", clock)
+        self._stalled = RecurringWarning("the chain stands still", clock)
+        self._final_block, self._final_since = -1, clock()
         self._genesis = ""
         self._block_s = _BLOCK_S
         self._end: float | None = None
         self._idle = False
+        """Nothing can be set now, so that `finish` need not wait for it."""
         self._woken, self._done = asyncio.Event(), asyncio.Event()
         self.activity = "no epoch is audited yet"
-        """For the status line. Informational only."""
+        """The current work in words, for the status line. Informational only."""
 
     async def run(self) -> None:
         """Set weights in every tempo, from the first audited epoch on, until `finish`."""
@@ -79,18 +83,18 @@ class WeightSetter:
             pause = await self.step()
             if self._over():
                 break
-            await self._rest(pause)
+            await self._pause(pause)
         self._done.set()
 
     async def finish(self, patience_s: float = LAST_S) -> None:
-        """Wait until the newest scores are on the chain, or the patience ends; then `run` ends."""
+        """Wait until the newest scores are on the chain, for at most `patience_s`; then `run` ends."""
         self._end = self._clock() + patience_s
         self._idle = False
         self._woken.set()
         await self._done.wait()
 
     async def step(self) -> float:
-        """View the chain once and act on it; the seconds until the next view."""
+        """View the chain once and act on it. Returns the seconds until the next view."""
         scores = self._scores()
         if not scores:
             self._idle = True
@@ -98,28 +102,28 @@ class WeightSetter:
         try:
             view = await self._chain.view()
         except ChainError as error:
-            return self._held_up(f"{_LOOKING}: {type(error).__name__}", str(error))
+            return self._report_blocked(f"{_LOOKING}: {type(error).__name__}", str(error))
         self._genesis, self._block_s = view.info.genesis, view.info.block_time_s
-        self._held.clear(_LOOKING)
-        self._watch(view)
+        self._blocked.clear(_LOOKING)
+        self._check_progress(view)
         if self._outcomes.resolve(view):
-            self._held.clear()
+            self._blocked.clear()
         try:
             await self._outcomes.read_back(view)
         except ChainError as error:
-            self._blind.report(type(error).__name__, str(error))
+            self._unread.report(type(error).__name__, str(error))
         else:
-            self._blind.clear()
+            self._unread.clear()
         return await self._decide(view, scores)
 
-    def _watch(self, view: View) -> None:
-        """Say it where the chain does not go on: to `due` it is a tempo without an end."""
+    def _check_progress(self, view: View) -> None:
+        """Warn if the chain stalls, since `due` would only see a tempo that never ends."""
         final, now = view.subnet.block.number, self._clock()
-        if final != self._final:
-            self._final, self._moved = final, now
-            self._still.clear()
-        elif now - self._moved > _STILL_BLOCKS * self._block_s:
-            self._still.report(
+        if final != self._final_block:
+            self._final_block, self._final_since = final, now
+            self._stalled.clear()
+        elif now - self._final_since > _STILL_BLOCKS * self._block_s:
+            self._stalled.report(
                 "still",
                 f"its newest final block stays {final}: is this node in step? If the chain itself goes on, "
                 "name another one with --subtensor.chain_endpoint",
@@ -128,27 +132,28 @@ class WeightSetter:
     # ---- the next plan ---------------------------------------------------------------------------
 
     async def _decide(self, view: View, scores: Mapping[str, float]) -> float:
-        own = self._records.own(self._genesis)
+        own = self._records.last_weights(self._genesis)
         found = due(view.status, view.subnet, view.neuron, own)
         if found.step is Step.CANNOT:
             self._idle = True
-            return self._held_up(_CANNOT, found.why)
-        self._held.clear(_CANNOT)
+            return self._report_blocked(_CANNOT, found.why)
+        self._blocked.clear(_CANNOT)
         if found.step is Step.WAIT:
             self.activity = f"waiting: {found.why}"
-            return self._nap(view, found)
+            blocks = min(found.blocks, _VIEW_BLOCKS, self._outcomes.next_look_blocks(view))
+            return blocks * self._block_s
         behind = view.status.block - view.subnet.block.number
         if behind > self._outcomes.lifetime(view):
-            return self._held_up(
+            return self._report_blocked(
                 "not final", f"the newest final block is {behind} blocks old, and a write lives no longer"
             )
         return await self._set(view, scores, own)
 
-    async def _set(self, view: View, scores: Mapping[str, float], own: Own) -> float:
+    async def _set(self, view: View, scores: Mapping[str, float], own: LastWeights) -> float:
         allotment = allot(view.subnet, scores, self._burn)
         if allotment is None:
             self._idle = True
-            return self._held_up("nothing to set", "no miner on the subnet has a score")
+            return self._report_blocked("nothing to set", "no miner on the subnet has a score")
         if allotment.gone:
             named = ", ".join(allotment.gone[:_NAMED]) + (", ..." if len(allotment.gone) > _NAMED else "")
             log.info("%d hotkeys have left the subnet and lose their weight: %s", len(allotment.gone), named)
@@ -177,22 +182,22 @@ class WeightSetter:
         return self._answered(plan, result)
 
     def _unanswered(self, plan: WeightPlan, error: ChainError) -> float:
-        # What may be on its way stays open, and is looked for before anything else is sent.
+        # A write that may be under way stays open, and is looked for before anything else is sent.
         state = plan.state if error.fate_unknown else PlanState.UNSENT
         self._put(replace(plan, state=state, detail=str(error)))
-        return self._held_up(f"sending: {type(error).__name__}", str(error))
+        return self._report_blocked(f"sending: {type(error).__name__}", str(error))
 
     def _answered(self, plan: WeightPlan, result: TxResult) -> float:
         if not result.ok:
             text = f"{result.chain_error or result.code}: {result.message}"
             self._put(replace(plan, state=PlanState.REFUSED, detail=text))
             self._at(Point.RECORDED)
-            return self._held_up(f"refused: {result.code}", f"the chain refuses them: {text}")
-        self._held.clear()
+            return self._report_blocked(f"refused: {result.code}", f"the chain refuses them: {text}")
+        self._blocked.clear()
         self._put(
             replace(
                 plan,
-                # Without a block it is found like one whose answer was lost.
+                # Without a block it is looked for like a write whose answer was lost.
                 state=PlanState.PLANNED if result.block is None else PlanState.ACCEPTED,
                 block=result.block,
                 mode=result.mode,
@@ -206,16 +211,13 @@ class WeightSetter:
 
     # ---- waiting ---------------------------------------------------------------------------------
 
-    def _held_up(self, kind: str, text: str) -> float:
-        self._held.report(kind, text)
+    def _report_blocked(self, kind: str, text: str) -> float:
+        """Warn why weights cannot be set now. Returns the seconds until the next try."""
+        self._blocked.report(kind, text)
         self.activity = f"held up: {text}"
-        return self._held.pause_s(self._block_s)
+        return self._blocked.pause_s(self._block_s)
 
-    def _nap(self, view: View, found: Due) -> float:
-        blocks = min(found.blocks, _VIEW_BLOCKS, self._outcomes.look_after(view))
-        return blocks * self._block_s
-
-    async def _rest(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Sleep, unless `finish` wakes it."""
         if self._woken.is_set():
             await self._sleep(seconds)
@@ -231,9 +233,10 @@ class WeightSetter:
     # ---- the end ---------------------------------------------------------------------------------
 
     def _over(self) -> bool:
+        """Whether `run` may end: `finish` was called, and the last weights are written or given up."""
         if self._end is None:
             return False
-        if self._is_out():
+        if self._newest_scores_written():
             return True
         if self._idle:
             log.warning("the last weights are not set: %s", self.activity)
@@ -243,14 +246,12 @@ class WeightSetter:
         log.error("the last weights could not be set in time: %s", self.activity)
         return True
 
-    def _is_out(self) -> bool:
-        """Whether the newest scores are in force, or hidden in a final block until their reveal."""
-        newest = self._records.newest(self._genesis, 1)
-        if not newest or newest[0].scores != self._scores():
-            return False
-        plan = newest[0]
-        return plan.state in WRITTEN - {PlanState.ACCEPTED, PlanState.LANDED} or (
-            plan.state is PlanState.LANDED and plan.mode is TxMode.COMMIT
+    def _newest_scores_written(self) -> bool:
+        """Whether the newest scores are in force, or committed in a final block."""
+        settled = WRITTEN - {PlanState.ACCEPTED, PlanState.LANDED}
+        return any(
+            plan.scores == self._scores() and (plan.state in settled or plan.is_hidden)
+            for plan in self._records.newest(self._genesis, 1)
         )
 
     def _put(self, plan: WeightPlan) -> None:
@@ -259,9 +260,9 @@ class WeightSetter:
 
 
 class RecurringWarning:
-    """What keeps weights from being set: logged when it begins, at widening intervals, and when it ends.
+    """A lasting problem, logged when it begins, at widening intervals, and when it ends.
 
-    One cause at a time. `what` begins each line; `clock` gives monotonic seconds.
+    It holds one cause at a time. `what` begins each line; `clock` gives monotonic seconds.
     """
 
     def __init__(self, what: str, clock: Callable[[], float]) -> None:
@@ -272,7 +273,7 @@ class RecurringWarning:
         self._tries = 0
 
     def report(self, kind: str, text: str) -> None:
-        """The cause is there (still). Another `kind` than before is another cause, and logged at once."""
+        """The problem exists or persists. A `kind` other than before is a new cause, and logged at once."""
         now = self._clock()
         if kind != self._kind:
             self._kind, self._text, self._since, self._tries = kind, text, now, 0
@@ -286,12 +287,12 @@ class RecurringWarning:
         self._tries += 1
 
     def clear(self, kinds: str = "") -> None:
-        """The cause is gone, if it was of a kind that begins with `kinds`."""
+        """The problem is over, if its kind begins with `kinds`."""
         if self._kind and self._kind.startswith(kinds):
             log.info("%s: over after %.0f s (%s)", self._what, self._clock() - self._since, self._text)
             self._kind, self._tries = "", 0
 
     def pause_s(self, block_time_s: float) -> float:
-        """How long to wait before the next try: a block, and twice as long each time, up to a minute."""
+        """Seconds until the next try: one block, doubled at each try, up to `MAX_PAUSE_S`."""
         longest = max(MAX_PAUSE_S, block_time_s)
         return min(block_time_s * 2.0 ** min(max(self._tries - 1, 0), 30), longest)

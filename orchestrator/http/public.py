@@ -134,7 +134,7 @@ class Audit:
 
     async def record(self, call: Call) -> Answer:
         epoch = _epoch(call.request)
-        record = self._coordinator.record(epoch)
+        record = self._coordinator.epoch_record(epoch)
         if record is None:
             raise Problem(ProblemType.NOT_FOUND, f"epoch {epoch} is not sealed yet, or its audits are closed")
         return Answer(await asyncio.to_thread(lambda: record.model_dump_json().encode()))

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from blake3 import blake3
 from cachetools import TLRUCache
 
-from iota.client.orchestrator import is_passing
+from iota.client.orchestrator import is_transient
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
 from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
@@ -28,7 +28,7 @@ class ObjectDiffers(StoreError):
 
 def is_outage(error: Exception) -> bool:
     """Whether what moving an object raised passes by itself, or when an operator has seen to it."""
-    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error)
+    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_transient(error)
 
 
 class UrlSource(Protocol):

@@ -34,7 +34,7 @@ class Repeats:
         self._said: dict[str, LRUCache[str, None]] = {}
 
     def observe(self, entry: Entry) -> None:
-        """Remember what an entry contains; after a join or a loss, earlier content may have an effect again."""
+        """Remember what an entry contains. After a join or a loss, repeated content may have an effect."""
         match entry:
             case Joined() | Left() | Lost() | Back():
                 self._said.pop(entry.hotkey, None)

@@ -80,7 +80,7 @@ class OrchestratorClient:
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`orchestrator_ss58` is the hotkey that must sign answers; None trusts the first answer of `/v1/run`."""
+        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
             raise ValueError(f"{url!r} is no orchestrator's URL: give http://HOST:PORT or https://HOST")

@@ -3,10 +3,10 @@
 | kind | key | written by |
 |---|---|---|
 | `FrameKey` | `RUN/frames/EPOCH/STEP/MICROBATCH.ATTEMPT/STAGE.DIRECTION` | the stage's replica on the route |
-| `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | the replica HOTKEY, while the epoch merges |
-| `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | the miner HOTKEY, if it was drawn to merge the part |
+| `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | that replica, while the epoch merges |
+| `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | that miner, if it was drawn to merge the part |
 | `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.safetensors` | the replica that was asked to store the base |
-| `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | the miner HOTKEY, if a validator asked for it |
+| `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
 
 `orchestrator.intake.rights` checks requests against the last column.
 """

@@ -31,8 +31,8 @@ def validate_key(key: str) -> str:
 def validate_prefix(prefix: str) -> str:
     """Return the folder that `prefix` names, with a final `/`; "" for the whole store.
 
-    A prefix matches whole segments only: `frames/1` does not match `frames/10/x`. Raises ValueError for a text
-    that cannot be a folder of a key.
+    A prefix matches whole segments only: `frames/1` does not match `frames/10/x`. Raises ValueError for a
+    text that cannot be a folder of a key.
     """
     folder = prefix.removesuffix("/")
     return validate_key(folder) + "/" if folder else ""

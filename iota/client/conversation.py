@@ -81,11 +81,7 @@ class Conversation:
         return self._stored
 
     def say(
-        self,
-        *,
-        receipts: int = 0,
-        frames: Iterable[FrameNotice] = (),
-        reports: Iterable[Report] = (),
+        self, *, receipts: int = 0, frames: Iterable[FrameNotice] = (), reports: Iterable[Report] = ()
     ) -> None:
         """Queue messages for the next exchange; returns at once.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -43,6 +43,7 @@ BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 _STATUS: Final = TypeAdapter(dict[str, Any])
 _Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value")
 
 
 class OrchestratorUnreachable(Exception):
@@ -114,10 +115,7 @@ class OrchestratorClient:
     async def status(self) -> dict[str, Any]:
         """The public state of the run (unsigned)."""
         body = await self._call("GET", "/v1/status", signed=False)
-        try:
-            return _STATUS.validate_json(body)
-        except ValidationError as error:
-            raise UntrustedAnswer(f"the status is no document: {_summary(error)}") from None
+        return _validated(_STATUS.validate_json, body, "the status is no document")
 
     async def manifest(self) -> bytes:
         """The data manifest as JSON (unsigned): the caller must check its id against the spec."""
@@ -153,10 +151,7 @@ class OrchestratorClient:
     async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
         """The batches with a miner's receipts of an epoch, in order, as the miner signed them."""
         body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
-        try:
-            return _BATCHES.validate_json(body)
-        except ValidationError as error:
-            raise UntrustedAnswer(f"the receipts do not fit their form: {_summary(error)}") from None
+        return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
 
     async def _call(
         self,
@@ -246,13 +241,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _parse(model: type[_Model], body: bytes) -> _Model:
+    return _validated(model.model_validate_json, body, f"the answer is no {model.__name__}")
+
+
+def _validated(validate: Callable[[bytes], _Value], body: bytes, fault: str) -> _Value:
+    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one.
+
+    Its text is bounded: a full description of a hostile answer would be many times as long as the answer.
+    """
     try:
-        return model.model_validate_json(body)
+        return validate(body)
     except ValidationError as error:
-        raise UntrustedAnswer(f"the answer is no {model.__name__}: {_summary(error)}") from None
-
-
-def _summary(error: ValidationError) -> str:
-    """A bounded description: for a hostile answer the full one would be many times as long as the answer."""
-    count = error.error_count()
-    return str(error)[:_MAX_DESCRIBED] if count <= _MAX_DESCRIBED else f"{count} fields do not fit"
+        count = error.error_count()
+        text = str(error)[:_MAX_DESCRIBED] if count <= _MAX_DESCRIBED else f"{count} fields do not fit"
+        raise UntrustedAnswer(f"{fault}: {text}") from None

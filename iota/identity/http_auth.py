@@ -78,11 +78,7 @@ class RequestVerifier:
     """
 
     def __init__(
-        self,
-        self_hotkey: str,
-        clock: Callable[[], int] = time.time_ns,
-        *,
-        fence_ns: int = 0,
+        self, self_hotkey: str, clock: Callable[[], int] = time.time_ns, *, fence_ns: int = 0
     ) -> None:
         """`self_hotkey` is the server's ss58 address; `clock` gives Unix time in nanoseconds."""
         if not signatures.is_address(self_hotkey):

@@ -241,7 +241,7 @@ class SnapshotWanted(Frozen):
 
 
 class AuditKind(StrEnum):
-    """What an audit re-executes: one op, one step, or a whole epoch of a miner."""
+    """Extent of an audit: one op, one step, or a whole epoch of a miner is re-executed."""
 
     OP = "op"
     STEP = "step"

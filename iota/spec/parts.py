@@ -35,7 +35,7 @@ class OptimizerKind(StrEnum):
 
 
 class StateRule(StrEnum):
-    """What happens to the optimizer's moments at an epoch's start: zeroed, or carried over."""
+    """Whether the optimizer's moments are reset or carried over at an epoch's start."""
 
     RESET = "reset"
     CARRY = "carry"

@@ -81,7 +81,4 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
-Entry = Annotated[
-    Joined | Said | Left | Lost | Back | Tick | Resumed,
-    Field(discriminator="kind"),
-]
+Entry = Annotated[Joined | Said | Left | Lost | Back | Tick | Resumed, Field(discriminator="kind")]

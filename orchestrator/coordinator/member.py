@@ -26,7 +26,7 @@ class Member:
     addresses: tuple[str, ...] = ()
     """The addresses that it gave when it joined; unchecked."""
     live: bool = True
-    """It is heard: neither lost nor left."""
+    """It sends requests: neither lost nor left."""
     stalled: bool = False
     """It missed a deadline; nothing is planned for it until it makes progress again."""
     receipts: int = 0
@@ -44,7 +44,7 @@ class Member:
     """(epoch, step) from which it takes part."""
     left: bool = False
     told_base: int = -1
-    """Newest epoch whose base it was told to load."""
+    """Newest epoch for which it was sent the events that lead to the base."""
     pending: dict[PendingKey, float] = field(default_factory=dict)
     """Ready ops, and the time at which each became ready."""
     last_progress: float = 0.0

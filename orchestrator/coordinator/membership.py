@@ -55,10 +55,7 @@ def join(run: RunState, entry: Joined) -> None:
 
 def _needed_stage(run: RunState) -> int:
     """The stage with the fewest live miners, then the fewest miners, then the lowest number."""
-    return min(
-        range(run.stages),
-        key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s),
-    )
+    return min(range(run.stages), key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s))
 
 
 def _start_afresh(run: RunState, member: Member) -> None:

@@ -60,13 +60,7 @@ def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, 
 
 
 def assign(
-    run: RunState,
-    step: StepState,
-    mb: MicrobatchState,
-    stage: int,
-    chosen: Member,
-    *,
-    blame: bool = True,
+    run: RunState, step: StepState, mb: MicrobatchState, stage: int, chosen: Member, *, blame: bool = True
 ) -> None:
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 

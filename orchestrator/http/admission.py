@@ -39,9 +39,7 @@ class Admission:
     """
 
     def __init__(
-        self,
-        is_member: Callable[[str, Role], bool],
-        reread: Callable[[], Awaitable[None]] | None = None,
+        self, is_member: Callable[[str, Role], bool], reread: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         self._is_member, self._reread = is_member, reread
 

@@ -14,7 +14,7 @@ from iota.identity.http_auth import RequestVerifier
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.store import ObjectStore
-from orchestrator.coordinator import Coordinator, Entry, Resumed, Tick
+from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.connections import ConnectionGuard
@@ -64,11 +64,6 @@ def make_app(deps: Deps) -> web.Application:
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
 
-    def observe(entry: Entry) -> None:
-        calls.presence.observe(entry)
-        if isinstance(entry, Tick):
-            ticker.observe(entry)
-
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
 
@@ -80,7 +75,7 @@ def make_app(deps: Deps) -> web.Application:
         deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted, guard)
-    recorder.observers.append(observe)
+    recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
     recorder.after.append(deletions.wake)
 

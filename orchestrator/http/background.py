@@ -11,7 +11,7 @@ from iota.chain import Block, ChainError
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
 from iota.store import ObjectStore, StoreError
-from orchestrator.coordinator import Coordinator, Lost, Tick
+from orchestrator.coordinator import Coordinator, Entry, Lost, Tick
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
@@ -48,9 +48,10 @@ class Ticker:
         self._changed = asyncio.Event()
         recorder.after.append(self._changed.set)
 
-    def observe(self, tick: Tick) -> None:
-        """Take the newest block from a Tick: at a replay, the journal's last one."""
-        self._head = (tick.block, tick.block_hash)
+    def observe(self, entry: Entry) -> None:
+        """Take the newest block from an applied Tick: after a replay, the journal's last one."""
+        if isinstance(entry, Tick):
+            self._head = (entry.block, entry.block_hash)
 
     @property
     def head_known(self) -> bool:

@@ -94,7 +94,7 @@ class Metagraph:
         if self._now() - self._last.read_at > STALE_S:
             raise Problem(
                 ProblemType.UNAVAILABLE,
-                f"the subnet could not be read for {STALE_S / 60:.0f} minutes, so nobody is known",
+                f"the subnet could not be read for {STALE_S / 60:.0f} minutes, so no hotkey can be checked",
                 retry_after=METAGRAPH_EVERY_S,
             )
         permit = self._last.permits.get(hotkey)

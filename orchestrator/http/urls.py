@@ -18,11 +18,7 @@ _MAX_INLINE: Final = 16
 
 
 async def deliver(
-    spec: RunSpec,
-    store: ObjectStore,
-    member: Member,
-    events: Sequence[tuple[int, Event]],
-    expires_s: float,
+    spec: RunSpec, store: ObjectStore, member: Member, events: Sequence[tuple[int, Event]], expires_s: float
 ) -> tuple[Delivered, ...]:
     """The numbered events, each with the presigned URLs that `member` needs for it."""
     wanted = [accesses(spec, member, event) for _, event in events]

@@ -29,7 +29,7 @@ OwnObject = DeltaKey | MergedKey | BaseKey | SnapshotKey
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a presigned URL permits: a method on a key. `size` is the exact size in bytes (PUT only)."""
+    """The permission of a presigned URL: a method on a key. `size` is exact, in bytes (PUT only)."""
 
     method: Method
     key: str

@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from iota.codec.shapes import payload_size
-from iota.objects import (
-    BaseKey,
-    DeltaKey,
-    FrameKey,
-    MergedKey,
-    RunObject,
-    SnapshotKey,
-    max_bytes,
-    part_count,
-)
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey, max_bytes, part_count
 from iota.protocol.messages import (
     BaseStored,
     Delta,

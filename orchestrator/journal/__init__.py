@@ -3,11 +3,4 @@
 from orchestrator.journal.journal import Journal, JournalBroken, JournalRefused, JournalUnavailable, Record
 from orchestrator.journal.sqlite import SqliteJournal
 
-__all__ = [
-    "Journal",
-    "JournalBroken",
-    "JournalRefused",
-    "JournalUnavailable",
-    "Record",
-    "SqliteJournal",
-]
+__all__ = ["Journal", "JournalBroken", "JournalRefused", "JournalUnavailable", "Record", "SqliteJournal"]

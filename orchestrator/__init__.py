@@ -1,1 +1,1 @@
-"""Plans and records a run; touches no tensor."""
+"""The server of a run: it plans and records, and handles no tensor."""

@@ -27,7 +27,7 @@ def start(settings: OrchestratorSettings) -> None:
 
 
 def main() -> None:
-    """Console entry point."""
+    """Entry point of the `iota-orchestrator` command."""
     run_command(app)
 
 

@@ -1,4 +1,4 @@
-"""Runs the orchestrator of a run from its settings until somebody stops it."""
+"""Builds an orchestrator from its settings and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from orchestrator.journal import SqliteJournal
 
 
 async def orchestrate(settings: OrchestratorSettings) -> None:
-    """Starts the run of the settings' spec, or goes on from its journal.
+    """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
 
-    Raises:
-        ValueError: something that the user can put right.
+    Raises ValueError for a mistake in the settings or files, with a message that says how to correct it.
     """
     spec = read_spec(_needed(settings.spec, "--spec"))
-    boundary_width(spec)  # refuses a codec that is unknown, or does not fit the model
+    boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
@@ -42,8 +41,8 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
         stack.push_async_callback(store.close)
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
-            seen = journal_path.with_name(f"{journal_path.name}.metagraph.json")
-            metagraph = Metagraph(chain, settings.netuid, seen, settings.chain)
+            file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
+            metagraph = Metagraph(chain, settings.netuid, file, settings.chain)
             try:
                 await metagraph.start()
             except (ChainError, TimeoutError) as error:
@@ -52,10 +51,10 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
                     f"{place} cannot be read ({error or 'no answer'}):"
                     " check --network and --netuid, or give --allow FILE"
                 ) from error
-            admission = Admission(metagraph, metagraph.look_again)
-            also = [metagraph.follow]
+            admission = Admission(metagraph, metagraph.reread)
+            extra_tasks = [metagraph.follow]
         else:
-            admission, also = Admission(AllowList.load(settings.allow)), []
+            admission, extra_tasks = Admission(AllowList.load(settings.allow)), []
         deps = Deps(
             hotkey=hotkey,
             coordinator=Coordinator(spec),
@@ -63,7 +62,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             store=store,
             chain=chain,
             admission=admission,
-            also=also,
+            extra_tasks=extra_tasks,
             manifest=manifest,
             limits=ServerLimits(silence_s=settings.silence),
             head_poll_s=settings.head_poll,
@@ -87,6 +86,7 @@ def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
 
 
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:
+    """The file's bytes, if they are the manifest that the spec names. Raises ValueError."""
     try:
         data = path.read_bytes()
         found = json_digest(json.loads(data))

@@ -1,1 +1,1 @@
-"""A node's side of the protocol: requests, the conversation with the orchestrator, objects of a run."""
+"""The node's side of the protocol: requests to the orchestrator, the conversation, objects of a run."""

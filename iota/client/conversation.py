@@ -1,4 +1,4 @@
-"""The node's side of the exchange: everything said is stored once, everything heard is read once."""
+"""The node's side of the exchange: messages are delivered at least once, events are read exactly once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
-from iota.client.orchestrator import BACKOFF, PATIENCE_S, OrchestratorClient, is_passing
+from iota.client.orchestrator import BACKOFF, PATIENCE_S, OrchestratorClient, is_transient
 from iota.protocol.events import Delivered, ExchangeReply
 from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 
 _OPEN: Final = 2
+"""Exchanges open at once: one waits for events, the other carries new messages."""
 _BACKLOG: Final = 4096
+"""Events that may wait for the reader; exchanges pause beyond."""
 _MAX_HINT_S: Final = 30.0
+"""Longest Retry-After that is followed."""
 _STALE_S: Final = 30.0
-"""A clock that is wrong stays wrong: its owner must hear of it soon."""
+"""Retries end sooner after STALE: a wrong clock does not correct itself, and its owner must know."""
 
 ReceiptsAfter = Callable[[int], ReceiptBatch | None]
-"""The node's receipts with a seq above the number, from its own log, signed; None when there are none."""
+"""Given a seq, the signed batch of the node's later receipts from its own log; None where there are none."""
 
 
 @dataclass
 class _Post:
-    """One exchange on its way: what it carries is unacknowledged until it is answered."""
+    """The content of one open exchange, unacknowledged until its answer."""
 
     frames: list[FrameNotice]
     reports: list[Report]
@@ -35,12 +37,12 @@ class _Post:
 
 
 class Conversation:
-    """One member's exchange with the orchestrator. Use as an async context, after `join`.
+    """The sequence of a member's exchanges with the orchestrator. Use as an async context, after `join`.
 
-    At least one exchange is open at any time. News is posted at once in a second one, which makes
-    the server answer the first. News is kept until an exchange that carried it was answered, and
-    goes out again where that exchange failed; the server recognises what it has. Losing the
-    connection, or an orchestrator that starts again, is ridden out for `patience_s`.
+    At least one exchange is open at any time. New messages go out at once in a second one, which makes the
+    server answer the first. Messages are kept until an exchange with them was answered, and are sent again
+    after a failure; the server recognises repeated ones. Failures are retried for `patience_s`, which bridges
+    lost connections and restarts of the orchestrator.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Conversation:
         wait_s: float = 5.0,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`cursor` and `stored` (the count of receipts stored) are those of the join's reply."""
+        """`cursor` and `stored` (the number of stored receipts) are those of the join's reply."""
         self._client = client
         self._cursor = cursor
         self._stored = self._sent = stored
@@ -71,29 +73,20 @@ class Conversation:
         self._failure: Exception | None = None
         self._task: asyncio.Task[None] | None = None
         self.status: NodeStatus | None = None
-        """Sent with every exchange, for people to look at."""
-
-    @property
-    def cursor(self) -> int:
-        """Number of the last event heard."""
-        return self._cursor
+        """Sent with every exchange. Informational only."""
 
     @property
     def stored(self) -> int:
-        """How many of this node's receipts the orchestrator has stored."""
+        """Receipts of this node that the orchestrator has acknowledged."""
         return self._stored
 
     def say(
-        self,
-        *,
-        receipts: int = 0,
-        frames: Iterable[FrameNotice] = (),
-        reports: Iterable[Report] = (),
+        self, *, receipts: int = 0, frames: Iterable[FrameNotice] = (), reports: Iterable[Report] = ()
     ) -> None:
-        """Say it as soon as can be; returns at once.
+        """Queue messages for the next exchange; returns at once.
 
-        `receipts` is the seq of the last receipt in the node's log: `receipts_after` is asked for
-        those that the orchestrator lacks.
+        `receipts` is the seq of the last receipt in the node's log. The batch to send is read with
+        `receipts_after`.
         """
         self._log_end = max(self._log_end, receipts)
         self._frames.extend(frames)
@@ -102,7 +95,7 @@ class Conversation:
         self._news.set()
 
     async def events(self) -> AsyncIterator[Delivered]:
-        """What the orchestrator says, in order, each once; for one reader.
+        """Events of the orchestrator in order, each once; for one reader.
 
         Raises:
             Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation has failed.
@@ -116,7 +109,7 @@ class Conversation:
             yield event
 
     async def settled(self, timeout_s: float) -> bool:
-        """Wait until everything said so far is stored; False when that took too long."""
+        """Wait until every message so far is acknowledged; False where that takes longer than `timeout_s`."""
         self._hurry = True
         self._news.set()
         try:
@@ -130,9 +123,7 @@ class Conversation:
         self._task = asyncio.create_task(self._run(), name="conversation")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -140,23 +131,24 @@ class Conversation:
     async def _run(self) -> None:
         try:
             await self._talk()
-        except Exception as error:  # noqa: BLE001 - handed to the reader of `events`, who must see it
+        except Exception as error:  # noqa: BLE001 - raised in the reader of `events`
             self._failure = error
         finally:
             for task in self._posts:
                 task.cancel()
             if self._posts:
                 await asyncio.wait(self._posts)
-            while self._events.full():  # the end must be heard; a reader this late has failed anyway
+            while self._events.full():  # make room for the end mark; a reader this late has failed anyway
                 self._events.get_nowait()
             self._events.put_nowait(None)
 
     async def _talk(self) -> None:
+        """Keep exchanges open until one fails for too long, and raise its error."""
         failing_since: float | None = None
         failures = 0
         while True:
             room = len(self._posts) < _OPEN
-            if room and (not self._posts or self._has_news() or self._hurry):
+            if room and (not self._posts or self._has_messages() or self._hurry):
                 self._post()
                 continue
             self._mark_quiet()
@@ -179,10 +171,11 @@ class Conversation:
                 failures += 1
                 await asyncio.sleep(BACKOFF.pause_s(failures, min(hint, _MAX_HINT_S)))
 
-    def _has_news(self) -> bool:
+    def _has_messages(self) -> bool:
         return bool(self._frames or self._reports or self._log_end > self._sent)
 
     def _post(self) -> None:
+        """Open an exchange with as many queued messages as fit."""
         frames, self._frames = self._frames[:MAX_FRAMES], self._frames[MAX_FRAMES:]
         reports, self._reports = self._reports[:MAX_REPORTS], self._reports[MAX_REPORTS:]
         batch = self._receipts_after(self._sent) if self._log_end > self._sent else None
@@ -190,9 +183,9 @@ class Conversation:
             self._sent = batch.receipts[-1].seq
         else:
             batch, self._log_end = None, min(self._log_end, self._sent)
-        # In a hurry for acknowledgements: this post is answered at once, and makes the server answer others.
+        # With `_hurry`, this exchange does not wait, and it makes the server answer the other one.
         wait_s = 0.0 if self._hurry else self._wait_s
-        self._hurry = self._hurry and self._has_news()
+        self._hurry = self._hurry and self._has_messages()
         request = ExchangeRequest(
             cursor=self._cursor,
             wait_s=wait_s,
@@ -205,13 +198,13 @@ class Conversation:
         self._posts[task] = _Post(frames, reports, batch is not None)
 
     async def _answered(self, task: asyncio.Task[ExchangeReply]) -> Exception | None:
-        """Take the outcome of one exchange: the error where it may pass. Others are raised."""
+        """Process the answer of one exchange. Returns an error that a retry may solve; raises any other."""
         post = self._posts.pop(task)
         error = task.exception()
         if error is not None:
             self._frames[:0], self._reports[:0] = post.frames, post.reports
             self._forget_unstored()
-            if isinstance(error, Exception) and is_passing(error):
+            if isinstance(error, Exception) and is_transient(error):
                 return error
             raise error
         reply = task.result()
@@ -224,13 +217,14 @@ class Conversation:
         return None
 
     def _forget_unstored(self) -> None:
-        """Once no receipts are on their way, those sent and not stored go out again."""
+        """Once no exchange carries receipts, mark those that are not stored as unsent."""
         if not any(post.receipts for post in self._posts.values()):
             self._sent = self._stored
 
     def _mark_quiet(self) -> None:
-        on_the_way = any(p.frames or p.reports or p.receipts for p in self._posts.values())
-        if self._has_news() or on_the_way:
+        """Release `settled` if nothing is queued or unacknowledged."""
+        in_flight = any(p.frames or p.reports or p.receipts for p in self._posts.values())
+        if self._has_messages() or in_flight:
             self._quiet.clear()
         else:
             self._quiet.set()

@@ -1,11 +1,10 @@
-"""A node's calls to the orchestrator: signed anew at every try, answers verified, waits bounded."""
+"""HTTP client for the orchestrator: each try is signed anew, answers are verified, waits are bounded."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -32,28 +31,31 @@ from iota.retry import Backoff
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
 PATIENCE_S: Final = 600.0
-"""How long a call rides out an orchestrator that is away, by default."""
+"""How long a call is retried by default: long enough for a restart or an update of the orchestrator."""
 CALL_S: Final = 20.0
-"""How long one try may take, beyond what it asked the server to wait."""
+"""How long one try may take, in addition to the wait that it asked for."""
 _MAX_BYTES: Final = 256 << 20
-_TOLD: Final = 1000
-"""Most errors that are described at all, and most characters of the description."""
+"""Largest answer that is read; a miner's receipts of an epoch are the largest."""
+_MAX_DESCRIBED: Final = 1000
+"""Most validation errors that are described, and most characters of the description."""
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
-"""Between the tries of one call, and of one exchange after another."""
+"""Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
+_STATUS: Final = TypeAdapter(dict[str, Any])
 _Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value")
 
 
 class OrchestratorUnreachable(Exception):
-    """No answer, or none that can be read; the call was repeated while its patience lasted."""
+    """No answer came, or none that can be read, in all tries of a call."""
 
 
 class UntrustedAnswer(Exception):
-    """An answer that the orchestrator did not sign, or that is not what its protocol says."""
+    """An answer that is not signed by the orchestrator, or does not follow the protocol."""
 
 
 class RunInfo(Frozen):
-    """What an orchestrator says of its run to anyone."""
+    """The answer of `/v1/run`, which is public."""
 
     run: Hex32
     spec: RunSpec
@@ -64,11 +66,11 @@ class RunInfo(Frozen):
 
 
 class OrchestratorClient:
-    """Calls for one hotkey to one orchestrator. Use as an async context.
+    """Requests of one hotkey to one orchestrator. Use as an async context.
 
-    Every call raises `Problem` when the orchestrator refuses it, `OrchestratorUnreachable` when it
-    does not answer within the patience, `UntrustedAnswer` when the answer is not its own.
-    Connection errors, 429 and 503 are retried with growing, jittered pauses.
+    Every call raises `Problem` when the orchestrator refuses it, `OrchestratorUnreachable` when there is no
+    answer within `patience_s`, and `UntrustedAnswer` when the answer is not signed by the orchestrator or is
+    malformed. Connection errors and transient problems (429, 503, ...) are retried with backoff until then.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class OrchestratorClient:
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`orchestrator_ss58` is who must answer; None trusts the first answer of `/v1/run`."""
+        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
             raise ValueError(f"{url!r} is no orchestrator's URL: give http://HOST:PORT or https://HOST")
@@ -89,35 +91,20 @@ class OrchestratorClient:
         self._patience_s = patience_s
         self._http: aiohttp.ClientSession | None = None
 
-    @property
-    def hotkey(self) -> Hotkey:
-        return self._hotkey
-
-    @property
-    def orchestrator(self) -> str | None:
-        """Its address, once known."""
-        return self._orchestrator
-
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._http is not None:
             await self._http.close()
             self._http = None
 
     async def run(self, *, patience_s: float | None = None) -> RunInfo:
-        """The run, and who runs it.
+        """The run's spec, and the hotkey that orchestrates it, which later answers must be signed by.
 
-        Raises:
-            UntrustedAnswer: it is another orchestrator, or the spec is not the one that its id names.
+        Raises UntrustedAnswer where it is another orchestrator, or the spec does not have the run's id.
         """
-        info = _parse(RunInfo, await self._get("/v1/run", patience_s))
+        info = _parse(RunInfo, await self._call("GET", "/v1/run", signed=False, patience_s=patience_s))
         if info.spec.id != info.run:
             raise UntrustedAnswer(f"the spec has the id {info.spec.id}, and is given as run {info.run}")
         if self._orchestrator not in (None, info.orchestrator):
@@ -125,85 +112,66 @@ class OrchestratorClient:
         self._orchestrator = info.orchestrator
         return info
 
-    async def status(self, *, patience_s: float | None = None) -> dict[str, Any]:
-        """The public state of the run."""
-        body = await self._get("/v1/status", patience_s)
-        try:
-            status = TypeAdapter(dict[str, Any]).validate_json(body)
-        except ValidationError as error:
-            raise UntrustedAnswer(f"the status is no document: {_misfit(error)}") from None
-        return status
+    async def status(self) -> dict[str, Any]:
+        """The public state of the run (unsigned)."""
+        body = await self._call("GET", "/v1/status", signed=False)
+        return _validated(_STATUS.validate_json, body, "the status is no document")
 
-    async def manifest(self, *, patience_s: float | None = None) -> bytes:
-        """The data manifest as JSON; its id is for the reader to check."""
-        return await self._get("/v1/manifest", patience_s)
+    async def manifest(self) -> bytes:
+        """The data manifest as JSON (unsigned): the caller must check its id against the spec."""
+        return await self._call("GET", "/v1/manifest", signed=False)
 
-    async def join(self, request: JoinRequest, *, patience_s: float | None = None) -> JoinReply:
-        reply = _parse(JoinReply, await self._signed("POST", "/v1/join", request, patience_s))
+    async def join(self, request: JoinRequest) -> JoinReply:
+        """Join the run, also after a restart. The reply's `manifest_url` is absolute.
+
+        Raises UntrustedAnswer where the reply names another run or orchestrator.
+        """
+        reply = _parse(JoinReply, await self._call("POST", "/v1/join", request))
         if reply.spec.id != reply.run or reply.orchestrator != self._orchestrator:
             raise UntrustedAnswer("the answer to join names another run or orchestrator than it comes from")
         return reply.model_copy(update={"manifest_url": urljoin(self._url + "/", reply.manifest_url)})
 
     async def exchange(self, request: ExchangeRequest, *, patience_s: float | None = None) -> ExchangeReply:
-        """One exchange; with 0 s of patience it is tried once."""
-        body = await self._signed("POST", "/v1/exchange", request, patience_s, wait_s=request.wait_s)
+        """One exchange. With `patience_s` 0 it is tried once; None is the client's own patience."""
+        body = await self._call("POST", "/v1/exchange", request, wait_s=request.wait_s, patience_s=patience_s)
         return _parse(ExchangeReply, body)
 
-    async def leave(self, reason: str = "", *, patience_s: float | None = None) -> None:
-        await self._signed("POST", "/v1/leave", LeaveRequest(reason=reason), patience_s)
+    async def leave(self, reason: str = "") -> None:
+        """Leave the run for good: the orchestrator gives this node's work to others."""
+        await self._call("POST", "/v1/leave", LeaveRequest(reason=reason))
 
-    async def objects(self, request: ObjectRequest, *, patience_s: float | None = None) -> ObjectReply:
+    async def objects(self, request: ObjectRequest) -> ObjectReply:
         """A presigned URL for one key."""
-        return _parse(ObjectReply, await self._signed("POST", "/v1/objects", request, patience_s))
+        return _parse(ObjectReply, await self._call("POST", "/v1/objects", request))
 
-    async def epoch_record(self, epoch: int, *, patience_s: float | None = None) -> EpochRecord:
+    async def epoch_record(self, epoch: int) -> EpochRecord:
         """The public record of a sealed epoch whose audits are open."""
-        return _parse(EpochRecord, await self._signed("GET", f"/v1/audit/epochs/{epoch}", None, patience_s))
+        return _parse(EpochRecord, await self._call("GET", f"/v1/audit/epochs/{epoch}"))
 
-    async def receipts(
-        self, epoch: int, hotkey: str, *, patience_s: float | None = None
-    ) -> list[ReceiptBatch]:
-        """The batches that hold a miner's receipts of an epoch, as it signed them, in order."""
-        path = f"/v1/audit/epochs/{epoch}/receipts/{hotkey}"
-        body = await self._signed("GET", path, None, patience_s)
-        try:
-            return _BATCHES.validate_json(body)
-        except ValidationError as error:
-            raise UntrustedAnswer(f"the receipts do not fit their form: {_misfit(error)}") from None
+    async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
+        """The batches with a miner's receipts of an epoch, in order, as the miner signed them."""
+        body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
+        return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
 
-    async def _get(self, path: str, patience_s: float | None) -> bytes:
-        return await self._persist("GET", path, None, patience_s, signed=False)
-
-    async def _signed(
+    async def _call(
         self,
         method: str,
         path: str,
-        request: BaseModel | None,
-        patience_s: float | None,
+        request: BaseModel | None = None,
         *,
+        signed: bool = True,
         wait_s: float = 0.0,
+        patience_s: float | None = None,
     ) -> bytes:
-        if self._orchestrator is None:
+        """The body of the answer. Tries until there is one, a refusal, or the patience ends."""
+        if signed and self._orchestrator is None:
             await self.run(patience_s=patience_s)
         body = b"" if request is None else request.model_dump_json().encode()
-        return await self._persist(method, path, body, patience_s, wait_s=wait_s, signed=True)
-
-    async def _persist(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        patience_s: float | None,
-        *,
-        signed: bool,
-        wait_s: float = 0.0,
-    ) -> bytes:
-        """Try until an answer, a refusal, or the end of the patience."""
         end = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         failures = 0
         while True:
             try:
-                return await self._try(method, path, body, wait_s, signed)
+                return await self._try(method, path, body if signed else None, wait_s)
             except (OrchestratorUnreachable, Problem) as error:
                 failures += 1
                 problem = error if isinstance(error, Problem) else None
@@ -212,16 +180,17 @@ class OrchestratorClient:
                     raise
             await asyncio.sleep(pause_s)
 
-    async def _try(self, method: str, path: str, body: bytes | None, wait_s: float, signed: bool) -> bytes:
+    async def _try(self, method: str, path: str, body: bytes | None, wait_s: float) -> bytes:
+        """One request, signed unless `body` is None."""
         if self._http is None:
-            # A poll is open nearly always; news and objects need connections beside it.
+            # A waiting exchange is nearly always open; other calls need connections beside it.
             connector = aiohttp.TCPConnector(limit=16, keepalive_timeout=30)
             self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         url = URL(self._url + path, encoded=True)
         headers = {}
-        if signed:
+        if body is not None:
             assert self._orchestrator is not None
-            headers = sign_request(self._hotkey, method, url.raw_path_qs, body or b"", self._orchestrator)
+            headers = sign_request(self._hotkey, method, url.raw_path_qs, body, self._orchestrator)
             headers["Content-Type"] = "application/json"
         try:
             async with (
@@ -239,7 +208,7 @@ class OrchestratorClient:
             raise Problem.from_json(status, answer, given.get("Retry-After"))
         if status != 200:
             raise UntrustedAnswer(f"{self._url} answered {path} with HTTP {status}")
-        if signed:
+        if body is not None:
             self._check_signature(headers, status, answer, given.get(SIGNATURE_HEADER))
         return answer
 
@@ -253,9 +222,9 @@ class OrchestratorClient:
             raise UntrustedAnswer(f"an answer of {self._url} is not signed by {self._orchestrator}")
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same call, signed anew, may succeed later."""
-    signing = (ProblemType.REPLAYED, ProblemType.STALE)  # a busy machine delays its own requests
+    signing = (ProblemType.REPLAYED, ProblemType.STALE)  # a busy machine may send its requests late
     return isinstance(error, OrchestratorUnreachable) or (
         isinstance(error, Problem) and (error.transient or error.type in signing)
     )
@@ -272,13 +241,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _parse(model: type[_Model], body: bytes) -> _Model:
+    return _validated(model.model_validate_json, body, f"the answer is no {model.__name__}")
+
+
+def _validated(validate: Callable[[bytes], _Value], body: bytes, fault: str) -> _Value:
+    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one.
+
+    Its text is bounded: a full description of a hostile answer would be many times as long as the answer.
+    """
     try:
-        return model.model_validate_json(body)
+        return validate(body)
     except ValidationError as error:
-        raise UntrustedAnswer(f"the answer is no {model.__name__}: {_misfit(error)}") from None
-
-
-def _misfit(error: ValidationError) -> str:
-    """A short account: that of a hostile answer would be many times as long as the answer."""
-    count = error.error_count()
-    return str(error)[:_TOLD] if count <= _TOLD else f"{count} fields do not fit"
+        count = error.error_count()
+        text = str(error)[:_MAX_DESCRIBED] if count <= _MAX_DESCRIBED else f"{count} fields do not fit"
+        raise UntrustedAnswer(f"{fault}: {text}") from None

@@ -1,4 +1,4 @@
-"""Objects of a run by key, for a node: the orchestrator gives a presigned URL for each."""
+"""A node's access to objects of a run by key, with presigned URLs from the orchestrator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from blake3 import blake3
 from cachetools import TLRUCache
 
-from iota.client.orchestrator import is_passing
+from iota.client.orchestrator import is_transient
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
 from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
@@ -18,29 +18,32 @@ from iota.store.transfer import ObjectClient
 TRANSFER_S: Final = 600.0
 """How long one object may take, retries included."""
 _MARGIN_S: Final = 60.0
-"""A URL this close to its expiry is asked for anew."""
+"""A URL that expires sooner than this is requested anew, since a transfer needs time."""
 _MAX_URLS: Final = 4096
+"""URLs that are kept; the least recently used one goes first."""
 
 
 class ObjectDiffers(StoreError):
-    """An object is not the one that was announced."""
+    """An object's bytes do not have the announced digest."""
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether what moving an object raised passes by itself, or when an operator has seen to it."""
-    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_passing(error)
+    """Whether an error of a transfer is an outage, which ends by itself or by an operator: retry for long."""
+    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_transient(error)
 
 
 class UrlSource(Protocol):
-    """What gives presigned URLs: `OrchestratorClient`."""
+    """The source of presigned URLs: `OrchestratorClient`, or a fake in tests."""
 
-    async def objects(self, request: ObjectRequest) -> ObjectReply: ...
+    async def objects(self, request: ObjectRequest) -> ObjectReply:
+        """A presigned URL for one key. Raises Problem for a refusal."""
 
 
 class RunObjects:
-    """PUT and GET by key; URLs for reading are remembered while they last.
+    """PUT and GET of objects by key. URLs for GET are reused until they are about to expire.
 
-    Every call raises StoreError (ObjectDiffers, ...) or Problem.
+    Every method raises StoreError (such as ObjectDiffers) or Problem. `url` is a presigned URL that came with
+    an event; without one it is requested.
     """
 
     def __init__(self, urls: UrlSource, store: ObjectClient) -> None:
@@ -50,7 +53,7 @@ class RunObjects:
         )
 
     async def put(self, key: str, data: bytes, url: str | None = None) -> StoredObject:
-        """Store `data`; what is there already under the key stays."""
+        """Store `data`. Objects are immutable: one that exists under the key is not replaced."""
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
         if url is None:
             request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
@@ -59,18 +62,18 @@ class RunObjects:
         return stored
 
     async def get(self, key: str, max_bytes: int, url: str | None = None) -> bytes:
-        """The whole object, of at most `max_bytes`."""
+        """The whole object, of at most `max_bytes`; unverified."""
         return await self._store.get(url or await self._url(key), max_bytes, TRANSFER_S)
 
     async def stored(self, stored: StoredObject, url: str | None = None) -> bytes:
-        """An announced object, held against its digest."""
+        """An announced object. Raises ObjectDiffers where its digest is not the announced one."""
         data = await self.get(stored.key, stored.size, url)
         if blake3(data).hexdigest() != stored.digest:
             raise ObjectDiffers(f"{stored.key} holds other bytes than were announced")
         return data
 
     async def all_stored(self, parts: Sequence[StoredObject], urls: Mapping[str, str]) -> list[bytes]:
-        """Several announced objects at once."""
+        """Several announced objects, fetched concurrently, in the given order; the first error is raised."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 reads = [tasks.create_task(self.stored(p, urls.get(p.key))) for p in parts]
@@ -79,7 +82,7 @@ class RunObjects:
         return [read.result() for read in reads]
 
     async def piece(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of an object."""
+        """Bytes [start, stop) of an object; unverified."""
         return await self._store.get(await self._url(key), stop - start, TRANSFER_S, (start, stop))
 
     async def _url(self, key: str) -> str:

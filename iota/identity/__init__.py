@@ -1,1 +1,1 @@
-"""Keys: hotkeys and coldkeys on disk, signatures, and the signing of HTTP requests."""
+"""Hotkeys and coldkeys on disk, signatures, and signed HTTP requests."""

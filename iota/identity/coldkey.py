@@ -1,7 +1,7 @@
-"""Coldkeys: the key that owns a wallet's TAO. Only a registration signs with it, and it stays off nodes.
+"""Coldkeys: the key that owns a wallet's TAO. Only a registration signs with it; nodes must not have it.
 
-A coldkey lives at `<wallet path>/<wallet>/coldkey`, encrypted as the Bittensor SDK and `btcli` write it, with
-its public half in `coldkeypub.txt` beside it. No node that starts loads this module (`.importlinter`).
+A coldkey is stored at `<wallet path>/<wallet>/coldkey`, encrypted as the Bittensor SDK and `btcli` write it,
+with its public key in `coldkeypub.txt` beside it. Nodes do not import this module (`.importlinter`).
 """
 
 from __future__ import annotations
@@ -14,46 +14,38 @@ import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
 from iota.identity.keys import (
     DEFAULT_WALLET_PATH,
     SecretKey,
-    WalletLocked,
     WalletMissing,
     WalletUnreadable,
     hotkey_path,
+    open_key,
     write_key_pair,
 )
 from iota.identity.signatures import is_address
 
 _MNEMONIC_WORDS: Final = 12
+"""Words of a new mnemonic (128 bits), as `btcli` makes it."""
 
 
 class Coldkey(SecretKey):
-    """A key pair that pays; its address holds the TAO."""
+    """A key pair whose address holds TAO; it signs registrations."""
 
     __slots__ = ()
 
 
 def coldkey_path(wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> Path:
-    """Where the coldkey's file is, or would be.
-
-    Raises:
-        ValueError: a name that is empty or would leave the folder of wallets.
-    """
+    """The path of the coldkey's file, which may be missing. Raises ValueError for an invalid name."""
     return hotkey_path(wallet_name, "any", wallet_path).parents[1] / "coldkey"
 
 
 def coldkey_is_encrypted(wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> bool:
-    """Whether a password is needed to open the coldkey.
-
-    Raises:
-        WalletMissing: the coldkey is not on this machine.
-        WalletUnreadable: the file cannot be read.
-    """
+    """Whether the coldkey's file is encrypted. Raises WalletMissing or WalletUnreadable."""
     return bool(core.keyfile_data_is_encrypted(_read(coldkey_path(wallet_name, wallet_path), wallet_name)))
 
 
 def load_coldkey(
     wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH, password: str | None = None
 ) -> Coldkey:
-    """Reads a coldkey from disk.
+    """Read a coldkey from disk.
 
     Raises:
         WalletMissing: the coldkey is not on this machine.
@@ -61,28 +53,20 @@ def load_coldkey(
         WalletUnreadable: the file cannot be read, or holds no private key.
     """
     path = coldkey_path(wallet_name, wallet_path)
-    data = _read(path, wallet_name)
-    if core.keyfile_data_is_encrypted(data):
-        if password is None:
-            raise WalletLocked(f"{path} is encrypted: its password is needed to sign with it")
-        try:
-            data = bytes(core.decrypt_keyfile_data(data, password))
-        except (core.WrongPasswordError, core.KeyfileError, ValueError):
-            raise WalletLocked(f"the password does not open {path}") from None
-    try:
-        keypair = core.deserialize_keypair_from_keyfile_data(data)
-        keypair.sign(b"iota/self-test/1\n")
-    except (core.KeyfileError, ValueError, TypeError):
-        # The cause may quote the file's content: it is left out on purpose.
-        raise WalletUnreadable(f"{path} holds no private key: restore it from your backup") from None
-    return Coldkey(keypair)
+    return open_key(
+        Coldkey,
+        _read(path, wallet_name),
+        path,
+        password,
+        needed=": its password is needed to sign with it",
+        content="private key",
+    )
 
 
 def coldkey_address(wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> str | None:
-    """The coldkey's address from `coldkeypub.txt`, or None where that file is not; opens no secret.
+    """The coldkey's address from `coldkeypub.txt`, or None where there is no such file. Needs no password.
 
-    Raises:
-        WalletUnreadable: the file cannot be read, or holds no address.
+    Raises WalletUnreadable where the file cannot be read or holds no address.
     """
     path = coldkey_path(wallet_name, wallet_path).with_name("coldkeypub.txt")
     try:
@@ -103,12 +87,10 @@ def coldkey_address(wallet_name: str, wallet_path: str | Path = DEFAULT_WALLET_P
 
 
 def create_coldkey(wallet_name: str, wallet_path: str | Path, password: str) -> tuple[Coldkey, str]:
-    """Creates a coldkey on disk, encrypted with `password`, and returns it with its mnemonic.
+    """Create a coldkey on disk, encrypted with `password`, and return it with its mnemonic.
 
-    The mnemonic is the only backup: show it once, and write it nowhere.
-
-    Raises:
-        WalletExists: the wallet has a coldkey; nothing was changed.
+    The mnemonic is the only backup: the caller must show it once and store it nowhere. Raises WalletExists
+    where the wallet has a coldkey; nothing is changed then.
     """
     mnemonic = str(core.Keypair.generate_mnemonic(_MNEMONIC_WORDS))
     keypair = core.Keypair.create_from_mnemonic(mnemonic, core.CRYPTO_SR25519)
@@ -118,6 +100,7 @@ def create_coldkey(wallet_name: str, wallet_path: str | Path, password: str) -> 
 
 
 def _read(path: Path, wallet_name: str) -> bytes:
+    """The file's content. Raises WalletMissing or WalletUnreadable."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""One process per hotkey: two writers would overtake each other's nonces and weights.
+"""A lock that lets one process at a time use a hotkey; two would conflict in nonces, receipts and weights.
 
-The lock is the kernel's, on the hotkey file itself, which is only read: nothing is written, so that
-read-only wallets will do, and nothing stays behind when the process is killed.
+It is the kernel's lock on the hotkey file itself. The file is opened only for reading, so read-only wallets
+work, and the lock ends with the process.
 """
 
 from __future__ import annotations
@@ -18,24 +18,20 @@ _LOCKS = Path("/proc/locks")
 
 
 class HotkeyInUse(ValueError):
-    """Another process works with this hotkey."""
+    """Another process holds this hotkey."""
 
 
 class HotkeyNotLockable(ValueError):
-    """The file cannot be locked: it is not there, or its file system has no locks."""
+    """The file cannot be locked: it is missing, unreadable, or on a file system without locks."""
 
 
 @contextmanager
 def hold_hotkey(
     wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH
 ) -> Iterator[None]:
-    """Keep every other process that asks from this hotkey, while it lasts.
+    """Hold the hotkey while the context is open, against other processes that lock the same file.
 
-    It binds processes on one machine that use the same file.
-
-    Raises:
-        HotkeyInUse: another process has it.
-        HotkeyNotLockable: the file cannot be opened or locked.
+    Raises HotkeyInUse or HotkeyNotLockable.
     """
     path = hotkey_path(wallet_name, hotkey_name, wallet_path)
 
@@ -56,7 +52,7 @@ def hold_hotkey(
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as far as this system tells."""
+    """The process that holds the lock, by /proc/locks; "another process" where that does not say."""
     file = path.stat()
     inode = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     try:

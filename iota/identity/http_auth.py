@@ -1,12 +1,11 @@
-"""Signed HTTP: proves the sender of a request, and that an answer is the server's to that request.
+"""Signed HTTP: authenticates the sender of a request, and binds an answer to the server and the request.
 
-Requests carry the Bittensor SDK's own scheme (`bittensor.http_auth`, btauth/1), which binds method,
-path and query, body, time, sender and receiver. Added to it here: the receiver is never optional,
-only sr25519 and one spelling of an address are taken, and a nonce from before this server's birth is
-refused, because the record of nonces seen dies with the process. Answers are signed with our own
-header, `X-Iota-Signature`.
+Requests use the Bittensor SDK's scheme (`bittensor.http_auth`, btauth/1), which covers method, path and
+query, body, time, sender and receiver. This module is stricter: the receiver is required; only sr25519 and
+one spelling of an address are accepted; a nonce from before the server's start is refused, because the nonces
+seen are kept in memory only. Answers are signed in a header of our own, `X-Iota-Signature`.
 
-The SDK is imported at first use: it takes 0.4 s and 46 MB.
+The SDK is imported at first use, since the import takes 0.4 s and 46 MB.
 """
 
 from __future__ import annotations
@@ -26,35 +25,35 @@ from iota.protocol.problems import Problem, ProblemType
 
 SIGNATURE_HEADER: Final = "X-Iota-Signature"
 RESPONSE_VERSION: Final = 1
-"""The form of the bytes that an answer's signature is made over."""
+"""Version of the form of the bytes that an answer's signature covers."""
 MAX_AGE_S: Final = 10.0
-"""Maximum age of a request when it arrives."""
+"""Maximum age of a request at arrival."""
 ALLOWED_SKEW_S: Final = 2.0
-"""Maximum lead of the sender's clock over ours."""
+"""Maximum lead of the sender's clock over the server's."""
 
 _RESPONSE_DOMAIN: Final = f"response/{RESPONSE_VERSION}"
 _PREFIX: Final = "x-bittensor-"
 _SECOND: Final = 1_000_000_000
 _RESTARTED_S: Final = 0.1
-"""Seconds until the sender may sign a request from before the server's start anew."""
+"""Retry-After for a request that was signed before the server's start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The proven sender of a request."""
+    """The authenticated sender of a request."""
 
     hotkey: str
     nonce: int
     """The sender's clock when it signed, nanoseconds since the Unix epoch."""
     signature: str
-    """The request's signature header: what an answer is bound to."""
+    """The request's signature header, which the answer's signature covers."""
 
 
 def sign_request(hotkey: Hotkey, method: str, path_qs: str, body: bytes, receiver: str) -> dict[str, str]:
-    """Headers that prove this request to `receiver` (an ss58 address), now.
+    """Headers that authenticate this request to `receiver` (an ss58 address).
 
-    `path_qs` is the request target exactly as sent, percent-encoding and query included. Every
-    attempt is signed anew: a server takes a signature once.
+    `path_qs` is the request target exactly as sent, with percent-encoding and query. Every try must be signed
+    anew, since a server accepts a signature once.
     """
     from bittensor import http_auth
 
@@ -70,44 +69,35 @@ def sign_request(hotkey: Hotkey, method: str, path_qs: str, body: bytes, receive
 
 
 class RequestVerifier:
-    """Checks the requests of one server, each at most once.
+    """Verifies the requests to one server, and accepts each at most once.
 
-    A nonce from before this object's creation is refused, whoever sent it: an earlier process may
-    have taken it. A sender whose clock runs ahead (by `ALLOWED_SKEW_S` at most) can have had a nonce
-    accepted that lies after our creation; a server that can restart faster than that persists
-    `highest_nonce` with what the request changed, and passes it as `fence_ns`.
+    A nonce from before this object's creation is refused, because an earlier process may have accepted it. An
+    earlier process may also have accepted a later nonce, from a sender whose clock is ahead (by at most
+    `ALLOWED_SKEW_S`). A server that can restart faster than that must persist `highest_nonce` with the
+    request's effect, and pass it as `fence_ns`.
     """
 
     def __init__(
-        self,
-        self_hotkey: str,
-        clock: Callable[[], int] = time.time_ns,
-        *,
-        fence_ns: int = 0,
-        max_age_s: float = MAX_AGE_S,
-        allowed_skew_s: float = ALLOWED_SKEW_S,
+        self, self_hotkey: str, clock: Callable[[], int] = time.time_ns, *, fence_ns: int = 0
     ) -> None:
         """`self_hotkey` is the server's ss58 address; `clock` gives Unix time in nanoseconds."""
         if not signatures.is_address(self_hotkey):
             raise ValueError(f"{self_hotkey!r} is not an ss58 address (format 42)")
         self._self_hotkey = self_hotkey
         self._clock = clock
-        self._max_age_s = max_age_s
-        self._allowed_skew_s = allowed_skew_s
         self._floor_ns = max(clock(), fence_ns + 1)
-        self._seen = _SeenNonces(int((max_age_s + allowed_skew_s) * _SECOND), clock)
+        self._seen = _SeenNonces(int((MAX_AGE_S + ALLOWED_SKEW_S) * _SECOND), clock)
         self.highest_nonce = fence_ns
-        """The latest nonce accepted, here or (by `fence_ns`) before."""
+        """The highest nonce accepted so far, here or (by `fence_ns`) before."""
 
     def verify(self, headers: Mapping[str, str], body: bytes, method: str, path_qs: str) -> Caller:
-        """The sender of this request; the same request is refused from then on.
+        """Authenticate a request, and refuse the same request from then on.
 
         `headers` may be a multi-dict, `body` is the raw bytes as received, `path_qs` the raw target.
 
         Raises:
-            Problem: the request is refused, for the reason in its type. UNSIGNED, MALFORMED_AUTH,
-                WRONG_RECEIVER, STALE (with the clock's offset), RESTARTED (may be signed anew and
-                repeated), REPLAYED or BAD_SIGNATURE.
+            Problem: UNSIGNED, MALFORMED_AUTH, WRONG_RECEIVER, STALE (with the clock's offset), RESTARTED (the
+                sender may sign it anew), REPLAYED or BAD_SIGNATURE.
         """
         from bittensor import http_auth
 
@@ -121,8 +111,8 @@ class RequestVerifier:
                 method=method,
                 path=path_qs,
                 self_hotkey_ss58=self._self_hotkey,
-                max_age=self._max_age_s,
-                allowed_skew=self._allowed_skew_s,
+                max_age=MAX_AGE_S,
+                allowed_skew=ALLOWED_SKEW_S,
                 nonce_store=self._seen,
                 now_ns=self._clock(),
             )
@@ -147,13 +137,14 @@ class RequestVerifier:
         return Caller(str(caller.hotkey_ss58), int(caller.nonce_ns), fields["signature"])
 
     def _check_time(self, nonce_text: str) -> None:
+        """Raise Problem (STALE or RESTARTED) for a nonce outside of the accepted time."""
         nonce = int(nonce_text)
         offset_s = (nonce - self._clock()) / _SECOND
-        if not -self._max_age_s <= offset_s <= self._allowed_skew_s:
+        if not -MAX_AGE_S <= offset_s <= ALLOWED_SKEW_S:
             raise Problem(
                 ProblemType.STALE,
                 f"the request is dated {offset_s:+.1f} s from this server's clock; between "
-                f"-{self._max_age_s:g} and +{self._allowed_skew_s:g} s is taken: set your clock (NTP)",
+                f"-{MAX_AGE_S:g} and +{ALLOWED_SKEW_S:g} s is taken: set your clock (NTP)",
                 extra={"offset_s": offset_s},
             )
         if nonce < self._floor_ns:
@@ -166,12 +157,12 @@ class RequestVerifier:
 
 
 def sign_response(
-    hotkey: Hotkey, request_nonce: int, status: int, body: bytes, *, request_signature: str = ""
+    hotkey: Hotkey, request_nonce: int, status: int, body: bytes, *, request_signature: str
 ) -> str:
-    """The value of `X-Iota-Signature` for an answer.
+    """The value of `X-Iota-Signature` for an answer. `request_signature` is `Caller.signature`.
 
-    Pass `Caller.signature` as `request_signature` wherever you can: a nonce alone can be chosen by
-    somebody else, who asks another question in the same nanosecond and has the answer to pass on.
+    It binds the answer to one request. The nonce alone does not: another sender can choose the same nonce for
+    another request, and pass the answer on.
     """
     return hotkey.sign(_response_bytes(request_nonce, status, body, request_signature)).hex()
 
@@ -183,9 +174,9 @@ def verify_response(
     body: bytes,
     header: str | None,
     *,
-    request_signature: str = "",
+    request_signature: str,
 ) -> bool:
-    """Whether `header` proves that this answer to this request is `server_ss58`'s; never raises."""
+    """Whether `header` is the signature of `server_ss58` over this answer to this request; never raises."""
     if not isinstance(header, str) or len(header) != 2 * signatures.SIGNATURE_BYTES:
         return False
     try:
@@ -198,12 +189,13 @@ def verify_response(
 
 
 class _SeenNonces:
-    """(hotkey, nonce) pairs taken within the window, by the server's clock; the SDK's `NonceStore`."""
+    """(hotkey, nonce) pairs accepted within the window, by the server's clock; a `NonceStore` of the SDK."""
 
     def __init__(self, window_ns: int, clock: Callable[[], int]) -> None:
         self._taken: TTLCache[tuple[str, int], None, int] = TTLCache(math.inf, 2 * window_ns, clock)
 
     def check_and_store(self, hotkey_ss58: str, nonce_ns: int) -> bool:
+        """Accept a nonce; False where it was accepted before."""
         pair = (hotkey_ss58, nonce_ns)
         fresh = pair not in self._taken
         if fresh:
@@ -212,7 +204,7 @@ class _SeenNonces:
 
 
 def _auth_fields(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The `X-Bittensor-*` headers by the rest of their names, in the one form that we take."""
+    """The `X-Bittensor-*` headers by name without the prefix. Raises Problem: UNSIGNED or MALFORMED_AUTH."""
     fields: dict[str, str] = {}
     for name, value in items:
         lowered = name.lower()
@@ -249,7 +241,7 @@ _last_nonce = 0
 
 
 def _fresh_nonce() -> int:
-    """The time in nanoseconds, but never twice in a process: a coarse clock repeats itself."""
+    """The time in nanoseconds, but never the same twice in a process: clocks may be coarse."""
     global _last_nonce
     _last_nonce = max(time.time_ns(), _last_nonce + 1)
     return _last_nonce

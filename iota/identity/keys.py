@@ -1,7 +1,7 @@
 """Hotkeys: sr25519 keys in the standard Bittensor wallet layout.
 
-A hotkey lives at `<wallet path>/<wallet>/hotkeys/<hotkey>`, the file that the Bittensor SDK and
-`btcli` read and write. The coldkey file beside it is never opened here (`iota.identity.coldkey`).
+A hotkey is stored at `<wallet path>/<wallet>/hotkeys/<hotkey>`, in the format of the Bittensor SDK and
+`btcli`. This module never opens the coldkey file beside it (`iota.identity.coldkey`).
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ import logging
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
 
 from iota.files import write_whole
 
 DEFAULT_WALLET_PATH: Final = "~/.bittensor/wallets"
+_Key = TypeVar("_Key", bound="SecretKey")
 _log = logging.getLogger(__name__)
 
 
 class WalletMissing(ValueError):
-    """There is no such hotkey file; the message says how to get one."""
+    """The key file does not exist; the message says how to get one."""
 
 
 class WalletExists(ValueError):
-    """A hotkey of that name is there already, and keys are never overwritten."""
+    """A key of that name exists already; keys are never overwritten."""
 
 
 class WalletLocked(ValueError):
-    """The hotkey file is encrypted and no (or a wrong) password was given."""
+    """The key file is encrypted, and the password is missing or wrong."""
 
 
 class WalletUnreadable(ValueError):
-    """The hotkey file is not one: damaged, not sr25519, without a private key, or not ours to read."""
+    """The key file is damaged, holds no private key, is not sr25519, or must not be read by this user."""
 
 
 class SecretKey:
-    """A `bittensor_core.Keypair` with a private key, which neither its text form nor a pickle reveals."""
+    """A `bittensor_core.Keypair` with a private key, which `repr` and pickling do not reveal."""
 
     __slots__ = ("_keypair",)
 
@@ -46,12 +47,12 @@ class SecretKey:
 
     @property
     def ss58(self) -> str:
-        """The public address, by which everybody names this key."""
+        """The public address (ss58), which is the key's name everywhere else."""
         return str(self._keypair.ss58_address)
 
     @property
     def keypair(self) -> Any:
-        """The SDK's key pair, for its own functions (`bittensor.http_auth`, extrinsics)."""
+        """The SDK's key pair, for functions of the SDK (`bittensor.http_auth`, extrinsics)."""
         return self._keypair
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class SecretKey:
 
 
 class Hotkey(SecretKey):
-    """An sr25519 key pair that signs what a node says."""
+    """An sr25519 key pair, which signs a node's requests, receipts, frames and verdicts."""
 
     __slots__ = ()
 
@@ -75,26 +76,25 @@ class Hotkey(SecretKey):
 
     @classmethod
     def generate(cls) -> Hotkey:
-        """A fresh key that exists only in memory (simulations, tests, one-off identities)."""
+        """A new key that exists only in memory (simulations, tests, one-off identities)."""
         return cls.from_seed(secrets.token_bytes(32))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Hotkey:
-        """The key of a 32-byte secret seed."""
+        """The key of a 32-byte secret seed. Raises ValueError for another length."""
         if len(seed) != 32:
             raise ValueError(f"a seed has 32 bytes, not {len(seed)}")
         return cls(core.Keypair.create_from_seed(seed, core.CRYPTO_SR25519))
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes over `message`. Callers sign `signing_bytes(...)`, never a stranger's text."""
+        """A 64-byte signature. `message` must come from `signing_bytes`, so that it has a domain."""
         return bytes(self._keypair.sign(message))
 
 
 def hotkey_path(wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH) -> Path:
-    """Where the hotkey's file is, or would be.
+    """The path of the hotkey's file, whether or not it exists.
 
-    Raises:
-        ValueError: a name that is empty or would leave the wallet's folder.
+    Raises ValueError for a name that is empty or would lead out of the wallet's folder.
     """
     for name in (wallet_name, hotkey_name):
         if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
@@ -108,7 +108,7 @@ def load_hotkey(
     wallet_path: str | Path = DEFAULT_WALLET_PATH,
     password: str | None = None,
 ) -> Hotkey:
-    """Reads a hotkey from disk.
+    """Read a hotkey from disk.
 
     Raises:
         WalletMissing: no such file.
@@ -129,26 +129,48 @@ def load_hotkey(
         raise WalletUnreadable(f"cannot read the hotkey file {path}: {error.strerror}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         _log.warning("the hotkey file %s can be opened by other users: run `chmod 600` on it", path)
+    return open_key(
+        Hotkey,
+        data,
+        path,
+        password,
+        needed=", and a node cannot ask for a password: "
+        "use a hotkey without one (the coldkey is what stays encrypted, and off the node)",
+        content="sr25519 private key",
+    )
+
+
+def open_key(
+    kind: type[_Key], data: bytes, path: Path, password: str | None, *, needed: str, content: str
+) -> _Key:
+    """The key in the content `data` of the key file `path`.
+
+    `needed` completes the message for a missing password, `content` names what the file should hold. Raises
+    WalletLocked or WalletUnreadable.
+    """
     if core.keyfile_data_is_encrypted(data):
-        data = _decrypted(data, path, password)
+        if password is None:
+            raise WalletLocked(f"{path} is encrypted{needed}")
+        try:
+            data = bytes(core.decrypt_keyfile_data(data, password))
+        except (core.WrongPasswordError, core.KeyfileError, ValueError):
+            raise WalletLocked(f"the password does not open {path}") from None
     try:
-        hotkey = Hotkey(core.deserialize_keypair_from_keyfile_data(data))
-        hotkey.sign(b"iota/self-test/1\n")
+        key = kind(core.deserialize_keypair_from_keyfile_data(data))
+        key.keypair.sign(b"iota/self-test/1\n")
     except (core.KeyfileError, ValueError, TypeError):
-        # The cause may quote the file's content: it is left out on purpose.
-        raise WalletUnreadable(f"{path} holds no sr25519 private key: restore it from your backup") from None
-    return hotkey
+        # Without the cause, which may quote the file's content.
+        raise WalletUnreadable(f"{path} holds no {content}: restore it from your backup") from None
+    return key
 
 
 def create_hotkey(
     wallet_name: str, hotkey_name: str, wallet_path: str | Path = DEFAULT_WALLET_PATH
 ) -> Hotkey:
-    """Creates a hotkey on disk, unencrypted as nodes need it: file mode 600, new folders 700.
+    """Create a hotkey on disk, unencrypted since nodes start unattended: file mode 600, new folders 700.
 
-    Beside it goes `<hotkey>pub.txt`, the public half, as the SDK writes it.
-
-    Raises:
-        WalletExists: the name is taken; nothing was changed.
+    The public key goes to `<hotkey>pub.txt` beside it, as the SDK writes it. Raises WalletExists where the
+    name is taken; nothing is changed then.
     """
     path = hotkey_path(wallet_name, hotkey_name, wallet_path)
     keypair = core.Keypair.create_from_mnemonic(core.Keypair.generate_mnemonic(12), core.CRYPTO_SR25519)
@@ -157,10 +179,9 @@ def create_hotkey(
 
 
 def write_key_pair(path: Path, public_path: Path, keypair: Any, password: str | None = None) -> None:
-    """Writes a new key's private file, encrypted if there is a `password`, and its public half.
+    """Write a new key's private file, encrypted if there is a `password`, and its public file.
 
-    Raises:
-        WalletExists: `path` is there already; nothing was changed.
+    Raises WalletExists where `path` exists already; nothing is changed then.
     """
     for folder in reversed(path.parents[:3]):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -173,20 +194,8 @@ def write_key_pair(path: Path, public_path: Path, keypair: Any, password: str | 
     _write_new(public_path, bytes(core.serialized_keypair_to_keyfile_data(public)))
 
 
-def _decrypted(data: bytes, path: Path, password: str | None) -> bytes:
-    if password is None:
-        raise WalletLocked(
-            f"{path} is encrypted, and a node cannot ask for a password: "
-            "use a hotkey without one (the coldkey is what stays encrypted, and off the node)"
-        )
-    try:
-        return bytes(core.decrypt_keyfile_data(data, password))
-    except (core.WrongPasswordError, core.KeyfileError, ValueError):
-        raise WalletLocked(f"the password does not open {path}") from None
-
-
 def _write_new(path: Path, data: bytes) -> None:
-    """Creates `path` with mode 600, whole or not at all, and never over an existing file."""
+    """Create `path` with mode 600, atomically, and never over an existing file. Raises WalletExists."""
     try:
         write_whole(path, data, durable=True, mode=0o600, replace=False)
     except FileExistsError:

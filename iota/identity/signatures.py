@@ -1,7 +1,7 @@
-"""Signatures of hotkeys (sr25519), and the bytes that they are made over. Pure.
+"""Signatures of hotkeys (sr25519), and the bytes that they cover. Pure.
 
-This imports the SDK's native core (`bittensor_core`: 1 ms, 3 MB) and not the `bittensor` package
-(0.4 s, 46 MB), so that a program that only checks signatures stays small.
+This imports the SDK's native core (`bittensor_core`: 1 ms, 3 MB) and not the `bittensor` package (0.4 s,
+46 MB), so that a program that only verifies signatures stays small.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ SIGNATURE_BYTES: Final = 64
 
 _DOMAIN: Final = re.compile(r"[a-z0-9-]+/[1-9][0-9]*")
 _SS58_FORMAT: Final = 42
-_SS58_MAX_CHARS: Final = 64  # a 32-byte key takes 48; refuse absurd input before decoding it
+"""The network prefix of Bittensor's addresses (Substrate's default)."""
+_SS58_MAX_CHARS: Final = 64
+"""A 32-byte key takes 48: longer input is refused before it is decoded."""
 
 
 def signing_bytes(domain: str, payload: bytes) -> bytes:
-    """The bytes that are signed: `iota/<domain>`, a newline, the payload.
+    """The bytes to sign: `iota/<domain>`, a newline, the payload.
 
-    The domain is the kind of record and the version of its form (`frame/1`). It keeps a signature over
-    one kind, or one version, from passing for another's.
-
-    Raises:
-        ValueError: `domain` is not a kind of lower-case letters, digits and dashes, a slash and a number.
+    The domain is the kind of record and the version of its form (`frame/1`), so that a signature over one
+    kind or version is not valid for another. Raises ValueError for a malformed domain.
     """
     if not _DOMAIN.fullmatch(domain):
         raise ValueError(f"a domain is a kind and the version of its form, as `frame/1`, not {domain!r}")
@@ -34,7 +33,7 @@ def signing_bytes(domain: str, payload: bytes) -> bytes:
 
 
 def verify(message: bytes, signature: bytes, ss58: str) -> bool:
-    """Whether `signature` is that of the hotkey `ss58` over `message`; malformed input is False."""
+    """Whether `signature` is that of the hotkey `ss58` over `message`. False for malformed input."""
     if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
         return False
     if not isinstance(message, bytes) or not is_address(ss58):
@@ -46,10 +45,10 @@ def verify(message: bytes, signature: bytes, ss58: str) -> bool:
 
 
 def is_address(ss58: object) -> bool:
-    """Whether this is an address in its one canonical spelling.
+    """Whether this is an ss58 address in the one accepted spelling.
 
-    The same public key has an SS58 spelling per network; only the Substrate default (42), which
-    Bittensor uses, is taken, so that one key is one name.
+    A public key has a different ss58 address for each network prefix. Only Bittensor's (42) is accepted, so
+    that a key has one name.
     """
     if not isinstance(ss58, str) or len(ss58) > _SS58_MAX_CHARS:
         return False

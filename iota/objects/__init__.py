@@ -1,17 +1,17 @@
-"""Objects of a run in the store: one type for each kind, with its key, its size and its writer. Pure.
+"""Objects of a run in the object store: the key, the size and the writer of each kind. Pure.
 
 | kind | key | written by |
 |---|---|---|
 | `FrameKey` | `RUN/frames/EPOCH/STEP/MICROBATCH.ATTEMPT/STAGE.DIRECTION` | the stage's replica on the route |
-| `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | that replica, while its epoch merges |
-| `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | a miner that was drawn to merge the part |
+| `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | that replica, while the epoch merges |
+| `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | that miner, if it was drawn to merge the part |
 | `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.safetensors` | the replica that was asked to store the base |
-| `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, where a validator asked for it |
+| `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
 
-`orchestrator.intake.rights` holds requests against the last column.
+`orchestrator.intake.rights` checks requests against the last column.
 """
 
-from iota.objects.grammar import validate_key, validate_prefix
+from iota.objects.grammar import validate_key
 from iota.objects.keys import (
     BaseKey,
     DeltaKey,
@@ -40,5 +40,4 @@ __all__ = [
     "part_sizes",
     "snapshot_bytes",
     "validate_key",
-    "validate_prefix",
 ]

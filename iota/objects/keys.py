@@ -1,8 +1,9 @@
-"""Keys of a run's objects: each kind prints to its one key, and is read back from it."""
+"""Keys of a run's objects: each kind has one text form (`str`), which `parse_key` reads back."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ _PART = r"part-(?P<part>\d{3,6})"
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """A boundary tensor, sent by the replica that has the microbatch at `name.stage`."""
+    """A frame, sent by the replica that has the microbatch at `name.stage`."""
 
     run: str
     name: FrameName
@@ -42,7 +43,7 @@ class DeltaKey:
 
 @dataclass(frozen=True, slots=True)
 class MergedKey:
-    """One merged partition of a stage, as the miner `hotkey` merged it."""
+    """One merged partition of a stage: the copy of the miner `hotkey`."""
 
     run: str
     epoch: int
@@ -56,7 +57,7 @@ class MergedKey:
 
 @dataclass(frozen=True, slots=True)
 class BaseKey:
-    """One partition of the base that `epoch` starts from: weights, and momentum where the run has one."""
+    """One partition of the base that `epoch` starts from: weights, and outer momentum if the run uses it."""
 
     run: str
     epoch: int
@@ -69,7 +70,7 @@ class BaseKey:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotKey:
-    """Weights and moments of a miner at one version."""
+    """Weights and optimizer moments of a miner at one version."""
 
     run: str
     epoch: int
@@ -82,50 +83,50 @@ class SnapshotKey:
 
 RunObject = FrameKey | DeltaKey | MergedKey | BaseKey | SnapshotKey
 
-_FRAME = re.compile(
-    rf"{_RUN}/frames/{_EPOCH}/(?P<step>\d{{1,10}})/(?P<microbatch>\d{{1,10}})\.(?P<attempt>\d{{1,10}})"
-    rf"/{_STAGE}\.(?P<direction>[fb])"
-)
-_FORMS: tuple[tuple[type[DeltaKey | MergedKey | BaseKey | SnapshotKey], re.Pattern[str]], ...] = (
+
+def _frame_key(run: str, **name: Any) -> FrameKey:
+    return FrameKey(run, FrameName(**name))
+
+
+_FORMS: tuple[tuple[Callable[..., RunObject], re.Pattern[str]], ...] = (
+    (
+        _frame_key,
+        re.compile(
+            rf"{_RUN}/frames/{_EPOCH}/(?P<step>\d{{1,10}})/(?P<microbatch>\d{{1,10}})\.(?P<attempt>\d{{1,10}})"
+            rf"/{_STAGE}\.(?P<direction>[fb])"
+        ),
+    ),
     (DeltaKey, re.compile(rf"{_RUN}/delta/{_EPOCH}/{_STAGE}/{_HOTKEY}/{_PART}")),
     (MergedKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}\.{_HOTKEY}")),
     (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}\.safetensors")),
     (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
 )
+"""The inverse of each `__str__`: what makes a key from the named groups of its pattern."""
+_TEXTS = frozenset({"run", "hotkey", "direction"})
+"""Groups that are text; all others are numbers."""
 
 
 def parse_key(text: str) -> RunObject | None:
-    """The object that a key names; None for any other text.
+    """The object that a key names; None for any other text, and for numbers above the protocol's `Small`.
 
-    A number in another spelling, with leading zeros say, is another key: `str(parse_key(text)) == text`.
+    There is one spelling for each object (no leading zeros): `str(parse_key(text)) == text`.
     """
-    found = _parse(text)
-    return found if found is not None and str(found) == text else None
+    for make, form in _FORMS:
+        if match := form.fullmatch(text):
+            groups = match.groupdict().items()
+            fields = {name: value if name in _TEXTS else int(value) for name, value in groups}
+            if any(isinstance(value, int) and value >= 2**31 for value in fields.values()):
+                return None
+            found = make(**fields)
+            return found if str(found) == text else None
+    return None
 
 
 def manifest_folder(manifest: str) -> str:
-    """Folder of the files of a data set, which `iota data` writes: `manifest.json` and each shard's."""
+    """Folder of a data set's files, which `iota data` writes: `manifest.json` and the shards."""
     return f"data/{manifest}"
 
 
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
-    """Prefixes of all objects of an epoch, which go when its audits are closed."""
+    """Prefixes of all objects of an epoch, which are deleted when its audits are closed."""
     return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
-
-
-def _parse(text: str) -> RunObject | None:
-    if match := _FRAME.fullmatch(text):
-        fields = _fields(match)
-        return None if fields is None else FrameKey(fields.pop("run"), FrameName(**fields))
-    for kind, form in _FORMS:
-        if match := form.fullmatch(text):
-            fields = _fields(match)
-            return None if fields is None else kind(**fields)
-    return None
-
-
-def _fields(match: re.Match[str]) -> dict[str, Any] | None:
-    """The named groups, digits as numbers; None where one is larger than the protocol's numbers."""
-    texts = ("run", "hotkey", "direction")
-    found = {name: value if name in texts else int(value) for name, value in match.groupdict().items()}
-    return found if all(isinstance(v, str) or v < 2**31 for v in found.values()) else None

@@ -1,4 +1,4 @@
-"""Sizes of a run's objects, which follow from its spec before a byte of them exists."""
+"""Sizes of a run's objects. They follow from its spec, so that nothing is read before its size is known."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from iota.objects.keys import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject,
 from iota.spec import RunSpec
 
 _FP32 = 4
+"""Bytes of an element."""
 _MAX_HEADER = 4096
-"""Bytes of a frame beside its payload: prefix, header and signature."""
+"""Upper bound of a frame's bytes besides its payload: prefix, header and signature."""
 _PART_SLACK = 1 << 20
-"""Room for a file's header beside the values of a partition."""
+"""Room for a file's header besides the values of a partition."""
 _TENSOR_HEADER = 1024
 """Room in a safetensors header for one parameter: its weight, two moments and a step count."""
 
 
 def part_sizes(spec: RunSpec, stage: int) -> list[int]:
-    """Elements of each partition of a stage's vector, in order; all but the last are `part_elements`."""
+    """Elements of each partition of a stage's vector, in order; all but the last have `part_elements`."""
     total, size = count(run_shapes(spec, stage)), spec.outer.part_elements
     return [min(size, total - first) for first in range(0, total, size)]
 
 
 def part_count(spec: RunSpec, stage: int) -> int:
-    """Partitions of a stage's vector."""
+    """Number of partitions of a stage's vector."""
     return len(part_sizes(spec, stage))
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
-    """Upper bound of a snapshot: weights and two moments in fp32, and the header of the file."""
+    """Upper bound (bytes) of a snapshot: weights and two moments in fp32, and the file's header."""
     shapes = run_shapes(spec, stage)
     return 3 * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
 def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
-    """Upper bound of an object that a replica of `stage` writes.
+    """Upper bound (bytes) of an object that a replica of `stage` writes.
 
-    A frame's size is exact once sender and receiver are known (`iota.wire.frame.frame_size`).
+    For a frame, `iota.wire.frame.frame_size` gives the exact size once sender and receiver are known.
     """
     match key:
         case FrameKey():

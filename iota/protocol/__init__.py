@@ -1,1 +1,1 @@
-"""What nodes and the orchestrator say to each other: messages, events, receipts, records, problems. Pure."""
+"""The protocol between nodes and the orchestrator: messages, events, receipts, records, problems. Pure."""

@@ -1,7 +1,7 @@
-"""What the orchestrator tells a node. A node's events are numbered; `exchange` resumes from any number.
+"""Events from the orchestrator to one node, numbered from 1; an exchange resumes at any number.
 
-Events hold no URLs: the server adds presigned ones when it delivers an event (`Delivered.urls`,
-by object key), so that replaying the journal gives the same events to the byte.
+Events hold no URLs. The server adds presigned ones when it delivers an event (`Delivered.urls`), so that a
+replay of the journal gives the same events byte for byte.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from iota.spec import Count, Frozen, Hex32, Small
 
 
 class EventKind(StrEnum):
+    """Names of events on the wire."""
+
     ADMIT = "admit"
     LOAD_BASE = "load_base"
     PLAN = "plan"
@@ -34,7 +36,7 @@ class EventKind(StrEnum):
 
 
 class Admit(Frozen):
-    """The replica takes part from `step` of `epoch` on; its version there is the base."""
+    """The replica takes part in the epoch from `step` on; its weight version there is the base."""
 
     kind: Literal[EventKind.ADMIT] = EventKind.ADMIT
     epoch: Small
@@ -47,12 +49,12 @@ class LoadBase(Frozen):
     kind: Literal[EventKind.LOAD_BASE] = EventKind.LOAD_BASE
     epoch: Small
     digest: Hex32 | None
-    """None: nobody has reported it yet (epoch 0 only)."""
+    """Digest of (W, m). None while no replica has reported one (epoch 0 only)."""
     parts: tuple[StoredObject, ...] = ()
 
 
 class Plan(Frozen):
-    """The public plan of one step: one route for each microbatch."""
+    """The plan of one step: a route for each microbatch, and the learning rate; equal for all replicas."""
 
     kind: Literal[EventKind.PLAN] = EventKind.PLAN
     epoch: Small
@@ -63,11 +65,12 @@ class Plan(Frozen):
     """routes[i][s]: index into `members` of the replica of stage s for microbatch i (attempt 0)."""
 
     def miner(self, microbatch: int, stage: int) -> str:
+        """The hotkey that the plan gives a microbatch to at a stage."""
         return self.members[self.routes[microbatch][stage]]
 
 
 class Reroute(Frozen):
-    """`miner` takes over a microbatch at one stage; whoever had it is relieved."""
+    """`miner` takes over a microbatch at one stage from `replaces`, as a new attempt."""
 
     kind: Literal[EventKind.REROUTE] = EventKind.REROUTE
     epoch: Small
@@ -80,11 +83,11 @@ class Reroute(Frozen):
     route: tuple[Hotkey, ...]
     """The replica of each stage from now on."""
     send_forward: bool
-    """False: the next stage has its input already; recompute the forward for the backward only."""
+    """False where the next stage has its input already: the forward then serves the backward only."""
 
 
 class FrameReady(Frozen):
-    """A frame for this node is stored."""
+    """A frame for the receiving replica is stored."""
 
     kind: Literal[EventKind.FRAME_READY] = EventKind.FRAME_READY
     notice: FrameNotice
@@ -92,7 +95,7 @@ class FrameReady(Frozen):
 
 
 class Drop(Frozen):
-    """The microbatch has ended without settling; whoever has not run its backward forgets it."""
+    """The microbatch has ended without settling; replicas that have not run its backward must not run it."""
 
     kind: Literal[EventKind.DROP] = EventKind.DROP
     epoch: Small
@@ -101,12 +104,17 @@ class Drop(Frozen):
 
 
 class Counted(Frozen):
+    """A microbatch and the attempt whose gradient stands in a replica's sum."""
+
     microbatch: Small
     attempt: Small
 
 
 class StepClose(Frozen):
-    """Every microbatch of the step has ended; `counted` is A(t, s, r) of the receiving replica, in order."""
+    """Every microbatch of the step has ended: the replica runs STEP.
+
+    `counted` is A(t, s, r) of training.md for the receiving replica: the sum's terms, in order.
+    """
 
     kind: Literal[EventKind.STEP_CLOSE] = EventKind.STEP_CLOSE
     epoch: Small
@@ -116,7 +124,7 @@ class StepClose(Frozen):
 
 
 class EpochClose(Frozen):
-    """The seal: the root of all receipts of the epoch, and the block that the draw will use."""
+    """The seal of an epoch: Merkle root of its receipts, and the later block from which audits are drawn."""
 
     kind: Literal[EventKind.EPOCH_CLOSE] = EventKind.EPOCH_CLOSE
     epoch: Small
@@ -126,26 +134,28 @@ class EpochClose(Frozen):
 
 
 class Contribution(Frozen):
+    """One replica's part of a pseudo-gradient, weighted in the merge by its counted tokens."""
+
     hotkey: Hotkey
     tokens: Count
     stored: StoredObject
 
 
 class MergeAssign(Frozen):
-    """Merge one partition of one stage."""
+    """The receiver is drawn to merge one partition of one stage, which need not be its own stage."""
 
     kind: Literal[EventKind.MERGE_ASSIGN] = EventKind.MERGE_ASSIGN
     epoch: Small
     stage: Small
     part: Small
     contributions: tuple[Contribution, ...]
-    """In order of hotkey."""
+    """In order of hotkey, which is the order of the sum."""
 
 
 class MergeReady(Frozen):
-    """All parts of the merged pseudo-gradient of the receiver's stage: apply the outer step.
+    """The merged pseudo-gradient of the receiver's stage is complete: it applies the outer step.
 
-    Without parts the stage lost all its work: the next base is this one.
+    No parts mean that the stage lost all work of the epoch: the next base equals the current one.
     """
 
     kind: Literal[EventKind.MERGE_READY] = EventKind.MERGE_READY
@@ -155,14 +165,14 @@ class MergeReady(Frozen):
 
 
 class BaseAssign(Frozen):
-    """Store the base of `epoch` of your stage for those who join."""
+    """The receiver is asked to store the base of `epoch` of its stage, from which new replicas start."""
 
     kind: Literal[EventKind.BASE_ASSIGN] = EventKind.BASE_ASSIGN
     epoch: Small
 
 
 class AuditRequest(Frozen):
-    """A validator's draw fell on this replica: store (weights, moments) of `version` of `epoch`."""
+    """A validator audits the receiver, which must store its weights and moments of `version` of `epoch`."""
 
     kind: Literal[EventKind.AUDIT_REQUEST] = EventKind.AUDIT_REQUEST
     epoch: Small
@@ -170,6 +180,8 @@ class AuditRequest(Frozen):
 
 
 class SnapshotReady(Frozen):
+    """To a validator: a snapshot that it asked for is stored."""
+
     kind: Literal[EventKind.SNAPSHOT_READY] = EventKind.SNAPSHOT_READY
     epoch: Small
     miner: Hotkey
@@ -178,13 +190,15 @@ class SnapshotReady(Frozen):
 
 
 class AuditsClosed(Frozen):
-    """No more audits of this epoch: what was kept for them may go."""
+    """The audits of this epoch are over: data that was kept for them may be deleted."""
 
     kind: Literal[EventKind.AUDITS_CLOSED] = EventKind.AUDITS_CLOSED
     epoch: Small
 
 
 class RunEnd(Frozen):
+    """The run is finished and all its audits are closed; nodes stop."""
+
     kind: Literal[EventKind.RUN_END] = EventKind.RUN_END
     reason: Annotated[str, Field(max_length=200)] = "all epochs are done"
 
@@ -210,7 +224,7 @@ Event = Annotated[
 
 
 class Delivered(Frozen):
-    """An event with its number and the URLs that its reader needs, by object key."""
+    """An event with its number, and the presigned URLs that its receiver needs, by object key."""
 
     seq: Count
     event: Event
@@ -218,6 +232,8 @@ class Delivered(Frozen):
 
 
 class ExchangeReply(Frozen):
+    """The answer to an exchange: the events after its cursor, and what is acknowledged."""
+
     events: tuple[Delivered, ...]
     receipts: Count
-    """Receipts of this miner that are stored (acknowledged) so far."""
+    """Number of this miner's receipts that are stored, which acknowledges them."""

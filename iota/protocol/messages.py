@@ -1,7 +1,7 @@
-"""Every message between a node and the orchestrator, as strict frozen models.
+"""Requests, replies and reports between a node and the orchestrator, as strict frozen models.
 
-A message from the network is parsed by these models and by nothing else; bounds on every
-list and string keep a hostile body from costing more than its own bytes.
+Messages from the network are parsed by these models only. Every list and string is bounded, so that the cost
+of a hostile message is bounded too.
 """
 
 from __future__ import annotations
@@ -15,34 +15,45 @@ from iota.protocol.receipts import GENESIS, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 1
-"""The form of requests, replies, events, records and bases. A node that speaks another is refused."""
+"""Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
 MAX_FRAMES = 512
+"""Notices in one exchange; a node sends the rest in the next one."""
 MAX_REPORTS = 128
+"""Reports in one exchange, likewise."""
 MAX_WEIGHTS = 4096
+"""Miners with a weight: far more than a subnet has uids."""
 MAX_ADDRESSES = 8
+"""Addresses of one node."""
 MAX_REASON = 300
 """Characters of the reason why a frame is missing."""
 
 Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
+"""An ss58 address; the pattern bounds it, and the signature check proves it."""
 Address = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+"""A network address: printable ASCII, so that logs and terminals can show it."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
+"""A key of the object store; `iota.objects.validate_key` has the full grammar."""
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 
 
 class Role(StrEnum):
+    """The role of a node in the run; a hotkey has one."""
+
     MINER = "miner"
     VALIDATOR = "validator"
 
 
 class Direction(StrEnum):
+    """The direction of a frame: activations go forward, gradients backward."""
+
     FORWARD = "f"
     BACKWARD = "b"
 
     @classmethod
     def of(cls, kind: OpKind) -> Direction:
-        """Which way the frame goes that an op on a microbatch makes."""
+        """The direction of the frame that an op on a microbatch makes."""
         return cls.FORWARD if kind is OpKind.FORWARD else cls.BACKWARD
 
     def destination(self, stage: int, stages: int) -> int | None:
@@ -52,7 +63,7 @@ class Direction(StrEnum):
 
 
 class FrameName(Frozen):
-    """A boundary tensor: which microbatch, who made it (stage and its attempt), which way it goes."""
+    """The name of a boundary tensor: its microbatch, the stage and attempt that made it, its direction."""
 
     epoch: Small
     step: Small
@@ -67,7 +78,7 @@ class FrameName(Frozen):
 
 
 class FrameNotice(Frozen):
-    """'This frame is stored': name, digest of the whole frame's bytes, size in bytes."""
+    """Announces that a frame is stored. `digest` and `size` (bytes) are those of the whole frame."""
 
     name: FrameName
     digest: Hex32
@@ -75,6 +86,8 @@ class FrameNotice(Frozen):
 
 
 class StoredObject(Frozen):
+    """An object in the store; `digest` is the BLAKE3 of its bytes, `size` their number."""
+
     key: Key
     digest: Hex32
     size: Count
@@ -84,29 +97,36 @@ class StoredObject(Frozen):
 
 
 class Capabilities(Frozen):
+    """A node's hardware, as it reports it; unchecked."""
+
     device: Annotated[str, Field(max_length=200)]
-    """Device class: ops of equal classes are comparable to the bit."""
+    """Device class: machines of one class give the same bits for the same op."""
     memory: Count
-    """Bytes that compute may use."""
+    """Bytes of main memory."""
     flops: Annotated[float, Field(ge=0)]
-    """Measured FLOP/s of a stage-shaped matrix product."""
+    """FLOP/s measured with a matrix product."""
 
 
 class JoinRequest(Frozen):
+    """POST /v1/join: of a new node, or of one that has restarted."""
+
     role: Role
     versions: tuple[Small, ...] = Field(max_length=16)
+    """Protocol versions that the node can speak."""
     capabilities: Capabilities
     receipts: Count = 0
-    """Receipts in the miner's own log: what it can continue from. 0 for a fresh disk."""
+    """Receipts in the miner's own log; 0 for an empty disk."""
     epoch: Small | None = None
-    """Epoch whose base the miner holds on disk."""
+    """Epoch whose base the miner has on disk."""
     addresses: tuple[Address, ...] = Field((), max_length=MAX_ADDRESSES)
-    """Where other members may reach the node, each in the form of its transport. Public."""
+    """Addresses at which other members may reach the node, in the form of its transport. Public."""
     link: Hex32 | None = None
     """Validators: the tip of the hash chain that they committed on the chain."""
 
 
 class JoinReply(Frozen):
+    """The answer to a join: the run, the node's place in it, and where to continue."""
+
     run: Hex32
     spec: RunSpec
     orchestrator: Hotkey
@@ -114,17 +134,19 @@ class JoinReply(Frozen):
     stage: Annotated[int, Field(ge=-1, lt=2**31)]
     """-1 for a validator."""
     cursor: Count
-    """Events after this one are news to the node."""
+    """Number of the last event that the node has or does not need."""
     receipts: Count
-    """Receipts of this hotkey that are stored."""
+    """Number of this hotkey's stored receipts."""
     head: Hex32 = GENESIS
-    """Digest of the last of them: the next receipt names it as its previous one."""
+    """Digest of the last of them, which the next receipt must name as `previous`."""
     resume: bool
-    """True: the node's place was kept and its events since the epoch's start follow."""
+    """True: the node continues from its disk, and its events since the epoch's start follow."""
     manifest_url: Annotated[str, Field(max_length=4096)]
 
 
 class ReportKind(StrEnum):
+    """Names of reports on the wire."""
+
     READY = "ready"
     DELTA = "delta"
     MERGED = "merged"
@@ -149,7 +171,7 @@ class Ready(Frozen):
 
 
 class Delta(Frozen):
-    """The parts of a replica's pseudo-gradient are stored."""
+    """All parts of a replica's pseudo-gradient are stored."""
 
     kind: Literal[ReportKind.DELTA] = ReportKind.DELTA
     epoch: Small
@@ -157,6 +179,8 @@ class Delta(Frozen):
 
 
 class Merged(Frozen):
+    """A drawn merger has stored its copy of a merged part."""
+
     kind: Literal[ReportKind.MERGED] = ReportKind.MERGED
     epoch: Small
     stage: Small
@@ -165,7 +189,7 @@ class Merged(Frozen):
 
 
 class BaseStored(Frozen):
-    """The base of `epoch` of this replica's stage is in the store."""
+    """The base of `epoch` of this replica's stage is stored."""
 
     kind: Literal[ReportKind.BASE] = ReportKind.BASE
     epoch: Small
@@ -183,7 +207,7 @@ class BadValue(Frozen):
 
 
 class FrameMissing(Frozen):
-    """A frame that was announced cannot be had, or is not what its notice says."""
+    """An announced frame cannot be fetched, or does not match its notice."""
 
     kind: Literal[ReportKind.FRAME_MISSING] = ReportKind.FRAME_MISSING
     name: FrameName
@@ -191,6 +215,8 @@ class FrameMissing(Frozen):
 
 
 class SnapshotStored(Frozen):
+    """A requested snapshot is stored: weights and moments of `version` of `epoch`."""
+
     kind: Literal[ReportKind.SNAPSHOT] = ReportKind.SNAPSHOT
     epoch: Small
     version: Small
@@ -198,7 +224,7 @@ class SnapshotStored(Frozen):
 
 
 class Reveal(Frozen):
-    """A validator reveals the next link of its committed chain for the sealed `epoch`."""
+    """A validator reveals the next link of its committed hash chain, for the sealed `epoch`."""
 
     kind: Literal[ReportKind.REVEAL] = ReportKind.REVEAL
     epoch: Small
@@ -206,7 +232,7 @@ class Reveal(Frozen):
 
 
 class SnapshotWanted(Frozen):
-    """A validator needs (weights, moments) of `miner` at `version` of `epoch`."""
+    """A validator needs the weights and moments of `miner` at `version` of `epoch`."""
 
     kind: Literal[ReportKind.SNAPSHOT_WANTED] = ReportKind.SNAPSHOT_WANTED
     epoch: Small
@@ -215,19 +241,23 @@ class SnapshotWanted(Frozen):
 
 
 class AuditKind(StrEnum):
+    """Extent of an audit: one op, one step, or a whole epoch of a miner is re-executed."""
+
     OP = "op"
     STEP = "step"
     EPOCH = "epoch"
 
 
 class Outcome(StrEnum):
+    """The result of an audit. INCONCLUSIVE means that it could not be decided, without a miner's fault."""
+
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
 
 
 class Verdict(Frozen):
-    """A signed result of one audit, with all that is needed to repeat it."""
+    """A validator's signed result of one audit, with the values that were compared."""
 
     kind: Literal[ReportKind.VERDICT] = ReportKind.VERDICT
     epoch: Small
@@ -235,7 +265,7 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Receipt that was audited (the first that failed, where one did)."""
+    """Seq of the audited receipt, or of the first that failed."""
     profile: Annotated[str, Field(max_length=200)]
     """Tolerance profile that the comparison used."""
     expected: Annotated[str, Field(max_length=1000)] = ""
@@ -252,7 +282,10 @@ class AuditsDone(Frozen):
 
 
 class Heldout(Frozen):
-    """Held-out loss (nats a token) of the base of `epoch`, measured stage by stage."""
+    """Held-out loss (nats a token) of the base of `epoch`.
+
+    `before_merge` is that of the replicas' weights before the merge, where it was measured.
+    """
 
     kind: Literal[ReportKind.HELDOUT] = ReportKind.HELDOUT
     epoch: Small
@@ -261,12 +294,13 @@ class Heldout(Frozen):
 
 
 class WeightsSet(Frozen):
-    """A validator tells the world (the chain is what counts) which weights it set, and why it used time."""
+    """A validator's weights as it set them on the chain. Informational only."""
 
     kind: Literal[ReportKind.WEIGHTS] = ReportKind.WEIGHTS
     block: Count
     weights: dict[Hotkey, Fraction] = Field(max_length=MAX_WEIGHTS)
     compute_share: Annotated[float, Field(ge=0)]
+    """Share of the machine's compute that the validator used."""
 
 
 Report = Annotated[
@@ -288,7 +322,7 @@ Report = Annotated[
 
 
 class NodeStatus(Frozen):
-    """Status of a node, sent with an exchange. Informational only: nothing is decided by it."""
+    """Status of a node, sent with an exchange. Informational only."""
 
     state: Annotated[str, Field(max_length=200)] = ""
     tokens_per_second: Annotated[float, Field(ge=0)] = 0.0
@@ -298,10 +332,15 @@ class NodeStatus(Frozen):
 
 
 class ExchangeRequest(Frozen):
-    """Everything a node has to say. May be repeated; each part is recognised by its name."""
+    """POST /v1/exchange: new receipts, frames and reports of a node. It may be repeated.
+
+    Repeated parts are recognised: receipts by their seq, frames and reports by their digest.
+    """
 
     cursor: Count
+    """Number of the last event that the node has received."""
     wait_s: Annotated[float, Field(ge=0, le=30)] = 5.0
+    """How long the server may wait for events before it answers."""
     receipts: ReceiptBatch | None = None
     frames: tuple[FrameNotice, ...] = Field((), max_length=MAX_FRAMES, fail_fast=True)
     reports: tuple[Report, ...] = Field((), max_length=MAX_REPORTS, fail_fast=True)
@@ -309,15 +348,21 @@ class ExchangeRequest(Frozen):
 
 
 class LeaveRequest(Frozen):
+    """POST /v1/leave: the node leaves for good."""
+
     reason: Annotated[str, Field(max_length=200)] = ""
 
 
 class Method(StrEnum):
+    """HTTP method that a presigned URL permits."""
+
     PUT = "PUT"
     GET = "GET"
 
 
 class ObjectRequest(Frozen):
+    """POST /v1/objects: asks for a presigned URL for one key."""
+
     method: Method
     key: Key
     size: Count = 0
@@ -325,5 +370,7 @@ class ObjectRequest(Frozen):
 
 
 class ObjectReply(Frozen):
+    """A presigned URL, and the time at which it expires (Unix seconds)."""
+
     url: Annotated[str, Field(max_length=4096)]
     expires: float

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): every error that crosses HTTP, by a stable `type`."""
+"""Problem documents (RFC 9457): the form of every HTTP error, with a stable `type`."""
 
 from __future__ import annotations
 
@@ -6,84 +6,61 @@ import json
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:iota:problem:"
 
 
 class ProblemType(StrEnum):
-    """The kind of a problem. The names never change; programs branch on them."""
+    """The kind of a problem: its name, its HTTP status, and a title that is the same for every occurrence.
 
-    UNSIGNED = "unsigned"
-    MALFORMED_AUTH = "malformed-auth"
-    WRONG_RECEIVER = "wrong-receiver"
-    STALE = "stale"
-    RESTARTED = "restarted"
-    REPLAYED = "replayed"
-    BAD_SIGNATURE = "bad-signature"
-    NOT_A_MEMBER = "not-a-member"
-    NOT_JOINED = "not-joined"
-    FORBIDDEN = "forbidden"
-    MALFORMED_BODY = "malformed-body"
-    BAD_RECEIPTS = "bad-receipts"
-    TOO_LARGE = "too-large"
-    TOO_SLOW = "too-slow"
-    LATE = "late"
-    VERSION_MISMATCH = "version-mismatch"
-    RUN_FULL = "run-full"
-    RUN_ENDED = "run-ended"
-    REFUSED = "refused"
-    NOT_FOUND = "not-found"
-    WRONG_METHOD = "wrong-method"
-    RATE_LIMITED = "rate-limited"
-    UNAVAILABLE = "unavailable"
-    INTERNAL = "internal"
+    The names never change, since programs branch on them.
+    """
 
+    status: int
+    summary: str
 
-_TABLE: Final[dict[ProblemType, tuple[int, str]]] = {
-    ProblemType.UNSIGNED: (401, "The request is not signed"),
-    ProblemType.MALFORMED_AUTH: (400, "The signature's headers are malformed"),
-    ProblemType.WRONG_RECEIVER: (403, "The request was signed for another receiver"),
-    ProblemType.STALE: (401, "The request's time is not the server's"),
-    ProblemType.RESTARTED: (503, "The request was signed before this server started"),
-    ProblemType.REPLAYED: (409, "The request was taken before"),
-    ProblemType.BAD_SIGNATURE: (401, "The signature does not fit the request"),
-    ProblemType.NOT_A_MEMBER: (403, "The hotkey is not admitted to this run"),
-    ProblemType.NOT_JOINED: (409, "The hotkey has not joined this run"),
-    ProblemType.FORBIDDEN: (403, "This is not the caller's to do"),
-    ProblemType.MALFORMED_BODY: (400, "The request is malformed"),
-    ProblemType.BAD_RECEIPTS: (400, "The receipts cannot be taken"),
-    ProblemType.TOO_LARGE: (413, "The request is too large"),
-    ProblemType.TOO_SLOW: (408, "The request took too long to arrive"),
-    ProblemType.LATE: (409, "This came after its time"),
-    ProblemType.VERSION_MISMATCH: (426, "No protocol version in common"),
-    ProblemType.RUN_FULL: (409, "The run has no free place"),
-    ProblemType.RUN_ENDED: (410, "The run has ended"),
-    ProblemType.REFUSED: (409, "The request does not fit the state of the run"),
-    ProblemType.NOT_FOUND: (404, "There is no such thing"),
-    ProblemType.WRONG_METHOD: (405, "This method is not offered here"),
-    ProblemType.RATE_LIMITED: (429, "Too many requests"),
-    ProblemType.UNAVAILABLE: (503, "The server cannot do this now"),
-    ProblemType.INTERNAL: (500, "The server failed"),
-}
+    def __new__(cls, name: str, status: int, summary: str) -> Self:
+        kind = str.__new__(cls, name)
+        kind._value_, kind.status, kind.summary = name, status, summary
+        return kind
+
+    UNSIGNED = "unsigned", 401, "The request is not signed"
+    MALFORMED_AUTH = "malformed-auth", 400, "The signature's headers are malformed"
+    WRONG_RECEIVER = "wrong-receiver", 403, "The request was signed for another receiver"
+    STALE = "stale", 401, "The request's time is not the server's"
+    RESTARTED = "restarted", 503, "The request was signed before this server started"
+    REPLAYED = "replayed", 409, "The request was taken before"
+    BAD_SIGNATURE = "bad-signature", 401, "The signature does not fit the request"
+    NOT_A_MEMBER = "not-a-member", 403, "The hotkey is not admitted to this run"
+    NOT_JOINED = "not-joined", 409, "The hotkey has not joined this run"
+    FORBIDDEN = "forbidden", 403, "This is not the caller's to do"
+    MALFORMED_BODY = "malformed-body", 400, "The request is malformed"
+    BAD_RECEIPTS = "bad-receipts", 400, "The receipts cannot be taken"
+    TOO_LARGE = "too-large", 413, "The request is too large"
+    TOO_SLOW = "too-slow", 408, "The request took too long to arrive"
+    LATE = "late", 409, "This came after its time"
+    VERSION_MISMATCH = "version-mismatch", 426, "No protocol version in common"
+    RUN_FULL = "run-full", 409, "The run has no free place"
+    RUN_ENDED = "run-ended", 410, "The run has ended"
+    REFUSED = "refused", 409, "The request does not fit the state of the run"
+    NOT_FOUND = "not-found", 404, "There is no such thing"
+    WRONG_METHOD = "wrong-method", 405, "This method is not offered here"
+    RATE_LIMITED = "rate-limited", 429, "Too many requests"
+    UNAVAILABLE = "unavailable", 503, "The server cannot do this now"
+    INTERNAL = "internal", 500, "The server failed"
 
 
-def status_of(type: ProblemType) -> int:
-    """The HTTP status of a problem's type."""
-    return _TABLE[type][0]
-
-
-def title_of(type: ProblemType) -> str:
-    """The one-line summary of a problem's type; the same for every occurrence."""
-    return _TABLE[type][1]
+_BY_NAME: Final = {kind.value: kind for kind in ProblemType}
+_TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
+"""HTTP statuses after which the same request may succeed later; 502 and 504 come from proxies."""
 
 
 class Problem(Exception):
-    """A request that failed. `detail` says what to do about it; `extra` is for programs.
+    """A refused or failed request. `detail` says what to do; `extra` has more fields for programs.
 
-    `status` and `title` follow from `type`, except in answers of something that is not an
-    orchestrator (a proxy), which keep their own.
+    `status` follows from `type`, except for answers that do not come from an orchestrator (a proxy's).
     """
 
     def __init__(
@@ -98,8 +75,8 @@ class Problem(Exception):
         super().__init__(f"{type}: {detail}")
         self.type = type
         self.detail = detail
-        self.status = status_of(type) if status is None else status
-        self.title = title_of(type)
+        self.status = type.status if status is None else status
+        self.title = type.summary
         self.retry_after = retry_after
         """Seconds to wait before the next try."""
         self.extra = dict(extra or {})
@@ -107,15 +84,17 @@ class Problem(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same request, signed anew, may succeed later."""
-        return self.status in (408, 429, 502, 503, 504)
+        return self.status in _TRANSIENT
 
     @property
     def headers(self) -> dict[str, str]:
+        """HTTP headers of the answer: Retry-After in whole seconds, if there is one."""
         if self.retry_after is None:
             return {}
         return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
     def to_json(self) -> bytes:
+        """The problem document (media type `MEDIA_TYPE`)."""
         document = {
             **self.extra,
             "type": TYPE_PREFIX + self.type,
@@ -129,18 +108,17 @@ class Problem(Exception):
 
     @classmethod
     def from_json(cls, status: int, body: bytes, retry_after: str | None = None) -> Problem:
-        """The problem that an answer with an error status carries; never raises.
+        """The problem in an answer with an error status; never raises.
 
-        A body that is no problem document of ours (a proxy's page) is INTERNAL, or UNAVAILABLE
-        where the status says that it will pass, with that status.
+        A body that is no problem document (a proxy's page) gives UNAVAILABLE for a transient status, else
+        INTERNAL, with the answer's status.
         """
         try:
             document = json.loads(body)
             named = document.get("type", "").removeprefix(TYPE_PREFIX)
-            problem = cls(ProblemType(named), str(document.get("detail", "")), status=status)
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            passing = status in (408, 429, 502, 503, 504)
-            kind = ProblemType.UNAVAILABLE if passing else ProblemType.INTERNAL
+            problem = cls(_BY_NAME[named], str(document.get("detail", "")), status=status)
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            kind = ProblemType.UNAVAILABLE if status in _TRANSIENT else ProblemType.INTERNAL
             text = body[:200].decode("utf-8", "replace")
             return cls(kind, f"HTTP {status}, not from an orchestrator: {text}", status=status)
         known = {"type", "title", "status", "detail", "retry_after"}
@@ -150,6 +128,7 @@ class Problem(Exception):
 
 
 def _seconds(value: Any) -> float | None:
+    """A Retry-After in seconds; None where it is malformed (an HTTP date included) or longer than a day."""
     try:
         seconds = float(value)
     except (TypeError, ValueError):

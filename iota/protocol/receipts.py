@@ -1,4 +1,4 @@
-"""Receipts: a miner's chained and signed record of each op it ran."""
+"""Receipts: a miner's chained and signed record of each op that it ran."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from pydantic import Field
 from iota.spec import Frozen, Hex32, Positive, Small
 
 RECEIPT_VERSION: Final = 1
-"""The form of a receipt and of what is signed. A batch names it by its domain, and a run has one."""
+"""Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
+"""Stands for "none before": the previous digest of a first receipt, and the root of no receipts."""
 SKETCH_SIZE = 16
+"""Numbers in a sketch of a tensor (`iota.compute.sketch`)."""
 MAX_RECEIPTS = 1024
-"""In one batch."""
+"""Receipts in one batch."""
 MAX_LOSS = 1000.0
-"""Nats a token: far above the loss of a guess, which is the logarithm of the vocabulary's size."""
+"""Nats a token: far above the loss of a uniform guess, which is the logarithm of the vocabulary's size."""
 
 
 class OpKind(StrEnum):
+    """Kinds of ops; the glossary (docs/glossary.md) says what each computes."""
+
     FORWARD = "forward"
     BACKWARD = "backward"
     LOSS = "loss"
@@ -34,28 +38,31 @@ OpKey = tuple[int, int, int, int, OpKind]
 
 
 class SignedHeader(Frozen):
-    """The canonical header of an input frame and its sender's signature: who sent what."""
+    """The canonical header of an input frame, and its sender's signature over it."""
 
     header: Annotated[str, Field(max_length=2048)]
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 class StepState(Frozen):
-    """What a STEP commits to: the state that the next ops of this replica start from."""
+    """The replica's state after a STEP, which its next ops start from."""
 
     weights: Hex32
     """Digest of the weights after the step."""
     moments: Hex32
     """Digest of the optimizer's moments and step counts after the step."""
     change_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
+    """Sketch of the step's change of the weights."""
     moments_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
     gradient_norm: Annotated[float, Field(ge=0)]
+    """L2 norm of the mean gradient before clipping."""
 
 
 class Receipt(Frozen):
-    """One op. `microbatch` and `attempt` are 0 for STEP and MERGE."""
+    """The record of one op. `microbatch` and `attempt` are 0 for STEP and MERGE."""
 
     seq: Positive
+    """Its number in the miner's chain, from 1."""
     epoch: Small
     step: Small
     microbatch: Small = 0
@@ -65,39 +72,48 @@ class Receipt(Frozen):
     version: Small
     """Weight version that the op used."""
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
+    """The frames that the op read."""
     output: Hex32
     """Digest of the op's output (frame payload; new weights for STEP; merged part for MERGE)."""
     sketch: tuple[float, ...] = Field((), max_length=SKETCH_SIZE)
     loss: float | None = None
     """Mean nats a token, LOSS only."""
     tokens: Small = 0
+    """Tokens of the microbatch."""
     state: StepState | None = None
+    """STEP only."""
     started: Annotated[float, Field(ge=0)]
     ended: Annotated[float, Field(ge=0)]
+    """Unix seconds by the miner's clock."""
     device: Annotated[str, Field(max_length=200)]
+    """Device class (`iota.compute.determinism`)."""
     previous: Hex32 = GENESIS
     """Digest of the receipt before this one."""
 
     @property
     def key(self) -> OpKey:
-        """The op that it is of, among those of its miner."""
+        """The name of the op among those of its miner and stage."""
         return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 
 class ReceiptBatch(Frozen):
-    """Consecutive receipts; the signature is over the last digest, which covers all before it."""
+    """Consecutive receipts. The signature covers the last digest, and by the chain all receipts before it."""
 
     receipts: tuple[Receipt, ...] = Field(max_length=MAX_RECEIPTS)
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 def signed_payload(run: str, hotkey: str, head: str) -> bytes:
-    """The payload that a batch is signed over, under `RECEIPTS_DOMAIN`."""
+    """The payload of a batch's signature (domain: `RECEIPTS_DOMAIN`). `head` is the last receipt's digest."""
     return f"{run}\n{hotkey}\n{head}".encode()
 
 
 def merkle_root(digests: list[str]) -> str:
-    """Root of a binary tree over hex digests; odd nodes move up; domain-separated leaves."""
+    """Root (hex) of a binary Merkle tree over hex digests; `GENESIS` for none.
+
+    Leaves and inner nodes have different prefixes, so that neither passes for the other (as in RFC 6962). A
+    last node without a partner moves up a level unchanged.
+    """
     if not digests:
         return GENESIS
     level = [blake3(b"\x00" + bytes.fromhex(d)).digest() for d in digests]

@@ -1,4 +1,4 @@
-"""Public records of one epoch: what a validator replays and scores from."""
+"""The public record of one epoch, from which validators replay ops and score miners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from iota.spec import Count, Frozen, Small
 
 
 class CountedList(Frozen):
-    """A(t, s, r) of one replica, in the order of its sum."""
+    """The microbatches that one replica summed in one step, in order: A(t, s, r) of training.md."""
 
     step: Small
     miner: Hotkey
@@ -17,6 +17,8 @@ class CountedList(Frozen):
 
 
 class BaseRecord(Frozen):
+    """A stored base of one stage, with the digest of (W, m) that its replicas agreed on."""
+
     epoch: Small
     stage: Small
     digest: str
@@ -24,6 +26,8 @@ class BaseRecord(Frozen):
 
 
 class DeltaRecord(Frozen):
+    """A replica's stored pseudo-gradient, and the tokens that weight it in the merge."""
+
     miner: Hotkey
     stage: Small
     tokens: Count
@@ -31,6 +35,8 @@ class DeltaRecord(Frozen):
 
 
 class MinerRecord(Frozen):
+    """A miner's part in the epoch."""
+
     hotkey: Hotkey
     stage: Small
     joined: Small
@@ -39,10 +45,12 @@ class MinerRecord(Frozen):
     last_receipt: Count
     """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
     withdrawn: Count
-    """Microbatches taken from it because it was late or lost."""
+    """Microbatches taken from it because it was late or lost: they lower its timeliness."""
 
 
 class EpochRecord(Frozen):
+    """A sealed epoch. Receipts are fetched separately and checked against the seal's root."""
+
     epoch: Small
     seal: EpochClose
     miners: tuple[MinerRecord, ...]
@@ -50,6 +58,7 @@ class EpochRecord(Frozen):
     reroutes: tuple[Reroute, ...]
     counted: tuple[CountedList, ...]
     bases: tuple[BaseRecord, ...]
+    """Those that are stored: of this epoch and of the next one."""
     deltas: tuple[DeltaRecord, ...]
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]

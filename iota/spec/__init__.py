@@ -1,6 +1,6 @@
-"""The RunSpec, everything that decides what a run computes, and the canonical form that ids are made of.
+"""The RunSpec, which fixes what a run computes, and the canonical form that ids are computed from.
 
-Documents carry versions (`versions`); every JSON that is hashed or signed is made in `canonical`.
+`versions` has versions of documents; `canonical` makes every JSON that is hashed or signed.
 """
 
 from iota.spec.canonical import Frozen, canonical_json, json_digest

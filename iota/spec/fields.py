@@ -1,4 +1,4 @@
-"""Types of fields that several documents share: integers that JSON can carry, shares, digests."""
+"""Field types that documents share: bounded integers, fractions, digests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, Final
 from pydantic import Field
 
 MAX_INTEGER: Final = 2**53 - 1
-"""Largest integer that RFC 8785 allows: readers of JSON may hold numbers as float64."""
+"""Largest integer that RFC 8785 allows: JSON readers may store numbers as float64."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Positive = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
 Small = Annotated[int, Field(ge=0, lt=2**31)]
+"""An epoch, a step, an index: it fits a signed 32-bit integer."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """32 bytes in hex: a digest."""

@@ -1,4 +1,4 @@
-"""The parts of a RunSpec: model, layout, boundary, data, schedule, optimizer, merge and audit."""
+"""The parts of a RunSpec: model, layout, boundary, data, schedule, optimizer, outer step and audit."""
 
 from __future__ import annotations
 
@@ -12,33 +12,45 @@ from iota.spec.fields import Count, Fraction, Hex32, Positive
 
 
 class WireDtype(StrEnum):
+    """Number format of frames: what the codec's output is rounded to."""
+
     FP32 = "fp32"
     BF16 = "bf16"
     INT8 = "int8"
 
 
 class Pipeline(StrEnum):
+    """Which weight version a step uses: `RunSpec.weight_version`."""
+
     SYNC = "sync"
     DELAYED = "delayed"
 
 
 class OptimizerKind(StrEnum):
+    """Inner optimizers."""
+
     ADAMW = "adamw"
     MUON = "muon"
     SGD = "sgd"
 
 
 class StateRule(StrEnum):
+    """Whether the optimizer's moments are reset or carried over at an epoch's start."""
+
     RESET = "reset"
     CARRY = "carry"
 
 
 class Decay(StrEnum):
+    """Learning rate after the warm-up."""
+
     CONSTANT = "constant"
     COSINE = "cosine"
 
 
 class ComputeDtype(StrEnum):
+    """Number format of activations and matrix products; weights are always fp32."""
+
     FP32 = "fp32"
     BF16 = "bf16"
 
@@ -59,6 +71,7 @@ class ModelSpec(Frozen):
 
     @property
     def head_dim(self) -> int:
+        """Channels of one attention head."""
         return self.hidden_size // self.heads
 
     @model_validator(mode="after")
@@ -71,7 +84,7 @@ class ModelSpec(Frozen):
 
 
 class LayoutSpec(Frozen):
-    """Where the model is cut, and how many replicas each stage is planned with."""
+    """Where the model is cut, and the planned number of replicas of each stage."""
 
     cuts: tuple[Positive, ...] = Field(min_length=1, max_length=1024)
     """Layers of each stage, in order."""
@@ -79,14 +92,15 @@ class LayoutSpec(Frozen):
 
     @property
     def stages(self) -> int:
+        """Number of stages."""
         return len(self.cuts)
 
 
 class BoundarySpec(Frozen):
-    """The codec between two stages."""
+    """The codec of all boundaries, and the format of what crosses them."""
 
     codec: str = Field("resbm-anchor", pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
-    """A name that `iota.codec` knows; `iota.codec.shapes.boundary_width` refuses another."""
+    """Name of a codec in `iota.codec`; `iota.codec.shapes.boundary_width` raises for an unknown one."""
     ratio: Positive = 16
     """d / k: how many times narrower the boundary is than the residual stream."""
     wire: WireDtype = WireDtype.BF16
@@ -97,7 +111,7 @@ class BoundarySpec(Frozen):
 
 
 class DataSpec(Frozen):
-    """Which tokens, and how they are grouped."""
+    """The training data, and the size of a microbatch."""
 
     manifest: Hex32
     """Id of the manifest of the tokenized shards."""
@@ -112,7 +126,7 @@ class DataSpec(Frozen):
 
 
 class ScheduleSpec(Frozen):
-    """How much is computed, and in what order."""
+    """The amount of work, and its order."""
 
     epochs: Positive
     steps: Positive
@@ -134,7 +148,7 @@ class OptimizerSpec(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     muon_momentum: Fraction = 0.95
     clip: float | None = Field(1.0, gt=0)
-    """c of training.md: the stage's gradient norm is clipped to c·sqrt(P_stage / P_model)."""
+    """c of training.md: a stage's gradient norm is clipped to c·sqrt(P_stage / P_model). None: no clip."""
     state: StateRule = StateRule.CARRY
     warmup_steps: Count = 0
     decay: Decay = Decay.CONSTANT
@@ -143,7 +157,7 @@ class OptimizerSpec(Frozen):
 
 
 class OuterSpec(Frozen):
-    """The merge: W_{e+1} = W_e - eta·(D + mu·m)."""
+    """The outer step: m <- mu·m + D, W_{e+1} = W_e - eta·(D + mu·m) (training.md, "The merge")."""
 
     eta: float = Field(1.0, gt=0)
     momentum: Fraction = 0.0
@@ -153,21 +167,21 @@ class OuterSpec(Frozen):
     """Elements in one partition of a stage's vector."""
 
     def momentum_at(self, epoch: int) -> float:
-        """mu of the merge that ends `epoch`."""
+        """mu of the outer step that ends `epoch`."""
         if self.momentum_warmup == 0:
             return self.momentum
         return self.momentum * min(1.0, epoch / self.momentum_warmup)
 
 
 class AuditSpec(Frozen):
-    """Published audit rates; every draw needs a verdict."""
+    """Audit rates and scoring rules; every draw must get a verdict."""
 
     ops: Count = 2
     """Op audits per miner and epoch."""
     step_every: Positive = 5
-    """One step audit per miner in so many epochs."""
+    """Epochs between two step audits of a miner, on average."""
     epoch_every: Positive = 50
-    """One audit of a whole epoch per miner in so many epochs."""
+    """Epochs between two audits of a whole epoch of a miner, on average."""
     tolerance: float = Field(1e-2, gt=0)
     """Largest relative error of a sketch between different device classes."""
     window: Positive = 8
@@ -175,6 +189,6 @@ class AuditSpec(Frozen):
     burn: Fraction = 0.0
     """Share of the weight that goes to the subnet owner's UID."""
     seal_blocks: Positive = 2
-    """k: the draw uses the block this many after the head at the seal."""
+    """The draw uses the block this many blocks after the head at the seal: its hash is then still unknown."""
     deadline_s: float = Field(600.0, gt=0)
-    """After this an epoch's audits are closed, with or without verdicts."""
+    """Seconds after the seal at which an epoch's audits are closed, with or without verdicts."""

@@ -1,7 +1,7 @@
-"""The RunSpec: everything that decides what a run computes, and its id.
+"""The RunSpec, which fixes what a run computes, and its id.
 
-A spec is immutable. Two nodes that hold the same id compute the same thing; what an operator may
-set per machine lives in `iota.settings` instead.
+A spec is immutable: nodes with the same id compute the same values. Options of one machine are in
+`iota.settings` instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPEC_VERSION: Final = 1
 
 
 class RunSpec(Versioned):
-    """One training job."""
+    """The specification of one training job."""
 
     version: Positive = SPEC_VERSION
     name: str = Field("iota", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -64,15 +64,19 @@ class RunSpec(Versioned):
 
     @cached_property
     def id(self) -> str:
-        """BLAKE3 of the canonical form, hex: names the run in every message, key and signature."""
+        """BLAKE3 (hex) of the canonical form: the run's name in messages, keys and signatures."""
         return self.content_digest()
 
     @property
     def last_stage(self) -> int:
+        """Number of the last stage, which has the head and the loss."""
         return self.layout.stages - 1
 
     def learning_rate(self, epoch: int, step: int) -> float:
-        """Learning rate of inner step `step` of `epoch`: a function of the global step alone."""
+        """Learning rate of inner step `step` of `epoch`: linear warm-up, then constant or a cosine.
+
+        It is a function of the global step alone. The cosine ends at `final_lr` with the run's last step.
+        """
         o, h = self.optimizer, self.schedule.steps
         g, total = epoch * h + step, self.schedule.epochs * h
         if g < o.warmup_steps:
@@ -83,9 +87,9 @@ class RunSpec(Versioned):
         return o.lr * (o.final_lr + (1 - o.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def weight_version(self, step: int, joined: int = 0) -> int:
-        """u(t): the weight version that every op of `step` uses (training.md).
+        """u(t) of training.md: the weight version that every op of `step` uses.
 
-        `joined` is the step at which the replica joined; its version there is the base.
+        `joined` is the step at which the replica joined the epoch, where its version is the base.
         """
         if self.schedule.pipeline is Pipeline.SYNC:
             return step

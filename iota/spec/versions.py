@@ -1,8 +1,8 @@
-"""Versions of a document: fields that a later version adds leave the ids of earlier documents alone.
+"""Versions of a document: a field that a later version adds does not change the ids of earlier documents.
 
-A document holds its version and every field of that version, and no others. Its id is the digest of
-that form. A build reads all versions up to its own: the fields that came later get the value with
-which this build computes what the document's version computed, and not the default of today.
+A document holds its version and exactly the fields of that version. Its id is the digest of that form. A
+build reads all versions up to its own. Fields that were added later get the value (`Since.before`) that
+reproduces what the document's version computed, and not today's default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from iota.spec.fields import Positive
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """Marks a field that a later version added: `x: Annotated[float, Since(2, before=0.0)] = 0.5`."""
+    """Marks a field that a later version added, as in `x: Annotated[float, Since(2, before=0.0)] = 0.5`."""
 
     version: int
     """The first version that has the field."""
@@ -37,15 +37,15 @@ class Since:
 class Versioned(Frozen):
     """A document with a version. The default of `version` is the newest version that this build reads.
 
-    A part is a field that holds models of one kind: one, a tuple of them, or None where that is allowed.
-    Fields of parts may have a `Since` too.
+    Fields of nested models may have a `Since` too. A nested model is a field that holds models of one class:
+    one, a tuple of them, or None.
     """
 
     version: Positive
 
     @classmethod
     def newest(cls) -> int:
-        """The newest version that this build reads, and writes where none is given."""
+        """The newest version that this build reads, and the default for new documents."""
         return int(cls.model_fields["version"].default)
 
     @model_validator(mode="before")
@@ -53,7 +53,7 @@ class Versioned(Frozen):
     def _read(cls, given: Any, info: ValidationInfo) -> Any:
         if not isinstance(given, Mapping):
             return given
-        # A default here would give one text another meaning, and another id, in every later build.
+        # With a default, the same text would get another meaning and another id in a later build.
         if info.mode == "json" and "version" not in given:
             raise ValueError(f'the document does not say its version: give "version": {cls.newest()}')
         version = given.get("version", cls.newest())
@@ -71,7 +71,7 @@ class Versioned(Frozen):
 
 
 def added_fields(kind: type[BaseModel]) -> dict[str, Since]:
-    """The fields of `kind` that its first version did not have, by name."""
+    """The fields of `kind` that a later version added, by name."""
     return {
         name: mark
         for name, field in kind.model_fields.items()
@@ -81,10 +81,9 @@ def added_fields(kind: type[BaseModel]) -> dict[str, Since]:
 
 
 def _filled(kind: type[BaseModel], given: Any, version: int) -> Any:
-    """What was given for a `kind`, written in `version`, with all fields of the newest version.
+    """`given`, a `kind` written in `version`, completed to the fields of the newest version.
 
-    Raises:
-        ValueError: it holds a field that came after `version`.
+    Raises ValueError where it holds a field that was added after `version`.
     """
     if isinstance(given, list | tuple):
         return [_filled(kind, item, version) for item in given]
@@ -108,13 +107,13 @@ def _filled(kind: type[BaseModel], given: Any, version: int) -> Any:
 
 
 def _part(field: FieldInfo) -> type[BaseModel] | None:
-    """The model that a field holds, alone, in a tuple or beside None."""
+    """The model class of a field that holds one, a tuple of them, or None; else None."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _without_later(value: Any, document: Any, version: int) -> Any:
-    """The dump of `value` without the fields that came after `version`."""
+    """The dump of `value` without the fields that were added after `version`."""
     if isinstance(value, tuple):
         return type(document)(_without_later(v, d, version) for v, d in zip(value, document, strict=True))
     if not isinstance(value, BaseModel):

@@ -1,1 +1,1 @@
-"""Tensor frames, and one file for each transport that carries them."""
+"""Tensor frames, and the transports that carry them, one file each."""

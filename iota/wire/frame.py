@@ -1,10 +1,10 @@
-"""Tensor frames: the one form in which a boundary tensor travels and is kept.
+"""Tensor frames: the format of a boundary tensor in transit and in the store.
 
     magic "IOTA" | version u8 | header length u16 LE | header (canonical JSON)
     | 64-byte sender signature over the header | payload
 
-The payload is raw little-endian values (for int8 followed by one fp32 scale a token). Shape,
-dtype and size follow from the RunSpec, so a receiver knows them before it reads a byte.
+The payload holds raw little-endian values (for int8 followed by one fp32 scale a token). Shape, dtype and
+size follow from the RunSpec, so a receiver knows them before it reads anything.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
 
 MAGIC = b"IOTA"
 FRAME_VERSION = 1
-"""The form of a whole frame: it stands in the prefix and in the domain of the header's signature."""
+"""Version of the format, in the prefix and in the domain of the header's signature."""
 DOMAIN = f"frame/{FRAME_VERSION}"
 
 _PREFIX = struct.Struct("<4sBH")
 
 
 class FrameError(Exception):
-    """A frame that is not what it must be; the reason is in the message."""
+    """A malformed or unexpected frame; the message has the reason."""
 
 
 class FrameHeader(Frozen):
+    """The signed part of a frame; it commits to the payload by digest."""
+
     run: Hex32
     name: FrameName
     shape: tuple[Small, Small, Small]
@@ -50,16 +52,20 @@ class FrameHeader(Frozen):
 
 @dataclass(frozen=True)
 class Frame:
+    """A decoded frame."""
+
     header: FrameHeader
     signature: bytes
     payload: bytes
 
     @property
     def signed_header(self) -> SignedHeader:
+        """The header with its signature, which receipts name as their input."""
         return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
 
 
 def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:
+    """The header of a frame of this run. `payload` is the payload's BLAKE3 (hex)."""
     return FrameHeader(
         run=spec.id,
         name=name,
@@ -73,29 +79,27 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
 
 
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
-    """Bytes of the whole frame: known before it exists, since only its digest is open."""
+    """Exact size of a whole frame. It is known beforehand, since all digests have the same length."""
     header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
     return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
 def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """`sign` is the sender's: of the bytes to sign it makes a signature of 64 bytes."""
+    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
     text = header.canonical()
     signature = sign(signing_bytes(DOMAIN, text))
-    return b"".join(
-        (_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload),
-    )
+    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload))
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str) -> bool:
-    """Whether the text of a frame's header is signed by `hotkey`."""
+    """Whether `signature` is that of `hotkey` over a frame's header (canonical JSON)."""
     return verify(signing_bytes(DOMAIN, header), signature, hotkey)
 
 
 def decode_frame(data: bytes, spec: RunSpec) -> Frame:
-    """Parse and check a frame: form, size, shape, digest and the sender's signature.
+    """Parse a frame and check its size, form, shape, digest and signature. Raises FrameError.
 
-    Whether this sender was to send this frame is for the caller to check. Raises FrameError.
+    The caller must check that this sender was to send this frame.
     """
     if len(data) < _PREFIX.size:
         raise FrameError("shorter than a frame's prefix")

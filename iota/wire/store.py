@@ -1,4 +1,4 @@
-"""Frames by the object store: a presigned PUT, an announcement by the orchestrator, a presigned GET."""
+"""Transport by the object store: presigned PUT, announcement by the orchestrator, presigned GET."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from iota.store.transfer import ObjectClient
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 
 TRANSFER_S: Final = 120.0
-"""How long one try to store or to fetch a frame may take."""
+"""How long one try to store or fetch a frame may take."""
 _MAX_URLS: Final = 1 << 14
+"""URLs that are kept: those of several steps' frames."""
 _MAX_ARRIVED: Final = 16
-"""Frames that may wait for their reader; fetching pauses beyond."""
+"""Fetched frames that may wait for the reader, since they take memory; fetching pauses beyond."""
 
 
 class StoreTransport:
-    """Stores frames under their names. A frame has no other address, so `to` and `sender` play no part."""
+    """A `Transport` that stores frames under their names, and therefore ignores `to` and `sender`."""
 
     def __init__(self, run: str, urls: UrlSource, store: ObjectClient) -> None:
         self._run, self._source, self._store = run, urls, store
         self._urls: LRUCache[str, str] = LRUCache(_MAX_URLS)
-        """Presigned URLs that came with events, by key; each is for one try, since it may expire."""
+        """Presigned URLs that came with events, by key. Each serves one try, since it may have expired."""
         self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(_MAX_ARRIVED)
 
     def hear(self, delivered: Delivered) -> None:
@@ -58,7 +59,7 @@ class StoreTransport:
             yield frame
 
     async def close(self) -> None:
-        while self._arrived.full():  # nobody reads them any more, and the end must be heard
+        while self._arrived.full():  # make room for the end mark; these frames are not read any more
             self._arrived.get_nowait()
         self._arrived.put_nowait(None)
 
@@ -69,6 +70,7 @@ class StoreTransport:
 
 @contextmanager
 def _as_transport_errors() -> Iterator[None]:
+    """Map errors of the store and the orchestrator to those of `Transport`."""
     try:
         yield
     except (StoreError, Problem) as error:

@@ -1,7 +1,7 @@
-"""The seam between a miner and the ways in which its frames travel.
+"""The interface of transports, which carry frames between miners.
 
-A transport moves whole frames, one try a call. Its user decides whether a failed try is repeated, and
-checks digest, signature and sender of what arrives: in one place, whichever transport brought it.
+A transport moves whole frames, and each call is one try. The miner decides on retries, and checks digest,
+signature and sender of arriving frames: in one place for all transports.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from iota.protocol.messages import FrameNotice
 
 
 class TransportError(Exception):
-    """A frame was not moved. A few more tries may help: a far side that has just come back may lag."""
+    """A frame was not moved. A few more tries may help: a peer that has just restarted may not be ready."""
 
 
 class Unreachable(TransportError):
-    """The far side is away. It comes back by itself, or when an operator has seen to it."""
+    """The peer or the store is down. Retry for long: it comes back by itself, or an operator restores it."""
 
 
 class TransferRefused(TransportError):
-    """The frame cannot be moved however often it is tried."""
+    """The frame cannot be moved; retries do not help."""
 
 
 @dataclass(frozen=True)
 class OutgoingFrame:
+    """An encoded frame to send; `data` are its bytes."""
+
     notice: FrameNotice
     data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class IncomingFrame:
-    """A frame of exactly `notice.size` bytes; all else that is claimed of it is unchecked."""
+    """An arrived frame of exactly `notice.size` bytes; everything else about it is unchecked."""
 
     notice: FrameNotice
     sender: str
-    """Hotkey that is said to have sent it."""
+    """The hotkey that claims to have sent it."""
     data: bytes = field(repr=False)
 
 
@@ -46,25 +48,22 @@ class Transport(Protocol):
     """Carries frames of one run between this miner and others. Used from one event loop."""
 
     def hear(self, delivered: Delivered) -> None:
-        """Take note of an event before the miner acts on it: it may hold URLs or addresses."""
+        """Learn URLs or addresses from an event, before the miner acts on it."""
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:
-        """Bring a frame to the hotkey `to`; returns when the far side has stored it. May be repeated.
+        """Send a frame to the hotkey `to`; returns when it is stored there. May be repeated.
 
-        Raises:
-            Unreachable, TransferRefused, TransportError
+        Raises Unreachable, TransferRefused or TransportError.
         """
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
-        """Bring a frame that `sender` has announced into `incoming`; returns when it is there.
+        """Fetch a frame that `sender` has announced into `incoming`; returns when it is there.
 
-        Raises:
-            TransferRefused: it has another size than announced; refused before it is read.
-            Unreachable, TransportError
+        Raises TransferRefused where its size is not the announced one; Unreachable or TransportError.
         """
 
     def incoming(self) -> AsyncIterator[IncomingFrame]:
-        """Frames as they arrive, in any order, perhaps repeated; for one reader. Ends at `close`."""
+        """Arrived frames in any order, possibly repeated; for one reader. Ends at `close`."""
 
     async def close(self) -> None:
-        """End `incoming` and give up what the transport holds."""
+        """End `incoming` and release the transport's resources."""

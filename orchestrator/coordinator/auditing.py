@@ -1,4 +1,4 @@
-"""Seals, draws and verdicts: what the coordinator records of the audits. It judges nothing itself."""
+"""Seals, revealed links, snapshots and verdicts. The coordinator records audits; it judges nothing itself."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 MAX_VERDICTS = 64
-"""Of one validator about one miner and epoch."""
+"""Verdicts of one validator about one miner and epoch: more than any draw demands."""
 
 
 def seal(run: RunState) -> None:
-    """Close the epoch's record: nothing that arrives from now on belongs to it."""
+    """Seal the epoch once all contributions are fixed: later receipts do not belong to it.
+
+    The seal commits to all receipts by their Merkle root. It names a later block, from which audits are
+    drawn.
+    """
     epoch = run.current
     if epoch.seal is not None or not all(merge.fixed for merge in epoch.merges):
         return
@@ -36,25 +40,27 @@ def seal(run: RunState) -> None:
         block=run.head.block + run.spec.audit.seal_blocks,
     )
     epoch.sealed_at = run.now
-    for member in run.members.values():
-        if not member.left:
-            run.send(member.hotkey, epoch.seal)
+    run.send_all(epoch.seal)
 
 
 def _auditable(run: RunState, number: int) -> EpochState | None:
+    """A sealed epoch whose audits are open, or None."""
     epoch = run.epochs.get(number)
     return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
-    """Keep a validator's link for a sealed epoch; the first one stands."""
+    """Record a validator's link for a sealed epoch; only the first counts."""
     epoch = _auditable(run, report.epoch)
     if epoch is not None:
         epoch.links.setdefault(member.hotkey, report.link)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
-    """Ask a miner for a snapshot on behalf of a validator that has revealed its link, or say where it is."""
+    """Ask a miner to store a snapshot, or tell the validator where a stored one is.
+
+    Only validators that have revealed their link for the epoch may ask.
+    """
     epoch = _auditable(run, report.epoch)
     target = run.members.get(report.miner)
     if (
@@ -79,7 +85,7 @@ def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
 
 
 def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
-    """Pass a stored snapshot on to the validators that wait for it."""
+    """Tell the validators that wait for a snapshot that it is stored."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.version)
     if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
@@ -91,13 +97,13 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
-    """Record a verdict of a validator that has revealed its link; at most `MAX_VERDICTS` about a miner."""
+    """Record a verdict of a validator that has revealed its link, if it has fewer than `MAX_VERDICTS`."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.miner, report.audit.value, report.seq)
     if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
         run.totals.unfit += 1
         return
-    own = sum(k[0] == member.hotkey and k[1] == report.miner for k in epoch.verdicts)
+    own = sum(k[:2] == key[:2] for k in epoch.verdicts)
     if key not in epoch.verdicts and own < MAX_VERDICTS:
         epoch.verdicts[key] = report
         run.audits.verdicts.append((member.hotkey, report))
@@ -105,14 +111,15 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
-    """Note that a validator has filed all its verdicts of an epoch."""
+    """Record that a validator has filed all its verdicts of an epoch, so that its audits may close."""
     epoch = _auditable(run, report.epoch)
     if epoch is not None and member.hotkey in epoch.links:
         epoch.done.add(member.hotkey)
+    run.dirty = True
 
 
 def take_heldout(run: RunState, report: Heldout) -> None:
-    """Keep the first held-out loss of each base."""
+    """Record the held-out loss of a base; the first report of each base counts."""
     if report.epoch > run.epoch + 1:
         run.totals.unfit += 1
         return
@@ -120,27 +127,23 @@ def take_heldout(run: RunState, report: Heldout) -> None:
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
-    """Keep the weights that a validator reports, for the status alone: the chain is what counts."""
+    """Record a validator's reported weights for the status. Only the weights on the chain have an effect."""
     run.audits.weights[member.hotkey] = dict(report.weights)
     run.audits.compute_share[member.hotkey] = report.compute_share
 
 
 def close_audits(run: RunState) -> None:
-    """End the audits of epochs whose validators are done, or have had their time.
+    """Close the audits of past epochs whose validators are done, or whose deadline has passed.
 
-    Never before a later base of every stage is stored: until then what the epoch left behind is
-    the only way to make it.
+    Not before every stage has stored a later base: until then a new replica needs the epoch's base and merge
+    to compute the current one.
     """
     for number, epoch in run.epochs.items():
         under_way = number == run.epoch and run.phase is not Phase.FINISHED
-        if epoch.seal is None or epoch.audits_closed or under_way:
+        if epoch.seal is None or epoch.audits_closed or under_way or run.newest_base <= number:
             continue
-        if run.newest_base <= number:
-            continue
-        waiting = [v for v in run.validators() if v.hotkey not in epoch.done]
         over = run.now > epoch.sealed_at + run.spec.audit.deadline_s
-        unwatched = not run.validators() and (number < run.epoch or run.phase is Phase.FINISHED)
-        if over or unwatched or (run.validators() and not waiting):
+        if over or all(v.hotkey in epoch.done for v in run.validators()):
             _close(run, number, epoch)
 
 
@@ -148,22 +151,19 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     run.audits.closed_epochs.append(number)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
-    for member in run.members.values():
-        if not member.left:
-            run.send(member.hotkey, AuditsClosed(epoch=number))
-    # The journal keeps everything; memory keeps what can still be asked for.
+    run.send_all(AuditsClosed(epoch=number))
+    # Only what can still be asked for stays in memory; the journal has the rest.
     epoch.steps, epoch.reroutes, epoch.merges = [], [], []
     epoch.receipts.clear()
     epoch.verdicts.clear()
     for stage in range(run.stages):
-        run.bases.stored.pop((number, stage), None)
-        run.bases.digests.pop((number, stage), None)
-        run.bases.assigned.pop((number, stage), None)
+        for table in (run.bases.stored, run.bases.digests, run.bases.assigned):
+            table.pop((number, stage), None)
     run.dirty = True
 
 
 def repeat_requests(run: RunState, member: Member) -> None:
-    """A node that started again is told once more what is still wanted from it."""
+    """Send a restarted node the requests that it has not answered: snapshots and parts to merge."""
     for number, epoch in run.epochs.items():
         if epoch.audits_closed:
             continue
@@ -172,11 +172,8 @@ def repeat_requests(run: RunState, member: Member) -> None:
                 run.send(miner, AuditRequest(epoch=number, version=version))
         for merge in epoch.merges:
             for part in merge.parts:
-                if (
-                    part.agreed is None
-                    and member.hotkey in part.mergers
-                    and member.hotkey not in part.results
-                ):
+                owes = member.hotkey in part.mergers and member.hotkey not in part.results
+                if owes and part.agreed is None:
                     run.send(member.hotkey, part.assign)
 
 

@@ -1,6 +1,8 @@
-"""Bases: the digest that a stage's replicas agree on, and the replica that stores the base."""
+"""Bases: the replicas of a stage agree on a digest, and one of them stores the base."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from iota.protocol.events import BaseAssign
 from iota.protocol.messages import BaseStored, Ready
@@ -10,7 +12,7 @@ from orchestrator.coordinator.state import Phase, RunState
 
 
 def take_ready(run: RunState, member: Member, report: Ready) -> None:
-    """Record a replica's claim of a base; the digest that its stage agrees on counts."""
+    """Record a replica's claim to hold a base; `settle_bases` decides whether its digest is right."""
     at = (report.epoch, member.stage)
     following = (
         run.phase is Phase.MERGING
@@ -25,74 +27,69 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
 
 
 def settle_bases(run: RunState) -> None:
-    """Agree on the digest of each claimed base, and let in who holds it.
+    """Decide the digest of each claimed base, and accept the replicas that hold it.
 
-    Two equal claims decide, or the only one where the stage has one replica; after the deadline the
-    most frequent.
+    Two equal claims decide, or the only claim of a stage with one replica. After the deadline the most
+    frequent digest decides.
     """
     for at, claims in list(run.bases.claims.items()):
         epoch, stage = at
         if at not in run.bases.digests:
-            digests = sorted(claims.values(), key=lambda d: (-_frequency(claims, d), d))
+            digest, votes = min(Counter(claims.values()).items(), key=lambda item: (-item[1], item[0]))
             expected = [m for m in run.miners(stage) if m.live and m.ready_epoch == epoch - 1]
             holders = len({m.hotkey for m in expected} | claims.keys())
             if epoch == 0:
                 holders = max(holders, run.spec.layout.replicas)
             late = run.now > run.bases.claimed_since[at] + run.deadlines.merge.seconds
-            if _frequency(claims, digests[0]) < min(2, holders) and not late:
+            if votes < min(2, holders) and not late:
                 continue
-            run.bases.digests[at] = digests[0]
+            run.bases.digests[at] = digest
         for hotkey, digest in sorted(claims.items()):
-            _hold(run, run.members[hotkey], epoch, digest == run.bases.digests[at])
+            _accept(run, run.members[hotkey], epoch, digest == run.bases.digests[at])
         del run.bases.claims[at]
 
 
-def _frequency(claims: dict[str, str], digest: str) -> int:
-    return sum(d == digest for d in claims.values())
-
-
-def _hold(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
+def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
+    """Mark the replica as ready for `epoch`, or tell it to load the base where its digest is wrong."""
     if epoch <= member.ready_epoch:
         return
     run.dirty = True
     if not agrees:
-        if member.misloaded < epoch:  # once: it is told to load the base of its stage
+        if member.misloaded < epoch:  # once an epoch: `offer_bases` then sends it the base of its stage
             member.misloaded, member.told_base = epoch, -1
             run.incidents.named.append(f"{member.hotkey} holds another base of epoch {epoch} than its stage")
         return
     member.ready_epoch = epoch
     member.joined = None
-    # A restart from disk needs what comes after this base; one epoch more is kept for what is in flight.
+    # A restart from disk needs the events after this base. One more epoch is kept for an exchange in flight.
     member.events = [e for e in member.events if e[0] > member.cursor_start]
     member.cursor_start = member.next_seq - 1
     if run.phase is Phase.MERGING and epoch == run.epoch:
         ready = run.current.merges[member.stage].ready
         if ready is not None:
-            run.send(member.hotkey, ready)  # it loaded this base after the merge had been announced
+            run.send(member.hotkey, ready)  # it loaded this base after the merge was announced
     if (epoch, member.stage) not in run.bases.assigned:
         assign_base(run, epoch, member.stage)
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
-    """Ask a live replica that holds the base to store it: another one than before, if there is one."""
-    before = run.bases.assigned.get((epoch, stage), ("", 0.0))[0]
+    """Ask a live replica that holds the base to store it; a different one than last time, if there is one."""
+    before = run.bases.keeper((epoch, stage))
     holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
-    for member in sorted(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order)):
-        run.bases.assigned[epoch, stage] = (member.hotkey, run.now)
-        run.send(member.hotkey, BaseAssign(epoch=epoch))
-        return
+    if holders:
+        chosen = min(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order))
+        run.bases.assigned[epoch, stage] = (chosen.hotkey, run.now)
+        run.send(chosen.hotkey, BaseAssign(epoch=epoch))
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
-    """Record that the assigned replica has stored a base."""
+    """Record that the replica that was asked to store a base has done so."""
     at = (report.epoch, member.stage)
-    assigned = run.bases.assigned.get(at, ("", 0.0))[0]
-    if assigned != member.hotkey or run.bases.digests.get(at) != report.digest:
+    if run.bases.keeper(at) != member.hotkey or run.bases.digests.get(at) != report.digest:
         run.totals.unfit += 1
         return
-    if at in run.bases.stored:
-        return
-    run.bases.stored[at] = BaseRecord(
-        epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts
-    )
-    run.dirty = True
+    if at not in run.bases.stored:
+        run.bases.stored[at] = BaseRecord(
+            epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts
+        )
+        run.dirty = True

@@ -36,11 +36,11 @@ from orchestrator.coordinator.status import public_status
 
 
 class Coordinator:
-    """Plans a run and records it.
+    """State machine that plans and records a run.
 
-    `apply` is deterministic: the same entries in the same order give the same state and the same
-    events, which is how a restarted orchestrator gets everything back from its journal. Facts
-    that do not fit are counted in `state.totals.unfit` and change nothing else.
+    `apply` is deterministic: the same entries in the same order give the same state and the same events, so
+    a restarted orchestrator recovers both from its journal. Facts that do not fit the state are counted in
+    `state.totals.unfit` and change nothing else.
     """
 
     def __init__(self, spec: RunSpec, limits: Limits | None = None) -> None:
@@ -51,8 +51,11 @@ class Coordinator:
     # ---- entries -------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:
-        """Take one entry. A fault of this program in it is recorded, and ends neither this run nor a
-        replay of its journal: what had been done up to it is the same each time."""
+        """Apply one entry. Never raises: a bug that an entry triggers is recorded as an incident.
+
+        It must end neither the run nor a replay of its journal. Its partial effect is the same in both, since
+        the code up to the error is deterministic.
+        """
         try:
             self._apply(entry)
         except Exception:  # noqa: BLE001 - boundary for untrusted input: record, continue
@@ -82,10 +85,10 @@ class Coordinator:
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 for member in rerouting.overdue(run):
                     run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
-                    member.stalled = run.dirty = True
+                    member.stalled = True
                 run.dirty = True
             case Resumed():
-                self._forgive()
+                self._restart_deadlines()
             case _:
                 assert_never(entry)
         self._advance()
@@ -115,7 +118,6 @@ class Coordinator:
                 auditing.take_verdict(run, member, report)
             case AuditsDone():
                 auditing.take_done(run, member, report)
-                run.dirty = True
             case Heldout():
                 auditing.take_heldout(run, report)
             case WeightsSet():
@@ -123,8 +125,8 @@ class Coordinator:
             case _:
                 assert_never(report)
 
-    def _forgive(self) -> None:
-        """Time that the orchestrator was away counts against nobody."""
+    def _restart_deadlines(self) -> None:
+        """Restart every running deadline: members could not report while the orchestrator was down."""
         run = self.state
         for member in run.members.values():
             member.last_progress = run.now
@@ -138,7 +140,10 @@ class Coordinator:
     # ---- progress ------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Do everything that the state now allows."""
+        """Do what the state now allows, again after each change of phase or epoch.
+
+        Checks that are slow and depend on rare changes run only when `state.dirty` is set.
+        """
         run = self.state
         before = None
         while before != (run.phase, run.epoch):
@@ -158,6 +163,7 @@ class Coordinator:
                 self._end_run()
 
     def _gather(self) -> None:
+        """Begin the first epoch once every stage has its planned replicas, or one each at the deadline."""
         run = self.state
         ready = [sum(m.live and m.ready_epoch == run.epoch for m in run.miners(s)) for s in range(run.stages)]
         if min(ready) == 0:
@@ -174,6 +180,7 @@ class Coordinator:
         run.epochs.setdefault(number, EpochState(number))
 
     def _train(self, dirty: bool) -> None:
+        """Close finished steps, admit miners, re-route lost work, plan ahead; after the last step, merge."""
         run = self.state
         closed = microbatches.close_steps(run)
         if dirty:
@@ -186,6 +193,7 @@ class Coordinator:
             merging.begin_merging(run)
 
     def _merge(self) -> None:
+        """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run."""
         run = self.state
         merging.fix_contributions(run)
         auditing.seal(run)
@@ -205,23 +213,22 @@ class Coordinator:
             run.phase, run.dirty = Phase.FINISHED, True
 
     def _end_run(self) -> None:
+        """Announce the end of the run once it is finished and all audits are closed."""
         run = self.state
         open_audits = any(e.seal is not None and not e.audits_closed for e in run.epochs.values())
         if run.phase is Phase.FINISHED and not open_audits and not run.run_end_sent:
             run.run_end_sent = True
-            for member in run.members.values():
-                if not member.left:
-                    run.send(member.hotkey, RunEnd())
+            run.send_all(RunEnd())
 
     # ---- questions -----------------------------------------------------------------------------
 
     @property
     def members(self) -> dict[str, Member]:
-        """Every hotkey that ever joined, by its address."""
+        """Every member that ever joined, by hotkey."""
         return self.state.members
 
     def refusal(self, hotkey: str, request: JoinRequest) -> Problem | None:
-        """The reason why a node cannot join now, or None."""
+        """The problem that refuses a join, or None."""
         return membership.refusal(self.state, hotkey, request)
 
     def events_after(self, hotkey: str, cursor: int) -> list[tuple[int, Event]]:
@@ -232,15 +239,14 @@ class Coordinator:
         return member.events[max(0, cursor - member.events[0][0] + 1) :]
 
     def neighbour(self, epoch: int, step: int, microbatch: int, stage: int) -> str | None:
-        """The replica that has a microbatch at a stage now, or None."""
+        """The replica that has a microbatch at a stage now; None for an unknown microbatch or stage."""
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
         """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)
-        at = (epoch, member.stage) if member is not None else (-1, -1)
-        return self.state.bases.assigned.get(at, ("", 0.0))[0] == hotkey
+        return member is not None and self.state.bases.keeper((epoch, member.stage)) == hotkey
 
     def take_woken(self) -> set[str]:
         """Hotkeys with new events since the last call."""
@@ -248,23 +254,23 @@ class Coordinator:
         return woken
 
     def take_deletions(self) -> list[str]:
-        """Prefixes of the store to delete, since the last call."""
+        """Prefixes of objects to delete that were added since the last call."""
         prefixes, self.state.outbox.deletions = self.state.outbox.deletions, []
         return prefixes
 
     def closed_prefixes(self) -> list[str]:
-        """Prefixes of all closed epochs: an orchestrator that starts again deletes them anew."""
+        """Prefixes of the objects of all closed epochs: a restarted orchestrator deletes them again."""
         return [p for n in self.state.audits.closed_epochs for p in epoch_prefixes(self.spec.id, n)]
 
     def next_deadline(self) -> float | None:
-        """The earliest time at which a Tick may change something; None when only news can."""
+        """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
         run, times = self.state, []
         if run.phase is Phase.TRAINING:
             for member in run.miners():
-                since = next(iter(member.pending.values()), None)
-                if since is not None and member.live and not member.stalled:
-                    start = max(since, member.last_progress)
-                    times.append(start + run.deadlines.ops[member.stage].seconds)
+                op = next(iter(member.pending), None)
+                due = None if op is None else rerouting.op_deadline(run, member, op)
+                if due is not None:
+                    times.append(due)
         elif run.phase is Phase.MERGING:
             epoch, limit = run.current, run.deadlines.merge.seconds
             parts = [p for merge in epoch.merges for p in merge.parts if p.agreed is None]
@@ -278,10 +284,10 @@ class Coordinator:
         ]
         return min((t for t in times if t > run.now), default=None)
 
-    def record(self, epoch: int) -> EpochRecord | None:
+    def epoch_record(self, epoch: int) -> EpochRecord | None:
         """The public record of a sealed epoch; None before its seal and after its audits are closed."""
         return auditing.epoch_record(self.state, epoch)
 
     def status(self) -> dict[str, Any]:
-        """The public state, as JSON values."""
+        """The public state as JSON values: see `public_status`."""
         return public_status(self.state)

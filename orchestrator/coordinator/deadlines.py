@@ -1,4 +1,4 @@
-"""Deadlines that adapt to what was measured."""
+"""Deadlines that adapt to measured durations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import ClassVar
 
 @dataclass
 class AdaptiveDeadline:
-    """median + 6·MAD of earlier durations, within [min_s, max_s]; `first_s` before measurements."""
+    """median + 6·MAD of the last durations, within [min_s, max_s]; `first_s` until enough are measured.
+
+    MAD is the median absolute deviation, which single outliers do not move.
+    """
 
     first_s: float
     min_s: float
     max_s: float
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    """The last durations (seconds)."""
 
     MIN_SAMPLES: ClassVar = 8
+    """With fewer samples the MAD is too noisy for a deadline."""
 
     def add(self, seconds: float) -> None:
         """Add a measured duration."""
@@ -25,7 +30,7 @@ class AdaptiveDeadline:
 
     @property
     def seconds(self) -> float:
-        """The deadline now."""
+        """The deadline after the durations measured so far."""
         if len(self.samples) < self.MIN_SAMPLES:
             return min(self.max_s, max(self.first_s, self.min_s))
         middle = median(self.samples)

@@ -1,4 +1,4 @@
-"""Journal entries: the only things that change the coordinator's state, each with its time."""
+"""Journal entries: the coordinator's only inputs, each with its time."""
 
 from __future__ import annotations
 
@@ -24,67 +24,61 @@ class EntryKind(StrEnum):
     RESUMED = "resumed"
 
 
-class Joined(Frozen):
-    """A node has joined, or has started again."""
+class _Timed(Frozen):
+    at: float
+    """Unix seconds. The recorder makes sure that times never decrease."""
+
+
+class _OfMember(_Timed):
+    hotkey: Hotkey
+
+
+class Joined(_OfMember):
+    """A node joined for the first time, or after a restart."""
 
     kind: Literal[EntryKind.JOINED] = EntryKind.JOINED
-    at: float
-    hotkey: Hotkey
     request: JoinRequest
 
 
-class Said(Frozen):
-    """News of one exchange. Receipts stand here already checked for signature."""
+class Said(_OfMember):
+    """The new content of one exchange. The intake has verified the receipts' signature and chain."""
 
     kind: Literal[EntryKind.SAID] = EntryKind.SAID
-    at: float
-    hotkey: Hotkey
     receipts: tuple[Receipt, ...] = ()
     frames: tuple[FrameNotice, ...] = ()
     reports: tuple[Report, ...] = ()
 
 
-class Left(Frozen):
-    """A node has left for good."""
+class Left(_OfMember):
+    """A node left the run by its own request."""
 
     kind: Literal[EntryKind.LEFT] = EntryKind.LEFT
-    at: float
-    hotkey: Hotkey
 
 
-class Lost(Frozen):
-    """The node has been silent past its deadline."""
+class Lost(_OfMember):
+    """A node sent no request for longer than the silence limit."""
 
     kind: Literal[EntryKind.LOST] = EntryKind.LOST
-    at: float
-    hotkey: Hotkey
 
 
-class Back(Frozen):
-    """A lost node was heard again."""
+class Back(_OfMember):
+    """A lost node sent a request again."""
 
     kind: Literal[EntryKind.BACK] = EntryKind.BACK
-    at: float
-    hotkey: Hotkey
 
 
-class Tick(Frozen):
+class Tick(_Timed):
     """A deadline passed, or the chain has a new head."""
 
     kind: Literal[EntryKind.TICK] = EntryKind.TICK
-    at: float
     block: Count
     block_hash: str
 
 
-class Resumed(Frozen):
-    """The orchestrator started again: time that it was away counts against nobody."""
+class Resumed(_Timed):
+    """The orchestrator restarted: running deadlines start again, so that its downtime delays no member."""
 
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
-    at: float
 
 
-Entry = Annotated[
-    Joined | Said | Left | Lost | Back | Tick | Resumed,
-    Field(discriminator="kind"),
-]
+Entry = Annotated[Joined | Said | Left | Lost | Back | Tick | Resumed, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""One hotkey in the run."""
+"""A member as the coordinator knows it."""
 
 from __future__ import annotations
 
@@ -14,42 +14,50 @@ PendingKey = tuple[int, int, Direction]
 
 @dataclass
 class Member:
-    """One hotkey in the run."""
+    """State of one hotkey that joined the run. It is kept after the member has left."""
 
     hotkey: str
     role: Role
     stage: int
     """-1 for a validator."""
     order: int
+    """Its place in the order of first joins."""
     capabilities: Capabilities
     addresses: tuple[str, ...] = ()
-    """Where it says that others may reach it."""
+    """The addresses that it gave when it joined; unchecked."""
     live: bool = True
+    """It sends requests: neither lost nor left."""
     stalled: bool = False
-    """It missed a deadline; nothing is planned for it until it is heard to work again."""
+    """It missed a deadline; nothing is planned for it until it makes progress again."""
     receipts: int = 0
+    """Stored receipts, which is also the seq of the last one."""
     head: str = GENESIS
+    """Digest of the last stored receipt."""
     events: list[tuple[int, Event]] = field(default_factory=list)
+    """(number, event): the events that it may still ask for."""
     next_seq: int = 1
     cursor_start: int = 0
-    """A node that restarts from its disk needs the events after this one."""
+    """A node that restarts from its disk needs the events after this number."""
     ready_epoch: int = -1
+    """Newest epoch whose base it holds; -1 for none."""
     joined: tuple[int, int] | None = None
     """(epoch, step) from which it takes part."""
     left: bool = False
     told_base: int = -1
-    """Newest epoch whose base it was told to load."""
+    """Newest epoch for which it was sent the events that lead to the base."""
     pending: dict[PendingKey, float] = field(default_factory=dict)
-    """Ready ops, with the time since when."""
+    """Ready ops, and the time at which each became ready."""
     last_progress: float = 0.0
+    """Time of its last progress: deadlines run from then, or from an op's readiness if that is later."""
     op_seconds: float = 0.0
-    """Smoothed seconds from a ready op to its end, as seen from here."""
+    """Moving average of the seconds from an op's readiness to its receipt; 0 before the first."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
     misloaded: int = -1
     """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0
+    """Microbatches that were taken from it because it was lost or late, all epochs."""
     last_step: tuple[int, int] = (-1, -1)
     """(epoch, step) of its newest STEP receipt."""
     resume: bool = False
-    """The last join continued from disk."""
+    """Its last join continued from the state on its disk."""

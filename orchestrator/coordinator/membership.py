@@ -1,4 +1,4 @@
-"""Membership: joins, leaves, losses, returns, and the way of each miner to its base."""
+"""Membership: joins, leaves, losses and returns, and how each miner gets the current base."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.coordinator.state import Phase, RunState
 
 
 def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
-    """The reason why a node cannot join now, or None."""
+    """The problem that refuses a join, or None: FORBIDDEN for a second role, RUN_FULL after the end."""
     known = run.members.get(hotkey)
     if known is not None and known.role is not request.role:
         return Problem(
@@ -27,7 +27,10 @@ def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
 
 
 def join(run: RunState, entry: Joined) -> None:
-    """A new node, or one that started again: from its disk if it still holds its place, else afresh."""
+    """Add a node, or take one back after a restart.
+
+    A restarted miner resumes if its disk holds its receipts and its base; otherwise it starts as new.
+    """
     hotkey, request = entry.hotkey, entry.request
     member = run.members.get(hotkey)
     if member is None:
@@ -35,7 +38,7 @@ def join(run: RunState, entry: Joined) -> None:
         member = Member(hotkey, request.role, stage, len(run.members), request.capabilities)
         run.members[hotkey] = member
     else:
-        # It may hold the next base already, and have died before it could say so.
+        # It may have computed the next base and stopped before it could report it.
         bases = (member.ready_epoch, member.ready_epoch + 1)
         kept = request.receipts >= member.receipts and request.epoch in bases
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
@@ -51,20 +54,16 @@ def join(run: RunState, entry: Joined) -> None:
 
 
 def _needed_stage(run: RunState) -> int:
-    """The stage with the fewest miners; the live count before the rest."""
-    return min(
-        range(run.stages),
-        key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s),
-    )
+    """The stage with the fewest live miners, then the fewest miners, then the lowest number."""
+    return min(range(run.stages), key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s))
 
 
 def _start_afresh(run: RunState, member: Member) -> None:
-    """Its weights are gone: others take its work, and what it had summed counts for nobody."""
+    """Reset a miner that lost its weights: others take its work, and its gradient sums are void."""
     member.live = False
-    if run.phase is Phase.TRAINING:
-        relieve(run, member)
-        for step in run.current.open_steps():
-            step.order.pop(member.hotkey, None)
+    relieve(run, member)
+    for step in run.current.open_steps():
+        step.order.pop(member.hotkey, None)
     member.joined, member.ready_epoch, member.told_base = None, -1, -1
     member.pending.clear()
     member.events.clear()
@@ -72,14 +71,14 @@ def _start_afresh(run: RunState, member: Member) -> None:
 
 
 def leave(run: RunState, hotkey: str) -> None:
-    """A node has left: its work goes to others, and it gets no more events."""
+    """Mark a node as left for good: its work goes to others, and it gets no broadcasts any more."""
     lose(run, hotkey)
     if hotkey in run.members:
         run.members[hotkey].left = True
 
 
 def lose(run: RunState, hotkey: str) -> None:
-    """A silent node is lost: its unfinished work goes to others."""
+    """Mark a silent node as lost: its unfinished work goes to others."""
     member = run.members.get(hotkey)
     if member is None or not member.live:
         return
@@ -89,7 +88,7 @@ def lose(run: RunState, hotkey: str) -> None:
 
 
 def come_back(run: RunState, hotkey: str) -> None:
-    """A lost node was heard again, and can be given work."""
+    """Mark a lost node as live again, so that it can be given work."""
     member = run.members.get(hotkey)
     if member is not None and not member.left:
         member.live = True
@@ -98,11 +97,14 @@ def come_back(run: RunState, hotkey: str) -> None:
 
 
 def offer_bases(run: RunState) -> None:
-    """Tell every miner that lacks the current base where it is; find a new keeper for bases not stored."""
+    """Send every miner that lacks the current base the events that lead to it.
+
+    Also asks another replica to store a base that the first one did not store in time.
+    """
     for member in () if run.phase is Phase.FINISHED else run.miners():
         if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
             continue
-        events = _ways_to_base(run, run.epoch, member.stage)
+        events = _events_to_base(run, run.epoch, member.stage)
         if events:
             member.told_base = run.epoch
         for event in events:
@@ -114,11 +116,11 @@ def offer_bases(run: RunState) -> None:
             assign_base(run, epoch, stage)
 
 
-def _ways_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
+def _events_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
     """Events that lead a miner without any state to the base of `epoch`.
 
-    They name the base itself or, while nobody has stored it, the one before and its merge. Empty when
-    there is no way yet.
+    They name the stored base or, while it is not stored, the base before and its merge. Empty where
+    neither exists yet.
     """
     base = run.bases.stored.get((epoch, stage))
     if base is not None:
@@ -129,15 +131,15 @@ def _ways_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
     merge = before[stage].ready if before else None
     if merge is None:
         return []
-    earlier = _ways_to_base(run, epoch - 1, stage)
+    earlier = _events_to_base(run, epoch - 1, stage)
     return [*earlier, merge] if earlier else []
 
 
 def admit(run: RunState) -> None:
-    """Let miners that hold the current base into the epoch, at its first open step.
+    """Admit miners that hold the current base to the epoch, from its first open step.
 
-    They are planned for from the next plan on; in steps that are planned already they take over
-    what others lose, and where nothing falls to them their weights stay the base.
+    The next plan includes them. In steps that are planned already they take re-routed work only; a step
+    without any leaves their weights unchanged.
     """
     epoch = run.current
     for member in run.miners():

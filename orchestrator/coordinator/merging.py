@@ -1,4 +1,4 @@
-"""The merge at the end of an epoch: contributions, and parts merged by two drawn miners each."""
+"""The merge at the end of an epoch: contributions are fixed, and two drawn miners merge each part."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 MERGERS = 2
+"""Equal copies that decide a part: a single merger could write anything into it."""
 
 
 def begin_merging(run: RunState) -> None:
-    """All steps of the epoch are closed: wait for pseudo-gradients."""
+    """Start the merge phase: all steps of the epoch are closed, and replicas send pseudo-gradients."""
     run.phase = Phase.MERGING
     epoch = run.current
     epoch.merging_since = run.now
@@ -28,12 +29,12 @@ def part_bytes(run: RunState, stage: int) -> list[int]:
 
 
 def counted_tokens(run: RunState, hotkey: str) -> int:
-    """Tokens of the current epoch that stand in this replica's sums."""
+    """Tokens of the current epoch whose gradients this replica summed: its weight in the merge."""
     return run.spec.data.tokens * sum(len(step.order.get(hotkey, ())) for step in run.current.steps)
 
 
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
-    """Record a replica's pseudo-gradient; the first report stands."""
+    """Record a replica's stored pseudo-gradient; only its first report counts."""
     fits = run.phase is Phase.MERGING and report.epoch == run.epoch and member.ready_epoch == run.epoch
     if not fits or [p.size for p in report.parts] != part_bytes(run, member.stage):
         run.totals.unfit += 1
@@ -44,9 +45,9 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
 
 
 def fix_contributions(run: RunState) -> None:
-    """Fix each stage's contributions once all live replicas gave theirs, or at the deadline.
+    """Fix each stage's contributions once all live replicas sent theirs, or at the deadline.
 
-    Where every replica lost the epoch's work, and others hold the base, the stage keeps its base.
+    A stage that lost all work of the epoch, but has live replicas with the base, keeps its base.
     """
     epoch = run.current
     late = run.now > epoch.merging_since + run.deadlines.merge.seconds
@@ -65,19 +66,20 @@ def fix_contributions(run: RunState) -> None:
         if (waiting or not merge.deltas) and not late:
             continue
         if not merge.deltas and (waiting or not any(m.live for m in run.miners(stage))):
-            continue  # the run pauses: only this stage's replicas can go on
+            continue  # the run pauses until one of this stage's replicas is back
         for member in waiting:
             run.incidents.named.append(f"epoch {run.epoch}: {member.hotkey} gave no pseudo-gradient in time")
         _assign_parts(run, stage, merge)
 
 
 def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
+    """Fix the stage's contributions, and assign each part to `MERGERS` miners."""
     merge.fixed = True
     if not merge.deltas:
         run.incidents.named.append(f"epoch {run.epoch}: stage {stage} lost all its work and keeps its base")
         return
     run.deadlines.merge.add(run.now - run.current.merging_since)
-    givers = sorted(h for h in merge.deltas if counted_tokens(run, h) > 0) or sorted(merge.deltas)
+    contributors = sorted(h for h in merge.deltas if counted_tokens(run, h) > 0) or sorted(merge.deltas)
     for part in range(part_count(run.spec, stage)):
         assign = MergeAssign(
             epoch=run.epoch,
@@ -85,7 +87,7 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
             part=part,
             contributions=tuple(
                 Contribution(hotkey=h, tokens=max(1, counted_tokens(run, h)), stored=merge.deltas[h][part])
-                for h in givers
+                for h in contributors
             ),
         )
         state = PartMerge(assign, draw_mergers(run, stage, part))
@@ -95,20 +97,23 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
 
 
 def draw_mergers(run: RunState, stage: int, part: int) -> list[str]:
-    """All live miners in the order of a public draw: BLAKE3 over the block hash, the part and the hotkey."""
+    """All live miners, ordered by BLAKE3 over the block hash, the part and the hotkey.
+
+    The block hash makes the order unpredictable before the block; anyone can check it afterwards.
+    """
     seed = f"{run.head.hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/"
     hotkeys = [m.hotkey for m in run.miners() if m.live]
     return sorted(hotkeys, key=lambda h: blake3((seed + h).encode()).digest())
 
 
 def _next_merger(run: RunState, part: PartMerge, *, not_of_stage: int | None = None) -> bool:
-    """Give the part to the next drawn live miner; False when none is left."""
-    if not part.queue:  # those who came later are drawn too
+    """Assign the part to the next live miner of the draw; False when none is left."""
+    if not part.queue:  # miners that joined since the draw are candidates too
         drawn = draw_mergers(run, part.assign.stage, part.assign.part)
         part.queue = [h for h in drawn if h not in part.mergers]
     for hotkey in list(part.queue):
         member = run.members[hotkey]
-        if member.live and not member.left and member.stage != not_of_stage:
+        if member.live and member.stage != not_of_stage:
             part.queue.remove(hotkey)
             part.mergers.append(hotkey)
             part.since = run.now
@@ -118,11 +123,9 @@ def _next_merger(run: RunState, part: PartMerge, *, not_of_stage: int | None = N
 
 
 def take_merged(run: RunState, member: Member, report: Merged) -> None:
-    """Record a drawn merger's copy of a part; the first report stands."""
-    if run.phase is not Phase.MERGING or report.epoch != run.epoch or report.stage >= run.stages:
-        run.totals.unfit += 1
-        return
-    parts = run.current.merges[report.stage].parts
+    """Record an assigned merger's copy of a part; only its first report counts."""
+    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and report.stage < run.stages
+    parts = run.current.merges[report.stage].parts if fits else []
     if report.part >= len(parts) or member.hotkey not in parts[report.part].mergers:
         run.totals.unfit += 1
         return
@@ -134,7 +137,7 @@ def take_merged(run: RunState, member: Member, report: Merged) -> None:
 
 
 def settle_parts(run: RunState) -> None:
-    """Agree on parts whose copies are equal, call a third where they differ, replace late mergers."""
+    """Accept parts with equal copies, add a third merger where copies differ, and replace late mergers."""
     for stage, merge in enumerate(run.current.merges):
         for part in merge.parts:
             if part.agreed is None:
@@ -148,6 +151,7 @@ def settle_parts(run: RunState) -> None:
 
 
 def _settle_part(run: RunState, stage: int, part: PartMerge) -> None:
+    """Accept the part where `MERGERS` copies agree, or the only copy where the run has one miner."""
     digests = [stored.digest for stored in part.results.values()]
     alone = len(part.mergers) == 1 and not part.queue
     for digest in digests:

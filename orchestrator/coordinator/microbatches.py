@@ -1,4 +1,4 @@
-"""Frames and receipts: how microbatches move through their routes, settle, and close their step."""
+"""Frames and receipts: how microbatches move along their routes and settle, and how steps close."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
+"""Weight of a new duration in the moving average `Member.op_seconds`: about the last ten ops count."""
 MIN_S = 1e-3
+"""Shortest duration that enters the average: 0 there means that nothing was measured yet."""
 
 
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
-    """Record stored frames; each is offered to the next replica of its route."""
+    """Record stored frames; each is announced to the next replica of its route."""
     for notice in frames:
         found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
         if found is None or not _take_frame(run, member, notice, found[1]):
@@ -32,79 +34,80 @@ def find_microbatch(
 
 
 def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> bool:
+    """Record one frame; False where it is not this member's. A repeated or a late one changes nothing."""
     name = notice.name
     place = mb.places[member.stage]
     if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
         return False
-    forward = name.direction is Direction.FORWARD
-    target = name.direction.destination(member.stage, run.stages)
-    if target is None or mb.ended is not None:
-        return mb.ended is not None
-    if (place.forward if forward else place.backward) is not None:
+    if mb.ended is not None:
         return True
-    if forward:
-        place.forward = notice
-        done(run, member, name.step, mb.index, Direction.FORWARD)
-    else:
-        place.backward = notice
-        done(run, member, name.step, mb.index, _backward_waits_on(run, member))
-    offer(run, mb.places[target].miner, notice, member.hotkey)
+    target = name.direction.destination(member.stage, run.stages)
+    if target is None:
+        return False
+    if name.direction in place.frames:
+        return True
+    place.frames[name.direction] = notice
+    forward = name.direction is Direction.FORWARD
+    stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
+    announce(run, mb.places[target].miner, notice, member.hotkey)
     return True
 
 
-def offer(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
-    """Tell `receiver` that a frame for it is stored, and start its clock."""
+def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
+    """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it."""
     run.send(receiver, FrameReady(notice=notice, sender=sender))
     if run.runnable(notice.name.step):
         key = (notice.name.step, notice.name.microbatch, notice.name.direction)
         run.members[receiver].pending.setdefault(key, run.now)
 
 
-def note_ready(run: RunState, step: int) -> None:
-    """A step has become runnable: start the clocks of what is ready in it."""
+def start_clocks(run: RunState, step: int) -> None:
+    """Start the deadlines of forwards whose input is there, in a step that has become runnable."""
     for mb in run.current.steps[step].microbatches:
         if mb.ended is not None:
             continue
         for stage, place in enumerate(mb.places):
-            pending = run.members[place.miner].pending
-            arrived = stage == 0 or mb.places[stage - 1].forward is not None
-            if arrived and place.forward is None and place.counted is None:
+            arrived = stage == 0 or Direction.FORWARD in mb.places[stage - 1].frames
+            if arrived and Direction.FORWARD not in place.frames and place.counted is None:
+                pending = run.members[place.miner].pending
                 pending.setdefault((step, mb.index, Direction.FORWARD), run.now)
 
 
-def done(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """The frame that others wait for is stored: stop the op's clock."""
+def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
+    """Stop the deadline of an op: the frame that other replicas wait for is stored."""
     member.pending.pop((step, index, direction), None)
-    progress(run, member)
+    note_progress(run, member)
 
 
-def receipted(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """An op has run: learn how long it took. Its clock runs on until its frame is stored."""
+def measure(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
+    """Learn from a receipt how long the op took. Its deadline runs on until its frame is stored."""
     since = member.pending.get((step, index, direction))
     if since is not None:
         seconds = run.now - max(since, member.last_progress)
         run.deadlines.ops[member.stage].add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
         member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
-    progress(run, member)
+    note_progress(run, member)
 
 
-def progress(run: RunState, member: Member) -> None:
-    """The member has done something that it was asked to do."""
+def note_progress(run: RunState, member: Member) -> None:
+    """The member did something that it was asked to do: its deadlines run from now."""
     member.last_progress = run.now
     member.stalled = False
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
-    """Record receipts; the caller has checked that they chain on to the member's last one."""
+    """Record receipts that continue the member's chain; others are skipped.
+
+    A receipt of another epoch, or after the seal, continues the chain and counts for nothing.
+    """
+    epoch = run.current
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
             continue
         member.receipts, member.head = receipt.seq, digest
-        epoch = run.epochs.get(receipt.epoch)
-        late = epoch is None or epoch.seal is not None or receipt.epoch != run.epoch
-        if epoch is None or late or member.hotkey not in epoch.stages:
+        if receipt.epoch != run.epoch or epoch.seal is not None or member.hotkey not in epoch.stages:
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
@@ -115,7 +118,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             _take_forward(run, member, receipt)
         elif receipt.kind is OpKind.STEP and (receipt.epoch, receipt.step) > member.last_step:
             member.last_step = (receipt.epoch, receipt.step)
-            progress(run, member)
+            note_progress(run, member)
 
 
 def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -125,7 +128,7 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
         return  # late: paid by its receipt
     if not place.forward_receipted:
         place.forward_receipted = True
-        receipted(run, member, receipt.step, receipt.microbatch, Direction.FORWARD)
+        measure(run, member, receipt.step, receipt.microbatch, Direction.FORWARD)
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -135,31 +138,32 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         return
     step, mb = found
     place = mb.places[member.stage]
-    if place.counted is not None or (member.hotkey, receipt.attempt) not in place.tried or step.closed:
+    if (
+        place.counted is not None
+        or (member.hotkey, receipt.attempt) not in place.tried
+        or receipt.step < run.current.closed_steps
+        or mb.ended is End.DROPPED
+    ):
         return  # late: paid by its receipt, never summed
-    if mb.ended is End.DROPPED:
-        return
-    waited_on = _backward_waits_on(run, member)
-    receipted(run, member, receipt.step, mb.index, waited_on)
+    waited_on = _backward_input(run, member)
+    measure(run, member, receipt.step, mb.index, waited_on)
     if member.stage == 0:  # it has no frame to store
-        done(run, member, receipt.step, mb.index, waited_on)
+        stop_clock(run, member, receipt.step, mb.index, waited_on)
     place.counted = (member.hotkey, receipt.attempt)
     step.order[member.hotkey].append((mb.index, receipt.attempt))
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
     if all(p.counted is not None for p in mb.places):
-        end(run, step, mb, End.SETTLED)
+        end_microbatch(run, step, mb, End.SETTLED)
 
 
-def _backward_waits_on(run: RunState, member: Member) -> Direction:
-    """The frame that a backward waits for: the last stage's LOSS waits for a forward."""
-    return Direction.FORWARD if member.stage == run.stages - 1 else Direction.BACKWARD
+def _backward_input(run: RunState, member: Member) -> Direction:
+    """The direction of the frame that a backward waits for: the last stage's LOSS needs a forward frame."""
+    return Direction.FORWARD if member.stage == run.spec.last_stage else Direction.BACKWARD
 
 
-def end(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
-    """A microbatch ends once; the step that has no open one left is ready to close."""
-    if mb.ended is not None:
-        return
+def end_microbatch(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
+    """End an open microbatch, and stop the deadlines of its ops."""
     mb.ended = how
     step.open -= 1
     for place in mb.places:
@@ -174,16 +178,14 @@ def end(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
 
 def close_steps(run: RunState) -> bool:
     """Close, in order, every step whose microbatches have all ended. True if any was closed."""
-    epoch, closed = run.current, False
+    epoch, before = run.current, run.current.closed_steps
     while epoch.closed_steps < len(epoch.steps) and epoch.steps[epoch.closed_steps].open == 0:
         _close(run, epoch.steps[epoch.closed_steps])
-        closed = True
-    return closed
+    return epoch.closed_steps > before
 
 
 def _close(run: RunState, step: StepState) -> None:
     epoch = run.current
-    step.closed = True
     epoch.closed_steps += 1
     if step.losses:
         run.totals.losses.append(sum(step.losses) / len(step.losses))
@@ -203,4 +205,4 @@ def _close(run: RunState, step: StepState) -> None:
         )
     for later in range(epoch.closed_steps, len(epoch.steps)):
         if run.runnable(later):
-            note_ready(run, later)
+            start_clocks(run, later)

@@ -1,37 +1,40 @@
-"""Re-routing: work of replicas that are lost, late or wrong goes to others, or is dropped."""
+"""Re-routing: work of replicas that are lost, late or sent unusable frames goes to others, or is dropped."""
 
 from __future__ import annotations
 
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
-from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.microbatches import end, find_microbatch, offer
+from orchestrator.coordinator.member import Member, PendingKey
+from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
 
 def relieve(run: RunState, member: Member) -> None:
-    """Give the member's unfinished work of the open steps to others of its stage, where there are any."""
+    """Re-route the member's unfinished work of the open steps, where its stage has another replica.
+
+    Does nothing outside training, or for a validator.
+    """
     if run.phase is not Phase.TRAINING or member.stage < 0:
         return
-    for step in list(run.current.open_steps()):
+    for step in run.current.open_steps():
         for mb in step.microbatches:
             if is_held_by(mb, member):
                 reroute(run, step, mb, member.stage)
 
 
 def is_held_by(mb: MicrobatchState, member: Member) -> bool:
-    """Whether others wait for the member: for its backward, or for a frame that it has not stored."""
+    """Whether the microbatch waits for the member: for its backward, or for a frame not stored yet."""
     place = mb.places[member.stage]
-    owes = place.counted is None or (member.stage > 0 and place.backward is None)
-    owes = owes or (member.stage < len(mb.places) - 1 and place.forward is None)
-    return mb.ended is None and place.miner == member.hotkey and owes
+    if mb.ended is not None or place.miner != member.hotkey:
+        return False
+    unsent = (d for d in Direction if d not in place.frames)
+    sends = any(d.destination(member.stage, len(mb.places)) is not None for d in unsent)
+    return place.counted is None or sends
 
 
 def repair(run: RunState) -> None:
-    """Try again for work that is held by nobody who can do it."""
-    if run.phase is not Phase.TRAINING:
-        return
+    """Re-route work whose replica cannot do it now; earlier tries may have found no other replica."""
     for stage in range(run.stages):
         for member in run.miners(stage):
             if not member.live or member.stalled or member.ready_epoch != run.epoch:
@@ -39,10 +42,13 @@ def repair(run: RunState) -> None:
 
 
 def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
-    """A new attempt of one microbatch at one stage; False when no other replica can take it."""
+    """Start a new attempt of one microbatch at one stage; False when no other replica can take it.
+
+    The least loaded replica takes it. After too many attempts the microbatch is dropped. `blame`: count it
+    against the replica that had it.
+    """
     place = mb.places[stage]
-    number = step.plan.step
-    others = [m for m in run.active(stage, number) if m.hotkey != place.miner]
+    others = [m for m in run.active(stage, step.plan.step) if m.hotkey != place.miner]
     if not others:
         return False
     if mb.next_attempt > run.limits.attempts:
@@ -54,20 +60,17 @@ def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, 
 
 
 def assign(
-    run: RunState,
-    step: StepState,
-    mb: MicrobatchState,
-    stage: int,
-    chosen: Member,
-    *,
-    blame: bool = True,
+    run: RunState, step: StepState, mb: MicrobatchState, stage: int, chosen: Member, *, blame: bool = True
 ) -> None:
-    """`chosen` takes over: it is told, its neighbours are told, and what is stored is offered to it."""
+    """Give a microbatch at one stage to `chosen`, as a new attempt.
+
+    The event goes to it, to the replica that had the microbatch and to the whole route; stored input frames
+    are announced to `chosen`.
+    """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
     for direction in Direction:
         old.pending.pop((step.plan.step, mb.index, direction), None)
     attempt, mb.next_attempt = mb.next_attempt, mb.next_attempt + 1
-    last = stage == run.stages - 1
     event = Reroute(
         epoch=run.epoch,
         step=step.plan.step,
@@ -77,7 +80,7 @@ def assign(
         miner=chosen.hotkey,
         replaces=old.hotkey,
         route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
-        send_forward=place.forward is None,
+        send_forward=Direction.FORWARD not in place.frames,
     )
     if blame and chosen.hotkey != old.hotkey:
         old.withdrawn += 1
@@ -89,19 +92,17 @@ def assign(
     run.current.reroutes.append(event)
     for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
         run.send(hotkey, event)
-    before = mb.places[stage - 1] if stage else None
-    if before is None:
-        if run.runnable(step.plan.step):
-            chosen.pending.setdefault((step.plan.step, mb.index, Direction.FORWARD), run.now)
-    elif before.forward is not None:
-        offer(run, chosen.hotkey, before.forward, before.miner)
-    if not last:
-        after = mb.places[stage + 1]
-        if after.backward is not None:
-            offer(run, chosen.hotkey, after.backward, after.miner)
+    if stage == 0 and run.runnable(step.plan.step):
+        chosen.pending.setdefault((step.plan.step, mb.index, Direction.FORWARD), run.now)
+    inputs = {stage - 1: Direction.FORWARD, stage + 1: Direction.BACKWARD}
+    for neighbour, direction in inputs.items():
+        if 0 <= neighbour < run.stages and direction in mb.places[neighbour].frames:
+            sender = mb.places[neighbour]
+            announce(run, chosen.hotkey, sender.frames[direction], sender.miner)
 
 
 def _load(run: RunState, member: Member) -> int:
+    """Open microbatches that the member has."""
     return sum(
         mb.ended is None and mb.places[member.stage].miner == member.hotkey
         for step in run.current.open_steps()
@@ -110,10 +111,10 @@ def _load(run: RunState, member: Member) -> int:
 
 
 def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> None:
-    """End a microbatch without settling it; stages whose backward is receipted keep it."""
+    """End a microbatch without settling it. Gradients that are already counted stay in their sums."""
     if mb.ended is not None:
         return
-    end(run, step, mb, End.DROPPED)
+    end_microbatch(run, step, mb, End.DROPPED)
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
     )
@@ -123,7 +124,7 @@ def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> No
 
 
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
-    """Drop a microbatch whose holder met NaN or Inf."""
+    """Drop a microbatch whose replica reports NaN or Inf."""
     found = find_microbatch(run, report.epoch, report.step, report.microbatch)
     if found is None or found[1].places[member.stage].miner != member.hotkey:
         run.totals.unfit += 1
@@ -132,7 +133,10 @@ def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
-    """A frame is gone or bad: its maker's place is given to another replica, or the microbatch ends."""
+    """Handle a receiver's report that a frame is missing or bad.
+
+    Another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
+    """
     name = report.name
     found = find_microbatch(run, name.epoch, name.step, name.microbatch)
     mine = name.direction.destination(name.stage, run.stages) == member.stage
@@ -140,50 +144,53 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
         run.totals.unfit += 1
         return
     step, mb = found
-    if mb.places[member.stage].miner != member.hotkey or mb.places[name.stage].attempt != name.attempt:
-        run.totals.unfit += 1
-        return
     place = mb.places[name.stage]
-    forward = name.direction is Direction.FORWARD
-    if (place.forward if forward else place.backward) is None:
+    if (
+        mb.places[member.stage].miner != member.hotkey
+        or place.attempt != name.attempt
+        or name.direction not in place.frames
+    ):
         run.totals.unfit += 1
         return
     run.incidents.named.append(
         f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
-    if forward:
-        place.forward = None
-    else:
-        place.backward = None
-    # There is only the receiver's word that the frame is bad: the maker's timeliness does not suffer.
+    del place.frames[name.direction]
+    # No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
     if not reroute(run, step, mb, name.stage, blame=False):
         drop(run, step, mb, "a frame is gone and no other replica can make it again")
 
 
 def overdue(run: RunState) -> list[Member]:
-    """Replicas that hold up a microbatch which nothing before it holds up, past their deadline.
+    """Replicas past the deadline of an op that does not wait for any earlier microbatch.
 
-    Backwards and forwards keep the plan's order, so a replica may well have ready work that
-    waits for an earlier microbatch somewhere else. Only the first open microbatch of a set of
-    replicas can always go on, so only its holder is to blame.
+    Forwards and backwards run in the plan's order, so a replica may have ready work that waits for an
+    earlier microbatch at another replica. Only the first open microbatch of a set of replicas can always
+    go on, so only the replica that has it is late.
     """
     if run.phase is not Phase.TRAINING:
         return []
     late: list[Member] = []
     busy: set[str] = set()
-    step = next(run.current.open_steps(), None)
-    for mb in step.microbatches if step else ():
-        route = {place.miner for place in mb.places}
-        if mb.ended is not None or route & busy:
-            continue
-        busy |= route
-        for hotkey in sorted(route):
-            member = run.members[hotkey]
-            for direction in Direction:
-                since = member.pending.get((step.plan.step, mb.index, direction)) if step else None
-                limit = run.deadlines.ops[member.stage].seconds
-                waits = since is not None and member.live and not member.stalled
-                if waits and run.now > max(since or 0.0, member.last_progress) + limit:
+    for step in run.current.open_steps()[:1]:
+        for mb in step.microbatches:
+            route = {place.miner for place in mb.places}
+            if mb.ended is not None or route & busy:
+                continue
+            busy |= route
+            for member in (run.members[hotkey] for hotkey in sorted(route)):
+                due = (op_deadline(run, member, (step.plan.step, mb.index, d)) for d in Direction)
+                if any(time is not None and run.now > time for time in due):
                     late.append(member)
-                    break
     return late
+
+
+def op_deadline(run: RunState, member: Member, op: PendingKey) -> float | None:
+    """The time by which a ready op must be done.
+
+    None where the op is not pending, or the member cannot be late: it is lost, or was late already.
+    """
+    since = member.pending.get(op)
+    if since is None or not member.live or member.stalled:
+        return None
+    return max(since, member.last_progress) + run.deadlines.ops[member.stage].seconds

@@ -1,4 +1,4 @@
-"""Plans: which replica runs which microbatch of a step."""
+"""Planning: which replica of each stage runs which microbatch of a step."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from iota.protocol.events import Plan
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, StepState
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.microbatches import note_ready
+from orchestrator.coordinator.microbatches import start_clocks
 from orchestrator.coordinator.state import RunState
 
 GRAIN = 8
-"""Speeds are compared in steps of 1/8 of the fastest, so that noise does not tear routes apart."""
+"""Speeds are rounded to 1/8 of the fastest, so that noise in them does not change the routes."""
 
 
 def plan_ahead(run: RunState) -> None:
-    """Plan steps of the current epoch up to the look-ahead, as far as every stage has a replica."""
+    """Plan steps of the current epoch up to the look-ahead, while every stage has an active replica."""
     epoch, schedule = run.current, run.spec.schedule
     while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
         replicas = [run.active(stage, len(epoch.steps)) for stage in range(run.stages)]
@@ -47,14 +47,17 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
         if member.joined is not None and member.ready_epoch == run.epoch:
             run.send(member.hotkey, plan)
     if run.runnable(step):
-        note_ready(run, step)
+        start_clocks(run, step)
 
 
 def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list[int]]:
-    """For each stage the replica of each of `count` microbatches, in proportion to speed.
+    """Assign `count` microbatches to the replicas of each stage, in proportion to their speed.
 
-    Where all stages have equally many replicas, chain r runs at the speed of its slowest
-    member, so that every stage takes the same turns and routes stay within chains.
+    `op_seconds[stage][replica]` is 0 where nothing was measured. Returns the replica's index as
+    `turns[stage][microbatch]`.
+
+    Where all stages have the same number of replicas, the r-th replicas of all stages form chain r. A chain
+    runs at the speed of its slowest replica, so every stage takes the same turns and routes stay in a chain.
     """
     rates = [[1 / s if s > 0 else 0.0 for s in stage] for stage in op_seconds]
     if len({len(stage) for stage in rates}) == 1:
@@ -64,7 +67,7 @@ def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list
 
 
 def _coarse(rates: Sequence[float]) -> list[int]:
-    """Rates in eighths of the fastest; unmeasured ones count as the fastest."""
+    """Integer rates in units of 1/GRAIN of the fastest; unmeasured ones count as the fastest."""
     fastest = max(rates)
     if fastest <= 0:
         return [GRAIN] * len(rates)
@@ -72,7 +75,7 @@ def _coarse(rates: Sequence[float]) -> list[int]:
 
 
 def interleave(weights: Sequence[int], count: int) -> list[int]:
-    """Smooth weighted round robin: `count` turns, each index in proportion to its weight."""
+    """Smooth weighted round robin (as in nginx): `count` turns, each index in proportion to its weight."""
     total, credit, turns = sum(weights), [0] * len(weights), []
     for _ in range(count):
         credit = [c + w for c, w in zip(credit, weights, strict=True)]

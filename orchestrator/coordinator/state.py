@@ -6,14 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.protocol.events import (
-    Event,
-)
-from iota.protocol.messages import (
-    Outcome,
-    Role,
-    Verdict,
-)
+from iota.protocol.events import Event
+from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
@@ -22,7 +16,7 @@ from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 
 MAX_NAMED = 1000
-"""Incidents and verdicts that the status can show."""
+"""Newest incidents and verdicts that are kept for the status."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +26,32 @@ class Limits:
     attempts: int = 4
     """Routes of one microbatch before it is dropped."""
     lookahead: int = 2
-    """Steps that are planned at once, so that a replica is never without a next op."""
+    """Steps that are planned ahead, so that a replica always knows its next op."""
     first_s: float = 60.0
-    """Deadline of an op before eight were measured."""
+    """Deadline of an op before enough durations were measured."""
     min_s: float = 2.0
     max_s: float = 600.0
+    """Bounds of every adaptive deadline."""
     merge_first_s: float = 120.0
+    """Deadline of a wait in the merge phase before enough were measured."""
     start_s: float = 120.0
-    """Wait of the first epoch for the planned replicas, once each stage has one."""
+    """Once every stage has a replica, the first epoch waits this long for the planned number."""
 
 
 class Phase(StrEnum):
-    """Phases of a run; training and merging alternate."""
+    """Phases of a run; training and merging alternate, once an epoch."""
 
     GATHERING = "gathering"
     """Waiting until every stage has replicas that hold the base."""
     TRAINING = "training"
     MERGING = "merging"
+    """From the close of an epoch's last step until the next epoch begins."""
     FINISHED = "finished"
 
 
 @dataclass
 class Head:
-    """The chain's newest block, as far as a Tick has told."""
+    """The newest block of the chain that a Tick has named."""
 
     block: int = 0
     hash: str = GENESIS
@@ -66,16 +63,21 @@ StageEpoch = tuple[int, int]
 
 @dataclass
 class Bases:
-    """The bases of each epoch and stage: what replicas claim, agree on and store."""
+    """The bases of each epoch and stage: claimed, agreed on, and stored."""
 
     digests: dict[StageEpoch, str] = field(default_factory=dict)
     """Digest of (W, m) that the stage's replicas agreed on."""
     claims: dict[StageEpoch, dict[str, str]] = field(default_factory=dict)
-    """Digests by replica, while they have not agreed."""
+    """replica -> digest that it reported, until the stage has agreed."""
     claimed_since: dict[StageEpoch, float] = field(default_factory=dict)
+    """Time of the first claim, which the deadline for agreeing runs from."""
     assigned: dict[StageEpoch, tuple[str, float]] = field(default_factory=dict)
-    """The replica that is to store the base, and since when."""
+    """The replica that was asked to store the base, and when."""
     stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
+
+    def keeper(self, at: StageEpoch) -> str | None:
+        """The replica that was asked to store a base, if one was."""
+        return self.assigned[at][0] if at in self.assigned else None
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Totals:
     dropped: int = 0
     rerouted: int = 0
     unfit: int = 0
-    """Facts that did not fit and were ignored."""
+    """Facts that did not fit the state of the run and were ignored."""
 
 
 @dataclass
@@ -102,8 +104,9 @@ class Audits:
     heldout: dict[int, tuple[float, float | None]] = field(default_factory=dict)
     """epoch -> held-out loss of its base, and before the merge."""
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
-    """validator -> weight by miner, as it reported them."""
+    """validator -> weight by miner, as the validator reported them."""
     compute_share: dict[str, float] = field(default_factory=dict)
+    """validator -> its reported share of time spent on audits."""
     closed_epochs: list[int] = field(default_factory=list)
 
 
@@ -114,52 +117,47 @@ class Incidents:
     named: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
     """One sentence each, with the hotkey at fault."""
     internal: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
-    """Entries that could not be applied whole: faults of this program, which must not end the run."""
+    """Tracebacks of bugs: entries that were not fully applied, which must not end the run."""
 
 
 @dataclass
 class Outbox:
-    """Effects for the shell, which takes and empties both."""
+    """Effects for the shell: `take_woken` and `take_deletions` return and clear them."""
 
     woken: set[str] = field(default_factory=set)
     """Hotkeys that have new events."""
     deletions: list[str] = field(default_factory=list)
-    """Prefixes of the store that nothing needs any more."""
+    """Prefixes of objects in the store that are no longer needed."""
 
 
 @dataclass
 class Deadlines:
-    """Adaptive deadlines."""
+    """Adaptive deadlines of a run."""
 
-    ops: dict[int, AdaptiveDeadline]
-    """By stage."""
+    ops: list[AdaptiveDeadline]
+    """Of an op, by stage."""
     merge: AdaptiveDeadline
     """Of each wait in the merge phase."""
-
-    @classmethod
-    def within(cls, limits: Limits, stages: int) -> Deadlines:
-        """Deadlines without measurements."""
-        bounds = (limits.min_s, limits.max_s)
-        ops = {stage: AdaptiveDeadline(limits.first_s, *bounds) for stage in range(stages)}
-        return cls(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
 
 
 @dataclass
 class RunState:
-    """Everything that entries change. `epochs` holds each epoch's own part, `members` each node's."""
+    """The whole state of a run, which only `Coordinator.apply` changes."""
 
     spec: RunSpec
     limits: Limits
     now: float = 0.0
+    """Time of the newest entry (Unix seconds): the coordinator has no clock."""
     phase: Phase = Phase.GATHERING
     epoch: int = 0
     """The epoch in training, or whose merge is under way."""
     gathering_since: float | None = None
-    """Since when every stage has a ready replica, before the first epoch."""
+    """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
     dirty: bool = True
-    """Membership, bases or phase changed: the slow checks of `advance` are due."""
+    """Membership, bases or phase changed: `Coordinator` runs its slow checks with the next entry."""
     members: dict[str, Member] = field(default_factory=dict)
+    """By hotkey."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
     head: Head = field(default_factory=Head)
     bases: Bases = field(default_factory=Bases)
@@ -170,11 +168,13 @@ class RunState:
     deadlines: Deadlines = field(init=False)
 
     def __post_init__(self) -> None:
-        self.deadlines = Deadlines.within(self.limits, self.stages)
+        limits, bounds = self.limits, (self.limits.min_s, self.limits.max_s)
+        ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
+        self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
 
     @property
     def stages(self) -> int:
-        """Number of stages."""
+        """Number of stages of the model."""
         return self.spec.layout.stages
 
     @property
@@ -184,17 +184,23 @@ class RunState:
 
     @property
     def newest_base(self) -> int:
-        """The newest epoch whose base is stored whole; -1 before the first."""
+        """The newest epoch whose base is stored by every stage; -1 before the first."""
         epochs = {epoch for epoch, _ in self.bases.stored}
         whole = (e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages)))
         return max(whole, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
-        """Append a numbered event for a node, and wake its open poll."""
+        """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""
         member = self.members[hotkey]
         member.events.append((member.next_seq, event))
         member.next_seq += 1
         self.outbox.woken.add(hotkey)
+
+    def send_all(self, event: Event) -> None:
+        """Append an event for every member that has not left."""
+        for member in self.members.values():
+            if not member.left:
+                self.send(member.hotkey, event)
 
     def miners(self, stage: int | None = None) -> list[Member]:
         """Miners (of one stage) that have not left, in join order."""
@@ -203,7 +209,7 @@ class RunState:
 
     def validators(self) -> list[Member]:
         """Validators that are live."""
-        return [m for m in self.members.values() if m.role is Role.VALIDATOR and m.live and not m.left]
+        return [m for m in self.members.values() if m.role is Role.VALIDATOR and m.live]
 
     def active(self, stage: int, step: int) -> list[Member]:
         """Miners that can be given work of `step` of the current epoch at `stage`."""

@@ -9,10 +9,11 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
+"""Verdicts and incidents in the status: a dashboard polls it, so it must stay small."""
 
 
 def public_status(run: RunState) -> dict[str, Any]:
-    """The public state as JSON values, for `GET /v1/status`."""
+    """The public state as JSON values, for `GET /v1/status` and the metrics."""
     epoch = run.epochs.get(run.epoch)
     newest = run.newest_base
     return {
@@ -77,7 +78,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
 
 
 def waiting_for(run: RunState) -> str | None:
-    """The missing thing that the run waits for, in words; None while it goes on."""
+    """A sentence on what the run waits for; None while it makes progress."""
     if run.phase is Phase.FINISHED:
         return None
     for stage in range(run.stages):
@@ -85,7 +86,7 @@ def waiting_for(run: RunState) -> str | None:
         if not live:
             return f"stage {stage} has no replica: start a miner, or start a lost one again"
         if all(m.stalled for m in live):
-            return f"stage {stage} holds up the run: its miners are heard, and their work is overdue"
+            return f"stage {stage} holds up the run: its miners answer, but their work is overdue"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
     if run.phase is Phase.GATHERING:

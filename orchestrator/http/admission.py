@@ -1,4 +1,4 @@
-"""Admission of hotkeys to a run: by a file of hotkeys, or by the subnet's metagraph (`metagraph`)."""
+"""Admission of hotkeys to a run: by an allow-list file, or by the subnet's metagraph (`metagraph`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iota.protocol.messages import Role
 
 
 class AllowList:
-    """Hotkeys in a text file, one a line; `#` begins a comment. Any of them may have any role."""
+    """Hotkeys from a text file, one a line, with `#` comments. Each of them may have any role."""
 
     def __init__(self, hotkeys: frozenset[str]) -> None:
         self._hotkeys = hotkeys
@@ -20,7 +20,7 @@ class AllowList:
 
     @classmethod
     def load(cls, path: Path) -> AllowList:
-        """Raises ValueError for a file that cannot be read or a line that is no hotkey."""
+        """Read an allow-list. Raises ValueError for an unreadable file or a line that is no address."""
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -33,20 +33,20 @@ class AllowList:
 
 
 class Admission:
-    """`is_member(hotkey, role)`, asked once more after `look_again` where the answer was no."""
+    """Asks `is_member(hotkey, role)`; where it says no, awaits `reread` and asks once more.
+
+    So a hotkey that registered since the last read of the metagraph need not wait for the next one.
+    """
 
     def __init__(
-        self,
-        is_member: Callable[[str, Role], bool],
-        look_again: Callable[[], Awaitable[None]] | None = None,
+        self, is_member: Callable[[str, Role], bool], reread: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        self._is_member, self._look_again = is_member, look_again
+        self._is_member, self._reread = is_member, reread
 
     async def allows(self, hotkey: str, *roles: Role) -> bool:
-        """Whether the hotkey may have one of the roles. Raises Problem when that cannot be said now."""
-        if any(self._is_member(hotkey, role) for role in roles):
-            return True
-        if self._look_again is None:
-            return False
-        await self._look_again()
+        """Whether the hotkey may have one of the roles. Raises Problem when membership is unknown now."""
+        allowed = any(self._is_member(hotkey, role) for role in roles)
+        if allowed or self._reread is None:
+            return allowed
+        await self._reread()
         return any(self._is_member(hotkey, role) for role in roles)

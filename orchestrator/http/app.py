@@ -1,4 +1,4 @@
-"""Builds the aiohttp application of an orchestrator from its parts, with its background work."""
+"""Builds the aiohttp application of an orchestrator and its background tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iota.identity.http_auth import RequestVerifier
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.store import ObjectStore
-from orchestrator.coordinator import Coordinator, Entry, Resumed, Tick
+from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.connections import ConnectionGuard
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Deps:
-    """The parts of an orchestrator. `coordinator` is fresh: the journal fills it at the start."""
+    """The parts of an orchestrator. `coordinator` must be new: startup replays the journal into it."""
 
     hotkey: Hotkey
     coordinator: Coordinator
@@ -40,21 +40,21 @@ class Deps:
     chain: HeadSource
     admission: Admission
     manifest: bytes
-    """The data manifest, JSON."""
+    """The data manifest (JSON), served as it is."""
     limits: ServerLimits = field(default_factory=ServerLimits)
-    also: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
-    """Further background work that lasts as long as the server, such as following the metagraph."""
+    extra_tasks: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
+    """More background tasks that run as long as the server, such as following the metagraph."""
     head_poll_s: float = 6.0
-    """Seconds between two reads of the chain's head: about half a block's time."""
+    """Seconds between two reads of the chain's head: about half of a Bittensor block's 12 s."""
 
 
 GUARD: Final = web.AppKey("guard", ConnectionGuard)
 BACKGROUND: Final = web.AppKey("background", asyncio.Task[None])
-"""Ends only when the application stops, or when it cannot go on."""
+"""Ends only when the application stops, or fails: then nothing can be recorded any more."""
 
 
 def make_app(deps: Deps) -> web.Application:
-    """The application. At startup it replays the journal; stop it by stopping its runner."""
+    """The application. Its startup replays the journal; cleaning up its runner stops its tasks."""
     metrics, limits = Metrics(), deps.limits
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
     calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.admission, limits)
@@ -63,11 +63,6 @@ def make_app(deps: Deps) -> web.Application:
     guard = ConnectionGuard(limits.header_s, limits.connections)
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
-
-    def observe(entry: Entry) -> None:
-        calls.presence.observe(entry)
-        if isinstance(entry, Tick):
-            ticker.observe(entry)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
@@ -80,13 +75,13 @@ def make_app(deps: Deps) -> web.Application:
         deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted, guard)
-    recorder.observers.append(observe)
+    recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after.append(deletions.look)
+    recorder.after.append(deletions.wake)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
-        # After the replay: a member may say again to this process what an earlier one took.
+        # Only after the replay: a member may repeat to this process what an earlier one has journaled.
         recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
         app[BACKGROUND] = asyncio.create_task(
@@ -107,35 +102,31 @@ def make_app(deps: Deps) -> web.Application:
     app[GUARD] = guard
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
-    _add_public_routes(app, public)
-    _add_signed_routes(app, middleware, calls, Audit(deps.coordinator, deps.journal))
+    signed, audit = middleware.signed, Audit(deps.coordinator, deps.journal)
+    app.add_routes(
+        [
+            web.get("/v1/run", public.run),
+            web.get("/v1/status", public.status),
+            web.get("/v1/stream", public.stream),
+            web.get(MANIFEST_PATH, public.manifest),
+            web.get("/metrics", public.metrics),
+            web.get("/healthz", public.healthz),
+            web.get("/readyz", public.readyz),
+            web.post("/v1/join", signed(calls.join)),
+            web.post("/v1/exchange", signed(calls.exchange, limits.exchange_bytes)),
+            web.post("/v1/leave", signed(calls.leave)),
+            web.post("/v1/objects", signed(calls.objects)),
+            web.get("/v1/audit/epochs/{epoch}", signed(audit.record)),
+            web.get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", signed(audit.receipts)),
+        ]
+    )
     return app
-
-
-def _add_public_routes(app: web.Application, public: Public) -> None:
-    app.router.add_get("/v1/run", public.run)
-    app.router.add_get("/v1/status", public.status)
-    app.router.add_get("/v1/stream", public.stream)
-    app.router.add_get(MANIFEST_PATH, public.manifest)
-    app.router.add_get("/metrics", public.metrics)
-    app.router.add_get("/healthz", public.healthz)
-    app.router.add_get("/readyz", public.readyz)
-
-
-def _add_signed_routes(
-    app: web.Application, middleware: Middleware, calls: MemberCalls, audit: Audit
-) -> None:
-    app.router.add_post("/v1/join", middleware.signed(calls.join))
-    app.router.add_post("/v1/exchange", middleware.signed(calls.exchange, calls.limits.exchange_bytes))
-    app.router.add_post("/v1/leave", middleware.signed(calls.leave))
-    app.router.add_post("/v1/objects", middleware.signed(calls.objects))
-    app.router.add_get("/v1/audit/epochs/{epoch}", middleware.signed(audit.record))
-    app.router.add_get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", middleware.signed(audit.receipts))
 
 
 async def _work(
     deps: Deps, recorder: Recorder, ticker: Ticker, deletions: Deletions, calls: MemberCalls
 ) -> None:
+    """Run all background tasks; if one fails, the others are cancelled."""
     async with asyncio.TaskGroup() as group:
         group.create_task(recorder.run(), name="recorder")
         group.create_task(ticker.poll_head(), name="chain head")
@@ -144,5 +135,5 @@ async def _work(
             watch_silence(deps.coordinator, recorder, calls.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
-        for work in deps.also:
+        for work in deps.extra_tasks:
             group.create_task(work())

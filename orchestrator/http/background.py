@@ -1,4 +1,4 @@
-"""Background work: the chain's head, deadlines, silent members, deletions."""
+"""Background tasks: polling the chain's head, deadlines, silent members, deletions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from iota.chain import Block, ChainError
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
 from iota.store import ObjectStore, StoreError
-from orchestrator.coordinator import Coordinator, Lost, Tick
+from orchestrator.coordinator import Coordinator, Entry, Lost, Tick
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 
 HEAD_TIMEOUT_S: Final = 30.0
 _MIN_TICK_S: Final = 0.05
+"""Shortest wait for a deadline, so that many close ones cause at most 20 journal entries a second."""
 _DELETE_TRIES: Final = 5
 _DELETE_BACKOFF: Final = Backoff(first_s=1.0)
 _DELETE_TIMEOUT_S: Final = 300.0
+"""Of one prefix, which may hold all frames of an epoch."""
 _log = logging.getLogger(__name__)
 
 
 class HeadSource(Protocol):
-    """The part of a chain that the orchestrator itself needs."""
+    """The part of `iota.chain.Chain` that the orchestrator needs."""
 
-    async def head(self) -> Block: ...
+    async def head(self) -> Block:
+        """The newest block. Raises ChainError."""
 
 
 class Ticker:
-    """Tells the coordinator of new blocks, and of deadlines that passed."""
+    """Records a Tick for each new block and for each deadline that passes."""
 
     def __init__(
         self, chain: HeadSource, coordinator: Coordinator, recorder: Recorder, metrics: Metrics, poll_s: float
@@ -45,16 +48,18 @@ class Ticker:
         self._changed = asyncio.Event()
         recorder.after.append(self._changed.set)
 
-    def observe(self, tick: Tick) -> None:
-        """Start from the last block of the journal."""
-        self._head = (tick.block, tick.block_hash)
+    def observe(self, entry: Entry) -> None:
+        """Take the newest block from an applied Tick: after a replay, the journal's last one."""
+        if isinstance(entry, Tick):
+            self._head = (entry.block, entry.block_hash)
 
     @property
     def head_known(self) -> bool:
+        """Whether any block is known yet; before that the server is not ready."""
         return self._head is not None
 
     async def poll_head(self) -> None:
-        """Follow the chain. While it cannot be read, the last block known stands."""
+        """Poll the chain's head until cancelled. During an outage the last known block stays in use."""
         while True:
             try:
                 async with asyncio.timeout(HEAD_TIMEOUT_S):
@@ -69,6 +74,7 @@ class Ticker:
             await asyncio.sleep(self._poll_s)
 
     async def watch_deadlines(self) -> None:
+        """Record a Tick at the coordinator's next deadline, until cancelled."""
         while True:
             self._changed.clear()
             due = self._coordinator.next_deadline()
@@ -92,12 +98,12 @@ class Ticker:
 async def watch_silence(
     coordinator: Coordinator, recorder: Recorder, presence: Presence, silence_s: float
 ) -> None:
-    """Record members as lost that were not heard in time."""
+    """Record members as lost that sent no request for `silence_s` seconds, until cancelled."""
     while True:
         for hotkey, member in list(coordinator.members.items()):
             if not member.live or not presence.overdue(hotkey, time.monotonic()):
                 continue
-            async with recorder.of(hotkey):
+            async with recorder.lock_for(hotkey):
                 if not member.live or not presence.overdue(hotkey, time.monotonic()):
                     continue
                 try:
@@ -108,7 +114,7 @@ async def watch_silence(
 
 
 class Deletions:
-    """Deletes objects of closed epochs from the store; what fails is left to the next start."""
+    """Deletes the objects of closed epochs from the store. After several failures it waits for a restart."""
 
     def __init__(self, coordinator: Coordinator, store: ObjectStore, metrics: Metrics) -> None:
         self._coordinator = coordinator
@@ -116,21 +122,20 @@ class Deletions:
         self._metrics = metrics
         self._due = asyncio.Event()
 
-    def look(self) -> None:
-        """There may be more to delete."""
+    def wake(self) -> None:
+        """Make `run` look for new deletions."""
         self._due.set()
 
     async def run(self) -> None:
+        """Delete until cancelled; first all closed epochs, since an earlier process may have failed."""
         self._coordinator.take_deletions()
         prefixes = self._coordinator.closed_prefixes()
         while True:
             for prefix in prefixes:
                 await self._delete(prefix)
+            await self._due.wait()
+            self._due.clear()
             prefixes = self._coordinator.take_deletions()
-            if not prefixes:
-                await self._due.wait()
-                self._due.clear()
-                prefixes = self._coordinator.take_deletions()
 
     async def _delete(self, prefix: str) -> None:
         for failures in range(1, _DELETE_TRIES + 1):

@@ -1,4 +1,4 @@
-"""Limits on connections: their number by address, and the time to their first request."""
+"""Limits on connections: their number for each address, and the time until their first request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from orchestrator.http.limits import is_loopback
 
 
 class ConnectionGuard:
-    """Closes connections that never complete a request's headers, and those beyond an address's share.
+    """Closes connections that never complete a request's headers, and those over an address's limit.
 
-    aiohttp bounds the time between requests, but not the time to a connection's first one.
+    aiohttp limits the time between requests, but not the time until a connection's first one.
     """
 
     def __init__(self, header_s: float, limit: int) -> None:
@@ -22,16 +22,17 @@ class ConnectionGuard:
         self._open: Counter[str] = Counter()
 
     def factory(self, inner: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """A protocol factory for `loop.create_server` around the server's own."""
+        """Wrap the server's protocol factory, for `loop.create_server`."""
         return lambda: _Guarded(self, inner())
 
     def request_begun(self, transport: asyncio.BaseTransport | None) -> None:
-        """The headers of a request on this connection are complete."""
+        """Stop the connection's timer: the headers of its first request are complete."""
         timer = self._timers.pop(transport, None) if transport is not None else None
         if timer is not None:
             timer.cancel()
 
     def opened(self, transport: asyncio.Transport, address: str) -> bool:
+        """Count a new connection and start its timer; False where it is over the limit and was aborted."""
         self._open[address] += 1
         if self._open[address] > self._limit and not is_loopback(address):
             transport.abort()
@@ -40,6 +41,7 @@ class ConnectionGuard:
         return True
 
     def closed(self, transport: asyncio.BaseTransport, address: str) -> None:
+        """Forget a closed connection, also one that `opened` aborted."""
         self.request_begun(transport)
         self._open[address] -= 1
         if self._open[address] <= 0:
@@ -47,7 +49,7 @@ class ConnectionGuard:
 
 
 class _Guarded(asyncio.Protocol):
-    """One connection: tells the guard, and passes everything on."""
+    """Protocol of one connection: reports to the guard, and forwards to the server's own protocol."""
 
     def __init__(self, guard: ConnectionGuard, inner: asyncio.Protocol) -> None:
         self._guard, self._inner = guard, inner

@@ -1,4 +1,4 @@
-"""Bounds on the time, bytes and rates that a stranger or a member may cost the server."""
+"""Limits on the time, bytes and request rates that one client may cost the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cachetools import LRUCache
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
-    """Bounds that hold before and after a request's signature is checked."""
+    """Limits of the server. Those by address and connection apply before a signature is checked."""
 
     exchange_bytes: int = 4 << 20
     """Largest body of an exchange."""
@@ -27,15 +27,17 @@ class ServerLimits:
     address_rate: float = 200.0
     """Requests a second of one address, over time; loopback is exempt."""
     address_burst: float = 1000.0
+    """Requests of one address at once: many nodes may share one address."""
     hotkey_rate: float = 200.0
     """Requests a second of one hotkey, over time."""
     hotkey_burst: float = 400.0
+    """Requests of one hotkey at once."""
     streams: int = 100
-    """Open status streams, of all."""
+    """Open status streams of all clients together."""
     wait_s: float = 5.0
-    """Longest wait of an exchange; longer ones are cut to it."""
+    """Longest wait of an exchange; requests for more are shortened to it."""
     silence_s: float = 15.0
-    """A member that was not heard for so long is lost."""
+    """A member without a request for this long is lost."""
     url_s: float = 3600.0
     """Lifetime of a presigned URL."""
     events: int = 256
@@ -47,9 +49,9 @@ class ServerLimits:
 
 
 class TokenBuckets:
-    """A token bucket for each key; the least recently used keys are forgotten beyond `keys`.
+    """A token bucket for each key. Beyond `keys` keys the least recently used ones are forgotten.
 
-    A forgotten key starts with a full bucket, which costs no more than a new key would.
+    A forgotten key starts again with a full bucket, as a new key would.
     """
 
     def __init__(self, rate: float, burst: float, keys: int = 65536) -> None:
@@ -66,7 +68,7 @@ class TokenBuckets:
 
 
 def is_loopback(address: str | None) -> bool:
-    """Whether a peer address is this machine; an unknown one is not."""
+    """Whether a peer address is a loopback address. False for None and for text that is no address."""
     try:
         return address is not None and ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Long polls: exchanges that wait until there are events for their member."""
+"""Long polling: exchanges that wait until there are events for their member."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from enum import Enum, auto
 
 
 class Woken(Enum):
-    """The reason for which a poll is answered."""
+    """Why a waiting exchange is answered."""
 
-    NEWS = auto()
+    EVENTS = auto()
     SUPERSEDED = auto()
     TIMEOUT = auto()
 
 
 class Polls:
-    """At most one waiting exchange for each hotkey; a newer one releases the older."""
+    """The waiting exchange of each hotkey. There is at most one: a newer one ends the older one's wait."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Future[Woken]] = {}
@@ -25,7 +25,7 @@ class Polls:
         return len(self._waiting)
 
     async def wait(self, hotkey: str, timeout_s: float) -> Woken:
-        """Wait for news; the caller has seen, without an await in between, that there are none."""
+        """Wait for events. The caller must have checked, without an await since, that there are none yet."""
         if self._stopping:
             return Woken.SUPERSEDED
         self.supersede(hotkey)
@@ -41,16 +41,16 @@ class Polls:
                 del self._waiting[hotkey]
 
     def supersede(self, hotkey: str) -> None:
-        """Answer the member's waiting exchange without events: it has sent a newer one."""
+        """End the wait of the member's exchange without events, because it has sent a newer one."""
         self._resolve(hotkey, Woken.SUPERSEDED)
 
     def wake(self, hotkeys: set[str]) -> None:
-        """There are new events for these members."""
+        """End the waits of these members, for which there are new events."""
         for hotkey in hotkeys:
-            self._resolve(hotkey, Woken.NEWS)
+            self._resolve(hotkey, Woken.EVENTS)
 
     def stop(self) -> None:
-        """Answer everyone now, and from now on."""
+        """End all waits, and let no later one begin: the server is shutting down."""
         self._stopping = True
         for hotkey in list(self._waiting):
             self.supersede(hotkey)

@@ -1,4 +1,4 @@
-"""Handlers of calls by members: the intake decides; these journal the entry and answer."""
+"""Handlers of members' requests: they ask the intake, journal its entry, and answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from iota.protocol.events import Delivered, ExchangeReply
+from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     ExchangeRequest,
@@ -23,7 +23,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.long_polls import Polls, Woken
-from orchestrator.http.middleware import Answer, Call
+from orchestrator.http.middleware import Call
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 from orchestrator.http.urls import deliver, presign
@@ -31,11 +31,11 @@ from orchestrator.intake import Intake, parse
 
 MANIFEST_PATH: Final = "/v1/manifest"
 _MAX_OPEN: Final = 2
-"""Exchanges of one member at a time: one that waits, and the newer one that releases it."""
+"""Open exchanges of one member: one that waits for events, and a newer one that ends its wait."""
 
 
 class MemberCalls:
-    """Handlers of members' calls; `admission` is the chain's or the allow-list's word."""
+    """Handlers of signed requests. Each returns the body of a 200 (JSON) and raises Problem for a refusal."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class MemberCalls:
         admission: Admission,
         limits: ServerLimits,
     ) -> None:
-        """`orchestrator` is this server's hotkey (ss58)."""
+        """`orchestrator` is this server's hotkey address (ss58)."""
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
@@ -58,15 +58,16 @@ class MemberCalls:
         self.polls = Polls()
         self.presence = Presence(limits.silence_s)
         self.statuses: dict[str, NodeStatus] = {}
-        """The last status of each node. Informational: not journaled, and nothing is decided by it."""
+        """The last status of each node. Informational only, so it is not journaled."""
 
-    async def join(self, call: Call) -> Answer:
+    async def join(self, call: Call) -> bytes:
+        """POST /v1/join: a JoinReply."""
         request = parse(JoinRequest, call.body)
         if not await self._admission.allows(call.hotkey, request.role):
             raise Problem(ProblemType.NOT_A_MEMBER, f"{call.hotkey} may not join this run as {request.role}")
-        async with self._recorder.joins, self._recorder.of(call.hotkey):
+        async with self._recorder.join_lock, self._recorder.lock_for(call.hotkey):
             entry = self.intake.join(call.hotkey, request, self._recorder.stamp())
-            self.presence.hear(call.hotkey, time.monotonic())
+            self.presence.note(call.hotkey, time.monotonic())
             await self._recorder.record(entry)
             member = self.intake.member(call.hotkey)
         reply = JoinReply(
@@ -81,42 +82,45 @@ class MemberCalls:
             resume=member.resume,
             manifest_url=MANIFEST_PATH,
         )
-        return Answer(reply.model_dump_json().encode())
+        return reply.model_dump_json().encode()
 
-    async def exchange(self, call: Call) -> Answer:
+    async def exchange(self, call: Call) -> bytes:
+        """POST /v1/exchange: journals the new content; replies once there are events, or at the timeout."""
         hotkey = call.hotkey
-        self.intake.member(hotkey)  # before the body is parsed: a stranger's body costs nothing
+        self.intake.member(hotkey)  # before parsing: a body from a hotkey that has not joined costs nothing
         if self._open[hotkey] >= _MAX_OPEN:
             raise Problem(ProblemType.RATE_LIMITED, f"{_MAX_OPEN} exchanges are open already", retry_after=1)
         self._open[hotkey] += 1
         try:
             request = parse(ExchangeRequest, call.body)
-            self.presence.hear(hotkey, time.monotonic())
+            self.presence.note(hotkey, time.monotonic())
             self.polls.supersede(hotkey)
-            await self._take(hotkey, request)
+            await self._journal(hotkey, request)
         finally:
             self._open[hotkey] -= 1
             if not self._open[hotkey]:
                 del self._open[hotkey]
-        return await self._news(hotkey, request)
+        return await self._reply(hotkey, request)
 
-    async def leave(self, call: Call) -> Answer:
+    async def leave(self, call: Call) -> bytes:
+        """POST /v1/leave: an empty document; a repeated leave changes nothing."""
         parse(LeaveRequest, call.body)
-        async with self._recorder.of(call.hotkey):
+        async with self._recorder.lock_for(call.hotkey):
             if entry := self.intake.leave(call.hotkey, self._recorder.stamp()):
                 await self._recorder.record(entry)
-        return Answer(b"{}")
+        return b"{}"
 
-    async def objects(self, call: Call) -> Answer:
+    async def objects(self, call: Call) -> bytes:
+        """POST /v1/objects: an ObjectReply with a presigned URL for one key."""
         self.intake.member(call.hotkey)
         access = self.intake.access(call.hotkey, parse(ObjectRequest, call.body))
         expires_s = self.limits.url_s
         reply = ObjectReply(url=presign(self._store, access, expires_s), expires=time.time() + expires_s)
-        return Answer(reply.model_dump_json().encode())
+        return reply.model_dump_json().encode()
 
-    async def _take(self, hotkey: str, request: ExchangeRequest) -> None:
-        """Journal what an exchange says."""
-        async with self._recorder.of(hotkey):
+    async def _journal(self, hotkey: str, request: ExchangeRequest) -> None:
+        """Journal the new content of an exchange, and that a lost member is back."""
+        async with self._recorder.lock_for(hotkey):
             if back := self.intake.heard(hotkey, self._recorder.stamp()):
                 await self._recorder.record(back)
             if request.status is not None:
@@ -124,18 +128,14 @@ class MemberCalls:
             if said := self.intake.exchange(hotkey, request, self._recorder.stamp()):
                 await self._recorder.record(said, request.receipts.signature if request.receipts else "")
 
-    async def _news(self, hotkey: str, request: ExchangeRequest) -> Answer:
-        """The events after the cursor, as soon as there are any; none when a newer exchange came."""
+    async def _reply(self, hotkey: str, request: ExchangeRequest) -> bytes:
+        """The events after the cursor; waits until there are any, a newer exchange comes, or the timeout."""
         found = self._coordinator.events_after(hotkey, request.cursor)
         wait_s = min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
-        if not found and wait_s > 0:
-            woken = await self.polls.wait(hotkey, wait_s)
-            if woken is Woken.NEWS:
-                found = self._coordinator.events_after(hotkey, request.cursor)
+        if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
+            found = self._coordinator.events_after(hotkey, request.cursor)
         member = self.intake.member(hotkey)
-        delivered: tuple[Delivered, ...] = ()
-        if found:
-            chosen = found[: self.limits.events]
-            delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self.limits.url_s)
+        chosen = found[: self.limits.events]
+        delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self.limits.url_s)
         reply = ExchangeReply(events=delivered, receipts=member.receipts)
-        return Answer(reply.model_dump_json().encode())
+        return reply.model_dump_json().encode()

@@ -1,4 +1,4 @@
-"""The subnet's members as last read from finalized blocks, kept through outages of the chain and restarts."""
+"""The subnet's members as last read from a finalized block, kept through chain outages and restarts."""
 
 from __future__ import annotations
 
@@ -18,48 +18,52 @@ from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
 
 METAGRAPH_EVERY_S: Final = 60.0
+"""Seconds between two regular reads: registrations are rare, and a read is a large request."""
 STALE_S: Final = 3600.0
-"""Seconds for which the members stand while the chain cannot be read; then requests are refused."""
-LOOK_EVERY_S: Final = 3.0
-"""Minimum seconds between two reads for hotkeys that the metagraph did not name, over all that ask."""
-_LOOK_S: Final = 10.0
+"""Seconds for which the last read stays in use during an outage of the chain; then requests are refused."""
+REREAD_EVERY_S: Final = 3.0
+"""Minimum seconds between two reads because of unknown hotkeys, which anyone can make up."""
+_REREAD_S: Final = 10.0
+"""Longest wait of a request for such a read."""
 _TIMEOUT_S: Final = 60.0
+"""Of one read of the chain."""
 _log = logging.getLogger(__name__)
 
 
 class SubnetSource(Protocol):
-    """The part of a chain that membership needs."""
+    """The part of `iota.chain.Chain` that membership needs."""
 
-    async def subnet(self, netuid: int) -> Subnet: ...
+    async def subnet(self, netuid: int) -> Subnet:
+        """The subnet at the newest finalized block. Raises ChainError."""
 
 
-class _Seen(BaseModel):
-    """The result of one read, as it is kept in the file."""
+class _LastRead(BaseModel):
+    """The result of one read, in the form of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    """Fingerprint of the chain and subnet, so that a file of another one is not taken."""
+    """Digest of the chain's address and the netuid, so that another subnet's file is not used."""
     block: int
     read_at: float
     """Unix seconds."""
     permits: dict[str, bool]
-    """By hotkey, whether it may validate."""
+    """hotkey -> whether it may validate."""
 
 
 class Metagraph:
-    """The subnet's neurons as last read; validators need the chain's permit.
+    """The subnet's hotkeys as last read; validators also need the chain's permit.
 
-    A read is pinned to a finalized block, so nobody is a member by a block that vanishes again. While the
-    chain cannot be read, the last one stands for `STALE_S` seconds, with a warning at each try; then
-    questions are refused as UNAVAILABLE. Before the first read nobody is a member.
+    Only finalized blocks are read, so a registration in a block that is reverted later never counts. While
+    the chain cannot be read, the last read stays in use for `STALE_S` seconds, with a warning at each try;
+    after that, calls raise UNAVAILABLE. Before the first read no hotkey is a member.
 
     Args:
-        chain: where the subnet is read.
-        netuid: which subnet.
-        file: keeps the last read, so that a restart during an outage of the chain stops nobody.
-        source: what `file` belongs to besides the subnet, such as the chain's address.
-        now: Unix seconds.
+        chain: the chain that the subnet is read from.
+        netuid: the subnet's number.
+        file: where the last read is kept, for a restart during an outage of the chain.
+        source: the chain's address, which the file is bound to.
+        now: clock, Unix seconds.
     """
 
     def __init__(
@@ -73,87 +77,87 @@ class Metagraph:
         self._chain, self._netuid, self._file, self._now = chain, netuid, file, now
         # A digest, since a chain's address may hold an access token.
         self._source = hashlib.sha256(f"{source} {netuid}".encode()).hexdigest()
-        self._seen: _Seen | None = None
-        self._looking = asyncio.Lock()
-        self._looked = float("-inf")
-        self._read = float("-inf")
+        self._last: _LastRead | None = None
+        self._rereading = asyncio.Lock()
+        self._reread_at = float("-inf")
+        self._read_at = float("-inf")
+        """Monotonic seconds of the last reread, and of the last read of any kind."""
 
     def __call__(self, hotkey: str, role: Role) -> bool:
         """Whether the hotkey may have the role.
 
         Raises:
-            Problem: UNAVAILABLE, where the last read is too old to tell.
+            Problem: UNAVAILABLE where the last read is older than `STALE_S`.
         """
-        if self._seen is None:
+        if self._last is None:
             return False
-        if self._now() - self._seen.read_at > STALE_S:
+        if self._now() - self._last.read_at > STALE_S:
             raise Problem(
                 ProblemType.UNAVAILABLE,
-                f"the subnet could not be read for {STALE_S / 60:.0f} minutes, so nobody is known",
+                f"the subnet could not be read for {STALE_S / 60:.0f} minutes, so no hotkey can be checked",
                 retry_after=METAGRAPH_EVERY_S,
             )
-        permit = self._seen.permits.get(hotkey)
+        permit = self._last.permits.get(hotkey)
         return permit is not None and (permit or role is Role.MINER)
 
     async def start(self) -> None:
-        """Read the metagraph, or take the one on file where the chain does not answer.
+        """Read the metagraph, or load the file where the chain does not answer.
 
-        Raises:
-            ChainError, TimeoutError: no answer, and nothing fresh enough on file.
+        Raises ChainError or TimeoutError where there is neither an answer nor a usable file.
         """
         try:
             await self.refresh()
         except (ChainError, TimeoutError) as error:
-            self._seen = self._from_file()
-            if self._seen is None:
+            self._last = self._from_file()
+            if self._last is None:
                 raise
             self._warn(error)
 
     async def refresh(self) -> None:
-        """Read the metagraph once. Raises ChainError or TimeoutError."""
+        """Read the metagraph once, and store it in the file. Raises ChainError or TimeoutError."""
         async with asyncio.timeout(_TIMEOUT_S):
             subnet = await self._chain.subnet(self._netuid)
         permits = {neuron.hotkey: neuron.validator_permit for neuron in subnet.neurons}
-        self._seen = _Seen(
+        self._last = _LastRead(
             source=self._source, block=subnet.block.number, read_at=self._now(), permits=permits
         )
-        self._read = time.monotonic()
+        self._read_at = time.monotonic()
         if self._file is not None:
-            seen = self._seen.model_dump_json().encode()
-            await asyncio.to_thread(write_whole, self._file, seen, durable=True)
+            data = self._last.model_dump_json().encode()
+            await asyncio.to_thread(write_whole, self._file, data, durable=True)
 
-    async def look_again(self) -> None:
-        """Read the metagraph for a hotkey that it does not name: it may have registered since.
+    async def reread(self) -> None:
+        """Read the metagraph because of a hotkey that is not on it: it may have registered since.
 
-        Those who ask at the same time share one read, and reads are `LOOK_EVERY_S` apart.
+        Concurrent callers share one read, and such reads are at least `REREAD_EVERY_S` apart.
 
         Raises:
-            Problem: RATE_LIMITED too soon after the last look; UNAVAILABLE where the chain does not answer.
+            Problem: RATE_LIMITED too soon after the last one; UNAVAILABLE where the chain does not answer.
         """
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(_LOOK_S), self._looking:
-                if self._read > asked:
+            async with asyncio.timeout(_REREAD_S), self._rereading:
+                if self._read_at > asked:
                     return
-                wait_s = self._looked + LOOK_EVERY_S - time.monotonic()
+                wait_s = self._reread_at + REREAD_EVERY_S - time.monotonic()
                 if wait_s > 0:
                     raise Problem(
                         ProblemType.RATE_LIMITED,
                         "this hotkey is not on the subnet as it was read just now",
                         retry_after=wait_s,
                     )
-                self._looked = time.monotonic()
+                self._reread_at = time.monotonic()
                 await self.refresh()
         except (ChainError, TimeoutError) as error:
             self._warn(error)
             raise Problem(
                 ProblemType.UNAVAILABLE,
                 "the subnet cannot be read now, and this hotkey was not on it before",
-                retry_after=LOOK_EVERY_S,
+                retry_after=REREAD_EVERY_S,
             ) from None
 
     async def follow(self, every_s: float = METAGRAPH_EVERY_S) -> None:
-        """Refresh until cancelled."""
+        """Refresh every `every_s` seconds until cancelled."""
         while True:
             try:
                 await self.refresh()
@@ -163,19 +167,19 @@ class Metagraph:
 
     def _warn(self, error: Exception) -> None:
         stands = ""
-        if self._seen is not None:
-            age_s = self._now() - self._seen.read_at
-            stands = f"; that of block {self._seen.block} stands, {age_s:.0f} s old"
+        if self._last is not None:
+            age_s = self._now() - self._last.read_at
+            stands = f"; that of block {self._last.block} stands, {age_s:.0f} s old"
         _log.warning("the metagraph cannot be read: %s%s", error or "no answer in time", stands)
 
-    def _from_file(self) -> _Seen | None:
+    def _from_file(self) -> _LastRead | None:
         """The last read of this subnet, if it is on file and not too old."""
         if self._file is None or not self._file.is_file():
             return None
         try:
-            seen = _Seen.model_validate_json(self._file.read_bytes())
+            last = _LastRead.model_validate_json(self._file.read_bytes())
         except ValidationError:
             _log.warning("%s holds no metagraph and is not used", self._file)
             return None
-        fresh = 0 <= self._now() - seen.read_at <= STALE_S
-        return seen if fresh and seen.source == self._source else None
+        fresh = 0 <= self._now() - last.read_at <= STALE_S
+        return last if fresh and last.source == self._source else None

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the orchestrator, in a registry of their own."""
+"""Prometheus metrics of the orchestrator, in a registry of their own (no process-wide defaults)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _GAUGES = ("epoch", "step", "open_microbatches", "block")
+"""Numbers of the status that may fall."""
 _TOTALS = ("tokens", "settled", "dropped", "rerouted", "receipts", "unfit")
+"""Numbers of the status that only grow."""
 
 
 class Metrics:
-    """Counts what the edge does; what the run does is read from its status at each scrape."""
+    """Counters of the HTTP server's own work. Numbers of the run are read from its status at each scrape."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -39,21 +41,24 @@ class Metrics:
         self._loss = Gauge("iota_run_loss", "Mean loss of the last closed step", registry=self.registry)
 
     def request(self, route: str, status: int) -> None:
+        """Count an answered request. `route` is the pattern, so that the number of labels stays bounded."""
         self._requests.labels(route, str(status)).inc()
 
     def problem(self, type: str) -> None:
+        """Count an answered problem."""
         self._problems.labels(type).inc()
 
     def commit(self, entries: int, seconds: float) -> None:
+        """Record one commit of the journal."""
         self._entries.inc(entries)
         self._commits.observe(seconds)
 
     def failure(self, what: str) -> None:
-        """A call of ours to the chain or the store failed."""
+        """Count a failed call to the chain or the store (`what`)."""
         self._failures.labels(what).inc()
 
     def render(self, status: dict[str, Any]) -> bytes:
-        """The text for a scrape; `status` is the coordinator's."""
+        """The text of a scrape. `status` is the coordinator's public status."""
         for name, gauge in self._run.items():
             value = status.get(name)
             if isinstance(value, int | float):

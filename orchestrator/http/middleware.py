@@ -1,4 +1,4 @@
-"""Around every handler: bounds, signature, membership and limits before; problems and signing after."""
+"""Middleware: limits, signature and admission before a handler; problem documents and signing after it."""
 
 from __future__ import annotations
 
@@ -25,27 +25,20 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The body of a 200, from a signed call."""
-
-    body: bytes
-    content_type: str = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
-    """A request whose sender is proven and admitted."""
+    """A request with a verified signature, from an admitted hotkey."""
 
     hotkey: str
     body: bytes
     request: web.Request
 
 
-SignedHandler = Callable[[Call], Awaitable[Answer]]
+SignedHandler = Callable[[Call], Awaitable[bytes]]
+"""Returns the body of a 200 (JSON)."""
 
 
 class Middleware:
-    """Wraps handlers. `admitted(hotkey)` says whether a hotkey may speak here at all."""
+    """Wraps handlers. `admitted(hotkey)` says whether a hotkey may send signed requests at all."""
 
     def __init__(
         self,
@@ -66,7 +59,7 @@ class Middleware:
         self._hotkeys = TokenBuckets(limits.hotkey_rate, limits.hotkey_burst)
 
     def signed(self, handler: SignedHandler, max_bytes: int | None = None) -> Handler:
-        """A handler for signed requests with bodies of at most `max_bytes`."""
+        """An aiohttp handler for signed requests with at most `max_bytes` of body (default: `body_bytes`)."""
         bound = self._limits.body_bytes if max_bytes is None else max_bytes
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -82,13 +75,13 @@ class Middleware:
             if wait := self._hotkeys.take(caller.hotkey, time.monotonic()):
                 raise Problem(ProblemType.RATE_LIMITED, "slow down", retry_after=wait)
             answer = await handler(Call(caller.hotkey, body, request))
-            return web.Response(body=answer.body, content_type=answer.content_type)
+            return web.Response(body=answer, content_type="application/json")
 
         return handle
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Limits by address before; problems, signature and metrics after."""
+        """Middleware of all routes: limits by address, errors as problems, signed answers, metrics."""
         self._guard.request_begun(request.transport)
         try:
             self._limit_address(request)
@@ -119,7 +112,7 @@ class Middleware:
             body=problem.to_json(), status=problem.status, content_type=MEDIA_TYPE, headers=problem.headers
         )
         if problem.type in (ProblemType.TOO_LARGE, ProblemType.TOO_SLOW):
-            response.force_close()  # the rest of its body is not worth reading
+            response.force_close()  # so that the rest of its body need not be read
         return response
 
     def _limit_address(self, request: web.Request) -> None:

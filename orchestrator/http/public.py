@@ -1,4 +1,4 @@
-"""Handlers that only read: the run, its state, health and metrics for anyone; audit records for members."""
+"""Read-only handlers: public ones for the run, its status, health and metrics; signed ones for audits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,16 +17,20 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.metrics import Metrics
-from orchestrator.http.middleware import Answer, Call
+from orchestrator.http.middleware import Call
 from orchestrator.journal import Journal
 
 STREAM_EVERY_S: Final = 1.0
+"""Seconds between two looks at the status for a stream."""
+_QUIET_S: Final = 15
+"""Seconds without a change after which a stream gets a comment, so that a dead connection is noticed."""
 _FRESH_S: Final = 0.2
+"""Seconds for which a status is served again, since building it takes time on the event loop."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 
 
 class Public:
-    """Handlers that anyone may call."""
+    """Handlers of unsigned requests."""
 
     def __init__(
         self,
@@ -37,21 +42,23 @@ class Public:
         ready: Callable[[], str | None],
         streams: int,
     ) -> None:
-        """`ready()` is None, or the reason why the server is not ready."""
+        """`ready()` returns None, or the reason why the server is not ready."""
         self._coordinator = coordinator
         self._orchestrator = orchestrator
         self._manifest = manifest
         self._statuses = statuses
         self._metrics = metrics
         self._ready = ready
-        self._most_streams = streams
-        self._streams = 0
-        self._made = float("-inf")
+        self._max_streams = streams
+        self._open_streams = 0
+        self._made_at = float("-inf")
         self._document: dict[str, Any] = {}
         self._rendered = b""
         self.stopping = asyncio.Event()
+        """Set at shutdown, which ends the open streams."""
 
     async def run(self, request: web.Request) -> web.Response:
+        """GET /v1/run: the spec, and who orchestrates it."""
         status = self._fresh()
         body = {
             "run": self._coordinator.spec.id,
@@ -64,13 +71,14 @@ class Public:
         return web.json_response(body)
 
     async def status(self, request: web.Request) -> web.Response:
+        """GET /v1/status: the public state."""
         return web.Response(body=self._render(), content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """The status as server-sent events: at once, and then at most every second when it changed."""
-        if self._streams >= self._most_streams:
+        """GET /v1/stream: the status as server-sent events, now and at most every second if it changed."""
+        if self._open_streams >= self._max_streams:
             raise Problem(ProblemType.UNAVAILABLE, "too many open streams: use /v1/status", retry_after=30)
-        self._streams += 1
+        self._open_streams += 1
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
@@ -83,38 +91,44 @@ class Public:
                 if status != sent:
                     await response.write(b"data: " + status + b"\n\n")
                     sent, quiet = status, 0
-                elif quiet >= 15:  # so that a dead reader is noticed
+                elif quiet * STREAM_EVERY_S >= _QUIET_S:
                     await response.write(b": still here\n\n")
                     quiet = 0
-                await _until(self.stopping, STREAM_EVERY_S)
-            return response
-        except ConnectionError:  # the reader went away
-            return response
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STREAM_EVERY_S):
+                        await self.stopping.wait()
+        except ConnectionError:
+            pass  # the reader closed the connection
         finally:
-            self._streams -= 1
+            self._open_streams -= 1
+        return response
 
     async def manifest(self, request: web.Request) -> web.Response:
+        """GET /v1/manifest: the data manifest."""
         return web.Response(body=self._manifest, content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
+        """GET /metrics: a Prometheus scrape."""
         text = self._metrics.render(self._fresh())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def healthz(self, request: web.Request) -> web.Response:
+        """GET /healthz: 200 while the process serves."""
         return web.Response(text="ok\n")
 
     async def readyz(self, request: web.Request) -> web.Response:
+        """GET /readyz: 200, or UNAVAILABLE with the reason."""
         if waits := self._ready():
             raise Problem(ProblemType.UNAVAILABLE, waits, retry_after=1)
         return web.Response(text="ready\n")
 
     def _fresh(self) -> dict[str, Any]:
-        """The public state; at most five times a second it is made anew, however many ask."""
+        """The status document, built at most once in `_FRESH_S` for all clients."""
         now = time.monotonic()
-        if now - self._made > _FRESH_S:
+        if now - self._made_at > _FRESH_S:
             nodes = {hotkey: status.model_dump(mode="json") for hotkey, status in self._statuses.items()}
             self._document = {**self._coordinator.status(), "nodes": nodes}
-            self._made, self._rendered = now, b""
+            self._made_at, self._rendered = now, b""
         return self._document
 
     def _render(self) -> bytes:
@@ -125,27 +139,28 @@ class Public:
 
 
 class Audit:
-    """Handlers of signed calls: sealed records and receipts, by which members check the run."""
+    """Handlers of signed requests for epoch records and receipts, from which validators audit the run."""
 
     def __init__(self, coordinator: Coordinator, journal: Journal) -> None:
         self._coordinator = coordinator
         self._journal = journal
         self._reading = asyncio.Lock()
 
-    async def record(self, call: Call) -> Answer:
+    async def record(self, call: Call) -> bytes:
+        """GET /v1/audit/epochs/N: the record of a sealed epoch with open audits, else NOT_FOUND."""
         epoch = _epoch(call.request)
-        record = self._coordinator.record(epoch)
+        record = self._coordinator.epoch_record(epoch)
         if record is None:
             raise Problem(ProblemType.NOT_FOUND, f"epoch {epoch} is not sealed yet, or its audits are closed")
-        return Answer(await asyncio.to_thread(lambda: record.model_dump_json().encode()))
+        return await asyncio.to_thread(lambda: record.model_dump_json().encode())
 
-    async def receipts(self, call: Call) -> Answer:
+    async def receipts(self, call: Call) -> bytes:
+        """GET .../receipts/HOTKEY: a member's receipt batches of an epoch; NOT_FOUND for others."""
         epoch, hotkey = _epoch(call.request), call.request.match_info["hotkey"]
         if hotkey not in self._coordinator.members:
             raise Problem(ProblemType.NOT_FOUND, f"{hotkey[:64]} is no member of this run")
-        async with self._reading:  # one at a time: large answers must not pile up in memory
-            body = await asyncio.to_thread(lambda: _BATCHES.dump_json(self._journal.receipts(hotkey, epoch)))
-        return Answer(body)
+        async with self._reading:  # one at a time: answers are large
+            return await asyncio.to_thread(lambda: _BATCHES.dump_json(self._journal.receipts(hotkey, epoch)))
 
 
 def _epoch(request: web.Request) -> int:
@@ -153,11 +168,3 @@ def _epoch(request: web.Request) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise Problem(ProblemType.NOT_FOUND, "an epoch is a number")
     return int(text)
-
-
-async def _until(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass

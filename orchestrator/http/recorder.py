@@ -1,4 +1,4 @@
-"""The one way into the coordinator: journal first, then apply, in one order."""
+"""The only path into the coordinator: an entry is journaled first, then applied, in one order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from orchestrator.http.metrics import Metrics
 from orchestrator.journal import Journal, JournalBroken, JournalUnavailable, Record
 
 MAX_WAITING: Final = 4096
+"""Entries that may wait for a commit; further ones are refused."""
 MAX_TOGETHER: Final = 256
+"""Entries in one commit: their fsync is shared, and applying them blocks the event loop."""
 _RETRY_S: Final = 5.0
+"""Retry-After of a refused entry."""
 _log = logging.getLogger(__name__)
 
 
 class Recorder:
     """Appends entries to the journal and applies them to the coordinator, in the same order.
 
-    Entries that wait at the same time share a commit, which runs in a thread of its own. Whoever
-    decides on an entry by looking at the coordinator holds a lock (`of`, or `joins`) from the look
-    until `record` returns, since others' entries are applied in between.
+    Entries that wait at the same time share a commit, which runs in a separate thread. A caller that derives
+    an entry from the coordinator's state must hold a lock (`lock_for`, for joins also `join_lock`) from
+    reading the state until `record` returns, since other entries are applied in between.
     """
 
     def __init__(
@@ -43,25 +46,25 @@ class Recorder:
         self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(MAX_WAITING)
         self._locks: dict[str, asyncio.Lock] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self.joins = asyncio.Lock()
+        self.join_lock = asyncio.Lock()
         self.observers: list[Callable[[Entry], None]] = []
-        """Called with each entry after it was applied, at a replay too."""
+        """Called with each entry after it was applied, also during a replay."""
         self.after: list[Callable[[], None]] = []
-        """Called after each group of new entries."""
+        """Called after each commit of new entries, once they are applied."""
         self.highest_nonce: Callable[[], int] = lambda: 0
         """Stored with each commit: see `RequestVerifier.highest_nonce`."""
 
-    def of(self, hotkey: str) -> asyncio.Lock:
+    def lock_for(self, hotkey: str) -> asyncio.Lock:
         """The lock for entries about this hotkey."""
         return self._locks.setdefault(hotkey, asyncio.Lock())
 
     def stamp(self) -> float:
-        """The time for the next entry: the clock's, but never before an earlier entry's."""
+        """The time of the next entry (Unix seconds). It never decreases, even if the clock does."""
         self._last_at = max(self._last_at, self._clock())
         return self._last_at
 
     def restore(self) -> int:
-        """Apply every journaled entry; their number."""
+        """Apply every journaled entry, and return their number."""
         count = 0
         for entry in self._journal.replay():
             self._apply(entry)
@@ -70,10 +73,9 @@ class Recorder:
         return count
 
     async def record(self, entry: Entry, signature: str = "") -> None:
-        """Returns when the entry is durable and applied.
+        """Journal and apply an entry; returns when both are done.
 
-        Raises:
-            Problem: UNAVAILABLE; nothing was stored and nothing changed.
+        `signature` is that of a `Said` with receipts. Raises Problem (UNAVAILABLE): nothing was stored.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -83,7 +85,7 @@ class Recorder:
         await stored
 
     async def run(self) -> None:
-        """Commit and apply until cancelled. Raises JournalBroken, after which nothing is recorded."""
+        """Commit and apply entries until cancelled. Raises JournalBroken: nothing more can be recorded."""
         try:
             while True:
                 group = [await self._queue.get()]
@@ -91,7 +93,8 @@ class Recorder:
                     group.append(self._queue.get_nowait())
                 await self._commit(group)
         finally:
-            self._refuse_waiting()
+            while not self._queue.empty():
+                self._fail([self._queue.get_nowait()], "the orchestrator is stopping")
             self._thread.shutdown()
 
     async def _commit(self, group: list[tuple[Record, asyncio.Future[None]]]) -> None:
@@ -101,7 +104,7 @@ class Recorder:
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait([work])  # the thread cannot be stopped: the group ends before we do
+            await asyncio.wait([work])  # the thread cannot be stopped: wait until its commit has ended
             self._fail(group, "the orchestrator is stopping")
             raise
         except JournalUnavailable as error:
@@ -124,10 +127,6 @@ class Recorder:
         self._coordinator.apply(entry)
         for observe in self.observers:
             observe(entry)
-
-    def _refuse_waiting(self) -> None:
-        while not self._queue.empty():
-            self._fail([self._queue.get_nowait()], "the orchestrator is stopping")
 
     @staticmethod
     def _fail(group: list[tuple[Record, asyncio.Future[None]]], why: str) -> None:

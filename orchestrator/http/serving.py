@@ -1,4 +1,4 @@
-"""Serving: the listening socket, signals, and an orderly end."""
+"""Serving: the listening socket, signals, and shutdown."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from aiohttp import web
 from orchestrator.http.app import BACKGROUND, GUARD, Deps, make_app
 
 SHUTDOWN_S: Final = 10.0
+"""Longest wait for open requests at shutdown."""
 _log = logging.getLogger(__name__)
 
 
 class PortUnavailable(ValueError):
-    """The address cannot be listened on."""
+    """The server cannot listen on this address and port."""
 
 
 @asynccontextmanager
 async def serving(deps: Deps, host: str, port: int) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
-    """Serve inside the context: the port (a free one for 0), and the background work to watch.
+    """Serve while the context is open. Yields the bound port (a free one for 0) and the background task.
 
-    Raises:
-        PortUnavailable: before anything else is started.
+    Raises PortUnavailable where the server cannot listen.
     """
     app = make_app(deps)
     runner = web.AppRunner(
         app,
         access_log=None,
-        auto_decompress=False,  # a small body must not become a large one
+        auto_decompress=False,  # a small body must not expand to a large one
         keepalive_timeout=deps.limits.keepalive_s,
         lingering_time=1.0,
         shutdown_timeout=SHUTDOWN_S,
@@ -63,7 +63,7 @@ async def serve(deps: Deps, host: str, port: int, started: Callable[[int], None]
 
     Raises:
         PortUnavailable: the port is taken.
-        BaseExceptionGroup: the background work failed; nothing can be recorded any more.
+        BaseExceptionGroup: the background tasks failed, so nothing can be recorded any more.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

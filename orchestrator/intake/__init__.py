@@ -1,7 +1,7 @@
-"""Decisions on members' requests: refusals, journal entries, and the objects that each may touch. Pure.
+"""Decides on members' requests: refusal or journal entry, and which objects a member may access. Pure.
 
-`Intake` is the one way in, for the HTTP server and for a simulated swarm alike. `bounds` parses bodies,
-`receipts`, `validation` and `repeats` check news, `rights` and `grants` decide on objects.
+`Intake` is the entry point, for the HTTP server and for the simulation. `bounds` parses bodies; `receipts`,
+`validation` and `repeats` check an exchange; `rights` and `grants` decide on access to objects.
 """
 
 from orchestrator.intake.bounds import parse

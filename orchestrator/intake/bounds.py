@@ -1,4 +1,4 @@
-"""Parses a request's body within bounds: what is too long is refused before a model is built from it."""
+"""Parses request bodies within bounds: lists that are too long are refused before any model is built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import MAX_RECEIPTS
 
 _MAX_CONTAINERS: Final = 65_536
-"""Objects and lists in one body: a full exchange has fewer than half."""
+"""Most objects and lists in one body; the largest valid exchange has fewer than half as many."""
 _MAX_LENGTHS: Final = {
     "frames": MAX_FRAMES,
     "parts": MAX_PARTS,
@@ -20,40 +20,41 @@ _MAX_LENGTHS: Final = {
     "reports": MAX_REPORTS,
     "weights": MAX_WEIGHTS,
 }
+"""Most entries of a list or object, by its field's name."""
 _MAX_LENGTH: Final = 64
-"""Entries of every other list or object."""
-_MAX_TOLD: Final = 10
-_MAX_DETAILED: Final = 1000
-"""Errors beyond which none is described: describing them costs more than finding them."""
+"""Most entries of every other list or object."""
+_MAX_LISTED: Final = 10
+"""Errors that a refusal lists."""
+_MAX_DESCRIBED: Final = 1000
+"""With more errors than this only their number is reported: describing them takes too long."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:
-    """A request's body as its model.
-
-    Raises:
-        Problem: MALFORMED_BODY, with the fields that do not fit.
-    """
+    """Parse a request's body. Raises Problem (MALFORMED_BODY) that lists the fields with errors."""
     _check_lengths(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         count = error.error_count()
-        if count > _MAX_DETAILED:
+        if count > _MAX_DESCRIBED:
             raise _malformed([{"field": "", "error": f"{count} fields do not fit"}]) from None
-        found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_TOLD]
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_LISTED]
         named = [{"field": ".".join(map(str, e["loc"]))[:200], "error": e["msg"][:200]} for e in found]
         raise _malformed(named) from None
 
 
 def _check_lengths(body: bytes) -> None:
-    """Each error of a validation costs kilobytes, so a body may not have room for many."""
+    """Raise Problem for a body with more entries than its models allow.
+
+    pydantic uses kilobytes for each error, so a body must not be able to cause very many.
+    """
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         raise _malformed([{"field": "", "error": f"more than {_MAX_CONTAINERS} objects and lists"}])
     try:
         left = [("", from_json(body))]
     except ValueError:
-        return  # the model names the place where it is no JSON
+        return  # the model's parser reports where the JSON is invalid
     while left:
         name, value = left.pop()
         if isinstance(value, dict | list):

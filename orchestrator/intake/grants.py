@@ -1,9 +1,8 @@
-"""The accesses that each event grants to its reader, so that no second request is needed for them."""
+"""Accesses that an event grants to its receiver, so that it need not request URLs for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 from iota.objects import FrameKey, MergedKey
 from iota.protocol.events import (
@@ -24,12 +23,19 @@ from orchestrator.intake.rights import Access
 
 
 def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
-    """The objects that `member` will read and write because of `event`, in order."""
+    """The objects that `member` reads and writes because of `event`, in order."""
     match event:
         case Plan():
-            return _planned(spec, member, event)
+            routes = [[event.members[index] for index in route] for route in event.routes]
+            return [
+                access
+                for microbatch, route in enumerate(routes)
+                if route[member.stage] == member.hotkey
+                for access in _frames(spec, event, microbatch, 0, member.stage, route, Direction)
+            ]
         case Reroute() if event.miner == member.hotkey:
-            return _rerouted(spec, member.hotkey, event)
+            sent = Direction if event.send_forward else (Direction.BACKWARD,)
+            return _frames(spec, event, event.microbatch, event.attempt, event.stage, event.route, sent)
         case FrameReady():
             return [Access(Method.GET, str(FrameKey(spec.id, event.notice.name)))]
         case MergeAssign():
@@ -45,48 +51,32 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
             return []
 
 
-def _planned(spec: RunSpec, member: Member, plan: Plan) -> list[Access]:
-    found: list[Access] = []
-    for microbatch in range(len(plan.routes)):
-        if plan.miner(microbatch, member.stage) != member.hotkey:
-            continue
-        for direction in Direction:
-            name = FrameName(
-                epoch=plan.epoch,
-                step=plan.step,
-                microbatch=microbatch,
-                attempt=0,
-                stage=member.stage,
-                direction=direction,
-            )
-            found += _sent(spec, member.hotkey, name, partial(plan.miner, microbatch))
-    return found
-
-
-def _rerouted(spec: RunSpec, sender: str, event: Reroute) -> list[Access]:
-    found: list[Access] = []
-    for direction in Direction:
-        if direction is Direction.FORWARD and not event.send_forward:
+def _frames(
+    spec: RunSpec,
+    event: Plan | Reroute,
+    microbatch: int,
+    attempt: int,
+    stage: int,
+    route: Sequence[str],
+    directions: Iterable[Direction],
+) -> list[Access]:
+    """The PUTs of the frames that `stage` sends for one microbatch along `route`, within the model."""
+    found = []
+    for direction in directions:
+        towards = direction.destination(stage, spec.layout.stages)
+        if towards is None:
             continue
         name = FrameName(
             epoch=event.epoch,
             step=event.step,
-            microbatch=event.microbatch,
-            attempt=event.attempt,
-            stage=event.stage,
+            microbatch=microbatch,
+            attempt=attempt,
+            stage=stage,
             direction=direction,
         )
-        found += _sent(spec, sender, name, lambda s: event.route[s])
+        size = frame_size(spec, name, route[stage], route[towards])
+        found.append(Access(Method.PUT, str(FrameKey(spec.id, name)), size))
     return found
-
-
-def _sent(spec: RunSpec, sender: str, name: FrameName, miner_at: Callable[[int], str]) -> list[Access]:
-    """The PUT of one frame; none where the model ends."""
-    towards = name.direction.destination(name.stage, spec.layout.stages)
-    if towards is None:
-        return []
-    size = frame_size(spec, name, sender, miner_at(towards))
-    return [Access(Method.PUT, str(FrameKey(spec.id, name)), size)]
 
 
 def _reads(objects: Iterable[StoredObject]) -> list[Access]:

@@ -1,4 +1,4 @@
-"""From a member's parsed request to the journal entry that it asks for, or to the Problem that refuses it."""
+"""Turns a member's parsed request into the journal entry to record, or raises the Problem that refuses it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,29 @@ from orchestrator.intake.validation import check_frames, check_reports
 
 
 class Intake:
-    """Decides on requests by the coordinator's state, and changes nothing of it.
+    """Decides on requests by the coordinator's state, which it only reads.
 
-    The caller journals the returned entry, applies it, and passes it to `observe`, before it asks about
-    another request of the same hotkey (for joins: of any hotkey). Times (`at`) are Unix seconds.
+    The caller must journal and apply the returned entry, and pass it to `observe`, before it asks about
+    another request of the same hotkey (for joins: of any hotkey). Times (`at`) are Unix seconds. Each method
+    raises Problem (NOT_JOINED) for a hotkey that has not joined.
     """
 
     def __init__(
         self, coordinator: Coordinator, verify: Callable[[bytes, bytes, str], bool] = signatures.verify
     ) -> None:
-        """`verify(message, signature, hotkey)` checks the signature of a batch of receipts."""
+        """`verify(message, signature, hotkey)` checks receipt batches; a simulation may accept all."""
         self._coordinator, self._verify = coordinator, verify
         self._repeats = Repeats()
 
     def member(self, hotkey: str) -> Member:
-        """The member with this hotkey. Raises Problem: NOT_JOINED."""
+        """The member with this hotkey."""
         member = self._coordinator.members.get(hotkey)
         if member is None:
             raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
         return member
 
     def join(self, hotkey: str, request: JoinRequest, at: float) -> Joined:
-        """The entry of a join.
-
-        Raises:
-            Problem: VERSION_MISMATCH; FORBIDDEN for a second role; RUN_FULL.
-        """
+        """The entry of a join. Raises Problem: VERSION_MISMATCH, FORBIDDEN for a second role, or RUN_FULL."""
         if PROTOCOL_VERSION not in request.versions:
             raise _version_mismatch(request.versions)
         refusal = self._coordinator.refusal(hotkey, request)
@@ -49,16 +46,16 @@ class Intake:
         return Joined(at=at, hotkey=hotkey, request=request)
 
     def heard(self, hotkey: str, at: float) -> Back | None:
-        """The entry for a lost member that is heard again. Raises Problem: NOT_JOINED."""
+        """The entry for a lost member that sends a request again; None for any other member."""
         member = self.member(hotkey)
         return None if member.live or member.left else Back(at=at, hotkey=hotkey)
 
     def exchange(self, hotkey: str, request: ExchangeRequest, at: float) -> Said | None:
-        """The entry with the news of an exchange; None where all of it was said before.
+        """The entry with the new content of an exchange; None where all of it is repeated.
 
         Raises:
-            Problem: NOT_JOINED; FORBIDDEN for a frame or a report that is not the member's to announce;
-                BAD_RECEIPTS, BAD_SIGNATURE.
+            Problem: FORBIDDEN for a frame or a report that this member must not send; BAD_RECEIPTS;
+                BAD_SIGNATURE.
         """
         member, run = self.member(hotkey), self._coordinator.state
         check_frames(run.spec, member, request.frames)
@@ -72,15 +69,15 @@ class Intake:
         return Said(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
 
     def leave(self, hotkey: str, at: float) -> Left | None:
-        """The entry of a leave; None for a member that has left. Raises Problem: NOT_JOINED."""
+        """The entry of a leave; None for a member that has left already."""
         return None if self.member(hotkey).left else Left(at=at, hotkey=hotkey)
 
     def access(self, hotkey: str, request: ObjectRequest) -> Access:
-        """The access to an object that a member asks for. Raises Problem: see `access_for`."""
+        """The access to an object that a member requests. Raises Problem as `access_for` does."""
         return access_for(self._coordinator, self.member(hotkey), request)
 
     def observe(self, entry: Entry) -> None:
-        """This entry is journaled and applied."""
+        """Learn from an entry that was journaled and applied, so that its content counts as repeated."""
         self._repeats.observe(entry)
 
 

@@ -1,4 +1,4 @@
-"""Checks a batch of receipts: signed by its member, chained to what is stored, and such as its ops give."""
+"""Checks a batch of receipts: its signature, its chain, and that each receipt is possible for the member."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from orchestrator.coordinator.state import RunState
 def new_receipts(
     run: RunState, member: Member, batch: ReceiptBatch, verify: Callable[[bytes, bytes, str], bool]
 ) -> tuple[Receipt, ...]:
-    """The receipts of a batch that are not stored yet; none where some before them are missing.
+    """The receipts of a batch that are not stored yet; none where earlier ones are missing.
 
     Raises:
-        Problem: BAD_RECEIPTS: not consecutive, of another chain, or such as no op of the member gives;
-            BAD_SIGNATURE: not signed by the member.
+        Problem: BAD_RECEIPTS where they are not consecutive, of another chain, or impossible for this member;
+            BAD_SIGNATURE where they are not signed by it.
     """
     receipts = batch.receipts
     if not receipts:
@@ -57,7 +57,7 @@ def new_receipts(
 
 
 def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
-    """The reason why no op of this member gives such a receipt, or None."""
+    """The reason why no op of this member can give such a receipt, or None."""
     if member.role is not Role.MINER:
         return "is not from a miner: only miners run ops"
     if receipt.kind is OpKind.MERGE:

@@ -1,4 +1,4 @@
-"""Recognises what a member said before, so that a repeated exchange is not journaled again."""
+"""Deduplication: recognises repeated frames and reports, so that they are not journaled again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iota.protocol.messages import FrameNotice, Report, ReportKind
 from orchestrator.coordinator import Back, Entry, Joined, Left, Lost, Said
 
 MAX_REMEMBERED: Final = 1024
-"""Digests for each member; one that was forgotten is journaled again, and changes nothing."""
+"""Digests kept for each member. A forgotten item is journaled again, which changes no state."""
 _ONCE: Final = frozenset(
     {
         ReportKind.DELTA,
@@ -23,18 +23,18 @@ _ONCE: Final = frozenset(
         ReportKind.WEIGHTS,
     }
 )
-"""Reports that say nothing new the second time. Others may, as the run goes on."""
+"""Reports that have no effect when repeated. The effect of others depends on the state of the run."""
 
 
 class Repeats:
-    """The digests of each member's last news; in memory only, and forgotten when a member starts again."""
+    """Digests of each member's newest frames and reports, in memory only."""
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
         self._said: dict[str, LRUCache[str, None]] = {}
 
     def observe(self, entry: Entry) -> None:
-        """Keep up with the journal: news from before a loss or a start may have to be taken again."""
+        """Remember what an entry contains. After a join or a loss, repeated content may have an effect."""
         match entry:
             case Joined() | Left() | Lost() | Back():
                 self._said.pop(entry.hotkey, None)
@@ -45,16 +45,16 @@ class Repeats:
                 pass
 
     def fresh_frames(self, hotkey: str, frames: Iterable[FrameNotice]) -> tuple[FrameNotice, ...]:
-        """The notices that the member has not said yet."""
+        """The notices that the member has not sent before."""
         said = self._said.get(hotkey, ())
         return tuple(notice for notice in frames if notice.content_digest() not in said)
 
     def fresh_reports(self, hotkey: str, reports: Iterable[Report]) -> tuple[Report, ...]:
-        """The reports that the member has not said yet, or that may be said again."""
+        """The reports that the member has not sent before, or that may have an effect again."""
         said = self._said.get(hotkey, ())
         return tuple(r for r in reports if r.kind not in _ONCE or r.content_digest() not in said)
 
-    def _remember(self, hotkey: str, news: Iterable[FrameNotice | Report]) -> None:
+    def _remember(self, hotkey: str, items: Iterable[FrameNotice | Report]) -> None:
         said = self._said.setdefault(hotkey, LRUCache(self._limit))
-        for item in news:
+        for item in items:
             said[item.content_digest()] = None

@@ -1,4 +1,4 @@
-"""Objects that a member may read and write, and how large. Pure."""
+"""Which objects a member may read and write, and up to which size. Pure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from orchestrator.coordinator import Coordinator, Member
 from orchestrator.coordinator.state import Phase
 
 OwnObject = DeltaKey | MergedKey | BaseKey | SnapshotKey
-"""Objects that are written by the member that made them; a frame follows its microbatch's route."""
+"""Objects whose writer follows from the key and the state of the run; a frame's follows from the route."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One presigned URL: a method and a key; `size` in bytes, PUT only."""
+    """The permission of a presigned URL: a method on a key. `size` is exact, in bytes (PUT only)."""
 
     method: Method
     key: str
@@ -37,11 +37,11 @@ class Access:
 
 
 def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest) -> Access:
-    """The access that a member asks for, if it may have it.
+    """The access that a member requests, if it is allowed.
 
     Raises:
-        Problem: MALFORMED_BODY for a text that is no key; FORBIDDEN; TOO_LARGE; LATE for what was
-            expected once: a frame of a microbatch that has ended, a part of a past epoch.
+        Problem: MALFORMED_BODY for a text that is no key; FORBIDDEN; TOO_LARGE; LATE for an object that is
+            not needed any more: a frame of a microbatch that has ended, a part of a past epoch.
     """
     spec, text = coordinator.spec, request.key
     try:
@@ -68,10 +68,9 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
 
 
 def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
-    """Exact bytes of a frame that is the member's to send now.
+    """Exact size of a frame that the member is to send now.
 
-    Raises:
-        Problem: LATE where its microbatch has ended, FORBIDDEN otherwise.
+    Raises Problem: LATE where its microbatch has ended, FORBIDDEN where the member must not send it.
     """
     name = key.name
     at = (name.epoch, name.step, name.microbatch)
@@ -90,7 +89,7 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
 
 
 def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> None:
-    """Raises Problem unless the run expects this object from this member now: LATE or FORBIDDEN."""
+    """Raise Problem (LATE or FORBIDDEN) unless the run expects this object from this member now."""
     run = coordinator.state
     mine = isinstance(key, BaseKey) or key.hotkey == member.hotkey
     if not mine or (not isinstance(key, SnapshotKey) and key.stage >= run.stages):
@@ -106,7 +105,7 @@ def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> N
 
 
 def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bool:
-    """Whether the member is the writer that `iota.objects` names for this kind of object."""
+    """Whether the member is the writer of this object by the table in `iota.objects`."""
     run = coordinator.state
     merging = run.phase is Phase.MERGING
     match key:

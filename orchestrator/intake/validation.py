@@ -1,20 +1,11 @@
-"""Checks frames and reports of an exchange: a member writes its own names only, within their sizes."""
+"""Checks frames and reports of an exchange: a member names only its own objects, within their sizes."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from iota.codec.shapes import payload_size
-from iota.objects import (
-    BaseKey,
-    DeltaKey,
-    FrameKey,
-    MergedKey,
-    RunObject,
-    SnapshotKey,
-    max_bytes,
-    part_count,
-)
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey, max_bytes, part_count
 from iota.protocol.messages import (
     BaseStored,
     Delta,
@@ -43,10 +34,11 @@ _OF_VALIDATORS: Final = frozenset(
         ReportKind.WEIGHTS,
     }
 )
+"""Reports that only validators send; all others are sent by miners only."""
 
 
 def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...]) -> None:
-    """Raises Problem (FORBIDDEN) for a frame that is not this member's to announce."""
+    """Raise Problem (FORBIDDEN) for a notice of a frame that this member cannot have stored."""
     for notice in frames:
         name = notice.name
         if member.role is not Role.MINER or name.stage != member.stage:
@@ -60,7 +52,7 @@ def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...])
 
 
 def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) -> None:
-    """Raises Problem (FORBIDDEN) for a report of the other role, or that names what is not its sender's."""
+    """Raise Problem (FORBIDDEN) for a report of the other role, or with objects of another member."""
     for report in reports:
         if (report.kind in _OF_VALIDATORS) != (member.role is Role.VALIDATOR):
             raise Problem(ProblemType.FORBIDDEN, f"a {member.role} does not report {report.kind}")

@@ -1,24 +1,6 @@
-"""The journal: append-only and durable, one writer; `sqlite` holds it in one file.
+"""The journal: append-only, durable, one writer. `journal` has the interface, `sqlite` the implementation."""
 
-`journal` is the interface and its errors.
-"""
-
-from orchestrator.journal.journal import (
-    Journal,
-    JournalBroken,
-    JournalError,
-    JournalRefused,
-    JournalUnavailable,
-    Record,
-)
+from orchestrator.journal.journal import Journal, JournalBroken, JournalRefused, JournalUnavailable, Record
 from orchestrator.journal.sqlite import SqliteJournal
 
-__all__ = [
-    "Journal",
-    "JournalBroken",
-    "JournalError",
-    "JournalRefused",
-    "JournalUnavailable",
-    "Record",
-    "SqliteJournal",
-]
+__all__ = ["Journal", "JournalBroken", "JournalRefused", "JournalUnavailable", "Record", "SqliteJournal"]

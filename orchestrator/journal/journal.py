@@ -1,4 +1,4 @@
-"""The interface of a journal: the one durable record of a run, from which everything else is rebuilt."""
+"""Interface of the journal, the durable record of a run: the coordinator's state is rebuilt from it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ from iota.protocol.receipts import ReceiptBatch
 from orchestrator.coordinator import Entry
 
 
-class JournalError(Exception):
-    """The journal refused or failed an operation."""
+class JournalUnavailable(Exception):
+    """Nothing was stored (disk full, I/O error). The same append may succeed later."""
 
 
-class JournalUnavailable(JournalError):
-    """Nothing was stored (disk full, I/O error); the same append may succeed later."""
+class JournalBroken(Exception):
+    """The file differs from what was appended. The process must stop; a restart replays the file."""
 
 
-class JournalBroken(JournalError):
-    """The journal no longer holds what it must: stop, and start again from what it does hold."""
-
-
-class JournalRefused(JournalError, ValueError):
-    """The file cannot be this run's journal now; the message says what to do."""
+class JournalRefused(ValueError):
+    """The file cannot be used as this run's journal. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +31,27 @@ class Record:
 
 
 class Journal(Protocol):
-    """Append-only, in order, durable on return. One writer at a time, which the journal enforces."""
+    """An append-only, durable sequence of entries. It enforces that there is one writer at a time."""
 
     def append(self, records: Sequence[Record], highest_nonce: int) -> None:
-        """Store all records in this order, or none.
+        """Store all records in this order, or none; on return they are on disk.
 
-        `highest_nonce` (ns) is kept with them: requests signed up to it are not taken again.
+        `highest_nonce` (ns) is stored with them: after a restart, requests signed before it are refused.
 
         Raises:
             JournalUnavailable: nothing was stored.
-            JournalBroken: what was stored is not known.
+            JournalBroken: it is not known whether they were stored.
         """
-        ...
 
     def replay(self) -> Iterator[Entry]:
         """Every entry, in the order of appending."""
-        ...
 
     @property
     def highest_nonce(self) -> int:
-        """That of the last append, 0 at first."""
-        ...
+        """The value of the last append; 0 for an empty journal."""
 
     def receipts(self, hotkey: str, epoch: int) -> list[ReceiptBatch]:
-        """The batches with receipts of `epoch`, in order, as their miner signed them."""
-        ...
+        """A miner's batches with receipts of `epoch`, in order, as it signed them."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the file. No other method may be called after it."""

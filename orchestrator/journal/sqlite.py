@@ -35,14 +35,13 @@ _ENTRY: Final[TypeAdapter[Entry]] = TypeAdapter(Entry)
 
 
 class SqliteJournal:
-    """See `Journal`. Appends come from one thread at a time; `receipts` may come from any."""
+    """A `Journal` in one file. `append` may be called by one thread at a time, `receipts` by another one."""
 
     def __init__(self, path: Path, spec: RunSpec, orchestrator: str) -> None:
-        """Opens or creates the journal of this run and this orchestrator hotkey (ss58).
+        """Open or create the journal of this run and this orchestrator hotkey (ss58).
 
-        Raises:
-            JournalRefused: another process writes to it, it is another run's or another
-                orchestrator's, of another version, or no journal at all.
+        Raises JournalRefused where another process writes to the file, or where it belongs to another run or
+        orchestrator, has another version or is no journal.
         """
         self._path = path
         self._reader: sqlite3.Connection | None = None
@@ -85,7 +84,7 @@ class SqliteJournal:
         return int(self._meta("highest_nonce") or 0)
 
     def receipts(self, hotkey: str, epoch: int) -> list[ReceiptBatch]:
-        # A connection of its own, so that reading never waits for a commit.
+        # On a separate connection, so that a read does not wait for a commit.
         if self._reader is None:
             self._reader = self._connect()
         rows = self._reader.execute(
@@ -105,13 +104,13 @@ class SqliteJournal:
         self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
-        # Autocommit, so that transactions are exactly those written above.
+        # Autocommit: transactions are only those that this class begins.
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
         db.execute("PRAGMA synchronous=FULL")
         return db
 
     def _open_tables(self) -> None:
-        """Makes the tables in an empty file, and refuses a file of another version."""
+        """Create the tables in an empty file. Raises JournalRefused for a file of another version."""
         version = self._number("PRAGMA user_version")
         fresh = version == 0 and self._number("SELECT count(*) FROM sqlite_master") == 0
         if not fresh and version != JOURNAL_VERSION:
@@ -119,12 +118,13 @@ class SqliteJournal:
                 f"{self._path} is of version {version}, and this release reads journals of version"
                 f" {JOURNAL_VERSION}: give another path, or start the release that wrote it"
             )
-        # Only now: a file that is refused stays as it was.
+        # Only after the check, so that a refused file is not changed.
         self._db.execute("PRAGMA journal_mode=WAL")
         if fresh:
             self._db.executescript(_SCHEMA)
 
     def _open(self, spec: RunSpec, orchestrator: str) -> None:
+        """Bind a new file to the run and the orchestrator. Raises JournalRefused for a file of others."""
         self._open_tables()
         ours = {"run": spec.id, "orchestrator": orchestrator}
         if self._meta("run") is None:
@@ -155,7 +155,7 @@ class SqliteJournal:
         return int(row[0])
 
     def _check_nothing_stored(self, cause: sqlite3.Error) -> None:
-        """After a failed commit: memory and disk must still agree, or nobody may go on."""
+        """Check after a failed commit that nothing was stored. Raises JournalBroken where something was."""
         try:
             stored = self._stored()
         except sqlite3.Error as error:
@@ -165,7 +165,7 @@ class SqliteJournal:
 
 
 def _exclusive_lock(path: Path) -> FileLock:
-    """A lock that ends with the process; SQLite's own would keep readers out as well."""
+    """A lock for the life of the process. SQLite's own exclusive lock would also exclude readers."""
     in_use = f"another orchestrator is writing to {path}: stop it first, or give another journal"
     try:
         return FileLock(path.with_name(path.name + ".lock"), lambda: JournalRefused(in_use))

@@ -244,4 +244,4 @@ def test_an_answer_is_bound_to_nonce_status_body_request_and_server() -> None:
 
 @pytest.mark.parametrize("header", [None, "", "00", "zz" * 64, "00" * 64])
 def test_a_missing_or_malformed_answer_signature_is_false(header: str | None) -> None:
-    assert verify_response(SERVER.ss58, 7, 200, b"yes", header) is False
+    assert verify_response(SERVER.ss58, 7, 200, b"yes", header, request_signature="0xaa") is False

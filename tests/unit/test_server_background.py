@@ -123,7 +123,7 @@ async def test_what_a_closed_epoch_left_is_deleted_at_the_start_and_whenever_mor
     async with at_work(deletions.run()):
         await until(lambda: store.deleted == ["old/"])
         desk.coordinator.state.outbox.deletions.append("new/")
-        deletions.look()
+        deletions.wake()
         await until(lambda: store.deleted == ["old/", "new/"])
 
 

@@ -283,7 +283,7 @@ async def test_receipts_are_served_to_auditors_as_they_were_signed(running: Runn
         batches = await v.client.receipts(0, a.hotkey.ss58)
         assert [r for b in batches for r in b.receipts] == a.log.receipts
         with pytest.raises(Problem) as caught:
-            await v.client.epoch_record(0, patience_s=0)
+            await v.client.epoch_record(0)
         assert caught.value.type is ProblemType.NOT_FOUND
 
 

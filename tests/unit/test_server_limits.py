@@ -59,7 +59,7 @@ async def test_a_poll_is_woken_by_news_for_its_member() -> None:
     polls.wake({OTHER})
     assert len(polls) == 1
     polls.wake({ME})
-    assert await poll is Woken.NEWS
+    assert await poll is Woken.EVENTS
     assert len(polls) == 0
 
 
@@ -70,7 +70,7 @@ async def test_a_newer_poll_releases_the_older_and_stays() -> None:
     newer = asyncio.create_task(polls.wait(ME, 10))
     assert await older is Woken.SUPERSEDED
     polls.wake({ME})
-    assert await newer is Woken.NEWS
+    assert await newer is Woken.EVENTS
 
 
 async def test_a_poll_without_news_ends_in_time() -> None:
@@ -90,10 +90,10 @@ async def test_stopping_answers_every_poll_now_and_later() -> None:
 
 def test_a_member_is_overdue_after_its_silence() -> None:
     presence = Presence(15.0)
-    presence.hear(ME, 100.0)
+    presence.note(ME, 100.0)
     assert not presence.overdue(ME, 115.0)
     assert presence.overdue(ME, 115.1)
-    presence.hear(ME, 116.0)
+    presence.note(ME, 116.0)
     assert not presence.overdue(ME, 130.0)
 
 
@@ -106,6 +106,6 @@ def test_a_member_that_this_process_never_heard_counts_from_the_first_look() -> 
 
 def test_a_member_that_left_is_forgotten() -> None:
     presence = Presence(15.0)
-    presence.hear(ME, 0.0)
+    presence.note(ME, 0.0)
     presence.observe(Left(at=1.0, hotkey=ME))
     assert not presence.overdue(ME, 1000.0)

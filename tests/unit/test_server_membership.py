@@ -15,7 +15,7 @@ from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.http.admission import Admission, AllowList
-from orchestrator.http.metagraph import LOOK_EVERY_S, STALE_S, Metagraph
+from orchestrator.http.metagraph import REREAD_EVERY_S, STALE_S, Metagraph
 
 
 class Chain:
@@ -46,7 +46,7 @@ class Clock:
 
 def admission(chain: Chain) -> Admission:
     graph = Metagraph(chain, 1)
-    return Admission(graph, graph.look_again)
+    return Admission(graph, graph.reread)
 
 
 async def test_a_node_that_registered_since_the_last_read_is_admitted_at_once() -> None:
@@ -73,7 +73,7 @@ async def test_strangers_cause_no_more_reads_and_are_told_when_to_return() -> No
         with pytest.raises(Problem) as caught:
             await asked.allows(f"stranger {n}", Role.MINER)
         assert caught.value.type is ProblemType.RATE_LIMITED
-        assert 0 < (caught.value.retry_after or 0) <= LOOK_EVERY_S
+        assert 0 < (caught.value.retry_after or 0) <= REREAD_EVERY_S
     assert chain.reads == 1
 
 
@@ -88,7 +88,7 @@ async def test_the_last_members_stand_for_an_hour_without_the_chain_and_no_longe
     assert graph("known", Role.MINER)
     assert not graph("stranger", Role.MINER)
     with caplog.at_level(logging.WARNING), pytest.raises(Problem):
-        await graph.look_again()
+        await graph.reread()
     assert "no node answers; that of block 101 stands, 3600 s old" in caplog.text
     clock.now += 1
     with pytest.raises(Problem, match="60 minutes") as caught:

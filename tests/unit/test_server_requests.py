@@ -245,7 +245,7 @@ async def test_nobody_else_is_delayed_by_strangers(running: Running) -> None:
 async def test_a_role_that_the_chain_does_not_give_cannot_be_joined(running: Running) -> None:
     async with node(running, b"a") as member:
         with pytest.raises(Problem) as caught:
-            await member.client.join(join_request(Role.VALIDATOR), patience_s=0)
+            await member.client.join(join_request(Role.VALIDATOR))
         assert caught.value.type is ProblemType.FORBIDDEN
         await until(lambda: bool(member.events(LoadBase)))
 

@@ -1,8 +1,7 @@
-"""Where progress is shown: a live page on a terminal, plain lines elsewhere."""
+"""Shows the progress of `iota up`: a live page on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -14,28 +13,27 @@ from iota.swarm.summary import boundary_bytes_per_token, compression_ratio
 from iota.swarm.view import line, page
 
 LINE_EVERY_S = 5.0
+"""Longest pause between two lines while the state does not change."""
 
 
 class Display(Protocol):
-    """Shows a run's progress; used as a context."""
+    """Shows a run's progress, from entering its context to leaving it."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays on the screen."""
         ...
 
     def show(self, now: float, progress: Progress) -> None:
-        """The newest state, `now` in seconds."""
+        """Show the newest status; `now` is monotonic seconds."""
         ...
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Lines:
-    """One line for each closed step, and one every few seconds while nothing closes."""
+    """Prints a line when a step closes, the phase changes, or `LINE_EVERY_S` have passed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -57,14 +55,12 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class Dashboard:
-    """A page that is drawn anew in place."""
+    """Redraws one page in place, for terminals."""
 
     def __init__(self, console: Console, spec: RunSpec) -> None:
         self._console = console
@@ -85,7 +81,5 @@ class Dashboard:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()

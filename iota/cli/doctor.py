@@ -1,4 +1,4 @@
-"""`iota doctor`: checks a node before, or while, it does not work."""
+"""`iota doctor`: checks a node's machine, wallet, chain and orchestrator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def doctor(
         raise ValueError(f"--role is miner or validator, not {role!r}")
     kind = MinerSettings if role == Role.MINER else ValidatorSettings
     settings = kind.load(**flags)
-    logging.basicConfig(level=logging.ERROR)  # what a library would warn of is a finding here
+    logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
     found = findings(asyncio.run(_facts(settings, Role(role))))
     well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:

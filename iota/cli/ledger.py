@@ -35,8 +35,8 @@ def serve(
 ) -> None:
     """Serve the ledger until interrupted.
 
-    What is not given is as the file was created; what contradicts it is refused. Its block hashes are
-    trusted: whoever runs the ledger could choose them.
+    Parameters that are not given are as the file was created; others must agree with it. Block hashes are
+    trusted: the ledger's operator could choose them.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""`iota store`: the embedded object store's own process."""
+"""`iota store`: the embedded object store, as a process of its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def store() -> None:
 def serve(settings: StoreSettings) -> None:
     """Serve a folder by presigned URLs until interrupted.
 
-    Whoever has the secret (the orchestrator) hands out URLs for one object, one operation, one size
-    and a short time; nobody else can read or write anything.
+    The holder of the secret (the orchestrator) signs URLs for one object, one operation, one size and a short
+    time. Without such a URL nothing can be read or written.
     """
     import asyncio
     import signal

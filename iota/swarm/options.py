@@ -42,7 +42,7 @@ class RunOptions(Settings):
 
     The defaults need no download and show a falling loss within two minutes on two cores. One replica a
     stage makes the losses repeat to the bit, with three single-threaded miners on those cores. The credit
-    equals the number of stages, which keeps every stage busy; more would only hold more activations in memory.
+    equals the number of stages, which keeps every stage busy; more would only hold more activations.
     """
 
     stages: int = setting(3, "Pipeline stages: one slice of the model each.", gt=0)

@@ -1,4 +1,4 @@
-"""Checks that every backend makes before it sends: the caller's arguments, and a key to sign with."""
+"""Checks that every backend makes before it sends: of the arguments, and of the key that signs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def check_netuid(netuid: int) -> int:
 
 
 def check_address(ss58: str) -> None:
-    """Raises BadInput for text that is no ss58 address."""
+    """Raises BadInput for text that is not an ss58 address."""
     if not is_address(ss58):
         raise BadInput(f"{ss58!r} is not an ss58 address")
 
 
 def check_commitment(data: bytes) -> None:
-    """Raises BadInput for more bytes than a commitment holds, or none."""
+    """Raises BadInput for data that is empty or longer than a commitment."""
     if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
         raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
 
 
 def writer(hotkey: Hotkey | None) -> Hotkey:
-    """The hotkey that signs; raises KeyUnavailable for a connection that was opened without one."""
+    """The hotkey that signs writes; raises KeyUnavailable where the connection was opened without one."""
     if hotkey is None:
         raise KeyUnavailable("this connection has no hotkey and can only read: open it with one to write")
     return hotkey

@@ -26,8 +26,8 @@ def doctor(
 ) -> None:
     """Check versions, wallet, chain, clock, registration, orchestrator, disk and card: one line each.
 
-    Takes the flags that the role starts with, and sends nothing but questions. Ends in 10 s, whoever does not
-    answer: with code 0 if the role can work, and 1 if a problem has to be put right first.
+    Takes the flags that the role starts with, and changes nothing. Ends within 10 s, also if a server does
+    not answer: with code 0 if the role can work, and 1 if there is a problem to solve first.
     """
     import asyncio
     import json

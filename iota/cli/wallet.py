@@ -74,8 +74,8 @@ def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:
         output.write(f"{mnemonic}\n")
     where = "above" if mnemonic_file is None else f"in {mnemonic_file}"
     typer.echo(
-        f"coldkey {key.ss58} stored in {path}, encrypted. The 12 words {where} restore it, and whoever "
-        "has them has its TAO: keep them on paper, and on no computer",
+        f"coldkey {key.ss58} stored in {path}, encrypted. The 12 words {where} restore it, and "
+        "give access to its TAO: keep them on paper, and on no computer",
         err=True,
     )
 

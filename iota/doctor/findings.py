@@ -1,4 +1,4 @@
-"""Turns facts into findings with remedies. Pure."""
+"""Judges facts: findings with remedies. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from iota.doctor.clock import clock, head
 from iota.doctor.facts import Facts, HotkeyState, OrchestratorFacts, Unknown
-from iota.doctor.finding import Finding, problem, warning, well
+from iota.doctor.finding import Finding, ok, problem, warning
 from iota.doctor.membership import UPDATE, membership
 from iota.protocol.messages import PROTOCOL_VERSION, Role
 
@@ -14,11 +14,11 @@ TESTED_PYTHON: Final = (3, 11)
 TESTED_SDK: Final = "11.3"
 _SLOW_S: Final = 2.0
 _MIN_BYTES: Final = 1 << 30
-"""Below this the first snapshot fills the disk."""
+"""With less free disk the first snapshot may fill it."""
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """All findings, in the order in which they should be put right."""
+    """All findings, in the order in which to solve them."""
     return [
         *software(facts),
         *wallet(facts),
@@ -31,12 +31,12 @@ def findings(facts: Facts) -> list[Finding]:
 
 
 def software(facts: Facts) -> list[Finding]:
-    """Python and the SDK against what this version was tested with."""
+    """Versions of Python and the SDK against those that this version was tested with."""
     python, sdk = facts.software.python, facts.software.sdk
     text = ".".join(str(part) for part in python)
     tested = ".".join(str(part) for part in TESTED_PYTHON)
     if python[:2] == TESTED_PYTHON:
-        found = [well("python", text)]
+        found = [ok("python", text)]
     else:
         found = [warning("python", f"{text}; tested with {tested}", f"if it fails, use Python {tested}")]
     install = f'install the one that fits: pip install "bittensor=={TESTED_SDK}.*"'
@@ -45,12 +45,12 @@ def software(facts: Facts) -> list[Finding]:
     elif sdk.split(".")[:2] != TESTED_SDK.split("."):
         found.append(problem("sdk", f"bittensor {sdk}; this version is made for {TESTED_SDK}", install))
     else:
-        found.append(well("sdk", f"bittensor {sdk}"))
+        found.append(ok("sdk", f"bittensor {sdk}"))
     return found
 
 
 def wallet(facts: Facts) -> list[Finding]:
-    """The hotkey's file and who can open it; a coldkey that should not be here."""
+    """State and permissions of the hotkey's file, and a coldkey that should not be on a node."""
     files, path = facts.wallet, facts.wallet.hotkey_path
     found = []
     if files.state is HotkeyState.MISSING:
@@ -65,7 +65,7 @@ def wallet(facts: Facts) -> list[Finding]:
         remedy = "restore it from your backup, or give the user that runs the node access to it"
         found.append(problem("hotkey", files.complaint.split(":")[0], remedy))
     else:
-        found.append(well("hotkey", f"{files.hotkey} in {path}"))
+        found.append(ok("hotkey", f"{files.hotkey} in {path}"))
     if files.mode & 0o077:
         found.append(
             problem(
@@ -81,7 +81,7 @@ def wallet(facts: Facts) -> list[Finding]:
             )
         )
     else:
-        found.append(well("coldkey", "its private key is not on this machine"))
+        found.append(ok("coldkey", "its private key is not on this machine"))
     return found
 
 
@@ -93,7 +93,7 @@ def chain(facts: Facts) -> list[Finding]:
         return [
             problem("chain", f"{seen.endpoint}: {seen.info.reason}", UPDATE if seen.info.drifted else remedy)
         ]
-    found = [well("chain", f"{seen.endpoint} runs {seen.info.version}")]
+    found = [ok("chain", f"{seen.endpoint} runs {seen.info.version}")]
     if isinstance(seen.head, Unknown):
         found.append(
             problem("chain head", seen.head.reason, "give another node with --chain-endpoint, or try again")
@@ -102,7 +102,7 @@ def chain(facts: Facts) -> list[Finding]:
         slow = f"{seen.endpoint} takes {seen.latency_s:.1f} s for a small read"
         found.append(warning("chain latency", slow, "give a nearer node with --chain-endpoint"))
     elif seen.latency_s is not None:
-        found.append(well("chain latency", f"{seen.latency_s * 1000:.0f} ms"))
+        found.append(ok("chain latency", f"{seen.latency_s * 1000:.0f} ms"))
     return found
 
 
@@ -123,7 +123,7 @@ def orchestrator(facts: Facts) -> Finding:
             "update the older of the two",
         )
     latency = f"{seen.latency_s * 1000:.0f} ms"
-    return well(
+    return ok(
         "orchestrator",
         f"{seen.endpoint}: run {seen.run[:12]}, epoch {seen.epoch}, protocol {PROTOCOL_VERSION}, {latency}",
     )
@@ -138,7 +138,7 @@ def machine(facts: Facts) -> list[Finding]:
         )
         found.append(problem("data directory", f"{seen.data_dir} cannot be written", remedy))
     else:
-        found.append(well("data directory", f"{seen.data_dir} can be written"))
+        found.append(ok("data directory", f"{seen.data_dir} can be written"))
     free, wanted = f"{seen.free_bytes / 1e9:.1f} GB free", f"{facts.wanted_bytes / 1e9:.0f} GB"
     if seen.free_bytes < _MIN_BYTES:
         found.append(
@@ -148,7 +148,7 @@ def machine(facts: Facts) -> list[Finding]:
         remedy = f"{wanted} are safe; free some, or give a folder on another disk with --data-dir"
         found.append(warning("disk", free, remedy))
     else:
-        found.append(well("disk", free))
+        found.append(ok("disk", free))
     if facts.role is Role.MINER:
         found.append(_graphics_card(seen.gpus))
     return found
@@ -167,4 +167,4 @@ def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:
             "no NVIDIA driver on this machine: a miner would compute on the CPU",
             "install the driver if there is a card; without one, only tiny runs are of use",
         )
-    return well("gpu", "; ".join(gpus))
+    return ok("gpu", "; ".join(gpus))

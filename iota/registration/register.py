@@ -83,7 +83,7 @@ async def register(
             return f"{hotkey.ss58} is uid {uid} {place}"
     if not terms.open:
         raise ValueError(
-            f"subnet {settings.netuid} lets nobody register just now: ask its owner, or try again later"
+            f"registration on subnet {settings.netuid} is closed: ask its owner, or try again later"
         )
     coldkey, limit = None, max_cost_tao
     if terms.needs_coldkey:

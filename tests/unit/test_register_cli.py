@@ -176,7 +176,7 @@ async def test_a_price_that_rises_past_the_tolerance_is_not_paid(
 @pytest.mark.parametrize(
     ("market", "max_burn", "owner", "message"),
     [
-        (Market(open=False), None, Owner(), "lets nobody register"),
+        (Market(open=False), None, Owner(), "is closed"),
         (Market(), 0.4, Owner(), r"above --max-burn 0\.4: nothing was sent"),
         (Market(), None, Owner(yes=False), "nothing was sent"),
         (Market(price=3.0), None, Owner(), "send TAO to {coldkey}"),

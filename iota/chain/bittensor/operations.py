@@ -188,7 +188,7 @@ async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotke
         )
     if not terms.open:
         return TxResult.refusal(
-            TxCode.DISABLED, "SubNetRegistrationDisabled", f"the owner of subnet {netuid} lets nobody in"
+            TxCode.DISABLED, "SubNetRegistrationDisabled", f"registration on subnet {netuid} is closed"
         )
     return None
 

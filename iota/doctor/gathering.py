@@ -89,42 +89,35 @@ async def _chain(
     endpoint = without_secrets(settings.chain)
     stack = AsyncExitStack()
     try:
-        opened = await answer_to(_opened(stack, settings.chain), end)
-        if isinstance(opened, Unknown):
-            return ChainFacts(endpoint, opened, None, opened, None, opened, opened, None, None)
-        return await _chain_facts(opened, settings, wallet, end, now, endpoint)
+        chain = await answer_to(_opened(stack, settings.chain), end)
+        if isinstance(chain, Unknown):
+            return _unreachable(endpoint, chain)
+        info = await answer_to(chain.info(), end)
+        if isinstance(info, Unknown):
+            return _unreachable(endpoint, info)
+        begun = time.monotonic()
+        head = await answer_to(chain.head(), end)
+        latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
+        head_age_s = None if isinstance(head, Unknown) else now() - head.time
+        subnet, terms = await asyncio.gather(
+            answer_to(chain.subnet(settings.netuid), end),
+            answer_to(chain.registration_terms(settings.netuid), end),
+        )
+        coldkey = _owner(subnet, wallet.hotkey) or wallet.coldkey
+        balance = None if coldkey is None else await answer_to(chain.balance(coldkey), end)
+        return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, coldkey, balance)
     finally:
         # A connection that hangs while it closes ends with the process.
         await answer_to(stack.aclose(), asyncio.get_running_loop().time() + _CLOSE_S)
 
 
+def _unreachable(endpoint: str, why: Unknown) -> ChainFacts:
+    return ChainFacts(endpoint, why, None, why, None, why, why, None, None)
+
+
 async def _opened(stack: AsyncExitStack, network: str) -> Chain:
     """A connection that `stack` closes. A coroutine, so that `answer_to` also catches a refused `network`."""
     return await stack.enter_async_context(open_chain(network, timeout_s=DEADLINE_S))
-
-
-async def _chain_facts(
-    chain: Chain,
-    settings: MinerSettings | ValidatorSettings,
-    wallet: WalletFiles,
-    end: float,
-    now: Clock,
-    endpoint: str,
-) -> ChainFacts:
-    info = await answer_to(chain.info(), end)
-    if isinstance(info, Unknown):
-        return ChainFacts(endpoint, info, None, info, None, info, info, None, None)
-    begun = time.monotonic()
-    head = await answer_to(chain.head(), end)
-    latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
-    head_age_s = None if isinstance(head, Unknown) else now() - head.time
-    subnet, terms = await asyncio.gather(
-        answer_to(chain.subnet(settings.netuid), end),
-        answer_to(chain.registration_terms(settings.netuid), end),
-    )
-    coldkey = _owner(subnet, wallet.hotkey) or wallet.coldkey
-    balance = None if coldkey is None else await answer_to(chain.balance(coldkey), end)
-    return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, coldkey, balance)
 
 
 def _owner(subnet: Subnet | Unknown, hotkey: str | None) -> str | None:

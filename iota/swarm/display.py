@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from abc import ABC, abstractmethod
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -16,23 +17,25 @@ LINE_EVERY_S = 5.0
 """Longest pause between two lines while the state does not change."""
 
 
-class Display(Protocol):
+class Display(ABC):
     """Shows a run's progress, from entering its context to leaving it."""
 
+    @abstractmethod
     def say(self, text: str) -> None:
         """Print a line that stays on the screen."""
-        ...
 
+    @abstractmethod
     def show(self, now: float, progress: Progress) -> None:
         """Show the newest status; `now` is monotonic seconds."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:  # noqa: B027 - most displays have nothing to end
+        pass
 
 
-class Lines:
+class Lines(Display):
     """Prints a line when a step closes, the phase changes, or `LINE_EVERY_S` have passed."""
 
     def __init__(self, console: Console) -> None:
@@ -52,14 +55,8 @@ class Lines:
         self._shown, self._at = state, now
         self.say(line(status, progress.recent_tokens_per_second))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class Dashboard:
+class Dashboard(Display):
     """Redraws one page in place, for terminals."""
 
     def __init__(self, console: Console, spec: RunSpec) -> None:

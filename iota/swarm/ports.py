@@ -25,17 +25,12 @@ def choose_ports(
     """A port for each name: the one asked for, else the kept one if it is free, else any free one.
 
     A resumed run keeps its ports, so that the URLs noted in its folder stay right.
-
-    Raises:
-        ValueError: a port that is asked for is in use.
     """
     chosen: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
         for name in names:
             port = asked.get(name)
-            if port is not None and not is_free(port):
-                raise ValueError(f"port {port} is in use: stop what uses it, or give another --port")
             if port is None and name in kept and kept[name] not in chosen.values() and is_free(kept[name]):
                 port = kept[name]
             if port is None:

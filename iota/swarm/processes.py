@@ -67,7 +67,6 @@ class Launcher:
         self._environment = child_environment(threads)
         self._preload: _Preload | None = None
         self._running: set[Running] = set()
-        self._watchers: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
 
     @property
@@ -102,9 +101,8 @@ class Launcher:
             running = await self._preload.start(program)
         else:
             process = await self._execute(program.entry, program.arguments, program.log)
-            ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            ended = asyncio.create_task(process.wait(), name=f"wait for {process.pid}")
             running = Running(program, process.pid, ended)
-            self._watch(process, ended)
         self._running.add(running)
         running.ended.add_done_callback(lambda _: self._running.discard(running))
         return running
@@ -125,8 +123,6 @@ class Launcher:
         await self.stop(list(self._running), grace_s)
         if self._preload is not None:
             await self._preload.close()
-        if self._watchers:
-            await asyncio.wait(self._watchers, timeout=10.0)
 
     async def _execute(
         self, entry: str, arguments: tuple[str, ...], log: Path, *, pipes: bool = False
@@ -142,14 +138,6 @@ class Launcher:
                 env=self._environment,
                 start_new_session=True,
             )
-
-    def _watch(self, process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
-        async def wait() -> None:
-            ended.set_result(await process.wait())
-
-        task = asyncio.create_task(wait(), name=f"wait for {process.pid}")
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
 
 
 class _Preload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from iota.identity.keys import Hotkey
@@ -56,13 +57,6 @@ class Signer:
         return f"Signer({self.ss58_address})"
 
 
-class _Address:
-    """The address of a key that does not sign."""
-
-    def __init__(self, ss58_address: str) -> None:
-        self.ss58_address = ss58_address
-
-
 class WriteKeys:
     """The keys of one write, with the interface of the SDK's `KeyedWallet`."""
 
@@ -82,4 +76,4 @@ class WriteKeys:
     def of_coldkey(cls, hotkey: str, coldkey: Coldkey, *, shielded: bool) -> WriteKeys:
         """The keys of a registration; a shielded one is signed twice: the hidden call, then its carrier."""
         signer = Signer(coldkey.keypair, 2 if shielded else 1)
-        return cls(_Address(hotkey), signer, signer)
+        return cls(SimpleNamespace(ss58_address=hotkey), signer, signer)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from iota.chain.chain import (
     MAX_COMMITMENT_BYTES,
     Block,
     Commitment,
-    Endpoint,
     EpochStatus,
     Neuron,
     Subnet,
@@ -27,7 +27,7 @@ from iota.chain.chain import (
 from iota.chain.errors import BadInput
 from iota.chain.ledger import rules
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hashes_after
-from iota.chain.ledger.database import LedgerDatabase, NeuronRow
+from iota.chain.ledger.database import LedgerDatabase
 from iota.chain.ledger.yuma import yuma
 from iota.chain.weight_rules import check_weights, normalise
 from iota.identity.keys import Hotkey
@@ -110,7 +110,7 @@ class LedgerBook:
             block=self.head(),
             tempo=p.tempo,
             owner_uid=OWNER_UID,
-            neurons=tuple(_neuron(row, row.uid in permitted) for row in rows),
+            neurons=tuple(replace(row, validator_permit=row.uid in permitted) for row in rows),
             max_uids=p.max_uids,
             weights_rate_limit=p.weights_rate_limit,
             commit_reveal=p.reveal_blocks > 0,
@@ -267,11 +267,10 @@ class LedgerBook:
     # ---- blocks -----------------------------------------------------------------------------------
 
     def _reveal(self, block: int) -> None:
-        for hidden in self._db.take_due_weights(block):
+        for uid, committed, version_key, weights in self._db.take_due_weights(block):
             # As on the chain, weights that are invalid by now are dropped silently.
-            weights = hidden.weights
-            if weights and self._weights_refusal(hidden.uid, weights, hidden.version_key) is None:
-                self._db.put_weights(hidden.uid, hidden.block, weights)
+            if weights and self._weights_refusal(uid, weights, version_key) is None:
+                self._db.put_weights(uid, committed, weights)
 
     def _run_epoch(self, block: int) -> None:
         rows = self._db.neurons()
@@ -288,27 +287,11 @@ class LedgerBook:
         self._db.put("epochs", block // self.parameters.tempo)
         self._db.put("last_epoch_block", block)
 
-    def _permitted(self, rows: list[NeuronRow]) -> frozenset[int]:
+    def _permitted(self, rows: list[Neuron]) -> frozenset[int]:
         return rules.permits({row.uid: row.stake for row in rows}, self.parameters.max_validators)
 
-    def _row(self, hotkey: str) -> NeuronRow | None:
+    def _row(self, hotkey: str) -> Neuron | None:
         return next((row for row in self._db.neurons() if row.hotkey == hotkey), None)
-
-
-def _neuron(row: NeuronRow, permitted: bool) -> Neuron:
-    axon = None if row.ip is None or row.port is None else Endpoint(row.ip, row.port)
-    return Neuron(
-        uid=row.uid,
-        hotkey=row.hotkey,
-        coldkey=row.coldkey,
-        stake=row.stake,
-        validator_permit=permitted,
-        incentive=row.incentive,
-        dividends=row.dividends,
-        last_update=row.last_update,
-        registered_at=row.registered_at,
-        axon=axon,
-    )
 
 
 def _not_registered() -> TxResult:

@@ -239,6 +239,7 @@ class LedgerChain(Chain):
         path, _, query = target.partition("?")
         url = (self._url / path.removeprefix("/")).with_query(query)
         content = bytearray()
+        is_write = method == "POST"
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -251,7 +252,7 @@ class LedgerChain(Chain):
                     if len(content) > _MAX_ANSWER_BYTES:
                         raise Incompatible(
                             f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes",
-                            fate_unknown=method == "POST",
+                            fate_unknown=is_write,
                         )
                 return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
         except aiohttp.ClientConnectorError as error:
@@ -261,13 +262,11 @@ class LedgerChain(Chain):
             ) from None
         except TimeoutError:
             raise Unavailable(
-                f"the ledger at {self._name} did not answer within {timeout_s:g} s",
-                fate_unknown=method == "POST",
+                f"the ledger at {self._name} did not answer within {timeout_s:g} s", fate_unknown=is_write
             ) from None
         except aiohttp.ClientError as error:
             raise Unavailable(
-                f"the connection to {self._name} broke: {type(error).__name__}",
-                fate_unknown=method == "POST",
+                f"the connection to {self._name} broke: {type(error).__name__}", fate_unknown=is_write
             ) from None
 
     def _failure(self, status: int, content: bytes) -> BadInput | Incompatible | Rejected | Unavailable:

@@ -12,10 +12,11 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from iota.chain.chain import Endpoint, Neuron
 from iota.chain.ledger.clock import genesis_hash
 from iota.chain.ledger.parameters import LedgerParameters
 
@@ -35,37 +36,6 @@ CREATE TABLE commitments (
     hotkey TEXT NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (hotkey, block))
     WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class NeuronRow:
-    """One row of the table `neurons`."""
-
-    uid: int
-    hotkey: str
-    coldkey: str
-    stake: float
-    registered_at: int
-    weights_block: int | None
-    incentive: float
-    dividends: float
-    ip: str | None
-    port: int | None
-
-    @property
-    def last_update(self) -> int:
-        """Block of its last weights; before the first, block of its registration."""
-        return self.registered_at if self.weights_block is None else self.weights_block
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenWeights:
-    """Weights that are not revealed yet."""
-
-    uid: int
-    block: int
-    version_key: int
-    weights: dict[int, int]
 
 
 class LedgerDatabase:
@@ -170,10 +140,18 @@ class LedgerDatabase:
         ).fetchone()
         return int(row[0]), bytes(row[1])
 
-    def neurons(self) -> list[NeuronRow]:
-        """All neurons, ordered by uid."""
-        columns = ", ".join(NeuronRow.__dataclass_fields__)
-        return [NeuronRow(*row) for row in self._db.execute(f"SELECT {columns} FROM neurons ORDER BY uid")]
+    def neurons(self) -> list[Neuron]:
+        """All neurons, ordered by uid. Permits are not stored: `validator_permit` is False here."""
+        rows = self._db.execute(
+            "SELECT uid, hotkey, coldkey, stake, incentive, dividends,"
+            " coalesce(weights_block, registered_at), registered_at, ip, port FROM neurons ORDER BY uid"
+        )
+        return [
+            Neuron(
+                uid, hotkey, coldkey, stake, False, incentive, dividends, updated, registered, _axon(*address)
+            )
+            for uid, hotkey, coldkey, stake, incentive, dividends, updated, registered, *address in rows
+        ]
 
     def put_neuron(self, uid: int, hotkey: str, coldkey: str, stake: float, block: int) -> None:
         """Give `uid` to a hotkey, and remove all weights of and for its previous holder."""
@@ -224,14 +202,17 @@ class LedgerDatabase:
             (uid, block, reveal_block, version_key, json.dumps(weights)),
         )
 
-    def take_due_weights(self, block: int) -> list[HiddenWeights]:
-        """Remove and return the weights to reveal in `block` or before, the oldest first."""
+    def take_due_weights(self, block: int) -> list[tuple[int, int, int, dict[int, int]]]:
+        """Remove the weights to reveal in `block` or before, the oldest first.
+
+        Returns (validator uid, block of setting, version key, weights by uid) of each.
+        """
         rows = self._db.execute(
             "SELECT uid, block, version_key, row FROM hidden_weights WHERE reveal_block <= ? ORDER BY id",
             (block,),
         ).fetchall()
         self._db.execute("DELETE FROM hidden_weights WHERE reveal_block <= ?", (block,))
-        return [HiddenWeights(uid, made, key, _weights(text)) for uid, made, key, text in rows]
+        return [(uid, made, key, _weights(text)) for uid, made, key, text in rows]
 
     def put_commitment(self, hotkey: str, block: int, data: bytes) -> None:
         """Record a commitment; earlier ones stay."""
@@ -244,6 +225,10 @@ class LedgerDatabase:
             (hotkey, at_block),
         ).fetchone()
         return None if row is None else (int(row[0]), bytes(row[1]))
+
+
+def _axon(ip: str | None, port: int | None) -> Endpoint | None:
+    return None if ip is None or port is None else Endpoint(ip, port)
 
 
 def _weights(text: str) -> dict[int, int]:

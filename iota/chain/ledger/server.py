@@ -6,7 +6,6 @@ SQLite runs on the event loop: a call takes a millisecond, and the swarm of one 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +23,6 @@ from iota.chain.ledger.database import LedgerDatabase
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
 
-_log = logging.getLogger(__name__)
 _BOOK: Final = web.AppKey("book", LedgerBook)
 _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
 _CLOCK: Final[web.AppKey[Callable[[], int]]] = web.AppKey("clock")
@@ -91,10 +89,10 @@ def make_app(
 
 async def serve(
     db_path: str | Path,
-    host: str = "127.0.0.1",
-    port: int = 9944,
+    host: str,
+    port: int,
     *,
-    ready: Callable[[str], None] | None = None,
+    ready: Callable[[str], None],
     **choices: Any,
 ) -> None:
     """Runs the ledger until SIGINT or SIGTERM, or until cancelled.
@@ -113,9 +111,7 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         bound = runner.addresses[0]
         url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
-        _log.info("embedded ledger at %s (its block hashes are trusted; for one machine and tests)", url)
-        if ready is not None:
-            ready(url)
+        ready(url)
         await stop.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Tokenized training data.", no_args_is_help=True)
 
 
-@app.callback()
-def data() -> None:
-    """Tokenized training data."""
-
-
 @app.command()
 def prepare(
     source: Annotated[

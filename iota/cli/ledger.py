@@ -10,11 +10,6 @@ import typer
 app = typer.Typer(help="The embedded ledger: a chain for one-machine runs and tests.", no_args_is_help=True)
 
 
-@app.callback()
-def ledger() -> None:
-    """The embedded ledger: a chain for one-machine runs and tests."""
-
-
 @app.command()
 def serve(
     db: Annotated[Path, typer.Option("--db", help="The ledger's file; created if it is not there.")],

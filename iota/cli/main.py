@@ -46,14 +46,12 @@ def _not_called() -> None:
 
 
 def _add(root: typer.Typer, name: str) -> None:
-    """Import a sub-command; an app of one command becomes the sub-command itself, not a group."""
+    """Import a sub-command; an app whose command has the sub-command's name is that command, not a group."""
     app: typer.Typer = importlib.import_module(f"iota.cli.{name}").app
-    if app.registered_callback is None and len(app.registered_commands) == 1 and not app.registered_groups:
-        command = app.registered_commands[0]
-        assert command.callback is not None
-        root.command(name, help=command.help, epilog=command.epilog, no_args_is_help=command.no_args_is_help)(
-            command.callback
-        )
+    command = app.registered_commands[0]
+    assert command.callback is not None
+    if (command.name or command.callback.__name__) == name:
+        root.command(name, help=command.help, epilog=command.epilog)(command.callback)
     else:
         root.add_typer(app, name=name)
 

@@ -10,11 +10,6 @@ from iota.settings import StoreSettings
 app = typer.Typer(help="The embedded object store.", no_args_is_help=True)
 
 
-@app.callback()
-def store() -> None:
-    """The embedded object store."""
-
-
 @settings_command(app, StoreSettings)
 def serve(settings: StoreSettings) -> None:
     """Serve a folder by presigned URLs until interrupted.

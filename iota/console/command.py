@@ -22,6 +22,23 @@ INTERRUPTED = 130
 _TRANSIENT_STATUSES = (408, 429)
 _REMEDIES = {errno.EADDRINUSE: ": stop the process that listens there, or give another --port"}
 
+_TRANSIENT = (
+    ("iota.chain.errors", "Unavailable"),
+    ("iota.client.orchestrator", "OrchestratorUnreachable"),
+    ("iota.store.store", "StoreUnavailable"),
+)
+"""Errors after which the same command may succeed."""
+_PROBLEM = ("iota.protocol.problems", "Problem")
+_KNOWN = (
+    ("iota.chain.errors", "ChainError"),
+    ("iota.data.manifest", "DataError"),
+    ("iota.client.orchestrator", "UntrustedAnswer"),
+    _PROBLEM,
+    ("iota.store.store", "StoreError"),
+    *_TRANSIENT,
+)
+"""Errors that are no bugs of this project, as (module, name): importing the modules here would be slow."""
+
 
 class WorkFailed(Exception):
     """The work of a correct command failed: exit code 1."""
@@ -62,7 +79,8 @@ def known_error(error: BaseException) -> Exception | None:
     if isinstance(error, BaseExceptionGroup):
         found = [known_error(inner) for inner in error.exceptions]
         return found[0] if found and all(found) else None
-    return error if isinstance(error, _known_types()) else None
+    known: tuple[type[Exception], ...] = (ValueError, OSError, *_loaded(_KNOWN))
+    return error if isinstance(error, known) else None
 
 
 def _sentence(error: Exception) -> str:
@@ -73,33 +91,12 @@ def _sentence(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__
 
 
-def _known_types() -> tuple[type[Exception], ...]:
-    """Errors that are no bugs of this project."""
-    known = (
-        ("iota.chain.errors", "ChainError"),
-        ("iota.data.manifest", "DataError"),
-        ("iota.client.orchestrator", "UntrustedAnswer"),
-        ("iota.protocol.problems", "Problem"),
-        ("iota.store.store", "StoreError"),
-    )
-    return (ValueError, OSError, *_loaded(known), *_transient_types())
-
-
 def _is_transient(error: Exception) -> bool:
     """Whether the same command may succeed later, so that a supervisor should restart it."""
-    if isinstance(error, _loaded((("iota.protocol.problems", "Problem"),))):
+    if isinstance(error, _loaded((_PROBLEM,))):
         status: int = getattr(error, "status", 0)
         return status in _TRANSIENT_STATUSES or status >= 500
-    return isinstance(error, _transient_types())
-
-
-def _transient_types() -> tuple[type[Exception], ...]:
-    transient = (
-        ("iota.chain.errors", "Unavailable"),
-        ("iota.client.orchestrator", "OrchestratorUnreachable"),
-        ("iota.store.store", "StoreUnavailable"),
-    )
-    return _loaded(transient)
+    return isinstance(error, _loaded(_TRANSIENT))
 
 
 def _loaded(named: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:

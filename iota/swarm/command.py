@@ -153,8 +153,8 @@ def _check(options: SwarmOptions, root: Path) -> None:
 def _new_run_dir() -> Path:
     """A new folder under `runs/`, named by the time; a number is added if that is taken."""
     name = time.strftime("%Y%m%d-%H%M%S")
-    taken = (RUNS / f"{name}-{n}" for n in range(2, 1000))
-    return RUNS / name if not (RUNS / name).exists() else next(p for p in taken if not p.exists())
+    names = (name, *(f"{name}-{n}" for n in range(2, 1000)))
+    return next(RUNS / n for n in names if not (RUNS / n).exists())
 
 
 @contextmanager

@@ -73,8 +73,7 @@ class Programs:
 
     def miners(self, count: int) -> list[Program]:
         """One miner for each replica of each stage."""
-        device = ("--device", self.device)
-        return [self._node(name, "miner.cli:main", *device) for name in miner_names(count)]
+        return [self._node(name, "miner.cli:main", "--device", self.device) for name in miner_names(count)]
 
     def validator(self) -> Program:
         """The validator, on the CPU."""

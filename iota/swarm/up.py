@@ -63,6 +63,9 @@ class SwarmUp:
         self._say, self._make_display = say, display
         self._progress = Progress(began)
         self._ended_nodes: dict[str, float] = {}
+        """Monotonic seconds at which a node exited, by name."""
+        self._noted_epoch = -1
+        """Epoch of the base that `run.json` records."""
 
     async def run(self) -> Summary:
         """Train to the end, export, compare. All processes have ended when it returns or raises.
@@ -159,27 +162,25 @@ class SwarmUp:
         self, session: aiohttp.ClientSession, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
     ) -> None:
         """Show the run, and sample memory, until the run has finished."""
-        noted = -1
         while True:
             status = await read_status(session, url)
             if status is not None:
                 now = time.monotonic()
                 self._progress.observe(now, status)
                 display.show(now, self._progress)
-                noted = self._note_bases(spec, status, noted)
+                self._note_bases(spec, status)
                 if status["finished"]:
                     return
             peaks.sample()
             self._refuse_early_end()
             await asyncio.sleep(POLL_S)
 
-    def _note_bases(self, spec: RunSpec, status: Status, noted: int) -> int:
+    def _note_bases(self, spec: RunSpec, status: Status) -> None:
         """Record the newest complete base in `run.json`, from which an export finds it when nothing runs."""
         bases = complete_bases(spec, status["bases"])
-        if bases is None or bases[0].epoch <= noted:
-            return noted
-        self._run_dir.note(bases=status["bases"])
-        return bases[0].epoch
+        if bases is not None and bases[0].epoch > self._noted_epoch:
+            self._run_dir.note(bases=status["bases"])
+            self._noted_epoch = bases[0].epoch
 
     def _refuse_early_end(self) -> None:
         """Raises ProgramFailed for a node that exited as if the run had ended, while it goes on."""

@@ -73,11 +73,8 @@ class TxResult:
         if self.ok:
             return self
         text = f"{self.chain_error or self.code}: {self.message}"
-        if self.code is TxCode.RATE_LIMITED:
-            raise RateLimited(text)
-        if self.code is TxCode.NOT_REGISTERED:
-            raise NotRegistered(text)
-        raise Rejected(text)
+        errors = {TxCode.RATE_LIMITED: RateLimited, TxCode.NOT_REGISTERED: NotRegistered}
+        raise errors.get(self.code, Rejected)(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,35 +219,27 @@ class Chain(Protocol):
 
     async def info(self) -> ChainInfo:
         """Network, backend, versions and block time."""
-        ...
 
     async def head(self) -> Block:
         """The newest block; on Bittensor a reorganisation may still replace it."""
-        ...
 
     async def finalized(self) -> Block:
         """The newest finalized block, which cannot be replaced."""
-        ...
 
     async def block_hash(self, number: int) -> str:
         """The hash of a block; raises `BadInput` for a number above the head's."""
-        ...
 
     async def subnet(self, netuid: int) -> Subnet:
         """The metagraph at the newest finalized block."""
-        ...
 
     async def uid(self, netuid: int, hotkey: str) -> int | None:
         """The hotkey's uid on the subnet; None where it is not registered."""
-        ...
 
     async def registration_terms(self, netuid: int) -> RegistrationTerms:
         """Current price and conditions of a registration."""
-        ...
 
     async def balance(self, address: str) -> float:
         """The TAO that an account can spend; 0 for an unknown account."""
-        ...
 
     async def register(
         self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
@@ -260,34 +249,27 @@ class Chain(Protocol):
         Raises `BadInput` and sends nothing if it costs more than `max_cost_tao` when it is sent. Only the
         embedded ledger uses `role`: it gives validators a stake.
         """
-        ...
 
     async def serve(self, netuid: int, ip: str, port: int) -> TxResult:
         """Publish the address of this hotkey's node."""
-        ...
 
     async def commit(self, netuid: int, data: bytes) -> TxResult:
         """Put 1 to 128 bytes on the chain as this hotkey's commitment, which replaces the previous one."""
-        ...
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
         """The latest commitment of a hotkey, in block `at_block` or before if given.
 
         With `at_block` it proves that a commitment preceded a block, even if newer ones followed.
         """
-        ...
 
     async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
         """Set this validator's weights by uid, scaled so that the greatest is 65535."""
-        ...
 
     async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
         """The weights in force, ordered by validator uid."""
-        ...
 
     async def epoch_status(self, netuid: int) -> EpochStatus:
         """The subnet's position between two epochs."""
-        ...
 
     async def wait_epoch(
         self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
@@ -296,11 +278,9 @@ class Chain(Protocol):
 
         Raises `Unavailable` after `timeout_s` seconds; by default after about two tempos.
         """
-        ...
 
     async def close(self) -> None:
         """Close the connection; a later call reopens it."""
-        ...
 
     async def __aenter__(self) -> Self:
         return self

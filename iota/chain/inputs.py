@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from iota.chain.chain import MAX_COMMITMENT_BYTES
+import ipaddress
+
+from iota.chain.chain import MAX_COMMITMENT_BYTES, TxCode, TxResult
 from iota.chain.errors import BadInput, KeyUnavailable
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import is_address
@@ -25,6 +27,17 @@ def check_commitment(data: bytes) -> None:
     """Raises BadInput for data that is empty or longer than a commitment."""
     if not 0 < len(data) <= MAX_COMMITMENT_BYTES:
         raise BadInput(f"a commitment is 1 to {MAX_COMMITMENT_BYTES} bytes, not {len(data)}")
+
+
+def endpoint_refusal(ip: str, port: int) -> TxResult | None:
+    """The refusal of an address that the chain would not publish, or None."""
+    try:
+        ipaddress.ip_address(ip)
+    except ValueError:
+        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
+    if not 0 < port <= 65535:
+        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
+    return None
 
 
 def writer(hotkey: Hotkey | None) -> Hotkey:

@@ -31,15 +31,12 @@ class Prompts(Protocol):
 
     def show(self, text: str) -> None:
         """Show `text`."""
-        ...
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question."""
-        ...
 
     def password(self, path: Path) -> str:
         """Ask for the password of the key file at `path`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from iota.chain.bittensor.view import RAO_PER_TAO, View
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import RegistrationTerms, TxCode, TxResult
 from iota.chain.errors import BadInput
+from iota.chain.inputs import endpoint_refusal
 from iota.chain.weight_rules import U16_MAX, check_weights
 
 ERA_BLOCKS: Final = 32
@@ -118,13 +119,11 @@ async def register(
 
 async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKeys) -> TxResult:
     """Publish this hotkey's address."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
-    if port == 0:
-        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
-    return await _write(session, bt.ServeAxon(netuid=netuid, ip=str(address), port=port), keys)
+    refusal = endpoint_refusal(ip, port)
+    if refusal is not None:
+        return refusal
+    address = str(ipaddress.ip_address(ip))
+    return await _write(session, bt.ServeAxon(netuid=netuid, ip=address, port=port), keys)
 
 
 async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) -> TxResult:

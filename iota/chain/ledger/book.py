@@ -25,6 +25,7 @@ from iota.chain.chain import (
     WeightsRow,
 )
 from iota.chain.errors import BadInput
+from iota.chain.inputs import endpoint_refusal
 from iota.chain.ledger import rules
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hashes_after
 from iota.chain.ledger.database import LedgerDatabase
@@ -202,16 +203,10 @@ class LedgerBook:
         row = self._row(hotkey)
         if row is None:
             return _not_registered()
-        try:
-            address = ipaddress.ip_address(ip)
-        except ValueError:
-            return TxResult.refusal(
-                TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address"
-            )
-        if not 0 < port < 65536:
-            return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
-        self._db.put_endpoint(row.uid, str(address), port)
-        return None
+        refusal = endpoint_refusal(ip, port)
+        if refusal is None:
+            self._db.put_endpoint(row.uid, str(ipaddress.ip_address(ip)), port)
+        return refusal
 
     def _commit(self, hotkey: str, data: bytes, block: int) -> TxResult | None:
         if self._row(hotkey) is None:

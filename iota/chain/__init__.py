@@ -1,18 +1,15 @@
-"""The chain as IOTA sees it: one interface, and the backends behind it.
+"""The chain: membership, block hashes, commitments and weights, behind one interface.
 
-`open_chain` picks a backend by network; `chain` holds the interface, `weight_rules` the rules that every
-chain has for weights; `bittensor/` is the SDK's, `ledger/` the embedded one.
+`open_chain` opens the backend of a network, `chain` holds the interface, `weight_rules` the rules for weights
+of all chains. The backends are `bittensor/`, over the SDK, and `ledger/`, the embedded chain.
 """
 
 from iota.chain.chain import (
     Block,
     Chain,
     ChainInfo,
-    Commitment,
-    Endpoint,
     EpochStatus,
     Neuron,
-    RegistrationTerms,
     Subnet,
     TxCode,
     TxMode,
@@ -37,15 +34,12 @@ __all__ = [
     "Chain",
     "ChainError",
     "ChainInfo",
-    "Commitment",
-    "Endpoint",
     "EpochStatus",
     "Incompatible",
     "KeyUnavailable",
     "Neuron",
     "NotRegistered",
     "RateLimited",
-    "RegistrationTerms",
     "Rejected",
     "Subnet",
     "TxCode",

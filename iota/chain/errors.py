@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class ChainError(Exception):
-    """Anything that a chain backend raises.
+    """Base of all errors of a chain backend.
 
-    `fate_unknown` says that a write may have left: look up whether it took effect before you repeat it.
+    With `fate_unknown` a write may have reached the chain: look up whether it took effect before a retry.
     """
 
     def __init__(self, message: str, *, fate_unknown: bool = False) -> None:
@@ -15,15 +15,15 @@ class ChainError(Exception):
 
 
 class Unavailable(ChainError):
-    """No answer in time, or no usable one; may be repeated."""
+    """No answer in time, or no usable one; the call may be repeated."""
 
 
 class Rejected(ChainError):
-    """The chain refuses this write; repeating it unchanged will not help."""
+    """The chain refuses this write, and would refuse it again."""
 
 
 class RateLimited(Rejected):
-    """Too soon after the last write of its kind; the message says how many blocks to wait."""
+    """Too soon after the last write of this kind; the message says how many blocks to wait."""
 
 
 class NotRegistered(Rejected):
@@ -31,12 +31,12 @@ class NotRegistered(Rejected):
 
 
 class KeyUnavailable(ChainError):
-    """A write without a key, or with a key that cannot be used."""
+    """A write on a connection without the key that signs it."""
 
 
 class Incompatible(ChainError):
-    """We and the other side have drifted apart; the message names both versions."""
+    """The versions of this program and the other side do not fit; the message names both."""
 
 
 class BadInput(ChainError, ValueError):
-    """The caller's mistake: no such subnet, a block that has not come, data that is too long."""
+    """A mistake of the caller: an unknown subnet, a future block, data that is too long."""

@@ -1,4 +1,4 @@
-"""Opens the chain backend that belongs to a network's name."""
+"""Opens the chain backend for a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from iota.chain.chain import Chain
 from iota.identity.keys import Hotkey
 
 if TYPE_CHECKING:
-    # Only a registration has a coldkey: a node that starts never loads the code that reads one.
+    # Only a registration has a coldkey; a node must never load the code that reads one.
     from iota.identity.coldkey import Coldkey
 
 
@@ -20,15 +20,15 @@ def open_chain(
     coldkey: Coldkey | None = None,
     timeout_s: float | None = None,
 ) -> Chain:
-    """A connection to `network`; nothing is sent yet, and without `hotkey` it only reads.
+    """A connection to `network`, which opens with the first call; without `hotkey` it only reads.
 
     Args:
         network: finney, test, local or archive, the ws:// or wss:// URL of a node, or the http:// URL of an
             embedded ledger, as `iota ledger serve` prints it.
         hotkey: signs the writes.
-        coldkey: signs and pays a registration; nothing else needs it.
-        timeout_s: the longest that one read may take, in seconds; by default 10 with a ledger, and 30 with
-            a Bittensor node, connecting included. A write has as long on a ledger, and 120 s on Bittensor.
+        coldkey: signs and pays a registration; no other call needs it.
+        timeout_s: seconds that one read may take; by default 10 with a ledger, and 30 with a Bittensor node,
+            connecting included. A write may take as long with a ledger, and 120 s with Bittensor.
 
     Raises:
         BadInput: there is no such network.
@@ -37,7 +37,7 @@ def open_chain(
         from iota.chain.ledger.client import LedgerChain
 
         return LedgerChain(network, hotkey, timeout_s=10.0 if timeout_s is None else timeout_s)
-    # The SDK takes half a second to import: only who talks to Bittensor waits for it.
+    # The SDK takes half a second to import, and the ledger needs none of it.
     from iota.chain.bittensor.client import READ_S, BittensorChain
 
     return BittensorChain(

@@ -1,4 +1,4 @@
-"""A subnet's rules for weights, which hold on every chain. Pure."""
+"""The rules for weights that both backends apply. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from iota.chain.chain import TxCode, TxResult
 from iota.chain.errors import BadInput
 
 U16_MAX: Final = 65535
-"""The greatest weight, uid and version of their kind on a chain."""
+"""The greatest weight, uid and netuid."""
 
 
 def normalise(weights: Mapping[int, float]) -> dict[int, int]:
-    """Weights as u16 with the greatest at 65535, zeros left out; as the SDK does it.
+    """Weights as u16, scaled so that the greatest is 65535, without zeros; as the SDK does it.
 
     Raises:
-        BadInput: a weight that is negative or not finite, a uid out of range, or nothing above zero.
+        BadInput: a weight is negative or not finite, a uid out of range, or no weight above 0.
     """
     if any(not math.isfinite(w) or w < 0 for w in weights.values()):
         raise BadInput("weights must be finite and not negative")
@@ -33,7 +33,14 @@ def normalise(weights: Mapping[int, float]) -> dict[int, int]:
 def check_weights(
     weights: Mapping[int, int], uids: Sequence[int], permitted: bool, version_key: int, required: int
 ) -> TxResult | None:
-    """The refusal of weights that cannot be in force, or None: checked when set and again when revealed."""
+    """The refusal of weights that the chain would not accept, or None. Applied when set and when revealed.
+
+    Args:
+        weights: u16 by uid.
+        uids: the uids of the subnet.
+        permitted: whether the validator has a permit.
+        required: the subnet's least version key.
+    """
     if not permitted:
         return TxResult.refusal(
             TxCode.NOT_AUTHORIZED, "NeuronNoValidatorPermit", "this hotkey's stake earns no validator permit"

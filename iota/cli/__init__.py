@@ -1,1 +1,1 @@
-"""The `iota` command, one file a sub-command."""
+"""The `iota` command: one file for each sub-command."""

@@ -1,4 +1,4 @@
-"""`iota chain`: a subnet as the chain has it, with nothing of ours in between."""
+"""`iota chain`: reads a subnet directly from the chain, without an orchestrator."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 T = TypeVar("T")
 _PIPE_COLUMNS = 160
+"""Wide enough for a row of the table of neurons."""
 
 
 @settings_command(app, ChainSettings, only=CHAIN)
@@ -96,6 +97,7 @@ def serve(
 def _with_chain(
     settings: ChainSettings, work: Callable[[Chain], Awaitable[T]], key: Hotkey | None = None
 ) -> T:
+    """Run `work` on a connection to the settings' chain, with which `key` can write."""
     import asyncio
 
     from iota.chain import open_chain
@@ -124,14 +126,14 @@ def _neurons(subnet: Subnet) -> Table:
     return table
 
 
-def _print(what: str | Table) -> None:
+def _print(content: str | Table) -> None:
     import sys
 
     from rich.console import Console
 
-    # A pipe has no width: whole rows are better there than ones folded at 80 columns.
+    # rich would fold rows at 80 columns where stdout is no terminal.
     width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    Console(width=width, highlight=False).print(what, soft_wrap=isinstance(what, str))
+    Console(width=width, highlight=False).print(content, soft_wrap=isinstance(content, str))
 
 
 def _print_json(value: object) -> None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from iota.data import Manifest, Source, Tokenizer
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
+
+    from iota.data import Manifest
 
 app = typer.Typer(help="Tokenized training data.", no_args_is_help=True)
-
-
-@app.callback()
-def data() -> None:
-    """Tokenized training data."""
 
 
 @app.command()
@@ -41,14 +39,25 @@ def prepare(
 
     Interrupted work goes on when the same command is run again.
     """
-    from iota.data import manifest_id, open_source, open_tokenizer
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from iota.data import Progress, manifest_id, open_source, open_tokenizer
+    from iota.data import prepare as prepare_data
     from iota.objects import manifest_folder
 
     remote = out.startswith("s3://")
     folder = work if remote else Path(out)
-    manifest = _prepare(
-        open_source(source), open_tokenizer(tokenizer), folder, shard_tokens, heldout_tokens, max_tokens
-    )
+    opened, ids = open_source(source), open_tokenizer(tokenizer)
+    with _bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        task = bar.add_task(f"reading {opened.name}")
+
+        def show(at: Progress) -> None:
+            text = f"{opened.name}: {at.documents:,} documents, {at.tokens:,} tokens, {at.shards} shards"
+            bar.update(task, description=text)
+
+        manifest = prepare_data(
+            opened, ids, folder, shard_tokens, heldout_tokens, show, max_tokens=max_tokens
+        )
     if remote:
         _publish(manifest, folder, out)
     identity = manifest_id(manifest)
@@ -60,40 +69,18 @@ def prepare(
     typer.echo(identity)
 
 
-def _prepare(
-    source: Source,
-    tokenizer: Tokenizer,
-    folder: Path,
-    shard_tokens: int,
-    heldout_tokens: int,
-    max_tokens: int | None,
-) -> Manifest:
+def _bar(*columns: ProgressColumn) -> Bar:
+    """A progress bar on stderr that disappears at its end; nothing where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from iota.data import Progress
-    from iota.data import prepare as prepare_data
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"reading {source.name}")
-
-        def show(at: Progress) -> None:
-            text = f"{source.name}: {at.documents:,} documents, {at.tokens:,} tokens, {at.shards} shards"
-            bar.update(task, description=text)
-
-        return prepare_data(
-            source, tokenizer, folder, shard_tokens, heldout_tokens, show, max_tokens=max_tokens
-        )
+    return Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _publish(manifest: Manifest, folder: Path, url: str) -> None:
+    """Upload the prepared shards and their manifest to the store at `url`."""
     import asyncio
-
-    from rich.console import Console
-    from rich.progress import Progress as Bar
 
     from iota.data import publish
     from iota.store import open_store
@@ -101,8 +88,7 @@ def _publish(manifest: Manifest, folder: Path, url: str) -> None:
     async def upload() -> None:
         store = open_store(url)
         try:
-            console = Console(stderr=True)
-            with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+            with _bar() as bar:
                 task = bar.add_task("uploading shards")
                 await publish(
                     manifest, folder, store, lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`iota doctor`: checks a node before, or while, it does not work."""
+"""`iota doctor`: checks a node's machine, wallet, chain and orchestrator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def doctor(
 ) -> None:
     """Check versions, wallet, chain, clock, registration, orchestrator, disk and card: one line each.
 
-    Takes the flags that the role starts with, and sends nothing but questions. Ends in 10 s, whoever does not
-    answer: with code 0 if the role can work, and 1 if a problem has to be put right first.
+    Takes the flags that the role starts with, and changes nothing. Ends within 10 s, also if a server does
+    not answer: with code 0 if the role can work, and 1 if there is a problem to solve first.
     """
     import asyncio
     import json
@@ -41,7 +41,7 @@ def doctor(
         raise ValueError(f"--role is miner or validator, not {role!r}")
     kind = MinerSettings if role == Role.MINER else ValidatorSettings
     settings = kind.load(**flags)
-    logging.basicConfig(level=logging.ERROR)  # what a library would warn of is a finding here
+    logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
     found = findings(asyncio.run(_facts(settings, Role(role))))
     well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:

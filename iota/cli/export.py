@@ -1,4 +1,4 @@
-"""`iota export`: a run's model for `transformers`."""
+"""`iota export`: writes a run's model for `transformers`."""
 
 from __future__ import annotations
 

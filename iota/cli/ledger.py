@@ -10,11 +10,6 @@ import typer
 app = typer.Typer(help="The embedded ledger: a chain for one-machine runs and tests.", no_args_is_help=True)
 
 
-@app.callback()
-def ledger() -> None:
-    """The embedded ledger: a chain for one-machine runs and tests."""
-
-
 @app.command()
 def serve(
     db: Annotated[Path, typer.Option("--db", help="The ledger's file; created if it is not there.")],
@@ -35,8 +30,8 @@ def serve(
 ) -> None:
     """Serve the ledger until interrupted.
 
-    What is not given is as the file was created; what contradicts it is refused. Its block hashes are
-    trusted: whoever runs the ledger could choose them.
+    Parameters that are not given are as the file was created; others must agree with it. Block hashes are
+    trusted: the ledger's operator could choose them.
     """
     import asyncio
 

@@ -1,73 +1,63 @@
-"""The `iota` command. Each sub-command is imported only when it is called, so that `--help` is fast."""
+"""The `iota` command. A sub-command's module is imported when it is called, so that `iota --help` is fast."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 import typer
 
 from iota.console.command import run_command
 
-
-@dataclass(frozen=True)
-class LazyCommand:
-    """A command that `module.app` holds; `help` is its line in `iota --help`."""
-
-    module: str
-    help: str
-
-
-COMMANDS: dict[str, LazyCommand] = {
-    "up": LazyCommand("iota.cli.up", "Train a model across a whole swarm on this machine."),
-    "status": LazyCommand("iota.cli.status", "Show the state of a run."),
-    "spec": LazyCommand("iota.cli.spec", "Write the spec of a run on prepared data."),
-    "plan": LazyCommand("iota.cli.plan", "Show how a model would be cut, and what each stage needs."),
-    "data": LazyCommand("iota.cli.data", "Prepare tokenized data."),
-    "export": LazyCommand("iota.cli.export", "Write a run's model for `transformers`."),
-    "store": LazyCommand("iota.cli.store", "The embedded object store."),
-    "ledger": LazyCommand("iota.cli.ledger", "The embedded ledger: a chain for one machine."),
-    "chain": LazyCommand("iota.cli.chain", "A subnet as the chain has it."),
-    "wallet": LazyCommand("iota.cli.wallet", "The keys of a node."),
-    "doctor": LazyCommand("iota.cli.doctor", "Check this machine, its wallet, the chain and the clock."),
+COMMANDS = {
+    "up": "Train a model across a whole swarm on this machine.",
+    "status": "Show the state of a run.",
+    "spec": "Write the spec of a run on prepared data.",
+    "plan": "Show how a model would be cut, and what each stage needs.",
+    "data": "Prepare tokenized data.",
+    "export": "Write a run's model for `transformers`.",
+    "store": "The embedded object store.",
+    "ledger": "The embedded ledger: a chain for one machine.",
+    "chain": "A subnet as the chain has it.",
+    "wallet": "The keys of a node.",
+    "doctor": "Check this machine, its wallet, the chain and the clock.",
 }
+"""The line of `iota --help` by sub-command, in its order; `iota.cli.NAME` holds the sub-command as `app`."""
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The command line, with the one command that `arguments` call for; the others only have help."""
+    """The command line with the sub-command that `arguments` call; the others have a help line alone."""
     root = typer.Typer(
         help="IOTA: train one large language model together.", no_args_is_help=True, add_completion=False
     )
     called = next((a for a in arguments if not a.startswith("-")), None)
-    for name, lazy in COMMANDS.items():
+    for name, help_line in COMMANDS.items():
         if name == called:
-            _add(root, name, lazy)
+            _add(root, name)
         else:
-            root.command(name, help=lazy.help)(_not_called)
+            root.command(name, help=help_line)(_not_called)
     return root
 
 
 def _not_called() -> None:
-    raise AssertionError("only the command that is called is ever run")
+    raise AssertionError("only the sub-command in the arguments can run")
 
 
-def _add(root: typer.Typer, name: str, lazy: LazyCommand) -> None:
-    app: typer.Typer = importlib.import_module(lazy.module).app
-    if app.registered_callback is None and len(app.registered_commands) == 1 and not app.registered_groups:
-        command = app.registered_commands[0]
-        assert command.callback is not None
-        root.command(name, help=command.help, epilog=command.epilog, no_args_is_help=command.no_args_is_help)(
-            command.callback
-        )
+def _add(root: typer.Typer, name: str) -> None:
+    """Import a sub-command; an app whose command has the sub-command's name is that command, not a group."""
+    app: typer.Typer = importlib.import_module(f"iota.cli.{name}").app
+    command = app.registered_commands[0]
+    assert command.callback is not None
+    if (command.name or command.callback.__name__) == name:
+        root.command(name, help=command.help, epilog=command.epilog)(command.callback)
     else:
         root.add_typer(app, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run `iota` with `arguments` (those of the process if None) and exit."""
+    """Run `iota` with `arguments` (by default those of the process) and exit."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     run_command(build(given), given)
 

@@ -1,4 +1,4 @@
-"""`iota plan`: how a model would be cut, what each stage needs, and which ratio the links call for."""
+"""`iota plan`: the cut of a model, the needs of each stage, and the compression that hides the transfers."""
 
 from __future__ import annotations
 

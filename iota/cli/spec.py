@@ -1,4 +1,4 @@
-"""`iota spec`: the RunSpec of a run whose parts are started one by one."""
+"""`iota spec`: writes the RunSpec of a run whose processes are started one by one."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def spec(
 
 
 def _only_manifest(data: Path) -> str:
+    """The id of the one manifest in the folder `data`. Raises ValueError for none or several."""
     found = sorted(path.parent.name for path in (data / "data").glob("*/manifest.json"))
     if len(found) == 1:
         return found[0]

@@ -1,8 +1,9 @@
-"""`iota status`: the state of a run, from its orchestrator."""
+"""`iota status`: shows the state of a run, from its orchestrator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,12 @@ from iota.settings import NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
 if TYPE_CHECKING:
-    from urllib.request import Request
+    from http.client import HTTPResponse
 
 app = typer.Typer()
 ANSWER_S = 10.0
 SILENCE_S = 60.0
-"""A stream says something at least every 15 s; after so long it is taken for dead."""
+"""Timeout of a read from the stream, on which the orchestrator sends something at least every 15 s."""
 
 
 @app.command(epilog=SOURCES)
@@ -46,7 +47,7 @@ def status(
         progress.observe(time.monotonic(), json.loads(text))
         assert progress.latest is not None
         nodes = progress.latest.get("nodes", {}).values()
-        # The first look has nothing to compare with, but the nodes know their own speed.
+        # A speed needs two statuses; the first shows what the nodes report of themselves.
         speed = progress.recent_tokens_per_second or max(
             (node["tokens_per_second"] for node in nodes), default=0.0
         )
@@ -66,6 +67,7 @@ def status(
 
 
 def _url(run_dir: Path | None, flags: dict[str, Any]) -> str:
+    """The orchestrator's URL, from a run's folder or the settings."""
     from iota.swarm.run_dir import read_info
 
     if run_dir is not None:
@@ -79,37 +81,30 @@ def _url(run_dir: Path | None, flags: dict[str, Any]) -> str:
 
 
 def _once(url: str) -> str:
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(_request(f"{url}/v1/status"), timeout=ANSWER_S) as answer:
-            return str(answer.read().decode())
-    except OSError as error:
-        raise _unreachable(url, error) from None
+    with _answer(f"{url}/v1/status", url, ANSWER_S) as answer:
+        return answer.read().decode()
 
 
 def _stream(url: str) -> Iterator[str]:
     """Each status that the orchestrator sends, until it closes the stream."""
-    from urllib.request import urlopen
+    with _answer(f"{url}/v1/stream", url, SILENCE_S) as answer:
+        for line in answer:
+            if line.startswith(b"data: "):
+                yield line[6:].decode().rstrip("\n")
 
+
+@contextmanager
+def _answer(target: str, url: str, timeout_s: float) -> Iterator[HTTPResponse]:
+    """The answer to GET `target`. Raises ValueError where the orchestrator at `url` does not answer."""
+    from urllib.request import Request, urlopen
+
+    request = Request(target, headers={"Accept": "application/json, text/event-stream"})
     try:
-        with urlopen(_request(f"{url}/v1/stream"), timeout=SILENCE_S) as answer:
-            for line in answer:
-                if line.startswith(b"data: "):
-                    yield line[6:].decode().rstrip("\n")
+        with urlopen(request, timeout=timeout_s) as answer:
+            yield answer
     except OSError as error:
-        raise _unreachable(url, error) from None
-
-
-def _request(url: str) -> Request:
-    from urllib.request import Request
-
-    return Request(url, headers={"Accept": "application/json, text/event-stream"})
-
-
-def _unreachable(url: str, error: OSError) -> ValueError:
-    reason = getattr(error, "reason", None) or error
-    return ValueError(
-        f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
-        " --run-dir DIR for a run of `iota up`"
-    )
+        reason = getattr(error, "reason", None) or error
+        raise ValueError(
+            f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
+            " --run-dir DIR for a run of `iota up`"
+        ) from None

@@ -1,4 +1,4 @@
-"""`iota store`: the embedded object store's own process."""
+"""`iota store`: the embedded object store, as a process of its own."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from iota.settings import StoreSettings
 app = typer.Typer(help="The embedded object store.", no_args_is_help=True)
 
 
-@app.callback()
-def store() -> None:
-    """The embedded object store."""
-
-
 @settings_command(app, StoreSettings)
 def serve(settings: StoreSettings) -> None:
     """Serve a folder by presigned URLs until interrupted.
 
-    Whoever has the secret (the orchestrator) hands out URLs for one object, one operation, one size
-    and a short time; nobody else can read or write anything.
+    The holder of the secret (the orchestrator) signs URLs for one object, one operation, one size and a short
+    time. Without such a URL nothing can be read or written.
     """
     import asyncio
     import signal

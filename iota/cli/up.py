@@ -1,4 +1,4 @@
-"""`iota up`: a whole swarm on this machine, with one command."""
+"""`iota up`: runs a whole swarm on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iota wallet`: makes and shows the keys of a node, for people without `btcli`."""
+"""`iota wallet`: creates and shows the keys of a node, for machines without `btcli`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(settings: WalletSettings) -> None:
 
 
 def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:
-    from iota.console.prompts import Person
+    from iota.console.prompts import TerminalPrompts
     from iota.identity import coldkey, keys
 
     path = coldkey.coldkey_path(settings.wallet_name, settings.wallet_path)
@@ -68,20 +68,20 @@ def _new_coldkey(settings: WalletSettings, mnemonic_file: Path | None) -> None:
         raise ValueError(
             "the mnemonic is only shown on a terminal: give --mnemonic-file FILE to have it there"
         )
-    password = Person(settings).new_password(path)
+    password = TerminalPrompts(settings).new_password(path)
     with _mnemonic_output(mnemonic_file) as output:
         key, mnemonic = coldkey.create_coldkey(settings.wallet_name, settings.wallet_path, password)
         output.write(f"{mnemonic}\n")
     where = "above" if mnemonic_file is None else f"in {mnemonic_file}"
     typer.echo(
-        f"coldkey {key.ss58} stored in {path}, encrypted. The 12 words {where} restore it, and whoever "
-        "has them has its TAO: keep them on paper, and on no computer",
+        f"coldkey {key.ss58} stored in {path}, encrypted. The 12 words {where} restore it, and "
+        "give access to its TAO: keep them on paper, and on no computer",
         err=True,
     )
 
 
 def _mnemonic_output(file: Path | None) -> AbstractContextManager[TextIO]:
-    """The terminal, or `file`, which must be new and is for its owner alone."""
+    """The terminal, or the new file `file` with mode 600."""
     if file is None:
         return nullcontext(sys.stdout)
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
@@ -99,5 +99,6 @@ def _coldkey_line(name: str, folder: Path) -> str:
 
 
 def _open_to_others(path: Path) -> str:
+    """A warning where the mode of `path` gives other users access; else empty."""
     mode = path.stat().st_mode & 0o777
     return f"; OTHERS CAN OPEN IT (mode {mode:03o}): chmod 600 {path}" if mode & 0o077 else ""

@@ -1,1 +1,1 @@
-"""The terminal: how a command ends, what it asks, and what of a URL it shows."""
+"""Commands at a terminal: exit codes and error messages, prompts, redaction of URLs."""

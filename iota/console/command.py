@@ -1,6 +1,6 @@
-"""What a person at a terminal sees when a command fails: one sentence, and an exit code.
+"""Runs console commands: a failure is one sentence on stderr and an exit code.
 
-0 done   1 the work failed   2 something that the user can put right   130 interrupted
+0 done   1 the work failed   2 a mistake of the user   130 interrupted
 """
 
 from __future__ import annotations
@@ -16,50 +16,71 @@ import typer
 from iota.console.redaction import one_line
 
 USER_ERROR = 2
+"""As for typer's own errors; a supervisor should not restart such a command (deploy/, `iota.swarm`)."""
 INTERRUPTED = 130
-_PASSING_STATUSES = (408, 429)
+"""128 + SIGINT, as shells have it."""
+_TRANSIENT_STATUSES = (408, 429)
 _REMEDIES = {errno.EADDRINUSE: ": stop the process that listens there, or give another --port"}
+
+_TRANSIENT = (
+    ("iota.chain.errors", "Unavailable"),
+    ("iota.client.orchestrator", "OrchestratorUnreachable"),
+    ("iota.store.store", "StoreUnavailable"),
+)
+"""Errors after which the same command may succeed."""
+_PROBLEM = ("iota.protocol.problems", "Problem")
+_KNOWN = (
+    ("iota.chain.errors", "ChainError"),
+    ("iota.data.manifest", "DataError"),
+    ("iota.client.orchestrator", "UntrustedAnswer"),
+    _PROBLEM,
+    ("iota.store.store", "StoreError"),
+    *_TRANSIENT,
+)
+"""Errors that are no bugs of this project, as (module, name): importing the modules here would be slow."""
 
 
 class WorkFailed(Exception):
-    """The command was right, and its work failed all the same: exit code 1."""
+    """The work of a correct command failed: exit code 1."""
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and exit: every console command of this project starts here."""
+    """Run a command line (by default that of the process) and exit. Every console command starts here."""
     command = typer.main.get_command(app)
-    sys.exit(_guarded(lambda: command.main(args=list(arguments) if arguments is not None else None)))
+    sys.exit(_exit_code(lambda: command.main(args=list(arguments) if arguments is not None else None)))
 
 
 def start_logging(level: str) -> None:
-    """Logs go to stderr from `level` on: for processes that run, and commands that a person waits for."""
+    """Log messages of `level` and above to stderr."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def _guarded(call: Callable[[], object]) -> int:
+def _exit_code(call: Callable[[], object]) -> int:
+    """Call, print a known error, and return the exit code."""
     try:
         call()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return _say("interrupted", code) if code == INTERRUPTED else code
+        return _fail("interrupted", code) if code == INTERRUPTED else code
     except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED)
     except WorkFailed as error:
-        return _say(f"error: {error}", 1)
+        return _fail(f"error: {error}", 1)
     except Exception as error:
         found = known_error(error)
         if found is None:
             raise
-        return _say(f"error: {_sentence(found)}", 1 if _may_pass(found) else USER_ERROR)
+        return _fail(f"error: {_sentence(found)}", 1 if _is_transient(found) else USER_ERROR)
     return 0
 
 
 def known_error(error: BaseException) -> Exception | None:
-    """The error that a user can put right, also when task groups have wrapped it; None for a bug."""
+    """The error to report in a sentence, also from inside an ExceptionGroup; None for a bug."""
     if isinstance(error, BaseExceptionGroup):
         found = [known_error(inner) for inner in error.exceptions]
         return found[0] if found and all(found) else None
-    return error if isinstance(error, _known_types()) else None
+    known: tuple[type[Exception], ...] = (ValueError, OSError, *_loaded(_KNOWN))
+    return error if isinstance(error, known) else None
 
 
 def _sentence(error: Exception) -> str:
@@ -70,39 +91,19 @@ def _sentence(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__
 
 
-def _known_types() -> tuple[type[Exception], ...]:
-    known = (
-        ("iota.chain.errors", "ChainError"),
-        ("iota.data.manifest", "DataError"),
-        ("iota.client.orchestrator", "UntrustedAnswer"),
-        ("iota.protocol.problems", "Problem"),
-        ("iota.store.store", "StoreError"),
-    )
-    return (ValueError, OSError, *_loaded(known), *_passing_types())
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether all may be well again later, so that it is worth starting the same command once more."""
-    if isinstance(error, _loaded((("iota.protocol.problems", "Problem"),))):
+def _is_transient(error: Exception) -> bool:
+    """Whether the same command may succeed later, so that a supervisor should restart it."""
+    if isinstance(error, _loaded((_PROBLEM,))):
         status: int = getattr(error, "status", 0)
-        return status in _PASSING_STATUSES or status >= 500
-    return isinstance(error, _passing_types())
-
-
-def _passing_types() -> tuple[type[Exception], ...]:
-    passing = (
-        ("iota.chain.errors", "Unavailable"),
-        ("iota.client.orchestrator", "OrchestratorUnreachable"),
-        ("iota.store.store", "StoreUnavailable"),
-    )
-    return _loaded(passing)
+        return status in _TRANSIENT_STATUSES or status >= 500
+    return isinstance(error, _loaded(_TRANSIENT))
 
 
 def _loaded(named: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
-    """The types whose modules this command has loaded: no other one can have been raised."""
+    """The types in modules that are imported; the others cannot have been raised, and are slow to import."""
     return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
 
 
-def _say(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     sys.stderr.write(f"{text}\n")
     return code

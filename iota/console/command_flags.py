@@ -1,4 +1,4 @@
-"""Flags that give another command the wallet or the subnet of this one, for messages that name a command."""
+"""Flags for messages that name another command: they give it the wallet or subnet of this one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from iota.settings import WALLET, ChainSettings, settings_of
 
 
 def wallet_flags(settings: ChainSettings) -> str:
-    """`--wallet.name w --wallet.hotkey h --wallet.path p`."""
+    """`--wallet.name NAME --wallet.hotkey HOTKEY --wallet.path FOLDER`, as set here."""
     return _flags(settings, *WALLET)
 
 
 def chain_flags(settings: ChainSettings) -> str:
-    """`--network n --netuid 9`: without them the command would work on a subnet of finney.
+    """`--network NETWORK --netuid N`, as set here; the defaults would mean a subnet of finney.
 
-    A URL that may hold a key is written as `URL`: the operator knows it, and a log must not.
+    A URL that may contain a key is written as `URL`, since the message may be logged.
     """
     shown = settings.chain if without_secrets(settings.chain) == settings.chain else "URL"
     return _flags(replace(settings, network=shown), "network", "netuid")

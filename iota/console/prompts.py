@@ -1,6 +1,6 @@
-"""The person at the terminal: told what is going on, asked to agree, and asked for a coldkey's password.
+"""Interactive prompts: price confirmation, passwords.
 
-What is said goes to stderr, so that stdout holds a command's result and nothing else.
+Prompts and messages go to stderr, so that stdout holds a command's result alone.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from iota.settings import WalletSettings
 _PASSWORD_ELSEWHERE = "set BT_WALLET_PASSWORD_FILE to a file with it, or run the command in a terminal"
 
 
-class Person:
-    """Who runs a command; with `yes` they agreed beforehand to what is asked."""
+class TerminalPrompts:
+    """Prompts on the process's terminal; `yes` confirms every question without asking."""
 
     def __init__(self, settings: WalletSettings, *, yes: bool = False) -> None:
         self._settings = settings
         self._yes = yes
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         typer.echo(text, err=True)
 
-    def agrees(self, question: str) -> bool:
-        """Whether they agree.
+    def confirm(self, question: str) -> bool:
+        """Ask a yes-or-no question.
 
         Raises:
-            ValueError: there is nobody to ask.
+            ValueError: stdin is no terminal.
         """
         if self._yes:
             return True
@@ -38,22 +38,22 @@ class Person:
         return typer.confirm(question, err=True)
 
     def password(self, path: Path) -> str:
-        """The password that opens the coldkey at `path`: from the settings, or typed unseen.
+        """The password of the coldkey at `path`: from the settings, else typed without echo.
 
         Raises:
-            ValueError: none is set and there is nobody to ask, or its file cannot be read.
+            ValueError: none is set and stdin is no terminal, or its file cannot be read.
         """
-        return self._given() or self._typed(f"Password of {path}", path, again=False)
+        return self._from_settings() or self._typed(f"Password of {path}", path, again=False)
 
     def new_password(self, path: Path) -> str:
-        """The password to encrypt a new coldkey at `path` with; typed twice where it is typed.
+        """A password for a new coldkey at `path`, as by `password`, but typed twice.
 
         Raises:
             ValueError: as for `password`.
         """
-        return self._given() or self._typed(f"New password for {path}", path, again=True)
+        return self._from_settings() or self._typed(f"New password for {path}", path, again=True)
 
-    def _given(self) -> str | None:
+    def _from_settings(self) -> str | None:
         if self._settings.wallet_password is not None:
             return self._settings.wallet_password
         file = self._settings.wallet_password_file

@@ -1,4 +1,4 @@
-"""What of a URL may be shown. Messages and logs go through here wherever a URL may hold a secret."""
+"""Removes secrets from URLs in messages and logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _URL: Final = re.compile(
     \b(wss?|https?)://
     (?:[^\s/'"]*@)?                        # user and password
     (\[[0-9a-fA-F:.]+\]|[^\s/?\#'",;:)]+)  # host
-    (?:(:\d+)\b|:[^\s/?\#'"]+)?            # port, or what stands in its place
+    (?:(:\d+)\b|:[^\s/?\#'"]+)?            # port, or other text in its place
     ([/?\#][^\s'"]*)?                      # path, query, fragment
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -18,14 +18,14 @@ _URL: Final = re.compile(
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space as one blank, and `without_secrets`."""
+    """`text` on one line: each run of white space becomes a blank, and secrets are removed."""
     return without_secrets(" ".join(text.split()))
 
 
 def without_secrets(text: str) -> str:
-    """`text` with each URL cut to what may be shown: no user, password or query, and no path of a chain node.
+    """`text` with each URL cut to scheme, host, port and, for http, path.
 
-    Nodes of a chain are sold with the key in the path; presigned URLs have theirs in the query.
+    Providers of chain nodes put an API key in the path of a ws URL; presigned URLs are signed in the query.
     """
 
     def shown(url: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""A command whose flags are the settings of a class: it is called with them loaded and its log started."""
+"""Adds commands whose flags are settings: the settings are loaded, and logging is started."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ P = ParamSpec("P")
 def settings_command(
     app: typer.Typer, kind: type[S], *, only: Iterable[str] = (), help: str | None = None
 ) -> Callable[[Callable[Concatenate[S, P], None]], Callable[Concatenate[S, P], None]]:
-    """Adds a function to `app` as a command of its name: `run(settings, its own options)`.
+    """Decorates a function as a command of `app`, under its own name.
 
-    Settings come first in the function's parameters and last in its help. A command that takes `--log-level`
-    starts its log.
+    The loaded settings are its first parameter; their flags are the last in its help. A command with a flag
+    `--log-level` starts logging at that level.
 
     Args:
         app: the program that gets the command.
-        kind: the settings that the command has flags for.
-        only: the names of those settings, if not all.
-        help: the text of its help; the function's docstring if not given.
+        kind: the class of the settings.
+        only: names of the settings that get a flag; all if empty.
+        help: text of the command's help; by default the function's docstring.
     """
 
     def decorate(run: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
@@ -38,7 +38,7 @@ def settings_command(
         def command(**given: Any) -> None:
             settings = kind.load(**{flag.name: given.pop(flag.name) for flag in flags})
             if any(flag.name == "log_level" for flag in flags):
-                start_logging(getattr(settings, "log_level"))  # noqa: B009 - the class is known by its flags alone
+                start_logging(getattr(settings, "log_level"))  # noqa: B009 - S may be any Settings
             run(settings, **given)  # type: ignore[call-arg]
 
         set_parameters(command, [*own, *flags])

@@ -1,6 +1,7 @@
-"""Facts about a node, and findings with remedies: `iota doctor`.
+"""`iota doctor`: facts about a node, and findings with remedies.
 
-`gathering` asks machine, chain and orchestrator for facts; `findings` judges them, and asks nobody.
+`gathering` collects facts from machine, chain and orchestrator; `findings` judges them, without input or
+output.
 """
 
 from iota.doctor.facts import Facts

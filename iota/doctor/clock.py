@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from iota.doctor.facts import Facts, OrchestratorFacts, Unknown
-from iota.doctor.finding import Finding, problem, warning, well
+from iota.doctor.finding import Finding, ok, problem, warning
 
 ALLOWED_S: Final = 3.0
-"""Signed requests are refused from 2 s ahead (`iota.identity.http_auth`); HTTP Date tells whole seconds."""
+"""Requests signed 2 s ahead are refused (`iota.identity.http_auth`); HTTP Date adds an error of 1 s."""
 _LATE_BLOCKS: Final = 3
-"""Block times that the newest block may be old when node and clock are well."""
+"""Largest age of the newest block, in block times, if node and clock are right."""
 _REMEDY: Final = "set it: `sudo timedatectl set-ntp true`, then `timedatectl status`"
 
 
 def clock(facts: Facts) -> Finding:
-    """Compare this clock with the two that can be seen.
+    """Compare this machine's clock with the orchestrator's and with the newest block's time.
 
-    A block from the future can only mean that this clock is behind. An old one is either a clock ahead or a
-    chain node that has fallen behind, which the orchestrator's time tells apart.
+    A block from the future means that this clock is behind. An old block means that this clock is ahead or
+    that the chain node lags; the orchestrator's clock decides between the two.
     """
     seen = facts.orchestrator
     ahead_s = seen.clock_ahead_s if isinstance(seen, OrchestratorFacts) else None
@@ -35,23 +35,23 @@ def clock(facts: Facts) -> Finding:
             "with --chain-endpoint",
         )
     if _confirmed(facts):
-        return well("clock", "agrees with the orchestrator's")
+        return ok("clock", "agrees with the orchestrator's")
     if age_s is not None:
-        return well("clock", f"agrees with the chain: its newest block began {max(0.0, age_s):.0f} s ago")
+        return ok("clock", f"agrees with the chain: its newest block began {max(0.0, age_s):.0f} s ago")
     return warning(
         "clock",
-        "nobody answered to compare it with",
+        "no answer to compare it with",
         "look with `timedatectl status`, and run this again once the chain answers",
     )
 
 
 def head(facts: Facts) -> Finding | None:
-    """The finding on a chain node's lag; None where the clock's finding covers it, or nothing is known."""
+    """The finding on a chain node's lag; None where the finding on the clock covers it, or without facts."""
     block, age_s, late_s = facts.chain.head, facts.chain.head_age_s, _late_s(facts)
     if isinstance(block, Unknown) or age_s is None or late_s is None:
         return None
     if age_s <= late_s:
-        return well("chain head", f"block {block.number}, {max(0.0, age_s):.0f} s old")
+        return ok("chain head", f"block {block.number}, {max(0.0, age_s):.0f} s old")
     if not _confirmed(facts):
         return None
     return problem(
@@ -63,7 +63,7 @@ def head(facts: Facts) -> Finding | None:
 
 
 def _confirmed(facts: Facts) -> bool:
-    """True where a clock of another machine agrees with this one's."""
+    """True where the clock of another machine agrees with this one's."""
     seen = facts.orchestrator
     if not isinstance(seen, OrchestratorFacts) or seen.same_machine or seen.clock_ahead_s is None:
         return False
@@ -71,6 +71,7 @@ def _confirmed(facts: Facts) -> bool:
 
 
 def _late_s(facts: Facts) -> float | None:
+    """Seconds of age from which the newest block is old; None without the block time."""
     info = facts.chain.info
     return None if isinstance(info, Unknown) else _LATE_BLOCKS * info.block_time_s + ALLOWED_S
 

@@ -1,4 +1,4 @@
-"""Facts about a node: plain values, judged by `iota.doctor.findings`."""
+"""Facts about a node, which `iota.doctor.findings` judges."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from iota.protocol.messages import Role
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A fact that could not be learnt; the reason is one sentence without a secret."""
+    """A fact that could not be read; the reason is one sentence without secrets."""
 
     reason: str
     drifted: bool = False
-    """True where versions have drifted apart, so that no other node of the chain would help."""
+    """True where versions do not fit, so that another node of the chain would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """Versions that the process runs with."""
+    """Versions of the process."""
 
     python: tuple[int, int, int]
     sdk: str | None
@@ -39,12 +39,12 @@ class HotkeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalletFiles:
-    """A node's key files. The coldkey's private file is only looked for, never opened."""
+    """A node's key files. The coldkey's private file is never opened."""
 
     hotkey_path: Path
     state: HotkeyState
     complaint: str
-    """The reason why the hotkey cannot be used, with the remedy; empty if it can."""
+    """Why the hotkey cannot be used, with a remedy; empty if it can."""
     hotkey: str | None
     """Its address."""
     mode: int
@@ -57,21 +57,21 @@ class WalletFiles:
 
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
-    """The chain's answers; each part can be unknown for itself."""
+    """The chain's answers, each of which can be unknown."""
 
     endpoint: str
     info: ChainInfo | Unknown
     latency_s: float | None
-    """Of one small read."""
+    """Duration of one small read."""
     head: Block | Unknown
     head_age_s: float | None
-    """Age of the newest block, in seconds of this machine's clock when it was read."""
+    """Age of the newest block by this machine's clock, in seconds."""
     subnet: Subnet | Unknown
     terms: RegistrationTerms | Unknown
     coldkey: str | None
     """The paying account: the hotkey's owner, else that of `coldkeypub.txt`; None if neither is known."""
     balance_tao: float | Unknown | None
-    """The coldkey's; None if that is not known."""
+    """The coldkey's balance; None if the coldkey is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class OrchestratorFacts:
     """Protocol versions that it speaks."""
     latency_s: float
     clock_ahead_s: float | None
-    """This machine's clock minus the orchestrator's, to a second; None if it did not tell its time."""
+    """This machine's clock minus the orchestrator's, to a second; None if its answer has no date."""
     same_machine: bool
-    """True where it is reached over loopback: its clock is then ours, and its agreement proves nothing."""
+    """True where it is reached over loopback, so that both have one clock and agreement proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Machine:
 
     data_dir: Path
     writable: bool
-    """True where the data directory can be written, or made."""
+    """True where the data directory can be written, or created."""
     free_bytes: int
     gpus: tuple[str, ...] | Unknown
     """The cards that `nvidia-smi` lists; empty if there is no such program."""
@@ -104,7 +104,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that findings are made from."""
+    """All facts about one node."""
 
     role: Role
     wallet_flags: str
@@ -114,7 +114,7 @@ class Facts:
     netuid: int
     orchestrator_endpoint: str
     wanted_bytes: int
-    """Free disk that the role should find in its data directory."""
+    """Free disk that the role should have for its data directory."""
     software: Software
     wallet: WalletFiles
     chain: ChainFacts

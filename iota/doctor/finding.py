@@ -1,4 +1,4 @@
-"""One line of the doctor's report."""
+"""Findings: the lines of the doctor's report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Severity(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """Works, but not as it should, or not for long."""
+    """The role works, but with a fault, or not for long."""
     PROBLEM = "problem"
     """The role cannot do its work."""
 
@@ -21,15 +21,15 @@ class Finding:
     """The result of one check."""
 
     check: str
-    """Name of the check."""
+    """Name of the check, such as `chain latency`."""
     verdict: Severity
     found: str
     remedy: str | None = None
-    """The remedy; there is one unless all is well."""
+    """What to do; None only with `OK`."""
 
 
-def well(check: str, found: str) -> Finding:
-    """A check without a fault."""
+def ok(check: str, found: str) -> Finding:
+    """The finding of a check that found no fault."""
     return Finding(check, Severity.OK, found)
 
 

@@ -1,12 +1,12 @@
-"""Turns facts into findings with remedies. Pure."""
+"""Judges facts: findings with remedies. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from iota.doctor.clock import clock, head
-from iota.doctor.facts import Facts, HotkeyState, OrchestratorFacts, Unknown
-from iota.doctor.finding import Finding, problem, warning, well
+from iota.doctor.facts import Facts, HotkeyState, Machine, OrchestratorFacts, Unknown
+from iota.doctor.finding import Finding, ok, problem, warning
 from iota.doctor.membership import UPDATE, membership
 from iota.protocol.messages import PROTOCOL_VERSION, Role
 
@@ -14,11 +14,11 @@ TESTED_PYTHON: Final = (3, 11)
 TESTED_SDK: Final = "11.3"
 _SLOW_S: Final = 2.0
 _MIN_BYTES: Final = 1 << 30
-"""Below this the first snapshot fills the disk."""
+"""With less free disk the first snapshot may fill it."""
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """All findings, in the order in which they should be put right."""
+    """All findings, in the order in which to solve them."""
     return [
         *software(facts),
         *wallet(facts),
@@ -31,12 +31,12 @@ def findings(facts: Facts) -> list[Finding]:
 
 
 def software(facts: Facts) -> list[Finding]:
-    """Python and the SDK against what this version was tested with."""
+    """Versions of Python and the SDK against those that this version was tested with."""
     python, sdk = facts.software.python, facts.software.sdk
     text = ".".join(str(part) for part in python)
     tested = ".".join(str(part) for part in TESTED_PYTHON)
     if python[:2] == TESTED_PYTHON:
-        found = [well("python", text)]
+        found = [ok("python", text)]
     else:
         found = [warning("python", f"{text}; tested with {tested}", f"if it fails, use Python {tested}")]
     install = f'install the one that fits: pip install "bittensor=={TESTED_SDK}.*"'
@@ -45,44 +45,36 @@ def software(facts: Facts) -> list[Finding]:
     elif sdk.split(".")[:2] != TESTED_SDK.split("."):
         found.append(problem("sdk", f"bittensor {sdk}; this version is made for {TESTED_SDK}", install))
     else:
-        found.append(well("sdk", f"bittensor {sdk}"))
+        found.append(ok("sdk", f"bittensor {sdk}"))
     return found
 
 
 def wallet(facts: Facts) -> list[Finding]:
-    """The hotkey's file and who can open it; a coldkey that should not be here."""
-    files, path = facts.wallet, facts.wallet.hotkey_path
-    found = []
-    if files.state is HotkeyState.MISSING:
-        new = f"iota wallet new {facts.wallet_flags}"
-        found.append(
-            problem("hotkey", f"there is none at {path}", f"make one: `{new}`, or restore your backup")
-        )
-    elif files.state is HotkeyState.ENCRYPTED:
-        remedy = "a node cannot ask for a password: use a hotkey without one (`iota wallet new` makes such)"
-        found.append(problem("hotkey", f"{path} is encrypted", remedy))
-    elif files.state is HotkeyState.UNREADABLE:
-        remedy = "restore it from your backup, or give the user that runs the node access to it"
-        found.append(problem("hotkey", files.complaint.split(":")[0], remedy))
-    else:
-        found.append(well("hotkey", f"{files.hotkey} in {path}"))
+    """State and permissions of the hotkey's file, and a coldkey that should not be on a node."""
+    files = facts.wallet
+    found = [_hotkey(facts)]
     if files.mode & 0o077:
-        found.append(
-            problem(
-                "hotkey file", f"other users can open it (mode {files.mode:03o})", f"run `chmod 600 {path}`"
-            )
-        )
+        others = f"other users can open it (mode {files.mode:03o})"
+        found.append(problem("hotkey file", others, f"run `chmod 600 {files.hotkey_path}`"))
     if files.coldkey_is_here:
-        found.append(
-            warning(
-                "coldkey",
-                f"its private key is on this machine ({files.coldkey_path})",
-                "no node needs it: keep its mnemonic on paper, and move the file off this machine",
-            )
-        )
-    else:
-        found.append(well("coldkey", "its private key is not on this machine"))
-    return found
+        here = f"its private key is on this machine ({files.coldkey_path})"
+        remedy = "no node needs it: keep its mnemonic on paper, and move the file off this machine"
+        return [*found, warning("coldkey", here, remedy)]
+    return [*found, ok("coldkey", "its private key is not on this machine")]
+
+
+def _hotkey(facts: Facts) -> Finding:
+    files, path = facts.wallet, facts.wallet.hotkey_path
+    if files.state is HotkeyState.MISSING:
+        remedy = f"make one: `iota wallet new {facts.wallet_flags}`, or restore your backup"
+        return problem("hotkey", f"there is none at {path}", remedy)
+    if files.state is HotkeyState.ENCRYPTED:
+        remedy = "a node cannot ask for a password: use a hotkey without one (`iota wallet new` makes such)"
+        return problem("hotkey", f"{path} is encrypted", remedy)
+    if files.state is HotkeyState.UNREADABLE:
+        remedy = "restore it from your backup, or give the user that runs the node access to it"
+        return problem("hotkey", files.complaint.split(":")[0], remedy)
+    return ok("hotkey", f"{files.hotkey} in {path}")
 
 
 def chain(facts: Facts) -> list[Finding]:
@@ -93,7 +85,7 @@ def chain(facts: Facts) -> list[Finding]:
         return [
             problem("chain", f"{seen.endpoint}: {seen.info.reason}", UPDATE if seen.info.drifted else remedy)
         ]
-    found = [well("chain", f"{seen.endpoint} runs {seen.info.version}")]
+    found = [ok("chain", f"{seen.endpoint} runs {seen.info.version}")]
     if isinstance(seen.head, Unknown):
         found.append(
             problem("chain head", seen.head.reason, "give another node with --chain-endpoint, or try again")
@@ -102,7 +94,7 @@ def chain(facts: Facts) -> list[Finding]:
         slow = f"{seen.endpoint} takes {seen.latency_s:.1f} s for a small read"
         found.append(warning("chain latency", slow, "give a nearer node with --chain-endpoint"))
     elif seen.latency_s is not None:
-        found.append(well("chain latency", f"{seen.latency_s * 1000:.0f} ms"))
+        found.append(ok("chain latency", f"{seen.latency_s * 1000:.0f} ms"))
     return found
 
 
@@ -123,7 +115,7 @@ def orchestrator(facts: Facts) -> Finding:
             "update the older of the two",
         )
     latency = f"{seen.latency_s * 1000:.0f} ms"
-    return well(
+    return ok(
         "orchestrator",
         f"{seen.endpoint}: run {seen.run[:12]}, epoch {seen.epoch}, protocol {PROTOCOL_VERSION}, {latency}",
     )
@@ -131,27 +123,26 @@ def orchestrator(facts: Facts) -> Finding:
 
 def machine(facts: Facts) -> list[Finding]:
     """The data directory, its disk, and the graphics card of a miner."""
-    seen, found = facts.machine, []
-    if not seen.writable:
-        remedy = (
-            f"give this user the folder: `sudo chown -R $USER {seen.data_dir}`, or another with --data-dir"
-        )
-        found.append(problem("data directory", f"{seen.data_dir} cannot be written", remedy))
-    else:
-        found.append(well("data directory", f"{seen.data_dir} can be written"))
-    free, wanted = f"{seen.free_bytes / 1e9:.1f} GB free", f"{facts.wanted_bytes / 1e9:.0f} GB"
-    if seen.free_bytes < _MIN_BYTES:
-        found.append(
-            problem("disk", free, f"free {wanted}, or give a folder on another disk with --data-dir")
-        )
-    elif seen.free_bytes < facts.wanted_bytes:
+    found = [_data_directory(facts.machine), _disk(facts)]
+    return [*found, _graphics_card(facts.machine.gpus)] if facts.role is Role.MINER else found
+
+
+def _data_directory(seen: Machine) -> Finding:
+    if seen.writable:
+        return ok("data directory", f"{seen.data_dir} can be written")
+    remedy = f"give this user the folder: `sudo chown -R $USER {seen.data_dir}`, or another with --data-dir"
+    return problem("data directory", f"{seen.data_dir} cannot be written", remedy)
+
+
+def _disk(facts: Facts) -> Finding:
+    free_bytes = facts.machine.free_bytes
+    free, wanted = f"{free_bytes / 1e9:.1f} GB free", f"{facts.wanted_bytes / 1e9:.0f} GB"
+    if free_bytes < _MIN_BYTES:
+        return problem("disk", free, f"free {wanted}, or give a folder on another disk with --data-dir")
+    if free_bytes < facts.wanted_bytes:
         remedy = f"{wanted} are safe; free some, or give a folder on another disk with --data-dir"
-        found.append(warning("disk", free, remedy))
-    else:
-        found.append(well("disk", free))
-    if facts.role is Role.MINER:
-        found.append(_graphics_card(seen.gpus))
-    return found
+        return warning("disk", free, remedy)
+    return ok("disk", free)
 
 
 def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:
@@ -167,4 +158,4 @@ def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:
             "no NVIDIA driver on this machine: a miner would compute on the CPU",
             "install the driver if there is a card; without one, only tiny runs are of use",
         )
-    return well("gpu", "; ".join(gpus))
+    return ok("gpu", "; ".join(gpus))

@@ -1,6 +1,6 @@
-"""Asks the chain, the orchestrator, the wallet and the machine, all at once and under one deadline.
+"""Collects facts from chain, orchestrator, wallet and machine, concurrently and with one deadline.
 
-A source that does not answer in time is `Unknown`, and delays no other.
+A source that does not answer in time gives `Unknown`, and delays no other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
 
 DEADLINE_S: Final = 7.0
-"""Limit for all questions together; the whole command takes about a second more."""
+"""Seconds for all sources together; the whole command takes about a second more."""
 _CLOSE_S: Final = 0.5
 _MAX_RUN_BYTES: Final = 1 << 20
 _SPARE_BYTES: Final = 10 << 30
@@ -44,13 +44,13 @@ async def gather(
     deadline_s: float = DEADLINE_S,
     now: Clock = time.time,
 ) -> Facts:
-    """All facts that can be had in `deadline_s` seconds; `now` is this machine's clock (Unix seconds)."""
+    """The facts that `deadline_s` seconds suffice for; `now` is this machine's clock (Unix seconds)."""
     end = asyncio.get_running_loop().time() + deadline_s
     wallet = wallet_files(settings)
     chain, orchestrator, cards = await asyncio.gather(
         _chain(settings, wallet, end, now),
-        asked(_orchestrator(settings.orchestrator, now), end),
-        asked(graphics_cards(), end),
+        answer_to(_orchestrator(settings.orchestrator, now), end),
+        answer_to(graphics_cards(), end),
     )
     snapshots = settings.snapshot_bytes if isinstance(settings, MinerSettings) else 0
     return Facts(
@@ -68,11 +68,11 @@ async def gather(
     )
 
 
-async def asked(question: Awaitable[T], end: float) -> T | Unknown:
-    """The answer, or Unknown with a reason; given up when the loop's clock reaches `end`."""
+async def answer_to(call: Awaitable[T], end: float) -> T | Unknown:
+    """The result, or Unknown with a reason: for an error, and when the event loop's clock reaches `end`."""
     try:
         async with asyncio.timeout_at(end):
-            return await question
+            return await call
     except TimeoutError:
         return Unknown("no answer in time")
     except aiohttp.ClientConnectorError as error:
@@ -89,40 +89,35 @@ async def _chain(
     endpoint = without_secrets(settings.chain)
     stack = AsyncExitStack()
     try:
-        opened = await asked(_opened(stack, settings.chain), end)
-        if isinstance(opened, Unknown):
-            return ChainFacts(endpoint, opened, None, opened, None, opened, opened, None, None)
-        return await _asked_chain(opened, settings, wallet, end, now, endpoint)
+        chain = await answer_to(_opened(stack, settings.chain), end)
+        if isinstance(chain, Unknown):
+            return _unreachable(endpoint, chain)
+        info = await answer_to(chain.info(), end)
+        if isinstance(info, Unknown):
+            return _unreachable(endpoint, info)
+        begun = time.monotonic()
+        head = await answer_to(chain.head(), end)
+        latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
+        head_age_s = None if isinstance(head, Unknown) else now() - head.time
+        subnet, terms = await asyncio.gather(
+            answer_to(chain.subnet(settings.netuid), end),
+            answer_to(chain.registration_terms(settings.netuid), end),
+        )
+        coldkey = _owner(subnet, wallet.hotkey) or wallet.coldkey
+        balance = None if coldkey is None else await answer_to(chain.balance(coldkey), end)
+        return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, coldkey, balance)
     finally:
-        # A connection that hangs when it is closed is left to the process's end.
-        await asked(stack.aclose(), asyncio.get_running_loop().time() + _CLOSE_S)
+        # A connection that hangs while it closes ends with the process.
+        await answer_to(stack.aclose(), asyncio.get_running_loop().time() + _CLOSE_S)
+
+
+def _unreachable(endpoint: str, why: Unknown) -> ChainFacts:
+    return ChainFacts(endpoint, why, None, why, None, why, why, None, None)
 
 
 async def _opened(stack: AsyncExitStack, network: str) -> Chain:
+    """A connection that `stack` closes. A coroutine, so that `answer_to` also catches a refused `network`."""
     return await stack.enter_async_context(open_chain(network, timeout_s=DEADLINE_S))
-
-
-async def _asked_chain(
-    chain: Chain,
-    settings: MinerSettings | ValidatorSettings,
-    wallet: WalletFiles,
-    end: float,
-    now: Clock,
-    endpoint: str,
-) -> ChainFacts:
-    info = await asked(chain.info(), end)
-    if isinstance(info, Unknown):
-        return ChainFacts(endpoint, info, None, info, None, info, info, None, None)
-    begun = time.monotonic()
-    head = await asked(chain.head(), end)
-    latency_s = None if isinstance(head, Unknown) else time.monotonic() - begun
-    head_age_s = None if isinstance(head, Unknown) else now() - head.time
-    subnet, terms = await asyncio.gather(
-        asked(chain.subnet(settings.netuid), end), asked(chain.registration_terms(settings.netuid), end)
-    )
-    coldkey = _owner(subnet, wallet.hotkey) or wallet.coldkey
-    balance = None if coldkey is None else await asked(chain.balance(coldkey), end)
-    return ChainFacts(endpoint, info, latency_s, head, head_age_s, subnet, terms, coldkey, balance)
 
 
 def _owner(subnet: Subnet | Unknown, hotkey: str | None) -> str | None:
@@ -167,7 +162,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _ahead(date: str | None, now: float) -> float | None:
-    """This clock minus the one that wrote an HTTP Date, which is cut to the second: half of one is added."""
+    """This clock minus that of an HTTP Date, in seconds; half a second corrects for its truncation."""
     if date is None:
         return None
     try:

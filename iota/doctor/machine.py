@@ -1,4 +1,4 @@
-"""The machine itself: versions, disk and graphics cards. Nothing heavy is imported to find out."""
+"""Facts about the machine: versions, disk and graphics cards, without slow imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iota.doctor.facts import Machine, Software, Unknown
 
 
 def software() -> Software:
-    """The versions that this process runs with."""
+    """Versions of Python and the SDK, without importing the SDK."""
     try:
         sdk = version("bittensor")
     except PackageNotFoundError:
@@ -22,17 +22,17 @@ def software() -> Software:
 
 
 def machine(data_dir: Path, cards: tuple[str, ...] | Unknown) -> Machine:
-    """The disk that `data_dir` lies on, or would lie on."""
+    """The disk of `data_dir`, or of its nearest folder that exists, and the `cards`."""
     there = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     return Machine(data_dir, writable, shutil.disk_usage(there).free, cards)
 
 
 async def graphics_cards() -> tuple[str, ...]:
-    """Name and memory of each card by `nvidia-smi`; none where that program is not there.
+    """Name and memory of each card, from `nvidia-smi`; empty where there is no such program.
 
     Raises:
-        OSError: the program fails, which is what a broken driver looks like.
+        OSError: the program fails, as with a broken driver.
     """
     program = shutil.which("nvidia-smi")
     if program is None:

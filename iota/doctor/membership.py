@@ -1,4 +1,4 @@
-"""Findings on the hotkey's place in the subnet: registration, permit, weights, balance. Pure."""
+"""Findings on the hotkey's membership of the subnet: registration, permit, weights, balance. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from iota.chain.chain import Neuron, RegistrationTerms, Subnet
 from iota.doctor.facts import Facts, Unknown
-from iota.doctor.finding import Finding, problem, warning, well
+from iota.doctor.finding import Finding, ok, problem, warning
 from iota.protocol.messages import Role
 from iota.registration.register import FEES_TAO
 
@@ -14,7 +14,7 @@ UPDATE: Final = "update this program and its SDK, or the other side if that is t
 
 
 def membership(facts: Facts) -> list[Finding]:
-    """Findings on the hotkey; none without a chain or a hotkey, which other findings report."""
+    """Findings on the hotkey; none without a chain or a hotkey, whose absence has a finding of its own."""
     seen, hotkey = facts.chain, facts.wallet.hotkey
     if isinstance(seen.info, Unknown):
         return []
@@ -27,10 +27,10 @@ def membership(facts: Facts) -> list[Finding]:
     if neuron is None:
         price = 0.0 if isinstance(seen.terms, Unknown) else seen.terms.cost_tao
         return [_unregistered(facts), *_balance(facts, price + FEES_TAO, "to register, with fees")]
-    found = [well("registration", f"uid {neuron.uid} of subnet {facts.netuid}")]
+    found = [ok("registration", f"uid {neuron.uid} of subnet {facts.netuid}")]
     if facts.role is Role.VALIDATOR:
         found += [_permit(facts, seen.subnet, neuron), _activity(seen.subnet, neuron)]
-        # The hotkey signs weights, and the chain takes the fee from the coldkey that owns it.
+        # The hotkey signs weights, and its coldkey pays the fee.
         found += _balance(facts, FEES_TAO, "for the fees of its weights")
     return found
 
@@ -51,7 +51,7 @@ def _unregistered(facts: Facts) -> Finding:
 
 
 def _balance(facts: Facts, needed_tao: float, purpose: str) -> list[Finding]:
-    """The coldkey's balance against what is needed; nothing on a chain without money."""
+    """The coldkey's balance against the amount needed; no finding on a ledger, which has no TAO."""
     seen = facts.chain
     if not isinstance(seen.terms, RegistrationTerms) or not seen.terms.needs_coldkey:
         return []
@@ -65,14 +65,14 @@ def _balance(facts: Facts, needed_tao: float, purpose: str) -> list[Finding]:
     if seen.balance_tao < needed_tao:
         short = f"{found}, and {needed_tao:.4f} are needed {purpose}"
         return [problem("balance", short, f"send TAO to {seen.coldkey}")]
-    return [well("balance", f"{found}, enough {purpose}")]
+    return [ok("balance", f"{found}, enough {purpose}")]
 
 
 def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:
     if neuron.validator_permit:
-        return well("permit", f"validator permit, stake {neuron.stake:.1f}")
+        return ok("permit", f"validator permit, stake {neuron.stake:.1f}")
     stakes = [other.stake for other in subnet.neurons if other.validator_permit]
-    least = f"the least stake with one is {min(stakes):.1f}" if stakes else "nobody has one yet"
+    least = f"the least stake with one is {min(stakes):.1f}" if stakes else "no hotkey has one yet"
     found = f"no validator permit with a stake of {neuron.stake:.1f}, so that no weights are taken; {least}"
     if isinstance(facts.chain.terms, RegistrationTerms) and not facts.chain.terms.needs_coldkey:
         remedy = "a ledger gives stake to a hotkey that is new to it: register another, as a validator"
@@ -92,4 +92,4 @@ def _activity(subnet: Subnet, neuron: Neuron) -> Finding:
     if ago > subnet.activity_cutoff:
         remedy = "start `iota-validator start`; if it runs, its log says why it sets none"
         return warning("weights", found, remedy)
-    return well("weights", found)
+    return ok("weights", found)

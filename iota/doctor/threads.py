@@ -1,4 +1,4 @@
-"""Daemon threads for calls that may hang: a DNS look-up cannot be cancelled."""
+"""Daemon threads for calls that may hang and cannot be cancelled, such as DNS look-ups."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """A daemon thread for each call, so that neither the event loop nor the process waits for it at its end.
+    """Runs each call in a daemon thread, for which neither the event loop nor the process waits at its end.
 
-    An event loop takes nothing but a `ThreadPoolExecutor`, whose own threads the process would wait for.
+    It is a `ThreadPoolExecutor` because an event loop accepts no other executor; that class's own threads
+    would keep the process alive.
     """
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -23,7 +24,7 @@ class DaemonThreads(ThreadPoolExecutor):
                 return
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - raised again where the future is awaited
+            except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
                 future.set_exception(error)
 
         Thread(target=work, daemon=True).start()

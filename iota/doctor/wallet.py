@@ -1,4 +1,4 @@
-"""The key files of a node, as they lie on its disk."""
+"""Facts about the key files of a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from iota.settings import ChainSettings
 
 
 def wallet_files(settings: ChainSettings) -> WalletFiles:
-    """The key files that the settings name; the coldkey's private file is never opened."""
+    """The key files of the settings' wallet; the coldkey's private file is not opened."""
     name, folder = settings.wallet_name, settings.wallet_path
     path = hotkey_path(name, settings.wallet_hotkey, folder)
     hotkey, state, complaint = None, HotkeyState.USABLE, ""
@@ -24,7 +24,7 @@ def wallet_files(settings: ChainSettings) -> WalletFiles:
     try:
         coldkey = coldkey_address(name, folder)
     except WalletUnreadable:
-        coldkey = None  # a node needs it for nothing but the balance
+        coldkey = None  # the doctor needs it for the balance alone
     private = coldkey_path(name, folder)
     return WalletFiles(
         hotkey_path=path,

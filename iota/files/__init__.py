@@ -1,4 +1,4 @@
-"""Files that several processes and crashes may meet: written whole or not at all, and locked."""
+"""Files that stay intact with several processes and after crashes: atomic writes, and locks."""
 
 from iota.files.lock import FileLock
 from iota.files.whole import remove_unfinished, whole_file, whole_folder, write_whole

@@ -10,10 +10,10 @@ from typing import Self
 
 
 class FileLock:
-    """The kernel's lock on the file `path`, from creation until `release` or the end of the process.
+    """The kernel's lock (flock) on the file `path`, from creation until `release` or the end of the process.
 
-    It binds the processes of one machine that ask for it. The file's content is left alone, so any file can
-    be locked, and nothing that would have to be cleaned up stays behind a killed process.
+    It is advisory and holds on one machine. The file's content is not touched, so any file can be locked, and
+    a killed process leaves nothing to clean up.
     """
 
     def __init__(self, path: Path, in_use: Callable[[], Exception], *, create: bool = True) -> None:
@@ -21,8 +21,8 @@ class FileLock:
 
         Args:
             path: the file, in a folder that exists.
-            in_use: makes the error that is raised where another process holds the lock.
-            create: make the file (mode 600) if it is missing; False only reads it.
+            in_use: makes the error to raise if another process holds the lock.
+            create: create a missing file (mode 600); False opens it for reading only.
 
         Raises:
             OSError: the file cannot be opened, or its file system has no locks.
@@ -44,4 +44,5 @@ class FileLock:
         self.release()
 
     def release(self) -> None:
+        """Give the lock back; the file stays."""
         os.close(self._handle)

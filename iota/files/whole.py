@@ -1,7 +1,7 @@
-"""Files and folders that appear under their names whole or not at all, whenever the process is killed.
+"""Atomic writes: a file or folder appears under its name complete or not at all, even after a kill.
 
-The content grows in a sibling, `.<name>.<random>.part`, which then takes the name in one step. A process that
-is killed before leaves that sibling behind, and under the name what was there before.
+The content is written to a sibling, `.<name>.<random>.part`, which is then renamed. A process that is killed
+before leaves the sibling, and the old content under the name.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def write_whole(
 def whole_file(
     path: Path, *, durable: bool = False, mode: int = 0o666, replace: bool = True
 ) -> Iterator[Path]:
-    """An empty file to write to, which becomes `path` when the block ends without an error.
+    """Yields an empty file to write to, which becomes `path` when the block ends without an error.
 
     Args:
-        durable: the content is on the disk before it has the name, so that a power cut tears nothing either.
-        mode: permissions of the file, of which the process's umask takes some away.
-        replace: whether it may take the place of a file that is there.
+        durable: sync the content to the disk before the renaming, so that it also survives a power cut.
+        mode: permissions of the file, less the process's umask.
+        replace: whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: `path` is there, and `replace` is False.
-        OSError: it cannot be written; `path` is as before.
+        FileExistsError: `path` exists, and `replace` is False.
+        OSError: it cannot be written; `path` is unchanged.
     """
     part = _sibling(path)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
@@ -47,17 +47,17 @@ def whole_file(
         if replace:
             part.replace(path)
         else:
-            os.link(part, path)  # unlike a rename, it fails where the name is taken
+            os.link(part, path)  # unlike a rename, a link fails if the name exists
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `path` when the block ends without an error.
+    """Yields an empty folder to fill, which becomes `path` when the block ends without an error.
 
     Raises:
-        OSError: it cannot be made, or `path` is there and is not an empty folder.
+        OSError: it cannot be created, or `path` exists and is not an empty folder.
     """
     part = _sibling(path)
     part.mkdir()
@@ -69,7 +69,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left half-written in `folder`; for the only process that writes there."""
+    """Remove the siblings that killed processes left in `folder`; no other process may write there."""
     for part in folder.glob(".*.part"):
         if part.is_dir():
             shutil.rmtree(part)

@@ -1,4 +1,4 @@
-"""Registering a node's hotkey on its subnet: the `register` command of both roles, and its steps.
+"""The `register` command of both roles: registers a node's hotkey on its subnet.
 
-Import the submodules; this file stays light, since `--help` of a role imports the command.
+Import the submodules; this file imports none, since a `--help` of a role imports the command.
 """

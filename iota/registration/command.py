@@ -1,4 +1,4 @@
-"""`iota-miner register` and `iota-validator register`: one command, for two roles."""
+"""`iota-miner register` and `iota-validator register`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to the price witho
 
 
 def add_register(app: typer.Typer, role: str) -> None:
-    """Gives `app` the command `register`; `role` is a `Role`, which is not imported for `--help`."""
+    """Adds the command `register` to `app`; `role` is a `Role` as text, which `--help` need not import."""
 
     @settings_command(app, WalletSettings, help=_HELP.format(role=role))
     def register(settings: WalletSettings, max_burn: MaxBurn = None, yes: Yes = False) -> None:
         import asyncio
 
-        from iota.console.prompts import Person
+        from iota.console.prompts import TerminalPrompts
         from iota.protocol.messages import Role
         from iota.registration.register import register
 
-        person = Person(settings, yes=yes)
-        typer.echo(asyncio.run(register(settings, Role(role), person, max_cost_tao=max_burn)))
+        prompts = TerminalPrompts(settings, yes=yes)
+        typer.echo(asyncio.run(register(settings, Role(role), prompts, max_cost_tao=max_burn)))

@@ -1,4 +1,4 @@
-"""Registering a node's hotkey on its subnet: its terms are shown and agreed to before anything is paid."""
+"""Registers a node's hotkey on its subnet, after the operator has confirmed the price."""
 
 from __future__ import annotations
 
@@ -19,32 +19,29 @@ from iota.protocol.messages import Role
 from iota.settings import ChainSettings
 
 TOLERANCE: Final = 0.10
-"""Share by which the price paid may exceed the price shown, where no other limit was given."""
+"""Share by which the price paid may exceed the price shown, unless a limit is given."""
 FEES_TAO: Final = 0.001
 """Room for the transaction's fee, and for the least balance that keeps an account alive."""
 _FINALITY_BLOCKS: Final = 10
 """Blocks that the newest finalized block may lag behind the head; usually 2 or 3."""
 
 
-class Asked(Protocol):
-    """The operator, who is informed and decides (`iota.console.prompts.Person`)."""
+class Prompts(Protocol):
+    """Messages to the operator, and questions (`iota.console.prompts.TerminalPrompts`)."""
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Show `text`."""
-        ...
 
-    def agrees(self, question: str) -> bool:
+    def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question."""
-        ...
 
     def password(self, path: Path) -> str:
         """Ask for the password of the key file at `path`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A possible registration: hotkey, role, chain and terms, as read a moment ago."""
+    """A possible registration: hotkey, role, chain, and the terms as just read."""
 
     settings: ChainSettings
     role: Role
@@ -56,15 +53,20 @@ class _Offer:
 async def register(
     settings: ChainSettings,
     role: Role,
-    person: Asked,
+    prompts: Prompts,
     *,
     max_cost_tao: float | None = None,
     connect: Callable[..., Chain] = open_chain,
 ) -> str:
     """Register the hotkey unless it is registered; returns a sentence with its uid.
 
+    Args:
+        max_cost_tao: the most to pay; by default `TOLERANCE` above the price shown.
+        connect: opens the chain, with the arguments of `open_chain`.
+
     Raises:
-        ValueError: the wallet, the price, the balance or the person stands against it; nothing was sent.
+        ValueError: the wallet is unusable, the price too high, the balance too low, or the price was not
+            confirmed; nothing was sent.
         ChainError: the chain cannot be reached, or refuses.
     """
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
@@ -74,56 +76,56 @@ async def register(
         info, terms = await chain.info(), await chain.registration_terms(settings.netuid)
         offer = _Offer(settings, role, hotkey.ss58, info, terms)
         if uid is not None:
-            person.tell(await _next_step(chain, offer))
+            prompts.show(await _next_step(chain, offer))
             return f"{hotkey.ss58} is uid {uid} {place}"
     if not terms.open:
         raise ValueError(
-            f"subnet {settings.netuid} lets nobody register just now: ask its owner, or try again later"
+            f"registration on subnet {settings.netuid} is closed: ask its owner, or try again later"
         )
     coldkey, limit = None, max_cost_tao
     if terms.needs_coldkey:
-        coldkey, limit = await _agreed(offer, person, max_cost_tao, connect)
+        coldkey, limit = await _confirmed(offer, prompts, max_cost_tao, connect)
     async with connect(settings.chain, hotkey, coldkey=coldkey) as chain:
-        uid = await _sent(chain, offer, limit, person)
-        person.tell(await _next_step(chain, offer))
+        uid = await _send(chain, offer, limit, prompts)
+        prompts.show(await _next_step(chain, offer))
     return f"{hotkey.ss58} is uid {uid} {place}"
 
 
-async def _agreed(
-    offer: _Offer, person: Asked, max_cost_tao: float | None, connect: Callable[..., Chain]
+async def _confirmed(
+    offer: _Offer, prompts: Prompts, max_cost_tao: float | None, connect: Callable[..., Chain]
 ) -> tuple[Coldkey, float]:
-    """The unlocked coldkey and the most that may be paid, once the person has seen all and agreed.
+    """The unlocked coldkey and the most that may be paid, after the operator has confirmed the terms.
 
-    No connection is open while somebody thinks or types.
+    No connection is open while a prompt waits, since it would time out.
     """
     settings, terms = offer.settings, offer.terms
     path = coldkey_path(settings.wallet_name, settings.wallet_path)
     here = path.exists()
     address = coldkey_address(settings.wallet_name, settings.wallet_path)
-    coldkey = _unlocked(settings, person) if here and address is None else None
+    coldkey = _unlock(settings, prompts) if here and address is None else None
     address = coldkey.ss58 if coldkey is not None else address
     balance = None
     if address is not None:
         async with connect(settings.chain) as chain:
             balance = await chain.balance(address)
-    person.tell(_terms_text(offer, address, balance))
+    prompts.show(_terms_text(offer, address, balance))
     if max_cost_tao is not None and terms.cost_tao > max_cost_tao:
         raise ValueError(
             f"the price is {terms.cost_tao:.4f} TAO, above --max-burn {max_cost_tao:g}: nothing was sent; "
             "wait until it falls, or give a higher limit"
         )
     if not here or address is None or balance is None:
-        raise ValueError(_elsewhere(offer, path))
+        raise ValueError(_without_coldkey(offer, path))
     if balance < terms.cost_tao + FEES_TAO:
         raise ValueError(
             f"the coldkey has {balance:.4f} TAO, and {terms.cost_tao:.4f} and {FEES_TAO:g} for fees are "
             f"needed: send TAO to {address}"
         )
     limit = terms.cost_tao * (1 + TOLERANCE) if max_cost_tao is None else max_cost_tao
-    if not person.agrees(f"Pay {terms.cost_tao:.4f} TAO (at most {limit:.4f}), for good?"):
+    if not prompts.confirm(f"Pay {terms.cost_tao:.4f} TAO (at most {limit:.4f}), for good?"):
         raise ValueError("not agreed: nothing was sent")
     if coldkey is None:
-        coldkey = _unlocked(settings, person)
+        coldkey = _unlock(settings, prompts)
     if coldkey.ss58 != address:
         raise ValueError(
             f"{path} is the key of {coldkey.ss58}, and coldkeypub.txt beside it says {address}: "
@@ -132,14 +134,14 @@ async def _agreed(
     return coldkey, limit
 
 
-def _unlocked(settings: ChainSettings, person: Asked) -> Coldkey:
+def _unlock(settings: ChainSettings, prompts: Prompts) -> Coldkey:
     name, folder = settings.wallet_name, settings.wallet_path
     locked = coldkey_is_encrypted(name, folder)
-    return load_coldkey(name, folder, person.password(coldkey_path(name, folder)) if locked else None)
+    return load_coldkey(name, folder, prompts.password(coldkey_path(name, folder)) if locked else None)
 
 
-async def _sent(chain: Chain, offer: _Offer, limit: float | None, person: Asked) -> int:
-    """The uid that the hotkey got, read back from the chain."""
+async def _send(chain: Chain, offer: _Offer, limit: float | None, prompts: Prompts) -> int:
+    """Send the registration; returns the uid, as read back from a finalized block."""
     netuid, hotkey, info = offer.settings.netuid, offer.hotkey, offer.info
     try:
         result = (await chain.register(netuid, offer.role, max_cost_tao=limit)).check()
@@ -149,14 +151,14 @@ async def _sent(chain: Chain, offer: _Offer, limit: float | None, person: Asked)
             raise
         seen = "the chain did not say whether it took the registration"
     except asyncio.CancelledError:
-        person.tell(
+        prompts.show(
             "the chain may still take the registration: the same command, run again, looks first and does not"
             " pay twice"
         )
         raise
     wait_s = (info.write_lifetime_blocks + _FINALITY_BLOCKS) * info.block_time_s
-    person.tell(f"{seen}; the uid is shown once that is final, in {wait_s:.0f} s at most")
-    uid = await _appeared(chain, netuid, hotkey, wait_s, info.block_time_s / 2)
+    prompts.show(f"{seen}; the uid is shown once that is final, in {wait_s:.0f} s at most")
+    uid = await _wait_for_uid(chain, netuid, hotkey, wait_s, info.block_time_s / 2)
     if uid is None:
         raise Unavailable(
             f"{seen}, but {hotkey} has no uid on subnet {netuid} after {wait_s:.0f} s: run the same command "
@@ -165,14 +167,15 @@ async def _sent(chain: Chain, offer: _Offer, limit: float | None, person: Asked)
     return uid
 
 
-async def _appeared(chain: Chain, netuid: int, hotkey: str, wait_s: float, pause_s: float) -> int | None:
+async def _wait_for_uid(chain: Chain, netuid: int, hotkey: str, wait_s: float, pause_s: float) -> int | None:
+    """The hotkey's uid, polled each `pause_s`; None if there is none after `wait_s` seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_s
     while True:
         try:
             uid = await chain.uid(netuid, hotkey)
         except Unavailable:
-            uid = None  # it may answer the next time, until the end
+            uid = None  # the node may answer the next poll
         if uid is not None or loop.time() >= end:
             return uid
         await asyncio.sleep(pause_s)
@@ -195,7 +198,8 @@ def _terms_text(offer: _Offer, coldkey: str | None, balance_tao: float | None) -
     return "\n".join(lines)
 
 
-def _elsewhere(offer: _Offer, path: Path) -> str:
+def _without_coldkey(offer: _Offer, path: Path) -> str:
+    """Says where to register, and by which command, since the coldkey is not at `path`."""
     chain = chain_flags(offer.settings)
     missing = f"the coldkey is not on this machine ({path}), as it should be on a node"
     if offer.terms.shielded:
@@ -211,6 +215,7 @@ def _elsewhere(offer: _Offer, path: Path) -> str:
 
 
 async def _next_step(chain: Chain, offer: _Offer) -> str:
+    """The command that starts the node, and for a validator the way to its permit."""
     settings = offer.settings
     flags = chain_flags(settings)
     next_step = f"next: `iota-{offer.role} start --orchestrator URL {wallet_flags(settings)} {flags}`"
@@ -219,7 +224,7 @@ async def _next_step(chain: Chain, offer: _Offer) -> str:
     try:
         neurons = (await chain.subnet(settings.netuid)).neurons
     except Unavailable:
-        neurons = ()  # the uid is there and paid for: what follows is advice
+        neurons = ()  # the registration succeeded; only this advice needs them
     if any(n.hotkey == offer.hotkey and n.validator_permit for n in neurons):
         return f"{next_step}; it has a validator permit"
     if not offer.terms.needs_coldkey:

@@ -1,4 +1,4 @@
-"""The policy of everything that is tried again."""
+"""The policy of all retries: exponential backoff with jitter."""
 
 from iota.retry.backoff import Backoff
 

@@ -1,4 +1,4 @@
-"""Exponential backoff with jitter."""
+"""Exponential backoff with jitter, for all retries."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 
 _MAX_DOUBLINGS: Final = 64
-"""Beyond any `max_s`, and far from the end of a float: some calls are tried for as long as it takes."""
+"""Above any `max_s`, and without overflow of a float in calls that are retried without end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Pauses that double with each failure in a row, from `first_s` seconds to `max_s`.
+    """Pauses that double with each consecutive failure, from `first_s` seconds to `max_s`.
 
-    Each is multiplied by a number drawn from the range `jitter`, so that nodes that were cut off together do
-    not return together. Which errors are tried again, and how often or how long, is the caller's to decide.
+    Each is multiplied by a random factor in the range `jitter`, so that nodes that fail together do not retry
+    together. The caller decides which errors to retry, and how often or how long.
     """
 
     first_s: float
@@ -24,10 +24,10 @@ class Backoff:
     jitter: tuple[float, float] = (0.75, 1.25)
 
     def pause_s(self, failures: int, hint_s: float | None = None) -> float:
-        """Seconds to wait after `failures` in a row, at least one.
+        """Seconds to wait after `failures` consecutive failures, which are 1 or more.
 
-        `hint_s` is what the other side asked for, as in Retry-After: it knows better, and replaces the
-        pause unless it is 0.
+        `hint_s` is the pause that the server asked for, as in Retry-After; unless it is 0 it replaces the
+        computed one.
         """
         doubled = self.first_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
         return (hint_s or min(doubled, self.max_s)) * random.uniform(*self.jitter)

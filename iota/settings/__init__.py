@@ -1,16 +1,15 @@
-"""The settings of one machine: `models` declares them, other modules make flags and documentation of them.
+"""The settings of one machine: `models` declares them, other modules make flags and documentation from them.
 
-What reads variables and checks values is imported by `Settings.load` alone, so that a `--help` is fast.
+`Settings.load` imports the modules that read variables and check values, so that a `--help` is fast.
 """
 
 from iota.settings.declaration import Setting, Settings, own_settings, setting, settings_of
-from iota.settings.kinds import ByteCount, HomePath, parse_bytes
+from iota.settings.kinds import ByteCount
 from iota.settings.models import (
     CHAIN,
     ROLES,
     WALLET,
     ChainSettings,
-    LogLevel,
     MinerSettings,
     NodeSettings,
     OrchestratorSettings,
@@ -26,8 +25,6 @@ __all__ = [
     "WALLET",
     "ByteCount",
     "ChainSettings",
-    "HomePath",
-    "LogLevel",
     "MinerSettings",
     "NodeSettings",
     "OrchestratorSettings",
@@ -38,7 +35,6 @@ __all__ = [
     "ValidatorSettings",
     "WalletSettings",
     "own_settings",
-    "parse_bytes",
     "setting",
     "settings_of",
 ]

@@ -1,6 +1,6 @@
 """Declares settings: flags, variables, bounds and documentation are made from one assignment.
 
-A `--help` imports this module, so it stays light: pydantic checks values, and is imported when there are any.
+A `--help` imports this module, so it imports pydantic only when there are values to check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Bounds(TypedDict, total=False):
-    """Constraints on a value, each as `pydantic.Field` has it."""
+    """Constraints on a value, with the meaning of `pydantic.Field`'s arguments."""
 
     ge: float
     gt: float
@@ -40,13 +40,13 @@ def setting(
     """Declares one field of a `Settings` class.
 
     Args:
-        default: the value where nothing sets it.
+        default: the value if neither a flag nor a variable sets it.
         help: one or two sentences for `--help`, `.env.example` and docs/settings.md.
-        variables: environment variables that set it, the one that wins first; none where only a flag does.
+        variables: environment variables that set it, by priority; none where only a flag does.
         flags: its spellings as a flag, the shortest first, since a narrow terminal cuts off the others;
             `--field-name` if not given, and an empty tuple where only variables set it.
         unset: the meaning of a default of None, in a few words.
-        secret: whether `repr` leaves the value out.
+        secret: whether `repr` omits the value.
         bounds: constraints, which pydantic reads from the field's metadata.
     """
     metadata = {"help": help, "variables": variables, "flags": flags, "unset": unset, **bounds}
@@ -61,10 +61,10 @@ class Settings:
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """The settings with `values`, and defaults for the others; no variable is read.
+        """The settings with `values`, and defaults for the others; reads no variables.
 
         Raises:
-            ValueError: one sentence about the first value that does not fit.
+            ValueError: one sentence about the first invalid value.
         """
         from iota.settings.validation import validated
 
@@ -72,10 +72,10 @@ class Settings:
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
-        """The settings of this machine with `flags` laid over them; a flag that is None was not given.
+        """The settings from `flags`, else variables, else defaults; a flag that is None was not given.
 
         Raises:
-            ValueError: an unknown `IOTA_*` name, or a value that does not fit; one sentence each.
+            ValueError: one sentence about an unknown `IOTA_*` name, or the first invalid value.
         """
         from iota.settings.environment import check_names, from_variables
 
@@ -86,20 +86,20 @@ class Settings:
 
     @classmethod
     def given(cls, flags: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `flags` that set a field of this class; a flag that is None was not given."""
+        """Those of `flags` that are fields of this class and not None (a flag that was not given)."""
         names = {f.name for f in fields(cls)}
         return {name: value for name, value in flags.items() if name in names and value is not None}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as flags and documentation are made from it."""
+    """One setting, described for flags and documentation."""
 
     name: str
     flag_type: Any
-    """The type that the text of its flag is converted to before the bounds are checked."""
+    """The type that typer converts the text of its flag to, before the bounds are checked."""
     default: str
-    """As it would be typed; empty for None."""
+    """As text for a flag; empty for None."""
     help: str
     variables: tuple[str, ...]
     flags: tuple[str, ...]
@@ -107,13 +107,13 @@ class Setting:
 
 
 def settings_of(kind: type[Settings], only: Collection[str] = ()) -> list[Setting]:
-    """The settings of a class, its own before those of the class that it extends; or `only` some of them."""
+    """The settings of a class, its own before those of its base class, or `only` those of them by name."""
     found = [s for base in kind.__mro__ if issubclass(base, Settings) for s in own_settings(base)]
     return [s for s in found if not only or s.name in only]
 
 
 def own_settings(kind: type[Settings]) -> list[Setting]:
-    """The settings that a class adds to those of the class that it extends."""
+    """The settings that a class adds to those of its base class."""
     hints = get_type_hints(kind, include_extras=True)
     declared = {f.name: f for f in fields(kind)}
     return [
@@ -123,11 +123,12 @@ def own_settings(kind: type[Settings]) -> list[Setting]:
 
 
 def flag_name(name: str) -> str:
-    """A field's name as a flag."""
+    """The flag of a field: `--field-name`."""
     return "--" + name.replace("_", "-")
 
 
 def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) -> Setting:
+    """The description of a field, from its type hint, default and metadata."""
     parts = get_args(hint)
     present = next(part for part in parts if part is not NoneType) if NoneType in parts else hint
     plain, *marks = get_args(present) if hasattr(present, "__metadata__") else (present,)
@@ -135,7 +136,7 @@ def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) 
     if written is not None:
         flag_type, show = written.flag, written.show
     elif issubclass(plain, Enum):
-        # A variable cannot be refused by the command line's parser: both get the one sentence of `validated`.
+        # With a variable too, typer must not check the flag: `validated` reports both in the same way.
         flag_type, show = (str if declared["variables"] else plain), lambda value: str(value.value)
     else:
         flag_type, show = plain, (_yes_or_no if plain is bool else str)

@@ -1,4 +1,4 @@
-"""The settings as the page docs/settings.md: `python -m iota.settings.docs_page > docs/settings.md`."""
+"""Makes the page docs/settings.md: `python -m iota.settings.docs_page > docs/settings.md`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = "| flag | variable | default | meaning |\n|---|---|---|---|\n"
 
 
 def docs_page(roles: Mapping[type[Settings], str] = ROLES) -> str:
-    """A table of settings for each role; those of a wider role stand in its own table alone."""
+    """A table of settings for each class in `roles`, by title; inherited settings are in the base's table."""
     tables = (
         f"\n## {title}\n\n{_COLUMNS}{''.join(map(_row, own_settings(role)))}" for role, title in roles.items()
     )

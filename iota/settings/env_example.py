@@ -1,4 +1,4 @@
-"""The settings as the text of `.env.example`: `python -m iota.settings.env_example > .env.example`."""
+"""Makes `.env.example`: `python -m iota.settings.env_example > .env.example`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEAD = """\
 
 
 def env_example(roles: Mapping[type[Settings], str] = ROLES) -> str:
-    """Every setting once: its meaning, its variables and its default."""
+    """Every setting of `roles` once, with its meaning, variables and default."""
     parts = [_HEAD]
     for role, title in roles.items():
         parts.append(f"\n# ---- {title} ".ljust(99, "-") + "\n")

@@ -1,4 +1,4 @@
-"""The only reader of environment variables and of `.env`, and what a child process gets of them."""
+"""The only module that reads environment variables and `.env`; also makes those of child processes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from iota.settings.declaration import Settings, settings_of
 from iota.settings.models import ROLES
 
 ENV_FILE = ".env"
-"""Read from the folder that a command is started in."""
+"""In the folder that a command is started in."""
 PREFIX = "IOTA_"
 
 
 def from_variables(kind: type[Settings]) -> dict[str, str]:
     """The text of each setting that a variable sets, by the setting's name.
 
-    The environment goes before `.env`, and in each the first of a setting's variables that is there and not
+    The environment has priority over `.env`, and within each the first of a setting's variables that is not
     empty. Upper and lower case are the same.
     """
     written = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
@@ -35,16 +35,17 @@ def from_variables(kind: type[Settings]) -> dict[str, str]:
 
 
 def known_names() -> set[str]:
-    """Every variable that any role understands."""
+    """All variables of all roles."""
     return {name for role in ROLES for s in settings_of(role) for name in s.variables}
 
 
 def check_names() -> None:
-    """Refuses `IOTA_*` variables that mean nothing, in the environment and in `.env`.
+    """Refuse unknown `IOTA_*` variables in the environment and in `.env`: the default would apply unnoticed.
 
     Raises:
-        ValueError: naming the variable, where it stands and the nearest name there is; or a line of `.env`
-            that sets nothing, where a default would take its place unnoticed.
+        ValueError: the unknown variable with its place and the nearest known name, or a line of `.env` that
+        sets
+            nothing.
     """
     known = known_names()
     for place, names in (("the environment", list(os.environ)), (ENV_FILE, _written_names())):
@@ -55,19 +56,20 @@ def check_names() -> None:
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment for a child that computes with `threads` threads."""
+    """The environment of a child process: this process's, with limits for `threads` compute threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    # Two malloc arenas instead of eight a core: the rest would only hold freed tensors.
-    calm = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
-    return {**os.environ, **dict.fromkeys(names, str(threads)), **calm}
+    # Two malloc arenas instead of eight per core: the others would only hold freed tensors.
+    limits = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **limits}
 
 
 def _upper(place: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables that are set to something, by their names in upper case."""
+    """The variables that are not empty, by their names in upper case."""
     return {name.upper(): text for name, text in place.items() if text}
 
 
 def _written_names() -> list[str]:
+    """The names that `.env` sets. Raises ValueError for a line that sets nothing."""
     if not Path(ENV_FILE).is_file():
         return []
     names = []

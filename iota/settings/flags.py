@@ -1,4 +1,4 @@
-"""Makes the flags of a command from a settings class. The one module here that imports typer."""
+"""Makes the flags of a command from a settings class. The only module here that imports typer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SOURCES: Final = (
     "A value comes from its flag; else from the environment, by the first name that is set; else, by the "
     "same names, from .env in the folder that the command is started in; else it is the default."
 )
-"""Stands at the end of a command's help."""
+"""Last paragraph of a command's help."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def with_flags(*kinds: type[Settings], only: Iterable[str] = ()) -> Callable[[Command], Command]:
     """Replaces a command's `**flags` by a flag for each setting of `kinds`, or for those named in `only`.
 
-    A flag that was not given is None: a variable or the default then has its place (`Settings.load`).
+    A flag that was not given is None, so that `Settings.load` takes the variable or the default.
     """
 
     def decorate(command: Command) -> Command:
@@ -34,7 +34,7 @@ def with_flags(*kinds: type[Settings], only: Iterable[str] = ()) -> Callable[[Co
 
 
 def flag_parameters(kind: type[Settings], only: Iterable[str] = ()) -> list[inspect.Parameter]:
-    """The flags of a settings class as parameters that typer understands."""
+    """The flags of a settings class, as parameters for typer."""
     return [
         inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(s))
         for s in settings_of(kind, tuple(only))
@@ -43,7 +43,7 @@ def flag_parameters(kind: type[Settings], only: Iterable[str] = ()) -> list[insp
 
 
 def set_parameters(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
-    """Has typer see `parameters` in place of those that the function is written with."""
+    """Replace the signature of `command`, from which typer reads its parameters."""
     by_kind = sorted(parameters, key=lambda p: p.kind)
     command.__signature__ = inspect.Signature(by_kind)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in by_kind}

@@ -1,4 +1,4 @@
-"""Types of settings that are written in other words than their values: sizes in bytes, paths below home."""
+"""Types of settings with a text form of their own: sizes in bytes, paths with `~`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse_bytes(value: object) -> object:
     """A size in bytes from text such as `4GiB`, `500MB` or `1048576`; other values unchanged.
 
     Raises:
-        ValueError: the text is no size.
+        ValueError: the text is not a size.
     """
     if not isinstance(value, str):
         return value
@@ -31,7 +31,7 @@ def parse_bytes(value: object) -> object:
 
 
 def format_bytes(size: int) -> str:
-    """A size as `parse_bytes` reads it, in the largest binary unit that divides it."""
+    """A size in text for `parse_bytes`, in the largest binary unit that divides it."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         whole, rest = divmod(size, _UNITS[unit[:-1].lower()])
         if whole and not rest:
@@ -45,15 +45,15 @@ def _expanded(value: object) -> object:
 
 @dataclass(frozen=True)
 class Written:
-    """How a value is read and shown; stands in `Annotated`, as `pydantic.BeforeValidator` would.
+    """How a value is read and shown, for `Annotated`.
 
-    That one is not used since a `--help` would import pydantic for it.
+    `pydantic.BeforeValidator` would do for reading, but a `--help` would then import pydantic.
     """
 
     read: Callable[[object], object]
     show: Callable[[Any], str]
     flag: type
-    """The type that a flag passes on."""
+    """The type that typer converts a flag to."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core.core_schema import no_info_before_validator_function

@@ -1,7 +1,7 @@
-"""The settings of one machine, by role. To add one, add a field here: all else is made from it.
+"""The settings of one machine, by role. A new setting is a new field here; all else is made from it.
 
-Flags win over `IOTA_*` variables, these over `.env`, and `.env` over the defaults. What a run computes is
-never set here: that is the `RunSpec`, and it is the same for everybody.
+Priority: flags, `IOTA_*` variables, `.env`, defaults. None of them changes what a run computes: that is in
+the `RunSpec`, which is the same on all machines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
 CHAIN: Final = ("network", "chain_endpoint", "netuid")
 """The settings that name a subnet."""
-MAX_PORT = 65535
+_MAX_PORT = 65535
 
 
 class Recompute(StrEnum):
@@ -26,11 +26,13 @@ class Recompute(StrEnum):
 
     NEVER = "never"
     AUTO = "auto"
-    """Keep the graph while the device has memory to spare, else recompute."""
+    """Keep the graph while the device has free memory, else recompute."""
     ALWAYS = "always"
 
 
 class LogLevel(StrEnum):
+    """Levels of the standard library's `logging`."""
+
     DEBUG = "DEBUG"
     INFO = "INFO"
     WARNING = "WARNING"
@@ -39,7 +41,7 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ChainSettings(Settings):
-    """Who this machine is and which chain it works with: everybody but the store has these."""
+    """The hotkey of this machine and its chain; for all roles but the store."""
 
     wallet_name: str = setting(
         "default",
@@ -93,7 +95,7 @@ class WalletSettings(ChainSettings):
 
     wallet_password: str | None = setting(
         None,
-        "The coldkey's password, where nobody can be asked for it. No node needs it: never set it on one.",
+        "The coldkey's password, if there is no terminal to ask in. No node needs it: never set it on one.",
         "IOTA_WALLET_PASSWORD",
         "BT_WALLET_PASSWORD",
         flags=(),  # a command line is visible to every user of the machine
@@ -188,14 +190,14 @@ class OrchestratorSettings(ChainSettings):
     )
     store_public_url: str | None = setting(
         None,
-        "URL that nodes reach the embedded store by, where it is another one.",
+        "URL at which nodes reach the embedded store, if it is not --store.",
         "IOTA_ORCHESTRATOR_STORE_PUBLIC_URL",
     )
     host: str = setting(
         "0.0.0.0", "Address to listen on; 127.0.0.1 for this machine alone.", "IOTA_ORCHESTRATOR_HOST"
     )
     port: int = setting(
-        8400, "Port to listen on; 0 picks a free one.", "IOTA_ORCHESTRATOR_PORT", ge=0, le=MAX_PORT
+        8400, "Port to listen on; 0 picks a free one.", "IOTA_ORCHESTRATOR_PORT", ge=0, le=_MAX_PORT
     )
     allow: HomePath | None = setting(
         None,
@@ -218,8 +220,8 @@ class StoreSettings(Settings):
     """`iota store serve`."""
 
     root: HomePath | None = setting(None, "Folder that holds the objects; needed.", "IOTA_STORE_ROOT")
-    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for the world.", "IOTA_STORE_HOST")
-    port: int = setting(8701, "Port to listen on; 0 picks a free one.", "IOTA_STORE_PORT", ge=0, le=MAX_PORT)
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all interfaces.", "IOTA_STORE_HOST")
+    port: int = setting(8701, "Port to listen on; 0 picks a free one.", "IOTA_STORE_PORT", ge=0, le=_MAX_PORT)
     secret_file: HomePath | None = setting(
         None,
         "File with the secret that signs URLs; needed, and made if it is not there.",
@@ -236,4 +238,4 @@ ROLES: Final[dict[type[Settings], str]] = {
     OrchestratorSettings: "iota-orchestrator",
     StoreSettings: "iota store serve",
 }
-"""Every class of settings, and who has what it adds."""
+"""Every class of settings, with the commands or roles that have what it adds; in the order of the page."""

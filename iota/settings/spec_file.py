@@ -13,7 +13,7 @@ def read_spec(path: Path) -> RunSpec:
     """The spec in the JSON file at `path`.
 
     Raises:
-        ValueError: the file cannot be read, or holds no spec; it says what is wrong, and where.
+        ValueError: the file cannot be read, or is not a spec; the message names the first wrong field.
     """
     try:
         return RunSpec.model_validate_json(path.read_bytes())

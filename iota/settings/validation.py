@@ -1,4 +1,4 @@
-"""Checks values against a settings class: types, bounds, and a sentence about the first that is wrong."""
+"""Checks values against the types and bounds of a settings class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def validated(kind: type[S], values: Mapping[str, Any]) -> S:
     """The settings with `values`, and defaults for the others.
 
     Raises:
-        ValueError: the first value that does not fit, by its flag and its variable.
+        ValueError: one sentence about the first invalid value, with its flag and variable.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(values))

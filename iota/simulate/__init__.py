@@ -1,4 +1,4 @@
-"""A swarm in virtual time: the real cores of the roles, on models of clocks, links, disks and devices.
+"""A swarm in virtual time: the real cores of the roles on models of clocks, links, disks and devices.
 
-Nothing sleeps and nothing computes; every delay and every fault is drawn from a seed.
+It neither sleeps nor computes, and draws every delay and fault from a seed, so that a failing test repeats.
 """

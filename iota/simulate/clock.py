@@ -1,4 +1,4 @@
-"""Virtual time: actions in the order of their times, one after the other."""
+"""Virtual time: a queue of actions that run in the order of their times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class VirtualClock:
-    """Seconds that pass only from one action to the next; equal times keep their order."""
+    """A clock that jumps from one action to the next; equal times keep the order of scheduling."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -15,11 +15,12 @@ class VirtualClock:
         self._count = 0
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Schedule `action` for `delay_s` virtual seconds from now."""
         self._count += 1
         heapq.heappush(self._queue, (self.now + delay_s, self._count, action))
 
     def run(self, until: Callable[[], bool], limit_s: float) -> bool:
-        """Act until `until` holds (True), or until `limit_s` have passed (False)."""
+        """Run actions until `until` holds (True), or until `limit_s` virtual seconds have passed (False)."""
         end = self.now + limit_s
         while not until():
             at, _, action = heapq.heappop(self._queue)

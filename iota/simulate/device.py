@@ -11,15 +11,18 @@ from miner.core.schedule import Op
 
 @dataclass
 class VirtualDevice:
+    """Draws the duration of each op, and whether it gives NaN."""
+
     rng: Random
     nan_rate: float = 0.0
-    """Share of ops, STEP excepted, that give NaN."""
+    """Share of ops that give NaN; a STEP never does."""
     slowness: float = 1.0
-    """Factor on the time of every op."""
+    """Factor on the duration of every op."""
 
     def seconds(self) -> float:
-        """How long the next op takes."""
+        """Duration of the next op."""
         return self.slowness * self.rng.uniform(0.05, 0.3)
 
     def gives_nan(self, op: Op) -> bool:
+        """Whether `op` gives NaN this time."""
         return op.kind is not OpKind.STEP and self.rng.random() < self.nan_rate

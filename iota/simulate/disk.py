@@ -12,20 +12,25 @@ from miner.receipt_log import BATCH
 
 @dataclass
 class VirtualDisk:
+    """Bases and receipts of one miner."""
+
     bases: dict[int, str] = field(default_factory=dict)
-    """epoch -> digest of its base; the state that the epoch starts from is kept with it."""
+    """Digest of the base by epoch; the state at the epoch's start is kept with it."""
     count: int = 0
+    """Receipts written so far."""
     head: str = GENESIS
+    """Digest of the last receipt."""
     unstored: list[Receipt] = field(default_factory=list)
-    """Receipts that the orchestrator is not known to have, in order."""
+    """Receipts that the orchestrator has not acknowledged, in order."""
     _receipts: dict[OpKey, Receipt] = field(default_factory=dict)
 
     @property
     def newest_base(self) -> int | None:
+        """The epoch of the newest base, which a join reports; None without one."""
         return max(self.bases, default=None)
 
     def continue_from(self, count: int, head: str) -> None:
-        """Line up with the receipts that the orchestrator has."""
+        """Take over the orchestrator's chain of `count` receipts up to digest `head`, if it is longer."""
         if count > self.count:
             self.count, self.head = count, head
             self._receipts.clear()
@@ -33,11 +38,11 @@ class VirtualDisk:
         self.stored(count)
 
     def stored(self, count: int) -> None:
-        """The orchestrator has everything up to `count`."""
+        """The orchestrator acknowledges the first `count` receipts."""
         self.unstored = [receipt for receipt in self.unstored if receipt.seq > count]
 
     def record(self, key: OpKey, **fields: Any) -> None:
-        """Write an op's receipt; one that is there already, from before a kill, stays the only one."""
+        """Write an op's receipt, unless there is one from before a kill."""
         if key in self._receipts:
             return
         epoch, step, microbatch, attempt, kind = key
@@ -45,13 +50,13 @@ class VirtualDisk:
         self.append(Receipt(seq=self.count + 1, kind=kind, previous=self.head, **place, **fields))
 
     def append(self, receipt: Receipt) -> None:
-        """Add a receipt that continues the chain."""
+        """Add a receipt that follows `head`."""
         self._receipts[receipt.key] = receipt
         self.unstored.append(receipt)
         self.count, self.head = receipt.seq, receipt.content_digest()
 
     def batch(self, announced: int, sign: Callable[[str], str]) -> ReceiptBatch | None:
-        """The next receipts up to `announced` that are not stored; `sign` signs the digest of the last."""
+        """The next unstored receipts up to number `announced`; `sign` signs the digest of the last."""
         receipts = tuple(r for r in self.unstored if r.seq <= announced)[:BATCH]
         if not receipts:
             return None

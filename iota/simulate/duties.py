@@ -1,4 +1,4 @@
-"""Duties of a simulated miner: the reports that they end with."""
+"""The reports with which a simulated miner's duties end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnap
 
 
 def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping[int, str]) -> Report | None:
-    """The report of a duty that is done; None for a base that is not (any more) on disk."""
+    """The report of a finished duty; None for a base that is not on disk. `bases` are digests by epoch."""
     epoch, sizes = _epoch(duty), [4 * elements for elements in part_sizes(spec, stage)]
     match duty:
         case StoreDelta():
@@ -21,7 +21,7 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
             key = MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)
-            # The same contributions give the same bytes, whoever merges them.
+            # Both miners of a merge must report the same digest for the same contributions.
             content = digest("merged", epoch, assign.stage, assign.part, assign.contributions)
             stored = StoredObject(key=str(key), digest=content, size=assign.contributions[0].stored.size)
             return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)

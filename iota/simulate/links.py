@@ -8,16 +8,18 @@ from random import Random
 
 @dataclass
 class Links:
-    """Every message takes its own time, so that messages overtake each other; some arrive twice."""
+    """Draws a delay for each message, so that messages overtake each other; some arrive twice."""
 
     rng: Random
     latency_s: float
-    """The longest that one message takes."""
+    """Longest delay of a message."""
     repeat_rate: float = 0.1
+    """Share of messages that arrive twice."""
 
     def delay(self) -> float:
+        """Seconds that the next message takes."""
         return self.rng.uniform(0, self.latency_s)
 
     def copies(self) -> int:
-        """How often a message arrives."""
+        """How many times the next message arrives."""
         return 2 if self.rng.random() < self.repeat_rate else 1

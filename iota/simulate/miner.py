@@ -1,4 +1,4 @@
-"""A miner in virtual time: the real core, whose effects take drawn times."""
+"""A miner in virtual time: the real core, whose effects end after drawn delays."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from iota.simulate.swarm import VirtualSwarm
 
 Counted = tuple[tuple[int, int], ...]
-"""(microbatch, attempt) of each, in order."""
+"""(microbatch, attempt) of each backward, in order."""
 
 
 @dataclass
 class Applied:
-    """A STEP that ran: what it had to sum, and in which order backwards ran before it."""
+    """A STEP that ran, with the gradients that it had to sum and the order of the backwards before it."""
 
     epoch: int
     step: int
@@ -48,7 +48,7 @@ class Applied:
 
 @dataclass
 class VirtualMiner:
-    """One miner process; `disk` survives a kill, all else does not."""
+    """One miner process, of which only `disk` survives a kill."""
 
     swarm: VirtualSwarm
     hotkey: str
@@ -56,17 +56,17 @@ class VirtualMiner:
     disk: VirtualDisk = field(default_factory=VirtualDisk)
     alive: bool = False
     applied: list[Applied] = field(default_factory=list)
-    """STEPs of all lives."""
+    """The STEPs of all lives, for the tests."""
     _life: int = 0
     _cursor: int = 0
     _announced: int = 0
-    """Receipts that may go out."""
+    """Number of receipts that may be sent: an exchange sends none before the core says so."""
     _inbox: deque[Event] = field(default_factory=deque)
     _ran: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """step -> (microbatch, attempt) in the order in which backwards ran."""
+    """(microbatch, attempt) of the backwards by step, in the order in which they ran."""
 
     def start(self, *, fresh: bool = False) -> None:
-        """Join: from the disk, or with an empty one."""
+        """Join the run, with the disk as it is or, if `fresh`, with an empty one."""
         self._life += 1
         self.alive = True
         if fresh:
@@ -92,11 +92,12 @@ class VirtualMiner:
         self.poll()
 
     def kill(self) -> None:
+        """End the process; what it had scheduled does not happen any more."""
         self.alive = False
         self._life += 1
 
     def poll(self) -> None:
-        """Ask for events; they arrive after a while."""
+        """Fetch the new events, after a link's delay."""
         self._later(self.swarm.links.delay(), self._receive)
 
     def _receive(self) -> None:
@@ -119,7 +120,7 @@ class VirtualMiner:
             self._perform(effect)
 
     def _later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Act later, unless this process is gone by then."""
+        """Schedule `action`, to be skipped if this life has ended by then."""
         life = self._life
 
         def act() -> None:
@@ -133,16 +134,16 @@ class VirtualMiner:
     def _perform(self, effect: effects.Effect) -> None:
         match effect:
             case effects.Say():
-                self._say(effect)
+                self._send(effect)
             case effects.RunOp():
-                self._answer(self.device.seconds(), lambda: self._ran_op(effect))
+                self._end_later(self.device.seconds(), lambda: self._op_result(effect))
             case effects.ForgetEpoch():
                 self.disk.bases.pop(effect.epoch, None)
             case _:
-                self._answer(self.swarm.links.delay(), lambda: self._fact_of(effect))
+                self._end_later(self.swarm.links.delay(), lambda: self._fact_at_end_of(effect))
 
-    def _answer(self, delay_s: float, fact: Callable[[], facts.Fact | None]) -> None:
-        """Tell the core later how an effect ended."""
+    def _end_later(self, delay_s: float, fact: Callable[[], facts.Fact | None]) -> None:
+        """Give the core the fact about the end of an effect, after `delay_s`."""
 
         def end() -> None:
             if (found := fact()) is not None:
@@ -151,8 +152,8 @@ class VirtualMiner:
 
         self._later(delay_s, end)
 
-    def _fact_of(self, effect: effects.Effect) -> facts.Fact | None:
-        """How an effect ends that was begun a while ago; None where nothing is to be said of it."""
+    def _fact_at_end_of(self, effect: effects.Effect) -> facts.Fact | None:
+        """The fact with which an effect ends; None where the core expects none."""
         match effect:
             case effects.ReadTokens():
                 return facts.TokensRead(effect.epoch, effect.step, effect.microbatch)
@@ -163,9 +164,9 @@ class VirtualMiner:
             case effects.SendFrame(frame):
                 return facts.FrameNotStored(frame.notice.name)
             case effects.FetchBase():
-                return self._keep(effect.epoch, effect.digest)
+                return self._store_base(effect.epoch, effect.digest)
             case effects.ApplyMerge():
-                return self._keep(effect.epoch + 1, None)
+                return self._store_base(effect.epoch + 1, None)
             case effects.LoadState():
                 self._ran.clear()
                 return facts.StateLoaded(effect.epoch, effect.step)
@@ -177,11 +178,11 @@ class VirtualMiner:
     def _report(self, duty: effects.Duty) -> Report | None:
         return report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
 
-    def _keep(self, epoch: int, agreed: str | None) -> facts.BaseHeld:
+    def _store_base(self, epoch: int, agreed: str | None) -> facts.BaseHeld:
         self.disk.bases[epoch] = agreed or digest("base", epoch, self.core.stage)
         return facts.BaseHeld(epoch, self.disk.bases[epoch])
 
-    def _say(self, effect: effects.Say) -> None:
+    def _send(self, effect: effects.Say) -> None:
         if effect.receipts:
             self._announced = self.disk.count
 
@@ -200,7 +201,7 @@ class VirtualMiner:
 
     # ---- ops -------------------------------------------------------------------------------------
 
-    def _ran_op(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
+    def _op_result(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
         op = effect.op
         if self.device.gives_nan(op):
             return facts.OpBad(op)

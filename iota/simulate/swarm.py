@@ -1,4 +1,4 @@
-"""A swarm in virtual time: the real coordinator behind the real intake, and miners with the real core."""
+"""A swarm in virtual time: the real coordinator and intake, and miners with the real core."""
 
 from __future__ import annotations
 
@@ -19,29 +19,23 @@ from orchestrator.coordinator.state import RunState
 from orchestrator.intake import Intake
 
 SILENCE_S: Final = 15.0
-"""A member that has not been heard for so long is lost."""
+"""A member that has not been heard for this long is lost."""
 BLOCK_S: Final = 12
+"""Block time of the simulated chain, as on Bittensor."""
 LIMITS: Final = Limits(first_s=20.0, merge_first_s=30.0, start_s=30.0)
+"""Deadlines before there are measurements: well above the times that links and devices draw."""
 
 
 class VirtualSwarm:
-    """One run. Tests kill and start its miners and its orchestrator, and let time pass with `run`."""
+    """One run. Tests start and kill its miners and its orchestrator, and `run` lets time pass."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        seed: int,
-        *,
-        latency_s: float = 0.2,
-        nan_rate: float = 0.0,
-        limits: Limits = LIMITS,
-    ) -> None:
-        self.spec, self.limits, self.nan_rate = spec, limits, nan_rate
+    def __init__(self, spec: RunSpec, seed: int, *, latency_s: float = 0.2, nan_rate: float = 0.0) -> None:
+        self.spec, self.nan_rate = spec, nan_rate
         self.rng = Random(seed)
         self.clock = VirtualClock()
         self.links = Links(self.rng, latency_s)
         self.entries: list[Entry] = []
-        """The journal."""
+        """The journal: all entries in order, from which a restart rebuilds the coordinator."""
         self.miners: dict[str, VirtualMiner] = {}
         self._last_heard: dict[str, float] = {}
         self._build()
@@ -49,13 +43,16 @@ class VirtualSwarm:
 
     @property
     def state(self) -> RunState:
+        """The state of the coordinator, to assert on."""
         return self.coordinator.state
 
     @property
     def now(self) -> float:
+        """Virtual time in seconds."""
         return self.clock.now
 
     def add_miner(self) -> VirtualMiner:
+        """Start one more miner; the coordinator chooses its stage."""
         key = fake_hotkey(len(self.miners))
         miner = VirtualMiner(self, key, VirtualDevice(self.rng, self.nan_rate))
         self.miners[key] = miner
@@ -63,12 +60,12 @@ class VirtualSwarm:
         return miner
 
     def run(self, until: Callable[[], bool], *, limit_s: float) -> None:
-        """Let time pass. Raises AssertionError when `until` does not hold in time."""
+        """Let time pass until `until` holds; raises AssertionError after `limit_s` virtual seconds."""
         done = self.clock.run(until, limit_s)
         assert done, f"not done after {limit_s} virtual seconds: {self.coordinator.status()}"
 
     def restart_orchestrator(self) -> None:
-        """Kill the orchestrator and build it again from its journal."""
+        """Kill the orchestrator and rebuild it from its journal; the rebuilt state must be equal."""
         before = self.coordinator
         before.take_woken()
         self._build()
@@ -80,8 +77,8 @@ class VirtualSwarm:
                 miner.poll()
 
     def _build(self) -> None:
-        self.coordinator = Coordinator(self.spec, self.limits)
-        # No key stands behind a simulated hotkey: signatures alone are taken on trust.
+        self.coordinator = Coordinator(self.spec, LIMITS)
+        # A simulated hotkey has no key, so signatures are the one thing that is not checked.
         self.intake = Intake(self.coordinator, verify=lambda message, signature, key: True)
         for entry in self.entries:
             self.coordinator.apply(entry)
@@ -90,19 +87,20 @@ class VirtualSwarm:
     # ---- requests of members -----------------------------------------------------------------------
 
     def join(self, key: str, request: JoinRequest) -> Member:
+        """Join as the hotkey `key`; raises Problem where the intake refuses."""
         self.apply(self.intake.join(key, request, self.now))
         self._last_heard[key] = self.now
         return self.intake.member(key)
 
     def exchange(self, key: str, request: ExchangeRequest) -> None:
-        """Take an exchange's news. Raises Problem where the intake refuses them, as it never may here."""
+        """Deliver an exchange. Raises Problem where the intake refuses it, which fails the test."""
         self._hear(key)
         said = self.intake.exchange(key, request, self.now)
         if said is not None:
             self.apply(said)
 
     def news(self, key: str, cursor: int) -> tuple[list[tuple[int, Event]], int]:
-        """The answer to an exchange: events after `cursor`, and how many receipts are stored."""
+        """The answer to an exchange: numbered events after `cursor`, and the number of stored receipts."""
         self._hear(key)
         return self.coordinator.events_after(key, cursor), self.intake.member(key).receipts
 
@@ -115,6 +113,7 @@ class VirtualSwarm:
     # ---- the coordinator ---------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:
+        """Journal and apply an entry, and wake the miners that it has events for."""
         self.entries.append(entry)
         self.coordinator.apply(entry)
         self.intake.observe(entry)
@@ -124,13 +123,13 @@ class VirtualSwarm:
                 self.miners[key].poll()
 
     def check_close(self, event: StepClose) -> None:
-        """A step may close only once all its microbatches have ended."""
+        """Assert that a step closes only when all of its microbatches have ended."""
         steps = self.state.epochs[event.epoch].steps
         if event.step < len(steps):
             assert all(mb.ended is not None for mb in steps[event.step].microbatches), "a step closed early"
 
     def _tick(self) -> None:
-        """Once a virtual second: silence, deadlines, and the chain's head."""
+        """Each virtual second: report silent members, and apply a `Tick` at a new block or a due deadline."""
         for key, miner in self.miners.items():
             member = self.coordinator.members[key]
             if miner.alive:

@@ -1,1 +1,1 @@
-"""A whole swarm on one machine: what `iota up` does. Import the submodules; this file stays light."""
+"""`iota up`: a whole swarm on one machine. Import the submodules; this file imports none, to stay light."""

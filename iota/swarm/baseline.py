@@ -1,4 +1,4 @@
-"""The same model, optimizer and data in one plain process: what `--compare` measures against."""
+"""Speed of one plain PyTorch process on the same model, optimizer and data: the baseline of `--compare`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from iota.spec import RunSpec
 from iota.swarm.run_dir import write_json
 
 REPEATS = 3
+"""The median of three ignores one repeat that another process disturbed."""
 MIN_TOKENS = 16_384
-"""A measurement takes whole steps, and at least so many tokens."""
+"""Least tokens of a measurement, rounded up to whole steps: some seconds for the default run."""
 
 
 def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
-    """Tokens a second of each repeat, on the data prepared below `data`."""
+    """Tokens per second of each repeat. `data` is the folder that holds the prepared data sets."""
     import numpy as np
 
     from iota.data import DirectoryReader, sequence_indices
@@ -44,7 +45,7 @@ def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, and write `{"tokens_per_second": median, "all": [...]}`."""
+    """Measure, and write `{"tokens_per_second": median, "all": [...]}` to `--out`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)

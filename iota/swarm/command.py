@@ -1,4 +1,4 @@
-"""The frame of `iota up`: checks before anything is written, the run, and the end in every case."""
+"""`iota up` around its run: checks before anything is written, exit on signals, errors as messages."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ from iota.swarm.watching import NotReady
 
 RUNS = Path("runs")
 SPARE_BYTES = 512 << 20
+"""Disk for data, bases, snapshots and logs, beside the frames."""
 EPOCHS_KEPT = 3
-"""Epochs whose frames may lie on disk at once: in training, under audit, being deleted."""
+"""Epochs whose frames may be on disk at once: in training, under audit, being deleted."""
 _FAILURES = (ProgramFailed, PreloadFailed, NotReady, ChainError, StoreError)
 
 
 def run_up(command: UpOptions, given: dict[str, Any]) -> None:
-    """Runs `iota up` to its end; `given` holds only those options of the run that were typed.
+    """Run `iota up` to its end; `given` holds the options of the run that were on the command line.
 
     Raises:
-        ValueError: something that the user can put right; a run that never began leaves nothing.
+        ValueError: a mistake of the user. The folder of a run that did not start is removed.
         WorkFailed: the swarm failed; its state is kept.
         KeyboardInterrupt: it was stopped; its state is kept.
     """
@@ -82,7 +83,7 @@ def _run(
             return asyncio.run(_interruptible(SwarmUp(run_dir, options, command, lines.say, display, began)))
     except BaseException as error:
         if run_dir.fresh and not run_dir.spec_file.exists():
-            # Nothing was trained: leave nothing half-written.
+            # Nothing was trained, so there is nothing to resume.
             run_dir.discard()
         elif isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             lines.say(f"stopped; {resume}")
@@ -95,7 +96,7 @@ def _run(
 
 
 async def _interruptible(swarm: SwarmUp) -> Summary:
-    """Have SIGTERM and a lost terminal do what Ctrl-C does."""
+    """Run the swarm; SIGTERM and SIGHUP (a lost terminal) cancel it, as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -104,7 +105,7 @@ async def _interruptible(swarm: SwarmUp) -> Summary:
 
 
 def _failure(error: BaseException) -> Exception | None:
-    """The first failure of the swarm in `error`, which a task group may have wrapped."""
+    """The first of `_FAILURES` in `error`, also inside an ExceptionGroup; None for a bug."""
     if isinstance(error, BaseExceptionGroup):
         found = (_failure(inner) for inner in error.exceptions)
         return next((failure for failure in found if failure is not None), None)
@@ -112,12 +113,15 @@ def _failure(error: BaseException) -> Exception | None:
 
 
 def _options(run_dir: RunDir, given: dict[str, Any]) -> SwarmOptions:
-    """The options of the run: what was given, or what it was made with."""
+    """The saved options of a run that is resumed, else `given` over the defaults.
+
+    Raises:
+        ValueError: `given` contradicts the saved options, which would change what the run computes.
+    """
     saved = run_dir.saved_options()
     if saved is None:
         return SwarmOptions.of(**given)
-    asked = saved.overlaid(given)
-    if differences := saved.differences(asked):
+    if differences := saved.differences(given):
         raise ValueError(
             f"the run in {run_dir.root} was made with other options: {', '.join(differences)};"
             " leave them out to resume it, or give another --run-dir"
@@ -126,7 +130,10 @@ def _options(run_dir: RunDir, given: dict[str, Any]) -> SwarmOptions:
 
 
 def _check(options: SwarmOptions, root: Path) -> None:
-    """Everything that can be refused before a file is written."""
+    """Refuse bad options, an unreadable data source and a full disk before a file is written.
+
+    The manifest's id and the vocabulary are not known yet; placeholders of the right form stand for them.
+    """
     from iota.data import open_source
 
     spec = options.spec("0" * 64, 2)
@@ -144,15 +151,15 @@ def _check(options: SwarmOptions, root: Path) -> None:
 
 
 def _new_run_dir() -> Path:
-    """A folder of its own for each run that is not named."""
+    """A new folder under `runs/`, named by the time; a number is added if that is taken."""
     name = time.strftime("%Y%m%d-%H%M%S")
-    taken = (RUNS / f"{name}-{n}" for n in range(2, 1000))
-    return RUNS / name if not (RUNS / name).exists() else next(p for p in taken if not p.exists())
+    names = (name, *(f"{name}-{n}" for n in range(2, 1000)))
+    return next(RUNS / n for n in names if not (RUNS / n).exists())
 
 
 @contextmanager
 def _warnings_to(lines: Lines) -> Iterator[None]:
-    """Show this process's own warnings as lines among the others."""
+    """Show the warnings that this process logs as lines of the display."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -1,9 +1,9 @@
-"""Where progress is shown: a live page on a terminal, plain lines elsewhere."""
+"""Shows the progress of `iota up`: a live page on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
+from abc import ABC, abstractmethod
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -14,28 +14,29 @@ from iota.swarm.summary import boundary_bytes_per_token, compression_ratio
 from iota.swarm.view import line, page
 
 LINE_EVERY_S = 5.0
+"""Longest pause between two lines while the state does not change."""
 
 
-class Display(Protocol):
-    """Shows a run's progress; used as a context."""
+class Display(ABC):
+    """Shows a run's progress, from entering its context to leaving it."""
 
+    @abstractmethod
     def say(self, text: str) -> None:
-        """A line that stays."""
-        ...
+        """Print a line that stays on the screen."""
 
+    @abstractmethod
     def show(self, now: float, progress: Progress) -> None:
-        """The newest state, `now` in seconds."""
-        ...
+        """Show the newest status; `now` is monotonic seconds."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:  # noqa: B027 - most displays have nothing to end
+        pass
 
 
-class Lines:
-    """One line for each closed step, and one every few seconds while nothing closes."""
+class Lines(Display):
+    """Prints a line when a step closes, the phase changes, or `LINE_EVERY_S` have passed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -54,17 +55,9 @@ class Lines:
         self._shown, self._at = state, now
         self.say(line(status, progress.recent_tokens_per_second))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
-class Dashboard:
-    """A page that is drawn anew in place."""
+class Dashboard(Display):
+    """Redraws one page in place, for terminals."""
 
     def __init__(self, console: Console, spec: RunSpec) -> None:
         self._console = console
@@ -85,7 +78,5 @@ class Dashboard:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()

@@ -1,4 +1,4 @@
-"""From a run's folder to a `transformers` model: the newest base that is complete."""
+"""Exports the newest complete base in a run's folder as a `transformers` model."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from pydantic import TypeAdapter
 
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
-from iota.swarm.run_dir import RunDir, read_info
+from iota.swarm.run_dir import RunDir
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ASK_S = 5.0
+"""Timeout of the request to the orchestrator, which may not run any more."""
 _BASES: TypeAdapter[list[BaseRecord]] = TypeAdapter(list[BaseRecord])
 
 
 def complete_bases(spec: RunSpec, bases: list[dict[str, Any]]) -> list[BaseRecord] | None:
-    """The bases of a status in order of stage; None unless there is one for each stage."""
+    """The bases of a status, ordered by stage; None unless every stage has one."""
     found = sorted(_BASES.validate_python(bases), key=lambda base: base.stage)
     stages = [base.stage for base in found]
     return found if stages == list(range(spec.layout.stages)) else None
 
 
-def newest_bases(root: Path, spec: RunSpec) -> list[BaseRecord]:
-    """The newest complete base: of the running orchestrator, or as the last `iota up` noted it.
+def newest_bases(run: RunDir, spec: RunSpec) -> list[BaseRecord]:
+    """The newest complete base: from the orchestrator if it runs, else as recorded by the last `iota up`.
 
     Raises:
         ValueError: the run has no base yet.
     """
-    info = read_info(root)
-    for bases in (_ask(info.get("url")), info.get("bases")):
+    info = run.info()
+    for bases in (_bases_at(info.get("url")), info.get("bases")):
         found = complete_bases(spec, bases or [])
         if found is not None:
             return found
-    raise ValueError(f"the run in {root} has no merged weights yet: let it end its first epoch")
+    raise ValueError(f"the run in {run.root} has no merged weights yet: let it end its first epoch")
 
 
 def export_run(root: Path, out: Path) -> int:
-    """Write the run in `root` to `out`; returns the epoch of the weights.
+    """Export the run in `root` to the folder `out`; returns the epoch of the weights.
 
     Raises:
-        ValueError: no run, no base yet, a part that is gone or damaged, or an `out` that is not empty.
+        ValueError: no run, no base yet, a part that is missing or damaged, or `out` is not empty.
     """
     from iota.data import open_tokenizer, read_manifest
     from iota.model.export import export_model
@@ -57,7 +58,7 @@ def export_run(root: Path, out: Path) -> int:
     spec, options = run.saved_spec(), run.saved_options()
     if spec is None or options is None:
         raise ValueError(f"there is no run in {root}: give the folder of an `iota up` with --run-dir")
-    bases = newest_bases(run.root, spec)
+    bases = newest_bases(run, spec)
     tokenizer = open_tokenizer(options.tokenizer)
     eos = read_manifest(run.store, spec.data.manifest).tokenizer.eos_id
     export_model(spec, _weights(run, spec, bases), tokenizer.save, out, eos_token=eos)
@@ -65,7 +66,7 @@ def export_run(root: Path, out: Path) -> int:
 
 
 def _weights(run: RunDir, spec: RunSpec, bases: list[BaseRecord]) -> Iterator[dict[str, Tensor]]:
-    """Each stage's tensors by name, one stage in memory at a time."""
+    """Yields each stage's tensors by name, so that one stage is in memory at a time."""
     import torch
 
     from iota.model.layout import run_shapes
@@ -75,7 +76,7 @@ def _weights(run: RunDir, spec: RunSpec, bases: list[BaseRecord]) -> Iterator[di
 
     for base in bases:
         parts = [
-            _part(run.store / stored.key, stored.digest)
+            _read_part(run.store / stored.key, stored.digest)
             for stored in sorted(base.parts, key=lambda stored: stored.key)
         ]
         try:
@@ -89,7 +90,8 @@ def _weights(run: RunDir, spec: RunSpec, bases: list[BaseRecord]) -> Iterator[di
         yield unflatten(torch.from_numpy(state.weights), like)
 
 
-def _part(path: Path, digest: str) -> bytes:
+def _read_part(path: Path, digest: str) -> bytes:
+    """The content of a stored part, checked against its digest."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -99,8 +101,8 @@ def _part(path: Path, digest: str) -> bytes:
     return data
 
 
-def _ask(url: str | None) -> list[dict[str, Any]] | None:
-    """The bases of the orchestrator at `url`, or None if none runs there."""
+def _bases_at(url: str | None) -> list[dict[str, Any]] | None:
+    """The bases in the status of the orchestrator at `url`; None if none answers."""
     if url is None:
         return None
     try:

@@ -31,18 +31,18 @@ LEARNING_RATES = {OptimizerKind.ADAMW: 1e-3, OptimizerKind.MUON: 5e-3, Optimizer
 """Where `--lr` is not given: the best of a few for preset `small` in `delayed` (docs/decisions.md)."""
 OUTER_ALONE = OuterSpec(eta=1.0, momentum=0.0)
 OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
-"""training.md: with one replica the merge is the identity, with more it is Nesterov's."""
+"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
 WARMUP_SHARE = 0.1
+"""Share of all steps that warm up, and 10 steps at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Settings):
-    """What a run computes; the same options on the same data give the same RunSpec.
+    """Options that fix what a run computes: equal options on equal data give an equal RunSpec.
 
-    The defaults are the run that a newcomer sees: it needs no download, shows a falling loss within
-    two minutes on two cores, and has one replica a stage, so that its losses repeat to the bit and
-    three single-threaded miners do not fight over two cores. Credit is as many as the stages: enough
-    to keep every stage at work; each microbatch in flight keeps its activations in memory.
+    The defaults need no download and show a falling loss within two minutes on two cores. One replica a
+    stage makes the losses repeat to the bit, with three single-threaded miners on those cores. The credit
+    equals the number of stages, which keeps every stage busy; more would only hold more activations.
     """
 
     stages: int = setting(3, "Pipeline stages: one slice of the model each.", gt=0)
@@ -68,12 +68,12 @@ class RunOptions(Settings):
     seed: int = setting(0, "Seed of weights and sample order.", ge=0, le=MAX_INTEGER)
 
     def spec(self, manifest: str, vocab_size: int) -> RunSpec:
-        """The RunSpec on the data `manifest`, whose tokenizer has `vocab_size` ids.
+        """The RunSpec for the data set with manifest id `manifest`, whose tokenizer has `vocab_size` ids.
 
         Raises:
-            ValueError: options that do not fit each other, in one sentence.
+            ValueError: one sentence about options that do not fit each other.
         """
-        from iota.model.planning import balanced_cuts  # not for a --help
+        from iota.model.planning import balanced_cuts  # slow to import, and a --help needs none of it
         from iota.model.presets import load_model
 
         model = load_model(self.model)
@@ -109,43 +109,31 @@ class RunOptions(Settings):
             )
         except ValidationError as error:
             raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
-        boundary_width(spec)  # refuses a codec that is unknown, or does not fit the model
+        boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
         return spec
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwarmOptions(RunOptions):
-    """What the run of `iota up` computes, and on which data."""
+    """Options that fix what the run of `iota up` computes, with its data."""
 
     data: str = setting("stdlib", "stdlib, hf:DATASET, or a file or folder of text.")
     tokenizer: str = setting("bytes", "bytes, a folder, or a name on the Hub.")
 
-    def overlaid(self, given: dict[str, Any]) -> SwarmOptions:
-        """These options with those `given` in their place."""
-        return SwarmOptions.of(**{**asdict(self), **given})
+    def differences(self, given: dict[str, Any]) -> list[str]:
+        """`--flag GIVEN (there OURS)` for each of the `given` options that has another value here.
 
-    def differences(self, other: SwarmOptions) -> list[str]:
-        """`--flag OTHER (there OURS)` of every option that is not the same."""
-        ours, theirs = asdict(self), asdict(other)
+        Raises:
+            ValueError: a given value that is out of bounds.
+        """
+        ours = asdict(self)
+        theirs = asdict(SwarmOptions.of(**{**ours, **given}))
         return [f"{flag_name(k)} {theirs[k]} (there {ours[k]})" for k in ours if ours[k] != theirs[k]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine(Settings):
-    """What is chosen for this machine and this command, and changes nothing that is computed."""
-
-    validator: bool = setting(
-        True, "Audit the miners and set weights.", flags=("--validator/--no-validator",)
-    )
-    compare: bool = setting(False, "Measure one plain process too.")
-    threads: int = setting(1, "CPU threads of each node.", ge=1)
-    device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
-    port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpOptions(Machine):
-    """What one `iota up` does beside training."""
+class UpOptions(Settings):
+    """Options of one `iota up` that change nothing of what is computed."""
 
     run_dir: Path | None = setting(
         None, "Folder of the run; one that is there is resumed.", unset="a new one"
@@ -154,3 +142,10 @@ class UpOptions(Machine):
     dashboard: bool = setting(
         True, "A live page, where there is a terminal.", flags=("--dashboard/--no-dashboard",)
     )
+    validator: bool = setting(
+        True, "Audit the miners and set weights.", flags=("--validator/--no-validator",)
+    )
+    compare: bool = setting(False, "Measure one plain process too.")
+    threads: int = setting(1, "CPU threads of each node.", ge=1)
+    device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
+    port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)

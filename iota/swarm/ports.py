@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 
 HOST = "127.0.0.1"
+"""Loopback: the servers of a local swarm are reachable from this machine alone."""
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now."""
+    """Whether a server on this machine could listen on `port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -21,22 +22,19 @@ def is_free(port: int) -> bool:
 def choose_ports(
     names: tuple[str, ...], kept: dict[str, int], asked: dict[str, int | None]
 ) -> dict[str, int]:
-    """A port for each name: the one asked for, else the one kept from before if free, else a free one.
+    """A port for each name: the one asked for, else the kept one if it is free, else any free one.
 
-    Raises:
-        ValueError: a port that was asked for is in use.
+    A resumed run keeps its ports, so that the URLs noted in its folder stay right.
     """
     chosen: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
         for name in names:
             port = asked.get(name)
-            if port is not None and not is_free(port):
-                raise ValueError(f"port {port} is in use: stop what uses it, or give another --port")
             if port is None and name in kept and kept[name] not in chosen.values() and is_free(kept[name]):
                 port = kept[name]
             if port is None:
-                # Held until all are chosen, so that no two names get the same one.
+                # Held until all are chosen, so that no two names get the same port.
                 probe = socket.socket()
                 held.append(probe)
                 probe.bind((HOST, 0))

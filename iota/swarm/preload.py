@@ -1,12 +1,12 @@
-"""One parent that has imported torch and the model's code, and forks every node of the swarm.
+"""A process that imports torch and the model's code once, and forks every node of the swarm.
 
-Importing costs seconds of CPU and memory that each node would pay again. Orders come as JSON lines
-on stdin, `{"name", "entry", "arguments", "log"}`; answers go out as JSON lines on stdout:
-`{"ready": true}`, `{"started": name, "pid": n}`, `{"ended": name, "pid": n, "code": c}`. It ends
-with its stdin, and its children end with it.
+Each node would otherwise pay seconds of CPU for the imports, and hold its own copy of the pages. Orders are
+JSON lines on stdin, `{"name", "entry", "arguments", "log"}`. Answers are JSON lines on stdout:
+`{"ready": true}`, `{"started": name, "pid": n}`, `{"ended": name, "pid": n, "code": c}`. The process ends
+when its stdin closes, and its children end with it.
 
-Forking is safe here because nothing has started a thread: importing does not, and torch makes its
-threads at the first parallel operation, which only children run.
+Forking is safe because this process has one thread: imports start none, and torch starts its own at the first
+parallel operation, which only children run.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import sys
 from typing import Any, NoReturn
 
 from iota.swarm.child import run_entry
-from iota.swarm.parent_death import die_with
+from iota.swarm.parent_death import exit_with_parent
 
 
 def main() -> None:
-    """`MODULE...`: what to import before the first fork."""
-    # Only orders and answers pass here; whatever an import prints goes to the log, with stderr.
+    """Import the modules that are the arguments, then fork a child for each order."""
+    # Stdout carries answers alone: what an import prints goes to the log, as stderr does.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     wake_read, wake_write = os.pipe()
@@ -36,6 +36,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for module in sys.argv[1:]:
         importlib.import_module(module)
+    # Moves all objects out of the collector's reach, whose writes would copy the shared pages in each child.
     gc.collect()
     gc.freeze()
     _answer(answers, {"ready": True})
@@ -67,7 +68,7 @@ def _answer(answers: Any, message: dict[str, object]) -> None:
 
 
 def _ended(children: dict[int, str]) -> list[tuple[int, int]]:
-    """Children that have ended since the last look, with their exit codes (-n for signal n)."""
+    """(pid, exit code) of the children that ended since the last call; code -n for signal n."""
     found = []
     for pid in children:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -77,19 +78,20 @@ def _ended(children: dict[int, str]) -> list[tuple[int, int]]:
 
 
 def _fork(order: dict[str, Any], pipes: tuple[int, ...]) -> int:
+    """Start the ordered command in a child without this process's `pipes`; returns its pid."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
-    _become(order, parent, pipes)
+    _run_child(order, parent, pipes)
 
 
-def _become(order: dict[str, Any], parent: int, pipes: tuple[int, ...]) -> NoReturn:
-    """The child: an own session, its log, and then the console command; never returns."""
+def _run_child(order: dict[str, Any], parent: int, pipes: tuple[int, ...]) -> NoReturn:
+    """The child: takes its own session and log, runs the command, and exits; never returns."""
     code = 1
     try:
         os.setsid()
-        die_with(parent)
+        exit_with_parent(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

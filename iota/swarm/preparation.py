@@ -1,4 +1,4 @@
-"""What a swarm needs before its nodes start: keys, data, places on the ledger."""
+"""Prepares a swarm before its nodes start: hotkeys, data, registrations on the ledger."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ if TYPE_CHECKING:
     from iota.identity.keys import Hotkey
 
 WALLET = "swarm"
+"""Name of the wallet in the run's folder; the names below are hotkeys in it."""
 ORCHESTRATOR = "orchestrator"
 VALIDATOR = "validator"
 
 
 @dataclass(frozen=True)
 class Crew:
-    """The hotkeys of a swarm, by name; the names are those of the hotkey files."""
+    """The hotkeys of a swarm, by the names of their files."""
 
     hotkeys: Mapping[str, Hotkey]
     roles: Mapping[str, Role]
-    """Members of the subnet; the orchestrator is none."""
+    """Roles of the members of the subnet; the orchestrator is not one of them."""
 
     @property
     def addresses(self) -> dict[str, str]:
+        """The ss58 address of each hotkey, by name."""
         return {name: hotkey.ss58 for name, hotkey in self.hotkeys.items()}
 
 
 def miner_names(count: int) -> list[str]:
+    """Names of the miners' processes, hotkey files and logs."""
     return [f"miner-{i:02d}" for i in range(count)]
 
 
 def make_crew(wallets: Path, miners: int, validator: bool) -> Crew:
-    """Load the swarm's hotkeys, creating those that are not there.
+    """Load the hotkeys of the orchestrator and all nodes, creating those that are missing.
 
     Raises:
-        ValueError: a hotkey file that is damaged or locked.
+        ValueError: a hotkey file is damaged or encrypted.
     """
     from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
 
@@ -58,29 +61,29 @@ def make_crew(wallets: Path, miners: int, validator: bool) -> Crew:
 
 
 def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], None]) -> Manifest:
-    """Tokenize `source` below `out`, unless that was done. Blocking.
+    """Tokenize `source` into the folder `out`, unless that is done. Blocks; `say` gets progress lines.
 
     Raises:
-        ValueError: a source that is empty, unreadable or too small, or an unknown tokenizer.
+        ValueError: the source is empty, unreadable or too small, or the tokenizer unknown.
     """
     from iota.data import Progress, open_source, open_tokenizer, prepare
 
-    told = 0
+    reported = 0
 
     def progress(now: Progress) -> None:
-        nonlocal told
-        if now.tokens >= told + 10_000_000:
-            told = now.tokens
+        nonlocal reported
+        if now.tokens >= reported + 10_000_000:
+            reported = now.tokens
             say(f"data: {now.documents:,} documents, {now.tokens:,} tokens")
 
     return prepare(open_source(source), open_tokenizer(tokenizer), out, progress=progress)
 
 
 async def register(crew: Crew, ledger: str, netuid: int) -> None:
-    """Give every member of the crew its place on the ledger; who has one keeps it.
+    """Register every member of the crew on the ledger, unless it is registered.
 
     Raises:
-        ChainError: the ledger cannot be reached, or refuses.
+        ChainError: the ledger cannot be reached, or refuses a registration.
     """
     from iota.chain import open_chain
 
@@ -91,7 +94,7 @@ async def register(crew: Crew, ledger: str, netuid: int) -> None:
 
 
 async def ledger_weights(crew: Crew, ledger: str, netuid: int) -> dict[str, float]:
-    """Each miner's weight on the ledger: the mean of the validators' rows, each of sum 1.
+    """Each miner's weight by address: the mean over validators of their weights, normalised to sum 1.
 
     Raises:
         ChainError: the ledger cannot be reached.

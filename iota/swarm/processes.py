@@ -1,4 +1,4 @@
-"""Starting and stopping the swarm's processes."""
+"""Starts and stops the swarm's processes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from iota.settings.environment import child_environment
 
 READY_S = 120.0
-"""How long importing what is preloaded may take."""
+"""Longest that importing the preloaded modules may take."""
 SPAWN_S = 30.0
+"""Longest that one fork may take, on a machine that is busy."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Program:
     arguments: tuple[str, ...]
     log: Path
     forked: bool = False
-    """Started by forking the preloaded parent."""
+    """True where it is forked from the preloaded parent."""
     ends: bool = False
-    """Exit code 0 is its end, not a failure."""
+    """True where exit code 0 is a regular end; otherwise every exit is a failure."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +41,45 @@ class Running:
     program: Program
     pid: int
     ended: asyncio.Future[int]
-    """Its exit code; -n if signal n ended it."""
+    """Resolves to the exit code; -n if signal n ended it."""
 
     def signal(self, number: signal.Signals) -> None:
-        """Send to its whole group; nothing if it has ended."""
+        """Send signal `number` to the whole process group; does nothing after the end."""
         if not self.ended.done():
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
 
 class PreloadFailed(Exception):
-    """The preloaded parent did not start, or ended while it was needed."""
+    """The preloaded parent could not be started, or ended while it was needed."""
 
 
 class Launcher:
-    """Starts programs, plainly or from one preloaded parent, and ends all that still run.
+    """Starts programs, each by itself or forked from one preloaded parent, and stops those that still run.
 
-    Must be used from the process's main thread: the kernel ties a child's life to the thread that
-    forked it.
+    To be used from the main thread: PR_SET_PDEATHSIG ends a child with the thread that forked it.
     """
 
     def __init__(self, preload: tuple[str, ...], preload_log: Path, threads: int) -> None:
-        """`preload`: modules that the forked programs share; `threads`: CPU threads of each program."""
+        """`preload` are modules that forked programs share; `threads` are CPU threads of each program."""
         self._preload_modules = preload
         self._preload_log = preload_log
         self._environment = child_environment(threads)
         self._preload: _Preload | None = None
         self._running: set[Running] = set()
-        self._watchers: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
 
     @property
     def running(self) -> list[Running]:
+        """The processes that have not ended."""
         return [r for r in self._running if not r.ended.done()]
 
     async def preload(self) -> None:
-        """Start importing for the forked programs; returns when that is done."""
+        """Start the preloaded parent unless it runs; returns when its imports are done.
+
+        Raises:
+            PreloadFailed: it ended, or took more than `READY_S`.
+        """
         async with self._starting:
             if self._preload is None or self._preload.dead:
                 process = await self._execute(
@@ -86,7 +89,11 @@ class Launcher:
             await self._preload.ready()
 
     async def start(self, program: Program) -> Running:
-        """Start `program`; raises PreloadFailed if it is to be forked and its parent cannot be had."""
+        """Start `program`.
+
+        Raises:
+            PreloadFailed: the parent that it is to be forked from cannot be started.
+        """
         program.log.parent.mkdir(parents=True, exist_ok=True)
         if program.forked:
             await self.preload()
@@ -94,15 +101,14 @@ class Launcher:
             running = await self._preload.start(program)
         else:
             process = await self._execute(program.entry, program.arguments, program.log)
-            ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            ended = asyncio.create_task(process.wait(), name=f"wait for {process.pid}")
             running = Running(program, process.pid, ended)
-            self._watch(process, ended)
         self._running.add(running)
         running.ended.add_done_callback(lambda _: self._running.discard(running))
         return running
 
     async def stop(self, running: list[Running], grace_s: float) -> None:
-        """SIGTERM, and SIGKILL for what is still there after `grace_s`."""
+        """Send SIGTERM, and after `grace_s` seconds SIGKILL to the processes that are left."""
         left = [r for r in running if not r.ended.done()]
         for number, bound_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
             for process in left:
@@ -112,13 +118,11 @@ class Launcher:
             left = [r for r in left if not r.ended.done()]
 
     async def close(self, grace_s: float) -> None:
-        """Stop everything: nodes first, so that they still find their servers, then the rest."""
+        """Stop all processes: first the nodes, so that they can still reach their servers."""
         await self.stop([r for r in self._running if r.program.forked], grace_s)
         await self.stop(list(self._running), grace_s)
         if self._preload is not None:
             await self._preload.close()
-        if self._watchers:
-            await asyncio.wait(self._watchers, timeout=10.0)
 
     async def _execute(
         self, entry: str, arguments: tuple[str, ...], log: Path, *, pipes: bool = False
@@ -129,23 +133,15 @@ class Launcher:
             return await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if pipes else _handle(output),
-                stderr=_handle(output),
+                stdout=asyncio.subprocess.PIPE if pipes else output,
+                stderr=output,
                 env=self._environment,
                 start_new_session=True,
             )
 
-    def _watch(self, process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
-        async def wait() -> None:
-            ended.set_result(await process.wait())
-
-        task = asyncio.create_task(wait(), name=f"wait for {process.pid}")
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
 
 class _Preload:
-    """The preloaded parent, seen from here."""
+    """The connection to the preloaded parent (`iota.swarm.preload`), over its stdin and stdout."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -184,7 +180,7 @@ class _Preload:
         return Running(program, pid, self._ended[pid])
 
     async def close(self) -> None:
-        """End the parent; its children, if any are left, end with it."""
+        """End the parent, and with it the children that are left."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -213,11 +209,7 @@ class _Preload:
         for waiting in self._started.values():
             if not waiting.done():
                 waiting.set_exception(failure)
-        # The kernel has killed its children with it.
+        # The kernel has killed the children with their parent.
         for ended in self._ended.values():
             ended.set_result(-signal.SIGKILL)
         self._ended.clear()
-
-
-def _handle(file: IO[bytes]) -> int:
-    return file.fileno()

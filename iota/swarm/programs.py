@@ -1,8 +1,8 @@
-"""The command lines of a swarm's processes."""
+"""Command lines of the swarm's processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iota.swarm.ports import HOST
@@ -14,14 +14,15 @@ NETUID = 9
 BLOCK_TIME_S = 0.5
 TEMPO_BLOCKS = 20
 RATE_LIMIT_BLOCKS = 4
-"""The embedded ledger's clock: an epoch's audits and weights follow within seconds, so that a run of
-minutes shows them."""
+"""The embedded ledger's clock: audits and weights follow an epoch within seconds, so that a run of minutes
+shows them."""
 HEAD_POLL_S = BLOCK_TIME_S / 2
+"""Half a block, so that the orchestrator sees each block while it is the head."""
 SERVERS = (ORCHESTRATOR, "store", "ledger")
 
 
 def preloaded(validator: bool) -> tuple[str, ...]:
-    """Modules that the nodes share: imported once, by the parent that forks them."""
+    """Modules that the nodes share; the parent that forks them imports each once."""
     shared = (
         "torch",
         "transformers.models.llama.modeling_llama",
@@ -43,15 +44,18 @@ class Programs:
     device: str
 
     def url(self, server: str) -> str:
+        """Base URL of a server of `SERVERS`."""
         return f"http://{HOST}:{self.ports[server]}"
 
     def store(self) -> Program:
+        """The embedded object store."""
         return self._plain(
             "store", "iota.cli.main:main", "store", "serve",
             "--root", self.run.store, "--secret-file", self.run.secret, *self._address("store"),
         )  # fmt: skip
 
     def ledger(self) -> Program:
+        """The embedded ledger."""
         return self._plain(
             "ledger", "iota.cli.main:main", "ledger", "serve",
             "--db", self.run.ledger, "--netuid", NETUID, "--block-time", BLOCK_TIME_S,
@@ -59,6 +63,7 @@ class Programs:
         )  # fmt: skip
 
     def orchestrator(self) -> Program:
+        """The orchestrator; store and ledger have to run before it starts."""
         return self._plain(
             ORCHESTRATOR, "orchestrator.cli:main", "start",
             "--spec", self.run.spec_file, "--journal", self.run.journal, "--manifest", self.run.manifest_file,
@@ -67,30 +72,32 @@ class Programs:
         )  # fmt: skip
 
     def miners(self, count: int) -> list[Program]:
-        device = ("--device", self.device)
-        return [self._node(name, "miner.cli:main", *device) for name in miner_names(count)]
+        """One miner for each replica of each stage."""
+        return [self._node(name, "miner.cli:main", "--device", self.device) for name in miner_names(count)]
 
     def validator(self) -> Program:
+        """The validator, on the CPU."""
         return self._node(VALIDATOR, "validator.cli:main")
 
     def export(self) -> Program:
+        """`iota export` of the run, in a process of its own for its memory."""
         arguments = ("export", "--run-dir", self.run.root, "--to", self.run.export)
         return self._plain("export", "iota.cli.main:main", *arguments)
 
     def baseline(self, out: Path) -> Program:
+        """The measurement of `--compare`, which writes its result to `out`."""
         arguments = ("--spec", self.run.spec_file, "--data", self.run.store, "--threads", self.threads)
         return self._plain("baseline", "iota.swarm.baseline:main", *arguments, "--out", out)
 
     def _node(self, name: str, entry: str, *more: str) -> Program:
-        arguments = (
-            "start", "--orchestrator", self.url(ORCHESTRATOR), "--data-dir", self.run.node(name),
+        plain = self._plain(
+            name, entry, "start", "--orchestrator", self.url(ORCHESTRATOR), "--data-dir", self.run.node(name),
             "--threads", self.threads, *self._chain(name), *more,
         )  # fmt: skip
-        texts = tuple(str(a) for a in arguments)
-        return Program(name, entry, texts, self.run.log(name), forked=True, ends=True)
+        return replace(plain, forked=True, ends=True)
 
     def _plain(self, name: str, entry: str, *arguments: object) -> Program:
-        return Program(name, entry, tuple(str(a) for a in arguments), self.run.log(name))
+        return Program(name, entry, tuple(map(str, arguments)), self.run.log(name))
 
     def _address(self, server: str) -> tuple[object, ...]:
         return ("--host", HOST, "--port", self.ports[server])

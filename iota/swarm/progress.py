@@ -1,4 +1,4 @@
-"""What the statuses of a run, one after the other, say about its speed. Pure: times are arguments."""
+"""Speed and utilization of a run, from its successive statuses. Pure: times are arguments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ Status = dict[str, Any]
 
 @dataclass
 class Progress:
-    """Time and tokens since `began` (the start of the command), from statuses in order of time.
+    """Times and tokens since `began` (the start of the command), from statuses in order of time.
 
-    Only what happens while it watches is counted: a run that is resumed has its speed measured
-    from there on.
+    Counts from the first status on, so that a resumed run's speed is that after its resumption.
     """
 
     began: float
@@ -26,18 +25,18 @@ class Progress:
     merge_s: float = 0.0
     """Seconds in merges."""
     tokens_before: int = 0
-    """Settled tokens when the watching began."""
+    """Settled tokens of the first status."""
     _seen: float = 0.0
     _losses_before: int = 0
     _recent: list[tuple[float, int]] = field(default_factory=list)
 
     def observe(self, now: float, status: Status) -> None:
-        """`now` in seconds, on the clock of `began`."""
+        """Take in `status`, read at `now` (seconds, on the clock of `began`)."""
         if self.latest is None:
             self.tokens_before = status["tokens"]
             self._losses_before = len(status["losses"])
         else:
-            # What passed since the last look belongs to the phase that it saw.
+            # The time since the last status counts for that status's phase.
             passed = now - self._seen
             if self.latest["phase"] == "training":
                 self.steps_s += passed
@@ -50,25 +49,25 @@ class Progress:
 
     @property
     def tokens(self) -> int:
-        """Tokens settled while watching."""
+        """Tokens settled since the first status."""
         return int(self.latest["tokens"]) - self.tokens_before if self.latest else 0
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the whole training that was watched: steps and merges."""
+        """Settled tokens over time in steps and merges; 0 before there is any."""
         seconds = self.steps_s + self.merge_s
         return self.tokens / seconds if seconds > 0 else 0.0
 
     @property
     def recent_tokens_per_second(self) -> float:
-        """Over the last 15 s."""
-        (first, before), (last, after) = (
-            (self._recent[0], self._recent[-1]) if self._recent else ((0.0, 0), (0.0, 0))
-        )
+        """Settled tokens per second over the last 15 s; 0 with fewer than two statuses."""
+        if not self._recent:
+            return 0.0
+        (first, before), (last, after) = self._recent[0], self._recent[-1]
         return (after - before) / (last - first) if last > first else 0.0
 
     @property
     def utilization(self) -> float:
-        """Time in steps over time in steps and merges (training.md)."""
+        """Time in steps over time in steps and merges (docs/training.md); 0 before there is any."""
         seconds = self.steps_s + self.merge_s
         return self.steps_s / seconds if seconds > 0 else 0.0

@@ -1,4 +1,4 @@
-"""A run's folder: who holds it, and what is kept there between two `iota up`.
+"""A run's folder: its lock, and the files that a resumed `iota up` reads.
 
 lock  options.json  spec.json  manifest.json  run.json  summary.json  secret
 wallets/  store/  nodes/NAME/  logs/NAME.log  journal.db  ledger.db  export/
@@ -19,10 +19,10 @@ from iota.swarm.options import SwarmOptions
 
 
 class RunDir:
-    """The folder `root`, held by this process alone inside its context.
+    """The folder `root` of a run; its context locks it for this process.
 
     Raises (on entry):
-        ValueError: the folder is in use, is something else's, or holds damaged files.
+        ValueError: another process holds it, or it is a file or a folder with other content.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,7 +40,7 @@ class RunDir:
         self.summary_file = self.root / "summary.json"
         self.export = self.root / "export"
         self.fresh = False
-        """Whether this context made the folder's content."""
+        """True where the folder held no options on entry: the run is new."""
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
@@ -66,20 +66,22 @@ class RunDir:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove what a run that never began has written."""
+        """Remove the folder of a new run that did not start."""
         assert self.fresh
         shutil.rmtree(self.root)
 
     def node(self, name: str) -> Path:
-        """The data folder of one node."""
+        """The data directory of one node."""
         return self.root / "nodes" / name
 
     def log(self, name: str) -> Path:
+        """The log file of one process."""
         return self.logs / f"{name}.log"
 
-    # ---- what is kept ----------------------------------------------------------------------------
+    # ---- content ---------------------------------------------------------------------------------
 
     def saved_options(self) -> SwarmOptions | None:
+        """The options that the run was made with; None for a new run. Raises ValueError if damaged."""
         if not self.options_file.exists():
             return None
         try:
@@ -88,6 +90,7 @@ class RunDir:
             raise ValueError(f"{self.options_file} is damaged: give another --run-dir") from error
 
     def saved_spec(self) -> RunSpec | None:
+        """The run's spec; None for a run without one. Raises ValueError if damaged."""
         if not self.spec_file.exists():
             return None
         try:
@@ -96,29 +99,29 @@ class RunDir:
             raise ValueError(f"{self.spec_file} is damaged: give another --run-dir") from error
 
     def info(self) -> dict[str, Any]:
-        """What the last `iota up` noted; empty before the first."""
+        """The content of `run.json` (see `note`); empty for a new run."""
         return read_info(self.root)
 
     def note(self, **values: Any) -> None:
-        """Add to what is noted."""
+        """Set `values` in `run.json`, for resumption, `iota status` and `iota export`."""
         write_json(self.info_file, {**self.info(), **values})
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """The `run.json` of the run in `root`; empty if there is none. Raises ValueError if it is damaged."""
+    """The content of `run.json` in `root`; empty if there is none. Raises ValueError if it is damaged."""
     path = root / "run.json"
     try:
         found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no JSON object")
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise ValueError(f"{path} is damaged: remove it, and `iota up` writes it anew") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: remove it, and `iota up` writes it anew")
     return found
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write `value` as an indented JSON file, whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The summary of a run: what `iota up` prints and writes when the run has ended (docs/summary.md)."""
+"""The summary of a run, which `iota up` prints and writes at its end (docs/summary.md)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.table import Table
 
 from iota.codec.shapes import payload_size
 from iota.spec import RunSpec
-from iota.swarm.progress import Progress, Status
+from iota.swarm.progress import Progress
 
 _BF16_BYTES = 2
 
 
 @dataclass
 class Summary:
-    """Names and meanings are those of docs/summary.md."""
+    """The numbers of a finished run; docs/summary.md defines each by its name here."""
 
     run: str
     tokens: int
@@ -47,20 +47,20 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def compare(self, baseline: float) -> None:
-        """Lay the swarm's speed beside `baseline`, that of one plain process."""
+        """Add `baseline`, the tokens per second of one plain process, and the efficiency against it."""
         self.single_process_tokens_per_second = baseline
         self.efficiency = self.tokens_per_second / baseline
 
     @classmethod
     def read(cls, path: Path) -> Summary:
-        """What `as_json` gave, from its file. Raises ValueError if the file is damaged."""
+        """The summary in a file that holds `as_json`. Raises ValueError if the file is damaged."""
         try:
             return cls(**json.loads(path.read_bytes()))
         except (OSError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: remove it to end the run once more") from error
 
     def as_json(self) -> dict[str, Any]:
-        """Without the comparison where there was none."""
+        """All fields by name; those of the comparison only where one was made."""
         values = asdict(self)
         if self.efficiency is None:
             del values["single_process_tokens_per_second"], values["efficiency"]
@@ -68,12 +68,12 @@ class Summary:
 
 
 def boundary_bytes_per_token(spec: RunSpec) -> float:
-    """Payload bytes of one token at one boundary, one way; 0 where there is no boundary."""
+    """Payload bytes of one token at one boundary in one direction; 0 where there is no boundary."""
     return payload_size(spec) / spec.data.tokens if spec.layout.stages > 1 else 0.0
 
 
 def compression_ratio(spec: RunSpec) -> float:
-    """Bytes of the uncompressed residual stream in bf16 over bytes sent; 1 without a boundary."""
+    """Bytes of the residual stream in bf16 over payload bytes; 1 where there is no boundary."""
     sent = boundary_bytes_per_token(spec)
     return _BF16_BYTES * spec.model.hidden_size / sent if sent else 1.0
 
@@ -87,7 +87,7 @@ def summarise(
     disk_bytes: int,
     restarts: Mapping[str, int],
 ) -> Summary:
-    """The summary of a run whose last status `progress` has seen."""
+    """The summary of a run from its last status in `progress`, which must have one."""
     status = progress.latest
     assert status is not None
     losses: list[float] = status["losses"]
@@ -97,7 +97,7 @@ def summarise(
         run=spec.id,
         tokens=status["tokens"],
         steps=len(losses),
-        epochs=_epochs_done(spec, status),
+        epochs=spec.schedule.epochs if status["phase"] == "finished" else int(status["epoch"]),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         heldout_loss=heldout[max(heldout, key=int)] if heldout else None,
@@ -117,12 +117,8 @@ def summarise(
     )
 
 
-def _epochs_done(spec: RunSpec, status: Status) -> int:
-    return spec.schedule.epochs if status["phase"] == "finished" else int(status["epoch"])
-
-
 def summary_table(summary: Summary) -> Table:
-    """For people; each row is a line of docs/summary.md."""
+    """The summary as a table for a terminal."""
     table = Table(title="summary", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -160,7 +156,7 @@ def summary_table(summary: Summary) -> Table:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Bytes of all files in `folder` and its subfolders; symbolic links count nothing."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
 

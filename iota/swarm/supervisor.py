@@ -1,25 +1,26 @@
-"""Keeping the swarm's processes alive: what dies is started again, a bounded number of times."""
+"""Restarts the swarm's processes when they die, a bounded number of times."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from iota.console.command import USER_ERROR
 from iota.retry import Backoff
-from iota.swarm.processes import Launcher, PreloadFailed, Program, Running
+from iota.swarm.processes import Launcher, PreloadFailed, Program
 
-USER_ERROR = 2
 _LAST_LINES = 8
+_MAX_TAIL_BYTES = 16384
 _BACKOFF = Backoff(first_s=0.5, max_s=10.0, jitter=(1.0, 1.0))
+"""Without jitter: the processes of one machine share no server with those of others."""
 _log = logging.getLogger(__name__)
 
 
 class ProgramFailed(Exception):
-    """A process of the swarm cannot be kept alive; the message names its log and quotes its end."""
+    """A process of the swarm cannot be kept running; the message quotes the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,19 @@ class RestartRule:
 
 
 class Supervisor:
-    """Runs programs until they end or cannot be kept alive."""
+    """Runs programs, and restarts those that end too early."""
 
-    def __init__(
-        self,
-        launcher: Launcher,
-        rule: RestartRule | None = None,
-        started: Callable[[Running], None] = lambda running: None,
-    ) -> None:
-        """`started` is told of every process, also of the restarted ones."""
+    def __init__(self, launcher: Launcher, rule: RestartRule | None = None) -> None:
         self._launcher = launcher
         self._rule = rule or RestartRule()
-        self._started = started
         self.restarts: dict[str, int] = {}
-        """Program name -> how often it was started again."""
+        """Number of restarts by program name."""
 
     async def keep(self, program: Program) -> None:
-        """Keep `program` running; returns when it has ended as it should (`Program.ends`).
+        """Keep `program` running; returns at its regular end (`Program.ends`).
 
         Raises:
-            ProgramFailed: it refuses its arguments (exit code 2), or dies too often.
+            ProgramFailed: it refuses its arguments (exit code 2), or was restarted too often.
         """
         loop = asyncio.get_running_loop()
         recent: deque[float] = deque()
@@ -59,7 +53,7 @@ class Supervisor:
             code = await self._run_once(program)
             if code == 0 and program.ends:
                 return
-            if code == USER_ERROR:
+            if code == USER_ERROR:  # its arguments or settings are wrong: a restart would not help
                 raise ProgramFailed(_report(program, "refused to start"))
             while recent and recent[0] <= loop.time() - self._rule.window_s:
                 recent.popleft()
@@ -78,19 +72,18 @@ class Supervisor:
         except PreloadFailed as error:
             _log.warning("%s", error)
             return -1
-        self._started(running)
         return await asyncio.shield(running.ended)
 
 
-def last_lines(path: Path, count: int = _LAST_LINES) -> list[str]:
-    """The last lines of a log; none if there is no log."""
+def log_tail(path: Path) -> str:
+    """The last lines of a log, each on an indented line of its own; empty if there is no log."""
     if not path.exists():
-        return []
+        return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16384))
-        return file.read().decode(errors="replace").splitlines()[-count:]
+        file.seek(max(0, path.stat().st_size - _MAX_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+    return "".join(f"\n    {line}" for line in lines)
 
 
-def _report(program: Program, what: str) -> str:
-    quoted = "".join(f"\n    {line}" for line in last_lines(program.log))
-    return f"{program.name} {what}; its log is {program.log} and ends with:{quoted}"
+def _report(program: Program, event: str) -> str:
+    return f"{program.name} {event}; its log is {program.log} and ends with:{log_tail(program.log)}"

@@ -1,4 +1,4 @@
-"""`iota up`: start the swarm, follow its run to the end, and say how it went."""
+"""`iota up`: starts the swarm, follows its run to the end, exports the model and makes the summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import aiohttp
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.exporting import complete_bases
-from iota.swarm.options import Machine, SwarmOptions
+from iota.swarm.options import SwarmOptions, UpOptions
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import (
     ORCHESTRATOR,
@@ -32,18 +32,18 @@ from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
 from iota.swarm.progress import Progress, Status
 from iota.swarm.run_dir import RunDir, write_json
 from iota.swarm.summary import Summary, disk_bytes, summarise
-from iota.swarm.supervisor import ProgramFailed, Supervisor, last_lines
+from iota.swarm.supervisor import ProgramFailed, Supervisor, log_tail
 from iota.swarm.watching import POLL_S, MemoryPeaks, read_status, until_ready
 
 if TYPE_CHECKING:
     from iota.data import Manifest
 
 GRACE_S = 8.0
-"""How long processes may take to stop before they are killed."""
+"""Longest that processes may take to stop before they are killed."""
 LAST_WEIGHTS_S = 60.0
-"""How long the validator may take to set its last weights once the run has ended."""
+"""Longest that the validator may take to set its last weights after the end of the run."""
 EARLY_END_S = 30.0
-"""How long a run may go on after one of its nodes believed that it had ended."""
+"""Longest that a run may go on after one of its nodes exited as if it had ended."""
 
 
 class SwarmUp:
@@ -53,31 +53,33 @@ class SwarmUp:
         self,
         run_dir: RunDir,
         options: SwarmOptions,
-        machine: Machine,
+        command: UpOptions,
         say: Callable[[str], None],
         display: Callable[[RunSpec], Display],
         began: float,
     ) -> None:
-        """`say` prints a line; `display` makes what shows the run once its spec is known."""
-        self._run_dir, self._options, self._machine = run_dir, options, machine
+        """`say` prints a line, `display` makes the display for the spec, `began` is monotonic seconds."""
+        self._run_dir, self._options, self._command = run_dir, options, command
         self._say, self._make_display = say, display
         self._progress = Progress(began)
         self._ended_nodes: dict[str, float] = {}
+        """Monotonic seconds at which a node exited, by name."""
+        self._noted_epoch = -1
+        """Epoch of the base that `run.json` records."""
 
     async def run(self) -> Summary:
-        """Train to the end, export, compare; everything that was started has ended when it returns.
+        """Train to the end, export, compare. All processes have ended when it returns or raises.
 
         Raises:
-            ValueError: something that the user can put right.
-            ProgramFailed, PreloadFailed, NotReady, ChainError: the swarm could not be kept going;
-                alone or in an ExceptionGroup.
+            ValueError: a mistake of the user, or damaged files.
+            ProgramFailed, PreloadFailed, NotReady, ChainError: the swarm failed; also in an ExceptionGroup.
         """
         ports = choose_ports(
-            SERVERS, self._run_dir.info().get("ports", {}), {ORCHESTRATOR: self._machine.port}
+            SERVERS, self._run_dir.info().get("ports", {}), {ORCHESTRATOR: self._command.port}
         )
-        programs = Programs(self._run_dir, ports, self._machine.threads, self._machine.device)
+        programs = Programs(self._run_dir, ports, self._command.threads, self._command.device)
         miners = self._options.stages * self._options.replicas
-        crew = make_crew(self._run_dir.wallets, miners, self._machine.validator)
+        crew = make_crew(self._run_dir.wallets, miners, self._command.validator)
         self._run_dir.note(
             pid=os.getpid(),
             ports=ports,
@@ -86,7 +88,7 @@ class SwarmUp:
             hotkeys=crew.addresses,
             finished=False,
         )
-        async with self._launching(preloaded(self._machine.validator), self._machine.threads) as launcher:
+        async with self._launching(preloaded(self._command.validator), self._command.threads) as launcher:
             summary, spec = await self._train(launcher, programs, crew)
         summary.disk_bytes = disk_bytes(self._run_dir.root)
         await self._afterwards(summary, spec, ports)
@@ -120,24 +122,27 @@ class SwarmUp:
             await preload
             for miner in programs.miners(self._options.stages * self._options.replicas):
                 keep(miner)
-            if self._machine.validator:
+            if self._command.validator:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec) as display:
                 await self._follow(session, programs.url(ORCHESTRATOR), spec, display, peaks)
-            if self._machine.validator:
+            if self._command.validator:
                 await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
             weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
             for task in kept.values():
                 task.cancel()
-        return self._summary(spec, weights, peaks, supervisor), spec
+        summary = summarise(
+            spec, self._progress, weights, memory=peaks.bytes, disk_bytes=0, restarts=supervisor.restarts
+        )
+        return summary, spec
 
     async def _keep(self, supervisor: Supervisor, program: Program) -> None:
         await supervisor.keep(program)
         self._ended_nodes[program.name] = time.monotonic()
 
     def _prepare(self) -> RunSpec:
-        """Data and spec, as files of the run's folder. Blocking."""
+        """Prepare the data, and write manifest, spec and options to the run's folder. Blocks."""
         run_dir, options = self._run_dir, self._options
         manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
         spec = options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
@@ -145,7 +150,7 @@ class SwarmUp:
         if saved is not None and saved.id != spec.id:
             raise ValueError(
                 f"the run in {run_dir.root} trains on other data or was made by another version"
-                f" ({_differing(saved, spec)}): give another --run-dir"
+                f" ({_changed_fields(saved, spec)}): give another --run-dir"
             )
         write_json(run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(run_dir.spec_file, spec.model_dump(mode="json"))
@@ -156,63 +161,53 @@ class SwarmUp:
     async def _follow(
         self, session: aiohttp.ClientSession, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
     ) -> None:
-        """Show the run until it has finished."""
-        noted = -1
+        """Show the run, and sample memory, until the run has finished."""
         while True:
             status = await read_status(session, url)
             if status is not None:
                 now = time.monotonic()
                 self._progress.observe(now, status)
                 display.show(now, self._progress)
-                noted = self._note_bases(spec, status, noted)
+                self._note_bases(spec, status)
                 if status["finished"]:
                     return
             peaks.sample()
             self._refuse_early_end()
             await asyncio.sleep(POLL_S)
 
-    def _note_bases(self, spec: RunSpec, status: Status, noted: int) -> int:
-        """Keep the newest complete base on record, for an export when nothing runs."""
+    def _note_bases(self, spec: RunSpec, status: Status) -> None:
+        """Record the newest complete base in `run.json`, from which an export finds it when nothing runs."""
         bases = complete_bases(spec, status["bases"])
-        if bases is None or bases[0].epoch <= noted:
-            return noted
-        self._run_dir.note(bases=status["bases"])
-        return bases[0].epoch
+        if bases is not None and bases[0].epoch > self._noted_epoch:
+            self._run_dir.note(bases=status["bases"])
+            self._noted_epoch = bases[0].epoch
 
     def _refuse_early_end(self) -> None:
+        """Raises ProgramFailed for a node that exited as if the run had ended, while it goes on."""
         for name, at in self._ended_nodes.items():
             if time.monotonic() > at + EARLY_END_S:
                 log = self._run_dir.log(name)
-                quoted = "".join(f"\n    {text}" for text in last_lines(log))
-                raise ProgramFailed(f"{name} ended before the run did; its log {log} ends with:{quoted}")
+                raise ProgramFailed(
+                    f"{name} ended before the run did; its log {log} ends with:{log_tail(log)}"
+                )
 
     # ---- afterwards ------------------------------------------------------------------------------
 
-    def _summary(
-        self, spec: RunSpec, weights: dict[str, float], peaks: MemoryPeaks, supervisor: Supervisor
-    ) -> Summary:
-        return summarise(
-            spec,
-            self._progress,
-            weights,
-            memory=peaks.bytes,
-            disk_bytes=0,
-            restarts=supervisor.restarts,
-        )
-
     async def _afterwards(self, summary: Summary, spec: RunSpec, ports: dict[str, int]) -> None:
-        """Export and comparison: alone on the machine, with all its cores."""
+        """Export and compare, after all other processes have ended, on all cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        programs = Programs(self._run_dir, ports, cores, self._machine.device)
+        programs = Programs(self._run_dir, ports, cores, self._command.device)
         async with self._launching((), cores) as launcher:
             if complete_bases(spec, self._run_dir.info().get("bases", [])) is None:
                 summary.notes.append("no base was stored, so there is nothing to export")
-            elif self._run_dir.export.exists() or await _succeeds(launcher, programs.export()):
+            else:
+                if not self._run_dir.export.exists():
+                    await _run(launcher, programs.export())
                 summary.export = str(self._run_dir.export)
-            if self._machine.compare:
+            if self._command.compare:
                 self._say(f"measuring one plain process with {cores} threads, three times")
                 found = self._run_dir.root / "baseline.json"
-                await _succeeds(launcher, programs.baseline(found))
+                await _run(launcher, programs.baseline(found))
                 summary.compare(json.loads(found.read_bytes())["tokens_per_second"])
 
     @asynccontextmanager
@@ -224,18 +219,18 @@ class SwarmUp:
             await launcher.close(GRACE_S)
 
 
-async def _succeeds(launcher: Launcher, program: Program) -> bool:
-    """Run a program to its end; True. Raises ProgramFailed if it fails."""
+async def _run(launcher: Launcher, program: Program) -> None:
+    """Run a program to its end. Raises ProgramFailed if its exit code is not 0."""
     running = await launcher.start(program)
     code = await asyncio.shield(running.ended)
     if code:
-        quoted = "".join(f"\n    {text}" for text in last_lines(program.log))
-        raise ProgramFailed(f"{program.name} ended with code {code}; {program.log} ends with:{quoted}")
-    return True
+        raise ProgramFailed(
+            f"{program.name} ended with code {code}; {program.log} ends with:{log_tail(program.log)}"
+        )
 
 
-def _differing(saved: RunSpec, spec: RunSpec) -> str:
-    """The fields in which two specs differ, as dotted names."""
+def _changed_fields(saved: RunSpec, spec: RunSpec) -> str:
+    """Dotted names of the fields in which two specs differ."""
     ours, theirs = saved.model_dump(mode="json"), spec.model_dump(mode="json")
     names = []
     for key in theirs:

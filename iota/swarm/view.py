@@ -1,4 +1,4 @@
-"""The state of a run on a terminal: a page that fits a screen, or one line."""
+"""Renders a run's status for a terminal: as a page that fits a screen, or as one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def page(status: Status, speed: float, width: int, boundary: str | None = None) -> RenderableType:
-    """The dashboard: `speed` in tokens a second, `boundary` what crosses one, in words if it is known."""
+    """The dashboard. `speed` is in tokens per second; `boundary` describes a boundary's traffic, if known."""
     return Group(
         _head(status, speed),
         _epoch(status),
@@ -29,7 +29,7 @@ def page(status: Status, speed: float, width: int, boundary: str | None = None) 
 
 
 def line(status: Status, speed: float) -> str:
-    """One line of progress."""
+    """One line of progress; `speed` is in tokens per second."""
     losses = status["losses"]
     loss = f"loss {losses[-1]:.4f}" if losses else "no loss yet"
     text = (
@@ -43,11 +43,11 @@ def line(status: Status, speed: float) -> str:
 
 
 def loss_plot(losses: list[float], width: int, height: int = 6) -> Text:
-    """The loss curve in block characters, `width` by `height`, with its scale to the left."""
+    """The loss curve in block characters, `width` by `height`, with a scale to its left."""
     if not losses:
         return Text("no step has been closed yet", style="dim")
     columns = min(width, len(losses))
-    # Each column is the mean of its share of the steps, so that the whole run fits.
+    # A column is the mean over its share of the steps, so that the whole run fits.
     edges = [round(i * len(losses) / columns) for i in range(columns + 1)]
     values = [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""Following a run: its status, again and again, and the memory of its processes."""
+"""Polls the swarm's servers, and samples the memory of its processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from iota.swarm.processes import Running
 from iota.swarm.progress import Status
 
 POLL_S = 0.25
+"""Period of the display."""
 ANSWER_S = 5.0
 STARTUP_S = 60.0
+"""Longest that a server may take to start, with a journal to replay."""
 
 
 class NotReady(Exception):
@@ -25,45 +27,41 @@ async def until_ready(session: aiohttp.ClientSession, name: str, url: str) -> No
     """Wait until `url` answers 200.
 
     Raises:
-        NotReady: it did not within `STARTUP_S`.
+        NotReady: it did not within `STARTUP_S`; `name` names the server in the message.
     """
     try:
         async with asyncio.timeout(STARTUP_S):
-            while not await _answers(session, url):  # noqa: ASYNC110 - it cannot tell us by itself
+            while await _get(session, url) is None:  # noqa: ASYNC110 - another process has no event to wait for
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NotReady(f"the {name} did not answer at {url} within {STARTUP_S:.0f} s") from None
 
 
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+async def read_status(session: aiohttp.ClientSession, url: str) -> Status | None:
+    """The orchestrator's status, or None while it does not answer (it may be restarting)."""
+    found = await _get(session, f"{url}/v1/status")
+    status: Status | None = None if found is None else json.loads(found)
+    return status
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> bytes | None:
+    """The body of an answer with status 200; None for anything else."""
     try:
         async with session.get(url, timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as answer:
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-
-
-async def read_status(session: aiohttp.ClientSession, url: str) -> Status | None:
-    """The orchestrator's status, or None while it does not answer (it may be starting again)."""
-    try:
-        async with session.get(f"{url}/v1/status", timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as answer:
-            if answer.status != 200:
-                return None
-            status: Status = json.loads(await answer.read())
-            return status
+            return await answer.read() if answer.status == 200 else None
     except (aiohttp.ClientError, TimeoutError):
         return None
 
 
 class MemoryPeaks:
-    """The most resident memory that one process of each role has had, in bytes."""
+    """Peak resident memory of one process of each role, in bytes."""
 
     def __init__(self, running: Callable[[], list[Running]]) -> None:
         self._running = running
         self.bytes: dict[str, int] = {}
 
     def sample(self) -> None:
-        """Look once. Pages shared with the preloaded parent count in each process that uses them."""
+        """Measure all processes. Pages shared with the preloaded parent count in each of them."""
         for running in self._running():
             try:
                 memory = psutil.Process(running.pid).memory_info().rss

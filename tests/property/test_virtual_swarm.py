@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iota.simulate.swarm import VirtualSwarm
+from iota.simulate.swarm import LIMITS, VirtualSwarm
 from iota.spec import Pipeline
 from orchestrator.coordinator import Coordinator
 from orchestrator.coordinator.epoch_state import End
@@ -95,7 +95,7 @@ def test_every_microbatch_ends_once_whatever_happens(
     assert state.phase is Phase.FINISHED
     assert (state.totals.settled, state.totals.dropped) == (books.ends[End.SETTLED], books.ends[End.DROPPED])
     assert state.totals.tokens == state.totals.settled * spec.data.tokens
-    again = Coordinator(spec, swarm.limits)
+    again = Coordinator(spec, LIMITS)
     for entry in swarm.entries:
         again.apply(entry)
     again.take_woken(), swarm.coordinator.take_woken()

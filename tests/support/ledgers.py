@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp.test_utils import TestServer
 
-from iota.chain.ledger.server import Choices, make_app
+from iota.chain.ledger.server import make_app
 from iota.identity.keys import Hotkey
 
 NETUID = 9
@@ -31,11 +32,8 @@ class Clock:
 
 
 @asynccontextmanager
-async def served(
-    path: Path, clock: Callable[[], int] = time.time_ns, **choices: object
-) -> AsyncIterator[str]:
+async def served(path: Path, clock: Callable[[], int] = time.time_ns, **choices: Any) -> AsyncIterator[str]:
     """Without a rate limit of weights, unless one is given."""
-    given = Choices(**{"weights_rate_limit": 0, **choices})  # type: ignore[typeddict-item]
-    app = make_app(path / "ledger.db", clock=clock, **given)
+    app = make_app(path / "ledger.db", clock=clock, **{"weights_rate_limit": 0, **choices})
     async with TestServer(app) as server:
         yield str(server.make_url("/"))

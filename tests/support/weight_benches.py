@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, TxCode, TxResult, open_chain
-from iota.chain.ledger.server import Choices, make_app
+from iota.chain.ledger.server import make_app
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from validator.chain import SubnetChain
@@ -65,7 +65,7 @@ class Bench:
     setter: WeightSetter
     database: Database
 
-    def __init__(self, folder: Path, choices: Choices) -> None:
+    def __init__(self, folder: Path, choices: dict[str, Any]) -> None:
         self.folder, self.choices = folder, choices
         self.started_s = self.now_s = float(int(time.time()))
         self.scores: dict[str, float] = dict(SCORES)
@@ -146,7 +146,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, *, registered: bool = True, burn: float = 0.0, **choices: Unpack[Choices]
+    folder: Path, *, registered: bool = True, burn: float = 0.0, **choices: Any
 ) -> AsyncIterator[Bench]:
     """A subnet with two miners and the validator, past its first rate limit."""
     choices = {"netuid": NETUID, "tempo": TEMPO, "weights_rate_limit": 5, **choices}

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.cli.data import app
-from iota.console.command import run_command
+from iota.cli.main import main
 from iota.data import manifest_id, read_manifest
 from iota.store import open_store
 from tests.support.data_sets import made_up_text, write_jsonl
@@ -36,7 +35,7 @@ def prepare(capfd: pytest.CaptureFixture[str]) -> Prepare:
     def run(*arguments: str | Path) -> Done:
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run_command(app, ["prepare", *map(str, arguments)])
+            main(["data", "prepare", *map(str, arguments)])
         return Done(ended.value.code, *capfd.readouterr())
 
     return run

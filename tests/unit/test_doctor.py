@@ -22,7 +22,7 @@ from iota.chain import open_chain
 from iota.chain.ledger.server import make_app
 from iota.doctor import DEADLINE_S, Severity, findings, gather
 from iota.doctor.facts import OrchestratorFacts, Unknown
-from iota.doctor.gathering import asked
+from iota.doctor.gathering import answer_to
 from iota.doctor.threads import DaemonThreads
 from iota.identity.coldkey import create_coldkey
 from iota.identity.keys import create_hotkey, hotkey_path
@@ -205,7 +205,7 @@ async def test_the_command_itself_ends_within_its_deadline_when_all_hangs(tmp_pa
 
 async def test_a_question_is_given_up_at_its_end() -> None:
     never = asyncio.Event()
-    assert await asked(never.wait(), asyncio.get_running_loop().time()) == Unknown("no answer in time")
+    assert await answer_to(never.wait(), asyncio.get_running_loop().time()) == Unknown("no answer in time")
 
 
 def test_a_look_up_that_hangs_keeps_no_process_alive() -> None:
@@ -214,7 +214,7 @@ def test_a_look_up_that_hangs_keeps_no_process_alive() -> None:
     async def ask() -> object:
         asyncio.get_running_loop().set_default_executor(DaemonThreads())
         look_up = asyncio.get_running_loop().run_in_executor(None, stuck.wait)
-        return await asked(look_up, asyncio.get_running_loop().time())
+        return await answer_to(look_up, asyncio.get_running_loop().time())
 
     try:
         assert asyncio.run(ask()) == Unknown("no answer in time")

@@ -331,8 +331,9 @@ async def test_a_commitment_in_every_block_but_not_two_in_one(tmp_path: Path) ->
 
 
 async def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    code = "from iota.cli.ledger import app; app()"
+    code = "from iota.cli.main import main; main()"
     arguments = [
+        "ledger",
         "serve",
         "--db",
         str(tmp_path / "l.db"),

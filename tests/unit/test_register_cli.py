@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 from iota.chain.chain import Block, ChainInfo, Neuron, RegistrationTerms, Subnet, TxCode, TxResult
 from iota.chain.errors import BadInput, RateLimited, Unavailable
 from iota.chain.ledger.server import make_app
-from iota.console.prompts import Person
+from iota.console.prompts import TerminalPrompts
 from iota.identity.coldkey import Coldkey, coldkey_path, create_coldkey
 from iota.identity.keys import Hotkey, WalletLocked, create_hotkey
 from iota.protocol.messages import Role
@@ -114,10 +114,10 @@ class Owner:
     told: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self.told.append(text)
 
-    def agrees(self, question: str) -> bool:
+    def confirm(self, question: str) -> bool:
         self.questions.append(question)
         return self.yes
 
@@ -176,7 +176,7 @@ async def test_a_price_that_rises_past_the_tolerance_is_not_paid(
 @pytest.mark.parametrize(
     ("market", "max_burn", "owner", "message"),
     [
-        (Market(open=False), None, Owner(), "lets nobody register"),
+        (Market(open=False), None, Owner(), "is closed"),
         (Market(), 0.4, Owner(), r"above --max-burn 0\.4: nothing was sent"),
         (Market(), None, Owner(yes=False), "nothing was sent"),
         (Market(price=3.0), None, Owner(), "send TAO to {coldkey}"),
@@ -310,10 +310,10 @@ def test_nobody_at_a_terminal_must_have_agreed_before(
 ) -> None:
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 - pytest puts its own back
     with pytest.raises(ValueError, match="--yes"):
-        Person(settings).agrees("Pay?")
-    assert Person(settings, yes=True).agrees("Pay?")
+        TerminalPrompts(settings).confirm("Pay?")
+    assert TerminalPrompts(settings, yes=True).confirm("Pay?")
     with pytest.raises(ValueError, match="BT_WALLET_PASSWORD_FILE"):
-        Person(settings).password(Path("coldkey"))
+        TerminalPrompts(settings).password(Path("coldkey"))
 
 
 def test_the_password_comes_from_the_environment_as_for_btcli(
@@ -321,13 +321,13 @@ def test_the_password_comes_from_the_environment_as_for_btcli(
 ) -> None:
     (tmp_path / "secret").write_text("from the file\n")
     monkeypatch.setenv("BT_WALLET_PASSWORD_FILE", str(tmp_path / "secret"))
-    assert Person(WalletSettings.load()).password(Path("coldkey")) == "from the file"
+    assert TerminalPrompts(WalletSettings.load()).password(Path("coldkey")) == "from the file"
     monkeypatch.setenv("BT_WALLET_PASSWORD_FILE", str(tmp_path / "gone"))
     with pytest.raises(ValueError, match=r"gone cannot be read .*BT_WALLET_PASSWORD_FILE"):
-        Person(WalletSettings.load()).password(Path("coldkey"))
+        TerminalPrompts(WalletSettings.load()).password(Path("coldkey"))
     monkeypatch.setenv("BT_WALLET_PASSWORD", "of the environment")
     given = WalletSettings.load()
-    assert Person(given).password(Path("coldkey")) == "of the environment"
+    assert TerminalPrompts(given).password(Path("coldkey")) == "of the environment"
     assert "of the environment" not in repr(given)
 
 

@@ -1,6 +1,6 @@
-"""The Bittensor chain: the `Chain` interface over the installed SDK.
+"""The Bittensor chain: the `Chain` interface over the SDK.
 
-`client` is the whole of it; `connection` owns the SDK's client, `transport` bounds its websocket, `view`
-reads at one block, `neurons` builds the metagraph, `operations` are the writes, `wallet` the keys they sign
-with, and `faults` turns the SDK's errors into ours.
+`client` implements the interface. `connection` owns the SDK's client, `transport` bounds its websocket,
+`view` reads at one block, `neurons` builds the metagraph, `operations` are the writes, `wallet` the keys that
+sign them, and `faults` maps the SDK's errors to those of `iota.chain.errors`.
 """

@@ -1,4 +1,4 @@
-"""A Bittensor chain as a `Chain`: over the SDK, with deadlines and without its types."""
+"""A Bittensor chain as a `Chain`: over the SDK, with deadlines on its calls and without its types."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from iota.identity.coldkey import Coldkey
 
 READ_S: Final = 30.0
-"""A first connection fetches the runtime's metadata, 2 MB."""
+"""Default limit of a read: the first one connects, and fetches 2 MB of runtime metadata."""
 WRITE_S: Final = 120.0
-"""Ten blocks of 12 s: one or two until a write is in a block, two to four until that block is final."""
+"""Default limit of a write, ten blocks: one or two until it is in one, two to four until that is final."""
 _SILENT_BLOCKS: Final = 5
+"""`wait_epoch` reconnects after this many block times without a finalized block."""
 _PAUSE_S: Final = 1.0
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -55,12 +56,12 @@ _log = logging.getLogger(__name__)
 class BittensorChain(Chain):
     """A connection to a Bittensor node; `hotkey` signs the writes, and None only reads.
 
-    What is read of a subnet is read at the newest finalized block; a write returns when its block is final.
-    The connection opens with the first call, and anew after a loss. One event loop, one process, one of
-    these per hotkey.
+    Subnets are read at the newest finalized block, and a write returns when its block is final. The first
+    call connects, and later ones reconnect after a loss. To be used in one event loop of one process, and
+    once per hotkey.
 
-    The SDK caches the runtime's metadata in `~/.bittensor/runtime-cache`, or where
-    `BITTENSOR_RUNTIME_CACHE_DIR` says; it does without where it may not write.
+    The SDK caches the runtime's metadata in `~/.bittensor/runtime-cache`, or the folder that
+    `BITTENSOR_RUNTIME_CACHE_DIR` names; without write access there it has no cache.
     """
 
     def __init__(
@@ -78,13 +79,13 @@ class BittensorChain(Chain):
         Args:
             network: a name that the SDK knows (finney, test, local, archive), or a ws:// or wss:// URL.
             coldkey: signs and pays a registration.
-            timeout_s: the longest that a read may take, connecting included.
-            write_timeout_s: the longest that a write may take, until it is final.
-            archives: nodes to ask for state that the node has dropped; by default the SDK's for that network.
-            make_substrate: another `bittensor.Substrate` to run over than a websocket.
+            timeout_s: seconds that a read may take, connecting included.
+            write_timeout_s: seconds that a write may take until it is final.
+            archives: nodes with the state that ordinary nodes drop; by default the SDK's for that network.
+            make_substrate: makes a `bittensor.Substrate`; by default one over a websocket.
 
         Raises:
-            BadInput: a network that the SDK does not know.
+            BadInput: the SDK does not know the network, or a timeout is not above 0.
         """
         if timeout_s <= 0 or write_timeout_s <= 0:
             raise BadInput("timeouts are above 0")
@@ -157,12 +158,12 @@ class BittensorChain(Chain):
     async def weights(self, netuid: int) -> tuple[WeightsRow, ...]:
         """The rows in force.
 
-        The chain keeps one date a validator: where a newer commit is still hidden, `block` is that commit's.
+        The chain stores one date per validator: while a newer commit is hidden, `block` is that commit's.
         """
         return await self._read_final(lambda view: read_weights(view, netuid))
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
-        """Of final blocks. Ordinary nodes drop a block's state after 256 blocks, archive nodes do not."""
+        """Reads at a finalized block; for one older than 256 blocks only archive nodes have the state."""
         check_address(hotkey)
         if at_block is not None and at_block < 0:
             raise BadInput(f"there is no block {at_block}")
@@ -193,13 +194,13 @@ class BittensorChain(Chain):
         return await self._read_final(read)
 
     async def epoch_status(self, netuid: int) -> EpochStatus:
-        """At the finalized block: an epoch has run when the metagraph of `subnet` shows it."""
+        """At the newest finalized block, so that an epoch has run when `subnet` shows its result."""
         return await self._read_final(lambda view: view.epoch(netuid))
 
     async def wait_epoch(
         self, netuid: int, *, after: int | None = None, timeout_s: float | None = None
     ) -> EpochStatus:
-        """Follows the finalized blocks; a lost connection is opened anew meanwhile."""
+        """Follows the finalized blocks, and reconnects after a loss."""
 
         async def first_look(session: Session) -> tuple[EpochStatus, float]:
             view = await View.finalized(session)
@@ -264,11 +265,10 @@ class BittensorChain(Chain):
         )
 
     async def set_weights(self, netuid: int, weights: Mapping[int, float], version_key: int = 0) -> TxResult:
-        """At once, or time-locked where the subnet hides weights (`mode` says which).
+        """Set the weights at once, or time-locked where the subnet hides weights (`mode` says which).
 
-        A time-locked commit that the chain takes can still come to nothing when it is revealed: look at
-        `weights` after its `reveal_round`. Where the subnet's limit for one uid cuts weights, a warning says
-        so.
+        A time-locked commit can still fail silently at its reveal: check `weights` after the `reveal_round`.
+        Weights above the subnet's limit for one uid are cut, with a warning in the log.
         """
         normal = normalise(weights)
         return await self._write_registered(
@@ -295,6 +295,7 @@ class BittensorChain(Chain):
     async def _write_registered(
         self, netuid: int, write: Callable[[Session, View, WriteKeys], Awaitable[TxResult]]
     ) -> TxResult:
+        """Run a write that the hotkey signs, or return the refusal for one without a uid."""
         hotkey = writer(self._hotkey)
         keys = WriteKeys.of_hotkey(hotkey)
 
@@ -308,7 +309,7 @@ class BittensorChain(Chain):
     async def _write(
         self, write: Callable[[Session], Awaitable[TxResult]], used: Sequence[WriteKeys]
     ) -> TxResult:
-        """One after another: two at once would take the same nonce. `used` are the keys it signs with."""
+        """Run `write` alone, since two at once would use one nonce. `used` are the keys that sign it."""
 
         async def alone(session: Session) -> TxResult:
             async with self._writing:
@@ -320,7 +321,7 @@ class BittensorChain(Chain):
 
 
 async def _next_final(number: int, session: Session) -> None:
-    """Returns with a finalized block after `number`."""
+    """Wait for a finalized block after `number`."""
     async with aclosing(session.substrate.blocks(finalized=True)) as blocks:
         async for block in blocks:
             if int(block["header"]["number"]) > number:

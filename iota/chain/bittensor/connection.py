@@ -1,4 +1,4 @@
-"""One connection to a node: opened when needed, bounded in time, opened anew after a loss."""
+"""One connection to a node: opened at its first use, with deadlines, and reopened after a loss."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from iota.chain.errors import Incompatible, Unavailable
 T = TypeVar("T")
 _CLOSE_S: Final = 5.0
 _NAME_S: Final = 1.0
+"""Limit of the read of the runtime's version for a message, which must not delay the error much."""
 _CANCELS: Final = 100
 _CANCEL_PAUSE_S: Final = 0.02
+"""Two seconds in all for the SDK's clean-up after a cancellation, which asks the node again."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """An SDK client that is connected."""
+    """A connected client of the SDK."""
 
     client: Any
     substrate: Any
     node: Node
     users: int = 0
+    """Calls that run on it."""
     retired: bool = False
-    """Closed as soon as nobody uses it: one slow read does not take a write's connection away."""
+    """No new calls; closed after its last one, so that a slow read does not end a write's connection."""
 
 
 class Connection:
-    """Gives calls a session, and ends them in time.
+    """Runs calls on a session, with a deadline for each.
 
-    The SDK's own limits are minutes (60 s of silence, five times), and what it does when it is cancelled
-    asks the node again. So each call is a task of its own, which is cancelled until it ends. It is used in
-    the event loop and the process that it was made in.
+    The SDK's own limits are minutes (60 s of silence, five times), and its clean-up after a cancellation asks
+    the node again. So each call is a task of its own, which is cancelled repeatedly until it ends. To be used
+    in the event loop and the process that it was made in.
     """
 
     def __init__(self, make_substrate: Callable[[], Any], *, network: str, endpoint: str) -> None:
-        """`endpoint` is redacted: it shows in messages."""
+        """`endpoint` is shown in messages, so it must be redacted."""
         self._make_substrate = make_substrate
         self._network = network
         self._session: Session | None = None
@@ -58,7 +61,7 @@ class Connection:
     ) -> T:
         """The result of `call`, within `timeout_s` seconds, connecting included.
 
-        `sent` says whether a write may have left us.
+        `sent` says whether a write may have been sent, so that its fate is unknown after a failure.
 
         Raises:
             ChainError: no result in time, or the error of the call.
@@ -74,15 +77,15 @@ class Connection:
                 return task.result()
             if not isinstance(error, Exception):
                 raise error
-            # Without the SDK's error behind it, which may quote the endpoint's URL with its secrets.
+            # `from None`, since the SDK's error may quote the endpoint's URL with its secrets.
             raise fault(error, self.node, sent=sent()) from None
         raise Unavailable(f"{self.node.endpoint} did not answer within {timeout_s:g} s", fate_unknown=sent())
 
     async def close(self) -> None:
-        """Ends the connection; a later call opens it anew."""
+        """Close the connection; a later call reopens it."""
         session, self._session = self._session, None
         if session is not None:
-            self._leave(_hang_up(session.substrate))
+            self._leave(_close(session.substrate))
         if self._leaving:
             await asyncio.wait(set(self._leaving), timeout=2 * _CLOSE_S)
 
@@ -106,26 +109,25 @@ class Connection:
         finally:
             session.users -= 1
             if session.retired and not session.users:
-                self._leave(_hang_up(session.substrate))
+                self._leave(_close(session.substrate))
 
     async def _open(self) -> Session:
         substrate = self._make_substrate()
         try:
-            # Not `Client.connect`: it also scans the chain for token symbols and writes them to the home
-            # directory.
+            # `Client.connect` would also read all token symbols and write them to the home directory.
             await substrate.connect()
             self.node = Node(self.node.endpoint, int(await substrate.spec_version()))
         except BaseException:
-            self._leave(_hang_up(substrate))
+            self._leave(_close(substrate))
             raise
         return Session(bt.Client(self._network, substrate=substrate), substrate, self.node)
 
     async def _name_runtime(self, session: Session) -> None:
-        """The runtime may be another than when the connection was opened, and messages name it."""
+        """Read the runtime's version again for messages, since an upgrade may have changed it."""
         try:
             async with asyncio.timeout(_NAME_S):
                 self.node = Node(self.node.endpoint, int(await session.substrate.spec_version()))
-        except Exception as error:  # noqa: BLE001 - the error in hand is the one to report
+        except Exception as error:  # noqa: BLE001 - the caller reports the first error
             _log.debug("the runtime's version cannot be read: %s", type(error).__name__)
 
     def _retire(self, session: Session) -> None:
@@ -134,28 +136,30 @@ class Connection:
             self._session = None
 
     async def _end(self, task: asyncio.Task[Any]) -> None:
-        """Cancels as often as it takes: the SDK's clean-up after the first asks a node that may hang."""
+        """Cancel the task until it ends: the SDK's clean-up asks a node that may hang."""
         for _ in range(_CANCELS):
             if task.done():
                 if not task.cancelled():
-                    # looked at, so that asyncio does not complain when the caller was cancelled
+                    # retrieved, or asyncio logs it if the caller was cancelled
                     task.exception()
                 return
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL_PAUSE_S)
         _log.error("a call of the SDK does not end after %d cancellations", _CANCELS)
+        self._keep(task)
+
+    def _leave(self, closing: Any) -> None:
+        self._keep(asyncio.create_task(closing))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task that nothing awaits until it ends, or `close` waits for it."""
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    def _leave(self, farewell: Any) -> None:
-        task = asyncio.create_task(farewell)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
 
-
-async def _hang_up(substrate: Any) -> None:
+async def _close(substrate: Any) -> None:
     try:
         async with asyncio.timeout(_CLOSE_S):
             await substrate.close()
-    except Exception as error:  # noqa: BLE001 - the SDK's clean-up, which nobody waits for
+    except Exception as error:  # noqa: BLE001 - a failed clean-up of the SDK changes nothing
         _log.debug("the connection closed with %s", type(error).__name__)

@@ -1,7 +1,7 @@
-"""Maps the SDK's errors and results to ours; none of the SDK's types leaves this package.
+"""Maps the SDK's errors and results to those of `iota.chain`; no type of the SDK leaves this package.
 
-Before a write has signed, a failure means that nothing was sent. After it has, anything but success, a
-failure inside a block or a refusal by the pool leaves the write's fate open, and is
+A failure before a write is signed means that nothing was sent. Afterwards every outcome but success, a
+failure inside a block and a refusal by the pool leaves the write's fate unknown:
 `Unavailable(fate_unknown=True)`.
 """
 
@@ -25,11 +25,10 @@ from iota.chain.bittensor.wallet import SignedAlready
 from iota.chain.chain import TxCode, TxMode, TxResult
 
 SDK: Final = f"bittensor {bt.__version__}"
-# Raised by the SDK's codec and reads over a runtime that has not what they ask for, or has it in another
-# form.
+# Raised by the SDK's codec and reads where the runtime lacks an item, or has it in another form.
 _DRIFT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 _LOST = (bt.RpcConnectionError, SubstrateRequestException, WebSocketException, OSError, TimeoutError)
-# The pool's answers that leave nothing behind, and are no judgement of the write: the next try may pass.
+# Answers of the transaction pool that do not judge the write: it was not taken, and a retry may succeed.
 _BUSY = {
     "Stale": "another write of the same key has taken the nonce: is the key in use elsewhere?",
     "PriorityTooLow": "another write of the same key waits in the pool: is the key in use elsewhere?",
@@ -37,8 +36,8 @@ _BUSY = {
     "AncientBirthBlock": "the write came too late for the block that it was signed over",
 }
 _BUSY_TEXTS = ("immediately dropped", "temporarily banned")
-# The SDK names these as if they were refusals, but an extrinsic that met one may still get into a block.
-_OPEN = {"Usurped", "Retracted", "FinalityTimeout", "Dropped", "Invalid", "AlreadyImported", "Future"}
+# The SDK reports these as refusals, but such an extrinsic may still get into a block.
+_UNDECIDED = {"Usurped", "Retracted", "FinalityTimeout", "Dropped", "Invalid", "AlreadyImported", "Future"}
 _CODES = {code.value: code for code in TxCode} | {
     "subtoken_disabled": TxCode.DISABLED,
     "too_early": TxCode.RATE_LIMITED,
@@ -47,7 +46,7 @@ _CODES = {code.value: code for code in TxCode} | {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The node in use, as messages name it."""
+    """The node in use, for messages."""
 
     endpoint: str
     """Redacted."""
@@ -56,24 +55,22 @@ class Node:
 
     @property
     def runtime(self) -> str:
-        """The runtime's version in words."""
+        """The runtime's version, for messages."""
         return "an unknown runtime" if self.spec is None else f"runtime {self.spec}"
 
 
 def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
-    """The error to raise for what an SDK call raised; `sent` where an extrinsic may have left.
+    """The error to raise for one that an SDK call raised; `sent` where an extrinsic may have been sent.
 
-    What it does not know comes back as it is: a mistake of ours.
+    An unknown error is returned as it is, since it is a bug.
     """
     text = scrubbed(str(error)) or type(error).__name__
     if sent and isinstance(error, (bt.BittensorError, SignedAlready, *_LOST, *_DRIFT)):
-        return errors.Unavailable(
-            f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
-        )
+        return _fate_unknown(node, text)
     if isinstance(error, errors.ChainError):
         return error
     if isinstance(error, bt.PolicyError):
-        return _over_a_limit(error.violations, text)
+        return _policy_error(error.violations, text)
     if isinstance(error, bt.RpcPolicyError):
         return errors.Unavailable(
             f"no usable answer from {node.endpoint}, which limits its clients: {text}; name another node with"
@@ -89,7 +86,7 @@ def fault(error: Exception, node: Node, *, sent: bool) -> Exception:
 
 
 def drifted(node: Node, text: str) -> errors.Incompatible:
-    """The error for an SDK and a runtime that do not fit."""
+    """The error for versions of SDK and runtime that do not fit."""
     return errors.Incompatible(
         f"{node.runtime} at {node.endpoint} and {SDK} do not fit ({text}): update iota (and its SDK) if the"
         " runtime is newer, or use a node with a newer runtime"
@@ -97,22 +94,22 @@ def drifted(node: Node, text: str) -> errors.Incompatible:
 
 
 def is_lost(error: Exception) -> bool:
-    """True where the connection should be opened anew, which also reads the runtime anew."""
+    """True where the connection should be reopened, which also reads the runtime's metadata again."""
     return isinstance(error, (*_LOST, *_DRIFT)) and not isinstance(error, errors.ChainError)
 
 
 def is_drift(error: Exception) -> bool:
-    """True where SDK and runtime may have drifted apart."""
+    """True where the versions of SDK and runtime may not fit."""
     return isinstance(error, (bt.BittensorError, *_DRIFT)) and not isinstance(
         error, (errors.ChainError, bt.PolicyError, *_LOST)
     )
 
 
 def outcome(result: Any, node: Node) -> TxResult:
-    """The outcome of a write that the SDK has an answer for.
+    """The outcome of a write, from the SDK's result.
 
     Raises:
-        Unavailable, Incompatible: the answer is none, or is no judgement of the write.
+        Unavailable, Incompatible: the result does not tell whether the chain takes the write.
     """
     block = _block(result.extrinsic_id)
     reveal = result.data.get("reveal_round")
@@ -135,15 +132,15 @@ def outcome(result: Any, node: Node) -> TxResult:
 
 
 def refused(name: str | None, text: str, error: Any, block: int | None = None) -> TxResult:
-    """The chain's judgement of a write, by the SDK's classification of its error."""
+    """The chain's refusal of a write, with the code of the SDK's classification."""
     code = TxCode.UNKNOWN if error is None else _CODES.get(error.code.value, TxCode.UNKNOWN)
     if name == "SpaceLimitExceeded":
-        code = TxCode.RATE_LIMITED  # the SDK's is a cap, but this one is for a tempo and passes with it
+        code = TxCode.RATE_LIMITED  # the SDK calls it a cap, but it ends with the tempo
     return TxResult(ok=False, code=code, chain_error=name, message=text, block=block)
 
 
 def _raise_unless_refused(name: str | None, text: str, node: Node) -> None:
-    """Returns for what the pool refused by its rules."""
+    """Raise, unless the pool refused the write by its rules."""
     lower = text.lower()
     if name in _BUSY or (name is None and any(busy in lower for busy in _BUSY_TEXTS)):
         why = _BUSY.get(name or "", "its pool of transactions is full")
@@ -153,13 +150,18 @@ def _raise_unless_refused(name: str | None, text: str, node: Node) -> None:
             f"{node.endpoint} refuses the signature, made by {SDK} for {node.runtime}: if the chain changes"
             " to a newer runtime just now, the next try will pass; otherwise update iota (and its SDK)"
         )
-    if name is None or name in _OPEN:
-        raise errors.Unavailable(
-            f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
-        )
+    if name is None or name in _UNDECIDED:
+        raise _fate_unknown(node, text)
+
+
+def _fate_unknown(node: Node, text: str) -> errors.Unavailable:
+    return errors.Unavailable(
+        f"it is not known whether the chain took this write ({node.endpoint}: {text})", fate_unknown=True
+    )
 
 
 def _failed_read(error: Any, node: Node, text: str) -> errors.ChainError:
+    """The error for a read that the node answered with an error."""
     cause = error.__cause__
     if isinstance(cause, StateDiscardedError) or "state already discarded" in text.lower():
         return errors.Unavailable(
@@ -173,8 +175,8 @@ def _failed_read(error: Any, node: Node, text: str) -> errors.ChainError:
     return errors.Unavailable(f"no usable answer from {node.endpoint}: {text}")
 
 
-def _over_a_limit(violations: list[str], text: str) -> errors.ChainError:
-    """One of our own limits for a write, which the SDK holds: nothing was sent."""
+def _policy_error(violations: list[str], text: str) -> errors.ChainError:
+    """The error for a write that the policy of `operations` forbids: nothing was sent."""
     if any("could not" in violation for violation in violations):
         return errors.Unavailable(f"the write's fee cannot be estimated now, and nothing was sent: {text}")
     if any(violation.startswith("spend") for violation in violations):
@@ -183,5 +185,5 @@ def _over_a_limit(violations: list[str], text: str) -> errors.ChainError:
 
 
 def _block(extrinsic_id: str | None) -> int | None:
-    """The number in the SDK's `number-index`."""
+    """The block number in the SDK's `BLOCK-INDEX`."""
     return None if extrinsic_id is None else int(extrinsic_id.partition("-")[0])

@@ -1,4 +1,4 @@
-"""Turns the chain's metagraph, weights and commitments into the interface's values."""
+"""Reads metagraph, weights and commitments as values of `iota.chain.chain`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _module = storage.SubtensorModule
 
 
 async def read_subnet(view: View, netuid: int) -> Subnet:
-    """Raises BadInput for a subnet that is not there."""
+    """The metagraph. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     graph = await view.call(runtime_api.SubnetInfoRuntimeApi.get_metagraph, netuid)
     hotkeys = [str(hotkey) for hotkey in graph["hotkeys"]]
@@ -37,7 +37,7 @@ async def read_subnet(view: View, netuid: int) -> Subnet:
 
 
 async def read_weights(view: View, netuid: int) -> tuple[WeightsRow, ...]:
-    """The rows in force. Raises BadInput for a subnet that is not there."""
+    """The weights in force, ordered by uid. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     rows = {int(uid): _row(row) for uid, row in await view.entries(_module.Weights, netuid)}
     uids = sorted(uid for uid, row in rows.items() if row)
@@ -52,7 +52,7 @@ async def read_weights(view: View, netuid: int) -> tuple[WeightsRow, ...]:
 
 
 async def read_commitment(view: View, netuid: int, hotkey: str) -> Commitment | None:
-    """Raises BadInput for a subnet that is not there."""
+    """The hotkey's commitment as of the view's block. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     record = await view.query(storage.Commitments.CommitmentOf, netuid, hotkey)
     if not record:
@@ -76,7 +76,7 @@ def _neuron(graph: Mapping[str, Any], uid: int) -> Neuron:
 
 
 def _axon(served: Mapping[str, Any]) -> Endpoint | None:
-    """The address that a neuron claims; anything but an address and a port is None."""
+    """The address that a neuron claims; None unless it is an address and a port."""
     port, number = int(served["port"]), int(served["ip"])
     make = ipaddress.IPv6Address if int(served["ip_type"]) == 6 else ipaddress.IPv4Address
     try:
@@ -91,7 +91,7 @@ def _row(row: Sequence[Sequence[int]] | None) -> dict[int, int]:
 
 
 def _raw_bytes(fields: Sequence[Any]) -> bytes:
-    """The plain bytes; hashes and sealed fields, which others may commit, have none."""
+    """The bytes of the raw fields; other programs may commit hashes and sealed fields, which are skipped."""
     plain = (
         value
         for field in fields

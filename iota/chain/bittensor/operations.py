@@ -1,8 +1,8 @@
-"""The writes: checks before, limits at sending, and the outcome.
+"""The writes: their checks before sending, their spending limits, and their outcome.
 
-A write is one intent of the SDK, executed once (`retries` stays 0) under a policy that cannot spend, on one
-subnet, with keys that sign once (`wallet`). The SDK's own transport does not resend a submission after a
-reconnection.
+A write is one intent of the SDK. It is executed once (`retries` stays 0), under a policy that allows no
+spending and one subnet, with keys that sign once (`wallet`). The SDK's transport does not resend a submission
+after a reconnection.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from iota.chain.bittensor.view import RAO_PER_TAO, View
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import RegistrationTerms, TxCode, TxResult
 from iota.chain.errors import BadInput
+from iota.chain.inputs import endpoint_refusal
 from iota.chain.weight_rules import U16_MAX, check_weights
 
 ERA_BLOCKS: Final = 32
-"""Blocks, from the finalized one at its signing on, that a write can get into; a power of two."""
+"""Mortality of a write: it can get into this many blocks after the one it is signed over. A power of two."""
 FINALITY_BLOCKS: Final = 8
-"""Beyond its era: until the block that holds it is surely final. GRANDPA takes 2 to 4."""
+"""Blocks after the era until the block that holds a write is surely final; GRANDPA takes 2 to 4."""
 MAX_FEE_TAO: Final = 0.1
-"""The most that one write may pay for its inclusion; ordinary fees are a thousandth of it."""
+"""Limit of a write's transaction fee; ordinary fees are a thousandth of it."""
 _module = storage.SubtensorModule
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class SetCommitment(bt.Intent):  # type: ignore[misc]
-    """1 to 128 bytes under the hotkey; the SDK has no intent for it, only the raw call."""
+    """Commits 1 to 128 bytes under the hotkey; the SDK has no intent for it, only the raw call."""
 
     op = "set_commitment"
     signer = "hotkey"
@@ -45,30 +46,34 @@ class SetCommitment(bt.Intent):  # type: ignore[misc]
     data: bytes
 
     async def build(self, substrate: Any, wallet: Any) -> Any:
+        """The SDK's hook for the call to sign."""
         info = {"fields": [{f"Raw{len(self.data)}": self.data}]}
         return await substrate.compose(calls.Commitments.set_commitment(netuid=self.netuid, info=info))
 
     def summary(self) -> str:
+        """The SDK's hook for its messages."""
         return f"commit {len(self.data)} bytes on netuid {self.netuid}"
 
 
 @dataclass
 class Register(bt.BurnedRegister):  # type: ignore[misc]
-    """The SDK's paid registration, at a price that is read again as it is built.
+    """The SDK's paid registration, with the price read again when the call is built.
 
-    So the policy's spend cap can judge it (the SDK's own knows no price, and any cap forbids it), and with a
-    limit the chain itself refuses a price that rose in the meantime.
+    The policy's spend cap then applies to that price; the SDK's own intent states none, which every cap
+    forbids. With a limit the chain itself refuses a price that has risen since.
     """
 
     shielded: bool = True
-    """False where the chain offers no shield key: the registration is then public at once."""
+    """False where the chain offers no shield key, so that the registration is public at once."""
     limit_rao: int | None = None
+    """The most to pay; None for any price."""
     price_rao: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.mev_shield_required = self.shielded
 
     async def build(self, substrate: Any, wallet: Any) -> Any:
+        """The SDK's hook for the call to sign."""
         self.price_rao = int(await substrate.query(*_module.Burn[:2], [self.netuid]))
         named = {"netuid": self.netuid, "hotkey": self.hotkey_address(wallet)}
         if self.limit_rao is None:
@@ -78,11 +83,12 @@ class Register(bt.BurnedRegister):  # type: ignore[misc]
         )
 
     def spend(self) -> Any:
+        """The SDK's hook for the amount that the policy judges."""
         return bt.Balance.from_rao(self.price_rao)
 
 
 async def read_terms(view: View, session: Session, netuid: int) -> RegistrationTerms:
-    """Raises BadInput for a subnet that is not there."""
+    """Price and conditions of a registration. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     return RegistrationTerms(
         open=bool(await view.query(_module.NetworkRegistrationAllowed, netuid)),
@@ -95,7 +101,7 @@ async def read_terms(view: View, session: Session, netuid: int) -> RegistrationT
 async def register(
     session: Session, netuid: int, terms: RegistrationTerms, keys: WriteKeys, max_cost_tao: float | None
 ) -> TxResult:
-    """Raises BadInput, and sends nothing, where it costs more than `max_cost_tao`."""
+    """Register on `terms`. Raises BadInput, and sends nothing, if it costs more than `max_cost_tao`."""
     if max_cost_tao is not None and terms.cost_tao > max_cost_tao:
         raise BadInput(
             f"registering on subnet {netuid} costs {terms.cost_tao:g} TAO now, more than the {max_cost_tao:g}"
@@ -113,13 +119,11 @@ async def register(
 
 async def serve(session: Session, netuid: int, ip: str, port: int, keys: WriteKeys) -> TxResult:
     """Publish this hotkey's address."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address")
-    if port == 0:
-        return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
-    return await _write(session, bt.ServeAxon(netuid=netuid, ip=str(address), port=port), keys)
+    refusal = endpoint_refusal(ip, port)
+    if refusal is not None:
+        return refusal
+    address = str(ipaddress.ip_address(ip))
+    return await _write(session, bt.ServeAxon(netuid=netuid, ip=address, port=port), keys)
 
 
 async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) -> TxResult:
@@ -130,10 +134,10 @@ async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) ->
 async def set_weights(
     session: Session, view: View, netuid: int, weights: Mapping[int, int], version_key: int, keys: WriteKeys
 ) -> TxResult:
-    """`weights` are u16, the greatest 65535, none zero."""
+    """Set `weights`, which are u16 with the greatest at 65535 and no zeros."""
     hidden = bool(await view.query(_module.CommitRevealWeightsEnabled, netuid))
     if hidden:
-        # What the chain drops without a word when it reveals, it does not even get.
+        # The chain would drop invalid weights silently at their reveal, so they are refused here.
         refusal = await _check_commit(view, netuid, weights, version_key, keys.signer.ss58_address)
         if refusal is not None:
             return refusal
@@ -146,7 +150,7 @@ async def set_weights(
     except bt.ChainError as error:
         if error.__cause__ is not None or error.name is not None or keys.signer.spent:
             raise
-        # The SDK looked before it signed, and says only which kind of refusal the chain would give.
+        # The SDK checked before signing, and gives the kind of refusal without the chain's name for it.
         too_fast = "CommittingWeightsTooFast" if hidden else "SettingWeightsTooFast"
         names = {
             bt.ErrorCode.RATE_LIMITED: too_fast,
@@ -160,10 +164,10 @@ async def set_weights(
 
 
 async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
-    """The refusal for a hotkey without a uid, which the chain would say in three ways, and take a fee for.
+    """The refusal of a write by a hotkey without a uid; the chain would take a fee for it. None with a uid.
 
     Raises:
-        BadInput: there is no such subnet.
+        BadInput: unknown subnet.
     """
     await view.require_subnet(netuid)
     if await view.uid(netuid, hotkey) is not None:
@@ -174,7 +178,7 @@ async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
 
 
 async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotkey: str) -> TxResult | None:
-    """The refusal for a hotkey that has a uid, or a subnet that lets nobody in."""
+    """The refusal of a registration: the hotkey has a uid, or registration is closed. Else None."""
     if await view.uid(netuid, hotkey) is not None:
         return TxResult.refusal(
             TxCode.ALREADY_EXISTS,
@@ -183,12 +187,13 @@ async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotke
         )
     if not terms.open:
         return TxResult.refusal(
-            TxCode.DISABLED, "SubNetRegistrationDisabled", f"the owner of subnet {netuid} lets nobody in"
+            TxCode.DISABLED, "SubNetRegistrationDisabled", f"registration on subnet {netuid} is closed"
         )
     return None
 
 
 async def _write(session: Session, intent: Any, keys: WriteKeys) -> TxResult:
+    """Execute an intent that may pay its fee alone."""
     policy = bt.Policy(max_spend_tao=0, max_fee_tao=MAX_FEE_TAO, allowed_netuids=[intent.netuid])
     return await _execute(session, intent, keys, policy)
 
@@ -203,9 +208,10 @@ async def _execute(session: Session, intent: Any, keys: WriteKeys, policy: Any) 
 async def _check_commit(
     view: View, netuid: int, weights: Mapping[int, int], version_key: int, hotkey: str
 ) -> TxResult | None:
+    """The refusal that hidden weights would meet at their reveal, or None."""
     uid = await view.uid(netuid, hotkey)
     permits = await view.query(_module.ValidatorPermit, netuid)
-    # The chain asks no permit of a subnet's owner, and none for weights on oneself alone.
+    # The chain requires no permit of a subnet's owner, nor for weights on oneself alone.
     free = set(weights) == {uid} or str(await view.query(_module.SubnetOwnerHotkey, netuid)) == hotkey
     return check_weights(
         weights,
@@ -217,7 +223,7 @@ async def _check_commit(
 
 
 def _clipped(weights: Mapping[int, int], limit: Any) -> str | None:
-    """A warning where the SDK will cut the greatest weights, which the chain would refuse as they are."""
+    """A warning where the SDK cuts the greatest weights to the subnet's limit; else None."""
     share = max(weights.values()) / sum(weights.values())
     if limit is None or len(weights) == 1 or share * U16_MAX <= int(limit):
         return None

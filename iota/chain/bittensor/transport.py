@@ -1,9 +1,9 @@
-"""The SDK's websocket transport, with bounds that the SDK leaves open.
+"""The SDK's websocket transport, with bounds that the SDK lacks.
 
-As it comes, the SDK takes frames of 4 GiB, leaves a connection behind whose opening was cancelled, and counts
-nonces by itself although `btcli` may write with the same key. It has no public place to change the first, so
-this reaches into `bittensor._transport`; the SDK's version is pinned, and `connect` fails loudly where that
-place moves.
+The SDK accepts frames of 4 GiB, leaks a connection whose opening was cancelled, and counts nonces itself
+although `btcli` may write with the same key. The frame size has no public option, so this module uses the
+private `bittensor._transport`. The SDK's version is pinned, and `connect` asserts that the override took
+effect.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from websockets.protocol import State
 from iota.console.redaction import one_line
 
 MAX_FRAME_BYTES: Final = 32 << 20
-"""A large subnet's metagraph has under 1 MiB, a runtime's metadata about 2."""
+"""The metagraph of a large subnet has under 1 MiB, a runtime's metadata about 2 MiB."""
 _MAX_TEXT: Final = 4096
-"""Characters of a node's text that are looked at: a frame full of them would take seconds."""
+"""Characters of a node's text that are read: redacting a whole frame would take seconds."""
 _OPEN_S: Final = 10.0
 _CLOSE_S: Final = 1.0
-# They log frames, headers and URLs, with the secrets that an endpoint's URL may hold.
+# At lower levels they log frames, headers and URLs, with the secrets of an endpoint's URL.
 _QUIET_LOGGERS = {
     "websockets": logging.INFO,
     "bittensor.transport": logging.WARNING,
@@ -38,7 +38,7 @@ _QUIET_LOGGERS = {
 
 
 class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
-    """One endpoint of a chain; `archives` answer for state that it has pruned."""
+    """A connection to one endpoint; `archives` are asked for state that it has pruned."""
 
     def __init__(self, endpoint: str, archives: Sequence[str] = ()) -> None:
         super().__init__(endpoint, fallback_endpoints=[], archive_endpoints=list(archives))
@@ -48,12 +48,13 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
             logging.getLogger(name).setLevel(level)
 
     async def connect(self) -> None:
+        """Connect, and assert that the SDK connected through `_interface` below."""
         await super().connect()
         assert self._dialled, "this SDK makes its connections in another place than the one pinned"
 
     async def close(self) -> None:
-        """Closes what is open and what was only being opened."""
-        # All of it, also where the SDK raises in between: a reader that broke over a malformed frame does so.
+        """Close all connections, also those whose opening was cancelled."""
+        # The stack closes all of them even if one raises, as the SDK's reader does after a malformed frame.
         async with AsyncExitStack() as stack:
             for socket in self._sockets:
                 stack.push_async_callback(socket.close)
@@ -62,15 +63,16 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
             stack.push_async_callback(super().close)
 
     async def account_next_index(self, address: str) -> int:
-        """The node's answer at this moment, never a cached one."""
+        """The node's current answer; the SDK's may be cached."""
         return int(await self._read(lambda raw: raw.get_account_next_index(address, use_cache=False)))
 
     async def spec_version(self) -> int:
-        """The node's answer at this moment; the SDK's own may be a block old."""
+        """The node's current answer; the SDK's may be a block old."""
         found = await self._read(lambda raw: raw.rpc_request("state_getRuntimeVersion", [None]))
         return int(found["specVersion"])
 
     async def submit(self, call: Any, keypair: Any, *, nonce: int | None = None, **options: Any) -> Any:
+        """Submit with the node's nonce, since another program may have used the SDK's next one."""
         if nonce is None:
             nonce = await self.account_next_index(keypair.ss58_address)
         return await super().submit(call, keypair, nonce=nonce, **options)
@@ -94,6 +96,6 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
 
 def scrubbed(text: str) -> str:
-    """Text of a node or the SDK made fit for a message: on one line, bounded, its URLs redacted."""
+    """Text of a node or the SDK for a message: on one line, at most 300 characters, with URLs redacted."""
     line = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
     return one_line(line)[:300]

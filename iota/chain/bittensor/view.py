@@ -1,4 +1,4 @@
-"""Reading a chain's state at one block."""
+"""Reads the chain's state at one block."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from iota.chain.inputs import check_netuid
 
 RAO_PER_TAO: Final = 10**9
 _BLOCKS: Final = 1 << 32
+"""Block numbers are u32."""
 _SLOWEST_S: Final = 3600.0
+"""Bound on a block time, from which waits are computed."""
 _HASH = re.compile(r"0x[0-9a-f]{64}")
 
 
 class View:
-    """The state after one block. A finalized block cannot change any more, and neither does its view."""
+    """The state after one block, so that several reads are consistent."""
 
     def __init__(self, session: Session, block: Block) -> None:
         self._session = session
@@ -28,23 +30,23 @@ class View:
 
     @classmethod
     async def at(cls, session: Session, number: int) -> Self:
-        """The block of that number in the chain as it stands."""
+        """The view at block `number` of the node's current chain."""
         block_hash = await hash_of(session, number)
         stamp = await session.substrate.query(*storage.Timestamp.Now[:2], [], block_hash)
         return cls(session, Block(number, block_hash, int(stamp or 0) / 1000))
 
     @classmethod
     async def head(cls, session: Session) -> Self:
-        """The newest block."""
+        """The view at the newest block."""
         return await cls.at(session, int(await session.substrate.block_number()))
 
     @classmethod
     async def finalized(cls, session: Session) -> Self:
-        """The newest finalized block."""
+        """The view at the newest finalized block, which cannot change."""
         return await cls.at(session, int(await session.substrate.finalized_block_number()))
 
     async def query(self, item: Any, *keys: Any) -> Any:
-        """A storage item's value, or its default."""
+        """The value of a storage item, or its default."""
         return await self._session.substrate.query(item[0], item[1], list(keys), self.block.hash)
 
     async def entries(self, item: Any, *keys: Any) -> list[tuple[Any, Any]]:
@@ -53,19 +55,19 @@ class View:
         return [(key, value) for key, value in pairs]
 
     async def batch(self, item: Any, keys: list[list[Any]]) -> list[Any]:
-        """A storage map's values in the order of the keys."""
+        """Values of a storage map, in the order of `keys`."""
         return list(await self._session.substrate.query_batch(item[0], item[1], keys, self.block.hash))
 
     async def call(self, method: Any, *params: Any) -> Any:
-        """The answer of a runtime API."""
+        """The result of a runtime API's method."""
         return await self._session.substrate.runtime_call(method[0], method[1], list(params), self.block.hash)
 
     async def number(self, item: Any, *keys: Any) -> int:
-        """An integer that the runtime always has a value or a default for."""
+        """An integer storage item; 0 where it has neither value nor default."""
         return int(await self.query(item, *keys) or 0)
 
     async def require_subnet(self, netuid: int) -> None:
-        """Raises BadInput for a subnet that is not there."""
+        """Raises BadInput for an unknown subnet."""
         if not await self.query(storage.SubtensorModule.NetworksAdded, check_netuid(netuid)):
             raise BadInput(f"there is no subnet {netuid} on {self._session.node.endpoint}")
 
@@ -78,7 +80,7 @@ class View:
         """The subnet's position between two epochs, by the chain's own schedule.
 
         Raises:
-            BadInput: there is no such subnet, or it never runs epochs.
+            BadInput: unknown subnet, or one without epochs.
         """
         await self.require_subnet(netuid)
         status = await self._session.client.at(self.block.number)
@@ -97,7 +99,7 @@ class View:
 
 
 async def hash_of(session: Session, number: int) -> str:
-    """The hash of a block, 32 bytes in hex; raises Incompatible for an answer that is none."""
+    """The hash of a block, 32 bytes in hex; raises Incompatible for any other answer."""
     if not 0 <= number < _BLOCKS:
         raise drifted(session.node, f"{number} is no block number")
     found = await session.substrate.block_hash(number)
@@ -107,7 +109,7 @@ async def hash_of(session: Session, number: int) -> str:
 
 
 async def block_time_of(session: Session) -> float:
-    """Seconds from one block to the next: waits are made of it, so it must be a time."""
+    """Seconds between two blocks; raises Incompatible for a value out of bounds."""
     found = float(await session.substrate.block_time())
     if not 0 < found <= _SLOWEST_S:
         raise drifted(session.node, f"{found} s is no time between two blocks")

@@ -1,7 +1,8 @@
-"""The keys of one write, in the shape that the SDK calls a wallet. No file is opened here."""
+"""The keys of one write, with the interface of the SDK's wallet. No file is opened here."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from iota.identity.keys import Hotkey
@@ -11,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class SignedAlready(RuntimeError):
-    """The SDK asks for a signature that this write does not need."""
+    """The SDK asks for one signature more than the write needs."""
 
 
 class Signer:
-    """A key pair that signs a stated number of times, and then never again.
+    """A key pair that signs a fixed number of times.
 
-    A signed extrinsic names its nonce, and the chain takes a nonce once. So what a write signed can land at
-    most once, however often the SDK or a node sends it; and before the last signature nothing has left.
+    A signed extrinsic contains its nonce, and the chain accepts a nonce once. So a write lands at most once,
+    however often the SDK or a node sends it, and before the last signature nothing has been sent.
     """
 
     def __init__(self, keypair: Any, signatures: int) -> None:
@@ -32,7 +33,7 @@ class Signer:
 
     @property
     def public_key(self) -> bytes:
-        """32 bytes."""
+        """The public key, 32 bytes."""
         return bytes(self._keypair.public_key)
 
     @property
@@ -42,11 +43,11 @@ class Signer:
 
     @property
     def spent(self) -> bool:
-        """True once all is signed, so that the extrinsic may have left."""
+        """True after the last signature, when the extrinsic may have been sent."""
         return self._left == 0
 
     def sign(self, payload: bytes) -> bytes:
-        """Raises SignedAlready when nothing is left to sign."""
+        """The signature of `payload`; raises SignedAlready after the last one."""
         if self.spent:
             raise SignedAlready("this write is signed already, and is not signed twice")
         self._left -= 1
@@ -56,15 +57,8 @@ class Signer:
         return f"Signer({self.ss58_address})"
 
 
-class _Address:
-    """The public half of a key: it addresses, and cannot sign."""
-
-    def __init__(self, ss58_address: str) -> None:
-        self.ss58_address = ss58_address
-
-
 class WriteKeys:
-    """The keys of one write: the hotkey or, for a registration, the coldkey. SDK: `KeyedWallet`."""
+    """The keys of one write, with the interface of the SDK's `KeyedWallet`."""
 
     def __init__(self, hotkey: Any, coldkey: Signer | None, signer: Signer) -> None:
         self.hotkey = hotkey
@@ -74,12 +68,12 @@ class WriteKeys:
 
     @classmethod
     def of_hotkey(cls, hotkey: Hotkey) -> WriteKeys:
-        """Keys for one write that the hotkey signs."""
+        """The keys of a write that the hotkey signs."""
         signer = Signer(hotkey.keypair, 1)
         return cls(signer, None, signer)
 
     @classmethod
     def of_coldkey(cls, hotkey: str, coldkey: Coldkey, *, shielded: bool) -> WriteKeys:
-        """A shielded write has two signatures: of what is hidden, and last of what carries it."""
+        """The keys of a registration; a shielded one is signed twice: the hidden call, then its carrier."""
         signer = Signer(coldkey.keypair, 2 if shielded else 1)
-        return cls(_Address(hotkey), signer, signer)
+        return cls(SimpleNamespace(ss58_address=hotkey), signer, signer)

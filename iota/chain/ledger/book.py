@@ -1,8 +1,8 @@
-"""The ledger itself: the meaning of each read and write at a given time.
+"""The ledger's state machine: the effect of each read and write at a given time.
 
-No clock and no network in here: the time is an argument, the sender is already proven. A write that
-arrives while block n is the head goes into block n + 1, as on a chain, so that nobody knows the hash
-of the block that will hold what he writes.
+It has no clock and no network: the time is an argument, and the sender has been verified. A write that
+arrives while block n is the head goes into block n + 1, as on a chain, so that the sender cannot know the
+hash of the block that will hold it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from iota.chain.chain import (
     MAX_COMMITMENT_BYTES,
     Block,
     Commitment,
-    Endpoint,
     EpochStatus,
     Neuron,
     Subnet,
@@ -25,20 +25,21 @@ from iota.chain.chain import (
     WeightsRow,
 )
 from iota.chain.errors import BadInput
+from iota.chain.inputs import endpoint_refusal
 from iota.chain.ledger import rules
 from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hashes_after
-from iota.chain.ledger.database import LedgerDatabase, NeuronRow
+from iota.chain.ledger.database import LedgerDatabase
 from iota.chain.ledger.yuma import yuma
 from iota.chain.weight_rules import check_weights, normalise
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 
 OWNER_UID = 0
-"""The ledger's own key holds uid 0, as a subnet's owner does: the unearned share of weights goes there."""
+"""Uid of the ledger's own key, which has the role of the subnet's owner: validators give the burn to it."""
 
 
 class LedgerBook:
-    """One ledger over one database. Call `advance` before every read; every write does it itself."""
+    """One ledger over one database. Call `advance` before each read; a write calls it itself."""
 
     def __init__(self, database: LedgerDatabase, now_s: float) -> None:
         self._db = database
@@ -56,16 +57,16 @@ class LedgerBook:
     # ---- time -------------------------------------------------------------------------------------
 
     def advance(self, now_s: float) -> int:
-        """Brings reveals and epochs up to date and returns the head's number, which never goes back."""
+        """Apply the reveals and epochs until `now_s` (Unix seconds); returns the head's number."""
         return self._advance_to(self.clock.number(now_s))
 
     def _advance_to(self, number: int) -> int:
-        last = self._tip[0]
+        last = self._tip[0]  # the head never goes back, though the machine's clock may
         if number <= last:
             return last
         tempo = self.parameters.tempo
         with self._db.transaction():
-            # While no block was looked at nobody wrote, so of several epochs only the last one counts.
+            # No write came since the last call, so of several epochs only the last has an effect.
             boundary = number // tempo * tempo
             if boundary > int(self._db.get("last_epoch_block")):
                 self._reveal(boundary)
@@ -84,17 +85,16 @@ class LedgerBook:
         return self._block(*self._tip)
 
     def block(self, number: int) -> Block:
-        """A block that has come.
+        """The block of that number.
 
         Raises:
-            BadInput: it has not, or never will.
+            BadInput: the number is above the head's, or negative.
         """
         if not 0 <= number <= self._tip[0]:
             raise BadInput(f"block {number} has not come: the head is {self._tip[0]}")
         if number == self._tip[0]:
             return self.head()
-        digest = hash_of(number, *self._db.checkpoint_before(number), self._seed)
-        return self._block(number, digest)
+        return self._block(number, hash_of(number, *self._db.checkpoint_before(number), self._seed))
 
     def _block(self, number: int, digest: bytes) -> Block:
         return Block(number, "0x" + digest.hex(), self.clock.start(number))
@@ -111,7 +111,7 @@ class LedgerBook:
             block=self.head(),
             tempo=p.tempo,
             owner_uid=OWNER_UID,
-            neurons=tuple(_neuron(row, row.uid in permitted) for row in rows),
+            neurons=tuple(replace(row, validator_permit=row.uid in permitted) for row in rows),
             max_uids=p.max_uids,
             weights_rate_limit=p.weights_rate_limit,
             commit_reveal=p.reveal_blocks > 0,
@@ -121,12 +121,12 @@ class LedgerBook:
         )
 
     def weights(self) -> list[WeightsRow]:
-        """All rows of weights in force, by uid."""
+        """The weights in force, by validator uid."""
         hotkeys = {row.uid: row.hotkey for row in self._db.neurons()}
         return [WeightsRow(uid, hotkeys[uid], block, row) for uid, (block, row) in self._db.weights().items()]
 
     def commitment(self, hotkey: str, at_block: int | None) -> Commitment | None:
-        """The newest commitment of a hotkey in block `at_block` or before; None for none."""
+        """The newest commitment of a hotkey, in block `at_block` or before; None where there is none."""
         found = self._db.commitment(hotkey, self._tip[0] + 1 if at_block is None else at_block)
         return None if found is None else Commitment(*found)
 
@@ -144,36 +144,36 @@ class LedgerBook:
             seconds_remaining=max(0.0, self.clock.start(following) - now_s),
         )
 
-    # ---- writes: each in one transaction, with the sender's nonce ---------------------------------
+    # ---- writes: each in one transaction that also stores the sender's nonce ------------------------
 
     def register(self, hotkey: str, role: Role, now_s: float, nonce: int) -> TxResult:
-        """Gives a hotkey a uid; a validator gets the faucet's stake with it."""
+        """Give a hotkey a uid; a validator also gets the faucet's stake."""
         return self._write(now_s, nonce, lambda block: self._register(hotkey, role, block))
 
     def serve(self, hotkey: str, ip: str, port: int, now_s: float, nonce: int) -> TxResult:
-        """Notes where a neuron can be reached."""
+        """Record the address of a neuron."""
         return self._write(now_s, nonce, lambda _: self._serve(hotkey, ip, port))
 
     def commit(self, hotkey: str, data: bytes, now_s: float, nonce: int) -> TxResult:
-        """Keeps bytes for a registered hotkey; earlier ones stay provable by block."""
+        """Record a commitment of a registered hotkey; earlier ones can still be read by block."""
         return self._write(now_s, nonce, lambda block: self._commit(hotkey, data, block))
 
     def set_weights(
         self, hotkey: str, weights: Mapping[int, int], version_key: int, now_s: float, nonce: int
     ) -> TxResult:
-        """Puts a validator's weights in force, at once or when they are revealed."""
+        """Set a validator's weights, in force at once or from their reveal on."""
         return self._write(now_s, nonce, lambda block: self._set_weights(hotkey, weights, version_key, block))
 
     def _write(self, now_s: float, nonce: int, act: Callable[[int], TxResult | None]) -> TxResult:
         block = self.advance(now_s) + 1
         with self._db.transaction():
-            # A refused request, too, must not be taken again after a restart, when it might succeed.
+            # Also for a refused write: replayed after a restart, it might succeed.
             self._db.put("nonce_fence", max(nonce, int(self._db.get("nonce_fence"))))
             refusal_or_result = act(block)
         return refusal_or_result or TxResult(True, TxCode.OK, None, "stored", block)
 
     def nonce_fence(self) -> int:
-        """The latest nonce ever taken."""
+        """The highest nonce of all writes: after a restart, lower ones are refused as replays."""
         return int(self._db.get("nonce_fence"))
 
     def _register(self, hotkey: str, role: Role, block: int) -> TxResult | None:
@@ -203,16 +203,10 @@ class LedgerBook:
         row = self._row(hotkey)
         if row is None:
             return _not_registered()
-        try:
-            address = ipaddress.ip_address(ip)
-        except ValueError:
-            return TxResult.refusal(
-                TxCode.INVALID_ARGUMENT, "InvalidIpAddress", "not an IPv4 or IPv6 address"
-            )
-        if not 0 < port < 65536:
-            return TxResult.refusal(TxCode.INVALID_ARGUMENT, "InvalidPort", "a port is 1 to 65535")
-        self._db.put_endpoint(row.uid, str(address), port)
-        return None
+        refusal = endpoint_refusal(ip, port)
+        if refusal is None:
+            self._db.put_endpoint(row.uid, str(ipaddress.ip_address(ip)), port)
+        return refusal
 
     def _commit(self, hotkey: str, data: bytes, block: int) -> TxResult | None:
         if self._row(hotkey) is None:
@@ -265,14 +259,13 @@ class LedgerBook:
             self.parameters.weights_version,
         )
 
-    # ---- what blocks bring about ------------------------------------------------------------------
+    # ---- blocks -----------------------------------------------------------------------------------
 
     def _reveal(self, block: int) -> None:
-        for hidden in self._db.take_due_weights(block):
-            # As on the chain, what no longer holds at the reveal is dropped without a word.
-            weights = hidden.weights
-            if weights and self._weights_refusal(hidden.uid, weights, hidden.version_key) is None:
-                self._db.put_weights(hidden.uid, hidden.block, weights)
+        for uid, committed, version_key, weights in self._db.take_due_weights(block):
+            # As on the chain, weights that are invalid by now are dropped silently.
+            if weights and self._weights_refusal(uid, weights, version_key) is None:
+                self._db.put_weights(uid, committed, weights)
 
     def _run_epoch(self, block: int) -> None:
         rows = self._db.neurons()
@@ -289,27 +282,11 @@ class LedgerBook:
         self._db.put("epochs", block // self.parameters.tempo)
         self._db.put("last_epoch_block", block)
 
-    def _permitted(self, rows: list[NeuronRow]) -> frozenset[int]:
+    def _permitted(self, rows: list[Neuron]) -> frozenset[int]:
         return rules.permits({row.uid: row.stake for row in rows}, self.parameters.max_validators)
 
-    def _row(self, hotkey: str) -> NeuronRow | None:
+    def _row(self, hotkey: str) -> Neuron | None:
         return next((row for row in self._db.neurons() if row.hotkey == hotkey), None)
-
-
-def _neuron(row: NeuronRow, permitted: bool) -> Neuron:
-    axon = None if row.ip is None or row.port is None else Endpoint(row.ip, row.port)
-    return Neuron(
-        uid=row.uid,
-        hotkey=row.hotkey,
-        coldkey=row.coldkey,
-        stake=row.stake,
-        validator_permit=permitted,
-        incentive=row.incentive,
-        dividends=row.dividends,
-        last_update=row.last_update,
-        registered_at=row.registered_at,
-        axon=axon,
-    )
 
 
 def _not_registered() -> TxResult:

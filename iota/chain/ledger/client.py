@@ -1,4 +1,4 @@
-"""The embedded ledger as a `Chain`: a client of its HTTP interface."""
+"""The embedded ledger as a `Chain`, over its HTTP interface."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ from iota.protocol.messages import Role
 from iota.protocol.problems import ProblemType
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Well above the metagraph of a full subnet."""
+_MAX_BLOCK = 10**15
+"""Above any block; the ledger's paths take 15 digits."""
 T = TypeVar("T")
 
 
 class LedgerChain(Chain):
     """A connection to the ledger at `url`; `hotkey` signs the writes, and None only reads.
 
-    The ledger's own key is learnt at the first call and kept: a ledger that changes it under us is
-    `Incompatible`. Reads are not signed, so use it over loopback or a network that you trust.
+    The first call reads the ledger's own key; a later change of it is `Incompatible`. Answers to reads are
+    not signed, so the network in between has to be trusted, such as loopback.
     """
 
     def __init__(self, url: str, hotkey: Hotkey | None = None, *, timeout_s: float = 10.0) -> None:
@@ -78,11 +81,11 @@ class LedgerChain(Chain):
         return await self._read("/v1/head", messages.BLOCK)
 
     async def finalized(self) -> Block:
-        """The head: nothing on this ledger is ever undone."""
+        """The head: this ledger has no reorganisations."""
         return await self.head()
 
     async def block_hash(self, number: int) -> str:
-        if not 0 <= number < 10**15:
+        if not 0 <= number < _MAX_BLOCK:
             raise BadInput(f"there is no block {number}")
         return (await self._read(f"/v1/blocks/{number}", messages.BLOCK)).hash
 
@@ -98,7 +101,7 @@ class LedgerChain(Chain):
 
     async def commitment(self, netuid: int, hotkey: str, at_block: int | None = None) -> Commitment | None:
         check_address(hotkey)
-        if at_block is not None and not 0 <= at_block < 10**15:
+        if at_block is not None and not 0 <= at_block < _MAX_BLOCK:
             raise BadInput(f"there is no block {at_block}")
         path = f"/v1/subnets/{check_netuid(netuid)}/commitments/{hotkey}"
         query = "" if at_block is None else f"?at_block={at_block}"
@@ -110,7 +113,7 @@ class LedgerChain(Chain):
         return RegistrationTerms(open=True, cost_tao=0.0, shielded=False, needs_coldkey=False)
 
     async def balance(self, address: str) -> float:
-        """0: there is no money on this ledger."""
+        """0: this ledger has no TAO."""
         check_address(address)
         return 0.0
 
@@ -141,7 +144,7 @@ class LedgerChain(Chain):
     async def register(
         self, netuid: int, role: Role = Role.MINER, *, max_cost_tao: float | None = None
     ) -> TxResult:
-        """Free of charge, so that `max_cost_tao` never matters."""
+        """Free of charge, so that `max_cost_tao` has no effect."""
         return await self._write(
             "/v1/register", messages.RegisterRequest(netuid=check_netuid(netuid), role=role)
         )
@@ -178,10 +181,7 @@ class LedgerChain(Chain):
 
     async def _ledger_info(self) -> messages.LedgerInfo:
         if self._known is None:
-            status, _, content = await self._request("GET", "/v1/info", b"", {}, self._timeout_s)
-            if status != 200:
-                raise self._failure(status, content)
-            info = self._parsed(TypeAdapter(messages.LedgerInfo), content)
+            info = await self._get("/v1/info", TypeAdapter(messages.LedgerInfo))
             if info.version != messages.LEDGER_VERSION:
                 raise Incompatible(
                     f"the ledger at {self._name} speaks {info.version}, and this version "
@@ -192,10 +192,16 @@ class LedgerChain(Chain):
 
     async def _read(self, target: str, adapter: TypeAdapter[T], wait_s: float = 0.0) -> T:
         await self._ledger_info()
+        return await self._get(target, adapter, wait_s)
+
+    async def _get(self, target: str, adapter: TypeAdapter[T], wait_s: float = 0.0) -> T:
         status, _, content = await self._request("GET", target, b"", {}, self._timeout_s + wait_s)
         if status != 200:
             raise self._failure(status, content)
-        return self._parsed(adapter, content)
+        try:
+            return adapter.validate_json(content)
+        except ValidationError:
+            raise self._malformed() from None
 
     async def _write(self, path: str, message: messages.Message) -> TxResult:
         hotkey = writer(self._hotkey)
@@ -206,17 +212,17 @@ class LedgerChain(Chain):
         signed = headers["X-Bittensor-Signature"], int(headers["X-Bittensor-Nonce"])
         status, proof, content = await self._request("POST", path, body, headers, self._timeout_s)
         if not verify_response(ledger, signed[1], status, content, proof, request_signature=signed[0]):
-            # Refused before it knew who asks; otherwise the answer is nobody's word.
+            # The ledger does not sign a refusal of a request whose sender it could not verify.
             if proof is None and status >= 400:
                 failure = self._failure(status, content)
-                # Whatever stands between us and the ledger may have passed the write on.
+                # A proxy may have sent this answer after passing the write on.
                 failure.fate_unknown = isinstance(failure, Incompatible | Unavailable)
                 raise failure
             raise Unavailable("the answer is not signed by the ledger", fate_unknown=True)
         try:
             result = messages.RESULT.validate_json(content)
         except ValidationError:
-            raise self._senseless(fate_unknown=True) from None
+            raise self._malformed(fate_unknown=True) from None
         if result.ok != (status == 200) or result.ok != (result.code is TxCode.OK):
             raise Incompatible(
                 f"the ledger at {self._name} contradicts itself: status {status}, {result.code}",
@@ -227,12 +233,13 @@ class LedgerChain(Chain):
     async def _request(
         self, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[int, str | None, bytes]:
-        """(status, signature header, body) of one HTTP exchange; `target` follows the base URL."""
+        """(status, signature header, body) of one HTTP request; `target` is relative to the base URL."""
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         path, _, query = target.partition("?")
         url = (self._url / path.removeprefix("/")).with_query(query)
         content = bytearray()
+        is_write = method == "POST"
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -245,7 +252,7 @@ class LedgerChain(Chain):
                     if len(content) > _MAX_ANSWER_BYTES:
                         raise Incompatible(
                             f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes",
-                            fate_unknown=method == "POST",
+                            fate_unknown=is_write,
                         )
                 return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
         except aiohttp.ClientConnectorError as error:
@@ -255,17 +262,15 @@ class LedgerChain(Chain):
             ) from None
         except TimeoutError:
             raise Unavailable(
-                f"the ledger at {self._name} did not answer within {timeout_s:g} s",
-                fate_unknown=method == "POST",
+                f"the ledger at {self._name} did not answer within {timeout_s:g} s", fate_unknown=is_write
             ) from None
         except aiohttp.ClientError as error:
             raise Unavailable(
-                f"the connection to {self._name} broke: {type(error).__name__}",
-                fate_unknown=method == "POST",
+                f"the connection to {self._name} broke: {type(error).__name__}", fate_unknown=is_write
             ) from None
 
     def _failure(self, status: int, content: bytes) -> BadInput | Incompatible | Rejected | Unavailable:
-        """The error that a problem document stands for."""
+        """The error for an answer with a problem document."""
         try:
             problem = TypeAdapter(dict[str, str | int]).validate_json(content)
             kind, detail = str(problem["type"]), str(problem["detail"])
@@ -280,13 +285,7 @@ class LedgerChain(Chain):
             return BadInput(detail)
         return Rejected(f"{kind}: {detail}")
 
-    def _parsed(self, adapter: TypeAdapter[T], content: bytes) -> T:
-        try:
-            return adapter.validate_json(content)
-        except ValidationError:
-            raise self._senseless() from None
-
-    def _senseless(self, *, fate_unknown: bool = False) -> Incompatible:
+    def _malformed(self, *, fate_unknown: bool = False) -> Incompatible:
         return Incompatible(
             f"the answer of {self._name} is not that of {messages.LEDGER_VERSION}: update the older side",
             fate_unknown=fate_unknown,

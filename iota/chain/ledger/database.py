@@ -1,7 +1,7 @@
-"""The ledger's rows in one SQLite file. It stores and finds; `book` decides.
+"""The ledger's rows in one SQLite file, without any rules: those are in `book`.
 
-The file holds the seeds of the block hashes and of the ledger's own key, so its mode is 600. One
-process at a time: SQLite's exclusive lock is held from opening to closing.
+The file holds the seeds of the block hashes and of the ledger's own key, so its mode is 600. SQLite's
+exclusive lock, held from opening to closing, keeps other processes out.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from iota.chain.chain import Endpoint, Neuron
 from iota.chain.ledger.clock import genesis_hash
 from iota.chain.ledger.parameters import LedgerParameters
 
@@ -37,45 +38,14 @@ CREATE TABLE commitments (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class NeuronRow:
-    """One row of the table of neurons."""
-
-    uid: int
-    hotkey: str
-    coldkey: str
-    stake: float
-    registered_at: int
-    weights_block: int | None
-    incentive: float
-    dividends: float
-    ip: str | None
-    port: int | None
-
-    @property
-    def last_update(self) -> int:
-        """Block of its last weights, or of its registration."""
-        return self.registered_at if self.weights_block is None else self.weights_block
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenWeights:
-    """Weights that were set and are not revealed yet."""
-
-    uid: int
-    block: int
-    version_key: int
-    weights: dict[int, int]
-
-
 class LedgerDatabase:
     """One open ledger file."""
 
     def __init__(self, path: Path, choices: Mapping[str, Any], now_s: float) -> None:
-        """Opens `path`, or creates it with `choices` over the default parameters and `now_s` as genesis.
+        """Open `path`, or create it with `choices` over the default parameters and genesis at `now_s`.
 
         Raises:
-            ValueError: another process has it open, it is no ledger, or a choice contradicts it.
+            ValueError: another process has it open, it is no ledger, or it was created with other choices.
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,12 +107,12 @@ class LedgerDatabase:
         return parameters
 
     def close(self) -> None:
-        """Close the file and give its lock back."""
+        """Close the file and release its lock."""
         self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, and on the disk when it ends. Not to be nested."""
+        """A transaction, on the disk when it ends; an exception rolls it back. Not to be nested."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -160,23 +130,31 @@ class LedgerDatabase:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def add_checkpoint(self, number: int, digest: bytes) -> None:
-        """Store a block's hash."""
+        """Store the hash of a block."""
         self._db.execute("INSERT OR IGNORE INTO checkpoints VALUES (?, ?)", (number, digest))
 
     def checkpoint_before(self, number: int) -> tuple[int, bytes]:
-        """The last stored block hash up to `number`."""
+        """(number, hash) of the last stored block up to `number`."""
         row = self._db.execute(
             "SELECT number, hash FROM checkpoints WHERE number <= ? ORDER BY number DESC LIMIT 1", (number,)
         ).fetchone()
         return int(row[0]), bytes(row[1])
 
-    def neurons(self) -> list[NeuronRow]:
-        """All neurons by uid."""
-        columns = ", ".join(NeuronRow.__dataclass_fields__)
-        return [NeuronRow(*row) for row in self._db.execute(f"SELECT {columns} FROM neurons ORDER BY uid")]
+    def neurons(self) -> list[Neuron]:
+        """All neurons, ordered by uid. Permits are not stored: `validator_permit` is False here."""
+        rows = self._db.execute(
+            "SELECT uid, hotkey, coldkey, stake, incentive, dividends,"
+            " coalesce(weights_block, registered_at), registered_at, ip, port FROM neurons ORDER BY uid"
+        )
+        return [
+            Neuron(
+                uid, hotkey, coldkey, stake, False, incentive, dividends, updated, registered, _axon(*address)
+            )
+            for uid, hotkey, coldkey, stake, incentive, dividends, updated, registered, *address in rows
+        ]
 
     def put_neuron(self, uid: int, hotkey: str, coldkey: str, stake: float, block: int) -> None:
-        """Gives `uid` to a hotkey, and removes all that was about its last holder."""
+        """Give `uid` to a hotkey, and remove all weights of and for its previous holder."""
         for table in ("neurons", "weights", "hidden_weights"):
             self._db.execute(f"DELETE FROM {table} WHERE uid = ?", (uid,))
         for table in ("weights", "hidden_weights"):
@@ -196,7 +174,7 @@ class LedgerDatabase:
         self._db.execute("UPDATE neurons SET ip = ?, port = ? WHERE uid = ?", (ip, port, uid))
 
     def put_rewards(self, rewards: Mapping[int, tuple[float, float]]) -> None:
-        """(incentive, dividends) by uid."""
+        """Store (incentive, dividends) by uid."""
         self._db.executemany(
             "UPDATE neurons SET incentive = ?, dividends = ? WHERE uid = ?",
             [(incentive, dividends, uid) for uid, (incentive, dividends) in rewards.items()],
@@ -211,39 +189,46 @@ class LedgerDatabase:
         self._db.execute("INSERT OR REPLACE INTO weights VALUES (?, ?, ?)", (uid, block, json.dumps(weights)))
 
     def weights(self) -> dict[int, tuple[int, dict[int, int]]]:
-        """(block, weights by uid) of every validator that has some, by its uid."""
+        """(block, weights by uid) by validator uid, for those with weights in force."""
         rows = self._db.execute("SELECT uid, block, row FROM weights ORDER BY uid")
         return {uid: (block, _weights(row)) for uid, block, row in rows}
 
     def hide_weights(
         self, uid: int, block: int, reveal_block: int, version_key: int, weights: Mapping[int, int]
     ) -> None:
-        """Keep a row of weights until its reveal."""
+        """Store a row of weights until its reveal."""
         self._db.execute(
             "INSERT INTO hidden_weights (uid, block, reveal_block, version_key, row) VALUES (?, ?, ?, ?, ?)",
             (uid, block, reveal_block, version_key, json.dumps(weights)),
         )
 
-    def take_due_weights(self, block: int) -> list[HiddenWeights]:
-        """Remove and return the weights to be revealed by `block`, the oldest first."""
+    def take_due_weights(self, block: int) -> list[tuple[int, int, int, dict[int, int]]]:
+        """Remove the weights to reveal in `block` or before, the oldest first.
+
+        Returns (validator uid, block of setting, version key, weights by uid) of each.
+        """
         rows = self._db.execute(
             "SELECT uid, block, version_key, row FROM hidden_weights WHERE reveal_block <= ? ORDER BY id",
             (block,),
         ).fetchall()
         self._db.execute("DELETE FROM hidden_weights WHERE reveal_block <= ?", (block,))
-        return [HiddenWeights(uid, made, key, _weights(text)) for uid, made, key, text in rows]
+        return [(uid, made, key, _weights(text)) for uid, made, key, text in rows]
 
     def put_commitment(self, hotkey: str, block: int, data: bytes) -> None:
         """Record a commitment; earlier ones stay."""
         self._db.execute("INSERT INTO commitments VALUES (?, ?, ?)", (hotkey, block, data))
 
     def commitment(self, hotkey: str, at_block: int) -> tuple[int, bytes] | None:
-        """(block, data) of the last commitment up to `at_block`."""
+        """(block, data) of the last commitment in block `at_block` or before."""
         row = self._db.execute(
             "SELECT block, data FROM commitments WHERE hotkey = ? AND block <= ? ORDER BY block DESC LIMIT 1",
             (hotkey, at_block),
         ).fetchone()
         return None if row is None else (int(row[0]), bytes(row[1]))
+
+
+def _axon(ip: str | None, port: int | None) -> Endpoint | None:
+    return None if ip is None or port is None else Endpoint(ip, port)
 
 
 def _weights(text: str) -> dict[int, int]:

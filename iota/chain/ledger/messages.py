@@ -11,14 +11,14 @@ from iota.protocol.messages import Role
 
 LEDGER_VERSION: Final = "ledger/1"
 MAX_BODY_BYTES: Final = 256 * 1024
+"""Well above the largest request: weights for 4096 uids."""
 MAX_WAIT_S: Final = 20.0
-"""The longest that the ledger holds a request that waits for an epoch."""
-
+"""Longest that the ledger holds a request that waits for an epoch."""
 Uid = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Message(BaseModel):
-    """A strict, frozen JSON object without unknown fields."""
+    """Base of the requests: a strict, frozen JSON object without unknown fields."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -55,7 +55,7 @@ class WeightsRequest(Message):
 
 
 class CommitmentAnswer(Message):
-    """Answer to a read of a commitment."""
+    """Answer to `GET /v1/subnets/N/commitments/HOTKEY`."""
 
     found: bool
     block: int = 0
@@ -64,11 +64,11 @@ class CommitmentAnswer(Message):
 
 
 class LedgerInfo(Message):
-    """A client's first answer: version, key and clock of the ledger."""
+    """Answer to `GET /v1/info`, a client's first request: version, key and clock of the ledger."""
 
     version: str
     hotkey: str
-    """The ledger's own key: the receiver that every write is bound to."""
+    """The ledger's own key, to which every write is addressed."""
     genesis: str
     block_time_s: float
     netuid: int

@@ -1,4 +1,4 @@
-"""Parameters that are fixed when a ledger's database is created."""
+"""Parameters of a ledger, fixed when its file is created."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from iota.chain.weight_rules import U16_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerParameters:
-    """The subnet's rules. Counts of time are in blocks unless they end in `_s`."""
+    """The parameters of the one subnet; times are in blocks unless the name ends in `_s`."""
 
     netuid: int = 9
     block_time_s: float = 12.0
     tempo: int = 360
     """Blocks from one epoch to the next."""
     max_uids: int = 256
-    """A newcomer to a full subnet takes the place of the neuron that earns least."""
+    """In a full subnet a registration replaces the neuron that earns least."""
     immunity_blocks: int = 5000
-    """Time after registration in which a neuron cannot lose its place."""
+    """Time after its registration in which a neuron cannot be replaced."""
     max_validators: int = 64
-    """Number of hotkeys, by stake, that may set weights."""
+    """How many hotkeys have a validator permit: those with the most stake."""
     weights_rate_limit: int = 100
     weights_version: int = 0
     reveal_blocks: int = 0
-    """Time that weights stay hidden after they were set; 0 applies them at once."""
+    """Time from setting weights to their reveal; 0 puts them in force at once."""
     activity_cutoff: int = 5000
-    """Time for which a validator's weights count."""
+    """Time after setting them in which a validator's weights count."""
     commit_rate_limit: int = 1
     """Blocks between two commitments of one hotkey."""
     faucet_stake: float = 1000.0
-    """Stake given to whoever registers as a validator; 0 gives none, so that nobody can set weights."""
+    """Stake that a registering validator gets; with 0 no hotkey can set weights."""
 
     def __post_init__(self) -> None:
         if not 0 < self.netuid <= U16_MAX:
@@ -42,12 +42,13 @@ class LedgerParameters:
         for name in ("tempo", "max_validators", "activity_cutoff", "commit_rate_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in (
+        bounded = (
             "immunity_blocks",
             "weights_rate_limit",
             "weights_version",
             "reveal_blocks",
             "faucet_stake",
-        ):
+        )
+        for name in bounded:
             if not 0 <= getattr(self, name) < 2**32:
                 raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")

@@ -1,17 +1,16 @@
-"""The ledger's HTTP interface: reads for anyone, writes signed by the hotkey that they are for.
+"""The ledger's HTTP interface: open reads, and writes signed by their hotkey.
 
-SQLite is used on the event loop: a call takes a millisecond, and one machine's swarm makes few.
+SQLite runs on the event loop: a call takes a millisecond, and the swarm of one machine makes few.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -24,11 +23,11 @@ from iota.chain.ledger.database import LedgerDatabase
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
 
-_log = logging.getLogger(__name__)
 _BOOK: Final = web.AppKey("book", LedgerBook)
 _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
 _CLOCK: Final[web.AppKey[Callable[[], int]]] = web.AppKey("clock")
 _BODY_TIMEOUT_S: Final = 10.0
+"""Longest that a request's body may take, so that no connection is held open."""
 _NANO: Final = 1e-9
 _STATUS: Final = {
     TxCode.RATE_LIMITED: 429,
@@ -43,29 +42,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=messages.Message)
 
 
-class Choices(TypedDict, total=False):
-    """The parameters of a new ledger, each with the default and meaning of `LedgerParameters`."""
-
-    netuid: int
-    block_time_s: float
-    tempo: int
-    max_uids: int
-    immunity_blocks: int
-    max_validators: int
-    weights_rate_limit: int
-    weights_version: int
-    reveal_blocks: int
-    activity_cutoff: int
-    commit_rate_limit: int
-    faucet_stake: float
-
-
 def make_app(
-    db_path: str | Path, *, clock: Callable[[], int] = time.time_ns, **choices: Unpack[Choices]
+    db_path: str | Path, *, clock: Callable[[], int] = time.time_ns, **choices: Any
 ) -> web.Application:
-    """The ledger in `db_path`, which is created with `choices` if it is not there.
+    """The ledger in the file `db_path`, created if it is missing.
 
-    `clock` gives Unix time in nanoseconds to the blocks (not to the requests' signatures).
+    Args:
+        clock: Unix time in nanoseconds, for blocks; the signatures of requests use the real time.
+        choices: fields of `LedgerParameters` that differ from the defaults.
 
     Raises:
         ValueError: the file cannot be used, or was created with other choices.
@@ -105,15 +89,16 @@ def make_app(
 
 async def serve(
     db_path: str | Path,
-    host: str = "127.0.0.1",
-    port: int = 9944,
+    host: str,
+    port: int,
     *,
-    ready: Callable[[str], None] | None = None,
-    **choices: Unpack[Choices],
+    ready: Callable[[str], None],
+    **choices: Any,
 ) -> None:
     """Runs the ledger until SIGINT or SIGTERM, or until cancelled.
 
-    `ready` is called with the URL once requests are taken; port 0 picks a free one.
+    `ready` is called with the URL when the port is open; port 0 picks a free one. `choices` and errors are
+    those of `make_app`.
     """
     runner = web.AppRunner(make_app(db_path, **choices), access_log=None)
     await runner.setup()
@@ -126,9 +111,7 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         bound = runner.addresses[0]
         url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
-        _log.info("embedded ledger at %s (its block hashes are trusted; for one machine and tests)", url)
-        if ready is not None:
-            ready(url)
+        ready(url)
         await stop.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -179,14 +162,14 @@ async def _commitment(request: web.Request) -> web.Response:
 
 
 async def _epoch(request: web.Request) -> web.Response:
-    """The epoch status; with `after=k`, held (for 20 s at most) until more than k epochs have run."""
+    """The epoch status; with `after=k`, once more than k epochs have run or `MAX_WAIT_S` has passed."""
     book = _of_subnet(request)
     after = _number(request, "after")
     loop = asyncio.get_running_loop()
     deadline = loop.time() + messages.MAX_WAIT_S
     status = book.epoch_status(_now_s(request))
     while after is not None and status.index <= after and loop.time() < deadline:
-        # The ledger knows when the epoch comes, so this sleeps to that moment; 1 ms against rounding.
+        # The time of the next epoch is known, so this sleeps until then; 1 ms more against rounding.
         await asyncio.sleep(min(status.seconds_remaining + 0.001, deadline - loop.time()))
         status = _advanced(request).epoch_status(_now_s(request))
     return _json(messages.EPOCH.dump_json(status))
@@ -214,7 +197,7 @@ def _set_weights(book: LedgerBook, caller: Caller, body: messages.WeightsRequest
 def _write(
     kind: type[Body], act: Callable[[LedgerBook, Caller, Body, float], TxResult]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A handler that proves the sender, parses the body, acts, and signs the answer."""
+    """A handler that verifies the sender, parses the body, applies the write and signs the answer."""
 
     async def handle(request: web.Request) -> web.Response:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
@@ -270,12 +253,14 @@ def _now_s(request: web.Request) -> float:
 
 
 def _advanced(request: web.Request) -> LedgerBook:
+    """The ledger at the block of this moment."""
     book = request.app[_BOOK]
     book.advance(_now_s(request))
     return book
 
 
 def _of_subnet(request: web.Request) -> LedgerBook:
+    """As `_advanced`; raises BadInput where the path names another subnet."""
     _check_netuid(request, int(request.match_info["netuid"]))
     return _advanced(request)
 
@@ -287,6 +272,7 @@ def _check_netuid(request: web.Request, netuid: int) -> None:
 
 
 def _number(request: web.Request, name: str) -> int | None:
+    """A number in the query; raises BadInput for other text, or more digits than SQLite's integers hold."""
     text: Any = request.query.get(name)
     if text is None:
         return None

@@ -1,7 +1,7 @@
-"""Yuma consensus for one epoch: validators' weights in, incentives and dividends out.
+"""Yuma consensus for one epoch: incentives and dividends from validators' weights.
 
-After the Bittensor runtime's epoch, without what a subnet of one machine does not need: no moving
-average of bonds, no bond penalty, no take, plain floats for its fixed point.
+Follows the epoch of the Bittensor runtime, simplified: no moving average of bonds, no bond penalty, no take,
+and floats in place of fixed point.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 KAPPA: Final = 0.5
-"""Share of active stake that must support a weight for it to count."""
+"""Share of active stake that has to support a weight; the runtime's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class YumaResult:
-    """Shares by uid. Each sums to 1, or to 0 where no weight found enough support."""
+    """Shares by uid. Incentive and dividends sum to 1, or to 0 where no weight has enough support."""
 
     consensus: Mapping[int, float]
-    """The weight that stake-weighted majority supports, before normalisation."""
+    """The weight that a majority of stake supports, not normalised."""
     incentive: Mapping[int, float]
     dividends: Mapping[int, float]
 
@@ -27,11 +27,11 @@ class YumaResult:
 def yuma(
     stakes: Mapping[int, float], weights: Mapping[int, Mapping[int, float]], uids: tuple[int, ...]
 ) -> YumaResult:
-    """One epoch.
+    """Run one epoch.
 
     Args:
-        stakes: of the validators that count, by uid; above zero.
-        weights: their rows, by validator uid and then by target uid; not negative.
+        stakes: stake of each active validator by uid; above 0.
+        weights: weight by validator uid and target uid; 0 or more.
         uids: all neurons.
     """
     rows = {v: _normalised(weights[v]) for v in sorted(stakes) if sum(weights.get(v, {}).values()) > 0}
@@ -46,20 +46,20 @@ def yuma(
     earned = dict.fromkeys(uids, 0.0)
     for validator, row in clipped.items():
         for target, weight in row.items():
-            if ranks[target] > 0:  # this validator's bond: its share of what supported the target
+            if ranks[target] > 0:  # the validator's bond: its share of the target's rank
                 earned[validator] += incentive[target] * stake[validator] * weight / ranks[target]
     return YumaResult(consensus, incentive, _normalised(earned))
 
 
 def _majority_weight(votes: list[tuple[float, float]]) -> float:
-    """The greatest weight that voters with at least `KAPPA` of all active stake give or exceed.
+    """The greatest weight that validators with at least `KAPPA` of all active stake give or exceed.
 
-    `votes` are (weight, stake share). Stake that cast no weights supports nothing but counts.
+    `votes` are (weight, stake share) of those with weights; the others' stake counts in the total.
     """
     support = 0.0
     for weight, share in sorted(votes, reverse=True):
         support += share
-        if support >= KAPPA - 1e-12:  # shares are rounded: a half made of many parts is a half
+        if support >= KAPPA - 1e-12:  # tolerance for the rounding of a sum of shares
             return weight
     return 0.0
 

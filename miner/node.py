@@ -100,7 +100,7 @@ class MinerNode:
         )
         runner.refuse_small_budget()
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        reader = ShardReader(manifest, self._objects.piece, disk.cache, CACHE_BYTES)
+        reader = ShardReader(manifest, self._objects.get_range, disk.cache, CACHE_BYTES)
         replica = Replica(
             reply,
             self._hotkey.ss58,

@@ -88,7 +88,7 @@ class Replica:
                     if base is not None:
                         self._take(await self._bases.from_disk(base))
                     await self._listen()
-                    await self._talk.settled(SETTLE_S)
+                    await self._talk.flush(SETTLE_S)
                 raise _RunEnded
         except* _RunEnded:
             pass
@@ -102,7 +102,7 @@ class Replica:
 
     async def _listen(self) -> None:
         async for delivered in self._talk.events():
-            self.transport.hear(delivered)
+            self.transport.on_event(delivered)
             self._urls = delivered.urls
             self._take(facts.Heard(delivered.event))
             if self._core.ended is not None:
@@ -132,7 +132,7 @@ class Replica:
         match effect:
             case effects.Say():
                 receipts = self.runner.log.count if effect.receipts else 0
-                self._talk.say(receipts=receipts, frames=effect.frames, reports=effect.reports)
+                self._talk.send(receipts=receipts, frames=effect.frames, reports=effect.reports)
             case effects.ForgetMicrobatch():
                 self._trainer.forget(effect)
             case effects.RunOp():

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
-from contextlib import suppress
 
 import torch
 
 from iota.client.orchestrator import OrchestratorClient
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
+from iota.console.signals import run_until_stopped
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
-from iota.wire.store import StoreTransport
+from iota.wire.store_transport import StoreTransport
 from miner.disk import full_disk_explained
 from miner.node import MinerNode, TransportFactory
 
@@ -46,11 +44,7 @@ async def mine(
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
             miner = MinerNode(settings, device, threads, hotkey, client, objects, make_engine, make_transport)
-            node = asyncio.create_task(miner.run())
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, node.cancel)
-            with suppress(asyncio.CancelledError), full_disk_explained(settings.data_dir):
-                await node
-                return
-            log.info("stopped; start again with the same data directory to go on")
+            with full_disk_explained(settings.data_dir):
+                ended = await run_until_stopped(miner.run())
+            if not ended:
+                log.info("stopped; start again with the same data directory to go on")

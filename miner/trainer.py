@@ -97,5 +97,5 @@ class Trainer:
         self.device.submit(self.runner.engine.drop, mb)
 
     def _inputs_of(self, step: int, index: int) -> Inputs:
-        blank = None if self.reads_tokens else self.samples.nothing()
+        blank = None if self.reads_tokens else self.samples.blank_tokens()
         return self._inputs.setdefault((step, index), Inputs(tokens=blank))

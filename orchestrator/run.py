@@ -14,6 +14,7 @@ from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
 from iota.store import open_store
+from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.app import Deps
@@ -36,8 +37,10 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
         stack.callback(journal.close)
-        secret = _load_secret(settings.store_secret_file)
-        store = open_store(settings.store, secret, public_url=settings.store_public_url)
+        file = settings.store_secret_file
+        store = open_store(
+            settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
+        )
         stack.push_async_callback(store.close)
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
@@ -101,12 +104,3 @@ def _load_manifest(path: Path, spec: RunSpec) -> bytes:
             f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
         )
     return data
-
-
-def _load_secret(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes().strip()
-    except OSError as error:
-        raise ValueError(
-            f"the store's secret {path} cannot be read ({error.strerror}): give --store-secret-file FILE"
-        ) from None

@@ -36,7 +36,7 @@ class NotCommitted(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SubnetView:
     """The chain state that weights are decided by, read at one time."""
 
     info: ChainInfo
@@ -115,7 +115,7 @@ class SubnetChain:
 
     # ---- weights: every call raises ChainError ---------------------------------------------------
 
-    async def view(self) -> View:
+    async def view(self) -> SubnetView:
         """Read the state that weights are decided by."""
         info = await self.info()
         subnet = await self._chain.subnet(self._netuid)
@@ -123,7 +123,7 @@ class SubnetChain:
         # The head last: a write sent after this view cannot land in a block up to it.
         head = await self._chain.head()
         now = replace(status, block=max(head.number, status.block))
-        return View(info, now, subnet, subnet.neuron(self._hotkey))
+        return SubnetView(info, now, subnet, subnet.neuron(self._hotkey))
 
     async def send(self, row: Mapping[int, int], version_key: int) -> TxResult:
         """Set weights. `row` holds u16 weights by uid."""

@@ -78,11 +78,11 @@ class Membership:
                 assert self._job is not None
                 self._job.cancel()
             case effects.Say():
-                self.conversation.say(reports=[effect.report])
+                self.conversation.send(reports=[effect.report])
             case effects.FileVerdict():
                 self._file(effect)
             case effects.RepeatVerdicts():
-                self.conversation.say(reports=self.database.verdicts(effect.epoch))
+                self.conversation.send(reports=self.database.verdicts(effect.epoch))
             case effects.KeepWork():
                 self.database.keep_work(effect.work)
             case effects.KeepHeldout():
@@ -112,4 +112,4 @@ class Membership:
             log.info("epoch %d: %s passes %s", epoch, miner, task.name)
         else:
             log.warning("epoch %d: %s: %s %s: %s", epoch, miner, task.name, kept.outcome, kept.reason)
-        self.conversation.say(reports=[kept])
+        self.conversation.send(reports=[kept])

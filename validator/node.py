@@ -13,7 +13,7 @@ import psutil
 
 from iota.chain import Chain
 from iota.client.conversation import Conversation
-from iota.client.orchestrator import PATIENCE_S, OrchestratorClient, OrchestratorUnreachable
+from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OrchestratorUnreachable
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.data.manifest import parse_manifest
@@ -44,7 +44,7 @@ from validator.database import Database
 from validator.link_seed import load_or_create_seed
 from validator.membership import Membership
 from validator.weights.plan import PlanState, WeightPlan
-from validator.weights.scores import Scoreboard
+from validator.weights.scoreboard import Scoreboard
 from validator.weights.setter import WeightSetter
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ValidatorOptions:
     replay: ReplayOptions = field(default_factory=ReplayOptions)
     heldout_batches: int = BATCHES
     """Batches that the held-out loss is measured on."""
-    patience_s: float = PATIENCE_S
+    retry_for_s: float = RETRY_FOR_S
     """How long the orchestrator may be silent before the validator joins again."""
     reconnect_s: float = 60.0
     """Pause before it joins again."""
@@ -161,7 +161,9 @@ class ValidatorNode:
         spec, options = parts.spec, self._options
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         objects = RunObjects(self._client, self._objects)
-        samples = Samples(spec, ShardReader(manifest, objects.piece, options.data_dir / "cache", CACHE_BYTES))
+        samples = Samples(
+            spec, ShardReader(manifest, objects.get_range, options.data_dir / "cache", CACHE_BYTES)
+        )
         evidence = Evidence(spec, self._client, objects, samples)
         reply = await self._client.join(self._join_request(parts.links.tip))
         if reply.run != spec.id:
@@ -171,7 +173,7 @@ class ValidatorNode:
         core = ValidatorCore(spec, parts.links, parts.database.history())
         sign = VerdictSigner(spec.id, self._hotkey)
         async with Conversation(
-            self._client, reply.cursor, stored=reply.receipts, patience_s=options.patience_s
+            self._client, reply.cursor, stored=reply.receipts, retry_for_s=options.retry_for_s
         ) as conversation:
             jobs = JobRunner(
                 self._client,
@@ -179,7 +181,7 @@ class ValidatorNode:
                 evidence,
                 Auditor(evidence, parts.worker, options.replay),
                 HeldoutLoss(evidence, samples, parts.worker, options.heldout_batches),
-                lambda: conversation.settled(STORED_S),
+                lambda: conversation.flush(STORED_S),
             )
             membership = Membership(core, conversation, jobs, parts.database, sign, parts.scoreboard.explain)
             self._conversation = conversation
@@ -189,7 +191,7 @@ class ValidatorNode:
                     await membership.run()
                     status.cancel()
                 await parts.setter.finish()
-                await conversation.settled(STORED_S)
+                await conversation.flush(STORED_S)
             finally:
                 self._conversation, self._last_contact = None, time.monotonic()
 
@@ -215,7 +217,7 @@ class ValidatorNode:
         if taken and plan.block is not None and self._conversation is not None:
             share = self._budget.share
             report = WeightsSet(block=plan.block, weights=dict(plan.scores), compute_share=share)
-            self._conversation.say(reports=[report])
+            self._conversation.send(reports=[report])
 
     async def _report_status(self, conversation: Conversation, core: ValidatorCore, parts: _Parts) -> None:
         process = psutil.Process()

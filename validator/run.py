@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
-from contextlib import suppress
 
 import torch
 
 from iota.chain import open_chain
 from iota.client.orchestrator import OrchestratorClient
 from iota.console.redaction import without_secrets
+from iota.console.signals import run_until_stopped
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import ValidatorSettings
@@ -45,13 +43,7 @@ async def validate(settings: ValidatorSettings) -> None:
             open_chain(settings.chain, hotkey) as chain,
         ):
             validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid)
-            node = asyncio.create_task(validator.run())
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, node.cancel)
             # Logged first: before the first answer the client may retry silently for its whole patience.
             log.info("asking %s for its run", without_secrets(settings.orchestrator))
-            with suppress(asyncio.CancelledError):
-                await node
-                return
-            log.info("stopped; start again with the same data directory to go on")
+            if not await run_until_stopped(validator.run()):
+                log.info("stopped; start again with the same data directory to go on")

@@ -41,7 +41,7 @@ def prepare(
     """
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from iota.data import Progress, manifest_id, open_source, open_tokenizer
+    from iota.data import PackProgress, manifest_id, open_source, open_tokenizer
     from iota.data import prepare as prepare_data
     from iota.objects import manifest_folder
 
@@ -51,7 +51,7 @@ def prepare(
     with _bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
         task = bar.add_task(f"reading {opened.name}")
 
-        def show(at: Progress) -> None:
+        def show(at: PackProgress) -> None:
             text = f"{opened.name}: {at.documents:,} documents, {at.tokens:,} tokens, {at.shards} shards"
             bar.update(task, description=text)
 

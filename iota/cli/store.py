@@ -18,8 +18,8 @@ def serve(settings: StoreSettings) -> None:
     time. Without such a URL nothing can be read or written.
     """
     import asyncio
-    import signal
 
+    from iota.console.signals import call_on_stop
     from iota.store.embedded_server import running
     from iota.store.secret import load_or_create_secret
 
@@ -29,8 +29,7 @@ def serve(settings: StoreSettings) -> None:
 
     async def until_stopped() -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        call_on_stop(stop.set)
         async with running(folder, secret, settings.host, settings.port) as url:
             typer.echo(f"object store at {url}, objects in {folder}")
             await stop.wait()

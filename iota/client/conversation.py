@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from iota.client.orchestrator import BACKOFF, PATIENCE_S, OrchestratorClient, is_transient
+from iota.client.orchestrator import BACKOFF, RETRY_FOR_S, OrchestratorClient, is_transient
 from iota.protocol.events import Delivered, ExchangeReply
 from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
 from iota.protocol.problems import Problem, ProblemType
@@ -41,7 +41,7 @@ class Conversation:
 
     At least one exchange is open at any time. New messages go out at once in a second one, which makes the
     server answer the first. Messages are kept until an exchange with them was answered, and are sent again
-    after a failure; the server recognises repeated ones. Failures are retried for `patience_s`, which bridges
+    after a failure; the server recognises repeated ones. Failures are retried for `retry_for_s`, to bridge
     lost connections and restarts of the orchestrator.
     """
 
@@ -53,7 +53,7 @@ class Conversation:
         stored: int = 0,
         receipts_after: ReceiptsAfter = lambda seq: None,
         wait_s: float = 5.0,
-        patience_s: float = PATIENCE_S,
+        retry_for_s: float = RETRY_FOR_S,
     ) -> None:
         """`cursor` and `stored` (the number of stored receipts) are those of the join's reply."""
         self._client = client
@@ -62,7 +62,7 @@ class Conversation:
         self._log_end = stored
         self._receipts_after = receipts_after
         self._wait_s = wait_s
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self._frames: list[FrameNotice] = []
         self._reports: list[Report] = []
         self._posts: dict[asyncio.Task[ExchangeReply], _Post] = {}
@@ -80,7 +80,7 @@ class Conversation:
         """Receipts of this node that the orchestrator has acknowledged."""
         return self._stored
 
-    def say(
+    def send(
         self, *, receipts: int = 0, frames: Iterable[FrameNotice] = (), reports: Iterable[Report] = ()
     ) -> None:
         """Queue messages for the next exchange; returns at once.
@@ -108,7 +108,7 @@ class Conversation:
                 return
             yield event
 
-    async def settled(self, timeout_s: float) -> bool:
+    async def flush(self, timeout_s: float) -> bool:
         """Wait until every message so far is acknowledged; False where that takes longer than `timeout_s`."""
         self._hurry = True
         self._news.set()
@@ -165,7 +165,7 @@ class Conversation:
                 now = time.monotonic()
                 failing_since = failing_since or now
                 stale = isinstance(failed, Problem) and failed.type is ProblemType.STALE
-                if now - failing_since > (min(_STALE_S, self._patience_s) if stale else self._patience_s):
+                if now - failing_since > (min(_STALE_S, self._retry_for_s) if stale else self._retry_for_s):
                     raise failed
                 hint = (failed.retry_after or 0.0) if isinstance(failed, Problem) else 0.0
                 failures += 1
@@ -194,7 +194,7 @@ class Conversation:
             reports=tuple(reports),
             status=self.status,
         )
-        task = asyncio.create_task(self._client.exchange(request, patience_s=0.0), name="exchange")
+        task = asyncio.create_task(self._client.exchange(request, retry_for_s=0.0), name="exchange")
         self._posts[task] = _Post(frames, reports, batch is not None)
 
     async def _answered(self, task: asyncio.Task[ExchangeReply]) -> Exception | None:
@@ -222,7 +222,7 @@ class Conversation:
             self._sent = self._stored
 
     def _mark_quiet(self) -> None:
-        """Release `settled` if nothing is queued or unacknowledged."""
+        """Release `flush` if nothing is queued or unacknowledged."""
         in_flight = any(p.frames or p.reports or p.receipts for p in self._posts.values())
         if self._has_messages() or in_flight:
             self._quiet.clear()

@@ -30,7 +30,7 @@ from iota.protocol.records import EpochRecord
 from iota.retry import Backoff
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
-PATIENCE_S: Final = 600.0
+RETRY_FOR_S: Final = 600.0
 """How long a call is retried by default: long enough for a restart or an update of the orchestrator."""
 CALL_S: Final = 20.0
 """How long one try may take, in addition to the wait that it asked for."""
@@ -69,7 +69,7 @@ class OrchestratorClient:
     """Requests of one hotkey to one orchestrator. Use as an async context.
 
     Every call raises `Problem` when the orchestrator refuses it, `OrchestratorUnreachable` when there is no
-    answer within `patience_s`, and `UntrustedAnswer` when the answer is not signed by the orchestrator or is
+    answer within `retry_for_s`, and `UntrustedAnswer` when the answer is not signed by the orchestrator or is
     malformed. Connection errors and transient problems (429, 503, ...) are retried with backoff until then.
     """
 
@@ -79,7 +79,7 @@ class OrchestratorClient:
         url: str,
         orchestrator_ss58: str | None = None,
         *,
-        patience_s: float = PATIENCE_S,
+        retry_for_s: float = RETRY_FOR_S,
     ) -> None:
         """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`."""
         parts = urlsplit(url)
@@ -88,7 +88,7 @@ class OrchestratorClient:
         self._hotkey = hotkey
         self._url = url.rstrip("/")
         self._orchestrator = orchestrator_ss58
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,12 +99,12 @@ class OrchestratorClient:
             await self._http.close()
             self._http = None
 
-    async def run(self, *, patience_s: float | None = None) -> RunInfo:
+    async def run(self, *, retry_for_s: float | None = None) -> RunInfo:
         """The run's spec, and the hotkey that orchestrates it, which later answers must be signed by.
 
         Raises UntrustedAnswer where it is another orchestrator, or the spec does not have the run's id.
         """
-        info = _parse(RunInfo, await self._call("GET", "/v1/run", signed=False, patience_s=patience_s))
+        info = _parse(RunInfo, await self._call("GET", "/v1/run", signed=False, retry_for_s=retry_for_s))
         if info.spec.id != info.run:
             raise UntrustedAnswer(f"the spec has the id {info.spec.id}, and is given as run {info.run}")
         if self._orchestrator not in (None, info.orchestrator):
@@ -131,9 +131,11 @@ class OrchestratorClient:
             raise UntrustedAnswer("the answer to join names another run or orchestrator than it comes from")
         return reply.model_copy(update={"manifest_url": urljoin(self._url + "/", reply.manifest_url)})
 
-    async def exchange(self, request: ExchangeRequest, *, patience_s: float | None = None) -> ExchangeReply:
-        """One exchange. With `patience_s` 0 it is tried once; None is the client's own patience."""
-        body = await self._call("POST", "/v1/exchange", request, wait_s=request.wait_s, patience_s=patience_s)
+    async def exchange(self, request: ExchangeRequest, *, retry_for_s: float | None = None) -> ExchangeReply:
+        """One exchange. With `retry_for_s` 0 it is tried once; None is the client's default."""
+        body = await self._call(
+            "POST", "/v1/exchange", request, wait_s=request.wait_s, retry_for_s=retry_for_s
+        )
         return _parse(ExchangeReply, body)
 
     async def leave(self, reason: str = "") -> None:
@@ -161,13 +163,13 @@ class OrchestratorClient:
         *,
         signed: bool = True,
         wait_s: float = 0.0,
-        patience_s: float | None = None,
+        retry_for_s: float | None = None,
     ) -> bytes:
         """The body of the answer. Tries until there is one, a refusal, or the patience ends."""
         if signed and self._orchestrator is None:
-            await self.run(patience_s=patience_s)
+            await self.run(retry_for_s=retry_for_s)
         body = b"" if request is None else request.model_dump_json().encode()
-        end = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
+        end = time.monotonic() + (self._retry_for_s if retry_for_s is None else retry_for_s)
         failures = 0
         while True:
             try:

@@ -65,7 +65,7 @@ class RunObjects:
         """The whole object, of at most `max_bytes`; unverified."""
         return await self._store.get(url or await self._url(key), max_bytes, TRANSFER_S)
 
-    async def stored(self, stored: StoredObject, url: str | None = None) -> bytes:
+    async def get_verified(self, stored: StoredObject, url: str | None = None) -> bytes:
         """An announced object. Raises ObjectDiffers where its digest is not the announced one."""
         data = await self.get(stored.key, stored.size, url)
         if blake3(data).hexdigest() != stored.digest:
@@ -76,12 +76,12 @@ class RunObjects:
         """Several announced objects, fetched concurrently, in the given order; the first error is raised."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                reads = [tasks.create_task(self.stored(p, urls.get(p.key))) for p in parts]
+                reads = [tasks.create_task(self.get_verified(p, urls.get(p.key))) for p in parts]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return [read.result() for read in reads]
 
-    async def piece(self, key: str, start: int, stop: int) -> bytes:
+    async def get_range(self, key: str, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of an object; unverified."""
         return await self._store.get(await self._url(key), stop - start, TRANSFER_S, (start, stop))
 

@@ -7,7 +7,7 @@ from iota.data.blocks import DamagedShard
 from iota.data.directory import DirectoryReader, directory_fetch, read_manifest
 from iota.data.documents import Document, Source
 from iota.data.manifest import DataError, Manifest, TokenDtype, manifest_id, parse_manifest
-from iota.data.packer import Progress
+from iota.data.packer import PackProgress
 from iota.data.prepare import prepare
 from iota.data.publish import publish
 from iota.data.reader import ShardReader
@@ -21,7 +21,7 @@ __all__ = [
     "DirectoryReader",
     "Document",
     "Manifest",
-    "Progress",
+    "PackProgress",
     "ShardReader",
     "Source",
     "TokenDtype",

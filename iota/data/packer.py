@@ -60,8 +60,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Progress of a preparation: the next document's number, tokens read, and complete shards."""
+class PackProgress:
+    """PackProgress of a preparation: the next document's number, tokens read, and complete shards."""
 
     documents: int
     tokens: int
@@ -85,7 +85,7 @@ class Packer:
         self._heldout = load_heldout(work, state, target) if state else HeldOut(target)
         self._writer = ShardWriter(work, job.dtype.numpy, job.shard_tokens, state)
 
-    def run(self, progress: Callable[[Progress], None] | None, clock: Callable[[], float]) -> None:
+    def run(self, progress: Callable[[PackProgress], None] | None, clock: Callable[[], float]) -> None:
         """Pack documents until the source ends or `max_tokens` are read.
 
         `clock` (seconds) decides when checkpoints are saved, and nothing else.
@@ -99,7 +99,7 @@ class Packer:
                 self._save()
                 saved = clock()
             if progress is not None:
-                progress(Progress(self._next, self._tokens, self._writer.whole_shards))
+                progress(PackProgress(self._next, self._tokens, self._writer.whole_shards))
 
     def finish(self) -> tuple[Shard, ...]:
         """Write the held-out shard and return all shards. Raises `ValueError` if the source was too small."""

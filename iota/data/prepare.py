@@ -23,7 +23,7 @@ from iota.data.manifest import (
     manifest_id,
     parse_manifest,
 )
-from iota.data.packer import Job, Packer, Progress
+from iota.data.packer import Job, Packer, PackProgress
 from iota.data.tokenizers import Tokenizer
 from iota.files import FileLock
 from iota.objects import manifest_folder
@@ -40,7 +40,7 @@ def prepare(
     out: Path,
     shard_tokens: int = SHARD_TOKENS,
     heldout_tokens: int = HELDOUT_TOKENS,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[PackProgress], None] | None = None,
     *,
     max_tokens: int | None = None,
     clock: Callable[[], float] = time.monotonic,

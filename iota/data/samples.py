@@ -39,7 +39,7 @@ class Samples:
         )
         return np.stack(await gather(self._reader.tokens(s, length) for s in wanted))
 
-    def nothing(self) -> Tokens:
+    def blank_tokens(self) -> Tokens:
         """A batch of zeros: the placeholder for a stage that does not read tokens."""
         return np.zeros((self._spec.data.sequences, self._spec.data.sequence_length + 1), dtype=np.int64)
 

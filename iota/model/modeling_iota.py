@@ -35,7 +35,7 @@ class IotaConfig(LlamaConfig):  # type: ignore[misc]
     boundary_parameters: dict[str, dict[str, list[int]]] | None = None
 
 
-class Side(nn.Module):
+class CodecSide(nn.Module):
     """The codec's parameters on one side of a boundary, each registered under its dotted name."""
 
     def __init__(self, shapes: dict[str, list[int]]) -> None:
@@ -61,7 +61,7 @@ class Boundary(nn.Module):
         super().__init__()
         self.wire = config.boundary_wire
         parameters = config.boundary_parameters or {}
-        self.encode, self.decode = (Side(parameters.get(side, {})) for side in ("encode", "decode"))
+        self.encode, self.decode = (CodecSide(parameters.get(side, {})) for side in ("encode", "decode"))
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         """`x` is (B, T, d), `ids` are the token ids (B, T)."""

@@ -5,7 +5,7 @@
 
 from iota.settings.declaration import Setting, Settings, own_settings, setting, settings_of
 from iota.settings.kinds import ByteCount
-from iota.settings.models import (
+from iota.settings.roles import (
     CHAIN,
     ROLES,
     WALLET,

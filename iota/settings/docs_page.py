@@ -10,7 +10,7 @@ from iota.settings import ROLES, Setting, Settings, own_settings
 _HEAD = """\
 # Settings
 
-This page is made from `iota/settings/models.py`. A value comes from its flag; else from the environment, by
+This page is made from `iota/settings/roles.py`. A value comes from its flag; else from the environment, by
 the first name that is set; else, by the same names, from `.env` in the folder that the command is started in;
 else it is the default. An `IOTA_` variable that is not here is an error. Begin with a copy of `.env.example`.
 """

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from iota.settings.declaration import Settings, settings_of
-from iota.settings.models import ROLES
+from iota.settings.roles import ROLES
 
 ENV_FILE = ".env"
 """In the folder that a command is started in."""

@@ -106,7 +106,7 @@ class VirtualSwarm:
 
     def _hear(self, key: str) -> None:
         self._last_heard[key] = self.now
-        back = self.intake.heard(key, self.now)
+        back = self.intake.returned(key, self.now)
         if back is not None:
             self.apply(back)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from aiohttp import ClientResponse
 
 from iota.objects.grammar import validate_key, validate_prefix
-from iota.store.signing import Op, check_secret, signed_query
+from iota.store.embedded_signing import UrlOp, check_secret, signed_query
 from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError
 from iota.store.transfer import ObjectClient
 
@@ -50,25 +50,25 @@ class EmbeddedStore:
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")
-        return self._object_url(self._public, Op.PUT, key, size, expires_s)
+        return self._object_url(self._public, UrlOp.PUT, key, size, expires_s)
 
     def presign_get(self, key: str, expires_s: float) -> str:
-        return self._object_url(self._public, Op.GET, key, 0, expires_s)
+        return self._object_url(self._public, UrlOp.GET, key, 0, expires_s)
 
     async def put(self, key: str, data: bytes) -> None:
         deadline_s = DEADLINE_S + len(data) / MIN_BYTES_PER_S
-        url = self._object_url(self._base, Op.PUT, key, len(data), deadline_s)
+        url = self._object_url(self._base, UrlOp.PUT, key, len(data), deadline_s)
         client = await self._open()
         if not await client.put(url, data, deadline_s) and await self.get(key) != data:
             raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
-        url = self._object_url(self._base, Op.GET, key, 0, DEADLINE_S)
+        url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
         client = await self._open()
         return await client.get(url, sys.maxsize, 10 * DEADLINE_S)
 
     async def exists(self, key: str) -> bool:
-        url = self._object_url(self._base, Op.GET, key, 0, DEADLINE_S)
+        url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
         client = await self._open()
         try:
             await client.request("HEAD", url, DEADLINE_S, ClientResponse.read)
@@ -79,7 +79,9 @@ class EmbeddedStore:
     async def list(self, prefix: str) -> list[ObjectInfo]:
         folder = validate_prefix(prefix)
         client = await self._open()
-        raw = await client.request("GET", self._folder_url(Op.LIST, folder), DEADLINE_S, ClientResponse.read)
+        raw = await client.request(
+            "GET", self._folder_url(UrlOp.LIST, folder), DEADLINE_S, ClientResponse.read
+        )
         return [ObjectInfo(key, size) for key, size in json.loads(raw)]
 
     async def delete_prefix(self, prefix: str) -> int:
@@ -88,7 +90,7 @@ class EmbeddedStore:
             raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
         client = await self._open()
         raw = await client.request(
-            "DELETE", self._folder_url(Op.DELETE, folder), DEADLINE_S, ClientResponse.read
+            "DELETE", self._folder_url(UrlOp.DELETE, folder), DEADLINE_S, ClientResponse.read
         )
         deleted = json.loads(raw)["deleted"]
         if not isinstance(deleted, int):
@@ -106,11 +108,11 @@ class EmbeddedStore:
             self._client = await ObjectClient().__aenter__()
         return self._client
 
-    def _object_url(self, base: str, op: Op, key: str, size: int, expires_s: float) -> str:
+    def _object_url(self, base: str, op: UrlOp, key: str, size: int, expires_s: float) -> str:
         validate_key(key)
         return f"{base}/o/{key}?{signed_query(self._secret, op, key, size, self._expiry(expires_s))}"
 
-    def _folder_url(self, op: Op, folder: str) -> str:
+    def _folder_url(self, op: UrlOp, folder: str) -> str:
         query = signed_query(self._secret, op, folder, 0, self._expiry(DEADLINE_S))
         return f"{self._base}/folder/{folder}?{query}"
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from aiohttp import ClientConnectionError, web
 
 from iota.objects.grammar import validate_key, validate_prefix
+from iota.store.embedded_signing import UrlOp, check_secret, verify
 from iota.store.files import ObjectFiles
-from iota.store.signing import Op, check_secret, verify
 from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull
 
 MAX_OBJECT = 1 << 36
@@ -103,7 +103,7 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _put(request: web.Request) -> web.Response:
-    key, size = _authorised(request, Op.PUT)
+    key, size = _authorised(request, UrlOp.PUT)
     announced = request.content_length
     if announced is None:
         return _problem(411, "length-required", "send the object's exact Content-Length")
@@ -124,7 +124,7 @@ async def _put(request: web.Request) -> web.Response:
 
 
 async def _get(request: web.Request) -> web.StreamResponse:
-    key, _ = _authorised(request, Op.GET)
+    key, _ = _authorised(request, UrlOp.GET)
     fd = request.app[_FILES].open(key)
     try:
         return await _send(request, fd, os.fstat(fd).st_size)
@@ -173,19 +173,19 @@ def _requested_range(request: web.Request, size: int) -> tuple[int, int] | None:
 
 
 async def _list(request: web.Request) -> web.Response:
-    prefix, _ = _authorised(request, Op.LIST)
+    prefix, _ = _authorised(request, UrlOp.LIST)
     found = await asyncio.to_thread(request.app[_FILES].list, prefix)
     return _json(200, [[item.key, item.size] for item in found])
 
 
 async def _delete(request: web.Request) -> web.Response:
-    prefix, _ = _authorised(request, Op.DELETE)
+    prefix, _ = _authorised(request, UrlOp.DELETE)
     if not prefix:
         return _problem(400, "no-folder", "deleting the whole store is not offered")
     return _json(200, {"deleted": await asyncio.to_thread(request.app[_FILES].delete_prefix, prefix)})
 
 
-def _authorised(request: web.Request, op: Op) -> tuple[str, int]:
+def _authorised(request: web.Request, op: UrlOp) -> tuple[str, int]:
     """The key or folder in the URL's path, and the signed size. Raises ValueError or PermissionError."""
     path = request.match_info
     key = validate_key(path["key"]) if "key" in path else validate_prefix(path["prefix"])

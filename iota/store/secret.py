@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from iota.files import write_whole
-from iota.store.signing import check_secret
+from iota.store.embedded_signing import check_secret
 
 
 def load_secret(path: Path) -> bytes:

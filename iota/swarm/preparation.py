@@ -66,11 +66,11 @@ def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], No
     Raises:
         ValueError: the source is empty, unreadable or too small, or the tokenizer unknown.
     """
-    from iota.data import Progress, open_source, open_tokenizer, prepare
+    from iota.data import PackProgress, open_source, open_tokenizer, prepare
 
     reported = 0
 
-    def progress(now: Progress) -> None:
+    def progress(now: PackProgress) -> None:
         nonlocal reported
         if now.tokens >= reported + 10_000_000:
             reported = now.tokens

@@ -47,7 +47,7 @@ class IncomingFrame:
 class Transport(Protocol):
     """Carries frames of one run between this miner and others. Used from one event loop."""
 
-    def hear(self, delivered: Delivered) -> None:
+    def on_event(self, delivered: Delivered) -> None:
         """Learn URLs or addresses from an event, before the miner acts on it."""
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:

@@ -118,7 +118,7 @@ class ReplicaCore:
 
     def _hear(self, event: Event) -> list[effects.Effect]:
         assert self.listening, "events wait while the core is not listening"
-        answer: list[effects.Effect] = [*self.duties.hear(event)]
+        answer: list[effects.Effect] = [*self.duties.on_event(event)]
         match event:
             case LoadBase():
                 return answer + self._load_base(event)
@@ -132,7 +132,7 @@ class ReplicaCore:
                 self.ended = event.reason
                 return answer
             case _:
-                return answer + (self.training.hear(event) if self.training is not None else [])
+                return answer + (self.training.on_event(event) if self.training is not None else [])
 
     # ---- bases -----------------------------------------------------------------------------------
 

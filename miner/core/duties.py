@@ -25,7 +25,7 @@ class Duties:
     _audited: set[int] = field(default_factory=set)
     """Epochs whose audits are closed."""
 
-    def hear(self, event: Event) -> list[Duty]:
+    def on_event(self, event: Event) -> list[Duty]:
         """Take an event; returns the duty that it gives, unless that is under way."""
         match event:
             case MergeReady():

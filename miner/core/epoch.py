@@ -42,7 +42,7 @@ class EpochTraining:
         """Whether every step of the epoch is applied."""
         return self.schedule.finished
 
-    def hear(self, event: Event) -> list[Effect]:
+    def on_event(self, event: Event) -> list[Effect]:
         """Take an event. Events of other epochs have no effect."""
         match event:
             case Plan():

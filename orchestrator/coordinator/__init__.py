@@ -4,20 +4,20 @@ Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
 
 __all__ = [
-    "Back",
     "Coordinator",
     "Entry",
+    "Exchanged",
     "Joined",
     "Left",
     "Limits",
     "Lost",
     "Member",
     "Resumed",
-    "Said",
+    "Returned",
     "Tick",
 ]

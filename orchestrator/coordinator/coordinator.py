@@ -28,7 +28,7 @@ from iota.protocol.problems import Problem
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
-from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits, Phase, RunState
@@ -68,7 +68,7 @@ class Coordinator:
             case Joined():
                 if membership.refusal(run, entry.hotkey, entry.request) is None:
                     membership.join(run, entry)
-            case Said():
+            case Exchanged():
                 member = run.members.get(entry.hotkey)
                 if member is not None:
                     microbatches.take_receipts(run, member, entry.receipts)
@@ -79,7 +79,7 @@ class Coordinator:
                 membership.leave(run, entry.hotkey)
             case Lost():
                 membership.lose(run, entry.hotkey)
-            case Back():
+            case Returned():
                 membership.come_back(run, entry.hotkey)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash

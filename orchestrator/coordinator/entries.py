@@ -16,10 +16,10 @@ class EntryKind(StrEnum):
     """Names of entries in the journal."""
 
     JOINED = "joined"
-    SAID = "said"
+    EXCHANGED = "exchanged"
     LEFT = "left"
     LOST = "lost"
-    BACK = "back"
+    RETURNED = "returned"
     TICK = "tick"
     RESUMED = "resumed"
 
@@ -40,10 +40,10 @@ class Joined(_OfMember):
     request: JoinRequest
 
 
-class Said(_OfMember):
+class Exchanged(_OfMember):
     """The new content of one exchange. The intake has verified the receipts' signature and chain."""
 
-    kind: Literal[EntryKind.SAID] = EntryKind.SAID
+    kind: Literal[EntryKind.EXCHANGED] = EntryKind.EXCHANGED
     receipts: tuple[Receipt, ...] = ()
     frames: tuple[FrameNotice, ...] = ()
     reports: tuple[Report, ...] = ()
@@ -61,10 +61,10 @@ class Lost(_OfMember):
     kind: Literal[EntryKind.LOST] = EntryKind.LOST
 
 
-class Back(_OfMember):
+class Returned(_OfMember):
     """A lost node sent a request again."""
 
-    kind: Literal[EntryKind.BACK] = EntryKind.BACK
+    kind: Literal[EntryKind.RETURNED] = EntryKind.RETURNED
 
 
 class Tick(_Timed):
@@ -81,4 +81,4 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
-Entry = Annotated[Joined | Said | Left | Lost | Back | Tick | Resumed, Field(discriminator="kind")]
+Entry = Annotated[Joined | Exchanged | Left | Lost | Returned | Tick | Resumed, Field(discriminator="kind")]

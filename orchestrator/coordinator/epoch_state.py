@@ -10,7 +10,7 @@ from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Rero
 from iota.protocol.messages import Direction, FrameNotice, SnapshotStored, StoredObject, Verdict
 
 
-class End(StrEnum):
+class Ending(StrEnum):
     """How a microbatch ended."""
 
     SETTLED = "settled"
@@ -41,11 +41,11 @@ class MicrobatchState:
     """By stage."""
     next_attempt: int = 1
     """Counts attempts over all stages; attempt 0 is the planned route."""
-    ended: End | None = None
+    ended: Ending | None = None
 
 
 @dataclass
-class StepState:
+class PlannedStep:
     """One planned step."""
 
     plan: Plan
@@ -92,7 +92,7 @@ class EpochState:
     """One epoch, from its first plan to the close of its audits."""
 
     epoch: int
-    steps: list[StepState] = field(default_factory=list)
+    steps: list[PlannedStep] = field(default_factory=list)
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""
     reroutes: list[Reroute] = field(default_factory=list)
@@ -123,6 +123,6 @@ class EpochState:
     """(validator, miner, kind of audit, receipt) -> verdict."""
     audits_closed: bool = False
 
-    def open_steps(self) -> list[StepState]:
+    def open_steps(self) -> list[PlannedStep]:
         """Planned steps that are not closed, in order."""
         return self.steps[self.closed_steps :]

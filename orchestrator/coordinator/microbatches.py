@@ -5,7 +5,7 @@ from __future__ import annotations
 from iota.protocol.events import Counted, FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
+from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -25,7 +25,7 @@ def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) 
 
 def find_microbatch(
     run: RunState, epoch: int, step: int, index: int
-) -> tuple[StepState, MicrobatchState] | None:
+) -> tuple[PlannedStep, MicrobatchState] | None:
     """The microbatch of a planned step of the epoch in training, if it exists."""
     if run.phase is not Phase.TRAINING or epoch != run.epoch or step >= len(run.current.steps):
         return None
@@ -142,7 +142,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         place.counted is not None
         or (member.hotkey, receipt.attempt) not in place.tried
         or receipt.step < run.current.closed_steps
-        or mb.ended is End.DROPPED
+        or mb.ended is Ending.DROPPED
     ):
         return  # late: paid by its receipt, never summed
     waited_on = _backward_input(run, member)
@@ -154,7 +154,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
     if all(p.counted is not None for p in mb.places):
-        end_microbatch(run, step, mb, End.SETTLED)
+        end_microbatch(run, step, mb, Ending.SETTLED)
 
 
 def _backward_input(run: RunState, member: Member) -> Direction:
@@ -162,14 +162,14 @@ def _backward_input(run: RunState, member: Member) -> Direction:
     return Direction.FORWARD if member.stage == run.spec.last_stage else Direction.BACKWARD
 
 
-def end_microbatch(run: RunState, step: StepState, mb: MicrobatchState, how: End) -> None:
+def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: Ending) -> None:
     """End an open microbatch, and stop the deadlines of its ops."""
     mb.ended = how
     step.open -= 1
     for place in mb.places:
         for direction in Direction:
             run.members[place.miner].pending.pop((step.plan.step, mb.index, direction), None)
-    if how is End.SETTLED:
+    if how is Ending.SETTLED:
         run.totals.settled += 1
         run.totals.tokens += run.spec.data.tokens
     else:
@@ -184,7 +184,7 @@ def close_steps(run: RunState) -> bool:
     return epoch.closed_steps > before
 
 
-def _close(run: RunState, step: StepState) -> None:
+def _close(run: RunState, step: PlannedStep) -> None:
     epoch = run.current
     epoch.closed_steps += 1
     if step.losses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
-from orchestrator.coordinator.epoch_state import End, MicrobatchState, StepState
+from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
 from orchestrator.coordinator.state import Phase, RunState
@@ -41,7 +41,7 @@ def repair(run: RunState) -> None:
                 relieve(run, member)
 
 
-def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
+def reroute(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
     """Start a new attempt of one microbatch at one stage; False when no other replica can take it.
 
     The least loaded replica takes it. After too many attempts the microbatch is dropped. `blame`: count it
@@ -60,7 +60,7 @@ def reroute(run: RunState, step: StepState, mb: MicrobatchState, stage: int, *, 
 
 
 def assign(
-    run: RunState, step: StepState, mb: MicrobatchState, stage: int, chosen: Member, *, blame: bool = True
+    run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, chosen: Member, *, blame: bool = True
 ) -> None:
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 
@@ -110,11 +110,11 @@ def _load(run: RunState, member: Member) -> int:
     )
 
 
-def drop(run: RunState, step: StepState, mb: MicrobatchState, reason: str) -> None:
+def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
     """End a microbatch without settling it. Gradients that are already counted stay in their sums."""
     if mb.ended is not None:
         return
-    end_microbatch(run, step, mb, End.DROPPED)
+    end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
     )

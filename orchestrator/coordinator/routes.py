@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.events import Plan
-from orchestrator.coordinator.epoch_state import MicrobatchState, Place, StepState
+from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import start_clocks
 from orchestrator.coordinator.state import RunState
@@ -42,7 +42,7 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
         MicrobatchState(i, [Place(m.hotkey, tried={(m.hotkey, 0)}) for m in route])
         for i, route in enumerate(chosen)
     ]
-    epoch.steps.append(StepState(plan, microbatches, open=count))
+    epoch.steps.append(PlannedStep(plan, microbatches, open=count))
     for member in run.miners():
         if member.joined is not None and member.ready_epoch == run.epoch:
             run.send(member.hotkey, plan)

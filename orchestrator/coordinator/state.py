@@ -11,7 +11,7 @@ from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
-from orchestrator.coordinator.deadlines import AdaptiveDeadline
+from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 

@@ -22,7 +22,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
-from orchestrator.http.public import Audit, Public
+from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
 
@@ -102,7 +102,7 @@ def make_app(deps: Deps) -> web.Application:
     app[GUARD] = guard
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
-    signed, audit = middleware.signed, Audit(deps.coordinator, deps.journal)
+    signed, audit = middleware.signed, AuditCalls(deps.coordinator, deps.journal)
     app.add_routes(
         [
             web.get("/v1/run", public.run),

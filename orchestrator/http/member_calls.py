@@ -121,7 +121,7 @@ class MemberCalls:
     async def _journal(self, hotkey: str, request: ExchangeRequest) -> None:
         """Journal the new content of an exchange, and that a lost member is back."""
         async with self._recorder.lock_for(hotkey):
-            if back := self.intake.heard(hotkey, self._recorder.stamp()):
+            if back := self.intake.returned(hotkey, self._recorder.stamp()):
                 await self._recorder.record(back)
             if request.status is not None:
                 self.statuses[hotkey] = request.status

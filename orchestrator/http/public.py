@@ -138,7 +138,7 @@ class Public:
         return self._rendered
 
 
-class Audit:
+class AuditCalls:
     """Handlers of signed requests for epoch records and receipts, from which validators audit the run."""
 
     def __init__(self, coordinator: Coordinator, journal: Journal) -> None:

@@ -75,7 +75,7 @@ class Recorder:
     async def record(self, entry: Entry, signature: str = "") -> None:
         """Journal and apply an entry; returns when both are done.
 
-        `signature` is that of a `Said` with receipts. Raises Problem (UNAVAILABLE): nothing was stored.
+        `signature` is that of a `Exchanged` with receipts. Raises Problem (UNAVAILABLE): nothing was stored.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
 
+from iota.console.signals import call_on_stop
 from orchestrator.http.app import BACKGROUND, GUARD, Deps, make_app
 
 SHUTDOWN_S: Final = 10.0
@@ -65,9 +65,8 @@ async def serve(deps: Deps, host: str, port: int, started: Callable[[int], None]
         PortUnavailable: the port is taken.
         BaseExceptionGroup: the background tasks failed, so nothing can be recorded any more.
     """
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = asyncio.Event()
+    call_on_stop(stop.set)
     async with serving(deps, host, port) as (bound, background):
         started(bound)
         asked = asyncio.create_task(stop.wait(), name="stop")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from iota.identity import signatures
 from iota.protocol.messages import PROTOCOL_VERSION, ExchangeRequest, JoinRequest, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.coordinator import Back, Coordinator, Entry, Joined, Left, Member, Said
+from orchestrator.coordinator import Coordinator, Entry, Exchanged, Joined, Left, Member, Returned
 from orchestrator.intake.receipts import new_receipts
 from orchestrator.intake.repeats import Repeats
 from orchestrator.intake.rights import Access, access_for
@@ -45,12 +45,12 @@ class Intake:
             raise refusal
         return Joined(at=at, hotkey=hotkey, request=request)
 
-    def heard(self, hotkey: str, at: float) -> Back | None:
+    def returned(self, hotkey: str, at: float) -> Returned | None:
         """The entry for a lost member that sends a request again; None for any other member."""
         member = self.member(hotkey)
-        return None if member.live or member.left else Back(at=at, hotkey=hotkey)
+        return None if member.live or member.left else Returned(at=at, hotkey=hotkey)
 
-    def exchange(self, hotkey: str, request: ExchangeRequest, at: float) -> Said | None:
+    def exchange(self, hotkey: str, request: ExchangeRequest, at: float) -> Exchanged | None:
         """The entry with the new content of an exchange; None where all of it is repeated.
 
         Raises:
@@ -66,7 +66,7 @@ class Intake:
         reports = self._repeats.fresh_reports(hotkey, request.reports)
         if not (receipts or frames or reports):
             return None
-        return Said(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
+        return Exchanged(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
 
     def leave(self, hotkey: str, at: float) -> Left | None:
         """The entry of a leave; None for a member that has left already."""

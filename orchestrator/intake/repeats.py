@@ -8,7 +8,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from iota.protocol.messages import FrameNotice, Report, ReportKind
-from orchestrator.coordinator import Back, Entry, Joined, Left, Lost, Said
+from orchestrator.coordinator import Entry, Exchanged, Joined, Left, Lost, Returned
 
 MAX_REMEMBERED: Final = 1024
 """Digests kept for each member. A forgotten item is journaled again, which changes no state."""
@@ -36,9 +36,9 @@ class Repeats:
     def observe(self, entry: Entry) -> None:
         """Remember what an entry contains. After a join or a loss, repeated content may have an effect."""
         match entry:
-            case Joined() | Left() | Lost() | Back():
+            case Joined() | Left() | Lost() | Returned():
                 self._said.pop(entry.hotkey, None)
-            case Said():
+            case Exchanged():
                 once = (report for report in entry.reports if report.kind in _ONCE)
                 self._remember(entry.hotkey, (*entry.frames, *once))
             case _:

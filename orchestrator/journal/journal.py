@@ -24,7 +24,7 @@ class JournalRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry to append. `signature` is the batch signature of a `Said` with receipts."""
+    """One entry to append. `signature` is the batch signature of a `Exchanged` with receipts."""
 
     entry: Entry
     signature: str = ""

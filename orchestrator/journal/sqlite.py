@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 from iota.files import FileLock
 from iota.protocol.receipts import ReceiptBatch
 from iota.spec import RunSpec
-from orchestrator.coordinator import Entry, Said
+from orchestrator.coordinator import Entry, Exchanged
 from orchestrator.journal.journal import JournalBroken, JournalRefused, JournalUnavailable, Record
 
-JOURNAL_VERSION: Final = 1
+JOURNAL_VERSION: Final = 2
 """The form of the tables and of the entries in them; the file holds it as SQLite's `user_version`."""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -61,7 +61,7 @@ class SqliteJournal:
         for seq, record in enumerate(records, self._next):
             entry = record.entry
             rows.append((seq, entry.at, entry.kind.value, entry.canonical().decode()))
-            if isinstance(entry, Said) and entry.receipts:
+            if isinstance(entry, Exchanged) and entry.receipts:
                 epochs = [receipt.epoch for receipt in entry.receipts]
                 batches.append((seq, entry.hotkey, min(epochs), max(epochs), record.signature))
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.core.sampling import choose
+from validator.core.draw import choose
 from validator.core.scoring import MinerWork, scores, validity
 
 HOTKEYS = "abcdef"

@@ -31,7 +31,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule()
     def seal(self) -> None:
         self.sealed += 1
-        self.shell.hear(self.seals[-1])
+        self.shell.on_event(self.seals[-1])
 
     @precondition(lambda self: self.shell.job is not None)
     @rule(count=st.integers(1, 12))
@@ -69,7 +69,7 @@ class CoreMachine(RuleBasedStateMachine):
     def audits_are_closed(self, data: st.DataObject) -> None:
         epoch = data.draw(st.integers(0, self.sealed - 1))
         self.closed.add(epoch)
-        self.shell.hear(AuditsClosed(epoch=epoch))
+        self.shell.on_event(AuditsClosed(epoch=epoch))
 
     @rule(seconds=st.floats(0, 60))
     def time_passes(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule()
     def the_run_ends(self) -> None:
         self.run_over = True
-        self.shell.hear(RunEnd())
+        self.shell.on_event(RunEnd())
 
     def teardown(self) -> None:
         """From here on everything goes well: whatever is still open comes to its end."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iota.simulate.swarm import LIMITS, VirtualSwarm
 from iota.spec import Pipeline
 from orchestrator.coordinator import Coordinator
-from orchestrator.coordinator.epoch_state import End
+from orchestrator.coordinator.epoch_state import Ending
 from orchestrator.coordinator.state import Phase
 from tests.support.virtual_runs import tiny_spec
 
@@ -24,7 +24,7 @@ class Books:
     def __init__(self, swarm: VirtualSwarm) -> None:
         self.swarm = swarm
         self.seen: set[tuple[int, int]] = set()
-        self.ends = {End.SETTLED: 0, End.DROPPED: 0}
+        self.ends = {Ending.SETTLED: 0, Ending.DROPPED: 0}
 
     def look(self) -> None:
         for number, epoch in self.swarm.state.epochs.items():
@@ -93,7 +93,10 @@ def test_every_microbatch_ends_once_whatever_happens(
     assert sum(books.ends.values()) == epochs * steps * microbatches
     state = swarm.state
     assert state.phase is Phase.FINISHED
-    assert (state.totals.settled, state.totals.dropped) == (books.ends[End.SETTLED], books.ends[End.DROPPED])
+    assert (state.totals.settled, state.totals.dropped) == (
+        books.ends[Ending.SETTLED],
+        books.ends[Ending.DROPPED],
+    )
     assert state.totals.tokens == state.totals.settled * spec.data.tokens
     again = Coordinator(spec, LIMITS)
     for entry in swarm.entries:

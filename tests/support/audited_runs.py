@@ -448,7 +448,7 @@ class Bench:
     worker: Worker
     sealed: SealedEpoch
     live: bool
-    patience_s: float
+    retry_for_s: float
     deliver: Callable[[Miner, int], bytes | None]
     faults: list[MinerFault] = field(default_factory=list)
     """Proofs of the last audit against others than its miner."""
@@ -468,7 +468,7 @@ class Bench:
             if isinstance(effect.report, SnapshotWanted):
                 self._deliver(snapshots, miner, effect.report)
 
-        snapshots = Snapshots(self.sealed.epoch, self.patience_s, asked)
+        snapshots = Snapshots(self.sealed.epoch, self.retry_for_s, asked)
         audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
         self.faults = audit.faults
         return await self.run(audit.run())
@@ -530,7 +530,7 @@ async def bench(
     epoch: int = 0,
     *,
     live: bool = True,
-    patience_s: float = 30.0,
+    retry_for_s: float = 30.0,
     deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
         miner.snapshots[version]
     ),
@@ -541,4 +541,4 @@ async def bench(
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(epoch)
-    return Bench(world, evidence, auditor, worker, sealed, live, patience_s, deliver)
+    return Bench(world, evidence, auditor, worker, sealed, live, retry_for_s, deliver)

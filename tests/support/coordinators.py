@@ -19,7 +19,7 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Joined, Lost, Said, Tick
+from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Tick
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits, RunState
 
@@ -77,7 +77,7 @@ class Driven:
     ) -> None:
         """One exchange of `member`."""
         self.coordinator.apply(
-            Said(
+            Exchanged(
                 at=self.now,
                 hotkey=member.hotkey,
                 receipts=tuple(receipts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from iota.protocol.receipts import ReceiptBatch
-from orchestrator.coordinator import Entry, Said
+from orchestrator.coordinator import Entry, Exchanged
 from orchestrator.journal import JournalBroken, JournalUnavailable, Record
 
 
@@ -38,7 +38,7 @@ class MemoryJournal:
         return [
             ReceiptBatch(receipts=record.entry.receipts, signature=record.signature)
             for record in self.records
-            if isinstance(record.entry, Said)
+            if isinstance(record.entry, Exchanged)
             and record.entry.hotkey == hotkey
             and any(receipt.epoch == epoch for receipt in record.entry.receipts)
         ]

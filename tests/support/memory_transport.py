@@ -19,7 +19,7 @@ class MemoryTransport:
         self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue()
         network[hotkey] = self
 
-    def hear(self, delivered: Delivered) -> None:
+    def on_event(self, delivered: Delivered) -> None:
         pass
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:

@@ -43,7 +43,7 @@ from iota.spec import (
     WireDtype,
 )
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
-from orchestrator.coordinator.entries import Back, Entry, Joined, Left, Lost, Resumed, Said, Tick
+from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
@@ -299,10 +299,10 @@ MESSAGES = {
 }  # fmt: skip
 ENTRIES: tuple[Entry, ...] = (
     Joined(at=TIME, hotkey=MINER.ss58, request=JOIN),
-    Said(at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS),
+    Exchanged(at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS),
     Left(at=TIME, hotkey=MINER.ss58),
     Lost(at=TIME, hotkey=MINER.ss58),
-    Back(at=TIME, hotkey=MINER.ss58),
+    Returned(at=TIME, hotkey=MINER.ss58),
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
 )

@@ -10,7 +10,7 @@ from iota.client.run_objects import UrlSource
 from iota.protocol.events import Delivered
 from iota.protocol.messages import FrameNotice
 from iota.store.transfer import ObjectClient
-from iota.wire.store import StoreTransport
+from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport
 from tests.support.miner_program import run_miner
 
@@ -23,8 +23,8 @@ class SlowTransport:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
 
-    def hear(self, delivered: Delivered) -> None:
-        self._inner.hear(delivered)
+    def on_event(self, delivered: Delivered) -> None:
+        self._inner.on_event(delivered)
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:
         await asyncio.sleep(random.uniform(0, MAX_DELAY_S))

@@ -81,7 +81,7 @@ class Shell:
         for event in self.events:
             self.take(event)
 
-    def hear(self, event: Fact) -> None:
+    def on_event(self, event: Fact) -> None:
         self.events.append(event)
         self.take(event)
 

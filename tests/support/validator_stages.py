@@ -87,7 +87,7 @@ class Orchestrator:
             receipts=0, head=GENESIS, resume=True, manifest_url="/v1/manifest",
         )  # fmt: skip
 
-    async def exchange(self, request: ExchangeRequest, *, patience_s: float) -> ExchangeReply:
+    async def exchange(self, request: ExchangeRequest, *, retry_for_s: float) -> ExchangeReply:
         self._check_there()
         for report in request.reports:
             await self._take(report)
@@ -174,7 +174,7 @@ class Stage:
     def node(self) -> ValidatorNode:
         options = ValidatorOptions(
             self.folder / "validator", compute_share=self.share, heldout_batches=1,
-            patience_s=0.2, reconnect_s=0.05,
+            retry_for_s=0.2, reconnect_s=0.05,
         )  # fmt: skip
         world: Any = self.orchestrator.world
         client: Any = self.orchestrator

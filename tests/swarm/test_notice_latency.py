@@ -31,7 +31,7 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
         aiohttp.ClientSession() as http,
     ):
         for each in (a, b):
-            each.talk.say(reports=[Ready(epoch=0, digest=BASE)])
+            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         sender, receiver = (a, b) if a.reply.stage == 0 else (b, a)
         [plan] = [d for d in sender.heard if isinstance(d.event, Plan) and d.event.step == 0]
@@ -47,7 +47,7 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
                 async with http.put(plan.urls[key], data=bytes(notice.size)) as answer:
                     assert answer.status in (200, 201)
                 begun = time.perf_counter()
-                sender.talk.say(frames=[notice])
+                sender.talk.send(frames=[notice])
                 async with asyncio.timeout(10):
                     while key not in (delivered := await ready.get()).urls:
                         pass

@@ -18,7 +18,7 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import digest
 from iota.simulate.swarm import VirtualSwarm
 from iota.spec import Pipeline
-from orchestrator.coordinator import Said
+from orchestrator.coordinator import Exchanged
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
@@ -40,7 +40,7 @@ def swarm() -> VirtualSwarm:
 
 
 def _say(swarm: VirtualSwarm, member: Member, **what: object) -> None:
-    swarm.apply(Said(at=swarm.now, hotkey=member.hotkey, **what))  # type: ignore[arg-type]
+    swarm.apply(Exchanged(at=swarm.now, hotkey=member.hotkey, **what))  # type: ignore[arg-type]
 
 
 def _of(swarm: VirtualSwarm, stage: int) -> Member:
@@ -154,5 +154,5 @@ def test_a_fault_in_an_entry_is_recorded_and_ends_nothing(
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(Coordinator, "_apply", broken)
-    swarm.coordinator.apply(Said(at=swarm.now, hotkey=_of(swarm, 0).hotkey))
+    swarm.coordinator.apply(Exchanged(at=swarm.now, hotkey=_of(swarm, 0).hotkey))
     assert "a fault of ours" in swarm.state.incidents.internal[0]

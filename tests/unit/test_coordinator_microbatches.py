@@ -7,7 +7,7 @@ import pytest
 from iota.protocol.events import Drop, FrameReady, Reroute, StepClose
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from iota.protocol.receipts import OpKind
-from orchestrator.coordinator.epoch_state import End
+from orchestrator.coordinator.epoch_state import Ending
 from tests.support.coordinators import Driven, frame
 from tests.support.small_spec import small_spec
 
@@ -57,7 +57,7 @@ def test_a_microbatch_settles_when_every_stage_has_counted_it(driven: Driven) ->
     driven.run_microbatch(0, 0)
     totals = driven.state.totals
     assert (totals.settled, totals.tokens) == (1, driven.coordinator.spec.data.tokens)
-    assert driven.state.current.steps[0].microbatches[0].ended is End.SETTLED
+    assert driven.state.current.steps[0].microbatches[0].ended is Ending.SETTLED
 
 
 def test_a_step_closes_when_its_last_microbatch_ends_and_says_what_counts(driven: Driven) -> None:

@@ -31,7 +31,7 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch
 from iota.simulate.names import fake_hotkey
-from orchestrator.coordinator import Back, Joined, Left, Member, Said
+from orchestrator.coordinator import Exchanged, Joined, Left, Member, Returned
 from orchestrator.coordinator.state import Phase
 from orchestrator.intake import Intake
 from orchestrator.intake.repeats import Repeats
@@ -56,7 +56,7 @@ class Desk:
     def _verify(message: bytes, signature: bytes, hotkey: str) -> bool:
         return signature == bytes.fromhex(GOOD) and hotkey.encode() in message
 
-    def exchange(self, member: Member, **news: Any) -> Said | None:
+    def exchange(self, member: Member, **news: Any) -> Exchanged | None:
         """The decision on an exchange, which must not change the run."""
         before = copy.deepcopy(self.driven.state)
         try:
@@ -64,7 +64,7 @@ class Desk:
         finally:
             assert self.driven.state == before
 
-    def take(self, member: Member, **news: Any) -> Said | None:
+    def take(self, member: Member, **news: Any) -> Exchanged | None:
         """Decide, journal and apply."""
         said = self.exchange(member, **news)
         if said is not None:
@@ -152,11 +152,11 @@ def test_a_run_that_has_ended_takes_no_new_miner_but_its_own_and_validators(desk
 
 def test_a_member_is_back_when_it_was_lost_and_only_then(desk: Desk) -> None:
     hotkey = desk.first.hotkey
-    assert desk.intake.heard(hotkey, 1.0) is None
+    assert desk.intake.returned(hotkey, 1.0) is None
     desk.driven.lose(desk.first)
-    assert desk.intake.heard(hotkey, 2.0) == Back(at=2.0, hotkey=hotkey)
+    assert desk.intake.returned(hotkey, 2.0) == Returned(at=2.0, hotkey=hotkey)
     desk.driven.coordinator.apply(Left(at=3.0, hotkey=hotkey))
-    assert desk.intake.heard(hotkey, 4.0) is None
+    assert desk.intake.returned(hotkey, 4.0) is None
 
 
 def test_a_member_leaves_once(desk: Desk) -> None:
@@ -169,7 +169,7 @@ def test_a_member_leaves_once(desk: Desk) -> None:
 def test_a_stranger_is_told_to_join_first(desk: Desk) -> None:
     for ask in (
         lambda: desk.intake.member(STRANGER),
-        lambda: desk.intake.heard(STRANGER, 1.0),
+        lambda: desk.intake.returned(STRANGER, 1.0),
         lambda: desk.intake.exchange(STRANGER, ExchangeRequest(cursor=0), 1.0),
         lambda: desk.intake.leave(STRANGER, 1.0),
         lambda: desk.intake.access(STRANGER, ObjectRequest(method=Method.GET, key=f"{SPEC.id}/x")),
@@ -185,7 +185,7 @@ def test_a_stranger_is_told_to_join_first(desk: Desk) -> None:
 def test_receipts_that_are_new_are_taken_and_the_rest_of_a_batch_is_not(desk: Desk) -> None:
     receipts = chain(desk.first, 4)
     said = desk.take(desk.first, receipts=batch(*receipts[:2]))
-    assert said == Said(at=desk.driven.now, hotkey=desk.first.hotkey, receipts=tuple(receipts[:2]))
+    assert said == Exchanged(at=desk.driven.now, hotkey=desk.first.hotkey, receipts=tuple(receipts[:2]))
     assert desk.take(desk.first, receipts=batch(*receipts[:2])) is None
     overlapping = desk.take(desk.first, receipts=batch(*receipts[1:]))
     assert overlapping is not None
@@ -340,7 +340,7 @@ def test_news_is_journaled_once_and_again_after_a_loss(desk: Desk) -> None:
     assert said is not None
     assert said.frames == more[1:]
     desk.driven.lose(desk.first)
-    back = desk.intake.heard(desk.first.hotkey, desk.driven.now)
+    back = desk.intake.returned(desk.first.hotkey, desk.driven.now)
     assert back is not None
     desk.intake.observe(back)
     assert desk.exchange(desk.first, frames=frames)
@@ -369,5 +369,5 @@ def test_only_the_newest_news_is_remembered() -> None:
     repeats = Repeats(limit=2)
     frames = [notice(0, Direction.FORWARD, 100, microbatch=n) for n in range(3)]
     for each in frames:
-        repeats.observe(Said(at=1.0, hotkey=STRANGER, frames=(each,)))
+        repeats.observe(Exchanged(at=1.0, hotkey=STRANGER, frames=(each,)))
     assert repeats.fresh_frames(STRANGER, frames) == (frames[0],)

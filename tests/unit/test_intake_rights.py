@@ -29,7 +29,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header
-from orchestrator.coordinator import Coordinator, Joined, Member, Said
+from orchestrator.coordinator import Coordinator, Exchanged, Joined, Member
 from orchestrator.coordinator.epoch_state import PartMerge
 from orchestrator.coordinator.merging import begin_merging
 from orchestrator.intake.grants import accesses
@@ -48,7 +48,7 @@ def coordinator() -> Coordinator:
     for hotkey in (FIRST, LAST):
         made.apply(Joined(at=1.0, hotkey=hotkey.ss58, request=join_request()))
     for hotkey in (FIRST, LAST):
-        made.apply(Said(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+        made.apply(Exchanged(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
     return made
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iota.identity.keys import Hotkey
-from orchestrator.coordinator import Joined, Said, Tick
+from orchestrator.coordinator import Exchanged, Joined, Tick
 from orchestrator.journal import JournalBroken, JournalRefused, JournalUnavailable, Record, SqliteJournal
 from orchestrator.journal.sqlite import JOURNAL_VERSION
 from tests.support.orchestrators import ORCHESTRATOR, Log, join_request, make_spec
@@ -28,7 +28,7 @@ def tick(number: int) -> Record:
 def said(log: Log, since: int) -> Record:
     batch = log.after(since)
     assert batch is not None
-    return Record(Said(at=1.0, hotkey=log.hotkey.ss58, receipts=batch.receipts), batch.signature)
+    return Record(Exchanged(at=1.0, hotkey=log.hotkey.ss58, receipts=batch.receipts), batch.signature)
 
 
 def test_a_reopened_journal_replays_every_entry_in_order(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def _assign(stage: int) -> MergeAssign:
 
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
     duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1)
-    assert duties.hear(event) == [SNAPSHOT]
-    assert duties.hear(event) == []
+    assert duties.on_event(event) == [SNAPSHOT]
+    assert duties.on_event(event) == []
     duties.end(SNAPSHOT)
-    assert duties.hear(event) == [SNAPSHOT]
+    assert duties.on_event(event) == [SNAPSHOT]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     ],
 )
 def test_orders_give_duties(event: Event, duty: Duty | None) -> None:
-    assert Duties(stage=0).hear(event) == ([] if duty is None else [duty])
+    assert Duties(stage=0).on_event(event) == ([] if duty is None else [duty])
 
 
 MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
@@ -93,7 +93,7 @@ CLOSED = AuditsClosed(epoch=3)
 def test_a_duty_is_wanted_until_the_run_has_no_use_for_it(duty: Duty, heard: Event, wanted: bool) -> None:
     duties = Duties(stage=0)
     assert duties.wants(duty)
-    duties.hear(heard)
+    duties.on_event(heard)
     assert duties.wants(duty) is wanted
 
 

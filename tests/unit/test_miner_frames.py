@@ -35,7 +35,7 @@ class Failing:
     def __init__(self, error: TransportError, times: int) -> None:
         self._error, self.times, self.tries = error, times, 0
 
-    def hear(self, delivered: Delivered) -> None:
+    def on_event(self, delivered: Delivered) -> None:
         raise NotImplementedError
 
     async def send(self, frame: OutgoingFrame, to: str) -> None:

@@ -41,7 +41,7 @@ class Store(ObjectClient):
 async def test_a_url_is_used_again_while_it_lasts() -> None:
     urls = Urls(3600.0)
     objects = RunObjects(urls, Store())
-    assert await objects.get(KEY, 100) == await objects.piece(KEY, 0, 10) == b"http://store/1"
+    assert await objects.get(KEY, 100) == await objects.get_range(KEY, 0, 10) == b"http://store/1"
     assert len(urls.asked) == 1
 
 
@@ -62,4 +62,4 @@ async def test_a_url_to_write_to_serves_one_write() -> None:
 async def test_an_object_with_other_bytes_than_announced_is_refused() -> None:
     stored = StoredObject(key=KEY, digest=blake3(b"announced").hexdigest(), size=9)
     with pytest.raises(ObjectDiffers):
-        await RunObjects(Urls(3600.0), Store()).stored(stored)
+        await RunObjects(Urls(3600.0), Store()).get_verified(stored)

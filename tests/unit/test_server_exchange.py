@@ -23,7 +23,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
-from orchestrator.coordinator import Back, Lost, Said
+from orchestrator.coordinator import Exchanged, Lost, Returned
 from orchestrator.coordinator.epoch_state import EpochState
 from tests.support.orchestrators import (
     BASE,
@@ -47,7 +47,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 async def planned(*nodes: Node) -> None:
     """Let nodes report their base and get the first plan."""
     for each in nodes:
-        each.talk.say(reports=[Ready(epoch=0, digest=BASE)])
+        each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
     await until(lambda: all(each.events(Plan) for each in nodes))
 
 
@@ -77,7 +77,7 @@ async def test_a_frame_reaches_its_receiver_with_a_url_to_read_it(running: Runni
     async with node(running, b"a") as a, node(running, b"b") as b:
         await planned(a, b)
         notice = a.notice(b, 0)
-        a.talk.say(frames=[notice])
+        a.talk.send(frames=[notice])
         await until(lambda: bool(b.events(FrameReady)))
         [delivered] = [d for d in b.heard if isinstance(d.event, FrameReady)]
         assert isinstance(delivered.event, FrameReady)
@@ -90,7 +90,7 @@ async def test_an_exchange_without_news_is_not_journaled(running: Running) -> No
     async with running.client(hotkey) as client:
         await client.join(join_request())
         await client.exchange(ExchangeRequest(cursor=0, wait_s=0, status=NodeStatus(state="idle")))
-        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+        assert not [e for e in running.journal.replay() if isinstance(e, Exchanged)]
         status = await client.status()
         assert status["nodes"][hotkey.ss58]["state"] == "idle"
 
@@ -103,7 +103,7 @@ async def test_receipts_are_stored_once_however_often_they_are_sent(running: Run
         for _ in range(2):
             reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=batch))
             assert reply.receipts == 3
-        stored = [r for e in running.journal.replay() if isinstance(e, Said) for r in e.receipts]
+        stored = [r for e in running.journal.replay() if isinstance(e, Exchanged) for r in e.receipts]
         assert [r.seq for r in stored] == [1, 2, 3]
 
 
@@ -121,7 +121,7 @@ async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_so(
 
 async def refused_news(a: Node, **news: object) -> ProblemType:
     with pytest.raises(Problem) as caught:
-        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, **news), patience_s=0)
+        await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, **news), retry_for_s=0)
     return caught.value.type
 
 
@@ -167,7 +167,7 @@ async def test_receipts_that_no_op_gives_are_refused(running: Running) -> None:
         await refused(first, OpKind.FORWARD, started=2.0, ended=1.0)
         await refused(first, OpKind.FORWARD, epoch=1)
         assert await refused_news(v, reports=(Heldout(epoch=2, loss=1.0),)) is ProblemType.FORBIDDEN
-        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+        assert not [e for e in running.journal.replay() if isinstance(e, Exchanged)]
 
 
 async def test_receipts_do_not_go_back_to_an_earlier_epoch(running: Running) -> None:
@@ -205,7 +205,7 @@ async def test_repeated_news_is_journaled_once_until_the_member_starts_again(run
         request = ExchangeRequest(cursor=0, wait_s=0, frames=(a.notice(b, 0),))
 
         def said() -> int:
-            return sum(isinstance(e, Said) for e in running.journal.replay())
+            return sum(isinstance(e, Exchanged) for e in running.journal.replay())
 
         for _ in range(3):
             await a.client.exchange(request)
@@ -223,7 +223,7 @@ async def test_frames_of_another_stage_and_reports_of_another_role_are_refused(r
         foreign = f"{running.spec.id}/delta/0/{b.reply.stage}/{b.hotkey.ss58}/part-000"
         delta = Delta(epoch=0, parts=(StoredObject(key=foreign, digest=BASE, size=4096),))
         assert await refused_news(a, reports=(delta,)) is ProblemType.FORBIDDEN
-        assert not [e for e in running.journal.replay() if isinstance(e, Said)]
+        assert not [e for e in running.journal.replay() if isinstance(e, Exchanged)]
 
 
 async def test_a_silent_member_is_lost_and_one_heard_again_is_back(tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ async def test_a_silent_member_is_lost_and_one_heard_again_is_back(tmp_path: Pat
         await until(lambda: not running.coordinator.members[hotkey.ss58].live)
         await client.exchange(ExchangeRequest(cursor=0, wait_s=0))
         assert running.coordinator.members[hotkey.ss58].live
-        kinds = [type(e) for e in running.journal.replay() if isinstance(e, Lost | Back)]
-        assert kinds[:2] == [Lost, Back]
+        kinds = [type(e) for e in running.journal.replay() if isinstance(e, Lost | Returned)]
+        assert kinds[:2] == [Lost, Returned]
 
 
 async def test_a_member_whose_poll_is_always_open_is_not_lost(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_a_full_disk_answers_unavailable_and_changes_nothing_in_memory(run
         running.journal._db.execute(f"PRAGMA max_page_count = {pages}")
         request = ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(0))
         with pytest.raises(Problem) as caught:
-            await a.client.exchange(request, patience_s=0)
+            await a.client.exchange(request, retry_for_s=0)
         assert (caught.value.status, caught.value.type) == (503, ProblemType.UNAVAILABLE)
         assert running.coordinator.members[a.hotkey.ss58].receipts == 0
         running.journal._db.execute("PRAGMA max_page_count = 1000000")
@@ -278,8 +278,8 @@ async def test_receipts_are_served_to_auditors_as_they_were_signed(running: Runn
     async with node(running, b"a") as a, node(running, b"v", Role.VALIDATOR) as v:
         a.log.add()
         a.log.add()
-        a.talk.say(receipts=2)
-        assert await a.talk.settled(5)
+        a.talk.send(receipts=2)
+        assert await a.talk.flush(5)
         batches = await v.client.receipts(0, a.hotkey.ss58)
         assert [r for b in batches for r in b.receipts] == a.log.receipts
         with pytest.raises(Problem) as caught:
@@ -293,11 +293,11 @@ async def test_a_step_closes_through_receipts_alone(running: Running) -> None:
         first, last = (a, b) if a.reply.stage == 0 else (b, a)
         for i in range(running.spec.schedule.microbatches):
             first.log.add(OpKind.FORWARD, microbatch=i)
-            first.talk.say(receipts=len(first.log.receipts), frames=[first.notice(last, i)])
+            first.talk.send(receipts=len(first.log.receipts), frames=[first.notice(last, i)])
             last.log.add(OpKind.LOSS, microbatch=i, loss=4.0)
-            last.talk.say(receipts=len(last.log.receipts), frames=[last.notice(first, i)])
+            last.talk.send(receipts=len(last.log.receipts), frames=[last.notice(first, i)])
             first.log.add(OpKind.BACKWARD, microbatch=i)
-            first.talk.say(receipts=len(first.log.receipts))
+            first.talk.send(receipts=len(first.log.receipts))
         await until(lambda: bool(a.events(StepClose) and b.events(StepClose)))
         assert len(a.events(StepClose)[0].counted) == running.spec.schedule.microbatches
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iota.protocol.events import FrameReady, Plan
 from iota.protocol.messages import Ready
-from orchestrator.coordinator import Said
+from orchestrator.coordinator import Exchanged
 from tests.support.orchestrators import BASE, Running, make_spec, node, orchestrator, until
 
 MICROBATCHES = 40
@@ -83,18 +83,18 @@ async def test_nothing_is_lost_or_doubled_over_connections_that_break(tmp_path: 
         node(seen, b"b") as b,
     ):
         for each in (a, b):
-            each.talk.say(reports=[Ready(epoch=0, digest=BASE)])
+            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         relay.cutting = True
         sender, receiver = (a, b) if a.reply.stage == 0 else (b, a)
         for microbatch in range(MICROBATCHES):
             sender.log.add(microbatch=microbatch)
-            sender.talk.say(receipts=microbatch + 1, frames=[sender.notice(receiver, microbatch)])
+            sender.talk.send(receipts=microbatch + 1, frames=[sender.notice(receiver, microbatch)])
             await until(lambda m=microbatch: len(receiver.events(FrameReady)) > m, 30)  # type: ignore[misc]
         relay.cutting = False
-        assert await sender.talk.settled(20)
+        assert await sender.talk.flush(20)
         assert relay.cuts > 5
-        said = [e for e in running.journal.replay() if isinstance(e, Said)]
+        said = [e for e in running.journal.replay() if isinstance(e, Exchanged)]
         assert [r.seq for e in said for r in e.receipts] == list(range(1, MICROBATCHES + 1))
         ready = [e.notice.name.microbatch for e in receiver.events(FrameReady)]
         assert ready == list(range(MICROBATCHES))

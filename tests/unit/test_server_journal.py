@@ -8,7 +8,7 @@ import pytest
 
 from iota.protocol.messages import ExchangeRequest, Role
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.coordinator import Resumed, Said
+from orchestrator.coordinator import Exchanged, Resumed
 from orchestrator.journal import JournalBroken
 from tests.support.journals import MemoryJournal
 from tests.support.orchestrators import node, orchestrator
@@ -31,7 +31,7 @@ async def test_a_run_is_recorded_served_and_restored_by_any_journal() -> None:
     async with orchestrator(journal) as again:
         assert again.coordinator.members[miner.hotkey.ss58].head == before
         kinds = [type(entry) for entry in journal.replay()]
-        assert kinds.count(Said) == 1
+        assert kinds.count(Exchanged) == 1
         assert kinds.count(Resumed) == 1
 
 
@@ -42,7 +42,7 @@ async def test_a_journal_that_cannot_store_changes_nothing_and_news_is_taken_lat
         request = ExchangeRequest(cursor=0, wait_s=0, receipts=miner.log.after(0))
         journal.full = True
         with pytest.raises(Problem) as caught:
-            await miner.client.exchange(request, patience_s=0)
+            await miner.client.exchange(request, retry_for_s=0)
         assert caught.value.type is ProblemType.UNAVAILABLE
         assert running.coordinator.members[miner.hotkey.ss58].receipts == 0
         journal.full = False

@@ -12,7 +12,7 @@ from iota.protocol.events import FrameReady, Plan, RunEnd
 from iota.protocol.messages import ExchangeRequest, FrameName, Ready
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
-from orchestrator.coordinator import Resumed, Said
+from orchestrator.coordinator import Exchanged, Resumed
 from tests.support.orchestrators import (
     BASE,
     Node,
@@ -31,7 +31,7 @@ async def ready_pair(stack: AsyncExitStack, running: Running) -> tuple[Node, Nod
     a = await stack.enter_async_context(node(running, b"a"))
     b = await stack.enter_async_context(node(running, b"b"))
     for each in (a, b):
-        each.talk.say(reports=[Ready(epoch=0, digest=BASE)])
+        each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
     await until(lambda: bool(a.events(Plan) and b.events(Plan)))
     return (a, b) if a.reply.stage == 0 else (b, a)
 
@@ -40,7 +40,7 @@ async def test_the_state_and_the_events_come_back_from_the_journal(tmp_path: Pat
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(orchestrator(tmp_path / "j"))
         first, last = await ready_pair(stack, running)
-        first.talk.say(frames=[first.notice(last, 0)])
+        first.talk.send(frames=[first.notice(last, 0)])
         await until(lambda: bool(last.events(FrameReady)))
         before = running.coordinator.events_after(last.hotkey.ss58, 0)
         head = running.coordinator.members[first.hotkey.ss58].head
@@ -53,8 +53,8 @@ async def test_the_state_and_the_events_come_back_from_the_journal(tmp_path: Pat
 async def test_times_never_go_back_over_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         async with orchestrator(tmp_path / "j") as running, node(running, b"a") as a:
-            a.talk.say(reports=[Ready(epoch=0, digest=BASE)])
-            assert await a.talk.settled(5)
+            a.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            assert await a.talk.flush(5)
             times = [e.at for e in running.journal.replay()]
             assert times == sorted(times)
 
@@ -66,20 +66,20 @@ async def test_a_conversation_over_a_restart_loses_and_doubles_nothing(tmp_path:
             port = int(running.url.rpartition(":")[2])
             first, last = await ready_pair(nodes, running)
             first.log.add(OpKind.FORWARD)
-            first.talk.say(receipts=1, frames=[first.notice(last, 0)])
+            first.talk.send(receipts=1, frames=[first.notice(last, 0)])
             await until(lambda: len(last.events(FrameReady)) == 1)
         # Nobody answers now: what is said must wait.
         for i in (1, 2):
             first.log.add(OpKind.FORWARD, microbatch=i)
-            first.talk.say(receipts=1 + i, frames=[first.notice(last, i)])
-        assert not await first.talk.settled(0.2)
+            first.talk.send(receipts=1 + i, frames=[first.notice(last, i)])
+        assert not await first.talk.flush(0.2)
         async with orchestrator(tmp_path / "j", port=port) as running:
             first.log.add(OpKind.FORWARD, microbatch=3)
-            first.talk.say(receipts=4, frames=[first.notice(last, 3)])
+            first.talk.send(receipts=4, frames=[first.notice(last, 3)])
             await until(lambda: len(last.events(FrameReady)) == 4, 20)
-            assert await first.talk.settled(10)
+            assert await first.talk.flush(10)
             assert first.talk.stored == 4
-            said = [e for e in running.journal.replay() if isinstance(e, Said)]
+            said = [e for e in running.journal.replay() if isinstance(e, Exchanged)]
             assert [r.seq for e in said for r in e.receipts] == [1, 2, 3, 4]
             heard = [d.seq for d in last.heard]
             assert heard == sorted(set(heard))
@@ -91,7 +91,7 @@ async def test_an_answer_that_was_lost_is_made_up_for(tmp_path: Path) -> None:
     """The exchange was stored, but its answer never arrived: said again, it is recognised."""
     async with orchestrator(tmp_path / "j") as running, node(running, b"a") as a:
         a.log.add()
-        a.talk.say(receipts=1)
+        a.talk.send(receipts=1)
         await until(lambda: running.coordinator.members[a.hotkey.ss58].receipts == 1)
         assert a.client._http is not None
         connector = a.client._http.connector
@@ -100,9 +100,9 @@ async def test_an_answer_that_was_lost_is_made_up_for(tmp_path: Path) -> None:
             assert protocol.transport is not None
             protocol.transport.abort()
         a.log.add()
-        a.talk.say(receipts=2)
-        assert await a.talk.settled(10)
-        said = [e for e in running.journal.replay() if isinstance(e, Said)]
+        a.talk.send(receipts=2)
+        assert await a.talk.flush(10)
+        said = [e for e in running.journal.replay() if isinstance(e, Exchanged)]
         assert [r.seq for e in said for r in e.receipts] == [1, 2]
 
 
@@ -113,7 +113,7 @@ async def test_a_conversation_that_is_refused_tells_its_reader(tmp_path: Path) -
             await client.join(join_request())
             async with Conversation(client, 0) as talk:
                 running.members.only = set()
-                talk.say(reports=[Ready(epoch=0, digest=BASE)])
+                talk.send(reports=[Ready(epoch=0, digest=BASE)])
                 caught = None
                 try:
                     async for delivered in talk.events():
@@ -140,7 +140,7 @@ async def test_stopping_answers_open_polls_at_once(tmp_path: Path) -> None:
         running = await stack.enter_async_context(orchestrator(tmp_path / "j"))
         async with running.client(hotkey) as client:
             await client.join(join_request())
-            poll = asyncio.create_task(client.exchange(ExchangeRequest(cursor=1000, wait_s=5), patience_s=0))
+            poll = asyncio.create_task(client.exchange(ExchangeRequest(cursor=1000, wait_s=5), retry_for_s=0))
             done, _ = await asyncio.wait([poll], timeout=0.2)
             assert not done
             begun = asyncio.get_running_loop().time()

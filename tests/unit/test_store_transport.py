@@ -13,7 +13,7 @@ from iota.protocol.messages import Method
 from iota.protocol.problems import Problem, ProblemType
 from iota.simulate.names import fake_hotkey
 from iota.store import EmbeddedStore, ObjectClient
-from iota.wire.store import StoreTransport
+from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import TransferRefused, Unreachable
 from tests.support.frames import outgoing
 from tests.support.store_servers import StoreUrls, embedded
@@ -46,7 +46,7 @@ async def test_the_url_of_an_event_serves_one_try_and_the_next_asks_for_another(
     urls = StoreUrls(store)
     transport = StoreTransport(RUN, urls, client)
     await store.put(KEY, FRAME.data)
-    transport.hear(_announced(store.presign_get(KEY, 600)))
+    transport.on_event(_announced(store.presign_get(KEY, 600)))
     await transport.fetch(FRAME.notice, fake_hotkey(1))
     assert urls.asked == []
     await transport.fetch(FRAME.notice, fake_hotkey(1))
@@ -57,7 +57,7 @@ async def test_an_expired_url_is_worth_another_try(store: EmbeddedStore, client:
     urls = StoreUrls(store)
     transport = StoreTransport(RUN, urls, client)
     await store.put(KEY, FRAME.data)
-    transport.hear(_announced(store.presign_get(KEY, -10)))
+    transport.on_event(_announced(store.presign_get(KEY, -10)))
     with pytest.raises(Unreachable):
         await transport.fetch(FRAME.notice, fake_hotkey(1))
     await transport.fetch(FRAME.notice, fake_hotkey(1))

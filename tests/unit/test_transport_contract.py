@@ -12,7 +12,7 @@ import pytest
 
 from iota.protocol.messages import FrameNotice
 from iota.store import EmbeddedStore, ObjectClient
-from iota.wire.store import StoreTransport
+from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import IncomingFrame, TransferRefused, Transport, TransportError, Unreachable
 from tests.support.frames import outgoing
 from tests.support.memory_transport import MemoryTransport

@@ -22,7 +22,7 @@ Answer = Callable[[jobs.Job], object]
 def opened(epoch: int = 0) -> Shell:
     """A shell that has received the seal of an epoch."""
     shell = Shell()
-    shell.hear(run()[1][epoch].record.seal)
+    shell.on_event(run()[1][epoch].record.seal)
     return shell
 
 
@@ -53,8 +53,8 @@ def test_every_drawn_audit_of_an_honest_epoch_passes_and_then_it_is_done() -> No
 
 def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
     shell = opened()
-    shell.hear(run()[1][1].record.seal)
-    shell.hear(RunEnd())
+    shell.on_event(run()[1][1].record.seal)
+    shell.on_event(RunEnd())
     assert not shell.ended
     work(shell)
     assert shell.done == list(range(EPOCHS))
@@ -134,7 +134,7 @@ def test_what_is_undone_at_the_deadline_or_the_closing_is_inconclusive(closed: b
     work(shell, until=lambda: len(shell.kept) == 2)
     assert shell.job is not None
     if closed:
-        shell.hear(AuditsClosed(epoch=0))
+        shell.on_event(AuditsClosed(epoch=0))
     else:
         assert shell.core.wake_at == DEADLINE_S * FILING_SHARE
         shell.wake()
@@ -154,8 +154,8 @@ def test_without_a_draw_before_the_deadline_there_are_no_audits() -> None:
 
 def test_an_epoch_that_is_closed_before_its_turn_is_left_out() -> None:
     shell = opened()
-    shell.hear(run()[1][1].record.seal)
-    shell.hear(AuditsClosed(epoch=1))
+    shell.on_event(run()[1][1].record.seal)
+    shell.on_event(AuditsClosed(epoch=1))
     work(shell)
     assert shell.done == [0]
 

@@ -19,7 +19,7 @@ from validator.audits.budget import Budget
 from validator.database import Database
 from validator.weights.plan import PlanState, Point, Target, WeightPlan
 from validator.weights.records import RecordDamaged
-from validator.weights.scores import Scoreboard
+from validator.weights.scoreboard import Scoreboard
 
 ROW = {MINERS[0].ss58: 65535, MINERS[1].ss58: 21845}
 
@@ -291,7 +291,7 @@ def _plan(database: Database) -> WeightPlan:
     )
 
 
-async def _finish(b: Bench, patience_s: float = 100 * BLOCK_S) -> None:
+async def _finish(b: Bench, retry_for_s: float = 100 * BLOCK_S) -> None:
     running = asyncio.create_task(b.setter.run())
-    await b.setter.finish(patience_s)
+    await b.setter.finish(retry_for_s)
     await running

@@ -130,7 +130,7 @@ class Evidence:
         """The token ids of the receipt's microbatch; zeros where its stage reads none."""
         if needs_tokens(self.spec, receipt.stage):
             return await self._samples.microbatch(receipt.epoch, receipt.step, receipt.microbatch)
-        return self._samples.nothing()
+        return self._samples.blank_tokens()
 
     async def frame(self, header: FrameHeader) -> bytes:
         """The payload of the frame that a receipt names as an input by its header."""
@@ -181,7 +181,7 @@ class Evidence:
             raise EvidenceMissing(
                 f"{stored.key} is recorded with {stored.size} bytes, at most {limit} may be"
             )
-        return await self._from_store(stored.key, self._objects.stored(stored))
+        return await self._from_store(stored.key, self._objects.get_verified(stored))
 
     @staticmethod
     async def _from_store(key: str, transfer: Awaitable[bytes]) -> bytes:

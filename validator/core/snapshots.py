@@ -12,10 +12,10 @@ from validator.core.results import MinerFault, MinerGone
 
 
 class Snapshots:
-    """Asks once for each (miner, version). A miner has `patience_s` to deliver."""
+    """Asks once for each (miner, version). A miner has `retry_for_s` to deliver."""
 
-    def __init__(self, epoch: int, patience_s: float, emit: Callable[[Effect], None]) -> None:
-        self._epoch, self._patience_s, self._emit = epoch, patience_s, emit
+    def __init__(self, epoch: int, retry_for_s: float, emit: Callable[[Effect], None]) -> None:
+        self._epoch, self._retry_for_s, self._emit = epoch, retry_for_s, emit
         self._asked: dict[tuple[str, int], float] = {}
         self._delivered: dict[tuple[str, int], StoredObject] = {}
         self.now = 0.0
@@ -48,5 +48,5 @@ class Snapshots:
                 if live:
                     raise MinerFault(miner, seq, f"it did not deliver {weights} in time")
                 raise MinerGone(f"the miner left before it delivered {weights}")
-            overdue = yield Wait(self._asked[key] + self._patience_s)
+            overdue = yield Wait(self._asked[key] + self._retry_for_s)
         return Snapshot(miner, stage, version, seq, self._delivered[key])

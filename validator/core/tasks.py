@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.messages import AuditKind
-from validator.core.sampling import choose, draw
+from validator.core.draw import choose, draw
 from validator.core.scoring import MinerWork, op_flops
 from validator.core.sealed import SealedEpoch
 

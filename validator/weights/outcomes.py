@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from iota.chain import TxMode
-from validator.chain import SubnetChain, View
+from validator.chain import SubnetChain, SubnetView
 from validator.weights.decisions import fate, landed_state, likely_cause, reassigned_uids, reveal_patience
 from validator.weights.plan import OPEN, WRITTEN, PlanState, Point, WeightPlan
 from validator.weights.records import WeightRecords
@@ -42,11 +42,11 @@ class WeightOutcomes:
     _read_at: int = 0
     """Block from which the row is read back again."""
 
-    def lifetime(self, view: View) -> int:
+    def lifetime(self, view: SubnetView) -> int:
         """Blocks after its planning within which a write can still land."""
         return view.info.write_lifetime_blocks + math.ceil(self.sending_s / view.info.block_time_s)
 
-    def resolve(self, view: View) -> bool:
+    def resolve(self, view: SubnetView) -> bool:
         """Find out whether open plans landed. True if one did."""
         genesis, landed, lifetime = view.info.genesis, False, self.lifetime(view)
         for plan in self.records.in_states(genesis, *OPEN):
@@ -69,7 +69,7 @@ class WeightOutcomes:
             self.put(replace(plan, state=state, block=block, mode=mode))
         return landed
 
-    async def read_back(self, view: View) -> None:
+    async def read_back(self, view: SubnetView) -> None:
         """Compare landed plans with the row in force, every tenth of a tempo at most while only commits wait.
 
         Raises ChainError.
@@ -101,7 +101,7 @@ class WeightOutcomes:
                 log.info("the weights of tempo %d: %s", plan.tempo, state)
             self.put(replace(plan, state=state, detail=detail))
 
-    def next_look_blocks(self, view: View) -> int:
+    def next_look_blocks(self, view: SubnetView) -> int:
         """Blocks until the chain may show more about plans under way."""
         pending = self.records.in_states(view.info.genesis, *OPEN, PlanState.LANDED)
         if not pending:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from iota.chain import ChainError, TxMode, TxResult
-from validator.chain import SubnetChain, View
+from validator.chain import SubnetChain, SubnetView
 from validator.weights.decisions import LastWeights, Step, due
 from validator.weights.outcomes import SENDING_S, WeightOutcomes
 from validator.weights.plan import WRITTEN, PlanState, Point, WeightPlan, allot
@@ -86,9 +86,9 @@ class WeightSetter:
             await self._pause(pause)
         self._done.set()
 
-    async def finish(self, patience_s: float = LAST_S) -> None:
-        """Wait until the newest scores are on the chain, for at most `patience_s`; then `run` ends."""
-        self._end = self._clock() + patience_s
+    async def finish(self, retry_for_s: float = LAST_S) -> None:
+        """Wait until the newest scores are on the chain, for at most `retry_for_s`; then `run` ends."""
+        self._end = self._clock() + retry_for_s
         self._idle = False
         self._woken.set()
         await self._done.wait()
@@ -116,7 +116,7 @@ class WeightSetter:
             self._unread.clear()
         return await self._decide(view, scores)
 
-    def _check_progress(self, view: View) -> None:
+    def _check_progress(self, view: SubnetView) -> None:
         """Warn if the chain stalls, since `due` would only see a tempo that never ends."""
         final, now = view.subnet.block.number, self._clock()
         if final != self._final_block:
@@ -131,7 +131,7 @@ class WeightSetter:
 
     # ---- the next plan ---------------------------------------------------------------------------
 
-    async def _decide(self, view: View, scores: Mapping[str, float]) -> float:
+    async def _decide(self, view: SubnetView, scores: Mapping[str, float]) -> float:
         own = self._records.last_weights(self._genesis)
         found = due(view.status, view.subnet, view.neuron, own)
         if found.step is Step.CANNOT:
@@ -149,7 +149,7 @@ class WeightSetter:
             )
         return await self._set(view, scores, own)
 
-    async def _set(self, view: View, scores: Mapping[str, float], own: LastWeights) -> float:
+    async def _set(self, view: SubnetView, scores: Mapping[str, float], own: LastWeights) -> float:
         allotment = allot(view.subnet, scores, self._burn)
         if allotment is None:
             self._idle = True

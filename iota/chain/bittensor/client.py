@@ -19,7 +19,7 @@ from iota.chain.bittensor.connection import Connection, Session
 from iota.chain.bittensor.faults import SDK
 from iota.chain.bittensor.neurons import read_commitment, read_subnet, read_weights
 from iota.chain.bittensor.transport import BoundedSubstrate
-from iota.chain.bittensor.view import RAO_PER_TAO, View, block_time_of, hash_of
+from iota.chain.bittensor.view import RAO_PER_TAO, BlockView, block_time_of, hash_of
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import (
     Block,
@@ -113,7 +113,7 @@ class BittensorChain(Chain):
 
     async def info(self) -> ChainInfo:
         async def read(session: Session) -> ChainInfo:
-            view = await View.finalized(session)
+            view = await BlockView.finalized(session)
             added = await view.entries(storage.SubtensorModule.NetworksAdded)
             return ChainInfo(
                 network=self._network,
@@ -130,10 +130,10 @@ class BittensorChain(Chain):
         return await self._read(read)
 
     async def head(self) -> Block:
-        return (await self._read(View.head)).block
+        return (await self._read(BlockView.head)).block
 
     async def finalized(self) -> Block:
-        return (await self._read(View.finalized)).block
+        return (await self._read(BlockView.finalized)).block
 
     async def block_hash(self, number: int) -> str:
         async def read(session: Session) -> str:
@@ -149,7 +149,7 @@ class BittensorChain(Chain):
     async def uid(self, netuid: int, hotkey: str) -> int | None:
         check_address(hotkey)
 
-        async def read(view: View) -> int | None:
+        async def read(view: BlockView) -> int | None:
             await view.require_subnet(netuid)
             return await view.uid(netuid, hotkey)
 
@@ -171,20 +171,20 @@ class BittensorChain(Chain):
         async def read(session: Session) -> Commitment | None:
             final = int(await session.substrate.finalized_block_number())
             number = final if at_block is None else min(at_block, final)
-            return await read_commitment(await View.at(session, number), netuid, hotkey)
+            return await read_commitment(await BlockView.at(session, number), netuid, hotkey)
 
         return await self._read(read)
 
     async def registration_terms(self, netuid: int) -> RegistrationTerms:
         async def read(session: Session) -> RegistrationTerms:
-            return await operations.read_terms(await View.head(session), session, netuid)
+            return await operations.read_terms(await BlockView.head(session), session, netuid)
 
         return await self._read(read)
 
     async def balance(self, address: str) -> float:
         check_address(address)
 
-        async def read(view: View) -> float:
+        async def read(view: BlockView) -> float:
             account = await view.query(storage.System.Account, address)
             if not account:
                 return 0.0
@@ -203,7 +203,7 @@ class BittensorChain(Chain):
         """Follows the finalized blocks, and reconnects after a loss."""
 
         async def first_look(session: Session) -> tuple[EpochStatus, float]:
-            view = await View.finalized(session)
+            view = await BlockView.finalized(session)
             return await view.epoch(netuid), await block_time_of(session)
 
         status, block_s = await self._read(first_look)
@@ -235,7 +235,7 @@ class BittensorChain(Chain):
         used: list[WriteKeys] = []
 
         async def checked(session: Session) -> TxResult:
-            view = await View.head(session)
+            view = await BlockView.head(session)
             terms = await operations.read_terms(view, session, netuid)
             refusal = await operations.unregistrable(view, netuid, terms, hotkey)
             if refusal is not None:
@@ -286,21 +286,21 @@ class BittensorChain(Chain):
     async def _read(self, read: Callable[[Session], Awaitable[T]]) -> T:
         return await self._connection.run(read, self._timeout_s)
 
-    async def _read_final(self, read: Callable[[View], Awaitable[T]]) -> T:
+    async def _read_final(self, read: Callable[[BlockView], Awaitable[T]]) -> T:
         async def at_final(session: Session) -> T:
-            return await read(await View.finalized(session))
+            return await read(await BlockView.finalized(session))
 
         return await self._read(at_final)
 
     async def _write_registered(
-        self, netuid: int, write: Callable[[Session, View, WriteKeys], Awaitable[TxResult]]
+        self, netuid: int, write: Callable[[Session, BlockView, WriteKeys], Awaitable[TxResult]]
     ) -> TxResult:
         """Run a write that the hotkey signs, or return the refusal for one without a uid."""
         hotkey = writer(self._hotkey)
         keys = WriteKeys.of_hotkey(hotkey)
 
         async def checked(session: Session) -> TxResult:
-            view = await View.head(session)
+            view = await BlockView.head(session)
             refusal = await operations.unregistered(view, netuid, hotkey.ss58)
             return refusal or await write(session, view, keys)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from bittensor import runtime_api, storage
 
-from iota.chain.bittensor.view import RAO_PER_TAO, View
+from iota.chain.bittensor.view import RAO_PER_TAO, BlockView
 from iota.chain.chain import Commitment, Endpoint, Neuron, Subnet, WeightsRow
 from iota.chain.weight_rules import U16_MAX
 
 _module = storage.SubtensorModule
 
 
-async def read_subnet(view: View, netuid: int) -> Subnet:
+async def read_subnet(view: BlockView, netuid: int) -> Subnet:
     """The metagraph. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     graph = await view.call(runtime_api.SubnetInfoRuntimeApi.get_metagraph, netuid)
@@ -36,7 +36,7 @@ async def read_subnet(view: View, netuid: int) -> Subnet:
     )
 
 
-async def read_weights(view: View, netuid: int) -> tuple[WeightsRow, ...]:
+async def read_weights(view: BlockView, netuid: int) -> tuple[WeightsRow, ...]:
     """The weights in force, ordered by uid. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     rows = {int(uid): _row(row) for uid, row in await view.entries(_module.Weights, netuid)}
@@ -51,7 +51,7 @@ async def read_weights(view: View, netuid: int) -> tuple[WeightsRow, ...]:
     )
 
 
-async def read_commitment(view: View, netuid: int, hotkey: str) -> Commitment | None:
+async def read_commitment(view: BlockView, netuid: int, hotkey: str) -> Commitment | None:
     """The hotkey's commitment as of the view's block. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     record = await view.query(storage.Commitments.CommitmentOf, netuid, hotkey)

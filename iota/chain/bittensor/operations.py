@@ -18,7 +18,7 @@ from bittensor import calls, storage
 
 from iota.chain.bittensor.connection import Session
 from iota.chain.bittensor.faults import outcome, refused
-from iota.chain.bittensor.view import RAO_PER_TAO, View
+from iota.chain.bittensor.view import RAO_PER_TAO, BlockView
 from iota.chain.bittensor.wallet import WriteKeys
 from iota.chain.chain import RegistrationTerms, TxCode, TxResult
 from iota.chain.errors import BadInput
@@ -87,7 +87,7 @@ class Register(bt.BurnedRegister):  # type: ignore[misc]
         return bt.Balance.from_rao(self.price_rao)
 
 
-async def read_terms(view: View, session: Session, netuid: int) -> RegistrationTerms:
+async def read_terms(view: BlockView, session: Session, netuid: int) -> RegistrationTerms:
     """Price and conditions of a registration. Raises BadInput for an unknown subnet."""
     await view.require_subnet(netuid)
     return RegistrationTerms(
@@ -132,7 +132,12 @@ async def commit(session: Session, netuid: int, data: bytes, keys: WriteKeys) ->
 
 
 async def set_weights(
-    session: Session, view: View, netuid: int, weights: Mapping[int, int], version_key: int, keys: WriteKeys
+    session: Session,
+    view: BlockView,
+    netuid: int,
+    weights: Mapping[int, int],
+    version_key: int,
+    keys: WriteKeys,
 ) -> TxResult:
     """Set `weights`, which are u16 with the greatest at 65535 and no zeros."""
     hidden = bool(await view.query(_module.CommitRevealWeightsEnabled, netuid))
@@ -163,7 +168,7 @@ async def set_weights(
         return refused(names[error.code], str(error), error)
 
 
-async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
+async def unregistered(view: BlockView, netuid: int, hotkey: str) -> TxResult | None:
     """The refusal of a write by a hotkey without a uid; the chain would take a fee for it. None with a uid.
 
     Raises:
@@ -177,7 +182,9 @@ async def unregistered(view: View, netuid: int, hotkey: str) -> TxResult | None:
     )
 
 
-async def unregistrable(view: View, netuid: int, terms: RegistrationTerms, hotkey: str) -> TxResult | None:
+async def unregistrable(
+    view: BlockView, netuid: int, terms: RegistrationTerms, hotkey: str
+) -> TxResult | None:
     """The refusal of a registration: the hotkey has a uid, or registration is closed. Else None."""
     if await view.uid(netuid, hotkey) is not None:
         return TxResult.refusal(
@@ -206,7 +213,7 @@ async def _execute(session: Session, intent: Any, keys: WriteKeys, policy: Any) 
 
 
 async def _check_commit(
-    view: View, netuid: int, weights: Mapping[int, int], version_key: int, hotkey: str
+    view: BlockView, netuid: int, weights: Mapping[int, int], version_key: int, hotkey: str
 ) -> TxResult | None:
     """The refusal that hidden weights would meet at their reveal, or None."""
     uid = await view.uid(netuid, hotkey)

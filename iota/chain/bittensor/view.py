@@ -21,7 +21,7 @@ _SLOWEST_S: Final = 3600.0
 _HASH = re.compile(r"0x[0-9a-f]{64}")
 
 
-class View:
+class BlockView:
     """The state after one block, so that several reads are consistent."""
 
     def __init__(self, session: Session, block: Block) -> None:

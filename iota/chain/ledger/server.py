@@ -6,7 +6,6 @@ SQLite runs on the event loop: a call takes a millisecond, and the swarm of one 
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from iota.chain.errors import BadInput
 from iota.chain.ledger import messages
 from iota.chain.ledger.book import LedgerBook
 from iota.chain.ledger.database import LedgerDatabase
+from iota.console.signals import call_on_stop
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
 
@@ -103,19 +103,15 @@ async def serve(
     runner = web.AppRunner(make_app(db_path, **choices), access_log=None)
     await runner.setup()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     try:
         site = web.TCPSite(runner, host, port, shutdown_timeout=2.0)
         await site.start()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        call_on_stop(stop.set)
         bound = runner.addresses[0]
         url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
         ready(url)
         await stop.wait()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
         await runner.cleanup()
 
 

@@ -35,7 +35,7 @@ class StoreTransport:
         """Presigned URLs that came with events, by key. Each serves one try, since it may have expired."""
         self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(_MAX_ARRIVED)
 
-    def hear(self, delivered: Delivered) -> None:
+    def on_event(self, delivered: Delivered) -> None:
         if isinstance(delivered.event, Plan | Reroute | FrameReady):
             self._urls.update(delivered.urls)
 

@@ -10,8 +10,8 @@ from blake3 import blake3
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
+from validator.core.draw import Drawn, choose, draw
 from validator.core.links import LinkChain, commitment, committed_tip, verify_link
-from validator.core.sampling import Drawn, choose, draw
 from validator.link_seed import SeedUnreadable, load_or_create_seed
 
 RUN = "ab" * 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.coordinator.deadlines import AdaptiveDeadline
+from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 
 
 def test_before_eight_measurements_the_first_deadline_holds() -> None:

@@ -15,7 +15,7 @@ MIN_SECRET = 16
 _DOMAIN = "iota/store-url/1"
 
 
-class Op(StrEnum):
+class UrlOp(StrEnum):
     """Operations that a URL can authorise. `LIST` and `DELETE` are for folders."""
 
     PUT = "put"
@@ -33,7 +33,7 @@ def check_secret(secret: bytes) -> bytes:
     return secret
 
 
-def signed_query(secret: bytes, op: Op, key: str, size: int, expires: int) -> str:
+def signed_query(secret: bytes, op: UrlOp, key: str, size: int, expires: int) -> str:
     """Query string that authorises `op` on `key` until `expires` (Unix time in ms).
 
     `size` is the exact number of bytes of a PUT, and 0 for other operations.
@@ -41,7 +41,7 @@ def signed_query(secret: bytes, op: Op, key: str, size: int, expires: int) -> st
     return f"op={op.value}&size={size}&expires={expires}&sig={_signature(secret, op, key, size, expires)}"
 
 
-def verify(secret: bytes, op: Op, key: str, query: Mapping[str, str], now_ms: int) -> int:
+def verify(secret: bytes, op: UrlOp, key: str, query: Mapping[str, str], now_ms: int) -> int:
     """Return the signed size if `query` authorises `op` on `key` at `now_ms`.
 
     Raises:
@@ -59,7 +59,7 @@ def verify(secret: bytes, op: Op, key: str, query: Mapping[str, str], now_ms: in
     return size
 
 
-def _signature(secret: bytes, op: Op, key: str, size: int, expires: int) -> str:
+def _signature(secret: bytes, op: UrlOp, key: str, size: int, expires: int) -> str:
     # The encoding is unambiguous: keys contain no newline, and the other fields are words and numbers.
     message = f"{_DOMAIN}\n{op.value}\n{key}\n{size}\n{expires}"
     return hmac.digest(secret, message.encode(), "sha256").hex()

@@ -19,7 +19,7 @@ from iota.compute.state import save_state
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
 from iota.objects import snapshot_bytes
-from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.protocol.messages import FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, encode_frame, make_header
@@ -132,14 +132,7 @@ class OpRunner:
 
         A receipted frame is read back: signatures are randomised, so a second one would make other bytes.
         """
-        name = FrameName(
-            epoch=op.epoch,
-            step=op.step,
-            microbatch=op.microbatch,
-            attempt=op.attempt,
-            stage=self.stage,
-            direction=Direction.of(op.kind),
-        )
+        name = FrameName.of(op.key, self.stage)
         path = self.disk.frame(name)
         if self.log.find(op.key) is not None and path.exists():
             data = path.read_bytes()

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.receipts import GENESIS, OpKind, ReceiptBatch
+from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 1
@@ -71,6 +71,19 @@ class FrameName(Frozen):
     attempt: Small
     stage: Small
     direction: Direction
+
+    @classmethod
+    def of(cls, op: OpKey, stage: int) -> FrameName:
+        """The name of the frame that an op on a microbatch makes at `stage`."""
+        epoch, step, microbatch, attempt, kind = op
+        return cls(
+            epoch=epoch,
+            step=step,
+            microbatch=microbatch,
+            attempt=attempt,
+            stage=stage,
+            direction=Direction.of(kind),
+        )
 
     def __str__(self) -> str:
         place = f"{self.microbatch}.{self.attempt}/{self.stage}.{self.direction}"

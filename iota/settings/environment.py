@@ -43,9 +43,8 @@ def check_names() -> None:
     """Refuse unknown `IOTA_*` variables in the environment and in `.env`: the default would apply unnoticed.
 
     Raises:
-        ValueError: the unknown variable with its place and the nearest known name, or a line of `.env` that
-        sets
-            nothing.
+        ValueError: an unknown variable, with its place and the nearest known name; or a line of `.env` that
+            sets nothing.
     """
     known = known_names()
     for place, names in (("the environment", list(os.environ)), (ENV_FILE, _written_names())):

@@ -11,7 +11,6 @@ from iota.data.samples import needs_tokens
 from iota.protocol.events import Event, StepClose
 from iota.protocol.messages import (
     Capabilities,
-    Direction,
     ExchangeRequest,
     FrameName,
     FrameNotice,
@@ -226,13 +225,6 @@ class VirtualMiner:
         if effect.receiver is None:
             return None
         op = effect.op
-        name = FrameName(
-            epoch=op.epoch,
-            step=op.step,
-            microbatch=op.microbatch,
-            attempt=op.attempt,
-            stage=self.core.stage,
-            direction=Direction.of(op.kind),
-        )
+        name = FrameName.of(op.key, self.core.stage)
         size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
         return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")

@@ -94,17 +94,17 @@ class VirtualSwarm:
 
     def exchange(self, key: str, request: ExchangeRequest) -> None:
         """Deliver an exchange. Raises Problem where the intake refuses it, which fails the test."""
-        self._hear(key)
+        self._note_alive(key)
         said = self.intake.exchange(key, request, self.now)
         if said is not None:
             self.apply(said)
 
     def news(self, key: str, cursor: int) -> tuple[list[tuple[int, Event]], int]:
         """The answer to an exchange: numbered events after `cursor`, and the number of stored receipts."""
-        self._hear(key)
+        self._note_alive(key)
         return self.coordinator.events_after(key, cursor), self.intake.member(key).receipts
 
-    def _hear(self, key: str) -> None:
+    def _note_alive(self, key: str) -> None:
         self._last_heard[key] = self.now
         back = self.intake.returned(key, self.now)
         if back is not None:

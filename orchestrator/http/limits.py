@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from iota.settings import OrchestratorSettings
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
@@ -36,7 +38,7 @@ class ServerLimits:
     """Open status streams of all clients together."""
     wait_s: float = 5.0
     """Longest wait of an exchange; requests for more are shortened to it."""
-    silence_s: float = 15.0
+    silence_s: float = OrchestratorSettings.silence
     """A member without a request for this long is lost."""
     url_s: float = 3600.0
     """Lifetime of a presigned URL."""

@@ -33,7 +33,6 @@ from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
 from iota.protocol.events import EpochClose, Plan, SnapshotReady
 from iota.protocol.messages import (
     AuditKind,
-    Direction,
     FrameName,
     ObjectReply,
     ObjectRequest,
@@ -297,15 +296,7 @@ class World:
         )
         if claimed.payload is None:
             return None, None
-        forward = kind is OpKind.FORWARD
-        name = FrameName(
-            epoch=mb.epoch,
-            step=mb.step,
-            microbatch=mb.index,
-            attempt=mb.attempt,
-            stage=miner.stage,
-            direction=Direction.FORWARD if forward else Direction.BACKWARD,
-        )
+        name = FrameName.of((mb.epoch, mb.step, mb.index, mb.attempt, kind), miner.stage)
         towards = name.direction.destination(miner.stage, len(self.miners))
         assert towards is not None
         receiver = self.miners[towards].hotkey

@@ -20,7 +20,7 @@ from iota.objects import BaseKey, FrameKey, max_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, read_base
 from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
-from iota.protocol.messages import Direction, FrameName, StoredObject
+from iota.protocol.messages import FrameName, StoredObject
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -153,14 +153,7 @@ class Evidence:
         """
         if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
-        name = FrameName(
-            epoch=receipt.epoch,
-            step=receipt.step,
-            microbatch=receipt.microbatch,
-            attempt=receipt.attempt,
-            stage=receipt.stage,
-            direction=Direction.of(receipt.kind),
-        )
+        name = FrameName.of(receipt.key, receipt.stage)
         try:
             key = FrameKey(self.spec.id, name)
             limit = max_bytes(self.spec, key, receipt.stage)

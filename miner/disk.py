@@ -12,9 +12,10 @@ lock                                  held by the running process
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -87,8 +88,13 @@ class MinerDisk:
         return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"
 
     def snapshots_size(self) -> int:
-        """Bytes of all snapshots and start states."""
-        return sum(path.stat().st_size for path in (self.root / "snapshots").glob("*/*.safetensors"))
+        """Bytes of all snapshots and start states. `forget_epoch` may delete some of them meanwhile."""
+        size = 0
+        for folder, _, names in os.walk(self.root / "snapshots"):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    size += os.stat(os.path.join(folder, name)).st_size
+        return size
 
     def newest_base(self) -> int | None:
         """The newest epoch whose base and start state are both complete; None if there is none."""

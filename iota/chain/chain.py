@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 
 from iota.chain.errors import NotRegistered, RateLimited, Rejected
 from iota.protocol.messages import Role
+from iota.spec import MAX_INTEGER
 
 MAX_COMMITMENT_BYTES: Final = 128
 """Largest raw field of Bittensor's commitments pallet."""
@@ -79,13 +80,17 @@ class TxResult:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of the chain."""
+    """One block of the chain. Raises ValueError for a number that a journal entry cannot hold."""
 
     number: int
     hash: str
     """32 bytes in hex, with the prefix `0x`."""
     time: float
     """Start of the block, Unix seconds."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number <= MAX_INTEGER:
+            raise ValueError(f"no chain has a block {self.number}")
 
 
 @dataclass(frozen=True, slots=True)

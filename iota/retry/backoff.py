@@ -26,8 +26,8 @@ class Backoff:
     def pause_s(self, failures: int, hint_s: float | None = None) -> float:
         """Seconds to wait after `failures` consecutive failures, which are 1 or more.
 
-        `hint_s` is the pause that the server asked for, as in Retry-After; unless it is 0 it replaces the
-        computed one.
+        `hint_s` is the pause that the server asked for, as in Retry-After. It only lengthens the pause: with
+        a hint of a microsecond, a faulty or hostile server would make its clients spin.
         """
         doubled = self.first_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
-        return (hint_s or min(doubled, self.max_s)) * random.uniform(*self.jitter)
+        return max(hint_s or 0.0, min(doubled, self.max_s)) * random.uniform(*self.jitter)

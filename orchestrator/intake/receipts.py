@@ -23,8 +23,8 @@ def new_receipts(
             BAD_SIGNATURE where they are not signed by it.
     """
     receipts = batch.receipts
-    if not receipts:
-        return ()
+    if not receipts or receipts[0].seq > member.receipts + 1 or receipts[-1].seq <= member.receipts:
+        return ()  # before any digest: such a batch changes nothing, so it could be sent for ever
     message = signing_bytes(
         RECEIPTS_DOMAIN, signed_payload(run.spec.id, member.hotkey, receipts[-1].content_digest())
     )
@@ -41,8 +41,6 @@ def new_receipts(
         if after.epoch < before.epoch:
             raise _of_the_past(after)
     fresh = receipts[max(0, member.receipts + 1 - receipts[0].seq) :]
-    if not fresh or fresh[0].seq > member.receipts + 1:
-        return ()
     if fresh[0].previous != member.head:
         raise Problem(
             ProblemType.BAD_RECEIPTS,

@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import rfc8785
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import iota
 import miner
 import orchestrator
 import validator
+from iota.protocol.receipts import OpKind
 from iota.spec import MAX_INTEGER, Count, Frozen, canonical_json, json_digest
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 class Numbers(Frozen):
@@ -44,10 +50,26 @@ def test_a_number_has_the_text_of_ecmascript_and_reads_back(number: float, text:
     assert Numbers.model_validate_json(b'{"values":[%b]}' % text).values == (number,)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), MAX_INTEGER + 1, -MAX_INTEGER - 1, "\ud800"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), MAX_INTEGER + 1, -MAX_INTEGER - 1, "\ud800", {1: 2}, {1, 2}]
+)
 def test_a_value_without_a_canonical_form_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"JCS|domain|UTF-8"):
+    with pytest.raises(ValueError, match=r"JCS|domain|utf-8|cannot name|unsupported"):
         canonical_json({"x": value})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-MAX_INTEGER, MAX_INTEGER) | FLOATS | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
+)
+
+
+@given(JSON)
+@example(
+    [0.1, 1e-4, 9.999e-5, 9999999999999998.0, 1e16, -1e16, '\x00\x1f\x7f"\\/\u2028', OpKind.STEP, (), {}]
+)
+def test_every_value_has_the_bytes_of_the_reference_implementation(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 def test_keys_are_sorted_by_utf16_units_and_text_stays_utf8() -> None:

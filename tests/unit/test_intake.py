@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -193,8 +194,14 @@ def test_receipts_that_are_new_are_taken_and_the_rest_of_a_batch_is_not(desk: De
     assert desk.first.receipts == 4
 
 
-def test_receipts_after_a_gap_are_left_for_later(desk: Desk) -> None:
-    assert desk.exchange(desk.first, receipts=batch(*chain(desk.first, 3)[1:])) is None
+def test_receipts_after_a_gap_or_stored_already_cost_no_digest(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = chain(desk.first, 3)
+    desk.take(desk.first, receipts=batch(receipts[0]))
+    monkeypatch.setattr(Receipt, "content_digest", Mock(side_effect=AssertionError))
+    for given in (receipts[:1], receipts[2:]):
+        assert desk.exchange(desk.first, receipts=batch(*given)) is None
 
 
 def test_an_exchange_without_news_gives_no_entry(desk: Desk) -> None:

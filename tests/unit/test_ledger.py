@@ -146,6 +146,18 @@ async def test_an_answer_that_the_ledger_did_not_sign_is_not_believed(tmp_path: 
         assert caught.value.fate_unknown
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 53, 1 << 70])
+async def test_a_head_that_no_chain_has_is_refused_at_the_edge(number: int) -> None:
+    async def head(_: web.Request) -> web.Response:
+        return web.json_response({"number": number, "hash": "0x00", "time": 0.0})
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/head", head)])
+    async with TestServer(app) as server, LedgerChain(str(server.make_url("/"))) as chain:
+        with pytest.raises(Incompatible):
+            await chain.head()
+
+
 async def test_a_ledger_that_changes_its_key_is_named_and_then_learnt_anew(tmp_path: Path) -> None:
     async with served(tmp_path) as url, LedgerChain(url, MINER) as chain:
         info = await chain._ledger_info()

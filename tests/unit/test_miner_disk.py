@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def test_a_crash_while_a_base_is_written_leaves_the_one_before(
     with pytest.raises(OSError, match="no space"):
         disk.save_base(SPEC, 1, BASE)
     assert disk.newest_base() == 0
+
+
+def test_snapshots_that_are_deleted_while_they_are_counted_count_as_nothing(
+    disk: MinerDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(disk, 0)
+    walk = list(os.walk(disk.root / "snapshots"))
+    disk.forget_epoch(0)
+    monkeypatch.setattr(os, "walk", lambda _: walk)
+    assert disk.snapshots_size() == 0
 
 
 def test_an_epoch_and_a_state_that_are_forgotten_leave_the_receipts(disk: MinerDisk) -> None:

@@ -1,4 +1,4 @@
-"""The settings of one machine: `models` declares them, other modules make flags and documentation from them.
+"""The settings of one machine: `roles` declares them, other modules make flags and documentation from them.
 
 `Settings.load` imports the modules that read variables and check values, so that a `--help` is fast.
 """

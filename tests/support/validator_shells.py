@@ -11,7 +11,8 @@ from blake3 import blake3
 from iota.protocol.events import SnapshotReady
 from iota.protocol.messages import AuditsDone, Reveal, SnapshotWanted, StoredObject
 from iota.spec import AuditSpec
-from tests.support.audited_runs import Noise, World
+from tests.support.audited_miners import Noise
+from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore

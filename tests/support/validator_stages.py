@@ -38,7 +38,8 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import EpochRecord
 from iota.spec import AuditSpec, RunSpec
-from tests.support.audited_runs import Noise, World
+from tests.support.audited_miners import Noise
+from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.node import ValidatorNode, ValidatorOptions
 

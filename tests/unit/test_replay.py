@@ -12,6 +12,7 @@ import pytest
 from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
+from tests.support import audited_miners as miners
 from tests.support import audited_runs as runs
 from tests.support.audited_runs import Bench, World
 from tests.support.small_runs import small_run
@@ -44,7 +45,7 @@ def honest(pipeline: str, epochs: int = 1, optimizer: str = "adamw", device: str
     return world
 
 
-def cheating(way: runs.Honest, stage: int, pipeline: str = "sync") -> World:
+def cheating(way: miners.Honest, stage: int, pipeline: str = "sync") -> World:
     world = World(small_run(schedule={"pipeline": pipeline}), {stage: way})
     world.train()
     return world
@@ -110,14 +111,14 @@ async def test_nothing_is_found_in_honest_records(open_bench: Open) -> None:
 
 
 async def test_noise_fails_at_the_first_audited_forward(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.Noise(), 1))
+    bench = await open_bench(cheating(miners.Noise(), 1))
     receipt = bench.op(1, OpKind.FORWARD, 2)
     result = await bench.audit(1, AuditKind.OP, step=2, seq=receipt.seq)
     assert (result.outcome, result.seq, result.found) == (Outcome.FAIL, receipt.seq, receipt.output)
 
 
 async def test_those_who_work_on_a_cheats_output_pass(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.Noise(), 1))
+    bench = await open_bench(cheating(miners.Noise(), 1))
     for stage in (0, 2):
         result = await bench.audit(stage, AuditKind.EPOCH)
         assert result.outcome is Outcome.PASS, result
@@ -125,7 +126,7 @@ async def test_those_who_work_on_a_cheats_output_pass(open_bench: Open) -> None:
 
 
 async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
-    world = World(small_run(), {1: runs.Noise()}, device="cuda/Some GPU/cuda1/torch1")
+    world = World(small_run(), {1: miners.Noise()}, device="cuda/Some GPU/cuda1/torch1")
     # A cheat that wants to pass by sketch must sketch what it sends.
     world.miners[1].way.output = _sketched_noise  # type: ignore[method-assign]
     world.train()
@@ -136,12 +137,12 @@ async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
 
 
 def _sketched_noise(miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
-    made = runs.Noise.output(runs.Noise(), miner, mb, kind, output)
+    made = miners.Noise.output(miners.Noise(), miner, mb, kind, output)
     return made if made is output else replace(made, sketch=tuple(-value for value in output.sketch))
 
 
 async def test_a_right_sketch_beside_false_bytes_fails_across_device_classes(open_bench: Open) -> None:
-    world = World(small_run(), {1: runs.Noise()}, device="cuda/Some GPU/cuda1/torch1")
+    world = World(small_run(), {1: miners.Noise()}, device="cuda/Some GPU/cuda1/torch1")
     world.train()
     bench = await open_bench(world)
     receipt = bench.op(1, OpKind.FORWARD, 0)
@@ -156,7 +157,7 @@ async def test_a_right_sketch_beside_false_bytes_fails_across_device_classes(ope
 
 
 async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.ZeroBackward(), 1, "delayed"))
+    bench = await open_bench(cheating(miners.ZeroBackward(), 1, "delayed"))
     receipt = bench.op(1, OpKind.BACKWARD, 1)
     result = await bench.audit(1, AuditKind.OP, step=1, seq=receipt.seq)
     assert (result.outcome, result.seq) == (Outcome.FAIL, receipt.seq)
@@ -165,14 +166,14 @@ async def test_a_zero_backward_fails_in_the_op_and_in_the_step(open_bench: Open)
 
 
 async def test_a_skipped_step_shows_in_the_receipts_alone(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.SkipsStep(), 1))
+    bench = await open_bench(cheating(miners.SkipsStep(), 1))
     fault = await bench.check(1)
     assert fault is not None
     assert (fault.hotkey, fault.seq) == (bench.world.miners[1].hotkey, bench.op(1, OpKind.STEP, 0).seq)
 
 
 async def test_a_skipped_step_fails_its_replay(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.SkipsStep(), 1, "delayed"))
+    bench = await open_bench(cheating(miners.SkipsStep(), 1, "delayed"))
     for kind, step in ((AuditKind.STEP, 1), (AuditKind.EPOCH, 0)):
         result = await bench.audit(1, kind, step=step)
         assert result.outcome is Outcome.FAIL
@@ -180,7 +181,7 @@ async def test_a_skipped_step_fails_its_replay(open_bench: Open) -> None:
 
 
 async def test_stale_weights_fail_at_the_first_op_that_used_them(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.StaleWeights(), 1))
+    bench = await open_bench(cheating(miners.StaleWeights(), 1))
     first = bench.op(1, OpKind.FORWARD, 1)
     result = await bench.audit(1, AuditKind.OP, step=1, seq=first.seq)
     assert (result.outcome, result.seq) == (Outcome.FAIL, first.seq)
@@ -189,14 +190,14 @@ async def test_stale_weights_fail_at_the_first_op_that_used_them(open_bench: Ope
 
 
 async def test_a_false_loss_fails(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.FalseLoss(), 2))
+    bench = await open_bench(cheating(miners.FalseLoss(), 2))
     receipt = bench.op(2, OpKind.LOSS, 0)
     result = await bench.audit(2, AuditKind.OP, step=0, seq=receipt.seq)
     assert (result.outcome, result.seq, result.found) == (Outcome.FAIL, receipt.seq, repr(receipt.loss))
 
 
 async def test_a_scaled_pseudo_gradient_fails_the_epoch(open_bench: Open) -> None:
-    bench = await open_bench(cheating(runs.PoisonedDelta(), 0))
+    bench = await open_bench(cheating(miners.PoisonedDelta(), 0))
     result = await bench.audit(0, AuditKind.EPOCH)
     assert result.outcome is Outcome.FAIL
     assert "pseudo-gradient" in result.reason
@@ -221,7 +222,7 @@ async def test_a_miner_that_is_gone_stays_unproven(open_bench: Open) -> None:
 
 
 async def test_a_snapshot_that_its_step_did_not_commit_to_fails(open_bench: Open) -> None:
-    def base(miner: runs.Miner, version: int) -> bytes:
+    def base(miner: miners.Miner, version: int) -> bytes:
         return state_bytes(StageState(miner.snapshots[0].weights, miner.snapshots[version].moments))
 
     bench = await open_bench(honest("sync"), deliver=base)
@@ -250,16 +251,16 @@ async def test_sending_another_frame_than_receipted_accuses_the_sender(open_benc
     assert [fault.hotkey for fault in bench.faults] == [world.miners[0].hotkey]
 
 
-class _LiesInReceipts(runs.Honest):
+class _LiesInReceipts(miners.Honest):
     def output(self, miner: Any, mb: Any, kind: OpKind, output: Any) -> Any:
         if kind is OpKind.FORWARD:
             miner.write = partial(_write_lie, miner)
         return output
 
 
-def _write_lie(miner: runs.Miner, **fields: Any) -> Any:
+def _write_lie(miner: miners.Miner, **fields: Any) -> Any:
     false = {"output": "11" * 32} if fields["kind"] is OpKind.FORWARD else {}
-    return runs.Miner.write(miner, **{**fields, **false})
+    return miners.Miner.write(miner, **{**fields, **false})
 
 
 async def test_receipts_that_the_seal_does_not_cover_are_refused(open_bench: Open) -> None:

@@ -1,0 +1,160 @@
+"""Replicas with real engines and receipt chains: an honest one, and those that cheat in one part."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import encode_wire
+from iota.compute import Microbatch, Output
+from iota.compute.engine import Engine
+from iota.compute.state import StageState
+from iota.identity.keys import Hotkey
+from iota.identity.signatures import signing_bytes
+from iota.protocol.receipts import (
+    GENESIS,
+    RECEIPTS_DOMAIN,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    StepState,
+    signed_payload,
+)
+from iota.spec import RunSpec
+
+
+class Honest:
+    """What a miner does with its work. Cheats change one part of it."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        """What it claims and sends."""
+        return output
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        """STEP, and what it commits to."""
+        made = miner.engine.step(step, count, rate, epoch=epoch)
+        return StepState(
+            weights=made.weights,
+            moments=made.moments,
+            change_sketch=made.change_sketch,
+            moments_sketch=made.moments_sketch,
+            gradient_norm=made.gradient_norm,
+        )
+
+    def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return delta
+
+
+class Noise(Honest):
+    """Sends noise for its forwards."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        if kind is not OpKind.FORWARD:
+            return output
+        noise = torch.randn(payload_shape(miner.spec), generator=torch.Generator().manual_seed(mb.index))
+        return _resent(miner.spec, output, noise)
+
+
+class ZeroBackward(Honest):
+    """Runs its forwards and sends gradients of zero."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        if kind is not OpKind.BACKWARD:
+            return output
+        return _resent(miner.spec, output, torch.zeros(payload_shape(miner.spec)))
+
+
+class FalseLoss(Honest):
+    """Claims a better loss than it has."""
+
+    def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
+        return output if output.loss is None else replace(output, loss=output.loss / 2)
+
+
+class SkipsStep(Honest):
+    """Never updates its weights and says so in its own commitments."""
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        made = miner.engine.step(step, count, 0.0, epoch=epoch)
+        return StepState(
+            weights=made.weights,
+            moments=made.moments,
+            change_sketch=made.change_sketch,
+            moments_sketch=made.moments_sketch,
+            gradient_norm=made.gradient_norm,
+        )
+
+
+class StaleWeights(Honest):
+    """Commits to the true update, and computes its next ops with the base all the same."""
+
+    def __init__(self) -> None:
+        self.base: StageState | None = None
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+        self.base = self.base or StageState.initial(miner.spec, miner.stage)
+        state = super().step(miner, step, count, rate, epoch)
+        miner.keep_snapshot(step + 1)
+        miner.engine.load(self.base, version=step + 1)
+        return state
+
+
+class PoisonedDelta(Honest):
+    """Scales its pseudo-gradient."""
+
+    def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return delta * np.float32(3)
+
+
+def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
+    payload = encode_wire(values, spec.boundary.wire).numpy().tobytes()
+    return replace(output, payload=payload, digest=blake3(payload).hexdigest())
+
+
+class Miner:
+    """One replica: an engine, a key and a receipt chain."""
+
+    def __init__(self, spec: RunSpec, stage: int, way: Honest, device: str) -> None:
+        self.spec, self.stage, self.way, self.device = spec, stage, way, device
+        self.key = Hotkey.from_seed(blake3(f"miner {stage}".encode()).digest())
+        self.engine = Engine(spec, stage)
+        self.receipts: list[Receipt] = []
+        self.snapshots: dict[int, StageState] = {}
+        self.frozen: set[int] = set()
+
+    @property
+    def hotkey(self) -> str:
+        return self.key.ss58
+
+    def keep_snapshot(self, version: int) -> None:
+        if version not in self.frozen:
+            self.snapshots[version] = self.engine.state()
+            self.frozen.add(version)
+
+    def write(self, **fields: Any) -> Receipt:
+        previous = self.receipts[-1].content_digest() if self.receipts else GENESIS
+        now = time.time()
+        receipt = Receipt(
+            seq=len(self.receipts) + 1,
+            stage=self.stage,
+            started=now,
+            ended=now,
+            device=self.device,
+            previous=previous,
+            **fields,
+        )
+        self.receipts.append(receipt)
+        return receipt
+
+
+def batch(run: str, key: Hotkey, receipts: list[Receipt]) -> ReceiptBatch:
+    payload = signed_payload(run, key.ss58, receipts[-1].content_digest())
+    return ReceiptBatch(
+        receipts=tuple(receipts), signature=key.sign(signing_bytes(RECEIPTS_DOMAIN, payload)).hex()
+    )

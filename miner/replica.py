@@ -54,6 +54,8 @@ class Replica:
     listen in between, so its URLs are still the last ones."""
     _idle_since: float | None = None
     """`perf_counter` seconds since which no op could run; None while one runs."""
+    _deletions: list[asyncio.Task[None]] = field(default_factory=list)
+    """One for each closed epoch."""
 
     def __post_init__(self) -> None:
         spec, stage, runner = self.runner.spec, self.reply.stage, self.runner
@@ -88,6 +90,7 @@ class Replica:
                     if base is not None:
                         self._take(await self._bases.from_disk(base))
                     await self._listen()
+                    await asyncio.gather(*self._deletions)  # the run ends right after its last audits
                     await self._talk.flush(SETTLE_S)
                 raise _RunEnded
         except* _RunEnded:
@@ -150,11 +153,12 @@ class Replica:
             case effects.ApplyMerge():
                 self._start(self._bases.apply(effect, self._urls))
             case effects.ForgetEpoch():
-                self._start(asyncio.to_thread(self.runner.disk.forget_epoch, effect.epoch))
+                deletion = asyncio.to_thread(self.runner.disk.forget_epoch, effect.epoch)
+                self._deletions.append(self._start(deletion))
             case _:
                 self._start(self._duties.do(effect, self._urls))
 
-    def _start(self, work: Awaitable[facts.Fact | None]) -> None:
+    def _start(self, work: Awaitable[facts.Fact | None]) -> asyncio.Task[None]:
         """Run one effect as a task, and give its outcome to the core."""
 
         async def carry_out() -> None:
@@ -162,7 +166,7 @@ class Replica:
             if fact is not None:
                 self._take(fact)
 
-        self._tasks.create_task(carry_out())
+        return self._tasks.create_task(carry_out())
 
     def _receipts_after(self, count: int) -> ReceiptBatch | None:
         self.runner.log.stored(self._talk.stored)

@@ -12,6 +12,7 @@ lock                                  held by the running process
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
 import shutil
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ class MinerDisk:
         """Bytes of all snapshots and start states. `forget_epoch` may delete some of them meanwhile."""
         size = 0
         for folder, _, names in os.walk(self.root / "snapshots"):
-            for name in names:
+            for name in fnmatch.filter(names, "*.safetensors"):
                 with suppress(FileNotFoundError):
                     size += os.stat(os.path.join(folder, name)).st_size
         return size

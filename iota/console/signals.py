@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 
-def call_on_stop(stop: Callable[[], object]) -> None:
-    """Call `stop` in the running event loop at each SIGINT or SIGTERM."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def call_on_stop(
+    stop: Callable[[], object], signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+) -> None:
+    """Call `stop` in the running event loop at each of `signals`."""
+    for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 

@@ -68,6 +68,10 @@ class Plan(Frozen):
         """The hotkey that the plan gives a microbatch to at a stage."""
         return self.members[self.routes[microbatch][stage]]
 
+    def route(self, microbatch: int) -> tuple[str, ...]:
+        """The hotkeys that the plan gives a microbatch to, in order of stage."""
+        return tuple(self.members[index] for index in self.routes[microbatch])
+
 
 class Reroute(Frozen):
     """`miner` takes over a microbatch at one stage from `replaces`, as a new attempt."""

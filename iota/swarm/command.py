@@ -17,6 +17,7 @@ from rich.console import Console
 from iota.chain.errors import ChainError
 from iota.codec.shapes import payload_size
 from iota.console.command import WorkFailed
+from iota.console.signals import call_on_stop
 from iota.settings.environment import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
@@ -99,8 +100,7 @@ async def _interruptible(swarm: SwarmUp) -> Summary:
     """Run the swarm; SIGTERM and SIGHUP (a lost terminal) cancel it, as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    call_on_stop(task.cancel, (signal.SIGTERM, signal.SIGHUP))
     return await swarm.run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -16,6 +15,7 @@ from iota.protocol.messages import FrameNotice, Method, ObjectRequest
 from iota.protocol.problems import Problem
 from iota.store import ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient
+from iota.wire.arrivals import Arrivals
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 
 TRANSFER_S: Final = 120.0
@@ -33,7 +33,7 @@ class StoreTransport:
         self._run, self._source, self._store = run, urls, store
         self._urls: LRUCache[str, str] = LRUCache(_MAX_URLS)
         """Presigned URLs that came with events, by key. Each serves one try, since it may have expired."""
-        self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(_MAX_ARRIVED)
+        self._arrivals = Arrivals(_MAX_ARRIVED)
 
     def on_event(self, delivered: Delivered) -> None:
         if isinstance(delivered.event, Plan | Reroute | FrameReady):
@@ -50,18 +50,13 @@ class StoreTransport:
         with _as_transport_errors():
             request = ObjectRequest(method=Method.GET, key=key)
             data = await self._store.get(await self._url(request), notice.size, TRANSFER_S)
-        if len(data) != notice.size:
-            raise TransferRefused(f"{len(data)} bytes where {notice.size} were announced")
-        await self._arrived.put(IncomingFrame(notice, sender, data))
+        await self._arrivals.put(notice, sender, data)
 
-    async def incoming(self) -> AsyncIterator[IncomingFrame]:
-        while (frame := await self._arrived.get()) is not None:
-            yield frame
+    def incoming(self) -> AsyncIterator[IncomingFrame]:
+        return self._arrivals.incoming()
 
     async def close(self) -> None:
-        while self._arrived.full():  # make room for the end mark; these frames are not read any more
-            self._arrived.get_nowait()
-        self._arrived.put_nowait(None)
+        self._arrivals.close()
 
     async def _url(self, request: ObjectRequest) -> str:
         known = self._urls.pop(request.key, None)

@@ -118,9 +118,8 @@ class EpochTraining:
 
     def _plan(self, event: Plan) -> list[Effect]:
         mine = self.schedule.plan(event)
-        stages = range(self.schedule.spec.layout.stages)
         for index in mine:
-            self._routes[event.step, index] = tuple(event.miner(index, stage) for stage in stages)
+            self._routes[event.step, index] = event.route(index)
         return self._read(event.step, mine)
 
     def _reroute(self, event: Reroute) -> list[Effect]:

@@ -26,12 +26,13 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
     """The objects that `member` reads and writes because of `event`, in order."""
     match event:
         case Plan():
-            routes = [[event.members[index] for index in route] for route in event.routes]
             return [
                 access
-                for microbatch, route in enumerate(routes)
-                if route[member.stage] == member.hotkey
-                for access in _frames(spec, event, microbatch, 0, member.stage, route, Direction)
+                for microbatch in range(len(event.routes))
+                if event.miner(microbatch, member.stage) == member.hotkey
+                for access in _frames(
+                    spec, event, microbatch, 0, member.stage, event.route(microbatch), Direction
+                )
             ]
         case Reroute() if event.miner == member.hotkey:
             sent = Direction if event.send_forward else (Direction.BACKWARD,)

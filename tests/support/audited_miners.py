@@ -81,14 +81,7 @@ class SkipsStep(Honest):
     """Never updates its weights and says so in its own commitments."""
 
     def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
-        made = miner.engine.step(step, count, 0.0, epoch=epoch)
-        return StepState(
-            weights=made.weights,
-            moments=made.moments,
-            change_sketch=made.change_sketch,
-            moments_sketch=made.moments_sketch,
-            gradient_norm=made.gradient_norm,
-        )
+        return super().step(miner, step, count, 0.0, epoch)
 
 
 class StaleWeights(Honest):

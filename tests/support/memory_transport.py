@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from iota.protocol.events import Delivered
 from iota.protocol.messages import FrameName, FrameNotice
-from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
+from iota.wire.arrivals import Arrivals
+from iota.wire.transport import IncomingFrame, OutgoingFrame, TransportError, Unreachable
 
 
 class MemoryTransport:
@@ -16,7 +16,7 @@ class MemoryTransport:
     def __init__(self, network: dict[str, MemoryTransport], hotkey: str) -> None:
         self._network = network
         self._stored: dict[FrameName, bytes] = {}
-        self._arrived: asyncio.Queue[IncomingFrame | None] = asyncio.Queue()
+        self._arrivals = Arrivals(0)
         network[hotkey] = self
 
     def on_event(self, delivered: Delivered) -> None:
@@ -31,13 +31,10 @@ class MemoryTransport:
         data = self._stored.get(notice.name)
         if data is None:
             raise TransportError(f"frame {notice.name} has not come")
-        if len(data) != notice.size:
-            raise TransferRefused(f"{len(data)} bytes where {notice.size} were announced")
-        await self._arrived.put(IncomingFrame(notice, sender, data))
+        await self._arrivals.put(notice, sender, data)
 
-    async def incoming(self) -> AsyncIterator[IncomingFrame]:
-        while (frame := await self._arrived.get()) is not None:
-            yield frame
+    def incoming(self) -> AsyncIterator[IncomingFrame]:
+        return self._arrivals.incoming()
 
     async def close(self) -> None:
-        self._arrived.put_nowait(None)
+        self._arrivals.close()

@@ -126,9 +126,9 @@ class SealedEpoch:
         """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""
         found: dict[tuple[int, int, int, int], str] = {}
         for plan in self.record.plans:
-            for index, route in enumerate(plan.routes):
-                for stage in range(len(route)):
-                    found[plan.step, index, 0, stage] = plan.miner(index, stage)
+            for index in range(len(plan.routes)):
+                for stage, miner in enumerate(plan.route(index)):
+                    found[plan.step, index, 0, stage] = miner
         for event in self.record.reroutes:
             found[event.step, event.microbatch, event.attempt, event.stage] = event.miner
         return found

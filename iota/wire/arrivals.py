@@ -1,0 +1,36 @@
+"""The queue of arrived frames that transports share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from iota.protocol.messages import FrameNotice
+from iota.wire.transport import IncomingFrame, TransferRefused
+
+
+class Arrivals:
+    """Frames that a transport has fetched, until `incoming` gives them to its one reader.
+
+    At most `limit` of them wait, since they take memory; 0 is no limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._queue: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(limit)
+
+    async def put(self, notice: FrameNotice, sender: str, data: bytes) -> None:
+        """Add a fetched frame, once there is room. Raises TransferRefused for another size than announced."""
+        if len(data) != notice.size:
+            raise TransferRefused(f"{len(data)} bytes where {notice.size} were announced")
+        await self._queue.put(IncomingFrame(notice, sender, data))
+
+    async def incoming(self) -> AsyncIterator[IncomingFrame]:
+        """The frames, in order of arrival, until `close`."""
+        while (frame := await self._queue.get()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        """End `incoming`, also for a reader that waits; what has not been read may be lost."""
+        while self._queue.full():  # make room for the end mark
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)

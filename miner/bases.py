@@ -43,8 +43,13 @@ class BaseKeeper:
 
     async def from_disk(self, epoch: int) -> BaseHeld:
         """Continue from the base of `epoch` that an earlier process left on disk."""
-        self._base = self.runner.disk.load_base(self.spec, self.runner.stage, epoch)
-        return BaseHeld(epoch, base_digest(self.spec, self._base))
+
+        def load() -> tuple[OuterState, str]:
+            base = self.runner.disk.load_base(self.spec, self.runner.stage, epoch)
+            return base, base_digest(self.spec, base)
+
+        self._base, digest = await asyncio.to_thread(load)
+        return BaseHeld(epoch, digest)
 
     async def fetch(self, effect: FetchBase, urls: Mapping[str, str]) -> BaseHeld:
         """Fetch a base from the store, or make the base of epoch 0 from the seed.
@@ -55,10 +60,10 @@ class BaseKeeper:
             base = await self._fetched(f"the base of epoch {effect.epoch}", effect.parts, urls, read_base)
         else:
             base = await self.device.run(initial_base, self.spec, self.runner.stage)
-        digest = base_digest(self.spec, base)
+        digest = await asyncio.to_thread(base_digest, self.spec, base)
         if effect.digest is not None and digest != effect.digest:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
-        return await self._keep(effect.epoch, base, StageState(self._named(base)))
+        return await self._keep(effect.epoch, base, digest, StageState(self._named(base)))
 
     async def apply(self, effect: ApplyMerge, urls: Mapping[str, str]) -> BaseHeld:
         """Make the next base from the held one and a merge. Raises StateLost if the merge is unavailable."""
@@ -67,6 +72,7 @@ class BaseKeeper:
             what = f"the merge of epoch {effect.epoch}"
             merged = await self._fetched(what, effect.parts, urls, _read_merged)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
+        digest = await asyncio.to_thread(base_digest, self.spec, base)
 
         def rebased() -> StageState:
             weights = self._named(base)
@@ -75,7 +81,7 @@ class BaseKeeper:
             self.runner.engine.rebase(weights)
             return self.runner.engine.state()
 
-        return await self._keep(effect.epoch + 1, base, await self.device.run(rebased))
+        return await self._keep(effect.epoch + 1, base, digest, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
         """The held base minus the engine's current weights: one fp32 vector (N,).
@@ -90,7 +96,7 @@ class BaseKeeper:
 
         return await self.device.run(difference)
 
-    async def _keep(self, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
+    async def _keep(self, epoch: int, base: OuterState, digest: str, start: StageState) -> BaseHeld:
         disk = self.runner.disk
 
         def keep() -> None:
@@ -101,7 +107,7 @@ class BaseKeeper:
         await asyncio.to_thread(keep)
         self._base = base
         self.runner.log.forget_before(epoch)
-        return BaseHeld(epoch, base_digest(self.spec, base))
+        return BaseHeld(epoch, digest)
 
     async def _fetched(
         self,

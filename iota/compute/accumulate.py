@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,37 +16,54 @@ class OpenStep:
     """The summed gradient of a step that has not run STEP yet.
 
     Two open steps may use the same weight version (steps 0 and 1 in `delayed`). Each has its own autograd
-    leaves, which share the version's memory, and its own sums.
+    leaves, which share the version's memory, and its own sums. Leaves may be bf16; sums are fp32.
     """
 
     def __init__(self, version: int, weights: Mapping[str, Tensor]) -> None:
         self.version = version
         self.leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
-        self.sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
         self.summed: list[Microbatch] = []
+        for name, leaf in self.leaves.items():
+            leaf.register_post_accumulate_grad_hook(self._adder(name))  # type: ignore[no-untyped-call]
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The fp32 sums, in the order of the leaves since a norm's rounding depends on it. Empty at first."""
+        return {name: self._sums[name] for name in self.leaves} if self._sums else {}
 
     def backward(self, output: Tensor, gradient: Tensor | None, entry: Tensor, mb: Microbatch) -> Tensor:
         """Add one microbatch's gradient to the sums. Returns the gradient at `entry` in fp32, of its shape.
 
-        `gradient` is the one at `output`, or None if `output` is the loss. All gradients are computed and
-        checked before any is added. Raises BadValueError for NaN or Inf; the sums are then unchanged.
+        `gradient` is the one at `output`, or None if `output` is the loss. Each parameter's gradient is added
+        and freed as soon as it is computed, so a backward needs no second gradient of the whole stage.
+
+        Raises BadValueError for NaN or Inf. The sums then hold a part of it, so all of them are discarded:
+        `summed` is empty, and the caller must repeat its microbatches.
         """
-        wanted = [entry, *self.leaves.values()]
-        at_entry, *gradients = torch.autograd.grad(output, wanted, gradient)
-        if not all_finite(at_entry, *gradients):
+        entry.retain_grad()
+        torch.autograd.backward(output, gradient)
+        assert entry.grad is not None
+        if not all_finite(entry.grad, *self._sums.values()):
+            self.clear()
             raise BadValueError(f"NaN or Inf in the gradient of microbatch {mb.index} of step {mb.step}")
-        self._add(gradients)
         self.summed.append(mb)
-        return at_entry.float()
+        return entry.grad.float()
 
     def clear(self) -> None:
         """Discard the sums; the leaves stay."""
-        self.sums = {}
+        self._sums = {}
         self.summed = []
 
-    def _add(self, gradients: Sequence[Tensor]) -> None:
-        if not self.sums:
-            self.sums = {name: g.contiguous() for name, g in zip(self.leaves, gradients, strict=True)}
-            return
-        for total, gradient in zip(self.sums.values(), gradients, strict=True):
-            total.add_(gradient)
+    def _adder(self, name: str) -> Callable[[Tensor], None]:
+        """A hook that moves a leaf's gradient to its sum."""
+
+        def add(leaf: Tensor) -> None:
+            gradient, leaf.grad = leaf.grad, None
+            assert gradient is not None
+            if name in self._sums:
+                self._sums[name].add_(gradient)
+            else:
+                self._sums[name] = gradient.float().contiguous()
+
+        return add

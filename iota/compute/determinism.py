@@ -14,6 +14,8 @@ def make_deterministic(device: torch.device) -> None:
         # cuBLAS is reproducible only with a fixed workspace, which is set by this variable only.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
+        # With it on, torch also fills every new tensor with NaN, a write as large as the results themselves.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = False
 
 

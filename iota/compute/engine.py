@@ -23,6 +23,7 @@ from iota.compute.memory import has_room
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.output import DeviceOutput
+from iota.compute.precision import bf16_names
 from iota.compute.sketch import SketchKey, project, to_sketch
 from iota.compute.stage_pass import Graph, StagePass
 from iota.compute.state import StageState, tensors_digest
@@ -60,6 +61,7 @@ class Engine:
         self.recompute = recompute
         make_deterministic(self.device)
         self._pass = StagePass(spec, stage, self.device)
+        self._bf16_names = bf16_names(spec, stage)
         self._threshold = clip_threshold(spec, stage)
         self._run = spec.id
         width = 2 if spec.compute is ComputeDtype.BF16 else 4
@@ -80,7 +82,7 @@ class Engine:
         self._steps.clear()
         self._in_flight.clear()
         self._versions, self._optimizer = None, None  # first, because memory may not suffice for both
-        self._versions = Versions(state.weights, version, self.device)
+        self._versions = Versions(state.weights, version, self.device, self._bf16_names)
         self._optimizer = InnerOptimizer(self.spec.optimizer, self._versions.weights)
         self._optimizer.load(state.moments)
 
@@ -157,7 +159,7 @@ class Engine:
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
         """LOSS: forward and backward at the last stage. Gives the loss and the previous stage's gradient.
 
-        Arguments and errors are those of `forward`. After an error nothing is accumulated.
+        Arguments and errors are those of `forward`; a bad gradient has the effect that `backward` describes.
         """
         if not self._pass.last:
             raise MicrobatchError("only the last stage runs LOSS")
@@ -176,7 +178,8 @@ class Engine:
             MicrobatchError: there was no forward or `remember`, or the microbatch was added already.
             VersionError: the forward used another version.
             PayloadError: the payload has the wrong size.
-            BadValueError: NaN or Inf; nothing is accumulated.
+            BadValueError: NaN or Inf. One that arises in this stage discards the step's whole gradient: the
+                caller compares `summed` with what it counts, and repeats what is missing.
         """
         self._refuse_repeated(mb)
         flying = self._in_flight.get(mb)
@@ -289,7 +292,7 @@ class Engine:
             raise VersionError(f"step {step} is closed: the newest weights are version {held.newest}")
         opened = self._steps.get(step)
         if opened is None:
-            opened = self._steps[step] = OpenStep(version, held.get(version))
+            opened = self._steps[step] = OpenStep(version, held.operands(version))
         if opened.version != version:
             raise VersionError(f"step {step} uses weight version {opened.version}, not {version}")
         return opened

@@ -1,4 +1,4 @@
-"""Errors of ops. After one, weights, moments and gradient sums are as before the op."""
+"""Errors of ops. After one, weights and moments are as before the op; sums too, or they are empty."""
 
 
 class ComputeError(Exception):

@@ -1,4 +1,4 @@
-"""The dtype of computed values."""
+"""The dtype of computed values, and of the weights that they are computed with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from iota.spec import ComputeDtype
+from iota.model.layout import multiplied_names
+from iota.spec import ComputeDtype, RunSpec
 
 
 def autocast(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[object]:
@@ -14,3 +15,11 @@ def autocast(dtype: ComputeDtype, device: torch.device) -> AbstractContextManage
     if dtype is ComputeDtype.FP32:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def bf16_names(spec: RunSpec, stage: int) -> frozenset[str]:
+    """Parameters that autocast would convert to bf16 in every pass: those of matrix products.
+
+    Converted once for each weight version, they give the same values, and graphs share them.
+    """
+    return multiplied_names(spec, stage) if spec.compute is ComputeDtype.BF16 else frozenset()

@@ -13,13 +13,25 @@ Weights = dict[str, Tensor]
 
 
 class Versions:
-    """fp32 weights by version number. STEP makes a version from the newest one."""
+    """fp32 weights by version number. STEP makes a version from the newest one.
 
-    def __init__(self, weights: Mapping[str, Tensor], version: int, device: torch.device) -> None:
+    `bf16` names the parameters that ops use in bf16: `operands` converts them once for a version.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        version: int,
+        device: torch.device,
+        bf16: frozenset[str] = frozenset(),
+    ) -> None:
         # Copied, because versions are updated in place.
         own = {name: weights[name].to(device=device, copy=True) for name in sorted(weights)}
         self._held: dict[int, Weights] = {version: own}
         self._spare: Weights | None = None
+        self._bf16_names = bf16
+        self._bf16: dict[int, Weights] = {}
+        """Converted parameters by version."""
         self.newest = version
 
     @property
@@ -38,6 +50,16 @@ class Versions:
             raise VersionError(f"weight version {version} is not held, only {list(self.held)}")
         return self._held[version]
 
+    def operands(self, version: int) -> Weights:
+        """The weights of `version` as ops use them: some of them in bf16. Raises VersionError.
+
+        They share memory with the version, and with one another from call to call.
+        """
+        weights = self.get(version)
+        if version not in self._bf16:
+            self._bf16[version] = {name: weights[name].bfloat16() for name in self._bf16_names}
+        return weights | self._bf16[version]
+
     def advance(self, *, keep: bool, changed: bool) -> Weights:
         """Make the next version, with the newest one's values, and return its weights for an update.
 
@@ -49,6 +71,7 @@ class Versions:
         new = self._copy(old) if keep and changed else old
         if not keep:
             del self._held[self.newest]
+            self._bf16.pop(self.newest, None)
         self.newest += 1
         self._held[self.newest] = new
         return new
@@ -56,6 +79,7 @@ class Versions:
     def release(self, version: int) -> None:
         """Release a version other than the newest, and keep its memory for the next copy."""
         weights = self._held.pop(version)
+        self._bf16.pop(version, None)
         if all(weights is not other for other in self._held.values()):
             self._spare = weights
 

@@ -7,7 +7,9 @@ it. Names do not depend on the cut, except that boundary b is between stages b a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from iota.codec.boundary_codec import CodecParameter
 from iota.codec.shapes import Shapes, boundary_parameters
 from iota.spec import BoundarySpec, ModelSpec, RunSpec
 
@@ -83,11 +85,18 @@ def stage_flops(
     N excludes tables that are only looked up: the embedding, and token tables of a codec. One third of the
     FLOPs is forward.
     """
-    codec = {} if boundary is None else boundary_parameters(model, boundary, stage, len(cuts))
-    looked_up = {"embed.weight", *(name for name, parameter in codec.items() if not parameter.multiplied)}
+    looked_up = _looked_up({} if boundary is None else boundary_parameters(model, boundary, stage, len(cuts)))
     shapes = stage_shapes(model, cuts, stage, boundary)
     computed = sum(math.prod(shape) for name, shape in shapes.items() if name not in looked_up)
     return 6 * computed + 6 * cuts[stage] * sequence_length * model.hidden_size
+
+
+def multiplied_names(spec: RunSpec, stage: int) -> frozenset[str]:
+    """Parameters of `stage` that are operands of matrix products, or added to one: no norms, no tables."""
+    looked_up = _looked_up(boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages))
+    return frozenset(
+        name for name in run_shapes(spec, stage) if name not in looked_up and not name.endswith("norm.weight")
+    )
 
 
 def stage_memory(
@@ -106,8 +115,8 @@ def stage_memory(
     """
     parameters = count(stage_shapes(model, cuts, stage, boundary))
     graphs = 1 if stage == len(cuts) - 1 else in_flight
-    # Two weight versions, the gradient sums of two steps, one microbatch's own gradient, two moments.
-    copies = 2 + 2 + 1 + 2
+    # Two weight versions and their bf16 copies of half the size, the gradient sums of two steps, two moments.
+    copies = 2 + 1 + 2 + 2
     return 4 * parameters * copies + graphs * graph_bytes(model, cuts, stage, tokens, 2)
 
 
@@ -122,3 +131,8 @@ def graph_bytes(model: ModelSpec, cuts: tuple[int, ...], stage: int, tokens: int
     layer = 4 * 6 * d + value_bytes * (5 * d + 3 * d_kv + 4 * ffn)
     head = (2 * 4 * model.vocab_size) if stage == len(cuts) - 1 else 0
     return tokens * (cuts[stage] * layer + head)
+
+
+def _looked_up(codec: Mapping[str, CodecParameter]) -> set[str]:
+    """Tables of which ops read single rows: the embedding, and those of a codec with these parameters."""
+    return {"embed.weight", *(name for name, parameter in codec.items() if not parameter.multiplied)}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from iota.model.initial import initial_weights
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector, part_bytes, split
+from iota.outer.partition import PartError, Vector, split
 from iota.outer.pseudo_gradient import flatten
 from iota.spec import RunSpec
 
@@ -36,9 +36,9 @@ def next_base(spec: RunSpec, epoch: int, base: OuterState, merged: Vector) -> Ou
 
 def base_digest(spec: RunSpec, base: OuterState) -> str:
     """BLAKE3 (hex) of the little-endian fp32 weights and, if the run has one, the momentum."""
-    hasher = blake3()
+    hasher = blake3(max_threads=blake3.AUTO)
     for vector in _vectors(spec, base).values():
-        hasher.update(part_bytes(vector))
+        hasher.update(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data)
     return hasher.hexdigest()
 
 

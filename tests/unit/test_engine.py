@@ -24,15 +24,18 @@ from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
 from iota.compute.output import DeviceOutput
+from iota.compute.precision import bf16_names
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
+from iota.compute.versions import Versions
 from iota.reference.pipeline import ReferenceTrainer
 from iota.reference.plain import train_plain
 from iota.settings import Recompute
 from iota.spec import RunSpec, WireDtype
 from tests.support.small_spec import small_spec
 
+CPU = torch.device("cpu")
 MB = Microbatch(epoch=0, step=0, index=0)
 
 
@@ -75,16 +78,68 @@ def test_a_bad_gradient_is_refused_and_adds_nothing(bad: float) -> None:
     assert engine.step(0, 1, 0.1, epoch=0) == clean.step(0, 1, 0.1, epoch=0)
 
 
-def test_a_gradient_that_overflows_inside_the_stage_adds_nothing() -> None:
+def test_a_gradient_that_overflows_inside_the_stage_discards_the_sum() -> None:
     spec = small_spec()
     state = StageState.initial(spec, 0)
     state.weights["boundary.0.encode.outer.weight"].fill_(1e20)
     engine = Engine(spec, 0)
     engine.load(state, version=0)
+    other = dataclasses.replace(MB, index=1)
     engine.remember(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor(1e-30))
+    engine.remember(other, 0, None, tokens(spec))
     with pytest.raises(BadValueError, match="in the gradient"):
-        engine.backward(MB, 0, tensor(1e30))
-    assert engine.summed(0) == []
+        engine.backward(other, 0, tensor(1e30))
+    assert engine.summed(0) == [], "the caller sees that the first one must be repeated"
+    engine.remember(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor(1e-30))
+    assert engine.summed(0) == [MB]
+
+
+def test_a_backward_holds_one_parameters_gradient_at_a_time() -> None:
+    opened = OpenStep(0, {name: torch.ones(4, 4) for name in ("a", "b", "c")})
+    held: list[list[str]] = []
+    for leaf in opened.leaves.values():
+        leaf.register_hook(lambda _: held.append([n for n, w in opened.leaves.items() if w.grad is not None]))  # type: ignore[no-untyped-call]
+    for index in (0, 1):
+        entry = torch.ones(4, 4, requires_grad=True)
+        output = entry
+        for leaf in opened.leaves.values():
+            output = output @ leaf
+        opened.backward(output.sum(), None, entry, dataclasses.replace(MB, index=index))
+    assert held == [[]] * 6, "none waits for another one"
+    assert torch.equal(opened.sums["a"], torch.full((4, 4), 2 * 64.0))
+
+
+def test_graphs_of_one_version_share_its_bf16_weights() -> None:
+    spec = small_spec(compute="bf16")
+    engine = loaded(spec)
+    weights = engine.state().weights
+    matrices = [name for name in bf16_names(spec, 0) if weights[name].dim() == 2]
+    storages: list[set[int]] = []
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        if saved.dtype == torch.bfloat16:
+            storages[-1].add(saved.untyped_storage().data_ptr())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        for index in (0, 1):
+            storages.append(set())
+            engine.forward(dataclasses.replace(MB, index=index), 0, None, tokens(spec))
+    assert len(matrices) > 7, "those of the layer, and the codec's"
+    assert len(storages[0] & storages[1]) == len(matrices)
+
+
+def test_the_bf16_weights_of_a_version_follow_its_update() -> None:
+    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, frozenset({"w"}))
+    first = versions.operands(0)
+    assert (first["w"].dtype, first["norm"].dtype) == (torch.bfloat16, torch.float32)
+    assert versions.operands(0)["w"] is first["w"]
+    versions.advance(keep=False, changed=True)["w"].fill_(2)
+    assert versions.operands(1)["w"].tolist() == [2, 2]
+    with pytest.raises(VersionError):
+        versions.operands(0)
 
 
 def test_a_bad_stage_input_is_refused() -> None:

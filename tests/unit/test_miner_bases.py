@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ from iota.compute.state import load_state
 from iota.identity.keys import Hotkey
 from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
 from iota.protocol.messages import StoredObject
+from iota.spec import RunSpec
 from iota.store import EmbeddedStore, ObjectClient
 from miner.activity import Activity
 from miner.bases import BaseKeeper
@@ -68,6 +72,31 @@ async def test_the_first_base_follows_from_the_seed_and_is_on_disk(tmp_path: Pat
         assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, FIRST)
         assert made.disk.newest_base() == 0
         assert await made.keeper.from_disk(0) == BaseHeld(0, FIRST)
+
+
+async def test_a_base_is_hashed_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """26 GB take seconds, in which heartbeats and frames would wait."""
+    loop_ran = threading.Event()
+
+    def hash_while_the_loop_runs(spec: RunSpec, base: OuterState) -> str:
+        assert loop_ran.wait(10), "the event loop stands still while a base is hashed"
+        loop_ran.clear()
+        return base_digest(spec, base)
+
+    async def tick() -> None:
+        while True:
+            loop_ran.set()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("miner.bases.base_digest", hash_while_the_loop_runs)
+    async with bench(tmp_path) as made:
+        ticking = asyncio.create_task(tick())
+        await made.keeper.fetch(SEED, {})
+        await made.keeper.apply(ApplyMerge(0, (), trained=False), {})
+        await made.keeper.from_disk(1)
+        ticking.cancel()
 
 
 async def test_another_base_than_the_runs_loses_the_state(tmp_path: Path) -> None:

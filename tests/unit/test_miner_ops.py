@@ -147,6 +147,27 @@ def test_a_step_sums_again_where_another_order_counts_than_was_run(pair: Pair) -
     assert [r.kind for r in pair.receipts].count(OpKind.STEP) == 1
 
 
+def test_a_step_sums_again_after_an_overflow_in_a_microbatch_that_does_not_count(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.forward(0)
+    pair.backward(0)
+    pair.step(0)
+    expected = pair.receipts[-1]
+    pair.restart()
+    for index in (0, 1):
+        pair.forward(index)
+    pair.backward_again(0)
+    pair.inputs[0][0, 1].gradient = pair.inputs[0][0, 0].gradient
+    with monkeypatch.context() as overflow:
+        overflow.setattr("iota.compute.accumulate.all_finite", lambda *_: False)
+        with pytest.raises(BadValueError):
+            pair.backward_again(1)
+    assert pair.first.engine.summed(0) == []
+    pair.step(0)  # held against the receipt: the same weights
+    assert expected in pair.receipts
+
+
 def test_a_step_of_a_microbatch_whose_inputs_are_gone_loses_the_state(pair: Pair) -> None:
     pair.forward(0)
     pair.backward(0)

@@ -73,7 +73,8 @@ class Auditor:
         carried = await self._evidence.snapshot(job.carried)
         digest = await self._worker.run(lambda: carried.moments_digest)
         # Zero moments are right too: a replica that lost its state started from the base alone.
-        check_carried(job.carried.miner, job.last, digest, self._evidence.zero_moments_digest(job.base.stage))
+        zero = await self._worker.run(lambda: self._evidence.zero_moments_digest(job.base.stage))
+        check_carried(job.carried.miner, job.last, digest, zero)
         return StageState(base.weights, carried.moments)
 
     async def _load_snapshot(self, job: jobs.LoadSnapshot) -> Profile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
@@ -81,8 +82,9 @@ class Evidence:
             return known
         what = f"the base of epoch {epoch}, stage {stage}"
         if epoch == 0:
-            outer = initial_base(self.spec, stage)
-            if record is not None and record.digest != base_digest(self.spec, outer):
+            outer = await asyncio.to_thread(initial_base, self.spec, stage)
+            digest = await asyncio.to_thread(base_digest, self.spec, outer)
+            if record is not None and record.digest != digest:
                 raise EvidenceMissing(
                     f"the recorded base of stage {stage} is not the one that the seed gives"
                 )
@@ -92,10 +94,10 @@ class Evidence:
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             parts = [await self._stored(part, limit) for part in record.parts]
             try:
-                outer = read_base(self.spec, stage, parts)
+                outer = await asyncio.to_thread(read_base, self.spec, stage, parts)
             except PartError as error:
                 raise EvidenceMissing(f"{what}: {error}") from error
-            if base_digest(self.spec, outer) != record.digest:
+            if await asyncio.to_thread(base_digest, self.spec, outer) != record.digest:
                 raise EvidenceMissing(f"{what}, has another digest than recorded")
         like = {name: torch.empty(shape) for name, shape in run_shapes(self.spec, stage).items()}
         state = StageState(unflatten(torch.from_numpy(outer.weights), like))
@@ -115,7 +117,7 @@ class Evidence:
             raise MinerFault(given.miner, given.seq, f"{name} has {size} bytes, at most {limit}")
         data = await self._stored(given.stored, limit)
         try:
-            return load_state(data, self.spec, given.stage)
+            return await asyncio.to_thread(load_state, data, self.spec, given.stage)
         except StateError as error:
             raise MinerFault(given.miner, given.seq, f"{name} is no state: {error}") from error
 

@@ -25,7 +25,7 @@ class OpenStep:
         self._sums: dict[str, Tensor] = {}
         self.summed: list[Microbatch] = []
         for name, leaf in self.leaves.items():
-            leaf.register_post_accumulate_grad_hook(self._adder(name))  # type: ignore[no-untyped-call]
+            leaf.register_post_accumulate_grad_hook(_adder(self._sums, name))  # type: ignore[no-untyped-call]
 
     @property
     def sums(self) -> dict[str, Tensor]:
@@ -52,18 +52,23 @@ class OpenStep:
 
     def clear(self) -> None:
         """Discard the sums; the leaves stay."""
-        self._sums = {}
+        self._sums.clear()
         self.summed = []
 
-    def _adder(self, name: str) -> Callable[[Tensor], None]:
-        """A hook that moves a leaf's gradient to its sum."""
 
-        def add(leaf: Tensor) -> None:
-            gradient, leaf.grad = leaf.grad, None
-            assert gradient is not None
-            if name in self._sums:
-                self._sums[name].add_(gradient)
-            else:
-                self._sums[name] = gradient.float().contiguous()
+def _adder(sums: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    """A hook that moves a leaf's gradient to `sums`.
 
-        return add
+    It must not hold the OpenStep, whose leaves hold the hook: the cycle would keep the sums of applied steps
+    in memory until a garbage collection.
+    """
+
+    def add(leaf: Tensor) -> None:
+        gradient, leaf.grad = leaf.grad, None
+        assert gradient is not None
+        if name in sums:
+            sums[name].add_(gradient)
+        else:
+            sums[name] = gradient.float().contiguous()
+
+    return add

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -109,6 +111,19 @@ def test_a_backward_holds_one_parameters_gradient_at_a_time() -> None:
         opened.backward(output.sum(), None, entry, dataclasses.replace(MB, index=index))
     assert held == [[]] * 6, "none waits for another one"
     assert torch.equal(opened.sums["a"], torch.full((4, 4), 2 * 64.0))
+
+
+def test_an_applied_steps_sums_are_freed_at_once() -> None:
+    opened = OpenStep(0, {"a": torch.ones(2)})
+    entry = torch.ones(2, requires_grad=True)
+    opened.backward((entry * opened.leaves["a"]).sum(), None, entry, MB)
+    sums = weakref.ref(opened.sums["a"])
+    gc.disable()
+    try:
+        del opened
+        assert sums() is None, "without a garbage collection"
+    finally:
+        gc.enable()
 
 
 def test_graphs_of_one_version_share_its_bf16_weights() -> None:

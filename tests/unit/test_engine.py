@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import weakref
 
 import numpy as np
 import pytest
@@ -19,45 +17,22 @@ from iota.compute import (
     CountError,
     Microbatch,
     MicrobatchError,
-    Output,
     VersionError,
 )
-from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
-from iota.compute.output import DeviceOutput
-from iota.compute.precision import bf16_names
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
-from iota.compute.versions import Versions
 from iota.reference.pipeline import ReferenceTrainer
 from iota.reference.plain import train_plain
 from iota.settings import Recompute
-from iota.spec import RunSpec, WireDtype
+from iota.spec import WireDtype
+from tests.support.small_engines import loaded, read, tensor, tokens
 from tests.support.small_spec import small_spec
 
 CPU = torch.device("cpu")
 MB = Microbatch(epoch=0, step=0, index=0)
-
-
-def loaded(spec: RunSpec, stage: int = 0, recompute: Recompute = Recompute.NEVER) -> Engine:
-    engine = Engine(spec, stage, recompute=recompute)
-    engine.load(StageState.initial(spec, stage), version=0)
-    return engine
-
-
-def tokens(spec: RunSpec, seed: int = 0) -> Tokens:
-    shape = (spec.data.sequences, spec.data.sequence_length + 1)
-    return np.random.default_rng(seed).integers(0, spec.model.vocab_size, shape)
-
-
-def tensor(value: float = 0.1) -> torch.Tensor:
-    return encode_wire(torch.full((2, 8, 8), value), WireDtype.BF16)
-
-
-def read(made: DeviceOutput) -> Output:
-    return made.read().result()
 
 
 def test_ops_need_a_loaded_state() -> None:
@@ -96,65 +71,6 @@ def test_a_gradient_that_overflows_inside_the_stage_discards_the_sum() -> None:
     engine.remember(MB, 0, None, tokens(spec))
     engine.backward(MB, 0, tensor(1e-30))
     assert engine.summed(0) == [MB]
-
-
-def test_a_backward_holds_one_parameters_gradient_at_a_time() -> None:
-    opened = OpenStep(0, {name: torch.ones(4, 4) for name in ("a", "b", "c")})
-    held: list[list[str]] = []
-    for leaf in opened.leaves.values():
-        leaf.register_hook(lambda _: held.append([n for n, w in opened.leaves.items() if w.grad is not None]))  # type: ignore[no-untyped-call]
-    for index in (0, 1):
-        entry = torch.ones(4, 4, requires_grad=True)
-        output = entry
-        for leaf in opened.leaves.values():
-            output = output @ leaf
-        opened.backward(output.sum(), None, entry, dataclasses.replace(MB, index=index))
-    assert held == [[]] * 6, "none waits for another one"
-    assert torch.equal(opened.sums["a"], torch.full((4, 4), 2 * 64.0))
-
-
-def test_an_applied_steps_sums_are_freed_at_once() -> None:
-    opened = OpenStep(0, {"a": torch.ones(2)})
-    entry = torch.ones(2, requires_grad=True)
-    opened.backward((entry * opened.leaves["a"]).sum(), None, entry, MB)
-    sums = weakref.ref(opened.sums["a"])
-    gc.disable()
-    try:
-        del opened
-        assert sums() is None, "without a garbage collection"
-    finally:
-        gc.enable()
-
-
-def test_graphs_of_one_version_share_its_bf16_weights() -> None:
-    spec = small_spec(compute="bf16")
-    engine = loaded(spec)
-    weights = engine.state().weights
-    matrices = [name for name in bf16_names(spec, 0) if weights[name].dim() == 2]
-    storages: list[set[int]] = []
-
-    def pack(saved: torch.Tensor) -> torch.Tensor:
-        if saved.dtype == torch.bfloat16:
-            storages[-1].add(saved.untyped_storage().data_ptr())
-        return saved
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        for index in (0, 1):
-            storages.append(set())
-            engine.forward(dataclasses.replace(MB, index=index), 0, None, tokens(spec))
-    assert len(matrices) > 7, "those of the layer, and the codec's"
-    assert len(storages[0] & storages[1]) == len(matrices)
-
-
-def test_the_bf16_weights_of_a_version_follow_its_update() -> None:
-    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, frozenset({"w"}))
-    first = versions.operands(0)
-    assert (first["w"].dtype, first["norm"].dtype) == (torch.bfloat16, torch.float32)
-    assert versions.operands(0)["w"] is first["w"]
-    versions.advance(keep=False, changed=True)["w"].fill_(2)
-    assert versions.operands(1)["w"].tolist() == [2, 2]
-    with pytest.raises(VersionError):
-        versions.operands(0)
 
 
 def test_a_bad_stage_input_is_refused() -> None:
@@ -248,63 +164,6 @@ def test_a_step_over_nothing_keeps_weights_and_moments() -> None:
         assert out.version == engine.newest == 1
         assert (out.weights, out.moments) == (before.weights_digest, before.moments_digest)
         assert set(out.change_sketch) == {0.0}
-
-
-def test_open_steps_share_the_memory_of_their_version_and_sum_apart() -> None:
-    weights = {"w": torch.ones(3)}
-    first, second = OpenStep(0, weights), OpenStep(0, weights)
-    for step, times in ((first, 1), (second, 2)):
-        assert step.leaves["w"].data_ptr() == weights["w"].data_ptr()
-        entry = torch.ones(3, requires_grad=True)
-        for _ in range(times):
-            step.backward((entry * step.leaves["w"]).sum(), None, entry, MB)
-    assert torch.equal(2 * first.sums["w"], second.sums["w"])
-
-
-def test_versions_follow_the_pipeline() -> None:
-    spec = small_spec(schedule={"pipeline": "delayed"})
-    engine = loaded(spec)
-    held = []
-    for step in range(4):
-        mb = Microbatch(0, step, 0)
-        engine.forward(mb, spec.weight_version(step), None, tokens(spec, step))
-        engine.backward(mb, spec.weight_version(step), tensor())
-        engine.step(step, 1, 0.1, epoch=0)
-        held.append(engine.versions)
-    assert held == [(0, 1), (1, 2), (2, 3), (3, 4)]
-
-
-def test_an_empty_step_shares_memory_and_later_steps_do_not_disturb_it() -> None:
-    spec = small_spec(schedule={"pipeline": "delayed"})
-    engine = loaded(spec)
-    engine.step(0, 0, 0.1, epoch=0)
-    ahead = Microbatch(0, 2, 0)
-    engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
-    engine.backward(Microbatch(0, 1, 0), 0, tensor())
-    engine.forward(ahead, 1, None, tokens(spec))
-    engine.step(1, 1, 0.1, epoch=0)
-    early = read(engine.backward(ahead, 1, tensor()))
-    base = loaded(spec)
-    base.load(StageState.initial(spec, 0), version=1)
-    base.forward(ahead, 1, None, tokens(spec))
-    assert read(base.backward(ahead, 1, tensor())) == early
-
-
-def test_a_version_that_is_gone_is_refused() -> None:
-    spec = small_spec()
-    engine = loaded(spec)
-    engine.step(0, 0, 0.1, epoch=0)
-    with pytest.raises(VersionError):
-        engine.forward(Microbatch(0, 0, 5), 0, None, tokens(spec))
-
-
-def test_an_open_step_keeps_to_one_version() -> None:
-    spec = small_spec(schedule={"pipeline": "delayed"})
-    engine = loaded(spec)
-    engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
-    engine.step(0, 0, 0.1, epoch=0)
-    with pytest.raises(VersionError, match="uses weight version 0"):
-        engine.forward(Microbatch(0, 1, 1), 1, None, tokens(spec))
 
 
 def test_loading_leaves_the_callers_tensors_alone() -> None:
@@ -420,19 +279,6 @@ def test_attention_is_causal() -> None:
     before, after = trainer.logits(ids), trainer.logits(changed)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
-
-
-def test_clipping_bounds_the_change_of_a_plain_gradient_step() -> None:
-    spec = small_spec(optimizer={"kind": "sgd", "lr": 1.0, "clip": 0.01})
-    engine = loaded(spec)
-    engine.forward(MB, 0, None, tokens(spec))
-    engine.backward(MB, 0, tensor(5.0))
-    before = engine.state().weights
-    out = engine.step(0, 1, 1.0, epoch=0)
-    after = engine.state().weights
-    change = torch.cat([(after[n] - before[n]).flatten() for n in after]).norm()
-    assert out.gradient_norm > 0.01
-    assert float(change) < 0.01
 
 
 def test_stagewise_evaluation_equals_the_whole_models_loss() -> None:

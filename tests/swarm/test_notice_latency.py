@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, Plan
@@ -14,6 +15,8 @@ from iota.protocol.messages import Ready
 from tests.support.orchestrators import BASE, node, orchestrator, until
 from tests.support.orchestrators import make_spec as small_spec
 from tests.support.store_servers import embedded
+
+pytestmark = pytest.mark.alone
 
 NOTICES = 200
 BATCHES = 3

@@ -8,6 +8,7 @@ from iota.data.directory import DirectoryReader, directory_fetch, read_manifest
 from iota.data.documents import Document, Source
 from iota.data.manifest import DataError, Manifest, TokenDtype, manifest_id, parse_manifest
 from iota.data.packer import PackProgress
+from iota.data.passes import passes
 from iota.data.prepare import prepare
 from iota.data.publish import publish
 from iota.data.reader import ShardReader
@@ -31,6 +32,7 @@ __all__ = [
     "open_source",
     "open_tokenizer",
     "parse_manifest",
+    "passes",
     "prepare",
     "publish",
     "read_manifest",

@@ -120,31 +120,34 @@ class Packer:
         return group
 
     def _pack(self, group: list[tuple[int, Encoded]]) -> None:
-        unfinished = {number: None if text.last else text.name for number, text in group}
+        unfinished = {(number, text.name) for number, text in group if not text.last}
+        unfinished -= {(number, text.name) for number, text in group if text.last}
+        ordinals: dict[tuple[int, str], int] = {}
         items: list[_Item] = []
         for number, text in group:
+            document = (number, text.name)
+            ordinal = ordinals.setdefault(document, len(ordinals))
             ended = np.concatenate([text.tokens, self._eos])
             for rank, held in self._heldout.offer(text.rank, ended):
                 if held.tokens is ended:
-                    order = self._order(number, text, unfinished[number])
-                    items.append(_Item(order, text.tokens, (number, text.name), text.part, text.last))
+                    order = self._order(document, document in unfinished, ordinal, text.part)
+                    items.append(_Item(order, text.tokens, document, text.part, text.last))
                 else:
-                    key = self._shuffle_key(rank)
+                    key = self._shuffle_key(rank.hex())
                     items += [_Item((1, key, 0), held.tokens, None, 0, True)] * held.copies
         for item in sorted(items, key=lambda item: item.order):
             self._write(item)
         self._group += 1
 
-    def _order(self, number: int, text: Encoded, unfinished: str | None) -> tuple[int, bytes, int]:
-        """First the parts of the open document, last those of a document that the next group goes on with."""
-        if self._open is not None and self._open[:2] == (number, text.name):
-            place = 0
-        else:
-            place = 2 if text.name == unfinished else 1
-        return place, self._shuffle_key(f"{number}/{text.name}".encode()), text.part
+    def _order(
+        self, document: tuple[int, str], unfinished: bool, ordinal: int, part: int
+    ) -> tuple[int, bytes, int]:
+        """First the parts of the open document, last those of documents that the next group goes on with."""
+        is_open = self._open is not None and self._open[:2] == document
+        return 0 if is_open else 2 if unfinished else 1, self._shuffle_key(str(ordinal)), part
 
-    def _shuffle_key(self, name: bytes) -> bytes:
-        return blake3(b"iota/shuffle/2/%d/%b" % (self._group, name)).digest()
+    def _shuffle_key(self, name: str) -> bytes:
+        return blake3(f"iota/shuffle/2/{self._group}/{name}".encode()).digest()
 
     def _write(self, item: _Item) -> None:
         """Append a text. An EOS follows a document's last part, and one whose next part is not next."""

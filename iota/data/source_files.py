@@ -56,7 +56,7 @@ class FileSource:
         more = ", ..." if len(self._unread) > _SHOWN else ""
         names = ", ".join(self._unread[:_SHOWN])
         count = len(self._unread)
-        return f"{count} file{'s' * (count > 1)} skipped that hold no text: {names}{more}"
+        return f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}"
 
     @cached_property
     def fingerprint(self) -> str:

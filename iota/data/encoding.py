@@ -21,7 +21,7 @@ from iota.data.manifest import DataError, TokenDtype
 from iota.data.tokenizers import Tokenizer
 
 BLOCK_DOCUMENTS: Final = 1024
-BLOCK_CHARACTERS: Final = 4 << 20
+BLOCK_CHARACTERS: Final = 1 << 20
 """A block ends at either bound."""
 
 Skipped = dict[str, int]

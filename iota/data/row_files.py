@@ -29,7 +29,7 @@ from iota.data.rows import (
 COLUMN_ROWS = 256
 """Rows of a column file that are in memory at once."""
 CSV_BLOCK_BYTES = 16 << 20
-"""A row of CSV must fit into it."""
+"""A row of CSV up to this size can be read."""
 ROWS_BEFORE_VERDICT = 1000
 """Rows after which JSON is refused if none of them has the field."""
 _LIMIT = f"is longer than {MAX_ROW_BYTES >> 20} MiB, the most that is read as one row"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,17 @@ import psutil
 import pytest
 from blake3 import blake3
 
-from iota.data import Document, manifest_id, open_source, prepare, publish
+from iota.data import (
+    Document,
+    Job,
+    Target,
+    manifest_id,
+    open_source,
+    open_sources,
+    open_tokenizer,
+    prepare,
+    publish,
+)
 from iota.data.documents import Cursor
 from iota.store import EmbeddedStore, ObjectExists
 from tests.support.data_sets import (
@@ -31,8 +42,10 @@ from tests.support.data_sets import (
     prepare_made_up,
     tokens_of,
     train_tokens,
+    write_jsonl,
 )
 from tests.support.store_servers import embedded
+from tests.unit.test_data_tokenizers import train_bpe
 
 
 def test_every_document_is_in_the_shards_exactly_once(tmp_path: Path) -> None:
@@ -97,6 +110,41 @@ def test_preparing_again_reads_nothing(tmp_path: Path) -> None:
     first = prepare_made_up(tmp_path)
     again = prepare(made_up_job(Once(3000)), tmp_path)
     assert again == first
+
+
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+def test_a_changed_source_is_prepared_anew_and_not_served_from_the_old_manifest(
+    tmp_path: Path, prefix: str
+) -> None:
+    path = write_jsonl(tmp_path / "set" / "train.jsonl", [made_up_text(i) for i in range(500)])
+    spec, out = f"{prefix}{path.parent}", tmp_path / "out"
+
+    def prepared() -> str:
+        return manifest_id(prepare(bytes_job(open_source(spec)), out))
+
+    before = prepared()
+    assert prepared() == before
+    write_jsonl(path, [made_up_text(i) for i in range(100, 600)])
+    assert prepared() != before
+
+
+def test_a_changed_tokenizer_folder_is_prepared_anew(tmp_path: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl", ["the cat sat on the mat "] * 100 + [f"cat {i} " * 30 for i in range(99)]
+    )
+    folder = train_bpe(tmp_path / "bpe")
+
+    def prepared() -> str:
+        sources = open_sources([str(path)])
+        job = Job(sources, open_tokenizer(str(folder)), heldout=Target.exactly(100))
+        return manifest_id(prepare(job, tmp_path / "out"))
+
+    before = prepared()
+    assert prepared() == before
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    assert prepared() != before
 
 
 def test_nothing_but_the_data_and_its_record_is_left(tmp_path: Path) -> None:
@@ -171,6 +219,26 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(tmp_path: Path, kind: str
     path.write_bytes(bytes(len(path.read_bytes())))
     with pytest.raises(ValueError, match="delete"):
         prepare_made_up(tmp_path, count=9000)
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from tests.support.data_sets import bytes_job
+from iota.data import open_source, prepare
+prepare(bytes_job(open_source(sys.argv[1])), Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("name", ["line.txt", "line.jsonl"])
+def test_a_long_line_is_read_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    text = "some words on one line " * 1_000_000  # 23 MB, which took gigabytes
+    path = tmp_path / name
+    path.write_text(text if name == "line.txt" else json.dumps({"text": text}) + "\n")
+    arguments = [sys.executable, "-c", MEASURED, str(path), str(tmp_path / "out")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300, "MiB"
 
 
 def test_a_source_may_be_cut_short(tmp_path: Path) -> None:

@@ -202,6 +202,17 @@ def test_a_data_set_is_streamed_through_datasets_and_resumes_after_any_row(tmp_p
         assert [document.text for document in rest] == rows[number + 1 :]
 
 
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_data_sets_files_may_be_compressed(tmp_path: Path, codec: str) -> None:
+    if codec == "zstd":
+        pytest.importorskip("zstandard", reason="`datasets` reads .zst with it; constraints.txt has it")
+    suffix = {"gzip": "gz", "zstd": "zst"}[codec]
+    rows = [f"row {i}" for i in range(50)]
+    with pyarrow.CompressedOutputStream(str(tmp_path / f"train.jsonl.{suffix}"), codec) as file:
+        file.write("".join(json.dumps({"text": row}) + "\n" for row in rows).encode())
+    assert texts(f"hf:{tmp_path}") == rows
+
+
 def test_a_data_sets_other_splits_are_found(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", ["train"])
     write_jsonl(tmp_path / "test.jsonl", ["test"])

@@ -124,12 +124,13 @@ def _progress(name: str) -> Iterator[Callable[[PackProgress], None]]:
 
 
 def _bar(*columns: ProgressColumn) -> Bar:
-    """A progress bar on stderr that disappears at its end; nothing where stderr is no terminal."""
+    """A progress bar on stderr that disappears at its end; nothing where stderr cannot show it."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    return Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    shown = console.is_terminal and not console.is_dumb_terminal
+    return Bar(*columns, console=console, transient=True, disable=not shown)
 
 
 def _publish(manifest: Manifest, folder: Path, url: str) -> None:

@@ -14,18 +14,17 @@ LINE_S: Final = 30.0
 
 
 class Pace:
-    """Describes progress with the rate since this process began, and an estimate of the time left."""
+    """Describes progress, with the rate since the first call and an estimate of the time left."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._began = clock, clock()
-        self._first: PackProgress | None = None
-        self._said = self._began
+        self._clock, self._said = clock, clock()
+        self._first: tuple[PackProgress, float] | None = None
 
     def line(self, at: PackProgress) -> str:
-        """`at` as a line. The first call is what the rate counts from."""
-        first = self._first = self._first or at
+        """`at` as a line."""
+        first, began = self._first = self._first or (at, self._clock())
         text = f"{at.documents:,} documents, {at.tokens:,} tokens, {at.shards} shards"
-        seconds = self._clock() - self._began
+        seconds = self._clock() - began
         if at.tokens > first.tokens and seconds > 0:
             text += f"; {(at.tokens - first.tokens) / seconds:,.0f} tokens/s"
         if at.fraction is not None:

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from typing import Final
@@ -129,7 +130,8 @@ class Encoder:
                     raise failed
                 return
             done, labels, future = waiting.popleft()
-            done.documents.extend(_unpacked(labels, self._result(future)))
+            with _alive():
+                done.documents.extend(_unpacked(labels, future.result()))
             yield done
 
     @property
@@ -144,17 +146,21 @@ class Encoder:
             future = Future()
             future.set_result(self._encode(texts))
         else:
-            future = self._pool.submit(_work, texts)
+            with _alive():
+                future = self._pool.submit(_work, texts)
         return EncodedBlock(block.start, [], block.skipped_before, block.skipped), labels, future
 
-    def _result(self, future: Future[Ids]) -> Ids:
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process died, perhaps for want of memory: run the same command again with fewer"
-                " --workers; it continues where it stopped"
-            ) from error
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Raises `DataError` for a worker process that died."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died, perhaps for want of memory: run the same command again with fewer"
+            " --workers; it continues where it stopped"
+        ) from error
 
 
 def _unpacked(labels: list[tuple[str, int, bool]], ids: Ids) -> Iterator[Encoded]:

@@ -46,8 +46,8 @@ def prepare(
     source has changed.
 
     Raises:
-        ValueError: if a source is empty, unreadable or too small, or another process prepares the same
-            data in `out`.
+        ValueError: if a source is empty, unreadable or too small, if one changed meanwhile, or if another
+            process prepares the same data in `out`.
         DataError: if a worker process died.
     """
     identity = job.identity
@@ -69,6 +69,8 @@ def prepare(
             packed = packer.run(progress, clock)
         finally:
             packer.close()
+        if job.identity != identity:
+            raise ValueError(f"{job.name} changed while it was read: run the same command again")
         manifest = _manifest(job, packed)
         _install(manifest, work, out, record)
     return manifest

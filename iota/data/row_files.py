@@ -132,6 +132,9 @@ def parquet_rows(path: Path, rules: RowRules, start: int) -> Iterator[Row]:
             column = batch.column(outer)
             if inner:
                 column = pyarrow.compute.struct_field(column, inner)
+            if pyarrow.types.is_string(column.type):
+                # A string column may hold bytes that are no UTF-8, which a row's rules decide about.
+                column = column.cast(pyarrow.binary())
             for value in column:
                 if number >= start:
                     yield Row(number, 0, size * (number + 1) // file.metadata.num_rows, value.as_py())

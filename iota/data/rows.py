@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class RowRules:
             "".encode(self.encoding)
         except LookupError:
             raise ValueError(f"there is no encoding {self.encoding!r}: give one that Python knows") from None
+        object.__setattr__(self, "encoding", codecs.lookup(self.encoding).name)
 
     def text(self, value: object, where: str, skipped: Counter[str]) -> str | None:
         """The text of a row's `value`, or None if the row is left out, which `skipped` counts.

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -58,13 +57,13 @@ class FileSource:
         count = len(self._unread)
         return f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         return "files-" + json_digest(
             [[self._relative(path), path.stat().st_size] for path, _ in self._files]
         )
 
-    @cached_property
+    @property
     def identity(self) -> str:
         times = [str(path.stat().st_mtime_ns) for path, _ in self._files]
         return json_digest([self.name, self.fingerprint, times, asdict(self._rules)])

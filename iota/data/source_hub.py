@@ -60,13 +60,13 @@ class HubSource:
         path = Path(self.dataset)
         return path.resolve().name if path.is_dir() else self.dataset
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         if not Path(self.dataset).is_dir():
-            return self._commit()
+            return self._commit
         return "files-" + json_digest([[name, status.st_size] for name, status in self._local()])
 
-    @cached_property
+    @property
     def identity(self) -> str:
         local = Path(self.dataset).is_dir()
         times = [str(status.st_mtime_ns) for _, status in self._local()] if local else []
@@ -126,6 +126,7 @@ class HubSource:
             stream.load_state_dict(state)
         return stream
 
+    @cached_property
     def _commit(self) -> str:
         """The commit that the revision is now, which a resumed or repeated preparation has to be of too."""
         if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):

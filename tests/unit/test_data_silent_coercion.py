@@ -240,6 +240,13 @@ def test_a_broken_binary_row_is_refused_with_its_number(prepare: Prepare, folder
     assert prepare(path, "--skip-bad").skipped == {"broken": 1}
 
 
+def test_a_broken_string_row_is_refused_with_its_number(prepare: Prepare, folder: Path) -> None:
+    column = pyarrow.array([*(text.encode() for text in TEXTS), b"ok\xff"]).view(pyarrow.string())
+    path = parquet(folder / "a.parquet", text=column)
+    refused(prepare(path), "row 301 is not UTF-8 at byte 2 (0xff)")
+    assert prepare(path, "--skip-bad").skipped == {"broken": 1}
+
+
 def test_damaged_parquet_is_named(prepare: Prepare, folder: Path) -> None:
     refused(prepare(written(folder / "a.parquet", b"nonsense")), "a.parquet")
 
@@ -315,6 +322,12 @@ def test_a_byte_order_mark_of_utf8_is_no_text(prepare: Prepare, folder: Path) ->
     assert prepare(path).documents == sorted(TEXTS)
     text = written(folder / "a.txt", bom + "".join(TEXTS).encode())
     assert "\ufeff" not in "".join(prepare(text).documents)
+
+
+@pytest.mark.parametrize("name", ["UTF8", "utf-8", "U8"])
+def test_utf8_has_many_names(prepare: Prepare, folder: Path, name: str) -> None:
+    path = written(folder / "a.jsonl", b"\xef\xbb\xbf" + lines(rows_of_text()).encode())
+    assert prepare(path, "--encoding", name).documents == sorted(TEXTS)
 
 
 def test_an_encoding_that_is_none_is_refused(prepare: Prepare, folder: Path) -> None:

@@ -7,36 +7,45 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from iota.data.heldout import HeldOut
+from iota.data.heldout import HeldOut, Target
+from iota.data.mixture import FeedState
 from iota.data.shard_writer import WriterState
 from iota.files import write_whole
 from iota.spec import Count
 
 STATE_NAME = "state.json"
+OpenDocument = tuple[int, str, int]
+"""Number of its source, its name, and the part that comes next."""
 
 
 class State(WriterState):
-    """A preparation between two blocks of documents. Later blocks are packed again after a restart."""
+    """A preparation between two groups of documents. Later groups are packed again after a restart."""
 
-    next_document: Count
-    block: Count
-    """Blocks of documents packed so far. It keys the shuffle of the next block."""
-    tokens: Count
-    """Tokens read from the source, held out or not."""
+    feeds: tuple[FeedState, ...]
+    group: Count
+    """Groups of documents packed so far. It keys the shuffle of the next group."""
+    open_document: OpenDocument | None
+    """The document whose EOS is not written yet."""
     heldout_file: str = Field(pattern=r"^heldout-[0-9]+\.npz$")
 
 
 def save_state(
-    folder: Path, written: WriterState, heldout: HeldOut, *, next_document: int, block: int, tokens: int
+    folder: Path,
+    written: WriterState,
+    heldout: HeldOut,
+    *,
+    feeds: tuple[FeedState, ...],
+    group: int,
+    open_document: OpenDocument | None,
 ) -> None:
     """Replace the state in `folder`. A process that is killed leaves the old state or the new one.
 
     Files are not fsynced. After a power cut the digests show which of them are damaged.
     """
-    name = f"heldout-{block}.npz"
+    name = f"heldout-{group}.npz"
     heldout.save(folder / name)
-    state = State(**dict(written), next_document=next_document, block=block, tokens=tokens, heldout_file=name)
-    write_whole(folder / STATE_NAME, state.canonical())
+    state = State(**dict(written), feeds=feeds, group=group, open_document=open_document, heldout_file=name)
+    write_whole(folder / STATE_NAME, state.model_dump_json().encode())
     for old in folder.glob("heldout-*.npz"):
         if old.name != name:
             old.unlink()
@@ -53,7 +62,7 @@ def load_state(folder: Path) -> State | None:
         raise ValueError(f"{path} is damaged: delete {folder} to start anew") from error
 
 
-def load_heldout(folder: Path, state: State, target: int) -> HeldOut:
+def load_heldout(folder: Path, state: State, target: Target) -> HeldOut:
     """The held-out documents as of `state`. Raises `ValueError` if their file is damaged."""
     path = folder / state.heldout_file
     try:

@@ -25,6 +25,14 @@ def read_manifest(out: Path, identity: str) -> Manifest:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def prepared_ids(out: Path) -> list[str]:
+    """Ids of the data sets in the folder `out` of preparations. Raises `ValueError` if there are none."""
+    found = sorted(path.parent.name for path in out.glob(f"data/*/{MANIFEST_NAME}"))
+    if not found:
+        raise ValueError(f"{out} holds no prepared data: run `iota data prepare SOURCE --out {out}` first")
+    return found
+
+
 def directory_fetch(out: Path) -> Fetch:
     """A `Fetch` that reads from `out`, the folder of a preparation. It raises `DataError`."""
 

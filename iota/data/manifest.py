@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from iota.spec import Count, Frozen, Hex32, Positive, Versioned
+from iota.spec import Count, Frozen, Hex32, Positive, Since, Versioned
 
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
 MANIFEST_NAME = "manifest.json"
 MAX_SHARDS = 100_000
 """`shard_name` has five digits."""
+
+
+MAX_SOURCES = 64
+"""Sources of a mixture."""
 
 
 class DataError(Exception):
@@ -57,11 +61,32 @@ class Shard(Frozen):
     """BLAKE3 of the .idx file: the 32-byte BLAKE3 digests of the .bin's 64 KiB blocks, in order."""
 
 
+class SourceInfo(Frozen):
+    """What was read from one source."""
+
+    name: str = Field(min_length=1, max_length=500)
+    fingerprint: str = Field(min_length=1, max_length=200)
+    """The Hub's commit, or a digest of the files' names and sizes."""
+    weight: float = Field(gt=0, le=1)
+    """Share of the tokens of the mixture."""
+    documents: Count
+    tokens: Count
+    """Tokens read, those held out and duplicates among them."""
+    complete: bool
+    """Whether it was read to its end. A mixture stops where its first source ends."""
+    skipped: dict[str, Count]
+    """Rows, and files, that were left out, by reason."""
+
+
 class Manifest(Versioned):
     """A tokenized data set. All shards but the last are for training, the last is held out for evaluation."""
 
     version: Positive = MANIFEST_VERSION
-    source: str = Field(min_length=1, max_length=500)
+    source: str = Field(min_length=1, max_length=MAX_SOURCES * 520)
+    """Name of the source, or weights and names of several."""
+    sources: Annotated[tuple[SourceInfo, ...], Since(2, before=())] = Field(max_length=MAX_SOURCES)
+    duplicates: Annotated[Count, Since(2, before=0)]
+    """Texts that were left out of training because an equal one is held out."""
     tokenizer: TokenizerInfo
     dtype: TokenDtype
     shards: tuple[Shard, ...] = Field(min_length=2, max_length=MAX_SHARDS)

@@ -1,71 +1,62 @@
-"""The main loop of a preparation: tokenizes documents block by block into shards, with checkpoints."""
+"""The main loop of a preparation: packs tokenized documents group by group into shards, with checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from blake3 import blake3
 
-from iota.data.checkpoint import load_heldout, load_state, save_state
-from iota.data.documents import Document, Source
+from iota.data.checkpoint import OpenDocument, load_heldout, load_state, save_state
+from iota.data.encoding import Encoded, Encoder
 from iota.data.heldout import HeldOut, Tokens
-from iota.data.manifest import Shard, TokenDtype
+from iota.data.job import Job
+from iota.data.manifest import Shard
+from iota.data.mixture import Feed, FeedState, mix
 from iota.data.shard_writer import ShardWriter
-from iota.data.tokenizers import Tokenizer
-from iota.spec import json_digest
 
-BLOCK_DOCUMENTS = 1024
-BLOCK_CHARACTERS = 16 << 20
-"""A block ends at either bound. Documents are shuffled within a block, so both decide the shards' bytes."""
-CHECKPOINT_S = 5.0
-"""Seconds of work that a killed preparation loses at most, and one block."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The inputs of a preparation. With the documents they decide every byte of its output.
-
-    Raises `ValueError` for sizes that are not positive.
-    """
-
-    source: Source
-    tokenizer: Tokenizer
-    shard_tokens: int
-    heldout_tokens: int
-    max_tokens: int | None
-
-    def __post_init__(self) -> None:
-        if self.shard_tokens < 2 or self.heldout_tokens < 1 or (self.max_tokens or 1) < 1:
-            raise ValueError("the numbers of tokens must be positive, and a shard's at least 2")
-
-    @property
-    def dtype(self) -> TokenDtype:
-        """Dtype of the shards: the narrowest that holds the vocabulary."""
-        return TokenDtype.holding(self.tokenizer.vocab_size)
-
-    @property
-    def identity(self) -> str:
-        """Digest of the inputs, in 16 hex digits. It names the work folder: the same job resumes there."""
-        parts = [
-            self.source.fingerprint,
-            self.tokenizer.digest,
-            self.shard_tokens,
-            self.heldout_tokens,
-            self.max_tokens,
-        ]
-        return json_digest(parts)[:16]
+GROUP_DOCUMENTS: Final = 1024
+GROUP_TOKENS: Final = 4 << 20
+"""A group ends at either bound. Documents are shuffled within a group, so both decide the shards' bytes."""
+CHECKPOINT_S: Final = 5.0
+"""Seconds of work that a killed preparation loses at most, and one group."""
 
 
 @dataclass(frozen=True)
 class PackProgress:
-    """PackProgress of a preparation: the next document's number, tokens read, and complete shards."""
+    """Progress of a preparation: documents and tokens read, complete shards, and the share that is done.
+
+    `fraction` is None if the sources do not know their size.
+    """
 
     documents: int
     tokens: int
     shards: int
+    fraction: float | None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed: the shards, the last of them held out, and what was taken from each source."""
+
+    shards: tuple[Shard, ...]
+    feeds: tuple[FeedState, ...]
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A text to train on, at its place in the group. `document` is None for one that was displaced."""
+
+    order: tuple[int, bytes, int]
+    tokens: Tokens
+    document: tuple[int, str] | None
+    part: int
+    last: bool
 
 
 class Packer:
@@ -75,90 +66,148 @@ class Packer:
         ValueError: if the folder holds a damaged checkpoint.
     """
 
-    def __init__(self, job: Job, work: Path) -> None:
+    def __init__(self, job: Job, work: Path, encoder: Encoder) -> None:
         self._job, self._work = job, work
         state = load_state(work)
-        self._next = state.next_document if state else 0
-        self._block = state.block if state else 0
-        self._tokens = state.tokens if state else 0
-        target = job.heldout_tokens
-        self._heldout = load_heldout(work, state, target) if state else HeldOut(target)
+        self._group = state.group if state else 0
+        self._open: OpenDocument | None = state.open_document if state else None
+        self._heldout = load_heldout(work, state, job.heldout) if state else HeldOut(job.heldout)
         self._writer = ShardWriter(work, job.dtype.numpy, job.shard_tokens, state)
+        self._eos = np.array([job.tokenizer.eos_id], job.dtype.numpy)
+        states = state.feeds if state else [FeedState()] * len(job.sources)
+        self._feeds = [
+            Feed(weighted.source, weighted.weight, encoder, taken)
+            for weighted, taken in zip(job.sources, states, strict=True)
+        ]
 
-    def run(self, progress: Callable[[PackProgress], None] | None, clock: Callable[[], float]) -> None:
-        """Pack documents until the source ends or `max_tokens` are read.
+    def run(self, progress: Callable[[PackProgress], None] | None, clock: Callable[[], float]) -> Packed:
+        """Pack documents until a source ends or `max_tokens` are read, then the held-out shard.
 
         `clock` (seconds) decides when checkpoints are saved, and nothing else.
+
+        Raises:
+            ValueError: if a source cannot be read, or all of them are too small.
         """
         saved = clock()
-        for block in _blocks(self._job.source.documents(self._next)):
-            if self._complete:
-                return
-            self._pack(block)
+        documents = mix(self._feeds)
+        while group := self._next_group(documents):
+            self._pack(group)
             if clock() - saved >= CHECKPOINT_S:
                 self._save()
                 saved = clock()
             if progress is not None:
-                progress(PackProgress(self._next, self._tokens, self._writer.whole_shards))
-
-    def finish(self) -> tuple[Shard, ...]:
-        """Write the held-out shard and return all shards. Raises `ValueError` if the source was too small."""
-        name = self._job.source.name
-        if self._tokens == 0:
-            raise ValueError(f"{name} holds no text: choose another source")
-        if not self._heldout.full or self._heldout.tokens * 2 > self._tokens:
-            raise ValueError(
-                f"{name} gave {self._tokens} tokens, too few (or in too few documents) to hold out"
-                f" {self._job.heldout_tokens}: choose a larger source or fewer held-out tokens"
-            )
-        self._writer.append_shard(np.concatenate(self._heldout.documents()))
-        return self._writer.flush().shards
+                progress(self._progress())
+        return self._finish()
 
     def close(self) -> None:
         """Close the open shard's file."""
         self._writer.close()
 
     @property
-    def _complete(self) -> bool:
-        return self._job.max_tokens is not None and self._tokens >= self._job.max_tokens
+    def _tokens(self) -> int:
+        return sum(feed.tokens for feed in self._feeds)
 
-    def _pack(self, block: list[Document]) -> None:
-        training: list[tuple[int, Tokens]] = []
-        encoded = self._job.tokenizer.encode_batch([document.text for document in block])
-        for document, ids in zip(block, encoded, strict=True):
-            if self._complete:
+    def _next_group(self, documents: Iterator[tuple[int, Encoded]]) -> list[tuple[int, Encoded]]:
+        group: list[tuple[int, Encoded]] = []
+        tokens, most = 0, self._job.max_tokens
+        while len(group) < GROUP_DOCUMENTS and tokens < GROUP_TOKENS:
+            if most is not None and self._tokens >= most:
                 break
-            tokens = np.append(ids, np.uint32(self._job.tokenizer.eos_id)).astype(self._job.dtype.numpy)
-            training += self._heldout.offer(document.index, document.name, tokens)
-            self._tokens += tokens.size
-            self._next = document.index + 1
-        for _, tokens in sorted(training, key=lambda item: self._shuffle_key(item[0])):
-            self._writer.append(tokens)
-        self._block += 1
+            if (found := next(documents, None)) is None:
+                break
+            group.append(found)
+            tokens += found[1].tokens.size
+        return group
 
-    def _shuffle_key(self, number: int) -> bytes:
-        return blake3(f"iota/shuffle/1/{self._block}/{number}".encode()).digest()
+    def _pack(self, group: list[tuple[int, Encoded]]) -> None:
+        unfinished = {(number, text.name) for number, text in group if not text.last}
+        unfinished -= {(number, text.name) for number, text in group if text.last}
+        ordinals: dict[tuple[int, str], int] = {}
+        items: list[_Item] = []
+        for number, text in group:
+            document = (number, text.name)
+            ordinal = ordinals.setdefault(document, len(ordinals))
+            ended = np.concatenate([text.tokens, self._eos])
+            for rank, held in self._heldout.offer(text.rank, ended):
+                if held.tokens is ended:
+                    order = self._order(document, document in unfinished, ordinal, text.part)
+                    items.append(_Item(order, text.tokens, document, text.part, text.last))
+                else:
+                    key = self._shuffle_key(rank.hex())
+                    items += [_Item((1, key, 0), held.tokens, None, 0, True)] * held.copies
+        for item in sorted(items, key=lambda item: item.order):
+            self._write(item)
+        self._group += 1
+
+    def _order(
+        self, document: tuple[int, str], unfinished: bool, ordinal: int, part: int
+    ) -> tuple[int, bytes, int]:
+        """First the parts of the open document, last those of documents that the next group goes on with."""
+        is_open = self._open is not None and self._open[:2] == document
+        return 0 if is_open else 2 if unfinished else 1, self._shuffle_key(str(ordinal)), part
+
+    def _shuffle_key(self, name: str) -> bytes:
+        return blake3(f"iota/shuffle/2/{self._group}/{name}".encode()).digest()
+
+    def _write(self, item: _Item) -> None:
+        """Append a text. An EOS follows a document's last part, and one whose next part is not next."""
+        if self._open is not None and (item.document is None or self._open != (*item.document, item.part)):
+            self._writer.append(self._eos)
+        self._writer.append(item.tokens)
+        self._open = None
+        if item.document is not None:
+            if item.last:
+                self._writer.append(self._eos)
+            else:
+                self._open = (*item.document, item.part + 1)
+
+    def _finish(self) -> Packed:
+        """Write the held-out shard. Raises `ValueError` if the sources were too small."""
+        name, total = self._job.name, self._tokens
+        if total == 0:
+            skipped = self._skipped()
+            raise ValueError(
+                f"{name} holds no text{f' ({skipped})' if skipped else ''}: choose another source"
+            )
+        rest = self._heldout.trim(total)
+        if self._heldout.tokens < self._job.heldout.least or self._heldout.tokens * 2 > total:
+            raise ValueError(
+                f"{name} gave {total} tokens, too few to hold out {self._job.heldout.least}: choose a larger"
+                f" source, or at most --heldout-tokens {max(1, total // 20)}"
+            )
+        if self._open is not None:
+            self._writer.append(self._eos)
+            self._open = None
+        if rest is not None:
+            self._writer.append(rest)
+        self._writer.append_shard(np.concatenate(self._heldout.documents()))
+        return Packed(
+            self._writer.flush().shards, tuple(feed.state for feed in self._feeds), self._heldout.duplicates
+        )
+
+    def _skipped(self) -> str:
+        counts = chain.from_iterable(feed.state.skipped.items() for feed in self._feeds)
+        text = ", ".join(f"{count} skipped: {reason}" for reason, count in counts)
+        return f" ({text})" if text else ""
+
+    def _progress(self) -> PackProgress:
+        most = self._job.max_tokens
+        shares = [share for feed in self._feeds if (share := feed.fraction) is not None]
+        if most is not None:
+            shares.append(self._tokens / most)
+        return PackProgress(
+            sum(feed.documents for feed in self._feeds),
+            self._tokens,
+            self._writer.whole_shards,
+            max(shares, default=None),
+        )
 
     def _save(self) -> None:
         save_state(
             self._work,
             self._writer.flush(),
             self._heldout,
-            next_document=self._next,
-            block=self._block,
-            tokens=self._tokens,
+            feeds=tuple(feed.state for feed in self._feeds),
+            group=self._group,
+            open_document=self._open,
         )
-
-
-def _blocks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Group documents by number and size alone, so that a resumed preparation forms the same groups."""
-    block: list[Document] = []
-    characters = 0
-    for document in documents:
-        block.append(document)
-        characters += len(document.text)
-        if len(block) >= BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block

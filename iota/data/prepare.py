@@ -1,9 +1,7 @@
-"""Data preparation: tokenizes a source into shards and writes their manifest.
+"""Data preparation: tokenizes sources into shards and writes their manifest.
 
-Documents are processed in blocks. Each document is tokenized and offered to the held-out set; the rest
-is written in an order keyed by the block's number, since the source may be sorted. The output is a
-function of the source, the tokenizer and the sizes, so that a preparation that was killed and resumed
-writes the same bytes as an uninterrupted one.
+The output is a function of the sources, the tokenizer and the sizes: a preparation that was killed and
+resumed, or that used other numbers of processes, writes the same bytes.
 """
 
 from __future__ import annotations
@@ -14,76 +12,90 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from iota.data.documents import Source
+from iota.data.encoding import Encoder
+from iota.data.job import Job
 from iota.data.manifest import (
     MANIFEST_NAME,
     DataError,
     Manifest,
+    SourceInfo,
     TokenizerInfo,
     manifest_id,
     parse_manifest,
 )
-from iota.data.packer import Job, Packer, PackProgress
-from iota.data.tokenizers import Tokenizer
+from iota.data.packer import Packed, Packer, PackProgress
 from iota.files import FileLock
 from iota.objects import manifest_folder
 
-SHARD_TOKENS = 1 << 25
-"""64 MiB of two-byte ids."""
-HELDOUT_TOKENS = 1 << 17
-"""128 sequences of 1024 tokens."""
-
 
 def prepare(
-    source: Source,
-    tokenizer: Tokenizer,
+    job: Job,
     out: Path,
-    shard_tokens: int = SHARD_TOKENS,
-    heldout_tokens: int = HELDOUT_TOKENS,
     progress: Callable[[PackProgress], None] | None = None,
     *,
-    max_tokens: int | None = None,
+    workers: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> Manifest:
     """Write the data to `out`/data/<manifest id>/ and return the manifest.
 
     Args:
-        shard_tokens: tokens of a training shard; the last training shard is shorter.
-        heldout_tokens: least tokens of the held-out shard.
-        max_tokens: stop reading the source after this many; None reads all of it.
+        workers: processes that tokenize; 1 does it in this one.
         clock: seconds; decides only how often a checkpoint is saved.
 
-    Repeating a call resumes a killed one, and returns the manifest at once if the data is complete.
+    Repeating a call resumes a killed one, and returns the manifest at once if the data is complete and no
+    source has changed.
 
     Raises:
-        ValueError: if the source is empty, unreadable or too small, or another process prepares the same
-            data in `out`.
+        ValueError: if a source is empty, unreadable or too small, if one changed meanwhile, or if another
+            process prepares the same data in `out`.
+        DataError: if a worker process died.
     """
-    job = Job(source, tokenizer, shard_tokens, heldout_tokens, max_tokens)
-    record = out / f".prepared-{job.identity}"
+    identity = job.identity
+    record = out / f".prepared-{identity}"
     if (earlier := _finished(out, record)) is not None:
         return earlier
-    work = out / f".prepare-{job.identity}"
+    work = out / f".prepare-{identity}"
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(
-        out / f".lock-{job.identity}",
-        lambda: ValueError(f"another process prepares this data in {out}: wait for it"),
+    with (
+        FileLock(
+            out / f".lock-{identity}",
+            lambda: ValueError(f"another process prepares this data in {out}: wait for it"),
+        ),
+        Encoder(job.tokenizer, job.dtype, workers) as encoder,
     ):
         work.mkdir(exist_ok=True)
-        packer = Packer(job, work)
+        packer = Packer(job, work, encoder)
         try:
-            packer.run(progress, clock)
-            shards = packer.finish()
+            packed = packer.run(progress, clock)
         finally:
             packer.close()
-        manifest = Manifest(
-            source=source.name,
-            tokenizer=TokenizerInfo.model_validate(tokenizer, from_attributes=True),
-            dtype=job.dtype,
-            shards=shards,
-        )
+        if job.identity != identity:
+            raise ValueError(f"{job.name} changed while it was read: run the same command again")
+        manifest = _manifest(job, packed)
         _install(manifest, work, out, record)
     return manifest
+
+
+def _manifest(job: Job, packed: Packed) -> Manifest:
+    return Manifest(
+        source=job.name,
+        sources=tuple(
+            SourceInfo(
+                name=weighted.source.name,
+                fingerprint=weighted.source.fingerprint,
+                weight=weighted.weight,
+                documents=taken.documents,
+                tokens=taken.tokens,
+                complete=taken.complete,
+                skipped=taken.skipped,
+            )
+            for weighted, taken in zip(job.sources, packed.feeds, strict=True)
+        ),
+        duplicates=packed.duplicates,
+        tokenizer=TokenizerInfo.model_validate(job.tokenizer, from_attributes=True),
+        dtype=job.dtype,
+        shards=packed.shards,
+    )
 
 
 def _finished(out: Path, record: Path) -> Manifest | None:

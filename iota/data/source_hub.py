@@ -2,66 +2,166 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iota.data.documents import TEXT_FIELD, Document, clean
+from iota.data.documents import Cursor, Document
+from iota.data.rows import DEFAULT_RULES, RowRules, check_column, field_of
+from iota.data.source_files import find_files
+from iota.data.text_parts import parts
+from iota.spec import json_digest
 
-_FORM = "hf:DATASET[:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
+_FORM = "hf:DATASET[@REVISION][:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
+_STATE_ROWS = 1024
+"""Rows between two saved states of the stream; a resumed reading reads over fewer."""
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """One split of a data set, streamed row by row without downloading it first."""
+    """One split of a data set at one commit, streamed row by row without downloading it first."""
 
     dataset: str
+    revision: str | None = None
+    """Branch, tag or commit; None is the main branch, as it is now."""
     config: str | None = None
     split: str = "train"
+    rules: RowRules = DEFAULT_RULES
 
     @classmethod
-    def parse(cls, spec: str) -> HubSource:
-        """Parse `hf:DATASET[:CONFIG][:SPLIT]`; an empty config is the default one. Raises `ValueError`."""
-        parts = spec.removeprefix("hf:").split(":")
-        if not spec.startswith("hf:") or len(parts) > 3 or not parts[0]:
+    def parse(cls, spec: str, rules: RowRules = DEFAULT_RULES) -> HubSource:
+        """Parse `hf:DATASET[@REVISION][:CONFIG][:SPLIT]`; an empty config is the default one.
+
+        Raises:
+            ValueError: for another form.
+        """
+        fields = spec.removeprefix("hf:").split(":")
+        if not spec.startswith("hf:") or len(fields) > 3 or not fields[0]:
             raise ValueError(f"{spec!r} names no data set: write {_FORM}")
-        dataset, config, split = (*parts, "", "")[:3]
-        return cls(dataset, config or None, split or "train")
+        named, config, split = (*fields, "", "")[:3]
+        dataset, at, revision = (named, "", "") if Path(named).is_dir() else named.partition("@")
+        if not dataset or (at and not revision):
+            raise ValueError(f"{spec!r} names no data set: write {_FORM}")
+        return cls(dataset, revision or None, config or None, split or "train", rules)
 
     @property
     def name(self) -> str:
+        at = "" if Path(self.dataset).is_dir() else f"@{self.fingerprint}"
+        return f"hf:{self._shown}{at}:{self.config or ''}:{self.split}"
+
+    @property
+    def _shown(self) -> str:
         path = Path(self.dataset)
-        shown = path.resolve().name if path.is_dir() else self.dataset
-        return f"hf:{shown}:{self.config or ''}:{self.split}"
+        return path.resolve().name if path.is_dir() else self.dataset
 
     @property
     def fingerprint(self) -> str:
-        return f"hf:{self.dataset}:{self.config or ''}:{self.split}"
+        if not Path(self.dataset).is_dir():
+            return self._commit
+        return "files-" + json_digest([[name, status.st_size] for name, status in self._local()])
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
-        for index, row in enumerate(self._rows(start), start):
-            text = row.get(TEXT_FIELD)
-            if not isinstance(text, str):
-                raise ValueError(
-                    f"row {index} of {self.name} has no string {TEXT_FIELD!r} among its fields"
-                    f" {sorted(row)}: choose a data set that has"
-                )
-            if text.strip():
-                yield Document(index, str(index), clean(text))
+    @property
+    def identity(self) -> str:
+        local = Path(self.dataset).is_dir()
+        times = [str(status.st_mtime_ns) for _, status in self._local()] if local else []
+        return json_digest([self.name, self.fingerprint, times, asdict(self.rules)])
 
-    def _rows(self, start: int) -> Iterator[dict[str, Any]]:
-        # `datasets` raises OSError for network failures, ValueError for unknown configs, splits and formats.
-        try:
-            yield from self._open().skip(start)
-        except (OSError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"{self.name} cannot be read ({first}): check the name ({_FORM}) and the network, then run"
-                f" the same command again; it continues where it stopped"
-            ) from error
+    @property
+    def left_out(self) -> str:
+        return ""
 
-    def _open(self) -> Any:
+    def fraction(self, at: Cursor) -> float | None:
+        return None
+
+    def read(self, start: Cursor, skipped: Counter[str]) -> Iterator[Document]:
+        # The cursor is [row, part of it, rows before it since the state, state of the stream or null].
+        number, part, since, state = start or (0, 0, 0, None)
+        stream = self._open(state)
+        first = number
+        for row in self._rows(stream, since):
+            before = [number, since, state]
+            number, since = number + 1, since + 1
+            if since == _STATE_ROWS:
+                since, state = 0, stream.state_dict()
+            text = self.rules.text(field_of(row, self.rules.field), f"{self.name}: row {number}", skipped)
+            for count, (piece, last) in enumerate(parts([text] if text else []), 1):
+                if count > part or number > first + 1:
+                    after = [number, 0, since, state] if last else [before[0], count, *before[1:]]
+                    yield Document(str(number - 1), piece, after, count - 1, last)
+
+    def _rows(self, stream: Any, ahead: int) -> Iterator[Any]:
+        """The rows of `stream` after the next `ahead` ones."""
+        with self._readable():
+            for count, row in enumerate(stream):
+                if count >= ahead:
+                    yield row
+
+    def _open(self, state: Any) -> Any:
+        """The stream, from `state` on. Raises `ValueError` if there is none, or it has no such column."""
         from datasets import load_dataset
 
-        return load_dataset(self.dataset, self.config, split=self.split, streaming=True)
+        with self._readable():
+            local = Path(self.dataset).is_dir()
+            stream = load_dataset(
+                self.dataset,
+                self.config,
+                split=self.split,
+                streaming=True,
+                revision=None if local else self.fingerprint,
+            )
+        if stream.features is not None:
+            try:
+                check_column(stream.features.arrow_schema, self.rules.field)
+            except ValueError as error:
+                raise ValueError(f"hf:{self._shown} {error}") from error
+            whole = self.rules.field in stream.features
+            stream = stream.select_columns([self.rules.field if whole else self.rules.field.split(".")[0]])
+        if state is not None:
+            stream.load_state_dict(state)
+        return stream
+
+    @cached_property
+    def _commit(self) -> str:
+        """The commit that the revision is now, which a resumed or repeated preparation has to be of too."""
+        if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):
+            return self.revision
+        from huggingface_hub import HfApi
+
+        with self._readable():
+            found = HfApi().dataset_info(self.dataset, revision=self.revision).sha
+        if found is None:
+            raise ValueError(f"the Hub names no commit of hf:{self.dataset}: give hf:{self.dataset}@COMMIT")
+        return found
+
+    def _local(self) -> list[tuple[str, os.stat_result]]:
+        root = Path(self.dataset)
+        return sorted((p.relative_to(root).as_posix(), p.stat()) for p in find_files(root, frozenset()))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turns the errors of `datasets` and the Hub's client into `ValueError`, with a remedy."""
+
+        # OSError: network failures, unknown names. ValueError: unknown configs, splits and formats.
+        # ImportError: a format that needs a package.
+        errors: tuple[type[Exception], ...] = (OSError, ValueError, ImportError, *_client_errors())
+        try:
+            yield
+        except errors as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"hf:{self._shown} cannot be read ({first}): check the name ({_FORM}) and the network, then"
+                f" run the same command again; it continues where it stopped"
+            ) from error
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Errors of the Hub's HTTP client, whichever that is: the Hub's own error is derived from them."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))

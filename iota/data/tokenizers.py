@@ -126,6 +126,10 @@ class HuggingFaceTokenizer:
         definition = f"{self.eos_id}\n{self._backend.to_str()}"
         self.digest = blake3(definition.encode()).hexdigest()
 
+    def __reduce__(self) -> tuple[type[HuggingFaceTokenizer], tuple[str, PreTrainedTokenizerFast]]:
+        # A pickled backend forgets `encode_special_tokens`: what is read back is set up anew.
+        return HuggingFaceTokenizer, (self.name, self._tokenizer)
+
     def encode(self, text: str) -> Ids:
         return self.encode_batch([text])[0]
 

@@ -66,7 +66,7 @@ def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], No
     Raises:
         ValueError: the source is empty, unreadable or too small, or the tokenizer unknown.
     """
-    from iota.data import PackProgress, open_source, open_tokenizer, prepare
+    from iota.data import Job, PackProgress, open_sources, open_tokenizer, prepare
 
     reported = 0
 
@@ -76,7 +76,7 @@ def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], No
             reported = now.tokens
             say(f"data: {now.documents:,} documents, {now.tokens:,} tokens")
 
-    return prepare(open_source(source), open_tokenizer(tokenizer), out, progress=progress)
+    return prepare(Job(open_sources([source]), open_tokenizer(tokenizer)), out, progress)
 
 
 async def register(crew: Crew, ledger: str, netuid: int) -> None:

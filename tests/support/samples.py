@@ -9,7 +9,7 @@ import torch
 from blake3 import blake3
 
 from iota.codec.wire_dtype import encode_wire
-from iota.data.manifest import Manifest, Shard, TokenDtype, TokenizerInfo
+from iota.data.manifest import Manifest, Shard, SourceInfo, TokenDtype, TokenizerInfo
 from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
@@ -109,6 +109,18 @@ SPECS = {"version 1": tiny_spec(), "full": full_spec()}
 
 MANIFEST = Manifest(
     source="stdlib π",
+    sources=(
+        SourceInfo(
+            name="stdlib π",
+            fingerprint="files-ab",
+            weight=1.0,
+            documents=12,
+            tokens=2010,
+            complete=True,
+            skipped={"null": 2, "broken": 1},
+        ),
+    ),
+    duplicates=3,
     tokenizer=TokenizerInfo(name="bytes", digest=DIGEST, vocab_size=257, eos_id=256),
     dtype=TokenDtype.UINT16,
     shards=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,17 @@ def test_reading_data_imports_none_of_the_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_manifest_of_version_1_keeps_its_id() -> None:
+    shard = {"tokens": 1000, "digest": "ab" * 32, "index_digest": "cd" * 32}
+    document = {
+        "version": 1,
+        "source": "stdlib π",
+        "tokenizer": {"name": "bytes", "digest": "ab" * 32, "vocab_size": 257, "eos_id": 256},
+        "dtype": "uint16",
+        "shards": [shard | {"name": f"shard-0000{n}", "tokens": 1000 + n} for n in range(2)],
+    }
+    identity = "cd38c0ef38cb2c09fec441d79225dee71bd7a6bcc311d3d0c7afc8f93e94fcd9"
+    manifest = parse_manifest(json.dumps(document).encode(), identity)
+    assert (manifest.sources, manifest.duplicates) == ((), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,11 @@ def test_a_tokenizer_that_is_not_there_is_named(name: str) -> None:
 def test_an_empty_folder_is_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no tokenizer"):
         open_tokenizer(str(tmp_path))
+
+
+def test_a_pickled_tokenizer_gives_the_same_ids_also_for_special_text(tmp_path: Path) -> None:
+    first = open_tokenizer(str(train_bpe(tmp_path)))
+    second = pickle.loads(pickle.dumps(first))
+    for text in TEXTS:
+        assert np.array_equal(first.encode(text), second.encode(text))
+    assert second.digest == first.digest

@@ -56,12 +56,18 @@ class BaseKeeper:
 
         Raises StateLost if the parts are unavailable or the digest differs from the run's.
         """
+        init = self.spec.init
         if effect.parts:
             base = await self._fetched(f"the base of epoch {effect.epoch}", effect.parts, urls, read_base)
+        elif init is not None:
+            raise StateLost("the run starts from existing weights, and the orchestrator names none")
         else:
             base = await self.device.run(initial_base, self.spec, self.runner.stage)
         digest = await asyncio.to_thread(base_digest, self.spec, base)
-        if effect.digest is not None and digest != effect.digest:
+        expected = {effect.digest} - {None}
+        if init is not None and effect.epoch == 0:
+            expected.add(init.digests[self.runner.stage])
+        if expected - {digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
         return await self._keep(effect.epoch, base, digest, StageState(self._named(base)))
 

@@ -90,12 +90,11 @@ class MinerDisk:
 
     def snapshots_size(self) -> int:
         """Bytes of all snapshots and start states. `forget_epoch` may delete some of them meanwhile."""
-        size = 0
-        for folder, _, names in os.walk(self.root / "snapshots"):
-            for name in fnmatch.filter(names, "*.safetensors"):
-                with suppress(FileNotFoundError):
-                    size += os.stat(os.path.join(folder, name)).st_size
-        return size
+        return _size(self.root / "snapshots", "*.safetensors")
+
+    def size(self) -> int:
+        """Bytes of all files of the directory."""
+        return _size(self.root, "*")
 
     def newest_base(self) -> int | None:
         """The newest epoch whose base and start state are both complete; None if there is none."""
@@ -126,3 +125,12 @@ class MinerDisk:
         """Delete everything but the receipt chain, to join again from the run's base."""
         for kind in ("frames", "snapshots", "base"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
+
+
+def _size(root: Path, pattern: str) -> int:
+    size = 0
+    for folder, _, names in os.walk(root):
+        for name in fnmatch.filter(names, pattern):
+            with suppress(FileNotFoundError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size

@@ -10,11 +10,14 @@ import psutil
 from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
+from iota.compute.devices import card_bytes
 from iota.compute.engine import EngineFactory
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
+from iota.planning import Machine, Needs, shortfalls, snapshot_budget, stage_needs, stageless
+from iota.planning.needs import CACHE_BYTES
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
 from iota.settings import MinerSettings
 from iota.spec import RunSpec
@@ -30,8 +33,6 @@ log = logging.getLogger(__name__)
 
 MAX_JOINS: Final = 8
 """A process gives up after so many joins that each ended with a lost state."""
-CACHE_BYTES: Final = 1 << 30
-"""Disk for cached blocks of the data shards (1 GiB)."""
 
 
 class TransportFactory(Protocol):
@@ -68,12 +69,13 @@ class MinerNode:
         """Take part until the run ends.
 
         Raises:
-            ValueError: the operator can fix it (directory in use, snapshot budget).
+            ValueError: the operator can fix it (directory in use, too little memory or disk).
             Problem, OrchestratorUnreachable: the orchestrator refuses, or does not answer.
             StateLost: the state was lost `MAX_JOINS` times.
         """
         info = await self._client.run()
         with MinerDisk(self._settings.data_dir) as disk:
+            _refuse(stageless(info.spec, Machine.whole(disk.root, card_bytes(self._torch_device))))
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)
             try:
@@ -90,15 +92,14 @@ class MinerNode:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
         base = _reconcile(reply, disk, receipts)
+        needs = stage_needs(spec, reply.stage)
+        budget = snapshot_budget(needs, self._settings.snapshot_bytes)
+        self._check(needs, disk)
         device, recompute = self._torch_device, self._settings.recompute
         engine = await self._device.run(
             self._make_engine, spec, reply.stage, device=device, recompute=recompute
         )
-        snapshot_bytes = self._settings.snapshot_bytes
-        runner = OpRunner(
-            spec, reply.stage, self._hotkey, engine, receipts, disk, self._device_class, snapshot_bytes
-        )
-        runner.refuse_small_budget()
+        runner = OpRunner(spec, reply.stage, self._hotkey, engine, receipts, disk, self._device_class, budget)
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         reader = ShardReader(manifest, self._objects.get_range, disk.cache, CACHE_BYTES)
         replica = Replica(
@@ -113,6 +114,13 @@ class MinerNode:
         )
         return await replica.live(base)
 
+    def _check(self, needs: Needs, disk: MinerDisk) -> None:
+        """Raises ValueError if the stage can never fit this machine; warns if it does not fit just now."""
+        card = card_bytes(self._torch_device)
+        _refuse(shortfalls([needs], Machine.whole(disk.root, card)))
+        for shortfall in shortfalls([needs], Machine.free(disk.root, card, disk.size())):
+            log.warning("%s", shortfall)
+
     def _join_request(self, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> JoinRequest:
         memory = psutil.virtual_memory().total
         return JoinRequest(
@@ -122,6 +130,12 @@ class MinerNode:
             receipts=receipts.count,
             epoch=disk.newest_base(),
         )
+
+
+def _refuse(reasons: list[str]) -> None:
+    """Raises ValueError where there are reasons why this machine cannot host the stage."""
+    if reasons:
+        raise ValueError("; ".join(reasons))
 
 
 def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:

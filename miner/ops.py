@@ -219,15 +219,6 @@ class OpRunner:
             return
         save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
 
-    def refuse_small_budget(self) -> None:
-        """Raises ValueError unless the snapshots of two epochs fit: one in training, one in audit."""
-        needed = 2 * (self.spec.schedule.steps + 1) * snapshot_bytes(self.spec, self.stage)
-        if needed > self.snapshot_bytes:
-            raise ValueError(
-                f"the snapshots that audits may ask for need {needed / 2**30:.2f} GiB at this stage:"
-                f" give --snapshot-bytes {-(-needed // 2**20)}MiB or more"
-            )
-
 
 def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
     """Whether a repeated op gave the receipted result. Sketches follow from it and are not compared."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import torch
 
 from iota.client.orchestrator import OrchestratorClient
+from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
+from iota.planning import checked_threads
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from iota.wire.store_transport import StoreTransport
@@ -32,10 +33,8 @@ async def mine(
     `make_engine` and `make_transport` are the seams where tests and other transports go in. Raises
     ValueError for what the operator can fix, Problem if the orchestrator refuses.
     """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = settings.threads or os.cpu_count() or 1
+    device = resolve_device(settings.device)
+    threads = checked_threads(settings.threads)
     torch.set_num_threads(threads)
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)

@@ -6,14 +6,20 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from iota.chain import ChainError, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
+from iota.data.manifest import parse_manifest
+from iota.data.passes import check_passes
 from iota.identity.keys import Hotkey, load_hotkey
+from iota.objects import start_key
+from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
-from iota.store import open_store
+from iota.store import ObjectMissing, ObjectStore, open_store
 from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission, AllowList
@@ -32,6 +38,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
+    passes = check_passes(spec, parse_manifest(manifest, spec.data.manifest), settings.max_passes)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     async with AsyncExitStack() as stack:
@@ -42,6 +49,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
         )
         stack.push_async_callback(store.close)
+        coordinator = Coordinator(spec, start=await _start(spec, store))
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
@@ -60,7 +68,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             admission, extra_tasks = Admission(AllowList.load(settings.allow)), []
         deps = Deps(
             hotkey=hotkey,
-            coordinator=Coordinator(spec),
+            coordinator=coordinator,
             journal=journal,
             store=store,
             chain=chain,
@@ -74,8 +82,21 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             deps,
             settings.host,
             settings.port,
-            started=lambda bound: _announce(spec, hotkey, settings.host, bound),
+            started=lambda bound: _announce(spec, hotkey, settings.host, bound, passes),
         )
+
+
+async def _start(spec: RunSpec, store: ObjectStore) -> tuple[BaseRecord, ...]:
+    """The records of base 0 in the store, where the run starts from existing weights. Raises ValueError."""
+    if spec.init is None:
+        return ()
+    try:
+        return START_RECORDS.validate_json(await store.get(start_key(spec.id)))
+    except (ObjectMissing, ValidationError):
+        raise ValueError(
+            f"the store has no start weights of run {spec.id[:12]} ({spec.init.source}): make spec and"
+            " weights anew with `iota spec --init` into this store"
+        ) from None
 
 
 def _needed(path: Path | None, flag: str) -> Path:
@@ -84,8 +105,8 @@ def _needed(path: Path | None, flag: str) -> Path:
     return path
 
 
-def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
-    print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}", flush=True)
+def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int, passes: str) -> None:
+    print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}\n{passes}", flush=True)
 
 
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,9 @@ _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem":
 def doctor(
     role: Annotated[str, typer.Option(help="miner or validator.")] = "miner",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    spec: Annotated[
+        Path | None, typer.Option(help="The run's spec, where its orchestrator does not run yet.")
+    ] = None,
     **flags: Any,
 ) -> None:
     """Check versions, wallet, chain, clock, registration, orchestrator, disk and card: one line each.
@@ -42,7 +46,7 @@ def doctor(
     kind = MinerSettings if role == Role.MINER else ValidatorSettings
     settings = kind.load(**flags)
     logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
-    found = findings(asyncio.run(_facts(settings, Role(role))))
+    found = findings(asyncio.run(_facts(settings, Role(role), spec)))
     well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": well, "findings": [asdict(finding) for finding in found]}, indent=2))
@@ -52,14 +56,15 @@ def doctor(
     raise typer.Exit(0 if well else 1)
 
 
-async def _facts(settings: MinerSettings | ValidatorSettings, role: Role) -> Facts:
+async def _facts(settings: MinerSettings | ValidatorSettings, role: Role, spec: Path | None) -> Facts:
     import asyncio
 
     from iota.doctor import gather
     from iota.doctor.threads import DaemonThreads
+    from iota.settings.spec_file import read_spec
 
     asyncio.get_running_loop().set_default_executor(DaemonThreads())
-    return await gather(settings, role)
+    return await gather(settings, role, None if spec is None else read_spec(spec))
 
 
 def _line(finding: Finding) -> str:

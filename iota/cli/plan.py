@@ -3,50 +3,67 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from iota.model.planning import EXPECTED_UTILIZATION, PlanTable, plan_table
-from iota.model.presets import load_model
-from iota.spec import BoundarySpec
+from iota.cli.spec import given_values
+from iota.model.proposal import make_spec
+from iota.planning import EXPECTED_UTILIZATION, PlanTable, plan_table
+from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
 
 app = typer.Typer()
 
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Option(help="A preset, or a JSON file of a model shape.")] = "small",
-    stages: Annotated[int, typer.Option(help="Pipeline stages.")] = 2,
-    sequence_length: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 1024,
-    ratio: Annotated[int, typer.Option(help="How many times narrower a boundary is than the model.")] = 16,
+    model: Annotated[
+        str | None, typer.Option(help="A preset, or a JSON file of a model shape.  (default: small)")
+    ] = None,
+    stages: Annotated[int | None, typer.Option(help="Pipeline stages.  (default: by the model)")] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Tokens in a sequence.  (default: by the model)")
+    ] = None,
+    ratio: Annotated[
+        int | None, typer.Option(help="How many times narrower a boundary is.  (default: by the model)")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="A run's spec, or a TOML file of values.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     link_mbps: Annotated[float, typer.Option(help="Slowest uplink or downlink of a miner.")] = 100.0,
     device_tflops: Annotated[float, typer.Option(help="Peak of the slowest device, at its dtype.")] = 100.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the cut, and each stage's parameters, FLOPs and memory."""
-    if ratio < 1:
-        raise ValueError(f"ratio {ratio} is below 1: give 1 for a boundary as wide as the model")
-    table = plan_table(
-        load_model(model),
-        stages,
-        sequence_length,
-        boundary=BoundarySpec(ratio=ratio),
-        link_mbps=link_mbps,
-        device_tflops=device_tflops,
-    )
+    """Show the cut, and each stage's parameters, FLOPs, memory and disk."""
+    own: Draft = {}
+    flags = {PRESET: model, STAGES: stages, "data.sequence_length": sequence_length, "boundary.ratio": ratio}
+    for path, value in flags.items():
+        if value is not None:
+            set_value(own, path, value)
+    given = merged(given_values(spec, set), own)
+    made = make_spec(given, value_at(given, MANIFEST) or "0" * 64, 2)
+    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops)
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
     else:
-        _show(table, model, link_mbps)
+        _show(table, made.name, link_mbps)
 
 
 def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console = Console()
     table = Table(title=f"{model}: {plan.model_parameters:,} parameters in {len(plan.stages)} stages")
-    for heading in ("stage", "layers", "parameters", "MFLOP a token", "memory (GB)", "recomputing", "load"):
+    for heading in (
+        "stage",
+        "layers",
+        "parameters",
+        "MFLOP a token",
+        "memory (GB)",
+        "recomputing",
+        "disk (GB)",
+        "load",
+    ):
         table.add_column(heading, justify="right")
     for row in plan.stages:
         table.add_row(
@@ -56,13 +73,15 @@ def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
             f"{row.flops_per_token / 1e6:,.1f}",
             f"{row.memory / 1e9:,.2f}",
             f"{row.memory_recomputing / 1e9:,.2f}",
+            f"{row.disk / 1e9:,.1f}",
             f"{row.load:.0%}",
         )
     console.print(table)
     speed = f"{plan.tokens_per_second:,.0f} tokens/s a chain at {EXPECTED_UTILIZATION:.0%} of the peak"
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{plan.in_flight} microbatches of {plan.microbatch_tokens:,} tokens in flight"
-    console.print(f"Memory counts {held}, fp32 state, AdamW and two weight versions.")
+    console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
+    console.print(f"The run trains on {plan.run_tokens:,} tokens.")
     console.print(_verdict(plan, link_mbps))
 
 

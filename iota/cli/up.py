@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from iota.cli.spec import given_values
 from iota.settings.flags import with_flags
 from iota.swarm.options import SwarmOptions, UpOptions
 
@@ -16,6 +18,8 @@ app = typer.Typer()
 @with_flags(SwarmOptions, UpOptions)
 def up(
     transport: Annotated[str, typer.Option(help="store or auto (which is the store so far).")] = "auto",
+    spec: Annotated[Path | None, typer.Option(help="A TOML file of the spec's values.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     **flags: Any,
 ) -> None:
     """Train a model across miners, a validator, an orchestrator, a store and a ledger on this machine.
@@ -26,4 +30,7 @@ def up(
 
     if transport not in ("store", "auto"):
         raise ValueError(f"--transport cannot be {transport!r}: give store, or auto to let the swarm choose")
-    run_up(UpOptions.of(**UpOptions.given(flags)), SwarmOptions.given(flags))
+    given = SwarmOptions.given(flags)
+    if values := given_values(spec, set):
+        given["values"] = values
+    run_up(UpOptions.of(**UpOptions.given(flags)), given)

@@ -10,16 +10,31 @@ from iota.spec import RunSpec
 def passes(spec: RunSpec, manifest: Manifest) -> float:
     """Passes of the whole run over the training data: sequences that it reads, over those that there are.
 
-    1.0 reads every sequence once.
+    Raises:
+        ValueError: no shard holds a sequence of the spec's length.
+    """
+    length = spec.data.sequence_length
+    there = SequenceMap(manifest.train, length).count
+    if there == 0:
+        longest = max(shard.tokens for shard in manifest.train) - 1
+        raise ValueError(
+            f"data.sequence_length {length} is longer than every training shard of the data, of which the"
+            f" longest has room for {longest}: give shorter sequences or more data"
+        )
+    return spec.tokens / length / there
+
+
+def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
+    """One sentence that says the passes.
 
     Raises:
-        ValueError: if the data holds no sequence of the spec's length.
+        ValueError: there are more than `most`, or no shard holds a sequence.
     """
-    there = SequenceMap(manifest.train, spec.data.sequence_length).count
-    if there == 0:
+    found = passes(spec, manifest)
+    text = f"{spec.tokens:,} tokens are {found:,.2f} passes over the {manifest.tokens:,} of the training data"
+    if found > most:
         raise ValueError(
-            f"the data holds {manifest.tokens} training tokens, which is no sequence of"
-            f" {spec.data.sequence_length}: prepare more data or shorten the sequences"
+            f"{text}, and at most {most:g} are allowed: take more data, train for fewer epochs, or give"
+            f" --max-passes {-(-found // 1):.0f}"
         )
-    schedule = spec.schedule
-    return schedule.epochs * schedule.steps * schedule.microbatches * spec.data.sequences / there
+    return text

@@ -7,7 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from iota.chain.chain import Block, ChainInfo, RegistrationTerms, Subnet
+from iota.planning import Needs
 from iota.protocol.messages import Role
+from iota.spec import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class OrchestratorFacts:
     epoch: int
     versions: tuple[int, ...]
     """Protocol versions that it speaks."""
+    spec: RunSpec
     latency_s: float
     clock_ahead_s: float | None
     """This machine's clock minus the orchestrator's, to a second; None if its answer has no date."""
@@ -100,6 +103,8 @@ class Machine:
     free_bytes: int
     gpus: tuple[str, ...] | Unknown
     """The cards that `nvidia-smi` lists; empty if there is no such program."""
+    memory_bytes: int
+    """Main memory, all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,8 @@ class Facts:
     """Flags that name this subnet in another command."""
     netuid: int
     orchestrator_endpoint: str
-    wanted_bytes: int
-    """Free disk that the role should have for its data directory."""
+    needs: tuple[Needs, ...]
+    """What each stage of the run needs; empty where the spec is not known."""
     software: Software
     wallet: WalletFiles
     chain: ChainFacts

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from iota.doctor.clock import clock, head
 from iota.doctor.facts import Facts, HotkeyState, Machine, OrchestratorFacts, Unknown
 from iota.doctor.finding import Finding, ok, problem, warning
 from iota.doctor.membership import UPDATE, membership
+from iota.planning import Machine as PlannedMachine
+from iota.planning import shortfalls
 from iota.protocol.messages import PROTOCOL_VERSION, Role
 
 TESTED_PYTHON: Final = (3, 11)
 TESTED_SDK: Final = "11.3"
 _SLOW_S: Final = 2.0
 _MIN_BYTES: Final = 1 << 30
-"""With less free disk the first snapshot may fill it."""
+"""With less free disk a node may fill it at once, whatever the run is."""
+_SPARE_BYTES: Final = 10 << 30
+"""Free disk that a validator should have, and a miner whose run is not known."""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -124,7 +129,10 @@ def orchestrator(facts: Facts) -> Finding:
 def machine(facts: Facts) -> list[Finding]:
     """The data directory, its disk, and the graphics card of a miner."""
     found = [_data_directory(facts.machine), _disk(facts)]
-    return [*found, _graphics_card(facts.machine.gpus)] if facts.role is Role.MINER else found
+    if facts.role is Role.MINER:
+        found.append(_graphics_card(facts.machine.gpus))
+        found += _memory(facts)
+    return found
 
 
 def _data_directory(seen: Machine) -> Finding:
@@ -136,13 +144,43 @@ def _data_directory(seen: Machine) -> Finding:
 
 def _disk(facts: Facts) -> Finding:
     free_bytes = facts.machine.free_bytes
-    free, wanted = f"{free_bytes / 1e9:.1f} GB free", f"{facts.wanted_bytes / 1e9:.0f} GB"
-    if free_bytes < _MIN_BYTES:
-        return problem("disk", free, f"free {wanted}, or give a folder on another disk with --data-dir")
-    if free_bytes < facts.wanted_bytes:
+    stages = [needs.disk for needs in facts.needs] if facts.role is Role.MINER else []
+    least, most = min(stages, default=_MIN_BYTES), max(stages, default=_SPARE_BYTES)
+    free, wanted = f"{free_bytes / 1e9:.1f} GB free", f"{most / 1e9:.1f} GB"
+    if free_bytes < least:
+        needed = f"{least / 1e9:.1f} GB at least, and {wanted} for every stage"
+        return problem("disk", free, f"free {needed}, or give a folder on another disk with --data-dir")
+    if free_bytes < most:
         remedy = f"{wanted} are safe; free some, or give a folder on another disk with --data-dir"
         return warning("disk", free, remedy)
     return ok("disk", free)
+
+
+def _memory(facts: Facts) -> list[Finding]:
+    """Memory of the card, else of the machine, against the stages of the run; none without a spec."""
+    seen, cards = facts.machine, facts.machine.gpus
+    if not facts.needs or isinstance(cards, Unknown):
+        return []
+    card = max((size for size in map(_card_bytes, cards) if size is not None), default=None)
+    if cards and card is None:
+        return []
+    hosts = PlannedMachine(seen.memory_bytes, disk=2**63, place=seen.data_dir, card=card)
+    short = {needs.stage: found for needs in facts.needs if (found := shortfalls([needs], hosts))}
+    where = f"{(card or seen.memory_bytes) / 1e9:.1f} GB on the {'card' if card else 'CPU'}"
+    if not short:
+        return [ok("memory", f"{where}: enough for each stage of the run")]
+    reason, _, remedy = next(iter(short.values()))[0].rpartition(": ")
+    short_of = f"{where}: {reason}"
+    if len(short) == len(facts.needs):
+        return [problem("memory", short_of, remedy)]
+    fits = len(facts.needs) - len(short)
+    return [warning("memory", f"{short_of}; {fits} of {len(facts.needs)} stages fit", remedy)]
+
+
+def _card_bytes(card: str) -> int | None:
+    """Memory of a card from its line of `nvidia-smi`, such as `NVIDIA A100, 81920 MiB`; else None."""
+    match = re.search(r"(\d+) MiB$", card)
+    return int(match[1]) << 20 if match else None
 
 
 def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:

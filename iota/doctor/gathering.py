@@ -24,15 +24,15 @@ from iota.console.redaction import one_line, without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
+from iota.planning import all_needs
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
+from iota.spec import RunSpec
 
 DEADLINE_S: Final = 7.0
 """Seconds for all sources together; the whole command takes about a second more."""
 _CLOSE_S: Final = 0.5
 _MAX_RUN_BYTES: Final = 1 << 20
-_SPARE_BYTES: Final = 10 << 30
-"""Free disk for shards and frames, beside a miner's snapshots."""
 T = TypeVar("T")
 Clock = Callable[[], float]
 
@@ -40,11 +40,15 @@ Clock = Callable[[], float]
 async def gather(
     settings: MinerSettings | ValidatorSettings,
     role: Role,
+    spec: RunSpec | None = None,
     *,
     deadline_s: float = DEADLINE_S,
     now: Clock = time.time,
 ) -> Facts:
-    """The facts that `deadline_s` seconds suffice for; `now` is this machine's clock (Unix seconds)."""
+    """The facts that `deadline_s` seconds suffice for; `now` is this machine's clock (Unix seconds).
+
+    `spec` is that of the run; without one it is the orchestrator's.
+    """
     end = asyncio.get_running_loop().time() + deadline_s
     wallet = wallet_files(settings)
     chain, orchestrator, cards = await asyncio.gather(
@@ -52,14 +56,15 @@ async def gather(
         answer_to(_orchestrator(settings.orchestrator, now), end),
         answer_to(graphics_cards(), end),
     )
-    snapshots = settings.snapshot_bytes if isinstance(settings, MinerSettings) else 0
+    if spec is None and isinstance(orchestrator, OrchestratorFacts):
+        spec = orchestrator.spec
     return Facts(
         role=role,
         wallet_flags=wallet_flags(settings),
         chain_flags=chain_flags(settings),
         netuid=settings.netuid,
         orchestrator_endpoint=without_secrets(settings.orchestrator),
-        wanted_bytes=snapshots + _SPARE_BYTES,
+        needs=() if spec is None else tuple(all_needs(spec)),
         software=software(),
         wallet=wallet,
         chain=chain,
@@ -145,6 +150,7 @@ async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
     return OrchestratorFacts(
         endpoint=without_secrets(url),
         run=run.run,
+        spec=run.spec,
         epoch=run.epoch,
         versions=run.versions,
         latency_s=latency_s,

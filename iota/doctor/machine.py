@@ -9,7 +9,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from iota.doctor.facts import Machine, Software, Unknown
+from iota.planning import existing
 
 
 def software() -> Software:
@@ -23,9 +26,10 @@ def software() -> Software:
 
 def machine(data_dir: Path, cards: tuple[str, ...] | Unknown) -> Machine:
     """The disk of `data_dir`, or of its nearest folder that exists, and the `cards`."""
-    there = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
+    there = existing(data_dir)
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    return Machine(data_dir, writable, shutil.disk_usage(there).free, cards)
+    memory = psutil.virtual_memory().total
+    return Machine(data_dir, writable, shutil.disk_usage(there).free, cards, memory)
 
 
 async def graphics_cards() -> tuple[str, ...]:

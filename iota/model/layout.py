@@ -99,27 +99,6 @@ def multiplied_names(spec: RunSpec, stage: int) -> frozenset[str]:
     )
 
 
-def stage_memory(
-    model: ModelSpec,
-    cuts: tuple[int, ...],
-    stage: int,
-    boundary: BoundarySpec,
-    *,
-    tokens: int,
-    in_flight: int,
-) -> int:
-    """Bytes that a stage needs to train in bf16 with AdamW and `delayed`, which need most.
-
-    `tokens` are those of a microbatch. The last stage has one graph, others have `in_flight`. Their size is
-    an estimate, exact to some tens of per cent.
-    """
-    parameters = count(stage_shapes(model, cuts, stage, boundary))
-    graphs = 1 if stage == len(cuts) - 1 else in_flight
-    # Two weight versions and their bf16 copies of half the size, the gradient sums of two steps, two moments.
-    copies = 2 + 1 + 2 + 2
-    return 4 * parameters * copies + graphs * graph_bytes(model, cuts, stage, tokens, 2)
-
-
 def graph_bytes(model: ModelSpec, cuts: tuple[int, ...], stage: int, tokens: int, value_bytes: int) -> int:
     """Estimate of the bytes that autograd saves for a microbatch of `tokens` tokens.
 

@@ -127,6 +127,14 @@ def manifest_folder(manifest: str) -> str:
     return f"data/{manifest}"
 
 
+def start_key(run: str) -> str:
+    """Key of the records of a run's base 0, where it starts from existing weights.
+
+    It is outside the epochs' folders, which are deleted: a restarted orchestrator reads it again.
+    """
+    return f"{run}/start.json"
+
+
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
     """Prefixes of all objects of an epoch, which are deleted when its audits are closed."""
     return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]

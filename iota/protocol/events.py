@@ -44,7 +44,10 @@ class Admit(Frozen):
 
 
 class LoadBase(Frozen):
-    """Load the base of `epoch`: from the seed when `parts` is empty and epoch is 0, else from the store."""
+    """Load the base of `epoch`: from the seed when `parts` is empty and epoch is 0, else from the store.
+
+    A run that starts from existing weights has parts in epoch 0 too.
+    """
 
     kind: Literal[EventKind.LOAD_BASE] = EventKind.LOAD_BASE
     epoch: Small

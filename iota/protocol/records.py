@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from pydantic import TypeAdapter
+
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
 from iota.spec import Count, Frozen, Small
@@ -23,6 +27,10 @@ class BaseRecord(Frozen):
     stage: Small
     digest: str
     parts: tuple[StoredObject, ...]
+
+
+START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[BaseRecord, ...])
+"""The records of base 0 of a run that starts from existing weights, as JSON in the store (`start_key`)."""
 
 
 class DeltaRecord(Frozen):

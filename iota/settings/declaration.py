@@ -135,7 +135,7 @@ def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) 
     written = next((mark for mark in marks if isinstance(mark, Written)), None)
     if written is not None:
         flag_type, show = written.flag, written.show
-    elif issubclass(plain, Enum):
+    elif isinstance(plain, type) and issubclass(plain, Enum):
         # With a variable too, typer must not check the flag: `validated` reports both in the same way.
         flag_type, show = (str if declared["variables"] else plain), lambda value: str(value.value)
     else:

@@ -18,6 +18,9 @@ WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
 CHAIN: Final = ("network", "chain_endpoint", "netuid")
 """The settings that name a subnet."""
+MAX_PASSES: Final = 8.0
+"""Passes over the training data beyond which a run is refused: more than four are worth little (Muennighoff
+et al., "Scaling Data-Constrained Language Models", 2023), and thousands are a mistake."""
 _MAX_PORT = 65535
 
 
@@ -142,10 +145,11 @@ class MinerSettings(NodeSettings):
         "Recompute forwards in the backward: never, auto (when memory is short) or always.",
         "IOTA_MINER_RECOMPUTE",
     )
-    snapshot_bytes: ByteCount = setting(
-        4 << 30,
-        "Disk for the weight snapshots that audits may ask for: 500MB, 4GiB or a number of bytes.",
+    snapshot_bytes: ByteCount | None = setting(
+        None,
+        "Largest disk for the weight snapshots that audits may ask for: 500MB, 4GiB or a number of bytes.",
         "IOTA_MINER_SNAPSHOT_BYTES",
+        unset="what two epochs of the run need",
         ge=0,
     )
 
@@ -179,6 +183,12 @@ class OrchestratorSettings(ChainSettings):
         None,
         "Manifest of the data, a file from `iota data prepare`; needed.",
         "IOTA_ORCHESTRATOR_MANIFEST",
+    )
+    max_passes: float = setting(
+        MAX_PASSES,
+        "Most passes over the training data that a run may make.",
+        "IOTA_ORCHESTRATOR_MAX_PASSES",
+        gt=0,
     )
     store: str = setting(
         "http://127.0.0.1:8701",

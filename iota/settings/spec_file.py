@@ -1,12 +1,14 @@
-"""Reads a RunSpec from its JSON file."""
+"""Reads a RunSpec from its JSON file, and a draft of one from a TOML file."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from iota.spec import RunSpec
+from iota.spec.draft import Draft, checked
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -15,6 +17,10 @@ def read_spec(path: Path) -> RunSpec:
     Raises:
         ValueError: the file cannot be read, or is not a spec; the message names the first wrong field.
     """
+    if path.suffix == ".toml":
+        raise ValueError(
+            f"{path} is a draft: `iota spec --spec {path} --data DIR --out spec.json` makes the spec of it"
+        )
     try:
         return RunSpec.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -23,3 +29,23 @@ def read_spec(path: Path) -> RunSpec:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise ValueError(f"the spec {path} is wrong at {where}: {first['msg']}") from None
+
+
+def read_draft(path: Path) -> Draft:
+    """The values of a spec in the TOML file at `path`, or those of a whole spec in a `.json` file.
+
+    The weights of a spec that starts from existing ones are not among them: `--init` names those.
+
+    Raises:
+        ValueError: the file cannot be read, is not TOML, or has a key that no spec has.
+    """
+    if path.suffix == ".json":
+        return checked(read_spec(path).model_dump(mode="json", exclude={"version", "init"}), str(path))
+    try:
+        return checked(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise ValueError(f"the spec {path} cannot be read ({error.strerror}): give --spec FILE") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"the spec {path} is not TOML ({error}): `iota spec --template` writes one"
+        ) from None

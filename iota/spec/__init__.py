@@ -1,6 +1,7 @@
 """The RunSpec, which fixes what a run computes, and the canonical form that ids are computed from.
 
-`versions` has versions of documents; `canonical` makes every JSON that is hashed or signed.
+`versions` has versions of documents; `canonical` makes every JSON that is hashed or signed. `spec_fields`,
+`draft` and `contradictions` are for what makes a spec; import them as modules.
 """
 
 from iota.spec.canonical import Frozen, canonical_json, json_digest
@@ -11,6 +12,7 @@ from iota.spec.parts import (
     ComputeDtype,
     DataSpec,
     Decay,
+    InitSpec,
     LayoutSpec,
     ModelSpec,
     OptimizerKind,
@@ -36,6 +38,7 @@ __all__ = [
     "Fraction",
     "Frozen",
     "Hex32",
+    "InitSpec",
     "LayoutSpec",
     "ModelSpec",
     "OptimizerKind",

@@ -5,10 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
+
+
+class SpecPart(Frozen):
+    """Base of the parts. The docstring under a field is its help, for flags and the spec's file."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class WireDtype(StrEnum):
@@ -55,19 +61,27 @@ class ComputeDtype(StrEnum):
     BF16 = "bf16"
 
 
-class ModelSpec(Frozen):
+class ModelSpec(SpecPart):
     """The shape of a Llama: RMSNorm, RoPE, grouped-query attention, SwiGLU, untied head."""
 
     vocab_size: Positive
+    """Token ids; at least the tokenizer's."""
     hidden_size: Positive
     """d, the width of the residual stream."""
     layers: Positive
+    """Layers of the whole model."""
     heads: Positive
+    """Attention heads; they divide `hidden_size`."""
     kv_heads: Positive
+    """Heads of keys and values; they divide `heads`."""
     ffn_size: Positive
+    """Width inside the SwiGLU."""
     rope_theta: float = Field(500_000.0, gt=0)
+    """Base of the rotary frequencies."""
     norm_eps: float = Field(1e-5, gt=0)
+    """Epsilon of the RMS norms."""
     init_std: float = Field(0.02, gt=0)
+    """Standard deviation of initial matrices."""
 
     @property
     def head_dim(self) -> int:
@@ -77,18 +91,25 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+            raise ValueError(
+                f"model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}:"
+                " change one of them"
+            )
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+            raise ValueError(
+                f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}:"
+                " give kv_heads that divide them"
+            )
         return self
 
 
-class LayoutSpec(Frozen):
+class LayoutSpec(SpecPart):
     """Where the model is cut, and the planned number of replicas of each stage."""
 
     cuts: tuple[Positive, ...] = Field(min_length=1, max_length=1024)
     """Layers of each stage, in order."""
     replicas: Positive = 1
+    """Miners a stage."""
 
     @property
     def stages(self) -> int:
@@ -96,28 +117,30 @@ class LayoutSpec(Frozen):
         return len(self.cuts)
 
 
-class BoundarySpec(Frozen):
+class BoundarySpec(SpecPart):
     """The codec of all boundaries, and the format of what crosses them."""
 
     codec: str = Field("resbm-anchor", pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
-    """Name of a codec in `iota.codec`; `iota.codec.shapes.boundary_width` raises for an unknown one."""
+    """Codec between stages: identity, resbm or resbm-anchor."""
     ratio: Positive = 16
     """d / k: how many times narrower the boundary is than the residual stream."""
     wire: WireDtype = WireDtype.BF16
+    """Number format on the wire."""
     hidden_ratio: float = Field(1.0, gt=0, le=8)
     """Hidden width of the codec's two-layer maps, in units of k (at least 32 wide)."""
     anchor_rank: Positive = 32
     """Rank of the factorised token anchor that each side of a boundary owns."""
 
 
-class DataSpec(Frozen):
+class DataSpec(SpecPart):
     """The training data, and the size of a microbatch."""
 
     manifest: Hex32
     """Id of the manifest of the tokenized shards."""
     sequence_length: Positive
+    """Tokens in a sequence."""
     sequences: Positive
-    """Sequences in one microbatch."""
+    """Sequences in a microbatch."""
 
     @property
     def tokens(self) -> int:
@@ -125,42 +148,55 @@ class DataSpec(Frozen):
         return self.sequence_length * self.sequences
 
 
-class ScheduleSpec(Frozen):
+class ScheduleSpec(SpecPart):
     """The amount of work, and its order."""
 
     epochs: Positive
+    """Epochs; each ends with a merge."""
     steps: Positive
-    """H: inner steps in an epoch."""
+    """H: optimizer steps in an epoch."""
     microbatches: Positive
     """M: microbatches in a step, over all routes."""
     pipeline: Pipeline = Pipeline.DELAYED
+    """Weight versions: `sync`, or `delayed` with gradients one step late (docs/training.md)."""
     credit: Positive = 8
     """Microbatches that a replica may hold between their forward and their backward."""
 
 
-class OptimizerSpec(Frozen):
+class OptimizerSpec(SpecPart):
     """The inner optimizer and its learning rate."""
 
     kind: OptimizerKind = OptimizerKind.ADAMW
+    """Inner optimizer."""
     lr: float = Field(gt=0)
+    """Learning rate after the warm-up."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """Decay of AdamW's two moments, a step."""
     eps: float = Field(1e-8, gt=0)
+    """Epsilon of AdamW."""
     weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of the matrices, times the learning rate at each step."""
     muon_momentum: Fraction = 0.95
+    """Momentum of Muon, a step."""
     clip: float | None = Field(1.0, gt=0)
-    """c of training.md: a stage's gradient norm is clipped to c·sqrt(P_stage / P_model). None: no clip."""
+    """c: a stage's gradient norm is clipped to c·sqrt(P_stage / P_model); none: no clip."""
     state: StateRule = StateRule.CARRY
+    """Moments at an epoch's start: `carry` keeps them, `reset` sets them to zero."""
     warmup_steps: Count = 0
+    """Steps over which the learning rate rises linearly."""
     decay: Decay = Decay.CONSTANT
+    """Learning rate after the warm-up: `constant`, or `cosine` to the run's last step."""
     final_lr: Fraction = 0.1
     """Learning rate at the last step of a cosine decay, as a share of `lr`."""
 
 
-class OuterSpec(Frozen):
+class OuterSpec(SpecPart):
     """The outer step: m <- mu·m + D, W_{e+1} = W_e - eta·(D + mu·m) (training.md, "The merge")."""
 
     eta: float = Field(1.0, gt=0)
+    """Learning rate of the outer step."""
     momentum: Fraction = 0.0
+    """mu: Nesterov momentum of the outer step, an epoch."""
     momentum_warmup: Count = 20
     """Epochs over which mu rises linearly from 0 to `momentum`."""
     part_elements: Positive = 1 << 22
@@ -173,7 +209,7 @@ class OuterSpec(Frozen):
         return self.momentum * min(1.0, epoch / self.momentum_warmup)
 
 
-class AuditSpec(Frozen):
+class AuditSpec(SpecPart):
     """Audit rates and scoring rules; every draw must get a verdict."""
 
     ops: Count = 2
@@ -187,8 +223,17 @@ class AuditSpec(Frozen):
     window: Positive = 8
     """Epochs in which work and failed verdicts count towards the score."""
     burn: Fraction = 0.0
-    """Share of the weight that goes to the subnet owner's UID."""
+    """Share of the weight that goes to the uid of the subnet's owner."""
     seal_blocks: Positive = 2
-    """The draw uses the block this many blocks after the head at the seal: its hash is then still unknown."""
+    """The draw uses the block so many blocks after the head at the seal: its hash is then still unknown."""
     deadline_s: float = Field(600.0, gt=0)
     """Seconds after the seal at which an epoch's audits are closed, with or without verdicts."""
+
+
+class InitSpec(SpecPart):
+    """Existing weights that the run starts from, instead of random ones."""
+
+    source: str = Field(min_length=1, max_length=200)
+    """Where the weights come from; for people."""
+    digests: tuple[Hex32, ...] = Field(min_length=1, max_length=1024)
+    """Digest of each stage's base of epoch 0, in order (`iota.outer.base`)."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.fields import Count, Positive
 from iota.spec.parts import (
@@ -19,6 +19,7 @@ from iota.spec.parts import (
     ComputeDtype,
     DataSpec,
     Decay,
+    InitSpec,
     LayoutSpec,
     ModelSpec,
     OptimizerSpec,
@@ -26,17 +27,20 @@ from iota.spec.parts import (
     Pipeline,
     ScheduleSpec,
 )
-from iota.spec.versions import Versioned
+from iota.spec.versions import Since, Versioned
 
-SPEC_VERSION: Final = 1
+SPEC_VERSION: Final = 2
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 
 
 class RunSpec(Versioned):
     """The specification of one training job."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     version: Positive = SPEC_VERSION
     name: str = Field("iota", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """A name for people."""
     model: ModelSpec
     layout: LayoutSpec
     boundary: BoundarySpec
@@ -46,19 +50,28 @@ class RunSpec(Versioned):
     outer: OuterSpec
     audit: AuditSpec = AuditSpec()
     compute: ComputeDtype = ComputeDtype.FP32
+    """Number format of activations and matrix products: fp32 (TF32 stays off) or bf16. Weights are fp32."""
     seed: Count = 0
+    """Seed of the initial weights and of the order of samples."""
+    init: Annotated[InitSpec | None, Since(2, before=None)] = None
+    """Existing weights to start from; none: random ones that follow from the seed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if sum(self.layout.cuts) != self.model.layers:
             raise ValueError(
-                f"the cut {list(self.layout.cuts)} holds {sum(self.layout.cuts)} layers, the model has"
-                f" {self.model.layers}: give layer counts that add up, or fewer stages"
+                f"layout.cuts {list(self.layout.cuts)} holds {sum(self.layout.cuts)} layers and model.layers"
+                f" is {self.model.layers}: give layer counts that add up, or layout.stages alone"
             )
         if self.schedule.microbatches < self.layout.replicas:
             raise ValueError(
-                f"{self.schedule.microbatches} microbatches cannot feed {self.layout.replicas} replicas:"
-                f" give at least one to each"
+                f"schedule.microbatches {self.schedule.microbatches} cannot feed layout.replicas"
+                f" {self.layout.replicas}: give at least one to each"
+            )
+        if self.init is not None and len(self.init.digests) != self.layout.stages:
+            raise ValueError(
+                f"init.digests has {len(self.init.digests)} entries and layout.cuts {self.layout.stages}:"
+                " make the spec anew with `iota spec --init`"
             )
         return self
 
@@ -66,6 +79,12 @@ class RunSpec(Versioned):
     def id(self) -> str:
         """BLAKE3 (hex) of the canonical form: the run's name in messages, keys and signatures."""
         return self.content_digest()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the whole run trains on."""
+        schedule = self.schedule
+        return schedule.epochs * schedule.steps * schedule.microbatches * self.data.tokens
 
     @property
     def last_stage(self) -> int:

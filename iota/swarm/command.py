@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from iota.chain.errors import ChainError
-from iota.codec.shapes import payload_size
 from iota.console.command import WorkFailed
 from iota.console.signals import call_on_stop
+from iota.planning import checked_threads
 from iota.settings.environment import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
@@ -33,9 +33,7 @@ from iota.swarm.watching import NotReady
 
 RUNS = Path("runs")
 SPARE_BYTES = 512 << 20
-"""Disk for data, bases, snapshots and logs, beside the frames."""
-EPOCHS_KEPT = 3
-"""Epochs whose frames may be on disk at once: in training, under audit, being deleted."""
+"""Disk for data, shared bases and logs, beside what the nodes hold."""
 _FAILURES = (ProgramFailed, PreloadFailed, NotReady, ChainError, StoreError)
 
 
@@ -50,9 +48,11 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
     began = time.monotonic()
     check_names()
     console = Console()
+    checked_threads(command.threads)
+    card = _card(command.device)
     root = command.run_dir or _new_run_dir()
     if not (root / "options.json").exists():
-        _check(SwarmOptions.of(**given), root)
+        _check(SwarmOptions.of(**given), command, root, card)
     if command.port is not None and not is_free(command.port):
         raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
     if command.summary is not None and command.summary.is_dir():
@@ -129,25 +129,33 @@ def _options(run_dir: RunDir, given: dict[str, Any]) -> SwarmOptions:
     return saved
 
 
-def _check(options: SwarmOptions, root: Path) -> None:
-    """Refuse bad options, an unreadable data source and a full disk before a file is written.
+def _check(options: SwarmOptions, command: UpOptions, root: Path, card: int | None) -> None:
+    """Refuse what cannot be before a file is written: options, the data source, too little memory or disk.
 
-    The manifest's id and the vocabulary are not known yet; placeholders of the right form stand for them.
+    `card` is the memory of the accelerator, None for the CPU.
     """
     from iota.data import open_source
+    from iota.planning import Machine, all_needs, shortfalls
 
-    spec = options.spec("0" * 64, 2)
+    spec = options.draft_spec()
     open_source(options.data)
-    steps = spec.schedule.steps * spec.schedule.microbatches
-    frames = 2 * (spec.layout.stages - 1) * steps * payload_size(spec)
-    needed = SPARE_BYTES + EPOCHS_KEPT * frames
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise ValueError(
-            f"{there} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB:"
-            " free some, or give a --run-dir on another disk"
-        )
+    # The cache holds the data that is on this disk already, once for each node: that is in SPARE_BYTES.
+    stages = [replace(needs, cache=0) for needs in all_needs(spec)]
+    nodes = stages * spec.layout.replicas
+    if command.validator and card is None:  # it computes in main memory
+        nodes.append(replace(max(stages, key=lambda needs: needs.memory), snapshots=0, graphs=1))
+    machine = Machine.free(root, card)
+    if found := shortfalls(nodes, replace(machine, disk=machine.disk - SPARE_BYTES)):
+        raise ValueError("; ".join(found))
+
+
+def _card(device: str) -> int | None:
+    """Memory of the accelerator `device`, None for the CPU. Raises ValueError where there is none."""
+    if device == "cpu":
+        return None
+    from iota.compute.devices import card_bytes, resolve_device  # imports torch, which takes seconds
+
+    return card_bytes(resolve_device(device))
 
 
 def _new_run_dir() -> Path:

@@ -2,115 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from iota.codec import codec_names
-from iota.codec.shapes import boundary_width
 from iota.settings import Settings, setting
 from iota.settings.declaration import flag_name
-from iota.spec import (
-    MAX_INTEGER,
-    BoundarySpec,
-    DataSpec,
-    Decay,
-    LayoutSpec,
-    OptimizerKind,
-    OptimizerSpec,
-    OuterSpec,
-    Pipeline,
-    RunSpec,
-    ScheduleSpec,
-    WireDtype,
-)
+from iota.settings.roles import MAX_PASSES
+from iota.spec import MAX_INTEGER, OptimizerKind, Pipeline, RunSpec, WireDtype
+from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
-LEARNING_RATES = {OptimizerKind.ADAMW: 1e-3, OptimizerKind.MUON: 5e-3, OptimizerKind.SGD: 1e-1}
-"""Where `--lr` is not given: the best of a few for preset `small` in `delayed` (docs/decisions.md)."""
-OUTER_ALONE = OuterSpec(eta=1.0, momentum=0.0)
-OUTER_REPLICAS = OuterSpec(eta=0.7, momentum=0.9)
-"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
-WARMUP_SHARE = 0.1
-"""Share of all steps that warm up, and 10 steps at most."""
+_BY_MODEL = "by the model"
+
+
+def _of_spec(path: str, help: str, short: str, unset: str = _BY_MODEL, **bounds: Any) -> Any:
+    """A flag for the value of a spec at `path`: a short name, and the path as every other value has it."""
+    return setting(None, help, flags=(short, f"--{path}"), unset=unset, **bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Settings):
-    """Options that fix what a run computes: equal options on equal data give an equal RunSpec.
+    """The values of a spec that have a short flag. Equal options on equal data give an equal RunSpec.
 
-    The defaults need no download and show a falling loss within two minutes on two cores. One replica a
-    stage makes the losses repeat to the bit, with three single-threaded miners on those cores. The credit
-    equals the number of stages, which keeps every stage busy; more would only hold more activations.
+    What is not given is proposed by the model's size (`iota.model.schedules`).
     """
 
-    stages: int = setting(3, "Pipeline stages: one slice of the model each.", gt=0)
-    replicas: int = setting(1, "Miners a stage.", gt=0)
-    epochs: int = setting(3, "Epochs; each ends with a merge.", gt=0)
-    steps_per_epoch: int = setting(20, "H: optimizer steps in an epoch.", gt=0)
-    microbatches: int = setting(8, "M: microbatches in a step.", gt=0)
-    model: str = setting("small", "A preset, or a JSON file of a model shape.")
-    boundary: str = setting("resbm-anchor", f"Codec between stages: {', '.join(codec_names())}.")
-    ratio: int = setting(16, "How many times narrower a boundary is.", gt=0)
-    wire: WireDtype = setting(WireDtype.BF16, "Number format on the wire.")
-    pipeline: Pipeline = setting(Pipeline.DELAYED, "Weight versions: see docs.")
-    optimizer: OptimizerKind = setting(OptimizerKind.MUON, "Inner optimizer.")
-    lr: float | None = setting(
-        None,
-        "Learning rate.",
-        unset=", ".join(f"{rate:g} for {kind}" for kind, rate in LEARNING_RATES.items()),
-        gt=0,
-        allow_inf_nan=False,
+    stages: int | None = _of_spec(STAGES, "Pipeline stages: one slice of the model each.", "--stages", gt=0)
+    replicas: int | None = _of_spec("layout.replicas", "Miners a stage.", "--replicas", gt=0)
+    epochs: int | None = _of_spec("schedule.epochs", "Epochs; each ends with a merge.", "--epochs", gt=0)
+    steps_per_epoch: int | None = _of_spec(
+        "schedule.steps", "H: optimizer steps in an epoch.", "--steps-per-epoch", gt=0
     )
-    sequence_length: int = setting(256, "Tokens in a sequence.", gt=0)
-    sequences: int = setting(4, "Sequences in a microbatch.", gt=0)
-    seed: int = setting(0, "Seed of weights and sample order.", ge=0, le=MAX_INTEGER)
+    microbatches: int | None = _of_spec(
+        "schedule.microbatches", "M: microbatches in a step.", "--microbatches", gt=0
+    )
+    model: str | None = _of_spec(PRESET, "A preset, or a JSON file of a model shape.", "--model", "small")
+    boundary: str | None = _of_spec(
+        "boundary.codec", f"Codec between stages: {', '.join(codec_names())}.", "--boundary", "resbm-anchor"
+    )
+    ratio: int | None = _of_spec("boundary.ratio", "How many times narrower a boundary is.", "--ratio", gt=0)
+    wire: WireDtype | None = _of_spec("boundary.wire", "Number format on the wire.", "--wire", "bf16")
+    pipeline: Pipeline | None = _of_spec(
+        "schedule.pipeline", "Weight versions: see docs.", "--pipeline", "delayed"
+    )
+    optimizer: OptimizerKind | None = _of_spec("optimizer.kind", "Inner optimizer.", "--optimizer")
+    lr: float | None = _of_spec("optimizer.lr", "Learning rate.", "--lr", gt=0, allow_inf_nan=False)
+    sequence_length: int | None = _of_spec(
+        "data.sequence_length", "Tokens in a sequence.", "--sequence-length", gt=0
+    )
+    sequences: int | None = _of_spec("data.sequences", "Sequences in a microbatch.", "--sequences", gt=0)
+    seed: int | None = setting(None, "Seed of weights and sample order.", unset="0", ge=0, le=MAX_INTEGER)
+    init: str | None = setting(
+        None, "Existing weights to start from: a folder, or NAME@REVISION on the Hub.", unset="random ones"
+    )
+    values: dict[str, Any] | None = setting(None, "Values of --spec, --set and other flags.", flags=())
+    """A draft of the spec, over which the values above win."""
+
+    def draft(self) -> Draft:
+        """What was given, by the paths of the spec; `init` gives the model. Raises ValueError."""
+        own: Draft = {}
+        for name, path in SPEC_PATHS.items():
+            if (value := getattr(self, name)) is not None:
+                set_value(own, path, value)
+        given = merged(self.values or {}, own)
+        if self.init is None:
+            return given
+        from iota.model.pretrained import find_pretrained  # imports torch
+
+        return merged(given, find_pretrained(self.init).draft(given))
+
+    def draft_spec(self) -> RunSpec:
+        """The spec before its data is known, with placeholders for what the data gives. Raises as `spec`."""
+        return self.spec(value_at(self.draft(), MANIFEST) or "0" * 64, 2)
 
     def spec(self, manifest: str, vocab_size: int) -> RunSpec:
         """The RunSpec for the data set with manifest id `manifest`, whose tokenizer has `vocab_size` ids.
 
         Raises:
-            ValueError: one sentence about options that do not fit each other.
+            ValueError: values that cannot be, or contradict each other.
         """
-        from iota.model.planning import balanced_cuts  # slow to import, and a --help needs none of it
-        from iota.model.presets import load_model
+        from iota.model.proposal import make_spec  # slow to import, and a --help needs none of it
 
-        model = load_model(self.model)
-        if model.vocab_size < vocab_size:
-            model = load_model(self.model, vocab_size)
-        cuts = balanced_cuts(model, self.stages, self.sequence_length)
-        lr = LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
-        steps = self.epochs * self.steps_per_epoch
-        try:
-            spec = RunSpec(
-                name=Path(self.model).stem[:64] if self.model.endswith(".json") else self.model,
-                model=model,
-                layout=LayoutSpec(cuts=cuts, replicas=self.replicas),
-                boundary=BoundarySpec(codec=self.boundary, ratio=self.ratio, wire=self.wire),
-                data=DataSpec(
-                    manifest=manifest, sequence_length=self.sequence_length, sequences=self.sequences
-                ),
-                schedule=ScheduleSpec(
-                    epochs=self.epochs,
-                    steps=self.steps_per_epoch,
-                    microbatches=self.microbatches,
-                    pipeline=self.pipeline,
-                    credit=self.stages,
-                ),
-                optimizer=OptimizerSpec(
-                    kind=self.optimizer,
-                    lr=lr,
-                    warmup_steps=min(10, int(steps * WARMUP_SHARE)),
-                    decay=Decay.COSINE,
-                ),
-                outer=OUTER_ALONE if self.replicas == 1 else OUTER_REPLICAS,
-                seed=self.seed,
-            )
-        except ValidationError as error:
-            raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
-        boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
-        return spec
+        return make_spec(self.draft(), manifest, vocab_size)
+
+
+SPEC_PATHS = {
+    f.name: f.metadata["flags"][-1].removeprefix("--") if f.metadata["flags"] else f.name
+    for f in fields(RunOptions)
+    if f.name not in ("init", "values")
+}
+"""The path in a spec of each option that has a short flag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +108,24 @@ class SwarmOptions(RunOptions):
         Raises:
             ValueError: a given value that is out of bounds.
         """
-        ours = asdict(self)
-        theirs = asdict(SwarmOptions.of(**{**ours, **given}))
-        return [f"{flag_name(k)} {theirs[k]} (there {ours[k]})" for k in ours if ours[k] != theirs[k]]
+        theirs = SwarmOptions.of(**{**asdict(self), **given})
+        ours_spec, their_spec = self.draft_spec(), theirs.draft_spec()
+        compared = {
+            flag_name(name): (getattr(self, name), getattr(theirs, name))
+            for name in ("data", "tokenizer", "init")
+        }
+        flags = {path: flag_name(name) for name, path in SPEC_PATHS.items()}
+        for path, _ in values_of(SwarmOptions.of(**given).draft()):
+            values = _value(ours_spec, path), _value(their_spec, path)
+            compared[flags.get(path, f"--set {path}")] = values
+        return [f"{flag} {b} (there {a})" for flag, (a, b) in compared.items() if a != b]
+
+
+def _value(spec: RunSpec, path: str) -> Any:
+    """What a spec has for a path of a draft."""
+    if path == STAGES:
+        return spec.layout.stages
+    return spec.name if path == PRESET else value_at(spec.model_dump(mode="json"), path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,4 +145,5 @@ class UpOptions(Settings):
     compare: bool = setting(False, "Measure one plain process too.")
     threads: int = setting(1, "CPU threads of each node.", ge=1)
     device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
+    max_passes: float = setting(MAX_PASSES, "Most passes over the training data.", gt=0)
     port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)

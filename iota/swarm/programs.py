@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from iota.settings.roles import MAX_PASSES
 from iota.swarm.ports import HOST
 from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, WALLET, miner_names
 from iota.swarm.processes import Program
@@ -42,6 +43,7 @@ class Programs:
     ports: dict[str, int]
     threads: int
     device: str
+    max_passes: float = MAX_PASSES
 
     def url(self, server: str) -> str:
         """Base URL of a server of `SERVERS`."""
@@ -68,7 +70,8 @@ class Programs:
             ORCHESTRATOR, "orchestrator.cli:main", "start",
             "--spec", self.run.spec_file, "--journal", self.run.journal, "--manifest", self.run.manifest_file,
             "--store", self.url("store"), "--store-secret-file", self.run.secret,
-            "--head-poll", HEAD_POLL_S, *self._address(ORCHESTRATOR), *self._chain(ORCHESTRATOR),
+            "--max-passes", self.max_passes, "--head-poll", HEAD_POLL_S,
+            *self._address(ORCHESTRATOR), *self._chain(ORCHESTRATOR),
         )  # fmt: skip
 
     def miners(self, count: int) -> list[Program]:

@@ -77,9 +77,10 @@ class SwarmUp:
         ports = choose_ports(
             SERVERS, self._run_dir.info().get("ports", {}), {ORCHESTRATOR: self._command.port}
         )
-        programs = Programs(self._run_dir, ports, self._command.threads, self._command.device)
-        miners = self._options.stages * self._options.replicas
-        crew = make_crew(self._run_dir.wallets, miners, self._command.validator)
+        command = self._command
+        programs = Programs(self._run_dir, ports, command.threads, command.device, command.max_passes)
+        layout = (self._run_dir.saved_spec() or self._options.draft_spec()).layout
+        crew = make_crew(self._run_dir.wallets, layout.stages * layout.replicas, command.validator)
         self._run_dir.note(
             pid=os.getpid(),
             ports=ports,
@@ -120,7 +121,7 @@ class SwarmUp:
             keep(programs.orchestrator())
             await until_ready(session, ORCHESTRATOR, f"{programs.url(ORCHESTRATOR)}/readyz")
             await preload
-            for miner in programs.miners(self._options.stages * self._options.replicas):
+            for miner in programs.miners(spec.layout.stages * spec.layout.replicas):
                 keep(miner)
             if self._command.validator:
                 keep(programs.validator())
@@ -143,15 +144,21 @@ class SwarmUp:
 
     def _prepare(self) -> RunSpec:
         """Prepare the data, and write manifest, spec and options to the run's folder. Blocks."""
+        from iota.data.passes import check_passes
+        from iota.swarm.starting import start_from
+
         run_dir, options = self._run_dir, self._options
         manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
-        spec = options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
-        saved = run_dir.saved_spec()
-        if saved is not None and saved.id != spec.id:
+        identity = manifest.content_digest()
+        spec = run_dir.saved_spec() or options.spec(identity, manifest.tokenizer.vocab_size)
+        if spec.data.manifest != identity:
             raise ValueError(
-                f"the run in {run_dir.root} trains on other data or was made by another version"
-                f" ({_changed_fields(saved, spec)}): give another --run-dir"
+                f"the run in {run_dir.root} trains on other data than {options.data} holds now: give another"
+                " --run-dir"
             )
+        self._say(check_passes(spec, manifest, self._command.max_passes))
+        if options.init is not None and not run_dir.spec_file.exists():
+            spec = start_from(spec, options.init, run_dir.store, self._say)
         write_json(run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(run_dir.spec_file, spec.model_dump(mode="json"))
         write_json(run_dir.options_file, asdict(options))
@@ -227,15 +234,3 @@ async def _run(launcher: Launcher, program: Program) -> None:
         raise ProgramFailed(
             f"{program.name} ended with code {code}; {program.log} ends with:{log_tail(program.log)}"
         )
-
-
-def _changed_fields(saved: RunSpec, spec: RunSpec) -> str:
-    """Dotted names of the fields in which two specs differ."""
-    ours, theirs = saved.model_dump(mode="json"), spec.model_dump(mode="json")
-    names = []
-    for key in theirs:
-        if isinstance(theirs[key], dict):
-            names += [f"{key}.{k}" for k in theirs[key] if theirs[key][k] != ours[key].get(k)]
-        elif theirs[key] != ours[key]:
-            names.append(key)
-    return ", ".join(names)

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from iota.protocol.events import BaseAssign
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
+
+
+def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
+    """Take the stored base 0 of a run that starts from existing weights, whose digests the spec pins.
+
+    Raises:
+        ValueError: `start` is not the base that the spec names.
+    """
+    pinned = () if run.spec.init is None else run.spec.init.digests
+    if tuple((base.epoch, base.stage, base.digest) for base in start) != tuple(
+        (0, stage, digest) for stage, digest in enumerate(pinned)
+    ):
+        raise ValueError("the stored base 0 is not the one whose digests the spec has in init.digests")
+    for base in start:
+        run.bases.stored[0, base.stage] = base
+        run.bases.digests[0, base.stage] = base.digest
 
 
 def take_ready(run: RunState, member: Member, report: Ready) -> None:
@@ -68,7 +85,7 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
         ready = run.current.merges[member.stage].ready
         if ready is not None:
             run.send(member.hotkey, ready)  # it loaded this base after the merge was announced
-    if (epoch, member.stage) not in run.bases.assigned:
+    if (epoch, member.stage) not in run.bases.assigned and (epoch, member.stage) not in run.bases.stored:
         assign_base(run, epoch, member.stage)
 
 

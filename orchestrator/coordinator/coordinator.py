@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes
@@ -25,7 +26,7 @@ from iota.protocol.messages import (
     WeightsSet,
 )
 from iota.protocol.problems import Problem
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
@@ -43,10 +44,12 @@ class Coordinator:
     `state.totals.unfit` and change nothing else.
     """
 
-    def __init__(self, spec: RunSpec, limits: Limits | None = None) -> None:
+    def __init__(self, spec: RunSpec, limits: Limits | None = None, start: Sequence[BaseRecord] = ()) -> None:
+        """`start` is the stored base 0 of a run that starts from existing weights."""
         self.spec = spec
         self.state = RunState(spec, limits or Limits())
         self.state.epochs[0] = EpochState(0)
+        bases.take_start(self.state, start)
 
     # ---- entries -------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, make_crew, prepare_d
 from iota.swarm.processes import Launcher, Program, Running
 from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
 from iota.swarm.run_dir import RunDir, write_json
+from iota.swarm.starting import start_from
 from iota.swarm.watching import read_status, until_ready
 
 Status = dict[str, Any]
@@ -45,7 +46,7 @@ class LiveSwarm:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        stack, options = self._stack, self.options
+        stack = self._stack
         stack.enter_context(self.run_dir)
         self.session = await stack.enter_async_context(aiohttp.ClientSession())
         ports = choose_ports(SERVERS, {}, {})
@@ -53,9 +54,8 @@ class LiveSwarm:
         self.launcher = Launcher(preloaded(self.validator), self.run_dir.log("preload"), 1)
         stack.push_async_callback(self.launcher.close, 3.0)
         preload = asyncio.create_task(self.launcher.preload())
-        miners = options.stages * options.replicas
-        self.crew = make_crew(self.run_dir.wallets, miners, self.validator)
         self.spec = await asyncio.to_thread(self._prepare)
+        self.crew = make_crew(self.run_dir.wallets, self.miners, self.validator)
         await self.start(self.programs.store())
         await self.start_chain()
         await until_ready(self.session, "store", f"{self.programs.url('store')}/healthz")
@@ -70,11 +70,15 @@ class LiveSwarm:
         await self._stack.aclose()
 
     @property
+    def miners(self) -> int:
+        return self.spec.layout.stages * self.spec.layout.replicas
+
+    @property
     def url(self) -> str:
         return self.programs.url(ORCHESTRATOR)
 
     def nodes(self) -> list[Program]:
-        programs = self.programs.miners(self.options.stages * self.options.replicas)
+        programs = self.programs.miners(self.miners)
         if self.validator:
             programs.append(self.programs.validator())
         return [
@@ -85,6 +89,8 @@ class LiveSwarm:
     def _prepare(self) -> RunSpec:
         manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)
         spec = self.options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
+        if self.options.init is not None:
+            spec = start_from(spec, self.options.init, self.run_dir.store, lambda line: None)
         write_json(self.run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(self.run_dir.spec_file, spec.model_dump(mode="json"))
         return spec

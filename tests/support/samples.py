@@ -31,6 +31,7 @@ from iota.spec import (
     ComputeDtype,
     DataSpec,
     Decay,
+    InitSpec,
     LayoutSpec,
     ModelSpec,
     OptimizerKind,
@@ -105,7 +106,13 @@ def full_spec() -> RunSpec:
     )  # fmt: skip
 
 
-SPECS = {"version 1": tiny_spec(), "full": full_spec()}
+def started_spec() -> RunSpec:
+    """A spec of a run that starts from existing weights."""
+    init = InitSpec(source="acme/llama@0f", digests=(DIGEST, "cd" * 32))
+    return RunSpec.model_validate({**full_spec().model_dump(), "init": init})
+
+
+SPECS = {"version 1": tiny_spec(), "full": full_spec(), "started": started_spec()}
 
 MANIFEST = Manifest(
     source="stdlib π",

@@ -22,5 +22,5 @@ def test_many_passes_over_little_data_are_seen() -> None:
 def test_data_without_one_sequence_is_refused() -> None:
     spec = tiny_spec()
     longer = spec.model_copy(update={"data": spec.data.model_copy(update={"sequence_length": 1000})})
-    with pytest.raises(ValueError, match="no sequence of 1000"):
+    with pytest.raises(ValueError, match="sequence_length 1000 is longer"):
         passes(longer, MANIFEST)

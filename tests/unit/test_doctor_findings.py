@@ -21,7 +21,10 @@ from iota.doctor.facts import (
     WalletFiles,
 )
 from iota.identity.keys import Hotkey
+from iota.model.proposal import make_spec
+from iota.planning import all_needs
 from iota.protocol.messages import Role
+from tests.support.samples import tiny_spec
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32).ss58
 COLDKEY = Hotkey.from_seed(b"\x02" * 32).ss58
@@ -35,15 +38,17 @@ CHAIN = ChainFacts("test", INFO, 0.05, HEAD, 6.0, SUBNET, TERMS, COLDKEY, 2.0)
 WALLET = WalletFiles(
     Path("/k/w/hotkeys/h"), HotkeyState.USABLE, "", HOTKEY, 0o600, Path("/k/w/coldkey"), False, COLDKEY
 )
-RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (1,), 0.02, 0.3, False)
-MACHINE = Machine(Path("/data"), True, 100 << 30, ("H100, 80 GB",))
+SPEC = tiny_spec()
+LARGE = tuple(all_needs(make_spec({"model": {"preset": "llama-8b"}}, "0" * 64, 2)))
+RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (1,), SPEC, 0.02, 0.3, False)
+MACHINE = Machine(Path("/data"), True, 100 << 30, ("H100, 81920 MiB",), 64 << 30)
 HEALTHY = Facts(
     Role.VALIDATOR,
     "--wallet.name w --wallet.hotkey h --wallet.path /k",
     "--network test --netuid 9",
     9,
     "http://run",
-    14 << 30,
+    tuple(all_needs(SPEC)),
     Software((3, 11, 7), "11.3.0"),
     WALLET,
     CHAIN,
@@ -180,6 +185,34 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ("full disk", changed(machine={"free_bytes": 1000}), "disk", "problem", "--data-dir"),
     ("small disk", changed(machine={"free_bytes": 5 << 30}), "disk", "warning", "--data-dir"),
     ("no card", changed(role=Role.MINER, machine={"gpus": ()}), "gpu", "warning", "install the driver"),
+    (
+        "full disk of a miner",
+        changed(role=Role.MINER, needs=LARGE),
+        "disk",
+        "problem",
+        "1,?[0-9.]+ GB for every",
+    ),
+    (
+        "no stage fits the card",
+        changed(role=Role.MINER, needs=LARGE, machine={"gpus": ("RTX 3090, 24576 MiB",)}),
+        "memory",
+        "problem",
+        "smaller model",
+    ),
+    (
+        "some stages fit the card",
+        changed(role=Role.MINER, needs=LARGE, machine={"gpus": ("A100, 40960 MiB", "A100, 45000 MiB")}),
+        "memory",
+        "warning",
+        "smaller model",
+    ),
+    (
+        "no stage fits main memory",
+        changed(role=Role.MINER, needs=LARGE, machine={"gpus": (), "memory_bytes": 8 << 30}),
+        "memory",
+        "problem",
+        "smaller model",
+    ),
     ("stuck driver", changed(role=Role.MINER, machine={"gpus": GONE}), "gpu", "problem", "nvidia-smi"),
 ]
 

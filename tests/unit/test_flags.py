@@ -100,7 +100,7 @@ def test_every_option_of_a_run_has_a_flag_with_its_default(
 ) -> None:
     command = getattr(typer.main.get_command(build([name])), "commands")[name]  # noqa: B009
     helped = {option.name: getattr(option, "help", None) for option in command.params}
-    for s in (s for kind in options for s in settings_of(kind)):
+    for s in (s for kind in options for s in settings_of(kind) if s.flags):
         assert helped[s.name] == f"{s.help}  (default: {s.default or s.unset})"
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from iota.cli.main import main
+from iota.model.cuts import balanced_cuts
 from iota.model.initial import initial_weights
 from iota.model.layout import (
     count,
@@ -18,10 +19,12 @@ from iota.model.layout import (
     stage_parameters,
     stage_shapes,
 )
-from iota.model.planning import balanced_cuts, plan_table
 from iota.model.presets import PRESETS, load_model
+from iota.model.proposal import make_spec
 from iota.model.stage import Stage, run_stage, token_loss
+from iota.planning import plan_table
 from iota.spec import BoundarySpec, ModelSpec, RunSpec
+from iota.spec.draft import from_assignments
 
 
 def a_run(codec: str = "resbm-anchor") -> RunSpec:
@@ -130,10 +133,8 @@ def test_more_stages_than_layers_are_refused() -> None:
 
 
 def test_a_slower_link_needs_a_larger_ratio() -> None:
-    ratios = [
-        plan_table(load_model("orion-100b"), 16, 4096, link_mbps=mbps, device_tflops=312).hiding_ratio
-        for mbps in (856, 100, 15)
-    ]
+    orion = make_spec(from_assignments(["model.preset=orion-100b", "boundary.ratio=16"]), "0" * 64, 2)
+    ratios = [plan_table(orion, link_mbps=mbps, device_tflops=312).hiding_ratio for mbps in (856, 100, 15)]
     assert ratios == sorted(r for r in ratios if r is not None)
     # reported: 4 suffices at 856 Mbps, 16 at 100, 64 at 15, where compute was a third longer (recomputation)
     assert ratios[0] in (1, 2, 3, 4)

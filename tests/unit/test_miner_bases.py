@@ -22,7 +22,7 @@ from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
 from iota.protocol.messages import StoredObject
-from iota.spec import RunSpec
+from iota.spec import InitSpec, RunSpec
 from iota.store import EmbeddedStore, ObjectClient
 from miner.activity import Activity
 from miner.bases import BaseKeeper
@@ -112,6 +112,23 @@ async def test_a_stored_base_is_the_one_that_is_fetched(tmp_path: Path) -> None:
         put = made.keeper.objects.put
         parts = [await put(str(BaseKey(SPEC.id, 1, 0, n)), part) for n, part in enumerate(data)]
         assert await made.keeper.fetch(FetchBase(1, FIRST, tuple(parts)), {}) == BaseHeld(1, FIRST)
+
+
+async def test_start_weights_other_than_those_of_the_spec_are_not_taken_whoever_names_them(
+    tmp_path: Path,
+) -> None:
+    init = InitSpec(source="acme/llama", digests=("de" * 32,) * SPEC.layout.stages)
+    async with bench(tmp_path) as made:
+        made.keeper.spec = RunSpec.model_validate({**SPEC.model_dump(), "init": init})
+        put = made.keeper.objects.put
+        data = base_parts(SPEC, initial_base(SPEC, 0))
+        parts = [await put(str(BaseKey(SPEC.id, 0, 0, n)), part) for n, part in enumerate(data)]
+        for digest in (None, FIRST):
+            with pytest.raises(StateLost, match="another digest"):
+                await made.keeper.fetch(FetchBase(0, digest, tuple(parts)), {})
+        with pytest.raises(StateLost, match="the orchestrator names none"):
+            await made.keeper.fetch(SEED, {})
+        assert made.disk.newest_base() is None
 
 
 async def test_a_base_whose_parts_are_gone_loses_the_state(

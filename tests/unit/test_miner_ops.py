@@ -182,10 +182,3 @@ def test_an_absurd_loss_is_a_bad_value(pair: Pair, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BadValueError, match="nats a token"):
         pair.backward(0)
     assert pair.last.log.count == 0
-
-
-def test_a_budget_that_holds_no_two_epochs_of_snapshots_is_refused(pair: Pair) -> None:
-    pair.first.refuse_small_budget()
-    pair.first.snapshot_bytes = 1 << 16
-    with pytest.raises(ValueError, match="--snapshot-bytes"):
-        pair.first.refuse_small_budget()

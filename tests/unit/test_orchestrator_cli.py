@@ -15,24 +15,25 @@ from pathlib import Path
 
 import psutil
 import pytest
-from blake3 import blake3
 
 from iota.identity.keys import Hotkey, create_hotkey
-from iota.spec import DataSpec, canonical_json
+from iota.spec import DataSpec
 from orchestrator.journal import SqliteJournal
 from tests.support.orchestrators import make_spec
+from tests.support.samples import MANIFEST
 
-MANIFEST: dict[str, list[str]] = {"shards": []}
 MEMORY_MB = 150
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     """A complete and right command line, with a ledger that nobody serves."""
-    digest = blake3(canonical_json(MANIFEST)).hexdigest()
-    spec = make_spec().model_copy(update={"data": DataSpec(manifest=digest, sequence_length=8, sequences=1)})
+    manifest = MANIFEST.content_digest()
+    spec = make_spec().model_copy(
+        update={"data": DataSpec(manifest=manifest, sequence_length=8, sequences=1)}
+    )
     (tmp_path / "spec.json").write_bytes(spec.canonical())
-    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "manifest.json").write_bytes(MANIFEST.canonical())
     (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef")
     (tmp_path / "allow").write_text(f"{Hotkey.from_seed(b'a' * 32).ss58}  # a miner\n\n")
     create_hotkey("w", "h", tmp_path / "wallets")

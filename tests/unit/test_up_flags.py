@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--stages", "7"], "7 stages need 7 layers and the model has 6: give at most 6 stages"),
         (["--stages", "0"], "--stages cannot be 0"),
         (["--ratio", "7"], "ratio 7 does not divide the width 256: choose one of [2, 4, 8,"),
-        (["--replicas", "9"], "8 microbatches cannot feed 9 replicas"),
+        (["--replicas", "9"], "schedule.microbatches 8 cannot feed layout.replicas 9"),
         (["--lr", "-1"], "--lr cannot be -1.0"),
         (["--seed", "-1"], "--seed cannot be -1"),
         (["--data", "absent"], "there is no source 'absent'"),

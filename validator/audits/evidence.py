@@ -74,14 +74,15 @@ class Evidence:
     async def base(self, base: Base) -> StageState:
         """A base without moments, checked against its record.
 
-        The base of epoch 0 is made from the seed; later ones are fetched.
+        The base of epoch 0 is made from the seed; later ones, and one that the spec pins, are fetched.
         """
         epoch, stage, record = base.epoch, base.stage, base.record
         known = self._bases.get((epoch, stage))
         if known is not None:
             return known
         what = f"the base of epoch {epoch}, stage {stage}"
-        if epoch == 0:
+        init = self.spec.init
+        if epoch == 0 and init is None:
             outer = await asyncio.to_thread(initial_base, self.spec, stage)
             digest = await asyncio.to_thread(base_digest, self.spec, outer)
             if record is not None and record.digest != digest:
@@ -97,7 +98,9 @@ class Evidence:
                 outer = await asyncio.to_thread(read_base, self.spec, stage, parts)
             except PartError as error:
                 raise EvidenceMissing(f"{what}: {error}") from error
-            if await asyncio.to_thread(base_digest, self.spec, outer) != record.digest:
+            pinned = record.digest if epoch or init is None else init.digests[stage]
+            digest = await asyncio.to_thread(base_digest, self.spec, outer)
+            if not digest == record.digest == pinned:
                 raise EvidenceMissing(f"{what}, has another digest than recorded")
         like = {name: torch.empty(shape) for name, shape in run_shapes(self.spec, stage).items()}
         state = StageState(unflatten(torch.from_numpy(outer.weights), like))

@@ -1,0 +1,150 @@
+"""Makes a RunSpec from the values that a person gave, and the proposals for the model's size. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from iota.codec.shapes import boundary_width
+from iota.model.cuts import balanced_cuts
+from iota.model.presets import load_model
+from iota.model.schedules import Schedule, schedule_for
+from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
+from iota.spec.contradictions import contradictions
+from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
+
+DEFAULT_PRESET: Final = "small"
+_OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
+"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
+
+
+def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
+    """The RunSpec with the values of `given` on the data set with id `manifest`; the rest is proposed.
+
+    `vocab_size` is the tokenizer's: a preset's vocabulary grows to it.
+
+    Raises:
+        ValueError: values that cannot be, or contradict each other, by the names of their fields.
+    """
+    named = value_at(given, MANIFEST)
+    if named not in (None, manifest):
+        raise ValueError(
+            f"data.manifest is {named}, and the data given is {manifest}: leave it out, or give that data"
+        )
+    model = _model(given, vocab_size)
+    draft = merged(_proposed(model, given), given)
+    draft["model"] = model
+    draft["data"]["manifest"] = manifest
+    draft["layout"].pop("stages", None)
+    draft.setdefault("outer", {})
+    try:
+        spec = RunSpec.model_validate(draft)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+    boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
+    if found := contradictions(spec, {path for path, _ in values_of(given)}):
+        raise ValueError("; ".join(found))
+    return spec
+
+
+def _model(given: Draft, vocab_size: int) -> ModelSpec:
+    """The shape: a preset or a file, with the fields that are given in place of its own."""
+    shape = {name: value for name, value in given.get("model", {}).items() if name != "preset"}
+    whole = {name for name, field in ModelSpec.model_fields.items() if field.is_required()} <= shape.keys()
+    preset = value_at(given, PRESET) or DEFAULT_PRESET
+    values = shape if whole else load_model(preset).model_dump() | shape
+    try:
+        model = ModelSpec.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_sentence(error, "model")) from None
+    if model.vocab_size >= vocab_size:
+        return model
+    if "vocab_size" in shape:
+        raise ValueError(
+            f"model.vocab_size {model.vocab_size} is less than the {vocab_size} ids of the data's tokenizer:"
+            f" give at least {vocab_size}, or data of another tokenizer"
+        )
+    return ModelSpec.model_validate({**model.model_dump(), "vocab_size": vocab_size})
+
+
+def _proposed(model: ModelSpec, given: Draft) -> Draft:
+    """Values for what is not given: by the model's size, and by those given values that decide others."""
+    preset = value_at(given, PRESET) or (None if given.get("model") else DEFAULT_PRESET)
+    schedule = schedule_for(model, preset)
+    at = merged(_by_size(schedule), given)
+    cuts, stages = value_at(given, "layout.cuts"), value_at(at, STAGES)
+    if cuts is not None:
+        if value_at(given, STAGES) not in (None, len(cuts), str(len(cuts))):
+            raise ValueError(
+                f"layout.stages {stages} and layout.cuts, which has {len(cuts)} stages: give one of them"
+            )
+        stages = len(cuts)
+    proposed = _by_size(schedule)
+    del proposed["layout"]["stages"]
+    length = _whole(value_at(at, "data.sequence_length"), "data.sequence_length")
+    if cuts is None:
+        stages = _whole(stages, STAGES)
+        proposed["layout"]["cuts"] = balanced_cuts(model, stages, length)
+    proposed["schedule"]["credit"] = stages
+    kind = value_at(at, "optimizer.kind")
+    if kind in list(OptimizerKind):
+        proposed["optimizer"]["lr"] = schedule.rates[OptimizerKind(kind)]
+    steps = _whole(value_at(at, "schedule.epochs"), "schedule.epochs") * _whole(
+        value_at(at, "schedule.steps"), "schedule.steps"
+    )
+    proposed["optimizer"]["warmup_steps"] = schedule.warmup(steps)
+    outer = given.get("outer", {})
+    if (
+        _whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
+        and not {"eta", "momentum"} & outer.keys()
+    ):
+        proposed["outer"] = dict(_OUTER_REPLICAS)
+    if preset is not None:
+        proposed["name"] = Path(preset).stem[:64] if preset.endswith(".json") else preset
+    return proposed
+
+
+def _by_size(schedule: Schedule) -> Draft:
+    draft: Draft = {}
+    for path, value in (
+        (STAGES, schedule.stages),
+        ("layout.replicas", schedule.replicas),
+        ("boundary.ratio", schedule.ratio),
+        ("data.sequence_length", schedule.sequence_length),
+        ("data.sequences", schedule.sequences),
+        ("schedule.epochs", schedule.epochs),
+        ("schedule.steps", schedule.steps),
+        ("schedule.microbatches", schedule.microbatches),
+        ("optimizer.kind", schedule.optimizer),
+        ("optimizer.weight_decay", schedule.weight_decay),
+        ("optimizer.decay", Decay.COSINE),
+        ("compute", schedule.compute),
+    ):
+        set_value(draft, path, value)
+    return draft
+
+
+def _whole(value: Any, path: str) -> int:
+    """A number above zero that other proposals depend on. Raises ValueError."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or number != float(value):
+        raise ValueError(f"{path} cannot be {value!r}: give a whole number above zero")
+    return number
+
+
+def _sentence(error: ValidationError, *prefix: str) -> str:
+    """One sentence about the first value that cannot be, by its path."""
+    first = error.errors(include_url=False)[0]
+    text = str(first["msg"]).removeprefix("Value error, ")
+    path = ".".join(str(part) for part in (*prefix, *first["loc"]))
+    if first["type"] == "value_error":  # of a validator, which names the fields itself
+        return text
+    if isinstance(first["input"], Mapping):
+        return f"{path}: {text}"
+    return f"{path} cannot be {first['input']!r}: {text}"

@@ -1,0 +1,100 @@
+"""Base 0 from existing weights: its digests, which the spec pins, and its parts in the store.
+
+One tensor is in memory at a time, and one partition; with a codec that has parameters, also the initial
+weights of one stage, of which the codec's are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import safetensors.numpy
+import torch
+from blake3 import blake3
+from safetensors import safe_open
+
+from iota.model.initial import initial_weights
+from iota.model.layout import run_shapes
+from iota.model.pretrained import Pretrained
+from iota.objects import BaseKey, part_sizes, start_key
+from iota.outer.partition import Vector, part_bytes
+from iota.protocol.messages import StoredObject
+from iota.protocol.records import START_RECORDS, BaseRecord
+from iota.spec import InitSpec, RunSpec
+
+
+def pinned(spec: RunSpec, weights: Pretrained) -> RunSpec:
+    """`spec` with the digests of the base that `weights` give: the spec of a run that starts from them.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    digests = tuple(_digest(spec, stage, weights) for stage in range(spec.layout.stages))
+    init = InitSpec(source=weights.source, digests=digests)
+    return RunSpec.model_validate({**spec.model_dump(), "init": init})
+
+
+def store_start(spec: RunSpec, weights: Pretrained, put: Callable[[str, bytes], None]) -> None:
+    """Store base 0 of a spec that `pinned` made: `put(key, data)` for each part, then for the records.
+
+    `put` may leave out what is stored already, so that repeating a call resumes it.
+    """
+    records = []
+    for stage in range(spec.layout.stages):
+        parts = []
+        for n, part in enumerate(_partitions(spec, stage, weights)):
+            tensors = {"weights": part}
+            if spec.outer.momentum:
+                tensors["momentum"] = np.zeros_like(part)
+            data = safetensors.numpy.save(tensors)
+            key = str(BaseKey(spec.id, 0, stage, n))
+            put(key, data)
+            parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+        assert spec.init is not None
+        records.append(BaseRecord(epoch=0, stage=stage, digest=spec.init.digests[stage], parts=tuple(parts)))
+    put(start_key(spec.id), START_RECORDS.dump_json(tuple(records)))
+
+
+def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> str:
+    """`base_digest` of the base, without the base in memory."""
+    hasher = blake3()
+    for part in _partitions(spec, stage, weights):
+        hasher.update(part_bytes(part))
+    if spec.outer.momentum:
+        for size in part_sizes(spec, stage):
+            hasher.update(bytes(4 * size))
+    return hasher.hexdigest()
+
+
+def _partitions(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:
+    """The stage's vector, partition by partition."""
+    sizes = iter(part_sizes(spec, stage))
+    part, filled = np.empty(next(sizes), np.float32), 0
+    for vector in _vectors(spec, stage, weights):
+        while vector.size:
+            if filled == part.size:
+                yield part
+                part, filled = np.empty(next(sizes), np.float32), 0
+            piece = vector[: part.size - filled]
+            part[filled : filled + piece.size] = piece
+            filled, vector = filled + piece.size, vector[piece.size :]
+    yield part
+
+
+def _vectors(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:
+    """Each parameter of the stage in fp32, flat, sorted by name as in `flatten`. Raises ValueError."""
+    names = list(run_shapes(spec, stage))
+    codec = {}
+    if any(name.startswith("boundary.") for name in names):
+        codec = {n: w for n, w in initial_weights(spec, stage).items() if n.startswith("boundary.")}
+    for name in names:
+        if name in codec:
+            yield codec[name].numpy().reshape(-1)
+            continue
+        path, there = weights.place(name)
+        with safe_open(path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(there).float()
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{there} in {path} holds NaN or infinity: fetch the weights again")
+        yield tensor.reshape(-1).numpy()

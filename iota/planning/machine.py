@@ -1,0 +1,52 @@
+"""Memory and disk of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine has for the nodes of a run, in bytes: all of it, or what is free."""
+
+    memory: int
+    disk: int
+    place: Path
+    """The folder on that disk."""
+    card: int | None = None
+    """Memory of the accelerator; None where nodes compute on the CPU, in main memory."""
+
+    @classmethod
+    def whole(cls, place: Path, card: int | None = None) -> Machine:
+        """All that this machine has, with the disk of `place`, which may not exist yet."""
+        return cls(psutil.virtual_memory().total, shutil.disk_usage(existing(place)).total, place, card)
+
+    @classmethod
+    def free(cls, place: Path, card: int | None = None, held: int = 0) -> Machine:
+        """What is free; `held` are the bytes that the nodes hold in `place` already."""
+        free = shutil.disk_usage(existing(place)).free
+        return cls(psutil.virtual_memory().available, free + held, place, card)
+
+
+def existing(place: Path) -> Path:
+    """`place`, or the nearest folder above it that exists."""
+    return next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+
+
+def checked_threads(threads: int | None) -> int:
+    """CPU threads for compute: `threads`, or all cores.
+
+    Raises:
+        ValueError: there are more threads than cores: they would only hold each other up.
+    """
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise ValueError(
+            f"--threads {threads} is more than the {cores} cores of this machine: give at most {cores}"
+        )
+    return threads or cores

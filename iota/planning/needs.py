@@ -1,0 +1,114 @@
+"""The memory and the disk that one replica of a stage needs: they follow from the spec. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from iota.codec.shapes import payload_size
+from iota.model.layout import count, graph_bytes, run_shapes
+from iota.objects import snapshot_bytes
+from iota.settings.kinds import format_bytes
+from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
+
+EPOCHS_KEPT: Final = 3
+"""Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
+CACHE_BYTES: Final = 1 << 30
+"""Disk for cached blocks of the data shards (1 GiB)."""
+RECEIPT_BYTES: Final = 1700
+"""Of one receipt on disk: a middle stage's took 1,630 with the headers of their inputs (`nano-20m`)."""
+_FP32: Final = 4
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one replica needs, in bytes. Graphs are estimates, exact to some tens of per cent."""
+
+    stage: int
+    parameters: int
+    weights: int
+    """The weight versions that are in use at once, and their copies in the compute dtype."""
+    gradients: int
+    """A gradient sum for each step that is open, and one microbatch's own gradient."""
+    moments: int
+    """Upper bound: Muon keeps half of AdamW's."""
+    graph: int
+    """One microbatch's graph, at the last stage with its logits."""
+    graphs: int
+    """Graphs that are kept at once: the credit; the last stage keeps one."""
+    loading: int
+    """Main memory for a base while it is loaded or merged: the old one and the new one."""
+    snapshots: int
+    """Disk for the weight snapshots that audits may ask for."""
+    frames: int
+    bases: int
+    receipts: int
+    """Of the whole run."""
+    cache: int
+
+    @property
+    def memory(self) -> int:
+        """Memory of the device, with every graph kept."""
+        return self.weights + self.gradients + self.moments + self.graphs * self.graph
+
+    @property
+    def memory_recomputing(self) -> int:
+        """Memory of the device with one graph at a time: the least that the stage runs in."""
+        return self.memory - (self.graphs - 1) * self.graph
+
+    @property
+    def disk(self) -> int:
+        """Disk of the whole data directory."""
+        return self.snapshots + self.frames + self.bases + self.receipts + self.cache
+
+
+def stage_needs(spec: RunSpec, stage: int) -> Needs:
+    """The needs of a replica of `stage`."""
+    shapes = run_shapes(spec, stage)
+    parameters = count(shapes)
+    versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
+    computed = 2 if spec.compute is ComputeDtype.BF16 else 4
+    copy = computed if spec.compute is ComputeDtype.BF16 else 0
+    routed = -(-spec.schedule.microbatches // spec.layout.replicas)
+    last = stage == spec.last_stage
+    ends = (stage == 0) + last
+    vectors = 2 if spec.outer.momentum else 1
+    sent = (2 - ends) * routed * spec.schedule.steps * payload_size(spec) if spec.layout.stages > 1 else 0
+    ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps * spec.schedule.epochs
+    return Needs(
+        stage=stage,
+        parameters=parameters,
+        weights=versions * (_FP32 + copy) * parameters,
+        gradients=(versions + 1) * _FP32 * parameters,
+        moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
+        graph=graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, computed),
+        graphs=1 if last else min(spec.schedule.credit, routed),
+        loading=2 * vectors * _FP32 * parameters,
+        snapshots=2 * (spec.schedule.steps + 1) * snapshot_bytes(spec, stage),
+        frames=EPOCHS_KEPT * sent,
+        bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
+        receipts=RECEIPT_BYTES * ops,
+        cache=CACHE_BYTES,
+    )
+
+
+def all_needs(spec: RunSpec) -> list[Needs]:
+    """The needs of a replica of each stage."""
+    return [stage_needs(spec, stage) for stage in range(spec.layout.stages)]
+
+
+def snapshot_budget(needs: Needs, bound: int | None) -> int:
+    """Bytes that a miner's snapshots may take; `bound` is `--snapshot-bytes`, None where it was not given.
+
+    Raises:
+        ValueError: the snapshots of two epochs do not fit: of the one in training and the one in audit.
+    """
+    if bound is None:
+        return needs.snapshots
+    if bound < needs.snapshots:
+        raise ValueError(
+            f"the snapshots that audits may ask for need {needs.snapshots / 2**30:.2f} GiB at stage"
+            f" {needs.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
+            f" {-(-needs.snapshots // 2**20)}MiB or more, or leave it out"
+        )
+    return bound

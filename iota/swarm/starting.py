@@ -1,0 +1,58 @@
+"""Puts existing weights where a run's store has its bases, for a run that starts from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from iota.files import write_whole
+from iota.model.pretrained import find_pretrained
+from iota.outer.start import pinned, store_start
+from iota.spec import RunSpec
+from iota.store import ObjectStore, open_store
+
+
+def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str], None]) -> RunSpec:
+    """The spec of a run that starts from the weights `init`, whose parts are then in `store`.
+
+    `store` is the folder of an embedded store, or an s3:// URL. A call that was interrupted is repeated: what
+    is stored already is not stored again.
+
+    Raises:
+        ValueError: the weights are not there, or do not fit.
+        StoreError, OSError: the store or its disk fails.
+    """
+    weights = find_pretrained(init)
+    if spec.boundary.codec != "identity":
+        say(f"the {spec.boundary.codec} boundaries begin untrained: losses begin above those of the weights")
+    if weights.tied:
+        say("the head begins as a copy of the embedding, and is trained as a matrix of its own")
+    say(f"reading the weights of {weights.source}")
+    made = pinned(spec, weights)
+    if isinstance(store, Path):
+        store_start(made, weights, lambda key, data: _write(store / key, data))
+    else:
+        _upload(store, lambda put: store_start(made, weights, put))
+    return made
+
+
+def _write(path: Path, data: bytes) -> None:
+    if not path.exists():  # files appear whole, and the run's id in the key covers their content
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+
+
+def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> None:
+    """Call `work` with a function that puts one object into the store at `url`, unless it is there."""
+
+    async def put(store: ObjectStore, key: str, data: bytes) -> None:
+        if not await store.exists(key):
+            await store.put(key, data)
+
+    with asyncio.Runner() as runner:
+        store = open_store(url)
+        try:
+            work(lambda key, data: runner.run(put(store, key, data)))
+        finally:
+            runner.run(store.close())

@@ -1,0 +1,262 @@
+"""What a spec needs of a machine is computed once, and refused before anything starts if it is not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import miner.cli
+from iota.cli.main import main
+from iota.compute.devices import resolve_device
+from iota.compute.engine import Engine
+from iota.compute.optim import moment_shapes
+from iota.compute.state import StageState, state_bytes
+from iota.console.command import run_command
+from iota.data.passes import check_passes
+from iota.model.layout import count, run_shapes
+from iota.model.proposal import make_spec
+from iota.planning import (
+    Machine,
+    all_needs,
+    checked_threads,
+    shortfalls,
+    snapshot_budget,
+    stage_needs,
+    stageless,
+)
+from iota.spec.draft import from_assignments
+from orchestrator.run import orchestrate
+from tests.support.data_sets import prepare_made_up
+from tests.support.small_spec import small_spec
+
+SPEC = make_spec({}, "0" * 64, 257)
+ROOMY = Machine(memory=1 << 40, disk=1 << 40, place=Path("/data"))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a command leaves on stderr, with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    return said.err
+
+
+# ---- what is needed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+def test_the_state_is_at_least_what_an_engine_holds(kind: str, pipeline: str) -> None:
+    spec = small_spec(optimizer={"lr": 1e-3, "kind": kind}, schedule={"pipeline": pipeline})
+    for stage in range(2):
+        needs, shapes = stage_needs(spec, stage), run_shapes(spec, stage)
+        engine = Engine(spec, stage)
+        engine.load(StageState.initial(spec, stage), version=0)
+        moments = sum(t.nbytes for t in engine.state().moments.values() if t.dim())
+        assert moments <= needs.moments <= 2 * 4 * count(shapes)
+        assert moments == 4 * count({n: s for n, s in moment_shapes(spec.optimizer, shapes).items() if s})
+        assert needs.weights == (1 if pipeline == "sync" else 2) * 4 * count(shapes)
+        kept = 2 * (spec.schedule.steps + 1) * len(state_bytes(engine.state()))
+        assert kept <= needs.snapshots
+
+
+def test_the_last_stage_keeps_one_graph_with_its_logits_and_others_as_many_as_their_credit() -> None:
+    first, _, last = all_needs(SPEC)
+    assert (first.graphs, last.graphs) == (SPEC.schedule.credit, 1)
+    wide = make_spec(
+        from_assignments(["model.preset=small", "model.vocab_size=32000", "layout.cuts=2,2,2"]), "0" * 64, 257
+    )
+    assert stage_needs(wide, 2).graph - last.graph == 8 * (32000 - 257) * SPEC.data.tokens
+    assert first.memory - first.memory_recomputing == 2 * first.graph
+
+
+def test_more_credit_replicas_steps_and_momentum_need_what_they_keep() -> None:
+    def needs(*changes: str) -> int:
+        return stage_needs(make_spec(from_assignments(changes), "0" * 64, 257), 1).disk
+
+    assert needs("schedule.steps=40") > 1.9 * (needs() - (1 << 30)) + (1 << 30)
+    assert needs("outer.momentum=0.9", "outer.eta=0.7") > needs()
+    one, eight = (needs("layout.replicas=1"), needs("layout.replicas=8", "outer.eta=1"))
+    assert eight < one, "a replica of eight sends an eighth of the frames"
+
+
+def test_snapshots_get_what_two_epochs_need_unless_that_is_bounded() -> None:
+    needs = stage_needs(SPEC, 1)
+    assert snapshot_budget(needs, None) == needs.snapshots
+    assert snapshot_budget(needs, needs.snapshots + 1) == needs.snapshots + 1
+    with pytest.raises(
+        ValueError, match=r"need 0\.\d\d GiB at stage 1, and --snapshot-bytes is 100MiB: give \d+MiB"
+    ):
+        snapshot_budget(needs, 100 << 20)
+
+
+# ---- whether it is there -------------------------------------------------------------------------
+
+
+def test_nothing_is_missing_on_a_large_machine() -> None:
+    assert shortfalls(all_needs(SPEC), ROOMY) == []
+    assert stageless(SPEC, ROOMY) == []
+
+
+def test_each_thing_that_is_too_little_has_its_sentence() -> None:
+    small = Machine(memory=1 << 20, disk=1 << 20, place=Path("/data"), card=1 << 20)
+    found = shortfalls(all_needs(SPEC), small)
+    assert [re.search(r"GB of ([a-z' ]+), and", text)[1] for text in found] == [  # type: ignore[index]
+        "the accelerator's memory", "memory", "disk",
+    ]  # fmt: skip
+    assert all(text.startswith("the 3 nodes on this machine need") for text in found)
+    assert shortfalls([stage_needs(SPEC, 1)], small)[0].startswith("stage 1 needs")
+
+
+def test_all_nodes_of_a_machine_count_together() -> None:
+    """Each fits alone."""
+    needs = all_needs(SPEC)
+    alone = replace(ROOMY, memory=max(n.memory_recomputing + n.loading for n in needs) + 200_000_000)
+    assert [shortfalls([n], alone) for n in needs] == [[], [], []]
+    assert shortfalls(needs, alone)
+
+
+def test_a_machine_for_one_stage_is_not_stageless() -> None:
+    spec = make_spec(from_assignments(["model.preset=llama-1b"]), "0" * 64, 2)
+    sizes = sorted(n.memory_recomputing + n.loading + 200_000_000 for n in all_needs(spec))
+    assert stageless(spec, replace(ROOMY, memory=sizes[0])) == []
+    assert "of memory" in stageless(spec, replace(ROOMY, memory=sizes[0] - 1))[0]
+
+
+# ---- before anything starts ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--threads", "1000"], f"--threads 1000 is more than the {os.cpu_count()} cores of this machine"),
+        (["--device", "xpu9"], "there is no device 'xpu9': give auto, cpu, cuda or cuda:1"),
+        (["--device", "meta"], "nodes do not compute on 'meta'"),
+        (["--model", "orion-100b"], "the 49 nodes on this machine need"),
+        (["--set", "schedule.steps=100000"], "of disk, and for"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_up_refuses_what_this_machine_does_not_have_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str
+) -> None:
+    assert sentence in refused(capsys, "up", *flags)
+    assert list(folder.iterdir()) == []
+
+
+def test_up_refuses_them_for_a_run_that_is_resumed_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / "options.json").write_text("{}")
+    assert "more than the" in refused(capsys, "up", "--run-dir", "run", "--threads", "1000")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_cuda_device_that_is_not_there_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    assert f"--device {device}: this machine has no cuda device" in refused(capsys, "up", "--device", device)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--threads", "1000"], "--threads 1000 is more than the"),
+        (["--device", "xpu9"], "there is no device 'xpu9'"),
+    ],
+)
+def test_a_miner_refuses_them_before_it_asks_anybody(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        held.setblocking(False)
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(SystemExit) as ended:
+            run_command(
+                miner.cli.app, ["start", "--orchestrator", url, "--data-dir", str(folder / "m"), *flags]
+            )
+        with pytest.raises(BlockingIOError):
+            held.accept()
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 1)
+    assert sentence in said
+    assert list(folder.iterdir()) == []
+
+
+def test_devices_and_threads_that_are_there_are_taken() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda")
+    assert checked_threads(None) == os.cpu_count()
+    assert checked_threads(1) == 1
+
+
+# ---- passes over the data ------------------------------------------------------------------------
+
+
+def test_passes_are_said_and_refused_beyond_the_bound(tmp_path: Path) -> None:
+    manifest = prepare_made_up(tmp_path, count=400, heldout_tokens=5000)
+    spec = make_spec(from_assignments(["data.sequence_length=64"]), manifest.content_digest(), 257)
+    said = check_passes(spec, manifest, 8)
+    assert f"{spec.tokens:,} tokens are" in said
+    with pytest.raises(
+        ValueError, match=r"passes over .* at most 0\.5 are allowed: .* give --max-passes \d+$"
+    ):
+        check_passes(spec, manifest, 0.5)
+    long = make_spec(from_assignments(["data.sequence_length=100000"]), manifest.content_digest(), 257)
+    with pytest.raises(ValueError, match=r"data\.sequence_length 100000 is longer than every training shard"):
+        check_passes(long, manifest, 1e9)
+
+
+def test_a_spec_of_thousands_of_passes_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_made_up(tmp_path / "data", count=400, heldout_tokens=5000)
+    flags = ("spec", "--data", tmp_path / "data", "--out", tmp_path / "s.json", "--epochs", 5000)
+    assert "at most 8 are allowed" in refused(capsys, *flags)
+    assert not (tmp_path / "s.json").exists()
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in (*flags, "--max-passes", 1e6)])
+    assert ended.value.code == 0
+    assert "passes over the" in capsys.readouterr().out
+
+
+async def test_an_orchestrator_refuses_them_before_it_starts(tmp_path: Path) -> None:
+    from iota.settings import OrchestratorSettings
+
+    manifest = prepare_made_up(tmp_path, count=400, heldout_tokens=5000)
+    spec = make_spec(from_assignments(["schedule.epochs=5000"]), manifest.content_digest(), 257)
+    (tmp_path / "spec.json").write_bytes(spec.canonical())
+    settings = OrchestratorSettings.of(
+        spec=tmp_path / "spec.json", journal=tmp_path / "j",
+        manifest=tmp_path / "data" / spec.data.manifest / "manifest.json",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="at most 8 are allowed"):
+        await orchestrate(settings)
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_plan_shows_the_needs_of_a_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.json").write_bytes(SPEC.canonical())
+    with pytest.raises(SystemExit):
+        main(["plan", "--spec", str(tmp_path / "s.json"), "--json"])
+    shown = capsys.readouterr().out
+    for needs in all_needs(SPEC):
+        assert f'"disk": {needs.disk}' in shown
+        assert f'"memory": {needs.memory}' in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 from iota.chain import ChainError, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
-from iota.identity.keys import Hotkey, load_hotkey
+from iota.identity.keys import load_hotkey
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
@@ -74,7 +74,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             deps,
             settings.host,
             settings.port,
-            started=lambda bound: _announce(spec, hotkey, settings.host, bound),
+            started=lambda url: print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}", flush=True),
         )
 
 
@@ -82,10 +82,6 @@ def _needed(path: Path | None, flag: str) -> Path:
     if path is None:
         raise ValueError(f"{flag} FILE is needed: see iota-orchestrator start --help")
     return path
-
-
-def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int) -> None:
-    print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}", flush=True)
 
 
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from iota.http.client import CONNECT_S, READ_S
+from iota.http.hosts import certificates_file, proxy_for
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import (
     ObjectExists,
@@ -162,9 +164,11 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"max_attempts": 4, "mode": "standard"},
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
         max_pool_connections=32,
+        # As in `iota.http`: a proxy by its rule alone, and none rather than that of boto3's own rule.
+        proxies=_proxies(endpoint_url or "https://s3.amazonaws.com"),
     )
     try:
         session = boto3.session.Session(region_name=region)
@@ -177,9 +181,20 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
         named = region or session.region_name or ("us-east-1" if endpoint_url else None)
         if named is None:
             raise ValueError("no S3 region was found: add ?region=NAME to the s3:// URL")
-        return session.client("s3", endpoint_url=endpoint_url, region_name=named, config=config)
+        return session.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            region_name=named,
+            config=config,
+            verify=certificates_file(),
+        )
     except BotoCoreError as error:
         raise ValueError(f"boto3 cannot be set up: {error}") from error
+
+
+def _proxies(url: str) -> dict[str, str]:
+    proxy = proxy_for(url)
+    return {} if proxy is None else {url.partition("://")[0]: proxy}
 
 
 @contextmanager

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_OBJECT = 1 << 37
+"""Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
+
 
 class StoreError(Exception):
     """An object store refused a request or failed."""

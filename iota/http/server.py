@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from iota.http.client import MAX_FIELD_BYTES, MAX_FIELDS
 from iota.http.connections import ConnectionGuard
 
 LINGER_S: Final = 1.0
 """After a refusal: time for the sender of a body to read it before the connection is closed."""
+_log = logging.getLogger(__name__)
+# aiohttp logs a traceback for each malformed request, so that anyone could fill the log.
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _GUARD: Final = web.AppKey("guard", ConnectionGuard)
 
 
@@ -51,6 +56,7 @@ async def listening(
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_log,
         auto_decompress=False,  # a small body must not expand to a large one
         keepalive_timeout=limits.keepalive_s,
         lingering_time=LINGER_S,

@@ -11,13 +11,11 @@ from functools import partial
 from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
-from iota.store.store import MAX_OBJECT, ObjectExists, ObjectInfo, ObjectMissing, StoreError
+from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, ObjectMissing, StoreError, put_s
 from iota.store.transfer import ObjectClient
 
 DEADLINE_S = 60.0
-"""Deadline of a request without a body. A GET, whose size is unknown, has ten times that."""
-MIN_BYTES_PER_S = 1 << 20
-"""A PUT may take `DEADLINE_S` plus its size over this."""
+"""Deadline of a request without a body; a GET has `GET_S`, a PUT `put_s`."""
 _MAX_LISTING = 1 << 30
 """About ten million objects."""
 
@@ -57,14 +55,14 @@ class EmbeddedStore:
         return self._object_url(self._public, UrlOp.GET, key, 0, expires_s)
 
     async def put(self, key: str, data: bytes) -> None:
-        deadline_s = DEADLINE_S + len(data) / MIN_BYTES_PER_S
+        deadline_s = put_s(len(data))
         url = self._object_url(self._base, UrlOp.PUT, key, len(data), deadline_s)
         if not await self._client.put(url, data, deadline_s) and await self.get(key) != data:
             raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
-        return await self._client.get(url, MAX_OBJECT, 10 * DEADLINE_S)
+        return await self._client.get(url, MAX_OBJECT, GET_S)
 
     async def exists(self, key: str) -> bool:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)

@@ -1,4 +1,8 @@
-"""Client of any S3 (AWS, R2, MinIO, Ceph) by boto3, with credentials from boto3's own chain."""
+"""Client of any S3 (AWS, R2, MinIO, Ceph), with credentials from boto3's own chain.
+
+boto3 signs, lists and deletes. Objects are read and written by `ObjectClient`, through URLs that are signed
+here, so that they have the same bounds as everywhere else.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,23 @@ from iota.http.client import CONNECT_S, READ_S
 from iota.http.hosts import certificates_file, proxy_for
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import (
+    GET_S,
+    MAX_OBJECT,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
     StoreError,
     StoreUnavailable,
     UrlRefused,
+    put_s,
 )
+from iota.store.transfer import ObjectClient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_EXPIRY_S = 7 * 24 * 3600
 """SigV4's bound."""
-_CREATE_TRIES = 4
 _DELETE_BATCH = 1000
 """S3's bound on the keys of one request."""
 Listing = list[ObjectInfo]
@@ -45,6 +52,7 @@ class S3Store:
         self._bucket = bucket
         self._prefix = validate_prefix(prefix)
         self._client = _open_client(endpoint_url, region)
+        self._objects = ObjectClient()
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
@@ -71,11 +79,15 @@ class S3Store:
             )
 
     async def put(self, key: str, data: bytes) -> None:
-        if not await asyncio.to_thread(self._create, key, data) and await self.get(key) != data:
-            raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
+        deadline_s = put_s(len(data))
+        url = self.presign_put(key, len(data), deadline_s)
+        with _bucket_named(self._bucket):
+            if not await self._objects.put(url, data, deadline_s) and await self.get(key) != data:
+                raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
-        return await asyncio.to_thread(self._read, key)
+        with _bucket_named(self._bucket):
+            return await self._objects.get(self.presign_get(key, GET_S), MAX_OBJECT, GET_S)
 
     async def exists(self, key: str) -> bool:
         return await asyncio.to_thread(self._head, key)
@@ -90,33 +102,11 @@ class S3Store:
         return await asyncio.to_thread(self._delete, folder)
 
     async def close(self) -> None:
+        await self._objects.close()
         await asyncio.to_thread(self._client.close)
 
     def _key(self, key: str) -> str:
         return self._prefix + validate_key(key)
-
-    def _create(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        for tries in range(1, _CREATE_TRIES + 1):
-            try:
-                with _typed_errors(key):
-                    self._client.put_object(
-                        Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
-                    )
-                return True
-            except ObjectExists:
-                return False
-            except StoreError as error:
-                # S3 answers one of two concurrent creations with 409, which means try again.
-                cause = error.__cause__
-                if not (isinstance(cause, ClientError) and _status(cause) == 409 and tries < _CREATE_TRIES):
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _read(self, key: str) -> bytes:
-        with _typed_errors(key):
-            return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
 
     def _head(self, key: str) -> bool:
         try:
@@ -198,6 +188,17 @@ def _proxies(url: str) -> dict[str, str]:
 
 
 @contextmanager
+def _bucket_named(bucket: str) -> Iterator[None]:
+    """Tell a missing bucket from a missing object: S3 answers both with 404."""
+    try:
+        yield
+    except ObjectMissing as error:
+        if "NoSuchBucket" not in str(error):
+            raise
+        raise StoreError(f"there is no bucket {bucket}: create the bucket first ({error})") from error
+
+
+@contextmanager
 def _typed_errors(what: str) -> Iterator[None]:
     """Translate boto3's errors to this package's; `what` (a key or folder) begins their text."""
     from botocore.exceptions import BotoCoreError, ClientError
@@ -220,6 +221,9 @@ def _typed_errors(what: str) -> Iterator[None]:
         raise StoreError(text) from error
     except BotoCoreError as error:
         raise StoreUnavailable(f"{what}: {error}") from error
+    except RecursionError:
+        # boto3 asks a bucket that redirects for its region, and follows a redirect of that answer too.
+        raise StoreError(f"{what}: the store redirects without end") from None
 
 
 def _status(error: Exception) -> int:

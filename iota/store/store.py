@@ -8,6 +8,16 @@ from typing import Protocol
 MAX_OBJECT = 1 << 37
 """Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
 
+GET_S = 600.0
+"""Deadline of reading an object with credentials."""
+_PUT_S = 60.0
+_MIN_BYTES_PER_S = 1 << 20
+
+
+def put_s(size: int) -> float:
+    """Deadline (seconds) of writing an object of `size` bytes with credentials."""
+    return _PUT_S + size / _MIN_BYTES_PER_S
+
 
 class StoreError(Exception):
     """An object store refused a request or failed."""

@@ -23,7 +23,7 @@ from aiohttp import ClientConnectionError, web
 from iota.http.server import ConnectionLimits, admit, listening, problem_of
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, verify
-from iota.store.files import ObjectFiles
+from iota.store.files import ObjectFiles, free_bytes
 from iota.store.store import MAX_OBJECT, ObjectExists, ObjectMissing, StoreError, StoreFull
 
 STALL_S = 30.0
@@ -51,11 +51,12 @@ def make_app(
     now: Callable[[], float] = time.time,
     stall_s: float = STALL_S,
     reserve_bytes: int = RESERVE_BYTES,
+    free: Callable[[Path], int] = free_bytes,
 ) -> web.Application:
     """The server's application. It locks `root` from start-up to clean-up.
 
-    `now` is the clock in Unix seconds. Start-up raises `RootInUse` if another server has locked `root`, and
-    the call `ValueError` if the secret is too short.
+    `now` is the clock in Unix seconds, `free` gives the free bytes of a folder's disk. Start-up raises
+    `RootInUse` if another server has locked `root`, and the call `ValueError` if the secret is too short.
     """
     app = web.Application(middlewares=[_problems])
     app[_SECRET] = check_secret(secret)
@@ -63,7 +64,7 @@ def make_app(
     app[_STALL] = stall_s
 
     async def files(app: web.Application) -> AsyncIterator[None]:
-        app[_FILES] = ObjectFiles(root, reserve_bytes)
+        app[_FILES] = ObjectFiles(root, reserve_bytes, free)
         yield
         app[_FILES].close()
 

@@ -70,7 +70,7 @@ class ObjectClient:
     async def put(self, url: str, data: Data, deadline_s: float) -> bool:
         """Create the object within `deadline_s`. False if it existed, with these or other bytes.
 
-        An earlier try whose answer was lost may have created it.
+        An earlier try whose answer was lost may have created it, so the caller must compare its bytes.
 
         Raises:
             UrlRefused, StoreFull, StoreUnavailable, StoreError

@@ -42,9 +42,16 @@ class BaseKeeper:
     _base: OuterState | None = None
 
     async def from_disk(self, epoch: int) -> BaseHeld:
-        """Continue from the base of `epoch` that an earlier process left on disk."""
-        self._base = self.runner.disk.load_base(self.spec, self.runner.stage, epoch)
-        return BaseHeld(epoch, base_digest(self.spec, self._base))
+        """Continue from the base of `epoch` that an earlier process left on disk.
+
+        Raises StateLost if it is damaged.
+        """
+        load = self.runner.disk.load_base
+        try:
+            self._base, digest = await asyncio.to_thread(load, self.spec, self.runner.stage, epoch)
+        except PartError as error:
+            raise StateLost(f"the base of epoch {epoch} on this disk is damaged: {error}") from error
+        return BaseHeld(epoch, digest)
 
     async def fetch(self, effect: FetchBase, urls: Mapping[str, str]) -> BaseHeld:
         """Fetch a base from the store, or make the base of epoch 0 from the seed.
@@ -93,15 +100,15 @@ class BaseKeeper:
     async def _keep(self, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
         disk = self.runner.disk
 
-        def keep() -> None:
+        def keep() -> str:
             # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch))
-            disk.save_base(self.spec, epoch, base)
+            return disk.save_base(self.spec, epoch, base)
 
-        await asyncio.to_thread(keep)
+        digest = await asyncio.to_thread(keep)
         self._base = base
         self.runner.log.forget_before(epoch)
-        return BaseHeld(epoch, base_digest(self.spec, base))
+        return BaseHeld(epoch, digest)
 
     async def _fetched(
         self,
@@ -138,4 +145,7 @@ class BaseKeeper:
 
 def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
     """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
-    return np.concatenate([read_part(p, n) for p, n in zip(parts, part_sizes(spec, stage), strict=True)])
+    sizes = part_sizes(spec, stage)
+    if len(parts) != len(sizes):
+        raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
+    return np.concatenate([read_part(p, n) for p, n in zip(parts, sizes, strict=True)])

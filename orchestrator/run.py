@@ -10,10 +10,11 @@ from iota.chain import ChainError, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
 from iota.identity.keys import load_hotkey
+from iota.objects import largest_object
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
 from iota.spec import RunSpec, json_digest
-from iota.store import open_store
+from iota.store import ObjectStore, open_store
 from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission, AllowList
@@ -42,6 +43,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
         )
         stack.push_async_callback(store.close)
+        refuse_large_objects(spec, store)
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
@@ -75,6 +77,17 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             settings.host,
             settings.port,
             started=lambda url: print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}", flush=True),
+        )
+
+
+def refuse_large_objects(spec: RunSpec, store: ObjectStore) -> None:
+    """Raise ValueError if the store cannot hold the largest object of the run, a snapshot in most."""
+    needed, most = largest_object(spec), store.max_object
+    if needed > most:
+        raise ValueError(
+            f"objects of this run have up to {needed / 2**30:.1f} GiB (a snapshot of a stage's weights and"
+            f" moments), and one of this store at most {most / 2**30:.0f} GiB: cut the model into more"
+            " stages, or use the embedded store"
         )
 
 

@@ -23,7 +23,7 @@ from iota.objects.keys import (
     manifest_folder,
     parse_key,
 )
-from iota.objects.sizes import max_bytes, part_count, part_sizes, snapshot_bytes
+from iota.objects.sizes import largest_object, max_bytes, part_count, part_sizes, snapshot_bytes
 
 __all__ = [
     "BaseKey",
@@ -33,6 +33,7 @@ __all__ = [
     "RunObject",
     "SnapshotKey",
     "epoch_prefixes",
+    "largest_object",
     "manifest_folder",
     "max_bytes",
     "parse_key",

@@ -46,6 +46,10 @@ class EmbeddedStore:
         self._now = now
         self._client = ObjectClient()
 
+    @property
+    def max_object(self) -> int:
+        return MAX_OBJECT
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")

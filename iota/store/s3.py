@@ -31,6 +31,8 @@ from iota.store.transfer import ObjectClient
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+MAX_PUT = 5 << 30
+"""S3's bound of an object that is stored by one request. Uploads in parts are not offered."""
 MAX_EXPIRY_S = 7 * 24 * 3600
 """SigV4's bound."""
 _DELETE_BATCH = 1000
@@ -53,6 +55,10 @@ class S3Store:
         self._prefix = validate_prefix(prefix)
         self._client = _open_client(endpoint_url, region)
         self._objects = ObjectClient()
+
+    @property
+    def max_object(self) -> int:
+        return MAX_PUT
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:

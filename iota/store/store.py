@@ -62,6 +62,11 @@ class ObjectStore(Protocol):
     answer. Nodes have no credentials: they receive presigned URLs and use `ObjectClient`.
     """
 
+    @property
+    def max_object(self) -> int:
+        """Bytes of the largest object that can be stored."""
+        ...
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O."""
         ...

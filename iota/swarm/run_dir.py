@@ -93,8 +93,8 @@ class RunDir:
         """Raise ValueError if miners of this run have worked and its journal is not there."""
         if not self.journal.exists() and any(self.root.glob("nodes/*/receipts.jsonl")):
             raise ValueError(
-                f"the run in {self.root} has lost its journal ({self.journal.name}), so it cannot go on: put"
-                " the file back, or give another --run-dir for a new run; `iota export` still finds the last base"
+                f"the run in {self.root} has lost its journal ({self.journal.name}) and cannot go on: put the"
+                " file back, or give another --run-dir for a new run; `iota export` still finds the last base"
             )
 
     def saved_spec(self) -> RunSpec | None:

@@ -74,10 +74,11 @@ def _read_header(source: bytes | Path, entries: int) -> tuple[dict[str, Any], in
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
             size = file.seek(0, io.SEEK_END) - _LENGTH.size
             file.seek(0)
-            start = file.read(_LENGTH.size)
-            length = int(_LENGTH.unpack(start)[0]) if size >= 0 else 0
+            if size < 0:
+                raise TensorFileError("it is shorter than a header")
+            length = int(_LENGTH.unpack(file.read(_LENGTH.size))[0])
             if not 0 < length <= min(limit, size):
-                raise TensorFileError(f"its header claims {length} of {max(size, 0)} bytes, at most {limit}")
+                raise TensorFileError(f"its header claims {length} of {size} bytes, at most {limit}")
             text = file.read(length)
     except OSError as error:
         raise TensorFileError(f"it cannot be read: {error.strerror}") from error

@@ -12,7 +12,7 @@ from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
 from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, ObjectMissing, StoreError, put_s
-from iota.store.transfer import ObjectClient
+from iota.store.transfer import ObjectClient, headers_alone
 
 DEADLINE_S = 60.0
 """Deadline of a request without a body; a GET has `GET_S`, a PUT `put_s`."""
@@ -71,7 +71,7 @@ class EmbeddedStore:
     async def exists(self, key: str) -> bool:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
         try:
-            await self._client.request("HEAD", url, DEADLINE_S, _small)
+            await self._client.request("HEAD", url, DEADLINE_S, headers_alone)
         except ObjectMissing:
             return False
         return True

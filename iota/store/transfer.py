@@ -82,7 +82,7 @@ class ObjectClient:
             "Content-Type": "application/octet-stream",
         }
         try:
-            await self.request("PUT", url, deadline_s, _discard, headers=headers, body=view)
+            await self.request("PUT", url, deadline_s, headers_alone, headers=headers, body=view)
         except ObjectExists:
             return False
         return True
@@ -167,7 +167,8 @@ class ObjectClient:
             raise _Retry(str(error)) from error
 
 
-async def _discard(response: aiohttp.ClientResponse) -> None:
+async def headers_alone(response: aiohttp.ClientResponse) -> None:
+    """A `Read` for answers whose body does not matter, or that have none (HEAD)."""
     await response.release()
 
 

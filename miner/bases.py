@@ -42,13 +42,15 @@ class BaseKeeper:
     _base: OuterState | None = None
 
     async def from_disk(self, epoch: int) -> BaseHeld:
-        """Continue from the base of `epoch` that an earlier process left on disk."""
+        """Continue from the base of `epoch` that an earlier process left on disk.
 
-        def load() -> tuple[OuterState, str]:
-            base = self.runner.disk.load_base(self.spec, self.runner.stage, epoch)
-            return base, base_digest(self.spec, base)
-
-        self._base, digest = await asyncio.to_thread(load)
+        Raises StateLost if it is damaged.
+        """
+        load = self.runner.disk.load_base
+        try:
+            self._base, digest = await asyncio.to_thread(load, self.spec, self.runner.stage, epoch)
+        except PartError as error:
+            raise StateLost(f"the base of epoch {epoch} on this disk is damaged: {error}") from error
         return BaseHeld(epoch, digest)
 
     async def fetch(self, effect: FetchBase, urls: Mapping[str, str]) -> BaseHeld:
@@ -69,7 +71,7 @@ class BaseKeeper:
             expected.add(init.digests[self.runner.stage])
         if expected - {digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
-        return await self._keep(effect.epoch, base, digest, StageState(self._named(base)))
+        return await self._keep(effect.epoch, base, StageState(self._named(base)))
 
     async def apply(self, effect: ApplyMerge, urls: Mapping[str, str]) -> BaseHeld:
         """Make the next base from the held one and a merge. Raises StateLost if the merge is unavailable."""
@@ -78,7 +80,6 @@ class BaseKeeper:
             what = f"the merge of epoch {effect.epoch}"
             merged = await self._fetched(what, effect.parts, urls, _read_merged)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
-        digest = await asyncio.to_thread(base_digest, self.spec, base)
 
         def rebased() -> StageState:
             weights = self._named(base)
@@ -87,7 +88,7 @@ class BaseKeeper:
             self.runner.engine.rebase(weights)
             return self.runner.engine.state()
 
-        return await self._keep(effect.epoch + 1, base, digest, await self.device.run(rebased))
+        return await self._keep(effect.epoch + 1, base, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
         """The held base minus the engine's current weights: one fp32 vector (N,).
@@ -102,15 +103,15 @@ class BaseKeeper:
 
         return await self.device.run(difference)
 
-    async def _keep(self, epoch: int, base: OuterState, digest: str, start: StageState) -> BaseHeld:
+    async def _keep(self, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
         disk = self.runner.disk
 
-        def keep() -> None:
+        def keep() -> str:
             # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch))
-            disk.save_base(self.spec, epoch, base)
+            return disk.save_base(self.spec, epoch, base)
 
-        await asyncio.to_thread(keep)
+        digest = await asyncio.to_thread(keep)
         self._base = base
         self.runner.log.forget_before(epoch)
         return BaseHeld(epoch, digest)
@@ -150,4 +151,7 @@ class BaseKeeper:
 
 def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
     """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
-    return np.concatenate([read_part(p, n) for p, n in zip(parts, part_sizes(spec, stage), strict=True)])
+    sizes = part_sizes(spec, stage)
+    if len(parts) != len(sizes):
+        raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
+    return np.concatenate([read_part(p, n) for p, n in zip(parts, sizes, strict=True)])

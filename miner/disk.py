@@ -2,6 +2,7 @@
 
 receipts.jsonl                        the receipt chain
 base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
+base/<epoch>/digest                   the base's digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
 frames/<epoch>/...                    sent frames, kept until the epoch's audits are closed
@@ -22,9 +23,10 @@ from typing import Self
 
 from safetensors import SafetensorError
 
-from iota.files import FileLock, remove_unfinished, whole_folder
-from iota.outer.base import base_parts, read_base
+from iota.files import FileLock, remove_unfinished, whole_folder, write_whole
+from iota.outer.base import base_digest, base_parts, read_base
 from iota.outer.nesterov import OuterState
+from iota.outer.partition import PartError
 from iota.protocol.messages import FrameName
 from iota.spec import RunSpec
 
@@ -101,20 +103,38 @@ class MinerDisk:
         epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
         return max((e for e in epochs if self.start_state(e).exists()), default=None)
 
-    def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> None:
-        """Write a base atomically: a crash leaves the complete base or none."""
+    def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> str:
+        """Write a base and its digest (returned) atomically: a crash leaves the complete base or none."""
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
         with whole_folder(folder) as part:
             for n, data in enumerate(base_parts(spec, base)):
                 (part / f"part-{n:03d}.safetensors").write_bytes(data)
+            digest = base_digest(spec, base)
+            (part / "digest").write_text(digest)
             shutil.rmtree(folder, ignore_errors=True)
+        return digest
 
-    def load_base(self, spec: RunSpec, stage: int, epoch: int) -> OuterState:
-        """Read a base that `save_base` wrote. Raises PartError if it is damaged."""
-        parts = sorted((self.root / "base" / str(epoch)).glob("part-*.safetensors"))
-        return read_base(spec, stage, [part.read_bytes() for part in parts])
+    def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, str]:
+        """Read a base that `save_base` wrote, and its digest. Raises PartError if it is damaged or gone."""
+        folder = self.root / "base" / str(epoch)
+        try:
+            parts = [part.read_bytes() for part in sorted(folder.glob("part-*.safetensors"))]
+            written = (folder / "digest").read_bytes()
+        except OSError as error:
+            raise PartError(f"{folder} cannot be read: {error.strerror}") from error
+        base = read_base(spec, stage, parts)
+        digest = base_digest(spec, base)
+        if digest.encode() != written:
+            raise PartError(f"{folder} does not have the digest that was written with it")
+        return base, digest
+
+    def save_frame(self, name: FrameName, data: bytes) -> None:
+        """Write a frame atomically."""
+        path = self.frame(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
 
     def forget_epoch(self, epoch: int) -> None:
         """Delete an epoch whose audits are closed: no object of it can be asked for any more."""

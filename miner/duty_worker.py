@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from iota.client.run_objects import RunObjects
+from iota.compute.errors import StateError
+from iota.compute.state import check_intact
 from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey, part_sizes
 from iota.outer import ReplicaPart, open_delta_codec, open_merge_rule
-from iota.outer.base import base_digest, base_parts
+from iota.outer.base import base_parts
 from iota.outer.partition import Vector, part_bytes, split
 from iota.protocol.events import MergeAssign
 from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
@@ -54,8 +56,8 @@ class DutyWorker:
             return DutyEnded(duty, report)
         except NotWanted:
             log.info("%s is no longer needed", what)
-        except (*FAILURES, OSError) as error:
-            # Refused, or the file is no longer on disk. The coordinator then asks another replica.
+        except (*FAILURES, StateError, OSError) as error:
+            # Refused, or the file is damaged or no longer on disk. The coordinator then asks another replica.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
         return DutyEnded(duty, None)
 
@@ -107,8 +109,7 @@ class DutyWorker:
         return Merged(epoch=assign.epoch, stage=assign.stage, part=assign.part, stored=stored)
 
     async def _store_base(self, epoch: int) -> BaseStored:
-        base = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
-        digest = await asyncio.to_thread(base_digest, self.spec, base)
+        base, digest = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
         parts = await asyncio.to_thread(base_parts, self.spec, base)
         keys = [BaseKey(self.spec.id, epoch, self.stage, n) for n in range(len(parts))]
         return BaseStored(epoch=epoch, digest=digest, parts=await self._put_parts(keys, parts))
@@ -120,7 +121,17 @@ class DutyWorker:
         return tuple(await asyncio.gather(*puts))
 
     async def _store_snapshot(self, epoch: int, version: int) -> SnapshotStored:
-        data = await asyncio.to_thread(self.disk.snapshot(epoch, version).read_bytes)
+        def read() -> bytes:
+            path = self.disk.snapshot(epoch, version)
+            found = path.read_bytes()
+            try:
+                check_intact(found, self.spec, self.stage)
+            except StateError:
+                path.unlink()  # an audit would take it for this miner's lie
+                raise
+            return found
+
+        data = await asyncio.to_thread(read)
         key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
         stored = await self.objects.put(str(key), data)
         return SnapshotStored(epoch=epoch, version=version, stored=stored)

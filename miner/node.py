@@ -143,9 +143,7 @@ def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int |
 
     Returns the epoch of the base on disk to continue from; None to start from the run's base.
     """
-    if reply.receipts > receipts.count:
-        receipts.continue_from(reply.receipts, reply.head)
-    receipts.stored(reply.receipts)
+    receipts.continue_from(reply.receipts, reply.head)
     newest = disk.newest_base()
     if reply.resume and newest is not None:
         log.info("continuing stage %d from the base of epoch %d on disk", reply.stage, newest)

@@ -22,7 +22,7 @@ from iota.objects import snapshot_bytes
 from iota.protocol.messages import FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState
 from iota.spec import RunSpec
-from iota.wire.frame import Frame, encode_frame, make_header
+from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
 from miner.core.schedule import Op
@@ -130,19 +130,29 @@ class OpRunner:
     def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
         """The op's signed frame, written to disk before its receipt.
 
-        A receipted frame is read back: signatures are randomised, so a second one would make other bytes.
+        A frame that an earlier process wrote for the same payload is sent again: signatures are randomised,
+        so a second one would make other bytes than those that may be in the store.
         """
         name = FrameName.of(op.key, self.stage)
-        path = self.disk.frame(name)
-        if self.log.find(op.key) is not None and path.exists():
-            data = path.read_bytes()
-        else:
-            header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
+        header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
+        data = self._kept_frame(header)
+        if data is None:
             data = encode_frame(header, payload, self.hotkey.sign)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            self.disk.save_frame(name, data)
         notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
         return OutgoingFrame(notice, data)
+
+    def _kept_frame(self, header: FrameHeader) -> bytes | None:
+        """The frame with this header on disk; None if there is none, another or a damaged one."""
+        try:
+            data = self.disk.frame(header.name).read_bytes()
+            if decode_frame(data, self.spec).header == header:
+                return data
+        except FileNotFoundError:
+            return None
+        except FrameError as error:
+            log.warning("frame %s on this disk is damaged and is made anew: %s", header.name, error)
+        return None
 
     def _step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
         summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]

@@ -1,23 +1,27 @@
-"""The miner's receipt chain on its own disk, as JSON lines.
+"""The miner's receipt chain on its own disk (`miner.receipt_file` has its form).
 
 A receipt is flushed to disk before the frame that it describes is sent, so a crash cannot fork the
-chain. The first line names the run, the hotkey, and the receipt (number and digest) that the chain
-continues from.
+chain. A damaged file is kept under another name, and the chain goes on from the last intact receipt.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+import shutil
 from collections import deque
+from itertools import count as numbers
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from iota.files import write_whole
+from iota.files import whole_file, write_whole
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKey, Receipt, ReceiptBatch, signed_payload
+from miner.receipt_file import LogDamaged, LogHeader, read_header, read_receipts, write_line
+
+log = logging.getLogger(__name__)
 
 BATCH = 256
 """Receipts in one signed batch. At most `MAX_RECEIPTS` of the protocol."""
@@ -25,6 +29,9 @@ BATCH = 256
 
 class ReceiptLog:
     """Append-only file of one miner's receipts in one run. Only one thread at a time may append.
+
+    Of an earlier process's receipts those of its last two epochs are kept in memory: older ones are stored by
+    the orchestrator, and no restart runs their ops again.
 
     Raises ValueError if the file is of another run or hotkey.
     """
@@ -43,39 +50,107 @@ class ReceiptLog:
         self._file = path.open("ab")
 
     def _begin(self, count: int, head: str) -> None:
-        first = {"run": self._run, "hotkey": self._hotkey.ss58, "count": count, "head": head}
-        write_whole(self._path, json.dumps(first).encode() + b"\n")
+        header = LogHeader(run=self._run, hotkey=self._hotkey.ss58, count=count, head=head)
+        write_whole(self._path, write_line(header))
         self.count, self.head = count, head
 
     def _load(self) -> None:
-        lines = self._path.read_bytes().split(b"\n")
-        whole, torn = lines[:-1], lines[-1]
-        first = json.loads(whole[0])
-        if (first["run"], first["hotkey"]) != (self._run, self._hotkey.ss58):
-            raise ValueError(
-                f"{self._path} holds the receipts of another run or hotkey: give this miner a data directory"
-                f" of its own (--data-dir)"
-            )
-        self.count, self.head = first["count"], first["head"]
-        for line in whole[1:]:
-            receipt = Receipt.model_validate_json(line)
-            self._take(receipt)
-            self._earlier[receipt.key] = receipt
-        if torn:  # a crash cut the write short, so nothing was sent that rests on this receipt
-            with self._path.open("r+b") as file:
-                file.truncate(self._path.stat().st_size - len(torn))
+        intact, damage = 0, None
+        with self._path.open("rb") as file:
+            try:
+                header = read_header(file)
+                if (header.run, header.hotkey) != (self._run, self._hotkey.ss58):
+                    raise ValueError(
+                        f"{self._path} holds the receipts of another run or hotkey: give this miner a data"
+                        " directory of its own (--data-dir)"
+                    )
+                self.count, self.head, intact = header.count, header.head, file.tell()
+                for receipt, digest in read_receipts(file, header):
+                    self._recall(receipt, digest)
+                    intact = file.tell()
+            except LogDamaged as error:
+                damage = error
+        if damage is not None:
+            self._repair(intact, damage)
+        else:
+            os.truncate(self._path, intact)  # without a last line that was cut short
 
-    def _take(self, receipt: Receipt) -> None:
-        self.count, self.head = receipt.seq, receipt.content_digest()
+    def _recall(self, receipt: Receipt, digest: str) -> None:
+        """Take a receipt of an earlier process; with the first one of an epoch, forget old ones."""
+        if not self._unstored or receipt.epoch > self._unstored[-1].epoch:
+            self.forget_before(receipt.epoch - 1)
+            while self._unstored and self._unstored[0].epoch < receipt.epoch - 1:
+                self._unstored.popleft()
+        self._take(receipt, digest)
+        self._earlier[receipt.key] = receipt
+
+    def _repair(self, intact: int, damage: LogDamaged) -> None:
+        """Keep the damaged file under another name, and go on from its first `intact` bytes."""
+        with self._path.open("rb") as file, whole_file(self._path, durable=True) as part:
+            with part.open("wb") as whole:
+                shutil.copyfileobj(file, whole)
+                whole.truncate(intact)
+            aside = self._set_aside()
+        if not intact:
+            self._begin(0, GENESIS)
+        log.error(
+            "%s is damaged after receipt %d (%s): it is kept as %s. Later receipts are lost, with the pay for"
+            " their work, unless the orchestrator has stored them",
+            self._path,
+            self.count,
+            damage,
+            aside.name,
+        )
+
+    def _set_aside(self) -> Path:
+        """Give the file another name, which is returned."""
+        names = (self._path.with_name(f"{self._path.name}.damaged-{n}") for n in numbers(1))
+        aside = next(name for name in names if not name.exists())
+        self._path.rename(aside)
+        return aside
+
+    def _take(self, receipt: Receipt, digest: str) -> None:
+        self.count, self.head = receipt.seq, digest
         self._unstored.append(receipt)
 
     def continue_from(self, count: int, head: str) -> None:
-        """Continue from receipt `count` with digest `head`: the orchestrator has it, this disk does not."""
+        """Go on from what the orchestrator has stored: `count` receipts, the last with the digest `head`.
+
+        Does nothing if this log contains that receipt. If the orchestrator has more, its receipts count and
+        nothing is lost. If it has others, this log is kept under another name.
+        """
+        if self._digest_of(count) == head:
+            self.stored(count)
+            return
         self._file.close()
+        if count <= self.count:
+            aside = self._set_aside()
+            log.error(
+                "the orchestrator's receipt %d is another than the one in %s: the file is kept as %s, and the"
+                " pay for the work of its receipts %d to %d is lost",
+                count,
+                self._path,
+                aside.name,
+                count + 1,
+                self.count,
+            )
+        elif self.count:
+            log.warning(
+                "the orchestrator has stored %d receipts and this disk %d: going on from its last one",
+                count,
+                self.count,
+            )
         self._unstored.clear()
         self._earlier.clear()
         self._begin(count, head)
         self._file = self._path.open("ab")
+
+    def _digest_of(self, count: int) -> str | None:
+        """Digest of receipt number `count`; None if it is not in memory."""
+        if count == self.count:
+            return self.head
+        place = count + 1 - self._unstored[0].seq if self._unstored else -1
+        return self._unstored[place].previous if 0 <= place < len(self._unstored) else None
 
     def find(self, key: OpKey) -> Receipt | None:
         """The receipt that an earlier process of this miner wrote for an op; None if it never ran it."""
@@ -91,7 +166,7 @@ class ReceiptLog:
         Raises OSError if the disk is full; the file is then as it was before.
         """
         receipt = Receipt(seq=self.count + 1, previous=self.head, **fields)
-        line = receipt.canonical() + b"\n"
+        line = write_line(receipt)
         start = self._file.tell()
         try:
             self._file.write(line)
@@ -102,7 +177,7 @@ class ReceiptLog:
             self._file = self._path.open("ab")
             self._file.truncate(start)
             raise
-        self._take(receipt)
+        self._take(receipt, receipt.content_digest())
         return receipt
 
     def stored(self, count: int) -> None:

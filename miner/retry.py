@@ -13,7 +13,7 @@ from iota.data.manifest import DataError
 from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import StoreError
+from iota.store import ObjectExists, StoreError
 from iota.wire.transport import TransferRefused, TransportError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ async def persist(
 ) -> T:
     """The result of `attempt(again)`, retried while `wanted()`.
 
-    An outage is retried without limit, a missing or wrong object up to `FEW_TRIES` tries, and a refusal not
-    at all.
+    An outage is retried without limit, a missing or wrong object up to `FEW_TRIES` tries, and a refusal, or a
+    key that holds other bytes, not at all.
 
     Args:
         what: the attempt in words for the log, such as "storing frame ...".
@@ -66,7 +66,7 @@ async def persist(
             failures += 1
             if not (isinstance(error, Unreachable) or is_outage(error)):
                 definite += 1
-                if isinstance(error, Problem | TransferRefused) or definite >= FEW_TRIES:
+                if isinstance(error, Problem | TransferRefused | ObjectExists) or definite >= FEW_TRIES:
                     raise
             now = time.monotonic()
             if logged is None or now - logged >= _LOG_EVERY_S:

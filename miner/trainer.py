@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from iota.compute.errors import BadValueError
+from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
 from iota.compute.state import load_state
 from iota.data.samples import Samples, needs_tokens
@@ -17,7 +17,7 @@ from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp
 from miner.core.facts import FrameArrived, OpBad, OpDone, StateLoaded, TokensRead
 from miner.device import DeviceThread
-from miner.ops import Inputs, OpRunner
+from miner.ops import Inputs, OpRunner, StateLost
 from miner.retry import persist
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,19 @@ class Trainer:
         return needs_tokens(self.spec, self.runner.stage)
 
     async def load(self, effect: LoadState) -> StateLoaded:
-        """Load an epoch's start state from disk, and keep it as the first snapshot."""
+        """Load an epoch's start state from disk, and keep it as the first snapshot.
+
+        Raises StateLost if the file is damaged.
+        """
         runner, epoch, step = self.runner, effect.epoch, effect.step
 
         def load() -> None:
-            state = load_state(runner.disk.start_state(epoch), self.spec, runner.stage)
+            try:
+                state = load_state(runner.disk.start_state(epoch), self.spec, runner.stage)
+            except StateError as error:
+                raise StateLost(
+                    f"the start state of epoch {epoch} on this disk is damaged: {error}"
+                ) from error
             runner.engine.load(state, version=step)
             runner.keep_snapshot(epoch, step)
 

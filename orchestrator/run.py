@@ -13,8 +13,8 @@ from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
 from iota.data.manifest import parse_manifest
 from iota.data.passes import check_passes
-from iota.identity.keys import Hotkey, load_hotkey
-from iota.objects import start_key
+from iota.identity.keys import load_hotkey
+from iota.objects import largest_object, start_key
 from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
@@ -49,6 +49,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
         )
         stack.push_async_callback(store.close)
+        refuse_large_objects(spec, store)
         coordinator = Coordinator(spec, start=await _start(spec, store))
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
@@ -82,7 +83,20 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             deps,
             settings.host,
             settings.port,
-            started=lambda bound: _announce(spec, hotkey, settings.host, bound, passes),
+            started=lambda url: print(
+                f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True
+            ),
+        )
+
+
+def refuse_large_objects(spec: RunSpec, store: ObjectStore) -> None:
+    """Raise ValueError if the store cannot hold the largest object of the run, a snapshot in most."""
+    needed, most = largest_object(spec), store.max_object
+    if needed > most:
+        raise ValueError(
+            f"objects of this run have up to {needed / 2**30:.1f} GiB (a snapshot of a stage's weights and"
+            f" moments), and one of this store at most {most / 2**30:.0f} GiB: cut the model into more"
+            " stages, or use the embedded store"
         )
 
 
@@ -103,10 +117,6 @@ def _needed(path: Path | None, flag: str) -> Path:
     if path is None:
         raise ValueError(f"{flag} FILE is needed: see iota-orchestrator start --help")
     return path
-
-
-def _announce(spec: RunSpec, hotkey: Hotkey, host: str, port: int, passes: str) -> None:
-    print(f"run {spec.id} orchestrated by {hotkey.ss58} on http://{host}:{port}\n{passes}", flush=True)
 
 
 def _load_manifest(path: Path, spec: RunSpec) -> bytes:

@@ -28,7 +28,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import aiohttp
 import numpy as np
 import torch
 from blake3 import blake3
@@ -44,6 +43,7 @@ from iota.compute.output import DeviceOutput
 from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
+from iota.http import HttpClient
 from iota.identity.keys import Hotkey
 from iota.objects import FrameKey
 from iota.protocol.messages import Direction, FrameName
@@ -197,8 +197,8 @@ async def store_process(root: Path) -> AsyncIterator[EmbeddedStore]:
     command = [sys.executable, "-m", "iota.cli.main", *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
     try:
-        async with aiohttp.ClientSession() as session:
-            await until_ready(session, "store", f"{url}/healthz")
+        async with HttpClient() as http:
+            await until_ready(http, "store", f"{url}/healthz")
         store = EmbeddedStore(url, known)
         yield store
         await store.close()

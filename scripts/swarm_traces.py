@@ -176,7 +176,7 @@ def frame_latencies(run_dir: Path) -> dict[str, dict[str, float]]:
 
 def _receipts(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
     return {
-        path.parent.name: [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+        path.parent.name: [json.loads(line.partition(b" ")[2]) for line in path.read_bytes().splitlines()[1:]]
         for path in sorted((run_dir / "nodes").glob("*/receipts.jsonl"))
     }
 

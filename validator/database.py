@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from iota.files import FileLock
 from iota.protocol.messages import Outcome, Verdict
@@ -13,6 +15,11 @@ from validator.core.scoring import MinerWork
 from validator.weights import records as weight_records
 from validator.weights.records import WeightRecords
 
+log = logging.getLogger(__name__)
+
+DATABASE_NAME: Final = "validator.sqlite"
+DATABASE_VERSION: Final = 1
+"""The form of the tables; the file holds it as SQLite's `user_version`."""
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
@@ -27,21 +34,32 @@ create table if not exists epochs (epoch integer primary key, done integer not n
 
 
 class DatabaseInUse(ValueError):
-    """The directory is in use by another process, or belongs to another run or hotkey."""
+    """The directory is in use by another process, or belongs to another run, hotkey or version."""
 
 
 class Database:
-    """`<folder>/validator.sqlite`, locked while it is open. Use it as a context manager."""
+    """`<folder>/validator.sqlite`, locked while it is open. Use it as a context manager.
+
+    A damaged file is kept under another name, and an empty one takes its place.
+    """
 
     def __init__(self, folder: Path, run: str, hotkey: str) -> None:
         """Open or create it. Raises DatabaseInUse."""
         folder.mkdir(parents=True, exist_ok=True)
         in_use = f"{folder} is in use by another validator: stop it, or give this one its own --data-dir"
         self._lock = FileLock(folder / "lock", lambda: DatabaseInUse(in_use))
-        self._db = sqlite3.connect(folder / "validator.sqlite", isolation_level=None)
-        self._db.executescript(
-            "pragma journal_mode=wal; pragma synchronous=full;" + _SCHEMA + weight_records.SCHEMA
-        )
+        path = folder / DATABASE_NAME
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # no room, no rights: not the content's fault
+                self._lock.release()
+                raise
+            _set_aside(path, error)
+            self._db = _opened(path)
+        except DatabaseInUse:
+            self._lock.release()
+            raise
         self.weights = WeightRecords(self._db)
         self._db.executemany("insert or ignore into about values (?, ?)", [("run", run), ("hotkey", hotkey)])
         if dict(self._db.execute("select name, value from about")) != {"run": run, "hotkey": hotkey}:
@@ -138,3 +156,48 @@ class Database:
             filed=set(self._db.execute("select epoch, miner, name from verdicts")),
             heldout={epoch: loss for epoch, _, loss in epochs if loss is not None},
         )
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The checked database, with its tables. The check reads the file once.
+
+    Raises DatabaseInUse for another version, and sqlite3.DatabaseError for a damaged file.
+    """
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        (version,) = db.execute("pragma user_version").fetchone()
+        (tables,) = db.execute("select count(*) from sqlite_master").fetchone()
+        if tables and version != DATABASE_VERSION:
+            raise DatabaseInUse(
+                f"{path} is of version {version}, and this release reads version {DATABASE_VERSION}: give an"
+                " empty --data-dir, or start the release that wrote it"
+            )
+        (found,) = db.execute("pragma quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        db.executescript(
+            f"pragma journal_mode=wal; pragma synchronous=full; pragma user_version={DATABASE_VERSION};"
+            + _SCHEMA
+            + weight_records.SCHEMA
+        )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_aside(path: Path, error: sqlite3.DatabaseError) -> None:
+    """Give a damaged database and its log another name, and say what is lost."""
+    aside = next(name for n in count(1) if not (name := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    log.error(
+        "%s is damaged (%s): it is kept as %s. Epochs whose audits are open are audited again; verdicts, work"
+        " and held-out losses of closed ones are lost, so that scores rest on fewer epochs for a while",
+        path,
+        str(error)[:200],
+        aside.name,
+    )

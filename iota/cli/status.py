@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from iota.settings import NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
-
 app = typer.Typer()
 ANSWER_S = 10.0
-SILENCE_S = 60.0
-"""Timeout of a read from the stream, on which the orchestrator sends something at least every 15 s."""
+MAX_STATUS_BYTES = 64 << 20
+"""Well above the status of 3,000 members."""
 
 
 @app.command(epilog=SOURCES)
@@ -81,30 +77,56 @@ def _url(run_dir: Path | None, flags: dict[str, Any]) -> str:
 
 
 def _once(url: str) -> str:
-    with _answer(f"{url}/v1/status", url, ANSWER_S) as answer:
-        return answer.read().decode()
+    import asyncio
+
+    from iota.http import AnswerRefused, HttpClient, NoAnswer
+
+    async def ask() -> str:
+        async with HttpClient() as http:
+            answer = await http.fetch(
+                "GET", f"{url}/v1/status", max_bytes=MAX_STATUS_BYTES, timeout_s=ANSWER_S
+            )
+        if answer.status != 200:
+            raise _no_orchestrator(url, f"HTTP {answer.status}")
+        return answer.body.decode()
+
+    try:
+        return asyncio.run(ask())
+    except (NoAnswer, AnswerRefused) as error:
+        raise _no_orchestrator(url, error) from None
 
 
 def _stream(url: str) -> Iterator[str]:
     """Each status that the orchestrator sends, until it closes the stream."""
-    with _answer(f"{url}/v1/stream", url, SILENCE_S) as answer:
-        for line in answer:
-            if line.startswith(b"data: "):
-                yield line[6:].decode().rstrip("\n")
+    import asyncio
+
+    from iota.http import AnswerRefused, HttpClient, NoAnswer, lines
+
+    async def statuses() -> AsyncGenerator[str]:
+        async with HttpClient() as http, http.open("GET", f"{url}/v1/stream") as answer:
+            if answer.status != 200:
+                raise _no_orchestrator(url, f"HTTP {answer.status}")
+            async for line in lines(answer, MAX_STATUS_BYTES):
+                if line.startswith(b"data: "):
+                    yield line[6:].decode().rstrip("\n")
+
+    found = statuses()
+
+    async def next_one() -> str | None:
+        return await anext(found, None)
+
+    with asyncio.Runner() as runner:
+        try:
+            while (text := runner.run(next_one())) is not None:
+                yield text
+        except (NoAnswer, AnswerRefused) as error:
+            raise _no_orchestrator(url, error) from None
+        finally:
+            runner.run(found.aclose())
 
 
-@contextmanager
-def _answer(target: str, url: str, timeout_s: float) -> Iterator[HTTPResponse]:
-    """The answer to GET `target`. Raises ValueError where the orchestrator at `url` does not answer."""
-    from urllib.request import Request, urlopen
-
-    request = Request(target, headers={"Accept": "application/json, text/event-stream"})
-    try:
-        with urlopen(request, timeout=timeout_s) as answer:
-            yield answer
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error
-        raise ValueError(
-            f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
-            " --run-dir DIR for a run of `iota up`"
-        ) from None
+def _no_orchestrator(url: str, reason: object) -> ValueError:
+    return ValueError(
+        f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
+        " --run-dir DIR for a run of `iota up`"
+    )

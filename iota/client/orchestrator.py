@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yarl import URL
 
+from iota.http import AnswerRefused, HttpClient, NoAnswer
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.events import ExchangeReply
@@ -89,15 +89,14 @@ class OrchestratorClient:
         self._url = url.rstrip("/")
         self._orchestrator = orchestrator_ss58
         self._retry_for_s = retry_for_s
-        self._http: aiohttp.ClientSession | None = None
+        # A waiting exchange is nearly always open; other calls need connections beside it.
+        self._http = HttpClient(16)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        await self._http.close()
 
     async def run(self, *, retry_for_s: float | None = None) -> RunInfo:
         """The run's spec, and the hotkey that orchestrates it, which later answers must be signed by.
@@ -184,10 +183,6 @@ class OrchestratorClient:
 
     async def _try(self, method: str, path: str, body: bytes | None, wait_s: float) -> bytes:
         """One request, signed unless `body` is None."""
-        if self._http is None:
-            # A waiting exchange is nearly always open; other calls need connections beside it.
-            connector = aiohttp.TCPConnector(limit=16, keepalive_timeout=30)
-            self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         url = URL(self._url + path, encoded=True)
         headers = {}
         if body is not None:
@@ -195,24 +190,21 @@ class OrchestratorClient:
             headers = sign_request(self._hotkey, method, url.raw_path_qs, body, self._orchestrator)
             headers["Content-Type"] = "application/json"
         try:
-            async with (
-                asyncio.timeout(CALL_S + wait_s),
-                self._http.request(
-                    method, url, data=body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                answer = await _read(response)
-                given = response.headers
-                status = response.status
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise OrchestratorUnreachable(f"{self._url}: {error or 'no answer in time'}") from error
+            answer = await self._http.fetch(
+                method, url, max_bytes=_MAX_BYTES, timeout_s=CALL_S + wait_s, headers=headers, body=body
+            )
+        except NoAnswer as error:
+            raise OrchestratorUnreachable(f"{self._url}: {error}") from error
+        except AnswerRefused as error:
+            raise UntrustedAnswer(f"{self._url} answered {path}: {error}") from error
+        status, given = answer.status, answer.headers
         if status >= 400:
-            raise Problem.from_json(status, answer, given.get("Retry-After"))
+            raise Problem.from_json(status, answer.body, given.get("Retry-After"))
         if status != 200:
             raise UntrustedAnswer(f"{self._url} answered {path} with HTTP {status}")
         if body is not None:
-            self._check_signature(headers, status, answer, given.get(SIGNATURE_HEADER))
-        return answer
+            self._check_signature(headers, status, answer.body, given.get(SIGNATURE_HEADER))
+        return answer.body
 
     def _check_signature(
         self, headers: Mapping[str, str], status: int, answer: bytes, given: str | None
@@ -230,16 +222,6 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, OrchestratorUnreachable) or (
         isinstance(error, Problem) and (error.transient or error.type in signing)
     )
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > _MAX_BYTES:
-            raise UntrustedAnswer(f"an answer of more than {_MAX_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _parse(model: type[_Model], body: bytes) -> _Model:

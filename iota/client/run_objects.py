@@ -12,7 +12,7 @@ from cachetools import TLRUCache
 
 from iota.client.orchestrator import is_transient
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
-from iota.store import StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.store import ObjectExists, ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
@@ -52,18 +52,40 @@ class RunObjects:
             _MAX_URLS, ttu=lambda key, reply, now: reply.expires - _MARGIN_S, timer=time.time
         )
 
-    async def put(self, key: str, data: bytes, url: str | None = None) -> StoredObject:
-        """Store `data`. Objects are immutable: one that exists under the key is not replaced."""
+    async def put(
+        self, key: str, data: bytes, url: str | None = None, *, within_s: float = TRANSFER_S
+    ) -> StoredObject:
+        """Store `data`. Objects are immutable: one that exists under the key is compared with `data`.
+
+        Raises ObjectExists where it has other bytes.
+        """
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
         if url is None:
             request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
             url = (await self._urls.objects(request)).url
-        await self._store.put(url, data, TRANSFER_S)
+        if not await self._store.put(url, data, within_s):
+            await self._compare(stored, within_s)
         return stored
 
-    async def get(self, key: str, max_bytes: int, url: str | None = None) -> bytes:
+    async def _compare(self, ours: StoredObject, within_s: float) -> None:
+        """Raise ObjectExists unless the object under our key is ours."""
+        try:
+            found = await self.get(ours.key, ours.size, within_s=within_s)
+        except ObjectTooLarge as error:
+            raise ObjectExists(
+                f"{ours.key} exists with other bytes, so ours are not stored: {error}"
+            ) from error
+        if (digest := blake3(found).hexdigest()) != ours.digest:
+            raise ObjectExists(
+                f"{ours.key} exists with other bytes, so ours are not stored: {len(found)} bytes of BLAKE3"
+                f" {digest} lie there, ours are {ours.size} of {ours.digest}"
+            )
+
+    async def get(
+        self, key: str, max_bytes: int, url: str | None = None, *, within_s: float = TRANSFER_S
+    ) -> bytes:
         """The whole object, of at most `max_bytes`; unverified."""
-        return await self._store.get(url or await self._url(key), max_bytes, TRANSFER_S)
+        return await self._store.get(url or await self._url(key), max_bytes, within_s)
 
     async def get_verified(self, stored: StoredObject, url: str | None = None) -> bytes:
         """An announced object. Raises ObjectDiffers where its digest is not the announced one."""

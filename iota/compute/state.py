@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,14 +15,15 @@ from torch import Tensor
 from iota.codec.shapes import Shapes
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
-from iota.files import whole_file
+from iota.files import TensorFileError, check_tensors, whole_file
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.spec import RunSpec
 
-_LENGTH = struct.Struct("<Q")
-_HEADER_LIMIT = 64 << 20
-"""Bound of the untrusted JSON that is parsed. A header has less than a kilobyte for each parameter."""
+_DIGEST = "blake3"
+"""Metadata of a state on disk: the digest of its tensors, by which the owner notices a damaged file."""
+
+_OTHER_DIGEST = "the state's tensors do not have the digest that was written with them"
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,10 @@ class StageState:
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """BLAKE3 (hex) of names, shapes and raw little-endian bytes, sorted by name."""
-    hasher = blake3(max_threads=max(1, torch.get_num_threads()))
+    hasher = _hasher()
     for name in sorted(tensors):
         tensor = tensors[name].detach()
-        hasher.update(f"{name}\n{','.join(map(str, tensor.shape))}\n".encode())
+        hasher.update(_digest_head(name, tensor.shape))
         hasher.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
@@ -68,86 +65,77 @@ def state_bytes(state: StageState) -> bytes:
 
 
 def save_state(state: StageState, path: Path) -> None:
-    """Write the state to `path`. A crash leaves the old file or the new one."""
+    """Write the state with its digest to `path`. A crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    flat = _flat(state)
     with whole_file(path, durable=True) as part:
-        safetensors.torch.save_file(_flat(state), part)
+        safetensors.torch.save_file(flat, part, metadata={_DIGEST: tensors_digest(flat)})
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
     """Read a state of `stage`, and check it against the spec.
 
-    Names, shapes and dtypes are checked in the header, before any tensor is made. Then every value must be
-    finite, and second moments and step counts not negative. Raises StateError.
+    Names, shapes, dtypes and extents are checked in the header, before any tensor is made. Then the tensors
+    must have the digest that `save_state` wrote, if there is one; every value must be finite, and second
+    moments and step counts not negative. Raises StateError.
     """
-    weights = run_shapes(spec, stage)
-    moments = moment_shapes(spec.optimizer, weights)
-    expected = {f"weights.{name}": shape for name, shape in weights.items()}
-    with_moments = expected | {f"moments.{name}": shape for name, shape in moments.items()}
-    found, size = _header(source)
-    allowed = expected if found.keys() == expected.keys() else with_moments
-    _check_header(found, allowed, size)
     try:
+        file = check_tensors(source, *_layouts(spec, stage))
         if isinstance(source, Path):
             tensors = safetensors.torch.load_file(source)
         else:
             tensors = safetensors.torch.load(source)
-    except SafetensorError as error:
-        raise StateError(f"not a safetensors file: {error}") from error
+    except (TensorFileError, SafetensorError, OSError) as error:
+        raise StateError(f"the state is no file of this stage: {error}") from error
+    if _DIGEST in file.metadata and file.metadata[_DIGEST] != tensors_digest(tensors):
+        raise StateError(_OTHER_DIGEST)
     for name in sorted(tensors):
         _check_values(name, tensors[name])
-    return StageState(
-        weights={name: tensors[f"weights.{name}"] for name in weights},
-        moments={name: tensors[f"moments.{name}"] for name in moments} if allowed is with_moments else {},
-    )
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}}
+    for name in file.layout:
+        group, _, parameter = name.partition(".")
+        groups[group][parameter] = tensors[name]
+    return StageState(**groups)
+
+
+def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
+    """Check that bytes that `save_state` wrote still are a state of `stage` with the digest that it wrote.
+
+    No tensor is made and no value is looked at. Raises StateError.
+    """
+    try:
+        file = check_tensors(data, *_layouts(spec, stage))
+    except TensorFileError as error:
+        raise StateError(f"the state is no file of this stage: {error}") from error
+    hasher, view = _hasher(), memoryview(data)
+    for name in sorted(file.extents):
+        start, stop = file.extents[name]
+        hasher.update(_digest_head(name, file.layout[name]))
+        hasher.update(view[start:stop])
+    if file.metadata.get(_DIGEST) != hasher.hexdigest():
+        raise StateError(_OTHER_DIGEST)
+
+
+def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, Shapes]:
+    """Shapes of a state's tensors by name, without and with moments."""
+    shapes = run_shapes(spec, stage)
+    weights = {f"weights.{name}": shape for name, shape in shapes.items()}
+    moments = moment_shapes(spec.optimizer, shapes).items()
+    return weights, weights | {f"moments.{name}": shape for name, shape in moments}
+
+
+def _hasher() -> blake3:
+    return blake3(max_threads=max(1, torch.get_num_threads()))
+
+
+def _digest_head(name: str, shape: Sequence[int]) -> bytes:
+    return f"{name}\n{','.join(map(str, shape))}\n".encode()
 
 
 def _flat(state: StageState) -> dict[str, Tensor]:
     flat = {f"weights.{name}": tensor for name, tensor in state.weights.items()}
     flat |= {f"moments.{name}": tensor for name, tensor in state.moments.items()}
     return {name: tensor.detach().contiguous().cpu() for name, tensor in sorted(flat.items())}
-
-
-def _header(source: bytes | Path) -> tuple[dict[str, object], int]:
-    """Entries of the safetensors header, and bytes of data after it."""
-    try:
-        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            length = _header_length(file.read(_LENGTH.size), size)
-            text = file.read(length)
-    except OSError as error:
-        raise StateError(f"the state file cannot be read: {error.strerror}") from error
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StateError("the state's header is not JSON") from error
-    if not isinstance(entries, dict):
-        raise StateError("the state's header is not an object")
-    entries.pop("__metadata__", None)
-    return entries, size - _LENGTH.size - length
-
-
-def _header_length(start: bytes, size: int) -> int:
-    if len(start) < _LENGTH.size:
-        raise StateError("the state is shorter than a header")
-    length = int(_LENGTH.unpack(start)[0])
-    if length > min(_HEADER_LIMIT, size - _LENGTH.size):
-        raise StateError(f"the state's header claims {length} bytes of a file of {size}")
-    return length
-
-
-def _check_header(found: Mapping[str, object], expected: Shapes, size: int) -> None:
-    wrong = sorted(found.keys() ^ expected.keys())
-    if wrong:
-        raise StateError(f"the state has other tensors than this stage: {', '.join(map(repr, wrong[:5]))}")
-    for name, shape in expected.items():
-        entry = found[name]
-        if not isinstance(entry, dict) or entry.get("dtype") != "F32" or entry.get("shape") != list(shape):
-            raise StateError(f"tensor {name!r} is not fp32 of shape {list(shape)}")
-    total = 4 * sum(math.prod(shape) for shape in expected.values())
-    if size != total:
-        raise StateError(f"the state holds {size} bytes of data where this stage has {total}")
 
 
 def _check_values(name: str, tensor: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from iota.data.blocks import BLOCK_BYTES, BlockIndex, DamagedShard, covering, in
 from iota.data.manifest import DataError, Manifest, Shard, manifest_id
 from iota.data.sequences import SequenceMap, Span
 from iota.objects import manifest_folder
+
+log = logging.getLogger(__name__)
 
 MEMORY_BYTES = 16 << 20
 """Room for 256 blocks."""
@@ -120,7 +123,9 @@ class ShardReader:
         try:
             check(data)
         except DamagedShard:
-            # The cached copy was damaged on disk. The caller fetches it again.
+            log.warning(
+                "cached block %d of %s is damaged on this disk and is fetched again", name[1], name[0]
+            )
             self._cache.drop(name)
             return None
         return data

@@ -10,11 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 from pydantic import ValidationError
 
 from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
@@ -24,6 +22,7 @@ from iota.console.redaction import one_line, without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
+from iota.http import AnswerRefused, BodyTooLarge, HttpClient, NoAnswer, is_loopback, read_bounded
 from iota.planning import all_needs
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
@@ -80,11 +79,11 @@ async def answer_to(call: Awaitable[T], end: float) -> T | Unknown:
             return await call
     except TimeoutError:
         return Unknown("no answer in time")
-    except aiohttp.ClientConnectorError as error:
-        return Unknown(f"no connection ({error.strerror or type(error).__name__})")
+    except NoAnswer as error:
+        return Unknown(f"no connection ({error})")
     except Incompatible as error:
         return Unknown(without_secrets(str(error)), drifted=True)
-    except (ChainError, aiohttp.ClientError, OSError, ValueError) as error:
+    except (ChainError, AnswerRefused, OSError, ValueError) as error:
         return Unknown(one_line(str(error)) or type(error).__name__)
 
 
@@ -132,19 +131,15 @@ def _owner(subnet: Subnet | Unknown, hotkey: str | None) -> str | None:
 
 async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
     begun = time.monotonic()
-    async with (
-        aiohttp.ClientSession() as http,
-        http.get(f"{url.rstrip('/')}/v1/run", allow_redirects=False) as answer,
-    ):
-        latency_s = time.monotonic() - begun
-        ahead_s = _ahead(answer.headers.get("Date"), now())
-        body = bytearray()
-        async for chunk in answer.content.iter_chunked(65536):
-            body += chunk
-            if len(body) > _MAX_RUN_BYTES:
-                raise ValueError("it sends more than an orchestrator would: is it the right URL?")
     try:
-        run = RunInfo.model_validate_json(bytes(body))
+        async with HttpClient() as http, http.open("GET", f"{url.rstrip('/')}/v1/run") as answer:
+            latency_s = time.monotonic() - begun
+            ahead_s = _ahead(answer.headers.get("Date"), now())
+            body = await read_bounded(answer, _MAX_RUN_BYTES)
+    except BodyTooLarge:
+        raise ValueError("it sends more than an orchestrator would: is it the right URL?") from None
+    try:
+        run = RunInfo.model_validate_json(body)
     except ValidationError:
         raise ValueError(f"it answers {answer.status}, and not as an orchestrator of this version") from None
     return OrchestratorFacts(
@@ -155,16 +150,8 @@ async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
         versions=run.versions,
         latency_s=latency_s,
         clock_ahead_s=ahead_s,
-        same_machine=_is_loopback(url),
+        same_machine=is_loopback(urlsplit(url).hostname),
     )
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _ahead(date: str | None, now: float) -> float | None:

@@ -24,7 +24,7 @@ from iota.objects.keys import (
     parse_key,
     start_key,
 )
-from iota.objects.sizes import max_bytes, part_count, part_sizes, snapshot_bytes
+from iota.objects.sizes import largest_object, max_bytes, part_count, part_sizes, snapshot_bytes
 
 __all__ = [
     "BaseKey",
@@ -34,6 +34,7 @@ __all__ = [
     "RunObject",
     "SnapshotKey",
     "epoch_prefixes",
+    "largest_object",
     "manifest_folder",
     "max_bytes",
     "parse_key",

@@ -36,6 +36,14 @@ def snapshot_bytes(spec: RunSpec, stage: int) -> int:
     return 3 * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
+def largest_object(spec: RunSpec) -> int:
+    """Upper bound (bytes) of every object of a run."""
+    parts = max_bytes(spec, BaseKey(spec.id, 0, 0, 0), 0)
+    return max(
+        parts, payload_size(spec) + _MAX_HEADER, *(snapshot_bytes(spec, s) for s in range(spec.layout.stages))
+    )
+
+
 def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
     """Upper bound (bytes) of an object that a replica of `stage` writes.
 

@@ -13,6 +13,7 @@ import safetensors.numpy
 from blake3 import blake3
 from safetensors import SafetensorError
 
+from iota.files import TensorFileError, check_tensors
 from iota.model.initial import initial_weights
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState, outer_step
@@ -63,13 +64,12 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
     vectors: dict[str, list[Vector]] = {name: [] for name in names}
     for data, size in zip(parts, sizes, strict=True):
         try:
+            check_tensors(data, dict.fromkeys(names, (size,)))
             tensors = safetensors.numpy.load(data)
-        except SafetensorError as error:
-            raise PartError(f"not a safetensors file: {error}") from error
-        if tensors.keys() != names:
-            raise PartError(f"tensors {sorted(tensors)} where the base has {sorted(names)}")
+        except (TensorFileError, SafetensorError) as error:
+            raise PartError(f"not a part of this base: {error}") from error
         for name, tensor in tensors.items():
-            if tensor.dtype != np.float32 or tensor.shape != (size,) or not np.isfinite(tensor).all():
+            if not np.isfinite(tensor).all():
                 raise PartError(f"{name} is not {size} finite fp32 values")
             vectors[name].append(tensor)
     weights = np.concatenate(vectors["weights"])

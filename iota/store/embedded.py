@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
-from aiohttp import ClientResponse
-
+from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
-from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError
-from iota.store.transfer import ObjectClient
+from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, ObjectMissing, StoreError, put_s
+from iota.store.transfer import ObjectClient, headers_alone
 
 DEADLINE_S = 60.0
-"""Deadline of a request without a body. A GET, whose size is unknown, has ten times that."""
-MIN_BYTES_PER_S = 1 << 20
-"""A PUT may take `DEADLINE_S` plus its size over this."""
+"""Deadline of a request without a body; a GET has `GET_S`, a PUT `put_s`."""
+_MAX_LISTING = 1 << 30
+"""About ten million objects."""
 
 
 class EmbeddedStore:
@@ -45,7 +44,11 @@ class EmbeddedStore:
         self._public = (public_url or base_url).rstrip("/")
         self._secret = check_secret(secret)
         self._now = now
-        self._client: ObjectClient | None = None
+        self._client = ObjectClient()
+
+    @property
+    def max_object(self) -> int:
+        return MAX_OBJECT
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
@@ -56,57 +59,40 @@ class EmbeddedStore:
         return self._object_url(self._public, UrlOp.GET, key, 0, expires_s)
 
     async def put(self, key: str, data: bytes) -> None:
-        deadline_s = DEADLINE_S + len(data) / MIN_BYTES_PER_S
+        deadline_s = put_s(len(data))
         url = self._object_url(self._base, UrlOp.PUT, key, len(data), deadline_s)
-        client = await self._open()
-        if not await client.put(url, data, deadline_s) and await self.get(key) != data:
+        if not await self._client.put(url, data, deadline_s) and await self.get(key) != data:
             raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
-        client = await self._open()
-        return await client.get(url, sys.maxsize, 10 * DEADLINE_S)
+        return await self._client.get(url, MAX_OBJECT, GET_S)
 
     async def exists(self, key: str) -> bool:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
-        client = await self._open()
         try:
-            await client.request("HEAD", url, DEADLINE_S, ClientResponse.read)
+            await self._client.request("HEAD", url, DEADLINE_S, headers_alone)
         except ObjectMissing:
             return False
         return True
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         folder = validate_prefix(prefix)
-        client = await self._open()
-        raw = await client.request(
-            "GET", self._folder_url(UrlOp.LIST, folder), DEADLINE_S, ClientResponse.read
-        )
+        raw = await self._client.request("GET", self._folder_url(UrlOp.LIST, folder), DEADLINE_S, _listing)
         return [ObjectInfo(key, size) for key, size in json.loads(raw)]
 
     async def delete_prefix(self, prefix: str) -> int:
         folder = validate_prefix(prefix)
         if not folder:
             raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
-        client = await self._open()
-        raw = await client.request(
-            "DELETE", self._folder_url(UrlOp.DELETE, folder), DEADLINE_S, ClientResponse.read
-        )
+        raw = await self._client.request("DELETE", self._folder_url(UrlOp.DELETE, folder), DEADLINE_S, _small)
         deleted = json.loads(raw)["deleted"]
         if not isinstance(deleted, int):
             raise StoreError(f"the store answered a deletion with {raw[:80]!r}")
         return deleted
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.__aexit__(None, None, None)
-            self._client = None
-
-    async def _open(self) -> ObjectClient:
-        # A session belongs to the running event loop, so it is opened on first use.
-        if self._client is None:
-            self._client = await ObjectClient().__aenter__()
-        return self._client
+        await self._client.close()
 
     def _object_url(self, base: str, op: UrlOp, key: str, size: int, expires_s: float) -> str:
         validate_key(key)
@@ -118,3 +104,7 @@ class EmbeddedStore:
 
     def _expiry(self, expires_s: float) -> int:
         return math.ceil((self._now() + expires_s) * 1000)
+
+
+_small = partial(read_bounded, max_bytes=1 << 16)
+_listing = partial(read_bounded, max_bytes=_MAX_LISTING)

@@ -20,15 +20,16 @@ from pathlib import Path
 
 from aiohttp import ClientConnectionError, web
 
+from iota.http.server import ConnectionLimits, admit, listening, problem_of
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, verify
-from iota.store.files import ObjectFiles
-from iota.store.store import ObjectExists, ObjectMissing, StoreError, StoreFull
+from iota.store.files import ObjectFiles, free_bytes
+from iota.store.store import MAX_OBJECT, ObjectExists, ObjectMissing, StoreError, StoreFull
 
-MAX_OBJECT = 1 << 36
-"""64 GiB: weights and two moments of 5.7 billion parameters in fp32."""
 STALL_S = 30.0
-"""Seconds to send one piece of a body. A connection may idle for twice that."""
+"""Seconds to send one piece of a body."""
+LIMITS = ConnectionLimits(keepalive_s=2 * STALL_S, connections=1024)
+"""A node opens up to 64 connections, and several may share one address."""
 MIN_BYTES_PER_S = 16 << 10
 """An upload may take `STALL_S` plus its size over this."""
 RESERVE_BYTES = 64 << 20
@@ -50,11 +51,12 @@ def make_app(
     now: Callable[[], float] = time.time,
     stall_s: float = STALL_S,
     reserve_bytes: int = RESERVE_BYTES,
+    free: Callable[[Path], int] = free_bytes,
 ) -> web.Application:
     """The server's application. It locks `root` from start-up to clean-up.
 
-    `now` is the clock in Unix seconds. Start-up raises `RootInUse` if another server has locked `root`, and
-    the call `ValueError` if the secret is too short.
+    `now` is the clock in Unix seconds, `free` gives the free bytes of a folder's disk. Start-up raises
+    `RootInUse` if another server has locked `root`, and the call `ValueError` if the secret is too short.
     """
     app = web.Application(middlewares=[_problems])
     app[_SECRET] = check_secret(secret)
@@ -62,7 +64,7 @@ def make_app(
     app[_STALL] = stall_s
 
     async def files(app: web.Application) -> AsyncIterator[None]:
-        app[_FILES] = ObjectFiles(root, reserve_bytes)
+        app[_FILES] = ObjectFiles(root, reserve_bytes, free)
         yield
         app[_FILES].close()
 
@@ -77,25 +79,12 @@ def make_app(
 
 @asynccontextmanager
 async def running(root: Path, secret: bytes, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the block. Yields the base URL, with the port that was bound if `port` is 0."""
-    # Lingering gives an uploader that is refused before its body is read time to receive the answer.
-    runner = web.AppRunner(
-        make_app(root, secret), access_log=None, keepalive_timeout=2 * STALL_S, lingering_time=1.0
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        bound = runner.addresses[0]
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        yield f"http://{shown}:{bound[1]}"
-    finally:
-        await runner.cleanup()
+    """Serve inside the block. Yields the base URL, with the port that was bound if `port` is 0.
 
-
-async def serve(root: Path, secret: bytes, host: str, port: int) -> None:
-    """Serve until cancelled. Raises `RootInUse`, or `OSError` if the address is taken."""
-    async with running(root, secret, host, port):
-        await asyncio.Event().wait()
+    Raises `RootInUse`, or `PortUnavailable` if the address is taken.
+    """
+    async with listening(make_app(root, secret), host, port, LIMITS) as url:
+        yield url
 
 
 async def _healthz(request: web.Request) -> web.Response:
@@ -196,9 +185,10 @@ def _authorised(request: web.Request, op: UrlOp) -> tuple[str, int]:
 async def _problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Turn exceptions into problem documents (RFC 9457) with the status that S3 would use."""
     try:
+        admit(request)
         return await handler(request)
     except web.HTTPException as error:
-        return _problem(error.status, "http", error.reason)
+        return problem_of(error, _problem(error.status, "http", error.text or error.reason))
     except PermissionError as error:
         return _problem(403, "refused", str(error))
     except ObjectMissing as error:

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -28,6 +29,12 @@ _LINK_TRIES = 3
 """Each retry needs another deletion of the folder within microseconds."""
 
 
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that holds `folder`, for users other than root."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 class RootInUse(StoreError):
     """Another server has locked this root."""
 
@@ -35,16 +42,20 @@ class RootInUse(StoreError):
 class ObjectFiles:
     """The objects below `root`, which this process locks until `close`. All methods block.
 
-    Uploads leave `reserve` bytes of the disk free.
+    Uploads leave `reserve` bytes of the disk free. What is promised to unfinished uploads counts as used.
+
+    Args:
+        free: gives the free bytes of the disk that holds a folder.
 
     Raises:
         RootInUse: if another server has locked the root.
     """
 
-    def __init__(self, root: Path, reserve: int = 0) -> None:
+    def __init__(self, root: Path, reserve: int = 0, free: Callable[[Path], int] = free_bytes) -> None:
         self._root = root
         self._private = root / PRIVATE
-        self._reserve = reserve
+        self._reserve, self._free = reserve, free
+        self._uploads: set[Upload] = set()
         self._private.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(
             self._private / "lock",
@@ -81,10 +92,10 @@ class ObjectFiles:
         """Start an upload of `size` bytes to `key`. Raises `StoreFull`, `ObjectExists`."""
         if self.size(key) is not None:
             raise ObjectExists(f"{key} exists: objects are created once")
-        disk = os.statvfs(self._private)
-        if disk.f_bavail * disk.f_frsize < size + self._reserve:
+        promised = sum(upload.missing for upload in self._uploads)
+        if self._free(self._private) < size + promised + self._reserve:
             raise StoreFull(f"no room for {size} bytes: free some disk space at the store")
-        return Upload(self._private, self._path(key), key)
+        return Upload(self._private, self._path(key), key, size, self._uploads)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """Objects in the folder `prefix`, in order of key."""
@@ -126,23 +137,34 @@ class ObjectFiles:
 
 
 class Upload:
-    """An object being created. Leaving the context without `finish` discards it."""
+    """An object of exactly `size` bytes being created. Leaving the context without `finish` discards it.
 
-    def __init__(self, private: Path, target: Path, key: str) -> None:
+    It is a member of `open_uploads` for as long as its context is open.
+    """
+
+    def __init__(self, private: Path, target: Path, key: str, size: int, open_uploads: set[Upload]) -> None:
         self._target = target
         self._key = key
+        self.missing = size
+        """Bytes that have not been written yet."""
+        self._open_uploads = open_uploads
         self._fd, self._temporary = tempfile.mkstemp(prefix="upload-", dir=private)
 
     def __enter__(self) -> Self:
+        self._open_uploads.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open_uploads.discard(self)
         os.close(self._fd)
         os.unlink(self._temporary)
 
     def write(self, data: bytes) -> None:
-        """Append `data`. Raises `StoreFull`."""
+        """Append `data`. Raises `StoreFull`, and `StoreError` for more bytes than the object has."""
         view = memoryview(data)
+        if view.nbytes > self.missing:
+            raise StoreError(f"{view.nbytes - self.missing} bytes more than {self._key} was to have")
+        self.missing -= view.nbytes
         try:
             while view.nbytes:
                 view = view[os.write(self._fd, view) :]
@@ -151,6 +173,8 @@ class Upload:
 
     def finish(self) -> None:
         """Make the complete object visible. Raises `ObjectExists`, `StoreFull`, `StoreError`."""
+        if self.missing:
+            raise StoreError(f"{self.missing} bytes of {self._key} are missing")
         # A concurrent deletion may remove the folder between its creation and the link.
         for _ in range(_LINK_TRIES):
             try:

@@ -1,4 +1,8 @@
-"""Client of any S3 (AWS, R2, MinIO, Ceph) by boto3, with credentials from boto3's own chain."""
+"""Client of any S3 (AWS, R2, MinIO, Ceph), with credentials from boto3's own chain.
+
+boto3 signs, lists and deletes. Objects are read and written by `ObjectClient`, through URLs that are signed
+here, so that they have the same bounds as everywhere else.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from iota.http.client import CONNECT_S, READ_S
+from iota.http.hosts import certificates_file, proxy_for
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import (
+    GET_S,
+    MAX_OBJECT,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
     StoreError,
     StoreUnavailable,
     UrlRefused,
+    put_s,
 )
+from iota.store.transfer import ObjectClient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+MAX_PUT = 5 << 30
+"""S3's bound of an object that is stored by one request. Uploads in parts are not offered."""
 MAX_EXPIRY_S = 7 * 24 * 3600
 """SigV4's bound."""
-_CREATE_TRIES = 4
 _DELETE_BATCH = 1000
 """S3's bound on the keys of one request."""
 Listing = list[ObjectInfo]
@@ -43,6 +54,11 @@ class S3Store:
         self._bucket = bucket
         self._prefix = validate_prefix(prefix)
         self._client = _open_client(endpoint_url, region)
+        self._objects = ObjectClient()
+
+    @property
+    def max_object(self) -> int:
+        return MAX_PUT
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
@@ -69,11 +85,15 @@ class S3Store:
             )
 
     async def put(self, key: str, data: bytes) -> None:
-        if not await asyncio.to_thread(self._create, key, data) and await self.get(key) != data:
-            raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
+        deadline_s = put_s(len(data))
+        url = self.presign_put(key, len(data), deadline_s)
+        with _bucket_named(self._bucket):
+            if not await self._objects.put(url, data, deadline_s) and await self.get(key) != data:
+                raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str) -> bytes:
-        return await asyncio.to_thread(self._read, key)
+        with _bucket_named(self._bucket):
+            return await self._objects.get(self.presign_get(key, GET_S), MAX_OBJECT, GET_S)
 
     async def exists(self, key: str) -> bool:
         return await asyncio.to_thread(self._head, key)
@@ -88,33 +108,11 @@ class S3Store:
         return await asyncio.to_thread(self._delete, folder)
 
     async def close(self) -> None:
+        await self._objects.close()
         await asyncio.to_thread(self._client.close)
 
     def _key(self, key: str) -> str:
         return self._prefix + validate_key(key)
-
-    def _create(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        for tries in range(1, _CREATE_TRIES + 1):
-            try:
-                with _typed_errors(key):
-                    self._client.put_object(
-                        Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
-                    )
-                return True
-            except ObjectExists:
-                return False
-            except StoreError as error:
-                # S3 answers one of two concurrent creations with 409, which means try again.
-                cause = error.__cause__
-                if not (isinstance(cause, ClientError) and _status(cause) == 409 and tries < _CREATE_TRIES):
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _read(self, key: str) -> bytes:
-        with _typed_errors(key):
-            return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
 
     def _head(self, key: str) -> bool:
         try:
@@ -162,9 +160,11 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"max_attempts": 4, "mode": "standard"},
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
         max_pool_connections=32,
+        # As in `iota.http`: a proxy by its rule alone, and none rather than that of boto3's own rule.
+        proxies=_proxies(endpoint_url or "https://s3.amazonaws.com"),
     )
     try:
         session = boto3.session.Session(region_name=region)
@@ -177,9 +177,31 @@ def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
         named = region or session.region_name or ("us-east-1" if endpoint_url else None)
         if named is None:
             raise ValueError("no S3 region was found: add ?region=NAME to the s3:// URL")
-        return session.client("s3", endpoint_url=endpoint_url, region_name=named, config=config)
+        return session.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            region_name=named,
+            config=config,
+            verify=certificates_file(),
+        )
     except BotoCoreError as error:
         raise ValueError(f"boto3 cannot be set up: {error}") from error
+
+
+def _proxies(url: str) -> dict[str, str]:
+    proxy = proxy_for(url)
+    return {} if proxy is None else {url.partition("://")[0]: proxy}
+
+
+@contextmanager
+def _bucket_named(bucket: str) -> Iterator[None]:
+    """Tell a missing bucket from a missing object: S3 answers both with 404."""
+    try:
+        yield
+    except ObjectMissing as error:
+        if "NoSuchBucket" not in str(error):
+            raise
+        raise StoreError(f"there is no bucket {bucket}: create the bucket first ({error})") from error
 
 
 @contextmanager
@@ -205,6 +227,9 @@ def _typed_errors(what: str) -> Iterator[None]:
         raise StoreError(text) from error
     except BotoCoreError as error:
         raise StoreUnavailable(f"{what}: {error}") from error
+    except RecursionError:
+        # boto3 asks a bucket that redirects for its region, and follows a redirect of that answer too.
+        raise StoreError(f"{what}: the store redirects without end") from None
 
 
 def _status(error: Exception) -> int:

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_OBJECT = 1 << 37
+"""Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
+
+GET_S = 600.0
+"""Deadline of reading an object with credentials."""
+_PUT_S = 60.0
+_MIN_BYTES_PER_S = 1 << 20
+
+
+def put_s(size: int) -> float:
+    """Deadline (seconds) of writing an object of `size` bytes with credentials."""
+    return _PUT_S + size / _MIN_BYTES_PER_S
+
 
 class StoreError(Exception):
     """An object store refused a request or failed."""
@@ -48,6 +61,11 @@ class ObjectStore(Protocol):
     Every method raises `ValueError` for an invalid key, and `StoreUnavailable` if the store does not
     answer. Nodes have no credentials: they receive presigned URLs and use `ObjectClient`.
     """
+
+    @property
+    def max_object(self) -> int:
+        """Bytes of the largest object that can be stored."""
+        ...
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O."""

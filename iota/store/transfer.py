@@ -7,8 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Self, TypeVar
 
 import aiohttp
-from yarl import URL
 
+from iota.http import (
+    AnswerRefused,
+    BodyTooLarge,
+    HttpClient,
+    NoAnswer,
+    Redirected,
+    read_bounded,
+)
 from iota.retry import Backoff
 from iota.store.store import (
     ObjectExists,
@@ -21,6 +28,7 @@ from iota.store.store import (
 )
 
 MAX_TRIES = 4
+MAX_CONNECTIONS = 64
 _BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # jitter of at least 1 respects a Retry-After
 _CHUNK = 1 << 18
 _PROBLEM_BYTES = 2048
@@ -47,27 +55,22 @@ class ObjectClient:
     """
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient(MAX_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
-        # No compression: an announced size must bound the bytes in memory.
-        self._session = aiohttp.ClientSession(
-            auto_decompress=False,
-            headers={"Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=50),
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
 
     async def put(self, url: str, data: Data, deadline_s: float) -> bool:
         """Create the object within `deadline_s`. False if it existed, with these or other bytes.
 
-        An earlier try whose answer was lost may have created it.
+        An earlier try whose answer was lost may have created it, so the caller must compare its bytes.
 
         Raises:
             UrlRefused, StoreFull, StoreUnavailable, StoreError
@@ -79,7 +82,7 @@ class ObjectClient:
             "Content-Type": "application/octet-stream",
         }
         try:
-            await self.request("PUT", url, deadline_s, _discard, headers=headers, body=view)
+            await self.request("PUT", url, deadline_s, headers_alone, headers=headers, body=view)
         except ObjectExists:
             return False
         return True
@@ -107,7 +110,7 @@ class ObjectClient:
         async def read(response: aiohttp.ClientResponse) -> bytes:
             if byte_range is not None and response.status != 206:
                 raise StoreError("the store ignored the Range header: it cannot serve parts of an object")
-            return await _read_bounded(response, max_bytes)
+            return await read_bounded(response, max_bytes)
 
         return await self.request("GET", url, deadline_s, read, headers=headers)
 
@@ -122,14 +125,12 @@ class ObjectClient:
         body: memoryview | None = None,
     ) -> T:
         """Send a request with retries, and return what `read` makes of the successful response."""
-        if self._session is None:
-            raise RuntimeError("ObjectClient is used outside its 'async with' block")
         why = "no try was made"
         try:
             async with asyncio.timeout(deadline_s):
                 for tries in range(1, MAX_TRIES + 1):
                     try:
-                        return await self._once(self._session, method, url, read, headers or {}, body)
+                        return await self._once(method, url, read, headers or {}, body)
                     except _Retry as failure:
                         why = str(failure)
                         if tries < MAX_TRIES:
@@ -142,32 +143,32 @@ class ObjectClient:
 
     async def _once(
         self,
-        session: aiohttp.ClientSession,
         method: str,
         url: str,
         read: Read[T],
         headers: Mapping[str, str],
         body: memoryview | None,
     ) -> T:
-        # `encoded=True` keeps the URL as signed. Redirects are refused, since their target is not signed.
         try:
-            async with session.request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=None if body is None else _chunks(body),
-                allow_redirects=False,
-            ) as response:
+            chunks = None if body is None else _chunks(body)
+            async with self._http.open(method, url, headers=headers, body=chunks) as response:
                 if response.status >= 300:
                     await _raise_for(response, method, url)
                 return await read(response)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise UrlRefused(f"{_without_query(url)} is no HTTP URL") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise _Retry(f"{type(error).__name__}: {error}") from error
+        except ValueError as error:
+            raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
+        except Redirected as error:
+            raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
+        except BodyTooLarge as error:
+            raise ObjectTooLarge(f"{method} {_without_query(url)}: {error}") from error
+        except AnswerRefused as error:
+            raise StoreError(f"{method} {_without_query(url)}: {error}") from error
+        except NoAnswer as error:
+            raise _Retry(str(error)) from error
 
 
-async def _discard(response: aiohttp.ClientResponse) -> None:
+async def headers_alone(response: aiohttp.ClientResponse) -> None:
+    """A `Read` for answers whose body does not matter, or that have none (HEAD)."""
     await response.release()
 
 
@@ -175,20 +176,6 @@ async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:
     # Chunks let flow control work, and keep a large body from blocking the event loop.
     for start in range(0, view.nbytes, _CHUNK):
         yield view[start : start + _CHUNK]
-
-
-async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    announced = response.content_length
-    if announced is not None and announced > max_bytes:
-        raise ObjectTooLarge(f"{announced} bytes were announced where at most {max_bytes} may come")
-    if "Content-Encoding" in response.headers:
-        raise StoreError("the store sent a compressed body, which was not asked for")
-    parts = bytearray()
-    async for chunk in response.content.iter_any():
-        if len(parts) + len(chunk) > max_bytes:
-            raise ObjectTooLarge(f"more than the {max_bytes} bytes expected came")
-        parts += chunk
-    return bytes(parts)
 
 
 async def _raise_for(response: aiohttp.ClientResponse, method: str, url: str) -> None:
@@ -204,7 +191,7 @@ async def _raise_for(response: aiohttp.ClientResponse, method: str, url: str) ->
     # S3 answers one of two concurrent creations with 409, which means try again.
     if status in (408, 409, 429) or status >= 500:
         raise _Retry(text, _retry_after(response))
-    if status in (401, 403, 410) or status < 400:
+    if status in (401, 403, 410):
         raise UrlRefused(text)
     raise StoreError(text)
 

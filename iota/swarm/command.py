@@ -63,6 +63,7 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
             console.print(f"the run in {run_dir.root} has ended; a new one needs another --run-dir")
             summary = Summary.read(run_dir.summary_file)
         else:
+            run_dir.refuse_lost_journal()
             console.print(f"run directory {run_dir.root}", highlight=False, soft_wrap=True)
             summary = _run(run_dir, options, command, console, began)
     if command.summary is not None:

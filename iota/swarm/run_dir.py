@@ -89,6 +89,14 @@ class RunDir:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.options_file} is damaged: give another --run-dir") from error
 
+    def refuse_lost_journal(self) -> None:
+        """Raise ValueError if miners of this run have worked and its journal is not there."""
+        if not self.journal.exists() and any(self.root.glob("nodes/*/receipts.jsonl")):
+            raise ValueError(
+                f"the run in {self.root} has lost its journal ({self.journal.name}) and cannot go on: put the"
+                " file back, or give another --run-dir for a new run; `iota export` still finds the last base"
+            )
+
     def saved_spec(self) -> RunSpec | None:
         """The run's spec; None for a run without one. Raises ValueError if damaged."""
         if not self.spec_file.exists():

@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import aiohttp
-
+from iota.http import HttpClient
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.exporting import complete_bases
@@ -102,7 +101,7 @@ class SwarmUp:
     async def _train(self, launcher: Launcher, programs: Programs, crew: Crew) -> tuple[Summary, RunSpec]:
         supervisor = Supervisor(launcher)
         peaks = MemoryPeaks(lambda: launcher.running)
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        async with HttpClient() as http, asyncio.TaskGroup() as group:
             kept: dict[str, asyncio.Task[None]] = {}
 
             def keep(program: Program) -> None:
@@ -115,11 +114,11 @@ class SwarmUp:
             keep(programs.ledger())
             spec = await asyncio.to_thread(self._prepare)
             self._say(f"run {spec.id[:12]}: {spec.layout.stages} stages of {list(spec.layout.cuts)} layers")
-            await until_ready(session, "ledger", f"{programs.url('ledger')}/v1/head")
+            await until_ready(http, "ledger", f"{programs.url('ledger')}/v1/head")
             await register(crew, programs.url("ledger"), NETUID)
-            await until_ready(session, "store", f"{programs.url('store')}/healthz")
+            await until_ready(http, "store", f"{programs.url('store')}/healthz")
             keep(programs.orchestrator())
-            await until_ready(session, ORCHESTRATOR, f"{programs.url(ORCHESTRATOR)}/readyz")
+            await until_ready(http, ORCHESTRATOR, f"{programs.url(ORCHESTRATOR)}/readyz")
             await preload
             for miner in programs.miners(spec.layout.stages * spec.layout.replicas):
                 keep(miner)
@@ -127,7 +126,7 @@ class SwarmUp:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec) as display:
-                await self._follow(session, programs.url(ORCHESTRATOR), spec, display, peaks)
+                await self._follow(http, programs.url(ORCHESTRATOR), spec, display, peaks)
             if self._command.validator:
                 await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
             weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
@@ -166,11 +165,11 @@ class SwarmUp:
         return spec
 
     async def _follow(
-        self, session: aiohttp.ClientSession, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
+        self, http: HttpClient, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
     ) -> None:
         """Show the run, and sample memory, until the run has finished."""
         while True:
-            status = await read_status(session, url)
+            status = await read_status(http, url)
             if status is not None:
                 now = time.monotonic()
                 self._progress.observe(now, status)

@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import aiohttp
 import psutil
 
+from iota.http import AnswerRefused, HttpClient, NoAnswer
 from iota.swarm.processes import Running
 from iota.swarm.progress import Status
 
 POLL_S = 0.25
 """Period of the display."""
 ANSWER_S = 5.0
+_MAX_BYTES = 64 << 20
+"""Well above the status of 3,000 members."""
 STARTUP_S = 60.0
 """Longest that a server may take to start, with a journal to replay."""
 
@@ -23,7 +25,7 @@ class NotReady(Exception):
     """A server of the swarm did not answer in time."""
 
 
-async def until_ready(session: aiohttp.ClientSession, name: str, url: str) -> None:
+async def until_ready(http: HttpClient, name: str, url: str) -> None:
     """Wait until `url` answers 200.
 
     Raises:
@@ -31,26 +33,26 @@ async def until_ready(session: aiohttp.ClientSession, name: str, url: str) -> No
     """
     try:
         async with asyncio.timeout(STARTUP_S):
-            while await _get(session, url) is None:  # noqa: ASYNC110 - another process has no event to wait for
+            while await _get(http, url) is None:  # noqa: ASYNC110 - another process has no event to wait for
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NotReady(f"the {name} did not answer at {url} within {STARTUP_S:.0f} s") from None
 
 
-async def read_status(session: aiohttp.ClientSession, url: str) -> Status | None:
+async def read_status(http: HttpClient, url: str) -> Status | None:
     """The orchestrator's status, or None while it does not answer (it may be restarting)."""
-    found = await _get(session, f"{url}/v1/status")
+    found = await _get(http, f"{url}/v1/status")
     status: Status | None = None if found is None else json.loads(found)
     return status
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> bytes | None:
+async def _get(http: HttpClient, url: str) -> bytes | None:
     """The body of an answer with status 200; None for anything else."""
     try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as answer:
-            return await answer.read() if answer.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError):
+        answer = await http.fetch("GET", url, max_bytes=_MAX_BYTES, timeout_s=ANSWER_S)
+    except (NoAnswer, AnswerRefused):
         return None
+    return answer.body if answer.status == 200 else None
 
 
 class MemoryPeaks:

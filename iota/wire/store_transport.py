@@ -8,12 +8,12 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from iota.client.run_objects import UrlSource, is_outage
+from iota.client.run_objects import RunObjects, UrlSource, is_outage
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
-from iota.protocol.messages import FrameNotice, Method, ObjectRequest
+from iota.protocol.messages import FrameNotice
 from iota.protocol.problems import Problem
-from iota.store import ObjectTooLarge, StoreError
+from iota.store import ObjectExists, ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient
 from iota.wire.arrivals import Arrivals
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
@@ -30,7 +30,7 @@ class StoreTransport:
     """A `Transport` that stores frames under their names, and therefore ignores `to` and `sender`."""
 
     def __init__(self, run: str, urls: UrlSource, store: ObjectClient) -> None:
-        self._run, self._source, self._store = run, urls, store
+        self._run, self._objects = run, RunObjects(urls, store)
         self._urls: LRUCache[str, str] = LRUCache(_MAX_URLS)
         """Presigned URLs that came with events, by key. Each serves one try, since it may have expired."""
         self._arrivals = Arrivals(_MAX_ARRIVED)
@@ -42,14 +42,13 @@ class StoreTransport:
     async def send(self, frame: OutgoingFrame, to: str) -> None:
         key = str(FrameKey(self._run, frame.notice.name))
         with _as_transport_errors():
-            request = ObjectRequest(method=Method.PUT, key=key, size=len(frame.data))
-            await self._store.put(await self._url(request), frame.data, TRANSFER_S)
+            await self._objects.put(key, frame.data, self._urls.pop(key, None), within_s=TRANSFER_S)
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
         key = str(FrameKey(self._run, notice.name))
         with _as_transport_errors():
-            request = ObjectRequest(method=Method.GET, key=key)
-            data = await self._store.get(await self._url(request), notice.size, TRANSFER_S)
+            url = self._urls.pop(key, None)
+            data = await self._objects.get(key, notice.size, url, within_s=TRANSFER_S)
         await self._arrivals.put(notice, sender, data)
 
     def incoming(self) -> AsyncIterator[IncomingFrame]:
@@ -57,10 +56,6 @@ class StoreTransport:
 
     async def close(self) -> None:
         self._arrivals.close()
-
-    async def _url(self, request: ObjectRequest) -> str:
-        known = self._urls.pop(request.key, None)
-        return known if known is not None else (await self._source.objects(request)).url
 
 
 @contextmanager
@@ -72,6 +67,6 @@ def _as_transport_errors() -> Iterator[None]:
         text = f"{type(error).__name__}: {error}"
         if is_outage(error):
             raise Unreachable(text) from error
-        if isinstance(error, Problem | ObjectTooLarge):
+        if isinstance(error, Problem | ObjectTooLarge | ObjectExists):
             raise TransferRefused(text) from error
         raise TransportError(text) from error

@@ -17,7 +17,6 @@ from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
-from orchestrator.http.connections import ConnectionGuard
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
@@ -48,7 +47,6 @@ class Deps:
     """Seconds between two reads of the chain's head: about half of a Bittensor block's 12 s."""
 
 
-GUARD: Final = web.AppKey("guard", ConnectionGuard)
 BACKGROUND: Final = web.AppKey("background", asyncio.Task[None])
 """Ends only when the application stops, or fails: then nothing can be recorded any more."""
 
@@ -60,7 +58,6 @@ def make_app(deps: Deps) -> web.Application:
     calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
-    guard = ConnectionGuard(limits.header_s, limits.connections)
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
 
@@ -74,7 +71,7 @@ def make_app(deps: Deps) -> web.Application:
     public = Public(
         deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
-    middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted, guard)
+    middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
     recorder.after.append(deletions.wake)
@@ -98,8 +95,7 @@ def make_app(deps: Deps) -> web.Application:
         public.stopping.set()
         calls.polls.stop()
 
-    app = web.Application(middlewares=[middleware.around], client_max_size=limits.exchange_bytes)
-    app[GUARD] = guard
+    app = web.Application(middlewares=[middleware.around])
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
     signed, audit = middleware.signed, AuditCalls(deps.coordinator, deps.journal)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
+from iota.http.server import ConnectionLimits
 from iota.settings import OrchestratorSettings
 
 
@@ -20,12 +20,8 @@ class ServerLimits:
     """Largest body of every other request."""
     body_s: float = 20.0
     """Time that a body may take to arrive."""
-    header_s: float = 10.0
-    """Time from a connection's opening to the end of its first request's headers."""
-    keepalive_s: float = 75.0
-    """Time that a connection may be idle (or half-way through headers) between requests."""
-    connections: int = 256
-    """Open connections of one address; loopback is exempt."""
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    """Limits before a request is understood."""
     address_rate: float = 200.0
     """Requests a second of one address, over time; loopback is exempt."""
     address_burst: float = 1000.0
@@ -67,11 +63,3 @@ class TokenBuckets:
         wait = 0.0 if level >= 1 else (1 - level) / self._rate
         self._levels[key] = (level - 1 if wait == 0 else level, now)
         return wait
-
-
-def is_loopback(address: str | None) -> bool:
-    """Whether a peer address is a loopback address. False for None and for text that is no address."""
-    try:
-        return address is not None and ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False

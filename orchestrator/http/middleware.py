@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,14 +11,20 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from iota.http.hosts import is_loopback
+from iota.http.server import admit, problem_of, read_body
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.identity.keys import Hotkey
 from iota.protocol.problems import MEDIA_TYPE, Problem, ProblemType
-from orchestrator.http.connections import ConnectionGuard
-from orchestrator.http.limits import ServerLimits, TokenBuckets, is_loopback
+from orchestrator.http.limits import ServerLimits, TokenBuckets
 from orchestrator.http.metrics import Metrics
 
-_HTTP: Final = {404: ProblemType.NOT_FOUND, 405: ProblemType.WRONG_METHOD, 413: ProblemType.TOO_LARGE}
+_HTTP: Final = {
+    404: ProblemType.NOT_FOUND,
+    405: ProblemType.WRONG_METHOD,
+    408: ProblemType.TOO_SLOW,
+    413: ProblemType.TOO_LARGE,
+}
 _CALLER: Final = web.RequestKey("caller", Caller)
 _log = logging.getLogger(__name__)
 
@@ -47,14 +52,12 @@ class Middleware:
         limits: ServerLimits,
         metrics: Metrics,
         admitted: Callable[[str], Awaitable[bool]],
-        guard: ConnectionGuard,
     ) -> None:
         self._hotkey = hotkey
         self._verifier = verifier
         self._limits = limits
         self._metrics = metrics
         self._admitted = admitted
-        self._guard = guard
         self._addresses = TokenBuckets(limits.address_rate, limits.address_burst)
         self._hotkeys = TokenBuckets(limits.hotkey_rate, limits.hotkey_burst)
 
@@ -63,7 +66,7 @@ class Middleware:
         bound = self._limits.body_bytes if max_bytes is None else max_bytes
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            body = await self._body(request, bound)
+            body = await read_body(request, bound, self._limits.body_s)
             caller = self._verifier.verify(request.headers, body, request.method, request.raw_path)
             request[_CALLER] = caller
             if not await self._admitted(caller.hotkey):
@@ -82,17 +85,16 @@ class Middleware:
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Middleware of all routes: limits by address, errors as problems, signed answers, metrics."""
-        self._guard.request_begun(request.transport)
         try:
+            admit(request)
             self._limit_address(request)
             response = await handler(request)
         except Problem as problem:
             response = self._answer(problem)
         except web.HTTPException as error:
             kind = _HTTP.get(error.status, ProblemType.MALFORMED_BODY)
-            response = self._answer(
-                Problem(kind, f"{request.method} {request.path[:200]}", status=error.status)
-            )
+            detail = f"{request.method} {request.path[:200]}: {error.text}"
+            response = problem_of(error, self._answer(Problem(kind, detail, status=error.status)))
         except Exception:  # noqa: BLE001 - boundary for untrusted input: log, answer, continue
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = self._answer(Problem(ProblemType.INTERNAL, "report this to the operator"))
@@ -108,34 +110,12 @@ class Middleware:
 
     def _answer(self, problem: Problem) -> web.Response:
         self._metrics.problem(problem.type)
-        response = web.Response(
+        return web.Response(
             body=problem.to_json(), status=problem.status, content_type=MEDIA_TYPE, headers=problem.headers
         )
-        if problem.type in (ProblemType.TOO_LARGE, ProblemType.TOO_SLOW):
-            response.force_close()  # so that the rest of its body need not be read
-        return response
 
     def _limit_address(self, request: web.Request) -> None:
         if is_loopback(request.remote):
             return
         if wait := self._addresses.take(request.remote or "", time.monotonic()):
             raise Problem(ProblemType.RATE_LIMITED, "too many requests from this address", retry_after=wait)
-
-    async def _body(self, request: web.Request, bound: int) -> bytes:
-        if (request.content_length or 0) > bound:
-            raise Problem(ProblemType.TOO_LARGE, f"a body here has at most {bound} bytes")
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(self._limits.body_s):
-                async for part in request.content.iter_any():
-                    size += len(part)
-                    if size > bound:
-                        raise Problem(ProblemType.TOO_LARGE, f"a body here has at most {bound} bytes")
-                    parts.append(part)
-        except TimeoutError:
-            raise Problem(
-                ProblemType.TOO_SLOW, f"the body did not arrive within {self._limits.body_s:g} s"
-            ) from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise Problem(ProblemType.MALFORMED_BODY, "the body broke off") from None
-        return b"".join(parts)

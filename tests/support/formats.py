@@ -22,10 +22,12 @@ from iota.protocol.messages import PROTOCOL_VERSION, Report
 from iota.protocol.receipts import RECEIPT_VERSION
 from iota.spec import SPEC_VERSION, Frozen, RunSpec
 from iota.wire.frame import FRAME_VERSION
+from miner.receipt_file import RECEIPT_LOG_VERSION, parse_line, write_line
 from orchestrator.coordinator import Entry
 from orchestrator.journal.sqlite import JOURNAL_VERSION, SqliteJournal
 from tests.support import samples
 from validator.audits.verdicts import VERDICT_VERSION
+from validator.database import DATABASE_NAME, DATABASE_VERSION, Database
 
 Parts = Sequence[bytes]
 
@@ -79,6 +81,16 @@ def _tables(spec: RunSpec) -> Parts:
         path = Path(folder) / "journal"
         SqliteJournal(path, spec, samples.SERVER.ss58).close()
         db = sqlite3.connect(path)
+        made = [row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")]
+        db.close()
+    return [statement.encode() for statement in made]
+
+
+def _validator_tables(spec: RunSpec) -> Parts:
+    """The tables of a new validator database, in SQL."""
+    with tempfile.TemporaryDirectory() as folder:
+        Database(Path(folder), spec.id, samples.VALIDATOR.ss58).close()
+        db = sqlite3.connect(Path(folder) / DATABASE_NAME)
         made = [row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")]
         db.close()
     return [statement.encode() for statement in made]
@@ -141,6 +153,16 @@ FORMATS = (
     Format(
         "journal_tables", "JOURNAL_VERSION in orchestrator/journal/sqlite.py", JOURNAL_VERSION,
         {"tables": samples.tiny_spec()}, _tables, lambda sample, parts: sample,
+    ),
+    Format(
+        "validator_tables", "DATABASE_VERSION in validator/database.py", DATABASE_VERSION,
+        {"tables": samples.tiny_spec()}, _validator_tables, lambda sample, parts: sample,
+    ),
+    Format(
+        "receipt_log", "RECEIPT_LOG_VERSION in miner/receipt_file.py", RECEIPT_LOG_VERSION,
+        samples.RECEIPT_LOG,
+        lambda value: [write_line(value)],
+        lambda sample, parts: parse_line(type(sample), parts[0])[0],
     ),
     Format(
         "responses", "RESPONSE_VERSION in iota/identity/http_auth.py", RESPONSE_VERSION,

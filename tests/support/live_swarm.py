@@ -12,8 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import aiohttp
-
+from iota.http import HttpClient
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.ports import choose_ports
@@ -48,7 +47,7 @@ class LiveSwarm:
     async def __aenter__(self) -> Self:
         stack = self._stack
         stack.enter_context(self.run_dir)
-        self.session = await stack.enter_async_context(aiohttp.ClientSession())
+        self.http = await stack.enter_async_context(HttpClient())
         ports = choose_ports(SERVERS, {}, {})
         self.programs = self.make_programs(ports)
         self.launcher = Launcher(preloaded(self.validator), self.run_dir.log("preload"), 1)
@@ -58,9 +57,9 @@ class LiveSwarm:
         self.crew = make_crew(self.run_dir.wallets, self.miners, self.validator)
         await self.start(self.programs.store())
         await self.start_chain()
-        await until_ready(self.session, "store", f"{self.programs.url('store')}/healthz")
+        await until_ready(self.http, "store", f"{self.programs.url('store')}/healthz")
         await self.start(self.programs.orchestrator())
-        await until_ready(self.session, ORCHESTRATOR, f"{self.url}/readyz")
+        await until_ready(self.http, ORCHESTRATOR, f"{self.url}/readyz")
         await preload
         for program in self.nodes():
             await self.start(program)
@@ -101,7 +100,7 @@ class LiveSwarm:
     async def start_chain(self) -> None:
         """A chain with every member registered."""
         await self.start(self.programs.ledger())
-        await until_ready(self.session, "ledger", f"{self.programs.url('ledger')}/v1/head")
+        await until_ready(self.http, "ledger", f"{self.programs.url('ledger')}/v1/head")
         await register(self.crew, self.programs.url("ledger"), NETUID)
 
     async def start(self, program: Program) -> None:
@@ -121,7 +120,7 @@ class LiveSwarm:
         return next(name for name, key in self.crew.addresses.items() if key == hotkey)
 
     async def status(self) -> Status | None:
-        return await read_status(self.session, self.url)
+        return await read_status(self.http, self.url)
 
     async def until(self, reached: Callable[[Status], bool], timeout_s: float = 120.0) -> Status:
         """The first status for which `reached` holds; fails with the last one when that takes too long."""

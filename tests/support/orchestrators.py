@@ -134,8 +134,8 @@ async def orchestrator(
             limits=ServerLimits(**limits),
             head_poll_s=0.01,
         )
-        bound, background = await stack.enter_async_context(serving(deps, "127.0.0.1", port))
-        yield Running(f"http://127.0.0.1:{bound}", spec, coordinator, journal, chain, members, background)
+        url, background = await stack.enter_async_context(serving(deps, "127.0.0.1", port))
+        yield Running(url, spec, coordinator, journal, chain, members, background)
 
 
 def join_request(role: Role = Role.MINER, **fields: Any) -> JoinRequest:

@@ -44,6 +44,7 @@ from iota.spec import (
     WireDtype,
 )
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
+from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
@@ -200,6 +201,11 @@ def _signed_batch(receipts: Sequence[Receipt]) -> ReceiptBatch:
 
 
 BATCH = _signed_batch([RECEIPTS["forward"], RECEIPTS["loss"]])
+
+RECEIPT_LOG = {
+    "header": LogHeader(run=DIGEST, hotkey=MINER.ss58, count=7, head="cd" * 32),
+    "receipt": RECEIPTS["step"],
+}
 
 
 # ---- events ------------------------------------------------------------------------------------

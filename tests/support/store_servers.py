@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem
-from iota.store import EmbeddedStore
+from iota.store import EmbeddedStore, ObjectStore
 from iota.store.embedded_server import make_app
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -86,7 +86,7 @@ def moto_s3(bucket: str) -> Iterator[str]:
 class StoreUrls:
     """URLs by key, as the orchestrator gives them, from the store itself; or the Problem `refusal`."""
 
-    def __init__(self, store: EmbeddedStore, refusal: Problem | None = None) -> None:
+    def __init__(self, store: ObjectStore, refusal: Problem | None = None) -> None:
         self.store, self.refusal = store, refusal
         self.asked: list[Method] = []
 

@@ -36,7 +36,7 @@ def test_parts_that_are_not_the_stages_are_refused() -> None:
     parts = base_parts(spec, base)
     with pytest.raises(PartError, match="parts where"):
         read_base(spec, 0, parts[:-1])
-    with pytest.raises(PartError, match="not a safetensors"):
+    with pytest.raises(PartError, match="not a part of this base"):
         read_base(spec, 0, [b"junk", *parts[1:]])
     bad = dataclasses.replace(base, weights=np.full_like(base.weights, np.nan))
     with pytest.raises(PartError, match="finite"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from validator.core.effects import FileVerdict
 from validator.core.results import Result
 from validator.core.scoring import MinerWork
 from validator.core.tasks import AuditTask
-from validator.database import Database, DatabaseInUse
+from validator.database import DATABASE_NAME, Database, DatabaseInUse
 
 KEY = Hotkey.from_seed(b"\x01" * 32)
 MINER = Hotkey.from_seed(b"\x02" * 32).ss58
@@ -71,3 +72,42 @@ def test_another_hotkey_is_told_to_use_its_own_directory(tmp_path: Path) -> None
     Database(tmp_path, RUN, KEY.ss58).close()
     with pytest.raises(DatabaseInUse, match="another run or hotkey"):
         Database(tmp_path, RUN, MINER)
+
+
+def _damage(path: Path, kind: str) -> None:
+    data = bytearray(path.read_bytes())
+    if kind == "truncated":
+        del data[len(data) * 2 // 3 :]
+    elif kind == "no database":
+        data[:] = b"no database" * 100
+    else:  # a page of a table
+        data[8192:12288] = b"\xff" * 4096
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "no database", "a page"])
+def test_a_damaged_database_is_kept_aside_and_an_empty_one_takes_its_place(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        database.finish(3)
+    _damage(tmp_path / DATABASE_NAME, kind)
+    damaged = (tmp_path / DATABASE_NAME).read_bytes()
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.last_audited() is None
+        database.finish(4)
+    assert (tmp_path / f"{DATABASE_NAME}.damaged-1").read_bytes() == damaged
+    assert "is damaged" in caplog.text
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.last_audited() == 4
+
+
+def test_a_database_of_another_version_is_refused_and_not_changed(tmp_path: Path) -> None:
+    Database(tmp_path, RUN, KEY.ss58).close()
+    with sqlite3.connect(tmp_path / DATABASE_NAME) as db:
+        db.execute("pragma user_version = 9")
+    db.close()
+    for _ in range(2):
+        with pytest.raises(DatabaseInUse, match="of version 9"):
+            Database(tmp_path, RUN, KEY.ss58)
+    assert not list(tmp_path.glob("*.damaged-*"))

@@ -33,6 +33,7 @@ from miner.disk import MinerDisk
 from miner.ops import OpRunner, StateLost
 from miner.receipt_log import ReceiptLog
 from miner.trainer import Trainer
+from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
 
@@ -90,7 +91,8 @@ async def test_a_base_is_hashed_beside_the_event_loop(
             loop_ran.set()
             await asyncio.sleep(0)
 
-    monkeypatch.setattr("miner.bases.base_digest", hash_while_the_loop_runs)
+    for module in ("miner.bases", "miner.disk"):
+        monkeypatch.setattr(f"{module}.base_digest", hash_while_the_loop_runs)
     async with bench(tmp_path) as made:
         ticking = asyncio.create_task(tick())
         await made.keeper.fetch(SEED, {})
@@ -162,3 +164,21 @@ async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_traine
         start = load_state(made.disk.start_state(1), SPEC, 0)
         assert start.moments
         assert held == await made.keeper.from_disk(1)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+async def test_a_damaged_base_or_start_state_is_lost_and_can_be_made_again(
+    tmp_path: Path, damage: Damage
+) -> None:
+    async with bench(tmp_path) as made:
+        await made.keeper.fetch(SEED, {})
+        damage(made.disk.root / "base" / "0" / "part-000.safetensors")
+        with pytest.raises(StateLost, match="base of epoch 0 on this disk"):
+            await made.keeper.from_disk(0)
+        await made.keeper.fetch(SEED, {})
+        damage(made.disk.start_state(0))
+        with pytest.raises(StateLost, match="start state of epoch 0 on this disk"):
+            await made.trainer.load(LoadState(0, 0))
+        made.disk.forget_state()
+        assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, FIRST)
+        assert await made.trainer.load(LoadState(0, 0)) == StateLoaded(0, 0)

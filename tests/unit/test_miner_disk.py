@@ -10,7 +10,9 @@ import pytest
 
 import miner.disk
 from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.partition import PartError
 from miner.disk import MinerDisk
+from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
@@ -33,7 +35,17 @@ def _keep(disk: MinerDisk, epoch: int) -> None:
 def test_a_base_reads_back_to_the_same_digest_and_may_be_saved_again(disk: MinerDisk) -> None:
     for _ in range(2):
         disk.save_base(SPEC, 0, BASE)
-    assert base_digest(SPEC, disk.load_base(SPEC, 0, 0)) == base_digest(SPEC, BASE)
+    base, digest = disk.load_base(SPEC, 0, 0)
+    assert digest == base_digest(SPEC, base) == base_digest(SPEC, BASE)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("name", ["part-000.safetensors", "digest"])
+def test_a_base_that_was_damaged_on_disk_is_noticed(disk: MinerDisk, name: str, damage: Damage) -> None:
+    disk.save_base(SPEC, 0, BASE)
+    damage(disk.root / "base" / "0" / name)
+    with pytest.raises(PartError):
+        disk.load_base(SPEC, 0, 0)
 
 
 def test_the_newest_base_is_one_whose_start_state_is_there_too(disk: MinerDisk) -> None:

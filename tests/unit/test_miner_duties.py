@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from iota.client.run_objects import RunObjects
+from iota.compute.state import StageState, load_state, save_state
 from iota.protocol.events import (
     Admit,
     AuditRequest,
@@ -28,13 +29,14 @@ from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnap
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
+from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
 SNAPSHOT = StoreSnapshot(3, 1)
 ME = fake_hotkey(0)
-CONTENT = b"weights and moments"
+SPEC = small_spec()
 
 
 def _assign(stage: int) -> MergeAssign:
@@ -111,16 +113,20 @@ class Refusing:
         raise self._error
 
 
-async def _do(root: Path, urls: Any, wants: Callable[[Duty], bool], duty: Duty = SNAPSHOT) -> DutyEnded:
+async def _do(
+    root: Path,
+    urls: Any,
+    wants: Callable[[Duty], bool],
+    duty: Duty = SNAPSHOT,
+    damage: Damage = lambda path: None,
+) -> DutyEnded:
     with MinerDisk(root) as disk:
-        disk.snapshot(3, 1).parent.mkdir(parents=True)
-        disk.snapshot(3, 1).write_bytes(CONTENT)
+        save_state(StageState.initial(SPEC, 0), disk.snapshot(3, 1))
+        damage(disk.snapshot(3, 1))
         async with ObjectClient() as client:
             objects: Any = RunObjects(urls, client)
             bases: Any = None  # no pseudo-gradient is asked for
-            worker = DutyWorker(
-                small_spec(), 0, fake_hotkey(0), disk, objects, bases, wants, first_pause_s=0.0
-            )
+            worker = DutyWorker(SPEC, 0, fake_hotkey(0), disk, objects, bases, wants, first_pause_s=0.0)
             return await worker.do(duty, {})
 
 
@@ -146,4 +152,15 @@ async def test_a_stored_snapshot_is_reported_with_its_digest(tmp_path: Path) -> 
         done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True)
         assert isinstance(done.report, SnapshotStored)
         assert (done.report.epoch, done.report.version) == (3, 1)
-        assert await store.get(done.report.stored.key) == CONTENT
+        stored = load_state(await store.get(done.report.stored.key), SPEC, 0)
+        assert stored.weights_digest == StageState.initial(SPEC, 0).weights_digest
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+async def test_a_snapshot_that_was_damaged_on_disk_is_not_delivered(tmp_path: Path, damage: Damage) -> None:
+    """An audit would take its bytes for this miner's lie."""
+    async with embedded(tmp_path / "store") as store:
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, damage=damage)
+        assert done == DutyEnded(SNAPSHOT, None)
+        assert await store.list("") == []
+    assert not list((tmp_path / "miner").rglob("*.safetensors"))

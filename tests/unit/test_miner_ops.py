@@ -19,7 +19,9 @@ from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
 from miner.ops import Inputs, OpRunner, StateLost
+from miner.receipt_file import parse_line
 from miner.receipt_log import ReceiptLog
+from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
@@ -73,7 +75,7 @@ class Pair:
     def receipts(self) -> list[Receipt]:
         """Of stage 0, from its disk."""
         lines = self.first.disk.receipts.read_bytes().splitlines()[1:]
-        return [Receipt.model_validate_json(line) for line in lines]
+        return [parse_line(Receipt, line)[0] for line in lines]
 
 
 def _op(kind: OpKind, index: int) -> Op:
@@ -123,6 +125,24 @@ def test_after_a_restart_an_op_gives_the_same_frame_and_no_second_receipt(pair: 
     pair.restart()
     assert pair.forward(0) == before
     assert len(pair.receipts) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_frame_that_was_damaged_on_disk_is_made_anew(pair: Pair, damage: Damage) -> None:
+    before = pair.forward(0)
+    damage(pair.first.disk.frame(before.notice.name))
+    pair.restart()
+    after = pair.forward(0)
+    assert _decoded(after).header == _decoded(before).header
+    assert len(pair.receipts) == 1
+
+
+def test_a_frame_on_disk_is_sent_again_where_its_receipt_was_lost(pair: Pair) -> None:
+    """The store may have the frame: another signature would make other bytes under its key."""
+    before = pair.forward(0)
+    pair.first.disk.receipts.unlink()
+    pair.restart()
+    assert pair.forward(0) == before
 
 
 def test_a_result_that_differs_from_its_receipt_loses_the_state(pair: Pair) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, signed_payload
+from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, signed_payload
 from miner.receipt_log import ReceiptLog
 
 RUN = "ab" * 32
@@ -96,3 +98,115 @@ def test_another_runs_log_is_refused(tmp_path: Path, hotkey: Hotkey) -> None:
     ReceiptLog(tmp_path / "log", RUN, hotkey).close()
     with pytest.raises(ValueError, match="another run or hotkey"):
         ReceiptLog(tmp_path / "log", "00" * 32, hotkey)
+
+
+def _written(path: Path, hotkey: Hotkey, count: int, epochs: int = 1) -> list[Receipt]:
+    """A closed log with so many receipts in each of so many epochs."""
+    log = ReceiptLog(path, RUN, hotkey)
+    made = [log.append(_fields(n, epoch)) for epoch in range(epochs) for n in range(count)]
+    log.close()
+    return made
+
+
+def _changed(line: bytes) -> bytes:
+    """The same receipt of another version of the weights."""
+    assert b'"version":0' in line
+    return line.replace(b'"version":0', b'"version":1')
+
+
+def _resigned(line: bytes) -> bytes:
+    """Changed, and with the digest that fits the change: only the chain tells."""
+    text = _changed(line).removesuffix(b"\n").partition(b" ")[2]
+    return blake3(text).hexdigest().encode() + b" " + text + b"\n"
+
+
+@pytest.mark.parametrize("damage", [_changed, lambda line: b"", lambda line: b"\0" * len(line) + b"\n"])
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_log_changed_in_any_place_is_kept_aside_and_goes_on_from_its_intact_receipts(
+    tmp_path: Path,
+    hotkey: Hotkey,
+    at: int,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "log"
+    made = _written(path, hotkey, 6)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[at] = damage(lines[at])
+    path.write_bytes(b"".join(lines))
+    changed = path.read_bytes()
+    log = ReceiptLog(path, RUN, hotkey)
+    assert (log.count, log.head) == (at - 1, made[at - 1].previous)
+    assert (tmp_path / "log.damaged-1").read_bytes() == changed
+    assert f"damaged after receipt {at - 1}" in caplog.text
+    assert "log.damaged-1" in caplog.text
+    log.continue_from(4, made[3].content_digest())  # the orchestrator has four
+    assert log.append(_fields(9)).seq == max(4, at - 1) + 1
+    log.close()
+    assert ReceiptLog(path, RUN, hotkey).count == max(4, at - 1) + 1
+
+
+def test_a_receipt_that_was_changed_with_its_digest_breaks_the_chain(tmp_path: Path, hotkey: Hotkey) -> None:
+    path = tmp_path / "log"
+    _written(path, hotkey, 4)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = _resigned(lines[2])
+    path.write_bytes(b"".join(lines))
+    assert ReceiptLog(path, RUN, hotkey).count == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b"\0" * 5000, b"x" * 200_000])
+def test_a_file_that_is_no_log_is_kept_aside(tmp_path: Path, hotkey: Hotkey, content: bytes) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    log = ReceiptLog(path, RUN, hotkey)
+    assert (log.count, log.head) == (0, GENESIS)
+    log.append(_fields(0))
+    log.close()
+    assert ReceiptLog(path, RUN, hotkey).count == 1
+    assert (tmp_path / "log.damaged-1").read_bytes() == content
+
+
+def test_a_log_of_another_version_is_kept_aside(tmp_path: Path, hotkey: Hotkey) -> None:
+    path = tmp_path / "log"
+    _written(path, hotkey, 1)
+    first, rest = path.read_bytes().split(b"\n", 1)
+    text = first.partition(b" ")[2].replace(b'"version":1', b'"version":2')
+    path.write_bytes(blake3(text).hexdigest().encode() + b" " + text + b"\n" + rest)
+    assert ReceiptLog(path, RUN, hotkey).count == 0
+    assert (tmp_path / "log.damaged-1").exists()
+
+
+def test_an_orchestrator_with_another_chain_is_followed_and_the_loss_is_said(
+    tmp_path: Path, hotkey: Hotkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = _written(tmp_path / "log", hotkey, 5)
+    log = ReceiptLog(tmp_path / "log", RUN, hotkey)
+    log.continue_from(3, "ef" * 32)
+    assert (log.count, log.head, log.after(3)) == (3, "ef" * 32, None)
+    assert "receipts 4 to 5 is lost" in caplog.text
+    assert made[4].content_digest().encode() in (tmp_path / "log.damaged-1").read_bytes()
+
+
+@pytest.mark.parametrize("stored", [0, 3, 5])
+def test_an_orchestrator_with_the_same_chain_gets_the_rest(
+    tmp_path: Path, hotkey: Hotkey, stored: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = _written(tmp_path / "log", hotkey, 5)
+    log = ReceiptLog(tmp_path / "log", RUN, hotkey)
+    log.continue_from(stored, made[stored - 1].content_digest() if stored else GENESIS)
+    batch = log.after(stored)
+    assert [r.seq for r in (batch.receipts if batch else ())] == list(range(stored + 1, 6))
+    assert caplog.text == ""
+
+
+def test_of_a_long_log_the_last_two_epochs_are_in_memory(tmp_path: Path, hotkey: Hotkey) -> None:
+    _written(tmp_path / "log", hotkey, 3, epochs=5)
+    log = ReceiptLog(tmp_path / "log", RUN, hotkey)
+    assert log.count == 15
+    assert [log.find((epoch, 0, 0, 0, OpKind.FORWARD)) is not None for epoch in range(5)] == [
+        False, False, False, True, True
+    ]  # fmt: skip
+    batch = log.after(9)
+    assert batch is not None
+    assert [r.seq for r in batch.receipts] == list(range(10, 16))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bittensor import http_auth
 
+from iota.http.server import ConnectionLimits
 from iota.identity.http_auth import SIGNATURE_HEADER, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.events import LoadBase
@@ -200,7 +201,7 @@ async def test_a_hotkey_that_floods_is_limited_and_told_when_to_return(tmp_path:
 
 
 async def test_a_connection_that_dribbles_its_headers_is_closed(tmp_path: Path) -> None:
-    async with orchestrator(tmp_path / "j", header_s=0.2) as running:
+    async with orchestrator(tmp_path / "j", connections=ConnectionLimits(header_s=0.2)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
         writer.write(b"POST /v1/join HTTP/1.1\r\nHo")
         async with asyncio.timeout(5):

@@ -12,9 +12,10 @@ import torch
 
 from iota.compute import StateError
 from iota.compute.optim import InnerOptimizer
-from iota.compute.state import StageState, load_state, save_state, state_bytes, tensors_digest
+from iota.compute.state import StageState, check_intact, load_state, save_state, state_bytes, tensors_digest
 from iota.model.initial import initial_weights
 from iota.spec import RunSpec
+from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 
 
@@ -158,6 +159,19 @@ def test_a_negative_second_moment_is_refused() -> None:
     state.moments["exp_avg_sq.norm.weight"][0] = -1.0
     with pytest.raises(StateError, match="negative"):
         load_state(state_bytes(state), spec, 1)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_state_that_was_damaged_on_disk_is_noticed(tmp_path: Path, damage: Damage) -> None:
+    spec, path = small_spec(), tmp_path / "state"
+    save_state(stepped(spec, 1), path)
+    check_intact(path.read_bytes(), spec, 1)
+    damage(path)
+    with pytest.raises(StateError):
+        load_state(path, spec, 1)
+    if path.exists():
+        with pytest.raises(StateError):
+            check_intact(path.read_bytes(), spec, 1)
 
 
 def test_a_missing_file_is_a_state_error(tmp_path: Path) -> None:

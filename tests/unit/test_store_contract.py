@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
+from iota.client.run_objects import RunObjects
 from iota.store import (
     ObjectClient,
     ObjectExists,
@@ -18,7 +20,7 @@ from iota.store import (
     UrlRefused,
     open_store,
 )
-from tests.support.store_servers import embedded, moto_s3
+from tests.support.store_servers import StoreUrls, embedded, moto_s3
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ async def test_a_missing_object_is_named_as_missing(store: ObjectStore) -> None:
 
 
 async def test_exists_tells_present_from_missing(store: ObjectStore) -> None:
-    await store.put("a/b", b"x")
+    await store.put("a/b", b"x" * 1_000_000)
     assert await store.exists("a/b")
     assert not await store.exists("a/c")
     assert not await store.exists("a")
@@ -126,13 +128,30 @@ async def test_a_presigned_put_creates_the_object(store: ObjectStore, client: Ob
     assert await store.get("f/1") == data
 
 
-async def test_a_second_presigned_put_counts_as_stored_and_the_first_bytes_stay(
+async def test_a_second_presigned_put_says_that_it_stored_nothing_and_the_first_bytes_stay(
     store: ObjectStore, client: ObjectClient
 ) -> None:
     assert await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
     assert not await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
     await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
     assert await store.get("f/1") == b"first"
+
+
+async def test_a_key_that_holds_our_bytes_counts_as_stored(store: ObjectStore, client: ObjectClient) -> None:
+    await store.put("f/1", b"frame")
+    stored = await RunObjects(StoreUrls(store), client).put("f/1", b"frame")
+    assert (stored.size, stored.digest) == (5, blake3(b"frame").hexdigest())
+
+
+@pytest.mark.parametrize("theirs", [b"FRAME", b"fr", b"frames", b"f" * 1_000_000])
+async def test_a_key_that_holds_other_bytes_does_not_count_as_stored(
+    store: ObjectStore, client: ObjectClient, theirs: bytes
+) -> None:
+    """A presigned URL that somebody else used first, for instance."""
+    await store.put("f/1", theirs)
+    with pytest.raises(ObjectExists, match="f/1 exists"):
+        await RunObjects(StoreUrls(store), client).put("f/1", b"frame")
+    assert await store.get("f/1") == theirs
 
 
 async def test_a_presigned_get_reads_whole_objects_and_ranges(

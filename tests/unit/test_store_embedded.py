@@ -6,7 +6,7 @@ import asyncio
 import json
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from iota.store import EmbeddedStore, ObjectClient, StoreFull
+from iota.store import EmbeddedStore, ObjectClient, StoreError, StoreFull
 from iota.store.embedded_server import make_app, running
-from iota.store.files import PRIVATE, RootInUse
+from iota.store.files import PRIVATE, ObjectFiles, RootInUse
 from tests.support.store_servers import SECRET, Clock, embedded, serving
 
 
@@ -260,6 +260,47 @@ async def test_a_disk_without_room_refuses_before_the_body_is_read(tmp_path: Pat
         await upload.close()
         with pytest.raises(StoreFull, match="free some disk space"):
             await store.put("a/b", b"x")
+
+
+async def test_uploads_at_once_never_touch_the_reserve(tmp_path: Path) -> None:
+    """A disk of 5 MB with 1 MB in reserve has room for four objects of 1 MB, however many begin together."""
+    size, disk, reserve, least = 1_000_000, 5_000_000, 1_000_000, [5_000_000]
+
+    def free(folder: Path) -> int:
+        least.append(disk - sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()))
+        return least[-1]
+
+    async with embedded(tmp_path, reserve_bytes=reserve, free=free) as store:
+        uploads = [RawUpload(store.presign_put(f"a/{n}", size, 60)) for n in range(8)]
+        for upload in uploads:  # all begin before any has sent more than half
+            await upload.open(size)
+            await upload.send(b"x" * (size // 2))
+
+        async def end(upload: RawUpload) -> int:
+            with suppress(ConnectionError):
+                await upload.send(b"x" * (size // 2))
+            status = await upload.status()
+            await upload.close()
+            return status
+
+        codes = await asyncio.gather(*map(end, uploads))
+        assert sorted(codes) == [201] * 4 + [507] * 4
+        free(tmp_path)
+        assert min(least) >= reserve
+        await store.delete_prefix("a")
+        await store.put("a/9", b"x" * size)  # a promise ends with its upload
+
+
+def test_an_upload_of_another_length_than_promised_gets_no_name(tmp_path: Path) -> None:
+    files = ObjectFiles(tmp_path)
+    with files.upload("a/b", 10) as upload:
+        upload.write(b"123456789")
+        with pytest.raises(StoreError, match="missing"):
+            upload.finish()
+    with pytest.raises(StoreError, match="more than"), files.upload("a/b", 10) as upload:
+        upload.write(b"12345678901")
+    assert files.size("a/b") is None
+    files.close()
 
 
 @contextmanager

@@ -7,8 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from iota.store import StoreError, StoreUnavailable, open_store
+from iota.store import EmbeddedStore, StoreError, StoreUnavailable, open_store
 from iota.store.s3 import MAX_EXPIRY_S, S3Store
+from orchestrator.run import refuse_large_objects
+from tests.support.small_spec import small_spec
 from tests.support.store_servers import moto_s3
 
 
@@ -70,3 +72,21 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_url_that_cannot_work_says_what_to_write(url: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         open_store(url)
+
+
+def test_a_run_whose_snapshots_the_store_cannot_hold_is_refused_at_the_start(s3_url: str) -> None:
+    """S3 takes 5 GiB in one request; AdamW's state of a stage of 1e9 parameters has 11 GiB."""
+    model = {
+        "hidden_size": 4096,
+        "layers": 2,
+        "ffn_size": 16384,
+        "vocab_size": 128_000,
+        "heads": 32,
+        "kv_heads": 8,
+    }
+    large = small_spec(model=model, layout={"cuts": [1, 1]})
+    store = S3Store("bucket", s3_url, "us-east-1")
+    with pytest.raises(ValueError, match="at most 5 GiB: cut the model into more stages"):
+        refuse_large_objects(large, store)
+    refuse_large_objects(small_spec(), store)
+    refuse_large_objects(large, EmbeddedStore("http://127.0.0.1:1", b"s" * 32))

@@ -74,3 +74,21 @@ async def test_a_refusal_of_the_orchestrator_is_final_unless_it_passes(
     transport = StoreTransport(RUN, StoreUrls(store, Problem(problem, "not now")), client)
     with pytest.raises(raised):
         await transport.send(FRAME, fake_hotkey(1))
+
+
+async def test_a_frame_whose_key_holds_other_bytes_is_refused_at_once(
+    store: EmbeddedStore, client: ObjectClient
+) -> None:
+    await store.put(KEY, b"x" * len(FRAME.data))
+    transport = StoreTransport(RUN, StoreUrls(store), client)
+    with pytest.raises(TransferRefused, match="other bytes"):
+        await transport.send(FRAME, fake_hotkey(1))
+
+
+async def test_a_frame_that_an_earlier_process_stored_counts_as_sent(
+    store: EmbeddedStore, client: ObjectClient
+) -> None:
+    transport = StoreTransport(RUN, StoreUrls(store), client)
+    for _ in range(2):
+        await transport.send(FRAME, fake_hotkey(1))
+    assert await store.get(KEY) == FRAME.data

@@ -155,3 +155,17 @@ def test_a_model_file_gives_the_spec_its_shape(folder: Path) -> None:
 def test_the_vocabulary_grows_to_the_tokenizers() -> None:
     assert SwarmOptions().spec("0" * 64, 5000).model.vocab_size == 5000
     assert SwarmOptions().spec("0" * 64, 200).model.vocab_size == 257
+
+
+def test_a_run_that_lost_its_journal_is_refused_before_anything_starts(
+    held_run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = held_run.node("miner-00") / "receipts.jsonl"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    held_run.__exit__()
+    said = refused(capsys, "up", "--run-dir", held_run.root)
+    assert "lost its journal (journal.db)" in said
+    assert "goes on from here" not in said
+    assert not held_run.logs.exists()
+    held_run.__enter__()

@@ -18,7 +18,6 @@ from tests.support.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCOR
 from validator.audits.budget import Budget
 from validator.database import Database
 from validator.weights.plan import PlanState, Point, Target, WeightPlan
-from validator.weights.records import RecordDamaged
 from validator.weights.scoreboard import Scoreboard
 
 ROW = {MINERS[0].ss58: 65535, MINERS[1].ss58: 21845}
@@ -271,17 +270,22 @@ def test_a_plan_comes_back_from_the_disk_as_it_was_written(tmp_path: Path) -> No
         assert (last.tempo, last.block) == (3, 12)
 
 
-def test_a_plan_that_somebody_changed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    ["""replace(plan, '"version_key": 0', '"version_key": 1')""", "substr(plan, 1, 40)", "x'00ff'"],
+)
+def test_a_plan_that_was_damaged_is_deleted_and_the_others_stay(
+    tmp_path: Path, changed: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
         _plan(database)
+        kept = _plan(database)
     with sqlite3.connect(tmp_path / "validator.sqlite") as db:
-        changed = db.execute(
-            """update weight_plans set plan = replace(plan, '"version_key": 0', '"version_key": 1')"""
-        )
-        assert changed.rowcount == 1
+        assert db.execute(f"update weight_plans set plan = {changed} where number = 1").rowcount == 1
     db.close()
-    with Database(tmp_path, RUN, KEY.ss58) as database, pytest.raises(RecordDamaged, match="plan 1"):
-        database.weights.newest("0x01", 5)
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        assert database.weights.newest("0x01", 5) == [kept]
+    assert "plan 1 of weights" in caplog.text
 
 
 def _plan(database: Database) -> WeightPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Collection
 from dataclasses import replace
@@ -12,6 +13,8 @@ from pydantic import TypeAdapter
 
 from validator.weights.decisions import LastWeights
 from validator.weights.plan import WRITTEN, PlanState, WeightPlan
+
+log = logging.getLogger(__name__)
 
 SCHEMA: Final = """
 create table if not exists weight_plans (
@@ -26,17 +29,24 @@ _PLAN: Final = TypeAdapter(WeightPlan)
 
 
 class RecordDamaged(ValueError):
-    """A recorded plan does not match its digest."""
+    """A recorded plan is unreadable, or does not match its digest."""
 
 
 class WeightRecords:
     """Plans by number. A write is on disk when it returns (`synchronous = full`).
 
-    Reading raises RecordDamaged if something else changed the file.
+    Plans that are damaged at the start are deleted, with a line in the log. Reading raises RecordDamaged if
+    something else changes the file later.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        for number, text, digest in db.execute("select number, plan, digest from weight_plans").fetchall():
+            try:
+                _plan(number, text, digest)
+            except RecordDamaged as error:
+                db.execute("delete from weight_plans where number = ?", (number,))
+                log.error("%s: it is deleted, and weights for its tempo may be sent again", error)
 
     def add(self, plan: WeightPlan) -> WeightPlan:
         """Record a new plan, and return it with its number."""
@@ -93,10 +103,11 @@ def _text(plan: WeightPlan) -> str:
 
 def _plan(number: int, text: str, digest: str) -> WeightPlan:
     # Parsed by `json` and not by pydantic, which would not return every float to the last bit.
-    fields: dict[str, Any] = json.loads(text)
-    plan = replace(_PLAN.validate_python(fields), number=number)
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        plan = replace(_PLAN.validate_python(fields), number=number)
+    except ValueError as error:
+        raise RecordDamaged(f"plan {number} of weights in the database is unreadable") from error
     if plan.digest != digest:
-        raise RecordDamaged(
-            f"plan {number} of weights in the database is damaged: restore it, or use an empty --data-dir"
-        )
+        raise RecordDamaged(f"plan {number} of weights in the database does not have its digest")
     return plan

@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
 from iota.console.redaction import one_line
+from iota.http import proxy_for
 
 MAX_FRAME_BYTES: Final = 32 << 20
 """The metagraph of a large subnet has under 1 MiB, a runtime's metadata about 2 MiB."""
@@ -84,7 +85,13 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
     async def _dial(self, url: str) -> ClientConnection:
         try:
-            socket = await dial(url, max_size=MAX_FRAME_BYTES, open_timeout=_OPEN_S, close_timeout=_CLOSE_S)
+            socket = await dial(
+                url,
+                max_size=MAX_FRAME_BYTES,
+                open_timeout=_OPEN_S,
+                close_timeout=_CLOSE_S,
+                proxy=proxy_for(url),
+            )
         except InvalidStatus as error:
             status = error.response.status_code
             raise SubstrateRequestException(

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import TypeVar
 
-import aiohttp
 from pydantic import TypeAdapter, ValidationError
 from yarl import URL
 
@@ -27,6 +26,7 @@ from iota.chain.inputs import check_address, check_commitment, check_netuid, wri
 from iota.chain.ledger import messages
 from iota.chain.weight_rules import normalise
 from iota.console.redaction import without_secrets
+from iota.http import AnswerRefused, HttpClient, NoAnswer, NotSent
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
@@ -58,7 +58,7 @@ class LedgerChain(Chain):
         self._name = without_secrets(url.rstrip("/"))
         self._hotkey = hotkey
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient()
         self._known: messages.LedgerInfo | None = None
 
     # ---- reads ------------------------------------------------------------------------------------
@@ -175,9 +175,7 @@ class LedgerChain(Chain):
     # ---- the connection ---------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._http.close()
 
     async def _ledger_info(self) -> messages.LedgerInfo:
         if self._known is None:
@@ -234,40 +232,22 @@ class LedgerChain(Chain):
         self, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[int, str | None, bytes]:
         """(status, signature header, body) of one HTTP request; `target` is relative to the base URL."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         path, _, query = target.partition("?")
         url = (self._url / path.removeprefix("/")).with_query(query)
-        content = bytearray()
         is_write = method == "POST"
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request(
-                    method, url, data=body or None, headers=headers, allow_redirects=False
-                ) as answer,
-            ):
-                async for chunk in answer.content.iter_chunked(65536):
-                    content += chunk
-                    if len(content) > _MAX_ANSWER_BYTES:
-                        raise Incompatible(
-                            f"the answer of {self._name} exceeds {_MAX_ANSWER_BYTES} bytes",
-                            fate_unknown=is_write,
-                        )
-                return answer.status, answer.headers.get(SIGNATURE_HEADER), bytes(content)
-        except aiohttp.ClientConnectorError as error:
+            answer = await self._http.fetch(
+                method, url, max_bytes=_MAX_ANSWER_BYTES, timeout_s=timeout_s, headers=headers, body=body
+            )
+        except NotSent as error:
+            raise Unavailable(f"no ledger answers at {self._name} ({error}): is it running?") from None
+        except NoAnswer as error:
             raise Unavailable(
-                f"no ledger answers at {self._name} ({error.strerror or type(error).__name__}):"
-                " is it running?"
+                f"the ledger at {self._name} gave no answer: {error}", fate_unknown=is_write
             ) from None
-        except TimeoutError:
-            raise Unavailable(
-                f"the ledger at {self._name} did not answer within {timeout_s:g} s", fate_unknown=is_write
-            ) from None
-        except aiohttp.ClientError as error:
-            raise Unavailable(
-                f"the connection to {self._name} broke: {type(error).__name__}", fate_unknown=is_write
-            ) from None
+        except AnswerRefused as error:
+            raise Incompatible(f"the answer of {self._name}: {error}", fate_unknown=is_write) from None
+        return answer.status, answer.headers.get(SIGNATURE_HEADER), answer.body
 
     def _failure(self, status: int, content: bytes) -> BadInput | Incompatible | Rejected | Unavailable:
         """The error for an answer with a problem document."""

@@ -20,6 +20,7 @@ from iota.chain.ledger import messages
 from iota.chain.ledger.book import LedgerBook
 from iota.chain.ledger.database import LedgerDatabase
 from iota.console.signals import call_on_stop
+from iota.http.server import ConnectionLimits, admit, listening, problem_of, read_body
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
 
@@ -28,6 +29,7 @@ _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
 _CLOCK: Final[web.AppKey[Callable[[], int]]] = web.AppKey("clock")
 _BODY_TIMEOUT_S: Final = 10.0
 """Longest that a request's body may take, so that no connection is held open."""
+_LIMITS: Final = ConnectionLimits(shutdown_s=2.0)
 _NANO: Final = 1e-9
 _STATUS: Final = {
     TxCode.RATE_LIMITED: 429,
@@ -60,7 +62,7 @@ def make_app(
     except BaseException:
         database.close()
         raise
-    app = web.Application(middlewares=[_problems], client_max_size=messages.MAX_BODY_BYTES)
+    app = web.Application(middlewares=[_problems])
     app[_BOOK] = book
     app[_CLOCK] = clock
     app[_VERIFIER] = RequestVerifier(book.key.ss58, fence_ns=book.nonce_fence())
@@ -100,19 +102,11 @@ async def serve(
     `ready` is called with the URL when the port is open; port 0 picks a free one. `choices` and errors are
     those of `make_app`.
     """
-    runner = web.AppRunner(make_app(db_path, **choices), access_log=None)
-    await runner.setup()
     stop = asyncio.Event()
-    try:
-        site = web.TCPSite(runner, host, port, shutdown_timeout=2.0)
-        await site.start()
+    async with listening(make_app(db_path, **choices), host, port, _LIMITS) as url:
         call_on_stop(stop.set)
-        bound = runner.addresses[0]
-        url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
         ready(url)
         await stop.wait()
-    finally:
-        await runner.cleanup()
 
 
 # ---- reads ----------------------------------------------------------------------------------------
@@ -196,8 +190,7 @@ def _write(
     """A handler that verifies the sender, parses the body, applies the write and signs the answer."""
 
     async def handle(request: web.Request) -> web.Response:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            raw = await request.read()
+        raw = await read_body(request, messages.MAX_BODY_BYTES, _BODY_TIMEOUT_S)
         caller = request.app[_VERIFIER].verify(request.headers, raw, request.method, request.raw_path)
         body = kind.model_validate_json(raw)
         _check_netuid(request, getattr(body, "netuid"))  # noqa: B009 - every write message has one
@@ -218,6 +211,7 @@ def _write(
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as RFC 9457 problem documents."""
     try:
+        admit(request)
         return await handler(request)
     except Problem as problem:
         return _problem(problem.type, problem.status, problem.detail, problem.headers)
@@ -227,10 +221,8 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         return _problem("malformed", 400, f"{where}: {first['msg']}" if where else first["msg"])
-    except TimeoutError:
-        return _problem("slow", 408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s")
     except web.HTTPException as error:
-        return _problem("http", error.status, error.reason)
+        return problem_of(error, _problem("http", error.status, error.text or error.reason))
 
 
 def _problem(type: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
-from orchestrator.http.limits import is_loopback
+from iota.http.hosts import is_loopback
 
 
 class ConnectionGuard:

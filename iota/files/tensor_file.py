@@ -1,0 +1,125 @@
+"""Checks the header of a safetensors file before anything else reads it. The file may be hostile.
+
+header length u64 LE | header (JSON: name -> dtype, shape, data_offsets) | tensors, without gaps
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LENGTH = struct.Struct("<Q")
+_ENTRY_BYTES = 1024
+"""Room in a header for one tensor, whose name has at most a few hundred characters."""
+_SLACK_BYTES = 1 << 16
+"""Room for the rest of a header, metadata included."""
+_FP32 = 4
+
+Layout = Mapping[str, tuple[int, ...]]
+"""Shapes of fp32 tensors, by name."""
+
+
+class TensorFileError(ValueError):
+    """Bytes that are not a safetensors file of the expected tensors."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a checked header says."""
+
+    layout: Layout
+    extents: dict[str, tuple[int, int]]
+    """First byte of each tensor in the file, and the byte after its last."""
+    metadata: dict[str, str]
+
+
+def check_tensors(source: bytes | Path, *allowed: Layout) -> TensorFile:
+    """Check that a file holds exactly the fp32 tensors of one of the `allowed` layouts.
+
+    Names, shapes, dtypes and sizes are checked, and that the tensors fill the file without gap or overlap.
+    Values are not read. The JSON that is parsed is bounded by the largest layout.
+
+    Raises TensorFileError, also for a file that cannot be read.
+    """
+    found, size, total = _read_header(source, max(map(len, allowed)))
+    metadata = found.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise TensorFileError("its metadata is not text")
+    expected = next((layout for layout in allowed if layout.keys() == found.keys()), None)
+    if expected is None:
+        wrong = sorted(found.keys() ^ allowed[-1].keys())
+        raise TensorFileError(f"it has other tensors than expected: {', '.join(map(repr, wrong[:5]))}"[:300])
+    for name, shape in expected.items():
+        if not _is_fp32(found[name], shape):
+            raise TensorFileError(f"tensor {name!r} is not fp32 of shape {list(shape)}")
+    _check_extents([found[name]["data_offsets"] for name in expected], list(expected.values()), size)
+    first = total - size
+    extents = {
+        name: (first + start, first + stop)
+        for name, (start, stop) in ((name, found[name]["data_offsets"]) for name in expected)
+    }
+    return TensorFile(expected, extents, metadata)
+
+
+def _read_header(source: bytes | Path, entries: int) -> tuple[dict[str, Any], int, int]:
+    """The header's entries, the bytes of data after it, and those of the whole file."""
+    limit = _ENTRY_BYTES * entries + _SLACK_BYTES
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            size = file.seek(0, io.SEEK_END) - _LENGTH.size
+            file.seek(0)
+            if size < 0:
+                raise TensorFileError("it is shorter than a header")
+            length = int(_LENGTH.unpack(file.read(_LENGTH.size))[0])
+            if not 0 < length <= min(limit, size):
+                raise TensorFileError(f"its header claims {length} of {size} bytes, at most {limit}")
+            text = file.read(length)
+    except OSError as error:
+        raise TensorFileError(f"it cannot be read: {error.strerror}") from error
+    try:
+        found = json.loads(text, object_pairs_hook=_without_repeats)
+    except TensorFileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TensorFileError("its header is not JSON") from error
+    if not isinstance(found, dict):
+        raise TensorFileError("its header is not an object")
+    return found, size - length, size + _LENGTH.size
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise TensorFileError("its header names something twice")
+    return found
+
+
+def _is_fp32(entry: Any, shape: tuple[int, ...]) -> bool:
+    # `type` and not `isinstance`, because True and 1.0 equal 1.
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"dtype", "shape", "data_offsets"}
+        and entry["dtype"] == "F32"
+        and isinstance(entry["shape"], list)
+        and all(type(length) is int for length in entry["shape"])
+        and entry["shape"] == list(shape)
+        and isinstance(entry["data_offsets"], list)
+        and len(entry["data_offsets"]) == 2
+        and all(type(offset) is int for offset in entry["data_offsets"])
+    )
+
+
+def _check_extents(offsets: list[list[int]], shapes: list[tuple[int, ...]], size: int) -> None:
+    end = 0
+    for (start, stop), shape in sorted(zip(offsets, shapes, strict=True)):
+        if start != end or stop - start != _FP32 * math.prod(shape):
+            raise TensorFileError("its tensors overlap, leave gaps or have other sizes than their shapes")
+        end = stop
+    if end != size:
+        raise TensorFileError(f"it holds {size} bytes of data where its tensors have {end}")

@@ -1,0 +1,28 @@
+"""HTTP for every client and server of this project: one set of bounds, timeouts and proxy rules."""
+
+from iota.http.client import (
+    AnswerRefused,
+    BodyTooLarge,
+    Compressed,
+    HttpClient,
+    NoAnswer,
+    NotSent,
+    Redirected,
+    lines,
+    read_bounded,
+)
+from iota.http.hosts import is_loopback, proxy_for
+
+__all__ = [
+    "AnswerRefused",
+    "BodyTooLarge",
+    "Compressed",
+    "HttpClient",
+    "NoAnswer",
+    "NotSent",
+    "Redirected",
+    "is_loopback",
+    "lines",
+    "proxy_for",
+    "read_bounded",
+]

@@ -6,7 +6,7 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from iota.chain import ChainError, open_chain
+from iota.chain import BadInput, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
 from iota.identity.keys import Hotkey, load_hotkey
@@ -48,16 +48,15 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             metagraph = Metagraph(chain, settings.netuid, file, settings.chain)
             try:
                 await metagraph.start()
-            except (ChainError, TimeoutError) as error:
-                place = f"subnet {settings.netuid} on {without_secrets(settings.chain)}"
+            except BadInput as error:
                 raise ValueError(
-                    f"{place} cannot be read ({error or 'no answer'}):"
-                    " check --network and --netuid, or give --allow FILE"
+                    f"{without_secrets(settings.chain)}: {error}: check --network and --netuid, or give --allow FILE"
                 ) from error
-            admission = Admission(metagraph, metagraph.reread)
+            admission = Admission(metagraph, metagraph.standing, metagraph.reread)
             extra_tasks = [metagraph.follow]
         else:
-            admission, extra_tasks = Admission(AllowList.load(settings.allow)), []
+            allowed = AllowList.load(settings.allow)
+            admission, extra_tasks = Admission(allowed, allowed.standing), []
         deps = Deps(
             hotkey=hotkey,
             coordinator=Coordinator(spec),

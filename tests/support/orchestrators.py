@@ -29,6 +29,7 @@ from iota.protocol.messages import (
     JoinRequest,
     Role,
 )
+from iota.protocol.problems import Standing
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import (
     BoundarySpec,
@@ -129,7 +130,7 @@ async def orchestrator(
             journal=journal,
             store=store,
             chain=chain,
-            admission=Admission(members),
+            admission=Admission(members, lambda hotkey: Standing.NOT_LISTED),
             manifest=b'{"shards": []}',
             limits=ServerLimits(**limits),
             head_poll_s=0.01,

@@ -13,7 +13,7 @@ import pytest
 from iota.chain import Unavailable
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
-from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.problems import Problem, ProblemType, Standing
 from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.metagraph import REREAD_EVERY_S, STALE_S, Metagraph
 
@@ -46,7 +46,7 @@ class Clock:
 
 def admission(chain: Chain) -> Admission:
     graph = Metagraph(chain, 1)
-    return Admission(graph, graph.reread)
+    return Admission(graph, graph.standing, graph.reread)
 
 
 async def test_a_node_that_registered_since_the_last_read_is_admitted_at_once() -> None:
@@ -145,6 +145,6 @@ def test_an_allow_list_that_cannot_be_read_says_so(tmp_path: Path, content: byte
 
 
 async def test_without_another_look_a_stranger_stays_one() -> None:
-    asked = Admission(lambda hotkey, role: role is Role.VALIDATOR)
+    asked = Admission(lambda hotkey, role: role is Role.VALIDATOR, lambda hotkey: Standing.NO_PERMIT)
     assert not await asked.allows("x", Role.MINER)
     assert await asked.allows("x", *Role)

@@ -49,8 +49,9 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
             try:
                 await metagraph.start()
             except BadInput as error:
+                chain_name = without_secrets(settings.chain)
                 raise ValueError(
-                    f"{without_secrets(settings.chain)}: {error}: check --network and --netuid, or give --allow FILE"
+                    f"{error} ({chain_name}): check --network and --netuid, or give --allow FILE"
                 ) from error
             admission = Admission(metagraph, metagraph.standing, metagraph.reread)
             extra_tasks = [metagraph.follow]

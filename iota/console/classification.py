@@ -27,7 +27,6 @@ _BY_TYPE: Final[Mapping[tuple[str, str], Condition | None]] = {
     ("iota.wire.transport", "TransportError"): Condition.STORE_REFUSES,
     ("iota.outer.partition", "PartError"): Condition.DATA,
     ("iota.data.manifest", "DataError"): Condition.DATA,
-    ("iota.data.documents", "HubUnavailable"): Condition.HUB,
     ("miner.ops", "StateLost"): Condition.STATE_LOST,
 }
 """By (module, name), the special before the general; None is a mistake of the user, which does not pass.
@@ -91,7 +90,7 @@ def _condition_of(error: Exception) -> Condition | None:
 
 
 def _of_problem(problem: Any) -> Condition | None:
-    """The condition of a `Problem`; None for the end of the run, and for a hotkey that has another role in it."""
+    """The condition of a `Problem`; None for the end of the run, and for a hotkey with another role in it."""
     kind, status = str(problem.type), int(problem.status)
     if kind == "run-ended" or "member_as" in problem.extra:
         return None

@@ -1,7 +1,7 @@
 """Conditions that pass by themselves: what a node says of each, how it waits, and who can end it sooner.
 
-docs/conditions.md is made from this table (`iota.console.conditions_page`). `iota.console.classification` tells
-which condition an error is, and `iota.console.watch` waits.
+docs/conditions.md is made from this table (`iota.console.conditions_page`). `iota.console.classification`
+tells which condition an error is, and `iota.console.watch` waits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Condition(Enum):
         " --orchestrator; if the run has a new orchestrator, start this node again",
     )  # fmt: skip
     CERTIFICATE = (
-        "orchestrator-certificate", "the orchestrator's address gives no secure connection, as with a wrong certificate",
+        "orchestrator-certificate",
+        "the orchestrator's address gives no secure connection, as with a wrong certificate",
         1.0, 15.0, DAY_S, "you, or the run's owner",
         "sign in where the network asks for it, check this machine's clock, or tell the run's owner",
     )  # fmt: skip
@@ -58,7 +59,7 @@ class Condition(Enum):
     )  # fmt: skip
     NOT_REGISTERED = (
         "not-registered", "the hotkey is not registered on the run's subnet", 5.0, 30.0, DAY_S, "you",
-        "register it (`iota-miner register` or `iota-validator register`); a registration counts once it is final",
+        "register it (`iota-miner register` or `iota-validator register`), and wait until that is final",
     )  # fmt: skip
     NO_PERMIT = (
         "no-permit", "the hotkey is registered, and has no validator permit", 5.0, 30.0, DAY_S, "you",
@@ -77,8 +78,8 @@ class Condition(Enum):
         "a validator takes it up when it is started again; a miner needs another --data-dir for it",
     )  # fmt: skip
     REFUSED = (
-        "request-refused", "the orchestrator refuses what this node asks", 2.0, 30.0, DAY_S, "the run's owner",
-        "update this node; if it lasts, send its log to the run's owner",
+        "request-refused", "the orchestrator refuses what this node asks", 2.0, 30.0, DAY_S,
+        "the run's owner", "update this node; if it lasts, send its log to the run's owner",
     )  # fmt: skip
     # ---- objects ------------------------------------------------------------------------------------
     STORE_AWAY = (
@@ -96,10 +97,6 @@ class Condition(Enum):
     DATA = (
         "data-missing", "training data or objects of the run are missing or damaged", 0.5, 10.0, DAY_S,
         "the run's owner", "the run's owner must restore the shards or the manifest",
-    )  # fmt: skip
-    HUB = (
-        "hub-away", "the Hugging Face Hub does not answer", 1.0, 30.0, 10 * MINUTE_S, "nobody",
-        "run the same command again later; it continues where it stopped",
     )  # fmt: skip
     # ---- the chain ----------------------------------------------------------------------------------
     CHAIN_AWAY = (

@@ -81,7 +81,7 @@ class Watch:
             await asyncio.sleep(pause_s)
 
     def failed(self, error: BaseException, next_s: float | None = None) -> float:
-        """Note a failed try and say what stands, if it is time; returns the pause before the next try, seconds.
+        """Note a failed try, and say what stands if it is time; returns the seconds until the next try.
 
         `next_s` is that pause where the caller has its own; by default it is the condition's.
 

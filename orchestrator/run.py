@@ -9,6 +9,7 @@ from pathlib import Path
 from iota.chain import BadInput, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
+from iota.console.watch import Watch
 from iota.identity.keys import Hotkey, load_hotkey
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
@@ -24,11 +25,16 @@ from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
 
 
-async def orchestrate(settings: OrchestratorSettings) -> None:
+async def orchestrate(settings: OrchestratorSettings, scale: float = 1.0) -> None:
     """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
 
-    Raises ValueError for a mistake in the settings or files, with a message that says how to correct it.
+    A full disk or a chain that is away is waited for; `scale` is a factor on those pauses, for tests. Raises
+    ValueError for a mistake in the settings or files, with a message that says how to correct it.
     """
+    await Watch(scale=scale).persevere(lambda: _orchestrate(settings, scale))
+
+
+async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
@@ -45,7 +51,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
-            metagraph = Metagraph(chain, settings.netuid, file, settings.chain)
+            metagraph = Metagraph(chain, settings.netuid, file, settings.chain, scale=scale)
             try:
                 await metagraph.start()
             except BadInput as error:

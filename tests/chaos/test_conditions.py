@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +21,9 @@ from iota.console.watch import ConditionStands
 from iota.data import Manifest
 from iota.protocol.problems import Problem, ProblemType, Standing
 from miner.ops import StateLost
-from tests.support.conditioned_nodes import Bench, bench, made_data
+from tests.support.conditioned_nodes import Bench, bench, made_data, one_stage
 from tests.support.fault_proxies import Fault, page, problem
-from tests.support.orchestrators import until
+from tests.support.orchestrators import orchestrator, until
 
 Turn = Callable[[Bench], Awaitable[None]]
 

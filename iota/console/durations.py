@@ -10,7 +10,7 @@ _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 def duration(seconds: float) -> str:
     """`seconds` in its two largest units, such as `12 s`, `4 min` or `2 h 5 min`; `0.5 s` below 10 s."""
     if seconds < 10:
-        return f"{seconds:.2g} s"
+        return f"{round(seconds, 1):g} s"
     rest, parts = round(seconds), []
     for size, unit in _UNITS:
         count, left = divmod(rest, int(size))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iota.console.command import WorkFailed
 from iota.settings import NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -95,7 +96,7 @@ def _stream(url: str) -> Iterator[str]:
 
 @contextmanager
 def _answer(target: str, url: str, timeout_s: float) -> Iterator[HTTPResponse]:
-    """The answer to GET `target`. Raises ValueError where the orchestrator at `url` does not answer."""
+    """The answer to GET `target`. Raises WorkFailed where the orchestrator at `url` does not answer."""
     from urllib.request import Request, urlopen
 
     request = Request(target, headers={"Accept": "application/json, text/event-stream"})
@@ -104,7 +105,7 @@ def _answer(target: str, url: str, timeout_s: float) -> Iterator[HTTPResponse]:
             yield answer
     except OSError as error:
         reason = getattr(error, "reason", None) or error
-        raise ValueError(
+        raise WorkFailed(
             f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
             " --run-dir DIR for a run of `iota up`"
         ) from None

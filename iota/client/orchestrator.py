@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -31,6 +31,8 @@ from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import EpochRecord
 from iota.retry import Backoff
+from iota.settings.sentences import sentence
+from iota.settings.urls import http_url
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
 RETRY_FOR_S: Final = 600.0
@@ -39,8 +41,8 @@ CALL_S: Final = 20.0
 """How long one try may take, in addition to the wait that it asked for."""
 _MAX_BYTES: Final = 256 << 20
 """Largest answer that is read; a miner's receipts of an epoch are the largest."""
-_MAX_DESCRIBED: Final = 1000
-"""Most validation errors that are described, and most characters of the description."""
+_MAX_DESCRIBED: Final = 300
+"""Characters of the description of a malformed answer."""
 _PASSING: Final = (
     Condition.AWAY, Condition.BUSY, Condition.CERTIFICATE, Condition.STRANGER, Condition.CLOCK,
     Condition.NOT_REGISTERED, Condition.NO_PERMIT, Condition.NOT_LISTED,
@@ -98,11 +100,8 @@ class OrchestratorClient:
 
         `watch` is told of the tries of a call that fail, and that the node works again once it has joined.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-            raise ValueError(f"{url!r} is no orchestrator's URL: give http://HOST:PORT or https://HOST")
         self._hotkey = hotkey
-        self._url = url.rstrip("/")
+        self._url = http_url(url)
         self._orchestrator = orchestrator_ss58
         self._retry_for_s = retry_for_s
         self._watch = watch
@@ -266,13 +265,8 @@ def _parse(model: type[_Model], body: bytes) -> _Model:
 
 
 def _validated(validate: Callable[[bytes], _Value], body: bytes, fault: str) -> _Value:
-    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one.
-
-    Its text is bounded: a full description of a hostile answer would be many times as long as the answer.
-    """
+    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one."""
     try:
         return validate(body)
     except ValidationError as error:
-        count = error.error_count()
-        text = str(error)[:_MAX_DESCRIBED] if count <= _MAX_DESCRIBED else f"{count} fields do not fit"
-        raise UntrustedAnswer(f"{fault}: {text}") from None
+        raise UntrustedAnswer(f"{fault}: {sentence(error)[:_MAX_DESCRIBED]}") from None

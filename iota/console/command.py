@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -42,8 +43,23 @@ class WorkFailed(Exception):
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (by default that of the process) and exit. Every console command starts here."""
+    _open_standard_streams()
     command = typer.main.get_command(app)
     sys.exit(_exit_code(lambda: command.main(args=list(arguments) if arguments is not None else None)))
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of closed standard streams.
+
+    Otherwise Python has None for them, and the next file or socket would get their numbers.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the process's life
 
 
 def start_logging(level: str) -> None:

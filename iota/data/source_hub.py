@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iota.console.command import WorkFailed
 from iota.data.documents import TEXT_FIELD, Document, clean
 
 _FORM = "hf:DATASET[:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
@@ -56,7 +57,9 @@ class HubSource:
             yield from self._open().skip(start)
         except (OSError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
+            # A missing data set is a FileNotFoundError; other errors of the Hub and the network may pass.
+            passes = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            raise (WorkFailed if passes else ValueError)(
                 f"{self.name} cannot be read ({first}): check the name ({_FORM}) and the network, then run"
                 f" the same command again; it continues where it stopped"
             ) from error

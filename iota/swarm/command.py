@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 import time
@@ -17,6 +18,7 @@ from rich.console import Console
 from iota.chain.errors import ChainError
 from iota.codec.shapes import payload_size
 from iota.console.command import WorkFailed
+from iota.console.command_flags import command_line
 from iota.console.signals import call_on_stop
 from iota.settings.environment import check_names
 from iota.spec import RunSpec
@@ -55,8 +57,8 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
         _check(SwarmOptions.of(**given), root)
     if command.port is not None and not is_free(command.port):
         raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
-    if command.summary is not None and command.summary.is_dir():
-        raise ValueError(f"--summary {command.summary} is a folder: give the name of a file")
+    if command.summary is not None:
+        _check_writable(command.summary)
     with RunDir(root) as run_dir:
         options = _options(run_dir, given)
         if run_dir.info().get("finished") and run_dir.summary_file.exists():
@@ -78,7 +80,7 @@ def _run(
     def display(spec: RunSpec) -> Display:
         return Dashboard(console, spec) if command.dashboard and console.is_terminal else lines
 
-    resume = f"`iota up --run-dir {run_dir.root}` goes on from here"
+    resume = f"`{command_line('iota up --run-dir', run_dir.root)}` goes on from here"
     try:
         with _warnings_to(lines):
             return asyncio.run(_interruptible(SwarmUp(run_dir, options, command, lines.say, display, began)))
@@ -147,6 +149,18 @@ def _check(options: SwarmOptions, root: Path) -> None:
         raise ValueError(
             f"{there} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB:"
             " free some, or give a --run-dir on another disk"
+        )
+
+
+def _check_writable(summary: Path) -> None:
+    """Refuse a file that could not be written at the end of the run."""
+    if summary.is_dir():
+        raise ValueError(f"--summary {summary} is a folder: give the name of a file")
+    there = summary if summary.exists() else summary.absolute().parent
+    if not os.access(there, os.W_OK):
+        state = "cannot be written" if there.exists() else "does not exist"
+        raise ValueError(
+            f"--summary {summary}: {there} {state}: give a file in a folder that you may write to"
         )
 
 

@@ -12,6 +12,8 @@ from iota.codec import codec_names
 from iota.codec.shapes import boundary_width
 from iota.settings import Settings, setting
 from iota.settings.declaration import flag_name
+from iota.settings.kinds import Folder, Threads
+from iota.settings.sentences import sentence
 from iota.spec import (
     MAX_INTEGER,
     BoundarySpec,
@@ -108,7 +110,7 @@ class RunOptions(Settings):
                 seed=self.seed,
             )
         except ValidationError as error:
-            raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+            raise ValueError(sentence(error)) from None
         boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
         return spec
 
@@ -135,7 +137,7 @@ class SwarmOptions(RunOptions):
 class UpOptions(Settings):
     """Options of one `iota up` that change nothing of what is computed."""
 
-    run_dir: Path | None = setting(
+    run_dir: Folder | None = setting(
         None, "Folder of the run; one that is there is resumed.", unset="a new one"
     )
     summary: Path | None = setting(None, "Write the summary to this JSON file.")
@@ -146,6 +148,6 @@ class UpOptions(Settings):
         True, "Audit the miners and set weights.", flags=("--validator/--no-validator",)
     )
     compare: bool = setting(False, "Measure one plain process too.")
-    threads: int = setting(1, "CPU threads of each node.", ge=1)
+    threads: Threads = setting(1, "CPU threads of each node.", ge=1)
     device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
     port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)

@@ -44,7 +44,7 @@ def unreachable() -> str:
     [
         ("iota.cli.main", ["--help"], 0),
         ("iota.cli.main", ["status", "--help"], 0),
-        ("iota.cli.main", ["status", "--orchestrator", unreachable()], 2),
+        ("iota.cli.main", ["status", "--orchestrator", unreachable()], 1),
         ("iota.cli.main", ["doctor", "--help"], 0),
         ("iota.cli.main", ["wallet", "new", "--help"], 0),
         ("iota.cli.main", ["chain", "show", "--help"], 0),

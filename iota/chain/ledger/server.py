@@ -22,6 +22,7 @@ from iota.chain.ledger.database import LedgerDatabase
 from iota.console.signals import call_on_stop
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
+from iota.settings.sentences import sentence
 
 _BOOK: Final = web.AppKey("book", LedgerBook)
 _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
@@ -224,9 +225,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except BadInput as error:
         return _problem("bad-input", 404, str(error))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _problem("malformed", 400, f"{where}: {first['msg']}" if where else first["msg"])
+        return _problem("malformed", 400, sentence(error))
     except TimeoutError:
         return _problem("slow", 408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s")
     except web.HTTPException as error:

@@ -153,17 +153,6 @@ async def test_a_running_validator_outlasts(row: str, at: Bench, caplog: pytest.
     assert not at.ended()
 
 
-async def test_a_validator_takes_part_while_its_chain_is_away(at: Bench) -> None:
-    """Its weights wait, and say so by themselves (tests/chaos/test_chain_faults.py)."""
-    at.start()
-    await until(lambda: at.joined() or at.ended())
-    await at.ledger.down()
-    await asyncio.to_thread(lambda: None)
-    assert at.joined()
-    assert not at.ended()
-    await at.ledger.up()
-
-
 # ---- the orchestrator ------------------------------------------------------------------------------
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import signal
+import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from iota.console.conditions import DAY_S, Condition
 from iota.console.watch import ConditionStands
 from iota.data import Manifest
+from iota.identity.keys import create_hotkey
 from iota.protocol.problems import Problem, ProblemType, Standing
 from miner.ops import StateLost
 from tests.support.conditioned_nodes import Bench, bench, made_data, one_stage
@@ -213,3 +217,32 @@ def certificate(path: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(path.with_suffix(".pem"), path.with_suffix(".key"))
     return context
+
+
+async def test_a_process_waits_for_an_orchestrator_that_is_not_up_yet(
+    tmp_path: Path, data: tuple[Path, Manifest]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    hotkey = create_hotkey("w", "h", tmp_path / "wallets")
+    command = [sys.executable, "-m", "miner.cli", "start", f"--orchestrator=http://127.0.0.1:{port}"]
+    wallet = ["--wallet.name=w", "--wallet.hotkey=h", f"--wallet.path={tmp_path / 'wallets'}", "--device=cpu"]
+    process = await asyncio.create_subprocess_exec(
+        *command, *wallet, f"--data-dir={tmp_path / 'data'}", stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while Condition.AWAY.text not in (line := (await process.stderr.readline()).decode()):
+                assert line, "the process has ended"
+        spec, manifest = one_stage(data[1]), data[1].canonical()
+        async with orchestrator(tmp_path / "j", spec, port=port, manifest=manifest) as running:
+            await until(lambda: hotkey.ss58 in running.coordinator.members, 60)
+            process.send_signal(signal.SIGTERM)
+            rest = (await process.stderr.read()).decode()
+            assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert "it goes on after" in rest
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

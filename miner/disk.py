@@ -16,12 +16,9 @@ import errno
 import fnmatch
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
-
-from safetensors import SafetensorError
+from typing import Final, Self
 
 from iota.files import FileLock, remove_unfinished, whole_folder, write_whole
 from iota.outer.base import base_digest, base_parts, read_base
@@ -35,29 +32,8 @@ class DataDirInUse(ValueError):
     """Another process holds the lock of this directory."""
 
 
-class DiskFull(ValueError):
-    """The disk is full, so receipts, frames or snapshots that audits may ask for cannot be kept."""
-
-
-@contextmanager
-def full_disk_explained(root: Path) -> Iterator[None]:
-    """Turns a disk-full error of the body, also inside an exception group, into DiskFull with advice."""
-    try:
-        yield
-    except* (OSError, SafetensorError) as group:
-        if group.subgroup(_is_full) is None:
-            raise
-        raise DiskFull(
-            f"no room is left on the disk of {root}: make some, and start the same command again; what"
-            " was receipted is kept"
-        ) from group
-
-
-def _is_full(error: BaseException) -> bool:
-    # safetensors reports the system's error only as text.
-    if isinstance(error, SafetensorError):
-        return f"os error {errno.ENOSPC}" in str(error)
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+ROOM_BYTES: Final = 64 << 20
+"""Free disk below which a miner does not join: it would lose each microbatch that it is given."""
 
 
 class MinerDisk:
@@ -77,6 +53,11 @@ class MinerDisk:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
+
+    def check_room(self) -> None:
+        """Raises OSError (ENOSPC) where less than `ROOM_BYTES` are free."""
+        if shutil.disk_usage(self.root).free < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, f"less than {ROOM_BYTES >> 20} MiB are free", str(self.root))
 
     def start_state(self, epoch: int) -> Path:
         """File of the (weights, moments) that this replica starts `epoch` from."""

@@ -7,11 +7,12 @@ from typing import Final, Protocol
 
 import psutil
 
-from iota.client.orchestrator import OrchestratorClient
+from iota.client.orchestrator import OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
 from iota.compute.devices import card_bytes
 from iota.compute.engine import EngineFactory
+from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
@@ -19,6 +20,7 @@ from iota.identity.keys import Hotkey
 from iota.planning import Machine, Needs, shortfalls, snapshot_budget, stage_needs, stageless
 from iota.planning.needs import CACHE_BYTES
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
+from iota.protocol.problems import Problem, ProblemType
 from iota.settings import MinerSettings
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
@@ -57,6 +59,7 @@ class MinerNode:
         objects: ObjectClient,
         make_engine: EngineFactory,
         make_transport: TransportFactory,
+        watch: Watch,
     ) -> None:
         self._settings, self._torch_device, self._threads = settings, device, threads
         self._hotkey, self._client, self._store = hotkey, client, objects
@@ -64,17 +67,33 @@ class MinerNode:
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
         self._device_class = device_class(device, threads)
+        self._watch = watch
+        self._run: str | None = None
+        """Id of the run, once this process has taken part in it."""
 
     async def run(self) -> None:
         """Take part until the run ends.
 
         Raises:
             ValueError: the operator can fix it (directory in use, too little memory or disk).
-            Problem, OrchestratorUnreachable: the orchestrator refuses, or does not answer.
-            StateLost: the state was lost `MAX_JOINS` times.
+            ConditionStands: something that passes by itself did not until its end.
         """
-        info = await self._client.run()
+        try:
+            await self._watch.persevere(self._take_part)
+        except Problem as problem:
+            if problem.type is not ProblemType.RUN_ENDED:
+                raise
+            log.info("%s", problem.detail)
+        finally:
+            self._device.close()
+
+    async def _take_part(self) -> None:
+        """Join and train until the run ends. Raises StateLost where the state was lost `MAX_JOINS` times."""
         with MinerDisk(self._settings.data_dir) as disk:
+            disk.check_room()
+            info = await self._client.run()
+            if self._run not in (None, info.run):
+                raise OtherRun(f"it is {info.run[:16]}, and this process has part in {str(self._run)[:16]}")
             _refuse(stageless(info.spec, Machine.whole(disk.root, card_bytes(self._torch_device))))
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)
@@ -86,11 +105,11 @@ class MinerNode:
                 raise StateLost(f"this replica lost its state {MAX_JOINS} times: see the log above")
             finally:
                 receipts.close()
-                self._device.close()
 
     async def _life(self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> bool:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
+        self._run = reply.run
         base = _reconcile(reply, disk, receipts)
         needs = stage_needs(spec, reply.stage)
         budget = snapshot_budget(needs, self._settings.snapshot_bytes)
@@ -111,6 +130,7 @@ class MinerNode:
             self._device,
             runner,
             Samples(spec, reader),
+            self._watch,
         )
         return await replica.live(base)
 

@@ -12,6 +12,7 @@ from typing import Final
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects
+from iota.console.watch import Watch
 from iota.data.samples import Samples
 from iota.protocol.messages import JoinReply
 from iota.protocol.receipts import ReceiptBatch
@@ -49,6 +50,7 @@ class Replica:
     device: DeviceThread
     runner: OpRunner
     samples: Samples
+    watch: Watch
     _urls: Mapping[str, str] = field(default_factory=dict)
     """Presigned URLs of the last event. ApplyMerge may come later than its event, but the core does not
     listen in between, so its URLs are still the last ones."""
@@ -82,6 +84,7 @@ class Replica:
                     self.reply.cursor,
                     stored=self.reply.receipts,
                     receipts_after=self._receipts_after,
+                    watch=self.watch,
                 ) as self._talk:
                     self._tasks.create_task(
                         report_status(self._talk, self._activity, lambda: self._core.state)

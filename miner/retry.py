@@ -1,14 +1,14 @@
-"""Retry policy of transfers: exponential backoff with jitter, unlimited during outages."""
+"""Retry policy of transfers: exponential backoff with jitter, until an outage ends."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.client.run_objects import is_outage
+from iota.console.watch import Watch
 from iota.data.manifest import DataError
 from iota.outer.partition import PartError
 from iota.protocol.problems import Problem
@@ -16,9 +16,9 @@ from iota.retry import Backoff
 from iota.store import ObjectExists, StoreError
 from iota.wire.transport import TransferRefused, TransportError, Unreachable
 
-log = logging.getLogger(__name__)
-
-FAILURES: Final = (StoreError, TransportError, Problem, PartError, DataError)
+FAILURES: Final = (
+    StoreError, TransportError, Problem, PartError, DataError, OrchestratorUnreachable, UntrustedAnswer
+)  # fmt: skip
 """Errors that reading or writing a run's objects may raise."""
 FIRST_PAUSE_S: Final = 0.5
 """Pause after the first failure; it doubles up to `MAX_PAUSE_S`."""
@@ -26,8 +26,6 @@ MAX_PAUSE_S: Final = 10.0
 """Bounds the delay after an outage: a step waits for its frames."""
 FEW_TRIES: Final = 4
 """Tries for an object that is missing or wrong: a store that has just come back may lag behind."""
-_LOG_EVERY_S: Final = 30.0
-"""Bounds the log during an outage."""
 
 T = TypeVar("T")
 
@@ -42,11 +40,12 @@ async def persist(
     *,
     wanted: Callable[[], bool] = lambda: True,
     first_pause_s: float = FIRST_PAUSE_S,
+    few_tries: int | None = FEW_TRIES,
 ) -> T:
     """The result of `attempt(again)`, retried while `wanted()`.
 
-    An outage is retried without limit, a missing or wrong object up to `FEW_TRIES` tries, and a refusal, or a
-    key that holds other bytes, not at all.
+    An outage is retried until the end of its condition, a missing or wrong object up to `few_tries` tries
+    (None: like an outage), and a refusal, or a key that holds other bytes, not at all.
 
     Args:
         what: the attempt in words for the log, such as "storing frame ...".
@@ -55,22 +54,23 @@ async def persist(
     Raises:
         StoreError, TransportError, Problem, PartError, DataError: another try cannot help.
         NotWanted: `wanted()` was false before a try.
+        ConditionStands: an outage did not end.
     """
-    backoff = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S)
+    backoff, watch = Backoff(first_s=first_pause_s, max_s=MAX_PAUSE_S), Watch(what)
     failures = definite = 0
-    logged: float | None = None
     while wanted():
         try:
-            return await attempt(failures > 0)
+            result = await attempt(failures > 0)
         except FAILURES as error:
             failures += 1
             if not (isinstance(error, Unreachable) or is_outage(error)):
                 definite += 1
-                if isinstance(error, Problem | TransferRefused | ObjectExists) or definite >= FEW_TRIES:
+                hopeless = few_tries is not None and definite >= few_tries
+                if isinstance(error, Problem | TransferRefused | ObjectExists) or hopeless:
                     raise
-            now = time.monotonic()
-            if logged is None or now - logged >= _LOG_EVERY_S:
-                log.warning("%s: trying again after %s: %s", what, type(error).__name__, error)
-                logged = now
-        await asyncio.sleep(backoff.pause_s(failures))
+            pause_s = watch.failed(error, backoff.pause_s(failures))
+        else:
+            watch.passed()
+            return result
+        await asyncio.sleep(pause_s)
     raise NotWanted(what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 
@@ -11,13 +12,12 @@ from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
+from iota.console.watch import Watch
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
-from iota.planning import checked_threads
 from iota.settings import MinerSettings
 from iota.store.transfer import ObjectClient
 from iota.wire.store_transport import StoreTransport
-from miner.disk import full_disk_explained
 from miner.node import MinerNode, TransportFactory
 
 log = logging.getLogger(__name__)
@@ -27,23 +27,27 @@ async def mine(
     settings: MinerSettings,
     make_engine: EngineFactory = Engine,
     make_transport: TransportFactory = StoreTransport,
+    watch: Watch | None = None,
 ) -> None:
     """Mine until the run ends, SIGINT or SIGTERM.
 
-    `make_engine` and `make_transport` are the seams where tests and other transports go in. Raises
-    ValueError for what the operator can fix, Problem if the orchestrator refuses.
+    `make_engine`, `make_transport` and `watch` are the seams where tests and other transports go in. Raises
+    ValueError for what the operator can fix, ConditionStands for what did not pass by its end.
     """
+    watch = watch or Watch()
     device = resolve_device(settings.device)
-    threads = checked_threads(settings.threads)
+    threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
-        # Logged first: before the first answer the client may retry silently for its whole patience.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
-        async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
-            miner = MinerNode(settings, device, threads, hotkey, client, objects, make_engine, make_transport)
-            with full_disk_explained(settings.data_dir):
-                ended = await run_until_stopped(miner.run())
-            if not ended:
+        async with (
+            OrchestratorClient(hotkey, settings.orchestrator, watch=watch) as client,
+            ObjectClient() as objects,
+        ):
+            miner = MinerNode(
+                settings, device, threads, hotkey, client, objects, make_engine, make_transport, watch
+            )
+            if not await run_until_stopped(miner.run()):
                 log.info("stopped; start again with the same data directory to go on")

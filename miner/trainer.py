@@ -63,11 +63,12 @@ class Trainer:
         return StateLoaded(epoch, step)
 
     async def read_tokens(self, effect: ReadTokens) -> TokensRead:
-        """Read a microbatch's token ids, with retries. Raises DataError, StoreError or Problem."""
+        """Read a microbatch's token ids; outlasts shards that are away or damaged. Raises Problem."""
         epoch, step, index = effect.epoch, effect.step, effect.microbatch
         tokens = await persist(
             f"reading the tokens of microbatch {index} of step {step}",
             lambda _: self.samples.microbatch(epoch, step, index),
+            few_tries=None,
         )
         if epoch == self._epoch:
             self._inputs_of(step, index).tokens = tokens

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from iota.chain import ChainError, open_chain
+from iota.chain import BadInput, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
-from iota.data.manifest import parse_manifest
+from iota.console.watch import Watch
+from iota.data.manifest import DataError, Manifest, parse_manifest
 from iota.data.passes import check_passes
 from iota.identity.keys import load_hotkey
 from iota.objects import largest_object, start_key
@@ -30,15 +31,20 @@ from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
 
 
-async def orchestrate(settings: OrchestratorSettings) -> None:
+async def orchestrate(settings: OrchestratorSettings, scale: float = 1.0) -> None:
     """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
 
-    Raises ValueError for a mistake in the settings or files, with a message that says how to correct it.
+    A full disk or a chain that is away is waited for; `scale` is a factor on those pauses, for tests. Raises
+    ValueError for a mistake in the settings or files, with a message that says how to correct it.
     """
+    await Watch(scale=scale).persevere(lambda: _orchestrate(settings, scale))
+
+
+async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
-    manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
-    passes = check_passes(spec, parse_manifest(manifest, spec.data.manifest), settings.max_passes)
+    manifest, described = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
+    passes = check_passes(spec, described, settings.max_passes)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     async with AsyncExitStack() as stack:
@@ -54,19 +60,19 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
-            metagraph = Metagraph(chain, settings.netuid, file, settings.chain)
+            metagraph = Metagraph(chain, settings.netuid, file, settings.chain, scale=scale)
             try:
                 await metagraph.start()
-            except (ChainError, TimeoutError) as error:
-                place = f"subnet {settings.netuid} on {without_secrets(settings.chain)}"
+            except BadInput as error:
+                chain_name = without_secrets(settings.chain)
                 raise ValueError(
-                    f"{place} cannot be read ({error or 'no answer'}):"
-                    " check --network and --netuid, or give --allow FILE"
+                    f"{error} ({chain_name}): check --network and --netuid, or give --allow FILE"
                 ) from error
-            admission = Admission(metagraph, metagraph.reread)
+            admission = Admission(metagraph, metagraph.standing, metagraph.reread)
             extra_tasks = [metagraph.follow]
         else:
-            admission, extra_tasks = Admission(AllowList.load(settings.allow)), []
+            allowed = AllowList.load(settings.allow)
+            admission, extra_tasks = Admission(allowed, allowed.standing), []
         deps = Deps(
             hotkey=hotkey,
             coordinator=coordinator,
@@ -119,8 +125,8 @@ def _needed(path: Path | None, flag: str) -> Path:
     return path
 
 
-def _load_manifest(path: Path, spec: RunSpec) -> bytes:
-    """The file's bytes, if they are the manifest that the spec names. Raises ValueError."""
+def _load_manifest(path: Path, spec: RunSpec) -> tuple[bytes, Manifest]:
+    """The file's bytes and what they say, if they are the manifest that the spec names. Raises ValueError."""
     try:
         data = path.read_bytes()
         found = json_digest(json.loads(data))
@@ -134,4 +140,7 @@ def _load_manifest(path: Path, spec: RunSpec) -> bytes:
         raise ValueError(
             f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
         )
-    return data
+    try:
+        return data, parse_manifest(data, found)
+    except DataError as error:
+        raise ValueError(f"{path}: {error}: give what `iota data prepare` wrote") from None

@@ -31,7 +31,7 @@ _BLOCK_S: Final = 12.0
 """Block time of Bittensor, assumed until the chain's own is known."""
 
 
-class NotCommitted(ValueError):
+class NotCommitted(Exception):
     """The chain refuses this validator's commitment."""
 
 
@@ -92,8 +92,7 @@ class SubnetChain:
             )
         if not result.ok:
             raise NotCommitted(
-                f"subnet {self._netuid} does not take this validator's commitment ({result.message}):"
-                " register its hotkey with `iota-validator register`"
+                f"subnet {self._netuid} does not take this validator's commitment ({result.message})"
             )
 
     async def hash_of(self, block: int) -> str:

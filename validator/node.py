@@ -13,9 +13,10 @@ import psutil
 
 from iota.chain import Chain
 from iota.client.conversation import Conversation
-from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OrchestratorUnreachable
+from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
+from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
@@ -54,8 +55,6 @@ CACHE_BYTES: Final = 1 << 30
 STATUS_S: Final = 2.0
 STORED_S: Final = 30.0
 """How long to wait for the orchestrator to acknowledge reports before going on anyway."""
-_MAX_AWAY_S: Final = 86_400.0
-"""After a day without an answer the run counts as ended."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,6 @@ class ValidatorOptions:
     """Batches that the held-out loss is measured on."""
     retry_for_s: float = RETRY_FOR_S
     """How long the orchestrator may be silent before the validator joins again."""
-    reconnect_s: float = 60.0
-    """Pause before it joins again."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,10 @@ class ValidatorNode:
         objects: ObjectClient,
         chain: Chain,
         netuid: int,
+        watch: Watch | None = None,
     ) -> None:
+        """`watch` says what the node waits for; the client should have the same."""
+        self._watch = watch or Watch()
         self._options, self._hotkey = options, hotkey
         self._client, self._objects = client, objects
         self._chain = SubnetChain(chain, netuid, hotkey.ss58)
@@ -105,16 +105,18 @@ class ValidatorNode:
         self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
         self._conversation: Conversation | None = None
         """Open while this validator is a member; weights are reported in it."""
-        self._last_contact = 0.0
 
     async def run(self) -> None:
         """Take part until the run ends, then set weights once more.
 
         Raises:
-            ValueError: the operator can fix it (directory, registration).
-            Problem, OrchestratorUnreachable: the orchestrator refuses, or is away too long.
-            ChainError: the chain cannot be reached at the start.
+            ValueError: the operator can fix it (directory, subnet).
+            ConditionStands: something that passes by itself did not until its end.
         """
+        await self._watch.persevere(self._validate)
+
+    async def _validate(self) -> None:
+        """One run of the orchestrator's. Raises what `run` outlasts while no weights could be set yet."""
         info = await self._client.run()
         spec, folder = info.spec, self._options.data_dir / info.run[:16]
         worker = Worker(self._budget)
@@ -123,6 +125,7 @@ class ValidatorNode:
                 links = LinkChain(load_or_create_seed(folder / "links.seed"), spec.schedule.epochs)
                 await self._chain.info()
                 await self._chain.commit_tip(spec.id, links.tip)
+                self._watch.passed()
                 scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
                 setter = WeightSetter(
                     self._chain,
@@ -135,45 +138,30 @@ class ValidatorNode:
                 # Weights need only the database and the chain, so they are set without the orchestrator too.
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(setter.run(), name="weights")
-                    await self._take_part(parts)
+                    await self._watch.persevere(lambda: self._take_part(parts))
         finally:
             await asyncio.to_thread(worker.close)
 
     async def _take_part(self, parts: _Parts) -> None:
-        """Take part until the run ends, joining again whenever the orchestrator was away too long.
-
-        Raises OrchestratorUnreachable, in a group, if it is away for a day.
-        """
-        self._last_contact = time.monotonic()
-        while True:
-            try:
-                await self._take_part_once(parts)
-            except* OrchestratorUnreachable as gone:
-                if time.monotonic() > self._last_contact + _MAX_AWAY_S:
-                    raise
-                log.warning("the orchestrator is away, and weights go on without it: %s", _first_error(gone))
-            else:
-                return
-            await asyncio.sleep(self._options.reconnect_s)
-
-    async def _take_part_once(self, parts: _Parts) -> None:
         """One membership: from the join to the end of the run and the last weights."""
         spec, options = parts.spec, self._options
+        reply = await self._client.join(self._join_request(parts.links.tip))
+        if reply.run != spec.id:
+            raise OtherRun(f"it is {reply.run[:16]}, and this process has part in {spec.id[:16]}")
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         objects = RunObjects(self._client, self._objects)
         samples = Samples(
             spec, ShardReader(manifest, objects.get_range, options.data_dir / "cache", CACHE_BYTES)
         )
         evidence = Evidence(spec, self._client, objects, samples)
-        reply = await self._client.join(self._join_request(parts.links.tip))
-        if reply.run != spec.id:
-            raise ValueError(
-                f"the orchestrator has another run now, {reply.run[:16]}: start the validator again"
-            )
         core = ValidatorCore(spec, parts.links, parts.database.history())
         sign = VerdictSigner(spec.id, self._hotkey)
         async with Conversation(
-            self._client, reply.cursor, stored=reply.receipts, retry_for_s=options.retry_for_s
+            self._client,
+            reply.cursor,
+            stored=reply.receipts,
+            retry_for_s=options.retry_for_s,
+            watch=self._watch,
         ) as conversation:
             jobs = JobRunner(
                 self._client,
@@ -193,7 +181,7 @@ class ValidatorNode:
                 await parts.setter.finish()
                 await conversation.flush(STORED_S)
             finally:
-                self._conversation, self._last_contact = None, time.monotonic()
+                self._conversation = None
 
     def _join_request(self, tip: str) -> JoinRequest:
         replay = self._options.replay
@@ -228,11 +216,3 @@ class ValidatorNode:
                 memory=process.memory_info().rss,
             )
             await asyncio.sleep(STATUS_S)
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first leaf error of nested groups, for the log."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -11,6 +11,7 @@ from iota.chain import open_chain
 from iota.client.orchestrator import OrchestratorClient
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
+from iota.console.watch import Watch
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import ValidatorSettings
@@ -21,11 +22,12 @@ from validator.node import ValidatorNode, ValidatorOptions
 log = logging.getLogger(__name__)
 
 
-async def validate(settings: ValidatorSettings) -> None:
-    """Validate until the run ends, SIGINT or SIGTERM.
+async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> None:
+    """Validate until the run ends, SIGINT or SIGTERM. Tests give a faster `watch`.
 
-    Raises ValueError for what the operator can fix, Problem if the orchestrator refuses.
+    Raises ValueError for what the operator can fix, ConditionStands for what did not pass by its end.
     """
+    watch = watch or Watch()
     cores = os.cpu_count() or 1
     threads = settings.threads or 1
     torch.set_num_threads(threads)
@@ -38,12 +40,11 @@ async def validate(settings: ValidatorSettings) -> None:
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
         async with (
-            OrchestratorClient(hotkey, settings.orchestrator) as client,
+            OrchestratorClient(hotkey, settings.orchestrator, watch=watch) as client,
             ObjectClient() as objects,
             open_chain(settings.chain, hotkey) as chain,
         ):
-            validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid)
-            # Logged first: before the first answer the client may retry silently for its whole patience.
+            validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid, watch)
             log.info("asking %s for its run", without_secrets(settings.orchestrator))
             if not await run_until_stopped(validator.run()):
                 log.info("stopped; start again with the same data directory to go on")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iota.console.command_flags import command_line
 from iota.settings.flags import set_parameters, with_flags
 from iota.settings.roles import MAX_PASSES
 from iota.settings.spec_flags import spec_flags, taken
@@ -107,5 +108,6 @@ def _only_manifest(data: Path) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ValueError(f"{data} holds no prepared data: run `iota data prepare SOURCE --out {data}` first")
+        command = command_line("iota data prepare SOURCE --out", data)
+        raise ValueError(f"{data} holds no prepared data: run `{command}` first")
     raise ValueError(f"{data} holds several data sets: choose one with --manifest, of {', '.join(found)}")

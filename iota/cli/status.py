@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iota.console.command import WorkFailed
 from iota.settings import NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -125,8 +126,8 @@ def _stream(url: str) -> Iterator[str]:
             runner.run(found.aclose())
 
 
-def _no_orchestrator(url: str, reason: object) -> ValueError:
-    return ValueError(
+def _no_orchestrator(url: str, reason: object) -> WorkFailed:
+    return WorkFailed(
         f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
         " --run-dir DIR for a run of `iota up`"
     )

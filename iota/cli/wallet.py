@@ -10,6 +10,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from iota.console.command_flags import command_line
 from iota.console.settings_command import settings_command
 from iota.settings import WALLET, WalletSettings
 
@@ -101,4 +102,6 @@ def _coldkey_line(name: str, folder: Path) -> str:
 def _open_to_others(path: Path) -> str:
     """A warning where the mode of `path` gives other users access; else empty."""
     mode = path.stat().st_mode & 0o777
-    return f"; OTHERS CAN OPEN IT (mode {mode:03o}): chmod 600 {path}" if mode & 0o077 else ""
+    return (
+        f"; OTHERS CAN OPEN IT (mode {mode:03o}): {command_line('chmod 600', path)}" if mode & 0o077 else ""
+    )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from iota.client.orchestrator import BACKOFF, RETRY_FOR_S, OrchestratorClient, is_transient
+from iota.console.watch import Watch
 from iota.protocol.events import Delivered, ExchangeReply
 from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
-from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 
 _OPEN: Final = 2
@@ -20,8 +21,6 @@ _BACKLOG: Final = 4096
 """Events that may wait for the reader; exchanges pause beyond."""
 _MAX_HINT_S: Final = 30.0
 """Longest Retry-After that is followed."""
-_STALE_S: Final = 30.0
-"""Retries end sooner after STALE: a wrong clock does not correct itself, and its owner must know."""
 
 ReceiptsAfter = Callable[[int], ReceiptBatch | None]
 """Given a seq, the signed batch of the node's later receipts from its own log; None where there are none."""
@@ -54,8 +53,12 @@ class Conversation:
         receipts_after: ReceiptsAfter = lambda seq: None,
         wait_s: float = 5.0,
         retry_for_s: float = RETRY_FOR_S,
+        watch: Watch | None = None,
     ) -> None:
-        """`cursor` and `stored` (the number of stored receipts) are those of the join's reply."""
+        """`cursor` and `stored` (the number of stored receipts) are those of the join's reply.
+
+        `watch` is told of failed exchanges, and of the first answer after them.
+        """
         self._client = client
         self._cursor = cursor
         self._stored = self._sent = stored
@@ -63,6 +66,7 @@ class Conversation:
         self._receipts_after = receipts_after
         self._wait_s = wait_s
         self._retry_for_s = retry_for_s
+        self._watch = watch
         self._frames: list[FrameNotice] = []
         self._reports: list[Report] = []
         self._posts: dict[asyncio.Task[ExchangeReply], _Post] = {}
@@ -164,12 +168,14 @@ class Conversation:
             if failed is not None:
                 now = time.monotonic()
                 failing_since = failing_since or now
-                stale = isinstance(failed, Problem) and failed.type is ProblemType.STALE
-                if now - failing_since > (min(_STALE_S, self._retry_for_s) if stale else self._retry_for_s):
+                if now - failing_since > self._retry_for_s:
                     raise failed
                 hint = (failed.retry_after or 0.0) if isinstance(failed, Problem) else 0.0
                 failures += 1
-                await asyncio.sleep(BACKOFF.pause_s(failures, min(hint, _MAX_HINT_S)))
+                pause_s = BACKOFF.pause_s(failures, min(hint, _MAX_HINT_S))
+                if self._watch is not None:
+                    self._watch.failed(failed, pause_s)
+                await asyncio.sleep(pause_s)
 
     def _has_messages(self) -> bool:
         return bool(self._frames or self._reports or self._log_end > self._sent)
@@ -208,6 +214,8 @@ class Conversation:
                 return error
             raise error
         reply = task.result()
+        if self._watch is not None:
+            self._watch.passed()
         self._stored = max(self._stored, reply.receipts)
         self._forget_unstored()
         for event in reply.events:

@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yarl import URL
 
+from iota.console.classification import passing
+from iota.console.conditions import Condition
+from iota.console.watch import Watch
 from iota.http import AnswerRefused, HttpClient, NoAnswer
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
@@ -24,10 +27,12 @@ from iota.protocol.messages import (
     ObjectRequest,
 )
 from iota.protocol.messages import Hotkey as Ss58
-from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import EpochRecord
 from iota.retry import Backoff
+from iota.settings.sentences import sentence
+from iota.settings.urls import http_url
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
 RETRY_FOR_S: Final = 600.0
@@ -36,8 +41,13 @@ CALL_S: Final = 20.0
 """How long one try may take, in addition to the wait that it asked for."""
 _MAX_BYTES: Final = 256 << 20
 """Largest answer that is read; a miner's receipts of an epoch are the largest."""
-_MAX_DESCRIBED: Final = 1000
-"""Most validation errors that are described, and most characters of the description."""
+_MAX_DESCRIBED: Final = 300
+"""Characters of the description of a malformed answer."""
+_PASSING: Final = (
+    Condition.AWAY, Condition.BUSY, Condition.CERTIFICATE, Condition.STRANGER, Condition.CLOCK,
+    Condition.NOT_REGISTERED, Condition.NO_PERMIT, Condition.NOT_LISTED,
+)  # fmt: skip
+"""What a member outlasts without a new join: the orchestrator keeps its place."""
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
@@ -52,6 +62,10 @@ class OrchestratorUnreachable(Exception):
 
 class UntrustedAnswer(Exception):
     """An answer that is not signed by the orchestrator, or does not follow the protocol."""
+
+
+class OtherRun(Exception):
+    """The orchestrator has another run than the one that this process takes part in."""
 
 
 class RunInfo(Frozen):
@@ -80,17 +94,19 @@ class OrchestratorClient:
         orchestrator_ss58: str | None = None,
         *,
         retry_for_s: float = RETRY_FOR_S,
+        watch: Watch | None = None,
     ) -> None:
-        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-            raise ValueError(f"{url!r} is no orchestrator's URL: give http://HOST:PORT or https://HOST")
+        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`.
+
+        `watch` is told of the tries of a call that fail, and that the node works again once it has joined.
+        """
         self._hotkey = hotkey
-        self._url = url.rstrip("/")
+        self._url = http_url(url)
         self._orchestrator = orchestrator_ss58
         self._retry_for_s = retry_for_s
         # A waiting exchange is nearly always open; other calls need connections beside it.
         self._http = HttpClient(16)
+        self._watch = watch
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,6 +144,8 @@ class OrchestratorClient:
         reply = _parse(JoinReply, await self._call("POST", "/v1/join", request))
         if reply.spec.id != reply.run or reply.orchestrator != self._orchestrator:
             raise UntrustedAnswer("the answer to join names another run or orchestrator than it comes from")
+        if self._watch is not None:
+            self._watch.passed()
         return reply.model_copy(update={"manifest_url": urljoin(self._url + "/", reply.manifest_url)})
 
     async def exchange(self, request: ExchangeRequest, *, retry_for_s: float | None = None) -> ExchangeReply:
@@ -179,6 +197,8 @@ class OrchestratorClient:
                 pause_s = BACKOFF.pause_s(failures, problem.retry_after if problem else None)
                 if (problem and not problem.transient) or time.monotonic() + pause_s > end:
                     raise
+                if self._watch is not None:
+                    self._watch.failed(error, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _try(self, method: str, path: str, body: bytes | None, wait_s: float) -> bytes:
@@ -218,10 +238,8 @@ class OrchestratorClient:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same call, signed anew, may succeed later."""
-    signing = (ProblemType.REPLAYED, ProblemType.STALE)  # a busy machine may send its requests late
-    return isinstance(error, OrchestratorUnreachable) or (
-        isinstance(error, Problem) and (error.transient or error.type in signing)
-    )
+    found = passing(error)
+    return found is not None and found[0] in _PASSING
 
 
 def _parse(model: type[_Model], body: bytes) -> _Model:
@@ -229,13 +247,8 @@ def _parse(model: type[_Model], body: bytes) -> _Model:
 
 
 def _validated(validate: Callable[[bytes], _Value], body: bytes, fault: str) -> _Value:
-    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one.
-
-    Its text is bounded: a full description of a hostile answer would be many times as long as the answer.
-    """
+    """The parsed body. Raises UntrustedAnswer, which begins with `fault`, for a malformed one."""
     try:
         return validate(body)
     except ValidationError as error:
-        count = error.error_count()
-        text = str(error)[:_MAX_DESCRIBED] if count <= _MAX_DESCRIBED else f"{count} fields do not fit"
-        raise UntrustedAnswer(f"{fault}: {text}") from None
+        raise UntrustedAnswer(f"{fault}: {sentence(error)[:_MAX_DESCRIBED]}") from None

@@ -7,37 +7,34 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
 
+from iota.console.classification import passing
+from iota.console.conditions import Condition
 from iota.console.redaction import one_line
 
 USER_ERROR = 2
 """As for typer's own errors; a supervisor should not restart such a command (deploy/, `iota.swarm`)."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
-_TRANSIENT_STATUSES = (408, 429)
 _REMEDIES = {errno.EADDRINUSE: ": stop the process that listens there, or give another --port"}
 
-_TRANSIENT = (
-    ("iota.chain.errors", "Unavailable"),
-    ("iota.client.orchestrator", "OrchestratorUnreachable"),
-    ("iota.store.store", "StoreUnavailable"),
-)
-"""Errors after which the same command may succeed."""
-_PROBLEM = ("iota.protocol.problems", "Problem")
 _KNOWN = (
     ("iota.chain.errors", "ChainError"),
     ("iota.data.manifest", "DataError"),
     ("iota.client.orchestrator", "UntrustedAnswer"),
-    _PROBLEM,
+    ("iota.client.orchestrator", "OrchestratorUnreachable"),
+    ("iota.protocol.problems", "Problem"),
     ("iota.store.store", "StoreError"),
-    *_TRANSIENT,
 )
 """Errors that are no bugs of this project, as (module, name): importing the modules here would be slow."""
+_GIVEN = (Condition.DATA, Condition.STORE_REFUSES)
+"""In a command these are about the folder, store or credentials that the user gave; nodes wait for them."""
 
 
 class WorkFailed(Exception):
@@ -46,8 +43,23 @@ class WorkFailed(Exception):
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (by default that of the process) and exit. Every console command starts here."""
+    _open_standard_streams()
     command = typer.main.get_command(app)
     sys.exit(_exit_code(lambda: command.main(args=list(arguments) if arguments is not None else None)))
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of closed standard streams.
+
+    Otherwise Python has None for them, and the next file or socket would get their numbers.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the process's life
 
 
 def start_logging(level: str) -> None:
@@ -64,13 +76,11 @@ def _exit_code(call: Callable[[], object]) -> int:
         return _fail("interrupted", code) if code == INTERRUPTED else code
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except WorkFailed as error:
-        return _fail(f"error: {error}", 1)
     except Exception as error:
         found = known_error(error)
         if found is None:
             raise
-        return _fail(f"error: {_sentence(found)}", 1 if _is_transient(found) else USER_ERROR)
+        return _fail(f"error: {_sentence(found)}", _code(found))
     return 0
 
 
@@ -79,8 +89,8 @@ def known_error(error: BaseException) -> Exception | None:
     if isinstance(error, BaseExceptionGroup):
         found = [known_error(inner) for inner in error.exceptions]
         return found[0] if found and all(found) else None
-    known: tuple[type[Exception], ...] = (ValueError, OSError, *_loaded(_KNOWN))
-    return error if isinstance(error, known) else None
+    known: tuple[type[Exception], ...] = (ValueError, OSError, WorkFailed, *_loaded(_KNOWN))
+    return error if isinstance(error, known) or (isinstance(error, Exception) and passing(error)) else None
 
 
 def _sentence(error: Exception) -> str:
@@ -88,15 +98,17 @@ def _sentence(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "")
         return f"{where}{error.strerror}{remedy}"
+    if isinstance(error, WorkFailed):
+        return str(error)  # may quote the lines of a log
     return one_line(str(error)) or type(error).__name__
 
 
-def _is_transient(error: Exception) -> bool:
-    """Whether the same command may succeed later, so that a supervisor should restart it."""
-    if isinstance(error, _loaded((_PROBLEM,))):
-        status: int = getattr(error, "status", 0)
-        return status in _TRANSIENT_STATUSES or status >= 500
-    return isinstance(error, _loaded(_TRANSIENT))
+def _code(error: Exception) -> int:
+    """1 if the same command may succeed later, so that a supervisor should restart it; else `USER_ERROR`."""
+    if isinstance(error, WorkFailed):
+        return 1
+    found = passing(error)
+    return USER_ERROR if found is None or found[0] in _GIVEN else 1
 
 
 def _loaded(named: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:

@@ -1,20 +1,26 @@
-"""Flags for messages that name another command: they give it the wallet or subnet of this one."""
+"""Command lines in messages: quoted for a shell, with the wallet or subnet of this command."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from iota.console.redaction import without_secrets
 from iota.settings import WALLET, ChainSettings, settings_of
 
 
+def command_line(command: str, *arguments: object) -> str:
+    """`command` (words that need no quotes) with arguments that may, as it can be pasted into a shell."""
+    return " ".join([command, *(shlex.quote(str(argument)) for argument in arguments)])
+
+
 def wallet_flags(settings: ChainSettings) -> str:
-    """`--wallet.name NAME --wallet.hotkey HOTKEY --wallet.path FOLDER`, as set here."""
+    """`--wallet.name NAME --wallet.hotkey HOTKEY --wallet.path FOLDER`, as set here, quoted."""
     return _flags(settings, *WALLET)
 
 
 def chain_flags(settings: ChainSettings) -> str:
-    """`--network NETWORK --netuid N`, as set here; the defaults would mean a subnet of finney.
+    """`--network NETWORK --netuid N`, as set here, quoted; the defaults would mean a subnet of finney.
 
     A URL that may contain a key is written as `URL`, since the message may be logged.
     """
@@ -23,4 +29,5 @@ def chain_flags(settings: ChainSettings) -> str:
 
 
 def _flags(settings: ChainSettings, *names: str) -> str:
-    return " ".join(f"{s.flags[0]} {getattr(settings, s.name)}" for s in settings_of(type(settings), names))
+    described = settings_of(type(settings), names)
+    return shlex.join(text for s in described for text in (s.flags[0], str(getattr(settings, s.name))))

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from iota.settings.sentences import sentence
 from iota.spec import Count, Frozen, Hex32, Positive, Since, Versioned
 
 MANIFEST_VERSION: Final = 2
@@ -132,7 +133,7 @@ def parse_manifest(raw: bytes, identity: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise DataError(f"this is no data manifest: {error.errors()[0]['msg']}") from error
+        raise DataError(f"this is no data manifest: {sentence(error)}") from error
     if manifest_id(manifest) != identity:
         raise DataError(f"this manifest is {manifest_id(manifest)}, not {identity}")
     return manifest

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from iota.console.command import WorkFailed
 from iota.data.documents import Cursor, Document
 from iota.data.rows import DEFAULT_RULES, RowRules, check_column, field_of
 from iota.data.source_files import find_files
@@ -145,7 +146,7 @@ class HubSource:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Turns the errors of `datasets` and the Hub's client into `ValueError`, with a remedy."""
+        """Turns errors of `datasets` and the Hub into ValueError, or WorkFailed where they may pass."""
 
         # OSError: network failures, unknown names. ValueError: unknown configs, splits and formats.
         # ImportError: a format that needs a package.
@@ -154,7 +155,7 @@ class HubSource:
             yield
         except errors as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
+            raise (WorkFailed if _may_pass(error) else ValueError)(
                 f"hf:{self._shown} cannot be read ({first}): check the name ({_FORM}) and the network, then"
                 f" run the same command again; it continues where it stopped"
             ) from error
@@ -165,3 +166,13 @@ def _client_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later: the network or the Hub is at fault, not the name."""
+    if isinstance(error, FileNotFoundError):  # those that `datasets` raises for unknown names
+        return False
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, (OSError, *_client_errors()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from iota.console.command_flags import command_line
 from iota.doctor.clock import clock, head
 from iota.doctor.facts import Facts, HotkeyState, Machine, OrchestratorFacts, Unknown
 from iota.doctor.finding import Finding, ok, problem, warning
@@ -60,7 +61,7 @@ def wallet(facts: Facts) -> list[Finding]:
     found = [_hotkey(facts)]
     if files.mode & 0o077:
         others = f"other users can open it (mode {files.mode:03o})"
-        found.append(problem("hotkey file", others, f"run `chmod 600 {files.hotkey_path}`"))
+        found.append(problem("hotkey file", others, f"run `{command_line('chmod 600', files.hotkey_path)}`"))
     if files.coldkey_is_here:
         here = f"its private key is on this machine ({files.coldkey_path})"
         remedy = "no node needs it: keep its mnemonic on paper, and move the file off this machine"
@@ -138,7 +139,8 @@ def machine(facts: Facts) -> list[Finding]:
 def _data_directory(seen: Machine) -> Finding:
     if seen.writable:
         return ok("data directory", f"{seen.data_dir} can be written")
-    remedy = f"give this user the folder: `sudo chown -R $USER {seen.data_dir}`, or another with --data-dir"
+    command = command_line("sudo chown -R $USER", seen.data_dir)
+    remedy = f"give this user the folder: `{command}`, or another with --data-dir"
     return problem("data directory", f"{seen.data_dir} cannot be written", remedy)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import bittensor_core as core  # type: ignore[import-untyped, unused-ignore]
 
+from iota.console.command_flags import command_line
 from iota.files import write_whole
 
 DEFAULT_WALLET_PATH: Final = "~/.bittensor/wallets"
@@ -122,13 +123,15 @@ def load_hotkey(
     except FileNotFoundError:
         raise WalletMissing(
             f"no hotkey {hotkey_name!r} in wallet {wallet_name!r} ({path}): create one with "
-            f"`iota wallet new --wallet.name {wallet_name} --wallet.hotkey {hotkey_name}`, "
+            f"`{_new_command(wallet_name, hotkey_name, wallet_path)}`, "
             "or name another with --wallet.name, --wallet.hotkey and --wallet.path"
         ) from None
     except OSError as error:
         raise WalletUnreadable(f"cannot read the hotkey file {path}: {error.strerror}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        _log.warning("the hotkey file %s can be opened by other users: run `chmod 600` on it", path)
+        _log.warning(
+            "the hotkey file %s can be opened by other users: run `%s`", path, command_line("chmod 600", path)
+        )
     return open_key(
         Hotkey,
         data,
@@ -138,6 +141,14 @@ def load_hotkey(
         "use a hotkey without one (the coldkey is what stays encrypted, and off the node)",
         content="sr25519 private key",
     )
+
+
+def _new_command(wallet_name: str, hotkey_name: str, wallet_path: str | Path) -> str:
+    """The command that creates a hotkey."""
+    words: list[object] = ["--wallet.name", wallet_name, "--wallet.hotkey", hotkey_name]
+    if Path(wallet_path).expanduser() != Path(DEFAULT_WALLET_PATH).expanduser():
+        words += ["--wallet.path", wallet_path]
+    return command_line("iota wallet new", *words)
 
 
 def open_key(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from iota.settings.sentences import sentence
 from iota.spec import ModelSpec
 
 BYTE_VOCABULARY = 257
@@ -56,6 +57,4 @@ def _read(path: Path) -> ModelSpec:
     except OSError as error:
         raise ValueError(f"the model file {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ValueError(f"the model file {path} is not a model shape: {field}: {first['msg']}") from error
+        raise ValueError(f"the model file {path} is not a model shape: {sentence(error)}") from error

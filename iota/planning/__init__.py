@@ -1,7 +1,7 @@
 """What a spec needs of machines, and whether a machine has it: one computation for `iota up`, `iota plan`,
 `iota doctor` and a miner's start. No torch."""
 
-from iota.planning.machine import Machine, checked_threads, existing
+from iota.planning.machine import Machine, existing
 from iota.planning.needs import Needs, all_needs, snapshot_budget, stage_needs
 from iota.planning.plan import EXPECTED_UTILIZATION, PlanTable, StagePlan, hiding_ratio, plan_table
 from iota.planning.shortfalls import shortfalls, stageless
@@ -13,7 +13,6 @@ __all__ = [
     "PlanTable",
     "StagePlan",
     "all_needs",
-    "checked_threads",
     "existing",
     "hiding_ratio",
     "plan_table",

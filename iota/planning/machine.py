@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +35,3 @@ class Machine:
 def existing(place: Path) -> Path:
     """`place`, or the nearest folder above it that exists."""
     return next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
-
-
-def checked_threads(threads: int | None) -> int:
-    """CPU threads for compute: `threads`, or all cores.
-
-    Raises:
-        ValueError: there are more threads than cores: they would only hold each other up.
-    """
-    cores = os.cpu_count() or 1
-    if threads is not None and threads > cores:
-        raise ValueError(
-            f"--threads {threads} is more than the {cores} cores of this machine: give at most {cores}"
-        )
-    return threads or cores

@@ -52,6 +52,14 @@ class ProblemType(StrEnum):
     INTERNAL = "internal", 500, "The server failed"
 
 
+class Standing(StrEnum):
+    """Why a hotkey is not admitted: the extra field `standing` of NOT_A_MEMBER."""
+
+    NOT_REGISTERED = "not-registered"
+    NO_PERMIT = "no-permit"
+    NOT_LISTED = "not-listed"
+
+
 _BY_NAME: Final = {kind.value: kind for kind in ProblemType}
 _TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
 """HTTP statuses after which the same request may succeed later; 502 and 504 come from proxies."""

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from iota.chain.chain import Chain, ChainInfo, RegistrationTerms
 from iota.chain.errors import Unavailable
 from iota.chain.open_chain import open_chain
-from iota.console.command_flags import chain_flags, wallet_flags
+from iota.console.command_flags import chain_flags, command_line, wallet_flags
 from iota.console.redaction import without_secrets
 from iota.identity.coldkey import Coldkey, coldkey_address, coldkey_is_encrypted, coldkey_path, load_coldkey
 from iota.identity.keys import load_hotkey
@@ -204,8 +204,8 @@ def _without_coldkey(offer: _Offer, path: Path) -> str:
     missing = f"the coldkey is not on this machine ({path}), as it should be on a node"
     if offer.terms.shielded:
         return (
-            f"{missing}: where it is, run `btcli subnets register {chain} --hotkey {offer.hotkey} --wallet "
-            f"{offer.settings.wallet_name}` (or the wallet's name there)"
+            f"{missing}: where it is, run `btcli subnets register {chain} --hotkey {offer.hotkey} "
+            f"{command_line('--wallet', offer.settings.wallet_name)}` (or the wallet's name there)"
         )
     # btcli sends registrations only where the chain hides them until they are in a block.
     return (

@@ -49,8 +49,8 @@ def setting(
         secret: whether `repr` omits the value.
         bounds: constraints, which pydantic reads from the field's metadata.
     """
-    metadata = {"help": help, "variables": variables, "flags": flags, "unset": unset, **bounds}
-    return field(default=default, repr=not secret, metadata=metadata)
+    about = {"help": help, "variables": variables, "flags": flags, "unset": unset, "secret": secret}
+    return field(default=default, repr=not secret, metadata={**about, **bounds})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,7 @@ class Setting:
     variables: tuple[str, ...]
     flags: tuple[str, ...]
     unset: str
+    secret: bool
 
 
 def settings_of(kind: type[Settings], only: Collection[str] = ()) -> list[Setting]:
@@ -148,6 +149,7 @@ def _described(name: str, hint: Any, default: object, declared: dict[str, Any]) 
         variables=declared["variables"],
         flags=(flag_name(name),) if declared["flags"] is None else declared["flags"],
         unset=declared["unset"],
+        secret=declared["secret"],
     )
 
 

@@ -12,7 +12,9 @@ _HEAD = """\
 
 This page is made from `iota/settings/roles.py`. A value comes from its flag; else from the environment, by
 the first name that is set; else, by the same names, from `.env` in the folder that the command is started in;
-else it is the default. An `IOTA_` variable that is not here is an error. Begin with a copy of `.env.example`.
+else it is the default. An `IOTA_` variable that is not here is an error; those that Kubernetes sets
+for a service (names with `_SERVICE_HOST`, `_PORT=tcp://...` and so on) are ignored. An empty variable counts
+as not set. Begin with a copy of `.env.example`.
 """
 _COLUMNS = "| flag | variable | default | meaning |\n|---|---|---|---|\n"
 

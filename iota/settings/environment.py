@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from iota.settings.declaration import Settings, settings_of
+from iota.settings.kubernetes import is_service_variable
 from iota.settings.roles import ROLES
 
 ENV_FILE = ".env"
@@ -22,15 +23,14 @@ def from_variables(kind: type[Settings]) -> dict[str, str]:
     """The text of each setting that a variable sets, by the setting's name.
 
     The environment has priority over `.env`, and within each the first of a setting's variables that is not
-    empty. Upper and lower case are the same.
+    empty. Upper and lower case are the same; white space around a value does not count, but in a secret.
     """
-    written = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
-    places = [_upper(os.environ), _upper(written)]
+    places = [_environment(), _written()]
     found = {}
     for s in settings_of(kind):
-        texts = [place[name] for place in places for name in s.variables if name in place]
+        texts = [place[name] for place in places for name in s.variables if place.get(name, "").strip()]
         if texts:
-            found[s.name] = texts[0]
+            found[s.name] = texts[0] if s.secret else texts[0].strip()
     return found
 
 
@@ -47,10 +47,10 @@ def check_names() -> None:
             sets nothing.
     """
     known = known_names()
-    for place, names in (("the environment", list(os.environ)), (ENV_FILE, _written_names())):
+    for place, names in (("the environment", _environment()), (ENV_FILE, _written())):
         for name in sorted(names):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+            if name.startswith(PREFIX) and name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
                 raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")
 
 
@@ -62,20 +62,26 @@ def child_environment(threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(names, str(threads)), **limits}
 
 
-def _upper(place: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables that are not empty, by their names in upper case."""
-    return {name.upper(): text for name, text in place.items() if text}
+def _environment() -> dict[str, str]:
+    """The environment by names in upper case, without the variables of Kubernetes' services."""
+    found = {name.upper(): text for name, text in os.environ.items()}
+    return {name: text for name, text in found.items() if not is_service_variable(name, text)}
 
 
-def _written_names() -> list[str]:
-    """The names that `.env` sets. Raises ValueError for a line that sets nothing."""
+def _written() -> dict[str, str]:
+    """What `.env` sets, by names in upper case.
+
+    Raises:
+        ValueError: the file is not UTF-8, or has a line that sets nothing.
+    """
     if not Path(ENV_FILE).is_file():
-        return []
-    names = []
-    with open(ENV_FILE, encoding="utf-8") as file:
-        for binding in parse_stream(file):
-            if binding.error or (binding.key is not None and binding.value is None):
-                raise ValueError(f"line {binding.original.line} of {ENV_FILE} sets nothing: write NAME=value")
-            if binding.key is not None:
-                names.append(binding.key)
-    return names
+        return {}
+    try:
+        text = Path(ENV_FILE).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
+    except UnicodeDecodeError:
+        raise ValueError(f"{ENV_FILE} is not UTF-8: save it as such") from None
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ValueError(f"line {binding.original.line} of {ENV_FILE} sets nothing: write NAME=value")
+    values = dotenv_values(stream=StringIO(text))
+    return {name.upper(): value for name, value in values.items() if value is not None}

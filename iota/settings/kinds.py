@@ -1,12 +1,15 @@
-"""Types of settings with a text form of their own: sizes in bytes, paths with `~`."""
+"""Types of settings with a text form or checks of their own: sizes, paths, URLs, counts of threads."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from iota.settings.urls import http_url, network, store_url
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -40,7 +43,37 @@ def format_bytes(size: int) -> str:
 
 
 def _expanded(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("this user has no home folder: give a path without ~") from None
+
+
+def _folder(value: object) -> object:
+    """A path at which a folder is or can be made."""
+    path = _expanded(value)
+    if isinstance(path, Path):
+        there = next((place for place in (path, *path.parents) if place.exists()), None)
+        if there is not None and not there.is_dir():
+            raise ValueError(f"{there} is a file: give a folder")
+    return path
+
+
+def _threads(value: object) -> object:
+    """A count of threads that this machine can use."""
+    count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    cores = os.cpu_count() or 1
+    if isinstance(count, int) and count > THREADS_PER_CORE * cores:
+        raise ValueError(
+            f"this machine has {cores} cores, and more than {THREADS_PER_CORE} threads a core slow it down"
+        )
+    return count
+
+
+def _read(parse: Callable[[str], str]) -> Callable[[object], object]:
+    return lambda value: parse(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -62,4 +95,10 @@ class Written:
 
 
 ByteCount = Annotated[int, Written(parse_bytes, format_bytes, str)]
+THREADS_PER_CORE = 4
+Threads = Annotated[int, Written(_threads, str, int)]
+Folder = Annotated[Path, Written(_folder, str, Path)]
+HttpUrl = Annotated[str, Written(_read(http_url), str, str)]
+Network = Annotated[str, Written(_read(network), str, str)]
+StoreUrl = Annotated[str, Written(_read(store_url), str, str)]
 HomePath = Annotated[Path, Written(_expanded, str, Path)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from iota.settings.declaration import Settings, setting
-from iota.settings.kinds import ByteCount, HomePath
+from iota.settings.kinds import ByteCount, Folder, HomePath, HttpUrl, Network, StoreUrl, Threads
 
 WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
@@ -67,14 +67,14 @@ class ChainSettings(Settings):
         "BT_WALLET_PATH",
         flags=("--wallet.path", "--wallet-path"),
     )
-    network: str = setting(
+    network: Network = setting(
         "finney",
         "The chain: finney, test, local, a node's wss:// URL, or an embedded ledger's http:// URL.",
         "IOTA_NETWORK",
         "BT_NETWORK",
         flags=("--network", "--subtensor.network", "--subtensor-network"),
     )
-    chain_endpoint: str | None = setting(
+    chain_endpoint: Network | None = setting(
         None,
         "URL of a chain node, in place of the network's own.",
         "IOTA_CHAIN_ENDPOINT",
@@ -117,21 +117,20 @@ class WalletSettings(ChainSettings):
 class NodeSettings(ChainSettings):
     """A miner or a validator."""
 
-    orchestrator: str = setting(
-        "http://127.0.0.1:8400", "URL of the run's orchestrator.", "IOTA_ORCHESTRATOR", pattern=r"^https?://"
+    orchestrator: HttpUrl = setting(
+        "http://127.0.0.1:8400", "URL of the run's orchestrator.", "IOTA_ORCHESTRATOR"
     )
-    data_dir: HomePath = setting(
+    data_dir: Folder = setting(
         Path("~/.iota"),
         "Folder of receipts, frames, snapshots, verdicts and shards; one per node.",
         "IOTA_DATA_DIR",
     )
-    threads: int | None = setting(
+    threads: Threads | None = setting(
         None,
         "CPU threads for compute.",
         "IOTA_THREADS",
         unset="all cores for a miner, 1 for a validator",
         ge=1,
-        le=1024,
     )
 
 
@@ -190,7 +189,7 @@ class OrchestratorSettings(ChainSettings):
         "IOTA_ORCHESTRATOR_MAX_PASSES",
         gt=0,
     )
-    store: str = setting(
+    store: StoreUrl = setting(
         "http://127.0.0.1:8701",
         "The object store: http://HOST:PORT (embedded) or s3://BUCKET/PREFIX.",
         "IOTA_ORCHESTRATOR_STORE",
@@ -198,7 +197,7 @@ class OrchestratorSettings(ChainSettings):
     store_secret_file: HomePath | None = setting(
         None, "File with the embedded store's secret.", "IOTA_ORCHESTRATOR_STORE_SECRET_FILE"
     )
-    store_public_url: str | None = setting(
+    store_public_url: HttpUrl | None = setting(
         None,
         "URL at which nodes reach the embedded store, if it is not --store.",
         "IOTA_ORCHESTRATOR_STORE_PUBLIC_URL",
@@ -229,7 +228,7 @@ class OrchestratorSettings(ChainSettings):
 class StoreSettings(Settings):
     """`iota store serve`."""
 
-    root: HomePath | None = setting(None, "Folder that holds the objects; needed.", "IOTA_STORE_ROOT")
+    root: Folder | None = setting(None, "Folder that holds the objects; needed.", "IOTA_STORE_ROOT")
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all interfaces.", "IOTA_STORE_HOST")
     port: int = setting(8701, "Port to listen on; 0 picks a free one.", "IOTA_STORE_PORT", ge=0, le=_MAX_PORT)
     secret_file: HomePath | None = setting(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from iota.spec.draft import Draft, checked
 
@@ -26,9 +27,7 @@ def read_spec(path: Path) -> RunSpec:
     except OSError as error:
         raise ValueError(f"the spec {path} cannot be read ({error.strerror}): give --spec FILE") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"the spec {path} is wrong at {where}: {first['msg']}") from None
+        raise ValueError(f"the spec {path} is wrong: {sentence(error)}") from None
 
 
 def read_draft(path: Path) -> Draft:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from iota.settings.declaration import Settings, flag_name, settings_of
+from iota.settings.sentences import reason, shown
 
 S = TypeVar("S", bound=Settings)
 
@@ -26,7 +27,8 @@ def validated(kind: type[S], values: Mapping[str, Any]) -> S:
 
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    name, text = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
-    variables = [variable for s in settings_of(kind) if s.name == name for variable in s.variables[:1]]
-    also = f" ({variables[0]})" if variables else ""
-    return f"{flag_name(name)}{also} cannot be {first['input']!r}: {text}"
+    name = str(first["loc"][0])
+    described = next(s for s in settings_of(kind) if s.name == name)
+    also = f" ({described.variables[0]})" if described.variables else ""
+    flag = described.flags[0] if described.flags else flag_name(name)
+    return f"{flag}{also} cannot be {shown(first['input'])}: {reason(first)}"

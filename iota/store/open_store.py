@@ -21,7 +21,7 @@ def open_store(url: str, secret: bytes | None = None, *, public_url: str | None 
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.netloc:
         if secret is None:
-            raise ValueError(f"the embedded store at {url} needs its secret: set the store secret")
+            raise ValueError(f"the embedded store at {url} needs its secret: give --store-secret-file FILE")
         return EmbeddedStore(url, secret, public_url=public_url)
     if parts.scheme == "s3" and parts.netloc:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))

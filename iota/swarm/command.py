@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from rich.console import Console
 
 from iota.chain.errors import ChainError
 from iota.console.command import WorkFailed
+from iota.console.command_flags import command_line
 from iota.console.signals import call_on_stop
-from iota.planning import checked_threads
 from iota.settings.environment import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
@@ -48,15 +49,14 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
     began = time.monotonic()
     check_names()
     console = Console()
-    checked_threads(command.threads)
     card = _card(command.device)
     root = command.run_dir or _new_run_dir()
     if not (root / "options.json").exists():
         _check(SwarmOptions.of(**given), command, root, card)
     if command.port is not None and not is_free(command.port):
         raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
-    if command.summary is not None and command.summary.is_dir():
-        raise ValueError(f"--summary {command.summary} is a folder: give the name of a file")
+    if command.summary is not None:
+        _check_writable(command.summary)
     with RunDir(root) as run_dir:
         options = _options(run_dir, given)
         if run_dir.info().get("finished") and run_dir.summary_file.exists():
@@ -79,7 +79,7 @@ def _run(
     def display(spec: RunSpec) -> Display:
         return Dashboard(console, spec) if command.dashboard and console.is_terminal else lines
 
-    resume = f"`iota up --run-dir {run_dir.root}` goes on from here"
+    resume = f"`{command_line('iota up --run-dir', run_dir.root)}` goes on from here"
     try:
         with _warnings_to(lines):
             return asyncio.run(_interruptible(SwarmUp(run_dir, options, command, lines.say, display, began)))
@@ -157,6 +157,18 @@ def _card(device: str) -> int | None:
     from iota.compute.devices import card_bytes, resolve_device  # imports torch, which takes seconds
 
     return card_bytes(resolve_device(device))
+
+
+def _check_writable(summary: Path) -> None:
+    """Refuse a file that could not be written at the end of the run."""
+    if summary.is_dir():
+        raise ValueError(f"--summary {summary} is a folder: give the name of a file")
+    there = summary if summary.exists() else summary.absolute().parent
+    if not os.access(there, os.W_OK):
+        state = "cannot be written" if there.exists() else "does not exist"
+        raise ValueError(
+            f"--summary {summary}: {there} {state}: give a file in a folder that you may write to"
+        )
 
 
 def _new_run_dir() -> Path:

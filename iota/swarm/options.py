@@ -9,6 +9,7 @@ from typing import Any
 from iota.codec import codec_names
 from iota.settings import Settings, setting
 from iota.settings.declaration import flag_name
+from iota.settings.kinds import Folder, Threads
 from iota.settings.roles import MAX_PASSES
 from iota.spec import MAX_INTEGER, OptimizerKind, Pipeline, RunSpec, WireDtype
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
@@ -132,7 +133,7 @@ def _value(spec: RunSpec, path: str) -> Any:
 class UpOptions(Settings):
     """Options of one `iota up` that change nothing of what is computed."""
 
-    run_dir: Path | None = setting(
+    run_dir: Folder | None = setting(
         None, "Folder of the run; one that is there is resumed.", unset="a new one"
     )
     summary: Path | None = setting(None, "Write the summary to this JSON file.")
@@ -143,7 +144,7 @@ class UpOptions(Settings):
         True, "Audit the miners and set weights.", flags=("--validator/--no-validator",)
     )
     compare: bool = setting(False, "Measure one plain process too.")
-    threads: int = setting(1, "CPU threads of each node.", ge=1)
+    threads: Threads = setting(1, "CPU threads of each node.", ge=1)
     device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
     max_passes: float = setting(MAX_PASSES, "Most passes over the training data.", gt=0)
     port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)

@@ -8,6 +8,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.client.run_objects import RunObjects, UrlSource, is_outage
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
@@ -63,7 +64,7 @@ def _as_transport_errors() -> Iterator[None]:
     """Map errors of the store and the orchestrator to those of `Transport`."""
     try:
         yield
-    except (StoreError, Problem) as error:
+    except (StoreError, Problem, OrchestratorUnreachable, UntrustedAnswer) as error:
         text = f"{type(error).__name__}: {error}"
         if is_outage(error):
             raise Unreachable(text) from error

@@ -14,15 +14,16 @@ from orchestrator.coordinator.state import Phase, RunState
 
 
 def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
-    """The problem that refuses a join, or None: FORBIDDEN for a second role, RUN_FULL after the end."""
+    """The problem that refuses a join, or None: FORBIDDEN for a second role, RUN_ENDED after the end."""
     known = run.members.get(hotkey)
     if known is not None and known.role is not request.role:
         return Problem(
             ProblemType.FORBIDDEN,
             f"this hotkey is in the run as {known.role}; use another hotkey to join as {request.role}",
+            extra={"member_as": str(known.role)},
         )
     if run.phase is Phase.FINISHED and request.role is Role.MINER and known is None:
-        return Problem(ProblemType.RUN_FULL, "this run has ended; join another one")
+        return Problem(ProblemType.RUN_ENDED, "this run has ended; join another one")
     return None
 
 

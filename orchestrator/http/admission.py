@@ -7,6 +7,13 @@ from pathlib import Path
 
 from iota.identity.signatures import is_address
 from iota.protocol.messages import Role
+from iota.protocol.problems import Problem, ProblemType, Standing
+
+_REFUSALS = {
+    Standing.NOT_REGISTERED: "is not registered on this run's subnet: register it",
+    Standing.NO_PERMIT: "is registered, and has no validator permit: the chain gives it by stake",
+    Standing.NOT_LISTED: "is not on this run's allow-list: ask the run's operator",
+}
 
 
 class AllowList:
@@ -17,6 +24,10 @@ class AllowList:
 
     def __call__(self, hotkey: str, role: Role) -> bool:
         return hotkey in self._hotkeys
+
+    def standing(self, hotkey: str) -> Standing:
+        """Why a hotkey without any role has none."""
+        return Standing.NOT_LISTED
 
     @classmethod
     def load(cls, path: Path) -> AllowList:
@@ -39,9 +50,13 @@ class Admission:
     """
 
     def __init__(
-        self, is_member: Callable[[str, Role], bool], reread: Callable[[], Awaitable[None]] | None = None
+        self,
+        is_member: Callable[[str, Role], bool],
+        standing: Callable[[str], Standing],
+        reread: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._is_member, self._reread = is_member, reread
+        """`standing(hotkey)` says why a hotkey that asked for a role does not have it."""
+        self._is_member, self._standing, self._reread = is_member, standing, reread
 
     async def allows(self, hotkey: str, *roles: Role) -> bool:
         """Whether the hotkey may have one of the roles. Raises Problem when membership is unknown now."""
@@ -50,3 +65,10 @@ class Admission:
             return allowed
         await self._reread()
         return any(self._is_member(hotkey, role) for role in roles)
+
+    def refusal(self, hotkey: str) -> Problem:
+        """The problem for a hotkey that `allows` has said no to."""
+        standing = self._standing(hotkey)
+        return Problem(
+            ProblemType.NOT_A_MEMBER, f"{hotkey} {_REFUSALS[standing]}", extra={"standing": standing.value}
+        )

@@ -13,6 +13,7 @@ from aiohttp import web
 from iota.identity.http_auth import RequestVerifier
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
+from iota.protocol.problems import Problem
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.http.admission import Admission
@@ -64,14 +65,15 @@ def make_app(deps: Deps) -> web.Application:
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
 
-    async def admitted(hotkey: str) -> bool:
+    async def refusal(hotkey: str) -> Problem | None:
         member = deps.coordinator.members.get(hotkey)
-        return await deps.admission.allows(hotkey, *(Role if member is None else (member.role,)))
+        roles = tuple(Role) if member is None else (member.role,)
+        return None if await deps.admission.allows(hotkey, *roles) else deps.admission.refusal(hotkey)
 
     public = Public(
         deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
-    middleware = Middleware(deps.hotkey, verifier, limits, metrics, admitted)
+    middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
     recorder.after.append(deletions.wake)

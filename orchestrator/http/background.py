@@ -7,7 +7,8 @@ import logging
 import time
 from typing import Final, Protocol
 
-from iota.chain import Block, ChainError
+from iota.chain import Block, ChainError, Unavailable
+from iota.console.watch import Watch
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
 from iota.store import ObjectStore, StoreError
@@ -44,6 +45,7 @@ class Ticker:
         self._recorder = recorder
         self._metrics = metrics
         self._poll_s = poll_s
+        self._watch = Watch("the chain's newest block")
         self._head: tuple[int, str] | None = None
         self._changed = asyncio.Event()
         recorder.after.append(self._changed.set)
@@ -62,16 +64,23 @@ class Ticker:
         """Poll the chain's head until cancelled. During an outage the last known block stays in use."""
         while True:
             try:
-                async with asyncio.timeout(HEAD_TIMEOUT_S):
-                    block = await self._chain.head()
-            except (ChainError, TimeoutError) as error:
+                block = await self._read_head()
+            except ChainError as error:
                 self._metrics.failure("chain")
-                _log.warning("the chain's head cannot be read: %s", error or "no answer in time")
+                self._watch.failed(error, self._poll_s)
             else:
+                self._watch.passed()
                 if self._head is None or block.number > self._head[0]:
                     self._head = (block.number, block.hash)
                     await self._tick()
             await asyncio.sleep(self._poll_s)
+
+    async def _read_head(self) -> Block:
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                return await self._chain.head()
+        except TimeoutError:
+            raise Unavailable(f"no answer within {HEAD_TIMEOUT_S:g} s") from None
 
     async def watch_deadlines(self) -> None:
         """Record a Tick at the coordinator's next deadline, until cancelled."""

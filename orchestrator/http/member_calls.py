@@ -64,7 +64,7 @@ class MemberCalls:
         """POST /v1/join: a JoinReply."""
         request = parse(JoinRequest, call.body)
         if not await self._admission.allows(call.hotkey, request.role):
-            raise Problem(ProblemType.NOT_A_MEMBER, f"{call.hotkey} may not join this run as {request.role}")
+            raise self._admission.refusal(call.hotkey)
         async with self._recorder.join_lock, self._recorder.lock_for(call.hotkey):
             entry = self.intake.join(call.hotkey, request, self._recorder.stamp())
             self.presence.note(call.hotkey, time.monotonic())

@@ -43,7 +43,7 @@ SignedHandler = Callable[[Call], Awaitable[bytes]]
 
 
 class Middleware:
-    """Wraps handlers. `admitted(hotkey)` says whether a hotkey may send signed requests at all."""
+    """Wraps handlers. `refusal(hotkey)` is None for a hotkey that may send signed requests at all."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class Middleware:
         verifier: RequestVerifier,
         limits: ServerLimits,
         metrics: Metrics,
-        admitted: Callable[[str], Awaitable[bool]],
+        refusal: Callable[[str], Awaitable[Problem | None]],
     ) -> None:
         self._hotkey = hotkey
         self._verifier = verifier
         self._limits = limits
         self._metrics = metrics
-        self._admitted = admitted
+        self._refusal = refusal
         self._addresses = TokenBuckets(limits.address_rate, limits.address_burst)
         self._hotkeys = TokenBuckets(limits.hotkey_rate, limits.hotkey_burst)
 
@@ -69,12 +69,8 @@ class Middleware:
             body = await read_body(request, bound, self._limits.body_s)
             caller = self._verifier.verify(request.headers, body, request.method, request.raw_path)
             request[_CALLER] = caller
-            if not await self._admitted(caller.hotkey):
-                raise Problem(
-                    ProblemType.NOT_A_MEMBER,
-                    f"{caller.hotkey} is not admitted to this run: register it on the subnet,"
-                    " or ask the run's operator to put it on the allow-list",
-                )
+            if refusal := await self._refusal(caller.hotkey):
+                raise refusal
             if wait := self._hotkeys.take(caller.hotkey, time.monotonic()):
                 raise Problem(ProblemType.RATE_LIMITED, "slow down", retry_after=wait)
             answer = await handler(Call(caller.hotkey, body, request))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from iota.console.watch import Watch
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.http.metrics import Metrics
@@ -20,7 +20,6 @@ MAX_TOGETHER: Final = 256
 """Entries in one commit: their fsync is shared, and applying them blocks the event loop."""
 _RETRY_S: Final = 5.0
 """Retry-After of a refused entry."""
-_log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -42,6 +41,7 @@ class Recorder:
         self._coordinator = coordinator
         self._metrics = metrics
         self._clock = clock
+        self._watch = Watch("the run's journal")
         self._last_at = 0.0
         self._queue: asyncio.Queue[tuple[Record, asyncio.Future[None]]] = asyncio.Queue(MAX_WAITING)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -108,12 +108,13 @@ class Recorder:
             self._fail(group, "the orchestrator is stopping")
             raise
         except JournalUnavailable as error:
-            _log.error("%s", error)
             self._fail(group, f"{error}; the operator must make room")
+            self._watch.failed(error, _RETRY_S)
             return
         except JournalBroken:
             self._fail(group, "the journal is broken; the orchestrator stops")
             raise
+        self._watch.passed()
         self._metrics.commit(len(group), time.perf_counter() - begun)
         for record, _ in group:
             self._apply(record.entry)

@@ -37,7 +37,7 @@ class Intake:
         return member
 
     def join(self, hotkey: str, request: JoinRequest, at: float) -> Joined:
-        """The entry of a join. Raises Problem: VERSION_MISMATCH, FORBIDDEN for a second role, or RUN_FULL."""
+        """The entry of a join. Raises Problem: VERSION_MISMATCH, FORBIDDEN (a second role) or RUN_ENDED."""
         if PROTOCOL_VERSION not in request.versions:
             raise _version_mismatch(request.versions)
         refusal = self._coordinator.refusal(hotkey, request)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from iota.console.classification import passing
 from iota.files import FileLock
 from iota.protocol.receipts import ReceiptBatch
 from iota.spec import RunSpec
@@ -41,7 +42,7 @@ class SqliteJournal:
         """Open or create the journal of this run and this orchestrator hotkey (ss58).
 
         Raises JournalRefused where another process writes to the file, or where it belongs to another run or
-        orchestrator, has another version or is no journal.
+        orchestrator, has another version or is no journal; sqlite3.Error and OSError for a full disk.
         """
         self._path = path
         self._reader: sqlite3.Connection | None = None
@@ -52,7 +53,7 @@ class SqliteJournal:
             self._next = self._stored() + 1
         except (sqlite3.Error, JournalRefused) as error:
             self._lock.release()
-            if isinstance(error, JournalRefused):
+            if isinstance(error, JournalRefused) or passing(error):
                 raise
             raise JournalRefused(f"{path} cannot be used as a journal: {error}; give another path") from error
 
@@ -170,6 +171,8 @@ def _exclusive_lock(path: Path) -> FileLock:
     try:
         return FileLock(path.with_name(path.name + ".lock"), lambda: JournalRefused(in_use))
     except OSError as error:
+        if passing(error):
+            raise
         raise JournalRefused(
             f"cannot write beside {path} ({error.strerror}): give a path in a folder that you may write to"
         ) from error

@@ -29,6 +29,7 @@ from iota.protocol.messages import (
     JoinRequest,
     Role,
 )
+from iota.protocol.problems import Standing
 from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from iota.spec import (
     BoundarySpec,
@@ -83,6 +84,10 @@ class Members:
     """Who is admitted; everyone, until `only` names them."""
 
     only: set[str] | None = None
+    why: Standing = Standing.NOT_LISTED
+
+    def standing(self, hotkey: str) -> Standing:
+        return self.why
 
     def __call__(self, hotkey: str, role: Role) -> bool:
         return self.only is None or hotkey in self.only
@@ -111,6 +116,7 @@ async def orchestrator(
     *,
     port: int = 0,
     store: ObjectStore | None = None,
+    manifest: bytes = b'{"shards": []}',
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """Serves over a SQLite journal at a path, or over the journal that is given, which stays open."""
@@ -129,8 +135,8 @@ async def orchestrator(
             journal=journal,
             store=store,
             chain=chain,
-            admission=Admission(members),
-            manifest=b'{"shards": []}',
+            admission=Admission(members, members.standing),
+            manifest=manifest,
             limits=ServerLimits(**limits),
             head_poll_s=0.01,
         )

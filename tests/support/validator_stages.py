@@ -16,6 +16,7 @@ from iota.chain.ledger.server import make_app
 from iota.client.orchestrator import OrchestratorUnreachable, RunInfo
 from iota.compute.state import state_bytes
 from iota.compute.tokens import Tokens
+from iota.console.watch import Watch
 from iota.data import Manifest, manifest_id
 from iota.data.directory import DirectoryReader
 from iota.data.sample import sequence_indices
@@ -167,6 +168,7 @@ class Stage:
     chain: Chain
     folder: Path
     share: float = 1.0
+    watch: Watch = field(default_factory=lambda: Watch(scale=0.05))
 
     @property
     def spec(self) -> RunSpec:
@@ -175,11 +177,11 @@ class Stage:
     def node(self) -> ValidatorNode:
         options = ValidatorOptions(
             self.folder / "validator", compute_share=self.share, heldout_batches=1,
-            retry_for_s=0.2, reconnect_s=0.05,
+            retry_for_s=0.2,
         )  # fmt: skip
         world: Any = self.orchestrator.world
         client: Any = self.orchestrator
-        return ValidatorNode(options, KEY, client, world, self.chain, NETUID)
+        return ValidatorNode(options, KEY, client, world, self.chain, NETUID, self.watch)
 
     async def validate(self) -> None:
         async with asyncio.timeout(120):

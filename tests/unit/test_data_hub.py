@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from iota.console.command import WorkFailed
 from iota.data import open_source
 
 MAIN, TAGGED = "a" * 40, "b" * 40
@@ -78,5 +79,5 @@ def test_a_data_set_that_the_hub_does_not_know_is_named_with_a_remedy(hub: Hub, 
 
 def test_a_hub_that_is_away_is_said_in_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match=r"cannot be read .*continues where it stopped"):
+    with pytest.raises(WorkFailed, match=r"cannot be read .*continues where it stopped"):
         _ = open_source("hf:owner/set").fingerprint

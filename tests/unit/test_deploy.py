@@ -15,6 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from dotenv import dotenv_values
 
+from iota.console.command import USER_ERROR
 from iota.settings import (
     ChainSettings,
     MinerSettings,
@@ -152,6 +153,9 @@ def test_a_unit_tries_again_at_a_bounded_rate_and_stops_in_order(role: str) -> N
     assert int(unit["Service"]["RestartSec"]) >= 30
     assert int(unit["Unit"]["StartLimitBurst"]) > 0
     assert unit["Unit"]["StartLimitIntervalSec"] == "1d"
+    assert unit["Service"]["RestartPreventExitStatus"] == str(USER_ERROR)
+    for name in ("Wants", "After"):
+        assert {"network-online.target", "time-sync.target"} <= set(unit["Unit"][name].split())
     assert "KillSignal" not in unit["Service"], "SIGTERM is what our commands stop by"
 
 

@@ -183,7 +183,7 @@ def test_a_setting_that_is_declared_is_a_flag_a_variable_a_line_of_the_example_a
     monkeypatch.setenv("BT_CACHE", "1MiB")
     invoke(app, "go", "there")
     assert called.pop() == (NewSettings.of(cache=1 << 20), "there", 1)
-    with pytest.raises(ValueError, match=r"--cache \(IOTA_NEW_CACHE\) cannot be 1: .* equal to 1024"):
+    with pytest.raises(ValueError, match=r"--cache \(IOTA_NEW_CACHE\) cannot be 1: .* at least 1024"):
         invoke(app, "go", "there", "--cache", "1")
 
 

@@ -18,6 +18,7 @@ from iota.chain.errors import ChainError
 from iota.chain.ledger.client import LedgerChain
 from iota.cli import status
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.console.command import WorkFailed
 from iota.doctor import gathering
 from iota.http import AnswerRefused, HttpClient, NoAnswer, proxy_for
 from iota.identity.keys import Hotkey
@@ -37,6 +38,7 @@ FAILURES = (
     NoAnswer,
     AnswerRefused,
     ValueError,
+    WorkFailed,
 )
 Client = Callable[[str], Awaitable[object]]
 

@@ -146,7 +146,7 @@ def test_a_run_that_has_ended_takes_no_new_miner_but_its_own_and_validators(desk
     desk.driven.state.phase = Phase.FINISHED
     with pytest.raises(Problem) as caught:
         desk.intake.join(STRANGER, join_request(), 1.0)
-    assert caught.value.type is ProblemType.RUN_FULL
+    assert caught.value.type is ProblemType.RUN_ENDED
     assert desk.intake.join(desk.first.hotkey, join_request(), 1.0)
     assert desk.intake.join(STRANGER, join_request(Role.VALIDATOR), 1.0)
 

@@ -111,7 +111,7 @@ async def test_a_conversation_that_is_refused_tells_its_reader(tmp_path: Path) -
         running.members.only = {Hotkey.from_seed(b"a" * 32).ss58}
         async with running.client(Hotkey.from_seed(b"a" * 32)) as client:
             await client.join(join_request())
-            async with Conversation(client, 0) as talk:
+            async with Conversation(client, 0, retry_for_s=0.2) as talk:
                 running.members.only = set()
                 talk.send(reports=[Ready(epoch=0, digest=BASE)])
                 caught = None

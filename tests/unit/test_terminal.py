@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ import typer
 
 from iota.chain.errors import Unavailable
 from iota.cli.main import COMMANDS, main
+from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.console.command import WorkFailed, run_command
 from iota.console.redaction import without_secrets
 from iota.protocol.problems import Problem, ProblemType
-from iota.store.store import StoreFull
+from iota.store.store import StoreError, StoreFull
 
 
 def ending(call: Callable[[], None]) -> int:
@@ -32,12 +34,17 @@ def ending(call: Callable[[], None]) -> int:
     ("error", "code"),
     [
         (ValueError("give more"), 2),
-        (StoreFull("no room"), 2),
+        (StoreFull("no room"), 1),
+        (StoreError("other credentials"), 2),
+        (UntrustedAnswer("a portal"), 1),
+        (OrchestratorUnreachable("refused"), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), 1),
         (PermissionError(13, "Permission denied", "/root/x"), 2),
         (OSError(errno.EADDRINUSE, "address already in use"), 2),
         (ExceptionGroup("tasks", [ValueError("give more")]), 2),
         (Unavailable("no ledger answers"), 1),
-        (Problem(ProblemType.NOT_A_MEMBER, "register first"), 2),
+        (Problem(ProblemType.NOT_A_MEMBER, "register first"), 1),
         (Problem(ProblemType.UNAVAILABLE, "come back"), 1),
         (ExceptionGroup("tasks", [Problem(ProblemType.RATE_LIMITED, "too often")]), 1),
         (WorkFailed("it broke"), 1),

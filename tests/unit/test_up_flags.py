@@ -31,12 +31,12 @@ def held_run(folder: Path) -> Iterator[RunDir]:
         yield run_dir
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that the command line leaves on stderr, with exit code 2."""
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2) -> str:
+    """The one line that the command line leaves on stderr, with exit code `code`."""
     with pytest.raises(SystemExit) as ended:
         main([str(a) for a in arguments])
     said = capsys.readouterr()
-    assert ended.value.code == 2
+    assert ended.value.code == code
     assert said.out == ""
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
@@ -131,7 +131,7 @@ def test_a_status_without_an_orchestrator_is_refused(capsys: pytest.CaptureFixtu
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers here
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
-        assert f"no orchestrator answers at {url}" in refused(capsys, "status", "--orchestrator", url)
+        assert f"no orchestrator answers at {url}" in refused(capsys, "status", "--orchestrator", url, code=1)
 
 
 def test_an_export_of_no_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

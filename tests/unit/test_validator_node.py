@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
 from iota.client.orchestrator import UntrustedAnswer
+from iota.console.watch import Watch
 from iota.data import Manifest
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import (
@@ -23,14 +24,15 @@ from iota.protocol.messages import (
     Outcome,
     Report,
     Reveal,
+    Role,
     Verdict,
     WeightsSet,
 )
 from iota.spec import AuditSpec
 from tests.support.data_sets import prepare_made_up
+from tests.support.orchestrators import until
 from tests.support.validator_stages import EPOCHS, KEY, NETUID, THOROUGH, Stage, set_up, small_ledger
 from validator.audits.verdicts import verify_verdict
-from validator.chain import NotCommitted
 from validator.core.links import committed_tip, verify_link
 from validator.node import ValidatorNode, ValidatorOptions
 
@@ -198,12 +200,18 @@ async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones
     assert len({join.link for join in stage.orchestrator.joins}) == 1
 
 
-async def test_an_unregistered_validator_is_told_to_register(stage: Stage, ledger: str) -> None:
+async def test_an_unregistered_validator_is_told_to_register_and_goes_on_once_it_is(
+    stage: Stage, ledger: str, caplog: pytest.LogCaptureFixture
+) -> None:
     stranger = Hotkey.from_seed(b"\x09" * 32)
     options = ValidatorOptions(stage.folder / "stranger")
     client: Any = stage.orchestrator
     async with open_chain(ledger, stranger) as own:
-        node = ValidatorNode(options, stranger, client, client.world, own, NETUID)
-        with pytest.raises(NotCommitted, match="iota-validator register"):
-            await node.run()
-    assert not stage.orchestrator.joins
+        node = ValidatorNode(options, stranger, client, client.world, own, NETUID, Watch(scale=0.01))
+        validating = asyncio.create_task(node.run())
+        await until(lambda: "iota-validator register" in caplog.text)
+        assert not stage.orchestrator.joins
+        (await own.register(NETUID, Role.VALIDATOR)).check()
+        await until(lambda: bool(stage.orchestrator.joins))
+        validating.cancel()
+        await asyncio.wait([validating])

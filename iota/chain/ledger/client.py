@@ -31,6 +31,7 @@ from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_respo
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import ProblemType
+from iota.settings.sentences import sentence
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Well above the metagraph of a full subnet."""
@@ -169,7 +170,7 @@ class LedgerChain(Chain):
                 netuid=check_netuid(netuid), weights=normal, version_key=version_key
             )
         except ValidationError as error:
-            raise BadInput(f"these weights cannot be sent: {error.errors()[0]['msg']}") from None
+            raise BadInput(f"these weights cannot be sent: {sentence(error)}") from None
         return await self._write("/v1/weights", body)
 
     # ---- the connection ---------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from iota.console.signals import call_on_stop
 from iota.http.server import ConnectionLimits, admit, listening, problem_of, read_body
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.protocol.problems import Problem
+from iota.settings.sentences import sentence
 
 _BOOK: Final = web.AppKey("book", LedgerBook)
 _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
@@ -218,9 +219,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except BadInput as error:
         return _problem("bad-input", 404, str(error))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _problem("malformed", 400, f"{where}: {first['msg']}" if where else first["msg"])
+        return _problem("malformed", 400, sentence(error))
     except web.HTTPException as error:
         return problem_of(error, _problem("http", error.status, error.text or error.reason))
 

@@ -1,0 +1,155 @@
+"""Waits for conditions to pass, and says so: the one loop by which nodes outlast them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from iota.console.classification import passing
+from iota.console.command import WorkFailed
+from iota.console.conditions import Condition
+from iota.console.durations import duration
+from iota.console.redaction import one_line
+
+SAY_EVERY_S: Final = 30.0
+"""Longest silence while a condition stands."""
+BRIEF_S: Final = 2.0
+"""A server that is busy for less is not worth a line: its clients retry all the time."""
+_AGAIN_S: Final = 30.0
+"""A condition that comes back sooner than this after it seemed over has lasted throughout."""
+_MAX_SAID: Final = 300
+"""Characters of an error that are said."""
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class ConditionStands(WorkFailed):
+    """A condition has stood until its stated end: the process exits with code 1, to be started anew."""
+
+
+@dataclass
+class _Standing:
+    """A condition that stands, or seemed over at `passed_at`. Times are monotonic seconds."""
+
+    condition: Condition
+    began: float
+    """When the work stopped, under this or another condition."""
+    since: float
+    failures: int = 0
+    said_at: float | None = None
+    passed_at: float | None = None
+
+
+class Watch:
+    """Says what a node waits for, and waits. One object for each thing that can be held up.
+
+    The first line comes at once, then one at least each `SAY_EVERY_S` seconds, with how long it has lasted,
+    how many tries there were and the last error; the end of the condition is said too.
+
+    Args:
+        what: what is held up, in words that begin the line; empty for the node itself.
+        scale: factor on all times, for tests.
+    """
+
+    def __init__(self, what: str = "", *, scale: float = 1.0) -> None:
+        self._what, self._scale = f"{what}: " if what else "", scale
+        self._standing: _Standing | None = None
+
+    async def persevere(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, which is called again after each error that is a passing condition.
+
+        Raises:
+            ConditionStands: none of the tries succeeded until the condition's end.
+            Exception: an error that is no passing condition.
+        """
+        while True:
+            try:
+                result = await attempt()
+            except Exception as error:  # noqa: BLE001 - what is no condition is raised again
+                pause_s = self.failed(error)
+            else:
+                self.passed()
+                return result
+            # The failed attempt's objects may form cycles that hold the device's memory.
+            gc.collect()
+            await asyncio.sleep(pause_s)
+
+    def failed(self, error: BaseException, next_s: float | None = None) -> float:
+        """Note a failed try, and say what stands if it is time; returns the seconds until the next try.
+
+        `next_s` is that pause where the caller has its own; by default it is the condition's.
+
+        Raises:
+            ConditionStands: the condition's end has come.
+            BaseException: `error`, if it is no passing condition.
+        """
+        found = passing(error)
+        if found is None:
+            raise error
+        condition, leaf = found
+        now = time.monotonic()
+        standing = self._standing = self._after_failure(condition, now)
+        lasted_s = now - standing.began
+        if lasted_s > condition.end_s * self._scale:
+            text = f"{condition.text} ({_shown(leaf)}) for {duration(lasted_s)}; {condition.remedy}"
+            raise ConditionStands(f"{self._what}{text}") from error
+        pause_s = condition.backoff.pause_s(standing.failures) * self._scale if next_s is None else next_s
+        brief = condition is Condition.BUSY and lasted_s < BRIEF_S * self._scale
+        due = standing.said_at is None or now - standing.said_at >= SAY_EVERY_S * self._scale
+        if due and not brief:
+            self._say(standing, leaf, pause_s, now)
+        return pause_s
+
+    def passed(self) -> None:
+        """Note that the work goes on: a condition that stood is over."""
+        standing, now = self._standing, time.monotonic()
+        if standing is None or standing.passed_at is not None:
+            return
+        standing.passed_at = now
+        if standing.said_at is not None:
+            log.info(
+                "%sit goes on after %s (%s)",
+                self._what, duration(now - standing.began), standing.condition.value,
+            )  # fmt: skip
+
+    def _after_failure(self, condition: Condition, now: float) -> _Standing:
+        old = self._standing
+        if old is not None and old.passed_at is not None:
+            came_back = old.condition is condition and now - old.passed_at < _AGAIN_S * self._scale
+            old = old if came_back else None
+        if old is None:
+            return _Standing(condition, now, now, failures=1)
+        if old.condition is not condition:
+            return _Standing(condition, old.began, now, failures=1)
+        if old.passed_at is not None:
+            old.passed_at = old.said_at = None
+        old.failures += 1
+        return old
+
+    def _say(self, standing: _Standing, error: Exception, pause_s: float, now: float) -> None:
+        condition, first = standing.condition, standing.said_at is None
+        standing.said_at = now
+        end = datetime.now().astimezone() + timedelta(
+            seconds=condition.end_s * self._scale - (now - standing.began)
+        )
+        tries = f"next try in {duration(pause_s)}, until {end:%Y-%m-%d %H:%M}, then exit code 1"
+        if first:
+            lasts = f"since {datetime.now():%H:%M:%S}"
+        else:
+            lasts = f"for {duration(now - standing.since)} now, {standing.failures} tries"
+        log.warning(
+            "%s%s (%s), %s; %s; if it lasts: %s",
+            self._what, condition.text, _shown(error), lasts, tries, condition.remedy,
+        )  # fmt: skip
+
+
+def _shown(error: Exception) -> str:
+    """The error on one bounded line, without secrets."""
+    text = one_line(str(error)) or type(error).__name__
+    return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]}..."

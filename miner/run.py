@@ -11,6 +11,7 @@ from iota.client.orchestrator import OrchestratorClient
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
+from iota.console.version import versions_line
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import MinerSettings
@@ -40,7 +41,8 @@ async def mine(
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
-        # Logged first: before the first answer the client may retry silently for its whole patience.
+        log.info("miner %s: %s", hotkey.ss58, versions_line())
+        # Logged before the first call, for which the client may retry for its whole patience.
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with OrchestratorClient(hotkey, settings.orchestrator) as client, ObjectClient() as objects:
             miner = MinerNode(settings, device, threads, hotkey, client, objects, make_engine, make_transport)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from iota.chain import ChainError, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
+from iota.console.version import versions_line
 from iota.identity.keys import Hotkey, load_hotkey
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
@@ -23,6 +25,8 @@ from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
 
+_log = logging.getLogger(__name__)
+
 
 async def orchestrate(settings: OrchestratorSettings) -> None:
     """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
@@ -34,6 +38,7 @@ async def orchestrate(settings: OrchestratorSettings) -> None:
     manifest = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    _log.info("orchestrator %s: %s", hotkey.ss58, versions_line())
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
         stack.callback(journal.close)

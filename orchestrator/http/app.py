@@ -108,6 +108,7 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/run", public.run),
             web.get("/v1/status", public.status),
             web.get("/v1/stream", public.stream),
+            web.get("/v1/members/{hotkey}", public.member),
             web.get(MANIFEST_PATH, public.manifest),
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),

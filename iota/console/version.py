@@ -25,4 +25,3 @@ def _installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
-

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import aiohttp
 import psutil
 
+from iota.protocol.status_delta import Status, merged
 from iota.swarm.processes import Running
-from iota.swarm.progress import Status
 
 POLL_S = 0.25
 """Period of the display."""
@@ -37,11 +37,16 @@ async def until_ready(session: aiohttp.ClientSession, name: str, url: str) -> No
         raise NotReady(f"the {name} did not answer at {url} within {STARTUP_S:.0f} s") from None
 
 
-async def read_status(session: aiohttp.ClientSession, url: str) -> Status | None:
-    """The orchestrator's status, or None while it does not answer (it may be restarting)."""
-    found = await _get(session, f"{url}/v1/status")
-    status: Status | None = None if found is None else json.loads(found)
-    return status
+async def read_status(
+    session: aiohttp.ClientSession, url: str, before: Status | None = None
+) -> Status | None:
+    """The orchestrator's status, or None while it does not answer (it may be restarting).
+
+    The losses that `before` has, an earlier status of the run, are not asked for again.
+    """
+    since = 0 if before is None else len(before["losses"])
+    found = await _get(session, f"{url}/v1/status?since={since}")
+    return None if found is None else merged(before, json.loads(found))
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes | None:

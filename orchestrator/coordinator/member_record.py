@@ -78,4 +78,8 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
     if member.pending:
         return MemberState.WORKING, f"{len(member.pending)} of its ops have their inputs", ""
-    return MemberState.IDLE, "none of its ops has its inputs: others work", "a neighbour's frame or the next plan"
+    return (
+        MemberState.IDLE,
+        "none of its ops has its inputs: others work",
+        "a neighbour's frame or the next plan",
+    )

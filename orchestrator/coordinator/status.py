@@ -118,6 +118,6 @@ def _last_audits(run: RunState) -> str:
         return "the run ends"
     left = max(0.0, max(e.sealed_at for e in still) + run.spec.audit.deadline_s - run.now)
     late = sorted({v.hotkey[:8] for e in still for v in run.validators() if v.hotkey not in e.done})
-    epochs = ", ".join(str(e.epoch + 1) for e in still)
+    epochs = ", ".join(str(e.epoch) for e in still)
     who = f"validator {', '.join(late[:3])}" if late else "any validator"
     return f"all epochs are trained; {who} still audits epoch {epochs}, for {left:.0f} s at most"

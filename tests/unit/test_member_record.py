@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from iota.protocol.member_records import EPOCHS_KEPT, RECENT_KEPT, MemberRecord, MemberState
@@ -129,7 +128,7 @@ def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:
     driven.state.phase = Phase.FINISHED
     waiting = driven.coordinator.status()["waiting"]
     assert validator.hotkey[:8] in waiting
-    assert "audits epoch 1, for 600 s at most" in waiting
+    assert "audits epoch 0, for 600 s at most" in waiting
 
 
 def _request(miner: Member):  # type: ignore[no-untyped-def]

@@ -121,9 +121,10 @@ class OrchestratorClient:
         body = await self._call("GET", "/v1/status", signed=False)
         return _validated(_STATUS.validate_json, body, "the status is no document")
 
-    async def member(self, hotkey: str) -> MemberRecord:
+    async def member(self, hotkey: str, *, retry_for_s: float | None = None) -> MemberRecord:
         """What the orchestrator has on record about a member (unsigned)."""
-        return _parse(MemberRecord, await self._call("GET", f"/v1/members/{hotkey}", signed=False))
+        path = f"/v1/members/{hotkey}"
+        return _parse(MemberRecord, await self._call("GET", path, signed=False, retry_for_s=retry_for_s))
 
     async def manifest(self) -> bytes:
         """The data manifest as JSON (unsigned): the caller must check its id against the spec."""

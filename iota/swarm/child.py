@@ -11,7 +11,6 @@ import sys
 
 from iota.swarm.parent_death import exit_with_parent
 
-
 _PR_SET_NAME = 15
 """From <linux/prctl.h>."""
 

@@ -1,4 +1,4 @@
-"""What is kept about one member for people: work by epoch, verdicts, weights, incidents. Nothing decides by it.
+"""What is kept about one member for people: work, verdicts, weights, incidents. Nothing decides by it.
 
 Each fact costs the same whatever came before; what is kept is bounded (`iota.protocol.member_records`).
 """

@@ -1,4 +1,4 @@
-"""One member's public record, and why it is in its state. Costs its own bounded record, at any size of run."""
+"""One member's public record, and why it is in its state. Its cost is bounded, whatever the run's size."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
+from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
@@ -84,8 +85,10 @@ def make_app(deps: Deps) -> web.Application:
         # Only after the replay: a member may repeat to this process what an earlier one has journaled.
         recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
+        progress = ProgressLog(deps.coordinator)
+        recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, calls), name="background"
+            _work(deps, recorder, ticker, deletions, calls, progress), name="background"
         )
         if restored:
             _log.info("%d journal entries were replayed", restored)
@@ -125,7 +128,12 @@ def make_app(deps: Deps) -> web.Application:
 
 
 async def _work(
-    deps: Deps, recorder: Recorder, ticker: Ticker, deletions: Deletions, calls: MemberCalls
+    deps: Deps,
+    recorder: Recorder,
+    ticker: Ticker,
+    deletions: Deletions,
+    calls: MemberCalls,
+    progress: ProgressLog,
 ) -> None:
     """Run all background tasks; if one fails, the others are cancelled."""
     async with asyncio.TaskGroup() as group:
@@ -136,5 +144,6 @@ async def _work(
             watch_silence(deps.coordinator, recorder, calls.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
+        group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -1,4 +1,4 @@
-"""What the orchestrator has on record about a member: work, deadlines, audits, weights, and why it is idle."""
+"""What the orchestrator has on record about a member: work, deadlines, audits, weights, why it is idle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
-from tests.support.orchestrators import Running, make_spec, node, orchestrator, raw, until
+from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
 
 
 def record_of(driven: Driven, member: Member) -> MemberRecord:
@@ -39,8 +39,14 @@ def sealed_run() -> tuple[Driven, Member, Member]:
 
 def verdict(miner: Member, seq: int, outcome: Outcome, reason: str = "") -> Verdict:
     return Verdict(
-        epoch=0, miner=miner.hotkey, audit=AuditKind.OP, outcome=outcome, seq=seq, profile="exact", reason=reason
-    )  # fmt: skip
+        epoch=0,
+        miner=miner.hotkey,
+        audit=AuditKind.OP,
+        outcome=outcome,
+        seq=seq,
+        profile="exact",
+        reason=reason,
+    )
 
 
 def test_work_is_counted_by_epoch_with_the_stage_s_share() -> None:
@@ -113,7 +119,7 @@ def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
     assert late_after < 30.0
     miner = driven.state.miners()[0]
     driven.coordinator.apply(Resumed(at=driven.now))
-    request = _request(miner)
+    request = join_request(receipts=miner.receipts, epoch=0)
     driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
     assert miner.resume
     driven.wait(late_after + 1.0)
@@ -129,12 +135,6 @@ def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:
     waiting = driven.coordinator.status()["waiting"]
     assert validator.hotkey[:8] in waiting
     assert "audits epoch 0, for 600 s at most" in waiting
-
-
-def _request(miner: Member):  # type: ignore[no-untyped-def]
-    from tests.support.orchestrators import join_request
-
-    return join_request(receipts=miner.receipts, epoch=0)
 
 
 @pytest_asyncio.fixture

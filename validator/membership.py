@@ -92,6 +92,7 @@ class Membership:
                 self.database.keep_heldout(effect.epoch, effect.loss)
             case effects.KeepAudited():
                 self.database.finish(effect.epoch)
+                log.info("%s", self.lines.audited(effect.epoch))
             case effects.Explain():
                 self.explain()
             case effects.Log():

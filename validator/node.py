@@ -109,6 +109,8 @@ class ValidatorNode:
         self._conversation: Conversation | None = None
         """Open while this validator is a member; weights are reported in it."""
         self._last_contact = 0.0
+        self._told_plan = -1
+        """Number of the last plan that the log told of."""
 
     async def run(self) -> None:
         """Take part until the run ends, then set weights once more.
@@ -226,6 +228,8 @@ class ValidatorNode:
             share = self._budget.share
             report = WeightsSet(block=plan.block, weights=dict(plan.scores), compute_share=share)
             self._conversation.send(reports=[report])
+        if taken and plan.number != self._told_plan:
+            self._told_plan = plan.number
             heaviest = sorted(plan.scores.items(), key=lambda item: -item[1])[:_NAMED]
             named = ", ".join(f"{hotkey[:8]} {weight:.3f}" for hotkey, weight in heaviest)
             log.info("weights of %d miners are set in block %d: %s", len(plan.scores), plan.block, named)

@@ -90,6 +90,8 @@ def _unknown(given: str, address: str, members: list[str], names: dict[str, str]
     several = [member for member in members if member.startswith(address)]
     beginnings = {member[: len(address)]: member for member in members}
     near = several or [beginnings[n] for n in get_close_matches(address, beginnings, n=3, cutoff=0.5)]
+    by_name = {name: member for member, name in names.items()}
+    near += [by_name[n] for n in get_close_matches(given, by_name, n=2, cutoff=0.6)]
     shown = ", ".join(f"{m} ({names[m]})" if m in names else m for m in near[:3])
     what = "is the beginning of several members" if several else "is no member of this run"
     return f"{given} {what}" + (

@@ -38,12 +38,15 @@ def replayed(root: Path) -> Coordinator:
 
 def ended_status(coordinator: Coordinator) -> Status:
     """The last status, with all losses, of a coordinator that goes on no more."""
+    status = coordinator.status()
+    state = "ended" if status["finished"] else "stopped"
+    stopped = {"state": state, "tokens_per_second": 0.0, "seconds": {}, "memory": 0}
     return {
-        **coordinator.status(),
+        **status,
         "losses": list(coordinator.state.totals.losses),
         "losses_from": 0,
         "losses_total": len(coordinator.state.totals.losses),
-        "nodes": {},
+        "nodes": {hotkey: stopped for hotkey in coordinator.members},
     }
 
 

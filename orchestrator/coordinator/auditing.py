@@ -134,7 +134,7 @@ def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
     for hotkey, weight in {**dict.fromkeys(sorted(left_out), 0.0), **report.weights}.items():
         if (miner := run.members.get(hotkey)) is not None:
             posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
-            miner.history.weights.append(posted)
+            miner.history.weigh(posted)
     run.audits.weights[member.hotkey] = dict(report.weights)
     run.audits.compute_share[member.hotkey] = report.compute_share
 

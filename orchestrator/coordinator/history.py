@@ -73,6 +73,13 @@ class History:
         if verdict.outcome is Outcome.FAIL:
             self.failed.append(result)
 
+    def weigh(self, posted: PostedWeight) -> None:
+        """Keep a weight; a repeated report of the same block takes the place of the first."""
+        last = self.weights[-1] if self.weights else None
+        if last is not None and (last.validator, last.block) == (posted.validator, posted.block):
+            self.weights.pop()
+        self.weights.append(posted)
+
     def happened(self, at: float, epoch: int, text: str) -> None:
         """Keep an incident. `at` is in Unix seconds."""
         self.incidents.append(Incident(at=at, epoch=epoch, text=text))

@@ -63,6 +63,8 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     if not member.live:
         why = "it sent no request for longer than the silence limit, and its work went to others"
         return MemberState.LOST, why, "its next request"
+    if run.run_end_sent:
+        return MemberState.IDLE, "the run has ended", ""
     if run.phase is Phase.FINISHED:
         return MemberState.IDLE, "the run has finished; the last audits may be open", "the end of the run"
     if member.role is Role.VALIDATOR:

@@ -114,12 +114,19 @@ def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
     lines.filed(verdict(Outcome.FAIL, AuditKind.STEP))
     assert lines.look(29.0, "replaying", "none yet", 0.05) is None
     assert lines.look(30.0, "replaying", "none yet", 0.05) == (
-        "audits: epoch 3 op: 5 passed 0 failed 0 inconclusive;"
-        " epoch 3 step: 0 passed 1 failed 0 inconclusive (6 in all);"
+        "audits: epoch 3 op: 5 passed; epoch 3 step: 1 failed (6 in all);"
         " now: replaying; weights: none yet; 5.0% of the machine"
     )
     assert lines.look(90.0, "waiting", "none yet", 0.05) is None
     assert "no new verdict (6 in all)" in str(lines.look(330.0, "waiting", "none yet", 0.05))
+
+
+def test_an_audited_epoch_is_told_at_once() -> None:
+    lines = validator_line.ProgressLines(0.0)
+    lines.filed(verdict(Outcome.PASS))
+    lines.filed(verdict(Outcome.INCONCLUSIVE))
+    assert lines.audited(3) == "epoch 3 is audited: epoch 3 op: 1 passed, 1 inconclusive (2 in all)"
+    assert lines.look(30.0, "", "", 0.0) is None
 
 
 def test_the_orchestrator_s_line_says_members_step_loss_and_what_is_late() -> None:

@@ -49,7 +49,7 @@ def get(url: str, path: str) -> bytes | None:
 
 
 def statuses(url: str) -> Iterator[Status]:
-    """Each new status of the run, whole, until its stream ends; a broken stream is taken up where it was.
+    """Each new status of the run, whole, until it has ended; a broken stream is taken up where it was.
 
     Raises NoAnswer where no orchestrator answers at first, or for `AWAY_S` after a break.
     """
@@ -65,8 +65,8 @@ def statuses(url: str) -> Iterator[Status]:
                         away_since = None
                         whole = merged(whole, json.loads(line[6:]))
                         yield whole
-            if whole is not None and whole["finished"]:
-                return
+                        if whole["finished"]:
+                            return
         except NoAnswer:
             if whole is None:
                 raise

@@ -54,7 +54,7 @@ class RunOptions(Settings):
     boundary: str = setting("resbm-anchor", f"Codec between stages: {', '.join(codec_names())}.")
     ratio: int = setting(16, "How many times narrower a boundary is.", gt=0)
     wire: WireDtype = setting(WireDtype.BF16, "Number format on the wire.")
-    pipeline: Pipeline = setting(Pipeline.DELAYED, "Weight versions: see docs.")
+    pipeline: Pipeline = setting(Pipeline.DELAYED, "Weight versions: see docs/training.md.")
     optimizer: OptimizerKind = setting(OptimizerKind.MUON, "Inner optimizer.")
     lr: float | None = setting(
         None,

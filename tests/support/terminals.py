@@ -79,9 +79,11 @@ async def in_a_pipe(
 
 
 def frames(written: str) -> list[list[str]]:
-    """The pages that were drawn in place, each as lines of text: a page ends where the cursor goes up."""
+    """The dashboards that were drawn in place, as lines of text: one ends where the cursor goes up."""
     pages = re.split(r"(?:\x1b\[1A\x1b\[2K)+|\x1b\[2J", written)
-    return [_CONTROL.sub("", page).replace("\r", "").splitlines() for page in pages]
+    rows = [_CONTROL.sub("", page).replace("\r", "").splitlines() for page in pages]
+    starts = [next((n for n, row in enumerate(page) if row.startswith("iota ")), None) for page in rows]
+    return [page[start:] for page, start in zip(rows, starts, strict=True) if start is not None]
 
 
 def as_a_service(**more: str) -> dict[str, str]:

@@ -130,10 +130,14 @@ class Coordinator:
                 assert_never(report)
 
     def _restart_deadlines(self) -> None:
-        """Restart every running deadline: members could not report while the orchestrator was down."""
+        """Restart every running deadline: members could not report while the orchestrator was down.
+
+        They may have been restarted with it, and then repeat their epoch.
+        """
         run = self.state
         for member in run.members.values():
             member.last_progress = run.now
+            member.replay_s = membership.replay_s(run, member)
             member.pending = dict.fromkeys(member.pending, run.now)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now

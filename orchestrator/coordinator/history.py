@@ -18,6 +18,8 @@ from iota.protocol.member_records import (
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
+_OUTCOMES = tuple(outcome.value for outcome in Outcome)
+
 
 @dataclass(slots=True)
 class Work:
@@ -48,6 +50,8 @@ class History:
 
     epochs: deque[Work] = field(default_factory=lambda: deque(maxlen=EPOCHS_KEPT))
     audits: Counter[tuple[AuditKind, Outcome]] = field(default_factory=Counter)
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OUTCOMES, 0))
+    """The same over all kinds, for the status, which is made often."""
     verdicts: deque[AuditResult] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     failed: deque[AuditResult] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     weights: deque[PostedWeight] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
@@ -69,6 +73,7 @@ class History:
             reason=verdict.reason,
         )
         self.audits[verdict.audit, verdict.outcome] += 1
+        self.outcomes[verdict.outcome.value] += 1
         self.verdicts.append(result)
         if verdict.outcome is Outcome.FAIL:
             self.failed.append(result)

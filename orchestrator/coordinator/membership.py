@@ -47,7 +47,7 @@ def join(run: RunState, entry: Joined) -> None:
     member.capabilities, member.addresses = request.capabilities, request.addresses
     member.live, member.left, member.stalled = True, False, False
     member.last_progress = run.now
-    member.replay_s = _replay_s(run, member)
+    member.replay_s = replay_s(run, member) if member.resume else 0.0
     how = "joined again, from its disk" if member.resume else "joined"
     member.history.happened(run.now, run.epoch, f"it {how}")
     run.dirty = True
@@ -61,12 +61,12 @@ def _needed_stage(run: RunState) -> int:
     return min(range(run.stages), key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s))
 
 
-def _replay_s(run: RunState, member: Member) -> float:
-    """Seconds that a miner which continues from its disk may take to repeat its epoch; 0 for others.
+def replay_s(run: RunState, member: Member) -> float:
+    """Seconds that a miner may take to repeat its epoch after a restart, if it has done work in it.
 
     It sends no receipt until it has done all its ops of the epoch once more, as quickly as it did them.
     """
-    done = len(run.current.receipts.get(member.hotkey, ())) if member.resume else 0
+    done = len(run.current.receipts.get(member.hotkey, ()))
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.messages import Outcome
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -88,7 +88,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
         "receipts": member.receipts,
         "seconds_per_microbatch": member.op_seconds,
         "withdrawn": member.withdrawn,
-        "audits": {o.value: sum(member.history.audits[k, o] for k in AuditKind) for o in Outcome},
+        "audits": dict(member.history.outcomes),
         "device": member.capabilities.device,
         "addresses": list(member.addresses),
     }

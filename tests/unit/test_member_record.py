@@ -119,6 +119,8 @@ def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
     assert late_after < 30.0
     miner = driven.state.miners()[0]
     driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(late_after + 1.0)  # it starts later than the orchestrator
+    assert not miner.stalled
     request = join_request(receipts=miner.receipts, epoch=0)
     driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
     assert miner.resume

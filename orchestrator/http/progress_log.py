@@ -69,13 +69,14 @@ def progress_line(status: dict[str, Any], losses: list[float], tokens: int, pass
     """One line on a status: progress, members, `tokens` settled in the last `passed_s` seconds. Pure."""
     miners = [m for m in status["members"] if m["role"] == "miner"]
     late = sum(m["stalled"] for m in miners)
-    audits = status["audits"]
+    audits, live = status["audits"], sum(m["live"] for m in miners)
+    validators = sum(m["live"] for m in status["members"]) - live
     return (
         f"{status['phase']}: epoch {status['epoch']} step {status['step']}/{status['steps']}"
         f"{f', loss {losses[-1]:.4f}' if losses else ''}, {tokens / max(passed_s, 1e-9):,.0f} tokens/s;"
-        f" {sum(m['live'] for m in miners)} of {len(miners)} miners live"
+        f" {live} of {len(miners)} miners live"
         f"{f', {late} late' if late else ''},"
-        f" {sum(m['live'] for m in status['members']) - sum(m['live'] for m in miners)} validators;"
+        f" {validators} validator{'s' * (validators != 1)};"
         f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
         f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
         f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"

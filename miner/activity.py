@@ -1,4 +1,4 @@
-"""Counters behind a miner's status: seconds by activity, and tokens. Informational only."""
+"""Counters behind a miner's status and log: seconds, tokens, bytes, losses. Informational only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Activity:
-    """Totals of one life. The device thread adds to the first two, the event loop to the others."""
+    """Totals of one life. The device thread counts the computing and the losses, the event loop the rest."""
 
     compute_s: float = 0.0
     serialise_s: float = 0.0
@@ -17,3 +17,10 @@ class Activity:
     """Time without a runnable op while steps were left to train."""
     tokens: int = 0
     """Tokens of the microbatches whose backward ran."""
+    loss_sum: float = 0.0
+    """Last stage only: sum over its LOSS ops (nats a token)."""
+    losses: int = 0
+    sent_bytes: int = 0
+    """Bytes of frames that were stored."""
+    received_bytes: int = 0
+    """Bytes of frames that were fetched."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,6 +28,8 @@ from miner.core.facts import BaseHeld
 from miner.device import DeviceThread
 from miner.ops import OpRunner, StateLost
 from miner.retry import persist
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -71,7 +74,8 @@ class BaseKeeper:
             expected.add(init.digests[self.runner.stage])
         if expected - {digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
-        return await self._keep(effect.epoch, base, StageState(self._named(base)))
+        how = f"fetched {_megabytes(effect.parts)}" if effect.parts else "made from the seed"
+        return await self._keep(how, effect.epoch, base, StageState(self._named(base)))
 
     async def apply(self, effect: ApplyMerge, urls: Mapping[str, str]) -> BaseHeld:
         """Make the next base from the held one and a merge. Raises StateLost if the merge is unavailable."""
@@ -88,7 +92,8 @@ class BaseKeeper:
             self.runner.engine.rebase(weights)
             return self.runner.engine.state()
 
-        return await self._keep(effect.epoch + 1, base, await self.device.run(rebased))
+        how = f"merged epoch {effect.epoch} ({_megabytes(effect.parts)})"
+        return await self._keep(how, effect.epoch + 1, base, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
         """The held base minus the engine's current weights: one fp32 vector (N,).
@@ -103,7 +108,7 @@ class BaseKeeper:
 
         return await self.device.run(difference)
 
-    async def _keep(self, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
+    async def _keep(self, how: str, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
         disk = self.runner.disk
 
         def keep() -> str:
@@ -112,6 +117,7 @@ class BaseKeeper:
             return disk.save_base(self.spec, epoch, base)
 
         digest = await asyncio.to_thread(keep)
+        log.info("%s: the base of epoch %d is on disk", how, epoch)
         self._base = base
         self.runner.log.forget_before(epoch)
         return BaseHeld(epoch, digest)
@@ -147,6 +153,10 @@ class BaseKeeper:
     def _held(self) -> OuterState:
         assert self._base is not None, "the core asks for a merge or a pseudo-gradient only with a base held"
         return self._base
+
+
+def _megabytes(parts: Sequence[StoredObject]) -> str:
+    return f"{sum(part.size for part in parts) / 1e6:.1f} MB"
 
 
 def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:

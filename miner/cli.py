@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
 from iota.console.command import run_command
+from iota.console.program import program
 from iota.console.settings_command import settings_command
 from iota.registration.command import add_register
 from iota.settings import MinerSettings
 
-app = typer.Typer(
-    help="Host one pipeline stage of a run, and be paid for checked work.", no_args_is_help=True
-)
+app = program("Host one pipeline stage of a run, and be paid for checked work.")
 
 
 @settings_command(app, MinerSettings)

@@ -43,6 +43,7 @@ class FrameMover:
         except NotWanted:
             pass
         else:
+            self.activity.sent_bytes += notice.size
             return FrameStored(notice)
         return FrameNotStored(notice.name)
 
@@ -58,6 +59,8 @@ class FrameMover:
             return lost(effect, error)
         except NotWanted:
             pass
+        else:
+            self.activity.received_bytes += notice.size
         return None
 
     async def _move(

@@ -169,5 +169,5 @@ def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int |
         log.info("continuing stage %d from the base of epoch %d on disk", reply.stage, newest)
         return newest
     disk.forget_state()
-    log.info("joining as a replica of stage %d", reply.stage)
+    log.info("joined run %s as a replica of stage %d", reply.run[:12], reply.stage)
     return None

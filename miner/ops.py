@@ -90,6 +90,9 @@ class OpRunner:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
         ended = max(started, time.time())  # the clock may have been set back in between
         self.activity.compute_s += time.perf_counter() - clock
+        if output.loss is not None:
+            self.activity.loss_sum += output.loss
+            self.activity.losses += 1
         clock = time.perf_counter()
         frame = None
         if output.payload is not None and receiver is not None:

@@ -25,6 +25,8 @@ from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
 from miner.ops import OpRunner, StateLost
+from miner.own_record import OwnRecord
+from miner.progress_line import Position
 from miner.status_report import report_status
 from miner.trainer import Trainer
 
@@ -69,6 +71,7 @@ class Replica:
         self._duties = DutyWorker(
             spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
         )
+        self._record = OwnRecord(self.client, self.hotkey)
         self._listening = asyncio.Event()
 
     async def live(self, base: int | None) -> bool:
@@ -86,15 +89,15 @@ class Replica:
                     receipts_after=self._receipts_after,
                     watch=self.watch,
                 ) as self._talk:
-                    self._tasks.create_task(
-                        report_status(self._talk, self._activity, lambda: self._core.state)
-                    )
+                    self._tasks.create_task(report_status(self._talk, self._activity, self._position))
+                    self._tasks.create_task(self._record.watch())
                     self._tasks.create_task(self._receive())
                     if base is not None:
                         self._take(await self._bases.from_disk(base))
                     await self._listen()
                     await asyncio.gather(*self._deletions)  # the run ends right after its last audits
                     await self._talk.flush(SETTLE_S)
+                    await self._record.look()  # the last audits' verdicts
                 raise _RunEnded
         except* _RunEnded:
             pass
@@ -156,6 +159,7 @@ class Replica:
             case effects.ApplyMerge():
                 self._start(self._bases.apply(effect, self._urls))
             case effects.ForgetEpoch():
+                self._record.wake()
                 deletion = asyncio.to_thread(self.runner.disk.forget_epoch, effect.epoch)
                 self._deletions.append(self._start(deletion))
             case _:
@@ -170,6 +174,13 @@ class Replica:
                 self._take(fact)
 
         return self._tasks.create_task(carry_out())
+
+    def _position(self) -> Position:
+        epoch, step, in_flight = self._core.progress
+        schedule = self.runner.spec.schedule
+        return Position(
+            epoch, step, schedule.steps, self.reply.stage, in_flight, schedule.credit, self._core.state
+        )
 
     def _receipts_after(self, count: int) -> ReceiptBatch | None:
         self.runner.log.stored(self._talk.stored)

@@ -12,6 +12,7 @@ from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
+from iota.console.version import versions_line
 from iota.console.watch import Watch
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
@@ -41,6 +42,7 @@ async def mine(
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
+        log.info("miner %s: %s", hotkey.ss58, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with (
             OrchestratorClient(hotkey, settings.orchestrator, watch=watch) as client,

@@ -59,6 +59,7 @@ class Trainer:
             runner.keep_snapshot(epoch, step)
 
         await self.device.run(load)
+        log.info("takes part in epoch %d from step %d", epoch, step)
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
 from iota.console.command import run_command
+from iota.console.program import program
 from iota.console.settings_command import settings_command
 from iota.settings import OrchestratorSettings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def _root() -> None:
-    """Plan and record one training run."""
+app = program("Plan and record one training run.")
 
 
 @settings_command(app, OrchestratorSettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from iota.chain import BadInput, open_chain
 from iota.codec.shapes import boundary_width
 from iota.console.redaction import without_secrets
+from iota.console.version import versions_line
 from iota.console.watch import Watch
 from iota.data.manifest import DataError, Manifest, parse_manifest
 from iota.data.passes import check_passes
@@ -30,6 +32,8 @@ from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
 
+_log = logging.getLogger(__name__)
+
 
 async def orchestrate(settings: OrchestratorSettings, scale: float = 1.0) -> None:
     """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
@@ -47,6 +51,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
     passes = check_passes(spec, described, settings.max_passes)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    _log.info("orchestrator %s: %s", hotkey.ss58, versions_line())
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
         stack.callback(journal.close)

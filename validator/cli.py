@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
 from iota.console.command import run_command
+from iota.console.program import program
 from iota.console.settings_command import settings_command
 from iota.registration.command import add_register
 from iota.settings import ValidatorSettings
 
-app = typer.Typer(
-    help="Re-execute sampled work of a run, score its miners, set weights.", no_args_is_help=True
-)
+app = program("Re-execute sampled work of a run, score its miners, set weights.")
 
 
 @settings_command(app, ValidatorSettings)

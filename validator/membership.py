@@ -18,6 +18,7 @@ from validator.core import effects
 from validator.core.core import ValidatorCore
 from validator.core.facts import FAILURES, Done, Fact, Failed, Tick
 from validator.database import Database
+from validator.progress_line import ProgressLines
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Membership:
 
     Args:
         explain: writes `scores.json`; called after each epoch.
+        lines: counts verdicts for the log.
     """
 
     core: ValidatorCore
@@ -39,6 +41,7 @@ class Membership:
     database: Database
     sign: VerdictSigner
     explain: Callable[[], None]
+    lines: ProgressLines
     _facts: asyncio.Queue[Fact] = field(default_factory=lambda: asyncio.Queue(_MAX_FACTS))
     _job: asyncio.Task[None] | None = None
     _ended: bool = False
@@ -89,6 +92,7 @@ class Membership:
                 self.database.keep_heldout(effect.epoch, effect.loss)
             case effects.KeepAudited():
                 self.database.finish(effect.epoch)
+                log.info("%s", self.lines.audited(effect.epoch))
             case effects.Explain():
                 self.explain()
             case effects.Log():
@@ -109,7 +113,8 @@ class Membership:
         epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
         kept = self.database.keep(task.name, self.sign(effect), unproven=result.unproven)
         if kept.outcome is Outcome.PASS:
-            log.info("epoch %d: %s passes %s", epoch, miner, task.name)
+            log.debug("epoch %d: %s passes %s", epoch, miner, task.name)
         else:
             log.warning("epoch %d: %s: %s %s: %s", epoch, miner, task.name, kept.outcome, kept.reason)
+        self.lines.filed(kept)
         self.conversation.send(reports=[kept])

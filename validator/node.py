@@ -44,6 +44,7 @@ from validator.core.links import LinkChain
 from validator.database import Database
 from validator.link_seed import load_or_create_seed
 from validator.membership import Membership
+from validator.progress_line import ProgressLines
 from validator.weights.plan import PlanState, WeightPlan
 from validator.weights.scoreboard import Scoreboard
 from validator.weights.setter import WeightSetter
@@ -55,6 +56,8 @@ CACHE_BYTES: Final = 1 << 30
 STATUS_S: Final = 2.0
 STORED_S: Final = 30.0
 """How long to wait for the orchestrator to acknowledge reports before going on anyway."""
+_NAMED: Final = 8
+"""Miners that a line on weights names."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class ValidatorNode:
         self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
         self._conversation: Conversation | None = None
         """Open while this validator is a member; weights are reported in it."""
+        self._told_plan = -1
+        """Number of the last plan that the log told of."""
 
     async def run(self) -> None:
         """Take part until the run ends, then set weights once more.
@@ -171,11 +176,16 @@ class ValidatorNode:
                 HeldoutLoss(evidence, samples, parts.worker, options.heldout_batches),
                 lambda: conversation.flush(STORED_S),
             )
-            membership = Membership(core, conversation, jobs, parts.database, sign, parts.scoreboard.explain)
+            lines = ProgressLines(time.monotonic())
+            membership = Membership(
+                core, conversation, jobs, parts.database, sign, parts.scoreboard.explain, lines
+            )
             self._conversation = conversation
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    status = tasks.create_task(self._report_status(conversation, core, parts), name="status")
+                    status = tasks.create_task(
+                        self._report_status(conversation, core, parts, lines), name="status"
+                    )
                     await membership.run()
                     status.cancel()
                 await parts.setter.finish()
@@ -206,8 +216,15 @@ class ValidatorNode:
             share = self._budget.share
             report = WeightsSet(block=plan.block, weights=dict(plan.scores), compute_share=share)
             self._conversation.send(reports=[report])
+        if taken and plan.number != self._told_plan:
+            self._told_plan = plan.number
+            heaviest = sorted(plan.scores.items(), key=lambda item: -item[1])[:_NAMED]
+            named = ", ".join(f"{hotkey[:8]} {weight:.3f}" for hotkey, weight in heaviest)
+            log.info("weights of %d miners are set in block %d: %s", len(plan.scores), plan.block, named)
 
-    async def _report_status(self, conversation: Conversation, core: ValidatorCore, parts: _Parts) -> None:
+    async def _report_status(
+        self, conversation: Conversation, core: ValidatorCore, parts: _Parts, lines: ProgressLines
+    ) -> None:
         process = psutil.Process()
         while True:
             conversation.status = NodeStatus(
@@ -215,4 +232,7 @@ class ValidatorNode:
                 seconds={"replay": parts.worker.busy_s, "wait": self._budget.paused_s},
                 memory=process.memory_info().rss,
             )
+            share = self._budget.share
+            if text := lines.look(time.monotonic(), core.activity, parts.setter.activity, share):
+                log.info("%s", text)
             await asyncio.sleep(STATUS_S)

@@ -11,6 +11,7 @@ from iota.chain import open_chain
 from iota.client.orchestrator import OrchestratorClient
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
+from iota.console.version import versions_line
 from iota.console.watch import Watch
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
@@ -45,6 +46,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
             open_chain(settings.chain, hotkey) as chain,
         ):
             validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid, watch)
+            log.info("validator %s: %s", hotkey.ss58, versions_line())
             log.info("asking %s for its run", without_secrets(settings.orchestrator))
             if not await run_until_stopped(validator.run()):
                 log.info("stopped; start again with the same data directory to go on")

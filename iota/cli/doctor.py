@@ -46,17 +46,20 @@ def doctor(
     kind = MinerSettings if role == Role.MINER else ValidatorSettings
     settings = kind.load(**flags)
     logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
-    found = findings(asyncio.run(_facts(settings, Role(role), spec)))
+    found = findings(asyncio.run(facts_of(settings, Role(role), spec)))
     well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": well, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
         for finding in found:
-            typer.echo(_line(finding))
+            typer.echo(finding_line(finding, colour=True))
     raise typer.Exit(0 if well else 1)
 
 
-async def _facts(settings: MinerSettings | ValidatorSettings, role: Role, spec: Path | None) -> Facts:
+async def facts_of(
+    settings: MinerSettings | ValidatorSettings, role: Role, spec: Path | None = None
+) -> Facts:
+    """The facts about a node; ends within the doctor's deadline, whatever hangs."""
     import asyncio
 
     from iota.doctor import gather
@@ -67,7 +70,10 @@ async def _facts(settings: MinerSettings | ValidatorSettings, role: Role, spec: 
     return await gather(settings, role, None if spec is None else read_spec(spec))
 
 
-def _line(finding: Finding) -> str:
-    verdict = typer.style(f"{finding.verdict:8}", fg=_COLOURS[finding.verdict])
+def finding_line(finding: Finding, *, colour: bool = False) -> str:
+    """A finding on one line."""
+    verdict = f"{finding.verdict:8}"
+    if colour:
+        verdict = typer.style(verdict, fg=_COLOURS[finding.verdict])
     remedy = f" -> {finding.remedy}" if finding.remedy else ""
     return f"{verdict} {finding.check:15} {finding.found}{remedy}"

@@ -10,10 +10,12 @@ from typing import NoReturn
 import typer
 
 from iota.console.command import run_command
+from iota.console.program import program
 
 COMMANDS = {
     "up": "Train a model across a whole swarm on this machine.",
     "status": "Show the state of a run.",
+    "explain": "Say what a run has on record about one member: work, audits, weight, why it is idle.",
     "spec": "Write the spec of a run on prepared data.",
     "plan": "Show how a model would be cut, and what each stage needs.",
     "data": "Prepare tokenized data.",
@@ -23,15 +25,14 @@ COMMANDS = {
     "chain": "A subnet as the chain has it.",
     "wallet": "The keys of a node.",
     "doctor": "Check this machine, its wallet, the chain and the clock.",
+    "bugreport": "Write one file with versions, settings, logs and findings, without secrets.",
 }
 """The line of `iota --help` by sub-command, in its order; `iota.cli.NAME` holds the sub-command as `app`."""
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The command line with the sub-command that `arguments` call; the others have a help line alone."""
-    root = typer.Typer(
-        help="IOTA: train one large language model together.", no_args_is_help=True, add_completion=False
-    )
+    root = program("IOTA: train one large language model together.")
     called = next((a for a in arguments if not a.startswith("-")), None)
     for name, help_line in COMMANDS.items():
         if name == called:

@@ -1,21 +1,23 @@
-"""`iota status`: shows the state of a run, from its orchestrator."""
+"""`iota status`: shows the state of a run, from its orchestrator or, once it has ended, from its journal."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iota.console.command import WorkFailed
 from iota.settings import NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from iota.protocol.status_delta import Status
+
 app = typer.Typer()
-ANSWER_S = 10.0
-MAX_STATUS_BYTES = 64 << 20
-"""Well above the status of 3,000 members."""
 
 
 @app.command(epilog=SOURCES)
@@ -26,108 +28,68 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON, one a line.")] = False,
     **flags: Any,
 ) -> None:
-    """Show a run's stages and replicas, loss, speed, audits and weights."""
-    import json
+    """Show a run's stages and replicas, loss, speed, audits and weights.
+
+    Off a terminal `--live` prints a line each half minute, and at each change of phase.
+    """
+    from rich.console import Console
+
+    from iota.cli.orchestrator_calls import NoOrchestrator, get, orchestrator_url, statuses
+
+    url = orchestrator_url(run_dir, flags)
+    console = Console()
+    try:
+        if not live:
+            body = get(url, "/v1/status") or b"{}"
+            _once(console, json.loads(body), run_dir, as_json=as_json)
+        elif as_json:
+            for found in statuses(url):
+                typer.echo(json.dumps(found))
+        else:
+            _follow(console, statuses(url), run_dir)
+    except NoOrchestrator:
+        if run_dir is None:
+            raise
+        _ended(console, run_dir, as_json=as_json)
+
+
+def _once(console: Console, status: Status, run_dir: Path | None, *, as_json: bool) -> None:
     import time
 
-    from rich.console import Console
-    from rich.live import Live
-
     from iota.swarm.progress import Progress
-    from iota.swarm.view import page
-
-    url = _url(run_dir, flags)
-    console = Console()
-    progress = Progress(time.monotonic())
-
-    def shown(text: str) -> object:
-        progress.observe(time.monotonic(), json.loads(text))
-        assert progress.latest is not None
-        nodes = progress.latest.get("nodes", {}).values()
-        # A speed needs two statuses; the first shows what the nodes report of themselves.
-        speed = progress.recent_tokens_per_second or max(
-            (node["tokens_per_second"] for node in nodes), default=0.0
-        )
-        return page(progress.latest, speed, console.width)
+    from iota.swarm.run_dir import member_names
+    from iota.swarm.view import Shown, page
 
     if as_json:
-        for text in _stream(url) if live else [_once(url)]:
-            typer.echo(text)
-    elif live:
-        with Live(console=console, auto_refresh=False) as view:
-            for text in _stream(url):
-                view.update(shown(text), refresh=True)  # type: ignore[arg-type]
-                if progress.latest is not None and progress.latest["finished"]:
-                    return
-    else:
-        console.print(shown(_once(url)))
+        typer.echo(json.dumps(status))
+        return
+    progress = Progress(time.monotonic())
+    progress.observe(time.monotonic(), status)
+    console.print(page(status, Shown(speed=progress.speed, names=member_names(run_dir)), console.width))
 
 
-def _url(run_dir: Path | None, flags: dict[str, Any]) -> str:
-    """The orchestrator's URL, from a run's folder or the settings."""
-    from iota.swarm.run_dir import read_info
+def _follow(console: Console, found: Iterator[Status], run_dir: Path | None) -> None:
+    import time
 
-    if run_dir is not None:
-        if NodeSettings.given(flags):
-            raise ValueError("give --orchestrator or --run-dir, not both")
-        url = read_info(run_dir).get("url")
-        if not isinstance(url, str):
-            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
-        return url
-    return NodeSettings.load(**flags).orchestrator.rstrip("/")
+    from iota.swarm.display import display_on
+    from iota.swarm.progress import Progress
+    from iota.swarm.run_dir import member_names
 
-
-def _once(url: str) -> str:
-    import asyncio
-
-    from iota.http import AnswerRefused, HttpClient, NoAnswer
-
-    async def ask() -> str:
-        async with HttpClient() as http:
-            answer = await http.fetch(
-                "GET", f"{url}/v1/status", max_bytes=MAX_STATUS_BYTES, timeout_s=ANSWER_S
-            )
-        if answer.status != 200:
-            raise _no_orchestrator(url, f"HTTP {answer.status}")
-        return answer.body.decode()
-
-    try:
-        return asyncio.run(ask())
-    except (NoAnswer, AnswerRefused) as error:
-        raise _no_orchestrator(url, error) from None
+    progress = Progress(time.monotonic())
+    with display_on(console, member_names(run_dir)) as display:
+        for status in found:
+            now = time.monotonic()
+            progress.observe(now, status)
+            display.show(now, progress)
+    console.print("the run has ended", highlight=False)
 
 
-def _stream(url: str) -> Iterator[str]:
-    """Each status that the orchestrator sends, until it closes the stream."""
-    import asyncio
+def _ended(console: Console, run_dir: Path, *, as_json: bool) -> None:
+    from iota.swarm.ended import ended_status, how_it_ended, replayed
+    from iota.swarm.invocation import resume_command
 
-    from iota.http import AnswerRefused, HttpClient, NoAnswer, lines
-
-    async def statuses() -> AsyncGenerator[str]:
-        async with HttpClient() as http, http.open("GET", f"{url}/v1/stream") as answer:
-            if answer.status != 200:
-                raise _no_orchestrator(url, f"HTTP {answer.status}")
-            async for line in lines(answer, MAX_STATUS_BYTES):
-                if line.startswith(b"data: "):
-                    yield line[6:].decode().rstrip("\n")
-
-    found = statuses()
-
-    async def next_one() -> str | None:
-        return await anext(found, None)
-
-    with asyncio.Runner() as runner:
-        try:
-            while (text := runner.run(next_one())) is not None:
-                yield text
-        except (NoAnswer, AnswerRefused) as error:
-            raise _no_orchestrator(url, error) from None
-        finally:
-            runner.run(found.aclose())
-
-
-def _no_orchestrator(url: str, reason: object) -> WorkFailed:
-    return WorkFailed(
-        f"no orchestrator answers at {url} ({reason}): is the run going? Give --orchestrator URL, or"
-        " --run-dir DIR for a run of `iota up`"
-    )
+    status = ended_status(replayed(run_dir))
+    _once(console, status, run_dir, as_json=as_json)
+    if not as_json:
+        again = "" if status["finished"] else f"; `{resume_command(run_dir)}` goes on from here"
+        console.print(how_it_ended(status) + again, highlight=False, soft_wrap=True)

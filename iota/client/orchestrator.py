@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 from urllib.parse import urljoin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from yarl import URL
 
 from iota.console.classification import passing
@@ -18,6 +18,7 @@ from iota.http import AnswerRefused, HttpClient, NoAnswer
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.events import ExchangeReply
+from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
     ExchangeRequest,
     JoinReply,
@@ -52,6 +53,7 @@ BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 _STATUS: Final = TypeAdapter(dict[str, Any])
+ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
 
@@ -77,6 +79,8 @@ class RunInfo(Frozen):
     versions: tuple[Small, ...]
     epoch: Count
     step: Count
+    software: dict[ShortText, ShortText] = Field(default_factory=dict, max_length=32)
+    """Versions of what the orchestrator runs on. Informational only."""
 
 
 class OrchestratorClient:
@@ -131,6 +135,11 @@ class OrchestratorClient:
         """The public state of the run (unsigned)."""
         body = await self._call("GET", "/v1/status", signed=False)
         return _validated(_STATUS.validate_json, body, "the status is no document")
+
+    async def member(self, hotkey: str, *, retry_for_s: float | None = None) -> MemberRecord:
+        """What the orchestrator has on record about a member (unsigned)."""
+        path = f"/v1/members/{hotkey}"
+        return _parse(MemberRecord, await self._call("GET", path, signed=False, retry_for_s=retry_for_s))
 
     async def manifest(self) -> bytes:
         """The data manifest as JSON (unsigned): the caller must check its id against the spec."""

@@ -41,6 +41,10 @@ class WorkFailed(Exception):
     """The work of a correct command failed: exit code 1."""
 
 
+class Stopped(Exception):
+    """A signal stopped the work of a command; the message says how to go on. Exit code 130."""
+
+
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (by default that of the process) and exit. Every console command starts here."""
     _open_standard_streams()
@@ -76,6 +80,8 @@ def _exit_code(call: Callable[[], object]) -> int:
         return _fail("interrupted", code) if code == INTERRUPTED else code
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+    except Stopped as stop:
+        return _fail(str(stop), INTERRUPTED)
     except Exception as error:
         found = known_error(error)
         if found is None:

@@ -28,6 +28,8 @@ class Software:
     python: tuple[int, int, int]
     sdk: str | None
     """Version of the installed `bittensor` package."""
+    versions: str = ""
+    """All versions on one line (`iota.console.version`)."""
 
 
 class HotkeyState(StrEnum):

@@ -52,7 +52,7 @@ def software(facts: Facts) -> list[Finding]:
         found.append(problem("sdk", f"bittensor {sdk}; this version is made for {TESTED_SDK}", install))
     else:
         found.append(ok("sdk", f"bittensor {sdk}"))
-    return found
+    return [ok("iota", facts.software.versions), *found]
 
 
 def wallet(facts: Facts) -> list[Finding]:

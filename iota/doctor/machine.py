@@ -6,22 +6,19 @@ import asyncio
 import os
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
+from iota.console.version import versions, versions_line
 from iota.doctor.facts import Machine, Software, Unknown
 from iota.planning import existing
 
 
 def software() -> Software:
     """Versions of Python and the SDK, without importing the SDK."""
-    try:
-        sdk = version("bittensor")
-    except PackageNotFoundError:
-        sdk = None
-    return Software(python=sys.version_info[:3], sdk=sdk)
+    sdk = versions()["bittensor"]
+    return Software(sys.version_info[:3], None if sdk == "none" else sdk, versions_line())
 
 
 def machine(data_dir: Path, cards: tuple[str, ...] | Unknown) -> Machine:

@@ -17,6 +17,8 @@ from iota.settings.roles import ROLES
 ENV_FILE = ".env"
 """In the folder that a command is started in."""
 PREFIX = "IOTA_"
+_SECRET = ("SECRET", "PASSWORD", "PASSWD", "TOKEN", "KEY", "CREDENTIALS", "MNEMONIC", "SEED")
+"""Ends of the words of a variable's name that say that its value is secret."""
 
 
 def from_variables(kind: type[Settings]) -> dict[str, str]:
@@ -54,6 +56,12 @@ def check_names() -> None:
                 raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")
 
 
+def secret_variables() -> dict[str, str]:
+    """The variables, of the environment and of `.env`, whose names say that their values are secret."""
+    places = _written() | {name.upper(): text for name, text in os.environ.items()}
+    return {name: text for name, text in places.items() if text and _is_secret(name)}
+
+
 def child_environment(threads: int) -> dict[str, str]:
     """The environment of a child process: this process's, with limits for `threads` compute threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -66,6 +74,10 @@ def _environment() -> dict[str, str]:
     """The environment by names in upper case, without the variables of Kubernetes' services."""
     found = {name.upper(): text for name, text in os.environ.items()}
     return {name: text for name, text in found.items() if not is_service_variable(name, text)}
+
+
+def _is_secret(name: str) -> bool:
+    return any(word.endswith(_SECRET) for word in name.split("_"))
 
 
 def _written() -> dict[str, str]:

@@ -52,4 +52,6 @@ def set_parameters(command: Callable[..., Any], parameters: list[inspect.Paramet
 def _option(s: Setting) -> Any:
     default = f"default: {s.default or s.unset}"
     sources = f"env {', '.join(s.variables)}; {default}" if s.variables else default
-    return Annotated[s.flag_type | None, typer.Option(*s.flags, help=f"{s.help}  ({sources})")]
+    # The column of flags is cut on a narrow terminal.
+    also = f"  Also {', '.join(s.flags[1:])}." if len(s.flags) > 1 else ""
+    return Annotated[s.flag_type | None, typer.Option(*s.flags, help=f"{s.help}{also}  ({sources})")]

@@ -1,14 +1,27 @@
 """Entry point of the swarm's processes: binds the process to its parent, then runs a console command.
 
-python -m iota.swarm.child PARENT_PID MODULE:FUNCTION [ARGUMENT]...
+python -m iota.swarm.child PARENT_PID NAME MODULE:FUNCTION [ARGUMENT]...
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
 
 from iota.swarm.parent_death import exit_with_parent
+
+_PR_SET_NAME = 15
+"""From <linux/prctl.h>."""
+
+
+def name_process(name: str) -> None:
+    """Give this process a name for `ps -e`, `top` and `pgrep`, which show 15 characters of it. Linux only.
+
+    Forked nodes would otherwise all have the name and the arguments of the parent that imports for them.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def run_entry(entry: str, arguments: list[str]) -> None:
@@ -21,7 +34,8 @@ def run_entry(entry: str, arguments: list[str]) -> None:
 def main() -> None:
     """Run the command that `sys.argv` names; see the module."""
     exit_with_parent(int(sys.argv[1]))
-    run_entry(sys.argv[2], sys.argv[3:])
+    name_process(sys.argv[2])
+    run_entry(sys.argv[3], sys.argv[4:])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,18 @@ from typing import Any
 from rich.console import Console
 
 from iota.chain.errors import ChainError
-from iota.console.command import WorkFailed
-from iota.console.command_flags import command_line
+from iota.console.command import Stopped, WorkFailed
 from iota.console.signals import call_on_stop
 from iota.settings.environment import check_names
 from iota.spec import RunSpec
 from iota.store.store import StoreError
-from iota.swarm.display import Dashboard, Display, Lines
+from iota.swarm.display import Display, Lines, display_on
+from iota.swarm.invocation import resume_command
 from iota.swarm.options import SwarmOptions, UpOptions
 from iota.swarm.ports import is_free
 from iota.swarm.processes import PreloadFailed
 from iota.swarm.run_dir import RunDir, write_json
-from iota.swarm.summary import Summary, summary_table
+from iota.swarm.summary import Summary, boundary_traffic, summary_table
 from iota.swarm.supervisor import ProgramFailed
 from iota.swarm.up import SwarmUp
 from iota.swarm.watching import NotReady
@@ -44,7 +44,7 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
     Raises:
         ValueError: a mistake of the user. The folder of a run that did not start is removed.
         WorkFailed: the swarm failed; its state is kept.
-        KeyboardInterrupt: it was stopped; its state is kept.
+        Stopped: it was stopped; its state is kept.
     """
     began = time.monotonic()
     check_names()
@@ -76,10 +76,10 @@ def _run(
 ) -> Summary:
     lines = Lines(console)
 
-    def display(spec: RunSpec) -> Display:
-        return Dashboard(console, spec) if command.dashboard and console.is_terminal else lines
+    def display(spec: RunSpec, names: Mapping[str, str]) -> Display:
+        return display_on(console, names, boundary_traffic(spec)) if command.dashboard else lines
 
-    resume = f"`{command_line('iota up --run-dir', run_dir.root)}` goes on from here"
+    resume = f"`{resume_command(run_dir.root)}` goes on from here"
     try:
         with _warnings_to(lines):
             return asyncio.run(_interruptible(SwarmUp(run_dir, options, command, lines.say, display, began)))
@@ -87,13 +87,14 @@ def _run(
         if run_dir.fresh and not run_dir.spec_file.exists():
             # Nothing was trained, so there is nothing to resume.
             run_dir.discard()
-        elif isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
-            lines.say(f"stopped; {resume}")
-        if isinstance(error, asyncio.CancelledError):
-            raise KeyboardInterrupt from None
+            resume = ""
+        if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            raise Stopped(f"stopped; {resume}" if resume else "stopped before the run began") from None
         failure = _failure(error)
         if failure is not None:
-            raise WorkFailed(f"{failure}\n{resume}" if run_dir.spec_file.exists() else str(failure)) from None
+            raise WorkFailed(
+                f"{failure}\nOnce that is put right, {resume}" if resume else str(failure)
+            ) from None
         raise
 
 

@@ -1,20 +1,21 @@
-"""Shows the progress of `iota up`: a live page on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a live page on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 
-from iota.spec import RunSpec
 from iota.swarm.progress import Progress
-from iota.swarm.summary import boundary_bytes_per_token, compression_ratio
-from iota.swarm.view import line, page
+from iota.swarm.view import Shown, line, page
 
-LINE_EVERY_S = 5.0
-"""Longest pause between two lines while the state does not change."""
+LINE_EVERY_S = 30.0
+"""Pause between two lines; a new phase, a new reason to wait and the first loss are shown at once."""
+PAGE_EVERY_S = 6.0
+"""Time that a page of members stays, where they do not fit on the screen."""
 
 
 class Display(ABC):
@@ -36,7 +37,7 @@ class Display(ABC):
 
 
 class Lines(Display):
-    """Prints a line when a step closes, the phase changes, or `LINE_EVERY_S` have passed."""
+    """Prints plain lines: see `LINE_EVERY_S`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -49,21 +50,23 @@ class Lines(Display):
     def show(self, now: float, progress: Progress) -> None:
         status = progress.latest
         assert status is not None
-        state = (len(status["losses"]), status["phase"], status["waiting"])
+        waiting = status["waiting"] or ""
+        # A countdown in the reason is no new reason.
+        state = (status["phase"], waiting.partition(", for ")[0], bool(status["losses"]))
         if state == self._shown and now < self._at + LINE_EVERY_S:
             return
         self._shown, self._at = state, now
-        self.say(line(status, progress.recent_tokens_per_second))
+        self.say(line(status, progress.speed, progress.eta_s))
 
 
 class Dashboard(Display):
     """Redraws one page in place, for terminals."""
 
-    def __init__(self, console: Console, spec: RunSpec) -> None:
-        self._console = console
-        self._boundary = (
-            f"{boundary_bytes_per_token(spec):g} bytes a token, {compression_ratio(spec):g}x less than bf16"
-        )
+    def __init__(
+        self, console: Console, names: Mapping[str, str] | None = None, boundary: str | None = None
+    ) -> None:
+        """`names` gives a name to hotkeys; `boundary` describes a boundary's traffic."""
+        self._console, self._names, self._boundary = console, names or {}, boundary
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def say(self, text: str) -> None:
@@ -71,8 +74,16 @@ class Dashboard(Display):
 
     def show(self, now: float, progress: Progress) -> None:
         assert progress.latest is not None
-        speed = progress.recent_tokens_per_second
-        self._live.update(page(progress.latest, speed, self._console.width, self._boundary), refresh=True)
+        shown = Shown(
+            speed=progress.speed,
+            eta_s=progress.eta_s,
+            names=self._names,
+            boundary=self._boundary,
+            page=int(now / PAGE_EVERY_S),
+        )
+        width, height = self._console.size
+        # The last line stays free: a terminal scrolls when it is written to its end.
+        self._live.update(page(progress.latest, shown, width, height - 1), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -80,3 +91,13 @@ class Dashboard(Display):
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+
+
+def draws_pages(console: Console) -> bool:
+    """Whether a page can be redrawn in place: on a terminal that moves its cursor and has the characters."""
+    return console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
+
+
+def display_on(console: Console, names: Mapping[str, str], boundary: str | None = None) -> Display:
+    """The display for a console."""
+    return Dashboard(console, names, boundary) if draws_pages(console) else Lines(console)

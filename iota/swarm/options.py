@@ -45,7 +45,7 @@ class RunOptions(Settings):
     ratio: int | None = _of_spec("boundary.ratio", "How many times narrower a boundary is.", "--ratio", gt=0)
     wire: WireDtype | None = _of_spec("boundary.wire", "Number format on the wire.", "--wire", "bf16")
     pipeline: Pipeline | None = _of_spec(
-        "schedule.pipeline", "Weight versions: see docs.", "--pipeline", "delayed"
+        "schedule.pipeline", "Weight versions: see docs/training.md.", "--pipeline", "delayed"
     )
     optimizer: OptimizerKind | None = _of_spec("optimizer.kind", "Inner optimizer.", "--optimizer")
     lr: float | None = _of_spec("optimizer.lr", "Learning rate.", "--lr", gt=0, allow_inf_nan=False)

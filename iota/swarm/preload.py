@@ -20,7 +20,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from iota.swarm.child import run_entry
+from iota.swarm.child import name_process, run_entry
 from iota.swarm.parent_death import exit_with_parent
 
 
@@ -92,6 +92,7 @@ def _run_child(order: dict[str, Any], parent: int, pipes: tuple[int, ...]) -> No
     try:
         os.setsid()
         exit_with_parent(parent)
+        name_process(order["name"])
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

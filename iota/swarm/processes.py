@@ -83,7 +83,7 @@ class Launcher:
         async with self._starting:
             if self._preload is None or self._preload.dead:
                 process = await self._execute(
-                    "iota.swarm.preload:main", self._preload_modules, self._preload_log, pipes=True
+                    "preload", "iota.swarm.preload:main", self._preload_modules, self._preload_log, pipes=True
                 )
                 self._preload = _Preload(process)
             await self._preload.ready()
@@ -100,7 +100,7 @@ class Launcher:
             assert self._preload is not None
             running = await self._preload.start(program)
         else:
-            process = await self._execute(program.entry, program.arguments, program.log)
+            process = await self._execute(program.name, program.entry, program.arguments, program.log)
             ended = asyncio.create_task(process.wait(), name=f"wait for {process.pid}")
             running = Running(program, process.pid, ended)
         self._running.add(running)
@@ -125,10 +125,10 @@ class Launcher:
             await self._preload.close()
 
     async def _execute(
-        self, entry: str, arguments: tuple[str, ...], log: Path, *, pipes: bool = False
+        self, name: str, entry: str, arguments: tuple[str, ...], log: Path, *, pipes: bool = False
     ) -> asyncio.subprocess.Process:
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = (sys.executable, "-m", "iota.swarm.child", str(os.getpid()), entry, *arguments)
+        command = (sys.executable, "-m", "iota.swarm.child", str(os.getpid()), name, entry, *arguments)
         with log.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *command,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-Status = dict[str, Any]
-"""The JSON of `GET /v1/status`."""
+from iota.protocol.status_delta import Status
 
 
 @dataclass
@@ -65,6 +63,23 @@ class Progress:
             return 0.0
         (first, before), (last, after) = self._recent[0], self._recent[-1]
         return (after - before) / (last - first) if last > first else 0.0
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second as they are shown: the newest, before two statuses what the nodes report."""
+        nodes = (self.latest or {}).get("nodes", {}).values()
+        reported = (float(node["tokens_per_second"]) for node in nodes)
+        return self.recent_tokens_per_second or max(reported, default=0.0)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to the last step at the pace of the steps seen, merges included; None before the first."""
+        if self.latest is None:
+            return None
+        seen = len(self.latest["losses"]) - self._losses_before
+        done = self.latest["epoch"] * self.latest["steps"] + self.latest["step"]
+        left = self.latest["epochs"] * self.latest["steps"] - done
+        return left * (self.steps_s + self.merge_s) / seen if seen > 0 and left > 0 else None
 
     @property
     def utilization(self) -> float:

@@ -129,6 +129,12 @@ def read_info(root: Path) -> dict[str, Any]:
     return found
 
 
+def member_names(root: Path | None) -> dict[str, str]:
+    """Name by hotkey of the processes of the run in `root`; empty without a folder."""
+    hotkeys = {} if root is None else read_info(root).get("hotkeys", {})
+    return {hotkey: name for name, hotkey in hotkeys.items()}
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as an indented JSON file, whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

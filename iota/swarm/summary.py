@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Summary:
     export: str | None = None
     single_process_tokens_per_second: float | None = None
     efficiency: float | None = None
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def compare(self, baseline: float) -> None:
@@ -78,6 +80,11 @@ def compression_ratio(spec: RunSpec) -> float:
     return _BF16_BYTES * spec.model.hidden_size / sent if sent else 1.0
 
 
+def boundary_traffic(spec: RunSpec) -> str:
+    """A boundary's traffic in words."""
+    return f"{boundary_bytes_per_token(spec):g} bytes a token, {compression_ratio(spec):g}x less than bf16"
+
+
 def summarise(
     spec: RunSpec,
     progress: Progress,
@@ -86,8 +93,13 @@ def summarise(
     memory: Mapping[str, int],
     disk_bytes: int,
     restarts: Mapping[str, int],
+    ends: Iterable[str] = (),
+    names: Mapping[str, str] | None = None,
 ) -> Summary:
-    """The summary of a run from its last status in `progress`, which must have one."""
+    """The summary of a run from its last status in `progress`, which must have one.
+
+    `ends` says why processes were started again; `names` gives the process's name by hotkey.
+    """
     status = progress.latest
     assert status is not None
     losses: list[float] = status["losses"]
@@ -114,7 +126,14 @@ def summarise(
         validator_compute_share=max(shares.values()) if shares else None,
         memory_peak_bytes=dict(memory),
         disk_bytes=disk_bytes,
-    )
+        members={
+            (names or {}).get(m["hotkey"], m["hotkey"]): {
+                "hotkey": m["hotkey"], "role": m["role"], "stage": m["stage"], "tokens": m["tokens"],
+            }
+            for m in status["members"]
+        },
+        ends=list(ends),
+    )  # fmt: skip
 
 
 def summary_table(summary: Summary) -> Table:
@@ -133,7 +152,7 @@ def summary_table(summary: Summary) -> Table:
         ),
         ("utilization", f"{summary.utilization:.1%}"),
         ("audits", ", ".join(f"{count} {name}" for name, count in summary.audits.items())),
-        *((f"weight {key[:8]}", f"{weight:.3f}") for key, weight in summary.weights.items()),
+        *((f"weight {key[:8]}", _weight(summary, key, weight)) for key, weight in summary.weights.items()),
         ("first loss after", _number(summary.time_to_first_loss_s, " s", 1)),
         ("dropped, re-routed", f"{summary.dropped}, {summary.rerouted}"),
         ("memory peaks", ", ".join(f"{k} {v / 1e6:.0f} MB" for k, v in summary.memory_peak_bytes.items())),
@@ -147,6 +166,7 @@ def summary_table(summary: Summary) -> Table:
         rows.append(("efficiency", f"{summary.efficiency:.3f}"))
     if summary.restarts:
         rows.append(("restarts", ", ".join(f"{k} {v}" for k, v in summary.restarts.items())))
+    rows += [("restart", end) for end in summary.ends]
     if summary.export is not None:
         rows.append(("model", summary.export))
     rows += [("note", note) for note in summary.notes]
@@ -158,6 +178,13 @@ def summary_table(summary: Summary) -> Table:
 def disk_bytes(folder: Path) -> int:
     """Bytes of all files in `folder` and its subfolders; symbolic links count nothing."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def _weight(summary: Summary, hotkey: str, weight: float) -> str:
+    """A weight with the miner that has it."""
+    whose = [(name, m) for name, m in summary.members.items() if m["hotkey"] == hotkey]
+    who = "".join(f"  {name}, stage {m['stage']}, {m['tokens']:,} tokens" for name, m in whose)
+    return f"{weight:.3f}{who}"
 
 
 def _number(value: float | None, unit: str = "", digits: int = 3) -> str:

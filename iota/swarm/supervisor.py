@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from iota.console.command import USER_ERROR
 from iota.retry import Backoff
+from iota.swarm.log_ends import ended_because, log_size, log_tail
 from iota.swarm.processes import Launcher, PreloadFailed, Program
 
-_LAST_LINES = 8
-_MAX_TAIL_BYTES = 16384
+_MAX_ENDS = 50
+"""Newest ends that are kept for the summary."""
 _BACKOFF = Backoff(first_s=0.5, max_s=10.0, jitter=(1.0, 1.0))
 """Without jitter: the processes of one machine share no server with those of others."""
 _log = logging.getLogger(__name__)
 
 
 class ProgramFailed(Exception):
-    """A process of the swarm cannot be kept running; the message quotes the end of its log."""
+    """A process of the swarm cannot be kept running; the message says why and quotes the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,18 @@ class RestartRule:
 class Supervisor:
     """Runs programs, and restarts those that end too early."""
 
-    def __init__(self, launcher: Launcher, rule: RestartRule | None = None) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        rule: RestartRule | None = None,
+        describe: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        """`describe` gives the words for a program by its name."""
         self._launcher = launcher
         self._rule = rule or RestartRule()
+        self._describe = describe
+        self.ends: deque[str] = deque(maxlen=_MAX_ENDS)
+        """A sentence for each of the newest ends that a restart followed."""
         self.restarts: dict[str, int] = {}
         """Number of restarts by program name."""
 
@@ -50,20 +60,23 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         recent: deque[float] = deque()
         while True:
+            before = log_size(program.log)
             code = await self._run_once(program)
             if code == 0 and program.ends:
                 return
+            who = self._describe(program.name)
             if code == USER_ERROR:  # its arguments or settings are wrong: a restart would not help
-                raise ProgramFailed(_report(program, "refused to start"))
+                raise ProgramFailed(_report(program, f"{who} refused to start"))
+            how = f"{who} {ended_because(code, program.log, before)}"
             while recent and recent[0] <= loop.time() - self._rule.window_s:
                 recent.popleft()
             if len(recent) >= self._rule.most:
-                raise ProgramFailed(
-                    _report(program, f"ended {len(recent) + 1} times in {self._rule.window_s:.0f} s")
-                )
+                times = f"{who} ended {len(recent) + 1} times in {self._rule.window_s:.0f} s"
+                raise ProgramFailed(_report(program, times))
             recent.append(loop.time())
             self.restarts[program.name] = self.restarts.get(program.name, 0) + 1
-            _log.warning("%s ended with code %d: starting it again", program.name, code)
+            self.ends.append(how)
+            _log.warning("%s; log: %s; restart %d of %d", how, program.log, len(recent), self._rule.most)
             await asyncio.sleep(self._rule.backoff.pause_s(len(recent)))
 
     async def _run_once(self, program: Program) -> int:
@@ -75,15 +88,5 @@ class Supervisor:
         return await asyncio.shield(running.ended)
 
 
-def log_tail(path: Path) -> str:
-    """The last lines of a log, each on an indented line of its own; empty if there is no log."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _MAX_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
-    return "".join(f"\n    {line}" for line in lines)
-
-
 def _report(program: Program, event: str) -> str:
-    return f"{program.name} {event}; its log is {program.log} and ends with:{log_tail(program.log)}"
+    return f"{event}; its log is {program.log} and ends with:{log_tail(program.log)}"

@@ -6,15 +6,17 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from iota.http import HttpClient
+from iota.protocol.status_delta import Status
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.exporting import complete_bases
+from iota.swarm.log_ends import ended_because, log_size, log_tail
 from iota.swarm.options import SwarmOptions, UpOptions
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import (
@@ -28,10 +30,10 @@ from iota.swarm.preparation import (
 )
 from iota.swarm.processes import Launcher, Program
 from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
-from iota.swarm.progress import Progress, Status
+from iota.swarm.progress import Progress
 from iota.swarm.run_dir import RunDir, write_json
 from iota.swarm.summary import Summary, disk_bytes, summarise
-from iota.swarm.supervisor import ProgramFailed, Supervisor, log_tail
+from iota.swarm.supervisor import ProgramFailed, Supervisor
 from iota.swarm.watching import POLL_S, MemoryPeaks, read_status, until_ready
 
 if TYPE_CHECKING:
@@ -54,10 +56,13 @@ class SwarmUp:
         options: SwarmOptions,
         command: UpOptions,
         say: Callable[[str], None],
-        display: Callable[[RunSpec], Display],
+        display: Callable[[RunSpec, Mapping[str, str]], Display],
         began: float,
     ) -> None:
-        """`say` prints a line, `display` makes the display for the spec, `began` is monotonic seconds."""
+        """`say` prints a line, `display` makes the display for the spec and names by hotkey.
+
+        `began` is monotonic seconds.
+        """
         self._run_dir, self._options, self._command = run_dir, options, command
         self._say, self._make_display = say, display
         self._progress = Progress(began)
@@ -99,7 +104,8 @@ class SwarmUp:
     # ---- the run ---------------------------------------------------------------------------------
 
     async def _train(self, launcher: Launcher, programs: Programs, crew: Crew) -> tuple[Summary, RunSpec]:
-        supervisor = Supervisor(launcher)
+        names = {address: name for name, address in crew.addresses.items()}
+        supervisor = Supervisor(launcher, describe=lambda name: self._described(name, crew))
         peaks = MemoryPeaks(lambda: launcher.running)
         async with HttpClient() as http, asyncio.TaskGroup() as group:
             kept: dict[str, asyncio.Task[None]] = {}
@@ -125,17 +131,27 @@ class SwarmUp:
             if self._command.validator:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
-            with self._make_display(spec) as display:
+            with self._make_display(spec, names) as display:
                 await self._follow(http, programs.url(ORCHESTRATOR), spec, display, peaks)
-            if self._command.validator:
+            if self._command.validator and not kept[VALIDATOR].done():
+                self._say(
+                    f"the run has ended; its validator sets the last weights ({LAST_WEIGHTS_S:.0f} s at most)"
+                )
                 await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
             weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
             for task in kept.values():
                 task.cancel()
         summary = summarise(
-            spec, self._progress, weights, memory=peaks.bytes, disk_bytes=0, restarts=supervisor.restarts
-        )
+            spec, self._progress, weights, memory=peaks.bytes, disk_bytes=0, restarts=supervisor.restarts,
+            ends=supervisor.ends, names=names,
+        )  # fmt: skip
         return summary, spec
+
+    def _described(self, name: str, crew: Crew) -> str:
+        """A process's name, with the stage that the run has given it."""
+        members = self._progress.latest["members"] if self._progress.latest else []
+        stages = [m["stage"] for m in members if m["hotkey"] == crew.addresses.get(name)]
+        return f"{name} (stage {stages[0]})" if stages and stages[0] >= 0 else name
 
     async def _keep(self, supervisor: Supervisor, program: Program) -> None:
         await supervisor.keep(program)
@@ -169,7 +185,7 @@ class SwarmUp:
     ) -> None:
         """Show the run, and sample memory, until the run has finished."""
         while True:
-            status = await read_status(http, url)
+            status = await read_status(http, url, self._progress.latest)
             if status is not None:
                 now = time.monotonic()
                 self._progress.observe(now, status)
@@ -208,6 +224,7 @@ class SwarmUp:
                 summary.notes.append("no base was stored, so there is nothing to export")
             else:
                 if not self._run_dir.export.exists():
+                    self._say("all processes have ended; exporting the model")
                     await _run(launcher, programs.export())
                 summary.export = str(self._run_dir.export)
             if self._command.compare:
@@ -227,9 +244,9 @@ class SwarmUp:
 
 async def _run(launcher: Launcher, program: Program) -> None:
     """Run a program to its end. Raises ProgramFailed if its exit code is not 0."""
+    before = log_size(program.log)
     running = await launcher.start(program)
     code = await asyncio.shield(running.ended)
     if code:
-        raise ProgramFailed(
-            f"{program.name} ended with code {code}; {program.log} ends with:{log_tail(program.log)}"
-        )
+        how = ended_because(code, program.log, before)
+        raise ProgramFailed(f"{program.name} {how}; {program.log} ends with:{log_tail(program.log)}")

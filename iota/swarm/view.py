@@ -1,137 +1,168 @@
-"""Renders a run's status for a terminal: as a page that fits a screen, or as one line."""
+"""Renders a run's status for a terminal: as a page that fits the screen, or as one line. Pure."""
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-from typing import Any
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from iota.swarm.progress import Status
+from iota.protocol.status_delta import Status
+from iota.swarm.chart import loss_chart
+from iota.swarm.members import bottleneck, members_table
 
-_BARS = " ▁▂▃▄▅▆▇█"
+CHART = 12
+"""Lines of the loss chart, its axis included; more on a tall screen, fewer where members need them."""
+_MIN_CHART = 6
+_MIN_FOOT = 2
 
 
-def page(status: Status, speed: float, width: int, boundary: str | None = None) -> RenderableType:
-    """The dashboard. `speed` is in tokens per second; `boundary` describes a boundary's traffic, if known."""
-    return Group(
-        _head(status, speed),
-        _epoch(status),
-        Panel(loss_plot(status["losses"], max(20, width - 14)), title="loss", title_align="left"),
-        _members(status),
-        _foot(status, boundary),
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a page shows beside the status."""
+
+    speed: float
+    """Tokens per second."""
+    eta_s: float | None = None
+    """Seconds to the last step, if they can be estimated."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """A name by hotkey."""
+    boundary: str | None = None
+    """A boundary's traffic."""
+    page: int = 0
+    """Page of the members; a live page counts it up."""
+
+
+def page(status: Status, shown: Shown, width: int, height: int | None = None) -> RenderableType:
+    """The dashboard in at most `height` lines of `width` columns; None: as many lines as it takes."""
+    head = [*_head(status, shown, width)]
+    foot = _foot(status, shown, width)
+    members = len(status["members"])
+    chart, rows = CHART, members
+    if height is not None:
+        room = height - len(head) - 1  # one for the table's header
+        least = _MIN_CHART if status["losses"] else 1
+        foot = foot[: max(_MIN_FOOT, room - least - members)]
+        room -= len(foot)
+        chart = max(least, min(max(CHART, height * 2 // 5), room - members)) if status["losses"] else 1
+        rows = room - chart
+        if rows < members:
+            rows = max(1, rows - 1)  # one for the line that says which are shown
+    table, more = members_table(status, shown.names, width, rows, shown.page)
+    heldout = _heldout(status)
+    plot = loss_chart(
+        status["losses"],
+        width,
+        chart,
+        first=status.get("losses_from", 0),
+        merges=status.get("merges", ()),
+        heldout=heldout,
     )
+    parts: list[RenderableType] = [*head, plot, table]
+    if more:
+        parts.append(Text(more, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts, *foot)
 
 
-def line(status: Status, speed: float) -> str:
-    """One line of progress; `speed` is in tokens per second."""
-    losses = status["losses"]
+def line(status: Status, speed: float, eta_s: float | None = None) -> str:
+    """One line of progress, without colours. `speed` is in tokens per second."""
+    losses, heldout = status["losses"], status["heldout"]
     loss = f"loss {losses[-1]:.4f}" if losses else "no loss yet"
     text = (
-        f"epoch {status['epoch'] + 1}/{status['epochs']}"
-        f" step {status['step']}/{status['steps']}  {loss}  {status['tokens']:,} tokens"
-        f"  {speed:,.0f} tokens/s  audits {status['audits']['passed']}+ {status['audits']['failed']}-"
+        f"epoch {min(status['epoch'] + 1, status['epochs'])}/{status['epochs']}"
+        f" step {status['step']}/{status['steps']}  {loss}"
     )
+    if heldout:
+        text += f"  held-out {heldout[max(heldout, key=int)]:.4f}"
+    text += f"  {status['tokens']:,} tokens  {speed:,.0f} tokens/s  {_audits(status)}"
+    if eta_s is not None and status["phase"] != "finished":
+        text += f"  {duration(eta_s)} left"
     if status["dropped"] or status["rerouted"]:
         text += f"  {status['dropped']} dropped {status['rerouted']} re-routed"
     return f"{text}  {status['waiting'] or status['phase']}"
 
 
-def loss_plot(losses: list[float], width: int, height: int = 6) -> Text:
-    """The loss curve in block characters, `width` by `height`, with a scale to its left."""
-    if not losses:
-        return Text("no step has been closed yet", style="dim")
-    columns = min(width, len(losses))
-    # A column is the mean over its share of the steps, so that the whole run fits.
-    edges = [round(i * len(losses) / columns) for i in range(columns + 1)]
-    values = [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    lines = []
-    for row in reversed(range(height)):
-        label = f"{low + span * (row + 0.5) / height:7.3f} "
-        cells = (max(0.0, min(1.0, (v - low) / span * height - row)) for v in values)
-        floor = "▁" if row == 0 else " "
-        lines.append(label + "".join(_BARS[math.ceil(c * 8)] if c > 0 else floor for c in cells))
-    return Text("\n".join(lines), style="cyan", no_wrap=True)
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h` or `2.0 d`."""
+    for size, unit in ((86400, "d"), (3600, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def _head(status: Status, speed: float) -> RenderableType:
-    losses = status["losses"]
-    heldout = status["heldout"]
-    text = Text.assemble(
-        (f"iota {status['name']} ", "bold"),
-        f"run {status['run'][:12]}  ",
-        (status["phase"], "green" if status["phase"] != "gathering" else "yellow"),
-        f"  {speed:,.0f} tokens/s  {status['tokens']:,} tokens",
-        f"  loss {losses[-1]:.4f}" if losses else "",
-        f"  held-out {heldout[max(heldout, key=int)]:.4f}" if heldout else "",
-    )
+def _head(status: Status, shown: Shown, width: int) -> list[Text]:
+    losses, heldout = status["losses"], status["heldout"]
+    epoch = min(status["epoch"] + 1, status["epochs"])
+    done = (status["epoch"] * status["steps"] + status["step"]) / (status["epochs"] * status["steps"])
+    items = [
+        f"iota {status['name']}",
+        f"run {status['run'][:12]}",
+        status["phase"],
+        f"epoch {epoch}/{status['epochs']} step {status['step']}/{status['steps']}",
+        f"{min(done, 1.0):.0%}" + (f", {duration(shown.eta_s)} left" if shown.eta_s is not None else ""),
+        f"{status['open_microbatches']} microbatches open",
+        f"loss {losses[-1]:.4f}" if losses else "no loss yet",
+        f"held-out {heldout[max(heldout, key=int)]:.4f}" if heldout else "",
+        f"{shown.speed:,.0f} tokens/s",
+        f"{status['tokens']:,} tokens",
+    ]
+    if slowest := bottleneck(status):
+        items.append(f"bottleneck: stage {slowest[0]} (works {slowest[1]:.0%})")
+    lines = [Text(text, style="bold" if at == 0 else "") for at, text in enumerate(packed(items, width))]
     if status["waiting"]:
-        text.append(f"\nwaiting: {status['waiting']}", style="yellow")
+        wrapped = textwrap.wrap(f"waiting: {status['waiting']}", width, max_lines=3, placeholder=" ...")
+        lines += [Text(text, style="yellow") for text in wrapped]
+    lines.append(Text("loss by step   ▲ merge   ● held-out loss"[:width], style="dim"))
+    return lines
+
+
+def _heldout(status: Status) -> dict[int, float]:
+    """Number of losses at the merge that made a base -> the base's held-out loss."""
+    places = [0, *status.get("merges", ())]
+    return {places[int(e)]: loss for e, loss in status["heldout"].items() if int(e) < len(places)}
+
+
+def _foot(status: Status, shown: Shown, width: int) -> list[Text]:
+    """Lines, the most important first."""
+    validators = len(status["weights"])
+    items = [
+        _audits(status),
+        f"weights by {validators} validator{'s' * (validators != 1)}" if validators else "no weights yet",
+        f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
+        f" {status['rerouted']} re-routed",
+        f"boundary: {shown.boundary}" if shown.boundary else "",
+    ]
+    lines = packed(items, width)
+    for found in status.get("verdicts", [])[-2:]:
+        who = shown.names.get(found["miner"], found["miner"][:8])
+        reason = f": {found['reason']}" if found["reason"] else ""
+        lines.append(f"audit: {who}, {found['audit']} of epoch {found['epoch']}: {found['outcome']}{reason}")
+    lines += [f"named: {_with_names(text, shown.names)}" for text in status["named"][-2:]]
+    return [Text(text, style="dim", no_wrap=True, overflow="ellipsis") for text in lines]
+
+
+def _with_names(text: str, names: Mapping[str, str]) -> str:
+    """An incident with names, or short hotkeys, in place of whole hotkeys."""
+    words = (word.strip("():,") for word in text.split())
+    for hotkey in [word for word in words if len(word) in range(46, 49) and word.startswith("5")]:
+        text = text.replace(hotkey, names.get(hotkey, hotkey[:8]))
     return text
 
 
-def _epoch(status: Status) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(
-        f"epoch {status['epoch'] + 1}/{status['epochs']}",
-        ProgressBar(total=status["steps"], completed=status["step"], width=40),
-        f"step {status['step']}/{status['steps']}",
-        f"{status['open_microbatches']} microbatches open",
-    )
-    return grid
-
-
-def _members(status: Status) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("stage", "hotkey", "state", "tokens/s", "compute", "wait", "transfer", "memory", "counted"):
-        table.add_column(name, justify="left" if name in ("stage", "hotkey", "state") else "right")
-    nodes: dict[str, Any] = status.get("nodes", {})
-    for member in status["members"]:
-        node = nodes.get(member["hotkey"], {})
-        seconds = node.get("seconds", {})
-        total = sum(seconds.values()) or 1.0
-        moved = seconds.get("transfer", 0.0) + seconds.get("serialise", 0.0)
-        table.add_row(
-            "validator" if member["role"] == "validator" else str(member["stage"]),
-            member["hotkey"][:8],
-            Text(_state(member, node), style="green" if member["live"] and not member["stalled"] else "red"),
-            f"{node.get('tokens_per_second', 0.0):,.0f}",
-            f"{seconds.get('compute', seconds.get('replay', 0.0)) / total:.0%}",
-            f"{seconds.get('wait', 0.0) / total:.0%}",
-            f"{moved / total:.0%}",
-            f"{node.get('memory', 0) / 1e6:,.0f} MB",
-            f"{member['tokens']:,}",
-        )
-    return table
-
-
-def _state(member: dict[str, Any], node: dict[str, Any]) -> str:
-    if not member["live"]:
-        return "lost"
-    if member["stalled"]:
-        return "stalled"
-    return str(node.get("state") or "live")[:24]
-
-
-def _foot(status: Status, boundary: str | None) -> RenderableType:
+def _audits(status: Status) -> str:
     audits = status["audits"]
-    weights = {k: w for row in status["weights"].values() for k, w in row.items()}
-    parts = [
-        f"audits: {audits['passed']} passed, {audits['failed']} failed,"
-        f" {audits['inconclusive']} inconclusive",
-        f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
-        f" {status['rerouted']} re-routed",
-    ]
-    if boundary is not None:
-        parts.insert(0, f"boundary: {boundary}")
-    if weights:
-        parts.append("weights: " + ", ".join(f"{k[:8]} {w:.2f}" for k, w in sorted(weights.items())))
-    parts += [f"named: {text}" for text in status["named"][-2:]]
-    return Text("\n".join(parts), style="dim")
+    undecided = f" {audits['inconclusive']}?" if audits["inconclusive"] else ""
+    return f"audits {audits['passed']}+ {audits['failed']}-{undecided}"
+
+
+def packed(items: Iterable[str], width: int) -> list[str]:
+    """Items, two blanks apart, in as few lines of at most `width` columns as their order allows."""
+    lines: list[str] = []
+    for item in (item for item in items if item):
+        if lines and len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += f"  {item}"
+        else:
+            lines.append(item[:width])
+    return lines

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import psutil
 
 from iota.http import AnswerRefused, HttpClient, NoAnswer
+from iota.protocol.status_delta import Status, merged
 from iota.swarm.processes import Running
-from iota.swarm.progress import Status
 
 POLL_S = 0.25
 """Period of the display."""
@@ -39,11 +39,14 @@ async def until_ready(http: HttpClient, name: str, url: str) -> None:
         raise NotReady(f"the {name} did not answer at {url} within {STARTUP_S:.0f} s") from None
 
 
-async def read_status(http: HttpClient, url: str) -> Status | None:
-    """The orchestrator's status, or None while it does not answer (it may be restarting)."""
-    found = await _get(http, f"{url}/v1/status")
-    status: Status | None = None if found is None else json.loads(found)
-    return status
+async def read_status(http: HttpClient, url: str, before: Status | None = None) -> Status | None:
+    """The orchestrator's status, or None while it does not answer (it may be restarting).
+
+    The losses that `before` has, an earlier status of the run, are not asked for again.
+    """
+    since = 0 if before is None else len(before["losses"])
+    found = await _get(http, f"{url}/v1/status?since={since}")
+    return None if found is None else merged(before, json.loads(found))
 
 
 async def _get(http: HttpClient, url: str) -> bytes | None:

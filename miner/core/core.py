@@ -72,6 +72,14 @@ class ReplicaCore:
             return f"merging epoch {self.training.epoch}"
         return f"epoch {self.training.epoch} step {self.training.schedule.version}"
 
+    @property
+    def progress(self) -> tuple[int, int, int]:
+        """(epoch, steps of it that are applied, microbatches in flight); epoch -1 before the first."""
+        if self.training is None:
+            return (-1 if self.base is None else self.base.epoch), 0, 0
+        schedule = self.training.schedule
+        return self.training.epoch, schedule.version, schedule.credit_used()
+
     def _react(self, fact: facts.Fact) -> list[effects.Effect]:
         match fact:
             case facts.Heard(event):

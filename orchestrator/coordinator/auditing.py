@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
+from iota.protocol.member_records import PostedWeight
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -108,6 +109,7 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
         epoch.verdicts[key] = report
         run.audits.verdicts.append((member.hotkey, report))
         run.audits.outcomes[report.outcome] += 1
+        run.members[report.miner].history.judge(member.hotkey, report)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
@@ -128,6 +130,11 @@ def take_heldout(run: RunState, report: Heldout) -> None:
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
     """Record a validator's reported weights for the status. Only the weights on the chain have an effect."""
+    left_out = run.audits.weights.get(member.hotkey, {}).keys() - report.weights.keys()
+    for hotkey, weight in {**dict.fromkeys(sorted(left_out), 0.0), **report.weights}.items():
+        if (miner := run.members.get(hotkey)) is not None:
+            posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
+            miner.history.weigh(posted)
     run.audits.weights[member.hotkey] = dict(report.weights)
     run.audits.compute_share[member.hotkey] = report.compute_share
 

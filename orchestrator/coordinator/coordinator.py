@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes
 from iota.protocol.events import Event, RunEnd
+from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
     AuditsDone,
     BadValue,
@@ -32,8 +33,9 @@ from orchestrator.coordinator import auditing, bases, membership, merging, micro
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.member_record import member_record
 from orchestrator.coordinator.state import Limits, Phase, RunState
-from orchestrator.coordinator.status import public_status
+from orchestrator.coordinator.status import public_losses, public_status
 
 
 class Coordinator:
@@ -89,6 +91,8 @@ class Coordinator:
                 for member in rerouting.overdue(run):
                     run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
                     member.stalled = True
+                    member.history.work(run.epoch).missed += 1
+                    member.history.happened(run.now, run.epoch, "it missed a deadline")
                 run.dirty = True
             case Resumed():
                 self._restart_deadlines()
@@ -129,10 +133,14 @@ class Coordinator:
                 assert_never(report)
 
     def _restart_deadlines(self) -> None:
-        """Restart every running deadline: members could not report while the orchestrator was down."""
+        """Restart every running deadline: members could not report while the orchestrator was down.
+
+        They may have been restarted with it, and then repeat their epoch.
+        """
         run = self.state
         for member in run.members.values():
             member.last_progress = run.now
+            member.replay_s = membership.replay_s(run, member)
             member.pending = dict.fromkeys(member.pending, run.now)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now
@@ -214,6 +222,9 @@ class Coordinator:
             self._begin_epoch(following)
         elif all((following, s) in run.bases.stored for s in range(run.stages)):
             run.phase, run.dirty = Phase.FINISHED, True
+        else:
+            return
+        run.totals.merges.append(len(run.totals.losses))
 
     def _end_run(self) -> None:
         """Announce the end of the run once it is finished and all audits are closed."""
@@ -291,6 +302,15 @@ class Coordinator:
         """The public record of a sealed epoch; None before its seal and after its audits are closed."""
         return auditing.epoch_record(self.state, epoch)
 
+    def member_record(self, hotkey: str) -> MemberRecord | None:
+        """The record of one member; None for a hotkey that never joined."""
+        member = self.state.members.get(hotkey)
+        return None if member is None else member_record(self.state, member)
+
     def status(self) -> dict[str, Any]:
-        """The public state as JSON values: see `public_status`."""
+        """The public state as JSON values, without the losses: see `public_status`."""
         return public_status(self.state)
+
+    def losses(self, since: int | None = None) -> dict[str, Any]:
+        """The losses from number `since`, or the newest, as fields of the status: see `public_losses`."""
+        return public_losses(self.state, since)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from iota.protocol.events import Event
 from iota.protocol.messages import Capabilities, Direction, Role
 from iota.protocol.receipts import GENESIS
+from orchestrator.coordinator.history import History
 
 PendingKey = tuple[int, int, Direction]
 """(step, microbatch, direction) of an op whose inputs are all there."""
@@ -61,3 +62,7 @@ class Member:
     """(epoch, step) of its newest STEP receipt."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
+    replay_s: float = 0.0
+    """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
+    history: History = field(default_factory=History)
+    """For people alone."""

@@ -48,6 +48,9 @@ def join(run: RunState, entry: Joined) -> None:
     member.capabilities, member.addresses = request.capabilities, request.addresses
     member.live, member.left, member.stalled = True, False, False
     member.last_progress = run.now
+    member.replay_s = replay_s(run, member) if member.resume else 0.0
+    how = "joined again, from its disk" if member.resume else "joined"
+    member.history.happened(run.now, run.epoch, f"it {how}")
     run.dirty = True
     repeat_requests(run, member)
     if run.run_end_sent:
@@ -57,6 +60,15 @@ def join(run: RunState, entry: Joined) -> None:
 def _needed_stage(run: RunState) -> int:
     """The stage with the fewest live miners, then the fewest miners, then the lowest number."""
     return min(range(run.stages), key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s))
+
+
+def replay_s(run: RunState, member: Member) -> float:
+    """Seconds that a miner may take to repeat its epoch after a restart, if it has done work in it.
+
+    It sends no receipt until it has done all its ops of the epoch once more, as quickly as it did them.
+    """
+    done = len(run.current.receipts.get(member.hotkey, ()))
+    return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
 
 
 def _start_afresh(run: RunState, member: Member) -> None:
@@ -76,6 +88,7 @@ def leave(run: RunState, hotkey: str) -> None:
     lose(run, hotkey)
     if hotkey in run.members:
         run.members[hotkey].left = True
+        run.members[hotkey].history.happened(run.now, run.epoch, "it left the run")
 
 
 def lose(run: RunState, hotkey: str) -> None:
@@ -85,6 +98,7 @@ def lose(run: RunState, hotkey: str) -> None:
         return
     member.live = False
     run.dirty = True
+    member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
     relieve(run, member)
 
 
@@ -94,6 +108,7 @@ def come_back(run: RunState, hotkey: str) -> None:
     if member is not None and not member.left:
         member.live = True
         member.last_progress = run.now
+        member.history.happened(run.now, run.epoch, "it is back")
         run.dirty = True
 
 

@@ -87,13 +87,14 @@ def measure(run: RunState, member: Member, step: int, index: int, direction: Dir
         run.deadlines.ops[member.stage].add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
         member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
+        member.history.work(run.epoch).met += 1
     note_progress(run, member)
 
 
 def note_progress(run: RunState, member: Member) -> None:
     """The member did something that it was asked to do: its deadlines run from now."""
     member.last_progress = run.now
-    member.stalled = False
+    member.stalled, member.replay_s = False, 0.0
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
@@ -112,6 +113,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
+        member.history.work(run.epoch).count(receipt.kind)
         if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
             _take_backward(run, member, receipt)
         elif receipt.kind is OpKind.FORWARD:
@@ -193,7 +195,11 @@ def _close(run: RunState, step: PlannedStep) -> None:
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         counted = step.order.get(member.hotkey, [])
-        member.tokens += len(counted) * run.spec.data.tokens
+        tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
+        member.tokens += tokens
+        member.history.work(run.epoch).tokens += tokens
+        totals = run.totals.stage_tokens
+        totals[stage] = totals.get(stage, 0) + tokens
         run.send(
             member.hotkey,
             StepClose(

@@ -85,6 +85,7 @@ def assign(
     if blame and chosen.hotkey != old.hotkey:
         old.withdrawn += 1
         run.current.withdrawn[old.hotkey] += 1
+        old.history.work(run.epoch).withdrawn += 1
     place.miner, place.attempt = chosen.hotkey, attempt
     place.forward_receipted = False
     place.tried.add((chosen.hotkey, attempt))
@@ -193,4 +194,5 @@ def op_deadline(run: RunState, member: Member, op: PendingKey) -> float | None:
     since = member.pending.get(op)
     if since is None or not member.live or member.stalled:
         return None
-    return max(since, member.last_progress) + run.deadlines.ops[member.stage].seconds
+    allowed = max(run.deadlines.ops[member.stage].seconds, member.replay_s)
+    return max(since, member.last_progress) + allowed

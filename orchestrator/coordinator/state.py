@@ -86,6 +86,10 @@ class Totals:
 
     losses: list[float] = field(default_factory=list)
     """Mean loss of each closed step (nats a token), in order."""
+    merges: list[int] = field(default_factory=list)
+    """Number of losses at each merge: where the merges stand on a loss curve."""
+    stage_tokens: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(epoch, stage) -> tokens that count at the stage."""
     tokens: int = 0
     settled: int = 0
     dropped: int = 0

@@ -12,8 +12,23 @@ RECENT = 50
 """Verdicts and incidents in the status: a dashboard polls it, so it must stay small."""
 
 
+MAX_LOSSES = 10_000
+"""Losses in one answer: 200 kB. Who has fewer asks for the rest by number."""
+
+
+def public_losses(run: RunState, since: int | None = None) -> dict[str, Any]:
+    """At most `MAX_LOSSES` losses from number `since` on; None: the newest. Fields of the status."""
+    losses = run.totals.losses
+    start = max(0, len(losses) - MAX_LOSSES) if since is None else min(since, len(losses))
+    return {
+        "losses_total": len(losses),
+        "losses_from": start,
+        "losses": losses[start : start + MAX_LOSSES],
+    }
+
+
 def public_status(run: RunState) -> dict[str, Any]:
-    """The public state as JSON values, for `GET /v1/status` and the metrics."""
+    """The public state as JSON values but for the losses, for `GET /v1/status` and the metrics."""
     epoch = run.epochs.get(run.epoch)
     newest = run.newest_base
     return {
@@ -26,7 +41,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "step": epoch.closed_steps if epoch else 0,
         "steps": run.spec.schedule.steps,
         "open_microbatches": sum(s.open for s in epoch.open_steps()) if epoch else 0,
-        "losses": list(run.totals.losses),
+        "merges": list(run.totals.merges),
         "heldout": {str(e): loss for e, (loss, _) in sorted(run.audits.heldout.items())},
         "heldout_before_merge": {
             str(e): before for e, (_, before) in sorted(run.audits.heldout.items()) if before is not None
@@ -54,7 +69,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "bases": [
             base.model_dump(mode="json") for (e, _), base in sorted(run.bases.stored.items()) if e == newest
         ],
-        "members": [_member(run, m) for m in sorted(run.members.values(), key=lambda m: (m.stage, m.order))],
+        "members": [_member(run, m) for m in run.members.values()],
         "finished": run.run_end_sent,
         "block": run.head.block,
     }
@@ -63,6 +78,7 @@ def public_status(run: RunState) -> dict[str, Any]:
 def _member(run: RunState, member: Member) -> dict[str, Any]:
     return {
         "hotkey": member.hotkey,
+        "order": member.order,
         "role": member.role.value,
         "stage": member.stage,
         "live": member.live,
@@ -72,6 +88,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
         "receipts": member.receipts,
         "seconds_per_microbatch": member.op_seconds,
         "withdrawn": member.withdrawn,
+        "audits": dict(member.history.outcomes),
         "device": member.capabilities.device,
         "addresses": list(member.addresses),
     }
@@ -80,7 +97,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
 def waiting_for(run: RunState) -> str | None:
     """A sentence on what the run waits for; None while it makes progress."""
     if run.phase is Phase.FINISHED:
-        return None
+        return None if run.run_end_sent else _last_audits(run)
     for stage in range(run.stages):
         live = [m for m in run.miners(stage) if m.live]
         if not live:
@@ -92,3 +109,15 @@ def waiting_for(run: RunState) -> str | None:
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
     return None
+
+
+def _last_audits(run: RunState) -> str:
+    """What a run waits for whose last merge is done: validators, each epoch until its deadline."""
+    still = [e for e in run.epochs.values() if e.seal is not None and not e.audits_closed]
+    if not still:
+        return "the run ends"
+    left = max(0.0, max(e.sealed_at for e in still) + run.spec.audit.deadline_s - run.now)
+    late = sorted({v.hotkey[:8] for e in still for v in run.validators() if v.hotkey not in e.done})
+    epochs = ", ".join(str(e.epoch) for e in still)
+    who = f"validator {', '.join(late[:3])}" if late else "any validator"
+    return f"all epochs are trained; {who} still audits epoch {epochs}, for {left:.0f} s at most"

@@ -22,6 +22,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
+from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
@@ -83,8 +84,10 @@ def make_app(deps: Deps) -> web.Application:
         # Only after the replay: a member may repeat to this process what an earlier one has journaled.
         recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
+        progress = ProgressLog(deps.coordinator)
+        recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, calls), name="background"
+            _work(deps, recorder, ticker, deletions, calls, progress), name="background"
         )
         if restored:
             _log.info("%d journal entries were replayed", restored)
@@ -106,6 +109,7 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/run", public.run),
             web.get("/v1/status", public.status),
             web.get("/v1/stream", public.stream),
+            web.get("/v1/members/{hotkey}", public.member),
             web.get(MANIFEST_PATH, public.manifest),
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),
@@ -122,7 +126,12 @@ def make_app(deps: Deps) -> web.Application:
 
 
 async def _work(
-    deps: Deps, recorder: Recorder, ticker: Ticker, deletions: Deletions, calls: MemberCalls
+    deps: Deps,
+    recorder: Recorder,
+    ticker: Ticker,
+    deletions: Deletions,
+    calls: MemberCalls,
+    progress: ProgressLog,
 ) -> None:
     """Run all background tasks; if one fails, the others are cancelled."""
     async with asyncio.TaskGroup() as group:
@@ -133,5 +142,6 @@ async def _work(
             watch_silence(deps.coordinator, recorder, calls.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
+        group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -12,9 +12,11 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from iota.console.version import versions
 from iota.protocol.messages import PROTOCOL_VERSION, NodeStatus
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.status_delta import delta
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Call
@@ -22,6 +24,8 @@ from orchestrator.journal import Journal
 
 STREAM_EVERY_S: Final = 1.0
 """Seconds between two looks at the status for a stream."""
+_MIN_PREFIX: Final = 4
+"""Least characters of a hotkey that name a member; all begin with 5."""
 _QUIET_S: Final = 15
 """Seconds without a change after which a stream gets a comment, so that a dead connection is noticed."""
 _FRESH_S: Final = 0.2
@@ -49,6 +53,7 @@ class Public:
         self._statuses = statuses
         self._metrics = metrics
         self._ready = ready
+        self._software = versions()
         self._max_streams = streams
         self._open_streams = 0
         self._made_at = float("-inf")
@@ -58,7 +63,7 @@ class Public:
         """Set at shutdown, which ends the open streams."""
 
     async def run(self, request: web.Request) -> web.Response:
-        """GET /v1/run: the spec, and who orchestrates it."""
+        """GET /v1/run: the spec, who orchestrates it, and with which software."""
         status = self._fresh()
         body = {
             "run": self._coordinator.spec.id,
@@ -67,15 +72,31 @@ class Public:
             "versions": [PROTOCOL_VERSION],
             "epoch": status["epoch"],
             "step": status["step"],
+            "software": self._software,
         }
         return web.json_response(body)
 
     async def status(self, request: web.Request) -> web.Response:
-        """GET /v1/status: the public state."""
-        return web.Response(body=self._render(), content_type="application/json")
+        """GET /v1/status[?since=N]: the public state, with the losses from number N or the newest."""
+        return web.Response(body=self._render(self._since(request)), content_type="application/json")
+
+    async def member(self, request: web.Request) -> web.Response:
+        """GET /v1/members/HOTKEY: one member's record; the start of a hotkey will do if no other has it."""
+        asked = request.match_info["hotkey"]
+        members = self._coordinator.members
+        found = [asked] if asked in members else [m for m in members if m.startswith(asked)]
+        if len(found) != 1 or len(asked) < _MIN_PREFIX:
+            much = f"{len(found)} members begin with it: give more of it" if found else "no member has it"
+            raise Problem(ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {much}")
+        record = self._coordinator.member_record(found[0])
+        assert record is not None
+        return web.Response(body=record.model_dump_json().encode(), content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/stream: the status as server-sent events, now and at most every second if it changed."""
+        """GET /v1/stream[?since=N]: the status as server-sent events, then what changes of it each second.
+
+        An event's id says the run and how many losses were sent; `Last-Event-ID` goes on from there.
+        """
         if self._open_streams >= self._max_streams:
             raise Problem(ProblemType.UNAVAILABLE, "too many open streams: use /v1/status", retry_after=30)
         self._open_streams += 1
@@ -84,13 +105,16 @@ class Public:
         )
         try:
             await response.prepare(request)
-            sent, quiet = b"", 0
+            before: dict[str, Any] = {}
+            quiet, sent = 0, self._since(request)
             while not self.stopping.is_set():
-                status = self._render()
+                status, losses = self._fresh(), self._coordinator.losses(sent)
+                changed = delta(before, status)
                 quiet += 1
-                if status != sent:
-                    await response.write(b"data: " + status + b"\n\n")
-                    sent, quiet = status, 0
+                if changed or losses["losses"]:
+                    sent = losses["losses_from"] + len(losses["losses"])
+                    await response.write(_event(f"{status['run'][:16]}-{sent}", {**changed, **losses}))
+                    before, quiet = status, 0
                 elif quiet * STREAM_EVERY_S >= _QUIET_S:
                     await response.write(b": still here\n\n")
                     quiet = 0
@@ -109,7 +133,7 @@ class Public:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """GET /metrics: a Prometheus scrape."""
-        text = self._metrics.render(self._fresh())
+        text = self._metrics.render({**self._fresh(), **self._coordinator.losses()})
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def healthz(self, request: web.Request) -> web.Response:
@@ -131,11 +155,27 @@ class Public:
             self._made_at, self._rendered = now, b""
         return self._document
 
-    def _render(self) -> bytes:
+    def _render(self, since: int | None) -> bytes:
+        """The status with its losses; all clients share the work for what is not their own losses."""
         document = self._fresh()
         if not self._rendered:
-            self._rendered = json.dumps(document, separators=(",", ":")).encode()
-        return self._rendered
+            self._rendered = _json(document)
+        return self._rendered[:-1] + b"," + _json(self._coordinator.losses(since))[1:]
+
+    def _since(self, request: web.Request) -> int | None:
+        """The number of losses that a client has of this run: from `?since` or `Last-Event-ID`, else None."""
+        run, _, number = request.headers.get("Last-Event-ID", "").rpartition("-")
+        if run != self._coordinator.spec.id[:16]:
+            number = request.query.get("since", "")
+        return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else None
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return b"id: " + name.encode() + b"\ndata: " + _json(data) + b"\n\n"
 
 
 class AuditCalls:

@@ -30,6 +30,13 @@ def end_with() -> None:
     sys.exit(int(sys.argv[2]))
 
 
+def fail_after_warnings() -> None:
+    """Log a warning and an error with a presigned URL, then fail as a program with a bug does."""
+    print("2026-01-01 INFO miner: joining", flush=True)
+    print("WARNING store: slow", file=sys.stderr, flush=True)
+    raise RuntimeError("no such device: cuda:7 (asked http://store/x?X-Amz-Signature=SECRET)")
+
+
 def die_until() -> None:
     """Exit with code 1 until the file given counts as many starts as given, then with 0."""
     path, wanted = Path(sys.argv[1]), int(sys.argv[2])

@@ -71,7 +71,9 @@ def test_the_help_of_a_flag_names_its_variables_and_its_default(
             assert "env" not in (getattr(option, "help", None) or "")
             continue
         text, _, sources = option.help.rpartition("  (env ")
-        assert (text, tuple(option.opts)) == (s.help, s.flags)
+        # A narrow terminal cuts the column of flags, so the text names the other spellings too.
+        also = f"  Also {', '.join(s.flags[1:])}." if len(s.flags) > 1 else ""
+        assert (text, tuple(option.opts)) == (f"{s.help}{also}", s.flags)
         names, _, default = sources.removesuffix(")").partition("; default: ")
         assert tuple(names.split(", ")) == s.variables
         assert default == (s.default or s.unset)

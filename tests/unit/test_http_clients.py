@@ -16,7 +16,7 @@ import pytest
 
 from iota.chain.errors import ChainError
 from iota.chain.ledger.client import LedgerChain
-from iota.cli import status
+from iota.cli import orchestrator_calls
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.console.command import WorkFailed
 from iota.doctor import gathering
@@ -99,11 +99,11 @@ async def swarm_screen(url: str) -> object:
 
 
 async def status_command(url: str) -> object:
-    return await asyncio.to_thread(status._once, url)
+    return await asyncio.to_thread(orchestrator_calls.get, url, "/v1/status")
 
 
 async def live_status(url: str) -> object:
-    return await asyncio.to_thread(lambda: list(status._stream(url)))
+    return await asyncio.to_thread(lambda: list(orchestrator_calls.statuses(url)))
 
 
 CLIENTS = [

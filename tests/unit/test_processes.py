@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -120,6 +121,49 @@ async def test_a_program_that_refuses_its_arguments_is_not_started_again(tmp_pat
                 program(tmp_path, "broken", "end_with", tmp_path / "count", 2)
             )
     assert (tmp_path / "count").read_text() == "1"
+
+
+async def test_each_restart_says_why_with_the_log_and_the_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    broken = program(tmp_path, "miner-02", "fail_after_warnings")
+    async with launching(tmp_path) as launcher:
+        supervisor = Supervisor(launcher, QUICK, describe=lambda name: f"{name} (stage 1)")
+        with pytest.raises(ProgramFailed, match=r"miner-02 \(stage 1\) ended 3 times"):
+            await supervisor.keep(broken)
+    why = "miner-02 (stage 1) ended with code 1: RuntimeError: no such device: cuda:7 (asked http://store/x"
+    assert [r.message.startswith(why) for r in caplog.records] == [True, True]
+    assert caplog.records[0].message.endswith(f"log: {broken.log}; restart 1 of 2")
+    assert caplog.records[1].message.endswith("restart 2 of 2")
+    assert "SECRET" not in caplog.text
+    assert len(supervisor.ends) == 2
+
+
+async def test_a_killed_program_is_not_said_to_have_failed_by_an_older_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "pid"
+    one = program(tmp_path, "one", "wait_forever", mark, ends=True)
+    one.log.write_text("RuntimeError: of an earlier process\n")
+    async with launching(tmp_path) as launcher:
+        keeping = asyncio.create_task(Supervisor(launcher, QUICK).keep(one))
+        os.kill(await pid_in(mark), signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE_S):
+            while not caplog.records:  # noqa: ASYNC110 - the supervisor logs it
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+    assert "one was ended by SIGKILL (by the kernel, if memory ran out)" in caplog.text
+    assert "earlier" not in caplog.text
+
+
+@pytest.mark.parametrize("forked", [False, True])
+async def test_a_process_has_its_name_in_the_list_of_processes(tmp_path: Path, forked: bool) -> None:
+    async with launching(tmp_path) as launcher:
+        one = program(tmp_path, "miner-07", "wait_forever", tmp_path / "pid", forked=forked)
+        running = await launcher.start(one)
+        await pid_in(tmp_path / "pid")
+        assert Path(f"/proc/{running.pid}/comm").read_text().strip() == "miner-07"
 
 
 async def test_a_server_that_ends_with_code_0_is_started_again(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from iota.swarm.options import SwarmOptions
 from iota.swarm.progress import Progress
 from iota.swarm.run_dir import write_json
 from iota.swarm.summary import Summary, summarise, summary_table
-from iota.swarm.view import line, loss_plot, page
 
 
 def status(phase: str, tokens: int = 0, losses: tuple[float, ...] = (), **more: Any) -> dict[str, Any]:
@@ -121,32 +120,14 @@ def test_compression_is_held_against_bf16(options: dict[str, Any], sent: float, 
     assert summary.compression_ratio == pytest.approx(ratio)
 
 
-def test_a_falling_loss_falls_on_the_plot() -> None:
-    rows = str(loss_plot([5.0, 4.0, 3.0, 2.0], width=4, height=4)).splitlines()
-    heights = [sum(row[8 + column] == "█" for row in rows) for column in range(4)]
-    assert heights == sorted(heights, reverse=True)
-    assert heights[0] == 4
-
-
-def test_a_long_run_fits_the_plot() -> None:
-    rows = str(loss_plot([5.0 - i / 1000 for i in range(3000)], width=40)).splitlines()
-    assert {len(row) for row in rows} == {48}
-
-
-@pytest.mark.parametrize("phase", ["gathering", "training", "finished"])
-def test_page_and_line_show_every_phase(phase: str) -> None:
-    member = {"role": "miner", "stage": 0, "live": True, "stalled": False, "tokens": 9}
-    gone = {"hotkey": "5Gvalidator", "role": "validator", "stage": -1, "live": False}
-    members = [{**member, "hotkey": "5Fminer"}, {**member, **gone}]
-    node = {"state": "training", "tokens_per_second": 1234.0, "seconds": {"compute": 3, "wait": 1}}
-    nodes = {"5Fminer": node}
-    now = status(phase, 400, (5.0, 4.0), members=members, nodes=nodes, named=["5F missed a deadline"])
-    console = Console(record=True, width=120, file=io.StringIO())
-    console.print(page(now, 1500.0, 120, "32 bytes a token"))
-    shown = console.export_text()
-    for text in (phase, "5Fminer", "1,234", "75%", "lost", "5F missed a deadline", "32 bytes a token"):
-        assert text in shown
-    assert "epoch 1/1 step 2/4" in line(now, 1500.0)
+def test_the_time_left_is_that_of_the_steps_seen() -> None:
+    progress = Progress(began=0.0)
+    progress.observe(0.0, status("training", 0, steps=10))
+    assert progress.eta_s is None
+    progress.observe(8.0, status("training", 100, (5.0, 4.0), steps=10))
+    assert progress.eta_s == pytest.approx(8 * 4.0)
+    progress.observe(9.0, status("finished", 100, (5.0,) * 10, steps=10))
+    assert progress.eta_s is None
 
 
 def test_the_table_names_every_weight() -> None:
@@ -157,6 +138,24 @@ def test_the_table_names_every_weight() -> None:
     console.print(summary_table(summary))
     assert "5Fabcdef" in (shown := console.export_text())
     assert "0.750" in shown
+
+
+def test_the_table_says_which_miner_has_a_weight_and_why_one_was_restarted() -> None:
+    spec = SwarmOptions(epochs=1).spec("0" * 64, 257)
+    progress = Progress(began=0.0)
+    member = {"hotkey": "5Fabcdefgh", "role": "miner", "stage": 1, "tokens": 900}
+    progress.observe(1.0, status("finished", 400, (5.0,), members=[member]))
+    end = "miner-01 (stage 1) ended with code 1: RuntimeError: no such device"
+    summary = summarise(
+        spec, progress, {"5Fabcdefgh": 1.0}, memory={}, disk_bytes=0, restarts={"miner-01": 1},
+        ends=[end], names={"5Fabcdefgh": "miner-01"},
+    )  # fmt: skip
+    assert summary.members == {"miner-01": member}
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(summary_table(summary))
+    shown = console.export_text()
+    assert "1.000  miner-01, stage 1, 900 tokens" in shown
+    assert end in shown
 
 
 def test_a_summary_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -316,5 +316,6 @@ async def test_metrics_health_and_the_stream_answer(running: Running) -> None:
         async with http.get(running.url + "/readyz") as response:
             assert response.status == 200
         async with http.get(running.url + "/v1/stream") as response, asyncio.timeout(5):
+            assert (await response.content.readline()).startswith(b"id: ")
             assert (await response.content.readline()).startswith(b'data: {"run":')
     assert (await raw(running, "/v1/status", b"", method="GET"))[0] == 200

@@ -1,0 +1,99 @@
+"""`iota explain`: what a run has on record about one member, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iota.settings import WALLET, NodeSettings
+from iota.settings.flags import SOURCES, with_flags
+
+app = typer.Typer()
+_ALPHABET = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
+"""Of ss58 addresses."""
+
+
+@app.command(epilog=SOURCES)
+@with_flags(NodeSettings, only=("orchestrator", *WALLET))
+def explain(
+    hotkey: Annotated[
+        str,
+        typer.Argument(
+            help="The member: its hotkey, the first characters of it, or the hotkey's name in the wallet or"
+            " in the run's folder."
+        ),
+    ],
+    run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    **flags: Any,
+) -> None:
+    """Say what a run has on record about a member: work, timeliness, audits, weight, why it is idle.
+
+    Reads the orchestrator's public record; of a run of `iota up` that has ended, its journal.
+    """
+    from iota.cli.orchestrator_calls import NoOrchestrator, get, orchestrator_url
+    from iota.protocol.member_records import MemberRecord
+    from iota.swarm.ended import replayed
+    from iota.swarm.explanation import explain as explained
+    from iota.swarm.run_dir import member_names
+
+    names = member_names(run_dir)
+    address = _address(hotkey, names, NodeSettings.load(**flags))
+    url = orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
+    found: MemberRecord | None
+    try:
+        body = get(url, f"/v1/members/{address}")
+        members = [] if body else _members(get(url, "/v1/status"))
+        found = MemberRecord.model_validate_json(body) if body else None
+    except NoOrchestrator:
+        if run_dir is None:
+            raise
+        coordinator = replayed(run_dir)
+        members = list(coordinator.members)
+        whole = [member for member in members if member.startswith(address)]
+        found = coordinator.member_record(whole[0]) if len(whole) == 1 else None
+    if found is None:
+        raise ValueError(_unknown(hotkey, address, members, names))
+    typer.echo(found.model_dump_json() if as_json else "\n".join(explained(found, names)))
+
+
+def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:
+    """The hotkey, or the beginning of one, that `given` means. Raises ValueError where it can be none."""
+    from iota.identity.keys import hotkey_path, load_hotkey
+
+    text = given.strip().rstrip("….")
+    by_name = {name: address for address, name in names.items()}
+    if text in by_name:
+        return by_name[text]
+    if "/" not in text and hotkey_path(settings.wallet_name, text, settings.wallet_path).is_file():
+        return load_hotkey(settings.wallet_name, text, settings.wallet_path).ss58
+    if len(text) < 4 or not set(text) <= _ALPHABET:
+        known = f"; the run's folder has {', '.join(sorted(by_name))}" if by_name else ""
+        raise ValueError(
+            f"{given!r} is no hotkey, and wallet {settings.wallet_name!r} has no hotkey of that name{known}:"
+            " give at least 4 characters of the hotkey"
+        )
+    return text
+
+
+def _members(status: bytes | None) -> list[str]:
+    import json
+
+    return [member["hotkey"] for member in json.loads(status or b"{}").get("members", [])]
+
+
+def _unknown(given: str, address: str, members: list[str], names: dict[str, str]) -> str:
+    from difflib import get_close_matches
+
+    several = [member for member in members if member.startswith(address)]
+    beginnings = {member[: len(address)]: member for member in members}
+    near = several or [beginnings[n] for n in get_close_matches(address, beginnings, n=3, cutoff=0.5)]
+    by_name = {name: member for member, name in names.items()}
+    near += [by_name[n] for n in get_close_matches(given, by_name, n=2, cutoff=0.6)]
+    shown = ", ".join(f"{m} ({names[m]})" if m in names else m for m in near[:3])
+    what = "is the beginning of several members" if several else "is no member of this run"
+    return f"{given} {what}" + (
+        f": did you mean {shown}?" if shown else f", which has {len(members)} members"
+    )

@@ -1,0 +1,124 @@
+"""Public calls of an orchestrator for `iota status` and `iota explain`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from iota.console.command import WorkFailed
+from iota.console.redaction import without_secrets
+from iota.protocol.status_delta import Status, merged
+from iota.settings import NodeSettings
+
+ANSWER_S: Final = 10.0
+MAX_BYTES: Final = 64 << 20
+"""Well above the status of 3,000 members."""
+AWAY_S: Final = 120.0
+"""How long a stream that broke is asked for again."""
+_PAUSE_S: Final = 2.0
+
+
+class NoOrchestrator(WorkFailed):
+    """No orchestrator answers at the URL."""
+
+
+def orchestrator_url(run_dir: Path | None, flags: dict[str, Any]) -> str:
+    """The orchestrator's URL, from a run's folder or the settings. Raises ValueError for both or neither."""
+    from iota.swarm.run_dir import read_info
+
+    if run_dir is not None:
+        if flags.get("orchestrator") is not None:
+            raise ValueError("give --orchestrator or --run-dir, not both")
+        url = read_info(run_dir).get("url")
+        if not isinstance(url, str):
+            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+        return url
+    return NodeSettings.load(**flags).orchestrator
+
+
+def get(url: str, path: str) -> bytes | None:
+    """The body of GET `path`; None for 404. Raises NoOrchestrator, and ValueError for another refusal."""
+    from iota.http import AnswerRefused, HttpClient, NoAnswer  # slow to import, and a --help needs none of it
+
+    async def ask() -> bytes | None:
+        async with HttpClient() as http:
+            answer = await http.fetch("GET", f"{url}{path}", max_bytes=MAX_BYTES, timeout_s=ANSWER_S)
+        return answer.body if _found(url, path, answer.status) else None
+
+    try:
+        return asyncio.run(ask())
+    except (NoAnswer, AnswerRefused) as error:
+        raise _no_orchestrator(url, error) from None
+
+
+def statuses(url: str) -> Iterator[Status]:
+    """Each new status of the run, whole, until it has ended; a broken stream is taken up where it was.
+
+    Raises NoOrchestrator where none answers at first, or for `AWAY_S` after a break.
+    """
+    whole: Status | None = None
+    last_id, away_since = "", None
+    while True:
+        try:
+            for line in _stream(url, last_id):
+                if line.startswith(b"id: "):
+                    last_id = line[4:].decode().strip()
+                elif line.startswith(b"data: "):
+                    away_since = None
+                    whole = merged(whole, json.loads(line[6:]))
+                    yield whole
+                    if whole["finished"]:
+                        return
+        except NoOrchestrator:
+            if whole is None:
+                raise
+        away_since = away_since or time.monotonic()
+        if time.monotonic() > away_since + AWAY_S:
+            raise NoOrchestrator(f"no orchestrator has answered at {url} for {AWAY_S:.0f} s")
+        time.sleep(_PAUSE_S)
+
+
+def _stream(url: str, last_id: str) -> Iterator[bytes]:
+    """The lines of the stream after event `last_id`, until it breaks. Raises as `get`."""
+    from iota.http import AnswerRefused, HttpClient, NoAnswer, lines
+
+    path = "/v1/stream"
+
+    async def read() -> AsyncGenerator[bytes]:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        async with HttpClient() as http, http.open("GET", f"{url}{path}", headers=headers) as answer:
+            if _found(url, path, answer.status):
+                async for line in lines(answer, MAX_BYTES):
+                    yield line
+
+    found = read()
+
+    async def following() -> bytes | None:
+        return await anext(found, None)
+
+    with asyncio.Runner() as runner:
+        try:
+            while (line := runner.run(following())) is not None:
+                yield line
+        except (NoAnswer, AnswerRefused) as error:
+            raise _no_orchestrator(url, error) from None
+        finally:
+            runner.run(found.aclose())
+
+
+def _found(url: str, path: str, status: int) -> bool:
+    """Whether an answer holds what was asked for: False for 404. Raises ValueError for another refusal."""
+    if status not in (200, 404):
+        raise ValueError(f"{without_secrets(url)}{path} answers HTTP {status}")
+    return status == 200
+
+
+def _no_orchestrator(url: str, reason: object) -> NoOrchestrator:
+    return NoOrchestrator(
+        f"no orchestrator answers at {without_secrets(url)} ({reason}): is the run going? Give"
+        " --orchestrator URL, or --run-dir DIR for a run of `iota up`"
+    )

@@ -1,0 +1,113 @@
+"""What the orchestrator has on record about one member: the answer of `GET /v1/members/HOTKEY`.
+
+Everything is bounded: the newest `EPOCHS_KEPT` epochs, and the newest `RECENT_KEPT` verdicts, weights and
+incidents. Totals are over the whole run.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role
+from iota.spec import Count, Fraction, Frozen, Small
+
+EPOCHS_KEPT: Final = 64
+"""Epochs of work of one member: with 3,000 members about 50 MB."""
+RECENT_KEPT: Final = 32
+"""Verdicts, weights and incidents of one member, each."""
+_Text = Annotated[str, Field(max_length=600)]
+
+
+class MemberState(StrEnum):
+    """What a member does now."""
+
+    WORKING = "working"
+    IDLE = "idle"
+    LOADING = "loading"
+    LATE = "late"
+    LOST = "lost"
+    LEFT = "left"
+
+
+class EpochWork(Frozen):
+    """A member's work in one epoch."""
+
+    epoch: Small
+    stage: Annotated[int, Field(ge=-1, lt=2**31)]
+    forward: Count
+    backward: Count
+    """Backwards; at the last stage LOSS ops, which are both."""
+    steps: Count
+    tokens: Count
+    """Tokens of its microbatches that count."""
+    stage_tokens: Count
+    """Tokens that count at its stage, of all replicas."""
+    met: Count
+    """Ops that were receipted after their inputs were there."""
+    missed: Count
+    """Deadlines that passed while it had a ready op."""
+    withdrawn: Count
+    """Microbatches that were taken from it because it was lost or late."""
+
+
+class AuditResult(Frozen):
+    """One verdict on the member."""
+
+    validator: Hotkey
+    epoch: Small
+    audit: AuditKind
+    outcome: Outcome
+    reason: _Text = ""
+
+
+class PostedWeight(Frozen):
+    """The member's weight as a validator reported it; 0 where a later report leaves the member out."""
+
+    validator: Hotkey
+    epoch: Small
+    """The epoch in training when the report came."""
+    block: Count
+    weight: Fraction
+
+
+class Incident(Frozen):
+    """Something that happened to the member, or that it did."""
+
+    at: float
+    """Unix seconds."""
+    epoch: Small
+    text: _Text
+
+
+class MemberRecord(Frozen):
+    """The answer: see the module."""
+
+    run: str
+    hotkey: Hotkey
+    role: Role
+    stage: Annotated[int, Field(ge=-1, lt=2**31)]
+    device: str
+    state: MemberState
+    why: _Text
+    """Why it is in that state, in a sentence."""
+    until: _Text
+    """What ends the state; empty while it works."""
+    epoch: Small
+    """The epoch in training."""
+    window: Small
+    """Epochs that a score looks back on, and that a first failed audit bans for (`spec.audit.window`)."""
+    tokens: Count
+    receipts: Count
+    withdrawn: Count
+    epochs: tuple[EpochWork, ...] = Field(max_length=EPOCHS_KEPT)
+    """Oldest first; so are the others."""
+    audits: dict[AuditKind, dict[Outcome, Count]]
+    """Verdicts of the whole run."""
+    verdicts: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
+    failed: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
+    """The newest failed verdicts, which a ban follows from."""
+    weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)
+    incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)

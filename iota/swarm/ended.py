@@ -1,0 +1,58 @@
+"""A run whose orchestrator does not run any more, read from its folder's journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iota.settings.spec_file import read_spec
+from iota.swarm.run_dir import read_info
+
+if TYPE_CHECKING:
+    from iota.protocol.status_delta import Status
+    from orchestrator.coordinator import Coordinator
+
+
+def replayed(root: Path) -> Coordinator:
+    """The coordinator at the end of the journal in the run's folder `root`. Costs the whole journal.
+
+    Raises:
+        ValueError: there is no run, or its orchestrator is running.
+    """
+    from orchestrator.coordinator import Coordinator
+    from orchestrator.journal import SqliteJournal
+
+    journal_file, hotkeys = root / "journal.db", read_info(root).get("hotkeys", {})
+    if not journal_file.exists() or "orchestrator" not in hotkeys:
+        raise ValueError(f"there is no run in {root}: give the folder of an `iota up`")
+    spec = read_spec(root / "spec.json")
+    journal = SqliteJournal(journal_file, spec, hotkeys["orchestrator"])
+    try:
+        coordinator = Coordinator(spec)
+        for entry in journal.replay():
+            coordinator.apply(entry)
+    finally:
+        journal.close()
+    return coordinator
+
+
+def ended_status(coordinator: Coordinator) -> Status:
+    """The last status, with all losses, of a coordinator that goes on no more."""
+    status = coordinator.status()
+    state = "ended" if status["finished"] else "stopped"
+    stopped = {"state": state, "tokens_per_second": 0.0, "seconds": {}, "memory": 0}
+    return {
+        **status,
+        "losses": list(coordinator.state.totals.losses),
+        "losses_from": 0,
+        "losses_total": len(coordinator.state.totals.losses),
+        "nodes": {hotkey: stopped for hotkey in coordinator.members},
+    }
+
+
+def how_it_ended(status: Status) -> str:
+    """A sentence: whether the run has ended, or stands still and can go on."""
+    if status["finished"]:
+        return "the run has ended"
+    done = f"epoch {status['epoch']}, step {status['step']} of {status['steps']}"
+    return f"the run stands still at {done}: nothing runs"

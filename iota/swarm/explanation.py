@@ -1,0 +1,115 @@
+"""`iota explain`: a member's record as text for a person. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
+from iota.protocol.messages import Outcome, Role
+from validator.core.scoring import ban_end
+
+_SHOWN = 8
+"""Epochs, verdicts, weights and incidents that are shown, each the newest; `--json` has all."""
+_REMEDIES = {
+    MemberState.LOST: "see whether its process runs; start it again with the same --data-dir, and it goes on",
+    MemberState.LEFT: "start it again with the same --data-dir to take part once more",
+    MemberState.LATE: "see its log: the device or the line is slower than those of its stage, or it hangs",
+    MemberState.LOADING: "wait; if it lasts, its log says what it fetches",
+}
+
+
+def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
+    """The lines of `iota explain`. `names` gives a name to hotkeys that have one."""
+    place = "validator" if record.role is Role.VALIDATOR else f"miner of stage {record.stage}"
+    name = f" ({names[record.hotkey]})" if record.hotkey in names else ""
+    now = f"{record.state}: {record.why}" + (f"; until {record.until}" if record.until else "")
+    lines = [f"{record.hotkey}{name}, {place} of run {record.run[:12]}, on {record.device}", f"now: {now}"]
+    if record.role is Role.MINER:
+        lines += ["", *_work(record), "", *_audits(record, names), "", *_weights(record, names)]
+    lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
+    return [*lines, "", *(f"to do: {text}" for text in _to_do(record))]
+
+
+def _work(record: MemberRecord) -> Iterator[str]:
+    if not record.epochs:
+        yield "work: none yet"
+        return
+    yield "work       forward backward  steps      tokens  of stage   in time  late  withdrawn"
+    for work in record.epochs[-_SHOWN:]:
+        yield (
+            f"  epoch {work.epoch:<3}{work.forward:7}{work.backward:9}{work.steps:7}{work.tokens:12,}"
+            f"{_share(work):>10}{work.met:10}{work.missed:6}{work.withdrawn:11}"
+        )
+    met, missed = sum(w.met for w in record.epochs), sum(w.missed for w in record.epochs)
+    yield (
+        f"timeliness: {met} ops in time, {missed} deadlines missed,"
+        f" {record.withdrawn} microbatches withdrawn because it was late or lost"
+    )
+    yield f"in all: {record.tokens:,} tokens, {record.receipts} receipts"
+
+
+def _share(work: EpochWork) -> str:
+    return f"{work.tokens / work.stage_tokens:.0%}" if work.stage_tokens else "-"
+
+
+def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+    if not record.audits:
+        yield "audits: no verdict yet; the first come after the merge of its first epoch"
+        return
+    kinds = (
+        f"{kind}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}"
+        for kind, outcomes in record.audits.items()
+    )
+    yield f"audits: {'; '.join(kinds)}"
+    bad = [v for v in record.verdicts if v.outcome is not Outcome.PASS] or list(record.failed)
+    for verdict in bad[-_SHOWN:]:
+        who = _short(verdict.validator, names)
+        yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
+    for validator, end in bans(record.failed, record.window).items():
+        state = f"banned until epoch {end}" if record.epoch < end else f"was banned until epoch {end}"
+        yield f"  {state} at validator {_short(validator, names)}, then {record.window} epochs on a ramp"
+
+
+def bans(failed: tuple[AuditResult, ...], window: int) -> dict[str, int]:
+    """validator -> first epoch after its bans, by the scoring rule (`validator.core.scoring`)."""
+    validators = dict.fromkeys(result.validator for result in failed)
+    return {v: ban_end((r.epoch for r in failed if r.validator == v), window) for v in validators}
+
+
+def _weights(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+    if not record.weights:
+        yield "weight: no validator has reported one; they come once an epoch is audited"
+        return
+    yield "weight, as validators reported it:"
+    for posted in record.weights[-_SHOWN:]:
+        who = _short(posted.validator, names)
+        yield f"  {posted.weight:.4f} by {who}, block {posted.block}, during epoch {posted.epoch}"
+
+
+def _incident(record: MemberRecord, index: int) -> str:
+    incident = record.incidents[index]
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(incident.at))
+    return f"  {at} UTC, epoch {incident.epoch}: {incident.text}"
+
+
+def _to_do(record: MemberRecord) -> Iterator[str]:
+    remedy = _REMEDIES.get(record.state)
+    banned = any(record.epoch < end for end in bans(record.failed, record.window).values())
+    if remedy is not None:
+        yield remedy
+    if banned:
+        yield (
+            "its results differ from what validators compute again: run `iota doctor`, check the device's"
+            " memory and driver and the versions, and mine on; the ban ends by itself"
+        )
+    if remedy is None and not banned:
+        yield "nothing"
+
+
+def _short(hotkey: str, names: Mapping[str, str]) -> str:
+    return names.get(hotkey, hotkey[:8])
+
+
+def _shown(values: tuple[object, ...]) -> int:
+    return min(_SHOWN, len(values))

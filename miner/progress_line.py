@@ -1,0 +1,76 @@
+"""The miner's line in its log: what it did since the last one. Pure: times are arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from miner.activity import Activity
+
+LINE_EVERY_S: Final = 30.0
+"""A line comes with a step, and no sooner after the last one than this."""
+QUIET_S: Final = 300.0
+"""Without a step a line comes after this time, and says what the miner waits for."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a replica is in its run."""
+
+    epoch: int
+    step: int
+    """Steps of the epoch that are applied."""
+    steps: int
+    stage: int
+    credit_used: int
+    credit: int
+    state: str
+    """The core's state in a few words."""
+
+
+@dataclass
+class ProgressLines:
+    """Decides when a line is due, and writes it."""
+
+    began: float
+    """Monotonic seconds."""
+    _before: Activity | None = None
+    _at: float = float("-inf")
+    _place: tuple[int, int] = (-1, 0)
+
+    def look(self, now: float, position: Position, activity: Activity) -> str | None:
+        """The line that is due at `now` (monotonic seconds), or None."""
+        place = (position.epoch, position.step)
+        stepped = place != self._place and position.step > 0
+        since = max(self._at, self.began)
+        due = now >= self._at + LINE_EVERY_S if stepped else now >= since + QUIET_S
+        if not due:
+            return None
+        text = progress_line(position, self._before or Activity(), activity, now - since)
+        self._before, self._at, self._place = replace(activity), now, place
+        return text if stepped else f"{text}; no step for {now - since:.0f} s ({position.state})"
+
+
+def progress_line(position: Position, before: Activity, now: Activity, passed_s: float) -> str:
+    """One line on the `passed_s` seconds between two states of the activity.
+
+    Waiting is the share of the wall time without an op to run. Bytes are those of frames, in all.
+    """
+    passed = max(passed_s, 1e-9)
+    loss = ""
+    if now.losses > before.losses:
+        loss = f" loss {(now.loss_sum - before.loss_sum) / (now.losses - before.losses):.4f},"
+    return (
+        f"epoch {position.epoch} step {position.step}/{position.steps}, stage {position.stage}:{loss}"
+        f" {(now.tokens - before.tokens) / passed:,.0f} tokens/s,"
+        f" waiting {min(1.0, max(0.0, now.wait_s - before.wait_s) / passed):.0%},"
+        f" {position.credit_used} of {position.credit} microbatches in flight,"
+        f" frames {_size(now.sent_bytes)} up {_size(now.received_bytes)} down"
+    )
+
+
+def _size(count: int) -> str:
+    for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1024:.1f} KiB"

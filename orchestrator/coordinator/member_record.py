@@ -1,0 +1,87 @@
+"""One member's public record, and why it is in its state. Its cost is bounded, whatever the run's size."""
+
+from __future__ import annotations
+
+from iota.protocol.member_records import EpochWork, MemberRecord, MemberState
+from iota.protocol.messages import AuditKind, Outcome, Role
+from orchestrator.coordinator.history import Work
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.status import waiting_for
+
+
+def member_record(run: RunState, member: Member) -> MemberRecord:
+    """The answer of `GET /v1/members/HOTKEY`."""
+    history = member.history
+    state, why, until = _state(run, member)
+    return MemberRecord(
+        run=run.spec.id,
+        hotkey=member.hotkey,
+        role=member.role,
+        stage=member.stage,
+        device=member.capabilities.device,
+        state=state,
+        why=why,
+        until=until,
+        epoch=run.epoch,
+        window=run.spec.audit.window,
+        tokens=member.tokens,
+        receipts=member.receipts,
+        withdrawn=member.withdrawn,
+        epochs=tuple(_work(run, member, work) for work in history.epochs),
+        audits={
+            kind: {o: history.audits[kind, o] for o in Outcome if history.audits[kind, o]}
+            for kind in AuditKind
+            if any(history.audits[kind, o] for o in Outcome)
+        },
+        verdicts=tuple(history.verdicts),
+        failed=tuple(history.failed),
+        weights=tuple(history.weights),
+        incidents=tuple(history.incidents),
+    )
+
+
+def _work(run: RunState, member: Member, work: Work) -> EpochWork:
+    return EpochWork(
+        epoch=work.epoch,
+        stage=member.stage,
+        forward=work.forward,
+        backward=work.backward,
+        steps=work.steps,
+        tokens=work.tokens,
+        stage_tokens=run.totals.stage_tokens.get((work.epoch, member.stage), 0),
+        met=work.met,
+        missed=work.missed,
+        withdrawn=work.withdrawn,
+    )
+
+
+def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
+    """(state, why, until)."""
+    if member.left:
+        return MemberState.LEFT, "it left the run by its own request", "it joins again"
+    if not member.live:
+        why = "it sent no request for longer than the silence limit, and its work went to others"
+        return MemberState.LOST, why, "its next request"
+    if run.run_end_sent:
+        return MemberState.IDLE, "the run has ended", ""
+    if run.phase is Phase.FINISHED:
+        return MemberState.IDLE, "the run has finished; the last audits may be open", "the end of the run"
+    if member.role is Role.VALIDATOR:
+        return MemberState.WORKING, "it audits sealed epochs", ""
+    if member.stalled:
+        why = "an op that was ready missed its deadline, so nothing new is planned for it"
+        return MemberState.LATE, why, "its next receipt or stored frame"
+    if member.ready_epoch < run.epoch:
+        return MemberState.LOADING, f"it loads the base of epoch {run.epoch}", "it reports that base"
+    if run.phase is Phase.MERGING:
+        return MemberState.IDLE, f"epoch {run.epoch} is being merged", f"epoch {run.epoch + 1} begins"
+    if run.phase is Phase.GATHERING:
+        return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
+    if member.pending:
+        return MemberState.WORKING, f"{len(member.pending)} of its ops have their inputs", ""
+    return (
+        MemberState.IDLE,
+        "none of its ops has its inputs: others work",
+        "a neighbour's frame or the next plan",
+    )

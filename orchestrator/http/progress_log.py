@@ -1,0 +1,83 @@
+"""The orchestrator's log of its run: a line each half minute with a new step, one for each join or loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from iota.protocol.messages import Role
+from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned
+
+LINE_EVERY_S: Final = 30.0
+QUIET_S: Final = 300.0
+"""Time after which a line comes although no step closed."""
+_LOOK_S: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+class ProgressLog:
+    """Logs what a person who runs an orchestrator wants to read. Nothing depends on it."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._merges = len(coordinator.state.totals.merges)
+
+    def observe(self, entry: Entry) -> None:
+        """Log a change of membership, and a merge that an entry completed."""
+        match entry:
+            case Joined():
+                member = self._coordinator.members.get(entry.hotkey)
+                if member is not None:
+                    place = "validator" if member.role is Role.VALIDATOR else f"miner of stage {member.stage}"
+                    how = "joined again from its disk" if member.resume else "joined"
+                    _log.info("%s %s as %s, on %s", entry.hotkey, how, place, member.capabilities.device)
+            case Left():
+                _log.info("%s left", entry.hotkey)
+            case Lost():
+                _log.warning("%s is lost: it was silent for too long", entry.hotkey)
+            case Returned():
+                _log.info("%s is back", entry.hotkey)
+            case _:
+                pass
+        merges = self._coordinator.state.totals.merges
+        if len(merges) > self._merges:
+            self._merges = len(merges)
+            _log.info("merge %d is done, after step %d", self._merges, merges[-1])
+
+    async def run(self) -> None:
+        """Log a line when one is due, until cancelled."""
+        before, at = self._seen(), time.monotonic()
+        waiting: str | None = None
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now, seen = time.monotonic(), self._seen()
+            status = self._coordinator.status() if now >= at + LINE_EVERY_S else None
+            if status is None or (seen == before and status["waiting"] == waiting and now < at + QUIET_S):
+                continue
+            losses = self._coordinator.losses()["losses"]
+            _log.info("%s", progress_line(status, losses, seen[1] - before[1], now - at))
+            before, at, waiting = seen, now, status["waiting"]
+
+    def _seen(self) -> tuple[int, int]:
+        totals = self._coordinator.state.totals
+        return len(totals.losses), totals.tokens
+
+
+def progress_line(status: dict[str, Any], losses: list[float], tokens: int, passed_s: float) -> str:
+    """One line on a status: progress, members, `tokens` settled in the last `passed_s` seconds. Pure."""
+    miners = [m for m in status["members"] if m["role"] == "miner"]
+    late = sum(m["stalled"] for m in miners)
+    audits, live = status["audits"], sum(m["live"] for m in miners)
+    validators = sum(m["live"] for m in status["members"]) - live
+    return (
+        f"{status['phase']}: epoch {status['epoch']} step {status['step']}/{status['steps']}"
+        f"{f', loss {losses[-1]:.4f}' if losses else ''}, {tokens / max(passed_s, 1e-9):,.0f} tokens/s;"
+        f" {live} of {len(miners)} miners live"
+        f"{f', {late} late' if late else ''},"
+        f" {validators} validator{'s' * (validators != 1)};"
+        f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
+        f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
+        f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"
+    )

@@ -1,0 +1,148 @@
+"""The dashboard on real sizes of screens: everything that matters is there, and nothing is cut."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from iota.swarm.chart import loss_chart
+from iota.swarm.display import Dashboard, Lines, display_on
+from iota.swarm.members import bottleneck
+from iota.swarm.progress import Progress
+from iota.swarm.view import Shown, duration, line, page
+from tests.support.screens import FOLDER, screen, screens
+from tests.support.statuses import names_of, run_status
+
+SIZES = [(80, 24), (200, 24), (200, 50), (100, 30)]
+
+
+@pytest.mark.parametrize("name", screens())
+def test_a_screen_is_as_it_was_captured(name: str) -> None:
+    assert screens()[name] == (FOLDER / name).read_text()
+    assert "…" not in screens()[name]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("members", [0, 1, 3, 7, 48])
+def test_a_page_fits_its_screen(width: int, height: int, members: int) -> None:
+    status = run_status(members, waiting="stage 1 is loading its base") if members else run_status(3)
+    rows = screen(status, width, height).splitlines()
+    assert len(rows) < height
+    assert max(map(len, rows)) <= width
+    assert "…" not in "".join(rows)
+
+
+@pytest.mark.parametrize("members", [3, 7])
+def test_every_member_is_on_the_smallest_screen(members: int) -> None:
+    status = run_status(members)
+    shown = screen(status, 80, 24)
+    for hotkey, name in names_of(status).items():
+        assert name in shown
+        assert hotkey[:8] in shown
+
+
+def test_every_member_of_many_comes_on_one_of_the_pages() -> None:
+    status = run_status(48)
+    pages = [screen(status, 80, 24, number) for number in range(6)]
+    assert all(any(name in shown for shown in pages) for name in names_of(status).values())
+    assert "members 1-9 of 49, page 1 of 6" in pages[0]
+    assert pages[0] == screen(status, 80, 24, 6)
+
+
+def test_lost_and_late_members_are_named_on_every_page() -> None:
+    status = run_status(48)
+    status["members"][40]["live"] = False
+    status["members"][41]["stalled"] = True
+    for number in range(6):
+        assert "lost or late: miner-40, miner-41" in screen(status, 80, 24, number)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_what_a_person_asks_for_is_on_the_page(width: int, height: int) -> None:
+    shown = screen(run_status(3), width, height)
+    asked = [
+        "epoch 2/3 step 12/20", "95 s left", "loss 2.5539", "held-out 3.6100", "8,123 tokens/s",
+        "bottleneck: stage 1 (works 86%)", "▲", "●", "RTX 4090", "2+ 1-", "0.333", "61%",
+        "audits 6+ 1-", "missed a deadline",
+    ]  # fmt: skip
+    for text in asked:
+        assert text in shown
+
+
+def test_no_colour_is_needed_and_none_is_sent_where_none_is_wanted() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, no_color=True, width=80, height=24)
+    console.print(page(run_status(3), Shown(speed=1.0), 80, 23))
+    assert "\x1b[3" not in file.getvalue()
+
+
+def test_a_merge_and_its_held_out_loss_stand_at_the_same_step() -> None:
+    rows = str(loss_chart([5.0, 4.0, 3.0, 2.0], 12, 6, merges=[2], heldout={0: 5.0, 2: 3.9})).splitlines()
+    axis = next(row for row in rows if "▲" in row)
+    assert axis.index("▲") == 8 + 1
+    assert [row.index("●") for row in rows if "●" in row] == [8, 9]
+
+
+def test_the_axis_says_the_first_and_the_last_step() -> None:
+    rows = str(loss_chart([5.0 - i / 1000 for i in range(3000)], 48, 8, first=500)).splitlines()
+    assert {len(row) for row in rows} == {48}
+    assert rows[-1].split()[0] == "501"
+    assert rows[-1].split()[-1] == "3500"
+
+
+def test_a_falling_loss_falls_on_the_chart() -> None:
+    rows = str(loss_chart([5.0, 4.0, 3.0, 2.0], 12, 6)).splitlines()[:4]
+    heights = [sum(row[8 + column] == "█" for row in rows) for column in range(4)]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] == 4
+
+
+def test_the_stage_that_waits_least_is_the_bottleneck() -> None:
+    assert bottleneck(run_status(6)) == (1, pytest.approx(62 / 72))
+    assert bottleneck(run_status(2, stages=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (119, "119 s"), (150, "2 min"), (9000, "2.5 h"), (200_000, "2.3 d")]
+)
+def test_a_duration_has_one_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def console(*, terminal: bool, term: str = "xterm") -> Console:
+    return Console(file=io.TextIOWrapper(io.BytesIO(), "utf-8"), force_terminal=terminal, width=80, height=24,
+                   _environ={"TERM": term})  # fmt: skip
+
+
+def test_a_page_is_drawn_only_where_the_cursor_moves() -> None:
+    assert isinstance(display_on(console(terminal=True), {}), Dashboard)
+    assert isinstance(display_on(console(terminal=True, term="dumb"), {}), Lines)
+    assert isinstance(display_on(console(terminal=False), {}), Lines)
+
+
+def test_lines_come_at_once_for_what_is_new_and_else_each_half_minute() -> None:
+    file = io.StringIO()
+    lines, progress = Lines(Console(file=file, width=80)), Progress(began=0.0)
+
+    def said(now: float, **changes: object) -> int:
+        progress.observe(now, run_status(3, **changes))
+        lines.show(now, progress)
+        return len(file.getvalue().splitlines())
+
+    assert said(0.0, losses=[]) == 1
+    assert said(1.0) == 2  # the first loss
+    assert said(2.0) == 2
+    assert said(31.5) == 3
+    assert said(32.0, phase="merging") == 4
+    assert said(33.0, waiting="validator 5x still audits epoch 0, for 60 s at most") == 5
+    assert said(34.0, waiting="validator 5x still audits epoch 0, for 59 s at most") == 5
+    assert "\x1b" not in file.getvalue()
+    assert file.getvalue().isascii()
+
+
+def test_a_line_says_what_a_page_says() -> None:
+    shown = line(run_status(3), 8123.0, 95.0)
+    for text in ("epoch 2/3 step 12/20", "loss 2.5539", "held-out 3.6100", "8,123 tokens/s", "95 s left"):
+        assert text in shown

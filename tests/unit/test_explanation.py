@@ -1,0 +1,82 @@
+"""`iota explain` in words: work, timeliness, audits, bans, weight, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iota.protocol.member_records import (
+    AuditResult,
+    EpochWork,
+    Incident,
+    MemberRecord,
+    MemberState,
+    PostedWeight,
+)
+from iota.protocol.messages import AuditKind, Outcome, Role
+from iota.simulate.names import fake_hotkey
+from iota.swarm.explanation import bans, explain
+
+MINER, VALIDATOR = fake_hotkey(1), fake_hotkey(2)
+NAMES = {MINER: "miner-00", VALIDATOR: "validator"}
+
+
+def failed(epoch: int) -> AuditResult:
+    return AuditResult(
+        validator=VALIDATOR, epoch=epoch, audit=AuditKind.STEP, outcome=Outcome.FAIL, reason="another sum"
+    )
+
+
+def told(**changes: Any) -> str:
+    work = {"forward": 24, "backward": 24, "steps": 6, "tokens": 3072, "stage_tokens": 6144}
+    given: dict[str, Any] = {
+        "run": "ab" * 32,
+        "hotkey": MINER,
+        "role": Role.MINER,
+        "stage": 1,
+        "device": "cpu/x86_64",
+        "state": MemberState.LATE,
+        "why": "an op that was ready missed its deadline, so nothing new is planned for it",
+        "until": "its next receipt or stored frame",
+        "epoch": 3,
+        "window": 8,
+        "tokens": 3072,
+        "receipts": 54,
+        "withdrawn": 2,
+        "epochs": (EpochWork(epoch=2, stage=1, met=48, missed=1, withdrawn=2, **work),),
+        "audits": {AuditKind.OP: {Outcome.PASS: 6}, AuditKind.STEP: {Outcome.FAIL: 1}},
+        "verdicts": (failed(2),),
+        "failed": (failed(2),),
+        "weights": (PostedWeight(validator=VALIDATOR, epoch=2, block=31, weight=0.25),),
+        "incidents": (Incident(at=0.0, epoch=2, text="it missed a deadline"),),
+    }
+    return "\n".join(explain(MemberRecord(**{**given, **changes}), NAMES))
+
+
+def test_everything_on_record_is_told() -> None:
+    text = told()
+    for part in (
+        f"{MINER} (miner-00), miner of stage 1 of run abababababab, on cpu/x86_64",
+        "now: late: an op that was ready missed its deadline, so nothing new is planned for it; until its",
+        "3,072       50%        48     1          2",
+        "48 ops in time, 1 deadlines missed, 2 microbatches withdrawn",
+        "audits: op: 6 pass; step: 1 fail",
+        "epoch 2, step: fail by validator: another sum",
+        "0.2500 by validator, block 31, during epoch 2",
+        "1970-01-01 00:00:00 UTC, epoch 2: it missed a deadline",
+        "to do: see its log",
+    ):
+        assert part in text
+
+
+def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
+    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 20}  # 5 and 12 lengthen the first
+    text = told(epoch=3)
+    assert "banned until epoch 10 at validator validator, then 8 epochs on a ramp" in text
+    assert "the ban ends by itself" in text
+    assert "was banned until epoch 10" in told(epoch=10)
+
+
+def test_a_member_without_a_record_is_told_what_comes() -> None:
+    text = told(epochs=(), audits={}, verdicts=(), failed=(), weights=(), state=MemberState.WORKING, until="")
+    for part in ("work: none yet", "no verdict yet", "no validator has reported one", "to do: nothing"):
+        assert part in text

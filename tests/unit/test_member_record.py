@@ -1,0 +1,158 @@
+"""What the orchestrator has on record about a member: work, deadlines, audits, weights, why it is idle."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from iota.protocol.member_records import EPOCHS_KEPT, RECENT_KEPT, MemberRecord, MemberState
+from iota.protocol.messages import AuditKind, Outcome, Reveal, Role, Verdict, WeightsSet
+from orchestrator.coordinator import Joined, Resumed
+from orchestrator.coordinator.history import History
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase
+from tests.support.coordinators import Driven
+from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
+
+
+def record_of(driven: Driven, member: Member) -> MemberRecord:
+    found = driven.coordinator.member_record(member.hotkey)
+    assert found is not None
+    return found
+
+
+def sealed_run() -> tuple[Driven, Member, Member]:
+    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it."""
+    driven = Driven.training(make_spec(steps=1, microbatches=2))
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    validator = driven.join(9, Role.VALIDATOR)
+    epoch = driven.state.current
+    for merge in epoch.merges:
+        merge.fixed = True
+    driven.wait(0.1)
+    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
+    return driven, driven.state.miners()[0], validator
+
+
+def verdict(miner: Member, seq: int, outcome: Outcome, reason: str = "") -> Verdict:
+    return Verdict(
+        epoch=0,
+        miner=miner.hotkey,
+        audit=AuditKind.OP,
+        outcome=outcome,
+        seq=seq,
+        profile="exact",
+        reason=reason,
+    )
+
+
+def test_work_is_counted_by_epoch_with_the_stage_s_share() -> None:
+    driven = Driven.training(make_spec(steps=1, microbatches=2))
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    first, last = (record_of(driven, m).epochs[0] for m in driven.state.miners())
+    assert (first.forward, first.backward, first.steps) == (2, 2, 0)
+    assert (last.forward, last.backward) == (0, 2)
+    assert first.tokens == first.stage_tokens == 2 * driven.state.spec.data.tokens
+    assert (first.missed, first.withdrawn) == (0, 0)
+    assert first.met > 0
+
+
+def test_a_missed_deadline_is_on_record_with_why_it_is_idle_and_until_when() -> None:
+    driven = Driven.training(make_spec())
+    member = driven.state.miners()[0]
+    driven.wait(60.0)
+    found = record_of(driven, member)
+    assert (found.state, found.epochs[0].missed) == (MemberState.LATE, 1)
+    assert "missed its deadline" in found.why
+    assert "next receipt" in found.until
+    assert found.incidents[-1].text == "it missed a deadline"
+
+
+def test_a_lost_and_a_left_member_are_told_apart() -> None:
+    driven = Driven.training(make_spec())
+    member = driven.state.miners()[0]
+    driven.lose(member)
+    assert record_of(driven, member).state is MemberState.LOST
+    assert "next request" in record_of(driven, member).until
+
+
+def test_verdicts_are_on_record_by_kind_validator_and_reason() -> None:
+    driven, miner, validator = sealed_run()
+    good, bad = verdict(miner, 1, Outcome.PASS), verdict(miner, 2, Outcome.FAIL, "another output")
+    driven.say(validator, reports=[good, bad])
+    found = record_of(driven, miner)
+    assert found.audits == {AuditKind.OP: {Outcome.PASS: 1, Outcome.FAIL: 1}}
+    [failed] = found.failed
+    assert (failed.validator, failed.epoch, failed.reason) == (validator.hotkey, 0, "another output")
+    [shown] = [m for m in driven.coordinator.status()["members"] if m["hotkey"] == miner.hotkey]
+    assert shown["audits"] == {"pass": 1, "fail": 1, "inconclusive": 0}
+
+
+def test_a_weight_that_a_validator_no_longer_gives_is_zero() -> None:
+    driven, miner, validator = sealed_run()
+    other = driven.state.miners()[1]
+    first = WeightsSet(block=5, weights={miner.hotkey: 0.25, other.hotkey: 0.75}, compute_share=0.1)
+    driven.say(validator, reports=[first])
+    driven.say(validator, reports=[WeightsSet(block=9, weights={other.hotkey: 1.0}, compute_share=0.1)])
+    assert [(w.block, w.weight) for w in record_of(driven, miner).weights] == [(5, 0.25), (9, 0.0)]
+
+
+def test_a_record_is_bounded_however_long_the_run_is() -> None:
+    history = History()
+    for epoch in range(1000):
+        history.work(epoch).tokens += 1
+        history.happened(float(epoch), epoch, "it joined")
+    assert (len(history.epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
+    assert history.epochs[-1].epoch == 999
+
+
+def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
+    driven = Driven.training(make_spec(steps=4, microbatches=4))
+    for index in range(4):
+        driven.wait(3.0)
+        driven.run_microbatch(0, index)
+    late_after = driven.state.deadlines.ops[0].seconds
+    assert late_after < 30.0
+    miner = driven.state.miners()[0]
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(late_after + 1.0)  # it starts later than the orchestrator
+    assert not miner.stalled
+    request = join_request(receipts=miner.receipts, epoch=0)
+    driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
+    assert miner.resume
+    driven.wait(late_after + 1.0)
+    assert not miner.stalled
+    assert not driven.state.incidents.named
+    driven.wait(driven.state.limits.max_s)
+    assert miner.stalled
+
+
+def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:
+    driven, _, validator = sealed_run()
+    driven.state.phase = Phase.FINISHED
+    waiting = driven.coordinator.status()["waiting"]
+    assert validator.hotkey[:8] in waiting
+    assert "audits epoch 0, for 600 s at most" in waiting
+
+
+@pytest_asyncio.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    async with orchestrator(tmp_path / "journal.db") as made:
+        yield made
+
+
+async def test_a_member_is_found_by_its_hotkey_or_the_start_of_it(running: Running) -> None:
+    async with node(running, b"a") as one, node(running, b"b"):
+        await until(lambda: len(running.coordinator.members) == 2)
+        hotkey = one.hotkey.ss58
+        for asked in (hotkey, hotkey[:8]):
+            status, document, _ = await raw(running, f"/v1/members/{asked}", b"", method="GET")
+            assert (status, document["hotkey"], document["run"]) == (200, hotkey, running.spec.id)
+        assert (await one.client.member(hotkey)).stage == 0
+        for asked in ("5", "5zzzzzzz", "x" * 300, "..%2f"):
+            status, problem, _ = await raw(running, f"/v1/members/{asked}", b"", method="GET")
+            assert (status, problem["type"]) == (404, "urn:iota:problem:not-found")

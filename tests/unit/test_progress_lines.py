@@ -1,0 +1,153 @@
+"""The lines that miners, validators and the orchestrator write to their logs while they work."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight
+from iota.protocol.messages import AuditKind, Outcome, Role, Verdict
+from iota.simulate.names import fake_hotkey
+from miner.activity import Activity
+from miner.own_record import news
+from miner.progress_line import LINE_EVERY_S, QUIET_S, Position, ProgressLines
+from orchestrator.coordinator import Joined, Lost
+from orchestrator.http.progress_log import ProgressLog, progress_line
+from tests.support.coordinators import Driven
+from tests.support.orchestrators import make_spec
+from tests.support.statuses import run_status
+from validator import progress_line as validator_line
+
+VALIDATOR, MINER = fake_hotkey(1), fake_hotkey(2)
+HERE = Position(epoch=1, step=4, steps=20, stage=2, credit_used=2, credit=3, state="epoch 1 step 4")
+
+
+def test_a_miner_s_line_says_what_it_did_since_the_last_one() -> None:
+    lines, activity = ProgressLines(100.0), Activity()
+    assert lines.look(110.0, replace(HERE, step=1), replace(activity, tokens=1000)) is not None
+    later = Activity(
+        wait_s=6.0, tokens=61_000, loss_sum=30.0, losses=10, sent_bytes=3 << 20, received_bytes=5120
+    )
+    assert lines.look(140.0, HERE, later) == (
+        "epoch 1 step 4/20, stage 2: loss 3.0000, 2,000 tokens/s, waiting 20%,"
+        " 2 of 3 microbatches in flight, frames 3.0 MiB up 5.0 KiB down"
+    )
+
+
+def test_a_stage_without_a_loss_states_none() -> None:
+    text = ProgressLines(0.0).look(1.0, HERE, Activity(tokens=10))
+    assert text is not None
+    assert "loss" not in text
+
+
+def test_a_miner_writes_a_line_a_step_or_half_minute_whichever_is_rarer() -> None:
+    quick, slow = ProgressLines(0.0), ProgressLines(0.0)
+    times = [float(t) for t in range(1, 601, 2)]
+    a_step_each_look = [quick.look(t, replace(HERE, step=n + 1), Activity()) for n, t in enumerate(times)]
+    assert 600 / LINE_EVERY_S - 1 <= sum(text is not None for text in a_step_each_look) <= 21
+    a_step_a_minute = [slow.look(t, replace(HERE, step=int(t / 60) + 1), Activity()) for t in times]
+    assert sum(text is not None for text in a_step_a_minute) == 10
+
+
+def test_a_miner_without_steps_says_what_it_waits_for() -> None:
+    lines = ProgressLines(0.0)
+    assert lines.look(QUIET_S - 1, replace(HERE, step=0, state="loading"), Activity()) is None
+    text = lines.look(QUIET_S, replace(HERE, step=0, state="loading"), Activity())
+    assert text is not None
+    assert text.endswith("no step for 300 s (loading)")
+
+
+def record(**changes: Any) -> MemberRecord:
+    given: dict[str, Any] = {
+        "run": "a" * 64,
+        "hotkey": MINER,
+        "role": Role.MINER,
+        "stage": 0,
+        "device": "cpu",
+        "state": MemberState.WORKING,
+        "why": "2 of its ops have their inputs",
+        "until": "",
+        "epoch": 3,
+        "window": 8,
+        "tokens": 5,
+        "receipts": 9,
+        "withdrawn": 0,
+        "epochs": (),
+        "audits": {},
+        "verdicts": (),
+        "failed": (),
+        "weights": (),
+        "incidents": (),
+    }
+    return MemberRecord(**{**given, **changes})
+
+
+def result(outcome: Outcome, epoch: int = 2, reason: str = "") -> AuditResult:
+    return AuditResult(validator=VALIDATOR, epoch=epoch, audit=AuditKind.OP, outcome=outcome, reason=reason)
+
+
+def test_verdicts_and_weights_are_told_once() -> None:
+    first = record(verdicts=(result(Outcome.PASS), result(Outcome.PASS)))
+    assert news(None, first) == [(logging.INFO, "audit of epoch 2 (op): 2 passed")]
+    assert news(first, first) == []
+    weight = PostedWeight(validator=VALIDATOR, epoch=3, block=12, weight=0.25)
+    bad = result(Outcome.FAIL, reason="another output")
+    second = record(verdicts=(*first.verdicts, bad), weights=(weight,), state=MemberState.LATE, why="slow")
+    assert news(first, second) == [
+        (logging.WARNING, f"audit of epoch 2 (op): fail by validator {VALIDATOR[:8]}: another output"),
+        (logging.INFO, f"weight 0.2500 by validator {VALIDATOR[:8]} in block 12"),
+        (logging.WARNING, "the run counts this miner as late: slow"),
+    ]
+
+
+def verdict(outcome: Outcome, kind: AuditKind = AuditKind.OP) -> Verdict:
+    return Verdict(epoch=3, miner=MINER, audit=kind, outcome=outcome, seq=1, profile="exact")
+
+
+def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
+    lines = validator_line.ProgressLines(0.0)
+    for _ in range(5):
+        lines.filed(verdict(Outcome.PASS))
+    lines.filed(verdict(Outcome.FAIL, AuditKind.STEP))
+    assert lines.look(29.0, "replaying", "none yet", 0.05) is None
+    assert lines.look(30.0, "replaying", "none yet", 0.05) == (
+        "audits: epoch 3 op: 5 passed; epoch 3 step: 1 failed (6 in all);"
+        " now: replaying; weights: none yet; 5.0% of the machine"
+    )
+    assert lines.look(90.0, "waiting", "none yet", 0.05) is None
+    assert "no new verdict (6 in all)" in str(lines.look(330.0, "waiting", "none yet", 0.05))
+
+
+def test_an_audited_epoch_is_told_at_once() -> None:
+    lines = validator_line.ProgressLines(0.0)
+    lines.filed(verdict(Outcome.PASS))
+    lines.filed(verdict(Outcome.INCONCLUSIVE))
+    assert lines.audited(3) == "epoch 3 is audited: epoch 3 op: 1 passed, 1 inconclusive (2 in all)"
+    assert lines.look(30.0, "", "", 0.0) is None
+
+
+def test_the_orchestrator_s_line_says_members_step_loss_and_what_is_late() -> None:
+    status = run_status(3)
+    status["members"][0]["live"] = False
+    status["members"][1]["stalled"] = True
+    assert progress_line(status, status["losses"], 60_000, 30.0) == (
+        "training: epoch 1 step 12/20, loss 2.5539, 2,000 tokens/s; 2 of 3 miners live, 1 late, 1 validator;"
+        " 1 dropped, 4 re-routed; audits 6+ 1- 0?"
+    )
+
+
+def test_the_orchestrator_logs_joins_losses_and_merges(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    driven = Driven.training(make_spec())
+    log, member = ProgressLog(driven.coordinator), driven.state.miners()[1]
+    joined = Joined.model_construct(hotkey=member.hotkey, at=driven.now)
+    log.observe(joined)
+    log.observe(Lost(at=driven.now, hotkey=member.hotkey))
+    driven.state.totals.merges.append(20)
+    log.observe(Lost(at=driven.now, hotkey=member.hotkey))
+    assert f"{member.hotkey} joined as miner of stage 1, on test" in caplog.messages
+    assert f"{member.hotkey} is lost: it was silent for too long" in caplog.messages
+    assert "merge 1 is done, after step 20" in caplog.messages

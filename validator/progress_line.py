@@ -1,0 +1,62 @@
+"""The validator's line in its log: audits by kind and outcome since the last one, and what it does. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from iota.protocol.messages import AuditKind, Outcome, Verdict
+
+LINE_EVERY_S: Final = 30.0
+_WORDS: Final = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
+QUIET_S: Final = 300.0
+"""Time after which a line comes although no verdict did."""
+
+
+@dataclass
+class ProgressLines:
+    """Counts verdicts, and decides when a line is due."""
+
+    began: float
+    """Monotonic seconds."""
+    _counts: Counter[tuple[int, AuditKind, Outcome]] = field(default_factory=Counter)
+    _total: int = 0
+    _at: float | None = None
+
+    def filed(self, verdict: Verdict) -> None:
+        """Count a verdict."""
+        self._counts[verdict.epoch, verdict.audit, verdict.outcome] += 1
+        self._total += 1
+
+    def look(self, now: float, activity: str, weights: str, compute_share: float) -> str | None:
+        """The line that is due at `now` (monotonic seconds), or None."""
+        since = self.began if self._at is None else self._at
+        if now < since + (LINE_EVERY_S if self._counts else QUIET_S):
+            return None
+        filed = self._take(sorted({epoch for epoch, _, _ in self._counts}))
+        self._at = now
+        return (
+            f"audits: {filed or 'no new verdict'} ({self._total} in all);"
+            f" now: {activity}; weights: {weights}; {compute_share:.1%} of the machine"
+        )
+
+    def audited(self, epoch: int) -> str:
+        """The line for an epoch with all its verdicts filed: those that no line had yet."""
+        return f"epoch {epoch} is audited: {self._take([epoch]) or 'no new verdict'} ({self._total} in all)"
+
+    def _take(self, epochs: list[int]) -> str:
+        """The counts of these epochs in words; they are not counted again."""
+        found = sorted(key for key in self._counts if key[0] in epochs)
+        parts = [
+            f"epoch {epoch} {kind}: "
+            + ", ".join(
+                f"{self._counts[epoch, kind, outcome]} {word}"
+                for outcome, word in _WORDS.items()
+                if self._counts[epoch, kind, outcome]
+            )
+            for epoch, kind in dict.fromkeys((epoch, kind) for epoch, kind, _ in found)
+        ]
+        for key in found:
+            del self._counts[key]
+        return "; ".join(parts)

@@ -127,8 +127,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iota.chain.ledger.client._MAX_ANSWER_BYTES", 1 << 20)
     monkeypatch.setattr("iota.swarm.watching.ANSWER_S", SHORT_S)
     monkeypatch.setattr("iota.swarm.watching._MAX_BYTES", 1 << 20)
-    monkeypatch.setattr("iota.cli.status.ANSWER_S", SHORT_S)
-    monkeypatch.setattr("iota.cli.status.MAX_STATUS_BYTES", 1 << 20)
+    monkeypatch.setattr("iota.cli.orchestrator_calls.ANSWER_S", SHORT_S)
+    monkeypatch.setattr("iota.cli.orchestrator_calls.MAX_BYTES", 1 << 20)
     monkeypatch.setattr("iota.http.client.READ_S", SHORT_S)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iota.data.documents import Source
+from iota.data.exported_tokenizer import keep_definition
 from iota.data.manifest import (
     MANIFEST_NAME,
     DataError,
@@ -62,6 +63,7 @@ def prepare(
     job = Job(source, tokenizer, shard_tokens, heldout_tokens, max_tokens)
     record = out / f".prepared-{job.identity}"
     if (earlier := _finished(out, record)) is not None:
+        keep_definition(out, earlier, tokenizer.definition)
         return earlier
     work = out / f".prepare-{job.identity}"
     out.mkdir(parents=True, exist_ok=True)
@@ -83,6 +85,7 @@ def prepare(
             shards=shards,
         )
         _install(manifest, work, out, record)
+        keep_definition(out, manifest, tokenizer.definition)
     return manifest
 
 

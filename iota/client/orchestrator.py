@@ -26,7 +26,7 @@ from iota.protocol.messages import (
 from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
 from iota.retry import Backoff
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 
@@ -66,7 +66,7 @@ class RunInfo(Frozen):
 
 
 class OrchestratorClient:
-    """Requests of one hotkey to one orchestrator. Use as an async context.
+    """Requests of one hotkey, or of nobody, to one orchestrator. Use as an async context.
 
     Every call raises `Problem` when the orchestrator refuses it, `OrchestratorUnreachable` when there is no
     answer within `retry_for_s`, and `UntrustedAnswer` when the answer is not signed by the orchestrator or is
@@ -75,13 +75,16 @@ class OrchestratorClient:
 
     def __init__(
         self,
-        hotkey: Hotkey,
+        hotkey: Hotkey | None,
         url: str,
         orchestrator_ss58: str | None = None,
         *,
         retry_for_s: float = RETRY_FOR_S,
     ) -> None:
-        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`."""
+        """Without a `hotkey`, only the unsigned calls can be made.
+
+        `orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
             raise ValueError(f"{url!r} is no orchestrator's URL: give http://HOST:PORT or https://HOST")
@@ -120,6 +123,18 @@ class OrchestratorClient:
     async def manifest(self) -> bytes:
         """The data manifest as JSON (unsigned): the caller must check its id against the spec."""
         return await self._call("GET", "/v1/manifest", signed=False)
+
+    async def base_epochs(self) -> list[int]:
+        """The epochs whose base is stored, in order (unsigned)."""
+        return list(_parse(BaseEpochs, await self._call("GET", "/v1/bases", signed=False)).epochs)
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        """The record of a stored base (unsigned): the caller must check its keys and sizes."""
+        return _parse(BaseRecord, await self._call("GET", f"/v1/bases/{epoch}/{stage}", signed=False))
+
+    async def public_object(self, key: str) -> ObjectReply:
+        """A presigned URL of a stored base's part, or of the tokenizer (unsigned)."""
+        return _parse(ObjectReply, await self._call("GET", f"/v1/objects?key={key}", signed=False))
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """Join the run, also after a restart. The reply's `manifest_url` is absolute.
@@ -192,6 +207,7 @@ class OrchestratorClient:
         headers = {}
         if body is not None:
             assert self._orchestrator is not None
+            assert self._hotkey is not None
             headers = sign_request(self._hotkey, method, url.raw_path_qs, body, self._orchestrator)
             headers["Content-Type"] = "application/json"
         try:

@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING
 from iota.data.manifest import DataError, Manifest, manifest_id
 from iota.data.tokenizers import EOS_TEXT, ByteTokenizer
 from iota.files import write_whole
-from iota.objects import manifest_folder
+from iota.objects import tokenizer_key
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-TOKENIZER_NAME = "tokenizer"
-"""File of the definition, in the manifest's folder."""
 MAX_DEFINITION_BYTES = 256 << 20
 """Bound of a definition; those of vocabularies of 260,000 have about 33 MB."""
-
-
-def tokenizer_key(identity: str) -> str:
-    """Key of the tokenizer's definition of the data set with manifest id `identity`."""
-    return f"{manifest_folder(identity)}/{TOKENIZER_NAME}"
 
 
 def keep_definition(out: Path, manifest: Manifest, definition: bytes) -> None:
@@ -77,7 +70,7 @@ def _open(definition: bytes) -> tuple[Backend, int]:
         raise DataError("this is no definition of a tokenizer")
     try:
         return Backend.from_str(text.decode()), int(eos)
-    except Exception as error:  # noqa: BLE001 - the library raises no narrower class
+    except Exception as error:  # the library raises no narrower class
         raise DataError(f"the tokenizer cannot be read ({error})") from error
 
 

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from iota.data.exported_tokenizer import tokenizer_key
 from iota.data.manifest import MANIFEST_NAME, Manifest, manifest_id
-from iota.objects import manifest_folder
+from iota.objects import manifest_folder, tokenizer_key
 from iota.store import ObjectStore
 
 

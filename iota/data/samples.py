@@ -15,6 +15,17 @@ def needs_tokens(spec: RunSpec, stage: int) -> bool:
     return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
 
 
+def heldout_sequences(spec: RunSpec, count: int, most_tokens: int) -> list[list[int]]:
+    """Numbers of the held-out sequences to measure on, by batch: all `count`, or evenly spaced ones.
+
+    They have at most `most_tokens` tokens, or one batch where that is less.
+    """
+    size = spec.data.sequences
+    batches = min(count, max(size, most_tokens // spec.data.sequence_length)) // size
+    chosen = [i * count // (batches * size) for i in range(batches * size)]
+    return [chosen[first : first + size] for first in range(0, len(chosen), size)]
+
+
 class Samples:
     """Batches of token ids, int64 (sequences, sequence_length + 1).
 
@@ -23,6 +34,11 @@ class Samples:
 
     def __init__(self, spec: RunSpec, reader: ShardReader) -> None:
         self._spec, self._reader = spec, reader
+
+    @property
+    def eos_id(self) -> int:
+        """Id that ends each document."""
+        return self._reader.manifest.tokenizer.eos_id
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         """The tokens of a microbatch. They depend on its name and the spec only."""
@@ -43,13 +59,10 @@ class Samples:
         """A batch of zeros: the placeholder for a stage that does not read tokens."""
         return np.zeros((self._spec.data.sequences, self._spec.data.sequence_length + 1), dtype=np.int64)
 
-    async def heldout(self, most_batches: int) -> list[Tokens]:
-        """The first `most_batches` full batches of held-out sequences, or fewer if there are fewer."""
-        length, size = self._spec.data.sequence_length, self._spec.data.sequences
-        batches = min(most_batches, self._reader.heldout_count(length) // size)
+    async def heldout(self, most_tokens: int) -> list[Tokens]:
+        """Full batches of held-out sequences, always the same ones; see `heldout_sequences`."""
+        length = self._spec.data.sequence_length
+        numbers = heldout_sequences(self._spec, self._reader.heldout_count(length), most_tokens)
         return [
-            np.stack(
-                await gather(self._reader.heldout_tokens(n, length) for n in range(b * size, (b + 1) * size))
-            )
-            for b in range(batches)
+            np.stack(await gather(self._reader.heldout_tokens(n, length) for n in batch)) for batch in numbers
         ]

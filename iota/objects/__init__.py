@@ -22,6 +22,7 @@ from iota.objects.keys import (
     epoch_prefixes,
     manifest_folder,
     parse_key,
+    tokenizer_key,
 )
 from iota.objects.sizes import max_bytes, part_count, part_sizes, snapshot_bytes
 
@@ -39,5 +40,6 @@ __all__ = [
     "part_count",
     "part_sizes",
     "snapshot_bytes",
+    "tokenizer_key",
     "validate_key",
 ]

@@ -25,6 +25,12 @@ class BaseRecord(Frozen):
     parts: tuple[StoredObject, ...]
 
 
+class BaseEpochs(Frozen):
+    """GET /v1/bases: the epochs whose base is stored by every stage, in order."""
+
+    epochs: tuple[Small, ...]
+
+
 class DeltaRecord(Frozen):
     """A replica's stored pseudo-gradient, and the tokens that weight it in the merge."""
 

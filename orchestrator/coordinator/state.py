@@ -183,11 +183,15 @@ class RunState:
         return self.epochs[self.epoch]
 
     @property
+    def stored_epochs(self) -> list[int]:
+        """The epochs whose base is stored by every stage, in order."""
+        epochs = sorted({epoch for epoch, _ in self.bases.stored})
+        return [e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages))]
+
+    @property
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
-        epochs = {epoch for epoch, _ in self.bases.stored}
-        whole = (e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages)))
-        return max(whole, default=-1)
+        return max(self.stored_epochs, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""

@@ -125,7 +125,11 @@ def main(folder: str, work: Path) -> None:
     def hidden_states() -> list[Any]:
         with torch.no_grad():
             states = model(ids, output_hidden_states=True).hidden_states
-        return [len(states), gap(model.lm_head(states[-1]), logits), gap(states[0], model.model.embed_tokens(ids))]
+        return [
+            len(states),
+            gap(model.lm_head(states[-1]), logits),
+            gap(states[0], model.model.embed_tokens(ids)),
+        ]
 
     def attentions() -> int:
         model.set_attn_implementation("eager")

@@ -174,7 +174,7 @@ class Stage:
 
     def node(self) -> ValidatorNode:
         options = ValidatorOptions(
-            self.folder / "validator", compute_share=self.share, heldout_batches=1,
+            self.folder / "validator", compute_share=self.share, heldout_tokens=1,
             retry_for_s=0.2, reconnect_s=0.05,
         )  # fmt: skip
         world: Any = self.orchestrator.world

@@ -86,7 +86,7 @@ class Membership:
             case effects.KeepWork():
                 self.database.keep_work(effect.work)
             case effects.KeepHeldout():
-                self.database.keep_heldout(effect.epoch, effect.loss)
+                self.database.keep_heldout(effect.report)
             case effects.KeepAudited():
                 self.database.finish(effect.epoch)
             case effects.Explain():

@@ -181,7 +181,9 @@ class ValidatorNode:
                 self._chain,
                 evidence,
                 Auditor(evidence, parts.worker, options.replay),
-                HeldoutMeter(evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)),
+                HeldoutMeter(
+                    evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
+                ),
                 lambda: conversation.flush(STORED_S),
             )
             membership = Membership(core, conversation, jobs, parts.database, sign, parts.scoreboard.explain)

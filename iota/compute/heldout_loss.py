@@ -33,6 +33,10 @@ class HeldoutLoss:
     tokens: int
     documents: int
 
+    def __str__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
+        return f"{self.loss:.4f}{error} nats a token, {self.tokens:,} tokens of {self.documents} documents"
+
 
 def validator_tokens(spec: RunSpec) -> int:
     """Most held-out tokens that a validator measures on after each epoch, for the cost."""

@@ -81,6 +81,6 @@ def _how(spec: RunSpec) -> str:
         f"model = AutoModelForCausalLM.from_pretrained(FOLDER{trust})\n"
         "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
         "```\n\n"
-        "A document in training ended in an EOS and began with nothing: no BOS is added, and an empty prompt\n"
-        "begins after an EOS.\n"
+        "A document in training ended in an EOS and began with nothing: no BOS is added, and an\n"
+        "empty prompt begins after an EOS.\n"
     )

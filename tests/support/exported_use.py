@@ -11,12 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.modules["iota"] = None  # type: ignore[assignment]
 if len(sys.argv) > 3:
     sys.path.insert(0, sys.argv[3])
 
-import torch  # noqa: E402
-from transformers import (  # noqa: E402
+import torch
+from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -46,7 +45,8 @@ def gap(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def main(folder: str, work: Path) -> None:
-    """All checks, in one process."""
+    """All checks, in one process that cannot import this package."""
+    sys.modules["iota"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(folder, **CODE).eval()

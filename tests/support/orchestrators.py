@@ -21,6 +21,7 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.events import Delivered
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     Capabilities,
     Direction,
     FrameName,
@@ -111,6 +112,7 @@ async def orchestrator(
     *,
     port: int = 0,
     store: ObjectStore | None = None,
+    manifest: bytes = b'{"shards": []}',
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """Serves over a SQLite journal at a path, or over the journal that is given, which stays open."""
@@ -130,7 +132,7 @@ async def orchestrator(
             store=store,
             chain=chain,
             admission=Admission(members),
-            manifest=b'{"shards": []}',
+            manifest=manifest,
             limits=ServerLimits(**limits),
             head_poll_s=0.01,
         )
@@ -140,7 +142,9 @@ async def orchestrator(
 
 def join_request(role: Role = Role.MINER, **fields: Any) -> JoinRequest:
     capabilities = Capabilities(device="cpu", memory=1 << 30, flops=1e9)
-    return JoinRequest(**{"role": role, "versions": (1,), "capabilities": capabilities, **fields})
+    return JoinRequest(
+        **{"role": role, "versions": (PROTOCOL_VERSION,), "capabilities": capabilities, **fields}
+    )
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -23,6 +23,7 @@ from iota.identity.keys import Hotkey
 from iota.objects import SnapshotKey, manifest_folder
 from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     AuditsDone,
     ExchangeRequest,
     JoinReply,
@@ -72,7 +73,14 @@ class Orchestrator:
 
     async def run(self) -> RunInfo:
         spec = self.world.spec
-        return RunInfo(run=spec.id, spec=spec, orchestrator=ORCHESTRATOR.ss58, versions=(1,), epoch=0, step=0)
+        return RunInfo(
+            run=spec.id,
+            spec=spec,
+            orchestrator=ORCHESTRATOR.ss58,
+            versions=(PROTOCOL_VERSION,),
+            epoch=0,
+            step=0,
+        )
 
     async def manifest(self) -> bytes:
         return self.manifest_bytes

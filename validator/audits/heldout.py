@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from iota.compute.evaluate import Evaluation
 from iota.compute.heldout_loss import HeldoutLoss, heldout_loss
@@ -35,6 +36,6 @@ class HeldoutMeter:
         evaluation = Evaluation(self._evidence.spec, batches)
         for base in bases:
             units = evaluation.stage(base.stage, await self._evidence.base(base))
-            while await self._worker.run(lambda units=units: next(units, None)) is not None:
+            while await self._worker.run(partial(next, units, None)) is not None:
                 pass
         return heldout_loss(evaluation.losses, batches, self._samples.eos_id)

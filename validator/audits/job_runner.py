@@ -10,8 +10,8 @@ from typing import Final
 
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
-from iota.compute.heldout_loss import HeldoutLoss
 from iota.data.manifest import DataError
+from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.records import MinerRecord
 from iota.store import StoreError
@@ -90,7 +90,7 @@ class JobRunner:
             log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
             return None
 
-    async def _measure(self, epoch: int) -> HeldoutLoss | None:
+    async def _measure(self, epoch: int) -> Heldout | None:
         """Held-out loss of the base of `epoch`, once every stage has stored its base."""
         self.auditor.unload()
         while True:
@@ -100,6 +100,10 @@ class JobRunner:
                 break
             await asyncio.sleep(BASE_POLL_S)
         try:
-            return await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
+            found = await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
         except BadValueError as error:
             raise EvidenceMissing(str(error)) from error
+        if found is None:
+            return None
+        log.info("epoch %d: held-out loss %s", epoch, found)
+        return Heldout(epoch=epoch, loss=found.loss, standard_error=found.standard_error, tokens=found.tokens)

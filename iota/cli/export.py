@@ -44,6 +44,13 @@ def export(
     license_name: Annotated[
         str | None, typer.Option("--license", help="License of the weights, for the model card.")
     ] = None,
+    heldout_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Measure the held-out loss on at most so many tokens, on the CPU; 0 takes the validators'.",
+            min=0,
+        ),
+    ] = 0,
     **flags: Any,
 ) -> None:
     """Write a run's merged weights as a `transformers` model: weights, config, tokenizer, model card, code.
@@ -57,7 +64,7 @@ def export(
 
     from iota.exporting import Exporter, Target
 
-    target = Target(to, epoch, tokenizer, license_name)
+    target = Target(to, epoch, tokenizer, license_name, heldout_tokens)
     with asyncio.Runner() as runner, _progress() as progress:
         stack = AsyncExitStack()
         try:

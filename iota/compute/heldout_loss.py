@@ -21,6 +21,9 @@ EPOCH_SHARE: Final = 32
 LEAST_TOKENS: Final = 1 << 12
 """A validator measures on so many at least: a loss of less says nothing."""
 
+LEAST_DOCUMENTS: Final = 8
+"""Fewer say too little of how documents differ."""
+
 
 @dataclass(frozen=True)
 class HeldoutLoss:
@@ -29,13 +32,15 @@ class HeldoutLoss:
     loss: float
     """Mean nats a token."""
     standard_error: float | None
-    """Of the loss; None where all tokens are of one document."""
+    """Of the loss; None with fewer than `LEAST_DOCUMENTS` documents."""
     tokens: int
-    documents: int
+    documents: int | None = None
+    """None where it is not known."""
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
-        return f"{self.loss:.4f}{error} nats a token, {self.tokens:,} tokens of {self.documents} documents"
+        documents = "" if self.documents is None else f" of {self.documents} documents"
+        return f"{self.loss:.4f}{error} nats a token, on {self.tokens:,} tokens{documents}"
 
 
 def validator_tokens(spec: RunSpec) -> int:
@@ -64,7 +69,7 @@ def heldout_loss(losses: Sequence[Losses], batches: Sequence[Tokens], eos_id: in
     sums, counts = np.bincount(document, weights=nats), np.bincount(document)
     mean, number = float(nats.mean()), sums.size
     error = None
-    if number > 1:
+    if number >= LEAST_DOCUMENTS:
         spread = float(np.square(sums - mean * counts).sum())
         error = math.sqrt(number / (number - 1) * spread) / nats.size
     return HeldoutLoss(mean, error, int(nats.size), int(number))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from iota.compute.heldout_loss import HeldoutLoss
 from iota.data.manifest import Manifest
 from iota.model.exported_config import TRANSFORMERS, is_plain_llama
 from iota.model.layout import count, stage_shapes
@@ -12,17 +11,8 @@ from iota.spec import RunSpec
 _NO_LICENSE = "unknown"
 
 
-@dataclass(frozen=True)
-class HeldOutLoss:
-    """Mean nats a token, its standard error, and the tokens it was measured on where they are known."""
-
-    loss: float
-    standard_error: float | None = None
-    tokens: int | None = None
-
-
 def model_card(
-    spec: RunSpec, epoch: int, manifest: Manifest, heldout: HeldOutLoss | None, license_name: str | None
+    spec: RunSpec, epoch: int, manifest: Manifest, heldout: HeldoutLoss | None, license_name: str | None
 ) -> str:
     """README.md, with the front matter that model hubs read. `epoch` is the number of merged epochs."""
     model, schedule = spec.model, spec.schedule
@@ -43,7 +33,7 @@ def model_card(
         ("trained for", f"{epoch} of {schedule.epochs} epochs, {planned:,} tokens as planned"),
         ("data", f"{manifest.source}, manifest `{spec.data.manifest}`"),
         ("tokenizer", f"{manifest.tokenizer.name}, `{manifest.tokenizer.digest}`"),
-        ("held-out loss", _heldout(heldout)),
+        ("held-out loss", str(heldout) if heldout is not None else "not measured"),
         ("license", license_name or "not stated: ask the owner of the run"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -60,14 +50,6 @@ def _boundaries(spec: RunSpec) -> str:
         "" if wire == "fp32" else f"; training rounded the activations there to {wire}, this model does not"
     )
     return f"{stages - 1}, uncompressed{note}"
-
-
-def _heldout(measured: HeldOutLoss | None) -> str:
-    if measured is None:
-        return "not measured"
-    error = "" if measured.standard_error is None else f" ± {measured.standard_error:.4f} (standard error)"
-    tokens = "" if measured.tokens is None else f", on {measured.tokens:,} tokens"
-    return f"{measured.loss:.4f}{error} nats a token{tokens}"
 
 
 def _how(spec: RunSpec) -> str:

@@ -16,7 +16,8 @@ from iota.data import Manifest, open_tokenizer, parse_manifest
 from iota.data.exported_tokenizer import MAX_DEFINITION_BYTES, write_tokenizer
 from iota.data.manifest import MANIFEST_NAME, DataError
 from iota.data.tokenizers import ByteTokenizer
-from iota.exporting.card import HeldOutLoss, model_card
+from iota.exporting.card import model_card
+from iota.exporting.evaluation import HeldoutRun, reported
 from iota.exporting.facts import Facts
 from iota.exporting.objects import Objects
 from iota.exporting.stage_weights import checked_record, initial_stage, read_stage
@@ -50,6 +51,8 @@ class Target:
     tokenizer: str | None = None
     """Name or folder of the tokenizer, where the store does not have it."""
     license_name: str | None = None
+    heldout_tokens: int = 0
+    """Measure the held-out loss on at most so many tokens; 0 states what validators have reported."""
 
 
 class Exporter:
@@ -82,7 +85,7 @@ class Exporter:
         epoch, stored = self._runner.run(self._epoch())
         manifest = self._runner.run(self._manifest())
         definition = self._runner.run(self._definition(manifest))
-        heldout = _heldout(self._runner.run(self._facts.status()), epoch)
+        heldout = reported(self._runner.run(self._facts.status()), epoch)
         out.parent.mkdir(parents=True, exist_ok=True)
         self._parts.mkdir(exist_ok=True)
         in_use = ValueError(f"another export writes to {out}: wait for it, or give another --to")
@@ -91,12 +94,20 @@ class Exporter:
                 shutil.rmtree(leftover)
             self._check_room()
 
+            weights = self._weights(epoch) if stored else self._initial()
+            measured = None
+            if self._target.heldout_tokens:
+                samples = HeldoutRun.samples(self._spec, manifest, self._objects, self._parts)
+                batches = self._runner.run(samples.heldout(self._target.heldout_tokens))
+                measured = HeldoutRun(self._spec, batches, manifest.tokenizer.eos_id)
+                weights = measured.watching(weights)
+
             def write_rest(folder: Path) -> None:
+                found = heldout if measured is None else measured.write(folder, epoch)
                 write_tokenizer(definition, folder, self._spec.data.sequence_length)
-                card = model_card(self._spec, epoch, manifest, heldout, self._target.license_name)
+                card = model_card(self._spec, epoch, manifest, found, self._target.license_name)
                 (folder / "README.md").write_text(card)
 
-            weights = self._weights(epoch) if stored else self._initial()
             export_model(self._spec, weights, write_rest, out, eos_token=manifest.tokenizer.eos_id)
             shutil.rmtree(self._parts)
         return epoch
@@ -205,10 +216,3 @@ class Exporter:
                 ) from error
             raise error from failed
         return [read.result() for read in reads]
-
-
-def _heldout(status: dict[str, object], epoch: int) -> HeldOutLoss | None:
-    """The held-out loss of the base of `epoch`, if a validator has reported it."""
-    losses = status.get("heldout")
-    found = losses.get(str(epoch)) if isinstance(losses, dict) else None
-    return HeldOutLoss(float(found)) if isinstance(found, int | float) else None

@@ -10,6 +10,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from iota.client.run_objects import TRANSFER_S, ObjectDiffers
+from iota.data import directory_fetch
 from iota.files import write_whole
 from iota.protocol.messages import StoredObject
 from iota.store import ObjectMissing, ObjectTooLarge
@@ -28,6 +29,9 @@ class Objects(Protocol):
     async def get(self, key: str, max_bytes: int) -> bytes:
         """The whole object, of at most `max_bytes`; unverified."""
 
+    async def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of an object; unverified."""
+
     async def file(self, stored: StoredObject, folder: Path) -> Path:
         """A file with the verified bytes of an announced object; a download is written to `folder`.
 
@@ -45,6 +49,9 @@ class FolderObjects:
 
     async def get(self, key: str, max_bytes: int) -> bytes:
         return await asyncio.to_thread(self._read, key, max_bytes)
+
+    async def get_range(self, key: str, start: int, stop: int) -> bytes:
+        return await directory_fetch(self._root)(key, start, stop)
 
     async def file(self, stored: StoredObject, folder: Path) -> Path:
         _check(stored, await self.get(stored.key, stored.size))
@@ -72,6 +79,10 @@ class UrlObjects:
 
     async def get(self, key: str, max_bytes: int) -> bytes:
         return await self._client.get(await self._url_for(key), max_bytes, TRANSFER_S)
+
+    async def get_range(self, key: str, start: int, stop: int) -> bytes:
+        url = await self._url_for(key)
+        return await self._client.get(url, stop - start, TRANSFER_S, (start, stop))
 
     async def file(self, stored: StoredObject, folder: Path) -> Path:
         path = folder / stored.digest

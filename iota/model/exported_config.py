@@ -1,4 +1,4 @@
-"""The configuration files of an export: `config.json` and `generation_config.json` of `transformers`."""
+"""The files of an export beside its weights: `config.json`, `generation_config.json`, and what they say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from iota.spec import RunSpec
 
 TRANSFORMERS = ((4, 57), (6, 0))
 """Versions that an export is tested with: from the first, and below the second."""
+EVALUATION_NAME = "evaluation.json"
+"""File of the held-out loss, where an export measured it."""
 IDENTITY = "identity"
 """The codec whose exports are a plain Llama."""
 

@@ -297,7 +297,7 @@ class AuditsDone(Frozen):
 class Heldout(Frozen):
     """Held-out loss (nats a token) of the base of `epoch`.
 
-    `standard_error` is that of the loss, None if the tokens are of one document; `tokens` is the number that
+    `standard_error` is that of the loss, None where too few documents give none; `tokens` is the number that
     it was measured on. `before_merge` is the loss of the replicas' weights before the merge, where it was
     measured.
     """

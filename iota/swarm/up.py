@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from iota.model.exported_config import EVALUATION_NAME
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.options import SwarmOptions, UpOptions
@@ -196,6 +197,7 @@ class SwarmUp:
                 if not self._run_dir.export.exists():
                     await _run(launcher, programs.export())
                 summary.export = str(self._run_dir.export)
+                summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
             if self._command.compare:
                 self._say(f"measuring one plain process with {cores} threads, three times")
                 found = self._run_dir.root / "baseline.json"

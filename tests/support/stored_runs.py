@@ -102,7 +102,7 @@ def _made_up(driven: Driven, stage: int) -> tuple[StoredObject, ...]:
 
 
 def store_run(root: Path, tokenizer: Tokenizer | None = None, **changes: dict[str, Any]) -> StoredRun:
-    """Make the store's folder: a data set, and the base of epoch 1, which is away from the initial weights."""
+    """Make the store's folder: a data set, and the base of epoch 1, away from the initial weights."""
     tokenizer = tokenizer or open_tokenizer("bytes")
     manifest = prepare(MadeUp(400), tokenizer, root / "store", 20_000, 5_000)
     sections: dict[str, dict[str, Any]] = {

@@ -25,7 +25,7 @@ from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.model.export import exported_name
 from iota.model.initial import initial_weights
 from iota.objects import BaseKey, tokenizer_key
-from iota.protocol.messages import StoredObject
+from iota.protocol.messages import Heldout, StoredObject
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore
@@ -146,7 +146,7 @@ def test_parts_are_joined_by_number_beyond_a_thousand(tmp_path: Path) -> None:
         for stage, record in enumerate(run.records)
     }
     with asyncio.Runner() as runner:
-        facts, objects = RecordedFacts(run.spec, bases, {}), FolderObjects(run.store)
+        facts, objects = RecordedFacts(run.spec, bases, {"heldout": {}}), FolderObjects(run.store)
         Exporter(facts, objects, Target(tmp_path / "model"), runner, lambda *done: None).run()
     assert_trained(run, tmp_path / "model")
 
@@ -342,3 +342,23 @@ def test_the_model_card_says_what_the_model_is(run: StoredRun, tmp_path: Path) -
     ):
         assert said in card
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["pad_token_id"] == 256
+
+
+def test_an_export_measures_the_held_out_loss_with_its_standard_error(run: StoredRun, tmp_path: Path) -> None:
+    run.write_journal()
+    assert export("--run-dir", run.root, "--heldout-tokens", 3000, "--to", tmp_path / "model") == 0
+    found = json.loads((tmp_path / "model" / "evaluation.json").read_text())
+    assert 4 < found["loss"] < 8
+    assert 0 < found["standard_error"] < 0.1 * found["loss"]
+    assert (found["epoch"], found["tokens"] > 2900, found["documents"] > 5) == (1, True, True)
+    assert f"{found['loss']:.4f} ±" in (tmp_path / "model" / "README.md").read_text()
+
+
+async def test_the_card_states_what_validators_have_reported(run: StoredRun, tmp_path: Path) -> None:
+    run.write_journal()
+    async with served(run) as (running, _):
+        report = Heldout(epoch=1, loss=3.25, standard_error=0.0125, tokens=4096)
+        running.coordinator.state.audits.heldout[1] = report
+        assert await exported("--orchestrator", running.url, "--to", tmp_path / "model") == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "3.2500 ± 0.0125 (standard error) nats a token, on 4,096 tokens" in card

@@ -21,7 +21,7 @@ from iota.doctor.facts import (
     WalletFiles,
 )
 from iota.identity.keys import Hotkey
-from iota.protocol.messages import Role
+from iota.protocol.messages import PROTOCOL_VERSION, Role
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32).ss58
 COLDKEY = Hotkey.from_seed(b"\x02" * 32).ss58
@@ -35,7 +35,7 @@ CHAIN = ChainFacts("test", INFO, 0.05, HEAD, 6.0, SUBNET, TERMS, COLDKEY, 2.0)
 WALLET = WalletFiles(
     Path("/k/w/hotkeys/h"), HotkeyState.USABLE, "", HOTKEY, 0o600, Path("/k/w/coldkey"), False, COLDKEY
 )
-RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (1,), 0.02, 0.3, False)
+RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (PROTOCOL_VERSION,), 0.02, 0.3, False)
 MACHINE = Machine(Path("/data"), True, 100 << 30, ("H100, 80 GB",))
 HEALTHY = Facts(
     Role.VALIDATOR,
@@ -171,7 +171,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ("no orchestrator", changed(orchestrator=GONE), "orchestrator", "problem", "--orchestrator URL"),
     (
         "other protocol",
-        changed(orchestrator={"versions": (2,)}),
+        changed(orchestrator={"versions": (PROTOCOL_VERSION + 1,)}),
         "orchestrator",
         "problem",
         "update the older",

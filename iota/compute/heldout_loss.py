@@ -49,23 +49,18 @@ def validator_tokens(spec: RunSpec) -> int:
     return min(MOST_TOKENS, max(LEAST_TOKENS, epoch // EPOCH_SHARE))
 
 
-def heldout_loss(losses: Sequence[Losses], batches: Sequence[Tokens], eos_id: int) -> HeldoutLoss:
+def heldout_loss(losses: Sequence[Losses], documents: Sequence[Tokens]) -> HeldoutLoss:
     """The mean of token losses over a sample of documents, and how far the sample may be off.
 
     Tokens of one document are alike, so documents are what is drawn independently: the standard error is
-    that of a ratio estimate clustered by document (Cochran, Sampling Techniques, 1977, 9.5). Where sequences
-    between two were left out, the documents before and after the gap count as one, which errs on the side of
-    a larger error.
+    that of a ratio estimate clustered by document (Cochran, Sampling Techniques, 1977, 9.5).
 
     Args:
         losses: (sequences, length) for each batch.
-        batches: the tokens, (sequences, length + 1) for each batch, in the order of the data.
-        eos_id: id that ends a document.
+        documents: number of each token's document, (sequences, length) for each batch.
     """
     nats = np.concatenate([batch.reshape(-1) for batch in losses]).astype(np.float64)
-    labels = np.concatenate([batch[:, 1:].reshape(-1) for batch in batches])
-    ends = labels == eos_id
-    document = np.cumsum(ends) - ends  # an EOS belongs to the document that it ends
+    _, document = np.unique(np.concatenate([b.reshape(-1) for b in documents]), return_inverse=True)
     sums, counts = np.bincount(document, weights=nats), np.bincount(document)
     mean, number = float(nats.mean()), sums.size
     error = None

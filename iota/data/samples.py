@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
 from iota.codec import open_codec
@@ -13,6 +16,20 @@ from iota.spec import RunSpec
 def needs_tokens(spec: RunSpec, stage: int) -> bool:
     """Whether `stage` reads token ids: the first embeds them, the last needs labels, some codecs use them."""
     return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
+
+
+SPREAD: Final = 64
+"""A measurement is spread over at most so many times its tokens, which are read to count documents."""
+
+
+@dataclass(frozen=True)
+class HeldoutTokens:
+    """Batches to measure the held-out loss on."""
+
+    batches: list[Tokens]
+    """(sequences, length + 1) each."""
+    documents: list[Tokens]
+    """Number of each label's document, (sequences, length) for each batch; an EOS is of the one it ends."""
 
 
 def heldout_sequences(spec: RunSpec, count: int, most_tokens: int) -> list[list[int]]:
@@ -59,10 +76,22 @@ class Samples:
         """A batch of zeros: the placeholder for a stage that does not read tokens."""
         return np.zeros((self._spec.data.sequences, self._spec.data.sequence_length + 1), dtype=np.int64)
 
-    async def heldout(self, most_tokens: int) -> list[Tokens]:
+    async def heldout(self, most_tokens: int) -> HeldoutTokens:
         """Full batches of held-out sequences, always the same ones; see `heldout_sequences`."""
-        length = self._spec.data.sequence_length
-        numbers = heldout_sequences(self._spec, self._reader.heldout_count(length), most_tokens)
-        return [
-            np.stack(await gather(self._reader.heldout_tokens(n, length) for n in batch)) for batch in numbers
-        ]
+        length, size, eos = self._spec.data.sequence_length, self._spec.data.sequences, self.eos_id
+        within = SPREAD * max(size, most_tokens // length)
+        numbers = heldout_sequences(self._spec, min(within, self._reader.heldout_count(length)), most_tokens)
+        chosen = {n for batch in numbers for n in batch}
+        tokens: dict[int, Tokens] = {}
+        documents: dict[int, Tokens] = {}
+        document = 0
+        for n in range(max(chosen, default=-1) + 1):  # those between count the documents that end in them
+            read = await self._reader.heldout_tokens(n, length)
+            ends = np.cumsum(read[1:] == eos)
+            if n in chosen:
+                tokens[n], documents[n] = read, document + ends - (read[1:] == eos)
+            document += int(ends[-1])
+        return HeldoutTokens(
+            [np.stack([tokens[n] for n in batch]) for batch in numbers],
+            [np.stack([documents[n] for n in batch]) for batch in numbers],
+        )

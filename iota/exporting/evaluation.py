@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +13,8 @@ from torch import Tensor
 from iota.compute.evaluate import Evaluation
 from iota.compute.heldout_loss import HeldoutLoss, heldout_loss
 from iota.compute.state import StageState
-from iota.compute.tokens import Tokens
 from iota.data import Manifest, ShardReader
-from iota.data.samples import Samples
+from iota.data.samples import HeldoutTokens, Samples
 from iota.exporting.objects import Objects
 from iota.model.exported_config import EVALUATION_NAME
 from iota.spec import RunSpec
@@ -24,12 +23,12 @@ _CACHE_BYTES: Final = 1 << 28
 
 
 class HeldoutRun:
-    """A measurement on `batches` that each stage takes part in once it is read."""
+    """A measurement that each stage takes part in once it is read."""
 
-    def __init__(self, spec: RunSpec, batches: Sequence[Tokens], eos_id: int) -> None:
+    def __init__(self, spec: RunSpec, tokens: HeldoutTokens) -> None:
         """Raises ValueError without batches."""
-        self._batches, self._eos_id = batches, eos_id
-        self._evaluation = Evaluation(spec, batches)
+        self._tokens = tokens
+        self._evaluation = Evaluation(spec, tokens.batches)
 
     @staticmethod
     def samples(spec: RunSpec, manifest: Manifest, objects: Objects, work: Path) -> Samples:
@@ -45,7 +44,7 @@ class HeldoutRun:
 
     def write(self, folder: Path, epoch: int) -> HeldoutLoss:
         """The loss, also written to `evaluation.json` in `folder`."""
-        found = heldout_loss(self._evaluation.losses, self._batches, self._eos_id)
+        found = heldout_loss(self._evaluation.losses, self._tokens.documents)
         text = json.dumps({"epoch": epoch, **asdict(found)}, indent=2)
         (folder / EVALUATION_NAME).write_text(text + "\n")
         return found

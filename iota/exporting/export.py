@@ -98,8 +98,8 @@ class Exporter:
             measured = None
             if self._target.heldout_tokens:
                 samples = HeldoutRun.samples(self._spec, manifest, self._objects, self._parts)
-                batches = self._runner.run(samples.heldout(self._target.heldout_tokens))
-                measured = HeldoutRun(self._spec, batches, manifest.tokenizer.eos_id)
+                tokens = self._runner.run(samples.heldout(self._target.heldout_tokens))
+                measured = HeldoutRun(self._spec, tokens)
                 weights = measured.watching(weights)
 
             def write_rest(folder: Path) -> None:

@@ -18,18 +18,16 @@ from iota.data.samples import Samples, heldout_sequences
 from tests.support.data_sets import prepare_made_up
 from tests.support.small_runs import sample, small_run
 
-EOS = 0
 
-
-def measured(losses: list[float], tokens: list[int]) -> tuple[float, float | None, int, int | None]:
-    """One batch of one sequence, whose labels are `tokens`."""
-    found = heldout_loss([np.array([losses], np.float32)], [np.array([[9, *tokens]])], EOS)
+def measured(losses: list[float], documents: list[int]) -> tuple[float, float | None, int, int | None]:
+    """One batch of one sequence."""
+    found = heldout_loss([np.array([losses], np.float32)], [np.array([documents])])
     return found.loss, found.standard_error, found.tokens, found.documents
 
 
 def test_the_error_is_that_of_documents_and_not_of_tokens() -> None:
-    alike = measured([1.0, 1.0, 1.0, 3.0, 3.0, 3.0] * 4, [5, 5, EOS] * 8)
-    mixed = measured([1.0, 3.0, 2.0, 3.0, 1.0, 2.0] * 4, [5, 5, EOS] * 8)
+    alike = measured([1.0, 1.0, 1.0, 3.0, 3.0, 3.0] * 4, [n // 3 for n in range(24)])
+    mixed = measured([1.0, 3.0, 2.0, 3.0, 1.0, 2.0] * 4, [n // 3 for n in range(24)])
     assert alike[0] == mixed[0] == 2.0
     assert alike[1] == pytest.approx(math.sqrt(8 / 7 * 8 * 3**2) / 24)
     assert alike[2:] == (24, 8)
@@ -37,24 +35,15 @@ def test_the_error_is_that_of_documents_and_not_of_tokens() -> None:
 
 
 def test_few_documents_give_no_standard_error() -> None:
-    assert measured([1.0, 2.0], [5, 5]) == (1.5, None, 2, 1)
-    assert measured([1.0] * 7, [EOS] * 7) == (1.0, None, 7, 7)
-
-
-def test_a_document_goes_on_in_the_next_sequence() -> None:
-    batches = [np.array([[9, 5, 5], [5, EOS, 5]]), np.array([[5, 5, 5], [5, 5, EOS]])]
-    found = heldout_loss([np.ones((2, 2), np.float32)] * 2, batches, EOS)
-    assert found.documents == 2
+    assert measured([1.0, 2.0], [4, 4]) == (1.5, None, 2, 1)
+    assert measured([1.0] * 7, [0, 1, 2, 3, 5, 8, 9]) == (1.0, None, 7, 7)
 
 
 def test_many_documents_bring_the_error_under_half_a_percent() -> None:
     """Of the size that is found in text: documents differ by 15 %, tokens by more."""
     rng = np.random.default_rng(0)
-    labels = np.full((1024, 256), 5)
-    labels[:, -1] = EOS
     losses = rng.normal(3.0, 0.45, (1024, 1)) + rng.normal(0.0, 2.0, (1024, 256))
-    tokens = np.concatenate([np.full((1024, 1), 9), labels], axis=1)
-    found = heldout_loss([losses.astype(np.float32)], [tokens], EOS)
+    found = heldout_loss([losses.astype(np.float32)], [np.repeat(np.arange(1024)[:, None], 256, axis=1)])
     assert found.standard_error is not None
     assert found.standard_error < 0.005 * found.loss
     assert abs(found.loss - 3.0) < 4 * found.standard_error
@@ -81,12 +70,19 @@ async def test_the_tokens_are_those_of_many_documents_and_the_same_each_time(tmp
     reader = ShardReader(manifest, directory_fetch(tmp_path), tmp_path / "cache", 1 << 20)
     samples = Samples(spec, reader)
     first, second = await samples.heldout(4096), await samples.heldout(4096)
-    assert np.array_equal(first, second)
-    assert np.size(np.array(first)[..., 1:]) == 4096
-    # The first 4096 tokens of the part would be those of a fifth of its documents.
-    all_of_it = np.concatenate([b.ravel() for b in await samples.heldout(1 << 30)])
-    assert (np.array(first) == manifest.tokenizer.eos_id).sum() > 10
-    assert all_of_it.size > 4 * 4096
+    assert np.array_equal(first.batches, second.batches)
+    assert np.size(first.documents) == 4096
+    whole = await samples.heldout(1 << 30)
+    labels = np.concatenate([batch[:, 1:].ravel() for batch in whole.batches])
+    numbers = np.concatenate([batch.ravel() for batch in whole.documents])
+    ends = labels == manifest.tokenizer.eos_id
+    assert np.array_equal(numbers, np.cumsum(ends) - ends)
+    # A measurement on a part of them knows which document each token is of, and takes them from all over.
+    chosen = [np.ravel(heldout_sequences(spec, reader.heldout_count(64), most)) for most in (4096, 1 << 30)]
+    of_sequence = dict(zip(chosen[1], np.concatenate(whole.documents), strict=True))
+    for number, documents in zip(chosen[0], np.concatenate(first.documents), strict=True):
+        assert np.array_equal(documents, of_sequence[number])
+    assert np.concatenate(first.documents).max() > 0.9 * numbers.max()
 
 
 def test_losses_of_tokens_average_to_the_loss_of_training() -> None:
@@ -98,7 +94,7 @@ def test_losses_of_tokens_average_to_the_loss_of_training() -> None:
         assert list(evaluation.stage(stage, state)) == [0, 1, 2]
     assert [losses.shape for losses in evaluation.losses] == [(2, 12)] * 3
     assert evaluate_model(spec, states, batches) == pytest.approx(evaluation.mean)
-    found = heldout_loss(evaluation.losses, batches, 0)
+    found = heldout_loss(evaluation.losses, [np.zeros((2, 12), np.int64)] * 3)
     assert found.loss == pytest.approx(evaluation.mean, rel=1e-6)
 
 

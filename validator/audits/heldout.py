@@ -30,12 +30,12 @@ class HeldoutMeter:
             EvidenceMissing: a base is unavailable.
             BadValueError: a base gives NaN or Inf.
         """
-        batches = await self._samples.heldout(self._most_tokens)
-        if not batches:
+        tokens = await self._samples.heldout(self._most_tokens)
+        if not tokens.batches:
             return None
-        evaluation = Evaluation(self._evidence.spec, batches)
+        evaluation = Evaluation(self._evidence.spec, tokens.batches)
         for base in bases:
             units = evaluation.stage(base.stage, await self._evidence.base(base))
             while await self._worker.run(partial(next, units, None)) is not None:
                 pass
-        return heldout_loss(evaluation.losses, batches, self._samples.eos_id)
+        return heldout_loss(evaluation.losses, tokens.documents)

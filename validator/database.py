@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock
-from iota.protocol.messages import Outcome, Verdict
+from iota.protocol.messages import Heldout, Outcome, Verdict
 from validator.core.history import History
 from validator.core.scoring import MinerWork
 from validator.weights import records as weight_records
@@ -18,7 +18,7 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "validator.sqlite"
-DATABASE_VERSION: Final = 1
+DATABASE_VERSION: Final = 2
 """The form of the tables; the file holds it as SQLite's `user_version`."""
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
@@ -29,7 +29,8 @@ create table if not exists verdicts (
 create table if not exists work (
     epoch integer, hotkey text, flops integer not null, ended integer not null, withdrawn integer not null,
     primary key (epoch, hotkey));
-create table if not exists epochs (epoch integer primary key, done integer not null, heldout real);
+create table if not exists epochs (epoch integer primary key, done integer not null);
+create table if not exists heldout (epoch integer primary key, json text not null);
 """
 
 
@@ -132,7 +133,8 @@ class Database:
     def finish(self, epoch: int) -> None:
         """Record that all verdicts of the epoch are kept."""
         self._db.execute(
-            "insert into epochs values (?, 1, null) on conflict (epoch) do update set done = 1", (epoch,)
+            "insert into epochs (epoch, done) values (?, 1) on conflict (epoch) do update set done = 1",
+            (epoch,),
         )
 
     def last_audited(self) -> int | None:
@@ -140,21 +142,21 @@ class Database:
         row = self._db.execute("select max(epoch) from epochs where done = 1").fetchone()
         return None if row[0] is None else int(row[0])
 
-    def keep_heldout(self, epoch: int, loss: float) -> None:
-        """Record the held-out loss of the base of `epoch`, in nats a token."""
+    def keep_heldout(self, report: Heldout) -> None:
+        """Record the held-out loss of a base."""
         self._db.execute(
-            "insert into epochs values (?, 0, ?)"
-            " on conflict (epoch) do update set heldout = excluded.heldout",
-            (epoch, loss),
+            "insert or replace into heldout values (?, ?)", (report.epoch, report.model_dump_json())
         )
 
     def history(self) -> History:
         """Everything decided so far, for the core of a new membership."""
-        epochs = self._db.execute("select epoch, done, heldout from epochs").fetchall()
         return History(
-            audited={epoch for epoch, done, _ in epochs if done},
+            audited={epoch for (epoch,) in self._db.execute("select epoch from epochs where done = 1")},
             filed=set(self._db.execute("select epoch, miner, name from verdicts")),
-            heldout={epoch: loss for epoch, _, loss in epochs if loss is not None},
+            heldout={
+                epoch: Heldout.model_validate_json(text)
+                for epoch, text in self._db.execute("select epoch, json from heldout")
+            },
         )
 
 

@@ -89,7 +89,7 @@ class Membership:
             case effects.KeepWork():
                 self.database.keep_work(effect.work)
             case effects.KeepHeldout():
-                self.database.keep_heldout(effect.epoch, effect.loss)
+                self.database.keep_heldout(effect.report)
             case effects.KeepAudited():
                 self.database.finish(effect.epoch)
                 log.info("%s", self.lines.audited(effect.epoch))

@@ -16,6 +16,7 @@ from iota.client.conversation import Conversation
 from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
+from iota.compute.heldout_loss import validator_tokens
 from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -34,7 +35,7 @@ from iota.store.transfer import ObjectClient
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
-from validator.audits.heldout import BATCHES, HeldoutLoss
+from validator.audits.heldout import HeldoutMeter
 from validator.audits.job_runner import JobRunner
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
@@ -68,8 +69,8 @@ class ValidatorOptions:
     compute_share: float = 0.10
     """Largest share of the machine's compute that this process may use."""
     replay: ReplayOptions = field(default_factory=ReplayOptions)
-    heldout_batches: int = BATCHES
-    """Batches that the held-out loss is measured on."""
+    heldout_tokens: int | None = None
+    """Most tokens that the held-out loss is measured on; None takes a share of an epoch's."""
     retry_for_s: float = RETRY_FOR_S
     """How long the orchestrator may be silent before the validator joins again."""
 
@@ -173,7 +174,9 @@ class ValidatorNode:
                 self._chain,
                 evidence,
                 Auditor(evidence, parts.worker, options.replay),
-                HeldoutLoss(evidence, samples, parts.worker, options.heldout_batches),
+                HeldoutMeter(
+                    evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
+                ),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())

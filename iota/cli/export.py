@@ -2,24 +2,153 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iota.settings import NodeSettings, OrchestratorSettings
+from iota.settings.flags import SOURCES, with_flags
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from iota.exporting import Facts, Objects
+    from iota.exporting.export import Progress
+
 app = typer.Typer()
+RETRY_FOR_S = 30.0
+"""How long an orchestrator may be silent."""
+URL_S = 3600.0
+"""Lifetime of a URL, which is used at once."""
 
 
-@app.command()
+@app.command(epilog=SOURCES)
+@with_flags(NodeSettings, only=("orchestrator",))
+@with_flags(OrchestratorSettings, only=("journal", "store", "store_secret_file"))
 def export(
-    run_dir: Annotated[Path, typer.Option(help="The folder of the run, as `iota up` made it.")],
     to: Annotated[Path, typer.Option(help="Where to write the model: a new or empty folder.")],
+    run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`.")] = None,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            help="Merged epochs of the weights; 0 is the initial weights. (default: the newest)", min=0
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="The run's tokenizer, where the store does not have it: a folder or name."),
+    ] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="License of the weights, for the model card.")
+    ] = None,
+    heldout_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Measure the held-out loss on at most so many tokens, on the CPU; 0 takes the validators'.",
+            min=0,
+        ),
+    ] = 0,
+    **flags: Any,
 ) -> None:
-    """Write the newest merged weights as a `transformers` model: weights, config, tokenizer, code.
+    """Write a run's merged weights as a `transformers` model: weights, config, tokenizer, model card, code.
 
-    It loads with AutoModelForCausalLM.from_pretrained(TO, trust_remote_code=True).
+    They come from the orchestrator at --orchestrator, also while the run goes on; from --journal and --store,
+    also with the orchestrator stopped; or from --run-dir. All of it is verified by digest. Interrupted
+    downloads go on when the same command is run again.
     """
-    from iota.swarm.exporting import export_run
+    import asyncio
+    from contextlib import AsyncExitStack
 
-    epoch = export_run(run_dir, to)
-    typer.echo(f"the weights after {epoch} epochs are in {to}")
+    from iota.exporting import Exporter, Target
+
+    target = Target(to, epoch, tokenizer, license_name, heldout_tokens)
+    with asyncio.Runner() as runner, _progress() as progress:
+        stack = AsyncExitStack()
+        try:
+            facts, objects = runner.run(_source(run_dir, flags, stack))
+            found = Exporter(facts, objects, target, runner, progress).run()
+        finally:
+            runner.run(stack.aclose())
+    typer.echo(f"the weights after {found} epochs are in {to}")
+
+
+async def _source(
+    run_dir: Path | None, flags: dict[str, Any], stack: AsyncExitStack
+) -> tuple[Facts, Objects]:
+    """What the flags name. `stack` closes its connections."""
+    from iota.client.orchestrator import OrchestratorClient
+    from iota.exporting import FolderObjects, OrchestratorFacts, RecordedFacts, UrlObjects
+    from iota.store import open_store
+    from iota.store.secret import load_secret
+    from iota.store.transfer import ObjectClient
+    from iota.swarm.run_dir import RunDir
+
+    live, recorded = NodeSettings.given(flags), OrchestratorSettings.given(flags)
+    if (run_dir is not None) + bool(live) + bool(recorded) > 1:
+        raise ValueError("give one of --orchestrator, --journal with --store, and --run-dir")
+    if run_dir is not None:
+        run = RunDir(run_dir)
+        if not run.journal.exists():
+            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+        return RecordedFacts(**_recorded(run.journal)), FolderObjects(run.store)
+    client = await stack.enter_async_context(ObjectClient())
+    if recorded:
+        settings = OrchestratorSettings.load(**recorded)
+        if settings.journal is None:
+            raise ValueError("--store needs --journal FILE, the journal of the orchestrator")
+        secret = settings.store_secret_file
+        store = open_store(settings.store, load_secret(secret) if secret else None)
+        stack.push_async_callback(store.close)
+
+        async def signed(key: str) -> str:
+            return store.presign_get(key, URL_S)
+
+        return RecordedFacts(**_recorded(settings.journal)), UrlObjects(signed, client)
+    url = NodeSettings.load(**live).orchestrator
+    asked = await stack.enter_async_context(OrchestratorClient(None, url, retry_for_s=RETRY_FOR_S))
+
+    async def asked_for(key: str) -> str:
+        return (await asked.public_object(key)).url
+
+    return OrchestratorFacts((await asked.run()).spec, asked), UrlObjects(asked_for, client)
+
+
+def _recorded(journal: Path) -> dict[str, Any]:
+    """The arguments of RecordedFacts from a journal."""
+    from orchestrator.journal import read_journal
+
+    found = read_journal(journal)
+    bases = {
+        (epoch, stage): base
+        for epoch in found.stored_epochs()
+        for stage in range(found.spec.layout.stages)
+        if (base := found.stored_base(epoch, stage)) is not None
+    }
+    return {"spec": found.spec, "bases": bases, "status": found.status()}
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Shows progress on stderr: a bar on a terminal, else a line for each stage."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    text = TextColumn("{task.description}")
+    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    said = ""
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("export", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, description=what, completed=done, total=total)
+            if not console.is_terminal and what != said:
+                said = what
+                typer.echo(f"export: {what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", err=True)
+
+        yield show

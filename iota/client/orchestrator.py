@@ -30,7 +30,7 @@ from iota.protocol.messages import (
 from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
@@ -84,7 +84,7 @@ class RunInfo(Frozen):
 
 
 class OrchestratorClient:
-    """Requests of one hotkey to one orchestrator. Use as an async context.
+    """Requests of one hotkey, or of nobody, to one orchestrator. Use as an async context.
 
     Every call raises `Problem` when the orchestrator refuses it, `OrchestratorUnreachable` when there is no
     answer within `retry_for_s`, and `UntrustedAnswer` when the answer is not signed by the orchestrator or is
@@ -93,16 +93,17 @@ class OrchestratorClient:
 
     def __init__(
         self,
-        hotkey: Hotkey,
+        hotkey: Hotkey | None,
         url: str,
         orchestrator_ss58: str | None = None,
         *,
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
     ) -> None:
-        """`orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`.
+        """Without a `hotkey`, only the unsigned calls can be made.
 
-        `watch` is told of the tries of a call that fail, and that the node works again once it has joined.
+        `orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`. `watch` is told
+        of the tries of a call that fail, and that the node works again once it has joined.
         """
         self._hotkey = hotkey
         self._url = http_url(url)
@@ -144,6 +145,18 @@ class OrchestratorClient:
     async def manifest(self) -> bytes:
         """The data manifest as JSON (unsigned): the caller must check its id against the spec."""
         return await self._call("GET", "/v1/manifest", signed=False)
+
+    async def base_epochs(self) -> list[int]:
+        """The epochs whose base is stored, in order (unsigned)."""
+        return list(_parse(BaseEpochs, await self._call("GET", "/v1/bases", signed=False)).epochs)
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        """The record of a stored base (unsigned): the caller must check its keys and sizes."""
+        return _parse(BaseRecord, await self._call("GET", f"/v1/bases/{epoch}/{stage}", signed=False))
+
+    async def public_object(self, key: str) -> ObjectReply:
+        """A presigned URL of a stored base's part, or of the tokenizer (unsigned)."""
+        return _parse(ObjectReply, await self._call("GET", f"/v1/objects?key={key}", signed=False))
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """Join the run, also after a restart. The reply's `manifest_url` is absolute.
@@ -216,6 +229,7 @@ class OrchestratorClient:
         headers = {}
         if body is not None:
             assert self._orchestrator is not None
+            assert self._hotkey is not None
             headers = sign_request(self._hotkey, method, url.raw_path_qs, body, self._orchestrator)
             headers["Content-Type"] = "application/json"
         try:

@@ -35,7 +35,7 @@ class CodecParameter:
     std: float = 0.0
     """Standard deviation of the normal initial values; 0 means zeros."""
     multiplied: bool = True
-    """False for a table that is only looked up, which costs memory but no FLOPs."""
+    """False for a table with a row for each token id, which costs memory but no FLOPs."""
 
 
 class BoundaryCodec(ABC):

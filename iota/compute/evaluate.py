@@ -1,10 +1,11 @@
-"""Held-out loss, computed stage by stage: memory for one stage is enough to evaluate the whole model."""
+"""Loss of a whole model, stage after stage: memory for one stage is enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,49 +17,51 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.spec import RunSpec
 
-
-@dataclass(frozen=True)
-class EvaluationBatch:
-    """Input of one stage: `tokens` as in training, and the previous stage's payload (None at stage 0)."""
-
-    tokens: Tokens
-    stage_input: Tensor | None = None
+Losses = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class EvaluationOutput:
-    """Result of one stage for one batch."""
+class Evaluation:
+    """Batches on their way through a model. Between stages they are kept as on the wire.
 
-    payload: Tensor | None
-    """Input of the next stage, on the device; None at the last stage."""
-    loss: float | None
-    """Mean nats per token at the last stage, else None."""
-
-
-def evaluate_stage(
-    spec: RunSpec,
-    stage: int,
-    state: StageState,
-    batches: Iterable[EvaluationBatch],
-    *,
-    device: str | torch.device = "cpu",
-) -> Iterator[EvaluationOutput]:
-    """Run batches through one stage without gradients, with outputs rounded to the wire.
-
-    Outputs are computed one at a time, as the caller iterates. Raises PayloadError or BadValueError.
+    Args:
+        batches: tokens as in training, each (sequences, sequence_length + 1).
     """
-    target = torch.device(device)
-    stage_pass = StagePass(spec, stage, target)
-    weights = {name: w.to(target) for name, w in state.weights.items()}
-    for batch in batches:
-        inputs = stage_pass.inputs(batch.stage_input, batch.tokens)
-        result = stage_pass.run(weights, inputs, keep=False).out
-        if not all_finite(result):
-            raise BadValueError(f"NaN or Inf in the evaluation of stage {stage}")
-        if stage_pass.last:
-            yield EvaluationOutput(None, float(result))
-        else:
-            yield EvaluationOutput(encode_wire(result, spec.boundary.wire), None)
+
+    def __init__(
+        self, spec: RunSpec, batches: Sequence[Tokens], *, device: str | torch.device = "cpu"
+    ) -> None:
+        if not batches:
+            raise ValueError("there is nothing to evaluate: give at least one batch")
+        self._spec, self._batches, self._device = spec, batches, torch.device(device)
+        self._payloads: list[Tensor | None] = [None] * len(batches)
+        self.losses: list[Losses] = []
+        """Nats of each token, (sequences, sequence_length) for each batch, after the last stage."""
+
+    def stage(self, stage: int, state: StageState) -> Iterator[int]:
+        """Run all batches through the next stage, without gradients. Yields after each batch its number.
+
+        Raises PayloadError or BadValueError.
+        """
+        stage_pass = StagePass(self._spec, stage, self._device)
+        weights = {name: w.to(self._device) for name, w in state.weights.items()}
+        for number, tokens in enumerate(self._batches):
+            inputs = stage_pass.inputs(self._payloads[number], tokens)
+            if stage_pass.last:
+                result = stage_pass.token_losses(weights, inputs)
+            else:
+                result = stage_pass.run(weights, inputs, keep=False).out
+            if not all_finite(result):
+                raise BadValueError(f"NaN or Inf in the evaluation of stage {stage}")
+            if stage_pass.last:
+                self.losses.append(result.cpu().numpy())
+            else:
+                self._payloads[number] = encode_wire(result, self._spec.boundary.wire)
+            yield number
+
+    @property
+    def mean(self) -> float:
+        """Mean nats per token, after the last stage."""
+        return float(np.mean(self.losses, dtype=np.float64))
 
 
 def evaluate_model(spec: RunSpec, states: Iterable[StageState], batches: Iterable[Tokens]) -> float:
@@ -66,12 +69,8 @@ def evaluate_model(spec: RunSpec, states: Iterable[StageState], batches: Iterabl
 
     Raises ValueError without batches.
     """
-    inputs = [EvaluationBatch(tokens) for tokens in batches]
-    if not inputs:
-        raise ValueError("there is nothing to evaluate: give at least one held-out batch")
-    losses: list[float] = []
+    evaluation = Evaluation(spec, list(batches))
     for stage, state in enumerate(states):
-        outputs = list(evaluate_stage(spec, stage, state, inputs))
-        losses = [out.loss for out in outputs if out.loss is not None]
-        inputs = [EvaluationBatch(b.tokens, o.payload) for b, o in zip(inputs, outputs, strict=True)]
-    return sum(losses) / len(inputs)
+        for _ in evaluation.stage(stage, state):
+            pass
+    return evaluation.mean

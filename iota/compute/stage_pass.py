@@ -15,7 +15,7 @@ from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
-from iota.model.stage import Stage, run_stage, token_loss
+from iota.model.stage import Stage, run_stage, token_loss, token_losses
 from iota.spec import RunSpec
 
 
@@ -72,3 +72,9 @@ class StagePass:
             result = run_stage(self._module, dict(weights), received, inputs.ids_BT)
             out = token_loss(result.out, inputs.labels_BT) if self.last else result.out
         return Graph(result.entry_BTD if received is None else received, out)
+
+    def token_losses(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
+        """Nats of each token (B, T) in fp32, at the last stage; without a graph."""
+        with torch.no_grad(), autocast(self.spec.compute, self.device):
+            result = run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT)
+            return token_losses(result.out, inputs.labels_BT)

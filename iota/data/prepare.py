@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iota.data.encoding import Encoder
+from iota.data.exported_tokenizer import keep_definition
 from iota.data.job import Job
 from iota.data.manifest import (
     MANIFEST_NAME,
@@ -53,6 +54,7 @@ def prepare(
     identity = job.identity
     record = out / f".prepared-{identity}"
     if (earlier := _finished(out, record)) is not None:
+        keep_definition(out, earlier, job.tokenizer.definition)
         return earlier
     work = out / f".prepare-{identity}"
     out.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,7 @@ def prepare(
             raise ValueError(f"{job.name} changed while it was read: run the same command again")
         manifest = _manifest(job, packed)
         _install(manifest, work, out, record)
+        keep_definition(out, manifest, job.tokenizer.definition)
     return manifest
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iota.data.manifest import MANIFEST_NAME, Manifest, manifest_id
-from iota.objects import manifest_folder
+from iota.objects import manifest_folder, tokenizer_key
 from iota.store import ObjectStore
 
 
@@ -35,6 +35,8 @@ async def publish(
             key = f"{folder}/{name}"
             if not await store.exists(key):
                 await store.put(key, await asyncio.to_thread((out / key).read_bytes))
+    key = tokenizer_key(manifest_id(manifest))
+    await store.put(key, await asyncio.to_thread((out / key).read_bytes))
     await store.put(f"{folder}/{MANIFEST_NAME}", manifest.canonical())
     if progress is not None:
         progress(len(manifest.shards), len(manifest.shards))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
 from iota.codec import open_codec
@@ -15,6 +18,31 @@ def needs_tokens(spec: RunSpec, stage: int) -> bool:
     return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
 
 
+SPREAD: Final = 64
+"""A measurement is spread over at most so many times its tokens, which are read to count documents."""
+
+
+@dataclass(frozen=True)
+class HeldoutTokens:
+    """Batches to measure the held-out loss on."""
+
+    batches: list[Tokens]
+    """(sequences, length + 1) each."""
+    documents: list[Tokens]
+    """Number of each label's document, (sequences, length) for each batch; an EOS is of the one it ends."""
+
+
+def heldout_sequences(spec: RunSpec, count: int, most_tokens: int) -> list[list[int]]:
+    """Numbers of the held-out sequences to measure on, by batch: all `count`, or evenly spaced ones.
+
+    They have at most `most_tokens` tokens, or one batch where that is less.
+    """
+    size = spec.data.sequences
+    batches = min(count, max(size, most_tokens // spec.data.sequence_length)) // size
+    chosen = [i * count // (batches * size) for i in range(batches * size)]
+    return [chosen[first : first + size] for first in range(0, len(chosen), size)]
+
+
 class Samples:
     """Batches of token ids, int64 (sequences, sequence_length + 1).
 
@@ -23,6 +51,11 @@ class Samples:
 
     def __init__(self, spec: RunSpec, reader: ShardReader) -> None:
         self._spec, self._reader = spec, reader
+
+    @property
+    def eos_id(self) -> int:
+        """Id that ends each document."""
+        return self._reader.manifest.tokenizer.eos_id
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         """The tokens of a microbatch. They depend on its name and the spec only."""
@@ -43,13 +76,22 @@ class Samples:
         """A batch of zeros: the placeholder for a stage that does not read tokens."""
         return np.zeros((self._spec.data.sequences, self._spec.data.sequence_length + 1), dtype=np.int64)
 
-    async def heldout(self, most_batches: int) -> list[Tokens]:
-        """The first `most_batches` full batches of held-out sequences, or fewer if there are fewer."""
-        length, size = self._spec.data.sequence_length, self._spec.data.sequences
-        batches = min(most_batches, self._reader.heldout_count(length) // size)
-        return [
-            np.stack(
-                await gather(self._reader.heldout_tokens(n, length) for n in range(b * size, (b + 1) * size))
-            )
-            for b in range(batches)
-        ]
+    async def heldout(self, most_tokens: int) -> HeldoutTokens:
+        """Full batches of held-out sequences, always the same ones; see `heldout_sequences`."""
+        length, size, eos = self._spec.data.sequence_length, self._spec.data.sequences, self.eos_id
+        within = SPREAD * max(size, most_tokens // length)
+        numbers = heldout_sequences(self._spec, min(within, self._reader.heldout_count(length)), most_tokens)
+        chosen = {n for batch in numbers for n in batch}
+        tokens: dict[int, Tokens] = {}
+        documents: dict[int, Tokens] = {}
+        document = 0
+        for n in range(max(chosen, default=-1) + 1):  # those between count the documents that end in them
+            read = await self._reader.heldout_tokens(n, length)
+            ends = np.cumsum(read[1:] == eos)
+            if n in chosen:
+                tokens[n], documents[n] = read, document + ends - (read[1:] == eos)
+            document += int(ends[-1])
+        return HeldoutTokens(
+            [np.stack([tokens[n] for n in batch]) for batch in numbers],
+            [np.stack([documents[n] for n in batch]) for batch in numbers],
+        )

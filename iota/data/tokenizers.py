@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -39,8 +38,13 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def definition(self) -> bytes:
+        """Everything that decides the ids of a text; `write_tokenizer` makes a folder of it."""
+        ...
+
+    @property
     def digest(self) -> str:
-        """BLAKE3 (hex) of everything that decides the ids of a text."""
+        """BLAKE3 (hex) of `definition`."""
         ...
 
     def encode(self, text: str) -> Ids:
@@ -49,10 +53,6 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """`encode` for each text, in parallel if the implementation can."""
-        ...
-
-    def save(self, out_dir: Path) -> None:
-        """Write a folder from which `transformers.AutoTokenizer` loads a tokenizer with the same ids."""
         ...
 
 
@@ -66,49 +66,19 @@ def open_tokenizer(name: str) -> Tokenizer:
 
 
 class ByteTokenizer:
-    """Ids 0 to 255 are the bytes of UTF-8, 256 is EOS. `save` writes a byte-level BPE without merges."""
+    """Ids 0 to 255 are the bytes of UTF-8, 256 is EOS."""
 
     name = BYTES
     eos_id = 256
     vocab_size = 257
-    digest = blake3(b"iota/tokenizer/bytes/1").hexdigest()
+    definition = b"iota/tokenizer/bytes/1"
+    digest = blake3(definition).hexdigest()
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         return [self.encode(text) for text in texts]
-
-    def save(self, out_dir: Path) -> None:
-        from tokenizers import AddedToken, decoders, models, pre_tokenizers
-        from tokenizers import Tokenizer as Backend
-
-        vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
-        vocabulary[EOS_TEXT] = self.eos_id
-        backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.decoder = decoders.ByteLevel()
-        backend.add_special_tokens([AddedToken(EOS_TEXT, special=True, normalized=False)])
-        out_dir.mkdir(parents=True, exist_ok=True)
-        backend.save(str(out_dir / "tokenizer.json"))
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": EOS_TEXT,
-            "clean_up_tokenization_spaces": False,
-            # Text that spells EOS is encoded as text, as in training.
-            "split_special_tokens": True,
-        }
-        (out_dir / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _byte_letters() -> list[str]:
-    """The character that byte-level BPEs write for each byte (Radford et al., GPT-2, 2019).
-
-    Printable Latin-1 characters represent themselves; the other bytes map to code points from 256 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 class HuggingFaceTokenizer:
@@ -123,8 +93,8 @@ class HuggingFaceTokenizer:
         self._backend.encode_special_tokens = True
         self.eos_id = int(tokenizer.eos_token_id)
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
-        definition = f"{self.eos_id}\n{self._backend.to_str()}"
-        self.digest = blake3(definition.encode()).hexdigest()
+        self.definition = f"{self.eos_id}\n{self._backend.to_str()}".encode()
+        self.digest = blake3(self.definition).hexdigest()
 
     def __reduce__(self) -> tuple[type[HuggingFaceTokenizer], tuple[str, PreTrainedTokenizerFast]]:
         # A pickled backend forgets `encode_special_tokens`: what is read back is set up anew.
@@ -136,9 +106,6 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
-
-    def save(self, out_dir: Path) -> None:
-        self._tokenizer.save_pretrained(str(out_dir))
 
 
 def _open_hugging_face(name: str) -> HuggingFaceTokenizer:

@@ -10,20 +10,29 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from .boundary_codec import decode, encode
+from .boundary_codec import TRANSFORMERS, decode, encode
+
+_FOUND = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+if not TRANSFORMERS[0] <= _FOUND < TRANSFORMERS[1]:
+    _FROM, _BELOW = (".".join(map(str, version)) for version in TRANSFORMERS)
+    raise ImportError(
+        f"this model was tested with transformers from {_FROM} and below {_BELOW}, and this is"
+        f" {transformers.__version__}: pip install 'transformers>={_FROM},<{_BELOW}'"
+    )
 
 
 class IotaConfig(LlamaConfig):  # type: ignore[misc]
     """LlamaConfig with the run's boundaries.
 
     `boundary_layers` is the number of layers before each boundary. `boundary_parameters` is the shape of
-    each codec parameter, by side and name. `boundary_width` is k, the channels that cross a boundary.
-    `boundary_codec` and `boundary_wire` are those of the run's spec.
+    each codec parameter, by side and name; `boundary_tables` are those with one row for each token id, by
+    side. `boundary_width` is k, the channels that cross a boundary. `boundary_codec` and `boundary_wire` are
+    those of the run's spec, `boundary_needs_ids` says whether the codec reads token ids.
     """
 
     model_type = "iota"
@@ -32,7 +41,9 @@ class IotaConfig(LlamaConfig):  # type: ignore[misc]
     boundary_codec: str = "identity"
     boundary_wire: str = "fp32"
     boundary_width: int = 0
+    boundary_needs_ids: bool = False
     boundary_parameters: dict[str, dict[str, list[int]]] | None = None
+    boundary_tables: dict[str, list[str]] | None = None
 
 
 class CodecSide(nn.Module):
@@ -41,13 +52,17 @@ class CodecSide(nn.Module):
     def __init__(self, shapes: dict[str, list[int]]) -> None:
         super().__init__()
         for name, shape in shapes.items():
-            at: nn.Module = self
-            *path, last = name.split(".")
-            for part in path:
-                if part not in dict(at.named_children()):
-                    at.add_module(part, nn.Module())
-                at = at.get_submodule(part)
-            at.register_parameter(last, nn.Parameter(torch.zeros(shape)))
+            self.replace(name, torch.zeros(shape))
+
+    def replace(self, name: str, values: Tensor) -> None:
+        """Register `values` as the parameter with this dotted name."""
+        at: nn.Module = self
+        *path, last = name.split(".")
+        for part in path:
+            if part not in dict(at.named_children()):
+                at.add_module(part, nn.Module())
+            at = at.get_submodule(part)
+        at.register_parameter(last, nn.Parameter(values))
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters by name, as the codec's functions take them."""
@@ -63,7 +78,7 @@ class Boundary(nn.Module):
         parameters = config.boundary_parameters or {}
         self.encode, self.decode = (CodecSide(parameters.get(side, {})) for side in ("encode", "decode"))
 
-    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ids: Tensor | None) -> Tensor:
         """`x` is (B, T, d), `ids` are the token ids (B, T)."""
         z = round_wire(encode(self.encode.weights(), x, ids), self.wire)
         y: Tensor = decode(self.decode.weights(), z, ids)
@@ -85,14 +100,54 @@ def round_wire(x: Tensor, wire: str) -> Tensor:
     return x
 
 
-class IotaModel(LlamaModel):  # type: ignore[misc]
+class IotaDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc]
+    """A layer of Llama, after the boundary before it where there is one."""
+
+    def __init__(self, config: IotaConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.boundary = Boundary(config) if layer_idx in (config.boundary_layers or []) else None
+
+    def forward(self, hidden_states: Tensor, token_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        """As LlamaDecoderLayer; `token_ids` (B, T) are those of the positions in `hidden_states`."""
+        if self.boundary is not None:
+            hidden_states = self.boundary(hidden_states, token_ids)
+        return super().forward(hidden_states, **kwargs)
+
+
+class _ResizesTables:
+    """`resize_token_embeddings` that also gives the codecs' tables one row for each id."""
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
+        """As in transformers. New rows of codec tables are zeros, which add nothing at a boundary."""
+        embedding: nn.Embedding = super().resize_token_embeddings(  # type: ignore[misc]
+            new_num_tokens, *args, **kwargs
+        )
+        rows, config = embedding.weight.shape[0], self.config  # type: ignore[attr-defined]
+        for side, names in (config.boundary_tables or {}).items():
+            for name in names:
+                config.boundary_parameters[side][name][0] = rows
+                for boundary in (m for m in self.modules() if isinstance(m, Boundary)):  # type: ignore[attr-defined]
+                    codec_side = getattr(boundary, side)
+                    old = codec_side.weights()[name].data
+                    new = old.new_zeros((rows, *old.shape[1:]))
+                    new[: old.shape[0]] = old[:rows]
+                    codec_side.replace(name, new)
+        return embedding
+
+
+class IotaModel(_ResizesTables, LlamaModel):  # type: ignore[misc]
     """LlamaModel with boundaries between its layers."""
 
     config_class = IotaConfig
+    _no_split_modules = ["IotaDecoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: IotaConfig) -> None:
+        if rope := getattr(config, "rope_parameters", None):
+            config.rope_theta = rope["rope_theta"]  # versions before 5 read it here, later ones save it there
         super().__init__(config)
-        self.boundaries = nn.ModuleList(Boundary(config) for _ in config.boundary_layers or [])
+        self.layers = nn.ModuleList(IotaDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 
     def forward(
@@ -102,56 +157,55 @@ class IotaModel(LlamaModel):  # type: ignore[misc]
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
+        token_ids: Tensor | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        """As LlamaModel, but needs `input_ids` (B, T): codecs may embed them. Raises ValueError without."""
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError("pass input_ids: token anchors need the ids, embeddings alone are not enough")
-        x = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if position_ids is None:
-            position_ids = self._positions(input_ids, attention_mask, past_key_values)
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=x,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            position_ids=position_ids,
-        )
-        positions = self.rotary_emb(x, position_ids=position_ids)
-        crossings = dict(zip(self.config.boundary_layers or [], self.boundaries, strict=True))
-        for depth, layer in enumerate(self.layers):
-            if depth in crossings:
-                x = crossings[depth](x, input_ids)
-            x = layer(
-                x,
-                attention_mask=mask,
-                position_embeddings=positions,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                **kwargs,
+    ) -> Any:
+        """As LlamaModel.
+
+        `token_ids` (B, T) go with `inputs_embeds` (B, T, d), for codecs that read the ids. Raises ValueError
+        where such a codec gets none.
+        """
+        ids = token_ids if input_ids is None else input_ids
+        if ids is None and self.config.boundary_needs_ids:
+            raise ValueError(
+                f"the boundaries of this model ({self.config.boundary_codec}) read token ids: pass token_ids"
+                " (B, T) with inputs_embeds"
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            token_ids=ids,
+            **kwargs,
+        )
 
-    def _positions(self, ids: Tensor, attention_mask: Tensor | None, cache: Any) -> Tensor:
-        """Positions (B, T), counted from the first token that is not padding: left padding has no effect."""
-        if attention_mask is not None and attention_mask.dim() == 2:
-            counted = attention_mask.long().cumsum(-1) - 1
-            return counted.clamp(min=0)[:, -ids.shape[1] :]
-        seen = cache.get_seq_length() if cache is not None else 0
-        return (torch.arange(ids.shape[1], device=ids.device) + seen).unsqueeze(0)
 
-
-class IotaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+class IotaForCausalLM(_ResizesTables, LlamaForCausalLM):  # type: ignore[misc]
     """LlamaForCausalLM over IotaModel, with a head of its own weights (not tied to the embedding)."""
 
     config_class = IotaConfig
-    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012
+    _no_split_modules = ["IotaDecoderLayer"]  # noqa: RUF012
+    _tied_weights_keys = None
 
     def __init__(self, config: IotaConfig) -> None:
         super().__init__(config)
         self.model = IotaModel(config)
         self.post_init()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,
+        token_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers; `token_ids` go with `inputs_embeds` to the first step."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, *args, inputs_embeds=inputs_embeds, **kwargs
+        )
+        if inputs.get("input_ids") is None:
+            inputs["token_ids"] = token_ids
+        return inputs

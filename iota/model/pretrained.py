@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from iota.model.export import exported_name
+from iota.model.export import llama_name
 from iota.model.layout import stage_shapes
 from iota.model.schedules import schedule_for
 from iota.spec import ModelSpec
@@ -42,7 +42,7 @@ class Pretrained:
 
     def place(self, name: str) -> tuple[Path, str]:
         """The file and the name there of a run's parameter, such as `layers.0.mlp.up_proj.weight`."""
-        there = exported_name("embed.weight" if self.tied and name == "head.weight" else name)
+        there = llama_name("embed.weight" if self.tied and name == "head.weight" else name)
         return self.folder / self.files[there], there
 
     def draft(self, given: Draft) -> Draft:

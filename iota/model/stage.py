@@ -120,6 +120,12 @@ def token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
     return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten())
 
 
+def token_losses(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """Cross entropy of each token in nats, (B, T) in fp32."""
+    losses = F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten(), reduction="none")
+    return losses.view(labels_BT.shape)
+
+
 def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:
     """The `transformers` configuration of a shape, for sequences of up to `positions` tokens."""
     config = LlamaConfig(

@@ -23,6 +23,7 @@ from iota.objects.keys import (
     manifest_folder,
     parse_key,
     start_key,
+    tokenizer_key,
 )
 from iota.objects.sizes import largest_object, max_bytes, part_count, part_sizes, snapshot_bytes
 
@@ -42,5 +43,6 @@ __all__ = [
     "part_sizes",
     "snapshot_bytes",
     "start_key",
+    "tokenizer_key",
     "validate_key",
 ]

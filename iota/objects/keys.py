@@ -123,7 +123,7 @@ def parse_key(text: str) -> RunObject | None:
 
 
 def manifest_folder(manifest: str) -> str:
-    """Folder of a data set's files, which `iota data` writes: `manifest.json` and the shards."""
+    """Folder of a data set's files, which `iota data` writes: `manifest.json`, the tokenizer, the shards."""
     return f"data/{manifest}"
 
 
@@ -133,6 +133,11 @@ def start_key(run: str) -> str:
     It is outside the epochs' folders, which are deleted: a restarted orchestrator reads it again.
     """
     return f"{run}/start.json"
+
+
+def tokenizer_key(manifest: str) -> str:
+    """Key of the definition of a data set's tokenizer (`iota/data/exported_tokenizer.py`)."""
+    return f"{manifest_folder(manifest)}/tokenizer"
 
 
 def epoch_prefixes(run: str, epoch: int) -> list[str]:

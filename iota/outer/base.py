@@ -13,7 +13,7 @@ import safetensors.numpy
 from blake3 import blake3
 from safetensors import SafetensorError
 
-from iota.files import TensorFileError, check_tensors
+from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial import initial_weights
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState, outer_step
@@ -58,23 +58,31 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
     Raises PartError for wrong names, sizes or dtypes, and for values that are not finite.
     """
     sizes = part_sizes(spec, stage)
-    names = {"weights", "momentum"} if spec.outer.momentum else {"weights"}
     if len(parts) != len(sizes):
         raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
-    vectors: dict[str, list[Vector]] = {name: [] for name in names}
-    for data, size in zip(parts, sizes, strict=True):
-        try:
-            check_tensors(data, dict.fromkeys(names, (size,)))
-            tensors = safetensors.numpy.load(data)
-        except (TensorFileError, SafetensorError) as error:
-            raise PartError(f"not a part of this base: {error}") from error
-        for name, tensor in tensors.items():
-            if not np.isfinite(tensor).all():
-                raise PartError(f"{name} is not {size} finite fp32 values")
-            vectors[name].append(tensor)
-    weights = np.concatenate(vectors["weights"])
-    momentum = np.concatenate(vectors["momentum"]) if spec.outer.momentum else np.zeros_like(weights)
+    read = [read_base_part(spec, data, size) for data, size in zip(parts, sizes, strict=True)]
+    weights = np.concatenate([part["weights"] for part in read])
+    momentum = np.zeros_like(weights)
+    if spec.outer.momentum:
+        momentum = np.concatenate([part["momentum"] for part in read])
     return OuterState(weights, momentum)
+
+
+def read_base_part(spec: RunSpec, data: bytes, size: int) -> dict[str, Vector]:
+    """The vectors of `size` elements in one part of a base: `weights`, and `momentum` if the run has one.
+
+    Raises PartError for wrong names, sizes or dtypes, and for values that are not finite.
+    """
+    names = {"weights", "momentum"} if spec.outer.momentum else {"weights"}
+    try:
+        check_tensors(data, dict.fromkeys(names, (size,)))
+        tensors: dict[str, Vector] = safetensors.numpy.load(data)
+    except (TensorFileError, SafetensorError) as error:
+        raise PartError(f"not a part of this base: {error}") from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise PartError(f"{name} is not {size} finite fp32 values")
+    return tensors
 
 
 def _vectors(spec: RunSpec, base: OuterState) -> dict[str, Vector]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
@@ -297,12 +297,16 @@ class AuditsDone(Frozen):
 class Heldout(Frozen):
     """Held-out loss (nats a token) of the base of `epoch`.
 
-    `before_merge` is that of the replicas' weights before the merge, where it was measured.
+    `standard_error` is that of the loss, None where too few documents give none; `tokens` is the number that
+    it was measured on. `before_merge` is the loss of the replicas' weights before the merge, where it was
+    measured.
     """
 
     kind: Literal[ReportKind.HELDOUT] = ReportKind.HELDOUT
     epoch: Small
     loss: Annotated[float, Field(ge=0)]
+    standard_error: Annotated[float, Field(ge=0)] | None
+    tokens: Count
     before_merge: Annotated[float, Field(ge=0)] | None = None
 
 

@@ -33,6 +33,12 @@ START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[Ba
 """The records of base 0 of a run that starts from existing weights, as JSON in the store (`start_key`)."""
 
 
+class BaseEpochs(Frozen):
+    """GET /v1/bases: the epochs whose base is stored by every stage, in order."""
+
+    epochs: tuple[Small, ...]
+
+
 class DeltaRecord(Frozen):
     """A replica's stored pseudo-gradient, and the tokens that weight it in the merge."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from iota.data.samples import needs_tokens
 from iota.protocol.events import Event, StepClose
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     Capabilities,
     ExchangeRequest,
     FrameName,
@@ -72,7 +73,7 @@ class VirtualMiner:
             self.disk = VirtualDisk()
         request = JoinRequest(
             role=Role.MINER,
-            versions=(1,),
+            versions=(PROTOCOL_VERSION,),
             capabilities=Capabilities(device="virtual", memory=1, flops=1.0),
             receipts=self.disk.count,
             epoch=self.disk.newest_base,

@@ -19,6 +19,8 @@ RATE_LIMIT_BLOCKS = 4
 shows them."""
 HEAD_POLL_S = BLOCK_TIME_S / 2
 """Half a block, so that the orchestrator sees each block while it is the head."""
+HELDOUT_TOKENS = 1 << 15
+"""The export measures the held-out loss on so many tokens: some seconds for the default run."""
 SERVERS = (ORCHESTRATOR, "store", "ledger")
 
 
@@ -84,7 +86,15 @@ class Programs:
 
     def export(self) -> Program:
         """`iota export` of the run, in a process of its own for its memory."""
-        arguments = ("export", "--run-dir", self.run.root, "--to", self.run.export)
+        arguments = (
+            "export",
+            "--run-dir",
+            self.run.root,
+            "--to",
+            self.run.export,
+            "--heldout-tokens",
+            HELDOUT_TOKENS,
+        )
         return self._plain("export", "iota.cli.main:main", *arguments)
 
     def baseline(self, out: Path) -> Program:

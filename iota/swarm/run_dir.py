@@ -111,7 +111,7 @@ class RunDir:
         return read_info(self.root)
 
     def note(self, **values: Any) -> None:
-        """Set `values` in `run.json`, for resumption, `iota status` and `iota export`."""
+        """Set `values` in `run.json`, for resumption and `iota status`."""
         write_json(self.info_file, {**self.info(), **values})
 
 

@@ -28,6 +28,8 @@ class Summary:
     loss_first: float | None
     loss_last: float | None
     heldout_loss: float | None
+    heldout_standard_error: float | None
+    heldout_tokens: int | None
     tokens_per_second: float
     bytes_per_boundary_per_token: float
     compression_ratio: float
@@ -47,6 +49,13 @@ class Summary:
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
     ends: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def take_heldout(self, path: Path) -> None:
+        """Take the held-out loss that the export measured, on more tokens than a validator does."""
+        measured = json.loads(path.read_bytes())
+        self.heldout_loss = measured["loss"]
+        self.heldout_standard_error = measured["standard_error"]
+        self.heldout_tokens = measured["tokens"]
 
     def compare(self, baseline: float) -> None:
         """Add `baseline`, the tokens per second of one plain process, and the efficiency against it."""
@@ -104,6 +113,7 @@ def summarise(
     assert status is not None
     losses: list[float] = status["losses"]
     heldout: dict[str, float] = status["heldout"]
+    last = max(heldout, key=int, default="")
     shares: dict[str, float] = status["validator_compute_share"]
     return Summary(
         run=spec.id,
@@ -112,7 +122,9 @@ def summarise(
         epochs=spec.schedule.epochs if status["phase"] == "finished" else int(status["epoch"]),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
-        heldout_loss=heldout[max(heldout, key=int)] if heldout else None,
+        heldout_loss=heldout[last] if heldout else None,
+        heldout_standard_error=status["heldout_error"][last] if heldout else None,
+        heldout_tokens=status["heldout_tokens"][last] if heldout else None,
         tokens_per_second=progress.tokens_per_second,
         bytes_per_boundary_per_token=boundary_bytes_per_token(spec),
         compression_ratio=compression_ratio(spec),
@@ -144,7 +156,7 @@ def summary_table(summary: Summary) -> Table:
     rows: list[tuple[str, str]] = [
         ("tokens", f"{summary.tokens:,} in {summary.steps} steps, {summary.epochs} epochs"),
         ("loss", f"{_number(summary.loss_first)} -> {_number(summary.loss_last)}"),
-        ("held-out loss", _number(summary.heldout_loss)),
+        ("held-out loss", _heldout(summary)),
         ("speed", f"{summary.tokens_per_second:,.0f} tokens/s"),
         (
             "boundary",
@@ -185,6 +197,12 @@ def _weight(summary: Summary, hotkey: str, weight: float) -> str:
     whose = [(name, m) for name, m in summary.members.items() if m["hotkey"] == hotkey]
     who = "".join(f"  {name}, stage {m['stage']}, {m['tokens']:,} tokens" for name, m in whose)
     return f"{weight:.3f}{who}"
+
+
+def _heldout(summary: Summary) -> str:
+    error, tokens = summary.heldout_standard_error, summary.heldout_tokens
+    text = _number(summary.heldout_loss) + ("" if error is None else f" ± {error:.3f}")
+    return text if tokens is None else f"{text} on {tokens:,} tokens"
 
 
 def _number(value: float | None, unit: str = "", digits: int = 3) -> str:

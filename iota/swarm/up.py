@@ -9,13 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iota.http import HttpClient
-from iota.protocol.status_delta import Status
+from iota.model.exported_config import EVALUATION_NAME
 from iota.spec import RunSpec
 from iota.swarm.display import Display
-from iota.swarm.exporting import complete_bases
 from iota.swarm.log_ends import ended_because, log_size, log_tail
 from iota.swarm.options import SwarmOptions, UpOptions
 from iota.swarm.ports import choose_ports
@@ -68,8 +67,6 @@ class SwarmUp:
         self._progress = Progress(began)
         self._ended_nodes: dict[str, float] = {}
         """Monotonic seconds at which a node exited, by name."""
-        self._noted_epoch = -1
-        """Epoch of the base that `run.json` records."""
 
     async def run(self) -> Summary:
         """Train to the end, export, compare. All processes have ended when it returns or raises.
@@ -94,16 +91,16 @@ class SwarmUp:
             finished=False,
         )
         async with self._launching(preloaded(self._command.validator), self._command.threads) as launcher:
-            summary, spec = await self._train(launcher, programs, crew)
+            summary = await self._train(launcher, programs, crew)
         summary.disk_bytes = disk_bytes(self._run_dir.root)
-        await self._afterwards(summary, spec, ports)
+        await self._afterwards(summary, ports)
         write_json(self._run_dir.summary_file, summary.as_json())
         self._run_dir.note(finished=True)
         return summary
 
     # ---- the run ---------------------------------------------------------------------------------
 
-    async def _train(self, launcher: Launcher, programs: Programs, crew: Crew) -> tuple[Summary, RunSpec]:
+    async def _train(self, launcher: Launcher, programs: Programs, crew: Crew) -> Summary:
         names = {address: name for name, address in crew.addresses.items()}
         supervisor = Supervisor(launcher, describe=lambda name: self._described(name, crew))
         peaks = MemoryPeaks(lambda: launcher.running)
@@ -132,7 +129,7 @@ class SwarmUp:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec, names) as display:
-                await self._follow(http, programs.url(ORCHESTRATOR), spec, display, peaks)
+                await self._follow(http, programs.url(ORCHESTRATOR), display, peaks)
             if self._command.validator and not kept[VALIDATOR].done():
                 self._say(
                     f"the run has ended; its validator sets the last weights ({LAST_WEIGHTS_S:.0f} s at most)"
@@ -141,11 +138,10 @@ class SwarmUp:
             weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
             for task in kept.values():
                 task.cancel()
-        summary = summarise(
+        return summarise(
             spec, self._progress, weights, memory=peaks.bytes, disk_bytes=0, restarts=supervisor.restarts,
             ends=supervisor.ends, names=names,
         )  # fmt: skip
-        return summary, spec
 
     def _described(self, name: str, crew: Crew) -> str:
         """A process's name, with the stage that the run has given it."""
@@ -180,9 +176,7 @@ class SwarmUp:
         run_dir.note(run=spec.id)
         return spec
 
-    async def _follow(
-        self, http: HttpClient, url: str, spec: RunSpec, display: Display, peaks: MemoryPeaks
-    ) -> None:
+    async def _follow(self, http: HttpClient, url: str, display: Display, peaks: MemoryPeaks) -> None:
         """Show the run, and sample memory, until the run has finished."""
         while True:
             status = await read_status(http, url, self._progress.latest)
@@ -190,19 +184,15 @@ class SwarmUp:
                 now = time.monotonic()
                 self._progress.observe(now, status)
                 display.show(now, self._progress)
-                self._note_bases(spec, status)
                 if status["finished"]:
                     return
             peaks.sample()
             self._refuse_early_end()
             await asyncio.sleep(POLL_S)
 
-    def _note_bases(self, spec: RunSpec, status: Status) -> None:
-        """Record the newest complete base in `run.json`, from which an export finds it when nothing runs."""
-        bases = complete_bases(spec, status["bases"])
-        if bases is not None and bases[0].epoch > self._noted_epoch:
-            self._run_dir.note(bases=status["bases"])
-            self._noted_epoch = bases[0].epoch
+    def _bases(self) -> list[dict[str, Any]]:
+        """The newest whole base in the last status; empty before the first."""
+        return self._progress.latest["bases"] if self._progress.latest else []
 
     def _refuse_early_end(self) -> None:
         """Raises ProgramFailed for a node that exited as if the run had ended, while it goes on."""
@@ -215,18 +205,19 @@ class SwarmUp:
 
     # ---- afterwards ------------------------------------------------------------------------------
 
-    async def _afterwards(self, summary: Summary, spec: RunSpec, ports: dict[str, int]) -> None:
+    async def _afterwards(self, summary: Summary, ports: dict[str, int]) -> None:
         """Export and compare, after all other processes have ended, on all cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         programs = Programs(self._run_dir, ports, cores, self._command.device)
         async with self._launching((), cores) as launcher:
-            if complete_bases(spec, self._run_dir.info().get("bases", [])) is None:
-                summary.notes.append("no base was stored, so there is nothing to export")
+            if not any(base["epoch"] for base in self._bases()):
+                summary.notes.append("no merged weights were stored, so there is nothing to export")
             else:
                 if not self._run_dir.export.exists():
                     self._say("all processes have ended; exporting the model")
                     await _run(launcher, programs.export())
                 summary.export = str(self._run_dir.export)
+                summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
             if self._command.compare:
                 self._say(f"measuring one plain process with {cores} threads, three times")
                 found = self._run_dir.root / "baseline.json"

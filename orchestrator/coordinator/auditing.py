@@ -125,7 +125,7 @@ def take_heldout(run: RunState, report: Heldout) -> None:
     if report.epoch > run.epoch + 1:
         run.totals.unfit += 1
         return
-    run.audits.heldout.setdefault(report.epoch, (report.loss, report.before_merge))
+    run.audits.heldout.setdefault(report.epoch, report)
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:

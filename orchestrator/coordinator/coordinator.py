@@ -257,6 +257,14 @@ class Coordinator:
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
+    def stored_epochs(self) -> list[int]:
+        """The epochs whose base is stored by every stage, in order."""
+        return self.state.stored_epochs
+
+    def stored_base(self, epoch: int, stage: int) -> BaseRecord | None:
+        """The record of a base that is stored, or None."""
+        return self.state.bases.stored.get((epoch, stage))
+
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
         """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from iota.protocol.events import Event
-from iota.protocol.messages import Outcome, Role, Verdict
+from iota.protocol.messages import Heldout, Outcome, Role, Verdict
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
@@ -105,8 +105,8 @@ class Audits:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
     """The newest (validator, verdict), shown in the status."""
-    heldout: dict[int, tuple[float, float | None]] = field(default_factory=dict)
-    """epoch -> held-out loss of its base, and before the merge."""
+    heldout: dict[int, Heldout] = field(default_factory=dict)
+    """epoch -> the first report of its base's held-out loss."""
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
     """validator -> weight by miner, as the validator reported them."""
     compute_share: dict[str, float] = field(default_factory=dict)
@@ -187,11 +187,15 @@ class RunState:
         return self.epochs[self.epoch]
 
     @property
+    def stored_epochs(self) -> list[int]:
+        """The epochs whose base is stored by every stage, in order."""
+        epochs = sorted({epoch for epoch, _ in self.bases.stored})
+        return [e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages))]
+
+    @property
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
-        epochs = {epoch for epoch, _ in self.bases.stored}
-        whole = (e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages)))
-        return max(whole, default=-1)
+        return max(self.stored_epochs, default=-1)
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""

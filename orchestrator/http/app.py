@@ -24,6 +24,7 @@ from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
 from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
+from orchestrator.http.public_objects import PublicObjects
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
 
@@ -104,6 +105,7 @@ def make_app(deps: Deps) -> web.Application:
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
     signed, audit = middleware.signed, AuditCalls(deps.coordinator, deps.journal)
+    objects = PublicObjects(deps.coordinator, deps.store, limits.url_s)
     app.add_routes(
         [
             web.get("/v1/run", public.run),
@@ -111,6 +113,9 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/stream", public.stream),
             web.get("/v1/members/{hotkey}", public.member),
             web.get(MANIFEST_PATH, public.manifest),
+            web.get("/v1/bases", objects.epochs),
+            web.get("/v1/bases/{epoch}/{stage}", objects.base),
+            web.get("/v1/objects", objects.url),
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),
             web.get("/readyz", public.readyz),

@@ -188,7 +188,7 @@ class AuditCalls:
 
     async def record(self, call: Call) -> bytes:
         """GET /v1/audit/epochs/N: the record of a sealed epoch with open audits, else NOT_FOUND."""
-        epoch = _epoch(call.request)
+        epoch = path_number(call.request, "epoch")
         record = self._coordinator.epoch_record(epoch)
         if record is None:
             raise Problem(ProblemType.NOT_FOUND, f"epoch {epoch} is not sealed yet, or its audits are closed")
@@ -196,15 +196,16 @@ class AuditCalls:
 
     async def receipts(self, call: Call) -> bytes:
         """GET .../receipts/HOTKEY: a member's receipt batches of an epoch; NOT_FOUND for others."""
-        epoch, hotkey = _epoch(call.request), call.request.match_info["hotkey"]
+        epoch, hotkey = path_number(call.request, "epoch"), call.request.match_info["hotkey"]
         if hotkey not in self._coordinator.members:
             raise Problem(ProblemType.NOT_FOUND, f"{hotkey[:64]} is no member of this run")
         async with self._reading:  # one at a time: answers are large
             return await asyncio.to_thread(lambda: _BATCHES.dump_json(self._journal.receipts(hotkey, epoch)))
 
 
-def _epoch(request: web.Request) -> int:
-    text = request.match_info["epoch"]
+def path_number(request: web.Request, name: str) -> int:
+    """The number in the part `name` of a request's path. Raises Problem (NOT_FOUND) for anything else."""
+    text = request.match_info[name]
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise Problem(ProblemType.NOT_FOUND, "an epoch is a number")
+        raise Problem(ProblemType.NOT_FOUND, f"the {name} is not a number")
     return int(text)

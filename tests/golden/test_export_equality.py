@@ -53,7 +53,7 @@ def trained(tmp_path: Path, spec: RunSpec) -> tuple[ReferenceTrainer, dict[str, 
             weight += 0.05 * torch.randn(weight.shape, generator=generator)
     trainer = ReferenceTrainer(spec, states)
     out = tmp_path / "model"
-    export_model(spec, (s.weights for s in states), lambda _: None, out, shard_bytes=40_000)
+    export_model(spec, (s.weights for s in states), lambda _: None, out, eos_token=0, shard_bytes=40_000)
     ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=generator)
     job: dict[str, Any] = {"ids": ids.tolist(), "out": str(tmp_path / "result.npz")}
     home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
@@ -86,7 +86,7 @@ def test_a_model_without_codecs_is_transformers_own_llama() -> None:
     spec = small_run(boundary={"codec": "identity", "wire": "fp32"})
     trainer = ReferenceTrainer(spec)
     llama = LlamaForCausalLM(llama_config(spec.model, 64)).eval()
-    weights = {exported_name(n): w for state in trainer.states() for n, w in state.weights.items()}
+    weights = {exported_name(spec, n): w for state in trainer.states() for n, w in state.weights.items()}
     llama.load_state_dict(weights)
     ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -96,11 +96,11 @@ def test_a_model_without_codecs_is_transformers_own_llama() -> None:
 def test_export_refuses_a_directory_with_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
-        export_model(small_run(), [], lambda _: None, tmp_path)
+        export_model(small_run(), [], lambda _: None, tmp_path, eos_token=0)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stages given"):
-        export_model(small_run(), [], lambda _: None, tmp_path / "model")
+        export_model(small_run(), [], lambda _: None, tmp_path / "model", eos_token=0)
     assert list(tmp_path.iterdir()) == []

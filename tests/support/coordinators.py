@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from iota.protocol.events import Event
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     Capabilities,
     Direction,
     FrameName,
@@ -52,7 +53,7 @@ class Driven:
         """A node without state joins."""
         request = JoinRequest(
             role=role,
-            versions=(1,),
+            versions=(PROTOCOL_VERSION,),
             capabilities=Capabilities(device="test", memory=1, flops=1.0),
         )
         self.coordinator.apply(Joined(at=self.now, hotkey=fake_hotkey(number), request=request))

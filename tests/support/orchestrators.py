@@ -21,6 +21,7 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.events import Delivered
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     Capabilities,
     Direction,
     FrameName,
@@ -146,7 +147,9 @@ async def orchestrator(
 
 def join_request(role: Role = Role.MINER, **fields: Any) -> JoinRequest:
     capabilities = Capabilities(device="cpu", memory=1 << 30, flops=1e9)
-    return JoinRequest(**{"role": role, "versions": (1,), "capabilities": capabilities, **fields})
+    return JoinRequest(
+        **{"role": role, "versions": (PROTOCOL_VERSION,), "capabilities": capabilities, **fields}
+    )
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -274,12 +274,12 @@ REPORTS: tuple[messages.Report, ...] = (
     messages.SnapshotWanted(epoch=1, miner=MINER.ss58, version=1),
     VERDICT,
     messages.AuditsDone(epoch=1),
-    messages.Heldout(epoch=1, loss=2.5, before_merge=2.75),
+    messages.Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096, before_merge=2.75),
     messages.WeightsSet(block=7_000_100, weights={MINER.ss58: 0.75, OTHER.ss58: 0.25}, compute_share=0.1),
 )
 JOIN = messages.JoinRequest(
     role=messages.Role.MINER,
-    versions=(1,),
+    versions=(messages.PROTOCOL_VERSION,),
     capabilities=messages.Capabilities(device="cpu-avx2", memory=1 << 40, flops=1.5e12),
     receipts=4,
     epoch=1,

@@ -9,7 +9,7 @@ import numpy as np
 from blake3 import blake3
 
 from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import AuditsDone, Reveal, SnapshotWanted, StoredObject
+from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
@@ -60,7 +60,7 @@ class Shell:
         self.kept: dict[Name, effects.FileVerdict] = {}
         """The database: verdicts by name, in order."""
         self.audited: set[int] = set()
-        self.heldout: dict[int, float] = {}
+        self.heldout: dict[int, Heldout] = {}
         self.events: list[Fact] = []
         self.stale: list[Fact] = []
         """Answers to jobs that are over."""
@@ -132,8 +132,8 @@ class Shell:
             case effects.KeepAudited():
                 self.audited.add(effect.epoch)
             case effects.KeepHeldout():
-                assert effect.epoch not in self.heldout
-                self.heldout[effect.epoch] = effect.loss
+                assert effect.report.epoch not in self.heldout
+                self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
                 assert reveal.link == LINKS.link(reveal.epoch)
                 self.revealed.add(reveal.epoch)
@@ -179,7 +179,7 @@ class Shell:
                 miner = next(m for m in world.miners if m.stage == job.base.stage)
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
             case jobs.MeasureHeldout():
-                return 2.5
+                return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
             case jobs.AskLive():
                 return True
             case _:

@@ -24,6 +24,7 @@ from iota.identity.keys import Hotkey
 from iota.objects import SnapshotKey, manifest_folder
 from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     AuditsDone,
     ExchangeRequest,
     JoinReply,
@@ -73,7 +74,14 @@ class Orchestrator:
 
     async def run(self) -> RunInfo:
         spec = self.world.spec
-        return RunInfo(run=spec.id, spec=spec, orchestrator=ORCHESTRATOR.ss58, versions=(1,), epoch=0, step=0)
+        return RunInfo(
+            run=spec.id,
+            spec=spec,
+            orchestrator=ORCHESTRATOR.ss58,
+            versions=(PROTOCOL_VERSION,),
+            epoch=0,
+            step=0,
+        )
 
     async def manifest(self) -> bytes:
         return self.manifest_bytes
@@ -176,8 +184,7 @@ class Stage:
 
     def node(self) -> ValidatorNode:
         options = ValidatorOptions(
-            self.folder / "validator", compute_share=self.share, heldout_batches=1,
-            retry_for_s=0.2,
+            self.folder / "validator", compute_share=self.share, heldout_tokens=1, retry_for_s=0.2
         )  # fmt: skip
         world: Any = self.orchestrator.world
         client: Any = self.orchestrator

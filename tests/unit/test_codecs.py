@@ -97,7 +97,7 @@ def test_an_export_carries_an_added_codec_with_it(half: RunSpec, tmp_path: Path)
     trainer = ReferenceTrainer(half)
     trainer.run_steps(0, sample(half))
     out = tmp_path / "model"
-    export_model(half, (state.weights for state in trainer.states()), lambda _: None, out)
+    export_model(half, (state.weights for state in trainer.states()), lambda _: None, out, eos_token=0)
     ids = torch.randint(0, half.model.vocab_size, (2, 9), generator=torch.Generator().manual_seed(1))
     program = (
         "import json, sys; sys.modules['iota'] = None\n"

@@ -160,7 +160,10 @@ def test_nothing_but_the_data_and_its_record_is_left(tmp_path: Path) -> None:
     names = {p.name.split("-")[0] for p in tmp_path.iterdir()}
     assert names == {"data", ".prepared", ".lock"}
     shard_files = {f"{s.name}.{kind}" for s in manifest.shards for kind in ("bin", "idx")}
-    assert {p.name for p in data_folder(tmp_path, manifest).iterdir()} == shard_files | {"manifest.json"}
+    assert {p.name for p in data_folder(tmp_path, manifest).iterdir()} == shard_files | {
+        "manifest.json",
+        "tokenizer",
+    }
 
 
 KILLED = """
@@ -310,7 +313,7 @@ async def test_publishing_again_sends_only_what_is_missing(tmp_path: Path) -> No
         calls: list[str] = []
         await publish(manifest, tmp_path / "out", _Noting(store, calls))
         assert key not in calls
-        assert len(calls) == 2 * len(manifest.shards)
+        assert len(calls) == 2 * len(manifest.shards) + 1  # not the shard, but tokenizer and manifest
 
 
 async def test_a_foreign_manifest_in_the_store_is_not_overwritten(tmp_path: Path) -> None:

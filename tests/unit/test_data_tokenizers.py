@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iota.data import open_tokenizer
+from iota.data import manifest_id, open_tokenizer, prepare
+from iota.data.exported_tokenizer import write_tokenizer
+from iota.data.manifest import DataError
 from iota.data.tokenizers import EOS_TEXT
+from iota.objects import tokenizer_key
+from tests.support.data_sets import MadeUp
 
 TEXTS = [
     "",
@@ -27,7 +32,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def bytes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bytes")
-    open_tokenizer("bytes").save(out)
+    write_tokenizer(open_tokenizer("bytes").definition, out)
     return out
 
 
@@ -38,9 +43,9 @@ def exported(bytes_folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(bytes_folder))
 
 
-def train_bpe(folder: Path, eos: bool = True) -> Path:
-    """A small real BPE in a Hugging Face folder, trained here."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def train_bpe(folder: Path, eos: bool = True, bos: bool = False) -> Path:
+    """A small real BPE in a Hugging Face folder, trained here; with `bos` it puts <s> before each text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE())
@@ -48,12 +53,15 @@ def train_bpe(folder: Path, eos: bool = True) -> Path:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=[EOS_TEXT],
+        special_tokens=[EOS_TEXT, "<s>"] if bos else [EOS_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     backend.train_from_iterator(["the cat sat on the mat and the dog sat on the log"] * 20, trainer)
     options = {"eos_token": EOS_TEXT} if eos else {}
+    if bos:
+        options["bos_token"] = "<s>"
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     PreTrainedTokenizerFast(tokenizer_object=backend, **options).save_pretrained(str(folder))
     return folder
 
@@ -87,7 +95,7 @@ def test_the_exported_bytes_tokenizer_knows_its_eos(exported: Any) -> None:
 def test_the_exported_bytes_tokenizer_loads_beside_a_llamas_config(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, LlamaConfig
 
-    open_tokenizer("bytes").save(tmp_path)
+    write_tokenizer(open_tokenizer("bytes").definition, tmp_path)
     LlamaConfig(vocab_size=257, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
         str(tmp_path)
     )
@@ -117,11 +125,34 @@ def test_a_batch_is_encoded_like_its_texts(tmp_path: Path) -> None:
             assert np.array_equal(ids, tokenizer.encode(text))
 
 
-def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path: Path, bytes_folder: Path) -> None:
-    first = open_tokenizer(str(train_bpe(tmp_path / "bpe")))
-    first.save(tmp_path / "saved")
-    assert open_tokenizer(str(tmp_path / "saved")).digest == first.digest
-    assert first.digest not in (open_tokenizer("bytes").digest, open_tokenizer(str(bytes_folder)).digest)
+@pytest.mark.parametrize("text", [*TEXTS, "the cat <s> sat", "<s>"])
+def test_an_exported_tokenizer_adds_nothing_and_takes_special_text_as_training_did(
+    tmp_path: Path, text: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    trained = open_tokenizer(str(train_bpe(tmp_path / "bpe", bos=True)))
+    write_tokenizer(trained.definition, tmp_path / "out")
+    found = AutoTokenizer.from_pretrained(str(tmp_path / "out"))
+    assert found(text)["input_ids"] == trained.encode(text).tolist()
+    assert found(text).keys() == {"input_ids", "attention_mask"}
+    assert (found.eos_token_id, found.pad_token_id, found.bos_token) == (trained.eos_id, trained.eos_id, None)
+
+
+@pytest.mark.parametrize("definition", [b"", b"x\n{}", b"1\n{}", b"1", b"9" * 20 + b"\n{}", b"\xff\n"])
+def test_bytes_that_define_no_tokenizer_are_refused(tmp_path: Path, definition: bytes) -> None:
+    with pytest.raises(DataError):
+        write_tokenizer(definition, tmp_path / "out")
+
+
+def test_a_data_set_keeps_its_tokenizer_and_an_older_one_gets_it(tmp_path: Path) -> None:
+    tokenizer = open_tokenizer(str(train_bpe(tmp_path / "bpe")))
+    manifest = prepare(MadeUp(200), tokenizer, tmp_path, 10_000, 1_000)
+    kept = tmp_path / tokenizer_key(manifest_id(manifest))
+    assert blake3(kept.read_bytes()).hexdigest() == manifest.tokenizer.digest == tokenizer.digest
+    kept.unlink()
+    prepare(MadeUp(200), tokenizer, tmp_path, 10_000, 1_000)
+    assert kept.read_bytes() == tokenizer.definition
 
 
 def test_a_tokenizer_without_an_eos_is_refused(tmp_path: Path) -> None:

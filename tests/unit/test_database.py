@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iota.identity.keys import Hotkey
-from iota.protocol.messages import AuditKind, Outcome, Verdict
+from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
 from validator.core.results import Result
@@ -19,6 +19,7 @@ from validator.database import DATABASE_NAME, Database, DatabaseInUse
 KEY = Hotkey.from_seed(b"\x01" * 32)
 MINER = Hotkey.from_seed(b"\x02" * 32).ss58
 RUN = "ab" * 32
+HELDOUT = Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096)
 
 
 def verdict(outcome: Outcome = Outcome.PASS, epoch: int = 0, seq: int = 7) -> Verdict:
@@ -52,14 +53,14 @@ def test_an_unproven_epoch_marks_its_work(tmp_path: Path) -> None:
 def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
         assert database.last_audited() is None
-        database.keep_heldout(1, 2.5)
+        database.keep_heldout(HELDOUT)
         database.finish(0)
         database.finish(1)
         database.keep("op:7", verdict(epoch=2))
     with Database(tmp_path, RUN, KEY.ss58) as database:
         assert database.last_audited() == 1
         history = database.history()
-        assert (history.audited, history.heldout) == ({0, 1}, {1: 2.5})
+        assert (history.audited, history.heldout) == ({0, 1}, {1: HELDOUT})
         assert history.filed == {(2, MINER, "op:7")}
 
 

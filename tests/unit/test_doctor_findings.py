@@ -23,7 +23,7 @@ from iota.doctor.facts import (
 from iota.identity.keys import Hotkey
 from iota.model.proposal import make_spec
 from iota.planning import all_needs
-from iota.protocol.messages import Role
+from iota.protocol.messages import PROTOCOL_VERSION, Role
 from tests.support.samples import tiny_spec
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32).ss58
@@ -40,7 +40,7 @@ WALLET = WalletFiles(
 )
 SPEC = tiny_spec()
 LARGE = tuple(all_needs(make_spec({"model": {"preset": "llama-8b"}}, "0" * 64, 2)))
-RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (1,), SPEC, 0.02, 0.3, False)
+RUN = OrchestratorFacts("http://run", "ab" * 32, 4, (PROTOCOL_VERSION,), SPEC, 0.02, 0.3, False)
 MACHINE = Machine(Path("/data"), True, 100 << 30, ("H100, 81920 MiB",), 64 << 30)
 HEALTHY = Facts(
     Role.VALIDATOR,
@@ -176,7 +176,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ("no orchestrator", changed(orchestrator=GONE), "orchestrator", "problem", "--orchestrator URL"),
     (
         "other protocol",
-        changed(orchestrator={"versions": (2,)}),
+        changed(orchestrator={"versions": (PROTOCOL_VERSION + 1,)}),
         "orchestrator",
         "problem",
         "update the older",

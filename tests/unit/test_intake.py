@@ -11,6 +11,7 @@ import pytest
 from iota.codec.shapes import payload_size
 from iota.objects import DeltaKey, MergedKey, SnapshotKey, max_bytes, part_count
 from iota.protocol.messages import (
+    PROTOCOL_VERSION,
     AuditsDone,
     Capabilities,
     Delta,
@@ -110,7 +111,7 @@ def stored(key: object, size: int = 16) -> StoredObject:
     return StoredObject(key=str(key), digest="d" * 64, size=size)
 
 
-def join_request(role: Role = Role.MINER, versions: tuple[int, ...] = (1,)) -> JoinRequest:
+def join_request(role: Role = Role.MINER, versions: tuple[int, ...] = (PROTOCOL_VERSION,)) -> JoinRequest:
     return JoinRequest(
         role=role, versions=versions, capabilities=Capabilities(device="cpu", memory=1, flops=1.0)
     )
@@ -133,7 +134,10 @@ def test_a_join_without_a_common_version_is_told_who_must_upgrade(
     with pytest.raises(Problem, match=who) as caught:
         desk.intake.join(STRANGER, join_request(versions=versions), 1.0)
     assert caught.value.type is ProblemType.VERSION_MISMATCH
-    assert caught.value.extra == {"orchestrator_versions": [1], "node_versions": list(versions)}
+    assert caught.value.extra == {
+        "orchestrator_versions": [PROTOCOL_VERSION],
+        "node_versions": list(versions),
+    }
 
 
 def test_a_member_keeps_its_role(desk: Desk) -> None:
@@ -295,10 +299,10 @@ def test_each_role_has_its_own_reports(desk: Desk) -> None:
 
 def test_a_validator_speaks_of_bases_and_versions_that_there_are(desk: Desk) -> None:
     miner = desk.first.hotkey
-    assert desk.exchange(desk.validator, reports=(Heldout(epoch=1, loss=1.0),))
+    assert desk.exchange(desk.validator, reports=(Heldout(epoch=1, loss=1.0, standard_error=None, tokens=8),))
     assert desk.exchange(desk.validator, reports=(SnapshotWanted(epoch=0, miner=miner, version=2),))
     for report in (
-        Heldout(epoch=2, loss=1.0),
+        Heldout(epoch=2, loss=1.0, standard_error=None, tokens=8),
         SnapshotWanted(epoch=1, miner=miner, version=0),
         SnapshotWanted(epoch=0, miner=miner, version=3),
     ):

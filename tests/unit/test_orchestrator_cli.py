@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from iota.identity.keys import Hotkey, create_hotkey
+from iota.protocol.messages import PROTOCOL_VERSION
 from iota.spec import DataSpec
 from orchestrator.journal import SqliteJournal
 from tests.support.orchestrators import make_spec
@@ -88,7 +89,7 @@ def started(arguments: list[str], *changes: str) -> Iterator[tuple[subprocess.Po
 def test_it_stays_small_without_torch_and_stops_on_a_signal(arguments: list[str]) -> None:
     with started(arguments) as (process, url):
         with urllib.request.urlopen(url + "/v1/run", timeout=10) as answer:
-            assert json.load(answer)["versions"] == [1]
+            assert json.load(answer)["versions"] == [PROTOCOL_VERSION]
         watched = psutil.Process(process.pid)
         assert not [m.path for m in watched.memory_maps() if "torch" in m.path]
         assert watched.memory_info().rss < MEMORY_MB << 20

@@ -28,6 +28,8 @@ def status(phase: str, tokens: int = 0, losses: tuple[float, ...] = (), **more: 
         "open_microbatches": 0,
         "losses": list(losses),
         "heldout": {},
+        "heldout_error": {},
+        "heldout_tokens": {},
         "tokens": tokens,
         "settled": 0,
         "dropped": 0,
@@ -42,13 +44,20 @@ def status(phase: str, tokens: int = 0, losses: tuple[float, ...] = (), **more: 
     }
 
 
+HELDOUT = {
+    "heldout": {"0": 4.5, "1": 3.9},
+    "heldout_error": {"0": None, "1": 0.02},
+    "heldout_tokens": {"0": 1024, "1": 4096},
+}
+
+
 def watched() -> Progress:
     progress = Progress(began=100.0)
     progress.observe(102.0, status("gathering"))
     progress.observe(104.0, status("training"))
     progress.observe(106.0, status("training", 50, (5.0,)))
     progress.observe(112.0, status("merging", 400, (5.0, 4.0)))
-    progress.observe(114.0, status("finished", 400, (5.0, 4.0), heldout={"0": 4.5, "1": 3.9}))
+    progress.observe(114.0, status("finished", 400, (5.0, 4.0), **HELDOUT))
     return progress
 
 
@@ -93,6 +102,8 @@ def test_the_summary_holds_what_the_run_did() -> None:
         "loss_first": 5.0,
         "loss_last": 4.0,
         "heldout_loss": 3.9,
+        "heldout_standard_error": 0.02,
+        "heldout_tokens": 4096,
         "bytes_per_boundary_per_token": 32.0,
         "compression_ratio": 16.0,
         "audits": {"passed": 3, "failed": 0, "inconclusive": 1},
@@ -101,6 +112,20 @@ def test_the_summary_holds_what_the_run_did() -> None:
         "efficiency": pytest.approx(0.8),
     }
     assert expected.items() <= found.items()
+
+
+def test_the_exports_measurement_replaces_the_validators(tmp_path: Path) -> None:
+    spec = SwarmOptions(epochs=1).spec("0" * 64, 257)
+    summary = summarise(spec, watched(), {}, memory={}, disk_bytes=0, restarts={})
+    path = tmp_path / "evaluation.json"
+    path.write_text('{"epoch": 1, "loss": 3.5, "standard_error": 0.01, "tokens": 32768, "documents": 40}')
+    summary.take_heldout(path)
+    found = summary.as_json()
+    assert (found["heldout_loss"], found["heldout_standard_error"], found["heldout_tokens"]) == (
+        3.5,
+        0.01,
+        32768,
+    )
 
 
 def test_without_a_comparison_the_summary_claims_none() -> None:

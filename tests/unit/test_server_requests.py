@@ -17,7 +17,7 @@ from iota.http.server import ConnectionLimits
 from iota.identity.http_auth import SIGNATURE_HEADER, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.events import LoadBase
-from iota.protocol.messages import LeaveRequest, Method, ObjectRequest, Role
+from iota.protocol.messages import PROTOCOL_VERSION, LeaveRequest, Method, ObjectRequest, Role
 from iota.protocol.problems import TYPE_PREFIX, Problem, ProblemType
 from tests.support.orchestrators import (
     ORCHESTRATOR,
@@ -176,7 +176,7 @@ async def test_no_version_in_common_names_both_sides_and_the_upgrade(running: Ru
     body = join_request(versions=(0,)).model_dump_json().encode()
     headers = signed(STRANGER, "/v1/join", body)
     document = await refused(running, ProblemType.VERSION_MISMATCH, "/v1/join", body, headers=headers)
-    assert document["orchestrator_versions"] == [1]
+    assert document["orchestrator_versions"] == [PROTOCOL_VERSION]
     assert document["node_versions"] == [0]
     assert "upgrade the node" in document["detail"]
 

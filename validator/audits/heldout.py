@@ -1,29 +1,27 @@
-"""Held-out loss of a base, stage by stage: one stage's weights in memory at a time."""
+"""Measures the held-out loss of a base, batch by batch under the compute cap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import partial
 
-from iota.compute.evaluate import EvaluationBatch, EvaluationOutput, evaluate_stage
-from iota.compute.state import StageState
+from iota.compute.evaluate import Evaluation
+from iota.compute.heldout_loss import HeldoutLoss, heldout_loss
 from iota.data.samples import Samples
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.core.jobs import Base
 
-BATCHES: Final = 4
-"""Held-out batches by default. Enough to see a trend, few enough for the compute cap."""
 
+class HeldoutMeter:
+    """Measures the bases of one run on the same held-out tokens, of which `most_tokens` bounds the number."""
 
-class HeldoutLoss:
-    """Measures the bases of one run on the first `batches` held-out batches."""
+    def __init__(self, evidence: Evidence, samples: Samples, worker: Worker, most_tokens: int) -> None:
+        self._evidence, self._samples, self._worker = evidence, samples, worker
+        self._most_tokens = most_tokens
 
-    def __init__(self, evidence: Evidence, samples: Samples, worker: Worker, batches: int = BATCHES) -> None:
-        self._evidence, self._samples, self._worker, self._batches = evidence, samples, worker, batches
-
-    async def measure(self, bases: Sequence[Base]) -> float | None:
-        """Mean loss in nats a token; None if the data holds out less than one batch.
+    async def measure(self, bases: Sequence[Base]) -> HeldoutLoss | None:
+        """The loss with its standard error; None if the data holds out less than one batch.
 
         Args:
             bases: one base per stage, in order of stage.
@@ -32,18 +30,12 @@ class HeldoutLoss:
             EvidenceMissing: a base is unavailable.
             BadValueError: a base gives NaN or Inf.
         """
-        inputs = [EvaluationBatch(tokens) for tokens in await self._samples.heldout(self._batches)]
-        if not inputs:
+        tokens = await self._samples.heldout(self._most_tokens)
+        if not tokens.batches:
             return None
-        losses: list[float] = []
+        evaluation = Evaluation(self._evidence.spec, tokens.batches)
         for base in bases:
-            state = await self._evidence.base(base)
-            outputs = [await self._pass(base.stage, state, batch) for batch in inputs]
-            losses = [out.loss for out in outputs if out.loss is not None]
-            inputs = [EvaluationBatch(b.tokens, o.payload) for b, o in zip(inputs, outputs, strict=True)]
-        return sum(losses) / len(losses)
-
-    async def _pass(self, stage: int, state: StageState, batch: EvaluationBatch) -> EvaluationOutput:
-        """One batch through one stage, as one unit of work under the compute cap."""
-        spec = self._evidence.spec
-        return await self._worker.run(lambda: next(iter(evaluate_stage(spec, stage, state, [batch]))))
+            units = evaluation.stage(base.stage, await self._evidence.base(base))
+            while await self._worker.run(partial(next, units, None)) is not None:
+                pass
+        return heldout_loss(evaluation.losses, tokens.documents)

@@ -11,12 +11,13 @@ from typing import Final
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
 from iota.data.manifest import DataError
+from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.records import MinerRecord
 from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
-from validator.audits.heldout import HeldoutLoss
+from validator.audits.heldout import HeldoutMeter
 from validator.chain import SubnetChain
 from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
@@ -39,7 +40,7 @@ class JobRunner:
     chain: SubnetChain
     evidence: Evidence
     auditor: Auditor
-    heldout: HeldoutLoss
+    heldout: HeldoutMeter
     settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
@@ -89,7 +90,7 @@ class JobRunner:
             log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
             return None
 
-    async def _measure(self, epoch: int) -> float | None:
+    async def _measure(self, epoch: int) -> Heldout | None:
         """Held-out loss of the base of `epoch`, once every stage has stored its base."""
         self.auditor.unload()
         while True:
@@ -99,6 +100,10 @@ class JobRunner:
                 break
             await asyncio.sleep(BASE_POLL_S)
         try:
-            return await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
+            found = await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
         except BadValueError as error:
             raise EvidenceMissing(str(error)) from error
+        if found is None:
+            return None
+        log.info("epoch %d: held-out loss %s", epoch, found)
+        return Heldout(epoch=epoch, loss=found.loss, standard_error=found.standard_error, tokens=found.tokens)

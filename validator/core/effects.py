@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.messages import Report
+from iota.protocol.messages import Heldout, Report
 from validator.core.jobs import Job
 from validator.core.results import Result
 from validator.core.scoring import MinerWork
@@ -57,10 +57,9 @@ class KeepWork:
 
 @dataclass(frozen=True)
 class KeepHeldout:
-    """Record the held-out loss (nats a token) of the base of `epoch`."""
+    """Record the held-out loss of a base."""
 
-    epoch: int
-    loss: float
+    report: Heldout
 
 
 @dataclass(frozen=True)

@@ -150,19 +150,19 @@ class EpochAudit:
             try:
                 if not self.expires:
                     raise Expired
-                loss: float | None = yield jobs.MeasureHeldout(epoch)
+                report: Heldout | None = yield jobs.MeasureHeldout(epoch)
             except Expired:
                 self._emit(Log(f"epoch {epoch}: its base was not measured before the deadline"))
                 return
             except (EvidenceMissing, TransportFailed) as error:
                 self._emit(Log(f"epoch {epoch}: its base cannot be measured: {error}"))
                 return
-            if loss is None:
+            if report is None:
                 self._emit(Log("the data holds out less than one batch: there is no held-out loss"))
                 return
-            known[epoch] = loss
-            self._emit(effects.KeepHeldout(epoch, loss))
-        self._emit(Say(Heldout(epoch=epoch, loss=known[epoch])))
+            known[epoch] = report
+            self._emit(effects.KeepHeldout(report))
+        self._emit(Say(known[epoch]))
 
     def _log(self, text: str, *, error: bool = False) -> None:
         self._emit(Log(f"epoch {self.epoch}: {text}", error))

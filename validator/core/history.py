@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from iota.protocol.messages import Heldout
+
 
 @dataclass
 class History:
@@ -13,5 +15,5 @@ class History:
     """Epochs with all verdicts filed."""
     filed: set[tuple[int, str, str]] = field(default_factory=set)
     """(epoch, miner, task name) of every filed verdict."""
-    heldout: dict[int, float] = field(default_factory=dict)
-    """Held-out loss by epoch of the base, nats a token."""
+    heldout: dict[int, Heldout] = field(default_factory=dict)
+    """Report of the held-out loss by epoch of the base."""

@@ -76,7 +76,7 @@ class FetchRecord:
 class MeasureHeldout:
     """Measure the held-out loss of the base of `epoch`, once every stage has stored its base.
 
-    Answer: mean nats a token; None if the data holds out less than one batch.
+    Answer: the report; None if the data holds out less than one batch.
     """
 
     epoch: int

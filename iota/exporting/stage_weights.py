@@ -1,0 +1,81 @@
+"""The weights of one stage from the files of its base, with little more than the stage in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from iota.exporting.facts import Facts
+from iota.model.layout import run_shapes
+from iota.objects import BaseKey, max_bytes, part_count, part_sizes
+from iota.outer.base import initial_base, read_base_part
+from iota.outer.partition import PartError, Vector, part_bytes
+from iota.outer.pseudo_gradient import unflatten
+from iota.protocol.records import BaseRecord
+from iota.spec import RunSpec
+from iota.store import StoreError
+
+
+class BadBase(StoreError):
+    """A stage's base is not what its replicas agreed on."""
+
+
+async def checked_record(facts: Facts, epoch: int, stage: int) -> BaseRecord:
+    """The record of a base, with its parts in the order of their numbers.
+
+    Raises BadBase where it names other objects than the parts of this base, or larger ones.
+    """
+    spec = facts.spec
+    record = await facts.base(epoch, stage)
+    keys = [BaseKey(spec.id, epoch, stage, n) for n in range(part_count(spec, stage))]
+    named = {part.key: part for part in record.parts}
+    if len(record.parts) != len(keys) or named.keys() != set(map(str, keys)):
+        raise BadBase(f"the base of stage {stage} is recorded with other parts than it has")
+    parts = tuple(named[str(key)] for key in keys)
+    if any(part.size > max_bytes(spec, keys[0], stage) for part in parts):
+        raise BadBase(f"the base of stage {stage} is recorded with parts that are too large")
+    return record.model_copy(update={"epoch": epoch, "stage": stage, "parts": parts})
+
+
+def initial_stage(spec: RunSpec, stage: int) -> dict[str, Tensor]:
+    """The weights of a stage before training, by name."""
+    return _named(spec, stage, initial_base(spec, stage).weights)
+
+
+def read_stage(spec: RunSpec, record: BaseRecord, files: Sequence[Path]) -> dict[str, Tensor]:
+    """The weights of a stage by name, from the files of its base's parts in order.
+
+    Raises:
+        BadBase: the parts are malformed, or do not have the digest that the replicas agreed on.
+    """
+    sizes = part_sizes(spec, record.stage)
+    weights = np.empty(sum(sizes), np.float32)
+    digest, first = blake3(), 0
+
+    def part(path: Path, size: int) -> dict[str, Vector]:
+        try:
+            return read_base_part(spec, path.read_bytes(), size)
+        except PartError as error:
+            raise BadBase(f"the base of stage {record.stage} is damaged: {error}") from error
+
+    for path, size in zip(files, sizes, strict=True):
+        weights[first : first + size] = part(path, size)["weights"]
+        digest.update(part_bytes(weights[first : first + size]))
+        first += size
+    if spec.outer.momentum:  # the digest has all weights before the momentum: the files are read twice
+        for path, size in zip(files, sizes, strict=True):
+            digest.update(part_bytes(part(path, size)["momentum"]))
+    if digest.hexdigest() != record.digest:
+        raise BadBase(f"the base of stage {record.stage} is not the one that its replicas agreed on")
+    return _named(spec, record.stage, weights)
+
+
+def _named(spec: RunSpec, stage: int, weights: Vector) -> dict[str, Tensor]:
+    shapes = run_shapes(spec, stage)
+    like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return unflatten(torch.from_numpy(weights), like)

@@ -1,0 +1,138 @@
+"""A run that has ended its first epoch: a real journal, and a store's folder with its bases and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from iota.compute.state import StageState
+from iota.data import Tokenizer, manifest_id, open_tokenizer, prepare
+from iota.model.layout import run_shapes
+from iota.objects import BaseKey
+from iota.outer.base import base_digest, base_parts
+from iota.outer.nesterov import OuterState
+from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.protocol.messages import BaseStored, Delta, Merged, Ready, Report, StoredObject
+from iota.spec import RunSpec
+from orchestrator.coordinator import Coordinator, Entry
+from orchestrator.coordinator.merging import part_bytes
+from orchestrator.journal import Record, SqliteJournal
+from tests.support.coordinators import LIMITS, Driven
+from tests.support.data_sets import MadeUp
+from tests.support.orchestrators import ORCHESTRATOR
+from tests.support.small_runs import small_run
+
+
+class Recording(Coordinator):
+    """A coordinator that keeps its entries."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__(spec, LIMITS)
+        self.entries: list[Entry] = []
+
+    def apply(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        super().apply(entry)
+
+
+@dataclass
+class StoredRun:
+    """What lies in `root`: `store/`, and `journal.db` once it was written."""
+
+    root: Path
+    spec: RunSpec
+    states: list[StageState]
+    """The weights after the first epoch."""
+    records: list[BaseStored]
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def write_journal(self, *, merged: bool = True) -> Path:
+        """A journal in which the base of epoch 0 is stored, and with `merged` that of epoch 1 too."""
+        path = self.root / "journal.db"
+        journal = SqliteJournal(path, self.spec, ORCHESTRATOR.ss58)
+        journal.append([Record(entry) for entry in self.coordinator(merged=merged).entries], 1)
+        journal.close()
+        return path
+
+    def coordinator(self, *, merged: bool = True) -> Recording:
+        """The coordinator that wrote the journal."""
+        recording = Recording(self.spec)
+        driven = Driven(recording)
+        for number in range(self.spec.layout.stages):
+            driven.join(number)
+        members = driven.state.miners()
+        self._store_bases(driven, 0)
+        if not merged:
+            return recording
+        for index in range(self.spec.schedule.microbatches):
+            driven.run_microbatch(0, index)
+        for member in members:
+            driven.say(member, reports=[Delta(epoch=0, parts=_made_up(driven, member.stage))])
+        for stage, merge in enumerate(driven.state.current.merges):
+            for number, part in enumerate(merge.parts):
+                for hotkey in part.mergers:
+                    stored = _made_up(driven, stage)[number]
+                    report = Merged(epoch=0, stage=stage, part=number, stored=stored)
+                    driven.say(driven.state.members[hotkey], reports=[report])
+        self._store_bases(driven, 1)
+        return recording
+
+    def _store_bases(self, driven: Driven, epoch: int) -> None:
+        for member in driven.state.miners():
+            stored = self.records[member.stage].model_copy(update={"epoch": epoch})
+            driven.say(member, reports=[Ready(epoch=epoch, digest=stored.digest)])
+        for member in driven.state.miners():
+            stored = self.records[member.stage].model_copy(update={"epoch": epoch})
+            reports: list[Report] = [stored]
+            driven.say(member, reports=reports)
+
+
+def _made_up(driven: Driven, stage: int) -> tuple[StoredObject, ...]:
+    sizes = part_bytes(driven.state, stage)
+    return tuple(StoredObject(key=f"x/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+
+
+def store_run(root: Path, tokenizer: Tokenizer | None = None, **changes: dict[str, Any]) -> StoredRun:
+    """Make the store's folder: a data set, and the base of epoch 1, away from the initial weights."""
+    tokenizer = tokenizer or open_tokenizer("bytes")
+    manifest = prepare(MadeUp(400), tokenizer, root / "store", 20_000, 5_000)
+    sections: dict[str, dict[str, Any]] = {
+        "model": {"vocab_size": tokenizer.vocab_size},
+        "data": {"manifest": manifest_id(manifest), "sequence_length": 32},
+        "layout": {"cuts": [2, 2]},
+        "schedule": {"epochs": 2, "steps": 1, "microbatches": 2},
+        "outer": {"eta": 0.7, "momentum": 0.9, "part_elements": 4096},
+    }
+    names = {*sections, *changes}
+    spec = small_run(**{name: sections.get(name, {}) | changes.get(name, {}) for name in names})
+    states, records = [], []
+    generator = torch.Generator().manual_seed(1)
+    for stage in range(spec.layout.stages):
+        weights = StageState.initial(spec, stage).weights
+        vector = flatten(weights)
+        vector += 0.05 * torch.randn(vector.shape, generator=generator)
+        base = OuterState(vector.numpy(), np.full(vector.shape, 0.5, np.float32))
+        stored = _write_parts(root / "store", spec, stage, base_parts(spec, base))
+        like = {name: torch.empty(shape) for name, shape in run_shapes(spec, stage).items()}
+        states.append(StageState(unflatten(vector, like)))
+        records.append(BaseStored(epoch=1, digest=base_digest(spec, base), parts=stored))
+    return StoredRun(root, spec, states, records)
+
+
+def _write_parts(store: Path, spec: RunSpec, stage: int, parts: Sequence[bytes]) -> tuple[StoredObject, ...]:
+    stored = []
+    for number, data in enumerate(parts):
+        key = str(BaseKey(spec.id, 1, stage, number))
+        (store / key).parent.mkdir(parents=True, exist_ok=True)
+        (store / key).write_bytes(data)
+        stored.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+    return tuple(stored)

@@ -12,6 +12,7 @@ import numpy as np
 
 from iota.data import Document, Job, Manifest, Source, Target, Weighted, manifest_id, open_tokenizer, prepare
 from iota.data.documents import Cursor
+from iota.data.tokenizers import Tokenizer
 
 EOS = 256
 """Of the tokenizer `bytes`."""
@@ -48,8 +49,15 @@ def made_up_text(index: int) -> str:
     return f"{index:06d} " + "abcdefghij" * (index * 7919 % 23)
 
 
-def made_up_job(source: Source, shard_tokens: int = 100_000, heldout_tokens: int = 20_000) -> Job:
-    return bytes_job(source, shard_tokens=shard_tokens, heldout=Target.exactly(heldout_tokens))
+def made_up_job(
+    source: Source,
+    shard_tokens: int = 100_000,
+    heldout_tokens: int = 20_000,
+    tokenizer: Tokenizer | None = None,
+) -> Job:
+    """A job on one source, with the tokenizer `bytes` unless another is given."""
+    tokenizer = tokenizer or open_tokenizer("bytes")
+    return Job([Weighted(source)], tokenizer, shard_tokens, Target.exactly(heldout_tokens))
 
 
 def bytes_job(source: Source, **options: object) -> Job:

@@ -24,7 +24,7 @@ from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.coordinator.merging import part_bytes
 from orchestrator.journal import Record, SqliteJournal
 from tests.support.coordinators import LIMITS, Driven
-from tests.support.data_sets import MadeUp
+from tests.support.data_sets import MadeUp, made_up_job
 from tests.support.orchestrators import ORCHESTRATOR
 from tests.support.small_runs import small_run
 
@@ -104,7 +104,7 @@ def _made_up(driven: Driven, stage: int) -> tuple[StoredObject, ...]:
 def store_run(root: Path, tokenizer: Tokenizer | None = None, **changes: dict[str, Any]) -> StoredRun:
     """Make the store's folder: a data set, and the base of epoch 1, away from the initial weights."""
     tokenizer = tokenizer or open_tokenizer("bytes")
-    manifest = prepare(MadeUp(400), tokenizer, root / "store", 20_000, 5_000)
+    manifest = prepare(made_up_job(MadeUp(400), 20_000, 5_000, tokenizer), root / "store")
     sections: dict[str, dict[str, Any]] = {
         "model": {"vocab_size": tokenizer.vocab_size},
         "data": {"manifest": manifest_id(manifest), "sequence_length": 32},

@@ -17,7 +17,7 @@ from iota.data.exported_tokenizer import write_tokenizer
 from iota.data.manifest import DataError
 from iota.data.tokenizers import EOS_TEXT
 from iota.objects import tokenizer_key
-from tests.support.data_sets import MadeUp
+from tests.support.data_sets import MadeUp, made_up_job
 
 TEXTS = [
     "",
@@ -147,11 +147,11 @@ def test_bytes_that_define_no_tokenizer_are_refused(tmp_path: Path, definition: 
 
 def test_a_data_set_keeps_its_tokenizer_and_an_older_one_gets_it(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(str(train_bpe(tmp_path / "bpe")))
-    manifest = prepare(MadeUp(200), tokenizer, tmp_path, 10_000, 1_000)
+    manifest = prepare(made_up_job(MadeUp(200), 10_000, 1_000, tokenizer), tmp_path)
     kept = tmp_path / tokenizer_key(manifest_id(manifest))
     assert blake3(kept.read_bytes()).hexdigest() == manifest.tokenizer.digest == tokenizer.digest
     kept.unlink()
-    prepare(MadeUp(200), tokenizer, tmp_path, 10_000, 1_000)
+    prepare(made_up_job(MadeUp(200), 10_000, 1_000, tokenizer), tmp_path)
     assert kept.read_bytes() == tokenizer.definition
 
 

@@ -29,7 +29,7 @@ class Needs:
     weights: int
     """The weight versions that are in use at once, and their copies in the compute dtype."""
     gradients: int
-    """A gradient sum for each step that is open, and one microbatch's own gradient."""
+    """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int
     """Upper bound: Muon keeps half of AdamW's."""
     graph: int
@@ -79,7 +79,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
         stage=stage,
         parameters=parameters,
         weights=versions * (_FP32 + copy) * parameters,
-        gradients=(versions + 1) * _FP32 * parameters,
+        gradients=versions * _FP32 * parameters,
         moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
         graph=graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, computed),
         graphs=1 if last else min(spec.schedule.credit, routed),

@@ -14,7 +14,7 @@ from iota.files import write_whole
 from iota.spec import Count
 
 STATE_NAME = "state.json"
-OpenDocument = tuple[int, str, int]
+OpenDocument = tuple[Count, str, Count]
 """Number of its source, its name, and the part that comes next."""
 
 

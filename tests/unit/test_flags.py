@@ -103,7 +103,8 @@ def test_every_option_of_a_run_has_a_flag_with_its_default(
     command = getattr(typer.main.get_command(build([name])), "commands")[name]  # noqa: B009
     helped = {option.name: getattr(option, "help", None) for option in command.params}
     for s in (s for kind in options for s in settings_of(kind) if s.flags):
-        assert helped[s.name] == f"{s.help}  (default: {s.default or s.unset})"
+        also = f"  Also {', '.join(s.flags[1:])}." if len(s.flags) > 1 else ""
+        assert helped[s.name] == f"{s.help}{also}  (default: {s.default or s.unset})"
 
 
 def test_the_name_of_a_flag_that_people_type_comes_first() -> None:

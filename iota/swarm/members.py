@@ -117,9 +117,7 @@ def _row(
         "name": names.get(hotkey, "")[: 24 if wide else 9],
         "hotkey": hotkey[:8],
         "device": _device(member["device"], 30 if wide else 8),
-        "state": Text(
-            printable(state_of(member, node)[: 44 if wide else 17]), style="green" if good else "red"
-        ),
+        "state": Text(printable(state_of(member, node))[: 44 if wide else 17], "green" if good else "red"),
         "work": "-" if share is None else f"{share:.0%}",
         "tok/s": "-" if validator else _short(node.get("tokens_per_second", 0.0)),
         "audits": "-" if validator else judged,

@@ -275,15 +275,6 @@ def test_a_long_value_that_many_rows_share_is_not_copied_for_each(tmp_path: Path
     assert pyarrow.total_allocated_bytes() < 256 << 20
 
 
-def test_long_rows_of_parquet_are_read_a_few_at_once(tmp_path: Path) -> None:
-    path, options = tmp_path / "a.parquet", {"use_dictionary": False, "write_batch_size": 1}
-    table = pyarrow.table({"text": [str(row) * (2 << 20) for row in range(100, 164)]})
-    pyarrow.parquet.write_table(table, path, compression="zstd", **options)
-    before = pyarrow.total_allocated_bytes()
-    assert next(iter(open_source(str(path)).read(None, Counter()))).text
-    assert pyarrow.total_allocated_bytes() < before + (192 << 20)
-
-
 def test_a_row_of_parquet_beyond_the_bound_of_rows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from blake3 import blake3
 
 from iota.cli.main import main
 from iota.data import open_tokenizer, read_manifest
+from iota.data.exported_tokenizer import write_tokenizer
+from iota.data.manifest import DataError
 from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.exporting.card import model_card
 from iota.model.export import exported_name
@@ -371,4 +373,10 @@ def test_names_of_others_are_no_markup_in_the_model_card(run: StoredRun) -> None
     given = read_manifest(run.store, run.spec.data.manifest)
     card = model_card(run.spec, 1, given.model_copy(update={"source": evil}), None, None)
     assert "\n# owned" not in card
-    assert not re.search(r"(?<!\\\\)[<>\[\]!]", card.split("| data |")[1].split("\n")[0])
+    assert not re.search(r"(?<!\\)[<>\[\]!]", card.split("| data |")[1].split("\n")[0])
+
+
+def test_an_eos_beyond_any_vocabulary_is_refused(tmp_path: Path) -> None:
+    _, _, definition = open_tokenizer(str(train_bpe(tmp_path / "bpe"))).definition.partition(b"\n")
+    with pytest.raises(DataError):
+        write_tokenizer(b"9999999999\n" + definition, tmp_path / "made")

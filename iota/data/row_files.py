@@ -156,8 +156,8 @@ def _rows_at_once(group: Any, field: str) -> int:
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema == field:
-            size = column.total_uncompressed_size
-            longest = size // max(1, group.num_rows)
+            size: int = column.total_uncompressed_size
+            longest: int = size // max(1, group.num_rows)
             if column.has_dictionary_page:
                 stored = column.data_page_offset - column.dictionary_page_offset
                 longest = max(longest, stored * size // max(1, column.total_compressed_size))

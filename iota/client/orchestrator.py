@@ -242,7 +242,12 @@ class OrchestratorClient:
             raise UntrustedAnswer(f"{self._url} answered {path}: {error}") from error
         status, given = answer.status, answer.headers
         if status >= 400:
-            raise Problem.from_json(status, answer.body, given.get("Retry-After"))
+            problem = Problem.from_json(status, answer.body, given.get("Retry-After"))
+            if passing(problem) is None:  # it ends a node for good: nobody else may say so
+                if body is None:
+                    raise UntrustedAnswer(f"{self._url} answered {path}, which is not signed, with {problem}")
+                self._check_signature(headers, status, answer.body, given.get(SIGNATURE_HEADER))
+            raise problem
         if status != 200:
             raise UntrustedAnswer(f"{self._url} answered {path} with HTTP {status}")
         if body is not None:

@@ -10,13 +10,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from iota.console.classification import passing
 from iota.console.conditions import Condition
-from iota.console.redaction import one_line
+from iota.console.redaction import one_line, printable
 
 USER_ERROR = 2
 """As for typer's own errors; a supervisor should not restart such a command (deploy/, `iota.swarm`)."""
@@ -66,9 +66,26 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the process's life
 
 
+class _Lines(logging.Formatter):
+    """One printable line for each message, since messages quote texts of others; tracebacks keep theirs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _printable_lines(super().formatException(ei))
+
+
 def start_logging(level: str) -> None:
     """Log messages of `level` and above to stderr."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _exit_code(call: Callable[[], object]) -> int:
@@ -103,9 +120,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "")
-        return f"{where}{error.strerror}{remedy}"
+        return printable(f"{where}{error.strerror}{remedy}")
     if isinstance(error, WorkFailed):
-        return str(error)  # may quote the lines of a log
+        return _printable_lines(str(error))  # may quote the lines of a log
     return one_line(str(error)) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Removes secrets from URLs in messages and logs."""
+"""Makes text of others fit to show: secrets are removed from URLs, and what commands a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,19 @@ _URL: Final = re.compile(
 )
 
 
+def printable(text: str) -> str:
+    """`text` on one line, without characters that command a terminal or reorder what it shows.
+
+    White space of any kind becomes blanks, every other character that does not print a question mark.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def one_line(text: str) -> str:
-    """`text` on one line: each run of white space becomes a blank, and secrets are removed."""
-    return without_secrets(" ".join(text.split()))
+    """`text` on one printable line: each run of white space becomes a blank, and secrets are removed."""
+    return printable(without_secrets(" ".join(text.split())))
 
 
 def without_secrets(text: str) -> str:

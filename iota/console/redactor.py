@@ -23,6 +23,9 @@ _PATTERNS: Final = (
     ),
     re.compile(r"(\bauthorization\b['\"]?\s*[:=]\s*)([^\n]+)", re.IGNORECASE),
     re.compile(r"(\b(?:bearer|basic)\s+)([\w.+/=-]{8,})", re.IGNORECASE),
+    # User and password in a URL of any scheme.
+    re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@'\"]+)(?=@)", re.IGNORECASE),
+    re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)([^-]+)"),
     # Keys of cloud services and of the Hub.
     re.compile(r"()(\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\b(?:hf|ghp|gho|sk)_[A-Za-z0-9]{16,})"),
     # Seeds and private keys as hex, signatures.

@@ -60,6 +60,8 @@ class Watch:
     def __init__(self, what: str = "", *, scale: float = 1.0) -> None:
         self._what, self._scale = f"{what}: " if what else "", scale
         self._standing: _Standing | None = None
+        self._said: dict[Condition, float] = {}
+        """When each was last said: one that comes and goes, as a hostile server's may, floods no log."""
 
     async def persevere(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of `attempt`, which is called again after each error that is a passing condition.
@@ -101,7 +103,8 @@ class Watch:
             raise ConditionStands(f"{self._what}{text}") from error
         pause_s = condition.backoff.pause_s(standing.failures) * self._scale if next_s is None else next_s
         brief = condition is Condition.BUSY and lasted_s < BRIEF_S * self._scale
-        due = standing.said_at is None or now - standing.said_at >= SAY_EVERY_S * self._scale
+        said_at = self._said.get(condition)
+        due = said_at is None or now - said_at >= SAY_EVERY_S * self._scale
         if due and not brief:
             self._say(standing, leaf, pause_s, now)
         return pause_s
@@ -126,7 +129,8 @@ class Watch:
         if old is None:
             return _Standing(condition, now, now, failures=1)
         if old.condition is not condition:
-            return _Standing(condition, old.began, now, failures=1)
+            # Pauses go on growing, or a server whose answers alternate would be asked all the time.
+            return _Standing(condition, old.began, now, failures=old.failures + 1)
         if old.passed_at is not None:
             old.passed_at = old.said_at = None
         old.failures += 1
@@ -134,7 +138,7 @@ class Watch:
 
     def _say(self, standing: _Standing, error: Exception, pause_s: float, now: float) -> None:
         condition, first = standing.condition, standing.said_at is None
-        standing.said_at = now
+        standing.said_at = self._said[condition] = now
         end = datetime.now().astimezone() + timedelta(
             seconds=condition.end_s * self._scale - (now - standing.began)
         )

@@ -66,7 +66,7 @@ def _open(definition: bytes) -> tuple[Backend, int]:
     if definition == ByteTokenizer.definition:
         return _byte_backend(), ByteTokenizer.eos_id
     eos, _, text = definition.partition(b"\n")
-    if not (eos.isdigit() and len(eos) < 11):
+    if not (eos.isdigit() and len(eos) < 10):
         raise DataError("this is no definition of a tokenizer")
     try:
         return Backend.from_str(text.decode()), int(eos)

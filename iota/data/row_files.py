@@ -27,7 +27,9 @@ from iota.data.rows import (
 )
 
 COLUMN_ROWS = 256
-"""Rows of a column file that are in memory at once."""
+"""Most rows of a column file that are in memory at once; fewer where they are long."""
+COLUMN_BYTES = 64 << 20
+"""Bytes that those rows should have at most, unless one of them has more."""
 CSV_BLOCK_BYTES = 16 << 20
 """A row of CSV up to this size can be read."""
 ROWS_BEFORE_VERDICT = 1000
@@ -119,16 +121,17 @@ def parquet_rows(path: Path, rules: RowRules, start: int) -> Iterator[Row]:
         check_column(file.schema_arrow, rules.field)
         whole = rules.field in file.schema_arrow.names
         outer, *inner = [rules.field] if whole else rules.field.split(".")
-        first = 0
+        first, at_once = 0, COLUMN_ROWS
         groups: list[int] = []
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if groups or first + rows > start:
                 groups.append(group)
+                at_once = min(at_once, _rows_at_once(file.metadata.row_group(group), rules.field))
             else:
                 first += rows
         number = first
-        for batch in file.iter_batches(COLUMN_ROWS, row_groups=groups, columns=[rules.field]):
+        for batch in file.iter_batches(at_once, row_groups=groups, columns=[rules.field]):
             column = batch.column(outer)
             if inner:
                 column = pyarrow.compute.struct_field(column, inner)
@@ -137,8 +140,29 @@ def parquet_rows(path: Path, rules: RowRules, start: int) -> Iterator[Row]:
                 column = column.cast(pyarrow.binary())
             for value in column:
                 if number >= start:
-                    yield Row(number, 0, size * (number + 1) // file.metadata.num_rows, value.as_py())
+                    held: Any = value.as_py()
+                    if held is not None and len(held) > MAX_ROW_BYTES:
+                        held = Broken(_LIMIT)
+                    yield Row(number, 0, size * (number + 1) // file.metadata.num_rows, held)
                 number += 1
+
+
+def _rows_at_once(group: Any, field: str) -> int:
+    """Rows of a row group that together have at most about `COLUMN_BYTES`, by the group's metadata.
+
+    A column may hold one long value in its dictionary and name it in every row, so each row counts as long
+    as the dictionary, or as the average row.
+    """
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema == field:
+            size: int = column.total_uncompressed_size
+            longest: int = size // max(1, group.num_rows)
+            if column.has_dictionary_page:
+                stored = column.data_page_offset - column.dictionary_page_offset
+                longest = max(longest, stored * size // max(1, column.total_compressed_size))
+            return min(COLUMN_ROWS, max(1, COLUMN_BYTES // max(1, longest)))
+    return COLUMN_ROWS
 
 
 def with_field(rows: Iterator[Row], rules: RowRules) -> Iterator[Row]:

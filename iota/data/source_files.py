@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 
+from iota.console.redaction import printable
 from iota.data.documents import Cursor, Document
 from iota.data.file_formats import FileKind, Format, check_head, file_kind, open_file
 from iota.data.row_files import csv_rows, json_line_rows, json_rows, parquet_rows, with_field
@@ -37,6 +38,7 @@ class FileSource:
         self._files: list[tuple[Path, FileKind]] = []
         self._unread: list[str] = []
         for path in sorted(files, key=self._relative):
+            _check_name(self._relative(path))
             kind = self._kind(path)
             if kind is None:
                 self._unread.append(self._relative(path))
@@ -55,7 +57,7 @@ class FileSource:
         more = ", ..." if len(self._unread) > _SHOWN else ""
         names = ", ".join(self._unread[:_SHOWN])
         count = len(self._unread)
-        return f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}"
+        return printable(f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}")
 
     @property
     def fingerprint(self) -> str:
@@ -192,6 +194,14 @@ def _problem(path: Path, kind: FileKind, rules: RowRules) -> Broken | None:
     except ValueError as error:
         return Broken(str(error))
     return None
+
+
+def _check_name(name: str) -> None:
+    """Refuse a file's name that is no Unicode, which no manifest can hold. Raises `ValueError`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of the file {name!a} is not UTF-8: rename it") from None
 
 
 def _unreadable(where: str, error: OSError) -> ValueError:

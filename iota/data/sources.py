@@ -70,10 +70,26 @@ def open_source(spec: str, rules: RowRules = DEFAULT_RULES) -> Source:
     if path.is_file():
         return FileSource(path.name, path.parent, [path], rules)
     if path.is_dir():
-        return FileSource(path.resolve().name, path, find_files(path, frozenset({"__pycache__"})), rules)
+        files = find_files(path, frozenset({"__pycache__"}))
+        _check_links(path, files)
+        return FileSource(path.resolve().name, path, files, rules)
     raise ValueError(
         f"there is no source {spec!r}: give 'stdlib', hf:DATASET, or the path of a file or folder"
     )
+
+
+def _check_links(root: Path, files: Sequence[Path]) -> None:
+    """Refuse links that lead out of `root`: what they name would be trained on, and given to all members.
+
+    A folder of others, such as a repository, may link to a key of whoever prepares it.
+    """
+    inside = root.resolve()
+    for path in files:
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise ValueError(
+                f"{path} is a link out of {root}, to {path.resolve()}: give that as a source of its own, or"
+                " put a copy in its place"
+            )
 
 
 def _has_weight(spec: str) -> bool:

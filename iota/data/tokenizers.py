@@ -115,7 +115,7 @@ def _open_hugging_face(name: str) -> HuggingFaceTokenizer:
     folder = path.parent if path.name == "tokenizer.json" else path
     local = folder.is_dir()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder) if local else name)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder) if local else name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"there is no tokenizer {name!r}: give 'bytes', a folder with a tokenizer.json, or a name on"

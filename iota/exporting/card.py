@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from iota.compute.heldout_loss import HeldoutLoss
+from iota.console.redaction import printable
 from iota.data.manifest import Manifest
 from iota.model.exported_config import TRANSFORMERS, is_plain_llama
 from iota.model.layout import count, stage_shapes
@@ -36,8 +39,13 @@ def model_card(
         ("held-out loss", str(heldout) if heldout is not None else "not measured"),
         ("license", license_name or "not stated: ask the owner of the run"),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
     return f"---\n{front}\ntags: [iota]\n---\n\n# {spec.name}\n\n{_how(spec)}\n| | |\n|---|---|\n{table}\n"
+
+
+def _cell(text: str) -> str:
+    """`text` in a cell of the table: names of data and tokenizers may hold HTML, images and links."""
+    return re.sub(r"[|<>\[\]!&]", r"\\\g<0>", printable(text))
 
 
 def _boundaries(spec: RunSpec) -> str:

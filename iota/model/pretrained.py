@@ -91,9 +91,12 @@ def _opened(folder: Path, source: str) -> Pretrained:
     config = _json(folder / "config.json")
     model = _shape(config, folder)
     tied = bool(config.get("tie_word_embeddings", False))
-    found = Pretrained(
-        folder, source[:200], model, int(config.get("max_position_embeddings", 0)), tied, _files(folder)
-    )
+    positions = config.get("max_position_embeddings", 0)
+    if not isinstance(positions, int):
+        raise ValueError(
+            f"{folder / 'config.json'} has max_position_embeddings {positions!r}: fetch the weights again"
+        )
+    found = Pretrained(folder, source[:200], model, positions, tied, _files(folder))
     wanted = stage_shapes(model, (model.layers,), 0)
     for name, shape in wanted.items():
         _check_tensor(found, name, shape)
@@ -198,14 +201,17 @@ def _reading(path: Path) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ValueError(f"{path} is larger than such a file can be: fetch the weights again")
-        found = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(_MAX_JSON + 1)
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): give a folder with a model's files"
         ) from None
-    except json.JSONDecodeError:
+    if len(data) > _MAX_JSON:
+        raise ValueError(f"{path} is larger than such a file can be: fetch the weights again")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not JSON: fetch the weights again") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no JSON object: fetch the weights again")

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role
+from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role, Seconds
 from iota.spec import Count, Fraction, Frozen, Small
 
 EPOCHS_KEPT: Final = 64
@@ -76,8 +76,8 @@ class PostedWeight(Frozen):
 class Incident(Frozen):
     """Something that happened to the member, or that it did."""
 
-    at: float
-    """Unix seconds."""
+    at: Seconds
+    """Unix time."""
     epoch: Small
     text: _Text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -61,6 +61,10 @@ class ComputeDtype(StrEnum):
     BF16 = "bf16"
 
 
+MAX_LAYERS: Final = 4096
+"""Far more than a model has: who reads a spec lists the parameters of each layer."""
+
+
 class ModelSpec(SpecPart):
     """The shape of a Llama: RMSNorm, RoPE, grouped-query attention, SwiGLU, untied head."""
 
@@ -68,7 +72,7 @@ class ModelSpec(SpecPart):
     """Token ids; at least the tokenizer's."""
     hidden_size: Positive
     """d, the width of the residual stream."""
-    layers: Positive
+    layers: Annotated[Positive, Field(le=MAX_LAYERS)]
     """Layers of the whole model."""
     heads: Positive
     """Attention heads; they divide `hidden_size`."""

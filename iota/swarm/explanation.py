@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
+from iota.console.redaction import printable
 from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import Outcome, Role
 from validator.core.scoring import ban_end
@@ -20,7 +21,7 @@ _REMEDIES = {
 
 
 def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
-    """The lines of `iota explain`. `names` gives a name to hotkeys that have one."""
+    """The printable lines of `iota explain`. `names` gives a name to hotkeys that have one."""
     place = "validator" if record.role is Role.VALIDATOR else f"miner of stage {record.stage}"
     name = f" ({names[record.hotkey]})" if record.hotkey in names else ""
     now = f"{record.state}: {record.why}" + (f"; until {record.until}" if record.until else "")
@@ -28,7 +29,7 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     if record.role is Role.MINER:
         lines += ["", *_work(record), "", *_audits(record, names), "", *_weights(record, names)]
     lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
-    return [*lines, "", *(f"to do: {text}" for text in _to_do(record))]
+    return [printable(line) for line in [*lines, "", *(f"to do: {text}" for text in _to_do(record))]]
 
 
 def _work(record: MemberRecord) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from iota.console.redaction import printable
 from iota.protocol.status_delta import Status
 
 WIDE = 120
@@ -47,7 +48,7 @@ def members_table(
     nodes: dict[str, Any] = status.get("nodes", {})
     for member in shown:
         row = _row(member, nodes.get(member["hotkey"], {}), names, weights, width)
-        table.add_row(*(row[column] for column in columns))
+        table.add_row(*(_cell(row[column]) for column in columns))
     return table, more
 
 
@@ -116,7 +117,7 @@ def _row(
         "name": names.get(hotkey, "")[: 24 if wide else 9],
         "hotkey": hotkey[:8],
         "device": _device(member["device"], 30 if wide else 8),
-        "state": Text(state_of(member, node)[: 44 if wide else 17], style="green" if good else "red"),
+        "state": Text(printable(state_of(member, node))[: 44 if wide else 17], "green" if good else "red"),
         "work": "-" if share is None else f"{share:.0%}",
         "tok/s": "-" if validator else _short(node.get("tokens_per_second", 0.0)),
         "audits": "-" if validator else judged,
@@ -127,6 +128,11 @@ def _row(
         "tokens": f"{member['tokens']:,}",
         "taken": str(member["withdrawn"]),
     }
+
+
+def _cell(value: str | Text) -> Text:
+    """A cell that shows a text of others as it stands: no markup, no commands for a terminal."""
+    return value if isinstance(value, Text) else Text(printable(value))
 
 
 def _device(device: str, width: int) -> str:

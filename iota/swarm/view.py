@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from iota.console.redaction import printable
 from iota.protocol.status_delta import Status
 from iota.swarm.chart import loss_chart
 from iota.swarm.members import bottleneck, members_table
@@ -81,7 +82,7 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
         text += f"  {duration(eta_s)} left"
     if status["dropped"] or status["rerouted"]:
         text += f"  {status['dropped']} dropped {status['rerouted']} re-routed"
-    return f"{text}  {status['waiting'] or status['phase']}"
+    return printable(f"{text}  {status['waiting'] or status['phase']}")
 
 
 def duration(seconds: float) -> str:
@@ -110,10 +111,12 @@ def _head(status: Status, shown: Shown, width: int) -> list[Text]:
     ]
     if slowest := bottleneck(status):
         items.append(f"bottleneck: stage {slowest[0]} (works {slowest[1]:.0%})")
-    lines = [Text(text, style="bold" if at == 0 else "") for at, text in enumerate(packed(items, width))]
+    lines = [
+        Text(printable(text), style="bold" if at == 0 else "") for at, text in enumerate(packed(items, width))
+    ]
     if status["waiting"]:
         wrapped = textwrap.wrap(f"waiting: {status['waiting']}", width, max_lines=3, placeholder=" ...")
-        lines += [Text(text, style="yellow") for text in wrapped]
+        lines += [Text(printable(text), style="yellow") for text in wrapped]
     lines.append(Text("loss by step   ▲ merge   ● held-out loss"[:width], style="dim"))
     return lines
 
@@ -140,7 +143,7 @@ def _foot(status: Status, shown: Shown, width: int) -> list[Text]:
         reason = f": {found['reason']}" if found["reason"] else ""
         lines.append(f"audit: {who}, {found['audit']} of epoch {found['epoch']}: {found['outcome']}{reason}")
     lines += [f"named: {_with_names(text, shown.names)}" for text in status["named"][-2:]]
-    return [Text(text, style="dim", no_wrap=True, overflow="ellipsis") for text in lines]
+    return [Text(printable(text), style="dim", no_wrap=True, overflow="ellipsis") for text in lines]
 
 
 def _with_names(text: str, names: Mapping[str, str]) -> str:

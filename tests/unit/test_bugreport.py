@@ -128,3 +128,15 @@ def test_a_report_overwrites_nothing(capsys: pytest.CaptureFixture[str], run: Pa
 def test_what_is_no_secret_stays(text: str) -> None:
     assert Redactor()(text) == text
     assert REMOVED not in Redactor(["abc"])("abc")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALL_PROXY=socks5://me:hunter2hunter2@proxy:1080",
+        "--store s3://KEY:hunter2hunter2@bucket/prefix",
+        "-----BEGIN PRIVATE KEY-----\nhunter2hunter2\n-----END PRIVATE KEY-----",
+    ],
+)
+def test_passwords_of_any_url_and_keys_in_pem_are_removed(text: str) -> None:
+    assert "hunter2" not in Redactor()(text)

@@ -146,3 +146,15 @@ def test_a_line_says_what_a_page_says() -> None:
     shown = line(run_status(3), 8123.0, 95.0)
     for text in ("epoch 2/3 step 12/20", "loss 2.5539", "held-out 3.6100", "8,123 tokens/s", "95 s left"):
         assert text in shown
+
+
+def test_no_text_of_a_member_commands_the_terminal_or_is_read_as_markup() -> None:
+    evil = "\x1b[2J\u202e[red]x"
+    status = run_status(3, waiting=evil, name=evil, named=[evil])
+    status["members"][0]["device"] = evil
+    status["nodes"][status["members"][0]["hotkey"]]["state"] = evil
+    status["verdicts"][0]["reason"] = evil
+    shown = screen(status, 200, 50)
+    assert all(row.isprintable() for row in shown.split("\n"))
+    assert shown.count("[red]x") == 6
+    assert line(status, 1.0).isprintable()

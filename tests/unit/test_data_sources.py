@@ -262,3 +262,47 @@ def test_a_path_that_exists_is_no_weight(tmp_path: Path) -> None:
 def test_a_mixture_that_is_not_clear_is_refused(given: list[str], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         open_sources(given)
+
+
+def test_a_long_value_that_many_rows_share_is_not_copied_for_each(tmp_path: Path) -> None:
+    value, rows = "x" * (4 << 20), 256
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), [value])
+    path, options = tmp_path / "a.parquet", {"store_schema": False, "dictionary_pagesize_limit": 1 << 30}
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), path, compression="zstd", **options)
+    assert path.stat().st_size < 1000
+    read = open_source(str(path)).read(None, Counter())
+    assert next(iter(read)).text
+    assert pyarrow.total_allocated_bytes() < 256 << 20
+
+
+def test_a_row_of_parquet_beyond_the_bound_of_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iota.data.row_files.MAX_ROW_BYTES", 1000)
+    path = write_parquet(tmp_path / "a.parquet", "text", ["short", "x" * 1001])
+    with pytest.raises(ValueError, match="row 2 is longer than"):
+        texts(path)
+
+
+def test_a_link_out_of_a_folder_is_not_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "hotkey").write_text("a secret")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    (folder / "inside.txt").symlink_to("a.txt")
+    assert texts(folder) == ["text", "text"]
+    (folder / "notes.txt").symlink_to("../hotkey")
+    with pytest.raises(ValueError, match=r"notes\.txt is a link out of .*/hotkey"):
+        open_source(str(folder))
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"'a\\udcff\.txt' is not UTF-8: rename it"):
+        open_source(str(tmp_path))
+
+
+def test_names_of_skipped_files_do_not_command_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b\x1b[2J\n.bin").write_bytes(bytes(1000))
+    assert open_source(str(tmp_path)).left_out == "1 file skipped (no text): b?[2J .bin"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from iota.protocol.member_records import (
     AuditResult,
     EpochWork,
@@ -80,3 +83,14 @@ def test_a_member_without_a_record_is_told_what_comes() -> None:
     text = told(epochs=(), audits={}, verdicts=(), failed=(), weights=(), state=MemberState.WORKING, until="")
     for part in ("work: none yet", "no verdict yet", "no validator has reported one", "to do: nothing"):
         assert part in text
+
+
+def test_no_text_of_a_member_commands_the_terminal() -> None:
+    evil = "a \x1b]0;owned\x07\x1b[2J \u202e b"
+    said = told(device=evil, why=evil, incidents=(Incident(at=1e11, epoch=2, text=evil),))
+    assert all(line.isprintable() for line in said.split("\n"))
+
+
+def test_an_incident_at_a_time_that_no_calendar_has_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Incident(at=1e300, epoch=2, text="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ import torch
 from blake3 import blake3
 
 from iota.cli.main import main
-from iota.data import open_tokenizer
+from iota.data import open_tokenizer, read_manifest
+from iota.data.exported_tokenizer import write_tokenizer
+from iota.data.manifest import DataError
 from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
+from iota.exporting.card import model_card
 from iota.model.export import exported_name
 from iota.model.initial import initial_weights
 from iota.objects import BaseKey, tokenizer_key
@@ -362,3 +366,17 @@ async def test_the_card_states_what_validators_have_reported(run: StoredRun, tmp
         assert await exported("--orchestrator", running.url, "--to", tmp_path / "model") == 0
     card = (tmp_path / "model" / "README.md").read_text()
     assert "3.2500 ± 0.0125 (standard error) nats a token, on 4,096 tokens" in card
+
+
+def test_names_of_others_are_no_markup_in_the_model_card(run: StoredRun) -> None:
+    evil = "x](http://evil) <script>alert(1)</script> ![a](b) | z\n\n# owned"
+    given = read_manifest(run.store, run.spec.data.manifest)
+    card = model_card(run.spec, 1, given.model_copy(update={"source": evil}), None, None)
+    assert "\n# owned" not in card
+    assert not re.search(r"(?<!\\)[<>\[\]!]", card.split("| data |")[1].split("\n")[0])
+
+
+def test_an_eos_beyond_any_vocabulary_is_refused(tmp_path: Path) -> None:
+    _, _, definition = open_tokenizer(str(train_bpe(tmp_path / "bpe"))).definition.partition(b"\n")
+    with pytest.raises(DataError):
+        write_tokenizer(b"9999999999\n" + definition, tmp_path / "made")

@@ -63,6 +63,8 @@ def llama(tmp_path: Path, saved: Path) -> Path:
         ({"head_dim": 32}, "head_dim 32, which is not hidden_size / num_attention_heads"),
         ({"hidden_size": None}, "does not say 'hidden_size'"),
         ({"num_hidden_layers": -1}, "is no Llama's: layers"),
+        ({"num_hidden_layers": 10**9}, "is no Llama's: layers: Input should be less than"),
+        ({"max_position_embeddings": [1]}, "has max_position_embeddings [1]"),
         ({"vocab_size": 300}, "F32 [257, 64], and config.json needs [300, 64]"),
         ({"num_hidden_layers": 4}, "holds no 'model.layers.3."),
         (
@@ -229,3 +231,17 @@ def test_store_start_stores_the_records_last(llama: Path) -> None:
     store_start(made, weights, lambda key, data: keys.append(key))
     assert keys[-1] == f"{made.id}/start.json"
     assert len(set(keys)) == len(keys) > 2
+
+
+@pytest.mark.parametrize("content", [b"[" * 1_000_000, b'"\xff"', b'{"vocab_size": 9' + b"9" * 5000 + b"}"])
+def test_a_configuration_that_python_cannot_parse_is_refused(llama: Path, content: bytes) -> None:
+    (llama / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is not JSON: fetch the weights again"):
+        find_pretrained(str(llama))
+
+
+def test_a_configuration_without_an_end_is_refused_in_bounded_memory(llama: Path) -> None:
+    (llama / "config.json").unlink()
+    (llama / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"config\.json is larger than such a file can be"):
+        find_pretrained(str(llama))

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from bittensor import http_auth
 
+from iota.client.orchestrator import OrchestratorClient, UntrustedAnswer
 from iota.http.server import ConnectionLimits
 from iota.identity.http_auth import SIGNATURE_HEADER, verify_response
 from iota.identity.keys import Hotkey
 from iota.protocol.events import LoadBase
 from iota.protocol.messages import PROTOCOL_VERSION, LeaveRequest, Method, ObjectRequest, Role
 from iota.protocol.problems import TYPE_PREFIX, Problem, ProblemType
+from tests.support.hostile_http import hostile
 from tests.support.orchestrators import (
     ORCHESTRATOR,
     Running,
@@ -274,3 +276,34 @@ async def test_addresses_are_few_short_and_printable(running: Running, addresses
     body = json.dumps(json.loads(JOIN) | {"addresses": addresses}).encode()
     headers = signed(STRANGER, "/v1/join", body)
     await refused(running, ProblemType.MALFORMED_BODY, "/v1/join", body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem(ProblemType.RUN_ENDED, "this run has ended"),
+        Problem(ProblemType.FORBIDDEN, "it is a validator", extra={"member_as": "validator"}),
+    ],
+    ids=lambda problem: str(problem.type),
+)
+@pytest.mark.parametrize("signed_call", [True, False])
+async def test_nobody_but_the_orchestrator_ends_a_node(problem: Problem, signed_call: bool) -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        body = problem.to_json()
+        head = f"HTTP/1.1 {problem.status} x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+
+    async with (
+        hostile(answer) as somebody,
+        OrchestratorClient(STRANGER, somebody.url, ORCHESTRATOR.ss58, retry_for_s=0) as client,
+    ):
+        with pytest.raises(UntrustedAnswer):
+            await (client.join(join_request()) if signed_call else client.run())
+
+
+async def test_the_orchestrators_own_refusal_of_a_second_role_is_believed(running: Running) -> None:
+    async with running.client(STRANGER) as client:
+        await client.join(join_request())
+        with pytest.raises(Problem) as refusal:
+            await client.join(join_request(Role.VALIDATOR))
+    assert refusal.value.extra["member_as"] == "miner"

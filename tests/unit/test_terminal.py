@@ -121,3 +121,29 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -
         main([name, "--help"])
     assert ended.value.code == 0
     assert f" {name} " in capsys.readouterr().out
+
+
+HOSTILE = "cuda/\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\n2026-01-01 ERROR root: forged"
+
+
+def test_no_text_of_others_commands_the_terminal_or_forges_a_line_of_a_log() -> None:
+    code = (
+        "import logging; from iota.console.command import start_logging; start_logging('INFO');"
+        f"logging.info('%s joined', {HOSTILE!r})\n"
+        f"try: raise RuntimeError({HOSTILE!r})\n"
+        "except RuntimeError: logging.exception('it failed')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert sum("forged" in line for line in lines[:1]) == 1
+    assert not any(line.startswith("2026-01-01 ERROR root: forged") for line in lines[:2])
+
+
+@pytest.mark.parametrize("error", [ValueError(HOSTILE), OSError(2, "none", HOSTILE), WorkFailed(HOSTILE)])
+def test_no_error_commands_the_terminal(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    ending(fail)
+    assert all(line.isprintable() for line in capsys.readouterr().err.split("\n"))

@@ -115,3 +115,18 @@ async def test_alternating_conditions_do_not_put_off_the_end() -> None:
 )
 def test_durations_are_as_people_read_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_answers_that_alternate_slow_the_tries_and_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    watch, answers = Watch(), (GONE, Problem(ProblemType.STALE, "10 s"))
+    pauses = [watch.failed(answers[number % 2]) for number in range(40)]
+    assert min(pauses[20:]) > 5
+    assert len(caplog.messages) == 2
+
+
+def test_a_condition_that_comes_and_goes_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch()
+    for number in range(100):
+        watch.failed((GONE, Problem(ProblemType.STALE, "10 s"))[number % 2])
+        watch.passed()
+    assert len(caplog.messages) == 4

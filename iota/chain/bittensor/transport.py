@@ -104,5 +104,4 @@ class BoundedSubstrate(RpcSubstrate):  # type: ignore[misc]
 
 def scrubbed(text: str) -> str:
     """Text of a node or the SDK for a message: on one line, at most 300 characters, with URLs redacted."""
-    line = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
-    return one_line(line)[:300]
+    return one_line(text[:_MAX_TEXT])[:300]

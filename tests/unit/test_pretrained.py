@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import safetensors.torch
 import torch
 
 from iota.cli.main import main
+from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.model.pretrained import find_pretrained
 from iota.outer.start import pinned, store_start
 from iota.protocol.events import LoadBase
@@ -220,6 +222,17 @@ def test_the_journal_of_a_run_from_existing_weights_is_read_alone(tmp_path: Path
     journal.close()
     found = read_journal(tmp_path / "j")
     assert [found.stored_base(0, stage) for stage in range(spec.layout.stages)] == records(spec)
+
+
+def test_the_weights_that_a_run_began_with_are_not_made_from_its_seed(tmp_path: Path) -> None:
+    spec = started_spec()
+    later = {(1, base.stage): base.model_copy(update={"epoch": 1}) for base in records(spec)}
+    facts, target = RecordedFacts(spec, later, {}), Target(tmp_path / "model", 0)
+    with (
+        asyncio.Runner() as runner,
+        pytest.raises(ValueError, match="base of epoch 0 is not stored; there are: 1"),
+    ):
+        Exporter(facts, FolderObjects(tmp_path), target, runner, lambda *_: None).run()
 
 
 async def test_a_store_without_the_weights_is_said_with_the_command_that_puts_them_there() -> None:

@@ -61,7 +61,9 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
         )
         stack.push_async_callback(store.close)
         refuse_large_objects(spec, store)
-        coordinator = Coordinator(spec, start=await _start(spec, store))
+        start = await _start(spec, store)
+        coordinator = Coordinator(spec, start=start)
+        journal.keep_start(start)
         chain = await stack.enter_async_context(open_chain(settings.chain))
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")

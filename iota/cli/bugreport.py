@@ -36,11 +36,12 @@ def bugreport(
     from iota.protocol.messages import Role
     from iota.settings.environment import secret_variables
     from iota.swarm import bugreport as report
+    from iota.swarm.run_dir import no_run
 
     if role not in list(Role):
         raise ValueError(f"--role is miner or validator, not {role!r}")
     if run_dir is not None and not (run_dir / "logs").is_dir():
-        raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+        raise no_run(run_dir)
     out = out or Path(f"iota-bugreport-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if out.exists():
         raise ValueError(f"{out} exists: give another --out")

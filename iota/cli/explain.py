@@ -39,9 +39,9 @@ def explain(
     from iota.swarm.explanation import explain as explained
     from iota.swarm.run_dir import member_names
 
+    url = orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
     names = member_names(run_dir)
     address = _address(hotkey, names, NodeSettings.load(**flags))
-    url = orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
     found: MemberRecord | None
     try:
         body = get(url, f"/v1/members/{address}")
@@ -94,6 +94,6 @@ def _unknown(given: str, address: str, members: list[str], names: dict[str, str]
     near += [by_name[n] for n in get_close_matches(given, by_name, n=2, cutoff=0.6)]
     shown = ", ".join(f"{m} ({names[m]})" if m in names else m for m in near[:3])
     what = "is the beginning of several members" if several else "is no member of this run"
-    return f"{given} {what}" + (
-        f": did you mean {shown}?" if shown else f", which has {len(members)} members"
-    )
+    if shown:
+        return f"{given} {what}: did you mean {shown}?"
+    return f"{given} {what}, which has {len(members)} members: `iota status` shows them"

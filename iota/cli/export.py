@@ -72,19 +72,21 @@ def export(
             found = Exporter(facts, objects, target, runner, progress).run()
         finally:
             runner.run(stack.aclose())
-    typer.echo(f"the weights after {found} epochs are in {to}")
+    typer.echo(f"the weights after {found} {'epoch' if found == 1 else 'epochs'} are in {to}")
 
 
 async def _source(
     run_dir: Path | None, flags: dict[str, Any], stack: AsyncExitStack
 ) -> tuple[Facts, Objects]:
     """What the flags name. `stack` closes its connections."""
-    from iota.client.orchestrator import OrchestratorClient
+    from iota.cli.orchestrator_calls import no_orchestrator
+    from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
+    from iota.console.redaction import without_secrets
     from iota.exporting import FolderObjects, OrchestratorFacts, RecordedFacts, UrlObjects
     from iota.store import open_store
     from iota.store.secret import load_secret
     from iota.store.transfer import ObjectClient
-    from iota.swarm.run_dir import RunDir
+    from iota.swarm.run_dir import RunDir, no_run
 
     live, recorded = NodeSettings.given(flags), OrchestratorSettings.given(flags)
     if (run_dir is not None) + bool(live) + bool(recorded) > 1:
@@ -92,7 +94,7 @@ async def _source(
     if run_dir is not None:
         run = RunDir(run_dir)
         if not run.journal.exists():
-            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+            raise no_run(run_dir)
         return RecordedFacts(**_recorded(run.journal)), FolderObjects(run.store)
     client = await stack.enter_async_context(ObjectClient())
     if recorded:
@@ -108,12 +110,17 @@ async def _source(
 
         return RecordedFacts(**_recorded(settings.journal)), UrlObjects(signed, client)
     url = NodeSettings.load(**live).orchestrator
+    typer.echo(f"export: asking {without_secrets(url)}", err=True)
     asked = await stack.enter_async_context(OrchestratorClient(None, url, retry_for_s=RETRY_FOR_S))
 
     async def asked_for(key: str) -> str:
         return (await asked.public_object(key)).url
 
-    return OrchestratorFacts((await asked.run()).spec, asked), UrlObjects(asked_for, client)
+    try:
+        info = await asked.run()
+    except OrchestratorUnreachable as error:
+        raise no_orchestrator(url, error) from None
+    return OrchestratorFacts(info.spec, asked), UrlObjects(asked_for, client)
 
 
 def _recorded(journal: Path) -> dict[str, Any]:

@@ -28,14 +28,14 @@ class NoOrchestrator(WorkFailed):
 
 def orchestrator_url(run_dir: Path | None, flags: dict[str, Any]) -> str:
     """The orchestrator's URL, from a run's folder or the settings. Raises ValueError for both or neither."""
-    from iota.swarm.run_dir import read_info
+    from iota.swarm.run_dir import no_run, read_info
 
     if run_dir is not None:
         if flags.get("orchestrator") is not None:
             raise ValueError("give --orchestrator or --run-dir, not both")
         url = read_info(run_dir).get("url")
         if not isinstance(url, str):
-            raise ValueError(f"there is no run in {run_dir}: give the folder of an `iota up`")
+            raise no_run(run_dir)
         return url
     return NodeSettings.load(**flags).orchestrator
 
@@ -52,7 +52,7 @@ def get(url: str, path: str) -> bytes | None:
     try:
         return asyncio.run(ask())
     except (NoAnswer, AnswerRefused) as error:
-        raise _no_orchestrator(url, error) from None
+        raise no_orchestrator(url, error) from None
 
 
 def statuses(url: str) -> Iterator[Status]:
@@ -105,7 +105,7 @@ def _stream(url: str, last_id: str) -> Iterator[bytes]:
             while (line := runner.run(following())) is not None:
                 yield line
         except (NoAnswer, AnswerRefused) as error:
-            raise _no_orchestrator(url, error) from None
+            raise no_orchestrator(url, error) from None
         finally:
             runner.run(found.aclose())
 
@@ -117,7 +117,8 @@ def _found(url: str, path: str, status: int) -> bool:
     return status == 200
 
 
-def _no_orchestrator(url: str, reason: object) -> NoOrchestrator:
+def no_orchestrator(url: str, reason: object) -> NoOrchestrator:
+    """The error for an orchestrator that does not answer at `url`, for `reason`."""
     return NoOrchestrator(
         f"no orchestrator answers at {without_secrets(url)} ({reason}): is the run going? Give"
         " --orchestrator URL, or --run-dir DIR for a run of `iota up`"

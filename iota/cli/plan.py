@@ -53,23 +53,16 @@ def plan(
 
 def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console = Console()
-    table = Table(title=f"{model}: {plan.model_parameters:,} parameters in {len(plan.stages)} stages")
-    for heading in (
-        "stage",
-        "layers",
-        "parameters",
-        "MFLOP a token",
-        "memory (GB)",
-        "recomputing",
-        "disk (GB)",
-        "load",
-    ):
+    title = f"{model}: {plan.model_parameters:,} parameters in {len(plan.stages)} stages"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ("stage", "layers", "parameters\n(M)", "MFLOP\na token", "memory\n(GB)", "recomputing\n(GB)")
+    for heading in (*headings, "disk\n(GB)", "load"):
         table.add_column(heading, justify="right")
     for row in plan.stages:
         table.add_row(
             str(row.stage),
             str(row.layers),
-            f"{row.parameters:,}",
+            f"{row.parameters / 1e6:,.1f}",
             f"{row.flops_per_token / 1e6:,.1f}",
             f"{row.memory / 1e9:,.2f}",
             f"{row.memory_recomputing / 1e9:,.2f}",

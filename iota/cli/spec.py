@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from iota.console.command_flags import command_line
 from iota.settings.flags import set_parameters, with_flags
 from iota.settings.roles import MAX_PASSES
 from iota.settings.spec_flags import spec_flags, taken
@@ -107,7 +106,4 @@ def _only_manifest(data: Path) -> str:
     found = prepared_ids(data)
     if len(found) == 1:
         return found[0]
-    if not found:
-        command = command_line("iota data prepare SOURCE --out", data)
-        raise ValueError(f"{data} holds no prepared data: run `{command}` first")
     raise ValueError(f"{data} holds several data sets: choose one with --manifest, of {', '.join(found)}")

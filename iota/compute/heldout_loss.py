@@ -19,7 +19,9 @@ MOST_TOKENS: Final = 1 << 20
 EPOCH_SHARE: Final = 32
 """A validator's measurement has at most this part of an epoch's tokens: about 1 % of the epoch's compute."""
 LEAST_TOKENS: Final = 1 << 12
-"""A validator measures on so many at least: a loss of less says nothing."""
+"""A validator measures on so many at least, where that is a small part of the epoch: less says little."""
+SMALL_EPOCH_SHARE: Final = 4
+"""Of an epoch with few tokens at most this part: the machine's compute that a validator may use is bounded."""
 
 LEAST_DOCUMENTS: Final = 8
 """Fewer say too little of how documents differ."""
@@ -46,7 +48,7 @@ class HeldoutLoss:
 def validator_tokens(spec: RunSpec) -> int:
     """Most held-out tokens that a validator measures on after each epoch, for the cost."""
     epoch = spec.schedule.steps * spec.schedule.microbatches * spec.data.tokens
-    return min(MOST_TOKENS, max(LEAST_TOKENS, epoch // EPOCH_SHARE))
+    return min(MOST_TOKENS, max(epoch // EPOCH_SHARE, min(LEAST_TOKENS, epoch // SMALL_EPOCH_SHARE)))
 
 
 def heldout_loss(losses: Sequence[Losses], documents: Sequence[Tokens]) -> HeldoutLoss:

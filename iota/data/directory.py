@@ -27,6 +27,11 @@ def read_manifest(out: Path, identity: str) -> Manifest:
 
 def prepared_ids(out: Path) -> list[str]:
     """Ids of the data sets in the folder `out` of preparations. Raises `ValueError` if there are none."""
+    if not out.is_dir():
+        raise ValueError(
+            f"there is no folder {out}: give the one that `iota data prepare` wrote to; where --out was a"
+            " store, that is --work (iota-data)"
+        )
     found = sorted(path.parent.name for path in out.glob(f"data/*/{MANIFEST_NAME}"))
     if not found:
         raise ValueError(f"{out} holds no prepared data: run `iota data prepare SOURCE --out {out}` first")

@@ -165,10 +165,7 @@ class Packer:
         """Write the held-out shard. Raises `ValueError` if the sources were too small."""
         name, total = self._job.name, self._tokens
         if total == 0:
-            skipped = self._skipped()
-            raise ValueError(
-                f"{name} holds no text{f' ({skipped})' if skipped else ''}: choose another source"
-            )
+            raise ValueError(f"{name} holds no text{self._skipped()}: choose another source")
         rest = self._heldout.trim(total)
         if self._heldout.tokens < self._job.heldout.least or self._heldout.tokens * 2 > total:
             raise ValueError(

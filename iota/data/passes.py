@@ -31,7 +31,8 @@ def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
         ValueError: there are more than `most`, or no shard holds a sequence.
     """
     found = passes(spec, manifest)
-    text = f"{spec.tokens:,} tokens are {found:,.2f} passes over the {manifest.tokens:,} of the training data"
+    share = f"{found:,.2f}" if found >= 0.01 else "under 0.01"
+    text = f"{spec.tokens:,} tokens are {share} passes over the {manifest.tokens:,} of the training data"
     if found > most:
         raise ValueError(
             f"{text}, and at most {most:g} are allowed: take more data, train for fewer epochs, or give"

@@ -47,7 +47,7 @@ class FileSource:
         if self._unread and rules.strict:
             raise ValueError(f"{name}: {self.left_out}; --strict refuses them")
         if not self._files:
-            raise ValueError(f"there is no text in {root}{f': {self.left_out}' if self._unread else ''}")
+            raise ValueError(f"there is no text in {name}{f': {self.left_out}' if self._unread else ''}")
         self._ends = list(accumulate(path.stat().st_size for path, _ in self._files))
 
     @property

@@ -69,7 +69,7 @@ def _how(spec: RunSpec) -> str:
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"model = AutoModelForCausalLM.from_pretrained(FOLDER{trust})\n"
-        "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
+        f"tokenizer = AutoTokenizer.from_pretrained(FOLDER{trust})\n"
         "```\n\n"
         "A document in training ended in an EOS and began with nothing: no BOS is added, and an\n"
         "empty prompt begins after an EOS.\n"

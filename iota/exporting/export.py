@@ -117,7 +117,8 @@ class Exporter:
     async def _epoch(self) -> tuple[int, bool]:
         """The epoch to export, and whether its base is stored: that of epoch 0 need not be."""
         stored, wanted = await self._facts.epochs(), self._target.epoch
-        there = ", ".join(map(str, [0, *(e for e in stored if e)]))
+        made = [] if self._spec.init is not None else [0]  # else base 0 comes from the seed
+        there = ", ".join(map(str, sorted({*made, *stored}))) or "none"
         if wanted is None:
             newest = max(stored, default=0)
             if newest == 0:
@@ -126,7 +127,7 @@ class Exporter:
                     " initial weights, which have learned nothing)"
                 )
             return newest, True
-        if wanted and wanted not in stored:
+        if wanted not in {*made, *stored}:
             raise ValueError(f"the base of epoch {wanted} is not stored; there are: {there}")
         return wanted, wanted in stored
 

@@ -17,7 +17,7 @@ def delta(before: Status, after: Status) -> Status:
     changed: Status = {}
     for name, value in after.items():
         old = before.get(name)
-        if name == "losses" or value == old:
+        if name == "losses" or (name in before and value == old):
             continue
         if name == "members" and old is not None:
             known = {member["hotkey"]: member for member in old}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iota.settings.spec_file import read_spec
-from iota.swarm.run_dir import read_info
+from iota.swarm.run_dir import no_run
 
 if TYPE_CHECKING:
     from iota.protocol.status_delta import Status
@@ -17,23 +16,14 @@ def replayed(root: Path) -> Coordinator:
     """The coordinator at the end of the journal in the run's folder `root`. Costs the whole journal.
 
     Raises:
-        ValueError: there is no run, or its orchestrator is running.
+        ValueError: there is no run, or its journal cannot be read.
     """
-    from orchestrator.coordinator import Coordinator
-    from orchestrator.journal import SqliteJournal
+    from orchestrator.journal import read_journal
 
-    journal_file, hotkeys = root / "journal.db", read_info(root).get("hotkeys", {})
-    if not journal_file.exists() or "orchestrator" not in hotkeys:
-        raise ValueError(f"there is no run in {root}: give the folder of an `iota up`")
-    spec = read_spec(root / "spec.json")
-    journal = SqliteJournal(journal_file, spec, hotkeys["orchestrator"])
-    try:
-        coordinator = Coordinator(spec)
-        for entry in journal.replay():
-            coordinator.apply(entry)
-    finally:
-        journal.close()
-    return coordinator
+    journal = root / "journal.db"
+    if not journal.exists():
+        raise no_run(root)
+    return read_journal(journal)
 
 
 def ended_status(coordinator: Coordinator) -> Status:

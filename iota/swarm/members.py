@@ -47,7 +47,9 @@ def members_table(
     weights = mean_weights(status)
     nodes: dict[str, Any] = status.get("nodes", {})
     for member in shown:
-        row = _row(member, nodes.get(member["hotkey"], {}), names, weights, width)
+        node = nodes.get(member["hotkey"], {})
+        state = state_of(member, node, ended=status["finished"])
+        row = _row(member, node, state, names, weights, width)
         table.add_row(*(_cell(row[column]) for column in columns))
     return table, more
 
@@ -88,18 +90,21 @@ def bottleneck(status: Status) -> tuple[int, float] | None:
     return stage, means[stage]
 
 
-def state_of(member: dict[str, Any], node: dict[str, Any]) -> str:
-    """A member's state in a few words."""
+def state_of(member: dict[str, Any], node: dict[str, Any], *, ended: bool) -> str:
+    """A member's state in a few words; `ended` says that the run has."""
     if not member["live"]:
         return "lost"
     if member["stalled"]:
         return "late"
+    if ended:
+        return "ended"
     return str(node.get("state") or "live")
 
 
 def _row(
     member: dict[str, Any],
     node: dict[str, Any],
+    state: str,
     names: Mapping[str, str],
     weights: Mapping[str, float],
     width: int,
@@ -117,7 +122,7 @@ def _row(
         "name": names.get(hotkey, "")[: 24 if wide else 9],
         "hotkey": hotkey[:8],
         "device": _device(member["device"], 30 if wide else 8),
-        "state": Text(printable(state_of(member, node))[: 44 if wide else 17], "green" if good else "red"),
+        "state": Text(printable(state)[: 44 if wide else 17], "green" if good else "red"),
         "work": "-" if share is None else f"{share:.0%}",
         "tok/s": "-" if validator else _short(node.get("tokens_per_second", 0.0)),
         "audits": "-" if validator else judged,

@@ -94,7 +94,7 @@ class RunDir:
         if not self.journal.exists() and any(self.root.glob("nodes/*/receipts.jsonl")):
             raise ValueError(
                 f"the run in {self.root} has lost its journal ({self.journal.name}) and cannot go on: put the"
-                " file back, or give another --run-dir for a new run; `iota export` still finds the last base"
+                " file back, or give another --run-dir for a new run"
             )
 
     def saved_spec(self) -> RunSpec | None:
@@ -113,6 +113,16 @@ class RunDir:
     def note(self, **values: Any) -> None:
         """Set `values` in `run.json`, for resumption and `iota status`."""
         write_json(self.info_file, {**self.info(), **values})
+
+
+def no_run(root: Path) -> ValueError:
+    """The error for a folder of which a command can read no run."""
+    if (root / "options.json").exists() and not (root / "journal.db").exists():
+        return ValueError(
+            f"the run in {root} has not started yet, or has lost its journal (journal.db): wait, or put the"
+            " file back"
+        )
+    return ValueError(f"there is no run in {root}: give the folder of an `iota up`")
 
 
 def read_info(root: Path) -> dict[str, Any]:

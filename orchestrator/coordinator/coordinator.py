@@ -241,6 +241,11 @@ class Coordinator:
         """Every member that ever joined, by hotkey."""
         return self.state.members
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended: all epochs are merged, and all audits closed."""
+        return self.state.run_end_sent
+
     def refusal(self, hotkey: str, request: JoinRequest) -> Problem | None:
         """The problem that refuses a join, or None."""
         return membership.refusal(self.state, hotkey, request)

@@ -107,8 +107,11 @@ class Ticker:
 async def watch_silence(
     coordinator: Coordinator, recorder: Recorder, presence: Presence, silence_s: float
 ) -> None:
-    """Record members as lost that sent no request for `silence_s` seconds, until cancelled."""
-    while True:
+    """Record members as lost that sent no request for `silence_s` seconds, until cancelled.
+
+    A run that has ended loses nobody: its members stop of themselves.
+    """
+    while not coordinator.ended:
         for hotkey, member in list(coordinator.members.items()):
             if not member.live or not presence.overdue(hotkey, time.monotonic()):
                 continue

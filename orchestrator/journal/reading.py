@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from iota.protocol.records import START_RECORDS
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.journal.journal import JournalRefused
@@ -48,7 +49,9 @@ def _replayed(path: Path, options: str) -> Coordinator:
         row = db.execute("SELECT value FROM meta WHERE name = 'spec'").fetchone()
         if row is None:
             raise JournalRefused(f"{path} holds no run yet")
-        coordinator = Coordinator(RunSpec.model_validate_json(row[0]))
+        start = db.execute("SELECT value FROM meta WHERE name = 'start'").fetchone()
+        records = () if start is None else START_RECORDS.validate_json(start[0])
+        coordinator = Coordinator(RunSpec.model_validate_json(row[0]), start=records)
         for (text,) in db.execute("SELECT json FROM entries ORDER BY seq"):
             coordinator.apply(_ENTRY.validate_json(text))
         return coordinator

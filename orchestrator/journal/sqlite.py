@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from iota.console.classification import passing
 from iota.files import FileLock
 from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import Entry, Exchanged
 from orchestrator.journal.journal import JournalBroken, JournalRefused, JournalUnavailable, Record
@@ -79,6 +80,16 @@ class SqliteJournal:
     def replay(self) -> Iterator[Entry]:
         for (text,) in self._db.execute("SELECT json FROM entries ORDER BY seq"):
             yield _ENTRY.validate_json(text)
+
+    def keep_start(self, start: Sequence[BaseRecord]) -> None:
+        """Keep the stored base 0 that the coordinator began with, so that the journal replays alone.
+
+        Raises sqlite3.Error and OSError for a full disk.
+        """
+        text = START_RECORDS.dump_json(tuple(start)).decode()
+        if self._meta("start") != text:
+            with self._db:
+                self._put_meta("start", text)
 
     @property
     def highest_nonce(self) -> int:

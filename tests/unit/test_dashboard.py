@@ -51,6 +51,14 @@ def test_every_member_of_many_comes_on_one_of_the_pages() -> None:
     assert pages[0] == screen(status, 80, 24, 6)
 
 
+def test_members_of_a_run_that_has_ended_have_ended_but_for_lost_ones() -> None:
+    status = run_status(phase="finished", finished=True)
+    status["members"][1]["live"] = False
+    rows = [row for row in screen(status, 80, 24).splitlines() if row[:2] in ("0 ", "1 ", "2 ", "va")]
+    assert ["lost" if "lost" in row else "ended" for row in rows] == ["ended", "lost", "ended", "ended"]
+    assert sum("ended" in row for row in rows) == 3
+
+
 def test_lost_and_late_members_are_named_on_every_page() -> None:
     status = run_status(48)
     status["members"][40]["live"] = False

@@ -355,6 +355,11 @@ def test_a_folder_of_which_nothing_can_be_read_is_refused(prepare: Prepare, fold
     refused(prepare(folder), "there is no text")
     written(folder / "picture.png", bytes(100))
     refused(prepare(folder), "there is no text", "picture.png")
+    refused(prepare(folder / "picture.png"), "there is no text in picture.png: 1 file skipped (no text)")
+
+
+def test_an_empty_file_is_refused_with_the_reason(prepare: Prepare, folder: Path) -> None:
+    refused(prepare(written(folder / "a.txt", "")), "a.txt holds no text (1 skipped: blank): choose another")
 
 
 # ---- long documents ------------------------------------------------------------------------------

@@ -348,6 +348,22 @@ def test_the_model_card_says_what_the_model_is(run: StoredRun, tmp_path: Path) -
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["pad_token_id"] == 256
 
 
+def test_the_lines_of_the_model_card_ask_no_question(run: StoredRun, tmp_path: Path) -> None:
+    run.write_journal()
+    assert export("--run-dir", run.root, "--to", tmp_path / "model") == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    lines = card.split("```python\n")[1].split("```")[0].replace("FOLDER", repr(str(tmp_path / "model")))
+    done = subprocess.run(
+        [sys.executable, "-c", lines],
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_an_export_measures_the_held_out_loss_with_its_standard_error(run: StoredRun, tmp_path: Path) -> None:
     run.write_journal()
     assert export("--run-dir", run.root, "--heldout-tokens", 3000, "--to", tmp_path / "model") == 0

@@ -191,3 +191,13 @@ def test_a_plan_that_cannot_be_ends_with_one_sentence_and_status_2(
     code, _, output = run_plan(capsys, "--model", "tiny", "--stages", "9")
     assert code == 2
     assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", ["tiny", "orion-100b"])
+def test_the_table_of_a_plan_fits_a_terminal_of_80_columns(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, output, _ = run_plan(capsys, "--model", model)
+    assert "recomputing" in output
+    assert "…" not in output

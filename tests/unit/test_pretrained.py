@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import safetensors.torch
 import torch
 
 from iota.cli.main import main
+from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.model.pretrained import find_pretrained
 from iota.outer.start import pinned, store_start
 from iota.protocol.events import LoadBase
 from iota.protocol.messages import Ready, StoredObject
 from iota.protocol.records import BaseRecord
 from iota.settings.spec_file import read_spec
+from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
 from iota.store import ObjectMissing
 from orchestrator.coordinator import Coordinator
+from orchestrator.journal import SqliteJournal, read_journal
 from orchestrator.run import _start
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import prepare_made_up
@@ -210,6 +214,27 @@ def test_an_orchestrator_without_the_weights_that_the_spec_pins_does_not_start()
     for start in ([], records(spec)[:1], [r.model_copy(update={"digest": "00" * 32}) for r in records(spec)]):
         with pytest.raises(ValueError, match=r"is not the one whose digests the spec has in init\.digests"):
             Coordinator(spec, start=start)
+
+
+def test_the_journal_of_a_run_from_existing_weights_is_read_alone(tmp_path: Path) -> None:
+    spec = started_spec()
+    journal = SqliteJournal(tmp_path / "j", spec, fake_hotkey(0))
+    for _ in range(2):  # each start keeps it
+        journal.keep_start(records(spec))
+    journal.close()
+    found = read_journal(tmp_path / "j")
+    assert [found.stored_base(0, stage) for stage in range(spec.layout.stages)] == records(spec)
+
+
+def test_the_weights_that_a_run_began_with_are_not_made_from_its_seed(tmp_path: Path) -> None:
+    spec = started_spec()
+    later = {(1, base.stage): base.model_copy(update={"epoch": 1}) for base in records(spec)}
+    facts, target = RecordedFacts(spec, later, {}), Target(tmp_path / "model", 0)
+    with (
+        asyncio.Runner() as runner,
+        pytest.raises(ValueError, match="base of epoch 0 is not stored; there are: 1"),
+    ):
+        Exporter(facts, FolderObjects(tmp_path), target, runner, lambda *_: None).run()
 
 
 async def test_a_store_without_the_weights_is_said_with_the_command_that_puts_them_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
@@ -94,6 +95,17 @@ async def test_a_silent_member_is_lost_once_however_long_it_is_silent() -> None:
         await until(lambda: not desk.coordinator.members[hotkey].live)
         await asyncio.sleep(0.05)  # several looks
         assert len(desk.entries(Lost)) == 1
+
+
+async def test_a_run_that_has_ended_loses_nobody() -> None:
+    desk, presence, hotkey = Desk(), Presence(0.02), fake_hotkey(1)
+    desk.coordinator.state.run_end_sent = True
+    async with at_work(desk.recorder.run()):
+        await desk.recorder.record(Joined(at=1.0, hotkey=hotkey, request=join_request()))
+        await until(lambda: presence.overdue(hotkey, time.monotonic()))
+        async with asyncio.timeout(5):
+            await watch_silence(desk.coordinator, desk.recorder, presence, silence_s=0.02)
+    assert desk.coordinator.members[hotkey].live
 
 
 class Store:

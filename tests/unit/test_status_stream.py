@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from iota.identity.keys import Hotkey
 from iota.protocol.status_delta import delta, merged
+from orchestrator.coordinator.state import Phase
 from orchestrator.coordinator.status import MAX_LOSSES
 from tests.support.orchestrators import Running, node, orchestrator, raw, until
 
@@ -61,6 +62,14 @@ async def test_a_stream_sends_each_loss_once(running: Running) -> None:
     assert small < 400 < whole / 10
     assert name == f"{running.spec.id[:16]}-1001"
     assert merged(first, second)["losses"] == losses[:1001]
+
+
+async def test_a_stream_begins_with_every_field_of_the_status(running: Running) -> None:
+    running.coordinator.state.phase, running.coordinator.state.run_end_sent = Phase.FINISHED, True
+    _, status, _ = await raw(running, "/v1/status", b"", method="GET")
+    [(_, first, _)] = await events(running, 1)
+    assert status["waiting"] is None
+    assert first == status
 
 
 async def test_a_stream_goes_on_from_the_last_event_id(running: Running) -> None:

@@ -169,3 +169,13 @@ def test_a_run_that_lost_its_journal_is_refused_before_anything_starts(
     assert "goes on from here" not in said
     assert not held_run.logs.exists()
     held_run.__enter__()
+
+
+@pytest.mark.parametrize("command", [["status"], ["explain", "miner-00"], ["export", "--to", "model"]])
+def test_a_folder_without_a_run_and_a_run_without_its_journal_are_told_apart(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no run in run" in refused(capsys, *command, "--run-dir", "run")
+    write_json(folder / "run" / "options.json", {})
+    write_json(folder / "run" / "run.json", {"url": "http://127.0.0.1:1", "hotkeys": {"miner-00": "5Fake"}})
+    assert "has lost its journal (journal.db)" in refused(capsys, *command, "--run-dir", "run")

@@ -20,6 +20,8 @@ FILING_SHARE: Final = 0.9
 """Share of the audit deadline after which unfinished audits are filed as inconclusive. The rest of the
 time is for the reports to arrive."""
 
+_IDLE: Final = "no epoch to audit"
+
 
 class ValidatorCore:
     """One membership of a validator: audits sealed epochs in turn, or repeats the verdicts of audited ones.
@@ -43,12 +45,11 @@ class ValidatorCore:
         """Number of the job that the script waits for. An answer with another number is stale."""
         self._wait_until: float | None = None
         """Set while the script waits for a snapshot instead of a job."""
-        self._idle = "waiting for the first seal"
 
     @property
     def activity(self) -> str:
         """The current work in words, for the status line."""
-        return self._idle if self._epoch is None else self._epoch.activity
+        return _IDLE if self._epoch is None else self._epoch.activity
 
     @property
     def wake_at(self) -> float | None:
@@ -113,7 +114,6 @@ class ValidatorCore:
                 step = self._next_step(True)
         except StopIteration:
             self._epoch = self._script = None
-            self._idle = "waiting for the next seal"
             self._emit(effects.Explain())
         else:
             self._jobs += 1

@@ -56,8 +56,12 @@ class MinerDisk:
 
     def check_room(self) -> None:
         """Raises OSError (ENOSPC) where less than `ROOM_BYTES` are free."""
-        if shutil.disk_usage(self.root).free < ROOM_BYTES:
+        if not self.has_room(0):
             raise OSError(errno.ENOSPC, f"less than {ROOM_BYTES >> 20} MiB are free", str(self.root))
+
+    def has_room(self, size: int) -> bool:
+        """Whether `ROOM_BYTES` are still free after a file of `size` bytes."""
+        return shutil.disk_usage(self.root).free >= size + ROOM_BYTES
 
     def start_state(self, epoch: int) -> Path:
         """File of the (weights, moments) that this replica starts `epoch` from."""

@@ -17,7 +17,7 @@ from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
-from iota.planning import Machine, Needs, shortfalls, snapshot_budget, stage_needs, stageless
+from iota.planning import Machine, Needs, check_snapshot_bound, shortfalls, stage_needs, stageless
 from iota.planning.needs import CACHE_BYTES
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
@@ -112,13 +112,22 @@ class MinerNode:
         self._run = reply.run
         base = _reconcile(reply, disk, receipts)
         needs = stage_needs(spec, reply.stage)
-        budget = snapshot_budget(needs, self._settings.snapshot_bytes)
+        check_snapshot_bound(needs, self._settings.snapshot_bytes)
         self._check(needs, disk)
         device, recompute = self._torch_device, self._settings.recompute
         engine = await self._device.run(
             self._make_engine, spec, reply.stage, device=device, recompute=recompute
         )
-        runner = OpRunner(spec, reply.stage, self._hotkey, engine, receipts, disk, self._device_class, budget)
+        runner = OpRunner(
+            spec,
+            reply.stage,
+            self._hotkey,
+            engine,
+            receipts,
+            disk,
+            self._device_class,
+            self._settings.snapshot_bytes,
+        )
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         reader = ShardReader(manifest, self._objects.get_range, disk.cache, CACHE_BYTES)
         replica = Replica(

@@ -60,8 +60,8 @@ class OpRunner:
     disk: MinerDisk
     device: str
     """Device class that the receipts name."""
-    snapshot_bytes: int
-    """Disk that snapshots may take."""
+    snapshot_bytes: int | None
+    """Disk that snapshots may take; None: as much as there is."""
     activity: Activity = field(default_factory=Activity)
 
     def run(
@@ -222,13 +222,18 @@ class OpRunner:
 
     def keep_snapshot(self, epoch: int, version: int) -> None:
         """Keep (weights, moments) of a version for audits; without room, log it and go on."""
-        if self.disk.snapshots_size() + snapshot_bytes(self.spec, self.stage) > self.snapshot_bytes:
+        needed, bound = snapshot_bytes(self.spec, self.stage), self.snapshot_bytes
+        if bound is not None and self.disk.snapshots_size() + needed > bound:
+            remedy = "raise --snapshot-bytes"
+        elif not self.disk.has_room(needed):
+            remedy = "make room on its disk"
+        else:
+            remedy = ""
+        if remedy:
             log.error(
-                "no room for the snapshot of version %d of epoch %d: audits of it will fail; raise"
-                " --snapshot-bytes",
-                version,
-                epoch,
-            )
+                "no room for the snapshot of version %d of epoch %d: audits of it will fail; %s",
+                version, epoch, remedy,
+            )  # fmt: skip
             return
         save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
 

@@ -21,7 +21,7 @@ EPOCH_SHARE: Final = 32
 LEAST_TOKENS: Final = 1 << 12
 """A validator measures on so many at least, where that is a small part of the epoch: less says little."""
 SMALL_EPOCH_SHARE: Final = 4
-"""Of an epoch with few tokens at most this part: the machine's compute that a validator may use is bounded."""
+"""Of an epoch with few tokens at most this part, since a validator's compute is bounded."""
 
 LEAST_DOCUMENTS: Final = 8
 """Fewer say too little of how documents differ."""

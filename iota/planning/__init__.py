@@ -2,7 +2,7 @@
 `iota doctor` and a miner's start. No torch."""
 
 from iota.planning.machine import Machine, existing
-from iota.planning.needs import Needs, all_needs, snapshot_budget, stage_needs
+from iota.planning.needs import Needs, all_needs, check_snapshot_bound, stage_needs
 from iota.planning.plan import EXPECTED_UTILIZATION, PlanTable, StagePlan, hiding_ratio, plan_table
 from iota.planning.shortfalls import shortfalls, stageless
 
@@ -13,11 +13,11 @@ __all__ = [
     "PlanTable",
     "StagePlan",
     "all_needs",
+    "check_snapshot_bound",
     "existing",
     "hiding_ratio",
     "plan_table",
     "shortfalls",
-    "snapshot_budget",
     "stage_needs",
     "stageless",
 ]

@@ -97,18 +97,15 @@ def all_needs(spec: RunSpec) -> list[Needs]:
     return [stage_needs(spec, stage) for stage in range(spec.layout.stages)]
 
 
-def snapshot_budget(needs: Needs, bound: int | None) -> int:
-    """Bytes that a miner's snapshots may take; `bound` is `--snapshot-bytes`, None where it was not given.
+def check_snapshot_bound(needs: Needs, bound: int | None) -> None:
+    """Refuse a `--snapshot-bytes` below the needs; where it was not given (None), the disk is the bound.
 
     Raises:
         ValueError: the snapshots of two epochs do not fit: of the one in training and the one in audit.
     """
-    if bound is None:
-        return needs.snapshots
-    if bound < needs.snapshots:
+    if bound is not None and bound < needs.snapshots:
         raise ValueError(
             f"the snapshots that audits may ask for need {needs.snapshots / 2**30:.2f} GiB at stage"
             f" {needs.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
             f" {-(-needs.snapshots // 2**20)}MiB or more, or leave it out"
         )
-    return bound

@@ -148,7 +148,7 @@ class MinerSettings(NodeSettings):
         None,
         "Largest disk for the weight snapshots that audits may ask for: 500MB, 4GiB or a number of bytes.",
         "IOTA_MINER_SNAPSHOT_BYTES",
-        unset="what two epochs of the run need",
+        unset="what the disk has",
         ge=0,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iota.console.conditions import Condition
 from tests.support.live_swarm import STORE, LiveSwarm, tiny
 
 pytestmark = pytest.mark.alone
@@ -29,4 +30,4 @@ async def test_a_run_rides_out_a_store_that_is_away(tmp_path: Path) -> None:
     assert (status["settled"], status["dropped"]) == (planned, 0)
     assert status["losses"] == undisturbed["losses"]
     log = "".join(path.read_text() for path in (tmp_path / "run").rglob("miner*.log"))
-    assert "trying again after Unreachable: StoreUnavailable" in log
+    assert Condition.STORE_AWAY.text in log

@@ -202,3 +202,20 @@ def test_an_absurd_loss_is_a_bad_value(pair: Pair, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BadValueError, match="nats a token"):
         pair.backward(0)
     assert pair.last.log.count == 0
+
+
+def test_snapshots_have_no_bound_but_the_disk_unless_one_is_given(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = pair.first
+    runner.snapshot_bytes = None
+    runner.keep_snapshot(0, 0)
+    assert runner.disk.snapshot(0, 0).exists()
+    monkeypatch.setattr(runner.disk, "has_room", lambda size: False)
+    runner.keep_snapshot(0, 1)
+    assert "make room on its disk" in caplog.text
+    monkeypatch.undo()
+    runner.snapshot_bytes = 1
+    runner.keep_snapshot(0, 1)
+    assert "raise --snapshot-bytes" in caplog.text
+    assert not runner.disk.snapshot(0, 1).exists()

@@ -24,8 +24,8 @@ from iota.model.proposal import make_spec
 from iota.planning import (
     Machine,
     all_needs,
+    check_snapshot_bound,
     shortfalls,
-    snapshot_budget,
     stage_needs,
     stageless,
 )
@@ -86,14 +86,14 @@ def test_more_credit_replicas_steps_and_momentum_need_what_they_keep() -> None:
     assert eight < one, "a replica of eight sends an eighth of the frames"
 
 
-def test_snapshots_get_what_two_epochs_need_unless_that_is_bounded() -> None:
+def test_a_bound_of_snapshots_below_two_epochs_is_refused() -> None:
     needs = stage_needs(SPEC, 1)
-    assert snapshot_budget(needs, None) == needs.snapshots
-    assert snapshot_budget(needs, needs.snapshots + 1) == needs.snapshots + 1
+    check_snapshot_bound(needs, None)
+    check_snapshot_bound(needs, needs.snapshots)
     with pytest.raises(
         ValueError, match=r"need 0\.\d\d GiB at stage 1, and --snapshot-bytes is 100MiB: give \d+MiB"
     ):
-        snapshot_budget(needs, 100 << 20)
+        check_snapshot_bound(needs, 100 << 20)
 
 
 # ---- whether it is there -------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def news(before: MemberRecord | None, now: MemberRecord) -> list[tuple[int, str]
         (logging.INFO, f"audit of epoch {epoch} ({kind}): {count} passed")
         for (epoch, kind), count in passed.items()
     ]
-    posted = [w for w in now.weights if before is None or w not in before.weights]
+    newest = {w.validator: w for w in now.weights}  # they are in the order of their reports
+    posted = [w for w in newest.values() if before is None or w not in before.weights]
     lines += [
         (logging.INFO, f"weight {w.weight:.4f} by validator {w.validator[:8]} in block {w.block}")
         for w in posted

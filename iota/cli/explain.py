@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,8 @@ def explain(
         found = coordinator.member_record(whole[0]) if len(whole) == 1 else None
     if found is None:
         raise ValueError(_unknown(hotkey, address, members, names))
-    typer.echo(found.model_dump_json() if as_json else "\n".join(explained(found, names)))
+    text = json.dumps(found.model_dump(mode="json")) if as_json else "\n".join(explained(found, names))
+    typer.echo(text)
 
 
 def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:

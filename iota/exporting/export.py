@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +91,7 @@ class Exporter:
         self._parts.mkdir(exist_ok=True)
         in_use = ValueError(f"another export writes to {out}: wait for it, or give another --to")
         with FileLock(self._parts / "lock", lambda: in_use):
-            for leftover in out.parent.glob(f".{out.name}.*.part"):  # of killed exports
+            for leftover in out.parent.glob(f".{escape(out.name)}.*.part"):  # of killed exports
                 shutil.rmtree(leftover)
             self._check_room()
 

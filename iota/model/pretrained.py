@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from iota.model.export import llama_name
 from iota.model.layout import stage_shapes
 from iota.model.schedules import schedule_for
+from iota.settings.sentences import sentence
 from iota.spec import ModelSpec
 from iota.spec.draft import Draft, value_at
 
@@ -149,10 +150,7 @@ def _shape(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     except KeyError as error:
         raise ValueError(f"{where} does not say {error}: it is no Llama's") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(
-            f"{where} is no Llama's: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
+        raise ValueError(f"{where} is no Llama's: {sentence(error)}") from None
     if config.get("head_dim") not in (None, model.head_dim):
         raise ValueError(
             f"{where} has head_dim {config['head_dim']}, which is not hidden_size / num_attention_heads:"

@@ -12,6 +12,7 @@ from iota.codec.shapes import boundary_width
 from iota.model.cuts import balanced_cuts
 from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
+from iota.settings.sentences import reason
 from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
@@ -141,7 +142,7 @@ def _whole(value: Any, path: str) -> int:
 def _sentence(error: ValidationError, *prefix: str) -> str:
     """One sentence about the first value that cannot be, by its path."""
     first = error.errors(include_url=False)[0]
-    text = str(first["msg"]).removeprefix("Value error, ")
+    text = reason(first)
     path = ".".join(str(part) for part in (*prefix, *first["loc"]))
     if first["type"] == "value_error":  # of a validator, which names the fields itself
         return text

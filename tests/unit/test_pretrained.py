@@ -67,7 +67,7 @@ def llama(tmp_path: Path, saved: Path) -> Path:
         ({"head_dim": 32}, "head_dim 32, which is not hidden_size / num_attention_heads"),
         ({"hidden_size": None}, "does not say 'hidden_size'"),
         ({"num_hidden_layers": -1}, "is no Llama's: layers"),
-        ({"num_hidden_layers": 10**9}, "is no Llama's: layers: Input should be less than"),
+        ({"num_hidden_layers": 10**9}, "is no Llama's: layers: it must be at most"),
         ({"max_position_embeddings": [1]}, "has max_position_embeddings [1]"),
         ({"vocab_size": 300}, "F32 [257, 64], and config.json needs [300, 64]"),
         ({"num_hidden_layers": 4}, "holds no 'model.layers.3."),

@@ -91,6 +91,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
             manifest=manifest,
             limits=ServerLimits(silence_s=settings.silence),
             head_poll_s=settings.head_poll,
+            scale=scale,
         )
         await serve(
             deps,

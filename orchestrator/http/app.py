@@ -48,6 +48,8 @@ class Deps:
     """More background tasks that run as long as the server, such as following the metagraph."""
     head_poll_s: float = 6.0
     """Seconds between two reads of the chain's head: about half of a Bittensor block's 12 s."""
+    scale: float = 1.0
+    """Factor on the pauses while the chain is away, for tests."""
 
 
 BACKGROUND: Final = web.AppKey("background", asyncio.Task[None])
@@ -61,7 +63,7 @@ def make_app(deps: Deps) -> web.Application:
     calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
-    ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s)
+    ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
 
     def ready() -> str | None:

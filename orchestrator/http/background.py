@@ -38,14 +38,21 @@ class Ticker:
     """Records a Tick for each new block and for each deadline that passes."""
 
     def __init__(
-        self, chain: HeadSource, coordinator: Coordinator, recorder: Recorder, metrics: Metrics, poll_s: float
+        self,
+        chain: HeadSource,
+        coordinator: Coordinator,
+        recorder: Recorder,
+        metrics: Metrics,
+        poll_s: float,
+        scale: float = 1.0,
     ) -> None:
+        """`poll_s` is the pause between two reads of the head; `scale` is that of `Watch`."""
         self._chain = chain
         self._coordinator = coordinator
         self._recorder = recorder
         self._metrics = metrics
         self._poll_s = poll_s
-        self._watch = Watch("the chain's newest block")
+        self._watch = Watch("the chain's newest block", scale=scale)
         self._head: tuple[int, str] | None = None
         self._changed = asyncio.Event()
         recorder.after.append(self._changed.set)

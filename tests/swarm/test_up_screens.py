@@ -64,7 +64,7 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     assert re.search(r"weights of 2 miners are set in block \d+: 5", log), log
     log = (tmp_path / "run/logs/orchestrator.log").read_text()
     assert "joined as miner of stage 1, on cpu/" in log
-    assert "merge 1 is done, after step 4" in log
+    assert "merge 1 is done, after step 20" in log
 
 
 async def test_ctrl_c_names_a_command_that_goes_on_and_says_nothing_twice(tmp_path: Path) -> None:

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, save_state
-from iota.model.layout import run_shapes
 from iota.objects import part_sizes
-from iota.outer.base import base_digest, initial_base, next_base, read_base
+from iota.outer.base import base_digest, initial_base, named_weights, next_base, read_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, read_part
-from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.outer.pseudo_gradient import flatten
 from iota.protocol.messages import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -75,7 +72,13 @@ class BaseKeeper:
         if expected - {digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
         how = f"fetched {_megabytes(effect.parts)}" if effect.parts else "made from the seed"
-        return await self._keep(how, effect.epoch, base, StageState(self._named(base)))
+        return await self._keep(
+            how,
+            effect.epoch,
+            base,
+            digest,
+            StageState(named_weights(self.spec, self.runner.stage, base.weights)),
+        )
 
     async def apply(self, effect: ApplyMerge, urls: Mapping[str, str]) -> BaseHeld:
         """Make the next base from the held one and a merge. Raises StateLost if the merge is unavailable."""
@@ -85,15 +88,17 @@ class BaseKeeper:
             merged = await self._fetched(what, effect.parts, urls, _read_merged)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
 
+        digest = await asyncio.to_thread(base_digest, self.spec, base)
+
         def rebased() -> StageState:
-            weights = self._named(base)
+            weights = named_weights(self.spec, self.runner.stage, base.weights)
             if not effect.trained:
                 return StageState(weights)
             self.runner.engine.rebase(weights)
             return self.runner.engine.state()
 
         how = f"merged epoch {effect.epoch} ({_megabytes(effect.parts)})"
-        return await self._keep(how, effect.epoch + 1, base, await self.device.run(rebased))
+        return await self._keep(how, effect.epoch + 1, base, digest, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
         """The held base minus the engine's current weights: one fp32 vector (N,).
@@ -108,15 +113,15 @@ class BaseKeeper:
 
         return await self.device.run(difference)
 
-    async def _keep(self, how: str, epoch: int, base: OuterState, start: StageState) -> BaseHeld:
+    async def _keep(self, how: str, epoch: int, base: OuterState, digest: str, start: StageState) -> BaseHeld:
         disk = self.runner.disk
 
-        def keep() -> str:
+        def keep() -> None:
             # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch))
-            return disk.save_base(self.spec, epoch, base)
+            disk.save_base(self.spec, epoch, base, digest)
 
-        digest = await asyncio.to_thread(keep)
+        await asyncio.to_thread(keep)
         log.info("%s: the base of epoch %d is on disk", how, epoch)
         self._base = base
         self.runner.log.forget_before(epoch)
@@ -142,12 +147,6 @@ class BaseKeeper:
             return await persist(f"fetching {what}", attempt)
         except (StoreError, PartError) as error:
             raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
-
-    def _named(self, base: OuterState) -> dict[str, Tensor]:
-        """The base's weights as views by parameter name."""
-        shapes = run_shapes(self.spec, self.runner.stage)
-        like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        return unflatten(torch.from_numpy(base.weights), like)
 
     @property
     def _held(self) -> OuterState:

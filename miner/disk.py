@@ -88,18 +88,16 @@ class MinerDisk:
         epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
         return max((e for e in epochs if self.start_state(e).exists()), default=None)
 
-    def save_base(self, spec: RunSpec, epoch: int, base: OuterState) -> str:
-        """Write a base and its digest (returned) atomically: a crash leaves the complete base or none."""
+    def save_base(self, spec: RunSpec, epoch: int, base: OuterState, digest: str) -> None:
+        """Write a base and its `base_digest` atomically: a crash leaves the complete base or none."""
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
         with whole_folder(folder) as part:
             for n, data in enumerate(base_parts(spec, base)):
                 (part / f"part-{n:03d}.safetensors").write_bytes(data)
-            digest = base_digest(spec, base)
             (part / "digest").write_text(digest)
             shutil.rmtree(folder, ignore_errors=True)
-        return digest
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, str]:
         """Read a base that `save_base` wrote, and its digest. Raises PartError if it is damaged or gone."""

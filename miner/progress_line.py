@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
+from iota.console.durations import LINE_EVERY_S, QUIET_S
 from miner.activity import Activity
-
-LINE_EVERY_S: Final = 30.0
-"""A line comes with a step, and no sooner after the last one than this."""
-QUIET_S: Final = 300.0
-"""Without a step a line comes after this time, and says what the miner waits for."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,11 @@ class Position:
 
 @dataclass
 class ProgressLines:
-    """Decides when a line is due, and writes it."""
+    """Decides when a line is due, and writes it.
+
+    One comes with a step, at most each `LINE_EVERY_S`. Without a step it comes after `QUIET_S`, and says
+    what the miner waits for.
+    """
 
     began: float
     """Monotonic seconds."""

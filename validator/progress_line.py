@@ -6,17 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from iota.console.durations import LINE_EVERY_S, QUIET_S
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 
-LINE_EVERY_S: Final = 30.0
 _WORDS: Final = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
-QUIET_S: Final = 300.0
-"""Time after which a line comes although no verdict did."""
 
 
 @dataclass
 class ProgressLines:
-    """Counts verdicts, and decides when a line is due."""
+    """Counts verdicts, and decides when a line is due: after `QUIET_S` also without a verdict."""
 
     began: float
     """Monotonic seconds."""

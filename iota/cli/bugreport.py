@@ -95,11 +95,9 @@ def _doctor(settings: MinerSettings | ValidatorSettings, role: Any) -> str:
 
 
 def _end_of(path: Path) -> str:
-    from iota.swarm.bugreport import LOG_BYTES
+    from iota.swarm.bugreport import log_end
 
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_BYTES))
-            return file.read().decode(errors="replace")
+        return log_end(path)
     except OSError as error:
         raise ValueError(f"--log {path} cannot be read ({error.strerror})") from None

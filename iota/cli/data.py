@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +68,7 @@ def prepare(
     from iota.data import Job, RowRules, Target, manifest_id, open_sources, open_tokenizer
     from iota.data import prepare as prepare_data
     from iota.objects import manifest_folder
+    from iota.planning import usable_cores
 
     remote = out.startswith("s3://")
     folder = work if remote else Path(out)
@@ -80,7 +80,7 @@ def prepare(
     heldout = Target() if heldout_tokens is None else Target.exactly(heldout_tokens)
     job = Job(opened, open_tokenizer(tokenizer), shard_tokens, heldout, max_tokens)
     if workers is None:
-        workers = 1 if tokenizer == "bytes" else len(os.sched_getaffinity(0))
+        workers = 1 if tokenizer == "bytes" else usable_cores()
     with _progress(job.name) as show:
         manifest = prepare_data(job, folder, show, workers=workers)
     if remote:

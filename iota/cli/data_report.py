@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from iota.console.durations import LINE_EVERY_S
 
 if TYPE_CHECKING:
     from iota.data import Manifest, PackProgress
     from iota.data.manifest import SourceInfo
-
-LINE_S: Final = 30.0
-"""Seconds between two lines where stderr is no terminal."""
 
 
 class Pace:
@@ -36,7 +35,7 @@ class Pace:
 
     def due(self) -> bool:
         """Whether a line is due, and if so, starts the time to the next one."""
-        if self._clock() - self._said < LINE_S:
+        if self._clock() - self._said < LINE_EVERY_S:
             return False
         self._said = self._clock()
         return True

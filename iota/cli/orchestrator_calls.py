@@ -11,12 +11,10 @@ from typing import Any, Final
 
 from iota.console.command import WorkFailed
 from iota.console.redaction import without_secrets
-from iota.protocol.status_delta import Status, merged
+from iota.protocol.status_delta import MAX_STATUS_BYTES, Status, merged
 from iota.settings import NodeSettings
 
 ANSWER_S: Final = 10.0
-MAX_BYTES: Final = 64 << 20
-"""Well above the status of 3,000 members."""
 AWAY_S: Final = 120.0
 """How long a stream that broke is asked for again."""
 _PAUSE_S: Final = 2.0
@@ -46,7 +44,7 @@ def get(url: str, path: str) -> bytes | None:
 
     async def ask() -> bytes | None:
         async with HttpClient() as http:
-            answer = await http.fetch("GET", f"{url}{path}", max_bytes=MAX_BYTES, timeout_s=ANSWER_S)
+            answer = await http.fetch("GET", f"{url}{path}", max_bytes=MAX_STATUS_BYTES, timeout_s=ANSWER_S)
         return answer.body if _found(url, path, answer.status) else None
 
     try:
@@ -92,7 +90,7 @@ def _stream(url: str, last_id: str) -> Iterator[bytes]:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         async with HttpClient() as http, http.open("GET", f"{url}{path}", headers=headers) as answer:
             if _found(url, path, answer.status):
-                async for line in lines(answer, MAX_BYTES):
+                async for line in lines(answer, MAX_STATUS_BYTES):
                     yield line
 
     found = read()

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from iota.console.version import versions_line
-
 
 def program(help: str) -> typer.Typer:
     """A program whose sub-commands the caller adds."""
@@ -18,6 +16,8 @@ def program(help: str) -> typer.Typer:
 
 def _show(wanted: bool) -> None:
     if wanted:
+        from iota.console.version import versions_line  # reads packages' metadata: no other command needs it
+
         typer.echo(versions_line())
         raise typer.Exit
 

@@ -11,8 +11,8 @@ PACKAGES: Final = ("iota", "torch", "transformers", "bittensor")
 
 def versions() -> dict[str, str]:
     """Version by name, Python's included; "none" for a package that is not installed. Imports no package."""
-    found = {"iota": _installed("iota"), "python": platform.python_version()}
-    return found | {name: _installed(name) for name in PACKAGES}
+    ours, *others = ((name, _installed(name)) for name in PACKAGES)
+    return dict([ours, ("python", platform.python_version()), *others])
 
 
 def versions_line() -> str:

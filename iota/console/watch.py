@@ -14,11 +14,9 @@ from typing import Final, TypeVar
 from iota.console.classification import passing
 from iota.console.command import WorkFailed
 from iota.console.conditions import Condition
-from iota.console.durations import duration
+from iota.console.durations import LINE_EVERY_S, duration
 from iota.console.redaction import one_line
 
-SAY_EVERY_S: Final = 30.0
-"""Longest silence while a condition stands."""
 BRIEF_S: Final = 2.0
 """A server that is busy for less is not worth a line: its clients retry all the time."""
 _AGAIN_S: Final = 30.0
@@ -49,7 +47,7 @@ class _Standing:
 class Watch:
     """Says what a node waits for, and waits. One object for each thing that can be held up.
 
-    The first line comes at once, then one at least each `SAY_EVERY_S` seconds, with how long it has lasted,
+    The first line comes at once, then one at least each `LINE_EVERY_S` seconds, with how long it has lasted,
     how many tries there were and the last error; the end of the condition is said too.
 
     Args:
@@ -104,7 +102,7 @@ class Watch:
         pause_s = condition.backoff.pause_s(standing.failures) * self._scale if next_s is None else next_s
         brief = condition is Condition.BUSY and lasted_s < BRIEF_S * self._scale
         said_at = self._said.get(condition)
-        due = said_at is None or now - said_at >= SAY_EVERY_S * self._scale
+        due = said_at is None or now - said_at >= LINE_EVERY_S * self._scale
         if due and not brief:
             self._say(standing, leaf, pause_s, now)
         return pause_s

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from blake3 import blake3
 from torch import Tensor
 
 from iota.exporting.facts import Facts
-from iota.model.layout import run_shapes
 from iota.objects import BaseKey, max_bytes, part_count, part_sizes
-from iota.outer.base import initial_base, read_base_part
+from iota.outer.base import initial_base, named_weights, read_base_part
 from iota.outer.partition import PartError, Vector, part_bytes
-from iota.outer.pseudo_gradient import unflatten
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -44,7 +41,7 @@ async def checked_record(facts: Facts, epoch: int, stage: int) -> BaseRecord:
 
 def initial_stage(spec: RunSpec, stage: int) -> dict[str, Tensor]:
     """The weights of a stage before training, by name."""
-    return _named(spec, stage, initial_base(spec, stage).weights)
+    return named_weights(spec, stage, initial_base(spec, stage).weights)
 
 
 def read_stage(spec: RunSpec, record: BaseRecord, files: Sequence[Path]) -> dict[str, Tensor]:
@@ -72,10 +69,4 @@ def read_stage(spec: RunSpec, record: BaseRecord, files: Sequence[Path]) -> dict
             digest.update(part_bytes(part(path, size)["momentum"]))
     if digest.hexdigest() != record.digest:
         raise BadBase(f"the base of stage {record.stage} is not the one that its replicas agreed on")
-    return _named(spec, record.stage, weights)
-
-
-def _named(spec: RunSpec, stage: int, weights: Vector) -> dict[str, Tensor]:
-    shapes = run_shapes(spec, stage)
-    like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return unflatten(torch.from_numpy(weights), like)
+    return named_weights(spec, record.stage, weights)

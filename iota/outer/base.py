@@ -10,15 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import safetensors.numpy
+import torch
 from blake3 import blake3
 from safetensors import SafetensorError
+from torch import Tensor
 
 from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial import initial_weights
+from iota.model.layout import run_shapes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import PartError, Vector, split
-from iota.outer.pseudo_gradient import flatten
+from iota.outer.pseudo_gradient import flatten, unflatten
 from iota.spec import RunSpec
 
 
@@ -83,6 +86,13 @@ def read_base_part(spec: RunSpec, data: bytes, size: int) -> dict[str, Vector]:
         if not np.isfinite(tensor).all():
             raise PartError(f"{name} is not {size} finite fp32 values")
     return tensors
+
+
+def named_weights(spec: RunSpec, stage: int, weights_N: Vector) -> dict[str, Tensor]:
+    """Views of a base's weights (N,) by parameter name, with their shapes: they share its memory."""
+    shapes = run_shapes(spec, stage)
+    like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return unflatten(torch.from_numpy(weights_N), like)
 
 
 def _vectors(spec: RunSpec, base: OuterState) -> dict[str, Vector]:

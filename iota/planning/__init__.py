@@ -1,7 +1,7 @@
 """What a spec needs of machines, and whether a machine has it: one computation for `iota up`, `iota plan`,
 `iota doctor` and a miner's start. No torch."""
 
-from iota.planning.machine import Machine, existing
+from iota.planning.machine import Machine, existing, usable_cores
 from iota.planning.needs import Needs, all_needs, check_snapshot_bound, stage_needs
 from iota.planning.plan import EXPECTED_UTILIZATION, PlanTable, StagePlan, hiding_ratio, plan_table
 from iota.planning.shortfalls import shortfalls, stageless
@@ -20,4 +20,5 @@ __all__ = [
     "shortfalls",
     "stage_needs",
     "stageless",
+    "usable_cores",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class Machine:
         """What is free; `held` are the bytes that the nodes hold in `place` already."""
         free = shutil.disk_usage(existing(place)).free
         return cls(psutil.virtual_memory().available, free + held, place, card)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def existing(place: Path) -> Path:

@@ -7,9 +7,11 @@ field, member or node ever goes away, so a delta removes nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 Status = dict[str, Any]
+MAX_STATUS_BYTES: Final = 64 << 20
+"""Bound of a status that is read: well above that of 3,000 members."""
 
 
 def delta(before: Status, after: Status) -> Status:

@@ -18,6 +18,7 @@ import psutil
 
 from iota.console.redactor import Redactor
 from iota.console.version import versions
+from iota.planning import existing, usable_cores
 from iota.settings import Settings, settings_of
 
 LOG_BYTES: Final = 200_000
@@ -31,14 +32,13 @@ _MAX_KEY_FILE: Final = 65_536
 
 def machine_text(folder: Path) -> str:
     """Facts about the machine. `folder` is where the node keeps its data."""
-    there = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
+    there = existing(folder)
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(there)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {
         **versions(),
         "system": platform.platform(),
         "processor": platform.machine(),
-        "cores": f"{cores} of {os.cpu_count()}",
+        "cores": f"{usable_cores()} of {os.cpu_count()}",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB available",
         "disk": f"{disk.total / 1e9:.1f} GB, {disk.free / 1e9:.1f} GB free at {there}",
         "boot": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(psutil.boot_time())),
@@ -65,10 +65,15 @@ def run_texts(root: Path) -> dict[str, str]:
         if path.is_file() and path.stat().st_size <= _MAX_DOCUMENT:
             found[f"run/{name}"] = path.read_text(errors="replace")
     for path in sorted((root / "logs").glob("*.log"))[:MAX_LOGS]:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_BYTES))
-            found[f"run/logs/{path.name}"] = file.read().decode(errors="replace")
+        found[f"run/logs/{path.name}"] = log_end(path)
     return found
+
+
+def log_end(path: Path) -> str:
+    """The last `LOG_BYTES` of a log. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read().decode(errors="replace")
 
 
 def known_secrets(root: Path | None, wallets: Path) -> Iterator[str]:

@@ -9,11 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
+from iota.console.durations import LINE_EVERY_S
 from iota.swarm.progress import Progress
 from iota.swarm.view import Shown, line, page
 
-LINE_EVERY_S = 30.0
-"""Pause between two lines; a new phase, a new reason to wait and the first loss are shown at once."""
 PAGE_EVERY_S = 6.0
 """Time that a page of members stays, where they do not fit on the screen."""
 
@@ -37,7 +36,7 @@ class Display(ABC):
 
 
 class Lines(Display):
-    """Prints plain lines: see `LINE_EVERY_S`."""
+    """Prints a plain line each `LINE_EVERY_S`; a new phase, reason to wait and the first loss at once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from iota.http import HttpClient
 from iota.model.exported_config import EVALUATION_NAME
+from iota.planning import usable_cores
 from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.log_ends import ended_because, log_size, log_tail
@@ -207,7 +208,7 @@ class SwarmUp:
 
     async def _afterwards(self, summary: Summary, ports: dict[str, int]) -> None:
         """Export and compare, after all other processes have ended, on all cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         programs = Programs(self._run_dir, ports, cores, self._command.device)
         async with self._launching((), cores) as launcher:
             if not any(base["epoch"] for base in self._bases()):

@@ -9,13 +9,12 @@ from collections.abc import Callable
 import psutil
 
 from iota.http import AnswerRefused, HttpClient, NoAnswer
-from iota.protocol.status_delta import Status, merged
+from iota.protocol.status_delta import MAX_STATUS_BYTES, Status, merged
 from iota.swarm.processes import Running
 
 POLL_S = 0.25
 """Period of the display."""
 ANSWER_S = 5.0
-_MAX_BYTES = 64 << 20
 """Well above the status of 3,000 members."""
 STARTUP_S = 60.0
 """Longest that a server may take to start, with a journal to replay."""
@@ -52,7 +51,7 @@ async def read_status(http: HttpClient, url: str, before: Status | None = None) 
 async def _get(http: HttpClient, url: str) -> bytes | None:
     """The body of an answer with status 200; None for anything else."""
     try:
-        answer = await http.fetch("GET", url, max_bytes=_MAX_BYTES, timeout_s=ANSWER_S)
+        answer = await http.fetch("GET", url, max_bytes=MAX_STATUS_BYTES, timeout_s=ANSWER_S)
     except (NoAnswer, AnswerRefused):
         return None
     return answer.body if answer.status == 200 else None

@@ -7,12 +7,10 @@ import logging
 import time
 from typing import Any, Final
 
+from iota.console.durations import LINE_EVERY_S, QUIET_S
 from iota.protocol.messages import Role
 from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned
 
-LINE_EVERY_S: Final = 30.0
-QUIET_S: Final = 300.0
-"""Time after which a line comes although no step closed."""
 _LOOK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 

@@ -10,14 +10,10 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from iota.console.conditions import DAY_S, Condition
 from iota.console.watch import ConditionStands
@@ -25,6 +21,7 @@ from iota.data import Manifest
 from iota.identity.keys import create_hotkey
 from iota.protocol.problems import Problem, ProblemType, Standing
 from miner.ops import StateLost
+from tests.support.certificates import self_signed
 from tests.support.conditioned_nodes import Bench, bench, made_data, one_stage
 from tests.support.fault_proxies import Fault, page, problem
 from tests.support.orchestrators import orchestrator, until
@@ -158,7 +155,7 @@ async def test_a_wrong_certificate_is_outlasted_by_a_starting_miner(
 ) -> None:
     trusted, strange = (certificate(tmp_path / name) for name in ("trusted", "strange"))
     # aiohttp makes this context at its import, so that a later SSL_CERT_FILE has no effect in this process.
-    aiohttp.connector._SSL_CONTEXT_VERIFIED.load_verify_locations(tmp_path / "trusted.pem")
+    aiohttp.connector._SSL_CONTEXT_VERIFIED.load_verify_locations(tmp_path / "trusted" / "certificate.pem")
     at.server.secure = strange
     await refuse(at)
     await listen(at)
@@ -201,24 +198,11 @@ async def test_the_end_of_the_run_in_an_answer_of_somebody_else_ends_no_node(
     await at.works()
 
 
-def certificate(path: Path) -> ssl.SSLContext:
-    """A server's context with a new self-signed certificate for localhost, which is also in `PATH.pem`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, path.name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    path.with_suffix(".pem").write_bytes(made.public_bytes(pem))
-    path.with_suffix(".key").write_bytes(key.private_bytes(pem, pkcs8, plain))
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's context with a new self-signed certificate for localhost, which is in the folder."""
+    folder.mkdir()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(path.with_suffix(".pem"), path.with_suffix(".key"))
+    context.load_cert_chain(*self_signed(folder, "localhost"))
     return context
 
 

@@ -15,7 +15,7 @@ from iota.model.layout import run_shapes
 from iota.model.pretrained import find_pretrained
 from iota.model.proposal import make_spec
 from iota.objects import start_key
-from iota.outer.base import base_digest, initial_base, read_base
+from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.pseudo_gradient import unflatten
 from iota.outer.start import pinned, store_start
 from iota.protocol.records import START_RECORDS
@@ -50,8 +50,7 @@ def start_states(spec: RunSpec, stored: dict[str, bytes]) -> list[StageState]:
     for record in START_RECORDS.validate_json(stored[start_key(spec.id)]):
         base = read_base(spec, record.stage, [stored[part.key] for part in record.parts])
         assert base_digest(spec, base) == record.digest == spec.init.digests[record.stage]
-        like = {name: torch.empty(shape) for name, shape in run_shapes(spec, record.stage).items()}
-        states.append(StageState(unflatten(torch.from_numpy(base.weights), like)))
+        states.append(StageState(named_weights(spec, record.stage, base.weights)))
     return states
 
 

@@ -126,9 +126,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iota.store.s3.MAX_OBJECT", 1 << 20)
     monkeypatch.setattr("iota.chain.ledger.client._MAX_ANSWER_BYTES", 1 << 20)
     monkeypatch.setattr("iota.swarm.watching.ANSWER_S", SHORT_S)
-    monkeypatch.setattr("iota.swarm.watching._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("iota.swarm.watching.MAX_STATUS_BYTES", 1 << 20)
     monkeypatch.setattr("iota.cli.orchestrator_calls.ANSWER_S", SHORT_S)
-    monkeypatch.setattr("iota.cli.orchestrator_calls.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("iota.cli.orchestrator_calls.MAX_STATUS_BYTES", 1 << 20)
     monkeypatch.setattr("iota.http.client.READ_S", SHORT_S)
 
 

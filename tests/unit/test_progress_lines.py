@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from iota.console.durations import LINE_EVERY_S, QUIET_S
 from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight
 from iota.protocol.messages import AuditKind, Outcome, Role, Verdict
 from iota.simulate.names import fake_hotkey
 from miner.activity import Activity
 from miner.own_record import news
-from miner.progress_line import LINE_EVERY_S, QUIET_S, Position, ProgressLines
+from miner.progress_line import Position, ProgressLines
 from orchestrator.coordinator import Joined, Lost
 from orchestrator.http.progress_log import ProgressLog, progress_line
 from tests.support.coordinators import Driven

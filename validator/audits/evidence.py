@@ -18,9 +18,8 @@ from iota.compute.tokens import Tokens
 from iota.data.samples import Samples, needs_tokens
 from iota.model.layout import run_shapes
 from iota.objects import BaseKey, FrameKey, max_bytes, snapshot_bytes
-from iota.outer.base import base_digest, initial_base, read_base
+from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
-from iota.outer.pseudo_gradient import unflatten
 from iota.protocol.messages import FrameName, StoredObject
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
@@ -102,8 +101,7 @@ class Evidence:
             digest = await asyncio.to_thread(base_digest, self.spec, outer)
             if not digest == record.digest == pinned:
                 raise EvidenceMissing(f"{what}, has another digest than recorded")
-        like = {name: torch.empty(shape) for name, shape in run_shapes(self.spec, stage).items()}
-        state = StageState(unflatten(torch.from_numpy(outer.weights), like))
+        state = StageState(named_weights(self.spec, stage, outer.weights))
         self._bases[epoch, stage] = state
         return state
 

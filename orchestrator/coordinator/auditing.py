@@ -16,7 +16,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.receipts import merkle_root
 from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
-from orchestrator.coordinator.epoch_state import EpochState
+from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -31,7 +31,7 @@ def seal(run: RunState) -> None:
     drawn.
     """
     epoch = run.current
-    if epoch.seal is not None or not all(merge.fixed for merge in epoch.merges):
+    if epoch.seal is not None or epoch.unfixed:
         return
     digests = [d for hotkey in sorted(epoch.receipts) for d in epoch.receipts[hotkey]]
     epoch.seal = EpochClose(
@@ -72,13 +72,13 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
     ):
         run.totals.unfit += 1
         return
-    key = (report.miner, report.version)
-    stored = epoch.snapshots.get(key)
+    stored = epoch.snapshots.get((report.miner, report.version))
+    waiting = epoch.wanted.setdefault(report.miner, {}).setdefault(report.version, set())
     if stored is not None:
         run.send(member.hotkey, _ready(report.miner, stored))
-    elif not epoch.wanted[key]:
+    elif not waiting:
         run.send(report.miner, AuditRequest(epoch=report.epoch, version=report.version))
-    epoch.wanted[key].add(member.hotkey)
+    waiting.add(member.hotkey)
 
 
 def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
@@ -89,24 +89,24 @@ def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None
     """Tell the validators that wait for a snapshot that it is stored."""
     epoch = _auditable(run, report.epoch)
     key = (member.hotkey, report.version)
-    if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
+    waiting = epoch.wanted.get(member.hotkey, {}).get(report.version) if epoch is not None else None
+    if epoch is None or waiting is None or key in epoch.snapshots:
         run.totals.unfit += epoch is None
         return
     epoch.snapshots[key] = report
-    for hotkey in sorted(epoch.wanted[key]):
+    for hotkey in sorted(waiting):
         run.send(hotkey, _ready(member.hotkey, report))
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     """Record a verdict of a validator that has revealed its link, if it has fewer than `MAX_VERDICTS`."""
     epoch = _auditable(run, report.epoch)
-    key = (member.hotkey, report.miner, report.audit.value, report.seq)
     if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
         run.totals.unfit += 1
         return
-    own = sum(k[:2] == key[:2] for k in epoch.verdicts)
-    if key not in epoch.verdicts and own < MAX_VERDICTS:
-        epoch.verdicts[key] = report
+    filed, key = epoch.filed[member.hotkey, report.miner], (report.audit.value, report.seq)
+    if key not in filed and len(filed) < MAX_VERDICTS:
+        filed.add(key)
         run.audits.verdicts.append((member.hotkey, report))
         run.audits.outcomes[report.outcome] += 1
         run.members[report.miner].history.judge(member.hotkey, report)
@@ -145,7 +145,7 @@ def close_audits(run: RunState) -> None:
     Not before every stage has stored a later base: until then a new replica needs the epoch's base and merge
     to compute the current one.
     """
-    for number, epoch in run.epochs.items():
+    for number, epoch in list(run.epochs.items()):
         under_way = number == run.epoch and run.phase is not Phase.FINISHED
         if epoch.seal is None or epoch.audits_closed or under_way or run.newest_base <= number:
             continue
@@ -159,29 +159,24 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.audits.closed_epochs.append(number)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.send_all(AuditsClosed(epoch=number))
-    # Only what can still be asked for stays in memory; the journal has the rest.
-    epoch.steps, epoch.reroutes, epoch.merges = [], [], []
-    epoch.receipts.clear()
-    epoch.verdicts.clear()
-    for stage in range(run.stages):
-        for table in (run.bases.stored, run.bases.digests, run.bases.assigned):
-            table.pop((number, stage), None)
+    # The journal has the rest. Of the last epoch, the status still tells the number of steps.
+    run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
+    if number != run.epoch:
+        del run.epochs[number]
+    run.bases.forget(number, run.stages)
     run.dirty = True
 
 
 def repeat_requests(run: RunState, member: Member) -> None:
     """Send a restarted node the requests that it has not answered: snapshots and parts to merge."""
     for number, epoch in run.epochs.items():
-        if epoch.audits_closed:
-            continue
-        for miner, version in epoch.wanted:
-            if miner == member.hotkey and (miner, version) not in epoch.snapshots:
-                run.send(miner, AuditRequest(epoch=number, version=version))
-        for merge in epoch.merges:
-            for part in merge.parts:
-                owes = member.hotkey in part.mergers and member.hotkey not in part.results
-                if owes and part.agreed is None:
-                    run.send(member.hotkey, part.assign)
+        for version in epoch.wanted.get(member.hotkey, ()):
+            if (member.hotkey, version) not in epoch.snapshots:
+                run.send(member.hotkey, AuditRequest(epoch=number, version=version))
+    for stage, part in sorted(member.merging) if run.phase is Phase.MERGING else ():
+        owed = run.current.merges[stage].parts[part]
+        if owed.agreed is None and member.hotkey not in owed.results:
+            run.send(member.hotkey, owed.assign)
 
 
 def epoch_record(run: RunState, number: int) -> EpochRecord | None:
@@ -204,7 +199,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
             )
         )
     counted = [
-        CountedList(step=step.plan.step, miner=hotkey, counted=tuple(order))
+        CountedList(step=step.plan.step, miner=hotkey, counted=tuple(counted_pairs(order)))
         for step in epoch.steps
         for hotkey, order in sorted(step.order.items())
     ]

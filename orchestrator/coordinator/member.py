@@ -26,12 +26,14 @@ class Member:
     capabilities: Capabilities
     addresses: tuple[str, ...] = ()
     """The addresses that it gave when it joined; unchecked."""
-    live: bool = True
-    """It sends requests: neither lost nor left."""
+    live: bool = False
+    """It sends requests: neither lost nor left. Only `Roster` changes this, `left` and `ready_epoch`."""
     stalled: bool = False
     """It missed a deadline; nothing is planned for it until it makes progress again."""
     receipts: int = 0
     """Stored receipts, which is also the seq of the last one."""
+    receipt_epoch: int = -1
+    """Newest epoch of which it has receipts; -1 for none."""
     head: str = GENESIS
     """Digest of the last stored receipt."""
     events: list[tuple[int, Event]] = field(default_factory=list)
@@ -46,6 +48,10 @@ class Member:
     left: bool = False
     told_base: int = -1
     """Newest epoch for which it was sent the events that lead to the base."""
+    work: dict[tuple[int, int], None] = field(default_factory=dict)
+    """(step, microbatch) of the open microbatches that it has."""
+    merging: set[tuple[int, int]] = field(default_factory=set)
+    """(stage, part) of the parts of the current merge that it was drawn for."""
     pending: dict[PendingKey, float] = field(default_factory=dict)
     """Ready ops, and the time at which each became ready."""
     last_progress: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from iota.protocol.events import Counted, FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
+from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -26,10 +26,10 @@ def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) 
 def find_microbatch(
     run: RunState, epoch: int, step: int, index: int
 ) -> tuple[PlannedStep, MicrobatchState] | None:
-    """The microbatch of a planned step of the epoch in training, if it exists."""
+    """The microbatch of an open step of the epoch in training, if it exists."""
     if run.phase is not Phase.TRAINING or epoch != run.epoch or step >= len(run.current.steps):
         return None
-    state = run.current.steps[step]
+    state = run.current.steps[step]  # without microbatches if it is closed
     return (state, state.microbatches[index]) if index < len(state.microbatches) else None
 
 
@@ -44,9 +44,9 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
     target = name.direction.destination(member.stage, run.stages)
     if target is None:
         return False
-    if name.direction in place.frames:
+    if place.frame(name.direction) is not None:
         return True
-    place.frames[name.direction] = notice
+    place.store(name.direction, notice)
     forward = name.direction is Direction.FORWARD
     stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
     announce(run, mb.places[target].miner, notice, member.hotkey)
@@ -56,9 +56,9 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
 def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
     """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it."""
     run.send(receiver, FrameReady(notice=notice, sender=sender))
-    if run.runnable(notice.name.step):
+    if notice.name.step <= run.newest_runnable:
         key = (notice.name.step, notice.name.microbatch, notice.name.direction)
-        run.members[receiver].pending.setdefault(key, run.now)
+        run.start_clock(run.members[receiver], key)
 
 
 def start_clocks(run: RunState, step: int) -> None:
@@ -67,10 +67,9 @@ def start_clocks(run: RunState, step: int) -> None:
         if mb.ended is not None:
             continue
         for stage, place in enumerate(mb.places):
-            arrived = stage == 0 or Direction.FORWARD in mb.places[stage - 1].frames
-            if arrived and Direction.FORWARD not in place.frames and place.counted is None:
-                pending = run.members[place.miner].pending
-                pending.setdefault((step, mb.index, Direction.FORWARD), run.now)
+            arrived = stage == 0 or mb.places[stage - 1].forward is not None
+            if arrived and place.forward is None and not place.counted:
+                run.start_clock(run.members[place.miner], (step, mb.index, Direction.FORWARD))
 
 
 def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
@@ -93,8 +92,10 @@ def measure(run: RunState, member: Member, step: int, index: int, direction: Dir
 
 def note_progress(run: RunState, member: Member) -> None:
     """The member did something that it was asked to do: its deadlines run from now."""
+    sooner = member.replay_s > 0
     member.last_progress = run.now
     member.stalled, member.replay_s = False, 0.0
+    run.clocks.arm(member, again=sooner)
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
@@ -113,6 +114,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
+        member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
         if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
             _take_backward(run, member, receipt)
@@ -134,28 +136,28 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
+    if receipt.step < run.current.closed_steps:
+        return  # late: paid by its receipt, never summed
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
         run.totals.unfit += 1
         return
     step, mb = found
     place = mb.places[member.stage]
-    if (
-        place.counted is not None
-        or (member.hotkey, receipt.attempt) not in place.tried
-        or receipt.step < run.current.closed_steps
-        or mb.ended is Ending.DROPPED
-    ):
-        return  # late: paid by its receipt, never summed
+    given = (member.hotkey, receipt.attempt) in place.had()
+    if place.counted or not given or mb.ended is Ending.DROPPED:
+        return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
     if member.stage == 0:  # it has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
-    place.counted = (member.hotkey, receipt.attempt)
-    step.order[member.hotkey].append((mb.index, receipt.attempt))
+    place.counted = True
+    mb.uncounted -= 1
+    step.order[member.hotkey].extend((mb.index, receipt.attempt))
+    run.current.counted[member.hotkey] += 1
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
-    if all(p.counted is not None for p in mb.places):
+    if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 
 
@@ -169,8 +171,10 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
     mb.ended = how
     step.open -= 1
     for place in mb.places:
+        member = run.members[place.miner]
+        member.work.pop((step.plan.step, mb.index), None)
         for direction in Direction:
-            run.members[place.miner].pending.pop((step.plan.step, mb.index, direction), None)
+            member.pending.pop((step.plan.step, mb.index, direction), None)
     if how is Ending.SETTLED:
         run.totals.settled += 1
         run.totals.tokens += run.spec.data.tokens
@@ -179,7 +183,10 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
 
 
 def close_steps(run: RunState) -> bool:
-    """Close, in order, every step whose microbatches have all ended. True if any was closed."""
+    """Close, in order, every step whose microbatches have all ended. True if any was closed.
+
+    What is kept of a closed step is its plan and what is counted.
+    """
     epoch, before = run.current, run.current.closed_steps
     while epoch.closed_steps < len(epoch.steps) and epoch.steps[epoch.closed_steps].open == 0:
         _close(run, epoch.steps[epoch.closed_steps])
@@ -191,10 +198,11 @@ def _close(run: RunState, step: PlannedStep) -> None:
     epoch.closed_steps += 1
     if step.losses:
         run.totals.losses.append(sum(step.losses) / len(step.losses))
+    step.microbatches = []
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
-        counted = step.order.get(member.hotkey, [])
+        counted = list(counted_pairs(step.order[member.hotkey])) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens
         member.history.work(run.epoch).tokens += tokens
@@ -209,6 +217,5 @@ def _close(run: RunState, step: PlannedStep) -> None:
                 learning_rate=step.plan.learning_rate,
             ),
         )
-    for later in range(epoch.closed_steps, len(epoch.steps)):
-        if run.runnable(later):
-            start_clocks(run, later)
+    if run.newest_runnable < len(epoch.steps):
+        start_clocks(run, run.newest_runnable)

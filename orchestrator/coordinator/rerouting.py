@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
-from orchestrator.coordinator.member import Member, PendingKey
+from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -13,14 +15,24 @@ from orchestrator.coordinator.state import Phase, RunState
 def relieve(run: RunState, member: Member) -> None:
     """Re-route the member's unfinished work of the open steps, where its stage has another replica.
 
-    Does nothing outside training, or for a validator.
+    The least loaded replica takes each microbatch. Does nothing outside training, or for a validator.
     """
-    if run.phase is not Phase.TRAINING or member.stage < 0:
+    if run.phase is not Phase.TRAINING:
         return
-    for step in run.current.open_steps():
-        for mb in step.microbatches:
-            if is_held_by(mb, member):
-                reroute(run, step, mb, member.stage)
+    others: list[tuple[int, int, Member]] = []
+    """(open microbatches, order of join, replica): a heap."""
+    begun = -1
+    for at in sorted(member.work):
+        step, mb = run.open_microbatch(at)
+        if step.plan.step > begun:
+            before, begun = begun, step.plan.step
+            for other in run.active(member.stage, begun):
+                if other is not member and (before < 0 or not run.takes_part(other, before)):
+                    heapq.heappush(others, (len(other.work), other.order, other))
+        if others and is_held_by(mb, member) and not _is_given_up(run, step, mb):
+            chosen = others[0][2]
+            assign(run, step, mb, member.stage, chosen)
+            heapq.heapreplace(others, (len(chosen.work), chosen.order, chosen))
 
 
 def is_held_by(mb: MicrobatchState, member: Member) -> bool:
@@ -28,35 +40,38 @@ def is_held_by(mb: MicrobatchState, member: Member) -> bool:
     place = mb.places[member.stage]
     if mb.ended is not None or place.miner != member.hotkey:
         return False
-    unsent = (d for d in Direction if d not in place.frames)
+    unsent = (d for d in Direction if place.frame(d) is None)
     sends = any(d.destination(member.stage, len(mb.places)) is not None for d in unsent)
-    return place.counted is None or sends
+    return not place.counted or sends
 
 
 def repair(run: RunState) -> None:
     """Re-route work whose replica cannot do it now; earlier tries may have found no other replica."""
-    for stage in range(run.stages):
-        for member in run.miners(stage):
-            if not member.live or member.stalled or member.ready_epoch != run.epoch:
-                relieve(run, member)
+    stranded = sorted(run.changed.stranded.values(), key=lambda m: (m.stage, m.order))
+    run.changed.stranded = {m.hotkey: m for m in stranded if m.work and not run.able(m)}
+    for member in run.changed.stranded.values():
+        if run.roster.live[member.stage]:
+            relieve(run, member)
 
 
-def reroute(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
-    """Start a new attempt of one microbatch at one stage; False when no other replica can take it.
-
-    The least loaded replica takes it. After too many attempts the microbatch is dropped. `blame`: count it
-    against the replica that had it.
-    """
-    place = mb.places[stage]
-    others = [m for m in run.active(stage, step.plan.step) if m.hotkey != place.miner]
-    if not others:
+def _is_given_up(run: RunState, step: PlannedStep, mb: MicrobatchState) -> bool:
+    """Drop a microbatch that had too many attempts."""
+    if mb.next_attempt <= run.limits.attempts:
         return False
-    if mb.next_attempt > run.limits.attempts:
-        drop(run, step, mb, f"{mb.next_attempt} attempts failed")
-        return True
-    chosen = min(others, key=lambda m: (_load(run, m), m.order))
-    assign(run, step, mb, stage, chosen, blame=blame)
+    drop(run, step, mb, f"{mb.next_attempt} attempts failed")
     return True
+
+
+def _again(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int) -> bool:
+    """Have another replica make what one has made already; False where there is none.
+
+    No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
+    """
+    others = [m for m in run.active(stage, step.plan.step) if m.hotkey != mb.places[stage].miner]
+    if others and not _is_given_up(run, step, mb):
+        chosen = min(others, key=lambda m: (len(m.work), m.order))
+        assign(run, step, mb, stage, chosen, blame=False)
+    return bool(others)
 
 
 def assign(
@@ -80,35 +95,29 @@ def assign(
         miner=chosen.hotkey,
         replaces=old.hotkey,
         route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
-        send_forward=Direction.FORWARD not in place.frames,
+        send_forward=place.forward is None,
     )
     if blame and chosen.hotkey != old.hotkey:
         old.withdrawn += 1
         run.current.withdrawn[old.hotkey] += 1
         old.history.work(run.epoch).withdrawn += 1
+    place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
     place.forward_receipted = False
-    place.tried.add((chosen.hotkey, attempt))
+    old.work.pop((step.plan.step, mb.index), None)
+    chosen.work[step.plan.step, mb.index] = None
     run.totals.rerouted += 1
     run.current.reroutes.append(event)
     for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
         run.send(hotkey, event)
-    if stage == 0 and run.runnable(step.plan.step):
-        chosen.pending.setdefault((step.plan.step, mb.index, Direction.FORWARD), run.now)
+    if stage == 0 and step.plan.step <= run.newest_runnable:
+        run.start_clock(chosen, (step.plan.step, mb.index, Direction.FORWARD))
     inputs = {stage - 1: Direction.FORWARD, stage + 1: Direction.BACKWARD}
     for neighbour, direction in inputs.items():
-        if 0 <= neighbour < run.stages and direction in mb.places[neighbour].frames:
-            sender = mb.places[neighbour]
-            announce(run, chosen.hotkey, sender.frames[direction], sender.miner)
-
-
-def _load(run: RunState, member: Member) -> int:
-    """Open microbatches that the member has."""
-    return sum(
-        mb.ended is None and mb.places[member.stage].miner == member.hotkey
-        for step in run.current.open_steps()
-        for mb in step.microbatches
-    )
+        sender = mb.places[neighbour] if 0 <= neighbour < run.stages else None
+        notice = None if sender is None else sender.frame(direction)
+        if sender is not None and notice is not None:
+            announce(run, chosen.hotkey, notice, sender.miner)
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
@@ -120,7 +129,7 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
         f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
     )
     event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
-    for hotkey in sorted({h for place in mb.places for h, _ in place.tried}):
+    for hotkey in sorted({h for place in mb.places for h, _ in place.had()}):
         run.send(hotkey, event)
 
 
@@ -149,16 +158,15 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
     if (
         mb.places[member.stage].miner != member.hotkey
         or place.attempt != name.attempt
-        or name.direction not in place.frames
+        or place.frame(name.direction) is None
     ):
         run.totals.unfit += 1
         return
     run.incidents.named.append(
         f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
-    del place.frames[name.direction]
-    # No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
-    if not reroute(run, step, mb, name.stage, blame=False):
+    place.store(name.direction, None)
+    if not _again(run, step, mb, name.stage):
         drop(run, step, mb, "a frame is gone and no other replica can make it again")
 
 
@@ -169,30 +177,21 @@ def overdue(run: RunState) -> list[Member]:
     earlier microbatch at another replica. Only the first open microbatch of a set of replicas can always
     go on, so only the replica that has it is late.
     """
-    if run.phase is not Phase.TRAINING:
-        return []
+    due = run.clocks.overdue(run.now) if run.phase is Phase.TRAINING else {}
     late: list[Member] = []
     busy: set[str] = set()
-    for step in run.current.open_steps()[:1]:
+    for step in run.current.open_steps()[:1] if due else ():
         for mb in step.microbatches:
+            if mb.ended is not None:
+                continue
             route = {place.miner for place in mb.places}
-            if mb.ended is not None or route & busy:
+            if route & busy:
                 continue
             busy |= route
-            for member in (run.members[hotkey] for hotkey in sorted(route)):
-                due = (op_deadline(run, member, (step.plan.step, mb.index, d)) for d in Direction)
-                if any(time is not None and run.now > time for time in due):
+            for member in (run.members[hotkey] for hotkey in sorted(route & due.keys())):
+                times = (run.clocks.deadline(member, (step.plan.step, mb.index, d)) for d in Direction)
+                if any(time is not None and run.now > time for time in times):
                     late.append(member)
+            if busy.issuperset(due):
+                return late
     return late
-
-
-def op_deadline(run: RunState, member: Member, op: PendingKey) -> float | None:
-    """The time by which a ready op must be done.
-
-    None where the op is not pending, or the member cannot be late: it is lost, or was late already.
-    """
-    since = member.pending.get(op)
-    if since is None or not member.live or member.stalled:
-        return None
-    allowed = max(run.deadlines.ops[member.stage].seconds, member.replay_s)
-    return max(since, member.last_progress) + allowed

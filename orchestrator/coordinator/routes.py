@@ -18,9 +18,12 @@ def plan_ahead(run: RunState) -> None:
     """Plan steps of the current epoch up to the look-ahead, while every stage has an active replica."""
     epoch, schedule = run.current, run.spec.schedule
     while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
-        replicas = [run.active(stage, len(epoch.steps)) for stage in range(run.stages)]
-        if not all(replicas):
-            return
+        replicas = []
+        for stage in range(run.stages):
+            active = run.active(stage, len(epoch.steps)) if run.roster.live[stage] else []
+            if not active:
+                return
+            replicas.append(active)
         _plan_step(run, replicas)
 
 
@@ -39,14 +42,17 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
         routes=tuple(tuple(index[m.hotkey] for m in route) for route in chosen),
     )
     microbatches = [
-        MicrobatchState(i, [Place(m.hotkey, tried={(m.hotkey, 0)}) for m in route])
+        MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages)
         for i, route in enumerate(chosen)
     ]
+    for i, route in enumerate(chosen):
+        for member in route:
+            member.work[step, i] = None
     epoch.steps.append(PlannedStep(plan, microbatches, open=count))
     for member in run.miners():
         if member.joined is not None and member.ready_epoch == run.epoch:
             run.send(member.hotkey, plan)
-    if run.runnable(step):
+    if step <= run.newest_runnable:
         start_clocks(run, step)
 
 

@@ -47,9 +47,7 @@ def new_receipts(
             f"receipt {fresh[0].seq} continues another chain than the {member.receipts} receipts stored here",
             extra={"receipts": member.receipts, "head": member.head},
         )
-    if fresh[0].epoch < max(
-        (n for n, e in run.epochs.items() if member.hotkey in e.first_receipt), default=0
-    ):
+    if fresh[0].epoch < member.receipt_epoch:
         raise _of_the_past(fresh[0])
     return fresh
 

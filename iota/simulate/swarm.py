@@ -126,7 +126,7 @@ class VirtualSwarm:
         """Assert that a step closes only when all of its microbatches have ended."""
         steps = self.state.epochs[event.epoch].steps
         if event.step < len(steps):
-            assert all(mb.ended is not None for mb in steps[event.step].microbatches), "a step closed early"
+            assert steps[event.step].open == 0, "a step closed early"
 
     def _tick(self) -> None:
         """Each virtual second: report silent members, and apply a `Tick` at a new block or a due deadline."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import draw_mergers, part_bytes
+from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.small_spec import small_spec
@@ -105,10 +107,41 @@ def test_who_was_not_drawn_cannot_merge(driven: Driven) -> None:
     assert driven.state.totals.unfit == 1
 
 
-def test_the_draw_depends_on_block_epoch_stage_and_part(driven: Driven) -> None:
-    draws = {tuple(draw_mergers(driven.state, stage, part)) for stage in range(4) for part in range(6)}
-    assert len(draws) > 1
-    assert draw_mergers(driven.state, 0, 0) == draw_mergers(driven.state, 0, 0)
+def test_the_draw_depends_on_the_block_and_is_even_among_those_that_are_live() -> None:
+    schedule = {"epochs": 1, "steps": 1, "microbatches": 6}
+    drawn: Counter[str] = Counter()
+    for block in range(150):
+        driven = Driven.training(small_spec(layout={"cuts": [3], "replicas": 6}, schedule=schedule))
+        for index in range(6):
+            driven.run_microbatch(0, index)
+        gone = driven.state.miners()[0]
+        driven.lose(gone)
+        driven.wait(0.1, block=block, block_hash=f"{block:064x}")
+        _give_all(driven)
+        mergers = driven.state.current.merges[0].parts[0].mergers
+        assert gone.hotkey not in mergers
+        assert len(set(mergers)) == 2
+        drawn.update(mergers)
+    assert len(drawn) == 5
+    assert all(30 < times < 95 for times in drawn.values())  # 60 on average, deviation 6
+
+
+def test_a_lost_merger_is_replaced_once(driven: Driven) -> None:
+    _give_all(driven)
+    driven.lose(_assigned(driven, 0)[0])
+    assert len(_assigned(driven, 0)) == 3
+    for block in range(3):
+        driven.wait(0.1, block=block)
+    assert len(_assigned(driven, 0)) == 3
+
+
+def test_a_copy_of_the_merger_that_came_for_a_lost_one_settles_the_part(driven: Driven) -> None:
+    _give_all(driven)
+    lost, first = _assigned(driven, 0)
+    driven.lose(lost)
+    _merge(driven, first, 0, 7)
+    _merge(driven, _assigned(driven, 0)[2], 0, 7)
+    assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
 def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven: Driven) -> None:
@@ -122,7 +155,7 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     assert (1, 0) not in driven.state.bases.digests
     driven.say(two, reports=[Ready(epoch=1, digest="a" * 64)])
     assert driven.state.bases.digests[1, 0] == "a" * 64
-    keeper = driven.state.bases.assigned[1, 0][0]
+    keeper = driven.state.bases.keepers[1, 0]
     assert keeper in (one.hotkey, two.hotkey)
     assert any(isinstance(e, BaseAssign) for m in (one, two) for e in driven.news(m))
     other = one if keeper == two.hotkey else two

@@ -54,10 +54,11 @@ def test_a_frame_that_nobody_asked_for_is_counted_and_ignored(
 
 
 def test_a_microbatch_settles_when_every_stage_has_counted_it(driven: Driven) -> None:
+    microbatch = driven.state.current.steps[0].microbatches[0]
     driven.run_microbatch(0, 0)
     totals = driven.state.totals
     assert (totals.settled, totals.tokens) == (1, driven.coordinator.spec.data.tokens)
-    assert driven.state.current.steps[0].microbatches[0].ended is Ending.SETTLED
+    assert microbatch.ended is Ending.SETTLED
 
 
 def test_a_step_closes_when_its_last_microbatch_ends_and_says_what_counts(driven: Driven) -> None:

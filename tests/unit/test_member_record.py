@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest_asyncio
 
 from iota.protocol.member_records import EPOCHS_KEPT, RECENT_KEPT, MemberRecord, MemberState
-from iota.protocol.messages import AuditKind, Outcome, Reveal, Role, Verdict, WeightsSet
+from iota.protocol.messages import (
+    AuditKind,
+    Delta,
+    Outcome,
+    Reveal,
+    Role,
+    StoredObject,
+    Verdict,
+    WeightsSet,
+)
 from orchestrator.coordinator import Joined, Resumed
 from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
@@ -29,10 +39,11 @@ def sealed_run() -> tuple[Driven, Member, Member]:
     for index in range(2):
         driven.run_microbatch(0, index)
     validator = driven.join(9, Role.VALIDATOR)
-    epoch = driven.state.current
-    for merge in epoch.merges:
-        merge.fixed = True
-    driven.wait(0.1)
+    for member in driven.state.miners():
+        sizes = part_bytes(driven.state, member.stage)
+        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
+        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    assert driven.state.current.seal is not None
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
     return driven, driven.state.miners()[0], validator
 

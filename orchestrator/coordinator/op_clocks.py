@@ -60,13 +60,17 @@ class OpClocks:
     def overdue(self, now: float) -> dict[str, Member]:
         """The members with an op that is past its deadline."""
         self._expire(now)
-        return {h: m for h, m in self._due.items() if (s := _start(m)) is not None and s + self._allowed(m) < now}
+        return {hotkey: member for hotkey, member in self._due.items() if self._is_past(member, now)}
 
     def next_due(self, now: float) -> float | None:
         """The earliest deadline after now, or None."""
         self._expire(now)
         members = (heap[0][2] for heap in (*self._by_stage, self._replaying) if heap)
         return min((s + self._allowed(m) for m in members if (s := _start(m)) is not None), default=None)
+
+    def _is_past(self, member: Member, now: float) -> bool:
+        start = _start(member)
+        return start is not None and start + self._allowed(member) < now
 
     def _allowed(self, member: Member) -> float:
         return max(self.limits[member.stage].seconds, member.replay_s)

@@ -34,6 +34,8 @@ from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
+from iota.protocol.run_status import MalformedStatus, take_status
+from iota.protocol.status_delta import Status
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
@@ -55,7 +57,6 @@ _PASSING: Final = (
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
-_STATUS: Final = TypeAdapter(dict[str, Any])
 ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
@@ -169,10 +170,13 @@ class OrchestratorClient:
         self._orchestrator = info.orchestrator
         return info
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """The public state of the run (unsigned)."""
         body = await self._call("GET", "/v1/status", signed=False)
-        return _validated(_STATUS.validate_json, body, "the status is no document")
+        try:
+            return take_status(None, body)
+        except MalformedStatus as error:
+            raise UntrustedAnswer(f"the answer is no status of a run: {error}") from None
 
     async def member(self, hotkey: str, *, retry_for_s: float | None = None) -> MemberRecord:
         """What the orchestrator has on record about a member (unsigned)."""

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from iota.client.known_orchestrators import KnownOrchestrators
+from iota.client.known_orchestrator import KnownOrchestrator
 from iota.client.orchestrator import OrchestratorClient
 from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine, EngineFactory
@@ -52,7 +52,7 @@ async def mine(
                 hotkey,
                 settings.orchestrator,
                 settings.orchestrator_hotkey,
-                known=KnownOrchestrators(settings.data_dir / "orchestrators"),
+                known=KnownOrchestrator(settings.data_dir / "orchestrator"),
                 watch=watch,
                 reach=reach,
             ) as client,

@@ -8,7 +8,7 @@ import os
 import torch
 
 from iota.chain import open_chain
-from iota.client.known_orchestrators import KnownOrchestrators
+from iota.client.known_orchestrator import KnownOrchestrator
 from iota.client.orchestrator import OrchestratorClient
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
@@ -48,7 +48,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
                 hotkey,
                 settings.orchestrator,
                 settings.orchestrator_hotkey,
-                known=KnownOrchestrators(settings.data_dir / "orchestrators"),
+                known=KnownOrchestrator(settings.data_dir / "orchestrator"),
                 watch=watch,
                 reach=reach,
             ) as client,

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from yarl import URL
 
-from iota.client.known_orchestrators import KnownOrchestrators, OtherSigner
+from iota.client.known_orchestrator import KnownOrchestrator, OtherSigner
 from iota.console.classification import passing
 from iota.console.conditions import Condition
 from iota.console.watch import Watch
@@ -121,15 +121,15 @@ class OrchestratorClient:
         url: str,
         orchestrator_ss58: str | None = None,
         *,
-        known: KnownOrchestrators | None = None,
+        known: KnownOrchestrator | None = None,
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
         reach: Reach | None = None,
     ) -> None:
         """Without a `hotkey`, only the unsigned calls can be made.
 
-        `orchestrator_ss58` must sign all answers. None means the hotkey that is `known` for the run, else the
-        first that signs. `watch` is told of the tries of a call that fail, and that the node works again once
+        `orchestrator_ss58` must sign all answers. None means the hotkey that is `known`, else the first
+        that signs. `watch` is told of the tries of a call that fail, and that the node works again once
         it has joined. `reach` is told where the orchestrator is.
 
         Raises ValueError for an `orchestrator_ss58` that is no address.

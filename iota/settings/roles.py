@@ -124,7 +124,7 @@ class NodeSettings(ChainSettings):
         None,
         "Hotkey (ss58 address) that must sign for the orchestrator; another server is refused.",
         "IOTA_ORCHESTRATOR_HOTKEY",
-        unset="the first that answers for the run",
+        unset="the one that the data directory remembers, else the first that answers",
     )
     allow_private_urls: bool = setting(
         False,

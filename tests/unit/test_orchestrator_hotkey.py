@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from iota.client.known_orchestrators import KnownOrchestrators
+from iota.client.known_orchestrator import KnownOrchestrator
 from iota.client.orchestrator import OrchestratorClient, UntrustedAnswer
 from iota.console.classification import passing
 from iota.console.conditions import Condition
@@ -28,9 +28,11 @@ NODE = Hotkey.from_seed(b"n" * 32)
 
 
 @asynccontextmanager
-async def impostor(named: Hotkey, signer: Hotkey | None, nonce: int | None = None) -> AsyncIterator[str]:
+async def impostor(
+    named: Hotkey, signer: Hotkey | None, nonce: int | None = None, **schedule: int
+) -> AsyncIterator[str]:
     """Answers `/v1/run` as `named`, signed by `signer` for the nonce that was asked or for `nonce`."""
-    spec = make_spec()
+    spec = make_spec(**schedule)
     document = {
         "run": spec.id, "spec": spec.model_dump(mode="json"), "orchestrator": named.ss58, "versions": [2],
         "epoch": 0, "step": 0,
@@ -50,8 +52,8 @@ async def impostor(named: Hotkey, signer: Hotkey | None, nonce: int | None = Non
         yield url
 
 
-def client(url: str, hotkey: str | None = None, folder: Path | None = None) -> OrchestratorClient:
-    known = None if folder is None else KnownOrchestrators(folder)
+def client(url: str, hotkey: str | None = None, file: Path | None = None) -> OrchestratorClient:
+    known = None if file is None else KnownOrchestrator(file)
     return OrchestratorClient(NODE, url, hotkey, known=known, retry_for_s=0)
 
 
@@ -83,27 +85,30 @@ async def test_another_signer_is_refused_after_a_restart_and_taken_when_it_is_gi
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    folder, run = tmp_path / "known", make_spec().id
+    file, run = tmp_path / "data" / "orchestrator", make_spec().id
     async with orchestrator(tmp_path / "j.db") as running:
         for _ in range(2):
-            async with client(running.url, folder=folder) as asking:
+            async with client(running.url, file=file) as asking:
                 await asking.run()
                 await asking.run()
-    assert (folder / run).read_text() == ORCHESTRATOR.ss58
+    assert file.read_text() == ORCHESTRATOR.ss58
+    async with impostor(STRANGER, STRANGER, epochs=9) as url, client(url, file=file) as asking:
+        with pytest.raises(UntrustedAnswer, match="--orchestrator-hotkey"):  # it names another run
+            await asking.run()
     async with impostor(STRANGER, STRANGER) as url:
-        async with client(url, folder=folder) as asking:
+        async with client(url, file=file) as asking:
             with pytest.raises(UntrustedAnswer, match=f"--orchestrator-hotkey {STRANGER.ss58}") as caught:
                 await asking.run()
-        assert f"was by {ORCHESTRATOR.ss58} before ({folder / run})" in str(caught.value)
-        async with client(url, STRANGER.ss58, folder) as asking:
+        assert f"this node knows {ORCHESTRATOR.ss58} ({file})" in str(caught.value)
+        async with client(url, STRANGER.ss58, file) as asking:
             await asking.run()
-        async with client(url, folder=folder) as asking:
+        async with client(url, file=file) as asking:
             await asking.run()
     lines = [
         r.message.partition(", ")[2] for r in caplog.records if r.message.startswith(f"run {run[:12]} of")
     ]
     assert lines == [
-        "which is the first to sign for it here: --orchestrator-hotkey says beforehand who must",
+        "the first that signs here: --orchestrator-hotkey says beforehand who must",
         "as before",
         "as --orchestrator-hotkey demands",
         "as before",
@@ -111,7 +116,7 @@ async def test_another_signer_is_refused_after_a_restart_and_taken_when_it_is_gi
 
 
 async def test_an_answer_that_is_not_signed_is_not_remembered(tmp_path: Path) -> None:
-    async with impostor(STRANGER, None) as url, client(url, folder=tmp_path / "known") as asking:
+    async with impostor(STRANGER, None) as url, client(url, file=tmp_path / "known") as asking:
         with pytest.raises(UntrustedAnswer):
             await asking.run()
     assert not (tmp_path / "known").exists()
@@ -121,12 +126,11 @@ async def test_an_answer_that_is_not_signed_is_not_remembered(tmp_path: Path) ->
 async def test_a_damaged_memory_is_said_and_made_anew(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = tmp_path / "known" / make_spec().id
-    file.parent.mkdir()
+    file = tmp_path / "orchestrator"
     file.write_bytes(damage)
     async with (
         orchestrator(tmp_path / "j.db") as running,
-        client(running.url, folder=file.parent) as asking,
+        client(running.url, file=file) as asking,
     ):
         await asking.run()
     assert "is damaged" in caplog.text

@@ -1,4 +1,4 @@
-"""The hotkey that orchestrates a run, as this node's folder remembers it: who signed first must sign on."""
+"""The hotkey of a node's orchestrator, as its data directory remembers it: who signed first must sign on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MAX_BYTES = 64
 
 
 class OtherSigner(Exception):
-    """Another hotkey than the remembered one speaks for the run."""
+    """Another hotkey than the remembered one speaks for a run."""
 
 
-class KnownOrchestrators:
-    """A folder with a file for each run, which holds the address of its orchestrator's hotkey."""
+class KnownOrchestrator:
+    """A file with the address of the hotkey that this node trusts, for whatever run it orchestrates."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._told: set[tuple[str, str]] = set()
 
     def check(self, run: str, hotkey: str, *, given: bool) -> None:
@@ -33,30 +33,29 @@ class KnownOrchestrators:
             OtherSigner: another one is remembered; the text says what to do.
             OSError: the file cannot be read or written.
         """
-        file = self._folder / run
-        known = self._read(file)
+        known = self._read()
         if not given and known not in (None, hotkey):
             raise OtherSigner(
-                f"run {run[:12]} is signed by {hotkey} and was by {known} before ({file}): if its owner says"
-                f" that it changed, start this node with --orchestrator-hotkey {hotkey}"
+                f"run {run[:12]} is signed by {hotkey}, and this node knows {known} ({self._file}): if the"
+                f" owner says that it is right, start this node with --orchestrator-hotkey {hotkey}"
             )
         if known != hotkey:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, hotkey.encode(), durable=True)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._file, hotkey.encode(), durable=True)
         if (run, hotkey) not in self._told:
             self._told.add((run, hotkey))
             log.info("run %s of orchestrator %s, %s", run[:12], hotkey, _why(known, given=given))
 
-    def _read(self, file: Path) -> str | None:
+    def _read(self) -> str | None:
         """The address in the file; None where there is none, or the file is damaged."""
         try:
-            with file.open("rb") as opened:
-                text = opened.read(_MAX_BYTES).decode("ascii", "replace")
+            with self._file.open("rb") as file:
+                text = file.read(_MAX_BYTES).decode("ascii", "replace")
         except FileNotFoundError:
             return None
         if is_address(text):
             return text
-        log.warning("%s is damaged: the orchestrator that answers now is remembered anew", file)
+        log.warning("%s is damaged: the orchestrator that answers now is remembered anew", self._file)
         return None
 
 
@@ -65,4 +64,4 @@ def _why(known: str | None, *, given: bool) -> str:
         return "as --orchestrator-hotkey demands"
     if known is not None:
         return "as before"
-    return "which is the first to sign for it here: --orchestrator-hotkey says beforehand who must"
+    return "the first that signs here: --orchestrator-hotkey says beforehand who must"

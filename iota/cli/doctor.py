@@ -19,7 +19,7 @@ _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem":
 
 
 @app.command(epilog=SOURCES)
-@with_flags(NodeSettings, only=("orchestrator", "data_dir", *WALLET, *CHAIN))
+@with_flags(NodeSettings, only=("orchestrator", "orchestrator_hotkey", "data_dir", *WALLET, *CHAIN))
 def doctor(
     role: Annotated[str, typer.Option(help="miner or validator.")] = "miner",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,

@@ -34,21 +34,18 @@ def explain(
 
     Reads the orchestrator's public record; of a run of `iota up` that has ended, its journal.
     """
-    from iota.cli.orchestrator_calls import NoOrchestrator, get, orchestrator_url
-    from iota.protocol.member_records import MemberRecord
+    from iota.cli import orchestrator_calls as calls
     from iota.swarm.ended import replayed
     from iota.swarm.explanation import explain as explained
     from iota.swarm.run_dir import member_names
 
-    url = orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
+    url = calls.orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
     names = member_names(run_dir)
     address = _address(hotkey, names, NodeSettings.load(**flags))
-    found: MemberRecord | None
     try:
-        body = get(url, f"/v1/members/{address}")
-        members = [] if body else _members(get(url, "/v1/status"))
-        found = MemberRecord.model_validate_json(body) if body else None
-    except NoOrchestrator:
+        found = calls.member(url, address)
+        members = [] if found else [row["hotkey"] for row in calls.status(url)["members"]]
+    except calls.NoOrchestrator:
         if run_dir is None:
             raise
         coordinator = replayed(run_dir)
@@ -78,12 +75,6 @@ def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:
             " give at least 4 characters of the hotkey"
         )
     return text
-
-
-def _members(status: bytes | None) -> list[str]:
-    import json
-
-    return [member["hotkey"] for member in json.loads(status or b"{}").get("members", [])]
 
 
 def _unknown(given: str, address: str, members: list[str], names: dict[str, str]) -> str:

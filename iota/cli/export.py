@@ -26,7 +26,7 @@ URL_S = 3600.0
 
 
 @app.command(epilog=SOURCES)
-@with_flags(NodeSettings, only=("orchestrator",))
+@with_flags(NodeSettings, only=("orchestrator", "orchestrator_hotkey", "allow_private_urls"))
 @with_flags(OrchestratorSettings, only=("journal", "store", "store_secret_file"))
 def export(
     to: Annotated[Path, typer.Option(help="Where to write the model: a new or empty folder.")],
@@ -83,6 +83,7 @@ async def _source(
     from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
     from iota.console.redaction import without_secrets
     from iota.exporting import FolderObjects, OrchestratorFacts, RecordedFacts, UrlObjects
+    from iota.http import Reach
     from iota.store import open_store
     from iota.store.secret import load_secret
     from iota.store.transfer import ObjectClient
@@ -96,7 +97,6 @@ async def _source(
         if not run.journal.exists():
             raise no_run(run_dir)
         return RecordedFacts(**_recorded(run.journal)), FolderObjects(run.store)
-    client = await stack.enter_async_context(ObjectClient())
     if recorded:
         settings = OrchestratorSettings.load(**recorded)
         if settings.journal is None:
@@ -108,10 +108,15 @@ async def _source(
         async def signed(key: str) -> str:
             return store.presign_get(key, URL_S)
 
+        client = await stack.enter_async_context(ObjectClient())
         return RecordedFacts(**_recorded(settings.journal)), UrlObjects(signed, client)
-    url = NodeSettings.load(**live).orchestrator
+    node = NodeSettings.load(**live)
+    url, reach = node.orchestrator, Reach(anywhere=node.allow_private_urls)
+    client = await stack.enter_async_context(ObjectClient(reach))
     typer.echo(f"export: asking {without_secrets(url)}", err=True)
-    asked = await stack.enter_async_context(OrchestratorClient(None, url, retry_for_s=RETRY_FOR_S))
+    asked = await stack.enter_async_context(
+        OrchestratorClient(None, url, node.orchestrator_hotkey, retry_for_s=RETRY_FOR_S, reach=reach)
+    )
 
     async def asked_for(key: str) -> str:
         return (await asked.public_object(key)).url

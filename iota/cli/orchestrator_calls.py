@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from iota.console.command import WorkFailed
 from iota.console.redaction import without_secrets
-from iota.protocol.status_delta import MAX_STATUS_BYTES, Status, merged
+from iota.protocol.status_delta import MAX_STATUS_BYTES, Status
 from iota.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from iota.protocol.member_records import MemberRecord
 
 ANSWER_S: Final = 10.0
 AWAY_S: Final = 120.0
 """How long a stream that broke is asked for again."""
 _PAUSE_S: Final = 2.0
+_MAX_DESCRIBED: Final = 300
+_EVENT_ID: Final = re.compile(rb"id: ([0-9a-f]{1,64}-[0-9]{1,16})\s*")
 
 
 class NoOrchestrator(WorkFailed):
@@ -53,21 +58,56 @@ def get(url: str, path: str) -> bytes | None:
         raise no_orchestrator(url, error) from None
 
 
+def status(url: str) -> Status:
+    """The status of the run. Raises NoOrchestrator, and ValueError where something else answers."""
+    body = get(url, "/v1/status")
+    if body is None:
+        raise ValueError(f"{without_secrets(url)} has no status of a run: check --orchestrator")
+    return _taken(url, None, body)
+
+
+def member(url: str, hotkey: str) -> MemberRecord | None:
+    """The record of the member whose hotkey begins so; None where there is none. Raises as `status`."""
+    from pydantic import ValidationError
+
+    from iota.protocol.member_records import MemberRecord
+    from iota.settings.sentences import sentence
+
+    body = get(url, f"/v1/members/{hotkey}")
+    try:
+        return None if body is None else MemberRecord.model_validate_json(body)
+    except ValidationError as error:
+        raise _stranger(url, "record of a member", sentence(error)[:_MAX_DESCRIBED]) from None
+
+
+def _taken(url: str, before: Status | None, body: bytes) -> Status:
+    from iota.protocol.run_status import MalformedStatus, take_status
+
+    try:
+        return take_status(before, body)
+    except MalformedStatus as error:
+        raise _stranger(url, "status of a run", error) from None
+
+
+def _stranger(url: str, what: str, reason: object) -> ValueError:
+    return ValueError(f"what {without_secrets(url)} sends is no {what} ({reason}): check --orchestrator")
+
+
 def statuses(url: str) -> Iterator[Status]:
     """Each new status of the run, whole, until it has ended; a broken stream is taken up where it was.
 
-    Raises NoOrchestrator where none answers at first, or for `AWAY_S` after a break.
+    Raises NoOrchestrator where none answers at first, or for `AWAY_S` after a break; else as `status`.
     """
     whole: Status | None = None
     last_id, away_since = "", None
     while True:
         try:
             for line in _stream(url, last_id):
-                if line.startswith(b"id: "):
-                    last_id = line[4:].decode().strip()
+                if found := _EVENT_ID.fullmatch(line):
+                    last_id = found[1].decode()
                 elif line.startswith(b"data: "):
                     away_since = None
-                    whole = merged(whole, json.loads(line[6:]))
+                    whole = _taken(url, whole, line[6:])
                     yield whole
                     if whole["finished"]:
                         return

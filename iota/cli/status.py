@@ -34,20 +34,19 @@ def status(
     """
     from rich.console import Console
 
-    from iota.cli.orchestrator_calls import NoOrchestrator, get, orchestrator_url, statuses
+    from iota.cli import orchestrator_calls as calls
 
-    url = orchestrator_url(run_dir, flags)
+    url = calls.orchestrator_url(run_dir, flags)
     console = Console()
     try:
         if not live:
-            body = get(url, "/v1/status") or b"{}"
-            _once(console, json.loads(body), run_dir, as_json=as_json)
+            _once(console, calls.status(url), run_dir, as_json=as_json)
         elif as_json:
-            for found in statuses(url):
+            for found in calls.statuses(url):
                 typer.echo(json.dumps(found))
         else:
-            _follow(console, statuses(url), run_dir)
-    except NoOrchestrator:
+            _follow(console, calls.statuses(url), run_dir)
+    except calls.NoOrchestrator:
         if run_dir is None:
             raise
         _ended(console, run_dir, as_json=as_json)

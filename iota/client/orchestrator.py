@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
@@ -11,12 +12,14 @@ from urllib.parse import urljoin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from yarl import URL
 
+from iota.client.known_orchestrator import KnownOrchestrator, OtherSigner
 from iota.console.classification import passing
 from iota.console.conditions import Condition
 from iota.console.watch import Watch
-from iota.http import AnswerRefused, HttpClient, NoAnswer
+from iota.http import Answer, AnswerRefused, HttpClient, NoAnswer, Reach
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
+from iota.identity.signatures import is_address
 from iota.protocol.events import ExchangeReply
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
@@ -31,6 +34,8 @@ from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
+from iota.protocol.run_status import MalformedStatus, take_status
+from iota.protocol.status_delta import Status
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
@@ -52,7 +57,6 @@ _PASSING: Final = (
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
-_STATUS: Final = TypeAdapter(dict[str, Any])
 ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
@@ -83,6 +87,26 @@ class RunInfo(Frozen):
     """Versions of what the orchestrator runs on. Informational only."""
 
 
+def new_nonce() -> str:
+    """A nonce for `/v1/run`, so that its answer cannot be an older one."""
+    return str(secrets.randbits(63))
+
+
+def parse_run(nonce: str, answer: Answer) -> RunInfo:
+    """The answer to `GET /v1/run?nonce=NONCE`, of status 200.
+
+    Raises UntrustedAnswer unless the spec has the run's id, and the orchestrator that it names has signed it.
+    """
+    info = _parse(RunInfo, answer.body)
+    if info.spec.id != info.run:
+        raise UntrustedAnswer(f"the spec has the id {info.spec.id}, and is given as run {info.run}")
+    given = answer.headers.get(SIGNATURE_HEADER)
+    server, number = info.orchestrator, int(nonce)
+    if not verify_response(server, number, answer.status, answer.body, given, request_signature=""):
+        raise UntrustedAnswer(f"it names {server} as its orchestrator, who did not sign that")
+    return info
+
+
 class OrchestratorClient:
     """Requests of one hotkey, or of nobody, to one orchestrator. Use as an async context.
 
@@ -97,20 +121,28 @@ class OrchestratorClient:
         url: str,
         orchestrator_ss58: str | None = None,
         *,
+        known: KnownOrchestrator | None = None,
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
+        reach: Reach | None = None,
     ) -> None:
         """Without a `hotkey`, only the unsigned calls can be made.
 
-        `orchestrator_ss58` must sign all answers; None trusts the first answer of `/v1/run`. `watch` is told
-        of the tries of a call that fail, and that the node works again once it has joined.
+        `orchestrator_ss58` must sign all answers. None means the hotkey that is `known`, else the first
+        that signs. `watch` is told of the tries of a call that fail, and that the node works again once
+        it has joined. `reach` is told where the orchestrator is.
+
+        Raises ValueError for an `orchestrator_ss58` that is no address.
         """
+        if orchestrator_ss58 is not None and not is_address(orchestrator_ss58):
+            raise ValueError(f"--orchestrator-hotkey {orchestrator_ss58} is mistyped: it is no ss58 address")
         self._hotkey = hotkey
         self._url = http_url(url)
-        self._orchestrator = orchestrator_ss58
+        self._orchestrator, self._pinned = orchestrator_ss58, orchestrator_ss58 is not None
+        self._known = known
         self._retry_for_s = retry_for_s
         # A waiting exchange is nearly always open; other calls need connections beside it.
-        self._http = HttpClient(16)
+        self._http = HttpClient(16, None if reach is None else reach.orchestrator_at)
         self._watch = watch
 
     async def __aenter__(self) -> Self:
@@ -120,22 +152,31 @@ class OrchestratorClient:
         await self._http.close()
 
     async def run(self, *, retry_for_s: float | None = None) -> RunInfo:
-        """The run's spec, and the hotkey that orchestrates it, which later answers must be signed by.
+        """The run's spec, and the hotkey that orchestrates it, which signs this and all later answers.
 
-        Raises UntrustedAnswer where it is another orchestrator, or the spec does not have the run's id.
+        Raises UntrustedAnswer where it is another orchestrator than the given or the known one, or has not
+        signed the answer.
         """
-        info = _parse(RunInfo, await self._call("GET", "/v1/run", signed=False, retry_for_s=retry_for_s))
-        if info.spec.id != info.run:
-            raise UntrustedAnswer(f"the spec has the id {info.spec.id}, and is given as run {info.run}")
+        nonce = new_nonce()
+        answer = await self._ask("GET", f"/v1/run?nonce={nonce}", signed=False, retry_for_s=retry_for_s)
+        info = parse_run(nonce, answer)
         if self._orchestrator not in (None, info.orchestrator):
             raise UntrustedAnswer(f"{self._url} is run by {info.orchestrator}, not {self._orchestrator}")
+        if self._known is not None:
+            try:
+                self._known.check(info.run, info.orchestrator, given=self._pinned)
+            except OtherSigner as error:
+                raise UntrustedAnswer(str(error)) from None
         self._orchestrator = info.orchestrator
         return info
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """The public state of the run (unsigned)."""
         body = await self._call("GET", "/v1/status", signed=False)
-        return _validated(_STATUS.validate_json, body, "the status is no document")
+        try:
+            return take_status(None, body)
+        except MalformedStatus as error:
+            raise UntrustedAnswer(f"the answer is no status of a run: {error}") from None
 
     async def member(self, hotkey: str, *, retry_for_s: float | None = None) -> MemberRecord:
         """What the orchestrator has on record about a member (unsigned)."""
@@ -194,7 +235,11 @@ class OrchestratorClient:
         body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
         return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
 
-    async def _call(
+    async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
+        """The body of what `_ask` returns."""
+        return (await self._ask(method, path, request, **how)).body
+
+    async def _ask(
         self,
         method: str,
         path: str,
@@ -203,8 +248,8 @@ class OrchestratorClient:
         signed: bool = True,
         wait_s: float = 0.0,
         retry_for_s: float | None = None,
-    ) -> bytes:
-        """The body of the answer. Tries until there is one, a refusal, or the patience ends."""
+    ) -> Answer:
+        """The answer, of status 200. Tries until there is one, a refusal, or the patience ends."""
         if signed and self._orchestrator is None:
             await self.run(retry_for_s=retry_for_s)
         body = b"" if request is None else request.model_dump_json().encode()
@@ -223,7 +268,7 @@ class OrchestratorClient:
                     self._watch.failed(error, pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _try(self, method: str, path: str, body: bytes | None, wait_s: float) -> bytes:
+    async def _try(self, method: str, path: str, body: bytes | None, wait_s: float) -> Answer:
         """One request, signed unless `body` is None."""
         url = URL(self._url + path, encoded=True)
         headers = {}
@@ -252,7 +297,7 @@ class OrchestratorClient:
             raise UntrustedAnswer(f"{self._url} answered {path} with HTTP {status}")
         if body is not None:
             self._check_signature(headers, status, answer.body, given.get(SIGNATURE_HEADER))
-        return answer.body
+        return answer
 
     def _check_signature(
         self, headers: Mapping[str, str], status: int, answer: bytes, given: str | None

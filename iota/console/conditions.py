@@ -45,7 +45,8 @@ class Condition(Enum):
     STRANGER = (
         "orchestrator-other-server", "what answers is not the run's orchestrator", 1.0, 15.0, DAY_S,
         "you", "sign in where the network asks for it (a captive portal), take out the proxy, or check"
-        " --orchestrator; if the run has a new orchestrator, start this node again",
+        " --orchestrator; if the run has a new orchestrator, start this node again, with its"
+        " --orchestrator-hotkey",
     )  # fmt: skip
     CERTIFICATE = (
         "orchestrator-certificate",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from iota.data.file_formats import SNIFFED_BYTES, Readable
+from iota.data.parquet_pages import largest_page
 from iota.data.rows import (
     MAX_ROW_BYTES,
     UTF8,
@@ -32,9 +33,14 @@ COLUMN_BYTES = 64 << 20
 """Bytes that those rows should have at most, unless one of them has more."""
 CSV_BLOCK_BYTES = 16 << 20
 """A row of CSV up to this size can be read."""
+MAX_JSON_BYTES = 256 << 20
+"""Bound of a .json file, which is read into memory whole."""
+BYTES_PER_VALUE = 16
+"""JSON may hold a value for each so many bytes of its bound: a Python object takes many times its text."""
 ROWS_BEFORE_VERDICT = 1000
 """Rows after which JSON is refused if none of them has the field."""
 _LIMIT = f"is longer than {MAX_ROW_BYTES >> 20} MiB, the most that is read as one row"
+_JSON_LIMIT = f"is longer than {MAX_JSON_BYTES >> 20} MiB, the most that is read as one JSON file"
 
 
 def json_line_rows(file: BinaryIO, rules: RowRules, start: int, offset: int) -> Iterator[Row]:
@@ -60,11 +66,12 @@ def json_rows(file: BinaryIO, rules: RowRules, start: int) -> Iterator[Row]:
     Raises:
         ValueError: if it is not JSON, or too large.
     """
-    data = file.read(MAX_ROW_BYTES + 1)
-    if len(data) > MAX_ROW_BYTES:
-        raise ValueError(f"{_LIMIT}: write it as JSON lines (.jsonl)")
+    data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise ValueError(f"{_JSON_LIMIT}: write it as JSON lines (.jsonl)")
     try:
-        document = json.loads(data.decode("utf-8-sig" if rules.encoding == UTF8 else rules.encoding))
+        text = data.decode("utf-8-sig" if rules.encoding == UTF8 else rules.encoding)
+        document = _loaded(text, MAX_JSON_BYTES)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {error}") from error
     for number, row in enumerate(document if isinstance(document, list) else [document]):
@@ -115,54 +122,37 @@ def parquet_rows(path: Path, rules: RowRules, start: int) -> Iterator[Row]:
     import pyarrow.compute
     import pyarrow.parquet
 
-    size = path.stat().st_size
+    size, number = path.stat().st_size, 0
     # Without a bounded buffer the whole column of a row group is read at once.
-    with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+    with (
+        pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file,
+        path.open("rb", buffering=0) as raw,
+    ):
         check_column(file.schema_arrow, rules.field)
         whole = rules.field in file.schema_arrow.names
         outer, *inner = [rules.field] if whole else rules.field.split(".")
-        first, at_once = 0, COLUMN_ROWS
-        groups: list[int] = []
         for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if groups or first + rows > start:
-                groups.append(group)
-                at_once = min(at_once, _rows_at_once(file.metadata.row_group(group), rules.field))
-            else:
-                first += rows
-        number = first
-        for batch in file.iter_batches(at_once, row_groups=groups, columns=[rules.field]):
-            column = batch.column(outer)
-            if inner:
-                column = pyarrow.compute.struct_field(column, inner)
-            if pyarrow.types.is_string(column.type):
-                # A string column may hold bytes that are no UTF-8, which a row's rules decide about.
-                column = column.cast(pyarrow.binary())
-            for value in column:
-                if number >= start:
-                    held: Any = value.as_py()
-                    if held is not None and len(held) > MAX_ROW_BYTES:
-                        held = Broken(_LIMIT)
-                    yield Row(number, 0, size * (number + 1) // file.metadata.num_rows, held)
-                number += 1
-
-
-def _rows_at_once(group: Any, field: str) -> int:
-    """Rows of a row group that together have at most about `COLUMN_BYTES`, by the group's metadata.
-
-    A column may hold one long value in its dictionary and name it in every row, so each row counts as long
-    as the dictionary, or as the average row.
-    """
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema == field:
-            size: int = column.total_uncompressed_size
-            longest: int = size // max(1, group.num_rows)
-            if column.has_dictionary_page:
-                stored = column.data_page_offset - column.dictionary_page_offset
-                longest = max(longest, stored * size // max(1, column.total_compressed_size))
-            return min(COLUMN_ROWS, max(1, COLUMN_BYTES // max(1, longest)))
-    return COLUMN_ROWS
+            metadata = file.metadata.row_group(group)
+            if number + metadata.num_rows <= start:
+                number += metadata.num_rows
+                continue
+            # No value is longer than the largest page: neither a dictionary's, nor one with a shared prefix.
+            longest = largest_page(raw, metadata, rules.field)
+            at_once = min(COLUMN_ROWS, max(1, COLUMN_BYTES // max(1, longest)))
+            for batch in file.iter_batches(at_once, row_groups=[group], columns=[rules.field]):
+                column = batch.column(outer)
+                if inner:
+                    column = pyarrow.compute.struct_field(column, inner)
+                if pyarrow.types.is_string(column.type):
+                    # A string column may hold bytes that are no UTF-8, which a row's rules decide about.
+                    column = column.cast(pyarrow.binary())
+                for value in column:
+                    if number >= start:
+                        held: Any = value.as_py()
+                        if held is not None and len(held) > MAX_ROW_BYTES:
+                            held = Broken(_LIMIT)
+                        yield Row(number, 0, size * (number + 1) // file.metadata.num_rows, held)
+                    number += 1
 
 
 def with_field(rows: Iterator[Row], rules: RowRules) -> Iterator[Row]:
@@ -199,9 +189,17 @@ def _json_value(line: str | bytes | Broken, field: str, first: bool) -> object:
     if isinstance(line, Broken):
         return line
     try:
-        return field_of(json.loads(line), field)
+        return field_of(_loaded(line, MAX_ROW_BYTES), field)
     except (ValueError, RecursionError) as error:
         return Broken(f"is not JSON: {error}")
+
+
+def _loaded(text: str, bound: int) -> object:
+    """The value of JSON. Raises ValueError for none, and for too many values in a text of up to `bound`."""
+    most = bound // BYTES_PER_VALUE
+    if len(text) > most and sum(map(text.count, ",[{")) > most:
+        raise ValueError(f"it may have more than {most} values")
+    return json.loads(text)
 
 
 def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[str | bytes | Broken, int]]:

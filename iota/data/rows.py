@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 UTF8 = "utf-8"
-MAX_ROW_BYTES = 256 << 20
-"""Bound of a row, and of a .json file, which are read into memory whole."""
+MAX_ROW_BYTES = 64 << 20
+"""Bound of a row, which is read into memory whole."""
 
 
 class Skip(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -141,6 +141,29 @@ def find_files(root: Path, skipped: Set[str]) -> list[Path]:
         folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
         found += [Path(where, name) for name in names if not name.startswith(".")]
     return found
+
+
+def check_inside(root: Path, files: Iterable[Path]) -> None:
+    """Refuse files that lie outside `root`: they would be trained on, and given to all members.
+
+    A folder of others, such as a repository, may link to a key of whoever prepares it, or name it as data. In
+    the cache of the Hugging Face Hub, files of `snapshots/COMMIT` link into the `blobs` beside `snapshots`.
+
+    Raises:
+        ValueError: the first that does.
+    """
+    inside = [root.resolve()]
+    inside += [
+        p.parents[1] / "blobs" for p in (inside[0], *inside[0].parents) if p.parent.name == "snapshots"
+    ]
+    for path in files:
+        place = path.resolve()
+        if not any(place.is_relative_to(folder) for folder in inside):
+            how = "is a link out of" if path.is_symlink() else "lies outside of"
+            raise ValueError(
+                f"{path} {how} {root}, at {place}: give that as a source of its own, or put a copy in its"
+                " place"
+            )
 
 
 def _read_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any
 from iota.console.command import WorkFailed
 from iota.data.documents import Cursor, Document
 from iota.data.rows import DEFAULT_RULES, RowRules, check_column, field_of
-from iota.data.source_files import find_files
+from iota.data.source_files import check_inside, find_files
 from iota.data.text_parts import parts
 from iota.spec import json_digest
 
@@ -105,17 +105,16 @@ class HubSource:
 
     def _open(self, state: Any) -> Any:
         """The stream, from `state` on. Raises `ValueError` if there is none, or it has no such column."""
-        from datasets import load_dataset
+        from datasets import load_dataset_builder
 
+        local = Path(self.dataset).is_dir()
         with self._readable():
-            local = Path(self.dataset).is_dir()
-            stream = load_dataset(
-                self.dataset,
-                self.config,
-                split=self.split,
-                streaming=True,
-                revision=None if local else self.fingerprint,
-            )
+            revision = None if local else self.fingerprint
+            builder = load_dataset_builder(self.dataset, self.config, revision=revision)
+        if local:
+            _check_files(Path(self.dataset), builder.config.data_files)
+        with self._readable():
+            stream = builder.as_streaming_dataset(split=self.split)
         if stream.features is not None:
             try:
                 check_column(stream.features.arrow_schema, self.rules.field)
@@ -159,6 +158,18 @@ class HubSource:
                 f"hf:{self._shown} cannot be read ({first}): check the name ({_FORM}) and the network, then"
                 f" run the same command again; it continues where it stopped"
             ) from error
+
+
+def _check_files(root: Path, files: Mapping[str, Sequence[str]] | None) -> None:
+    """Refuse data files, by split, that are not in the folder: its README.md may name any file or URL.
+
+    Of a data set on the Hub, `datasets` does the same.
+    """
+    for name in (name for split in (files or {}).values() for name in split):
+        place = name.rpartition("::")[2]  # zip://INNER::FILE
+        if "://" in place:
+            raise ValueError(f"hf:{root} names {place} as its data, which is outside of it: take that out")
+        check_inside(root, [Path(place)])
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iota.data.documents import Source
 from iota.data.rows import DEFAULT_RULES, RowRules
-from iota.data.source_files import FileSource, find_files
+from iota.data.source_files import FileSource, check_inside, find_files
 from iota.data.source_hub import HubSource
 
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
@@ -71,25 +71,11 @@ def open_source(spec: str, rules: RowRules = DEFAULT_RULES) -> Source:
         return FileSource(path.name, path.parent, [path], rules)
     if path.is_dir():
         files = find_files(path, frozenset({"__pycache__"}))
-        _check_links(path, files)
+        check_inside(path, (file for file in files if file.is_symlink()))
         return FileSource(path.resolve().name, path, files, rules)
     raise ValueError(
         f"there is no source {spec!r}: give 'stdlib', hf:DATASET, or the path of a file or folder"
     )
-
-
-def _check_links(root: Path, files: Sequence[Path]) -> None:
-    """Refuse links that lead out of `root`: what they name would be trained on, and given to all members.
-
-    A folder of others, such as a repository, may link to a key of whoever prepares it.
-    """
-    inside = root.resolve()
-    for path in files:
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise ValueError(
-                f"{path} is a link out of {root}, to {path.resolve()}: give that as a source of its own, or"
-                " put a copy in its place"
-            )
 
 
 def _has_weight(spec: str) -> bool:

@@ -13,16 +13,14 @@ from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from iota.chain import Chain, ChainError, Incompatible, Subnet, open_chain
-from iota.client.orchestrator import RunInfo
+from iota.client.orchestrator import UntrustedAnswer, new_nonce, parse_run
 from iota.console.command_flags import chain_flags, wallet_flags
 from iota.console.redaction import one_line, without_secrets
 from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, WalletFiles
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
-from iota.http import AnswerRefused, BodyTooLarge, HttpClient, NoAnswer, is_loopback, read_bounded
+from iota.http import Answer, AnswerRefused, BodyTooLarge, HttpClient, NoAnswer, is_loopback, read_bounded
 from iota.planning import all_needs
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
@@ -52,7 +50,7 @@ async def gather(
     wallet = wallet_files(settings)
     chain, orchestrator, cards = await asyncio.gather(
         _chain(settings, wallet, end, now),
-        answer_to(_orchestrator(settings.orchestrator, now), end),
+        answer_to(_orchestrator(settings.orchestrator, settings.orchestrator_hotkey, now), end),
         answer_to(graphics_cards(), end),
     )
     if spec is None and isinstance(orchestrator, OrchestratorFacts):
@@ -129,19 +127,24 @@ def _owner(subnet: Subnet | Unknown, hotkey: str | None) -> str | None:
     return None if neuron is None else neuron.coldkey
 
 
-async def _orchestrator(url: str, now: Clock) -> OrchestratorFacts:
-    begun = time.monotonic()
+async def _orchestrator(url: str, hotkey: str | None, now: Clock) -> OrchestratorFacts:
+    """What answers at `url`. `hotkey` must have signed it, if one is given."""
+    nonce, begun = new_nonce(), time.monotonic()
     try:
-        async with HttpClient() as http, http.open("GET", f"{url.rstrip('/')}/v1/run") as answer:
+        async with HttpClient() as http, http.open("GET", f"{url}/v1/run?nonce={nonce}") as answer:
             latency_s = time.monotonic() - begun
             ahead_s = _ahead(answer.headers.get("Date"), now())
             body = await read_bounded(answer, _MAX_RUN_BYTES)
     except BodyTooLarge:
         raise ValueError("it sends more than an orchestrator would: is it the right URL?") from None
     try:
-        run = RunInfo.model_validate_json(body)
-    except ValidationError:
-        raise ValueError(f"it answers {answer.status}, and not as an orchestrator of this version") from None
+        run = parse_run(nonce, Answer(answer.status, answer.headers, body))
+    except UntrustedAnswer as error:
+        raise ValueError(
+            f"it answers {answer.status}, and not as an orchestrator of this version ({error})"
+        ) from None
+    if hotkey not in (None, run.orchestrator):
+        raise ValueError(f"it is run by {run.orchestrator}, and --orchestrator-hotkey demands {hotkey}")
     return OrchestratorFacts(
         endpoint=without_secrets(url),
         run=run.run,

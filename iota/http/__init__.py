@@ -1,6 +1,7 @@
 """HTTP for every client and server of this project: one set of bounds, timeouts and proxy rules."""
 
 from iota.http.client import (
+    Answer,
     AnswerRefused,
     BodyTooLarge,
     Compressed,
@@ -12,14 +13,18 @@ from iota.http.client import (
     read_bounded,
 )
 from iota.http.hosts import is_loopback, proxy_for
+from iota.http.reach import AddressRefused, Reach
 
 __all__ = [
+    "AddressRefused",
+    "Answer",
     "AnswerRefused",
     "BodyTooLarge",
     "Compressed",
     "HttpClient",
     "NoAnswer",
     "NotSent",
+    "Reach",
     "Redirected",
     "is_loopback",
     "lines",

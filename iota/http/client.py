@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
@@ -12,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from iota.http.hosts import proxy_for
+from iota.http.reach import AddressRefused
 
 CONNECT_S: Final = 10.0
 """Time to open a connection, TLS included."""
@@ -25,6 +27,8 @@ MAX_FIELDS: Final = 128
 """Most header fields of an answer."""
 
 Body = bytes | AsyncIterator[memoryview] | None
+OnConnect = Callable[[str | None], None]
+"""Given the IP address that a connection is about to be opened to; None where a proxy resolves its name."""
 
 
 class NoAnswer(Exception):
@@ -67,10 +71,12 @@ class HttpClient:
     from a netrc file.
     """
 
-    def __init__(self, connections: int = 16) -> None:
-        """`connections` is the most that are open at once."""
+    def __init__(self, connections: int = 16, on_connect: OnConnect | None = None) -> None:
+        """`connections` is the most that are open at once. `on_connect` may raise AddressRefused."""
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
+        self._on_connect = on_connect
+        self._direct: aiohttp.ClientSession | None = None
+        self._proxied: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,9 +86,10 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._direct, self._proxied):
+            if session is not None:
+                await session.close()
+        self._direct = self._proxied = None
 
     async def fetch(
         self,
@@ -99,6 +106,7 @@ class HttpClient:
         Raises:
             ValueError: the URL is no HTTP URL, or the proxy's is of another kind.
             NotSent, NoAnswer, AnswerRefused
+            AddressRefused: `on_connect` refuses the address.
         """
         try:
             async with (
@@ -125,26 +133,41 @@ class HttpClient:
         target = URL(url, encoded=True) if isinstance(url, str) else url
         if target.scheme not in ("http", "https") or not target.host:
             raise ValueError("no HTTP URL: it looks like http://HOST:PORT or https://HOST")
-        if self._session is None:
-            self._session = _open_session(self._connections)
+        proxy = proxy_for(str(target))
         try:
-            async with self._session.request(
+            async with self._session(target.host, proxy).request(
                 method,
                 target,
                 headers=headers,
                 data=body or None,
                 allow_redirects=False,
-                proxy=proxy_for(str(target)),
+                proxy=proxy,
             ) as answer:
                 if 300 <= answer.status < 400:
                     raise Redirected(f"it redirects (HTTP {answer.status}), which is not followed")
                 if "Content-Encoding" in answer.headers:
                     raise Compressed("it sent a compressed body, which was not asked for")
                 yield answer
+        except AddressRefused:
+            raise
+        except aiohttp.InvalidURL as error:
+            raise ValueError(f"no HTTP URL: {error}") from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if isinstance(error.__cause__, AddressRefused):
+                raise error.__cause__ from None
             raise NotSent(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise NoAnswer(f"{type(error).__name__}: {error}"[:300]) from error
+
+    def _session(self, host: str, proxy: str | None) -> aiohttp.ClientSession:
+        """The session for a direct connection to `host`, whose sockets are watched, or for one by a proxy."""
+        if proxy is None:
+            self._direct = self._direct or _open_session(self._connections, self._on_connect)
+            return self._direct
+        if self._on_connect is not None:
+            self._on_connect(_address(host))
+        self._proxied = self._proxied or _open_session(self._connections, None)
+        return self._proxied
 
 
 async def read_bounded(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -175,9 +198,26 @@ async def lines(answer: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator
         yield bytes(line)
 
 
-def _open_session(connections: int) -> aiohttp.ClientSession:
+def _address(host: str) -> str | None:
+    """`host` if it is an IP address in a form that the system takes (also 127.1 or 2130706433), else None."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return None
+    return str(found[0][4][0])
+
+
+def _open_session(connections: int, on_connect: OnConnect | None) -> aiohttp.ClientSession:
+    def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, place = address
+        if on_connect is not None:
+            on_connect(str(place[0]))
+        return socket.socket(family, kind, protocol)
+
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_S),
+        connector=aiohttp.TCPConnector(
+            limit=connections, keepalive_timeout=IDLE_S, socket_factory=make_socket
+        ),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S),
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,

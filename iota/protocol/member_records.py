@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role, Seconds
-from iota.spec import Count, Fraction, Frozen, Small
+from iota.spec import Count, Fraction, Frozen, Hex32, Small
 
 EPOCHS_KEPT: Final = 64
 """Epochs of work of one member: with 3,000 members about 50 MB."""
@@ -85,11 +85,11 @@ class Incident(Frozen):
 class MemberRecord(Frozen):
     """The answer: see the module."""
 
-    run: str
+    run: Hex32
     hotkey: Hotkey
     role: Role
     stage: Annotated[int, Field(ge=-1, lt=2**31)]
-    device: str
+    device: _Text
     state: MemberState
     why: _Text
     """Why it is in that state, in a sentence."""

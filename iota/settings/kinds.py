@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_ADDRESS = re.compile("5[1-9A-HJ-NP-Za-km-z]{47}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?|[kmgt]i)b?", re.IGNORECASE)
 
 
@@ -72,6 +73,15 @@ def _threads(value: object) -> object:
     return count
 
 
+def _ss58(text: str) -> str:
+    """The form of an address; its checksum is left to whoever uses it."""
+    if _ADDRESS.fullmatch(text.strip()) is None:
+        raise ValueError(
+            "it is no ss58 address: give one as `iota wallet show` prints it (48 characters, 5...)"
+        )
+    return text.strip()
+
+
 def _read(parse: Callable[[str], str]) -> Callable[[object], object]:
     return lambda value: parse(value) if isinstance(value, str) else value
 
@@ -99,6 +109,7 @@ THREADS_PER_CORE = 4
 Threads = Annotated[int, Written(_threads, str, int)]
 Folder = Annotated[Path, Written(_folder, str, Path)]
 HttpUrl = Annotated[str, Written(_read(http_url), str, str)]
+Ss58 = Annotated[str, Written(_read(_ss58), str, str)]
 Network = Annotated[str, Written(_read(network), str, str)]
 StoreUrl = Annotated[str, Written(_read(store_url), str, str)]
 HomePath = Annotated[Path, Written(_expanded, str, Path)]

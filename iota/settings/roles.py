@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from iota.settings.declaration import Settings, setting
-from iota.settings.kinds import ByteCount, Folder, HomePath, HttpUrl, Network, StoreUrl, Threads
+from iota.settings.kinds import ByteCount, Folder, HomePath, HttpUrl, Network, Ss58, StoreUrl, Threads
 
 WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
@@ -119,6 +119,17 @@ class NodeSettings(ChainSettings):
 
     orchestrator: HttpUrl = setting(
         "http://127.0.0.1:8400", "URL of the run's orchestrator.", "IOTA_ORCHESTRATOR"
+    )
+    orchestrator_hotkey: Ss58 | None = setting(
+        None,
+        "Hotkey (ss58 address) that must sign for the orchestrator; another server is refused.",
+        "IOTA_ORCHESTRATOR_HOTKEY",
+        unset="the one that the data directory remembers, else the first that answers",
+    )
+    allow_private_urls: bool = setting(
+        False,
+        "Let the orchestrator name URLs on this machine or its private network, though it is elsewhere.",
+        "IOTA_ALLOW_PRIVATE_URLS",
     )
     data_dir: Folder = setting(
         Path("~/.iota"),

@@ -9,10 +9,12 @@ from typing import Self, TypeVar
 import aiohttp
 
 from iota.http import (
+    AddressRefused,
     AnswerRefused,
     BodyTooLarge,
     HttpClient,
     NoAnswer,
+    Reach,
     Redirected,
     read_bounded,
 )
@@ -54,8 +56,9 @@ class ObjectClient:
     and within the deadline; then `StoreUnavailable` is raised.
     """
 
-    def __init__(self) -> None:
-        self._http = HttpClient(MAX_CONNECTIONS)
+    def __init__(self, reach: Reach | None = None) -> None:
+        """`reach` is the rule for URLs that an orchestrator names; None for those of a store of one's own."""
+        self._http = HttpClient(MAX_CONNECTIONS, None if reach is None else reach.check)
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,7 +160,7 @@ class ObjectClient:
                 return await read(response)
         except ValueError as error:
             raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
-        except Redirected as error:
+        except (Redirected, AddressRefused) as error:
             raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
         except BodyTooLarge as error:
             raise ObjectTooLarge(f"{method} {_without_query(url)}: {error}") from error

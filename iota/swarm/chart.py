@@ -13,6 +13,8 @@ _LABEL = 8
 """Characters of the loss scale to the left, its blank included."""
 _WIDEST = 4
 """Most columns of one step, while there are few."""
+_LARGEST = 1e30
+"""Losses beyond it are drawn there, so that their sums and differences stay finite."""
 _TICK = 20
 """Least columns between two numbers of the step axis."""
 
@@ -40,19 +42,19 @@ def loss_chart(
     # A column is the mean over its share of the steps, so that the whole run fits.
     edges = [i * len(losses) // columns for i in range(columns + 1)]
     shares = [losses[a : max(a + 1, b)] for a, b in pairwise(edges)]
-    values = [sum(share) / len(share) for share in shares]
+    values = [sum(map(_drawn, share)) / len(share) for share in shares]
 
     def column(number: int) -> int | None:
         """The column in which the steps before `number` end; None for steps that are not shown."""
         place = number - first
         return min(columns - 1, max(0, place * columns // len(losses) - 1)) if place >= 0 else None
 
-    points = {at: loss for n, loss in (heldout or {}).items() if (at := column(n)) is not None}
+    points = {at: _drawn(loss) for n, loss in (heldout or {}).items() if (at := column(n)) is not None}
     low, high = min([*values, *points.values()]), max([*values, *points.values()])
     span = (high - low) or 1.0
     text = Text(no_wrap=True)
     for row in reversed(range(rows)):
-        text.append(f"{low + span * (row + 0.5) / rows:{_LABEL - 1}.3f} ", style="dim")
+        text.append(f"{_label(low + span * (row + 0.5) / rows):>{_LABEL - 1}} ", style="dim")
         for at, value in enumerate(values):
             point = points.get(at)
             if point is not None and row == min(rows - 1, int((point - low) / span * rows)):
@@ -66,6 +68,15 @@ def loss_chart(
     line = "".join("▲" if at in marks else "─" for at in range(columns))
     text.append(f"{' ' * (_LABEL - 1)}└{line}\n", style="dim")
     return text.append(" " * _LABEL + _numbers(first, edges, columns), style="dim")
+
+
+def _drawn(loss: float) -> float:
+    return max(-_LARGEST, min(_LARGEST, loss))
+
+
+def _label(loss: float) -> str:
+    text = f"{loss:.3f}"
+    return text if len(text) < _LABEL else f"{loss:.0e}"
 
 
 def _numbers(first: int, edges: list[int], columns: int) -> str:

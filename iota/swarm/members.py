@@ -151,6 +151,8 @@ def _device(device: str, width: int) -> str:
 
 def _short(number: float) -> str:
     """A number in at most 6 characters."""
+    if number >= 1e13:
+        return f"{number:.0e}"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
         if number >= size:
             return f"{number / (1e3 if letter == 'k' else size):.1f}{letter}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 
 import psutil
 
 from iota.http import AnswerRefused, HttpClient, NoAnswer
-from iota.protocol.status_delta import MAX_STATUS_BYTES, Status, merged
+from iota.protocol.run_status import take_status
+from iota.protocol.status_delta import MAX_STATUS_BYTES, Status
 from iota.swarm.processes import Running
 
 POLL_S = 0.25
@@ -41,11 +41,12 @@ async def until_ready(http: HttpClient, name: str, url: str) -> None:
 async def read_status(http: HttpClient, url: str, before: Status | None = None) -> Status | None:
     """The orchestrator's status, or None while it does not answer (it may be restarting).
 
-    The losses that `before` has, an earlier status of the run, are not asked for again.
+    The losses that `before` has, an earlier status of the run, are not asked for again. Raises
+    MalformedStatus.
     """
     since = 0 if before is None else len(before["losses"])
     found = await _get(http, f"{url}/v1/status?since={since}")
-    return None if found is None else merged(before, json.loads(found))
+    return None if found is None else take_status(before, found)
 
 
 async def _get(http: HttpClient, url: str) -> bytes | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from iota.protocol.messages import Outcome
+from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
 """Verdicts and incidents in the status: a dashboard polls it, so it must stay small."""
-
-
-MAX_LOSSES = 10_000
-"""Losses in one answer: 200 kB. Who has fewer asks for the rest by number."""
 
 
 def public_losses(run: RunState, since: int | None = None) -> dict[str, Any]:
@@ -70,7 +67,9 @@ def public_status(run: RunState) -> dict[str, Any]:
         "named": list(run.incidents.named)[-RECENT:],
         "internal_errors": list(run.incidents.internal),
         "bases": [
-            base.model_dump(mode="json") for (e, _), base in sorted(run.bases.stored.items()) if e == newest
+            base.model_dump(mode="json", include={"epoch", "stage", "digest"})
+            for (e, _), base in sorted(run.bases.stored.items())
+            if e == newest
         ],
         "members": [_member(run, m) for m in run.members.values()],
         "finished": run.run_end_sent,

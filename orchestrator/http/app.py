@@ -75,7 +75,7 @@ def make_app(deps: Deps) -> web.Application:
         return None if await deps.admission.allows(hotkey, *roles) else deps.admission.refusal(hotkey)
 
     public = Public(
-        deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
+        deps.coordinator, deps.hotkey, deps.manifest, calls.statuses, metrics, ready, limits.streams
     )
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]

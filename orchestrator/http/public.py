@@ -13,6 +13,8 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from iota.console.version import versions
+from iota.identity.http_auth import SIGNATURE_HEADER, sign_response
+from iota.identity.keys import Hotkey
 from iota.protocol.messages import PROTOCOL_VERSION, NodeStatus
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
@@ -26,6 +28,7 @@ STREAM_EVERY_S: Final = 1.0
 """Seconds between two looks at the status for a stream."""
 _MIN_PREFIX: Final = 4
 """Least characters of a hotkey that name a member; all begin with 5."""
+_NONCE_DIGITS: Final = 20
 _QUIET_S: Final = 15
 """Seconds without a change after which a stream gets a comment, so that a dead connection is noticed."""
 _FRESH_S: Final = 0.2
@@ -39,7 +42,7 @@ class Public:
     def __init__(
         self,
         coordinator: Coordinator,
-        orchestrator: str,
+        hotkey: Hotkey,
         manifest: bytes,
         statuses: dict[str, NodeStatus],
         metrics: Metrics,
@@ -48,7 +51,7 @@ class Public:
     ) -> None:
         """`ready()` returns None, or the reason why the server is not ready."""
         self._coordinator = coordinator
-        self._orchestrator = orchestrator
+        self._hotkey = hotkey
         self._manifest = manifest
         self._statuses = statuses
         self._metrics = metrics
@@ -63,18 +66,26 @@ class Public:
         """Set at shutdown, which ends the open streams."""
 
     async def run(self, request: web.Request) -> web.Response:
-        """GET /v1/run: the spec, who orchestrates it, and with which software."""
+        """GET /v1/run[?nonce=N]: spec, orchestrator and its software; signed for a nonce."""
         status = self._fresh()
-        body = {
+        document = {
             "run": self._coordinator.spec.id,
             "spec": self._coordinator.spec.model_dump(mode="json"),
-            "orchestrator": self._orchestrator,
+            "orchestrator": self._hotkey.ss58,
             "versions": [PROTOCOL_VERSION],
             "epoch": status["epoch"],
             "step": status["step"],
             "software": self._software,
         }
-        return web.json_response(body)
+        body = _json(document)
+        answer = web.Response(body=body, content_type="application/json")
+        nonce = request.query.get("nonce", "")
+        if nonce.isascii() and nonce.isdigit() and len(nonce) <= _NONCE_DIGITS:
+            # No request has an empty signature, so this answer cannot pass for one to a signed request.
+            answer.headers[SIGNATURE_HEADER] = sign_response(
+                self._hotkey, int(nonce), answer.status, body, request_signature=""
+            )
+        return answer
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /v1/status[?since=N]: the public state, with the losses from number N or the newest."""

@@ -296,6 +296,48 @@ def test_a_link_out_of_a_folder_is_not_trained_on(tmp_path: Path) -> None:
         open_source(str(folder))
 
 
+@pytest.mark.parametrize("link", ["notes.txt", "more/notes.txt"])
+def test_a_link_out_of_a_local_data_set_is_not_trained_on(tmp_path: Path, link: str) -> None:
+    (tmp_path / "hotkey").write_text("a secret")
+    folder = tmp_path / "set"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("text")
+    (folder / "more" / "inside.txt").symlink_to("../a.txt")
+    assert texts(f"hf:{folder}") == ["text", "text"]
+    (folder / link).symlink_to(tmp_path / "hotkey")
+    with pytest.raises(ValueError, match=r"notes\.txt is a link out of .*/hotkey: give that"):
+        texts(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("named", ["../hotkey.txt", "{}/hotkey.txt", "../hot*.txt", "more/../../hotkey.txt"])
+def test_a_local_data_set_cannot_name_files_outside_of_it_as_its_data(tmp_path: Path, named: str) -> None:
+    (tmp_path / "hotkey.txt").write_text("a secret")
+    folder = tmp_path / "set"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("text")
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: {named.format(tmp_path)!r}\n---\n"
+    )
+    with pytest.raises(ValueError, match=r"hotkey\.txt lies outside of"):
+        texts(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+@pytest.mark.parametrize("below", ["", "data"])
+def test_the_hubs_own_cache_is_read_through_its_links(tmp_path: Path, prefix: str, below: str) -> None:
+    repository = tmp_path / "datasets--owner--set"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    (snapshot / "data").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "123abc").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (snapshot / "data" / "train.jsonl").symlink_to("../../../blobs/123abc")
+    assert texts(f"{prefix}{snapshot / below}") == ["one", "two"]
+    (tmp_path / "hotkey").write_text("a secret")
+    (snapshot / "data" / "train-2.jsonl").symlink_to("../../../../hotkey")
+    with pytest.raises(ValueError, match=r"train-2\.jsonl is a link out of"):
+        texts(f"{prefix}{snapshot / below}")
+
+
 def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a\udcff.txt").write_text("text")
     with pytest.raises(ValueError, match=r"'a\\udcff\.txt' is not UTF-8: rename it"):

@@ -84,7 +84,7 @@ async def ledger(url: str) -> object:
 
 async def doctor(url: str) -> object:
     end = asyncio.get_running_loop().time() + SHORT_S
-    found = await gathering.answer_to(gathering._orchestrator(url, time.time), end)
+    found = await gathering.answer_to(gathering._orchestrator(url, None, time.time), end)
     if isinstance(found, gathering.Unknown):
         raise ValueError(found.reason)
     return found

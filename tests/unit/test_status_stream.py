@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.identity.keys import Hotkey
+from iota.protocol.run_status import MAX_LOSSES
 from iota.protocol.status_delta import delta, merged
 from orchestrator.coordinator.state import Phase
-from orchestrator.coordinator.status import MAX_LOSSES
 from tests.support.orchestrators import Running, node, orchestrator, raw, until
 
 

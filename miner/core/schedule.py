@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from iota.protocol.events import Drop, Plan, Reroute, StepClose
+from iota.protocol.events import Drop, Reroute, StepClose
 from iota.protocol.messages import Direction
+from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKey, OpKind
 from iota.spec import Pipeline, RunSpec
 
@@ -100,16 +101,17 @@ class Schedule:
 
     # ---- facts ---------------------------------------------------------------------------------
 
-    def plan(self, plan: Plan) -> list[int]:
-        """Take a step's plan; returns the indices of this replica's microbatches."""
-        if plan.epoch != self.epoch or plan.step < self.joined:
+    def plan(self, share: PlanShare) -> list[int]:
+        """Take a share of a step's plan; returns the indices of its microbatches, if it is this replica's."""
+        mine = (share.stage, share.hotkey) == (self.stage, self.hotkey)
+        if not mine or share.epoch != self.epoch or share.step < self.joined:
             return []
-        state = self.steps.setdefault(plan.step, ScheduledStep())
-        mine = [i for i in range(len(plan.routes)) if plan.miner(i, self.stage) == self.hotkey]
-        for index in mine:
+        state = self.steps.setdefault(share.step, ScheduledStep())
+        indices = [planned.index for planned in share.microbatches]
+        for index in indices:
             entry = state.microbatches.setdefault(index, ScheduledMicrobatch(index, 0))
             entry.input_ready = entry.input_ready or self.stage == 0
-        return mine
+        return indices
 
     def reroute(self, event: Reroute) -> bool:
         """Take a re-route at this stage. True if the microbatch is now this replica's."""

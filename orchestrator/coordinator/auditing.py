@@ -5,6 +5,7 @@ from __future__ import annotations
 from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
 from iota.protocol.member_records import PostedWeight
+from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -14,8 +15,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from iota.protocol.receipts import merkle_root
-from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
+from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -27,17 +27,17 @@ MAX_VERDICTS = 64
 def seal(run: RunState) -> None:
     """Seal the epoch once all contributions are fixed: later receipts do not belong to it.
 
-    The seal commits to all receipts by their Merkle root. It names a later block, from which audits are
-    drawn.
+    The seal commits to all receipts: it has the Merkle root over the roots of the miners' receipts, by
+    hotkey. It names a later block, from which audits are drawn.
     """
     epoch = run.current
     if epoch.seal is not None or epoch.unfixed:
         return
-    digests = [d for hotkey in sorted(epoch.receipts) for d in epoch.receipts[hotkey]]
+    trees = [epoch.receipts[hotkey] for hotkey in sorted(epoch.receipts)]
     epoch.seal = EpochClose(
         epoch=run.epoch,
-        root=merkle_root(digests),
-        receipts=len(digests),
+        root=merkle_root([tree.root for tree in trees]),
+        receipts=sum(tree.count for tree in trees),
         block=run.head.block + run.spec.audit.seal_blocks,
     )
     epoch.sealed_at = run.now
@@ -158,6 +158,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     run.audits.closed_epochs.append(number)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
+    run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
     # The journal has the rest. Of the last epoch, the status still tells the number of steps.
     run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
@@ -186,7 +187,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         return None
     miners = []
     for hotkey in sorted(epoch.stages):
-        count = len(epoch.receipts.get(hotkey, ()))
+        count = epoch.receipts[hotkey].count if hotkey in epoch.receipts else 0
         first = epoch.first_receipt.get(hotkey, 1)
         miners.append(
             MinerRecord(
@@ -199,7 +200,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
             )
         )
     counted = [
-        CountedList(step=step.plan.step, miner=hotkey, counted=tuple(counted_pairs(order)))
+        CountedList(step=step.number, miner=hotkey, counted=tuple(counted_pairs(order)))
         for step in epoch.steps
         for hotkey, order in sorted(step.order.items())
     ]
@@ -212,7 +213,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         epoch=number,
         seal=epoch.seal,
         miners=tuple(miners),
-        plans=tuple(step.plan for step in epoch.steps),
+        plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
         reroutes=tuple(epoch.reroutes),
         counted=tuple(counted),
         bases=tuple(

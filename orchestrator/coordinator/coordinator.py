@@ -26,6 +26,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
+from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
@@ -290,6 +291,16 @@ class Coordinator:
         """Prefixes of objects to delete that were added since the last call."""
         prefixes, self.state.outbox.deletions = self.state.outbox.deletions, []
         return prefixes
+
+    def take_plans(self) -> list[WholePlan]:
+        """Plans to store in the object store that were made since the last call."""
+        plans, self.state.outbox.plans = self.state.outbox.plans, []
+        return plans
+
+    def plan_root(self, epoch: int, step: int) -> str | None:
+        """The Merkle root of a step's plan, of an epoch with open audits; else None."""
+        found = self.state.epochs.get(epoch)
+        return found.steps[step].root if found is not None and step < len(found.steps) else None
 
     def closed_prefixes(self) -> list[str]:
         """Prefixes of the objects of all closed epochs: a restarted orchestrator deletes them again."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Reroute
+from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.merkle import MerkleFrontier
 from iota.protocol.messages import Direction, FrameNotice, SnapshotStored, StoredObject
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.waiting import Waiting
@@ -83,7 +84,10 @@ def _order() -> defaultdict[str, array[int]]:
 class PlannedStep:
     """One planned step. Once it is closed, `microbatches` is empty."""
 
-    plan: Plan
+    number: int
+    learning_rate: float
+    root: str
+    """Of the plan (`iota.protocol.plans`)."""
     microbatches: list[MicrobatchState]
     open: int
     """Microbatches that have not ended."""
@@ -159,8 +163,8 @@ class EpochState:
     unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)
     """(stage, part) that are not agreed, since their last assignment."""
     merging_since: float = 0.0
-    receipts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """miner -> digests of its receipts of this epoch."""
+    receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
+    """miner -> the Merkle tree of its receipts of this epoch."""
     first_receipt: dict[str, int] = field(default_factory=dict)
     """miner -> seq of the first of them."""
     joined: dict[str, int] = field(default_factory=dict)

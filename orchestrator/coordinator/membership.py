@@ -62,7 +62,8 @@ def replay_s(run: RunState, member: Member) -> float:
 
     It sends no receipt until it has done all its ops of the epoch once more, as quickly as it did them.
     """
-    done = len(run.current.receipts.get(member.hotkey, ()))
+    tree = run.current.receipts.get(member.hotkey)
+    done = 0 if tree is None else tree.count
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
 
 

@@ -172,9 +172,9 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
     step.open -= 1
     for place in mb.places:
         member = run.members[place.miner]
-        member.work.pop((step.plan.step, mb.index), None)
+        member.work.pop((step.number, mb.index), None)
         for direction in Direction:
-            member.pending.pop((step.plan.step, mb.index, direction), None)
+            member.pending.pop((step.number, mb.index, direction), None)
     if how is Ending.SETTLED:
         run.totals.settled += 1
         run.totals.tokens += run.spec.data.tokens
@@ -212,9 +212,9 @@ def _close(run: RunState, step: PlannedStep) -> None:
             member.hotkey,
             StepClose(
                 epoch=epoch.epoch,
-                step=step.plan.step,
+                step=step.number,
                 counted=tuple(Counted(microbatch=i, attempt=a) for i, a in counted),
-                learning_rate=step.plan.learning_rate,
+                learning_rate=step.learning_rate,
             ),
         )
     if run.newest_runnable < len(epoch.steps):

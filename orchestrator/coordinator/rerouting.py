@@ -24,8 +24,8 @@ def relieve(run: RunState, member: Member) -> None:
     begun = -1
     for at in sorted(member.work):
         step, mb = run.open_microbatch(at)
-        if step.plan.step > begun:
-            before, begun = begun, step.plan.step
+        if step.number > begun:
+            before, begun = begun, step.number
             for other in run.active(member.stage, begun):
                 if other is not member and (before < 0 or not run.takes_part(other, before)):
                     heapq.heappush(others, (len(other.work), other.order, other))
@@ -67,7 +67,7 @@ def _again(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int) ->
 
     No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
     """
-    others = [m for m in run.active(stage, step.plan.step) if m.hotkey != mb.places[stage].miner]
+    others = [m for m in run.active(stage, step.number) if m.hotkey != mb.places[stage].miner]
     if others and not _is_given_up(run, step, mb):
         chosen = min(others, key=lambda m: (len(m.work), m.order))
         assign(run, step, mb, stage, chosen, blame=False)
@@ -79,22 +79,24 @@ def assign(
 ) -> None:
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 
-    The event goes to it, to the replica that had the microbatch and to the whole route; stored input frames
-    are announced to `chosen`.
+    The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
+    input frames are announced to `chosen`.
     """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
     for direction in Direction:
-        old.pending.pop((step.plan.step, mb.index, direction), None)
+        old.pending.pop((step.number, mb.index, direction), None)
     attempt, mb.next_attempt = mb.next_attempt, mb.next_attempt + 1
+    beside = {at: mb.places[at].miner for at in (stage - 1, stage + 1) if 0 <= at < run.stages}
     event = Reroute(
         epoch=run.epoch,
-        step=step.plan.step,
+        step=step.number,
         microbatch=mb.index,
         stage=stage,
         attempt=attempt,
         miner=chosen.hotkey,
         replaces=old.hotkey,
-        route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
+        before=beside.get(stage - 1),
+        after=beside.get(stage + 1),
         send_forward=place.forward is None,
     )
     if blame and chosen.hotkey != old.hotkey:
@@ -104,20 +106,18 @@ def assign(
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
     place.forward_receipted = False
-    old.work.pop((step.plan.step, mb.index), None)
-    chosen.work[step.plan.step, mb.index] = None
+    old.work.pop((step.number, mb.index), None)
+    chosen.work[step.number, mb.index] = None
     run.totals.rerouted += 1
     run.current.reroutes.append(event)
-    for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
+    for hotkey in dict.fromkeys([old.hotkey, chosen.hotkey, *beside.values()]):
         run.send(hotkey, event)
-    if stage == 0 and step.plan.step <= run.newest_runnable:
-        run.start_clock(chosen, (step.plan.step, mb.index, Direction.FORWARD))
-    inputs = {stage - 1: Direction.FORWARD, stage + 1: Direction.BACKWARD}
-    for neighbour, direction in inputs.items():
-        sender = mb.places[neighbour] if 0 <= neighbour < run.stages else None
-        notice = None if sender is None else sender.frame(direction)
-        if sender is not None and notice is not None:
-            announce(run, chosen.hotkey, notice, sender.miner)
+    if stage == 0 and step.number <= run.newest_runnable:
+        run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
+    for at, sender in beside.items():
+        notice = mb.places[at].frame(Direction.FORWARD if at < stage else Direction.BACKWARD)
+        if notice is not None:
+            announce(run, chosen.hotkey, notice, sender)
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
@@ -126,9 +126,9 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
         return
     end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
-        f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
+        f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"
     )
-    event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
+    event = Drop(epoch=run.epoch, step=step.number, microbatch=mb.index)
     for hotkey in sorted({h for place in mb.places for h, _ in place.had()}):
         run.send(hotkey, event)
 
@@ -189,7 +189,7 @@ def overdue(run: RunState) -> list[Member]:
                 continue
             busy |= route
             for member in (run.members[hotkey] for hotkey in sorted(route & due.keys())):
-                times = (run.clocks.deadline(member, (step.plan.step, mb.index, d)) for d in Direction)
+                times = (run.clocks.deadline(member, (step.number, mb.index, d)) for d in Direction)
                 if any(time is not None and run.now > time for time in times):
                     late.append(member)
             if busy.issuperset(due):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.events import Plan
+from iota.protocol.merkle import merkle_paths, merkle_root
+from iota.protocol.plans import PlanProof, WholePlan
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import start_clocks
@@ -34,13 +36,14 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     chosen = [[replicas[s][turns[s][i]] for s in range(run.stages)] for i in range(count)]
     members = tuple(sorted({m.hotkey for route in chosen for m in route}))
     index = {hotkey: n for n, hotkey in enumerate(members)}
-    plan = Plan(
+    plan = WholePlan(
         epoch=epoch.epoch,
         step=step,
         learning_rate=spec.learning_rate(epoch.epoch, step),
         members=members,
         routes=tuple(tuple(index[m.hotkey] for m in route) for route in chosen),
     )
+    run.outbox.plans.append(plan)
     microbatches = [
         MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages)
         for i, route in enumerate(chosen)
@@ -48,12 +51,21 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     for i, route in enumerate(chosen):
         for member in route:
             member.work[step, i] = None
-    epoch.steps.append(PlannedStep(plan, microbatches, open=count))
-    for member in run.miners():
-        if member.joined is not None and member.ready_epoch == run.epoch:
-            run.send(member.hotkey, plan)
+    root = _send_shares(run, plan)
+    epoch.steps.append(PlannedStep(step, plan.learning_rate, root, microbatches, open=count))
     if step <= run.newest_runnable:
         start_clocks(run, step)
+
+
+def _send_shares(run: RunState, plan: WholePlan) -> str:
+    """Send each replica its share of a plan, with the path to the root, which is returned."""
+    shares = list(plan.shares())
+    digests = [share.digest() for share in shares]
+    root = merkle_root(digests)
+    for at, (share, path) in enumerate(zip(shares, merkle_paths(digests), strict=True)):
+        proof = PlanProof(root=root, at=at, count=len(shares), path=path)
+        run.send(share.hotkey, Plan(share=share, proof=proof))
+    return root
 
 
 def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from iota.protocol.events import Event
 from iota.protocol.messages import Heldout, Outcome, Role, Verdict
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
@@ -194,6 +195,8 @@ class Outbox:
     """Hotkeys that have new events."""
     deletions: list[str] = field(default_factory=list)
     """Prefixes of objects in the store that are no longer needed."""
+    plans: list[WholePlan] = field(default_factory=list)
+    """Plans to store."""
 
 
 @dataclass

@@ -29,9 +29,9 @@ class Books:
     def look(self) -> None:
         for number, epoch in self.swarm.state.epochs.items():
             for step in epoch.steps[: epoch.closed_steps]:
-                if (number, step.plan.step) in self.seen:
+                if (number, step.number) in self.seen:
                     continue
-                self.seen.add((number, step.plan.step))
+                self.seen.add((number, step.number))
                 spec = self.swarm.spec
                 everywhere = set(range(spec.schedule.microbatches))
                 for stage in range(spec.layout.stages):

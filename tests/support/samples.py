@@ -15,6 +15,7 @@ from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
 from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
@@ -46,6 +47,7 @@ from iota.spec import (
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from tests.support.plans import share_of
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
@@ -211,12 +213,13 @@ RECEIPT_LOG = {
 # ---- events ------------------------------------------------------------------------------------
 
 NOTICE = FrameNotice(name=_frame_name(0, Direction.FORWARD), digest=DIGEST, size=500)
-PLAN = events.Plan(
+WHOLE_PLAN = WholePlan(
     epoch=1, step=0, learning_rate=1e-05, members=(MINER.ss58, OTHER.ss58), routes=((0, 1), (0, 1))
 )
+PLAN = share_of(WHOLE_PLAN, OTHER.ss58)
 REROUTE = events.Reroute(
     epoch=1, step=0, microbatch=1, stage=1, attempt=1, miner=OTHER.ss58, replaces=MINER.ss58,
-    route=(MINER.ss58, OTHER.ss58), send_forward=False,
+    before=MINER.ss58, after=None, send_forward=False,
 )  # fmt: skip
 SEAL = events.EpochClose(epoch=1, root=DIGEST, receipts=4, block=7_000_000)
 MERGE = events.MergeAssign(
@@ -313,7 +316,7 @@ MESSAGES = {
                 hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, withdrawn=1
             ),
         ),
-        plans=(PLAN,),
+        plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
         reroutes=(REROUTE,),
         counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
         bases=(records.BaseRecord(epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,)),),

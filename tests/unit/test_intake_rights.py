@@ -79,7 +79,7 @@ def test_a_reroute_brings_urls_to_the_new_miner_alone_and_to_the_current_neighbo
     event = Reroute(
         epoch=0, step=0, microbatch=1, stage=0, attempt=3, miner=member(made, 0).hotkey,
         replaces=SPARE.ss58,
-        route=(member(made, 0).hotkey, member(made, 1).hotkey), send_forward=True,
+        before=None, after=member(made, 1).hotkey, send_forward=True,
     )  # fmt: skip
     [access] = accesses(SPEC, member(made, 0), event)
     assert access.key == f"{RUN}/frames/0/0/1.3/0.f"

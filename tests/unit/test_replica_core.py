@@ -51,6 +51,7 @@ from miner.core.facts import (
     TokensRead,
 )
 from tests.support.frames import frame_name, outgoing
+from tests.support.plans import share_of, whole_plan
 from tests.support.virtual_runs import tiny_spec
 
 FIRST, ME, OTHER, LAST = (fake_hotkey(n) for n in range(4))
@@ -77,14 +78,13 @@ def _training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
 
 def _plan(stage: int = 1) -> Plan:
     """All three microbatches of step 0 go through ME at `stage`."""
-    members = (FIRST, ME, LAST) if stage else (ME, FIRST, LAST)
-    return Plan(epoch=0, step=0, learning_rate=0.1, members=members, routes=((0, 1, 2),) * 3)
+    return share_of(whole_plan((FIRST, ME, LAST) if stage else (ME, FIRST, LAST), 3), ME)
 
 
 def _reroute(index: int, miner: str, attempt: int = 1) -> Reroute:
     return Reroute(
         epoch=0, step=0, microbatch=index, stage=1, attempt=attempt, miner=miner, replaces=ME,
-        route=(FIRST, miner, LAST), send_forward=True,
+        before=FIRST, after=LAST, send_forward=True,
     )  # fmt: skip
 
 

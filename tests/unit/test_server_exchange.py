@@ -54,8 +54,9 @@ async def planned(*nodes: Node) -> None:
 async def test_a_poll_waits_and_is_answered_when_there_is_news(running: Running) -> None:
     async with node(running, b"a") as a, node(running, b"b") as b:
         await planned(a, b)
-        plan = a.events(Plan)[0]
-        assert {plan.miner(0, 0), plan.miner(0, 1)} == {a.hotkey.ss58, b.hotkey.ss58}
+        for each, other in ((a, b), (b, a)):
+            first = each.events(Plan)[0].share.microbatches[0]
+            assert {first.before, first.after} == {None, other.hotkey.ss58}
 
 
 async def test_a_newer_poll_releases_the_older_without_events(running: Running) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Final
 
 import torch
 from cachetools import FIFOCache
+from pydantic import ValidationError
 
 from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects
@@ -17,11 +19,14 @@ from iota.compute.state import StageState, load_state, tensors_digest
 from iota.compute.tokens import Tokens
 from iota.data.samples import Samples, needs_tokens
 from iota.model.layout import run_shapes
-from iota.objects import BaseKey, FrameKey, max_bytes, snapshot_bytes
+from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.messages import FrameName, StoredObject
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.records import PlanRecord
+from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from iota.store import StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
@@ -57,7 +62,22 @@ class Evidence:
         for miner in record.miners:
             batches = await self._client.receipts(epoch, miner.hotkey)
             receipts[miner.hotkey] = checked_receipts(self.spec.id, miner, epoch, batches)
-        return SealedEpoch(self.spec, record, receipts)
+        plans = [await self._plan(epoch, plan) for plan in record.plans]
+        return SealedEpoch(self.spec, record, plans, receipts)
+
+    async def _plan(self, epoch: int, named: PlanRecord) -> WholePlan:
+        """The plan that a record names. Raises SealBroken for an object that is no plan of that step."""
+        key = str(PlanKey(self.spec.id, epoch, named.step, named.root))
+        data = await self._objects.get(key, max_plan_bytes(self.spec))
+        try:
+            plan = WholePlan.model_validate_json(data)
+        except ValidationError as error:
+            raise SealBroken(f"{key} is no plan: {sentence(error)[:200]}") from None
+        if (plan.epoch, plan.step) != (epoch, named.step):
+            raise SealBroken(f"{key} is the plan of epoch {plan.epoch} step {plan.step}")
+        if not math.isclose(plan.learning_rate, self.spec.learning_rate(epoch, plan.step), rel_tol=1e-9):
+            raise SealBroken(f"{key} has another learning rate than the spec: {plan.learning_rate}")
+        return plan
 
     async def last_step(self, epoch: int, hotkey: str) -> Receipt | None:
         """The miner's receipt of the last STEP of `epoch`; None if it has none."""

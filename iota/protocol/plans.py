@@ -1,0 +1,112 @@
+"""Plans: which replica runs which microbatch of a step, whole and as the share of one replica.
+
+A replica gets its own share, with a Merkle path to the plan's root, which the orchestrator signs. The whole
+plan is a public object of the run (`iota.objects.PlanKey`). Whoever has it makes every share and the root
+from it, so two replicas cannot be told different plans without a contradiction that is signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final
+
+from blake3 import blake3
+from pydantic import Field
+
+from iota.protocol.merkle import MAX_PATH, merkle_root, merkle_root_of
+from iota.protocol.messages import Hotkey
+from iota.spec import Frozen, Hex32, Positive, Small
+
+PLAN_DOMAIN: Final = "plan/1"
+"""Domain of the orchestrator's signature on a plan's root, and the version of a share's form."""
+
+
+class PlannedMicrobatch(Frozen):
+    """One microbatch of a share, with the replicas that its frames come from and go to."""
+
+    index: Small
+    before: Hotkey | None
+    """The replica of the stage before; None at stage 0."""
+    after: Hotkey | None
+    """The replica of the next stage; None at the last one."""
+
+
+class PlanShare(Frozen):
+    """What a step's plan says about one replica of one stage."""
+
+    epoch: Small
+    step: Small
+    learning_rate: float
+    stage: Small
+    hotkey: Hotkey
+    microbatches: tuple[PlannedMicrobatch, ...]
+    """By index."""
+
+    def digest(self) -> str:
+        """BLAKE3 (hex) of the share's text: its leaf in the plan's Merkle tree.
+
+        The text has a line `epoch step learning-rate stage hotkey`, and one `index before after` for each
+        microbatch, with `-` for none and the learning rate as in C's `%a`.
+        """
+        first = f"{self.epoch} {self.step} {self.learning_rate.hex()} {self.stage} {self.hotkey}"
+        rest = [f"{m.index} {m.before or '-'} {m.after or '-'}" for m in self.microbatches]
+        return blake3("\n".join([PLAN_DOMAIN, first, *rest]).encode()).hexdigest()
+
+
+class PlanProof(Frozen):
+    """Where a share stands in the plan's Merkle tree."""
+
+    root: Hex32
+    at: Small
+    count: Positive
+    """Shares in the tree."""
+    path: Annotated[tuple[Hex32, ...], Field(max_length=MAX_PATH)]
+
+    def covers(self, share: PlanShare) -> bool:
+        """Whether the root is that of a tree with this share at `at`."""
+        return merkle_root_of(share.digest(), self.at, self.count, self.path) == self.root
+
+
+class WholePlan(Frozen):
+    """The plan of one step: a route for each microbatch, and the learning rate."""
+
+    epoch: Small
+    step: Small
+    learning_rate: float
+    members: tuple[Hotkey, ...]
+    routes: tuple[tuple[Small, ...], ...]
+    """routes[i][s]: index into `members` of the replica of stage s for microbatch i (attempt 0)."""
+
+    def route(self, microbatch: int) -> tuple[str, ...]:
+        """The hotkeys that the plan gives a microbatch to, in order of stage."""
+        return tuple(self.members[index] for index in self.routes[microbatch])
+
+    def shares(self) -> Iterator[PlanShare]:
+        """The share of each replica that has work, by stage and index of the member: the tree's leaves."""
+        names: Sequence[str | None] = (*self.members, None)
+        stages = len(self.routes[0]) if self.routes else 0
+        for stage in range(stages):
+            own: dict[int, list[PlannedMicrobatch]] = {}
+            for index, route in enumerate(self.routes):
+                before = route[stage - 1] if stage > 0 else -1
+                after = route[stage + 1] if stage + 1 < stages else -1
+                planned = PlannedMicrobatch(index=index, before=names[before], after=names[after])
+                own.setdefault(route[stage], []).append(planned)
+            for member, microbatches in sorted(own.items()):
+                yield PlanShare(
+                    epoch=self.epoch,
+                    step=self.step,
+                    learning_rate=self.learning_rate,
+                    stage=stage,
+                    hotkey=self.members[member],
+                    microbatches=tuple(microbatches),
+                )
+
+    def root(self) -> str:
+        """The Merkle root of the shares, by which the plan is named."""
+        return merkle_root([share.digest() for share in self.shares()])
+
+
+def signed_root(run: str, epoch: int, step: int, root: str) -> bytes:
+    """The payload of the orchestrator's signature on a plan (domain: `PLAN_DOMAIN`)."""
+    return f"{run}\n{epoch}\n{step}\n{root}".encode()

@@ -18,6 +18,7 @@ from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.log_ends import ended_because, log_size, log_tail
 from iota.swarm.options import SwarmOptions, UpOptions
+from iota.swarm.own_nodes import with_own_nodes
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import (
     ORCHESTRATOR,
@@ -130,7 +131,7 @@ class SwarmUp:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec, names) as display:
-                await self._follow(http, programs.url(ORCHESTRATOR), display, peaks)
+                await self._follow(http, programs.url(ORCHESTRATOR), names, display, peaks)
             if self._command.validator and not kept[VALIDATOR].done():
                 self._say(
                     f"the run has ended; its validator sets the last weights ({LAST_WEIGHTS_S:.0f} s at most)"
@@ -177,13 +178,15 @@ class SwarmUp:
         run_dir.note(run=spec.id)
         return spec
 
-    async def _follow(self, http: HttpClient, url: str, display: Display, peaks: MemoryPeaks) -> None:
-        """Show the run, and sample memory, until the run has finished."""
+    async def _follow(
+        self, http: HttpClient, url: str, names: Mapping[str, str], display: Display, peaks: MemoryPeaks
+    ) -> None:
+        """Show the run, and sample memory, until the run has finished. `names` are those of its hotkeys."""
         while True:
             status = await read_status(http, url, self._progress.latest)
             if status is not None:
                 now = time.monotonic()
-                self._progress.observe(now, status)
+                self._progress.observe(now, with_own_nodes(status, names))
                 display.show(now, self._progress)
                 if status["finished"]:
                     return

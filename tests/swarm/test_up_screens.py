@@ -37,6 +37,7 @@ async def test_the_dashboard_fits_its_terminal_while_a_real_run_goes_on(
     for shown in ("epoch 1/1 step", "miner-00", "miner-01", "tokens/s", "boundary: "):
         assert shown in last
     assert "loss 5." in written
+    assert "start a miner" not in written  # the command starts them itself
     assert "exporting the model" in written
 
 
@@ -46,6 +47,7 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     )
     assert code == 0, written[-2000:]
     assert "\x1b" not in written
+    assert "start a miner" not in written
     rows = written.splitlines()
     assert any(row.startswith("epoch 1/1 step ") and "loss 5." in row for row in rows)
     assert any("audits epoch 0, for " in row for row in rows)  # what the end of the run waits for

@@ -12,8 +12,8 @@ _NAMED = 3
 def with_own_nodes(status: Status, names: Mapping[str, str]) -> Status:
     """`status` with what it waits for, where that is a node of this command: nobody else has to act.
 
-    `names` gives the name of each hotkey of this command. The orchestrator knows nodes from their join on, and
-    tells a person to start those that are missing.
+    `names` gives the name of each hotkey of this command. The orchestrator knows nodes from their join on,
+    and tells a person to start those that are missing.
     """
     if status["waiting"] is None or status["phase"] == "finished":
         return status

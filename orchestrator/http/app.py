@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -74,8 +75,19 @@ def make_app(deps: Deps) -> web.Application:
         roles = tuple(Role) if member is None else (member.role,)
         return None if await deps.admission.allows(hotkey, *roles) else deps.admission.refusal(hotkey)
 
+    def heard(hotkey: str) -> float | None:
+        ago_s = calls.presence.silent_s(hotkey, time.monotonic())
+        return None if ago_s is None else time.time() - ago_s
+
     public = Public(
-        deps.coordinator, deps.hotkey.ss58, deps.manifest, calls.statuses, metrics, ready, limits.streams
+        deps.coordinator,
+        deps.hotkey.ss58,
+        deps.manifest,
+        calls.statuses,
+        heard,
+        metrics,
+        ready,
+        limits.streams,
     )
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]

@@ -42,15 +42,18 @@ class Public:
         orchestrator: str,
         manifest: bytes,
         statuses: dict[str, NodeStatus],
+        heard: Callable[[str], float | None],
         metrics: Metrics,
         ready: Callable[[], str | None],
         streams: int,
     ) -> None:
-        """`ready()` returns None, or the reason why the server is not ready."""
+        """`ready()` returns None, or the reason why the server is not ready; `heard(hotkey)` the Unix time
+        of a member's last request, if one came to this process."""
         self._coordinator = coordinator
         self._orchestrator = orchestrator
         self._manifest = manifest
         self._statuses = statuses
+        self._heard = heard
         self._metrics = metrics
         self._ready = ready
         self._software = versions()
@@ -90,6 +93,10 @@ class Public:
             raise Problem(ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {much}")
         record = self._coordinator.member_record(found[0])
         assert record is not None
+        said = self._statuses.get(found[0])
+        record = record.model_copy(
+            update={"heard": self._heard(found[0]), "says": "" if said is None else said.state}
+        )
         return web.Response(body=record.model_dump_json().encode(), content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

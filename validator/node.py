@@ -17,6 +17,7 @@ from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.compute.heldout_loss import validator_tokens
+from iota.console.lasting import lasting
 from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -130,7 +131,8 @@ class ValidatorNode:
             with Database(folder, info.run, self._hotkey.ss58) as database:
                 links = LinkChain(load_or_create_seed(folder / "links.seed"), spec.schedule.epochs)
                 await self._chain.info()
-                await self._chain.commit_tip(spec.id, links.tip)
+                async with lasting("looking for this validator's links on the chain, or committing them"):
+                    await self._chain.commit_tip(spec.id, links.tip)
                 self._watch.passed()
                 scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
                 setter = WeightSetter(

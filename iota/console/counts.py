@@ -28,6 +28,6 @@ def plural(count: int, noun: str) -> str:
     before, blank, last = noun.rpartition(" ")
     if last in _ODD:
         return f"{before}{blank}{_ODD[last]}"
-    if last.endswith(("ss", "ch", "sh", "x")):
+    if last.endswith(("ss", "sh", "tch", "x")):
         return f"{noun}es"
     return f"{noun}s"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 LINE_EVERY_S: Final = 30.0
-"""Seconds between two lines, in logs and off terminals."""
-QUIET_S: Final = 300.0
-"""Seconds after which a log has a line although nothing went on."""
+"""Seconds between two lines, in logs and off terminals: of a process that works, and of one that waits."""
 _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 

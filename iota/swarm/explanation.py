@@ -76,7 +76,8 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
         yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
     for validator, end in bans(record.failed, record.window).items():
         state = f"banned until epoch {end}" if record.epoch < end else f"was banned until epoch {end}"
-        yield f"  {state} at validator {_short(validator, names)}, then {counted(record.window, 'epoch')} on a ramp"
+        ramp = f"then {counted(record.window, 'epoch')} on a ramp"
+        yield f"  {state} at validator {_short(validator, names)}, {ramp}"
 
 
 def bans(failed: tuple[AuditResult, ...], window: int) -> dict[str, int]:
@@ -109,8 +110,9 @@ def _judged(record: MemberRecord) -> Iterator[str]:
         )
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
-        f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed, {of[Outcome.FAIL]} failed,"
-        f" {of[Outcome.INCONCLUSIVE]} inconclusive; {counted(record.heldouts, 'held-out evaluation')}"
+        f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
+        f" {of[Outcome.FAIL]} failed, {of[Outcome.INCONCLUSIVE]} inconclusive;"
+        f" {counted(record.heldouts, 'held-out evaluation')}"
     )
 
 

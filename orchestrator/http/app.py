@@ -11,6 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
+from iota.console.counts import counted
 from iota.identity.http_auth import RequestVerifier
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
@@ -105,7 +106,7 @@ def make_app(deps: Deps) -> web.Application:
             _work(deps, recorder, ticker, deletions, calls, progress), name="background"
         )
         if restored:
-            _log.info("%d journal entries were replayed", restored)
+            _log.info("%s of the journal replayed", counted(restored, "entry"))
             await recorder.record(Resumed(at=recorder.stamp()))
         yield
         app[BACKGROUND].cancel()

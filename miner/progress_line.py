@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S, duration
 from miner.activity import Activity
 
@@ -62,7 +63,7 @@ def progress_line(position: Position, before: Activity, now: Activity, passed_s:
         f"epoch {position.epoch} step {position.step}/{position.steps}, stage {position.stage}:{loss}"
         f" {(now.tokens - before.tokens) / passed:,.0f} tokens/s,"
         f" waiting {min(1.0, max(0.0, now.wait_s - before.wait_s) / passed):.0%},"
-        f" {position.credit_used} of {position.credit} microbatches in flight,"
+        f" {position.credit_used} of {counted(position.credit, 'microbatch')} in flight,"
         f" frames {_size(now.sent_bytes)} up {_size(now.received_bytes)} down"
     )
 

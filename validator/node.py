@@ -17,6 +17,7 @@ from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.compute.heldout_loss import validator_tokens
+from iota.console.counts import counted
 from iota.console.lasting import lasting
 from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
@@ -227,7 +228,8 @@ class ValidatorNode:
             self._told_plan = plan.number
             heaviest = sorted(plan.scores.items(), key=lambda item: -item[1])[:_NAMED]
             named = ", ".join(f"{hotkey[:8]} {weight:.3f}" for hotkey, weight in heaviest)
-            log.info("weights of %d miners are set in block %d: %s", len(plan.scores), plan.block, named)
+            miners = counted(len(plan.scores), "miner")
+            log.info("weights of %s are set in block %d: %s", miners, plan.block, named)
 
     async def _report_status(
         self, conversation: Conversation, core: ValidatorCore, parts: _Parts, lines: ProgressLines

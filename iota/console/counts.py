@@ -1,33 +1,16 @@
-"""Counts with their nouns: the one place that tells one from many."""
+"""A count with its noun: the one place that tells one from many."""
 
 from __future__ import annotations
 
-from typing import Final
-
-_ODD: Final = {
-    "child": "children",
-    "does": "do",
-    "entry": "entries",
-    "has": "have",
-    "is": "are",
-    "its": "their",
-    "process": "processes",
-    "was": "were",
-}
+import re
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`, `12,345 tokens`. The last word of `noun` is the one that changes."""
-    return f"{count:,} {plural(count, noun)}"
+    """`1 epoch`, `2 epochs`, `3 batches`, `4 tries`, `12,345 tokens`."""
+    return f"{count:,} {noun if count == 1 else _plural(noun)}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`noun`, a noun or a verb such as `is`, in the form that goes with `count`."""
-    if count == 1:
-        return noun
-    before, blank, last = noun.rpartition(" ")
-    if last in _ODD:
-        return f"{before}{blank}{_ODD[last]}"
-    if last.endswith(("ss", "sh", "tch", "x")):
+def _plural(noun: str) -> str:
+    if re.search("(ss|sh|tch|x)$", noun):
         return f"{noun}es"
-    return f"{noun}s"
+    return re.sub("([^aeiou])y$", r"\1ie", noun) + "s"

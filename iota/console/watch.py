@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from iota.console.classification import passing
 from iota.console.command import WorkFailed
 from iota.console.conditions import Condition
+from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S, duration
 from iota.console.redaction import one_line
 
@@ -146,7 +147,7 @@ class Watch:
         if first:
             lasts = f"since {datetime.now():%H:%M:%S}"
         else:
-            lasts = f"for {duration(now - standing.since)} now, {standing.failures} tries"
+            lasts = f"for {duration(now - standing.since)} now, {counted(standing.failures, 'try')}"
         log.warning(
             "%s%s (%s), %s; %s; if it lasts: %s",
             self._what, condition.text, _shown(error), lasts, tries, condition.remedy,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 
+from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.data.documents import Cursor, Document
 from iota.data.file_formats import FileKind, Format, check_head, file_kind, open_file
@@ -57,7 +58,7 @@ class FileSource:
         more = ", ..." if len(self._unread) > _SHOWN else ""
         names = ", ".join(self._unread[:_SHOWN])
         count = len(self._unread)
-        return printable(f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}")
+        return printable(f"{counted(count, 'file')} skipped (no text): {names}{more}")
 
     @property
     def fingerprint(self) -> str:

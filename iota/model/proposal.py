@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from iota.codec.shapes import boundary_width
+from iota.console.counts import counted
 from iota.model.cuts import balanced_cuts
 from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
@@ -79,9 +80,8 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     cuts, stages = value_at(given, "layout.cuts"), value_at(at, STAGES)
     if cuts is not None:
         if value_at(given, STAGES) not in (None, len(cuts), str(len(cuts))):
-            raise ValueError(
-                f"layout.stages {stages} and layout.cuts, which has {len(cuts)} stages: give one of them"
-            )
+            cut = counted(len(cuts), "stage")
+            raise ValueError(f"layout.stages {stages} and layout.cuts, which has {cut}: give one of them")
         stages = len(cuts)
     proposed = _by_size(schedule)
     del proposed["layout"]["stages"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from iota.console.counts import counted
 from iota.protocol.status_delta import Status
 
 _NAMED = 3
@@ -23,7 +24,7 @@ def with_own_nodes(status: Status, names: Mapping[str, str]) -> Status:
     silent = sorted(name for hotkey, name in miners.items() if not live.get(hotkey, True))
     if absent:
         joined = len(miners) - len(absent)
-        text = f"{joined} of {len(miners)} miners have joined; {_listed(absent)} still starting"
+        text = f"{joined} of {counted(len(miners), 'miner')} joined; {_listed(absent)} still starting"
     elif silent:
         text = f"{_listed(silent)} not answering; a process that has ended is started again by this command"
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iota.console.counts import counted
 from iota.protocol.messages import Role
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], No
         nonlocal reported
         if now.tokens >= reported + 10_000_000:
             reported = now.tokens
-            say(f"data: {now.documents:,} documents, {now.tokens:,} tokens")
+            say(f"data: {counted(now.documents, 'document')}, {counted(now.tokens, 'token')}")
 
     return prepare(Job(open_sources([source]), open_tokenizer(tokenizer)), out, progress)
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from iota.console.counts import counted
 from iota.http import HttpClient
 from iota.model.exported_config import EVALUATION_NAME
 from iota.planning import usable_cores
@@ -118,7 +119,8 @@ class SwarmUp:
             keep(programs.store())
             keep(programs.ledger())
             spec = await asyncio.to_thread(self._prepare)
-            self._say(f"run {spec.id[:12]}: {spec.layout.stages} stages of {list(spec.layout.cuts)} layers")
+            stages = counted(spec.layout.stages, "stage")
+            self._say(f"run {spec.id[:12]}: {stages} of {list(spec.layout.cuts)} layers")
             await until_ready(http, "ledger", f"{programs.url('ledger')}/v1/head")
             await register(crew, programs.url("ledger"), NETUID)
             await until_ready(http, "store", f"{programs.url('store')}/healthz")
@@ -223,7 +225,7 @@ class SwarmUp:
                 summary.export = str(self._run_dir.export)
                 summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
             if self._command.compare:
-                self._say(f"measuring one plain process with {cores} threads, three times")
+                self._say(f"measuring one plain process with {counted(cores, 'thread')}, three times")
                 found = self._run_dir.root / "baseline.json"
                 await _run(launcher, programs.baseline(found))
                 summary.compare(json.loads(found.read_bytes())["tokens_per_second"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.protocol.status_delta import Status
 from iota.swarm.chart import loss_chart
@@ -77,7 +78,7 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
     )
     if heldout:
         text += f"  held-out {heldout[max(heldout, key=int)]:.4f}"
-    text += f"  {status['tokens']:,} tokens  {speed:,.0f} tokens/s  {_audits(status)}"
+    text += f"  {counted(status['tokens'], 'token')}  {speed:,.0f} tokens/s  {_audits(status)}"
     if eta_s is not None and status["phase"] != "finished":
         text += f"  {duration(eta_s)} left"
     if status["dropped"] or status["rerouted"]:
@@ -103,11 +104,11 @@ def _head(status: Status, shown: Shown, width: int) -> list[Text]:
         status["phase"],
         f"epoch {epoch}/{status['epochs']} step {status['step']}/{status['steps']}",
         f"{min(done, 1.0):.0%}" + (f", {duration(shown.eta_s)} left" if shown.eta_s is not None else ""),
-        f"{status['open_microbatches']} microbatches open",
+        f"{counted(status['open_microbatches'], 'microbatch')} open",
         f"loss {losses[-1]:.4f}" if losses else "no loss yet",
         f"held-out {heldout[max(heldout, key=int)]:.4f}" if heldout else "",
         f"{shown.speed:,.0f} tokens/s",
-        f"{status['tokens']:,} tokens",
+        counted(status["tokens"], "token"),
     ]
     if slowest := bottleneck(status):
         items.append(f"bottleneck: stage {slowest[0]} (works {slowest[1]:.0%})")
@@ -132,7 +133,7 @@ def _foot(status: Status, shown: Shown, width: int) -> list[Text]:
     validators = len(status["weights"])
     items = [
         _audits(status),
-        f"weights by {validators} validator{'s' * (validators != 1)}" if validators else "no weights yet",
+        f"weights by {counted(validators, 'validator')}" if validators else "no weights yet",
         f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
         f" {status['rerouted']} re-routed",
         f"boundary: {shown.boundary}" if shown.boundary else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iota.console.counts import counted
 from iota.console.durations import duration
 from iota.protocol.member_records import EpochAudits, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import AuditKind, Outcome, Role
@@ -95,7 +96,7 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     if run.phase is Phase.GATHERING:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
     if member.pending:
-        return MemberState.WORKING, f"{len(member.pending)} of its ops have their inputs", ""
+        return MemberState.WORKING, f"{counted(len(member.pending), 'op')} ready to run", ""
     return (
         MemberState.IDLE,
         "none of its ops has its inputs: others work",

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import Any
 
+from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import Role
 from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned
@@ -64,9 +65,9 @@ def progress_line(status: dict[str, Any], losses: list[float], tokens: int, pass
     return (
         f"{status['phase']}: epoch {status['epoch']} step {status['step']}/{status['steps']}"
         f"{f', loss {losses[-1]:.4f}' if losses else ''}, {tokens / max(passed_s, 1e-9):,.0f} tokens/s;"
-        f" {live} of {len(miners)} miners live"
+        f" {live} of {counted(len(miners), 'miner')} live"
         f"{f', {late} late' if late else ''},"
-        f" {validators} validator{'s' * (validators != 1)};"
+        f" {counted(validators, 'validator')};"
         f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
         f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
         f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"

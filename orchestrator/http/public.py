@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from iota.console.counts import counted
 from iota.console.version import versions
 from iota.protocol.messages import PROTOCOL_VERSION, NodeStatus
 from iota.protocol.problems import Problem, ProblemType
@@ -89,8 +90,10 @@ class Public:
         members = self._coordinator.members
         found = [asked] if asked in members else [m for m in members if m.startswith(asked)]
         if len(found) != 1 or len(asked) < _MIN_PREFIX:
-            much = f"{len(found)} members begin with it: give more of it" if found else "no member has it"
-            raise Problem(ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {much}")
+            several = f"{counted(len(found), 'member')} can be meant: give more of it"
+            raise Problem(
+                ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {several if found else 'no member has it'}"
+            )
         record = self._coordinator.member_record(found[0])
         assert record is not None
         said = self._statuses.get(found[0])

@@ -15,7 +15,7 @@ def test_miners_that_have_not_joined_are_said_to_start() -> None:
     names = names_of(whole)
     status = {**whole, "phase": "gathering", "waiting": MISSING, "members": whole["members"][1:2]}
     assert with_own_nodes(status, names)["waiting"] == (
-        "1 of 3 miners have joined; miner-00, miner-02 are still starting"
+        "1 of 3 miners joined; miner-00, miner-02 are still starting"
     )
 
 
@@ -23,7 +23,7 @@ def test_many_that_start_are_counted() -> None:
     whole = run_status(9)
     status = {**whole, "phase": "gathering", "waiting": MISSING, "members": []}
     assert with_own_nodes(status, names_of(whole))["waiting"] == (
-        "0 of 9 miners have joined; miner-00, miner-01, miner-02 and 6 more are still starting"
+        "0 of 9 miners joined; miner-00, miner-01, miner-02 and 6 more are still starting"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iota.console.counts import counted
-from iota.console.durations import LINE_EVERY_S
+from iota.console.durations import LINE_EVERY_S, duration
 
 if TYPE_CHECKING:
     from iota.data import Manifest, PackProgress
@@ -32,7 +32,7 @@ class Pace:
             text += f"; {at.fraction:.0%} read"
             if at.fraction > (first.fraction or 0.0) and seconds > 0:
                 rate = (at.fraction - (first.fraction or 0.0)) / seconds
-                text += f", about {_duration((1 - at.fraction) / rate)} left"
+                text += f", about {duration((1 - at.fraction) / rate)} left"
         return text
 
     def due(self) -> bool:
@@ -82,10 +82,3 @@ def _counts(skipped: dict[str, int]) -> str:
     total = sum(skipped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     return f"{total} ({reasons})" if total else "0"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"

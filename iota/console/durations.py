@@ -10,15 +10,15 @@ _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in its two largest units, such as `12 s`, `4 min` or `2 h 5 min`; `0.5 s` below 10 s."""
+    """`seconds` in its two largest units, such as `95 s`, `4 min` or `2 h 5 min`; `0.5 s` below 10 s."""
     if seconds < 10:
         return f"{round(seconds, 1):g} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
     rest, parts = round(seconds), []
     for size, unit in _UNITS:
         count, left = divmod(rest, int(size))
         if count:
             parts.append(f"{count} {unit}")
             rest = left
-    if rest and not parts:
-        parts.append(f"{rest} s")
     return " ".join(parts[:2])

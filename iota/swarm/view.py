@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from iota.console.counts import counted
+from iota.console.durations import duration
 from iota.console.redaction import printable
 from iota.protocol.status_delta import Status
 from iota.swarm.chart import loss_chart
@@ -72,10 +73,7 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
     """One line of progress, without colours. `speed` is in tokens per second."""
     losses, heldout = status["losses"], status["heldout"]
     loss = f"loss {losses[-1]:.4f}" if losses else "no loss yet"
-    text = (
-        f"epoch {min(status['epoch'] + 1, status['epochs'])}/{status['epochs']}"
-        f" step {status['step']}/{status['steps']}  {loss}"
-    )
+    text = f"{_place(status)}  {loss}"
     if heldout:
         text += f"  held-out {heldout[max(heldout, key=int)]:.4f}"
     text += f"  {counted(status['tokens'], 'token')}  {speed:,.0f} tokens/s  {_audits(status)}"
@@ -86,23 +84,14 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
     return printable(f"{text}  {status['waiting'] or status['phase']}")
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h` or `2.0 d`."""
-    for size, unit in ((86400, "d"), (3600, "h")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
 def _head(status: Status, shown: Shown, width: int) -> list[Text]:
     losses, heldout = status["losses"], status["heldout"]
-    epoch = min(status["epoch"] + 1, status["epochs"])
     done = (status["epoch"] * status["steps"] + status["step"]) / (status["epochs"] * status["steps"])
     items = [
         f"iota {status['name']}",
         f"run {status['run'][:12]}",
         status["phase"],
-        f"epoch {epoch}/{status['epochs']} step {status['step']}/{status['steps']}",
+        _place(status),
         f"{min(done, 1.0):.0%}" + (f", {duration(shown.eta_s)} left" if shown.eta_s is not None else ""),
         f"{counted(status['open_microbatches'], 'microbatch')} open",
         f"loss {losses[-1]:.4f}" if losses else "no loss yet",
@@ -120,6 +109,13 @@ def _head(status: Status, shown: Shown, width: int) -> list[Text]:
         lines += [Text(printable(text), style="yellow") for text in wrapped]
     lines.append(Text("loss by step   ▲ merge   ● held-out loss"[:width], style="dim"))
     return lines
+
+
+def _place(status: Status) -> str:
+    """The epoch by its number, as logs and keys have it, with the last one's; and the closed steps of it."""
+    last = status["epochs"] - 1
+    epoch = min(status["epoch"], last)
+    return f"epoch {epoch} (last: {last}) step {status['step']}/{status['steps']}"
 
 
 def _heldout(status: Status) -> dict[int, float]:

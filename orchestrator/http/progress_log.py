@@ -42,7 +42,7 @@ class ProgressLog:
         merges = self._coordinator.state.totals.merges
         if len(merges) > self._merges:
             self._merges = len(merges)
-            _log.info("merge %d is done, after step %d", self._merges, merges[-1])
+            _log.info("epoch %d is merged, after step %d of the run", len(merges) - 1, merges[-1])
 
     async def run(self) -> None:
         """Log a line when one is due, until cancelled."""

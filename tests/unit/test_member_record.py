@@ -186,7 +186,7 @@ def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:
     driven.state.phase = Phase.FINISHED
     waiting = driven.coordinator.status()["waiting"]
     assert validator.hotkey[:8] in waiting
-    assert "audits epoch 0, for 600 s at most" in waiting
+    assert "audits epoch 0, for 10 min at most" in waiting
 
 
 @pytest_asyncio.fixture

@@ -182,4 +182,4 @@ def test_the_orchestrator_logs_joins_losses_and_merges(caplog: pytest.LogCapture
     log.observe(Lost(at=driven.now, hotkey=member.hotkey))
     assert f"{member.hotkey} joined as miner of stage 1, on test" in caplog.messages
     assert f"{member.hotkey} is lost: it was silent for too long" in caplog.messages
-    assert "merge 1 is done, after step 20" in caplog.messages
+    assert "epoch 0 is merged, after step 20 of the run" in caplog.messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -22,7 +21,7 @@ from iota.objects import largest_object, start_key
 from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
-from iota.spec import RunSpec, json_digest
+from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectStore, open_store
 from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
@@ -143,18 +142,11 @@ def _load_manifest(path: Path, spec: RunSpec) -> tuple[bytes, Manifest]:
     """The file's bytes and what they say, if they are the manifest that the spec names. Raises ValueError."""
     try:
         data = path.read_bytes()
-        found = json_digest(json.loads(data))
+        return data, parse_manifest(data, spec.data.manifest)
     except OSError as error:
         raise ValueError(
             f"the manifest {path} cannot be read ({error.strerror}): make one with `iota data prepare`"
         ) from None
-    except ValueError:
-        raise ValueError(f"the manifest {path} is not JSON: give what `iota data prepare` wrote") from None
-    if found != spec.data.manifest:
-        raise ValueError(
-            f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
-        )
-    try:
-        return data, parse_manifest(data, found)
     except DataError as error:
-        raise ValueError(f"{path}: {error}: give what `iota data prepare` wrote") from None
+        named = f"the manifest {spec.data.manifest}, which the spec names"
+        raise ValueError(f"{path}: {error}: give {named} and `iota data prepare` wrote") from None

@@ -13,9 +13,9 @@ def duration(seconds: float) -> str:
     """`seconds` in its two largest units, such as `95 s`, `4 min` or `2 h 5 min`; `0.5 s` below 10 s."""
     if seconds < 10:
         return f"{round(seconds, 1):g} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
     rest, parts = round(seconds), []
+    if rest < 120:
+        return f"{rest} s"
     for size, unit in _UNITS:
         count, left = divmod(rest, int(size))
         if count:

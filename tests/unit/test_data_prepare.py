@@ -298,8 +298,8 @@ def test_the_standard_library_makes_a_data_set(tmp_path: Path) -> None:
     assert manifest.tokens > 5_000_000
     held = documents_in(tokens_of(tmp_path, manifest, -1))
     assert manifest.heldout.tokens >= 1 << 16
-    assert len(held) >= 8
-    assert sum("import " in text for text in held) > len(held) / 2
+    assert len(held) >= 250  # for a held-out loss with a standard error under 1 %
+    assert sum("self" in text or "def " in text for text in held) > len(held) / 2
 
 
 async def test_published_data_is_what_was_prepared_with_the_manifest_last(tmp_path: Path) -> None:

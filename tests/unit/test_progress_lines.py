@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +17,14 @@ from iota.console.lasting import lasting
 from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight
 from iota.protocol.messages import AuditKind, Outcome, Role, Verdict
 from iota.simulate.names import fake_hotkey
+from iota.swarm.preparation import prepare_data
 from miner.activity import Activity
 from miner.own_record import news
 from miner.progress_line import Position, ProgressLines
 from orchestrator.coordinator import Coordinator, Joined, Lost
 from orchestrator.http.progress_log import ProgressLog, progress_line
 from tests.support.coordinators import Driven
+from tests.support.data_sets import made_up_text, write_jsonl
 from tests.support.orchestrators import make_spec, until
 from tests.support.statuses import run_status
 from validator import progress_line as validator_line
@@ -183,3 +187,14 @@ def test_the_orchestrator_logs_joins_losses_and_merges(caplog: pytest.LogCapture
     assert f"{member.hotkey} joined as miner of stage 1, on test" in caplog.messages
     assert f"{member.hotkey} is lost: it was silent for too long" in caplog.messages
     assert "epoch 0 is merged, after step 20 of the run" in caplog.messages
+
+
+def test_an_up_that_prepares_data_says_how_far_it_is_each_half_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, said = write_jsonl(tmp_path / "a.jsonl", [made_up_text(n) for n in range(500)]), list[str]()
+    prepare_data(str(source), "bytes", tmp_path / "first", said.append)
+    assert said == []  # it took less than half a minute
+    monkeypatch.setattr("iota.swarm.preparation.LINE_EVERY_S", 0.0)
+    prepare_data(str(source), "bytes", tmp_path / "second", said.append)
+    assert re.fullmatch(r"data: \d+ documents, [\d,]+ tokens", said[0])

@@ -136,7 +136,7 @@ class ReceiptLog:
             )
         elif self.count:
             log.warning(
-                "the orchestrator has stored %d receipts and this disk %d: going on from its last one",
+                "the orchestrator has receipts up to %d, this disk up to %d: going on from its last one",
                 count,
                 self.count,
             )

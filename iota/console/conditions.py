@@ -85,7 +85,8 @@ class Condition(Enum):
     # ---- objects ------------------------------------------------------------------------------------
     STORE_AWAY = (
         "store-away", "the object store does not answer", 0.5, 10.0, DAY_S, "the run's owner",
-        "check this machine's network; else it is the run's owner's to mend",
+        "check this machine's network, and the store's URL where you gave it; the rest is the run's owner's"
+        " to mend",
     )  # fmt: skip
     STORE_FULL = (
         "store-full", "the object store is full", 0.5, 10.0, DAY_S, "the run's owner",

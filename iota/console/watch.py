@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from iota.console.classification import passing
 from iota.console.command import WorkFailed
 from iota.console.conditions import Condition
+from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S, duration
 from iota.console.redaction import one_line
 
@@ -61,17 +62,19 @@ class Watch:
         self._said: dict[Condition, float] = {}
         """When each was last said: one that comes and goes, as a hostile server's may, floods no log."""
 
-    async def persevere(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def persevere(self, attempt: Callable[[], Awaitable[T]], only: type[Exception] = Exception) -> T:
         """The result of `attempt`, which is called again after each error that is a passing condition.
+
+        `only` is the type of the errors that are outlasted, where others are a mistake of the user.
 
         Raises:
             ConditionStands: none of the tries succeeded until the condition's end.
-            Exception: an error that is no passing condition.
+            Exception: an error that is no passing condition, or not of the type `only`.
         """
         while True:
             try:
                 result = await attempt()
-            except Exception as error:  # noqa: BLE001 - what is no condition is raised again
+            except only as error:  # what is no condition is raised again
                 pause_s = self.failed(error)
             else:
                 self.passed()
@@ -144,7 +147,7 @@ class Watch:
         if first:
             lasts = f"since {datetime.now():%H:%M:%S}"
         else:
-            lasts = f"for {duration(now - standing.since)} now, {standing.failures} tries"
+            lasts = f"for {duration(now - standing.since)} now, {counted(standing.failures, 'try')}"
         log.warning(
             "%s%s (%s), %s; %s; if it lasts: %s",
             self._what, condition.text, _shown(error), lasts, tries, condition.remedy,

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from iota.console.watch import Watch
 from iota.files import write_whole
 from iota.model.pretrained import find_pretrained
 from iota.outer.start import pinned, store_start
 from iota.spec import RunSpec
-from iota.store import ObjectStore, open_store
+from iota.store import ObjectStore, StoreUnavailable, open_store
 
 
 def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str], None]) -> RunSpec:
@@ -44,11 +45,15 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> None:
-    """Call `work` with a function that puts one object into the store at `url`, unless it is there."""
+    """Call `work` with a function that puts one object into the store at `url`, unless it is there.
+
+    A store that is away is outlasted. Raises ConditionStands where it was until the condition's end.
+    """
+    watch = Watch("the upload")
 
     async def put(store: ObjectStore, key: str, data: bytes) -> None:
-        if not await store.exists(key):
-            await store.put(key, data)
+        if not await watch.persevere(lambda: store.exists(key), StoreUnavailable):
+            await watch.persevere(lambda: store.put(key, data), StoreUnavailable)
 
     with asyncio.Runner() as runner:
         store = open_store(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
@@ -52,7 +53,7 @@ def reroute(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, *
     if not others:
         return False
     if mb.next_attempt > run.limits.attempts:
-        drop(run, step, mb, f"{mb.next_attempt} attempts failed")
+        drop(run, step, mb, f"{counted(mb.next_attempt, 'attempt')} failed")
         return True
     chosen = min(others, key=lambda m: (_load(run, m), m.order))
     assign(run, step, mb, stage, chosen, blame=blame)

@@ -1,4 +1,4 @@
-"""Background tasks: polling the chain's head, deadlines, silent members, deletions."""
+"""Background tasks: polling the chain's head and the store, deadlines, silent members, deletions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Final, Protocol
 
 from iota.chain import Block, ChainError, Unavailable
 from iota.console.watch import Watch
+from iota.data.manifest import MANIFEST_NAME
+from iota.objects import manifest_folder
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import ObjectStore, StoreError
+from iota.store import ObjectMissing, ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Entry, Lost, Tick
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.presence import Presence
@@ -24,6 +26,7 @@ _DELETE_TRIES: Final = 5
 _DELETE_BACKOFF: Final = Backoff(first_s=1.0)
 _DELETE_TIMEOUT_S: Final = 300.0
 """Of one prefix, which may hold all frames of an epoch."""
+_STORE_POLL_S: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -130,6 +133,28 @@ async def watch_silence(
                 except Problem as problem:
                     _log.warning("the loss of %s was not recorded: %s", hotkey, problem.detail)
         await asyncio.sleep(silence_s / 5)
+
+
+async def watch_store(store: ObjectStore, data: str, scale: float = 1.0) -> None:
+    """Say it when the store does not answer, or lacks the run's data set with id `data`, until cancelled.
+
+    Nothing is held up by it: the store is the nodes', who wait for it themselves. `scale` is that of `Watch`.
+
+    Raises:
+        ConditionStands: the condition's end has come.
+    """
+    watch = Watch("the run's store", scale=scale)
+    key = f"{manifest_folder(data)}/{MANIFEST_NAME}"
+    while True:
+        pause_s = _STORE_POLL_S * scale
+        try:
+            if not await store.exists(key):
+                raise ObjectMissing(f"it has no {key}, which `iota data prepare` stores last")
+        except StoreError as error:
+            pause_s = watch.failed(error)
+        else:
+            watch.passed()
+        await asyncio.sleep(pause_s)
 
 
 class Deletions:

@@ -1,4 +1,4 @@
-"""Conditions of the chain and the disk, in a starting and a running validator and orchestrator."""
+"""Conditions of the chain and the store, in a starting and a running validator and orchestrator."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from iota.identity.keys import create_hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import Standing
 from iota.settings import OrchestratorSettings, ValidatorSettings
+from iota.store.embedded_server import make_app
 from orchestrator.run import orchestrate
 from tests.support.conditioned_nodes import SCALE, made_data, one_stage
 from tests.support.fault_proxies import FaultProxy, fault_proxy, page
 from tests.support.ledgers import NETUID, served
 from tests.support.orchestrators import Running, orchestrator, until
+from tests.support.store_servers import SECRET, serving
 from validator.run import validate
 
 Turn = Callable[["Bench"], Awaitable[None]]
@@ -215,6 +217,41 @@ async def test_an_orchestrator_outlasts_its_chain_at_the_start_and_later(
             await (ledger.set_fault(None) if odd else ledger.up())
             await until(lambda: "newest block: it goes on" in caplog.text or task.done())
             assert not task.done()
+
+
+async def test_an_orchestrator_says_that_its_store_is_away_from_the_start_and_lacks_the_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, free_port: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    said = f"the run's store: {Condition.STORE_AWAY.text}"
+    async with (
+        served(tmp_path) as ledger,
+        serving(make_app(tmp_path / "shards", SECRET)) as served_store,
+        fault_proxy(served_store) as store,
+    ):
+        await store.down()
+        async with orchestrating(tmp_path, ledger, port=free_port, store=store.url) as task:
+            await until(lambda: said in caplog.text or task.done())
+            await until_ready(f"http://127.0.0.1:{free_port}", task)  # what needs no store is not held up
+            await store.set_fault(page(404))
+            await store.up()
+            await until(lambda: f"the run's store: {Condition.DATA.text}" in caplog.text or task.done())
+            await store.set_fault(None)
+            await until(lambda: "the run's store: it goes on" in caplog.text or task.done())
+            assert not task.done()
+
+
+async def test_an_orchestrator_says_that_its_s3_is_away_from_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    store = f"s3://bucket/run?endpoint=http://127.0.0.1:{free_port}"  # nobody listens there
+    async with served(tmp_path) as ledger, orchestrating(tmp_path, ledger, port=0, store=store) as task:
+        said = f"the run's store: {Condition.STORE_AWAY.text}"
+        await until(lambda: said in caplog.text or task.done(), 30)
+        assert not task.done()
 
 
 async def test_a_subnet_that_there_is_not_is_a_mistake(tmp_path: Path) -> None:

@@ -111,7 +111,16 @@ async def test_alternating_conditions_do_not_put_off_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.5, "0.5 s"), (34, "34 s"), (600, "10 min"), (7500, "2 h 5 min"), (DAY_S, "1 d")]
+    ("seconds", "text"),
+    [
+        (0.5, "0.5 s"),
+        (34, "34 s"),
+        (95, "95 s"),
+        (119.9, "2 min"),
+        (600, "10 min"),
+        (7500, "2 h 5 min"),
+        (DAY_S, "1 d"),
+    ],
 )
 def test_durations_are_as_people_read_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -80,6 +80,18 @@ class Watch:
             gc.collect()
             await asyncio.sleep(pause_s)
 
+    def persevere_blocking(self, attempt: Callable[[], T]) -> T:
+        """As `persevere`, for a command that does one thing after another: the thread sleeps."""
+        while True:
+            try:
+                result = attempt()
+            except Exception as error:  # noqa: BLE001 - what is no condition is raised again
+                pause_s = self.failed(error)
+            else:
+                self.passed()
+                return result
+            time.sleep(pause_s)
+
     def failed(self, error: BaseException, next_s: float | None = None) -> float:
         """Note a failed try, and say what stands if it is time; returns the seconds until the next try.
 
@@ -114,7 +126,7 @@ class Watch:
             return
         standing.passed_at = now
         if standing.said_at is not None:
-            log.info(
+            log.warning(  # like the condition, so that no log level shows only one of the two
                 "%sit goes on after %s (%s)",
                 self._what, duration(now - standing.began), standing.condition.value,
             )  # fmt: skip

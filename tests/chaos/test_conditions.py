@@ -105,6 +105,7 @@ ROWS: dict[str, tuple[Condition, tuple[Turn, Turn]]] = {
 ELSEWHERE = {
     Condition.CERTIFICATE: "test_a_wrong_certificate",
     Condition.OTHER_RUN: "test_another_run",
+    Condition.HUB: "tests/chaos/test_hub_conditions.py",
     Condition.CHAIN_AWAY: "tests/chaos/test_chain_conditions.py",
     Condition.CHAIN_ODD: "tests/chaos/test_chain_conditions.py",
     Condition.CHAIN_REFUSES: "tests/unit/test_validator_node.py",

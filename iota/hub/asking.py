@@ -78,4 +78,5 @@ def _client_error() -> type[Exception]:
     """The base of the errors of the Hub's HTTP client, whichever that is."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return next(kind for kind in HfHubHTTPError.__bases__ if not issubclass(kind, OSError))
+    kinds = (kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))
+    return next(kind for kind in kinds if not issubclass(kind, OSError))

@@ -106,7 +106,7 @@ def test_a_tokenizer_is_whole_although_the_hub_failed(
     here: Hub, failing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`transformers` leaves out a file that the Hub fails to give."""
-    here.faults, here.failing = [UNRETRIED, UNRETRIED], failing
+    here.faults, here.failing = [UNRETRIED] * 3, failing
     found = open_tokenizer("owner/bpe")
     assert not here.faults
     assert Condition.HUB.text in caplog.text

@@ -119,7 +119,7 @@ class Condition(Enum):
     # ---- this machine -------------------------------------------------------------------------------
     DISK_FULL = (
         "disk-full", "no room is left on this machine's disk", 5.0, 30.0, DAY_S, "you",
-        "make room; what was receipted is kept",
+        "make room; what was acknowledged is kept",
     )  # fmt: skip
     MACHINE = (
         "machine-error", "this machine fails a system call", 5.0, 30.0, 10 * MINUTE_S, "you",

@@ -53,10 +53,11 @@ class Watch:
     Args:
         what: what is held up, in words that begin the line; empty for the node itself.
         scale: factor on all times, for tests.
+        endless: for a server, which tries nothing by itself and goes on refusing for as long as it lasts.
     """
 
-    def __init__(self, what: str = "", *, scale: float = 1.0) -> None:
-        self._what, self._scale = f"{what}: " if what else "", scale
+    def __init__(self, what: str = "", *, scale: float = 1.0, endless: bool = False) -> None:
+        self._what, self._scale, self._endless = f"{what}: " if what else "", scale, endless
         self._standing: _Standing | None = None
         self._said: dict[Condition, float] = {}
         """When each was last said: one that comes and goes, as a hostile server's may, floods no log."""
@@ -108,7 +109,7 @@ class Watch:
         now = time.monotonic()
         standing = self._standing = self._after_failure(condition, now)
         lasted_s = now - standing.began
-        if lasted_s > condition.end_s * self._scale:
+        if lasted_s > condition.end_s * self._scale and not self._endless:
             text = f"{condition.text} ({_shown(leaf)}) for {duration(lasted_s)}; {condition.remedy}"
             raise ConditionStands(f"{self._what}{text}") from error
         pause_s = condition.backoff.pause_s(standing.failures) * self._scale if next_s is None else next_s
@@ -149,18 +150,22 @@ class Watch:
     def _say(self, standing: _Standing, error: Exception, pause_s: float, now: float) -> None:
         condition, first = standing.condition, standing.said_at is None
         standing.said_at = self._said[condition] = now
-        end = datetime.now().astimezone() + timedelta(
-            seconds=condition.end_s * self._scale - (now - standing.began)
-        )
-        tries = f"next try in {duration(pause_s)}, until {end:%Y-%m-%d %H:%M}, then exit code 1"
         if first:
             lasts = f"since {datetime.now():%H:%M:%S}"
         else:
             lasts = f"for {duration(now - standing.since)} now, {standing.failures} tries"
         log.warning(
-            "%s%s (%s), %s; %s; if it lasts: %s",
-            self._what, condition.text, _shown(error), lasts, tries, condition.remedy,
+            "%s%s (%s), %s; %sif it lasts: %s",
+            self._what, condition.text, _shown(error), lasts, self._next(standing, pause_s, now),
+            condition.remedy,
         )  # fmt: skip
+
+    def _next(self, standing: _Standing, pause_s: float, now: float) -> str:
+        if self._endless:
+            return ""
+        left_s = standing.condition.end_s * self._scale - (now - standing.began)
+        end = datetime.now().astimezone() + timedelta(seconds=left_s)
+        return f"next try in {duration(pause_s)}, until {end:%Y-%m-%d %H:%M}, then exit code 1; "
 
 
 def _shown(error: Exception) -> str:

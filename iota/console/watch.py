@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from iota.console.classification import passing
-from iota.console.command import WorkFailed
+from iota.console.command import Stopped, WorkFailed
 from iota.console.conditions import Condition
 from iota.console.durations import LINE_EVERY_S, duration
 from iota.console.redaction import one_line
@@ -25,6 +27,30 @@ _MAX_SAID: Final = 300
 """Characters of an error that are said."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+_ended: ContextVar[threading.Event] = ContextVar("ended")
+"""Of the thread of `in_thread`: its caller has been cancelled."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of `work` in a thread; if the caller is cancelled, its next or present `pause` ends it."""
+    ended = threading.Event()
+    token = _ended.set(ended)  # the thread gets a copy of this context
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        _ended.reset(token)
+        ended.set()
+
+
+def pause(seconds: float) -> None:
+    """Sleep, in a command or in the thread of `in_thread`. Raises Stopped there after a cancellation."""
+    ended = _ended.get(None)
+    if ended is None:
+        time.sleep(seconds)
+    elif ended.wait(seconds):
+        raise Stopped("stopped while it waited")
 
 
 class ConditionStands(WorkFailed):
@@ -91,7 +117,7 @@ class Watch:
             else:
                 self.passed()
                 return result
-            time.sleep(pause_s)
+            pause(pause_s)
 
     def failed(self, error: BaseException, next_s: float | None = None) -> float:
         """Note a failed try, and say what stands if it is time; returns the seconds until the next try.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -14,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from iota.console.watch import Watch
+from iota.console.watch import Watch, pause
 from iota.data.documents import Cursor, Document
 from iota.data.rows import DEFAULT_RULES, RowRules, check_column, field_of
 from iota.data.source_files import find_files
@@ -115,7 +114,7 @@ class HubSource:
                 return
             except HubAway as error:
                 pause_s = watch.failed(error)
-            time.sleep(pause_s)
+            pause(pause_s)
 
     def _open(self, state: Any) -> Any:
         """The stream, from `state` on. Raises `ValueError` if there is none, or it has no such column."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from iota.console.watch import in_thread
 from iota.http import HttpClient
 from iota.model.exported_config import EVALUATION_NAME
 from iota.planning import usable_cores
@@ -116,7 +117,7 @@ class SwarmUp:
             preload = group.create_task(launcher.preload(), name="preload")
             keep(programs.store())
             keep(programs.ledger())
-            spec = await asyncio.to_thread(self._prepare)
+            spec = await in_thread(self._prepare)
             self._say(f"run {spec.id[:12]}: {spec.layout.stages} stages of {list(spec.layout.cuts)} layers")
             await until_ready(http, "ledger", f"{programs.url('ledger')}/v1/head")
             await register(crew, programs.url("ledger"), NETUID)

@@ -109,7 +109,7 @@ ELSEWHERE = {
     Condition.HUB: "tests/chaos/test_hub_conditions.py",
     Condition.CHAIN_AWAY: "tests/chaos/test_chain_conditions.py",
     Condition.CHAIN_ODD: "tests/chaos/test_chain_conditions.py",
-    Condition.CHAIN_REFUSES: "tests/unit/test_validator_node.py",
+    Condition.CHAIN_REFUSES: "tests/chaos/test_chain_conditions.py",
 }
 
 

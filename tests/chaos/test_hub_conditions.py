@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from iota.cli.main import main
+from iota.console.command import INTERRUPTED
 from iota.console.conditions import Condition
 from iota.data import open_source, open_tokenizer
 from iota.retry import Backoff
@@ -84,6 +86,19 @@ def test_a_spec_from_weights_on_the_hub_outlasts_one_that_answers_500(hub: Hub, 
     flags = ("--data", tmp_path / "data", "--init", "owner/llama", "--stages", 2, "--sequence-length", 64)
     assert_waited(run(hub, tmp_path, "spec", "--out", tmp_path / "spec.json", *flags))
     assert '"owner/llama@aaaa' in (tmp_path / "spec.json").read_text().replace(": ", ":")
+
+
+def test_ctrl_c_ends_a_swarm_that_waits_for_the_hub(hub: Hub, tmp_path: Path) -> None:
+    hub.faults = [500] * 1000
+    command = ["up", "--data", "hf:owner/set", "--run-dir", tmp_path / "run", "--model", "tiny"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "iota.cli.main", *map(str, command)],
+        env={**os.environ, **hub.environment(tmp_path)}, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any(Condition.HUB.text in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == INTERRUPTED
 
 
 def test_reading_goes_on_at_the_row_where_the_hub_failed(here: Hub, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ class MinerNode:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
         if reply.run != spec.id:
-            raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} a moment ago")
+            raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} before this miner joined")
         self._run = reply.run
         base = _reconcile(reply, disk, receipts)
         needs = stage_needs(spec, reply.stage)

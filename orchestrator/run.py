@@ -43,10 +43,11 @@ async def orchestrate(settings: OrchestratorSettings, scale: float = 1.0) -> Non
     tests. Raises ValueError for a mistake in the settings or files, with a message that says how to correct
     it.
     """
-    await Watch(scale=scale).persevere(lambda: _orchestrate(settings, scale))
+    watch = Watch(scale=scale)
+    await watch.persevere(lambda: _orchestrate(settings, scale, watch))
 
 
-async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
+async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watch) -> None:
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest, described = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
@@ -98,14 +99,12 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
             head_poll_s=settings.head_poll,
             scale=scale,
         )
-        await serve(
-            deps,
-            settings.host,
-            settings.port,
-            started=lambda url: print(
-                f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True
-            ),
-        )
+
+        def started(url: str) -> None:
+            watch.passed()
+            print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True)
+
+        await serve(deps, settings.host, settings.port, started)
 
 
 def refuse_large_objects(spec: RunSpec, store: ObjectStore) -> None:

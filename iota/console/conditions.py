@@ -113,10 +113,15 @@ class Condition(Enum):
         "chain-refuses", "the chain refuses this hotkey's commitment", 5.0, 30.0, DAY_S, "you",
         "register the hotkey with `iota-validator register`",
     )  # fmt: skip
+    # ---- the Hugging Face Hub ----------------------------------------------------------------------
+    HUB = (
+        "hub-away", "the Hugging Face Hub cannot answer now", 1.0, 30.0, 10 * MINUTE_S, "nobody, or you",
+        "check this machine's network and HF_ENDPOINT; the same command later goes on where it stopped",
+    )  # fmt: skip
     # ---- this machine -------------------------------------------------------------------------------
     DISK_FULL = (
         "disk-full", "no room is left on this machine's disk", 5.0, 30.0, DAY_S, "you",
-        "make room; what was receipted is kept",
+        "make room; what was acknowledged is kept",
     )  # fmt: skip
     MACHINE = (
         "machine-error", "this machine fails a system call", 5.0, 30.0, 10 * MINUTE_S, "you",

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from iota.console.counts import counted
+from iota.console.watch import in_thread
 from iota.http import HttpClient
 from iota.model.exported_config import EVALUATION_NAME
 from iota.planning import usable_cores
@@ -118,7 +119,7 @@ class SwarmUp:
             preload = group.create_task(launcher.preload(), name="preload")
             keep(programs.store())
             keep(programs.ledger())
-            spec = await asyncio.to_thread(self._prepare)
+            spec = await in_thread(self._prepare)
             stages = counted(spec.layout.stages, "stage")
             self._say(f"run {spec.id[:12]}: {stages} of {list(spec.layout.cuts)} layers")
             await until_ready(http, "ledger", f"{programs.url('ledger')}/v1/head")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from iota.chain import Block, ChainError, Unavailable
@@ -108,10 +109,10 @@ class Ticker:
         if self._head is None:
             return
         number, digest = self._head
-        try:
+        with suppress(
+            Problem
+        ):  # a full disk, which the recorder says; the next block or deadline tries again
             await self._recorder.record(Tick(at=self._recorder.stamp(), block=number, block_hash=digest))
-        except Problem as problem:  # the journal is full: the next block or deadline tries again
-            _log.warning("a tick was not recorded: %s", problem.detail)
 
 
 async def watch_silence(
@@ -128,10 +129,8 @@ async def watch_silence(
             async with recorder.lock_for(hotkey):
                 if not member.live or not presence.overdue(hotkey, time.monotonic()):
                     continue
-                try:
+                with suppress(Problem):  # as for a tick
                     await recorder.record(Lost(at=recorder.stamp(), hotkey=hotkey))
-                except Problem as problem:
-                    _log.warning("the loss of %s was not recorded: %s", hotkey, problem.detail)
         await asyncio.sleep(silence_s / 5)
 
 

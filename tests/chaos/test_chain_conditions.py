@@ -17,7 +17,7 @@ from iota.chain import open_chain
 from iota.console.conditions import Condition
 from iota.console.watch import Watch
 from iota.data import Manifest
-from iota.identity.keys import create_hotkey
+from iota.identity.keys import Hotkey, create_hotkey, load_hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import Standing
 from iota.settings import OrchestratorSettings, ValidatorSettings
@@ -25,7 +25,7 @@ from iota.store.embedded_server import make_app
 from orchestrator.run import orchestrate
 from tests.support.conditioned_nodes import SCALE, made_data, one_stage
 from tests.support.fault_proxies import FaultProxy, fault_proxy, page
-from tests.support.ledgers import NETUID, served
+from tests.support.ledgers import NETUID, OTHER, served
 from tests.support.orchestrators import Running, orchestrator, until
 from tests.support.store_servers import SECRET, serving
 from validator.run import validate
@@ -67,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 async def at(tmp_path: Path, data: Manifest) -> AsyncIterator[Bench]:
     hotkey = create_hotkey("w", "h", tmp_path / "wallets")
     async with (
-        served(tmp_path) as ledger_url,
+        served(tmp_path, max_uids=2, immunity_blocks=0) as ledger_url,
         fault_proxy(ledger_url) as ledger,
         orchestrator(tmp_path / "j", one_stage(data), manifest=data.canonical(), silence_s=1.0) as running,
         fault_proxy(running.url) as server,
@@ -119,11 +119,27 @@ async def server_clear(at: Bench) -> None:
     await at.server.set_fault(None)
 
 
+async def register(at: Bench, hotkey: Hotkey) -> None:
+    """In place of who is registered now: the subnet has one place beside its owner's."""
+    async with open_chain(at.ledger.target, hotkey) as chain:
+        (await chain.register(NETUID, Role.VALIDATOR)).check()
+
+
+async def lose_place(at: Bench) -> None:
+    await register(at, OTHER)
+
+
+async def regain_place(at: Bench) -> None:
+    settings = at.settings
+    await register(at, load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path))
+
+
 ROWS: dict[str, tuple[Condition, Turn, Turn]] = {
     "permit": (Condition.NO_PERMIT, lose_permit, regain_permit),
     "portal": (Condition.STRANGER, server_portal, server_clear),
     "chain away": (Condition.CHAIN_AWAY, chain_down, chain_up),
     "chain odd": (Condition.CHAIN_ODD, chain_portal, chain_clear),
+    "chain refuses": (Condition.CHAIN_REFUSES, lose_place, regain_place),
 }
 
 
@@ -150,6 +166,20 @@ async def test_a_running_validator_outlasts(row: str, at: Bench, caplog: pytest.
     await off(at)
     await until(lambda: at.joined() or at.ended(), 20)
     assert not at.ended()
+
+
+async def test_a_running_validator_that_the_chain_would_refuse_goes_on_with_its_commitment(
+    at: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    at.start()
+    await until(lambda: at.joined() or at.ended())
+    await lose_place(at)
+    await server_portal(at)
+    await until(lambda: not at.joined())
+    await server_clear(at)
+    await until(lambda: at.joined() or at.ended(), 20)
+    assert not at.ended()
+    assert Condition.CHAIN_REFUSES.text not in caplog.text
 
 
 # ---- the orchestrator ------------------------------------------------------------------------------

@@ -178,19 +178,17 @@ async def test_another_run_is_outlasted_by_a_starting_miner(
     at: Bench, data: tuple[Path, Manifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The orchestrator begins another run between the two first requests of a miner."""
-    async with (
-        orchestrator(tmp_path / "other", one_stage(data[1], seed=5)) as other,
-        aiohttp.ClientSession() as http,
-    ):
-        before = await (await http.get(f"{other.url}/v1/run")).read()
+    async with orchestrator(tmp_path / "other", one_stage(data[1], seed=5)) as other:
 
-    def fault(request: web.Request) -> web.Response | None:
-        return web.Response(body=before) if request.path == "/v1/run" else None
+        def fault(request: web.Request) -> web.Response | None:
+            at.server.target = other.url if request.path == "/v1/run" else at.running.url
+            return None
 
-    await at.server.set_fault(fault)
-    at.start()
-    await until(lambda: Condition.OTHER_RUN.text in caplog.text or at.ended())
+        await at.server.set_fault(fault)
+        at.start()
+        await until(lambda: Condition.OTHER_RUN.text in caplog.text or at.ended())
     await at.server.set_fault(None)
+    at.server.target = at.running.url
     await at.works()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, save_state
+from iota.console.counts import counted
 from iota.objects import part_sizes
 from iota.outer.base import base_digest, initial_base, named_weights, next_base, read_base
 from iota.outer.nesterov import OuterState
@@ -162,5 +163,5 @@ def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
     """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
     sizes = part_sizes(spec, stage)
     if len(parts) != len(sizes):
-        raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
+        raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
     return np.concatenate([read_part(p, n) for p, n in zip(parts, sizes, strict=True)])

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock, remove_unfinished, whole_folder, write_whole
+from iota.objects import part_count
 from iota.outer.base import base_digest, base_parts, read_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
@@ -96,7 +97,7 @@ class MinerDisk:
         remove_unfinished(folder.parent)
         with whole_folder(folder) as part:
             for n, data in enumerate(base_parts(spec, base)):
-                (part / f"part-{n:03d}.safetensors").write_bytes(data)
+                _base_part(part, n).write_bytes(data)
             (part / "digest").write_text(digest)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,7 +105,7 @@ class MinerDisk:
         """Read a base that `save_base` wrote, and its digest. Raises PartError if it is damaged or gone."""
         folder = self.root / "base" / str(epoch)
         try:
-            parts = [part.read_bytes() for part in sorted(folder.glob("part-*.safetensors"))]
+            parts = [_base_part(folder, n).read_bytes() for n in range(part_count(spec, stage))]
             written = (folder / "digest").read_bytes()
         except OSError as error:
             raise PartError(f"{folder} cannot be read: {error.strerror}") from error
@@ -129,6 +130,10 @@ class MinerDisk:
         """Delete everything but the receipt chain, to join again from the run's base."""
         for kind in ("frames", "snapshots", "base"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
+
+
+def _base_part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:03d}.safetensors"
 
 
 def _size(root: Path, pattern: str) -> int:

@@ -12,6 +12,7 @@ from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
 from iota.compute.devices import card_bytes
 from iota.compute.engine import EngineFactory
+from iota.console.lasting import lasting
 from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -110,16 +111,17 @@ class MinerNode:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
         if reply.run != spec.id:
-            raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} a moment ago")
+            raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} before this miner joined")
         self._run = reply.run
         base = _reconcile(reply, disk, receipts)
         needs = stage_needs(spec, reply.stage)
         check_snapshot_bound(needs, self._settings.snapshot_bytes)
         self._check(needs, disk)
         device, recompute = self._torch_device, self._settings.recompute
-        engine = await self._device.run(
-            self._make_engine, spec, reply.stage, device=device, recompute=recompute
-        )
+        async with lasting(f"making stage {reply.stage} on {device}"):
+            engine = await self._device.run(
+                self._make_engine, spec, reply.stage, device=device, recompute=recompute
+            )
         runner = OpRunner(
             spec,
             reply.stage,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from iota.console.durations import LINE_EVERY_S, QUIET_S
+from iota.console.counts import counted
+from iota.console.durations import LINE_EVERY_S, duration
 from miner.activity import Activity
 
 
@@ -27,8 +28,7 @@ class Position:
 class ProgressLines:
     """Decides when a line is due, and writes it.
 
-    One comes with a step, at most each `LINE_EVERY_S`. Without a step it comes after `QUIET_S`, and says
-    what the miner waits for.
+    One comes with the first step, and then each `LINE_EVERY_S`; without a step it says what the miner does.
     """
 
     began: float
@@ -42,12 +42,12 @@ class ProgressLines:
         place = (position.epoch, position.step)
         stepped = place != self._place and position.step > 0
         since = max(self._at, self.began)
-        due = now >= self._at + LINE_EVERY_S if stepped else now >= since + QUIET_S
-        if not due:
+        first = stepped and self._before is None
+        if not first and now < since + LINE_EVERY_S:
             return None
         text = progress_line(position, self._before or Activity(), activity, now - since)
         self._before, self._at, self._place = replace(activity), now, place
-        return text if stepped else f"{text}; no step for {now - since:.0f} s ({position.state})"
+        return text if stepped else f"{text}; no step for {duration(now - since)} ({position.state})"
 
 
 def progress_line(position: Position, before: Activity, now: Activity, passed_s: float) -> str:
@@ -63,7 +63,7 @@ def progress_line(position: Position, before: Activity, now: Activity, passed_s:
         f"epoch {position.epoch} step {position.step}/{position.steps}, stage {position.stage}:{loss}"
         f" {(now.tokens - before.tokens) / passed:,.0f} tokens/s,"
         f" waiting {min(1.0, max(0.0, now.wait_s - before.wait_s) / passed):.0%},"
-        f" {position.credit_used} of {position.credit} microbatches in flight,"
+        f" {position.credit_used} of {counted(position.credit, 'microbatch')} in flight,"
         f" frames {_size(now.sent_bytes)} up {_size(now.received_bytes)} down"
     )
 

@@ -33,7 +33,7 @@ class ReceiptLog:
     Of an earlier process's receipts those of its last two epochs are kept in memory: older ones are stored by
     the orchestrator, and no restart runs their ops again.
 
-    Raises ValueError if the file is of another run or hotkey.
+    Raises ValueError if the file holds receipts of another run or hotkey.
     """
 
     def __init__(self, path: Path, run: str, hotkey: Hotkey) -> None:
@@ -60,6 +60,8 @@ class ReceiptLog:
             try:
                 header = read_header(file)
                 if (header.run, header.hotkey) != (self._run, self._hotkey.ss58):
+                    if header.count == 0 and not file.read(1):
+                        return self._begin(0, GENESIS)
                     raise ValueError(
                         f"{self._path} holds the receipts of another run or hotkey: give this miner a data"
                         " directory of its own (--data-dir)"
@@ -136,7 +138,7 @@ class ReceiptLog:
             )
         elif self.count:
             log.warning(
-                "the orchestrator has stored %d receipts and this disk %d: going on from its last one",
+                "the orchestrator has receipts up to %d, this disk up to %d: going on from its last one",
                 count,
                 self.count,
             )

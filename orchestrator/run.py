@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from iota.objects import largest_object, start_key
 from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.settings import OrchestratorSettings
 from iota.settings.spec_file import read_spec
-from iota.spec import RunSpec, json_digest
+from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectStore, open_store
 from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.app import Deps
+from orchestrator.http.background import watch_store
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.serving import serve
@@ -38,13 +39,15 @@ _log = logging.getLogger(__name__)
 async def orchestrate(settings: OrchestratorSettings, scale: float = 1.0) -> None:
     """Start the run that the settings' spec describes, or resume it from its journal; serve until a signal.
 
-    A full disk or a chain that is away is waited for; `scale` is a factor on those pauses, for tests. Raises
-    ValueError for a mistake in the settings or files, with a message that says how to correct it.
+    A full disk, or a chain or store that is away, is waited for; `scale` is a factor on those pauses, for
+    tests. Raises ValueError for a mistake in the settings or files, with a message that says how to correct
+    it.
     """
-    await Watch(scale=scale).persevere(lambda: _orchestrate(settings, scale))
+    watch = Watch(scale=scale)
+    await watch.persevere(lambda: _orchestrate(settings, scale, watch))
 
 
-async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
+async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watch) -> None:
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest, described = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
@@ -65,6 +68,9 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
         coordinator = Coordinator(spec, start=start)
         journal.keep_start(start)
         chain = await stack.enter_async_context(open_chain(settings.chain))
+        extra_tasks: list[Callable[[], Coroutine[None, None, None]]] = [
+            lambda: watch_store(store, spec.data.manifest, scale)
+        ]
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
             metagraph = Metagraph(chain, settings.netuid, file, settings.chain, scale=scale)
@@ -76,10 +82,10 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
                     f"{error} ({chain_name}): check --network and --netuid, or give --allow FILE"
                 ) from error
             admission = Admission(metagraph, metagraph.standing, metagraph.reread)
-            extra_tasks = [metagraph.follow]
+            extra_tasks.append(metagraph.follow)
         else:
             allowed = AllowList.load(settings.allow)
-            admission, extra_tasks = Admission(allowed, allowed.standing), []
+            admission = Admission(allowed, allowed.standing)
         deps = Deps(
             hotkey=hotkey,
             coordinator=coordinator,
@@ -93,14 +99,12 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float) -> None:
             head_poll_s=settings.head_poll,
             scale=scale,
         )
-        await serve(
-            deps,
-            settings.host,
-            settings.port,
-            started=lambda url: print(
-                f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True
-            ),
-        )
+
+        def started(url: str) -> None:
+            watch.passed()
+            print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True)
+
+        await serve(deps, settings.host, settings.port, started)
 
 
 def refuse_large_objects(spec: RunSpec, store: ObjectStore) -> None:
@@ -137,18 +141,11 @@ def _load_manifest(path: Path, spec: RunSpec) -> tuple[bytes, Manifest]:
     """The file's bytes and what they say, if they are the manifest that the spec names. Raises ValueError."""
     try:
         data = path.read_bytes()
-        found = json_digest(json.loads(data))
+        return data, parse_manifest(data, spec.data.manifest)
     except OSError as error:
         raise ValueError(
             f"the manifest {path} cannot be read ({error.strerror}): make one with `iota data prepare`"
         ) from None
-    except ValueError:
-        raise ValueError(f"the manifest {path} is not JSON: give what `iota data prepare` wrote") from None
-    if found != spec.data.manifest:
-        raise ValueError(
-            f"{path} is the manifest {found}, and the spec names {spec.data.manifest}: give that one"
-        )
-    try:
-        return data, parse_manifest(data, found)
     except DataError as error:
-        raise ValueError(f"{path}: {error}: give what `iota data prepare` wrote") from None
+        named = f"the manifest {spec.data.manifest}, which the spec names"
+        raise ValueError(f"{path}: {error}: give {named} and `iota data prepare` wrote") from None

@@ -17,6 +17,8 @@ from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.compute.heldout_loss import validator_tokens
+from iota.console.counts import counted
+from iota.console.lasting import lasting
 from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
@@ -130,7 +132,8 @@ class ValidatorNode:
             with Database(folder, info.run, self._hotkey.ss58) as database:
                 links = LinkChain(load_or_create_seed(folder / "links.seed"), spec.schedule.epochs)
                 await self._chain.info()
-                await self._chain.commit_tip(spec.id, links.tip)
+                async with lasting("looking for this validator's links on the chain, or committing them"):
+                    await self._chain.commit_tip(spec.id, links.tip)
                 self._watch.passed()
                 scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
                 setter = WeightSetter(
@@ -225,7 +228,8 @@ class ValidatorNode:
             self._told_plan = plan.number
             heaviest = sorted(plan.scores.items(), key=lambda item: -item[1])[:_NAMED]
             named = ", ".join(f"{hotkey[:8]} {weight:.3f}" for hotkey, weight in heaviest)
-            log.info("weights of %d miners are set in block %d: %s", len(plan.scores), plan.block, named)
+            miners = counted(len(plan.scores), "miner")
+            log.info("weights of %s are set in block %d: %s", miners, plan.block, named)
 
     async def _report_status(
         self, conversation: Conversation, core: ValidatorCore, parts: _Parts, lines: ProgressLines

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from iota.console.durations import LINE_EVERY_S, QUIET_S
+from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 
 _WORDS: Final = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
@@ -14,7 +14,7 @@ _WORDS: Final = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCL
 
 @dataclass
 class ProgressLines:
-    """Counts verdicts, and decides when a line is due: after `QUIET_S` also without a verdict."""
+    """Counts verdicts, and decides when a line is due: each `LINE_EVERY_S`, also without a verdict."""
 
     began: float
     """Monotonic seconds."""
@@ -30,7 +30,7 @@ class ProgressLines:
     def look(self, now: float, activity: str, weights: str, compute_share: float) -> str | None:
         """The line that is due at `now` (monotonic seconds), or None."""
         since = self.began if self._at is None else self._at
-        if now < since + (LINE_EVERY_S if self._counts else QUIET_S):
+        if now < since + LINE_EVERY_S:
             return None
         filed = self._take(sorted({epoch for epoch, _, _ in self._counts}))
         self._at = now

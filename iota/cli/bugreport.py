@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iota.console.counts import counted
 from iota.settings import CHAIN, WALLET, MinerSettings, NodeSettings, ValidatorSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -58,7 +59,7 @@ def bugreport(
     write_whole(out, report.archive(texts, Redactor(secrets)), mode=0o600)
     typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, with")
     for name, text in texts.items():
-        typer.echo(f"  {name}: {len(text.splitlines())} lines")
+        typer.echo(f"  {name}: {counted(len(text.splitlines()), 'line')}")
     if run_dir is None and not log:
         typer.echo(f"No log is in it. Of a service: `{_UNITS} > node.log`, then --log node.log.")
     typer.echo(

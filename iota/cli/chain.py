@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from iota.console.counts import counted
 from iota.console.settings_command import settings_command
 from iota.settings import CHAIN, WALLET, ChainSettings
 
@@ -40,11 +41,11 @@ def show(settings: ChainSettings, as_json: AsJson = False) -> None:
     weights = "hidden until revealed" if subnet.commit_reveal else "public at once"
     _print(
         f"subnet {subnet.netuid} at finalized block {subnet.block.number}: {len(subnet.neurons)} of"
-        f" {subnet.max_uids} uids, owner uid {subnet.owner_uid}\n"
-        f"epoch {epoch.index} of {epoch.tempo} blocks ends at block {epoch.next_epoch_block}, in about"
-        f" {epoch.seconds_remaining:.0f} s\n"
-        f"weights: every {subnet.weights_rate_limit} blocks at most, {weights}, version"
-        f" {subnet.weights_version}, activity cut-off {subnet.activity_cutoff} blocks"
+        f" {counted(subnet.max_uids, 'uid')}, owner uid {subnet.owner_uid}\n"
+        f"epoch {epoch.index} of {counted(epoch.tempo, 'block')} ends at block {epoch.next_epoch_block},"
+        f" in about {epoch.seconds_remaining:.0f} s\n"
+        f"weights: every {counted(subnet.weights_rate_limit, 'block')} at most, {weights}, version"
+        f" {subnet.weights_version}, activity cut-off {counted(subnet.activity_cutoff, 'block')}"
     )
     _print(_neurons(subnet))
 
@@ -120,7 +121,7 @@ def _neurons(subnet: Subnet) -> Table:
     for n in subnet.neurons:
         axon = "" if n.axon is None else f"{n.axon.ip}:{n.axon.port}"
         permit = "yes" if n.validator_permit else ""
-        ago = f"{subnet.block.number - n.last_update} blocks ago"
+        ago = f"{counted(subnet.block.number - n.last_update, 'block')} ago"
         row = (n.uid, f"{n.stake:,.2f}", permit, f"{n.incentive:.4f}", f"{n.dividends:.4f}", ago, axon)
         table.add_row(*map(str, row), n.hotkey)
     return table

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iota.cli.data_report import Pace, description, source_line, summary
+from iota.console.command import start_logging
+from iota.console.counts import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -134,20 +136,27 @@ def _bar(*columns: ProgressColumn) -> Bar:
 
 
 def _publish(manifest: Manifest, folder: Path, url: str) -> None:
-    """Upload the prepared shards and their manifest to the store at `url`."""
+    """Upload the prepared shards and their manifest to the store at `url`, and outlast its absence."""
     import asyncio
 
     from iota.data import publish
     from iota.store import open_store
+
+    pace = Pace(time.monotonic)
+    start_logging("WARNING")  # what the upload waits for
 
     async def upload() -> None:
         store = open_store(url)
         try:
             with _bar() as bar:
                 task = bar.add_task("uploading shards")
-                await publish(
-                    manifest, folder, store, lambda done, total: bar.update(task, completed=done, total=total)
-                )
+
+                def show(done: int, total: int) -> None:
+                    bar.update(task, completed=done, total=total)
+                    if bar.disable and pace.due():
+                        typer.echo(f"uploaded {done} of {counted(total, 'shard')}", err=True)
+
+                await publish(manifest, folder, store, show)
         finally:
             await store.close()
 

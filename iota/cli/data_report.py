@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from iota.console.durations import LINE_EVERY_S
+from iota.console.counts import counted
+from iota.console.durations import LINE_EVERY_S, duration
 
 if TYPE_CHECKING:
     from iota.data import Manifest, PackProgress
@@ -22,7 +23,8 @@ class Pace:
     def line(self, at: PackProgress) -> str:
         """`at` as a line."""
         first, began = self._first = self._first or (at, self._clock())
-        text = f"{at.documents:,} documents, {at.tokens:,} tokens, {at.shards} shards"
+        text = f"{counted(at.documents, 'document')}, {counted(at.tokens, 'token')},"
+        text += f" {counted(at.shards, 'shard')}"
         seconds = self._clock() - began
         if at.tokens > first.tokens and seconds > 0:
             text += f"; {(at.tokens - first.tokens) / seconds:,.0f} tokens/s"
@@ -30,7 +32,7 @@ class Pace:
             text += f"; {at.fraction:.0%} read"
             if at.fraction > (first.fraction or 0.0) and seconds > 0:
                 rate = (at.fraction - (first.fraction or 0.0)) / seconds
-                text += f", about {_duration((1 - at.fraction) / rate)} left"
+                text += f", about {duration((1 - at.fraction) / rate)} left"
         return text
 
     def due(self) -> bool:
@@ -48,8 +50,8 @@ def summary(manifest: Manifest) -> str:
         for reason, count in info.skipped.items():
             skipped[reason] = skipped.get(reason, 0) + count
     text = (
-        f"{manifest.tokens} tokens in {len(manifest.train)} shards, {manifest.heldout.tokens} held out,"
-        f" {_counts(skipped)} skipped"
+        f"{counted(manifest.tokens, 'token')} in {counted(len(manifest.train), 'shard')},"
+        f" {manifest.heldout.tokens:,} held out, {_counts(skipped)} skipped"
     )
     if manifest.duplicates:
         text += f", {manifest.duplicates} duplicates of held-out text left out"
@@ -62,7 +64,7 @@ def description(manifest: Manifest, identity: str) -> list[str]:
     return [
         identity,
         f"  {summary(manifest)}",
-        f"  tokenizer {tokenizer.name}, {tokenizer.vocab_size} ids, digest {tokenizer.digest}",
+        f"  tokenizer {tokenizer.name}, {counted(tokenizer.vocab_size, 'id')}, digest {tokenizer.digest}",
         *(f"  {source_line(info)}" for info in manifest.sources),
     ]
 
@@ -71,8 +73,8 @@ def source_line(info: SourceInfo) -> str:
     """What was read from a source."""
     end = "to its end" if info.complete else "and not to its end"
     return (
-        f"{info.name}: weight {info.weight:.4g}, {info.documents} documents, {info.tokens} tokens,"
-        f" read {end}, {_counts(info.skipped)} skipped; {info.fingerprint}"
+        f"{info.name}: weight {info.weight:.4g}, {counted(info.documents, 'document')},"
+        f" {counted(info.tokens, 'token')}, read {end}, {_counts(info.skipped)} skipped; {info.fingerprint}"
     )
 
 
@@ -80,10 +82,3 @@ def _counts(skipped: dict[str, int]) -> str:
     total = sum(skipped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     return f"{total} ({reasons})" if total else "0"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iota.console.counts import counted
 from iota.settings import WALLET, NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -89,4 +90,4 @@ def _unknown(given: str, address: str, members: list[str], names: dict[str, str]
     what = "is the beginning of several members" if several else "is no member of this run"
     if shown:
         return f"{given} {what}: did you mean {shown}?"
-    return f"{given} {what}, which has {len(members)} members: `iota status` shows them"
+    return f"{given} {what}, which has {counted(len(members), 'member')}: `iota status` shows them"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iota.console.counts import counted
 from iota.settings import NodeSettings, OrchestratorSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -72,7 +73,7 @@ def export(
             found = Exporter(facts, objects, target, runner, progress).run()
         finally:
             runner.run(stack.aclose())
-    typer.echo(f"the weights after {found} {'epoch' if found == 1 else 'epochs'} are in {to}")
+    typer.echo(f"the weights after {counted(found, 'epoch')} are in {to}")
 
 
 async def _source(

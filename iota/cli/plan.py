@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iota.cli.spec import given_values
+from iota.console.counts import counted
 from iota.model.proposal import make_spec
 from iota.planning import EXPECTED_UTILIZATION, PlanTable, plan_table
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
@@ -53,7 +54,7 @@ def plan(
 
 def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console = Console()
-    title = f"{model}: {plan.model_parameters:,} parameters in {len(plan.stages)} stages"
+    title = f"{model}: {counted(plan.model_parameters, 'parameter')} in {counted(len(plan.stages), 'stage')}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     headings = ("stage", "layers", "parameters\n(M)", "MFLOP\na token", "memory\n(GB)", "recomputing\n(GB)")
     for heading in (*headings, "disk\n(GB)", "load"):
@@ -72,9 +73,9 @@ def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console.print(table)
     speed = f"{plan.tokens_per_second:,.0f} tokens/s a chain at {EXPECTED_UTILIZATION:.0%} of the peak"
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
-    held = f"{plan.in_flight} microbatches of {plan.microbatch_tokens:,} tokens in flight"
+    held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
     console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
-    console.print(f"The run trains on {plan.run_tokens:,} tokens.")
+    console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
     console.print(_verdict(plan, link_mbps))
 
 

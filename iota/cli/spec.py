@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iota.console.counts import counted
 from iota.settings.flags import set_parameters, with_flags
 from iota.settings.roles import MAX_PASSES
 from iota.settings.spec_flags import spec_flags, taken
@@ -75,7 +76,8 @@ def spec(
         made = start_from(made, options.init, init_store or data, typer.echo)
     with out.open("x") as file:
         file.write(made.model_dump_json(indent=2) + "\n")
-    typer.echo(f"run {made.id}: {made.layout.stages} stages of {list(made.layout.cuts)} layers, in {out}")
+    stages = counted(made.layout.stages, "stage")
+    typer.echo(f"run {made.id}: {stages} of {list(made.layout.cuts)} layers, in {out}")
 
 
 def given_values(spec: Path | None, assignments: list[str] | None) -> Draft:

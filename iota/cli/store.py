@@ -20,18 +20,23 @@ def serve(settings: StoreSettings) -> None:
     import asyncio
 
     from iota.console.signals import call_on_stop
+    from iota.console.watch import Watch
     from iota.store.embedded_server import running
     from iota.store.secret import load_or_create_secret
 
     if settings.root is None or settings.secret_file is None:
         raise ValueError("give the store's folder and its secret's file: --root DIR --secret-file FILE")
-    folder, secret = settings.root, load_or_create_secret(settings.secret_file)
+    folder, file = settings.root, settings.secret_file
+
+    watch = Watch("the object store's folder")
 
     async def until_stopped() -> None:
+        secret = load_or_create_secret(file)
         stop = asyncio.Event()
         call_on_stop(stop.set)
         async with running(folder, secret, settings.host, settings.port) as url:
+            watch.passed()
             typer.echo(f"object store at {url}, objects in {folder}")
             await stop.wait()
 
-    asyncio.run(until_stopped())
+    asyncio.run(watch.persevere(until_stopped))

@@ -6,6 +6,8 @@ from typing import Final
 
 import torch
 
+from iota.console.counts import counted
+
 _ADVICE: Final = "give auto, cpu, cuda or cuda:1 with --device"
 
 
@@ -28,9 +30,7 @@ def resolve_device(name: str) -> str:
     module = torch.get_device_module(device.type)
     present = module.device_count() if module.is_available() else 0
     if (device.index or 0) >= present:
-        found = (
-            f"{present} {device.type} device{'s' * (present != 1)}" if present else f"no {device.type} device"
-        )
+        found = counted(present, f"{device.type} device") if present else f"no {device.type} device"
         raise ValueError(
             f"--device {name}: this machine has {found} that torch {torch.__version__} can use: {_ADVICE}"
         )

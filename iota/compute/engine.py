@@ -29,6 +29,7 @@ from iota.compute.stage_pass import Graph, StagePass
 from iota.compute.state import StageState, tensors_digest
 from iota.compute.tokens import Tokens
 from iota.compute.versions import Versions
+from iota.console.counts import counted
 from iota.model.layout import graph_bytes
 from iota.protocol.receipts import OpKind
 from iota.settings import Recompute
@@ -231,7 +232,7 @@ class Engine:
         opened = self._steps.get(step)
         if count != (len(opened.summed) if opened else 0):
             raise CountError(
-                f"STEP {step} counts {count} microbatches, the gradient holds {self.summed(step)}"
+                f"STEP {step} counts {counted(count, 'microbatch')}, the gradient holds {self.summed(step)}"
             )
         norm = mean_and_clip(opened.sums, count, self._threshold) if opened and count else 0.0
         self._steps.pop(step, None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from iota.compute.evaluate import Losses
 from iota.compute.tokens import Tokens
+from iota.console.counts import counted
 from iota.spec import RunSpec
 
 MOST_TOKENS: Final = 1 << 20
@@ -41,8 +42,8 @@ class HeldoutLoss:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
-        documents = "" if self.documents is None else f" of {self.documents} documents"
-        return f"{self.loss:.4f}{error} nats a token, on {self.tokens:,} tokens{documents}"
+        documents = "" if self.documents is None else f" of {counted(self.documents, 'document')}"
+        return f"{self.loss:.4f}{error} nats a token, on {counted(self.tokens, 'token')}{documents}"
 
 
 def validator_tokens(spec: RunSpec) -> int:

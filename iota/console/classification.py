@@ -18,6 +18,7 @@ _BY_TYPE: Final[Mapping[tuple[str, str], Condition | None]] = {
     ("iota.client.orchestrator", "UntrustedAnswer"): Condition.STRANGER,
     ("iota.client.orchestrator", "OtherRun"): Condition.OTHER_RUN,
     ("iota.client.run_objects", "ObjectDiffers"): Condition.DATA,
+    ("iota.hub.asking", "HubAway"): Condition.HUB,
     ("iota.store.files", "RootInUse"): None,
     ("iota.store.store", "ObjectMissing"): Condition.DATA,
     ("iota.store.store", "StoreUnavailable"): Condition.STORE_AWAY,

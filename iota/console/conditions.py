@@ -85,7 +85,8 @@ class Condition(Enum):
     # ---- objects ------------------------------------------------------------------------------------
     STORE_AWAY = (
         "store-away", "the object store does not answer", 0.5, 10.0, DAY_S, "the run's owner",
-        "check this machine's network; else it is the run's owner's to mend",
+        "check this machine's network, and the store's URL where you gave it; the rest is the run's owner's"
+        " to mend",
     )  # fmt: skip
     STORE_FULL = (
         "store-full", "the object store is full", 0.5, 10.0, DAY_S, "the run's owner",
@@ -112,10 +113,15 @@ class Condition(Enum):
         "chain-refuses", "the chain refuses this hotkey's commitment", 5.0, 30.0, DAY_S, "you",
         "register the hotkey with `iota-validator register`",
     )  # fmt: skip
+    # ---- the Hugging Face Hub ----------------------------------------------------------------------
+    HUB = (
+        "hub-away", "the Hugging Face Hub cannot answer now", 1.0, 30.0, 10 * MINUTE_S, "nobody, or you",
+        "check this machine's network and HF_ENDPOINT; the same command later goes on where it stopped",
+    )  # fmt: skip
     # ---- this machine -------------------------------------------------------------------------------
     DISK_FULL = (
         "disk-full", "no room is left on this machine's disk", 5.0, 30.0, DAY_S, "you",
-        "make room; what was receipted is kept",
+        "make room; what was acknowledged is kept",
     )  # fmt: skip
     MACHINE = (
         "machine-error", "this machine fails a system call", 5.0, 30.0, 10 * MINUTE_S, "you",

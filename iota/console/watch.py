@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from iota.console.classification import passing
-from iota.console.command import WorkFailed
+from iota.console.command import Stopped, WorkFailed
 from iota.console.conditions import Condition
+from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S, duration
 from iota.console.redaction import one_line
 
@@ -25,6 +28,30 @@ _MAX_SAID: Final = 300
 """Characters of an error that are said."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+_ended: ContextVar[threading.Event] = ContextVar("ended")
+"""Of the thread of `in_thread`: its caller has been cancelled."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of `work` in a thread; if the caller is cancelled, its next or present `pause` ends it."""
+    ended = threading.Event()
+    token = _ended.set(ended)  # the thread gets a copy of this context
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        _ended.reset(token)
+        ended.set()
+
+
+def pause(seconds: float) -> None:
+    """Sleep, in a command or in the thread of `in_thread`. Raises Stopped there after a cancellation."""
+    ended = _ended.get(None)
+    if ended is None:
+        time.sleep(seconds)
+    elif ended.wait(seconds):
+        raise Stopped("stopped while it waited")
 
 
 class ConditionStands(WorkFailed):
@@ -53,25 +80,28 @@ class Watch:
     Args:
         what: what is held up, in words that begin the line; empty for the node itself.
         scale: factor on all times, for tests.
+        endless: for a server, which tries nothing by itself and goes on refusing for as long as it lasts.
     """
 
-    def __init__(self, what: str = "", *, scale: float = 1.0) -> None:
-        self._what, self._scale = f"{what}: " if what else "", scale
+    def __init__(self, what: str = "", *, scale: float = 1.0, endless: bool = False) -> None:
+        self._what, self._scale, self._endless = f"{what}: " if what else "", scale, endless
         self._standing: _Standing | None = None
         self._said: dict[Condition, float] = {}
         """When each was last said: one that comes and goes, as a hostile server's may, floods no log."""
 
-    async def persevere(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def persevere(self, attempt: Callable[[], Awaitable[T]], only: type[Exception] = Exception) -> T:
         """The result of `attempt`, which is called again after each error that is a passing condition.
+
+        `only` is the type of the errors that are outlasted, where others are a mistake of the user.
 
         Raises:
             ConditionStands: none of the tries succeeded until the condition's end.
-            Exception: an error that is no passing condition.
+            Exception: an error that is no passing condition, or not of the type `only`.
         """
         while True:
             try:
                 result = await attempt()
-            except Exception as error:  # noqa: BLE001 - what is no condition is raised again
+            except only as error:  # what is no condition is raised again
                 pause_s = self.failed(error)
             else:
                 self.passed()
@@ -79,6 +109,18 @@ class Watch:
             # The failed attempt's objects may form cycles that hold the device's memory.
             gc.collect()
             await asyncio.sleep(pause_s)
+
+    def persevere_blocking(self, attempt: Callable[[], T]) -> T:
+        """As `persevere`, for a command that does one thing after another: the thread sleeps."""
+        while True:
+            try:
+                result = attempt()
+            except Exception as error:  # noqa: BLE001 - what is no condition is raised again
+                pause_s = self.failed(error)
+            else:
+                self.passed()
+                return result
+            pause(pause_s)
 
     def failed(self, error: BaseException, next_s: float | None = None) -> float:
         """Note a failed try, and say what stands if it is time; returns the seconds until the next try.
@@ -96,7 +138,7 @@ class Watch:
         now = time.monotonic()
         standing = self._standing = self._after_failure(condition, now)
         lasted_s = now - standing.began
-        if lasted_s > condition.end_s * self._scale:
+        if lasted_s > condition.end_s * self._scale and not self._endless:
             text = f"{condition.text} ({_shown(leaf)}) for {duration(lasted_s)}; {condition.remedy}"
             raise ConditionStands(f"{self._what}{text}") from error
         pause_s = condition.backoff.pause_s(standing.failures) * self._scale if next_s is None else next_s
@@ -114,7 +156,7 @@ class Watch:
             return
         standing.passed_at = now
         if standing.said_at is not None:
-            log.info(
+            log.warning(  # like the condition, so that no log level shows only one of the two
                 "%sit goes on after %s (%s)",
                 self._what, duration(now - standing.began), standing.condition.value,
             )  # fmt: skip
@@ -137,18 +179,22 @@ class Watch:
     def _say(self, standing: _Standing, error: Exception, pause_s: float, now: float) -> None:
         condition, first = standing.condition, standing.said_at is None
         standing.said_at = self._said[condition] = now
-        end = datetime.now().astimezone() + timedelta(
-            seconds=condition.end_s * self._scale - (now - standing.began)
-        )
-        tries = f"next try in {duration(pause_s)}, until {end:%Y-%m-%d %H:%M}, then exit code 1"
         if first:
             lasts = f"since {datetime.now():%H:%M:%S}"
         else:
-            lasts = f"for {duration(now - standing.since)} now, {standing.failures} tries"
+            lasts = f"for {duration(now - standing.since)} now, {counted(standing.failures, 'try')}"
         log.warning(
-            "%s%s (%s), %s; %s; if it lasts: %s",
-            self._what, condition.text, _shown(error), lasts, tries, condition.remedy,
+            "%s%s (%s), %s; %sif it lasts: %s",
+            self._what, condition.text, _shown(error), lasts, self._next(standing, pause_s, now),
+            condition.remedy,
         )  # fmt: skip
+
+    def _next(self, standing: _Standing, pause_s: float, now: float) -> str:
+        if self._endless:
+            return ""
+        left_s = standing.condition.end_s * self._scale - (now - standing.began)
+        end = datetime.now().astimezone() + timedelta(seconds=left_s)
+        return f"next try in {duration(pause_s)}, until {end:%Y-%m-%d %H:%M}, then exit code 1; "
 
 
 def _shown(error: Exception) -> str:

@@ -134,6 +134,6 @@ def parse_manifest(raw: bytes, identity: str) -> Manifest:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         raise DataError(f"this is no data manifest: {sentence(error)}") from error
-    if manifest_id(manifest) != identity:
-        raise DataError(f"this manifest is {manifest_id(manifest)}, not {identity}")
+    if (found := manifest_id(manifest)) != identity:
+        raise DataError(f"this manifest is {found}, not {identity}")
     return manifest

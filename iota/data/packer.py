@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from blake3 import blake3
 
+from iota.console.counts import counted
 from iota.data.checkpoint import OpenDocument, load_heldout, load_state, save_state
 from iota.data.encoding import Encoded, Encoder
 from iota.data.heldout import HeldOut, Tokens
@@ -169,8 +170,8 @@ class Packer:
         rest = self._heldout.trim(total)
         if self._heldout.tokens < self._job.heldout.least or self._heldout.tokens * 2 > total:
             raise ValueError(
-                f"{name} gave {total} tokens, too few to hold out {self._job.heldout.least}: choose a larger"
-                f" source, or at most --heldout-tokens {max(1, total // 20)}"
+                f"{name} gave {counted(total, 'token')}, too few to hold out {self._job.heldout.least}:"
+                f" choose a larger source, or at most --heldout-tokens {max(1, total // 20)}"
             )
         if self._open is not None:
             self._writer.append(self._eos)

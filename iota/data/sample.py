@@ -12,6 +12,8 @@ from functools import lru_cache
 
 from blake3 import blake3
 
+from iota.console.counts import counted
+
 ROUNDS = 8
 """Rounds of the Feistel network; part of the data format, since they decide the order."""
 _MASK = (1 << 64) - 1
@@ -24,7 +26,7 @@ def sample_index(seed: int, position: int, count: int) -> int:
     negative position or no sequences.
     """
     if count < 1 or position < 0:
-        raise ValueError(f"no position {position} among {count} sequences: prepare more data")
+        raise ValueError(f"no position {position} among {counted(count, 'sequence')}: prepare more data")
     pass_number, value = divmod(position, count)
     keys = _round_keys(seed, pass_number)
     half = max(1, ((count - 1).bit_length() + 1) // 2)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from iota.console.counts import counted
 from iota.data.manifest import Shard
 
 
@@ -46,8 +47,8 @@ class SequenceMap:
         """The shard and tokens of sequence `index`. Raises `ValueError` if there is no such sequence."""
         if not 0 <= index < self.count:
             raise ValueError(
-                f"there is no sequence {index}: the data holds {self.count} of {self._length} tokens;"
-                f" use shorter sequences or prepare more data"
+                f"there is no sequence {index}: the data holds {self.count} of"
+                f" {counted(self._length, 'token')}; use shorter sequences or prepare more data"
             )
         number = bisect_right(self._ends, index)
         first = self._ends[number - 1] if number else 0

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 
+from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.data.documents import Cursor, Document
 from iota.data.file_formats import FileKind, Format, check_head, file_kind, open_file
 from iota.data.row_files import csv_rows, json_line_rows, json_rows, parquet_rows, with_field
 from iota.data.rows import UTF8, Broken, Row, RowRules, Skip
-from iota.data.text_parts import decoded_chunks, parts
+from iota.data.text_parts import PART_CHARACTERS, decoded_chunks, parts
 from iota.spec import json_digest
 
 _SHOWN = 5
@@ -32,9 +33,12 @@ class FileSource:
             cannot be read.
     """
 
-    def __init__(self, name: str, root: Path, files: Sequence[Path], rules: RowRules) -> None:
+    def __init__(
+        self, name: str, root: Path, files: Sequence[Path], rules: RowRules, part: int = PART_CHARACTERS
+    ) -> None:
+        """`part` is the most characters of a part of a long text."""
         self.name = name
-        self._root, self._rules = root, rules
+        self._root, self._rules, self._part = root, rules, part
         self._files: list[tuple[Path, FileKind]] = []
         self._unread: list[str] = []
         for path in sorted(files, key=self._relative):
@@ -57,7 +61,7 @@ class FileSource:
         more = ", ..." if len(self._unread) > _SHOWN else ""
         names = ", ".join(self._unread[:_SHOWN])
         count = len(self._unread)
-        return printable(f"{count} file{'s' * (count > 1)} skipped (no text): {names}{more}")
+        return printable(f"{counted(count, 'file')} skipped (no text): {names}{more}")
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +72,8 @@ class FileSource:
     @property
     def identity(self) -> str:
         times = [str(path.stat().st_mtime_ns) for path, _ in self._files]
-        return json_digest([self.name, self.fingerprint, times, asdict(self._rules)])
+        own = [] if self._part == PART_CHARACTERS else [self._part]
+        return json_digest([self.name, self.fingerprint, times, asdict(self._rules), *own])
 
     def fraction(self, at: Cursor) -> float | None:
         file, _, offset, _ = at or (0, 0, 0, 0)
@@ -99,7 +104,8 @@ class FileSource:
             rules.text(problem, where, skipped)
             return
         count = size = 0
-        for count, (text, last) in enumerate(parts(_chunks(path, kind, rules.encoding, where)), 1):
+        chunks = _chunks(path, kind, rules.encoding, where)
+        for count, (text, last) in enumerate(parts(chunks, self._part), 1):
             size += len(text)
             if count == 1 and last and rules.text(text, where, skipped) is None:
                 return
@@ -118,7 +124,7 @@ class FileSource:
         unit = "line" if kind.format is Format.LINES else "row"
         for row in _read_rows(path, kind, rules, file, start, offset):
             text = rules.text(row.value, f"{file}: {unit} {row.number + 1}", skipped)
-            for count, (piece, last) in enumerate(parts([text] if text else []), 1):
+            for count, (piece, last) in enumerate(parts([text] if text else [], self._part), 1):
                 if count > part or row.number > start:
                     inside = [number, row.number, row.begin, count]
                     after = [number, row.number + 1, row.end, 0] if last else inside

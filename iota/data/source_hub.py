@@ -6,17 +6,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from iota.console.command import WorkFailed
+from iota.console.watch import Watch, pause
 from iota.data.documents import Cursor, Document
 from iota.data.rows import DEFAULT_RULES, RowRules, check_column, field_of
 from iota.data.source_files import check_inside, find_files
 from iota.data.text_parts import parts
+from iota.hub import HubAway, asking
 from iota.spec import json_digest
 
 _FORM = "hf:DATASET[@REVISION][:CONFIG][:SPLIT], for instance hf:HuggingFaceFW/fineweb-edu-score-2"
@@ -83,37 +85,48 @@ class HubSource:
     def read(self, start: Cursor, skipped: Counter[str]) -> Iterator[Document]:
         # The cursor is [row, part of it, rows before it since the state, state of the stream or null].
         number, part, since, state = start or (0, 0, 0, None)
-        stream = self._open(state)
         first = number
-        for row in self._rows(stream, since):
+        for row, *place in self._rows(since, state):
             before = [number, since, state]
-            number, since = number + 1, since + 1
-            if since == _STATE_ROWS:
-                since, state = 0, stream.state_dict()
+            number, (since, state) = number + 1, place
             text = self.rules.text(field_of(row, self.rules.field), f"{self.name}: row {number}", skipped)
             for count, (piece, last) in enumerate(parts([text] if text else []), 1):
                 if count > part or number > first + 1:
                     after = [number, 0, since, state] if last else [before[0], count, *before[1:]]
                     yield Document(str(number - 1), piece, after, count - 1, last)
 
-    def _rows(self, stream: Any, ahead: int) -> Iterator[Any]:
-        """The rows of `stream` after the next `ahead` ones."""
-        with self._readable():
-            for count, row in enumerate(stream):
-                if count >= ahead:
-                    yield row
+    def _rows(self, since: int, state: Any) -> Iterator[tuple[Any, int, Any]]:
+        """The rows after the next `since` ones of the stream at `state`, each with the place after it.
+
+        While the Hub is away it waits, and goes on from the last place.
+        """
+        watch = Watch(f"hf:{self._shown}")
+        while True:
+            try:
+                stream = self._open(state)
+                with self._asking():
+                    for row in islice(stream, since, None):
+                        watch.passed()
+                        since += 1
+                        if since == _STATE_ROWS:
+                            since, state = 0, stream.state_dict()
+                        yield row, since, state
+                return
+            except HubAway as error:
+                pause_s = watch.failed(error)
+            pause(pause_s)
 
     def _open(self, state: Any) -> Any:
         """The stream, from `state` on. Raises `ValueError` if there is none, or it has no such column."""
         from datasets import load_dataset_builder
 
         local = Path(self.dataset).is_dir()
-        with self._readable():
+        with self._asking():
             revision = None if local else self.fingerprint
             builder = load_dataset_builder(self.dataset, self.config, revision=revision)
         if local:
             _check_files(Path(self.dataset), builder.config.data_files)
-        with self._readable():
+        with self._asking():
             stream = builder.as_streaming_dataset(split=self.split)
         if stream.features is not None:
             try:
@@ -131,33 +144,24 @@ class HubSource:
         """The commit that the revision is now, which a resumed or repeated preparation has to be of too."""
         if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):
             return self.revision
-        from huggingface_hub import HfApi
-
-        with self._readable():
-            found = HfApi().dataset_info(self.dataset, revision=self.revision).sha
+        found = Watch(f"hf:{self._shown}").persevere_blocking(self._ask_commit)
         if found is None:
             raise ValueError(f"the Hub names no commit of hf:{self.dataset}: give hf:{self.dataset}@COMMIT")
         return found
 
+    def _ask_commit(self) -> str | None:
+        from huggingface_hub import HfApi
+
+        with self._asking():
+            return HfApi().dataset_info(self.dataset, revision=self.revision).sha
+
+    def _asking(self) -> AbstractContextManager[None]:
+        at = f"@{self.revision}" if self.revision else ""
+        return asking(f"hf:{self._shown}{at}", f"check the name ({_FORM})")
+
     def _local(self) -> list[tuple[str, os.stat_result]]:
         root = Path(self.dataset)
         return sorted((p.relative_to(root).as_posix(), p.stat()) for p in find_files(root, frozenset()))
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Turns errors of `datasets` and the Hub into ValueError, or WorkFailed where they may pass."""
-
-        # OSError: network failures, unknown names. ValueError: unknown configs, splits and formats.
-        # ImportError: a format that needs a package.
-        errors: tuple[type[Exception], ...] = (OSError, ValueError, ImportError, *_client_errors())
-        try:
-            yield
-        except errors as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise (WorkFailed if _may_pass(error) else ValueError)(
-                f"hf:{self._shown} cannot be read ({first}): check the name ({_FORM}) and the network, then"
-                f" run the same command again; it continues where it stopped"
-            ) from error
 
 
 def _check_files(root: Path, files: Mapping[str, Sequence[str]] | None) -> None:
@@ -170,20 +174,3 @@ def _check_files(root: Path, files: Mapping[str, Sequence[str]] | None) -> None:
         if "://" in place:
             raise ValueError(f"hf:{root} names {place} as its data, which is outside of it: take that out")
         check_inside(root, [Path(place)])
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Errors of the Hub's HTTP client, whichever that is: the Hub's own error is derived from them."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return tuple(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later: the network or the Hub is at fault, not the name."""
-    if isinstance(error, FileNotFoundError):  # those that `datasets` raises for unknown names
-        return False
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return status >= 500 or status in (408, 429)
-    return isinstance(error, (OSError, *_client_errors()))

@@ -16,6 +16,9 @@ from iota.data.source_hub import HubSource
 
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 """Tests and installed packages: they differ between machines with the same Python version."""
+STDLIB_PART = 1 << 11
+"""Most characters of a part of the standard library, which has few and long files: the held-out loss of small
+runs needs many held-out texts for a small standard error."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def open_source(spec: str, rules: RowRules = DEFAULT_RULES) -> Source:
         # `_sysconfigdata` contains local paths, so it differs between machines.
         files = [p for p in find_files(root, SKIPPED_FOLDERS) if p.suffix == ".py"]
         files = [p for p in files if "_sysconfigdata" not in p.name]
-        return FileSource(f"stdlib-{platform.python_version()}", root, files, rules)
+        return FileSource(f"stdlib-{platform.python_version()}", root, files, rules, STDLIB_PART)
     if spec.startswith("hf:"):
         return HubSource.parse(spec, rules)
     path = Path(spec)

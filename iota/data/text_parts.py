@@ -15,29 +15,30 @@ from iota.data.file_formats import BUFFER_BYTES, encoding_hint
 from iota.data.rows import UTF8
 
 PART_CHARACTERS = 1 << 15
-"""Most characters of a part. It decides the data's bytes."""
+"""Most characters of a part, unless a source has its own number. It decides the data's bytes."""
 _PLACES = tuple(re.compile(p) for p in (r"\n[ \t\r]*\n(?=\S)", r"\n(?=\S)", r"(?<=\S)(?=\s)"))
 """Where a text is cut: at the last such place in the second half of a part; without one, at its end."""
 
 
-def parts(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """The text that `chunks` add up to, as parts, each with whether it is the last. "" has none."""
+def parts(chunks: Iterable[str], most: int = PART_CHARACTERS) -> Iterator[tuple[str, bool]]:
+    """The text that `chunks` add up to, as parts of at most `most` characters, each with whether it is the
+    last. "" has none."""
     text, start = "", 0
     for chunk in chunks:
         text, start = text[start:] + chunk, 0
-        while len(text) - start > PART_CHARACTERS:
-            end = _cut(text, start)
+        while len(text) - start > most:
+            end = _cut(text, start, most)
             yield text[start:end], False
             start = end
     if text:
         yield text[start:], True
 
 
-def _cut(text: str, start: int) -> int:
-    end = start + PART_CHARACTERS
+def _cut(text: str, start: int, most: int) -> int:
+    end = start + most
     for place in _PLACES:
         found = start
-        for match in place.finditer(text, start + PART_CHARACTERS // 2, end):
+        for match in place.finditer(text, start + most // 2, end):
             found = match.end()
         if found > start:
             return found

@@ -10,11 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from iota.console.watch import Watch
+from iota.hub import asking, model_folder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BYTES = "bytes"
 EOS_TEXT = "<|endoftext|>"
+_CHOICES = "give 'bytes', a folder with a tokenizer.json, or a name on the Hugging Face Hub"
+_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+"""What tokenizers are read from. Weights have other suffixes."""
 
 Ids = npt.NDArray[np.uint32]
 
@@ -114,12 +120,13 @@ def _open_hugging_face(name: str) -> HuggingFaceTokenizer:
     path = Path(name)
     folder = path.parent if path.name == "tokenizer.json" else path
     local = folder.is_dir()
+    if not local:
+        folder = Watch(f"tokenizer {name}").persevere_blocking(lambda: _fetched(name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder) if local else name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"there is no tokenizer {name!r}: give 'bytes', a folder with a tokenizer.json, or a name on"
-            f" the Hugging Face Hub ({str(error).splitlines()[0]})"
+            f"tokenizer {name!r} cannot be read ({str(error).splitlines()[0]}): {_CHOICES}"
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {name!r} has no tokenizer.json: choose one with a fast implementation")
@@ -127,3 +134,12 @@ def _open_hugging_face(name: str) -> HuggingFaceTokenizer:
         raise ValueError(f"tokenizer {name!r} has no EOS token: set eos_token in its tokenizer_config.json")
     # Local paths stay out of the manifest; the digest identifies the tokenizer.
     return HuggingFaceTokenizer(folder.resolve().name if local else name, tokenizer)
+
+
+def _fetched(name: str) -> Path:
+    """The folder of a tokenizer on the Hub: all of its files or none.
+
+    `transformers` would take a file that the Hub fails to give for one that is not there.
+    """
+    with asking(f"tokenizer {name!r}", _CHOICES):
+        return model_folder(name, None, _FILES)

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from iota.console.command_flags import command_line
+from iota.console.counts import counted
 from iota.doctor.clock import clock, head
 from iota.doctor.facts import Facts, HotkeyState, Machine, OrchestratorFacts, Unknown
 from iota.doctor.finding import Finding, ok, problem, warning
@@ -176,7 +177,7 @@ def _memory(facts: Facts) -> list[Finding]:
     if len(short) == len(facts.needs):
         return [problem("memory", short_of, remedy)]
     fits = len(facts.needs) - len(short)
-    return [warning("memory", f"{short_of}; {fits} of {len(facts.needs)} stages fit", remedy)]
+    return [warning("memory", f"{short_of}; {fits} of {counted(len(facts.needs), 'stage')} fit", remedy)]
 
 
 def _card_bytes(card: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from iota.chain.chain import Neuron, RegistrationTerms, Subnet
+from iota.console.counts import counted
 from iota.doctor.facts import Facts, Unknown
 from iota.doctor.finding import Finding, ok, problem, warning
 from iota.protocol.messages import Role
@@ -88,7 +89,7 @@ def _permit(facts: Facts, subnet: Subnet, neuron: Neuron) -> Finding:
 def _activity(subnet: Subnet, neuron: Neuron) -> Finding:
     """Age of the validator's weights against the activity cut-off."""
     ago = max(0, subnet.block.number - neuron.last_update)
-    found = f"last set {ago} blocks ago, or never; a validator counts for {subnet.activity_cutoff}"
+    found = f"last set {counted(ago, 'block')} ago, or never; a validator counts for {subnet.activity_cutoff}"
     if ago > subnet.activity_cutoff:
         remedy = "start `iota-validator start`; if it runs, its log says why it sets none"
         return warning("weights", found, remedy)

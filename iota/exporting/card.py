@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from iota.compute.heldout_loss import HeldoutLoss
+from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.data.manifest import Manifest
 from iota.model.exported_config import TRANSFORMERS, is_plain_llama
@@ -28,12 +29,16 @@ def model_card(
         ("parameters", f"{count(stage_shapes(model, (model.layers,), 0)):,} without codecs, fp32"),
         (
             "architecture",
-            f"Llama: {model.layers} layers, width {model.hidden_size}, {model.heads} heads"
-            f" ({model.kv_heads} for keys and values), vocabulary {model.vocab_size},"
-            f" sequences of {spec.data.sequence_length} tokens",
+            f"Llama: {counted(model.layers, 'layer')}, width {model.hidden_size},"
+            f" {counted(model.heads, 'head')} ({model.kv_heads} for keys and values),"
+            f" vocabulary {model.vocab_size},"
+            f" sequences of {counted(spec.data.sequence_length, 'token')}",
         ),
         ("boundaries", _boundaries(spec)),
-        ("trained for", f"{epoch} of {schedule.epochs} epochs, {planned:,} tokens as planned"),
+        (
+            "trained for",
+            f"{epoch} of {counted(schedule.epochs, 'epoch')}, {counted(planned, 'token')} as planned",
+        ),
         ("data", f"{manifest.source}, manifest `{spec.data.manifest}`"),
         ("tokenizer", f"{manifest.tokenizer.name}, `{manifest.tokenizer.digest}`"),
         ("held-out loss", str(heldout) if heldout is not None else "not measured"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iota.console.counts import counted
 from iota.model.layout import stage_flops
 from iota.spec import ModelSpec
 
@@ -18,7 +19,7 @@ def balanced_cuts(model: ModelSpec, stages: int, sequence_length: int) -> tuple[
     if stages > model.layers:
         raise ValueError(
             f"{stages} stages need {stages} layers and the model has {model.layers}:"
-            f" give at most {model.layers} stages"
+            f" give at most {counted(model.layers, 'stage')}"
         )
     # The first of two stages has one layer and the embedding, which costs nothing.
     layer = stage_flops(model, (1, 1), 0, sequence_length) / 3

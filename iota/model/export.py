@@ -20,6 +20,7 @@ from torch import Tensor
 from iota.codec import open_codec
 from iota.codec.boundary_codec import BoundaryCodec
 from iota.codec.shapes import Shapes
+from iota.console.counts import counted
 from iota.files import whole_folder
 from iota.model.exported_config import (
     TRANSFORMERS,
@@ -114,7 +115,7 @@ def _write_weights(
         # Copies, since views would keep the whole stage in memory beside the next one.
         pending = {name: tensor.clone() for name, tensor in pending.items()}
     if found != len(shapes):
-        raise ValueError(f"weights of {found} stages given, the run has {len(shapes)}")
+        raise ValueError(f"weights of {counted(found, 'stage')} given, the run has {len(shapes)}")
     if len(tensors_in) > 1:
         size = sum(map(weight_bytes, exported.values()))
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}

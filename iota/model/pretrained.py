@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from iota.hub import asking, model_folder
 from iota.model.export import llama_name
 from iota.model.layout import stage_shapes
 from iota.model.schedules import schedule_for
@@ -68,6 +69,7 @@ def find_pretrained(where: str) -> Pretrained:
 
     Raises:
         ValueError: they are not there, or not those of a Llama that a run can train.
+        HubAway: the Hub cannot answer now.
     """
     folder = Path(where).expanduser()
     if folder.is_dir():
@@ -75,16 +77,8 @@ def find_pretrained(where: str) -> Pretrained:
     name, _, revision = where.partition("@")
     if where.count("/") != 1 or where.startswith(("/", ".", "~")):
         raise ValueError(f"--init {where}: there is no such folder, and it is no NAME[@REVISION] on the Hub")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        got = Path(snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"--init {where} cannot be had from the Hub ({first}): check name and network"
-        ) from error
+    with asking(f"--init {where}", "check the name and its revision"):
+        got = model_folder(name, revision or None, _PATTERNS)
     return _opened(got, f"{name}@{got.name}")
 
 

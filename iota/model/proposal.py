@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from iota.codec.shapes import boundary_width
+from iota.console.counts import counted
 from iota.model.cuts import balanced_cuts
 from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
-from iota.settings.sentences import reason
+from iota.settings.sentences import sentence
 from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
@@ -44,7 +44,7 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
     try:
         spec = RunSpec.model_validate(draft)
     except ValidationError as error:
-        raise ValueError(_sentence(error)) from None
+        raise ValueError(sentence(error)) from None
     boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
     if found := contradictions(spec, {path for path, _ in values_of(given)}):
         raise ValueError("; ".join(found))
@@ -60,7 +60,7 @@ def _model(given: Draft, vocab_size: int) -> ModelSpec:
     try:
         model = ModelSpec.model_validate(values)
     except ValidationError as error:
-        raise ValueError(_sentence(error, "model")) from None
+        raise ValueError(sentence(error, under="model")) from None
     if model.vocab_size >= vocab_size:
         return model
     if "vocab_size" in shape:
@@ -79,9 +79,8 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     cuts, stages = value_at(given, "layout.cuts"), value_at(at, STAGES)
     if cuts is not None:
         if value_at(given, STAGES) not in (None, len(cuts), str(len(cuts))):
-            raise ValueError(
-                f"layout.stages {stages} and layout.cuts, which has {len(cuts)} stages: give one of them"
-            )
+            cut = counted(len(cuts), "stage")
+            raise ValueError(f"layout.stages {stages} and layout.cuts, which has {cut}: give one of them")
         stages = len(cuts)
     proposed = _by_size(schedule)
     del proposed["layout"]["stages"]
@@ -137,15 +136,3 @@ def _whole(value: Any, path: str) -> int:
     if number < 1 or number != float(value):
         raise ValueError(f"{path} cannot be {value!r}: give a whole number above zero")
     return number
-
-
-def _sentence(error: ValidationError, *prefix: str) -> str:
-    """One sentence about the first value that cannot be, by its path."""
-    first = error.errors(include_url=False)[0]
-    text = reason(first)
-    path = ".".join(str(part) for part in (*prefix, *first["loc"]))
-    if first["type"] == "value_error":  # of a validator, which names the fields itself
-        return text
-    if isinstance(first["input"], Mapping):
-        return f"{path}: {text}"
-    return f"{path} cannot be {first['input']!r}: {text}"

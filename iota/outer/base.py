@@ -15,6 +15,7 @@ from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor
 
+from iota.console.counts import counted
 from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
@@ -62,7 +63,7 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
     """
     sizes = part_sizes(spec, stage)
     if len(parts) != len(sizes):
-        raise PartError(f"{len(parts)} parts where the stage has {len(sizes)}")
+        raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
     read = [read_base_part(spec, data, size) for data, size in zip(parts, sizes, strict=True)]
     weights = np.concatenate([part["weights"] for part in read])
     momentum = np.zeros_like(weights)

@@ -63,6 +63,30 @@ class AuditResult(Frozen):
     reason: _Text = ""
 
 
+class EpochAudits(Frozen):
+    """A validator's audits of one epoch. Each drawn one is filed once, so all are counted when it is done."""
+
+    epoch: Small
+    passed: Count
+    failed: Count
+    inconclusive: Count
+    heldout: Annotated[float, Field(ge=0)] | None
+    """Its held-out loss of the epoch's merge, nats a token; None until it is measured."""
+    done: bool
+    """It has said that all its verdicts of the epoch are filed."""
+
+
+class PostedWeights(Frozen):
+    """The newest weights that a validator reported as set on the chain."""
+
+    epoch: Small
+    """The epoch in training when the report came."""
+    block: Count
+    miners: Count
+    compute_share: Annotated[float, Field(ge=0)]
+    """Share of its machine's compute that it used."""
+
+
 class PostedWeight(Frozen):
     """The member's weight as a validator reported it; 0 where a later report leaves the member out."""
 
@@ -105,9 +129,18 @@ class MemberRecord(Frozen):
     epochs: tuple[EpochWork, ...] = Field(max_length=EPOCHS_KEPT)
     """Oldest first; so are the others."""
     audits: dict[AuditKind, dict[Outcome, Count]]
-    """Verdicts of the whole run."""
+    """Verdicts of the whole run: on a miner, or by a validator."""
     verdicts: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     failed: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     """The newest failed verdicts, which a ban follows from."""
     weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)
     incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)
+    judged: tuple[EpochAudits, ...] = Field(default=(), max_length=EPOCHS_KEPT)
+    """Of a validator, in the order of its first words on each epoch."""
+    heldouts: Count = 0
+    """Merges whose held-out loss this validator measured, whole run."""
+    posted: PostedWeights | None = None
+    heard: Seconds | None = None
+    """Unix time of its last request to this orchestrator process."""
+    says: str = ""
+    """What it last said of itself; unchecked."""

@@ -42,7 +42,6 @@ class ProblemType(StrEnum):
     TOO_SLOW = "too-slow", 408, "The request took too long to arrive"
     LATE = "late", 409, "This came after its time"
     VERSION_MISMATCH = "version-mismatch", 426, "No protocol version in common"
-    RUN_FULL = "run-full", 409, "The run has no free place"
     RUN_ENDED = "run-ended", 410, "The run has ended"
     REFUSED = "refused", 409, "The request does not fit the state of the run"
     NOT_FOUND = "not-found", 404, "There is no such thing"

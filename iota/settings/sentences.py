@@ -43,18 +43,22 @@ _WORDS: Final[Mapping[str, str]] = {
 """By pydantic's type of error, with its context. Others get pydantic's own words."""
 
 
-def sentence(error: ValidationError) -> str:
-    """The first fault, such as `layout.cuts.0: it must be a whole number, not 'a'`."""
+def sentence(error: ValidationError, *, under: str = "") -> str:
+    """The first fault, such as `layout.cuts.0: it must be a whole number, not 'a'`.
+
+    `under` is the path of what was checked, where that is a part of something.
+    """
     count = error.error_count()
     if count > _MAX_FAULTS:  # pydantic's list of them could be many times as long as a hostile input
         return f"{count} fields do not fit"
     first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
+    place = ".".join(map(str, [under, *first["loc"]] if under else first["loc"]))
     if first["type"] in ("missing", "value_error", "json_invalid", "extra_forbidden"):
         said = reason(first)
     else:
         said = f"{reason(first)}, not {shown(first['input'])}"
-    return f"{place}: {said}" if place else said
+    # Our own validators name the fields that they compare by their whole paths.
+    return said if said.startswith(place) else f"{place}: {said}"
 
 
 def reason(first: Mapping[str, Any]) -> str:

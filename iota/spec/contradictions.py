@@ -55,13 +55,13 @@ def contradictions(spec: RunSpec, given: Collection[str]) -> list[str]:
     warmup = spec.optimizer.warmup_steps
     if warmup and warmup >= steps:
         found.append(
-            f"optimizer.warmup_steps {warmup} is not less than the run's {steps} steps (schedule.epochs x"
-            " schedule.steps): warm up over fewer, or train longer"
+            f"optimizer.warmup_steps {warmup} is not less than schedule.epochs x schedule.steps = {steps}:"
+            " warm up over fewer steps, or train longer"
         )
     elif "optimizer.decay" in given and spec.optimizer.decay is Decay.COSINE and steps <= warmup + 1:
         found.append(
-            f"optimizer.decay cosine has no step to decay over: of schedule.epochs x schedule.steps = {steps}"
-            f" steps optimizer.warmup_steps {warmup} warm up: train longer, or choose constant"
+            f"optimizer.decay cosine has no step to decay over: of schedule.epochs x schedule.steps ="
+            f" {steps}, optimizer.warmup_steps {warmup} warm up: train longer, or choose constant"
         )
     busy = min(spec.layout.stages, -(-spec.schedule.microbatches // spec.layout.replicas))
     if spec.schedule.credit < busy:

@@ -60,8 +60,8 @@ class RunSpec(Versioned):
     def _consistent(self) -> Self:
         if sum(self.layout.cuts) != self.model.layers:
             raise ValueError(
-                f"layout.cuts {list(self.layout.cuts)} holds {sum(self.layout.cuts)} layers and model.layers"
-                f" is {self.model.layers}: give layer counts that add up, or layout.stages alone"
+                f"layout.cuts {list(self.layout.cuts)} adds up to {sum(self.layout.cuts)} and model.layers is"
+                f" {self.model.layers}: give layer counts that add up, or layout.stages alone"
             )
         if self.schedule.microbatches < self.layout.replicas:
             raise ValueError(
@@ -70,7 +70,7 @@ class RunSpec(Versioned):
             )
         if self.init is not None and len(self.init.digests) != self.layout.stages:
             raise ValueError(
-                f"init.digests has {len(self.init.digests)} entries and layout.cuts {self.layout.stages}:"
+                f"init.digests has the length {len(self.init.digests)} and layout.cuts {self.layout.stages}:"
                 " make the spec anew with `iota spec --init`"
             )
         return self

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from aiohttp import ClientConnectionError, web
 
+from iota.console.watch import Watch
 from iota.http.server import ConnectionLimits, admit, listening, problem_of
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, verify
@@ -41,6 +42,7 @@ _FILES = web.AppKey("files", ObjectFiles)
 _SECRET = web.AppKey("secret", bytes)
 _NOW: web.AppKey[Callable[[], float]] = web.AppKey("now")
 _STALL = web.AppKey("stall", float)
+_WATCH = web.AppKey("watch", Watch)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -62,6 +64,7 @@ def make_app(
     app[_SECRET] = check_secret(secret)
     app[_NOW] = now
     app[_STALL] = stall_s
+    app[_WATCH] = Watch(endless=True)
 
     async def files(app: web.Application) -> AsyncIterator[None]:
         app[_FILES] = ObjectFiles(root, reserve_bytes, free)
@@ -109,6 +112,7 @@ async def _put(request: web.Request) -> web.Response:
             answer.force_close()
             return answer
         upload.finish()
+    request.app[_WATCH].passed()
     return web.Response(status=201)
 
 
@@ -196,6 +200,7 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
     except ObjectExists as error:
         return _problem(412, "exists", str(error))
     except StoreFull as error:
+        request.app[_WATCH].failed(error)
         return _problem(507, "full", str(error))
     except (StoreError, ValueError) as error:
         return _problem(400, "bad-request", str(error))

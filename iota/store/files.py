@@ -148,7 +148,10 @@ class Upload:
         self.missing = size
         """Bytes that have not been written yet."""
         self._open_uploads = open_uploads
-        self._fd, self._temporary = tempfile.mkstemp(prefix="upload-", dir=private)
+        try:
+            self._fd, self._temporary = tempfile.mkstemp(prefix="upload-", dir=private)
+        except OSError as error:
+            raise _write_error(error) from error
 
     def __enter__(self) -> Self:
         self._open_uploads.add(self)

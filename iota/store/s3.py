@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from iota.console.counts import counted
 from iota.http.client import CONNECT_S, READ_S
 from iota.http.hosts import certificates_file, proxy_for
 from iota.objects.grammar import validate_key, validate_prefix
@@ -143,7 +144,7 @@ class S3Store:
                     Bucket=self._bucket, Delete={"Objects": [{"Key": k} for k in batch], "Quiet": True}
                 )
             if failed := answer.get("Errors"):
-                raise StoreError(f"{len(failed)} objects of {folder} were not deleted: {failed[0]}")
+                raise StoreError(f"not deleted of {folder}: {counted(len(failed), 'object')}, as {failed[0]}")
         return len(keys)
 
 

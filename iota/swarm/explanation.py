@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
+from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import Outcome, Role
@@ -26,8 +27,14 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     name = f" ({names[record.hotkey]})" if record.hotkey in names else ""
     now = f"{record.state}: {record.why}" + (f"; until {record.until}" if record.until else "")
     lines = [f"{record.hotkey}{name}, {place} of run {record.run[:12]}, on {record.device}", f"now: {now}"]
+    if record.heard is not None:
+        lines.append(f"last heard: {_utc(record.heard)}")
+    if record.says:
+        lines.append(f"it says: {record.says}")
     if record.role is Role.MINER:
         lines += ["", *_work(record), "", *_audits(record, names), "", *_weights(record, names)]
+    else:
+        lines += ["", *_judged(record), "", _posted(record)]
     lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
     return [printable(line) for line in [*lines, "", *(f"to do: {text}" for text in _to_do(record))]]
 
@@ -44,10 +51,10 @@ def _work(record: MemberRecord) -> Iterator[str]:
         )
     met, missed = sum(w.met for w in record.epochs), sum(w.missed for w in record.epochs)
     yield (
-        f"timeliness: {met} ops in time, {missed} deadlines missed,"
-        f" {record.withdrawn} microbatches withdrawn because it was late or lost"
+        f"timeliness: {counted(met, 'op')} in time, {counted(missed, 'deadline')} missed,"
+        f" {counted(record.withdrawn, 'microbatch')} withdrawn because it was late or lost"
     )
-    yield f"in all: {record.tokens:,} tokens, {record.receipts} receipts"
+    yield f"in all: {counted(record.tokens, 'token')}, {counted(record.receipts, 'receipt')}"
 
 
 def _share(work: EpochWork) -> str:
@@ -69,7 +76,8 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
         yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
     for validator, end in bans(record.failed, record.window).items():
         state = f"banned until epoch {end}" if record.epoch < end else f"was banned until epoch {end}"
-        yield f"  {state} at validator {_short(validator, names)}, then {record.window} epochs on a ramp"
+        ramp = f"then {counted(record.window, 'epoch')} on a ramp"
+        yield f"  {state} at validator {_short(validator, names)}, {ramp}"
 
 
 def bans(failed: tuple[AuditResult, ...], window: int) -> dict[str, int]:
@@ -88,10 +96,43 @@ def _weights(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
         yield f"  {posted.weight:.4f} by {who}, block {posted.block}, during epoch {posted.epoch}"
 
 
+def _judged(record: MemberRecord) -> Iterator[str]:
+    if not record.judged:
+        yield "audits: none drawn yet; they begin with the merge of the first epoch that it has a part in"
+        return
+    yield "audits      drawn  passed  failed  inconclusive  held-out loss"
+    for work in record.judged[-_SHOWN:]:
+        drawn = work.passed + work.failed + work.inconclusive
+        loss = "-" if work.heldout is None else f"{work.heldout:.4f}"
+        yield (
+            f"  epoch {work.epoch:<3}{drawn:6}{work.passed:8}{work.failed:8}{work.inconclusive:14}{loss:>15}"
+            f"{'' if work.done else '  not all filed yet'}"
+        )
+    of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
+    yield (
+        f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
+        f" {of[Outcome.FAIL]} failed, {of[Outcome.INCONCLUSIVE]} inconclusive;"
+        f" {counted(record.heldouts, 'held-out evaluation')}"
+    )
+
+
+def _posted(record: MemberRecord) -> str:
+    if record.posted is None:
+        return "weights: it has reported none as set; the first come once an epoch is audited"
+    posted = record.posted
+    return (
+        f"weights: of {counted(posted.miners, 'miner')} in block {posted.block}, during epoch {posted.epoch};"
+        f" it uses {posted.compute_share:.1%} of its machine"
+    )
+
+
 def _incident(record: MemberRecord, index: int) -> str:
     incident = record.incidents[index]
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(incident.at))
-    return f"  {at} UTC, epoch {incident.epoch}: {incident.text}"
+    return f"  {_utc(incident.at)}, epoch {incident.epoch}: {incident.text}"
+
+
+def _utc(at: float) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC"
 
 
 def _to_do(record: MemberRecord) -> Iterator[str]:

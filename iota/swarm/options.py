@@ -69,9 +69,9 @@ class RunOptions(Settings):
         given = merged(self.values or {}, own)
         if self.init is None:
             return given
-        from iota.model.pretrained import find_pretrained  # imports torch
+        from iota.swarm.starting import starting_weights  # imports torch
 
-        return merged(given, find_pretrained(self.init).draft(given))
+        return merged(given, starting_weights(self.init).draft(given))
 
     def draft_spec(self) -> RunSpec:
         """The spec before its data is known, with placeholders for what the data gives. Raises as `spec`."""

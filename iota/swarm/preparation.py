@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iota.console.counts import counted
+from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import Role
 
 if TYPE_CHECKING:
@@ -61,20 +64,20 @@ def make_crew(wallets: Path, miners: int, validator: bool) -> Crew:
 
 
 def prepare_data(source: str, tokenizer: str, out: Path, say: Callable[[str], None]) -> Manifest:
-    """Tokenize `source` into the folder `out`, unless that is done. Blocks; `say` gets progress lines.
+    """Tokenize `source` into `out`, unless that is done. Blocks; `say` gets a line each half minute.
 
     Raises:
         ValueError: the source is empty, unreadable or too small, or the tokenizer unknown.
     """
     from iota.data import Job, PackProgress, open_sources, open_tokenizer, prepare
 
-    reported = 0
+    said_at = time.monotonic()
 
     def progress(now: PackProgress) -> None:
-        nonlocal reported
-        if now.tokens >= reported + 10_000_000:
-            reported = now.tokens
-            say(f"data: {now.documents:,} documents, {now.tokens:,} tokens")
+        nonlocal said_at
+        if time.monotonic() >= said_at + LINE_EVERY_S:
+            said_at = time.monotonic()
+            say(f"data: {counted(now.documents, 'document')}, {counted(now.tokens, 'token')}")
 
     return prepare(Job(open_sources([source]), open_tokenizer(tokenizer)), out, progress)
 

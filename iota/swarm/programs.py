@@ -19,7 +19,7 @@ RATE_LIMIT_BLOCKS = 4
 shows them."""
 HEAD_POLL_S = BLOCK_TIME_S / 2
 """Half a block, so that the orchestrator sees each block while it is the head."""
-HELDOUT_TOKENS = 1 << 15
+HELDOUT_TOKENS = 1 << 16
 """The export measures the held-out loss on so many tokens: some seconds for the default run."""
 SERVERS = (ORCHESTRATOR, "store", "ledger")
 

@@ -6,11 +6,22 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from iota.console.watch import Watch
 from iota.files import write_whole
-from iota.model.pretrained import find_pretrained
+from iota.model.pretrained import Pretrained, find_pretrained
 from iota.outer.start import pinned, store_start
 from iota.spec import RunSpec
-from iota.store import ObjectStore, open_store
+from iota.store import ObjectStore, StoreUnavailable, open_store
+
+
+def starting_weights(init: str) -> Pretrained:
+    """The weights `init`: a folder, or a name on the Hub, whose outages are waited for.
+
+    Raises:
+        ValueError: they are not there, or not those of a Llama that a run can train.
+        ConditionStands: the Hub was away until the condition's end.
+    """
+    return Watch(f"--init {init}").persevere_blocking(lambda: find_pretrained(init))
 
 
 def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str], None]) -> RunSpec:
@@ -23,7 +34,7 @@ def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str],
         ValueError: the weights are not there, or do not fit.
         StoreError, OSError: the store or its disk fails.
     """
-    weights = find_pretrained(init)
+    weights = starting_weights(init)
     if spec.boundary.codec != "identity":
         say(f"the {spec.boundary.codec} boundaries begin untrained: losses begin above those of the weights")
     if weights.tied:
@@ -44,11 +55,15 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> None:
-    """Call `work` with a function that puts one object into the store at `url`, unless it is there."""
+    """Call `work` with a function that puts one object into the store at `url`, unless it is there.
+
+    A store that is away is outlasted. Raises ConditionStands where it was until the condition's end.
+    """
+    watch = Watch("the upload")
 
     async def put(store: ObjectStore, key: str, data: bytes) -> None:
-        if not await store.exists(key):
-            await store.put(key, data)
+        if not await watch.persevere(lambda: store.exists(key), StoreUnavailable):
+            await watch.persevere(lambda: store.put(key, data), StoreUnavailable)
 
     with asyncio.Runner() as runner:
         store = open_store(url)

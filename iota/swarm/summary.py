@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from iota.codec.shapes import payload_size
+from iota.console.counts import counted
 from iota.spec import RunSpec
 from iota.swarm.progress import Progress
 
@@ -153,8 +154,9 @@ def summary_table(summary: Summary) -> Table:
     table = Table(title="summary", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    epochs = counted(summary.epochs, "epoch")
     rows: list[tuple[str, str]] = [
-        ("tokens", f"{summary.tokens:,} in {summary.steps} steps, {summary.epochs} epochs"),
+        ("tokens", f"{summary.tokens:,} in {counted(summary.steps, 'step')}, {epochs}"),
         ("loss", f"{_number(summary.loss_first)} -> {_number(summary.loss_last)}"),
         ("held-out loss", _heldout(summary)),
         ("speed", f"{summary.tokens_per_second:,.0f} tokens/s"),
@@ -195,14 +197,14 @@ def disk_bytes(folder: Path) -> int:
 def _weight(summary: Summary, hotkey: str, weight: float) -> str:
     """A weight with the miner that has it."""
     whose = [(name, m) for name, m in summary.members.items() if m["hotkey"] == hotkey]
-    who = "".join(f"  {name}, stage {m['stage']}, {m['tokens']:,} tokens" for name, m in whose)
+    who = "".join(f"  {name}, stage {m['stage']}, {counted(m['tokens'], 'token')}" for name, m in whose)
     return f"{weight:.3f}{who}"
 
 
 def _heldout(summary: Summary) -> str:
     error, tokens = summary.heldout_standard_error, summary.heldout_tokens
     text = _number(summary.heldout_loss) + ("" if error is None else f" ± {error:.3f}")
-    return text if tokens is None else f"{text} on {tokens:,} tokens"
+    return text if tokens is None else f"{text} on {counted(tokens, 'token')}"
 
 
 def _number(value: float | None, unit: str = "", digits: int = 3) -> str:

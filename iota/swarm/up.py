@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from iota.console.counts import counted
+from iota.console.watch import in_thread
 from iota.http import HttpClient
 from iota.model.exported_config import EVALUATION_NAME
 from iota.planning import usable_cores
@@ -18,6 +20,7 @@ from iota.spec import RunSpec
 from iota.swarm.display import Display
 from iota.swarm.log_ends import ended_because, log_size, log_tail
 from iota.swarm.options import SwarmOptions, UpOptions
+from iota.swarm.own_nodes import with_own_nodes
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import (
     ORCHESTRATOR,
@@ -116,8 +119,9 @@ class SwarmUp:
             preload = group.create_task(launcher.preload(), name="preload")
             keep(programs.store())
             keep(programs.ledger())
-            spec = await asyncio.to_thread(self._prepare)
-            self._say(f"run {spec.id[:12]}: {spec.layout.stages} stages of {list(spec.layout.cuts)} layers")
+            spec = await in_thread(self._prepare)
+            stages = counted(spec.layout.stages, "stage")
+            self._say(f"run {spec.id[:12]}: {stages} of {list(spec.layout.cuts)} layers")
             await until_ready(http, "ledger", f"{programs.url('ledger')}/v1/head")
             await register(crew, programs.url("ledger"), NETUID)
             await until_ready(http, "store", f"{programs.url('store')}/healthz")
@@ -130,7 +134,7 @@ class SwarmUp:
                 keep(programs.validator())
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec, names) as display:
-                await self._follow(http, programs.url(ORCHESTRATOR), display, peaks)
+                await self._follow(http, programs.url(ORCHESTRATOR), names, display, peaks)
             if self._command.validator and not kept[VALIDATOR].done():
                 self._say(
                     f"the run has ended; its validator sets the last weights ({LAST_WEIGHTS_S:.0f} s at most)"
@@ -177,13 +181,15 @@ class SwarmUp:
         run_dir.note(run=spec.id)
         return spec
 
-    async def _follow(self, http: HttpClient, url: str, display: Display, peaks: MemoryPeaks) -> None:
-        """Show the run, and sample memory, until the run has finished."""
+    async def _follow(
+        self, http: HttpClient, url: str, names: Mapping[str, str], display: Display, peaks: MemoryPeaks
+    ) -> None:
+        """Show the run, and sample memory, until the run has finished. `names` are those of its hotkeys."""
         while True:
             status = await read_status(http, url, self._progress.latest)
             if status is not None:
                 now = time.monotonic()
-                self._progress.observe(now, status)
+                self._progress.observe(now, with_own_nodes(status, names))
                 display.show(now, self._progress)
                 if status["finished"]:
                     return
@@ -220,7 +226,7 @@ class SwarmUp:
                 summary.export = str(self._run_dir.export)
                 summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
             if self._command.compare:
-                self._say(f"measuring one plain process with {cores} threads, three times")
+                self._say(f"measuring one plain process with {counted(cores, 'thread')}, three times")
                 found = self._run_dir.root / "baseline.json"
                 await _run(launcher, programs.baseline(found))
                 summary.compare(json.loads(found.read_bytes())["tokens_per_second"])

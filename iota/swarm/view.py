@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from iota.console.counts import counted
+from iota.console.durations import duration
 from iota.console.redaction import printable
 from iota.protocol.status_delta import Status
 from iota.swarm.chart import loss_chart
@@ -71,13 +73,10 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
     """One line of progress, without colours. `speed` is in tokens per second."""
     losses, heldout = status["losses"], status["heldout"]
     loss = f"loss {losses[-1]:.4f}" if losses else "no loss yet"
-    text = (
-        f"epoch {min(status['epoch'] + 1, status['epochs'])}/{status['epochs']}"
-        f" step {status['step']}/{status['steps']}  {loss}"
-    )
+    text = f"{_place(status)}  {loss}"
     if heldout:
         text += f"  held-out {heldout[max(heldout, key=int)]:.4f}"
-    text += f"  {status['tokens']:,} tokens  {speed:,.0f} tokens/s  {_audits(status)}"
+    text += f"  {counted(status['tokens'], 'token')}  {speed:,.0f} tokens/s  {_audits(status)}"
     if eta_s is not None and status["phase"] != "finished":
         text += f"  {duration(eta_s)} left"
     if status["dropped"] or status["rerouted"]:
@@ -85,29 +84,20 @@ def line(status: Status, speed: float, eta_s: float | None = None) -> str:
     return printable(f"{text}  {status['waiting'] or status['phase']}")
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h` or `2.0 d`."""
-    for size, unit in ((86400, "d"), (3600, "h")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
 def _head(status: Status, shown: Shown, width: int) -> list[Text]:
     losses, heldout = status["losses"], status["heldout"]
-    epoch = min(status["epoch"] + 1, status["epochs"])
     done = (status["epoch"] * status["steps"] + status["step"]) / (status["epochs"] * status["steps"])
     items = [
         f"iota {status['name']}",
         f"run {status['run'][:12]}",
         status["phase"],
-        f"epoch {epoch}/{status['epochs']} step {status['step']}/{status['steps']}",
+        _place(status),
         f"{min(done, 1.0):.0%}" + (f", {duration(shown.eta_s)} left" if shown.eta_s is not None else ""),
-        f"{status['open_microbatches']} microbatches open",
+        f"{counted(status['open_microbatches'], 'microbatch')} open",
         f"loss {losses[-1]:.4f}" if losses else "no loss yet",
         f"held-out {heldout[max(heldout, key=int)]:.4f}" if heldout else "",
         f"{shown.speed:,.0f} tokens/s",
-        f"{status['tokens']:,} tokens",
+        counted(status["tokens"], "token"),
     ]
     if slowest := bottleneck(status):
         items.append(f"bottleneck: stage {slowest[0]} (works {slowest[1]:.0%})")
@@ -121,6 +111,13 @@ def _head(status: Status, shown: Shown, width: int) -> list[Text]:
     return lines
 
 
+def _place(status: Status) -> str:
+    """The epoch by its number, as logs and keys have it, with the last one's; and the closed steps of it."""
+    last = status["epochs"] - 1
+    epoch = min(status["epoch"], last)
+    return f"epoch {epoch} (last: {last}) step {status['step']}/{status['steps']}"
+
+
 def _heldout(status: Status) -> dict[int, float]:
     """Number of losses at the merge that made a base -> the base's held-out loss."""
     places = [0, *status.get("merges", ())]
@@ -132,7 +129,7 @@ def _foot(status: Status, shown: Shown, width: int) -> list[Text]:
     validators = len(status["weights"])
     items = [
         _audits(status),
-        f"weights by {validators} validator{'s' * (validators != 1)}" if validators else "no weights yet",
+        f"weights by {counted(validators, 'validator')}" if validators else "no weights yet",
         f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
         f" {status['rerouted']} re-routed",
         f"boundary: {shown.boundary}" if shown.boundary else "",

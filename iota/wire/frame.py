@@ -17,6 +17,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape, payload_size
+from iota.console.counts import counted
 from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes, verify
 from iota.protocol.messages import FrameName, Hotkey
 from iota.protocol.receipts import SignedHeader
@@ -116,7 +117,7 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     try:
         header = FrameHeader.model_validate_json(text)
     except ValidationError as error:
-        raise FrameError(f"malformed header: {error.error_count()} errors") from error
+        raise FrameError(f"malformed header: {counted(error.error_count(), 'error')}") from error
     if header.canonical() != text:
         raise FrameError("the header is not in canonical form")
     if header.run != spec.id or header.shape != payload_shape(spec) or header.dtype is not spec.boundary.wire:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
-from iota.protocol.member_records import PostedWeight
+from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
@@ -17,6 +17,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from orchestrator.coordinator.history import Judged
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -53,8 +54,9 @@ def _auditable(run: RunState, number: int) -> EpochState | None:
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     """Record a validator's link for a sealed epoch; only the first counts."""
     epoch = _auditable(run, report.epoch)
-    if epoch is not None:
-        epoch.links.setdefault(member.hotkey, report.link)
+    if epoch is not None and member.hotkey not in epoch.links:
+        epoch.links[member.hotkey] = report.link
+        member.history.judged.append(Judged(report.epoch))
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
@@ -110,6 +112,7 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
         run.audits.verdicts.append((member.hotkey, report))
         run.audits.outcomes[report.outcome] += 1
         run.members[report.miner].history.judge(member.hotkey, report)
+        member.history.file(report)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
@@ -117,15 +120,18 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
     epoch = _auditable(run, report.epoch)
     if epoch is not None and member.hotkey in epoch.links:
         epoch.done.add(member.hotkey)
+        if (judged := member.history.judged_of(report.epoch)) is not None:
+            judged.done = True
     run.dirty = True
 
 
-def take_heldout(run: RunState, report: Heldout) -> None:
+def take_heldout(run: RunState, member: Member, report: Heldout) -> None:
     """Record the held-out loss of a base; the first report of each base counts."""
     if report.epoch > run.epoch + 1:
         run.totals.unfit += 1
         return
     run.audits.heldout.setdefault(report.epoch, report)
+    member.history.measure(report.epoch, report.loss)
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
@@ -135,6 +141,12 @@ def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
         if (miner := run.members.get(hotkey)) is not None:
             posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
             miner.history.weigh(posted)
+    member.history.posted = PostedWeights(
+        epoch=run.epoch,
+        block=report.block,
+        miners=len(report.weights),
+        compute_share=report.compute_share,
+    )
     run.audits.weights[member.hotkey] = dict(report.weights)
     run.audits.compute_share[member.hotkey] = report.compute_share
 

@@ -128,7 +128,7 @@ class Coordinator:
             case AuditsDone():
                 auditing.take_done(run, member, report)
             case Heldout():
-                auditing.take_heldout(run, report)
+                auditing.take_heldout(run, member, report)
             case WeightsSet():
                 auditing.take_weights(run, member, report)
             case _:

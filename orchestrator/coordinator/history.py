@@ -14,6 +14,7 @@ from iota.protocol.member_records import (
     AuditResult,
     Incident,
     PostedWeight,
+    PostedWeights,
 )
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
@@ -44,6 +45,16 @@ class Work:
             self.backward += 1
 
 
+@dataclass(slots=True)
+class Judged:
+    """A validator's audits of one epoch: the fields of `iota.protocol.member_records.EpochAudits`."""
+
+    epoch: int
+    verdicts: Counter[Outcome] = field(default_factory=Counter)
+    heldout: float | None = None
+    done: bool = False
+
+
 @dataclass
 class History:
     """The record of one member."""
@@ -56,6 +67,11 @@ class History:
     failed: deque[AuditResult] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     weights: deque[PostedWeight] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     incidents: deque[Incident] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
+    judged: deque[Judged] = field(default_factory=lambda: deque(maxlen=EPOCHS_KEPT))
+    """Of a validator, as the rest below: the epochs that it has revealed its link for."""
+    filed: Counter[tuple[AuditKind, Outcome]] = field(default_factory=Counter)
+    heldouts: int = 0
+    posted: PostedWeights | None = None
 
     def work(self, epoch: int) -> Work:
         """The work of `epoch`, which is that of the last call or a later one."""
@@ -77,6 +93,23 @@ class History:
         self.verdicts.append(result)
         if verdict.outcome is Outcome.FAIL:
             self.failed.append(result)
+
+    def judged_of(self, epoch: int) -> Judged | None:
+        """A validator's audits of `epoch`; None where it has revealed no link, or they are too old."""
+        return next((judged for judged in reversed(self.judged) if judged.epoch == epoch), None)
+
+    def file(self, verdict: Verdict) -> None:
+        """Count a verdict of this validator."""
+        self.filed[verdict.audit, verdict.outcome] += 1
+        if (judged := self.judged_of(verdict.epoch)) is not None:
+            judged.verdicts[verdict.outcome] += 1
+
+    def measure(self, base: int, loss: float) -> None:
+        """Keep this validator's held-out loss of the base of epoch `base`, which the epoch before made."""
+        judged = self.judged_of(base - 1)
+        if judged is not None and judged.heldout is None:
+            judged.heldout = loss
+            self.heldouts += 1
 
     def weigh(self, posted: PostedWeight) -> None:
         """Keep a weight; a repeated report of the same block takes the place of the first."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from iota.protocol.member_records import EpochWork, MemberRecord, MemberState
+from iota.console.counts import counted
+from iota.console.durations import duration
+from iota.protocol.member_records import EpochAudits, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import AuditKind, Outcome, Role
-from orchestrator.coordinator.history import Work
+from orchestrator.coordinator.history import Judged, Work
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.status import waiting_for
@@ -13,6 +15,7 @@ from orchestrator.coordinator.status import waiting_for
 def member_record(run: RunState, member: Member) -> MemberRecord:
     """The answer of `GET /v1/members/HOTKEY`."""
     history = member.history
+    audits = history.filed if member.role is Role.VALIDATOR else history.audits
     state, why, until = _state(run, member)
     return MemberRecord(
         run=run.spec.id,
@@ -30,14 +33,28 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         withdrawn=member.withdrawn,
         epochs=tuple(_work(run, member, work) for work in history.epochs),
         audits={
-            kind: {o: history.audits[kind, o] for o in Outcome if history.audits[kind, o]}
+            kind: {o: audits[kind, o] for o in Outcome if audits[kind, o]}
             for kind in AuditKind
-            if any(history.audits[kind, o] for o in Outcome)
+            if any(audits[kind, o] for o in Outcome)
         },
         verdicts=tuple(history.verdicts),
         failed=tuple(history.failed),
         weights=tuple(history.weights),
         incidents=tuple(history.incidents),
+        judged=tuple(_audits(judged) for judged in history.judged),
+        heldouts=history.heldouts,
+        posted=history.posted,
+    )
+
+
+def _audits(judged: Judged) -> EpochAudits:
+    return EpochAudits(
+        epoch=judged.epoch,
+        passed=judged.verdicts[Outcome.PASS],
+        failed=judged.verdicts[Outcome.FAIL],
+        inconclusive=judged.verdicts[Outcome.INCONCLUSIVE],
+        heldout=judged.heldout,
+        done=judged.done,
     )
 
 
@@ -65,10 +82,10 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
         return MemberState.LOST, why, "its next request"
     if run.run_end_sent:
         return MemberState.IDLE, "the run has ended", ""
+    if member.role is Role.VALIDATOR:
+        return _validator_state(run, member)
     if run.phase is Phase.FINISHED:
         return MemberState.IDLE, "the run has finished; the last audits may be open", "the end of the run"
-    if member.role is Role.VALIDATOR:
-        return MemberState.WORKING, "it audits sealed epochs", ""
     if member.stalled:
         why = "an op that was ready missed its deadline, so nothing new is planned for it"
         return MemberState.LATE, why, "its next receipt or stored frame"
@@ -79,9 +96,26 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     if run.phase is Phase.GATHERING:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
     if member.pending:
-        return MemberState.WORKING, f"{len(member.pending)} of its ops have their inputs", ""
+        return MemberState.WORKING, f"{counted(len(member.pending), 'op')} ready to run", ""
     return (
         MemberState.IDLE,
         "none of its ops has its inputs: others work",
         "a neighbour's frame or the next plan",
     )
+
+
+def _validator_state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
+    """State of a live validator: it works on sealed epochs that it has not said to be done with."""
+    todo = [e for e in run.epochs.values() if e.seal is not None and not e.audits_closed]
+    todo = [e for e in todo if member.hotkey not in e.done]
+    if not todo:
+        until = "the end of the run" if run.phase is Phase.FINISHED else f"the merge of epoch {run.epoch}"
+        return MemberState.IDLE, "it has audited every epoch whose audits are open", until
+    first = todo[0]
+    more = f" ({len(todo) - 1} more wait)" if len(todo) > 1 else ""
+    left = max(0.0, first.sealed_at + run.spec.audit.deadline_s - run.now)
+    if member.hotkey not in first.links:
+        assert first.seal is not None
+        why = f"the audits of epoch {first.epoch} are drawn from block {first.seal.block}{more}"
+        return MemberState.IDLE, why, f"it reveals its draw, in {duration(left)} at most"
+    return MemberState.WORKING, f"it audits epoch {first.epoch}{more}", f"{duration(left)} from now at most"

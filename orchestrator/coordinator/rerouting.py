@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 
+from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
@@ -58,7 +59,7 @@ def _is_given_up(run: RunState, step: PlannedStep, mb: MicrobatchState) -> bool:
     """Drop a microbatch that had too many attempts."""
     if mb.next_attempt <= run.limits.attempts:
         return False
-    drop(run, step, mb, f"{mb.next_attempt} attempts failed")
+    drop(run, step, mb, f"{counted(mb.next_attempt, 'attempt')} failed")
     return True
 
 

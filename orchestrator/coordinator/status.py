@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from iota.console.durations import duration
 from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator.member import Member
@@ -122,4 +123,4 @@ def _last_audits(run: RunState) -> str:
     late = sorted({v.hotkey[:8] for e in still for v in run.validators() if v.hotkey not in e.done})
     epochs = ", ".join(str(e.epoch) for e in still)
     who = f"validator {', '.join(late[:3])}" if late else "any validator"
-    return f"all epochs are trained; {who} still audits epoch {epochs}, for {left:.0f} s at most"
+    return f"all epochs are trained; {who} still audits epoch {epochs}, for {duration(left)} at most"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
 
+from iota.console.counts import counted
 from iota.identity.http_auth import RequestVerifier
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
@@ -76,8 +78,19 @@ def make_app(deps: Deps) -> web.Application:
         roles = tuple(Role) if member is None else (member.role,)
         return None if await deps.admission.allows(hotkey, *roles) else deps.admission.refusal(hotkey)
 
+    def heard(hotkey: str) -> float | None:
+        ago_s = calls.presence.silent_s(hotkey, time.monotonic())
+        return None if ago_s is None else time.time() - ago_s
+
     public = Public(
-        deps.coordinator, deps.hotkey, deps.manifest, calls.statuses, metrics, ready, limits.streams
+        deps.coordinator,
+        deps.hotkey,
+        deps.manifest,
+        calls.statuses,
+        heard,
+        metrics,
+        ready,
+        limits.streams,
     )
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
@@ -95,7 +108,7 @@ def make_app(deps: Deps) -> web.Application:
             _work(deps, recorder, ticker, deletions, plans, calls, progress), name="background"
         )
         if restored:
-            _log.info("%d journal entries were replayed", restored)
+            _log.info("%s of the journal replayed", counted(restored, "entry"))
             await recorder.record(Resumed(at=recorder.stamp()))
         yield
         app[BACKGROUND].cancel()

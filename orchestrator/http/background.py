@@ -1,17 +1,20 @@
-"""Background tasks: polling the chain's head, deadlines, silent members, deletions."""
+"""Background tasks: polling the chain's head and the store, deadlines, silent members, deletions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from iota.chain import Block, ChainError, Unavailable
 from iota.console.watch import Watch
+from iota.data.manifest import MANIFEST_NAME
+from iota.objects import manifest_folder
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import ObjectStore, StoreError
+from iota.store import ObjectMissing, ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Entry, Lost, Tick
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.presence import Presence
@@ -24,6 +27,7 @@ _DELETE_TRIES: Final = 5
 _DELETE_BACKOFF: Final = Backoff(first_s=1.0)
 _DELETE_TIMEOUT_S: Final = 300.0
 """Of one prefix, which may hold all frames of an epoch."""
+_STORE_POLL_S: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -105,10 +109,10 @@ class Ticker:
         if self._head is None:
             return
         number, digest = self._head
-        try:
+        with suppress(
+            Problem
+        ):  # a full disk, which the recorder says; the next block or deadline tries again
             await self._recorder.record(Tick(at=self._recorder.stamp(), block=number, block_hash=digest))
-        except Problem as problem:  # the journal is full: the next block or deadline tries again
-            _log.warning("a tick was not recorded: %s", problem.detail)
 
 
 async def watch_silence(
@@ -125,11 +129,31 @@ async def watch_silence(
             async with recorder.lock_for(hotkey):
                 if not member.live or not presence.overdue(hotkey, time.monotonic()):
                     continue
-                try:
+                with suppress(Problem):  # as for a tick
                     await recorder.record(Lost(at=recorder.stamp(), hotkey=hotkey))
-                except Problem as problem:
-                    _log.warning("the loss of %s was not recorded: %s", hotkey, problem.detail)
         await asyncio.sleep(silence_s / 5)
+
+
+async def watch_store(store: ObjectStore, data: str, scale: float = 1.0) -> None:
+    """Say it when the store does not answer, or lacks the run's data set with id `data`, until cancelled.
+
+    Nothing is held up by it: the store is the nodes', who wait for it themselves. `scale` is that of `Watch`.
+
+    Raises:
+        ConditionStands: the condition's end has come.
+    """
+    watch = Watch("the run's store", scale=scale)
+    key = f"{manifest_folder(data)}/{MANIFEST_NAME}"
+    while True:
+        pause_s = _STORE_POLL_S * scale
+        try:
+            if not await store.exists(key):
+                raise ObjectMissing(f"it has no {key}, which `iota data prepare` stores last")
+        except StoreError as error:
+            pause_s = watch.failed(error)
+        else:
+            watch.passed()
+        await asyncio.sleep(pause_s)
 
 
 class Deletions:

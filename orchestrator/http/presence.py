@@ -15,11 +15,13 @@ class Presence:
     def __init__(self, silence_s: float) -> None:
         self._silence_s = silence_s
         self._last: dict[str, float] = {}
+        self._since: dict[str, float] = {}
 
     def observe(self, entry: Entry) -> None:
         """Forget a member when it leaves."""
         if isinstance(entry, Left):
             self._last.pop(entry.hotkey, None)
+            self._since.pop(entry.hotkey, None)
 
     def note(self, hotkey: str, now: float) -> None:
         """Record a request of this member."""
@@ -27,4 +29,11 @@ class Presence:
 
     def overdue(self, hotkey: str, now: float) -> bool:
         """Whether the member has been silent for longer than `silence_s`."""
-        return now - self._last.setdefault(hotkey, now) > self._silence_s
+        last = self._last.get(hotkey)
+        since = self._since.setdefault(hotkey, now) if last is None else last
+        return now - since > self._silence_s
+
+    def silent_s(self, hotkey: str, now: float) -> float | None:
+        """Seconds since the member's last request; None if none has come to this process."""
+        last = self._last.get(hotkey)
+        return None if last is None else now - last

@@ -1,17 +1,17 @@
-"""The orchestrator's log of its run: a line each half minute with a new step, one for each join or loss."""
+"""The orchestrator's log of its run: a line each half minute, and one for each join, loss and merge."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from typing import Any
 
-from iota.console.durations import LINE_EVERY_S, QUIET_S
+from iota.console.counts import counted
+from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import Role
 from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned
 
-_LOOK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -42,25 +42,18 @@ class ProgressLog:
         merges = self._coordinator.state.totals.merges
         if len(merges) > self._merges:
             self._merges = len(merges)
-            _log.info("merge %d is done, after step %d", self._merges, merges[-1])
+            _log.info("epoch %d is merged, after step %d of the run", len(merges) - 1, merges[-1])
 
     async def run(self) -> None:
         """Log a line when one is due, until cancelled."""
-        before, at = self._seen(), time.monotonic()
-        waiting: str | None = None
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            now, seen = time.monotonic(), self._seen()
-            status = self._coordinator.status() if now >= at + LINE_EVERY_S else None
-            if status is None or (seen == before and status["waiting"] == waiting and now < at + QUIET_S):
-                continue
-            losses = self._coordinator.losses()["losses"]
-            _log.info("%s", progress_line(status, losses, seen[1] - before[1], now - at))
-            before, at, waiting = seen, now, status["waiting"]
-
-    def _seen(self) -> tuple[int, int]:
         totals = self._coordinator.state.totals
-        return len(totals.losses), totals.tokens
+        before, at = totals.tokens, time.monotonic()
+        while True:
+            await asyncio.sleep(LINE_EVERY_S)
+            now, tokens = time.monotonic(), totals.tokens
+            losses = self._coordinator.losses()["losses"]
+            _log.info("%s", progress_line(self._coordinator.status(), losses, tokens - before, now - at))
+            before, at = tokens, now
 
 
 def progress_line(status: dict[str, Any], losses: list[float], tokens: int, passed_s: float) -> str:
@@ -72,9 +65,9 @@ def progress_line(status: dict[str, Any], losses: list[float], tokens: int, pass
     return (
         f"{status['phase']}: epoch {status['epoch']} step {status['step']}/{status['steps']}"
         f"{f', loss {losses[-1]:.4f}' if losses else ''}, {tokens / max(passed_s, 1e-9):,.0f} tokens/s;"
-        f" {live} of {len(miners)} miners live"
+        f" {live} of {counted(len(miners), 'miner')} live"
         f"{f', {late} late' if late else ''},"
-        f" {validators} validator{'s' * (validators != 1)};"
+        f" {counted(validators, 'validator')};"
         f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
         f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
         f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"

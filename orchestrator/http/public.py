@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from iota.console.counts import counted
 from iota.console.version import versions
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_response
 from iota.identity.keys import Hotkey
@@ -45,15 +46,18 @@ class Public:
         hotkey: Hotkey,
         manifest: bytes,
         statuses: dict[str, NodeStatus],
+        heard: Callable[[str], float | None],
         metrics: Metrics,
         ready: Callable[[], str | None],
         streams: int,
     ) -> None:
-        """`ready()` returns None, or the reason why the server is not ready."""
+        """`ready()` returns None, or the reason why the server is not ready; `heard(hotkey)` the Unix time
+        of a member's last request, if one came to this process."""
         self._coordinator = coordinator
         self._hotkey = hotkey
         self._manifest = manifest
         self._statuses = statuses
+        self._heard = heard
         self._metrics = metrics
         self._ready = ready
         self._software = versions()
@@ -97,10 +101,16 @@ class Public:
         members = self._coordinator.members
         found = [asked] if asked in members else [m for m in members if m.startswith(asked)]
         if len(found) != 1 or len(asked) < _MIN_PREFIX:
-            much = f"{len(found)} members begin with it: give more of it" if found else "no member has it"
-            raise Problem(ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {much}")
+            several = f"{counted(len(found), 'member')} can be meant: give more of it"
+            raise Problem(
+                ProblemType.NOT_FOUND, f"hotkey {asked[:64]}: {several if found else 'no member has it'}"
+            )
         record = self._coordinator.member_record(found[0])
         assert record is not None
+        said = self._statuses.get(found[0])
+        record = record.model_copy(
+            update={"heard": self._heard(found[0]), "says": "" if said is None else said.state}
+        )
         return web.Response(body=record.model_dump_json().encode(), content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from iota.console.counts import counted
+from iota.console.durations import LINE_EVERY_S
 from iota.console.watch import Watch
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Coordinator, Entry
@@ -20,6 +23,7 @@ MAX_TOGETHER: Final = 256
 """Entries in one commit: their fsync is shared, and applying them blocks the event loop."""
 _RETRY_S: Final = 5.0
 """Retry-After of a refused entry."""
+_log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -65,11 +69,14 @@ class Recorder:
 
     def restore(self) -> int:
         """Apply every journaled entry, and return their number."""
-        count = 0
+        count, said_at = 0, time.monotonic()
         for entry in self._journal.replay():
             self._apply(entry)
             self._last_at = max(self._last_at, entry.at)
             count += 1
+            if time.monotonic() >= said_at + LINE_EVERY_S:
+                _log.info("replaying the journal: %s so far", counted(count, "entry"))
+                said_at = time.monotonic()
         return count
 
     async def record(self, entry: Entry, signature: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from iota.console.counts import counted
 from iota.identity.signatures import signing_bytes
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
@@ -44,7 +45,8 @@ def new_receipts(
     if fresh[0].previous != member.head:
         raise Problem(
             ProblemType.BAD_RECEIPTS,
-            f"receipt {fresh[0].seq} continues another chain than the {member.receipts} receipts stored here",
+            f"receipt {fresh[0].seq} continues another chain than the"
+            f" {counted(member.receipts, 'receipt')} stored here",
             extra={"receipts": member.receipts, "head": member.head},
         )
     if fresh[0].epoch < member.receipt_epoch:

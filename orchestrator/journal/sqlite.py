@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from iota.console.classification import passing
+from iota.console.counts import counted
 from iota.files import FileLock
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import START_RECORDS, BaseRecord
@@ -173,7 +174,8 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise JournalBroken(f"{self._path} can no longer be read: {error}") from cause
         if stored != self._next - 1:
-            raise JournalBroken(f"{self._path} holds {stored} entries, memory {self._next - 1}") from cause
+            holds = f"holds {counted(stored, 'entry')}, memory {self._next - 1}"
+            raise JournalBroken(f"{self._path} {holds}") from cause
 
 
 def _exclusive_lock(path: Path) -> FileLock:

@@ -1,4 +1,4 @@
-"""Conditions of the chain and the disk, in a starting and a running validator and orchestrator."""
+"""Conditions of the chain and the store, in a starting and a running validator and orchestrator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from iota.chain import open_chain
 from iota.console.conditions import Condition
 from iota.console.watch import Watch
 from iota.data import Manifest
-from iota.identity.keys import create_hotkey
+from iota.identity.keys import Hotkey, create_hotkey, load_hotkey
 from iota.protocol.messages import Role
 from iota.protocol.problems import Standing
 from iota.settings import OrchestratorSettings, ValidatorSettings
+from iota.store.embedded_server import make_app
 from orchestrator.run import orchestrate
 from tests.support.conditioned_nodes import SCALE, made_data, one_stage
 from tests.support.fault_proxies import FaultProxy, fault_proxy, page
-from tests.support.ledgers import NETUID, served
+from tests.support.ledgers import NETUID, OTHER, served
 from tests.support.orchestrators import Running, orchestrator, until
+from tests.support.store_servers import SECRET, serving
 from validator.run import validate
 
 Turn = Callable[["Bench"], Awaitable[None]]
@@ -65,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 async def at(tmp_path: Path, data: Manifest) -> AsyncIterator[Bench]:
     hotkey = create_hotkey("w", "h", tmp_path / "wallets")
     async with (
-        served(tmp_path) as ledger_url,
+        served(tmp_path, max_uids=2, immunity_blocks=0) as ledger_url,
         fault_proxy(ledger_url) as ledger,
         orchestrator(tmp_path / "j", one_stage(data), manifest=data.canonical(), silence_s=1.0) as running,
         fault_proxy(running.url) as server,
@@ -117,11 +119,27 @@ async def server_clear(at: Bench) -> None:
     await at.server.set_fault(None)
 
 
+async def register(at: Bench, hotkey: Hotkey) -> None:
+    """In place of who is registered now: the subnet has one place beside its owner's."""
+    async with open_chain(at.ledger.target, hotkey) as chain:
+        (await chain.register(NETUID, Role.VALIDATOR)).check()
+
+
+async def lose_place(at: Bench) -> None:
+    await register(at, OTHER)
+
+
+async def regain_place(at: Bench) -> None:
+    settings = at.settings
+    await register(at, load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path))
+
+
 ROWS: dict[str, tuple[Condition, Turn, Turn]] = {
     "permit": (Condition.NO_PERMIT, lose_permit, regain_permit),
     "portal": (Condition.STRANGER, server_portal, server_clear),
     "chain away": (Condition.CHAIN_AWAY, chain_down, chain_up),
     "chain odd": (Condition.CHAIN_ODD, chain_portal, chain_clear),
+    "chain refuses": (Condition.CHAIN_REFUSES, lose_place, regain_place),
 }
 
 
@@ -148,6 +166,20 @@ async def test_a_running_validator_outlasts(row: str, at: Bench, caplog: pytest.
     await off(at)
     await until(lambda: at.joined() or at.ended(), 20)
     assert not at.ended()
+
+
+async def test_a_running_validator_that_the_chain_would_refuse_goes_on_with_its_commitment(
+    at: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    at.start()
+    await until(lambda: at.joined() or at.ended())
+    await lose_place(at)
+    await server_portal(at)
+    await until(lambda: not at.joined())
+    await server_clear(at)
+    await until(lambda: at.joined() or at.ended(), 20)
+    assert not at.ended()
+    assert Condition.CHAIN_REFUSES.text not in caplog.text
 
 
 # ---- the orchestrator ------------------------------------------------------------------------------
@@ -215,6 +247,41 @@ async def test_an_orchestrator_outlasts_its_chain_at_the_start_and_later(
             await (ledger.set_fault(None) if odd else ledger.up())
             await until(lambda: "newest block: it goes on" in caplog.text or task.done())
             assert not task.done()
+
+
+async def test_an_orchestrator_says_that_its_store_is_away_from_the_start_and_lacks_the_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, free_port: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    said = f"the run's store: {Condition.STORE_AWAY.text}"
+    async with (
+        served(tmp_path) as ledger,
+        serving(make_app(tmp_path / "shards", SECRET)) as served_store,
+        fault_proxy(served_store) as store,
+    ):
+        await store.down()
+        async with orchestrating(tmp_path, ledger, port=free_port, store=store.url) as task:
+            await until(lambda: said in caplog.text or task.done())
+            await until_ready(f"http://127.0.0.1:{free_port}", task)  # what needs no store is not held up
+            await store.set_fault(page(404))
+            await store.up()
+            await until(lambda: f"the run's store: {Condition.DATA.text}" in caplog.text or task.done())
+            await store.set_fault(None)
+            await until(lambda: "the run's store: it goes on" in caplog.text or task.done())
+            assert not task.done()
+
+
+async def test_an_orchestrator_says_that_its_s3_is_away_from_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    store = f"s3://bucket/run?endpoint=http://127.0.0.1:{free_port}"  # nobody listens there
+    async with served(tmp_path) as ledger, orchestrating(tmp_path, ledger, port=0, store=store) as task:
+        said = f"the run's store: {Condition.STORE_AWAY.text}"
+        await until(lambda: said in caplog.text or task.done(), 30)
+        assert not task.done()
 
 
 async def test_a_subnet_that_there_is_not_is_a_mistake(tmp_path: Path) -> None:

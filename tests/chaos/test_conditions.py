@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from iota.console.conditions import DAY_S, Condition
 from iota.console.watch import ConditionStands
@@ -105,9 +106,10 @@ ROWS: dict[str, tuple[Condition, tuple[Turn, Turn]]] = {
 ELSEWHERE = {
     Condition.CERTIFICATE: "test_a_wrong_certificate",
     Condition.OTHER_RUN: "test_another_run",
+    Condition.HUB: "tests/chaos/test_hub_conditions.py",
     Condition.CHAIN_AWAY: "tests/chaos/test_chain_conditions.py",
     Condition.CHAIN_ODD: "tests/chaos/test_chain_conditions.py",
-    Condition.CHAIN_REFUSES: "tests/unit/test_validator_node.py",
+    Condition.CHAIN_REFUSES: "tests/chaos/test_chain_conditions.py",
 }
 
 
@@ -150,20 +152,43 @@ async def test_a_running_miner_outlasts(row: str, at: Bench, caplog: pytest.LogC
     await until(lambda: "it goes on after" in caplog.text)
 
 
-async def test_a_wrong_certificate_is_outlasted_by_a_starting_miner(
+async def test_a_wrong_certificate_is_outlasted_by_a_starting_and_by_a_running_miner(
     at: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trusted, strange = (certificate(tmp_path / name) for name in ("trusted", "strange"))
     # aiohttp makes this context at its import, so that a later SSL_CERT_FILE has no effect in this process.
     aiohttp.connector._SSL_CONTEXT_VERIFIED.load_verify_locations(tmp_path / "trusted" / "certificate.pem")
-    at.server.secure = strange
-    await refuse(at)
-    await listen(at)
+
+    async def present(shown: ssl.SSLContext) -> None:
+        await refuse(at)
+        at.server.secure = shown
+        await listen(at)
+
+    await present(strange)
     at.start()
-    await until(lambda: Condition.CERTIFICATE.text in caplog.text or at.ended())
-    await refuse(at)
-    at.server.secure = trusted
-    await listen(at)
+    for _ in ("starting", "running"):
+        await until(lambda: Condition.CERTIFICATE.text in caplog.text or at.ended())
+        await present(trusted)
+        await at.works()
+        caplog.clear()
+        await present(strange)
+
+
+async def test_another_run_is_outlasted_by_a_starting_miner(
+    at: Bench, data: tuple[Path, Manifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The orchestrator begins another run between the two first requests of a miner."""
+    async with orchestrator(tmp_path / "other", one_stage(data[1], seed=5)) as other:
+
+        def fault(request: web.Request) -> web.Response | None:
+            at.server.target = other.url if request.path == "/v1/run" else at.running.url
+            return None
+
+        await at.server.set_fault(fault)
+        at.start()
+        await until(lambda: Condition.OTHER_RUN.text in caplog.text or at.ended())
+    await at.server.set_fault(None)
+    at.server.target = at.running.url
     await at.works()
 
 

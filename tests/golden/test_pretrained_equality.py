@@ -11,12 +11,10 @@ import torch
 from iota.compute import Microbatch
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
-from iota.model.layout import run_shapes
 from iota.model.pretrained import find_pretrained
 from iota.model.proposal import make_spec
 from iota.objects import start_key
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
-from iota.outer.pseudo_gradient import unflatten
 from iota.outer.start import pinned, store_start
 from iota.protocol.records import START_RECORDS
 from iota.spec import RunSpec
@@ -87,8 +85,7 @@ def test_fresh_codecs_begin_as_in_a_run_from_the_seed(tmp_path: Path) -> None:
     save_llama(tmp_path / "llama")
     spec, stored = started(tmp_path / "llama", "boundary.ratio=4", "boundary.anchor_rank=4")
     for stage, state in enumerate(start_states(spec, stored)):
-        like = {name: torch.empty(shape) for name, shape in run_shapes(spec, stage).items()}
-        seeded = unflatten(torch.from_numpy(initial_base(spec, stage).weights), like)
+        seeded = named_weights(spec, stage, initial_base(spec, stage).weights)
         same = {name for name, tensor in state.weights.items() if torch.equal(tensor, seeded[name])}
-        assert same >= {name for name in like if name.startswith("boundary.")} != set()
+        assert same >= {name for name in seeded if name.startswith("boundary.")} != set()
         assert "layers.0.mlp.up_proj.weight" not in same

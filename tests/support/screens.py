@@ -32,7 +32,7 @@ def screen(status: dict[str, Any], width: int, height: int, number: int = 0, **m
 
 def screens() -> dict[str, str]:
     """Text by name of file."""
-    waiting = "all epochs are trained; validator 5xyz still audits epoch 2, for 580 s at most"
+    waiting = "all epochs are trained; validator 5xyz still audits epoch 2, for 9 min at most"
     last = run_status(3, phase="finished", epoch=2, step=20, open_microbatches=0, waiting=waiting)
     none: dict[str, Any] = {"losses": [], "merges": [], "heldout": {}, "weights": {}, "verdicts": []}
     first = run_status(3, phase="gathering", epoch=0, step=0, waiting="stage 1 is loading its base", **none)

@@ -13,11 +13,10 @@ from blake3 import blake3
 
 from iota.compute.state import StageState
 from iota.data import Tokenizer, manifest_id, open_tokenizer, prepare
-from iota.model.layout import run_shapes
 from iota.objects import BaseKey
-from iota.outer.base import base_digest, base_parts
+from iota.outer.base import base_digest, base_parts, named_weights
 from iota.outer.nesterov import OuterState
-from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.outer.pseudo_gradient import flatten
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, Report, StoredObject
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry
@@ -122,8 +121,7 @@ def store_run(root: Path, tokenizer: Tokenizer | None = None, **changes: dict[st
         vector += 0.05 * torch.randn(vector.shape, generator=generator)
         base = OuterState(vector.numpy(), np.full(vector.shape, 0.5, np.float32))
         stored = _write_parts(root / "store", spec, stage, base_parts(spec, base))
-        like = {name: torch.empty(shape) for name, shape in run_shapes(spec, stage).items()}
-        states.append(StageState(unflatten(vector, like)))
+        states.append(StageState(named_weights(spec, stage, base.weights)))
         records.append(BaseStored(epoch=1, digest=base_digest(spec, base), parts=stored))
     return StoredRun(root, spec, states, records)
 

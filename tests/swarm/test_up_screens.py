@@ -34,9 +34,10 @@ async def test_the_dashboard_fits_its_terminal_while_a_real_run_goes_on(
     assert pages
     assert all(len(page) < size[1] and max(map(len, page)) <= size[0] for page in pages)
     last = "\n".join(pages[-1])
-    for shown in ("epoch 1/1 step", "miner-00", "miner-01", "tokens/s", "boundary: "):
+    for shown in ("epoch 0 (last: 0) step", "miner-00", "miner-01", "tokens/s", "boundary: "):
         assert shown in last
     assert "loss 5." in written
+    assert "start a miner" not in written  # the command starts them itself
     assert "exporting the model" in written
 
 
@@ -46,8 +47,9 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     )
     assert code == 0, written[-2000:]
     assert "\x1b" not in written
+    assert "start a miner" not in written
     rows = written.splitlines()
-    assert any(row.startswith("epoch 1/1 step ") and "loss 5." in row for row in rows)
+    assert any(row.startswith("epoch 0 (last: 0) step ") and "loss 5." in row for row in rows)
     assert any("audits epoch 0, for " in row for row in rows)  # what the end of the run waits for
     assert "all processes have ended; exporting the model" in rows
     assert re.search(r"^weight \w{8} +0\.\d+  miner-0\d, stage \d", written, re.MULTILINE)
@@ -64,7 +66,7 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     assert re.search(r"weights of 2 miners are set in block \d+: 5", log), log
     log = (tmp_path / "run/logs/orchestrator.log").read_text()
     assert "joined as miner of stage 1, on cpu/" in log
-    assert "merge 1 is done, after step 20" in log
+    assert "epoch 0 is merged, after step 20 of the run" in log
 
 
 async def test_ctrl_c_names_a_command_that_goes_on_and_says_nothing_twice(tmp_path: Path) -> None:

@@ -17,7 +17,11 @@ def refused(*assignments: str) -> str:
 @pytest.mark.parametrize(
     ("assignments", "fields", "remedy"),
     [
-        (["optimizer.warmup_steps=60"], ["optimizer.warmup_steps 60", "60 steps"], "warm up over fewer"),
+        (
+            ["optimizer.warmup_steps=60"],
+            ["optimizer.warmup_steps 60", "schedule.steps = 60"],
+            "warm up over fewer",
+        ),
         (
             ["optimizer.warmup_steps=59", "optimizer.decay=cosine"],
             ["optimizer.decay cosine", "optimizer.warmup_steps 59"],

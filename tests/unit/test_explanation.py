@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from iota.protocol.member_records import (
     AuditResult,
+    EpochAudits,
     EpochWork,
     Incident,
     MemberRecord,
     MemberState,
     PostedWeight,
+    PostedWeights,
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.simulate.names import fake_hotkey
@@ -61,7 +63,7 @@ def test_everything_on_record_is_told() -> None:
         f"{MINER} (miner-00), miner of stage 1 of run abababababab, on cpu/x86_64",
         "now: late: an op that was ready missed its deadline, so nothing new is planned for it; until its",
         "3,072       50%        48     1          2",
-        "48 ops in time, 1 deadlines missed, 2 microbatches withdrawn",
+        "48 ops in time, 1 deadline missed, 2 microbatches withdrawn",
         "audits: op: 6 pass; step: 1 fail",
         "epoch 2, step: fail by validator: another sum",
         "0.2500 by validator, block 31, during epoch 2",
@@ -85,9 +87,57 @@ def test_a_member_without_a_record_is_told_what_comes() -> None:
         assert part in text
 
 
+def told_of_a_validator(**changes: Any) -> str:
+    given: dict[str, Any] = {
+        "hotkey": VALIDATOR,
+        "role": Role.VALIDATOR,
+        "stage": -1,
+        "state": MemberState.IDLE,
+        "why": "it has audited every epoch whose audits are open",
+        "until": "the merge of epoch 3",
+        "epochs": (),
+        "verdicts": (),
+        "failed": (),
+        "weights": (),
+    }
+    return told(**{**given, **changes})
+
+
+def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
+    audits = {AuditKind.OP: {Outcome.PASS: 6, Outcome.INCONCLUSIVE: 1}, AuditKind.STEP: {Outcome.FAIL: 1}}
+    text = told_of_a_validator(
+        audits=audits,
+        heldouts=1,
+        judged=(
+            EpochAudits(epoch=1, passed=6, failed=1, inconclusive=0, heldout=3.61, done=True),
+            EpochAudits(epoch=2, passed=0, failed=0, inconclusive=1, heldout=None, done=False),
+        ),
+        posted=PostedWeights(epoch=2, block=37, miners=3, compute_share=0.05),
+        heard=60.0,
+        says="no epoch to audit; weights: set in block 37",
+    )
+    for part in (
+        f"{VALIDATOR} (validator), validator of run abababababab",
+        "now: idle: it has audited every epoch whose audits are open; until the merge of epoch 3",
+        "last heard: 1970-01-01 00:01:00 UTC",
+        "it says: no epoch to audit; weights: set in block 37",
+        "  epoch 1       7       6       1             0         3.6100\n",
+        "  epoch 2       1       0       0             1              -  not all filed yet",
+        "in all: 8 audits drawn: 6 passed, 1 failed, 1 inconclusive; 1 held-out evaluation\n",
+        "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
+    ):
+        assert part in text, text
+
+
+def test_a_validator_without_a_record_is_told_what_comes() -> None:
+    text = told_of_a_validator(audits={})
+    for part in ("audits: none drawn yet", "weights: it has reported none as set", "to do: nothing"):
+        assert part in text
+
+
 def test_no_text_of_a_member_commands_the_terminal() -> None:
     evil = "a \x1b]0;owned\x07\x1b[2J \u202e b"
-    said = told(device=evil, why=evil, incidents=(Incident(at=1e11, epoch=2, text=evil),))
+    said = told(device=evil, why=evil, says=evil, incidents=(Incident(at=1e11, epoch=2, text=evil),))
     assert all(line.isprintable() for line in said.split("\n"))
 
 

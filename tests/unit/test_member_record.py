@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
 
-from iota.protocol.member_records import EPOCHS_KEPT, RECENT_KEPT, MemberRecord, MemberState
+from iota.protocol.member_records import (
+    EPOCHS_KEPT,
+    RECENT_KEPT,
+    EpochAudits,
+    MemberRecord,
+    MemberState,
+    PostedWeights,
+)
 from iota.protocol.messages import (
     AuditKind,
+    AuditsDone,
     Delta,
+    Heldout,
     Outcome,
     Reveal,
     Role,
@@ -103,6 +113,39 @@ def test_verdicts_are_on_record_by_kind_validator_and_reason() -> None:
     assert shown["audits"] == {"pass": 1, "fail": 1, "inconclusive": 0}
 
 
+def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:
+    driven, miner, validator = sealed_run()
+    found = record_of(driven, validator)
+    assert (found.state, found.judged[0].done) == (MemberState.WORKING, False)
+    assert found.why == "it audits epoch 0"
+    verdicts = [verdict(miner, 1, Outcome.PASS), verdict(miner, 2, Outcome.FAIL)]
+    driven.say(validator, reports=[*verdicts, verdicts[0], AuditsDone(epoch=0)])
+    loss = Heldout(epoch=1, loss=3.61, standard_error=0.01, tokens=64)
+    driven.say(validator, reports=[loss, loss])
+    driven.say(validator, reports=[WeightsSet(block=9, weights={miner.hotkey: 1.0}, compute_share=0.1)])
+    found = record_of(driven, validator)
+    assert found.judged == (
+        EpochAudits(epoch=0, passed=1, failed=1, inconclusive=0, heldout=3.61, done=True),
+    )
+    assert found.audits == {AuditKind.OP: {Outcome.PASS: 1, Outcome.FAIL: 1}}
+    assert found.heldouts == 1
+    assert found.posted == PostedWeights(epoch=0, block=9, miners=1, compute_share=0.1)
+    assert (found.state, found.until) == (MemberState.IDLE, "the merge of epoch 0")
+
+
+def test_a_validator_that_has_not_revealed_its_draw_waits_for_the_block_that_draws() -> None:
+    driven, _, _ = sealed_run()
+    late = driven.join(8, Role.VALIDATOR)
+    found = record_of(driven, late)
+    seal = driven.state.current.seal
+    assert seal is not None
+    assert (found.state, found.why) == (
+        MemberState.IDLE,
+        f"the audits of epoch 0 are drawn from block {seal.block}",
+    )
+    assert found.until.startswith("it reveals its draw, in 10 min")
+
+
 def test_a_weight_that_a_validator_no_longer_gives_is_zero() -> None:
     driven, miner, validator = sealed_run()
     other = driven.state.miners()[1]
@@ -147,7 +190,7 @@ def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:
     driven.state.phase = Phase.FINISHED
     waiting = driven.coordinator.status()["waiting"]
     assert validator.hotkey[:8] in waiting
-    assert "audits epoch 0, for 600 s at most" in waiting
+    assert "audits epoch 0, for 10 min at most" in waiting
 
 
 @pytest_asyncio.fixture
@@ -163,6 +206,7 @@ async def test_a_member_is_found_by_its_hotkey_or_the_start_of_it(running: Runni
         for asked in (hotkey, hotkey[:8]):
             status, document, _ = await raw(running, f"/v1/members/{asked}", b"", method="GET")
             assert (status, document["hotkey"], document["run"]) == (200, hotkey, running.spec.id)
+            assert abs(document["heard"] - time.time()) < 60.0
         assert (await one.client.member(hotkey)).stage == 0
         for asked in ("5", "5zzzzzzz", "x" * 300, "..%2f"):
             status, problem, _ = await raw(running, f"/v1/members/{asked}", b"", method="GET")

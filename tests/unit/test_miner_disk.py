@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import miner.disk
+from iota.objects import part_count
 from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.partition import PartError
 from miner.disk import MinerDisk
@@ -37,6 +39,13 @@ def test_a_base_reads_back_to_the_same_digest_and_may_be_saved_again(disk: Miner
         disk.save_base(SPEC, 0, BASE, base_digest(SPEC, BASE))
     base, digest = disk.load_base(SPEC, 0, 0)
     assert digest == base_digest(SPEC, base) == base_digest(SPEC, BASE)
+
+
+def test_a_base_of_more_than_a_thousand_parts_reads_back_in_their_order(disk: MinerDisk) -> None:
+    spec = small_spec(outer={"part_elements": 10})
+    assert part_count(spec, 0) > 1001
+    disk.save_base(spec, 0, BASE, base_digest(spec, BASE))
+    assert np.array_equal(disk.load_base(spec, 0, 0)[0].weights, BASE.weights)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

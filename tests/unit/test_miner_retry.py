@@ -76,7 +76,8 @@ async def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
 async def test_a_long_outage_is_told_of_and_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         await persist("reading the base", Failing(StoreUnavailable("away"), 10), first_pause_s=0.0)
-    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    line, over = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert over.startswith("reading the base: it goes on after ")
     assert line.startswith("reading the base: the object store does not answer (away), since ")
 
 

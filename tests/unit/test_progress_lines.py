@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iota.console.durations import LINE_EVERY_S, QUIET_S
+from iota.console.durations import LINE_EVERY_S
+from iota.console.lasting import lasting
 from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight
 from iota.protocol.messages import AuditKind, Outcome, Role, Verdict
 from iota.simulate.names import fake_hotkey
+from iota.swarm.preparation import prepare_data
 from miner.activity import Activity
 from miner.own_record import news
 from miner.progress_line import Position, ProgressLines
-from orchestrator.coordinator import Joined, Lost
+from orchestrator.coordinator import Coordinator, Joined, Lost
 from orchestrator.http.progress_log import ProgressLog, progress_line
 from tests.support.coordinators import Driven
-from tests.support.orchestrators import make_spec
+from tests.support.data_sets import made_up_text, write_jsonl
+from tests.support.orchestrators import make_spec, until
 from tests.support.statuses import run_status
 from validator import progress_line as validator_line
 
@@ -44,21 +51,21 @@ def test_a_stage_without_a_loss_states_none() -> None:
     assert "loss" not in text
 
 
-def test_a_miner_writes_a_line_a_step_or_half_minute_whichever_is_rarer() -> None:
-    quick, slow = ProgressLines(0.0), ProgressLines(0.0)
+@pytest.mark.parametrize("step_s", [0.1, 2.0, 60.0, float("inf")])
+def test_a_miner_writes_a_line_each_half_minute_whatever_its_steps_take(step_s: float) -> None:
+    lines = ProgressLines(0.0)
     times = [float(t) for t in range(1, 601, 2)]
-    a_step_each_look = [quick.look(t, replace(HERE, step=n + 1), Activity()) for n, t in enumerate(times)]
-    assert 600 / LINE_EVERY_S - 1 <= sum(text is not None for text in a_step_each_look) <= 21
-    a_step_a_minute = [slow.look(t, replace(HERE, step=int(t / 60) + 1), Activity()) for t in times]
-    assert sum(text is not None for text in a_step_a_minute) == 10
+    said = [t for t in times if lines.look(t, replace(HERE, step=int(t / step_s)), Activity())]
+    assert said[0] <= LINE_EVERY_S + 1
+    assert {later - sooner for sooner, later in pairwise(said[1:])} <= {LINE_EVERY_S, LINE_EVERY_S + 2}
 
 
 def test_a_miner_without_steps_says_what_it_waits_for() -> None:
     lines = ProgressLines(0.0)
-    assert lines.look(QUIET_S - 1, replace(HERE, step=0, state="loading"), Activity()) is None
-    text = lines.look(QUIET_S, replace(HERE, step=0, state="loading"), Activity())
+    assert lines.look(29.0, replace(HERE, step=0, state="loading"), Activity()) is None
+    text = lines.look(30.0, replace(HERE, step=0, state="loading"), Activity())
     assert text is not None
-    assert text.endswith("no step for 300 s (loading)")
+    assert text.endswith("no step for 30 s (loading)")
 
 
 def record(**changes: Any) -> MemberRecord:
@@ -118,8 +125,14 @@ def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
         "audits: epoch 3 op: 5 passed; epoch 3 step: 1 failed (6 in all);"
         " now: replaying; weights: none yet; 5.0% of the machine"
     )
-    assert lines.look(90.0, "waiting", "none yet", 0.05) is None
-    assert "no new verdict (6 in all)" in str(lines.look(330.0, "waiting", "none yet", 0.05))
+    assert lines.look(59.0, "waiting", "none yet", 0.05) is None
+    assert "no new verdict (6 in all)" in str(lines.look(60.0, "waiting", "none yet", 0.05))
+
+
+def test_a_validator_that_has_nothing_to_audit_says_so_after_half_a_minute() -> None:
+    assert validator_line.ProgressLines(0.0).look(30.0, "no epoch to audit", "none yet", 0.01) == (
+        "audits: no new verdict (0 in all); now: no epoch to audit; weights: none yet; 1.0% of the machine"
+    )
 
 
 def test_an_audited_epoch_is_told_at_once() -> None:
@@ -127,7 +140,7 @@ def test_an_audited_epoch_is_told_at_once() -> None:
     lines.filed(verdict(Outcome.PASS))
     lines.filed(verdict(Outcome.INCONCLUSIVE))
     assert lines.audited(3) == "epoch 3 is audited: epoch 3 op: 1 passed, 1 inconclusive (2 in all)"
-    assert lines.look(30.0, "", "", 0.0) is None
+    assert "audits: no new verdict (2 in all)" in str(lines.look(30.0, "", "", 0.0))
 
 
 def test_the_orchestrator_s_line_says_members_step_loss_and_what_is_late() -> None:
@@ -138,6 +151,28 @@ def test_the_orchestrator_s_line_says_members_step_loss_and_what_is_late() -> No
         "training: epoch 1 step 12/20, loss 2.5539, 2,000 tokens/s; 2 of 3 miners live, 1 late, 1 validator;"
         " 1 dropped, 4 re-routed; audits 6+ 1- 0?"
     )
+
+
+async def test_the_orchestrator_writes_a_line_each_half_minute_although_nothing_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("orchestrator.http.progress_log.LINE_EVERY_S", 0.01)
+    running = asyncio.create_task(ProgressLog(Coordinator(make_spec())).run())
+    await until(lambda: len(caplog.messages) > 2)
+    running.cancel()
+    assert all("waits: stage 0 has no replica" in message for message in caplog.messages)
+
+
+async def test_what_lasts_is_said_at_once_and_each_half_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("iota.console.lasting.LINE_EVERY_S", 0.01)
+    async with lasting("making stage 2 on cpu"):
+        assert caplog.messages == ["making stage 2 on cpu"]
+        await until(lambda: len(caplog.messages) > 1)
+    assert caplog.messages[1].startswith("still making stage 2 on cpu, for 0")
 
 
 def test_the_orchestrator_logs_joins_losses_and_merges(caplog: pytest.LogCaptureFixture) -> None:
@@ -151,4 +186,15 @@ def test_the_orchestrator_logs_joins_losses_and_merges(caplog: pytest.LogCapture
     log.observe(Lost(at=driven.now, hotkey=member.hotkey))
     assert f"{member.hotkey} joined as miner of stage 1, on test" in caplog.messages
     assert f"{member.hotkey} is lost: it was silent for too long" in caplog.messages
-    assert "merge 1 is done, after step 20" in caplog.messages
+    assert "epoch 0 is merged, after step 20 of the run" in caplog.messages
+
+
+def test_an_up_that_prepares_data_says_how_far_it_is_each_half_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, said = write_jsonl(tmp_path / "a.jsonl", [made_up_text(n) for n in range(500)]), list[str]()
+    prepare_data(str(source), "bytes", tmp_path / "first", said.append)
+    assert said == []  # it took less than half a minute
+    monkeypatch.setattr("iota.swarm.preparation.LINE_EVERY_S", 0.0)
+    prepare_data(str(source), "bytes", tmp_path / "second", said.append)
+    assert re.fullmatch(r"data: \d+ documents, [\d,]+ tokens", said[0])

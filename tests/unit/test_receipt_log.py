@@ -95,9 +95,19 @@ def test_a_lost_disk_continues_from_what_the_orchestrator_knows(tmp_path: Path, 
 
 
 def test_another_runs_log_is_refused(tmp_path: Path, hotkey: Hotkey) -> None:
-    ReceiptLog(tmp_path / "log", RUN, hotkey).close()
+    log = ReceiptLog(tmp_path / "log", RUN, hotkey)
+    log.append(_fields(0))
+    log.close()
     with pytest.raises(ValueError, match="another run or hotkey"):
         ReceiptLog(tmp_path / "log", "00" * 32, hotkey)
+
+
+def test_a_log_without_receipts_serves_another_run(tmp_path: Path, hotkey: Hotkey) -> None:
+    ReceiptLog(tmp_path / "log", RUN, hotkey).close()
+    log = ReceiptLog(tmp_path / "log", "00" * 32, hotkey)
+    receipt = log.append(_fields(0))
+    log.close()
+    assert ReceiptLog(tmp_path / "log", "00" * 32, hotkey).head == receipt.content_digest()
 
 
 def _written(path: Path, hotkey: Hotkey, count: int, epochs: int = 1) -> list[Receipt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -12,7 +13,7 @@ from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Coordinator, Entry, Tick
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import MAX_TOGETHER, MAX_WAITING, Recorder
-from orchestrator.journal import JournalBroken
+from orchestrator.journal import JournalBroken, Record
 from tests.support.journals import MemoryJournal
 from tests.support.orchestrators import make_spec
 
@@ -111,3 +112,14 @@ async def test_a_replay_applies_every_entry_and_sets_the_time() -> None:
     assert again.restore() == 1
     assert applied == [tick(9)]
     assert again.stamp() == 9.0
+
+
+def test_a_long_replay_says_how_far_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("orchestrator.http.recorder.LINE_EVERY_S", 0.0)
+    journal = MemoryJournal()
+    journal.append([Record(tick(n), "") for n in range(2)], 0)
+    recorder(journal)[0].restore()
+    assert caplog.messages == [f"replaying the journal: {text} so far" for text in ("1 entry", "2 entries")]

@@ -93,8 +93,8 @@ async def test_an_answer_that_was_lost_is_made_up_for(tmp_path: Path) -> None:
         a.log.add()
         a.talk.send(receipts=1)
         await until(lambda: running.coordinator.members[a.hotkey.ss58].receipts == 1)
-        assert a.client._http._session is not None
-        connector = a.client._http._session.connector
+        assert a.client._http._direct is not None
+        connector = a.client._http._direct.connector
         assert connector is not None
         for protocol in list(connector._acquired):
             assert protocol.transport is not None

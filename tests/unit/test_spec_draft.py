@@ -128,18 +128,18 @@ def test_a_whole_spec_is_a_file_of_values_too(tmp_path: Path) -> None:
         (["--set", "optimizer.weight_deacy=0.1"], "did you mean optimizer.weight_decay?"),
         (["--set", "credit=4"], "--set has credit, which no spec has: did you mean schedule.credit?"),
         (["--set", "optimizer.lr"], "--set 'optimizer.lr' sets nothing"),
-        (["--set", "optimizer.lr=fast"], "optimizer.lr cannot be 'fast'"),
+        (["--set", "optimizer.lr=fast"], "optimizer.lr: it must be a number, not 'fast'"),
         (["--set", "schedule.steps=2.5"], "schedule.steps cannot be '2.5'"),
         (["--set", "layout.replicas=0"], "layout.replicas cannot be '0'"),
-        (["--set", "audit.burn=2"], "audit.burn cannot be '2'"),
+        (["--set", "audit.burn=2"], "audit.burn: it must be at most 1, not '2'"),
         (["--set", "model.kv_heads=3"], "model.heads 8 is not a multiple of model.kv_heads 3"),
         (["--set", "model.vocab_size=200", "--template"], None),
-        (["--set", "layout.cuts=2,3"], "layout.cuts [2, 3] holds 5 layers and model.layers is 6"),
+        (["--set", "layout.cuts=2,3"], "layout.cuts [2, 3] adds up to 5 and model.layers is 6"),
         (
             ["--stages", "4", "--set", "layout.cuts=2,4"],
             "layout.stages 4 and layout.cuts, which has 2 stages",
         ),
-        (["--compute", "tf32"], "compute cannot be 'tf32'"),
+        (["--compute", "tf32"], "compute: it must be 'fp32' or 'bf16', not 'tf32'"),
         (["--spec", "absent.toml"], "the spec absent.toml cannot be read"),
         (["--spec", "broken.toml"], "the spec broken.toml is not TOML"),
         (
@@ -174,7 +174,7 @@ def test_up_takes_the_file_and_the_assignments(
     Path("run.toml").write_text("[optimizer]\nlr = 1e-3\n")
     code, _, error = run(capsys, "up", "--spec", "run.toml", "--set", "optimizer.warmup_steps=60")
     assert code == 2
-    assert "optimizer.warmup_steps 60 is not less than the run's 60 steps" in error
+    assert "optimizer.warmup_steps 60 is not less than schedule.epochs x schedule.steps = 60" in error
     assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
 
 

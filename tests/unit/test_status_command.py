@@ -61,7 +61,7 @@ async def test_a_dumb_terminal_and_a_pipe_get_plain_lines(running: Running) -> N
 
     code, written = await on_terminal(live, (80, 24), on("dumb"), end)
     assert (code, "\x1b" in written) == (0, False)
-    assert "epoch 1/2 step 0/2  loss 4.0000" in written
+    assert "epoch 0 (last: 1) step 0/2  loss 4.0000" in written
     code, written = await in_a_pipe(live, on("xterm"))
     assert (code, "\x1b" in written) == (0, False)
     assert "loss 4.0000" in written.splitlines()[0]

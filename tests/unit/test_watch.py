@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from iota.client.orchestrator import OrchestratorUnreachable
 from iota.console.conditions import DAY_S, Condition
 from iota.console.durations import duration
-from iota.console.watch import ConditionStands, Watch
+from iota.console.watch import ConditionStands, Watch, in_thread, pause
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import StoreUnavailable
 
@@ -111,7 +112,16 @@ async def test_alternating_conditions_do_not_put_off_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.5, "0.5 s"), (34, "34 s"), (600, "10 min"), (7500, "2 h 5 min"), (DAY_S, "1 d")]
+    ("seconds", "text"),
+    [
+        (0.5, "0.5 s"),
+        (34, "34 s"),
+        (95, "95 s"),
+        (119.9, "2 min"),
+        (600, "10 min"),
+        (7500, "2 h 5 min"),
+        (DAY_S, "1 d"),
+    ],
 )
 def test_durations_are_as_people_read_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -130,3 +140,20 @@ def test_a_condition_that_comes_and_goes_fills_no_log(caplog: pytest.LogCaptureF
         watch.failed((GONE, Problem(ProblemType.STALE, "10 s"))[number % 2])
         watch.passed()
     assert len(caplog.messages) == 4
+
+
+def test_a_server_says_a_condition_without_an_end_and_outlasts_any(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch("the ledger", scale=1e-9, endless=True)
+    for _ in range(3):
+        watch.failed(GONE)
+    assert "if it lasts: " in caplog.messages[0]
+    assert not [line for line in caplog.messages if "exit code" in line or "next try" in line]
+
+
+async def test_a_wait_in_a_thread_ends_with_the_task_that_wants_its_result() -> None:
+    waiting = asyncio.create_task(in_thread(lambda: pause(3600)))
+    await asyncio.wait([waiting], timeout=0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.get_running_loop().shutdown_default_executor()  # which waits for the thread

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from iota.chain import ChainError, TxMode, TxResult
+from iota.console.counts import counted
 from validator.chain import SubnetChain, SubnetView
 from validator.weights.decisions import LastWeights, Step, due
 from validator.weights.outcomes import SENDING_S, WeightOutcomes
@@ -145,7 +146,8 @@ class WeightSetter:
         behind = view.status.block - view.subnet.block.number
         if behind > self._outcomes.lifetime(view):
             return self._report_blocked(
-                "not final", f"the newest final block is {behind} blocks old, and a write lives no longer"
+                "not final",
+                f"the newest final block is {counted(behind, 'block')} old; a write lives no longer",
             )
         return await self._set(view, scores, own)
 

@@ -31,6 +31,7 @@ from iota.chain.ledger.clock import CHECKPOINT_BLOCKS, BlockClock, hash_of, hash
 from iota.chain.ledger.database import LedgerDatabase
 from iota.chain.ledger.yuma import yuma
 from iota.chain.weight_rules import check_weights, normalise
+from iota.console.counts import counted
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import Role
 
@@ -296,4 +297,4 @@ def _not_registered() -> TxResult:
 
 
 def _too_fast(chain_error: str, wait: int) -> TxResult:
-    return TxResult.refusal(TxCode.RATE_LIMITED, chain_error, f"too soon: wait {wait} more blocks")
+    return TxResult.refusal(TxCode.RATE_LIMITED, chain_error, f"too soon: wait {counted(wait, 'more block')}")

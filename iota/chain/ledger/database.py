@@ -19,6 +19,7 @@ from typing import Any, Final
 from iota.chain.chain import Endpoint, Neuron
 from iota.chain.ledger.clock import genesis_hash
 from iota.chain.ledger.parameters import LedgerParameters
+from iota.console.classification import passing
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -46,6 +47,7 @@ class LedgerDatabase:
 
         Raises:
             ValueError: another process has it open, it is no ledger, or it was created with other choices.
+            sqlite3.Error, OSError: the disk is full or fails.
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,8 @@ class LedgerDatabase:
             self.parameters = self._open(choices, now_s)
         except sqlite3.OperationalError as error:
             self._db.close()
+            if error.sqlite_errorname != "SQLITE_BUSY" and passing(error):
+                raise
             raise ValueError(
                 f"cannot open the ledger {path} ({error}): is another process using it?"
             ) from None
@@ -116,10 +120,11 @@ class LedgerDatabase:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite itself ends some, as for a full disk
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def get(self, key: str) -> Any:
         """A value of `meta`."""

@@ -6,6 +6,7 @@ SQLite runs on the event loop: a call takes a millisecond, and the swarm of one 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -20,18 +21,22 @@ from iota.chain.ledger import messages
 from iota.chain.ledger.book import LedgerBook
 from iota.chain.ledger.database import LedgerDatabase
 from iota.console.signals import call_on_stop
+from iota.console.watch import Watch
 from iota.http.server import ConnectionLimits, admit, listening, problem_of, read_body
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
-from iota.protocol.problems import Problem
+from iota.protocol.problems import Problem, ProblemType
 from iota.settings.sentences import sentence
 
 _BOOK: Final = web.AppKey("book", LedgerBook)
 _VERIFIER: Final = web.AppKey("verifier", RequestVerifier)
+_WATCH: Final = web.AppKey("watch", Watch)
 _CLOCK: Final[web.AppKey[Callable[[], int]]] = web.AppKey("clock")
 _BODY_TIMEOUT_S: Final = 10.0
 """Longest that a request's body may take, so that no connection is held open."""
 _LIMITS: Final = ConnectionLimits(shutdown_s=2.0)
 _NANO: Final = 1e-9
+_RETRY_S: Final = 5.0
+"""Retry-After while nothing can be stored."""
 _STATUS: Final = {
     TxCode.RATE_LIMITED: 429,
     TxCode.NOT_REGISTERED: 403,
@@ -56,6 +61,7 @@ def make_app(
 
     Raises:
         ValueError: the file cannot be used, or was created with other choices.
+        sqlite3.Error, OSError: the disk is full or fails.
     """
     database = LedgerDatabase(Path(db_path), choices, clock() * _NANO)
     try:
@@ -66,6 +72,7 @@ def make_app(
     app = web.Application(middlewares=[_problems])
     app[_BOOK] = book
     app[_CLOCK] = clock
+    app[_WATCH] = Watch("the ledger", endless=True)
     app[_VERIFIER] = RequestVerifier(book.key.ss58, fence_ns=book.nonce_fence())
     app.add_routes(
         [
@@ -101,13 +108,20 @@ async def serve(
     """Runs the ledger until SIGINT or SIGTERM, or until cancelled.
 
     `ready` is called with the URL when the port is open; port 0 picks a free one. `choices` and errors are
-    those of `make_app`.
+    those of `make_app`; a full disk is waited for.
     """
-    stop = asyncio.Event()
-    async with listening(make_app(db_path, **choices), host, port, _LIMITS) as url:
-        call_on_stop(stop.set)
-        ready(url)
-        await stop.wait()
+
+    watch = Watch("the ledger")
+
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        async with listening(make_app(db_path, **choices), host, port, _LIMITS) as url:
+            call_on_stop(stop.set)
+            watch.passed()
+            ready(url)
+            await stop.wait()
+
+    await watch.persevere(until_stopped)
 
 
 # ---- reads ----------------------------------------------------------------------------------------
@@ -197,6 +211,7 @@ def _write(
         _check_netuid(request, getattr(body, "netuid"))  # noqa: B009 - every write message has one
         book = request.app[_BOOK]
         result = act(book, caller, body, _now_s(request))
+        request.app[_WATCH].passed()
         status = 200 if result.ok else _STATUS.get(result.code, 422)
         content = messages.RESULT.dump_json(result)
         signature = sign_response(book.key, caller.nonce, status, content, request_signature=caller.signature)
@@ -210,12 +225,18 @@ def _write(
 
 @web.middleware
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors as RFC 9457 problem documents."""
+    """Errors as RFC 9457 problem documents. A full disk is 503, for reads too: they store new blocks."""
     try:
         admit(request)
         return await handler(request)
     except Problem as problem:
         return _problem(problem.type, problem.status, problem.detail, problem.headers)
+    except sqlite3.Error as error:
+        request.app[_WATCH].failed(error, _RETRY_S)
+        unavailable = Problem(
+            ProblemType.UNAVAILABLE, f"the ledger cannot store: {error}", retry_after=_RETRY_S
+        )
+        return _problem(unavailable.type, unavailable.status, unavailable.detail, unavailable.headers)
     except BadInput as error:
         return _problem("bad-input", 404, str(error))
     except ValidationError as error:
@@ -242,7 +263,9 @@ def _now_s(request: web.Request) -> float:
 def _advanced(request: web.Request) -> LedgerBook:
     """The ledger at the block of this moment."""
     book = request.app[_BOOK]
-    book.advance(_now_s(request))
+    before = book.head().number
+    if book.advance(_now_s(request)) > before:
+        request.app[_WATCH].passed()
     return book
 
 

@@ -1,8 +1,7 @@
 """What the coordinator costs by kind of entry, and how that grows with members, stages and microbatches.
 
 It drives the coordinator alone, without network, journal or keys: a run of two epochs in which all members
-do what they are asked to. The time of each entry is CPU time of `Coordinator.apply`; entries are made
-before the clock starts.
+do what they are asked to. The time of each entry is CPU time of `Coordinator.apply`, not that of making it.
 
 How to read it: **a size** is STAGES x REPLICAS members. **exponents** are the slopes of a line through
 log(cost) over log(size) where one of replicas, stages and microbatches grows and the others stay: 0 is a
@@ -30,7 +29,7 @@ import tempfile
 import time
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -97,7 +96,7 @@ class Costs:
 class Run:
     """A run whose members do what they are asked to, entry by entry."""
 
-    def __init__(self, stages: int, replicas: int, microbatches: int, steps: int = 2) -> None:
+    def __init__(self, stages: int, replicas: int, microbatches: int, steps: int = 3) -> None:
         self.spec = RunSpec.model_validate(
             {
                 "model": {
@@ -156,11 +155,11 @@ class Run:
 
     def step(self, epoch: int, step: int) -> None:
         """All ops of one step. The entry that closes it, and plans another, is a kind of its own."""
-        entries = self._ops(epoch, step)
-        for entry in entries[:-1]:
-            self.apply("op", entry)
         last = step == self.spec.schedule.steps - 1
-        spent = self.apply("close" if last else "close and plan", entries[-1])
+        ops = self.microbatches * (2 * self.stages - 1)
+        for number, entry in enumerate(self._ops(epoch, step), 1):
+            kind = "op" if number < ops else "close" if last else "close and plan"
+            spent = self.apply(kind, entry)
         self.costs.merge_s += spent if last else 0.0
 
     def merge(self, epoch: int) -> None:
@@ -215,14 +214,17 @@ class Run:
 
         def watch(phase: str, info: dict[str, int]) -> None:
             if phase == "start":
-                begun[0] = time.perf_counter()
+                begun[0] = time.thread_time()
             else:
-                pauses.append(time.perf_counter() - begun[0])
+                pauses.append(time.thread_time() - begun[0])
 
         gc.callbacks.append(watch)
         try:
             self.join_all()
             self.read_events()
+            gc.collect()
+            gc.freeze()  # as `iota-orchestrator` does once it serves
+            pauses.clear()
             for step in range(self.spec.schedule.steps):
                 self.step(0, step)
                 self.read_events(count=step == 0)
@@ -231,6 +233,7 @@ class Run:
             self.lose_some()
         finally:
             gc.callbacks.remove(watch)
+            gc.unfreeze()
         return self.costs
 
     # ---- entries ---------------------------------------------------------------------------------
@@ -257,8 +260,7 @@ class Run:
             made = digest("base", asked.epoch, self._stage(hotkey))
             self.report("base", hotkey, BaseStored(epoch=asked.epoch, digest=made, parts=()))
 
-    def _ops(self, epoch: int, step: int) -> list[Entry]:
-        entries: list[Entry] = []
+    def _ops(self, epoch: int, step: int) -> Iterator[Entry]:
         last = self.stages - 1
         for index in range(self.microbatches):
             route = [self.coordinator.neighbour(epoch, step, index, s) for s in range(self.stages)]
@@ -266,8 +268,7 @@ class Run:
             for stage, kind in (*kinds, *((s, OpKind.BACKWARD) for s in reversed(range(last)))):
                 miner = route[stage]
                 assert miner is not None
-                entries.append(self._op(miner, kind, epoch, step, index, stage))
-        return entries
+                yield self._op(miner, kind, epoch, step, index, stage)
 
     def _op(self, miner: str, kind: OpKind, epoch: int, step: int, index: int, stage: int) -> Exchanged:
         count, head = self.chains[miner]
@@ -296,23 +297,22 @@ def _hotkey(number: int) -> str:
 
 def kept_per_op(stages: int, replicas: int, microbatches: int) -> float:
     """Bytes that stay of each settled op, while its epoch goes on."""
-    run = Run(stages, replicas, microbatches, steps=8)
+    run = Run(stages, replicas, microbatches, steps=16)
     run.join_all()
-    run.step(0, 0)
-    ops = microbatches * (2 * stages - 1)
+
+    def traced(steps: Iterable[int]) -> int:
+        for step in steps:
+            run.step(0, step)
+            run.read_events()
+        run.costs.seconds.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
     tracemalloc.start()
-    run.step(0, 1)
-    run.read_events()
-    gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
-    for step in range(2, 6):
-        run.step(0, step)
-        run.read_events()
-    run.costs.seconds.clear()
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
+    before = traced(range(4))
+    kept = traced(range(4, 14)) - before
     tracemalloc.stop()
-    return (after - before) / (4 * ops)
+    return kept / (10 * microbatches * (2 * stages - 1))
 
 
 def measure(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -104,23 +104,17 @@ class Drop(Frozen):
     microbatch: Small
 
 
-class Counted(Frozen):
-    """A microbatch and the attempt whose gradient stands in a replica's sum."""
-
-    microbatch: Small
-    attempt: Small
-
-
 class StepClose(Frozen):
     """Every microbatch of the step has ended: the replica runs STEP.
 
-    `counted` is A(t, s, r) of training.md for the receiving replica: the sum's terms, in order.
+    `counted` is A(t, s, r) of training.md for the receiving replica: the (microbatch, attempt) of the sum's
+    terms, in order.
     """
 
     kind: Literal[EventKind.STEP_CLOSE] = EventKind.STEP_CLOSE
     epoch: Small
     step: Small
-    counted: tuple[Counted, ...]
+    counted: tuple[tuple[Small, Small], ...]
     learning_rate: float
 
 

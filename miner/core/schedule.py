@@ -160,7 +160,7 @@ class Schedule:
             return
         state = self.steps.setdefault(event.step, ScheduledStep())
         state.close = event
-        counted = {c.microbatch: c.attempt for c in event.counted}
+        counted = dict(event.counted)
         for index, entry in state.microbatches.items():
             entry.gone = index not in counted and not entry.backward_done
         for index, attempt in counted.items():
@@ -213,9 +213,9 @@ class Schedule:
         state = self.steps.get(self.version)
         if state is None or state.close is None:
             return None
-        if not all(state.microbatches[c.microbatch].backward_done for c in state.close.counted):
+        counted = state.close.counted
+        if not all(state.microbatches[index].backward_done for index, _ in counted):
             return None
-        counted = tuple((c.microbatch, c.attempt) for c in state.close.counted)
         return Op(
             OpKind.STEP,
             self.epoch,

@@ -92,8 +92,8 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
     member.joined = None
     run.look_at(member)
     # A restart from disk needs the events after this base. One more epoch is kept for an exchange in flight.
-    member.events = [e for e in member.events if e[0] > member.cursor_start]
-    member.cursor_start = member.next_seq - 1
+    member.events.forget_through(member.cursor_start)
+    member.cursor_start = member.events.next_seq - 1
     if run.phase is Phase.MERGING and epoch == run.epoch:
         ready = run.current.merges[member.stage].ready
         if ready is not None:

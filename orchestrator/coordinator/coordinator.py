@@ -15,6 +15,7 @@ from iota.protocol.messages import (
     BaseStored,
     Delta,
     FrameMissing,
+    FrameNotice,
     Heldout,
     JoinRequest,
     Merged,
@@ -257,17 +258,20 @@ class Coordinator:
         """The problem that refuses a join, or None."""
         return membership.refusal(self.state, hotkey, request)
 
-    def events_after(self, hotkey: str, cursor: int) -> list[tuple[int, Event]]:
-        """The node's events with a number above `cursor`, in order."""
+    def events_after(self, hotkey: str, cursor: int, limit: int | None = None) -> list[tuple[int, Event]]:
+        """The node's events with a number above `cursor`, in order; at most `limit`, if that is given."""
         member = self.state.members.get(hotkey)
-        if member is None or not member.events:
-            return []
-        return member.events[max(0, cursor - member.events[0][0] + 1) :]
+        return [] if member is None else member.events.after(cursor, limit)
 
     def neighbour(self, epoch: int, step: int, microbatch: int, stage: int) -> str | None:
         """The replica that has a microbatch at a stage now; None for an unknown microbatch or stage."""
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
+
+    def is_new(self, hotkey: str, notice: FrameNotice) -> bool:
+        """Whether a notice of this member would change anything: its frame is wanted, and not known."""
+        member = self.state.members.get(hotkey)
+        return member is not None and microbatches.wanted_place(self.state, member, notice.name) is not None
 
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""

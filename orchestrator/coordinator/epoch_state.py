@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.merkle import MerkleFrontier
-from iota.protocol.messages import Direction, FrameNotice, SnapshotStored, StoredObject
+from iota.protocol.messages import Direction, SnapshotStored, StoredObject
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.waiting import Waiting
 
@@ -22,18 +22,22 @@ class Ending(StrEnum):
     DROPPED = "dropped"
 
 
+Stored = tuple[int, str, int]
+"""Attempt, digest and bytes of a stored frame."""
+
+
 @dataclass(slots=True)
 class Place:
     """One microbatch at one stage: the replica that has it, and what that replica has stored.
 
-    There is one for each op, so it has no containers of its own but where work went to another replica.
+    There is one for each op, so it is small, and has nothing in it that the garbage collector follows.
     """
 
     miner: str
     attempt: int = 0
-    forward: FrameNotice | None = None
+    forward: Stored | None = None
     """The stored frame towards the next stage."""
-    backward: FrameNotice | None = None
+    backward: Stored | None = None
     """The stored frame towards the stage before."""
     forward_receipted: bool = False
     counted: bool = False
@@ -41,16 +45,16 @@ class Place:
     earlier: tuple[tuple[str, int], ...] = ()
     """The (miner, attempt) that had this place before."""
 
-    def frame(self, direction: Direction) -> FrameNotice | None:
+    def frame(self, direction: Direction) -> Stored | None:
         """The stored frame in one direction."""
         return self.forward if direction is Direction.FORWARD else self.backward
 
-    def store(self, direction: Direction, notice: FrameNotice | None) -> None:
+    def store(self, direction: Direction, stored: Stored | None) -> None:
         """Set the stored frame in one direction, or forget it."""
         if direction is Direction.FORWARD:
-            self.forward = notice
+            self.forward = stored
         else:
-            self.backward = notice
+            self.backward = stored
 
     def had(self) -> tuple[tuple[str, int], ...]:
         """Every (miner, attempt) that this place was given to."""

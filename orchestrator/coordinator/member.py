@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.events import Event
 from iota.protocol.messages import Capabilities, Direction, Role
 from iota.protocol.receipts import GENESIS
+from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.history import History
 
 PendingKey = tuple[int, int, Direction]
@@ -36,9 +36,8 @@ class Member:
     """Newest epoch of which it has receipts; -1 for none."""
     head: str = GENESIS
     """Digest of the last stored receipt."""
-    events: list[tuple[int, Event]] = field(default_factory=list)
-    """(number, event): the events that it may still ask for."""
-    next_seq: int = 1
+    events: EventLog = field(default_factory=EventLog)
+    """The events that it may still ask for."""
     cursor_start: int = 0
     """A node that restarts from its disk needs the events after this number."""
     ready_epoch: int = -1

@@ -78,8 +78,8 @@ def _start_afresh(run: RunState, member: Member) -> None:
     run.roster.set_ready(member, -1)
     member.joined, member.told_base = None, -1
     member.pending.clear()
-    member.events.clear()
-    member.cursor_start = member.next_seq - 1
+    member.cursor_start = member.events.next_seq - 1
+    member.events.forget_through(member.cursor_start)
 
 
 def leave(run: RunState, hotkey: str) -> None:

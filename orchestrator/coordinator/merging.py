@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from blake3 import blake3
 
-from iota.objects import part_count, part_sizes
 from iota.protocol.events import Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import Delta, Merged
 from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
@@ -37,11 +36,6 @@ def begin_merging(run: RunState) -> None:
     run.changed.behind = set(epoch.unfixed)
 
 
-def part_bytes(run: RunState, stage: int) -> list[int]:
-    """Bytes of each partition of a stage's fp32 vector."""
-    return [4 * elements for elements in part_sizes(run.spec, stage)]
-
-
 def counted_tokens(run: RunState, hotkey: str) -> int:
     """Tokens of the current epoch whose gradients this replica summed: its weight in the merge."""
     return run.spec.data.tokens * run.current.counted[hotkey]
@@ -50,7 +44,7 @@ def counted_tokens(run: RunState, hotkey: str) -> int:
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
     """Record a replica's stored pseudo-gradient; only its first report counts."""
     fits = run.phase is Phase.MERGING and report.epoch == run.epoch and member.ready_epoch == run.epoch
-    if not fits or [p.size for p in report.parts] != part_bytes(run, member.stage):
+    if not fits or [p.size for p in report.parts] != run.part_bytes[member.stage]:
         run.totals.unfit += 1
         return
     merge = run.current.merges[member.stage]
@@ -95,7 +89,7 @@ def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
     run.deadlines.merge.add(run.now - run.current.merging_since)
     counted = [h for h in merge.deltas if run.current.counted[h]] or merge.deltas
     tokens = [(h, max(1, counted_tokens(run, h))) for h in sorted(counted)]
-    for part in range(part_count(run.spec, stage)):
+    for part in range(len(run.part_bytes[stage])):
         assign = MergeAssign(
             epoch=run.epoch,
             stage=stage,

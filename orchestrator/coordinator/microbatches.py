@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import Counted, FrameReady, StepClose
-from iota.protocol.messages import Direction, FrameNotice
+from iota.protocol.events import FrameReady, StepClose
+from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
 from orchestrator.coordinator.member import Member
@@ -18,9 +18,10 @@ MIN_S = 1e-3
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
     """Record stored frames; each is announced to the next replica of its route."""
     for notice in frames:
-        found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
-        if found is None or not _take_frame(run, member, notice, found[1]):
+        if (mb := wanted_place(run, member, notice.name)) is None:
             run.totals.unfit += 1
+        else:
+            _take_frame(run, member, notice, mb)
 
 
 def find_microbatch(
@@ -33,24 +34,26 @@ def find_microbatch(
     return (state, state.microbatches[index]) if index < len(state.microbatches) else None
 
 
-def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> bool:
-    """Record one frame; False where it is not this member's. A repeated or a late one changes nothing."""
+def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchState | None:
+    """The open microbatch of a frame that this member is to store now and has not stored; else None."""
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    if found is None or name.stage != member.stage or found[1].ended is not None:
+        return None
+    place = found[1].places[member.stage]
+    mine = (place.miner, place.attempt) == (member.hotkey, name.attempt)
+    leads = name.direction.destination(member.stage, run.stages) is not None
+    return found[1] if mine and leads and place.frame(name.direction) is None else None
+
+
+def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> None:
+    """Record a frame that is wanted."""
     name = notice.name
-    place = mb.places[member.stage]
-    if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
-        return False
-    if mb.ended is not None:
-        return True
     target = name.direction.destination(member.stage, run.stages)
-    if target is None:
-        return False
-    if place.frame(name.direction) is not None:
-        return True
-    place.store(name.direction, notice)
+    assert target is not None
+    mb.places[member.stage].store(name.direction, (name.attempt, notice.digest, notice.size))
     forward = name.direction is Direction.FORWARD
     stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
     announce(run, mb.places[target].miner, notice, member.hotkey)
-    return True
 
 
 def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
@@ -202,6 +205,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
+        member.events.age()
         counted = list(counted_pairs(step.order[member.hotkey])) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens
@@ -213,7 +217,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
             StepClose(
                 epoch=epoch.epoch,
                 step=step.number,
-                counted=tuple(Counted(microbatch=i, attempt=a) for i, a in counted),
+                counted=tuple(counted),
                 learning_rate=step.learning_rate,
             ),
         )

@@ -6,7 +6,7 @@ import heapq
 
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
-from iota.protocol.messages import BadValue, Direction, FrameMissing
+from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
@@ -116,9 +116,19 @@ def assign(
     if stage == 0 and step.number <= run.newest_runnable:
         run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
     for at, sender in beside.items():
-        notice = mb.places[at].frame(Direction.FORWARD if at < stage else Direction.BACKWARD)
-        if notice is not None:
-            announce(run, chosen.hotkey, notice, sender)
+        direction = Direction.FORWARD if at < stage else Direction.BACKWARD
+        stored = mb.places[at].frame(direction)
+        if stored is not None:
+            made, digest, size = stored
+            name = FrameName(
+                epoch=run.epoch,
+                step=step.number,
+                microbatch=mb.index,
+                attempt=made,
+                stage=at,
+                direction=direction,
+            )
+            announce(run, chosen.hotkey, FrameNotice(name=name, digest=digest, size=size), sender)
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:

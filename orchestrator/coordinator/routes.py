@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from iota.protocol.events import Plan
@@ -81,7 +82,9 @@ def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list
     if len({len(stage) for stage in rates}) == 1:
         chains = [min(stage[r] for stage in rates) for r in range(len(rates[0]))]
         rates = [chains] * len(rates)
-    return [interleave(_coarse(stage), count) for stage in rates]
+    known: dict[tuple[int, ...], list[int]] = {}
+    weights = [tuple(_coarse(stage)) for stage in rates]
+    return [known.get(each) or known.setdefault(each, interleave(each, count)) for each in weights]
 
 
 def _coarse(rates: Sequence[float]) -> list[int]:
@@ -93,11 +96,20 @@ def _coarse(rates: Sequence[float]) -> list[int]:
 
 
 def interleave(weights: Sequence[int], count: int) -> list[int]:
-    """Smooth weighted round robin (as in nginx): `count` turns, each index in proportion to its weight."""
-    total, credit, turns = sum(weights), [0] * len(weights), []
-    for _ in range(count):
-        credit = [c + w for c, w in zip(credit, weights, strict=True)]
-        best = max(range(len(weights)), key=lambda n: (credit[n], -n))
-        credit[best] -= total
-        turns.append(best)
+    """Smooth weighted round robin (as in nginx): `count` turns, each index in proportion to its weight.
+
+    Each turn everyone gets credit of its weight; the one with most credit, of equals the first, takes the
+    turn and pays the sum of all weights. Those of one weight take their turns in a circle, so only the next
+    of each weight is looked at.
+    """
+    circles: dict[int, deque[int]] = {}
+    for index, weight in enumerate(weights):
+        circles.setdefault(weight, deque()).append(index)
+    total, paid, turns = sum(weights), [0] * len(weights), []
+    for turn in range(1, count + 1):
+        nexts = ((weight * turn - paid[circle[0]], -circle[0], weight) for weight, circle in circles.items())
+        _, at, weight = max(nexts)
+        turns.append(-at)
+        paid[-at] += total
+        circles[weight].rotate(-1)
     return turns

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from iota.objects import part_sizes
 from iota.protocol.events import Event
 from iota.protocol.messages import Heldout, Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
@@ -20,6 +21,8 @@ from orchestrator.coordinator.op_clocks import OpClocks
 from orchestrator.coordinator.roster import Roster
 from orchestrator.coordinator.waiting import Waiting
 
+_FP32 = 4
+"""Bytes of an element."""
 MAX_NAMED = 1000
 """Newest incidents and verdicts that are kept for the status."""
 
@@ -234,6 +237,8 @@ class RunState:
     incidents: Incidents = field(default_factory=Incidents)
     outbox: Outbox = field(default_factory=Outbox)
     changed: Changed = field(default_factory=Changed)
+    part_bytes: list[list[int]] = field(init=False)
+    """By stage: bytes of each partition of its fp32 vector."""
     roster: Roster = field(init=False)
     deadlines: Deadlines = field(init=False)
     clocks: OpClocks = field(init=False, compare=False)
@@ -242,6 +247,7 @@ class RunState:
         limits, bounds = self.limits, (self.limits.min_s, self.limits.max_s)
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
         self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
+        self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
         self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)
 
     @property
@@ -266,9 +272,7 @@ class RunState:
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""
-        member = self.members[hotkey]
-        member.events.append((member.next_seq, event))
-        member.next_seq += 1
+        self.members[hotkey].events.append(event)
         self.outbox.woken.add(hotkey)
 
     def send_all(self, event: Event) -> None:
@@ -312,7 +316,8 @@ class RunState:
     def look_at(self, member: Member) -> None:
         """Have everything looked at again that depends on whether this member is there and able to work."""
         changed = self.changed
-        self.dirty = changed.keepers = True
+        self.dirty = True
+        changed.keepers = changed.keepers or not member.live
         if member.role is not Role.MINER:
             return
         self.clocks.arm(member)

@@ -132,11 +132,11 @@ class MemberCalls:
 
     async def _reply(self, hotkey: str, request: ExchangeRequest) -> bytes:
         """The events after the cursor; waits until there are any, a newer exchange comes, or the timeout."""
-        found = self._coordinator.events_after(hotkey, request.cursor)
+        limit = self.limits.events
+        found = self._coordinator.events_after(hotkey, request.cursor, limit)
         wait_s = min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
         if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
-            found = self._coordinator.events_after(hotkey, request.cursor)
+            found = self._coordinator.events_after(hotkey, request.cursor, limit)
         member = self.intake.member(hotkey)
-        chosen = found[: self.limits.events]
-        reply = ExchangeReply(events=await self._delivery.of(member, chosen), receipts=member.receipts)
+        reply = ExchangeReply(events=await self._delivery.of(member, found), receipts=member.receipts)
         return reply.model_dump_json().encode()

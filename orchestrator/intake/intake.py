@@ -62,7 +62,7 @@ class Intake:
         check_reports(run, member, request.reports)
         batch = request.receipts
         receipts = new_receipts(run, member, batch, self._verify) if batch is not None else ()
-        frames = self._repeats.fresh_frames(hotkey, request.frames)
+        frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
         reports = self._repeats.fresh_reports(hotkey, request.reports)
         if not (receipts or frames or reports):
             return None

@@ -1,16 +1,16 @@
-"""Deduplication: recognises repeated frames and reports, so that they are not journaled again."""
+"""Deduplication: recognises repeated reports, so that they are not journaled again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cachetools import LRUCache
 
-from iota.protocol.messages import FrameNotice, Report, ReportKind
+from iota.protocol.messages import Report, ReportKind
 from orchestrator.coordinator import Entry, Exchanged, Joined, Left, Lost, Returned
 
-MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED: Final = 256
 """Digests kept for each member. A forgotten item is journaled again, which changes no state."""
 _ONCE: Final = frozenset(
     {
@@ -27,7 +27,7 @@ _ONCE: Final = frozenset(
 
 
 class Repeats:
-    """Digests of each member's newest frames and reports, in memory only."""
+    """Digests of each member's newest reports, in memory only."""
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
@@ -39,22 +39,16 @@ class Repeats:
             case Joined() | Left() | Lost() | Returned():
                 self._said.pop(entry.hotkey, None)
             case Exchanged():
-                once = (report for report in entry.reports if report.kind in _ONCE)
-                self._remember(entry.hotkey, (*entry.frames, *once))
+                self._remember(entry.hotkey, [r for r in entry.reports if r.kind in _ONCE])
             case _:
                 pass
-
-    def fresh_frames(self, hotkey: str, frames: Iterable[FrameNotice]) -> tuple[FrameNotice, ...]:
-        """The notices that the member has not sent before."""
-        said = self._said.get(hotkey, ())
-        return tuple(notice for notice in frames if notice.content_digest() not in said)
 
     def fresh_reports(self, hotkey: str, reports: Iterable[Report]) -> tuple[Report, ...]:
         """The reports that the member has not sent before, or that may have an effect again."""
         said = self._said.get(hotkey, ())
         return tuple(r for r in reports if r.kind not in _ONCE or r.content_digest() not in said)
 
-    def _remember(self, hotkey: str, items: Iterable[FrameNotice | Report]) -> None:
-        said = self._said.setdefault(hotkey, LRUCache(self._limit))
-        for item in items:
-            said[item.content_digest()] = None
+    def _remember(self, hotkey: str, reports: Sequence[Report]) -> None:
+        if reports:
+            said = self._said.setdefault(hotkey, LRUCache(self._limit))
+            said.update((report.content_digest(), None) for report in reports)

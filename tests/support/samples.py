@@ -234,9 +234,7 @@ EVENTS: tuple[events.Event, ...] = (
     REROUTE,
     events.FrameReady(notice=NOTICE, sender=MINER.ss58),
     events.Drop(epoch=1, step=0, microbatch=1),
-    events.StepClose(
-        epoch=1, step=0, counted=(events.Counted(microbatch=1, attempt=0),), learning_rate=0.005
-    ),
+    events.StepClose(epoch=1, step=0, counted=((1, 0),), learning_rate=0.005),
     SEAL,
     MERGE,
     MERGED,

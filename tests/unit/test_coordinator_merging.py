@@ -9,7 +9,6 @@ import pytest
 from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.small_spec import small_spec
@@ -27,7 +26,7 @@ def driven() -> Driven:
 
 
 def _stored(driven: Driven, stage: int, name: str, digest: int = 1) -> tuple[StoredObject, ...]:
-    sizes = part_bytes(driven.state, stage)
+    sizes = driven.state.part_bytes[stage]
     return tuple(
         StoredObject(key=f"{name}/{n}", digest=f"{digest:064x}", size=s) for n, s in enumerate(sizes)
     )

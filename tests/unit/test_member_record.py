@@ -31,7 +31,6 @@ from iota.protocol.messages import (
 from orchestrator.coordinator import Joined, Resumed
 from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import part_bytes
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
@@ -50,7 +49,7 @@ def sealed_run() -> tuple[Driven, Member, Member]:
         driven.run_microbatch(0, index)
     validator = driven.join(9, Role.VALIDATOR)
     for member in driven.state.miners():
-        sizes = part_bytes(driven.state, member.stage)
+        sizes = driven.state.part_bytes[member.stage]
         parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
         driven.say(member, reports=[Delta(epoch=0, parts=parts)])
     assert driven.state.current.seal is not None

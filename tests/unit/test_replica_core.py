@@ -7,7 +7,6 @@ import pytest
 from iota.protocol.events import (
     Admit,
     AuditsClosed,
-    Counted,
     Drop,
     Event,
     FrameReady,
@@ -89,7 +88,7 @@ def _reroute(index: int, miner: str, attempt: int = 1) -> Reroute:
 
 
 def _close(*counted: int) -> StepClose:
-    chosen = tuple(Counted(microbatch=i, attempt=0) for i in counted)
+    chosen = tuple((i, 0) for i in counted)
     return StepClose(epoch=0, step=0, counted=chosen, learning_rate=0.1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import Counted, Drop, Reroute, StepClose
+from iota.protocol.events import Drop, Reroute, StepClose
 from iota.protocol.messages import Direction
 from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKind
@@ -29,7 +29,7 @@ def _plan(step: int, stage: int) -> PlanShare:
 
 
 def _close(step: int, *counted: int) -> StepClose:
-    chosen = tuple(Counted(microbatch=i, attempt=0) for i in counted)
+    chosen = tuple((i, 0) for i in counted)
     return StepClose(epoch=0, step=step, counted=chosen, learning_rate=0.1)
 
 

@@ -155,7 +155,7 @@ class Coordinator:
     def _advance(self) -> None:
         """Do what the state now allows, again after each change of phase or epoch.
 
-        Checks that are slow and depend on rare changes run only when `state.dirty` is set.
+        Checks that depend on rare changes run only when `state.dirty` is set, and of what has changed alone.
         """
         run = self.state
         before = None

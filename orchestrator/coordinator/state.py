@@ -192,7 +192,7 @@ class Incidents:
 
 @dataclass
 class Outbox:
-    """Effects for the shell: `take_woken` and `take_deletions` return and clear them."""
+    """Effects for the shell, which takes and clears them by `Coordinator.take_...`."""
 
     woken: set[str] = field(default_factory=set)
     """Hotkeys that have new events."""
@@ -227,7 +227,7 @@ class RunState:
     """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
     dirty: bool = True
-    """Membership, bases or phase changed: `Coordinator` runs its slow checks with the next entry."""
+    """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
     """The current epoch, and earlier ones with open audits."""
     head: Head = field(default_factory=Head)

@@ -37,6 +37,7 @@ from iota.protocol.messages import (
     SnapshotWanted,
     StoredObject,
 )
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     OpKind,
     Receipt,
@@ -99,6 +100,8 @@ class World:
         self.store: dict[str, bytes] = {}
         self.records: dict[int, EpochRecord] = {}
         self.bases: list[BaseRecord] = []
+        self.plans: dict[int, list[WholePlan]] = {}
+        """By epoch."""
         self.first: dict[tuple[int, str], int] = {}
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
@@ -200,6 +203,7 @@ class World:
         )
         root = plan.root()
         self.store[str(PlanKey(self.run, epoch, step, root))] = plan.model_dump_json().encode()
+        self.plans.setdefault(epoch, []).append(plan)
         return PlanRecord(step=step, root=root)
 
     def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:

@@ -46,7 +46,7 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from iota.spec import RunSpec
-from iota.store import ObjectMissing
+from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
 from tests.support.plans import whole_plan
@@ -201,9 +201,13 @@ class World:
             step=step,
             learning_rate=self.spec.learning_rate(epoch, step),
         )
-        root = plan.root()
-        self.store[str(PlanKey(self.run, epoch, step, root))] = plan.model_dump_json().encode()
         self.plans.setdefault(epoch, []).append(plan)
+        return self.store_plan(step, plan)
+
+    def store_plan(self, step: int, plan: WholePlan) -> PlanRecord:
+        """Store a plan as that of `step` of its epoch; the record that names it."""
+        root = plan.root()
+        self.store[str(PlanKey(self.run, plan.epoch, step, root))] = plan.model_dump_json().encode()
         return PlanRecord(step=step, root=root)
 
     def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:
@@ -292,7 +296,10 @@ class World:
     ) -> bytes:
         if url not in self.store:
             raise ObjectMissing(url)
-        return self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        data = self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        if len(data) > max_bytes:
+            raise ObjectTooLarge(f"{url} has {len(data)} bytes, at most {max_bytes} are taken")
+        return data
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)

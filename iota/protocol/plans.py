@@ -71,7 +71,7 @@ class PlanProof(Frozen):
 class WholePlan(Frozen):
     """The plan of one step: a route for each microbatch, and the learning rate.
 
-    Each plan has one form: what the routes do not use is refused, since no share and so no root would tell it.
+    Each plan has one form, and so one root: a member without work is refused, since no share would tell it.
     """
 
     epoch: Small

@@ -210,13 +210,13 @@ def exchanges(running: Running) -> int:
 
 
 async def test_repeated_news_is_journaled_once_until_the_member_starts_again(running: Running) -> None:
-    async with node(running, b"a") as a:
-        request = ExchangeRequest(cursor=0, wait_s=0, reports=(Ready(epoch=0, digest=BASE),))
+    async with node(running, b"v", Role.VALIDATOR) as v:
+        request = ExchangeRequest(cursor=0, wait_s=0, reports=(AuditsDone(epoch=0),))
         for _ in range(3):
-            await a.client.exchange(request)
+            await v.client.exchange(request)
         assert exchanges(running) == 1
-        await a.client.join(join_request())
-        await a.client.exchange(request)
+        await v.client.join(join_request(Role.VALIDATOR))
+        await v.client.exchange(request)
         assert exchanges(running) == 2
 
 

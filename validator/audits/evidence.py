@@ -70,7 +70,7 @@ class Evidence:
     async def _plan(self, epoch: int, named: PlanRecord) -> WholePlan:
         """The plan that a record names. Raises SealBroken for an object that is no plan of that step.
 
-        The store may lack it for a while, which is nobody's fault: the StoreError is for the caller to wait out.
+        The store may lack it for a while, which is nobody's fault: a StoreError is for the caller to outlast.
         """
         key = str(PlanKey(self.spec.id, epoch, named.step, named.root))
         try:

@@ -125,7 +125,7 @@ PLAN: dict[str, Any] = whole_plan((ONE, TWO), 2).model_dump()
         {"routes": ((0, -1), (0, 1))},
         {"learning_rate": float("nan")},
     ],
-    ids=str,
+    ids=range(12),
 )
 def test_a_plan_has_no_second_form(change: dict[str, Any]) -> None:
     assert WholePlan.model_validate(PLAN)

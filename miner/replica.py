@@ -112,7 +112,7 @@ class Replica:
 
     async def _listen(self) -> None:
         async for delivered in self._talk.events():
-            check_plan(self.runner.spec, self.reply.orchestrator, delivered)
+            check_plan(self.runner.spec, self.reply, self.hotkey, delivered)
             self.transport.on_event(delivered)
             self._urls = delivered.urls
             self._take(facts.Heard(delivered.event))

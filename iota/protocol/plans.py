@@ -8,10 +8,11 @@ from it, so two replicas cannot be told different plans without a contradiction 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Final
+from itertools import pairwise
+from typing import Annotated, Final, NamedTuple, Self
 
 from blake3 import blake3
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iota.protocol.merkle import MAX_PATH, merkle_root, merkle_root_of
 from iota.protocol.messages import Hotkey
@@ -21,8 +22,11 @@ PLAN_DOMAIN: Final = "plan/1"
 """Domain of the orchestrator's signature on a plan's root, and the version of a share's form."""
 
 
-class PlannedMicrobatch(Frozen):
-    """One microbatch of a share, with the replicas that its frames come from and go to."""
+class PlannedMicrobatch(NamedTuple):
+    """One microbatch of a share, with the replicas that its frames come from and go to.
+
+    A tuple, since a step has one for each op: `[index, before, after]` in JSON.
+    """
 
     index: Small
     before: Hotkey | None
@@ -68,14 +72,29 @@ class PlanProof(Frozen):
 
 
 class WholePlan(Frozen):
-    """The plan of one step: a route for each microbatch, and the learning rate."""
+    """The plan of one step: a route for each microbatch, and the learning rate.
+
+    Each plan has one form, and so one root: a member without work is refused, since no share would tell it.
+    """
 
     epoch: Small
     step: Small
     learning_rate: float
     members: tuple[Hotkey, ...]
-    routes: tuple[tuple[Small, ...], ...]
+    """In order; each has work, at one stage."""
+    routes: Annotated[tuple[Annotated[tuple[Small, ...], Field(min_length=1)], ...], Field(min_length=1)]
     """routes[i][s]: index into `members` of the replica of stage s for microbatch i (attempt 0)."""
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        if any(a >= b for a, b in pairwise(self.members)):
+            raise ValueError("its members are not in order, or one comes twice")
+        if len({len(route) for route in self.routes}) > 1:
+            raise ValueError("its routes have different numbers of stages")
+        at_stages = [index for column in zip(*self.routes, strict=True) for index in set(column)]
+        if sorted(at_stages) != list(range(len(self.members))):
+            raise ValueError("a member has no work, has it at two stages, or is not listed")
+        return self
 
     def route(self, microbatch: int) -> tuple[str, ...]:
         """The hotkeys that the plan gives a microbatch to, in order of stage."""
@@ -84,13 +103,13 @@ class WholePlan(Frozen):
     def shares(self) -> Iterator[PlanShare]:
         """The share of each replica that has work, by stage and index of the member: the tree's leaves."""
         names: Sequence[str | None] = (*self.members, None)
-        stages = len(self.routes[0]) if self.routes else 0
+        stages = len(self.routes[0])
         for stage in range(stages):
             own: dict[int, list[PlannedMicrobatch]] = {}
             for index, route in enumerate(self.routes):
                 before = route[stage - 1] if stage > 0 else -1
                 after = route[stage + 1] if stage + 1 < stages else -1
-                planned = PlannedMicrobatch(index=index, before=names[before], after=names[after])
+                planned = PlannedMicrobatch(index, names[before], names[after])
                 own.setdefault(route[stage], []).append(planned)
             for member, microbatches in sorted(own.items()):
                 yield PlanShare(
@@ -107,6 +126,9 @@ class WholePlan(Frozen):
         return merkle_root([share.digest() for share in self.shares()])
 
 
-def signed_root(run: str, epoch: int, step: int, root: str) -> bytes:
-    """The payload of the orchestrator's signature on a plan (domain: `PLAN_DOMAIN`)."""
-    return f"{run}\n{epoch}\n{step}\n{root}".encode()
+def signed_root(run: str, epoch: int, step: int, proof: PlanProof) -> bytes:
+    """The payload of the orchestrator's signature on a plan (domain: `PLAN_DOMAIN`).
+
+    It has the number of shares too: the same path would do for a tree of one leaf more or less.
+    """
+    return f"{run}\n{epoch}\n{step}\n{proof.count}\n{proof.root}".encode()

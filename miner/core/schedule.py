@@ -102,9 +102,11 @@ class Schedule:
     # ---- facts ---------------------------------------------------------------------------------
 
     def plan(self, share: PlanShare) -> list[int]:
-        """Take a share of a step's plan; returns the indices of its microbatches, if it is this replica's."""
-        mine = (share.stage, share.hotkey) == (self.stage, self.hotkey)
-        if not mine or share.epoch != self.epoch or share.step < self.joined:
+        """Take this replica's share of a step's plan; returns the indices of its microbatches.
+
+        None of another epoch, or of a step before this replica's first.
+        """
+        if share.epoch != self.epoch or share.step < self.joined:
             return []
         state = self.steps.setdefault(share.step, ScheduledStep())
         indices = [planned.index for planned in share.microbatches]

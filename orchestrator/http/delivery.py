@@ -51,7 +51,7 @@ class Delivery:
             return None
         root = event.proof.root
         if root not in self._signed:
-            payload = signed_root(self._spec.id, event.share.epoch, event.share.step, root)
+            payload = signed_root(self._spec.id, event.share.epoch, event.share.step, event.proof)
             self._signed[root] = self._hotkey.sign(signing_bytes(PLAN_DOMAIN, payload)).hex()
         return self._signed[root]
 

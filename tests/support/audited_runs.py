@@ -37,6 +37,7 @@ from iota.protocol.messages import (
     SnapshotWanted,
     StoredObject,
 )
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     OpKind,
     Receipt,
@@ -45,7 +46,7 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from iota.spec import RunSpec
-from iota.store import ObjectMissing
+from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
 from tests.support.plans import whole_plan
@@ -99,6 +100,8 @@ class World:
         self.store: dict[str, bytes] = {}
         self.records: dict[int, EpochRecord] = {}
         self.bases: list[BaseRecord] = []
+        self.plans: dict[int, list[WholePlan]] = {}
+        """By epoch."""
         self.first: dict[tuple[int, str], int] = {}
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
@@ -198,8 +201,13 @@ class World:
             step=step,
             learning_rate=self.spec.learning_rate(epoch, step),
         )
+        self.plans.setdefault(epoch, []).append(plan)
+        return self.store_plan(step, plan)
+
+    def store_plan(self, step: int, plan: WholePlan) -> PlanRecord:
+        """Store a plan as that of `step` of its epoch; the record that names it."""
         root = plan.root()
-        self.store[str(PlanKey(self.run, epoch, step, root))] = plan.model_dump_json().encode()
+        self.store[str(PlanKey(self.run, plan.epoch, step, root))] = plan.model_dump_json().encode()
         return PlanRecord(step=step, root=root)
 
     def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:
@@ -288,7 +296,10 @@ class World:
     ) -> bytes:
         if url not in self.store:
             raise ObjectMissing(url)
-        return self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        data = self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        if len(data) > max_bytes:
+            raise ObjectTooLarge(f"{url} has {len(data)} bytes, at most {max_bytes} are taken")
+        return data
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)

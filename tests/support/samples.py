@@ -15,7 +15,6 @@ from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
 from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
-from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
@@ -47,7 +46,7 @@ from iota.spec import (
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
-from tests.support.plans import share_of
+from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
@@ -213,9 +212,7 @@ RECEIPT_LOG = {
 # ---- events ------------------------------------------------------------------------------------
 
 NOTICE = FrameNotice(name=_frame_name(0, Direction.FORWARD), digest=DIGEST, size=500)
-WHOLE_PLAN = WholePlan(
-    epoch=1, step=0, learning_rate=1e-05, members=(MINER.ss58, OTHER.ss58), routes=((0, 1), (0, 1))
-)
+WHOLE_PLAN = whole_plan((MINER.ss58, OTHER.ss58), 2, epoch=1, learning_rate=1e-05)
 PLAN = share_of(WHOLE_PLAN, OTHER.ss58)
 REROUTE = events.Reroute(
     epoch=1, step=0, microbatch=1, stage=1, attempt=1, miner=OTHER.ss58, replaces=MINER.ss58,
@@ -303,6 +300,8 @@ MESSAGES = {
         events=(events.Delivered(seq=4, event=EVENTS[4], urls={"run/frames/1": "http://store/é"}),),
         receipts=4,
     ),
+    "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
+    "whole plan": WHOLE_PLAN,
     "leave request": messages.LeaveRequest(reason="stopped"),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),

@@ -249,7 +249,7 @@ def test_a_frame_goes_to_the_next_replica_and_is_announced_once_it_is_stored() -
 def test_a_frame_goes_where_the_route_leads_when_its_op_begins() -> None:
     core = _training()
     _hear(core, _plan())
-    there = _reroute(0, OTHER).model_copy(update={"stage": 2, "route": (FIRST, ME, OTHER)})
+    there = _reroute(0, OTHER).model_copy(update={"stage": 2})
     _hear(core, there)
     assert _forwarded(core) == [SendFrame(_made(core), OTHER)]
 

@@ -204,19 +204,32 @@ async def test_a_delta_names_every_part_of_its_stage_once(running: Running) -> N
         await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, reports=(whole,)))
 
 
+def exchanges(running: Running) -> int:
+    """How many exchanges with news were journaled."""
+    return sum(isinstance(entry, Exchanged) for entry in running.journal.replay())
+
+
 async def test_repeated_news_is_journaled_once_until_the_member_starts_again(running: Running) -> None:
+    async with node(running, b"v", Role.VALIDATOR) as v:
+        request = ExchangeRequest(cursor=0, wait_s=0, reports=(AuditsDone(epoch=0),))
+        for _ in range(3):
+            await v.client.exchange(request)
+        assert exchanges(running) == 1
+        await v.client.join(join_request(Role.VALIDATOR))
+        await v.client.exchange(request)
+        assert exchanges(running) == 2
+
+
+async def test_a_frame_is_journaled_once_and_only_where_it_is_wanted(running: Running) -> None:
     async with node(running, b"a") as a, node(running, b"b") as b:
         request = ExchangeRequest(cursor=0, wait_s=0, frames=(a.notice(b, 0),))
-
-        def said() -> int:
-            return sum(isinstance(e, Exchanged) for e in running.journal.replay())
-
+        await a.client.exchange(request)
+        assert exchanges(running) == 0  # nothing is planned yet
+        await planned(a, b)
+        before = exchanges(running)
         for _ in range(3):
             await a.client.exchange(request)
-        assert said() == 1
-        await a.client.join(join_request())
-        await a.client.exchange(request)
-        assert said() == 2
+        assert exchanges(running) == before + 1
 
 
 async def test_frames_of_another_stage_and_reports_of_another_role_are_refused(running: Running) -> None:

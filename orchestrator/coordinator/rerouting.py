@@ -132,9 +132,7 @@ def assign(
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
-    """End a microbatch without settling it. Gradients that are already counted stay in their sums."""
-    if mb.ended is not None:
-        return
+    """End an open microbatch without settling it. Gradients that are already counted stay in their sums."""
     end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"
@@ -144,13 +142,36 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
         run.send(hotkey, event)
 
 
+def bad_microbatch(
+    run: RunState, member: Member, report: BadValue
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch that this replica has and reports as NaN or Inf; else None."""
+    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
+    if found is None or found[1].ended is not None:
+        return None
+    return found if found[1].places[member.stage].miner == member.hotkey else None
+
+
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
     """Drop a microbatch whose replica reports NaN or Inf."""
-    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
-    if found is None or found[1].places[member.stage].miner != member.hotkey:
+    if (found := bad_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
-        return
-    drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+    else:
+        drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+
+
+def missed_microbatch(
+    run: RunState, member: Member, report: FrameMissing
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
+    name = report.name
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    mine = name.direction.destination(name.stage, run.stages) == member.stage
+    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+        return None
+    place, receiver = found[1].places[name.stage], found[1].places[member.stage].miner
+    stands = place.attempt == name.attempt and place.frame(name.direction) is not None
+    return found if stands and receiver == member.hotkey else None
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
@@ -158,21 +179,11 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
 
     Another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
     """
-    name = report.name
-    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    mine = name.direction.destination(name.stage, run.stages) == member.stage
-    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+    if (found := missed_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
         return
-    step, mb = found
+    name, (step, mb) = report.name, found
     place = mb.places[name.stage]
-    if (
-        mb.places[member.stage].miner != member.hotkey
-        or place.attempt != name.attempt
-        or place.frame(name.direction) is None
-    ):
-        run.totals.unfit += 1
-        return
     run.incidents.named.append(
         f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )

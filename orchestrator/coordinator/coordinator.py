@@ -148,7 +148,10 @@ class Coordinator:
             run.clocks.arm(member, again=True)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now
-        epoch.unagreed.restart(run.now)
+        for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
+            waiting.restart(run.now)
+        if run.gathering_since is not None:
+            run.gathering_since = run.now
 
     # ---- progress ------------------------------------------------------------------------------
 

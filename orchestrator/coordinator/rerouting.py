@@ -25,12 +25,14 @@ def relieve(run: RunState, member: Member) -> None:
     begun = -1
     for at in sorted(member.work):
         step, mb = run.open_microbatch(at)
+        if not is_held_by(mb, member):
+            continue
         if step.number > begun:
             before, begun = begun, step.number
             for other in run.active(member.stage, begun):
                 if other is not member and (before < 0 or not run.takes_part(other, before)):
                     heapq.heappush(others, (len(other.work), other.order, other))
-        if others and is_held_by(mb, member) and not _is_given_up(run, step, mb):
+        if others and not _is_given_up(run, step, mb):
             chosen = others[0][2]
             assign(run, step, mb, member.stage, chosen)
             heapq.heapreplace(others, (len(chosen.work), chosen.order, chosen))
@@ -50,8 +52,10 @@ def repair(run: RunState) -> None:
     """Re-route work whose replica cannot do it now; earlier tries may have found no other replica."""
     stranded = sorted(run.changed.stranded.values(), key=lambda m: (m.stage, m.order))
     run.changed.stranded = {m.hotkey: m for m in stranded if m.work and not run.able(m)}
+    newest = len(run.current.steps) - 1  # who takes part in a step takes part in those after it
+    active = {stage: run.active(stage, newest) for stage in {m.stage for m in stranded}}
     for member in run.changed.stranded.values():
-        if run.roster.live[member.stage]:
+        if active[member.stage]:
             relieve(run, member)
 
 

@@ -109,7 +109,8 @@ def _inject(swarm: CheckedSwarm, chance: random.Random, fault: str) -> None:
                     swarm.miners[member.hotkey].kill()
                     fresh = chance.random() < 0.5
                     swarm.clock.later(
-                        chance.uniform(5, 60), lambda key=member.hotkey, fresh=fresh: _start(swarm, key, fresh)
+                        chance.uniform(5, 60),
+                        lambda key=member.hotkey, fresh=fresh: _start(swarm, key, fresh),
                     )
         case "validator":
             _come_and_go(swarm, chance)

@@ -31,9 +31,7 @@ LOG_MOVES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(moves=LOG_MOVES, limit=st.one_of(st.none(), st.integers(0, 12)))
-def test_a_log_of_events_answers_as_a_list_of_them(
-    moves: list[tuple[str, int]], limit: int | None
-) -> None:
+def test_a_log_of_events_answers_as_a_list_of_them(moves: list[tuple[str, int]], limit: int | None) -> None:
     log, events, forgotten = EventLog(), list[tuple[int, Event]](), 0
     for move, count in moves:
         match move:

@@ -41,11 +41,15 @@ class Clocks:
 
     def move(self) -> None:
         """One random change."""
-        self.chance.choice([self.wait, self.start, self.start, self.end, self.say, self.come_or_go, self.rare])()
+        self.chance.choice(
+            [self.wait, self.start, self.start, self.end, self.say, self.come_or_go, self.rare]
+        )()
 
     def rare(self) -> None:
         """One change of those that come seldom."""
-        self.chance.choice([self.join, self.join, self.stall, self.stall, self.learn, self.resume, self.turn])()
+        self.chance.choice(
+            [self.join, self.join, self.stall, self.stall, self.learn, self.resume, self.turn]
+        )()
 
     def wait(self) -> None:
         """Time passes."""
@@ -109,7 +113,9 @@ class Clocks:
 
     def come_or_go(self) -> None:
         """A member is lost, leaves, or is back."""
-        how = self.chance.choice([Lost, Returned, Returned, Left] if self.chance.random() < 0.3 else [Returned])
+        how = self.chance.choice(
+            [Lost, Returned, Returned, Left] if self.chance.random() < 0.3 else [Returned]
+        )
         member = self._someone()
         if how is not Returned or not member.live:
             self._apply(how(at=self.now, hotkey=member.hotkey))

@@ -126,6 +126,11 @@ def check_nothing_is_left_out(run: RunState) -> None:
         for member in run.roster.miners:
             waits = member.live and member.ready_epoch == run.epoch and member.joined is None
             assert not waits, "a miner that can be admitted is not"
+    for at in run.current.unagreed if run.phase is Phase.MERGING else ():
+        part = run.current.merges[at[0]].parts[at[1]]
+        coming = len(part.results) + sum(run.members[h].live for h in part.mergers if h not in part.results)
+        idle = any(m.live and m.hotkey not in part.mergers for m in run.roster.miners)
+        assert coming >= part.copies or not idle, "a part lacks a merger while there is a miner"
     if run.phase is Phase.MERGING and not run.current.unmerged:
         late = run.now > run.current.sealed_at + limit
         for stage in set(range(run.stages)) - changed.behind:

@@ -61,9 +61,7 @@ def _costs_nothing(swarm: VirtualSwarm, member: Member, **what: object) -> None:
 def _notice(swarm: VirtualSwarm, sender: Member, receiver: str, step: int, index: int) -> FrameNotice:
     """A frame of `sender` to the other stage, as the planned route has it."""
     direction = Direction.FORWARD if sender.stage == 0 else Direction.BACKWARD
-    name = FrameName(
-        epoch=0, step=step, microbatch=index, attempt=0, stage=sender.stage, direction=direction
-    )
+    name = FrameName(epoch=0, step=step, microbatch=index, attempt=0, stage=sender.stage, direction=direction)
     size = frame_size(swarm.spec, name, sender.hotkey, receiver)
     return FrameNotice(name=name, digest=digest(name), size=size)
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
+from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
@@ -210,3 +210,19 @@ def test_an_epoch_does_not_begin_with_few_replicas_because_the_orchestrator_was_
     assert driven.state.phase is Phase.GATHERING
     driven.wait(LIMITS.start_s)
     assert driven.state.phase is Phase.TRAINING
+
+
+def test_a_live_replica_that_missed_the_merge_is_sent_the_way_to_the_next_base(driven: Driven) -> None:
+    _give_all(driven)
+    for stage in range(3):
+        for member in _assigned(driven, stage):
+            _merge(driven, member, stage, 7)
+    *others, slow = driven.state.miners()
+    for member in others:
+        driven.say(member, reports=[Ready(epoch=1, digest=f"{member.stage:064x}")])
+    driven.news(slow)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert (driven.state.epoch, driven.state.phase) == (1, Phase.TRAINING)
+    ways = [e for e in driven.news(slow) if isinstance(e, LoadBase | MergeReady)]
+    assert [type(e) for e in ways] == [LoadBase, MergeReady]
+    assert slow.told_base == 1

@@ -124,9 +124,9 @@ class VirtualSwarm:
 
     def check_close(self, event: StepClose) -> None:
         """Assert that a step closes only when all of its microbatches have ended."""
-        steps = self.state.epochs[event.epoch].steps
-        if event.step < len(steps):
-            assert steps[event.step].open == 0, "a step closed early"
+        epoch = self.state.epochs.get(event.epoch)  # gone once its audits are closed
+        if epoch is not None and event.step < len(epoch.steps):
+            assert epoch.steps[event.step].open == 0, "a step closed early"
 
     def _tick(self) -> None:
         """Each virtual second: report silent members, and apply a `Tick` at a new block or a due deadline."""

@@ -148,7 +148,10 @@ class Coordinator:
             run.clocks.arm(member, again=True)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now
-        epoch.unagreed.restart(run.now)
+        for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
+            waiting.restart(run.now)
+        if run.gathering_since is not None:
+            run.gathering_since = run.now
 
     # ---- progress ------------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ class Coordinator:
             behind.discard(stage)
         if following < run.spec.schedule.epochs:
             self._begin_epoch(following)
-        elif all((following, s) in run.bases.stored for s in range(run.stages)):
+        elif run.newest_base == following:
             run.phase, run.dirty = Phase.FINISHED, True
         else:
             return
@@ -268,10 +271,23 @@ class Coordinator:
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
-    def is_new(self, hotkey: str, notice: FrameNotice) -> bool:
-        """Whether a notice of this member would change anything: its frame is wanted, and not known."""
-        member = self.state.members.get(hotkey)
-        return member is not None and microbatches.wanted_place(self.state, member, notice.name) is not None
+    def is_new(self, hotkey: str, said: FrameNotice | Report) -> bool:
+        """Whether this would change anything. Reports but those of one microbatch always may.
+
+        A frame is wanted, and not known; a bad value or a missing frame is of a microbatch that is open.
+        """
+        run, member = self.state, self.state.members.get(hotkey)
+        if member is None:
+            return False
+        match said:
+            case FrameNotice():
+                return microbatches.wanted_place(run, member, said.name) is not None
+            case BadValue():
+                return rerouting.bad_microbatch(run, member, said) is not None
+            case FrameMissing():
+                return rerouting.missed_microbatch(run, member, said) is not None
+            case _:
+                return True
 
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""

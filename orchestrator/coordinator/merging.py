@@ -33,6 +33,7 @@ def begin_merging(run: RunState) -> None:
             epoch.merges[member.stage].owing.add(hotkey)
             epoch.merges[member.stage].expect(member)
     run.changed.contributions, run.changed.parts = set(epoch.unfixed), set()
+    run.changed.unmanned = set()
     run.changed.behind = set(epoch.unfixed)
 
 
@@ -208,12 +209,17 @@ def _settle_part(run: RunState, at: tuple[int, int], part: PartMerge) -> None:
     if all_in and len(set(digests)) > 1:
         part.copies = len(part.mergers) + 1
         if not _next_merger(run, part, not_of_stage=stage) and not _next_merger(run, part):
-            run.changed.parts.add(at)  # again with the next entry: a miner may have come by then
+            _wait_for_miner(run, at)
         return
     missing = [h for h in part.mergers if h not in part.results]
     coming = len(part.results) + sum(run.members[h].live for h in missing)
     if missing and (late or coming < part.copies) and not _next_merger(run, part):
-        run.current.unagreed.begin(at, run.now)
-        run.changed.parts.add(at)
+        _wait_for_miner(run, at)
         for hotkey in missing if late else ():
             run.send(hotkey, part.assign)
+
+
+def _wait_for_miner(run: RunState, at: tuple[int, int]) -> None:
+    """Nobody is left to draw: draw again when a miner comes, or at the deadline."""
+    run.current.unagreed.begin(at, run.now)
+    run.changed.unmanned.add(at)

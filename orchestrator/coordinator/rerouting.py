@@ -25,12 +25,14 @@ def relieve(run: RunState, member: Member) -> None:
     begun = -1
     for at in sorted(member.work):
         step, mb = run.open_microbatch(at)
+        if not is_held_by(mb, member):
+            continue
         if step.number > begun:
             before, begun = begun, step.number
             for other in run.active(member.stage, begun):
                 if other is not member and (before < 0 or not run.takes_part(other, before)):
                     heapq.heappush(others, (len(other.work), other.order, other))
-        if others and is_held_by(mb, member) and not _is_given_up(run, step, mb):
+        if others and not _is_given_up(run, step, mb):
             chosen = others[0][2]
             assign(run, step, mb, member.stage, chosen)
             heapq.heapreplace(others, (len(chosen.work), chosen.order, chosen))
@@ -50,8 +52,10 @@ def repair(run: RunState) -> None:
     """Re-route work whose replica cannot do it now; earlier tries may have found no other replica."""
     stranded = sorted(run.changed.stranded.values(), key=lambda m: (m.stage, m.order))
     run.changed.stranded = {m.hotkey: m for m in stranded if m.work and not run.able(m)}
+    newest = len(run.current.steps) - 1  # who takes part in a step takes part in those after it
+    active = {stage: run.active(stage, newest) for stage in {m.stage for m in stranded}}
     for member in run.changed.stranded.values():
-        if run.roster.live[member.stage]:
+        if active[member.stage]:
             relieve(run, member)
 
 
@@ -132,9 +136,7 @@ def assign(
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
-    """End a microbatch without settling it. Gradients that are already counted stay in their sums."""
-    if mb.ended is not None:
-        return
+    """End an open microbatch without settling it. Gradients that are already counted stay in their sums."""
     end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"
@@ -144,13 +146,36 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
         run.send(hotkey, event)
 
 
+def bad_microbatch(
+    run: RunState, member: Member, report: BadValue
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch that this replica has and reports as NaN or Inf; else None."""
+    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
+    if found is None or found[1].ended is not None:
+        return None
+    return found if found[1].places[member.stage].miner == member.hotkey else None
+
+
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
     """Drop a microbatch whose replica reports NaN or Inf."""
-    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
-    if found is None or found[1].places[member.stage].miner != member.hotkey:
+    if (found := bad_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
-        return
-    drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+    else:
+        drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+
+
+def missed_microbatch(
+    run: RunState, member: Member, report: FrameMissing
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
+    name = report.name
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    mine = name.direction.destination(name.stage, run.stages) == member.stage
+    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+        return None
+    place, receiver = found[1].places[name.stage], found[1].places[member.stage].miner
+    stands = place.attempt == name.attempt and place.frame(name.direction) is not None
+    return found if stands and receiver == member.hotkey else None
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
@@ -158,21 +183,11 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
 
     Another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
     """
-    name = report.name
-    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    mine = name.direction.destination(name.stage, run.stages) == member.stage
-    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+    if (found := missed_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
         return
-    step, mb = found
+    name, (step, mb) = report.name, found
     place = mb.places[name.stage]
-    if (
-        mb.places[member.stage].miner != member.hotkey
-        or place.attempt != name.attempt
-        or place.frame(name.direction) is None
-    ):
-        run.totals.unfit += 1
-        return
     run.incidents.named.append(
         f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )

@@ -142,6 +142,8 @@ class Changed:
     """Stages with a new pseudo-gradient, or with a member that does not owe one any more."""
     parts: set[tuple[int, int]] = field(default_factory=set)
     """(stage, part) of merges with a new copy, or with a merger that is gone."""
+    unmanned: set[tuple[int, int]] = field(default_factory=set)
+    """(stage, part) of merges that lack a merger until another miner is live."""
     behind: set[int] = field(default_factory=set)
     """Stages that do not hold the next base, as far as is known."""
 
@@ -326,6 +328,9 @@ class RunState:
         changed.claims |= dict.fromkeys([(self.epoch, member.stage), (self.epoch + 1, member.stage)])
         changed.behind.add(member.stage)
         changed.parts |= member.merging
+        if member.live:
+            changed.parts |= changed.unmanned
+            changed.unmanned = set()
         if self.phase is Phase.MERGING:
             self.current.merges[member.stage].expect(member)
             changed.contributions.add(member.stage)

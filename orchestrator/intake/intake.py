@@ -63,7 +63,8 @@ class Intake:
         batch = request.receipts
         receipts = new_receipts(run, member, batch, self._verify) if batch is not None else ()
         frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
-        reports = self._repeats.fresh_reports(hotkey, request.reports)
+        fresh = self._repeats.fresh_reports(hotkey, request.reports)
+        reports = tuple(report for report in fresh if self._coordinator.is_new(hotkey, report))
         if not (receipts or frames or reports):
             return None
         return Exchanged(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)

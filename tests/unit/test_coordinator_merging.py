@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
+from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
+from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
-from tests.support.coordinators import Driven
+from tests.support.coordinators import LIMITS, Driven
 from tests.support.small_spec import small_spec
 
 
@@ -134,6 +135,21 @@ def test_a_lost_merger_is_replaced_once(driven: Driven) -> None:
     assert len(_assigned(driven, 0)) == 3
 
 
+def test_a_part_without_a_second_merger_draws_when_a_miner_comes_and_not_with_every_entry() -> None:
+    driven = Driven.training(small_spec(schedule={"epochs": 2, "steps": 1, "microbatches": 2}))
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    _give_all(driven)
+    parts = [part for merge in driven.state.current.merges for part in merge.parts]
+    driven.lose(driven.state.miners()[1])
+    draws = [part.draws for part in parts]
+    for _ in range(5):
+        driven.wait(1)
+    assert [part.draws for part in parts] == draws
+    new = driven.join(7)
+    assert [part.mergers[-1] for part in parts] == [new.hotkey] * len(parts)
+
+
 def test_a_copy_of_the_merger_that_came_for_a_lost_one_settles_the_part(driven: Driven) -> None:
     _give_all(driven)
     lost, first = _assigned(driven, 0)
@@ -162,3 +178,51 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     assert (1, 0) not in driven.state.bases.stored
     driven.say(driven.state.members[keeper], reports=[BaseStored(epoch=1, digest="a" * 64, parts=())])
     assert driven.state.bases.stored[1, 0].digest == "a" * 64
+
+
+def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: Driven) -> None:
+    _give_all(driven)
+    for member in _assigned(driven, 0):
+        _merge(driven, member, 0, 7)
+    one, _ = driven.state.miners(0)
+    driven.say(one, reports=[Ready(epoch=1, digest="a" * 64)])
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert (1, 0) not in driven.state.bases.digests
+    driven.wait(driven.state.deadlines.merge.seconds)
+    assert driven.state.bases.digests[1, 0] == "a" * 64
+
+
+def test_an_epoch_does_not_begin_with_few_replicas_because_the_orchestrator_was_down() -> None:
+    driven = Driven(
+        Coordinator(small_spec(layout={"cuts": [1, 2], "replicas": 3}, schedule={"microbatches": 3}), LIMITS)
+    )
+    for number in range(6):
+        driven.join(number)
+    for stage in range(2):
+        for member in driven.state.miners(stage)[:2]:
+            driven.say(member, reports=[Ready(epoch=0, digest=f"{stage:064x}")])
+    assert driven.state.gathering_since == driven.now
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert driven.state.phase is Phase.GATHERING
+    driven.wait(LIMITS.start_s)
+    assert driven.state.phase is Phase.TRAINING
+
+
+def test_a_live_replica_that_missed_the_merge_is_sent_the_way_to_the_next_base(driven: Driven) -> None:
+    _give_all(driven)
+    for stage in range(3):
+        for member in _assigned(driven, stage):
+            _merge(driven, member, stage, 7)
+    *others, slow = driven.state.miners()
+    for member in others:
+        driven.say(member, reports=[Ready(epoch=1, digest=f"{member.stage:064x}")])
+    driven.news(slow)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert (driven.state.epoch, driven.state.phase) == (1, Phase.TRAINING)
+    ways = [e for e in driven.news(slow) if isinstance(e, LoadBase | MergeReady)]
+    assert [type(e) for e in ways] == [LoadBase, MergeReady]
+    assert slow.told_base == 1

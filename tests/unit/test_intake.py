@@ -342,7 +342,7 @@ def test_a_part_that_a_stage_does_not_have_is_nobodys(desk: Desk) -> None:
 # ---- repeats -------------------------------------------------------------------------------------
 
 
-def test_news_is_journaled_once_and_again_after_a_loss(desk: Desk) -> None:
+def test_a_frame_is_journaled_once_whatever_happens_to_its_sender(desk: Desk) -> None:
     frames = (notice(0, Direction.FORWARD, payload_size(SPEC) + 1),)
     assert desk.take(desk.first, frames=frames)
     assert desk.take(desk.first, frames=frames) is None
@@ -351,10 +351,18 @@ def test_news_is_journaled_once_and_again_after_a_loss(desk: Desk) -> None:
     assert said is not None
     assert said.frames == more[1:]
     desk.driven.lose(desk.first)
-    back = desk.intake.returned(desk.first.hotkey, desk.driven.now)
+    assert desk.exchange(desk.first, frames=frames) is None
+
+
+def test_a_report_is_journaled_once_and_again_after_a_loss(desk: Desk) -> None:
+    reports = (AuditsDone(epoch=0),)
+    assert desk.take(desk.validator, reports=reports)
+    assert desk.take(desk.validator, reports=reports) is None
+    desk.driven.lose(desk.validator)
+    back = desk.intake.returned(desk.validator.hotkey, desk.driven.now)
     assert back is not None
     desk.intake.observe(back)
-    assert desk.exchange(desk.first, frames=frames)
+    assert desk.exchange(desk.validator, reports=reports)
 
 
 def test_news_that_was_not_journaled_is_taken_again(desk: Desk) -> None:
@@ -376,9 +384,9 @@ def test_one_members_news_is_not_anothers(desk: Desk) -> None:
         assert desk.take(member, reports=(AuditsDone(epoch=0),))
 
 
-def test_only_the_newest_news_is_remembered() -> None:
+def test_only_the_newest_reports_are_remembered() -> None:
     repeats = Repeats(limit=2)
-    frames = [notice(0, Direction.FORWARD, 100, microbatch=n) for n in range(3)]
-    for each in frames:
-        repeats.observe(Exchanged(at=1.0, hotkey=STRANGER, frames=(each,)))
-    assert repeats.fresh_frames(STRANGER, frames) == (frames[0],)
+    reports = [AuditsDone(epoch=n) for n in range(3)]
+    for each in reports:
+        repeats.observe(Exchanged(at=1.0, hotkey=STRANGER, reports=(each,)))
+    assert repeats.fresh_reports(STRANGER, reports) == (reports[0],)

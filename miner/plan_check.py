@@ -41,7 +41,7 @@ def check_plan(spec: RunSpec, reply: JoinReply, hotkey: str, delivered: Delivere
 
 def _fits(spec: RunSpec, share: PlanShare) -> bool:
     """Whether a share's numbers are within the schedule, and it names the replicas beside each microbatch."""
-    schedule, indices = spec.schedule, [planned.index for planned in share.microbatches]
+    schedule, indices = spec.schedule, [planned.microbatch for planned in share.microbatches]
     within = share.epoch < schedule.epochs and share.step < schedule.steps
     ascending = all(a < b for a, b in pairwise(indices)) and all(i < schedule.microbatches for i in indices)
     ends = (share.stage == 0, share.stage == spec.last_stage)

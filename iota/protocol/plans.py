@@ -25,10 +25,10 @@ PLAN_DOMAIN: Final = "plan/1"
 class PlannedMicrobatch(NamedTuple):
     """One microbatch of a share, with the replicas that its frames come from and go to.
 
-    A tuple, since a step has one for each op: `[index, before, after]` in JSON.
+    A tuple, since a step has one for each op: `[microbatch, before, after]` in JSON.
     """
 
-    index: Small
+    microbatch: Small
     before: Hotkey | None
     """The replica of the stage before; None at stage 0."""
     after: Hotkey | None
@@ -44,16 +44,16 @@ class PlanShare(Frozen):
     stage: Small
     hotkey: Hotkey
     microbatches: tuple[PlannedMicrobatch, ...]
-    """By index."""
+    """By number of the microbatch."""
 
     def digest(self) -> str:
         """BLAKE3 (hex) of the share's text: its leaf in the plan's Merkle tree.
 
-        The text has a line `epoch step learning-rate stage hotkey`, and one `index before after` for each
+        The text has a line `epoch step learning-rate stage hotkey`, and one `number before after` for each
         microbatch, with `-` for none and the learning rate as in C's `%a`.
         """
         first = f"{self.epoch} {self.step} {self.learning_rate.hex()} {self.stage} {self.hotkey}"
-        rest = [f"{m.index} {m.before or '-'} {m.after or '-'}" for m in self.microbatches]
+        rest = [f"{m.microbatch} {m.before or '-'} {m.after or '-'}" for m in self.microbatches]
         return blake3("\n".join([PLAN_DOMAIN, first, *rest]).encode()).hexdigest()
 
 

@@ -119,7 +119,7 @@ class EpochTraining:
         share = event.share
         mine = self.schedule.plan(share)
         for planned in share.microbatches if mine else ():
-            self._meet((share.step, planned.index), planned.before, planned.after)
+            self._meet((share.step, planned.microbatch), planned.before, planned.after)
         return self._read(share.step, mine)
 
     def _reroute(self, event: Reroute) -> list[Effect]:

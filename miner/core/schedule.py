@@ -109,7 +109,7 @@ class Schedule:
         if share.epoch != self.epoch or share.step < self.joined:
             return []
         state = self.steps.setdefault(share.step, ScheduledStep())
-        indices = [planned.index for planned in share.microbatches]
+        indices = [planned.microbatch for planned in share.microbatches]
         for index in indices:
             entry = state.microbatches.setdefault(index, ScheduledMicrobatch(index, 0))
             entry.input_ready = entry.input_ready or self.stage == 0

@@ -31,7 +31,7 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
             return [
                 access
                 for planned in share.microbatches
-                for access in _frames(spec, member, (share.epoch, share.step, planned.index, 0), planned)
+                for access in _frames(spec, member, (share.epoch, share.step, planned.microbatch, 0), planned)
             ]
         case Reroute() if event.miner == member.hotkey:
             at = (event.epoch, event.step, event.microbatch, event.attempt)

@@ -42,7 +42,7 @@ def plans(draw: st.DrawFn) -> WholePlan:
 @given(plans())
 def test_shares_cover_each_microbatch_once_at_each_stage_and_neighbours_agree(plan: WholePlan) -> None:
     stages = len(plan.routes[0])
-    found = {(s.stage, m.index): (s.hotkey, m) for s in plan.shares() for m in s.microbatches}
+    found = {(s.stage, m.microbatch): (s.hotkey, m) for s in plan.shares() for m in s.microbatches}
     assert sum(len(share.microbatches) for share in plan.shares()) == len(found) == len(plan.routes) * stages
     for index in range(len(plan.routes)):
         chain = [found[stage, index] for stage in range(stages)]
@@ -154,7 +154,7 @@ def _with(**changes: Any) -> PlanShare:
         EVENT.share.model_copy(update={"microbatches": EVENT.share.microbatches[:2]}),
         EVENT.share.model_copy(update={"microbatches": EVENT.share.microbatches[::-1]}),
         EVENT.share.model_copy(update={"microbatches": (*EVENT.share.microbatches, SECOND)}),
-        _with(index=3),
+        _with(microbatch=3),
         _with(before=None),
         _with(before=STRANGER),
         _with(after=None),

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from iota.swarm.preparation import ledger_weights
 from iota.swarm.programs import NETUID
 from tests.support.live_swarm import LiveSwarm, tiny
-
-pytestmark = pytest.mark.alone
 
 EPOCHS = 3
 

@@ -9,8 +9,6 @@ import pytest
 from tests.support.damage import Damage, changed, truncated
 from tests.support.live_swarm import LiveSwarm, tiny
 
-pytestmark = pytest.mark.alone
-
 
 def one_line_changed(path: Path) -> None:
     """A line in the middle is another."""

@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.live_swarm import ORCHESTRATOR, LiveSwarm, Status, tiny
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Status:

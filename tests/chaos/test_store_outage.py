@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from iota.console.conditions import Condition
 from tests.support.live_swarm import STORE, LiveSwarm, tiny
-
-pytestmark = pytest.mark.alone
 
 OUTAGE_S = 3.0
 """Longer than the tries of one transfer last, so that what was on its way fails."""

@@ -9,8 +9,6 @@ import pytest
 from iota.spec import Pipeline
 from tests.support.live_swarm import LiveSwarm, Status, tiny
 
-pytestmark = pytest.mark.alone
-
 SLOW = {f"miner-{n:02d}": "tests.support.slow_miner:main" for n in range(3)}
 PACED = {
     "miner-00": "tests.support.paced_miner:main",

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.live_swarm import LiveSwarm, tiny
-
-pytestmark = pytest.mark.alone
 
 
 async def test_a_nan_drops_its_microbatch_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from tests.support.live_swarm import LiveSwarm, tiny
-
-pytestmark = pytest.mark.alone
 
 
 async def test_a_run_that_ends_leaves_only_its_last_bases_on_the_miners_disks(tmp_path: Path) -> None:

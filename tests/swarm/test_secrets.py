@@ -14,8 +14,6 @@ from tests.support.subtensor.fixtures import sdk_home
 from tests.support.subtensor.process import NodeProcess
 from tests.support.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm
 
-pytestmark = pytest.mark.alone
-
 __all__ = ["sdk_home"]
 
 SIGNED_URL = re.compile(r"[?&](sig|X-Amz-Signature|X-Amz-Credential)=", re.IGNORECASE)

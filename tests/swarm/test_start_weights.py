@@ -12,8 +12,6 @@ from tests.support.data_sets import made_up_text, write_jsonl
 from tests.support.live_swarm import LiveSwarm, tiny
 from tests.support.llamas import save_llama
 
-pytestmark = pytest.mark.alone
-
 
 async def test_a_run_goes_on_from_where_the_weights_are(tmp_path: Path) -> None:
     """The first loss is that of the `transformers` model; audits replay epoch 0 from the same weights."""

@@ -15,8 +15,6 @@ from tests.support.subtensor.fixtures import sdk_home  # noqa: F401
 from tests.support.subtensor.process import NodeProcess
 from tests.support.subtensor_swarm import SubtensorSwarm, succeeded
 
-pytestmark = pytest.mark.alone
-
 BLOCK_S = 0.25
 BTCLI = Path(sys.executable).with_name("btcli")
 TIMES = (

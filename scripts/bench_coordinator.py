@@ -72,6 +72,8 @@ SERIES: Final = {
     "microbatches": [(16, 8, m) for m in (32, 128, 512)],
 }
 """(stages, replicas, microbatches) of the fits: one of the three grows."""
+REPEATS: Final = 3
+"""Runs of each size of the fits: some entries come once in a run."""
 VALIDATORS: Final = 8
 HASH: Final = "1" * 64
 LOST: Final = 8
@@ -207,6 +209,8 @@ class Run:
                 self.cursors[hotkey] = seq
                 if count:
                     self.costs.sent[event.kind.value] += len(event.model_dump_json())
+        if hasattr(self.coordinator, "take_plans"):  # a baseline may have none
+            self.coordinator.take_plans()
 
     def whole(self) -> Costs:
         """The run up to the first step of epoch 1; returns what it measured."""
@@ -220,11 +224,11 @@ class Run:
 
         gc.callbacks.append(watch)
         try:
-            self.join_all()
-            self.read_events()
             gc.collect()
             gc.freeze()  # as `iota-orchestrator` does once it serves
             pauses.clear()
+            self.join_all()
+            self.read_events()
             for step in range(self.spec.schedule.steps):
                 self.step(0, step)
                 self.read_events(count=step == 0)
@@ -337,10 +341,13 @@ def exponents() -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for dimension, sizes in SERIES.items():
         column = ("stages", "replicas", "microbatches").index(dimension)
-        runs = [(size[column], Run(*size).whole()) for size in sizes]
-        kinds = [k for k in runs[0][1].seconds if all(c.seconds[k] for _, c in runs)]
-        found[dimension] = {kind: slope([(n, median(c.seconds[kind])) for n, c in runs]) for kind in kinds}
-        found[dimension]["bytes"] = slope([(n, sum(c.sent.values())) for n, c in runs])
+        points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for size in sizes:
+            runs = [Run(*size, steps=5).whole() for _ in range(REPEATS)]
+            for kind in runs[0].seconds:
+                points[kind].append((size[column], median(s for run in runs for s in run.seconds[kind])))
+            points["bytes"].append((size[column], sum(runs[0].sent.values())))
+        found[dimension] = {kind: slope(each) for kind, each in points.items()}
         print(f"exponents in {dimension} done", file=sys.stderr, flush=True)
     return found
 

@@ -17,7 +17,6 @@ from iota.protocol.messages import (
 )
 from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
-from orchestrator.coordinator.history import Judged
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -56,7 +55,7 @@ def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     epoch = _auditable(run, report.epoch)
     if epoch is not None and member.hotkey not in epoch.links:
         epoch.links[member.hotkey] = report.link
-        member.history.judged.append(Judged(report.epoch))
+        member.history.reveal(report.epoch)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:

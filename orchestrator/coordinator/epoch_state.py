@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from struct import Struct
+from typing import Final
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.merkle import MerkleFrontier
@@ -75,13 +75,17 @@ class MicrobatchState:
     ended: Ending | None = None
 
 
-def counted_pairs(flat: array[int]) -> Iterator[tuple[int, int]]:
+_PAIR: Final = Struct("<II")
+
+
+def count_pair(counted: bytearray, microbatch: int, attempt: int) -> None:
+    """Add a (microbatch, attempt) to a list in `PlannedStep.order`."""
+    counted += _PAIR.pack(microbatch, attempt)
+
+
+def counted_pairs(counted: bytearray) -> list[tuple[int, int]]:
     """The (microbatch, attempt) of a list in `PlannedStep.order`."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _order() -> defaultdict[str, array[int]]:
-    return defaultdict(lambda: array("I"))
+    return list(_PAIR.iter_unpack(counted))
 
 
 @dataclass
@@ -95,8 +99,9 @@ class PlannedStep:
     microbatches: list[MicrobatchState]
     open: int
     """Microbatches that have not ended."""
-    order: dict[str, array[int]] = field(default_factory=_order)
-    """miner -> microbatch, attempt, microbatch, attempt, ...: what is counted, in the order of receipts."""
+    order: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    """miner -> each (microbatch, attempt) that is counted, in the order of its receipts: see `counted_pairs`.
+    There is one for each miner and step, so it is bytes, which the garbage collector need not follow."""
     losses: list[float] = field(default_factory=list)
     """Loss of each counted LOSS op (nats a token)."""
 

@@ -14,19 +14,9 @@ from iota.protocol.events import Event, FrameReady
 _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 
 
-@dataclass(slots=True)
-class Pack:
-    """Consecutive events, compressed: about 65 bytes for a `frame_ready` of 400."""
-
-    first: int
-    """Number of the first event."""
-    count: int
-    data: bytes
-
-    @property
-    def last(self) -> int:
-        """Number of the last event."""
-        return self.first + self.count - 1
+Pack = tuple[int, int, bytes]
+"""(number of the first, number of the last, data) of consecutive events, compressed: about 65 bytes for a
+`frame_ready` of 400. A plain tuple, which the garbage collector need not follow."""
 
 
 @dataclass(slots=True)
@@ -51,7 +41,7 @@ class EventLog:
         """Add an event with the next number."""
         if isinstance(event, FrameReady) and (count := self._old - self._first) > 0:
             data = zlib.compress(b"\n".join(self._fresh[:count]))
-            self._packs.append(Pack(self._first, count, data))
+            self._packs.append((self._first, self._first + count - 1, data))
             del self._fresh[:count]
         self._fresh.append(_EVENT.dump_json(event))
         self.next_seq += 1
@@ -67,9 +57,9 @@ class EventLog:
         """(number, event) of the events above `number`, in order; at most `limit`, if that is given."""
         limit = self.next_seq if limit is None else limit
         found: list[tuple[int, bytes]] = []
-        for pack in self._packs:
-            if pack.last > number and len(found) < limit:
-                found += enumerate(zlib.decompress(pack.data).split(b"\n"), pack.first)
+        for first, last, packed in self._packs:
+            if last > number and len(found) < limit:
+                found += enumerate(zlib.decompress(packed).split(b"\n"), first)
         if len(found) < limit:
             skipped = max(0, number + 1 - self._first)
             found += enumerate(islice(self._fresh, skipped, skipped + limit), self._first + skipped)
@@ -78,5 +68,5 @@ class EventLog:
 
     def forget_through(self, number: int) -> None:
         """Forget the events up to `number`; those of a pack go together, once its last one may go."""
-        self._packs = [pack for pack in self._packs if pack.last > number]
+        self._packs = [pack for pack in self._packs if pack[1] > number]
         del self._fresh[: max(0, number + 1 - self._first)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.messages import Capabilities, Direction, Role
+from iota.protocol.messages import Direction, Role
 from iota.protocol.receipts import GENESIS
 from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.history import History
@@ -13,7 +13,7 @@ PendingKey = tuple[int, int, Direction]
 """(step, microbatch, direction) of an op whose inputs are all there."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Member:
     """State of one hotkey that joined the run. It is kept after the member has left."""
 
@@ -23,7 +23,8 @@ class Member:
     """-1 for a validator."""
     order: int
     """Its place in the order of first joins."""
-    capabilities: Capabilities
+    device: str
+    """Its device class, as it reports it; unchecked."""
     addresses: tuple[str, ...] = ()
     """The addresses that it gave when it joined; unchecked."""
     live: bool = False

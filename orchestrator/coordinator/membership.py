@@ -7,6 +7,7 @@ from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
+from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Phase, RunState
@@ -35,7 +36,7 @@ def join(run: RunState, entry: Joined) -> None:
     member = run.members.get(hotkey)
     if member is None:
         stage = run.roster.needed_stage() if request.role is Role.MINER else -1
-        member = Member(hotkey, request.role, stage, len(run.members), request.capabilities)
+        member = Member(hotkey, request.role, stage, len(run.members), request.capabilities.device)
         run.roster.add(member)
     else:
         # It may have computed the next base and stopped before it could report it.
@@ -44,7 +45,7 @@ def join(run: RunState, entry: Joined) -> None:
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
-    member.capabilities, member.addresses = request.capabilities, request.addresses
+    member.device, member.addresses = request.capabilities.device, request.addresses
     member.stalled, member.last_progress = False, run.now
     member.replay_s = replay_s(run, member) if member.resume else 0.0
     run.roster.set_live(member, True)
@@ -72,7 +73,7 @@ def _start_afresh(run: RunState, member: Member) -> None:
     run.roster.set_live(member, False)
     relieve(run, member)
     for step in run.current.open_steps():
-        run.current.counted[member.hotkey] -= len(step.order.pop(member.hotkey, ())) // 2
+        run.current.counted[member.hotkey] -= len(counted_pairs(step.order.pop(member.hotkey, bytearray())))
     for merge in run.current.merges:
         merge.owing.discard(member.hotkey)
     run.roster.set_ready(member, -1)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from iota.protocol.events import FrameReady, StepClose
 from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
+from orchestrator.coordinator.epoch_state import (
+    Ending,
+    MicrobatchState,
+    PlannedStep,
+    count_pair,
+    counted_pairs,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -156,7 +162,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         stop_clock(run, member, receipt.step, mb.index, waited_on)
     place.counted = True
     mb.uncounted -= 1
-    step.order[member.hotkey].extend((mb.index, receipt.attempt))
+    count_pair(step.order[member.hotkey], mb.index, receipt.attempt)
     run.current.counted[member.hotkey] += 1
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
@@ -206,7 +212,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         member.events.age()
-        counted = list(counted_pairs(step.order[member.hotkey])) if member.hotkey in step.order else []
+        counted = counted_pairs(step.order[member.hotkey]) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens
         member.history.work(run.epoch).tokens += tokens

@@ -92,7 +92,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
         "seconds_per_microbatch": member.op_seconds,
         "withdrawn": member.withdrawn,
         "audits": dict(member.history.outcomes),
-        "device": member.capabilities.device,
+        "device": member.device,
         "addresses": list(member.addresses),
     }
 

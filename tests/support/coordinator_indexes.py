@@ -6,7 +6,7 @@ from collections import Counter
 
 from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _decides
-from orchestrator.coordinator.epoch_state import EpochState, StageMerge
+from orchestrator.coordinator.epoch_state import EpochState, StageMerge, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
@@ -60,7 +60,7 @@ def check_counts(epoch: EpochState) -> None:
     """Counts of an epoch's gradients and microbatches."""
     counted: Counter[str] = Counter()
     for step in epoch.steps:
-        counted.update({hotkey: len(order) // 2 for hotkey, order in step.order.items()})
+        counted.update({hotkey: len(counted_pairs(order)) for hotkey, order in step.order.items()})
         assert step.open == sum(mb.ended is None for mb in step.microbatches)
         for mb in step.microbatches:
             assert mb.uncounted == sum(not place.counted for place in mb.places)

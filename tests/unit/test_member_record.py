@@ -159,8 +159,9 @@ def test_a_record_is_bounded_however_long_the_run_is() -> None:
     for epoch in range(1000):
         history.work(epoch).tokens += 1
         history.happened(float(epoch), epoch, "it joined")
-    assert (len(history.epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
-    assert history.epochs[-1].epoch == 999
+    epochs = list(history.epochs())
+    assert (len(epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
+    assert [(work.epoch, work.tokens) for work in epochs] == [(n, 1) for n in range(1000 - EPOCHS_KEPT, 1000)]
 
 
 def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:

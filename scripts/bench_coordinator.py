@@ -29,7 +29,7 @@ import tempfile
 import time
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +74,8 @@ SERIES: Final = {
 """(stages, replicas, microbatches) of the fits: one of the three grows."""
 REPEATS: Final = 3
 """Runs of each size of the fits: some entries come once in a run."""
+LOOK_EVERY: Final = 64
+"""Ops between two looks for the next deadline, which the server takes at most 20 times a second."""
 VALIDATORS: Final = 8
 HASH: Final = "1" * 64
 LOST: Final = 8
@@ -128,13 +130,17 @@ class Run:
 
     def apply(self, kind: str, entry: Entry) -> float:
         """Apply one entry and add its CPU time to its kind."""
-        before = time.thread_time()
-        self.coordinator.apply(entry)
-        spent = time.thread_time() - before
-        self.costs.seconds[kind].append(spent)
+        spent = self._timed(kind, lambda: self.coordinator.apply(entry))
         faults = self.coordinator.state.incidents.internal
         if faults:
             raise RuntimeError(faults[0])
+        return spent
+
+    def _timed(self, kind: str, call: Callable[[], object]) -> float:
+        before = time.thread_time()
+        call()
+        spent = time.thread_time() - before
+        self.costs.seconds[kind].append(spent)
         return spent
 
     def report(self, kind: str, hotkey: str, report: Report) -> float:
@@ -162,6 +168,8 @@ class Run:
         for number, entry in enumerate(self._ops(epoch, step), 1):
             kind = "op" if number < ops else "close" if last else "close and plan"
             spent = self.apply(kind, entry)
+            if number % LOOK_EVERY == 0:
+                self._timed("deadline", self.coordinator.next_deadline)
         self.costs.merge_s += spent if last else 0.0
 
     def merge(self, epoch: int) -> None:
@@ -375,6 +383,7 @@ def of_revision(revision: str) -> dict[str, Any]:
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """A picture of the cost of each kind of entry over the number of members."""
+    from matplotlib import colormaps, rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -388,13 +397,17 @@ def draw(report: dict[str, Any], path: Path) -> None:
                 for size, found in by_size.items()
                 if kind in found["mean_us"]
             ]
+            if not points:
+                continue
             label = kind if name == "sizes" else None
-            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label, ms=4)
+            colour = colormaps["tab20"](number)
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, ms=4)
     axes.set(xscale="log", yscale="log", xlabel="members", ylabel="CPU of an entry (µs, mean)")
     axes.set_title("What an entry costs the coordinator (dashed: the baseline)")
     axes.grid(True, which="both", alpha=0.2)
     figure.legend(loc="outside right upper")
-    figure.savefig(path)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "iota"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> None:

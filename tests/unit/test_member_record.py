@@ -183,6 +183,8 @@ def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
     assert not driven.state.incidents.named
     driven.wait(driven.state.limits.max_s)
     assert miner.stalled
+    waiting = driven.coordinator.status()["waiting"]
+    assert waiting == "stage 0 holds up the run: the work of its miners is overdue"
 
 
 def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:

@@ -1,0 +1,56 @@
+"""A member that has work and does not do it is late, whatever else it says: it cannot hold up the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinRequest, Role
+from iota.protocol.receipts import OpKind
+from iota.spec import Pipeline
+from orchestrator.coordinator import Joined
+from tests.support.coordinators import Driven
+from tests.support.virtual_runs import tiny_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """One stage of two replicas with planned work."""
+    return Driven.training(
+        tiny_spec(stages=1, replicas=2, epochs=1, steps=4, microbatches=4, pipeline=Pipeline.SYNC, credit=1)
+    )
+
+
+def test_receipts_of_steps_that_are_not_closed_are_no_progress(driven: Driven) -> None:
+    idler = driven.state.miners(0)[0]
+    for step in range(1, 9):
+        driven.say(idler, receipts=[driven.receipt(idler, OpKind.STEP, step, 0)])
+        driven.wait(3)
+    assert idler.stalled
+
+
+def test_the_step_of_a_closed_step_is_progress_once(driven: Driven) -> None:
+    for index in range(4):
+        driven.run_op(0, index, 0, OpKind.LOSS)
+    assert driven.state.current.closed_steps == 1
+    member, times = driven.state.miners(0)[0], []
+    for _ in range(2):
+        driven.wait(3)
+        driven.say(member, receipts=[driven.receipt(member, OpKind.STEP, 0, 0)])
+        times.append(member.last_progress)
+    assert times == [driven.now - 3] * 2
+
+
+def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
+    idler = driven.state.miners(0)[0]
+    again = JoinRequest(
+        role=Role.MINER,
+        versions=(PROTOCOL_VERSION,),
+        capabilities=Capabilities(device="test", memory=1, flops=1.0),
+        receipts=idler.receipts,
+        epoch=0,
+    )
+    for _ in range(9):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=again))
+        assert idler.resume
+        driven.wait(3)
+    assert idler.stalled

@@ -154,6 +154,13 @@ def is_new_loss(run: RunState, member: Member, report: Heldout) -> bool:
     return first and report.epoch <= run.epoch + 1
 
 
+def is_new_weights(run: RunState, member: Member, report: WeightsSet) -> bool:
+    """Whether it tells other weights than the validator's last report, or of another block."""
+    last = member.history.posted
+    said = None if last is None else (last.block, last.compute_share, run.audits.weights[member.hotkey])
+    return said != (report.block, report.compute_share, report.weights)
+
+
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
     """Record a validator's reported weights for the status. Only the weights on the chain have an effect."""
     left_out = run.audits.weights.get(member.hotkey, {}).keys() - report.weights.keys()

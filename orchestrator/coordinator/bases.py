@@ -48,7 +48,10 @@ def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
     )
     if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
         return False
-    claims = run.bases.claims.get((report.epoch, member.stage))
+    at = (report.epoch, member.stage)
+    if member.misloaded >= report.epoch and run.bases.digests.get(at) not in (None, report.digest):
+        return False  # it was told already that this is another base
+    claims = run.bases.claims.get(at)
     return claims is None or claims.digests.get(member.hotkey) != report.digest
 
 
@@ -111,7 +114,7 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
-    """Ask a live replica that holds the base to store it: another than last time, in turn, if there is one."""
+    """Ask a live replica that holds the base to store it; the next one in turn, if there are several."""
     before = run.bases.keepers.get((epoch, stage))
     holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
     if holders:

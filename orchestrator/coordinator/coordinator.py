@@ -294,7 +294,7 @@ class Coordinator:
             case Heldout():
                 return auditing.is_new_loss(run, member, said)
             case WeightsSet():
-                return True
+                return auditing.is_new_weights(run, member, said)
             case _:
                 return auditing.is_new_of(run, member, said)
 

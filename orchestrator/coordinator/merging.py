@@ -55,7 +55,7 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
 
 
 def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
-    """Whether a pseudo-gradient is of the current merge, of the right sizes, in time, and the member's first."""
+    """Whether it is the member's first pseudo-gradient of this merge, in time and of the right sizes."""
     if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
         return False
     merge = run.current.merges[member.stage]

@@ -8,6 +8,7 @@ from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinRequest, 
 from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
 from orchestrator.coordinator import Joined
+from orchestrator.coordinator.member import Member
 from tests.support.coordinators import Driven
 from tests.support.virtual_runs import tiny_spec
 
@@ -17,6 +18,16 @@ def driven() -> Driven:
     """One stage of two replicas with planned work."""
     return Driven.training(
         tiny_spec(stages=1, replicas=2, epochs=1, steps=4, microbatches=4, pipeline=Pipeline.SYNC, credit=1)
+    )
+
+
+def _again(member: Member) -> JoinRequest:
+    return JoinRequest(
+        role=Role.MINER,
+        versions=(PROTOCOL_VERSION,),
+        capabilities=Capabilities(device="test", memory=1, flops=1.0),
+        receipts=member.receipts,
+        epoch=0,
     )
 
 
@@ -42,15 +53,28 @@ def test_the_step_of_a_closed_step_is_progress_once(driven: Driven) -> None:
 
 def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
     idler = driven.state.miners(0)[0]
-    again = JoinRequest(
-        role=Role.MINER,
-        versions=(PROTOCOL_VERSION,),
-        capabilities=Capabilities(device="test", memory=1, flops=1.0),
-        receipts=idler.receipts,
-        epoch=0,
-    )
     for _ in range(9):
-        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=again))
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=_again(idler)))
         assert idler.resume
         driven.wait(3)
     assert idler.stalled
+
+
+def test_joining_twice_at_one_time_is_no_fault(driven: Driven) -> None:
+    member = driven.state.miners(0)[0]
+    for _ in range(3):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=member.hotkey, request=_again(member)))
+    assert not driven.state.incidents.internal
+    assert len(driven.state.clocks._by_stage[0]) == 2, "one entry for each member"
+
+
+def test_the_keepers_of_a_base_take_turns() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=3, epochs=1, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    asked = set()
+    for _ in range(3):
+        asked.add(driven.state.bases.keepers[0, 0])
+        driven.wait(11)
+    assert len(asked) == 3

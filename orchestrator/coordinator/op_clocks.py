@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.member import Member, PendingKey
 
-_Entry = tuple[float, int, int, Member]
-"""(time, order of the member's first join, number of the entry: no two are equal, member)"""
+_Entry = tuple[float, int, Member]
+"""(time, order of the member's first join, member)"""
 
 
 def runs_from(member: Member, op: PendingKey) -> float | None:
@@ -39,8 +39,6 @@ class OpClocks:
     """A heap by the time at which `replay_s` ends."""
     _armed: dict[str, float] = field(default_factory=dict)
     """Member -> the key of its entry. An entry with another key is out of date."""
-    _pushed: int = 0
-    """Entries so far."""
     _due: dict[str, Member] = field(default_factory=dict)
     """Members whose deadline had come when it was looked at; they may have made progress since."""
 
@@ -69,7 +67,7 @@ class OpClocks:
     def next_due(self, now: float) -> float | None:
         """The earliest deadline after now, or None."""
         self._expire(now)
-        members = (heap[0][3] for heap in (*self._by_stage, self._replaying) if heap)
+        members = (heap[0][2] for heap in (*self._by_stage, self._replaying) if heap)
         return min((s + self._allowed(m) for m in members if (s := _start(m)) is not None), default=None)
 
     def _is_past(self, member: Member, now: float) -> bool:
@@ -88,8 +86,7 @@ class OpClocks:
     def _push(self, member: Member, start: float) -> None:
         heap, key = self._place(member, start)
         self._armed[member.hotkey] = key
-        self._pushed += 1
-        heapq.heappush(heap, (key, member.order, self._pushed, member))
+        heapq.heappush(heap, (key, member.order, member))
 
     def _expire(self, now: float) -> None:
         """Move the members whose deadline has come to `_due`; the top of each heap is then up to date."""
@@ -100,7 +97,7 @@ class OpClocks:
                 self.arm(member)
         for heap in (*self._by_stage, self._replaying):
             while heap:
-                key, _, _, member = heap[0]
+                key, _, member = heap[0]
                 start = _start(member)
                 if self._armed.get(member.hotkey) != key:
                     heapq.heappop(heap)

@@ -55,12 +55,16 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
 
 
 def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
-    """Whether it is the member's first pseudo-gradient of this merge, in time and of the right sizes."""
+    """Whether it is the member's first pseudo-gradient of this merge, in time and of the right sizes.
+
+    A member without counted work has none: its own would be the merge where the others' do not come.
+    """
     if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
         return False
     merge = run.current.merges[member.stage]
     fits = [p.size for p in report.parts] == run.part_bytes[member.stage]
-    return fits and not merge.fixed and member.hotkey not in merge.deltas
+    new = not merge.fixed and member.hotkey not in merge.deltas
+    return fits and new and run.current.counted[member.hotkey] > 0
 
 
 def fix_contributions(run: RunState) -> list[int]:
@@ -77,8 +81,9 @@ def fix_contributions(run: RunState) -> list[int]:
         merge = epoch.merges[stage]
         if (merge.awaited or not merge.deltas) and not late:
             continue
-        if not merge.deltas and (merge.awaited or not run.roster.live[stage]):
-            continue  # the run pauses until one of this stage's replicas is back
+        holding = run.roster.holding(stage, run.epoch)
+        if not merge.deltas and (not run.roster.live[stage] or 0 < len(merge.awaited) >= holding):
+            continue  # the run pauses until one of this stage's replicas is back, or gives what it owes
         for hotkey in sorted(merge.awaited, key=lambda h: run.members[h].order):
             run.incidents.named.append(f"epoch {run.epoch}: {hotkey} gave no pseudo-gradient in time")
         epoch.unfixed.discard(stage)
@@ -95,8 +100,7 @@ def fix_contributions(run: RunState) -> list[int]:
 def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
     """Assign each part of a stage's merge to `MERGERS` miners."""
     run.deadlines.merge.add(run.now - run.current.merging_since)
-    counted = [h for h in merge.deltas if run.current.counted[h]] or merge.deltas
-    tokens = [(h, max(1, counted_tokens(run, h))) for h in sorted(counted)]
+    tokens = [(h, counted_tokens(run, h)) for h in sorted(merge.deltas)]
     for part in range(len(run.part_bytes[stage])):
         assign = MergeAssign(
             epoch=run.epoch,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinRequest, Role
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    Capabilities,
+    Delta,
+    JoinRequest,
+    Ready,
+    Role,
+    StoredObject,
+)
 from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
 from orchestrator.coordinator import Joined
@@ -78,3 +86,21 @@ def test_the_keepers_of_a_base_take_turns() -> None:
         asked.add(driven.state.bases.keepers[0, 0])
         driven.wait(11)
     assert len(asked) == 3
+
+
+def test_a_member_without_counted_work_does_not_decide_a_merge() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=2, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    newcomer = driven.join(7)
+    driven.say(newcomer, reports=[Ready(epoch=0, digest=f"{0:064x}")])
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    sizes = driven.state.part_bytes[0]
+    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+    driven.say(newcomer, reports=[Delta(epoch=0, parts=parts)])
+    driven.wait(700)
+    merge = driven.state.current.merges[0]
+    assert (merge.deltas, merge.parts) == ({}, [])
+    assert merge.fixed, "the newcomer holds the base, so the stage keeps it and the run goes on"

@@ -82,7 +82,6 @@ class VirtualSwarm:
         self.intake = Intake(self.coordinator, verify=lambda message, signature, key: True)
         for entry in self.entries:
             self.coordinator.apply(entry)
-            self.intake.observe(entry)
 
     # ---- requests of members -----------------------------------------------------------------------
 
@@ -116,7 +115,6 @@ class VirtualSwarm:
         """Journal and apply an entry, and wake the miners that it has events for."""
         self.entries.append(entry)
         self.coordinator.apply(entry)
-        self.intake.observe(entry)
         assert not self.state.incidents.internal, self.state.incidents.internal[0]
         for key in sorted(self.coordinator.take_woken()):
             if key in self.miners and self.miners[key].alive:

@@ -50,10 +50,33 @@ def _auditable(run: RunState, number: int) -> EpochState | None:
     return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
 
 
+def is_new_of(
+    run: RunState, member: Member, report: Reveal | SnapshotWanted | SnapshotStored | Verdict | AuditsDone
+) -> bool:
+    """Whether a report on an epoch's audits would change anything: nobody can file one for ever."""
+    epoch, me = _auditable(run, report.epoch), member.hotkey
+    if epoch is None:
+        return False
+    match report:
+        case Reveal():
+            return me not in epoch.links
+        case SnapshotStored():
+            wanted = report.version in epoch.wanted.get(me, ())
+            return wanted and (me, report.version) not in epoch.snapshots
+        case AuditsDone():
+            return me in epoch.links and me not in epoch.done
+    if me not in epoch.links or report.miner not in epoch.stages:
+        return False
+    if isinstance(report, SnapshotWanted):
+        return me not in epoch.wanted.get(report.miner, {}).get(report.version, ())
+    filed = epoch.filed.get((me, report.miner), ())
+    return len(filed) < MAX_VERDICTS and (report.audit.value, report.seq) not in filed
+
+
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     """Record a validator's link for a sealed epoch; only the first counts."""
     epoch = _auditable(run, report.epoch)
-    if epoch is not None and member.hotkey not in epoch.links:
+    if epoch is not None and is_new_of(run, member, report):
         epoch.links[member.hotkey] = report.link
         member.history.reveal(report.epoch)
 
@@ -64,13 +87,7 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
     Only validators that have revealed their link for the epoch may ask.
     """
     epoch = _auditable(run, report.epoch)
-    target = run.members.get(report.miner)
-    if (
-        epoch is None
-        or target is None
-        or member.hotkey not in epoch.links
-        or report.miner not in epoch.stages
-    ):
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
     stored = epoch.snapshots.get((report.miner, report.version))
@@ -89,35 +106,31 @@ def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
 def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
     """Tell the validators that wait for a snapshot that it is stored."""
     epoch = _auditable(run, report.epoch)
-    key = (member.hotkey, report.version)
-    waiting = epoch.wanted.get(member.hotkey, {}).get(report.version) if epoch is not None else None
-    if epoch is None or waiting is None or key in epoch.snapshots:
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += epoch is None
         return
-    epoch.snapshots[key] = report
-    for hotkey in sorted(waiting):
+    epoch.snapshots[member.hotkey, report.version] = report
+    for hotkey in sorted(epoch.wanted[member.hotkey][report.version]):
         run.send(hotkey, _ready(member.hotkey, report))
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     """Record a verdict of a validator that has revealed its link, if it has fewer than `MAX_VERDICTS`."""
     epoch = _auditable(run, report.epoch)
-    if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
-    filed, key = epoch.filed[member.hotkey, report.miner], (report.audit.value, report.seq)
-    if key not in filed and len(filed) < MAX_VERDICTS:
-        filed.add(key)
-        run.audits.verdicts.append((member.hotkey, report))
-        run.audits.outcomes[report.outcome] += 1
-        run.members[report.miner].history.judge(member.hotkey, report)
-        member.history.file(report)
+    epoch.filed[member.hotkey, report.miner].add((report.audit.value, report.seq))
+    run.audits.verdicts.append((member.hotkey, report))
+    run.audits.outcomes[report.outcome] += 1
+    run.members[report.miner].history.judge(member.hotkey, report)
+    member.history.file(report)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
     """Record that a validator has filed all its verdicts of an epoch, so that its audits may close."""
     epoch = _auditable(run, report.epoch)
-    if epoch is not None and member.hotkey in epoch.links:
+    if epoch is not None and is_new_of(run, member, report):
         epoch.done.add(member.hotkey)
         if (judged := member.history.judged_of(report.epoch)) is not None:
             judged.done = True
@@ -126,11 +139,25 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
 
 def take_heldout(run: RunState, member: Member, report: Heldout) -> None:
     """Record the held-out loss of a base; the first report of each base counts."""
-    if report.epoch > run.epoch + 1:
+    if not is_new_loss(run, member, report):
         run.totals.unfit += 1
         return
     run.audits.heldout.setdefault(report.epoch, report)
     member.history.measure(report.epoch, report.loss)
+
+
+def is_new_loss(run: RunState, member: Member, report: Heldout) -> bool:
+    """Whether it is the first of a base, or this validator's first of an epoch that it audits."""
+    judged = member.history.judged_of(report.epoch - 1)
+    first = report.epoch not in run.audits.heldout or (judged is not None and judged.heldout is None)
+    return first and report.epoch <= run.epoch + 1
+
+
+def is_new_weights(run: RunState, member: Member, report: WeightsSet) -> bool:
+    """Whether it tells other weights than the validator's last report, or of another block."""
+    last = member.history.posted
+    said = None if last is None else (last.block, last.compute_share, run.audits.weights[member.hotkey])
+    return said != (report.block, report.compute_share, report.weights)
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:

@@ -30,18 +30,29 @@ def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
 def take_ready(run: RunState, member: Member, report: Ready) -> None:
     """Record a replica's claim to hold a base; `settle_bases` decides whether its digest is right."""
     at = (report.epoch, member.stage)
-    following = (
-        run.phase is Phase.MERGING
-        and report.epoch == run.epoch + 1
-        and run.current.merges[member.stage].ready is not None
-    )
-    if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
+    if not is_new_claim(run, member, report):
         return
     run.bases.claims.setdefault(at, Claims()).take(member.hotkey, report.digest)
     if at not in run.bases.digests and at not in run.bases.disputed:
         run.bases.disputed.begin(at, run.now)
     run.changed.claims[at] = None
     run.dirty = True
+
+
+def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
+    """Whether a replica may hold this base by now, and has not claimed it with this digest."""
+    following = (
+        run.phase is Phase.MERGING
+        and report.epoch == run.epoch + 1
+        and run.current.merges[member.stage].ready is not None
+    )
+    if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
+        return False
+    at = (report.epoch, member.stage)
+    if member.misloaded >= report.epoch and run.bases.digests.get(at) not in (None, report.digest):
+        return False  # it was told already that this is another base
+    claims = run.bases.claims.get(at)
+    return claims is None or claims.digests.get(member.hotkey) != report.digest
 
 
 def settle_bases(run: RunState) -> None:
@@ -103,11 +114,14 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
-    """Ask a live replica that holds the base to store it; a different one than last time, if there is one."""
+    """Ask a live replica that holds the base to store it; the next one in turn, if there are several."""
     before = run.bases.keepers.get((epoch, stage))
     holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
     if holders:
-        chosen = min(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order))
+        last = -1 if before is None else run.members[before].order
+        chosen = min(
+            holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order <= last, m.order)
+        )
         run.bases.keepers[epoch, stage] = chosen.hotkey
         run.bases.unstored.begin((epoch, stage), run.now)
         run.send(chosen.hotkey, BaseAssign(epoch=epoch))
@@ -128,11 +142,16 @@ def reassign_bases(run: RunState) -> None:
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     """Record that the replica that was asked to store a base has done so."""
-    at = (report.epoch, member.stage)
-    if run.bases.keepers.get(at) != member.hotkey or run.bases.digests.get(at) != report.digest:
-        run.totals.unfit += 1
-        return
-    if at not in run.bases.stored:
+    if is_wanted_base(run, member, report):
         base = BaseRecord(epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts)
         run.bases.store(base, run.stages)
         run.dirty = True
+    else:
+        run.totals.unfit += 1
+
+
+def is_wanted_base(run: RunState, member: Member, report: BaseStored) -> bool:
+    """Whether this replica was asked to store this base, and has not said before that it did."""
+    at, bases = (report.epoch, member.stage), run.bases
+    asked = (bases.keepers.get(at), bases.digests.get(at)) == (member.hotkey, report.digest)
+    return asked and at not in bases.stored

@@ -272,10 +272,7 @@ class Coordinator:
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
     def is_new(self, hotkey: str, said: FrameNotice | Report) -> bool:
-        """Whether this would change anything. Reports but those of one microbatch always may.
-
-        A frame is wanted, and not known; a bad value or a missing frame is of a microbatch that is open.
-        """
+        """Whether this would change anything: without that it needs no entry in the journal."""
         run, member = self.state, self.state.members.get(hotkey)
         if member is None:
             return False
@@ -286,8 +283,20 @@ class Coordinator:
                 return rerouting.bad_microbatch(run, member, said) is not None
             case FrameMissing():
                 return rerouting.missed_microbatch(run, member, said) is not None
+            case Ready():
+                return bases.is_new_claim(run, member, said)
+            case BaseStored():
+                return bases.is_wanted_base(run, member, said)
+            case Delta():
+                return merging.is_wanted_delta(run, member, said)
+            case Merged():
+                return merging.wanted_part(run, member, said) is not None
+            case Heldout():
+                return auditing.is_new_loss(run, member, said)
+            case WeightsSet():
+                return auditing.is_new_weights(run, member, said)
             case _:
-                return True
+                return auditing.is_new_of(run, member, said)
 
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""

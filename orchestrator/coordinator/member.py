@@ -68,6 +68,8 @@ class Member:
     """(epoch, step) of its newest STEP receipt."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
+    restarted: bool = False
+    """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     history: History = field(default_factory=History)

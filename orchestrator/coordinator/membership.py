@@ -46,8 +46,11 @@ def join(run: RunState, entry: Joined) -> None:
         if not member.resume:
             _start_afresh(run, member)
     member.device, member.addresses = request.capabilities.device, request.addresses
-    member.stalled, member.last_progress = False, run.now
-    member.replay_s = replay_s(run, member) if member.resume else 0.0
+    member.stalled = False
+    if not (member.resume and member.restarted):
+        member.last_progress = run.now
+        member.replay_s = replay_s(run, member) if member.resume else 0.0
+        member.restarted = member.resume
     run.roster.set_live(member, True)
     run.clocks.arm(member, again=True)
     run.look_at(member)

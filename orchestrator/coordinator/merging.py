@@ -44,16 +44,27 @@ def counted_tokens(run: RunState, hotkey: str) -> int:
 
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
     """Record a replica's stored pseudo-gradient; only its first report counts."""
-    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and member.ready_epoch == run.epoch
-    if not fits or [p.size for p in report.parts] != run.part_bytes[member.stage]:
+    if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
     merge = run.current.merges[member.stage]
-    if not merge.fixed:
-        merge.deltas.setdefault(member.hotkey, report.parts)
-        merge.owing.discard(member.hotkey)
-        merge.awaited.discard(member.hotkey)
-        run.changed.contributions.add(member.stage)
+    merge.deltas[member.hotkey] = report.parts
+    merge.owing.discard(member.hotkey)
+    merge.awaited.discard(member.hotkey)
+    run.changed.contributions.add(member.stage)
+
+
+def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
+    """Whether it is the member's first pseudo-gradient of this merge, in time and of the right sizes.
+
+    A member without counted work has none: its own would be the merge where the others' do not come.
+    """
+    if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
+        return False
+    merge = run.current.merges[member.stage]
+    fits = [p.size for p in report.parts] == run.part_bytes[member.stage]
+    new = not merge.fixed and member.hotkey not in merge.deltas
+    return fits and new and run.current.counted[member.hotkey] > 0
 
 
 def fix_contributions(run: RunState) -> list[int]:
@@ -70,8 +81,9 @@ def fix_contributions(run: RunState) -> list[int]:
         merge = epoch.merges[stage]
         if (merge.awaited or not merge.deltas) and not late:
             continue
-        if not merge.deltas and (merge.awaited or not run.roster.live[stage]):
-            continue  # the run pauses until one of this stage's replicas is back
+        holding = run.roster.holding(stage, run.epoch)
+        if not merge.deltas and (not run.roster.live[stage] or 0 < len(merge.awaited) >= holding):
+            continue  # the run pauses until one of this stage's replicas is back, or gives what it owes
         for hotkey in sorted(merge.awaited, key=lambda h: run.members[h].order):
             run.incidents.named.append(f"epoch {run.epoch}: {hotkey} gave no pseudo-gradient in time")
         epoch.unfixed.discard(stage)
@@ -88,8 +100,7 @@ def fix_contributions(run: RunState) -> list[int]:
 def _assign_parts(run: RunState, stage: int, merge: StageMerge) -> None:
     """Assign each part of a stage's merge to `MERGERS` miners."""
     run.deadlines.merge.add(run.now - run.current.merging_since)
-    counted = [h for h in merge.deltas if run.current.counted[h]] or merge.deltas
-    tokens = [(h, max(1, counted_tokens(run, h))) for h in sorted(counted)]
+    tokens = [(h, counted_tokens(run, h)) for h in sorted(merge.deltas)]
     for part in range(len(run.part_bytes[stage])):
         assign = MergeAssign(
             epoch=run.epoch,
@@ -147,17 +158,22 @@ def _number(part: PartMerge) -> int:
 
 def take_merged(run: RunState, member: Member, report: Merged) -> None:
     """Record an assigned merger's copy of a part; only its first report counts."""
-    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and report.stage < run.stages
-    parts = run.current.merges[report.stage].parts if fits else []
-    if report.part >= len(parts) or member.hotkey not in parts[report.part].mergers:
+    if (part := wanted_part(run, member, report)) is None:
         run.totals.unfit += 1
         return
-    part = parts[report.part]
-    if report.stored.size != part.assign.contributions[0].stored.size or part.agreed is not None:
-        run.totals.unfit += part.agreed is None
-        return
-    part.results.setdefault(member.hotkey, report.stored)
+    part.results[member.hotkey] = report.stored
     run.changed.parts.add((report.stage, report.part))
+
+
+def wanted_part(run: RunState, member: Member, report: Merged) -> PartMerge | None:
+    """The part that is not agreed and that this member was drawn to merge, without its copy; else None."""
+    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and report.stage < run.stages
+    parts = run.current.merges[report.stage].parts if fits else []
+    part = parts[report.part] if report.part < len(parts) else None
+    if part is None or part.agreed is not None or member.hotkey not in part.mergers:
+        return None
+    size = part.assign.contributions[0].stored.size
+    return part if report.stored.size == size and member.hotkey not in part.results else None
 
 
 def settle_parts(run: RunState, lost: Sequence[int]) -> None:

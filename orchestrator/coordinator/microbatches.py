@@ -103,16 +103,17 @@ def note_progress(run: RunState, member: Member) -> None:
     """The member did something that it was asked to do: its deadlines run from now."""
     sooner = member.replay_s > 0
     member.last_progress = run.now
-    member.stalled, member.replay_s = False, 0.0
+    member.stalled, member.restarted, member.replay_s = False, False, 0.0
     run.clocks.arm(member, again=sooner)
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
     """Record receipts that continue the member's chain; others are skipped.
 
-    A receipt of another epoch, or after the seal, continues the chain and counts for nothing.
+    A receipt of another epoch, or after the seal, continues the chain and counts for nothing. A STEP of a
+    step that is not closed is no progress: there are as many of these as somebody makes up.
     """
-    epoch = run.current
+    epoch, closed = run.current, (run.epoch, run.current.closed_steps)
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
@@ -129,7 +130,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             _take_backward(run, member, receipt)
         elif receipt.kind is OpKind.FORWARD:
             _take_forward(run, member, receipt)
-        elif receipt.kind is OpKind.STEP and (receipt.epoch, receipt.step) > member.last_step:
+        elif receipt.kind is OpKind.STEP and member.last_step < (run.epoch, receipt.step) < closed:
             member.last_step = (receipt.epoch, receipt.step)
             note_progress(run, member)
 

@@ -47,9 +47,11 @@ class OpClocks:
 
     def arm(self, member: Member, *, again: bool = False) -> None:
         """Watch a member that has a pending op. `again`: `replay_s` is shorter, so it may be due earlier."""
-        if again:
-            self._armed.pop(member.hotkey, None)
-        if member.hotkey not in self._armed and (start := _start(member)) is not None:
+        known, start = self._armed.get(member.hotkey), _start(member)
+        if start is None:
+            if again:
+                self._armed.pop(member.hotkey, None)
+        elif known is None or (again and self._place(member, start)[1] != known):
             self._push(member, start)
 
     def deadline(self, member: Member, op: PendingKey) -> float | None:

@@ -99,8 +99,6 @@ def make_app(deps: Deps) -> web.Application:
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
-        # Only after the replay: a member may repeat to this process what an earlier one has journaled.
-        recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)

@@ -19,12 +19,9 @@ from iota.protocol.member_records import (
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
-    Delta,
     Heldout,
     Outcome,
-    Reveal,
     Role,
-    StoredObject,
     Verdict,
     WeightsSet,
 )
@@ -34,27 +31,13 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
+from tests.support.sealed_runs import sealed_run
 
 
 def record_of(driven: Driven, member: Member) -> MemberRecord:
     found = driven.coordinator.member_record(member.hotkey)
     assert found is not None
     return found
-
-
-def sealed_run() -> tuple[Driven, Member, Member]:
-    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it."""
-    driven = Driven.training(make_spec(steps=1, microbatches=2))
-    for index in range(2):
-        driven.run_microbatch(0, index)
-    validator = driven.join(9, Role.VALIDATOR)
-    for member in driven.state.miners():
-        sizes = driven.state.part_bytes[member.stage]
-        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
-        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
-    assert driven.state.current.seal is not None
-    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
-    return driven, driven.state.miners()[0], validator
 
 
 def verdict(miner: Member, seq: int, outcome: Outcome, reason: str = "") -> Verdict:

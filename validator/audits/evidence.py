@@ -59,6 +59,8 @@ class Evidence:
         record = await self._client.epoch_record(epoch)
         if record.epoch != epoch:
             raise SealBroken(f"asked for epoch {epoch}, got the record of {record.epoch}")
+        if [plan.step for plan in record.plans] != list(range(self.spec.schedule.steps)):
+            raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
         # The plans first, since one that the store lacks for now has all of this asked again.
         plans = [await self._plan(epoch, plan) for plan in record.plans]
         receipts = {}

@@ -26,6 +26,7 @@ from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
 from miner.ops import OpRunner, StateLost
 from miner.own_record import OwnRecord
+from miner.plan_check import check_plan
 from miner.progress_line import Position
 from miner.status_report import report_status
 from miner.trainer import Trainer
@@ -111,6 +112,7 @@ class Replica:
 
     async def _listen(self) -> None:
         async for delivered in self._talk.events():
+            check_plan(self.runner.spec, self.reply, self.hotkey, delivered)
             self.transport.on_event(delivered)
             self._urls = delivered.urls
             self._take(facts.Heard(delivered.event))

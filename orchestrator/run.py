@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -102,6 +103,9 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
 
         def started(url: str) -> None:
             watch.passed()
+            # Code and replayed members stay: a collection of garbage need not look at them again.
+            gc.collect()
+            gc.freeze()
             print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True)
 
         await serve(deps, settings.host, settings.port, started)

@@ -33,16 +33,17 @@ def explain(
 ) -> None:
     """Say what a run has on record about a member: work, timeliness, audits, weight, why it is idle.
 
-    Reads the orchestrator's public record; of a run of `iota up` that has ended, its journal.
+    Reads the orchestrator's public record; of a run of `iota up` that has ended or stands still, its journal.
     """
     from iota.cli import orchestrator_calls as calls
-    from iota.swarm.ended import replayed
+    from iota.swarm.ended import how_it_ended, replayed
     from iota.swarm.explanation import explain as explained
     from iota.swarm.run_dir import member_names
 
     url = calls.orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
     names = member_names(run_dir)
     address = _address(hotkey, names, NodeSettings.load(**flags))
+    ended: list[str] = []
     try:
         found = calls.member(url, address)
         members = [] if found else [row["hotkey"] for row in calls.status(url)["members"]]
@@ -50,13 +51,14 @@ def explain(
         if run_dir is None:
             raise
         coordinator = replayed(run_dir)
+        ended = [how_it_ended(coordinator.status(), run_dir)]
         members = list(coordinator.members)
         whole = [member for member in members if member.startswith(address)]
         found = coordinator.member_record(whole[0]) if len(whole) == 1 else None
     if found is None:
         raise ValueError(_unknown(hotkey, address, members, names))
-    text = json.dumps(found.model_dump(mode="json")) if as_json else "\n".join(explained(found, names))
-    typer.echo(text)
+    record = json.dumps(found.model_dump(mode="json"))
+    typer.echo(record if as_json else "\n".join([*explained(found, names), *ended]))
 
 
 def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:

@@ -85,10 +85,8 @@ def _follow(console: Console, found: Iterator[Status], run_dir: Path | None) -> 
 
 def _ended(console: Console, run_dir: Path, *, as_json: bool) -> None:
     from iota.swarm.ended import ended_status, how_it_ended, replayed
-    from iota.swarm.invocation import resume_command
 
-    status = ended_status(replayed(run_dir))
+    status = ended_status(replayed(run_dir), run_dir)
     _once(console, status, run_dir, as_json=as_json)
     if not as_json:
-        again = "" if status["finished"] else f"; `{resume_command(run_dir)}` goes on from here"
-        console.print(how_it_ended(status) + again, highlight=False, soft_wrap=True)
+        console.print(how_it_ended(status, run_dir), highlight=False, soft_wrap=True)

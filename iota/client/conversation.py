@@ -158,8 +158,10 @@ class Conversation:
             self._mark_quiet()
             self._news.clear()
             woken = asyncio.create_task(self._news.wait())
-            await asyncio.wait({*self._posts, woken}, return_when=asyncio.FIRST_COMPLETED)
-            woken.cancel()
+            try:
+                await asyncio.wait({*self._posts, woken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                woken.cancel()
             failed = None
             for task in [task for task in self._posts if task.done()]:
                 failed = await self._answered(task) or failed

@@ -50,7 +50,7 @@ class KnownOrchestrator:
         """The address in the file; None where there is none, or the file is damaged."""
         try:
             with self._file.open("rb") as file:
-                text = file.read(_MAX_BYTES).decode("ascii", "replace")
+                text = file.read(_MAX_BYTES).decode("ascii", "replace").strip()
         except FileNotFoundError:
             return None
         if is_address(text):

@@ -11,6 +11,8 @@ is no nearer than the orchestrator's own:
 | loopback | public and private ones, and loopback |
 | a link-local one (169.254.0.0/16, fe80::/10) | public, private and link-local ones |
 
+A cloud's metadata at any other address (`_METADATA`) counts as link-local.
+
 What is judged is the address that a socket is about to be connected to, so it does not matter what a name
 resolved to before. Behind a proxy that is the proxy's affair, but for addresses that stand in the URL itself.
 """
@@ -23,6 +25,14 @@ from enum import Enum, auto
 from typing import Final
 
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_NOT_GLOBAL: Final = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48", "::/96"))
+)
+"""Of no public network, whatever `is_global` of a version of Python says; the last two hold IPv4 ones."""
+_METADATA: Final = frozenset(
+    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
+)
+"""Services of a cloud for its own machines: of Alibaba, Azure, Oracle and AWS."""
 
 
 class AddressRefused(OSError):
@@ -67,9 +77,10 @@ def place_of(address: str) -> Place:
         ip = inner or ip
     if ip.is_loopback or ip.is_unspecified:  # a connection to 0.0.0.0 is one to this machine
         return Place.LOOPBACK
-    if ip.is_link_local:
+    if ip.is_link_local or ip in _METADATA:
         return Place.LINK_LOCAL
-    return Place.PUBLIC if ip.is_global else Place.PRIVATE
+    private = not ip.is_global or any(ip in network for network in _NOT_GLOBAL)
+    return Place.PRIVATE if private else Place.PUBLIC
 
 
 class Reach:

@@ -7,6 +7,7 @@
 | `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | that miner, if it was drawn to merge the part |
 | `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.safetensors` | the replica that was asked to store the base |
 | `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
+| `PlanKey` | `RUN/plan/EPOCH/STEP-ROOT.json` | the orchestrator |
 
 `orchestrator.intake.rights` checks requests against the last column.
 """
@@ -17,28 +18,40 @@ from iota.objects.keys import (
     DeltaKey,
     FrameKey,
     MergedKey,
+    PlanKey,
     RunObject,
     SnapshotKey,
     epoch_prefixes,
     manifest_folder,
     parse_key,
+    parse_plan_key,
     start_key,
     tokenizer_key,
 )
-from iota.objects.sizes import largest_object, max_bytes, part_count, part_sizes, snapshot_bytes
+from iota.objects.sizes import (
+    largest_object,
+    max_bytes,
+    max_plan_bytes,
+    part_count,
+    part_sizes,
+    snapshot_bytes,
+)
 
 __all__ = [
     "BaseKey",
     "DeltaKey",
     "FrameKey",
     "MergedKey",
+    "PlanKey",
     "RunObject",
     "SnapshotKey",
     "epoch_prefixes",
     "largest_object",
     "manifest_folder",
     "max_bytes",
+    "max_plan_bytes",
     "parse_key",
+    "parse_plan_key",
     "part_count",
     "part_sizes",
     "snapshot_bytes",

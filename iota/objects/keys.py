@@ -81,7 +81,21 @@ class SnapshotKey:
         return f"{self.run}/audit/{self.epoch}/{self.hotkey}/{self.version}"
 
 
+@dataclass(frozen=True, slots=True)
+class PlanKey:
+    """The plan of one step (`iota.protocol.plans.WholePlan` as JSON), named by its Merkle root."""
+
+    run: str
+    epoch: int
+    step: int
+    root: str
+
+    def __str__(self) -> str:
+        return f"{self.run}/plan/{self.epoch}/{self.step}-{self.root}.json"
+
+
 RunObject = FrameKey | DeltaKey | MergedKey | BaseKey | SnapshotKey
+"""What members write."""
 
 
 def _frame_key(run: str, **name: Any) -> FrameKey:
@@ -102,6 +116,7 @@ _FORMS: tuple[tuple[Callable[..., RunObject], re.Pattern[str]], ...] = (
     (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
 )
 """The inverse of each `__str__`: what makes a key from the named groups of its pattern."""
+_PLAN = re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")
 _TEXTS = frozenset({"run", "hotkey", "direction"})
 """Groups that are text; all others are numbers."""
 
@@ -120,6 +135,15 @@ def parse_key(text: str) -> RunObject | None:
             found = make(**fields)
             return found if str(found) == text else None
     return None
+
+
+def parse_plan_key(text: str) -> PlanKey | None:
+    """The plan that a key names; None for any other text."""
+    match = _PLAN.fullmatch(text)
+    if match is None:
+        return None
+    found = PlanKey(match["run"], int(match["epoch"]), int(match["step"]), match["root"])
+    return found if str(found) == text and max(found.epoch, found.step) < 2**31 else None
 
 
 def manifest_folder(manifest: str) -> str:
@@ -142,4 +166,4 @@ def tokenizer_key(manifest: str) -> str:
 
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
     """Prefixes of all objects of an epoch, which are deleted when its audits are closed."""
-    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
+    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base", "plan")]

@@ -15,6 +15,8 @@ _MAX_HEADER = 4096
 """Upper bound of a frame's bytes besides its payload: prefix, header and signature."""
 _PART_SLACK = 1 << 20
 """Room for a file's header besides the values of a partition."""
+_PLANNED = 64
+"""Bytes of a hotkey and an index in a plan's JSON."""
 _TENSOR_HEADER = 1024
 """Room in a safetensors header for one parameter: its weight, two moments and a step count."""
 
@@ -42,6 +44,11 @@ def largest_object(spec: RunSpec) -> int:
     return max(
         parts, payload_size(spec) + _MAX_HEADER, *(snapshot_bytes(spec, s) for s in range(spec.layout.stages))
     )
+
+
+def max_plan_bytes(spec: RunSpec) -> int:
+    """Upper bound (bytes) of the plan of one step: a member and a number for each op, and some text."""
+    return (1 << 12) + _PLANNED * spec.schedule.microbatches * spec.layout.stages
 
 
 def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:

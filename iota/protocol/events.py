@@ -1,7 +1,7 @@
 """Events from the orchestrator to one node, numbered from 1; an exchange resumes at any number.
 
-Events hold no URLs. The server adds presigned ones when it delivers an event (`Delivered.urls`), so that a
-replay of the journal gives the same events byte for byte.
+Events hold neither URLs nor signatures. The server adds them when it delivers an event (`Delivered`), so that
+a replay of the journal gives the same events byte for byte.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
+from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Small
 
 
@@ -57,27 +58,18 @@ class LoadBase(Frozen):
 
 
 class Plan(Frozen):
-    """The plan of one step: a route for each microbatch, and the learning rate; equal for all replicas."""
+    """The receiver's share of a step's plan, under the plan's root."""
 
     kind: Literal[EventKind.PLAN] = EventKind.PLAN
-    epoch: Small
-    step: Small
-    learning_rate: float
-    members: tuple[Hotkey, ...]
-    routes: tuple[tuple[Small, ...], ...]
-    """routes[i][s]: index into `members` of the replica of stage s for microbatch i (attempt 0)."""
-
-    def miner(self, microbatch: int, stage: int) -> str:
-        """The hotkey that the plan gives a microbatch to at a stage."""
-        return self.members[self.routes[microbatch][stage]]
-
-    def route(self, microbatch: int) -> tuple[str, ...]:
-        """The hotkeys that the plan gives a microbatch to, in order of stage."""
-        return tuple(self.members[index] for index in self.routes[microbatch])
+    share: PlanShare
+    proof: PlanProof
 
 
 class Reroute(Frozen):
-    """`miner` takes over a microbatch at one stage from `replaces`, as a new attempt."""
+    """`miner` takes over a microbatch at one stage from `replaces`, as a new attempt.
+
+    It goes to both, and to the replicas of the stages before and after.
+    """
 
     kind: Literal[EventKind.REROUTE] = EventKind.REROUTE
     epoch: Small
@@ -87,8 +79,10 @@ class Reroute(Frozen):
     attempt: Small
     miner: Hotkey
     replaces: Hotkey
-    route: tuple[Hotkey, ...]
-    """The replica of each stage from now on."""
+    before: Hotkey | None
+    """The replica of the stage before; None at stage 0."""
+    after: Hotkey | None
+    """The replica of the next stage; None at the last one."""
     send_forward: bool
     """False where the next stage has its input already: the forward then serves the backward only."""
 
@@ -110,23 +104,17 @@ class Drop(Frozen):
     microbatch: Small
 
 
-class Counted(Frozen):
-    """A microbatch and the attempt whose gradient stands in a replica's sum."""
-
-    microbatch: Small
-    attempt: Small
-
-
 class StepClose(Frozen):
     """Every microbatch of the step has ended: the replica runs STEP.
 
-    `counted` is A(t, s, r) of training.md for the receiving replica: the sum's terms, in order.
+    `counted` is A(t, s, r) of training.md for the receiving replica: the (microbatch, attempt) of the sum's
+    terms, in order.
     """
 
     kind: Literal[EventKind.STEP_CLOSE] = EventKind.STEP_CLOSE
     epoch: Small
     step: Small
-    counted: tuple[Counted, ...]
+    counted: tuple[tuple[Small, Small], ...]
     learning_rate: float
 
 
@@ -236,6 +224,8 @@ class Delivered(Frozen):
     seq: Count
     event: Event
     urls: dict[str, str] = Field(default_factory=dict)
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")] | None = None
+    """A plan's: the orchestrator's on the root (`iota.protocol.plans.signed_root`)."""
 
 
 class ExchangeReply(Frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final
 
-from blake3 import blake3
 from pydantic import Field
 
 from iota.spec import Frozen, Hex32, Positive, Small
@@ -106,18 +105,3 @@ class ReceiptBatch(Frozen):
 def signed_payload(run: str, hotkey: str, head: str) -> bytes:
     """The payload of a batch's signature (domain: `RECEIPTS_DOMAIN`). `head` is the last receipt's digest."""
     return f"{run}\n{hotkey}\n{head}".encode()
-
-
-def merkle_root(digests: list[str]) -> str:
-    """Root (hex) of a binary Merkle tree over hex digests; `GENESIS` for none.
-
-    Leaves and inner nodes have different prefixes, so that neither passes for the other (as in RFC 6962). A
-    last node without a partner moves up a level unchanged.
-    """
-    if not digests:
-        return GENESIS
-    level = [blake3(b"\x00" + bytes.fromhex(d)).digest() for d in digests]
-    while len(level) > 1:
-        pairs = [blake3(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = pairs + ([level[-1]] if len(level) % 2 else [])
-    return level[0].hex()

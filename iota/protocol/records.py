@@ -6,9 +6,9 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Reroute
+from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
-from iota.spec import Count, Frozen, Small
+from iota.spec import Count, Frozen, Hex32, Small
 
 
 class CountedList(Frozen):
@@ -37,6 +37,13 @@ class BaseEpochs(Frozen):
     """GET /v1/bases: the epochs whose base is stored by every stage, in order."""
 
     epochs: tuple[Small, ...]
+
+
+class PlanRecord(Frozen):
+    """The plan of one step, which is an object of the run (`iota.objects.PlanKey`)."""
+
+    step: Small
+    root: Hex32
 
 
 class DeltaRecord(Frozen):
@@ -68,7 +75,7 @@ class EpochRecord(Frozen):
     epoch: Small
     seal: EpochClose
     miners: tuple[MinerRecord, ...]
-    plans: tuple[Plan, ...]
+    plans: tuple[PlanRecord, ...]
     reroutes: tuple[Reroute, ...]
     counted: tuple[CountedList, ...]
     bases: tuple[BaseRecord, ...]

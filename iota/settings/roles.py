@@ -186,7 +186,7 @@ class OrchestratorSettings(ChainSettings):
     )
     journal: HomePath | None = setting(
         None,
-        "The run's journal, an SQLite file; needed, and made if it is not there.",
+        "The run's journal, an SQLite file; the orchestrator needs it, and makes it if it is not there.",
         "IOTA_ORCHESTRATOR_JOURNAL",
     )
     manifest: HomePath | None = setting(

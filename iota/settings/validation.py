@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,4 +32,6 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     described = next(s for s in settings_of(kind) if s.name == name)
     also = f" ({described.variables[0]})" if described.variables else ""
     flag = described.flags[0] if described.flags else flag_name(name)
-    return f"{flag}{also} cannot be {shown(first['input'])}: {reason(first)}"
+    given = first["input"]
+    text = shown(str(given) if isinstance(given, Path) else given)
+    return f"{flag}{also} cannot be {text}: {reason(first)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
-from iota.protocol.receipts import OpKind
+from iota.protocol.receipts import OpKey, OpKind
 from miner.core.schedule import Op
 
 
@@ -18,11 +18,12 @@ class VirtualDevice:
     """Share of ops that give NaN; a STEP never does."""
     slowness: float = 1.0
     """Factor on the duration of every op."""
+    _nan: dict[OpKey, bool] = field(default_factory=dict)
 
     def seconds(self) -> float:
         """Duration of the next op."""
         return self.slowness * self.rng.uniform(0.05, 0.3)
 
     def gives_nan(self, op: Op) -> bool:
-        """Whether `op` gives NaN this time."""
-        return op.kind is not OpKind.STEP and self.rng.random() < self.nan_rate
+        """Whether `op` gives NaN: the same each time, so that a restarted miner repeats its epoch."""
+        return self._nan.setdefault(op.key, op.kind is not OpKind.STEP and self.rng.random() < self.nan_rate)

@@ -1,11 +1,12 @@
-"""A run whose orchestrator does not run any more, read from its folder's journal."""
+"""A run whose orchestrator does not answer, read from its folder's journal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iota.swarm.run_dir import no_run
+from iota.swarm.invocation import resume_command
+from iota.swarm.run_dir import is_held, no_run
 
 if TYPE_CHECKING:
     from iota.protocol.status_delta import Status
@@ -26,10 +27,13 @@ def replayed(root: Path) -> Coordinator:
     return read_journal(journal)
 
 
-def ended_status(coordinator: Coordinator) -> Status:
-    """The last status, with all losses, of a coordinator that goes on no more."""
+def ended_status(coordinator: Coordinator, root: Path) -> Status:
+    """The last status, with all losses, of the coordinator of the run in `root`.
+
+    What its nodes do is unknown while an `iota up` holds the folder: the orchestrator alone may be away.
+    """
     status = coordinator.status()
-    state = "ended" if status["finished"] else "stopped"
+    state = "ended" if status["finished"] else "unknown" if is_held(root) else "stopped"
     stopped = {"state": state, "tokens_per_second": 0.0, "seconds": {}, "memory": 0}
     return {
         **status,
@@ -40,9 +44,11 @@ def ended_status(coordinator: Coordinator) -> Status:
     }
 
 
-def how_it_ended(status: Status) -> str:
-    """A sentence: whether the run has ended, or stands still and can go on."""
+def how_it_ended(status: Status, root: Path) -> str:
+    """A sentence: the run in `root` has ended, is held by an `iota up`, or stands still and can go on."""
     if status["finished"]:
         return "the run has ended"
     done = f"epoch {status['epoch']}, step {status['step']} of {status['steps']}"
-    return f"the run stands still at {done}: nothing runs"
+    if is_held(root):
+        return f"the run is at {done}: an `iota up` is starting or stopping its orchestrator; ask again"
+    return f"the run stands still at {done}: nothing runs; `{resume_command(root)}` goes on from here"

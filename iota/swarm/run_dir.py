@@ -115,6 +115,17 @@ class RunDir:
         write_json(self.info_file, {**self.info(), **values})
 
 
+def is_held(root: Path) -> bool:
+    """Whether an `iota up` holds the run in `root`; False where there is no lock that this user may open."""
+    try:
+        FileLock(root / "lock", BlockingIOError, create=False).release()
+    except BlockingIOError:
+        return True
+    except (FileNotFoundError, PermissionError):
+        return False
+    return False
+
+
 def no_run(root: Path) -> ValueError:
     """The error for a folder of which a command can read no run."""
     if (root / "options.json").exists() and not (root / "journal.db").exists():

@@ -27,8 +27,8 @@ class EpochTraining:
         self.running: RunOp | None = None
         """The op on the device."""
         self._reads_tokens = reads_tokens
-        self._routes: dict[Place, tuple[str, ...]] = {}
-        """Hotkey by stage, for the microbatches that this replica knows of."""
+        self._neighbours: dict[Place, dict[int, str]] = {}
+        """Stage -> the replica there, for the stages beside this one, of the microbatches that it has."""
         self._tokens: dict[Place, bool] = {}
         """Microbatches whose tokens were asked for; True once they are read."""
 
@@ -74,7 +74,7 @@ class EpochTraining:
         closed = self.schedule.is_closed(op.step)
         self.schedule.done(op)
         if op.kind is OpKind.STEP:
-            for known in (self._tokens, self._routes):
+            for known in (self._tokens, self._neighbours):
                 for place in [place for place in known if place[0] <= op.step]:
                     del known[place]
         if fact.frame is None or running is None or running.receiver is None or closed:
@@ -112,28 +112,37 @@ class EpochTraining:
         """Whether a frame made here is still needed: step open, microbatch still assigned here."""
         if self.schedule.is_closed(name.step):
             return False
-        route = self._routes.get((name.step, name.microbatch))
-        mine = route is not None and route[self.schedule.stage] == self.schedule.hotkey
+        mine = (name.step, name.microbatch) in self._neighbours
         return mine and self.schedule.attempt(name.step, name.microbatch) == name.attempt
 
     def _plan(self, event: Plan) -> list[Effect]:
-        mine = self.schedule.plan(event)
-        for index in mine:
-            self._routes[event.step, index] = event.route(index)
-        return self._read(event.step, mine)
+        share = event.share
+        mine = self.schedule.plan(share)
+        for planned in share.microbatches if mine else ():
+            self._meet((share.step, planned.microbatch), planned.before, planned.after)
+        return self._read(share.step, mine)
 
     def _reroute(self, event: Reroute) -> list[Effect]:
-        before = self.schedule.attempt(event.step, event.microbatch)
-        mine = self.schedule.reroute(event)
-        self._routes[event.step, event.microbatch] = event.route
-        if mine:
+        place = (event.step, event.microbatch)
+        before = self.schedule.attempt(*place)
+        if self.schedule.reroute(event):
+            self._meet(place, event.before, event.after)
             return self._read(event.step, [event.microbatch])
+        if event.stage != self.schedule.stage and place in self._neighbours:
+            self._neighbours[place][event.stage] = event.miner
         if event.stage == self.schedule.stage:
+            self._neighbours.pop(place, None)
             return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, before)]
         return []
 
+    def _meet(self, place: Place, before: str | None, after: str | None) -> None:
+        """Note the replicas beside this one on a microbatch's route."""
+        stage = self.schedule.stage
+        beside = {stage - 1: before, stage + 1: after}
+        self._neighbours[place] = {at: hotkey for at, hotkey in beside.items() if hotkey is not None}
+
     def _drop(self, event: Drop) -> list[Effect]:
-        self._routes.pop((event.step, event.microbatch), None)
+        self._neighbours.pop((event.step, event.microbatch), None)
         if not self.schedule.drop(event):
             return []
         attempt = self.schedule.attempt(event.step, event.microbatch)
@@ -150,5 +159,4 @@ class EpochTraining:
             return None
         stages = self.schedule.spec.layout.stages
         towards = Direction.of(op.kind).destination(self.schedule.stage, stages)
-        route = self._routes.get((op.step, op.microbatch))
-        return None if route is None or towards is None else route[towards]
+        return None if towards is None else self._neighbours.get((op.step, op.microbatch), {}).get(towards)

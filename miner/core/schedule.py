@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from iota.protocol.events import Drop, Plan, Reroute, StepClose
+from iota.protocol.events import Drop, Reroute, StepClose
 from iota.protocol.messages import Direction
+from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKey, OpKind
 from iota.spec import Pipeline, RunSpec
 
@@ -100,16 +101,19 @@ class Schedule:
 
     # ---- facts ---------------------------------------------------------------------------------
 
-    def plan(self, plan: Plan) -> list[int]:
-        """Take a step's plan; returns the indices of this replica's microbatches."""
-        if plan.epoch != self.epoch or plan.step < self.joined:
+    def plan(self, share: PlanShare) -> list[int]:
+        """Take this replica's share of a step's plan; returns the indices of its microbatches.
+
+        None of another epoch, or of a step before this replica's first.
+        """
+        if share.epoch != self.epoch or share.step < self.joined:
             return []
-        state = self.steps.setdefault(plan.step, ScheduledStep())
-        mine = [i for i in range(len(plan.routes)) if plan.miner(i, self.stage) == self.hotkey]
-        for index in mine:
+        state = self.steps.setdefault(share.step, ScheduledStep())
+        indices = [planned.microbatch for planned in share.microbatches]
+        for index in indices:
             entry = state.microbatches.setdefault(index, ScheduledMicrobatch(index, 0))
             entry.input_ready = entry.input_ready or self.stage == 0
-        return mine
+        return indices
 
     def reroute(self, event: Reroute) -> bool:
         """Take a re-route at this stage. True if the microbatch is now this replica's."""
@@ -158,7 +162,7 @@ class Schedule:
             return
         state = self.steps.setdefault(event.step, ScheduledStep())
         state.close = event
-        counted = {c.microbatch: c.attempt for c in event.counted}
+        counted = dict(event.counted)
         for index, entry in state.microbatches.items():
             entry.gone = index not in counted and not entry.backward_done
         for index, attempt in counted.items():
@@ -211,9 +215,9 @@ class Schedule:
         state = self.steps.get(self.version)
         if state is None or state.close is None:
             return None
-        if not all(state.microbatches[c.microbatch].backward_done for c in state.close.counted):
+        counted = state.close.counted
+        if not all(state.microbatches[index].backward_done for index, _ in counted):
             return None
-        counted = tuple((c.microbatch, c.attempt) for c in state.close.counted)
         return Op(
             OpKind.STEP,
             self.epoch,

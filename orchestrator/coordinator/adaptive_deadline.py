@@ -20,6 +20,8 @@ class AdaptiveDeadline:
     max_s: float
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     """The last durations (seconds)."""
+    _seconds: float | None = field(default=None, compare=False)
+    """The deadline after the samples, once it was asked for."""
 
     MIN_SAMPLES: ClassVar = 8
     """With fewer samples the MAD is too noisy for a deadline."""
@@ -27,12 +29,17 @@ class AdaptiveDeadline:
     def add(self, seconds: float) -> None:
         """Add a measured duration."""
         self.samples.append(seconds)
+        self._seconds = None
 
     @property
     def seconds(self) -> float:
         """The deadline after the durations measured so far."""
+        if self._seconds is None:
+            self._seconds = min(self.max_s, max(self.min_s, self._unbounded()))
+        return self._seconds
+
+    def _unbounded(self) -> float:
         if len(self.samples) < self.MIN_SAMPLES:
-            return min(self.max_s, max(self.first_s, self.min_s))
+            return self.first_s
         middle = median(self.samples)
-        mad = median(abs(s - middle) for s in self.samples)
-        return min(self.max_s, max(self.min_s, middle + 6 * mad))
+        return middle + 6 * median(abs(s - middle) for s in self.samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
 from iota.protocol.member_records import PostedWeight, PostedWeights
+from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -14,10 +15,8 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from iota.protocol.receipts import merkle_root
-from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord
-from orchestrator.coordinator.epoch_state import EpochState
-from orchestrator.coordinator.history import Judged
+from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -28,17 +27,17 @@ MAX_VERDICTS = 64
 def seal(run: RunState) -> None:
     """Seal the epoch once all contributions are fixed: later receipts do not belong to it.
 
-    The seal commits to all receipts by their Merkle root. It names a later block, from which audits are
-    drawn.
+    The seal commits to all receipts: it has the Merkle root over the roots of the miners' receipts, by
+    hotkey. It names a later block, from which audits are drawn.
     """
     epoch = run.current
-    if epoch.seal is not None or not all(merge.fixed for merge in epoch.merges):
+    if epoch.seal is not None or epoch.unfixed:
         return
-    digests = [d for hotkey in sorted(epoch.receipts) for d in epoch.receipts[hotkey]]
+    trees = [epoch.receipts[hotkey] for hotkey in sorted(epoch.receipts)]
     epoch.seal = EpochClose(
         epoch=run.epoch,
-        root=merkle_root(digests),
-        receipts=len(digests),
+        root=merkle_root([tree.root for tree in trees]),
+        receipts=sum(tree.count for tree in trees),
         block=run.head.block + run.spec.audit.seal_blocks,
     )
     epoch.sealed_at = run.now
@@ -51,12 +50,35 @@ def _auditable(run: RunState, number: int) -> EpochState | None:
     return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
 
 
+def is_new_of(
+    run: RunState, member: Member, report: Reveal | SnapshotWanted | SnapshotStored | Verdict | AuditsDone
+) -> bool:
+    """Whether a report on an epoch's audits would change anything: nobody can file one for ever."""
+    epoch, me = _auditable(run, report.epoch), member.hotkey
+    if epoch is None:
+        return False
+    match report:
+        case Reveal():
+            return me not in epoch.links
+        case SnapshotStored():
+            wanted = report.version in epoch.wanted.get(me, ())
+            return wanted and (me, report.version) not in epoch.snapshots
+        case AuditsDone():
+            return me in epoch.links and me not in epoch.done
+    if me not in epoch.links or report.miner not in epoch.stages:
+        return False
+    if isinstance(report, SnapshotWanted):
+        return me not in epoch.wanted.get(report.miner, {}).get(report.version, ())
+    filed = epoch.filed.get((me, report.miner), ())
+    return len(filed) < MAX_VERDICTS and (report.audit.value, report.seq) not in filed
+
+
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     """Record a validator's link for a sealed epoch; only the first counts."""
     epoch = _auditable(run, report.epoch)
-    if epoch is not None and member.hotkey not in epoch.links:
+    if epoch is not None and is_new_of(run, member, report):
         epoch.links[member.hotkey] = report.link
-        member.history.judged.append(Judged(report.epoch))
+        member.history.reveal(report.epoch)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
@@ -65,22 +87,16 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
     Only validators that have revealed their link for the epoch may ask.
     """
     epoch = _auditable(run, report.epoch)
-    target = run.members.get(report.miner)
-    if (
-        epoch is None
-        or target is None
-        or member.hotkey not in epoch.links
-        or report.miner not in epoch.stages
-    ):
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
-    key = (report.miner, report.version)
-    stored = epoch.snapshots.get(key)
+    stored = epoch.snapshots.get((report.miner, report.version))
+    waiting = epoch.wanted.setdefault(report.miner, {}).setdefault(report.version, set())
     if stored is not None:
         run.send(member.hotkey, _ready(report.miner, stored))
-    elif not epoch.wanted[key]:
+    elif not waiting:
         run.send(report.miner, AuditRequest(epoch=report.epoch, version=report.version))
-    epoch.wanted[key].add(member.hotkey)
+    waiting.add(member.hotkey)
 
 
 def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
@@ -90,35 +106,31 @@ def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
 def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
     """Tell the validators that wait for a snapshot that it is stored."""
     epoch = _auditable(run, report.epoch)
-    key = (member.hotkey, report.version)
-    if epoch is None or key not in epoch.wanted or key in epoch.snapshots:
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += epoch is None
         return
-    epoch.snapshots[key] = report
-    for hotkey in sorted(epoch.wanted[key]):
+    epoch.snapshots[member.hotkey, report.version] = report
+    for hotkey in sorted(epoch.wanted[member.hotkey][report.version]):
         run.send(hotkey, _ready(member.hotkey, report))
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     """Record a verdict of a validator that has revealed its link, if it has fewer than `MAX_VERDICTS`."""
     epoch = _auditable(run, report.epoch)
-    key = (member.hotkey, report.miner, report.audit.value, report.seq)
-    if epoch is None or member.hotkey not in epoch.links or report.miner not in epoch.stages:
+    if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
-    own = sum(k[:2] == key[:2] for k in epoch.verdicts)
-    if key not in epoch.verdicts and own < MAX_VERDICTS:
-        epoch.verdicts[key] = report
-        run.audits.verdicts.append((member.hotkey, report))
-        run.audits.outcomes[report.outcome] += 1
-        run.members[report.miner].history.judge(member.hotkey, report)
-        member.history.file(report)
+    epoch.filed[member.hotkey, report.miner].add((report.audit.value, report.seq))
+    run.audits.verdicts.append((member.hotkey, report))
+    run.audits.outcomes[report.outcome] += 1
+    run.members[report.miner].history.judge(member.hotkey, report)
+    member.history.file(report)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
     """Record that a validator has filed all its verdicts of an epoch, so that its audits may close."""
     epoch = _auditable(run, report.epoch)
-    if epoch is not None and member.hotkey in epoch.links:
+    if epoch is not None and is_new_of(run, member, report):
         epoch.done.add(member.hotkey)
         if (judged := member.history.judged_of(report.epoch)) is not None:
             judged.done = True
@@ -127,11 +139,25 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
 
 def take_heldout(run: RunState, member: Member, report: Heldout) -> None:
     """Record the held-out loss of a base; the first report of each base counts."""
-    if report.epoch > run.epoch + 1:
+    if not is_new_loss(run, member, report):
         run.totals.unfit += 1
         return
     run.audits.heldout.setdefault(report.epoch, report)
     member.history.measure(report.epoch, report.loss)
+
+
+def is_new_loss(run: RunState, member: Member, report: Heldout) -> bool:
+    """Whether it is the first of a base, or this validator's first of an epoch that it audits."""
+    judged = member.history.judged_of(report.epoch - 1)
+    first = report.epoch not in run.audits.heldout or (judged is not None and judged.heldout is None)
+    return first and report.epoch <= run.epoch + 1
+
+
+def is_new_weights(run: RunState, member: Member, report: WeightsSet) -> bool:
+    """Whether it tells other weights than the validator's last report, or of another block."""
+    last = member.history.posted
+    said = None if last is None else (last.block, last.compute_share, run.audits.weights[member.hotkey])
+    return said != (report.block, report.compute_share, report.weights)
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
@@ -157,7 +183,7 @@ def close_audits(run: RunState) -> None:
     Not before every stage has stored a later base: until then a new replica needs the epoch's base and merge
     to compute the current one.
     """
-    for number, epoch in run.epochs.items():
+    for number, epoch in list(run.epochs.items()):
         under_way = number == run.epoch and run.phase is not Phase.FINISHED
         if epoch.seal is None or epoch.audits_closed or under_way or run.newest_base <= number:
             continue
@@ -170,30 +196,26 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     run.audits.closed_epochs.append(number)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
+    run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
-    # Only what can still be asked for stays in memory; the journal has the rest.
-    epoch.steps, epoch.reroutes, epoch.merges = [], [], []
-    epoch.receipts.clear()
-    epoch.verdicts.clear()
-    for stage in range(run.stages):
-        for table in (run.bases.stored, run.bases.digests, run.bases.assigned):
-            table.pop((number, stage), None)
+    # The journal has the rest. Of the last epoch, the status still tells the number of steps.
+    run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
+    if number != run.epoch:
+        del run.epochs[number]
+    run.bases.forget(number, run.stages)
     run.dirty = True
 
 
 def repeat_requests(run: RunState, member: Member) -> None:
     """Send a restarted node the requests that it has not answered: snapshots and parts to merge."""
     for number, epoch in run.epochs.items():
-        if epoch.audits_closed:
-            continue
-        for miner, version in epoch.wanted:
-            if miner == member.hotkey and (miner, version) not in epoch.snapshots:
-                run.send(miner, AuditRequest(epoch=number, version=version))
-        for merge in epoch.merges:
-            for part in merge.parts:
-                owes = member.hotkey in part.mergers and member.hotkey not in part.results
-                if owes and part.agreed is None:
-                    run.send(member.hotkey, part.assign)
+        for version in epoch.wanted.get(member.hotkey, ()):
+            if (member.hotkey, version) not in epoch.snapshots:
+                run.send(member.hotkey, AuditRequest(epoch=number, version=version))
+    for stage, part in sorted(member.merging) if run.phase is Phase.MERGING else ():
+        owed = run.current.merges[stage].parts[part]
+        if owed.agreed is None and member.hotkey not in owed.results:
+            run.send(member.hotkey, owed.assign)
 
 
 def epoch_record(run: RunState, number: int) -> EpochRecord | None:
@@ -203,7 +225,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         return None
     miners = []
     for hotkey in sorted(epoch.stages):
-        count = len(epoch.receipts.get(hotkey, ()))
+        count = epoch.receipts[hotkey].count if hotkey in epoch.receipts else 0
         first = epoch.first_receipt.get(hotkey, 1)
         miners.append(
             MinerRecord(
@@ -216,7 +238,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
             )
         )
     counted = [
-        CountedList(step=step.plan.step, miner=hotkey, counted=tuple(order))
+        CountedList(step=step.number, miner=hotkey, counted=tuple(counted_pairs(order)))
         for step in epoch.steps
         for hotkey, order in sorted(step.order.items())
     ]
@@ -229,7 +251,7 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         epoch=number,
         seal=epoch.seal,
         miners=tuple(miners),
-        plans=tuple(step.plan for step in epoch.steps),
+        plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
         reroutes=tuple(epoch.reroutes),
         counted=tuple(counted),
         bases=tuple(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from iota.protocol.events import BaseAssign
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.state import Claims, Phase, RunState, StageEpoch
 
 
 def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
@@ -24,23 +23,36 @@ def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
     ):
         raise ValueError("the stored base 0 is not the one whose digests the spec has in init.digests")
     for base in start:
-        run.bases.stored[0, base.stage] = base
+        run.bases.store(base, run.stages)
         run.bases.digests[0, base.stage] = base.digest
 
 
 def take_ready(run: RunState, member: Member, report: Ready) -> None:
     """Record a replica's claim to hold a base; `settle_bases` decides whether its digest is right."""
     at = (report.epoch, member.stage)
+    if not is_new_claim(run, member, report):
+        return
+    run.bases.claims.setdefault(at, Claims()).take(member.hotkey, report.digest)
+    if at not in run.bases.digests and at not in run.bases.disputed:
+        run.bases.disputed.begin(at, run.now)
+    run.changed.claims[at] = None
+    run.dirty = True
+
+
+def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
+    """Whether a replica may hold this base by now, and has not claimed it with this digest."""
     following = (
         run.phase is Phase.MERGING
         and report.epoch == run.epoch + 1
         and run.current.merges[member.stage].ready is not None
     )
     if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
-        return
-    run.bases.claims.setdefault(at, {})[member.hotkey] = report.digest
-    run.bases.claimed_since.setdefault(at, run.now)
-    run.dirty = True
+        return False
+    at = (report.epoch, member.stage)
+    if member.misloaded >= report.epoch and run.bases.digests.get(at) not in (None, report.digest):
+        return False  # it was told already that this is another base
+    claims = run.bases.claims.get(at)
+    return claims is None or claims.digests.get(member.hotkey) != report.digest
 
 
 def settle_bases(run: RunState) -> None:
@@ -49,64 +61,97 @@ def settle_bases(run: RunState) -> None:
     Two equal claims decide, or the only claim of a stage with one replica. After the deadline the most
     frequent digest decides.
     """
-    for at, claims in list(run.bases.claims.items()):
-        epoch, stage = at
+    changed, run.changed.claims = run.changed.claims, {}
+    late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
+    for at in sorted({*changed, *late}):
+        claims = run.bases.claims.get(at)
+        if claims is None:
+            continue
         if at not in run.bases.digests:
-            digest, votes = min(Counter(claims.values()).items(), key=lambda item: (-item[1], item[0]))
-            expected = [m for m in run.miners(stage) if m.live and m.ready_epoch == epoch - 1]
-            holders = len({m.hotkey for m in expected} | claims.keys())
-            if epoch == 0:
-                holders = max(holders, run.spec.layout.replicas)
-            late = run.now > run.bases.claimed_since[at] + run.deadlines.merge.seconds
-            if votes < min(2, holders) and not late:
+            if not _decides(run, at, claims) and at not in late:
                 continue
-            run.bases.digests[at] = digest
-        for hotkey, digest in sorted(claims.items()):
-            _accept(run, run.members[hotkey], epoch, digest == run.bases.digests[at])
+            run.bases.digests[at] = min(claims.votes, key=lambda digest: (-claims.votes[digest], digest))
+            run.bases.disputed.end(at)
         del run.bases.claims[at]
+        for hotkey, digest in sorted(claims.digests.items()):
+            _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
+
+
+def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
+    """Whether two claims are equal, or no second replica can make one."""
+    epoch, stage = at
+    if len(claims.digests) > 1:
+        return len(claims.votes) < len(claims.digests)
+    (hotkey,) = claims.digests
+    member = run.members[hotkey]
+    others = run.roster.holding(stage, epoch - 1) - (member.live and member.ready_epoch == epoch - 1)
+    return others == 0 and (epoch > 0 or run.spec.layout.replicas == 1)
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
     """Mark the replica as ready for `epoch`, or tell it to load the base where its digest is wrong."""
     if epoch <= member.ready_epoch:
         return
-    run.dirty = True
     if not agrees:
         if member.misloaded < epoch:  # once an epoch: `offer_bases` then sends it the base of its stage
             member.misloaded, member.told_base = epoch, -1
             run.incidents.named.append(f"{member.hotkey} holds another base of epoch {epoch} than its stage")
+            run.look_at(member)
+        run.dirty = True
         return
-    member.ready_epoch = epoch
+    run.roster.set_ready(member, epoch)
     member.joined = None
+    run.look_at(member)
     # A restart from disk needs the events after this base. One more epoch is kept for an exchange in flight.
-    member.events = [e for e in member.events if e[0] > member.cursor_start]
-    member.cursor_start = member.next_seq - 1
+    member.events.forget_through(member.cursor_start)
+    member.cursor_start = member.events.next_seq - 1
     if run.phase is Phase.MERGING and epoch == run.epoch:
         ready = run.current.merges[member.stage].ready
         if ready is not None:
             run.send(member.hotkey, ready)  # it loaded this base after the merge was announced
-    if (epoch, member.stage) not in run.bases.assigned and (epoch, member.stage) not in run.bases.stored:
+    if (epoch, member.stage) not in run.bases.keepers and (epoch, member.stage) not in run.bases.stored:
         assign_base(run, epoch, member.stage)
 
 
 def assign_base(run: RunState, epoch: int, stage: int) -> None:
-    """Ask a live replica that holds the base to store it; a different one than last time, if there is one."""
-    before = run.bases.keeper((epoch, stage))
+    """Ask a live replica that holds the base to store it; the next one in turn, if there are several."""
+    before = run.bases.keepers.get((epoch, stage))
     holders = [m for m in run.miners(stage) if m.live and m.ready_epoch >= epoch]
     if holders:
-        chosen = min(holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order))
-        run.bases.assigned[epoch, stage] = (chosen.hotkey, run.now)
+        last = -1 if before is None else run.members[before].order
+        chosen = min(
+            holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order <= last, m.order)
+        )
+        run.bases.keepers[epoch, stage] = chosen.hotkey
+        run.bases.unstored.begin((epoch, stage), run.now)
         run.send(chosen.hotkey, BaseAssign(epoch=epoch))
+
+
+def reassign_bases(run: RunState) -> None:
+    """Ask another replica to store a base that the first one did not store in time, or is gone."""
+    bases, gone = run.bases, run.changed.keepers
+    run.changed.keepers = False
+    late = bases.unstored.overdue(run.now, run.deadlines.merge.seconds)
+    for at in list(bases.unstored) if gone else late:
+        if at[0] <= run.newest_base:
+            bases.unstored.end(at)
+        elif at in late or not run.members[bases.keepers[at]].live:
+            assign_base(run, *at)
+            run.changed.keepers |= not run.members[bases.keepers[at]].live  # nobody else holds it now
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     """Record that the replica that was asked to store a base has done so."""
-    at = (report.epoch, member.stage)
-    if run.bases.keeper(at) != member.hotkey or run.bases.digests.get(at) != report.digest:
-        run.totals.unfit += 1
-        return
-    if at not in run.bases.stored:
-        run.bases.stored[at] = BaseRecord(
-            epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts
-        )
+    if is_wanted_base(run, member, report):
+        base = BaseRecord(epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts)
+        run.bases.store(base, run.stages)
         run.dirty = True
+    else:
+        run.totals.unfit += 1
+
+
+def is_wanted_base(run: RunState, member: Member, report: BaseStored) -> bool:
+    """Whether this replica was asked to store this base, and has not said before that it did."""
+    at, bases = (report.epoch, member.stage), run.bases
+    asked = (bases.keepers.get(at), bases.digests.get(at)) == (member.hotkey, report.digest)
+    return asked and at not in bases.stored

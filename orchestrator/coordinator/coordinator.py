@@ -15,6 +15,7 @@ from iota.protocol.messages import (
     BaseStored,
     Delta,
     FrameMissing,
+    FrameNotice,
     Heldout,
     JoinRequest,
     Merged,
@@ -26,6 +27,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
+from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
@@ -91,6 +93,7 @@ class Coordinator:
                 for member in rerouting.overdue(run):
                     run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
                     member.stalled = True
+                    run.look_at(member)
                     member.history.work(run.epoch).missed += 1
                     member.history.happened(run.now, run.epoch, "it missed a deadline")
                 run.dirty = True
@@ -142,18 +145,20 @@ class Coordinator:
             member.last_progress = run.now
             member.replay_s = membership.replay_s(run, member)
             member.pending = dict.fromkeys(member.pending, run.now)
+            run.clocks.arm(member, again=True)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now
-        for merge in epoch.merges:
-            for part in merge.parts:
-                part.since = run.now
+        for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
+            waiting.restart(run.now)
+        if run.gathering_since is not None:
+            run.gathering_since = run.now
 
     # ---- progress ------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Do what the state now allows, again after each change of phase or epoch.
 
-        Checks that are slow and depend on rare changes run only when `state.dirty` is set.
+        Checks that depend on rare changes run only when `state.dirty` is set, and of what has changed alone.
         """
         run = self.state
         before = None
@@ -163,6 +168,7 @@ class Coordinator:
             if dirty:
                 bases.settle_bases(run)
                 membership.offer_bases(run)
+                bases.reassign_bases(run)
             if run.phase is Phase.GATHERING and dirty:
                 self._gather()
             if run.phase is Phase.TRAINING:
@@ -176,7 +182,7 @@ class Coordinator:
     def _gather(self) -> None:
         """Begin the first epoch once every stage has its planned replicas, or one each at the deadline."""
         run = self.state
-        ready = [sum(m.live and m.ready_epoch == run.epoch for m in run.miners(s)) for s in range(run.stages)]
+        ready = [run.roster.holding(stage, run.epoch) for stage in range(run.stages)]
         if min(ready) == 0:
             run.gathering_since = None
             return
@@ -189,6 +195,10 @@ class Coordinator:
         run = self.state
         run.epoch, run.phase, run.dirty = number, Phase.TRAINING, True
         run.epochs.setdefault(number, EpochState(number))
+        for stage in range(run.stages):
+            for member in run.miners(stage):
+                if member.ready_epoch < number:
+                    run.changed.offers[member.hotkey] = member
 
     def _train(self, dirty: bool) -> None:
         """Close finished steps, admit miners, re-route lost work, plan ahead; after the last step, merge."""
@@ -206,21 +216,22 @@ class Coordinator:
     def _merge(self) -> None:
         """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run."""
         run = self.state
-        merging.fix_contributions(run)
+        lost = merging.fix_contributions(run)
         auditing.seal(run)
-        merging.settle_parts(run)
-        following = run.epoch + 1
-        if not all(merge.ready for merge in run.current.merges):
+        merging.settle_parts(run, lost)
+        following, behind = run.epoch + 1, run.changed.behind
+        if run.current.unmerged:
             return
         late = run.now > run.current.sealed_at + run.deadlines.merge.seconds
-        for stage in range(run.stages):
-            held = [m for m in run.miners(stage) if m.live and m.ready_epoch >= run.epoch]
-            ready = [m for m in held if m.ready_epoch == following]
-            if not ready or (len(ready) < len(held) and not late):
+        while behind:
+            stage = next(iter(behind))
+            ready = run.roster.holding(stage, following)
+            if not ready or (run.roster.holding(stage, run.epoch) and not late):
                 return
+            behind.discard(stage)
         if following < run.spec.schedule.epochs:
             self._begin_epoch(following)
-        elif all((following, s) in run.bases.stored for s in range(run.stages)):
+        elif run.newest_base == following:
             run.phase, run.dirty = Phase.FINISHED, True
         else:
             return
@@ -250,21 +261,46 @@ class Coordinator:
         """The problem that refuses a join, or None."""
         return membership.refusal(self.state, hotkey, request)
 
-    def events_after(self, hotkey: str, cursor: int) -> list[tuple[int, Event]]:
-        """The node's events with a number above `cursor`, in order."""
+    def events_after(self, hotkey: str, cursor: int, limit: int | None = None) -> list[tuple[int, Event]]:
+        """The node's events with a number above `cursor`, in order; at most `limit`, if that is given."""
         member = self.state.members.get(hotkey)
-        if member is None or not member.events:
-            return []
-        return member.events[max(0, cursor - member.events[0][0] + 1) :]
+        return [] if member is None else member.events.after(cursor, limit)
 
     def neighbour(self, epoch: int, step: int, microbatch: int, stage: int) -> str | None:
         """The replica that has a microbatch at a stage now; None for an unknown microbatch or stage."""
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
 
+    def is_new(self, hotkey: str, said: FrameNotice | Report) -> bool:
+        """Whether this would change anything: without that it needs no entry in the journal."""
+        run, member = self.state, self.state.members.get(hotkey)
+        if member is None:
+            return False
+        match said:
+            case FrameNotice():
+                return microbatches.wanted_place(run, member, said.name) is not None
+            case BadValue():
+                return rerouting.bad_microbatch(run, member, said) is not None
+            case FrameMissing():
+                return rerouting.missed_microbatch(run, member, said) is not None
+            case Ready():
+                return bases.is_new_claim(run, member, said)
+            case BaseStored():
+                return bases.is_wanted_base(run, member, said)
+            case Delta():
+                return merging.is_wanted_delta(run, member, said)
+            case Merged():
+                return merging.wanted_part(run, member, said) is not None
+            case Heldout():
+                return auditing.is_new_loss(run, member, said)
+            case WeightsSet():
+                return auditing.is_new_weights(run, member, said)
+            case _:
+                return auditing.is_new_of(run, member, said)
+
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""
-        return self.state.stored_epochs
+        return list(self.state.bases.complete)
 
     def stored_base(self, epoch: int, stage: int) -> BaseRecord | None:
         """The record of a base that is stored, or None."""
@@ -273,7 +309,7 @@ class Coordinator:
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
         """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)
-        return member is not None and self.state.bases.keeper((epoch, member.stage)) == hotkey
+        return member is not None and self.state.bases.keepers.get((epoch, member.stage)) == hotkey
 
     def take_woken(self) -> set[str]:
         """Hotkeys with new events since the last call."""
@@ -285,23 +321,29 @@ class Coordinator:
         prefixes, self.state.outbox.deletions = self.state.outbox.deletions, []
         return prefixes
 
+    def take_plans(self) -> list[WholePlan]:
+        """Plans to store in the object store that were made since the last call."""
+        plans, self.state.outbox.plans = self.state.outbox.plans, []
+        return plans
+
+    def plan_root(self, epoch: int, step: int) -> str | None:
+        """The Merkle root of a step's plan, of an epoch with open audits; else None."""
+        found = self.state.epochs.get(epoch)
+        return found.steps[step].root if found is not None and step < len(found.steps) else None
+
     def closed_prefixes(self) -> list[str]:
         """Prefixes of the objects of all closed epochs: a restarted orchestrator deletes them again."""
         return [p for n in self.state.audits.closed_epochs for p in epoch_prefixes(self.spec.id, n)]
 
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
-        run, times = self.state, []
+        run, limit = self.state, self.state.deadlines.merge.seconds
+        times: list[float | None] = []
         if run.phase is Phase.TRAINING:
-            for member in run.miners():
-                op = next(iter(member.pending), None)
-                due = None if op is None else rerouting.op_deadline(run, member, op)
-                if due is not None:
-                    times.append(due)
+            times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:
-            epoch, limit = run.current, run.deadlines.merge.seconds
-            parts = [p for merge in epoch.merges for p in merge.parts if p.agreed is None]
-            times += [t + limit for t in (epoch.merging_since, epoch.sealed_at, *(p.since for p in parts))]
+            times += [run.current.merging_since + limit, run.current.sealed_at + limit]
+            times.append(run.current.unagreed.next_due(run.now, limit))
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
         times += [
@@ -309,7 +351,7 @@ class Coordinator:
             for e in run.epochs.values()
             if e.seal is not None and not e.audits_closed
         ]
-        return min((t for t in times if t > run.now), default=None)
+        return min((t for t in times if t is not None and t > run.now), default=None)
 
     def epoch_record(self, epoch: int) -> EpochRecord | None:
         """The public record of a sealed epoch; None before its seal and after its audits are closed."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
+from struct import Struct
+from typing import Final
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Plan, Reroute
-from iota.protocol.messages import Direction, FrameNotice, SnapshotStored, StoredObject, Verdict
+from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.merkle import MerkleFrontier
+from iota.protocol.messages import Direction, SnapshotStored, StoredObject
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.waiting import Waiting
 
 
 class Ending(StrEnum):
@@ -17,43 +22,86 @@ class Ending(StrEnum):
     DROPPED = "dropped"
 
 
-@dataclass
+Stored = tuple[int, str, int]
+"""Attempt, digest and bytes of a stored frame."""
+
+
+@dataclass(slots=True)
 class Place:
-    """One microbatch at one stage: the replica that has it, and what that replica has stored."""
+    """One microbatch at one stage: the replica that has it, and what that replica has stored.
+
+    There is one for each op, so it is small, and has nothing in it that the garbage collector follows.
+    """
 
     miner: str
     attempt: int = 0
-    frames: dict[Direction, FrameNotice] = field(default_factory=dict)
-    """Stored frames of this stage, by direction."""
+    forward: Stored | None = None
+    """The stored frame towards the next stage."""
+    backward: Stored | None = None
+    """The stored frame towards the stage before."""
     forward_receipted: bool = False
-    counted: tuple[str, int] | None = None
-    """(miner, attempt) whose gradient stands in that miner's sum. Set once, never changed."""
-    tried: set[tuple[str, int]] = field(default_factory=set)
-    """Every (miner, attempt) that this place was given to."""
+    counted: bool = False
+    """A gradient of it stands in a miner's sum. Never unset."""
+    earlier: tuple[tuple[str, int], ...] = ()
+    """The (miner, attempt) that had this place before."""
+
+    def frame(self, direction: Direction) -> Stored | None:
+        """The stored frame in one direction."""
+        return self.forward if direction is Direction.FORWARD else self.backward
+
+    def store(self, direction: Direction, stored: Stored | None) -> None:
+        """Set the stored frame in one direction, or forget it."""
+        if direction is Direction.FORWARD:
+            self.forward = stored
+        else:
+            self.backward = stored
+
+    def had(self) -> tuple[tuple[str, int], ...]:
+        """Every (miner, attempt) that this place was given to."""
+        return (*self.earlier, (self.miner, self.attempt))
 
 
-@dataclass
+@dataclass(slots=True)
 class MicrobatchState:
     """One microbatch on its route."""
 
     index: int
     places: list[Place]
     """By stage."""
+    uncounted: int
+    """Stages whose gradient stands in no sum yet."""
     next_attempt: int = 1
     """Counts attempts over all stages; attempt 0 is the planned route."""
     ended: Ending | None = None
 
 
+_PAIR: Final = Struct("<II")
+
+
+def count_pair(counted: bytearray, microbatch: int, attempt: int) -> None:
+    """Add a (microbatch, attempt) to a list in `PlannedStep.order`."""
+    counted += _PAIR.pack(microbatch, attempt)
+
+
+def counted_pairs(counted: bytearray) -> list[tuple[int, int]]:
+    """The (microbatch, attempt) of a list in `PlannedStep.order`."""
+    return list(_PAIR.iter_unpack(counted))
+
+
 @dataclass
 class PlannedStep:
-    """One planned step."""
+    """One planned step. Once it is closed, `microbatches` is empty."""
 
-    plan: Plan
+    number: int
+    learning_rate: float
+    root: str
+    """Of the plan (`iota.protocol.plans`)."""
     microbatches: list[MicrobatchState]
     open: int
     """Microbatches that have not ended."""
-    order: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-    """miner -> its counted (microbatch, attempt), in the order of its receipts."""
+    order: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    """miner -> each (microbatch, attempt) that is counted, in the order of its receipts: see `counted_pairs`.
+    There is one for each miner and step, so it is bytes, which the garbage collector need not follow."""
     losses: list[float] = field(default_factory=list)
     """Loss of each counted LOSS op (nats a token)."""
 
@@ -63,15 +111,19 @@ class PartMerge:
     """The merge of one partition."""
 
     assign: MergeAssign
-    queue: list[str]
-    """Candidates for merging it that were not assigned yet, in the order of the draw."""
+    seed: str
+    """What its mergers are drawn by, with the number of the draw."""
+    copies: int
+    """Copies that are wanted: one more for each disagreement."""
+    draws: int = 0
+    """Draws so far."""
+    alone: bool = False
+    """The newest draw found no further miner."""
     mergers: list[str] = field(default_factory=list)
     """Assigned miners."""
     results: dict[str, StoredObject] = field(default_factory=dict)
     """merger -> its copy of the merged part."""
     agreed: StoredObject | None = None
-    since: float = 0.0
-    """Time of the last assignment, which the merge deadline runs from."""
 
 
 @dataclass
@@ -84,7 +136,20 @@ class StageMerge:
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)
     """By partition; empty where the stage lost all of its work."""
+    owing: set[str] = field(default_factory=set)
+    """Miners whose pseudo-gradient is needed and not there, live or not."""
+    awaited: set[str] = field(default_factory=set)
+    """Those of them that are live."""
+    agreed: int = 0
+    """Parts that are agreed."""
     ready: MergeReady | None = None
+
+    def expect(self, member: Member) -> None:
+        """Wait for the member's pseudo-gradient if it is needed and the member is live, else do not."""
+        if member.live and member.hotkey in self.owing:
+            self.awaited.add(member.hotkey)
+        else:
+            self.awaited.discard(member.hotkey)
 
 
 @dataclass
@@ -96,11 +161,19 @@ class EpochState:
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""
     reroutes: list[Reroute] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+    """miner -> its counted microbatches."""
     merges: list[StageMerge] = field(default_factory=list)
     """By stage; empty until all steps are closed."""
+    unfixed: set[int] = field(default_factory=set)
+    """Stages whose contributions are not decided."""
+    unmerged: int = 0
+    """Stages whose merge is not ready."""
+    unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)
+    """(stage, part) that are not agreed, since their last assignment."""
     merging_since: float = 0.0
-    receipts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """miner -> digests of its receipts of this epoch."""
+    receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
+    """miner -> the Merkle tree of its receipts of this epoch."""
     first_receipt: dict[str, int] = field(default_factory=dict)
     """miner -> seq of the first of them."""
     joined: dict[str, int] = field(default_factory=dict)
@@ -111,16 +184,16 @@ class EpochState:
     """miner -> microbatches that were taken from it because it was lost or late."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
-    wanted: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """(miner, version) -> validators that wait for the snapshot."""
+    wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+    """miner -> version -> validators that wait for the snapshot."""
     snapshots: dict[tuple[str, int], SnapshotStored] = field(default_factory=dict)
     """(miner, version) -> the stored snapshot."""
     links: dict[str, str] = field(default_factory=dict)
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)
     """Validators that have filed all verdicts of this epoch."""
-    verdicts: dict[tuple[str, str, str, int], Verdict] = field(default_factory=dict)
-    """(validator, miner, kind of audit, receipt) -> verdict."""
+    filed: dict[tuple[str, str], set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
+    """(validator, miner) -> (kind of audit, receipt) of its verdicts."""
     audits_closed: bool = False
 
     def open_steps(self) -> list[PlannedStep]:

@@ -1,12 +1,18 @@
 """What is kept about one member for people: work, verdicts, weights, incidents. Nothing decides by it.
 
 Each fact costs the same whatever came before; what is kept is bounded (`iota.protocol.member_records`).
+Records are kept as JSON and counts of past epochs as numbers, in plain tuples: there are a hundred for each
+member, and so the garbage collector need not follow them.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+
+from pydantic import BaseModel
 
 from iota.protocol.member_records import (
     EPOCHS_KEPT,
@@ -20,6 +26,13 @@ from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
+
+Records = tuple[bytes, ...]
+"""The newest records of one kind, as JSON."""
+
+
+def _keep(records: Records, record: BaseModel) -> Records:
+    return (*records, record.model_dump_json().encode())[-RECENT_KEPT:]
 
 
 @dataclass(slots=True)
@@ -45,6 +58,9 @@ class Work:
             self.backward += 1
 
 
+_numbers = attrgetter(*(each.name for each in fields(Work)))
+
+
 @dataclass(slots=True)
 class Judged:
     """A validator's audits of one epoch: the fields of `iota.protocol.member_records.EpochAudits`."""
@@ -55,29 +71,43 @@ class Judged:
     done: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class History:
     """The record of one member."""
 
-    epochs: deque[Work] = field(default_factory=lambda: deque(maxlen=EPOCHS_KEPT))
+    current: Work | None = None
+    """The newest epoch with work."""
+    past: tuple[tuple[int, ...], ...] = ()
+    """The fields of `Work` of the epochs before it."""
     audits: Counter[tuple[AuditKind, Outcome]] = field(default_factory=Counter)
+    """Verdicts on a miner, or those that a validator has filed."""
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OUTCOMES, 0))
-    """The same over all kinds, for the status, which is made often."""
-    verdicts: deque[AuditResult] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
-    failed: deque[AuditResult] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
-    weights: deque[PostedWeight] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
-    incidents: deque[Incident] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
-    judged: deque[Judged] = field(default_factory=lambda: deque(maxlen=EPOCHS_KEPT))
+    """Those on a miner over all kinds, for the status, which is made often."""
+    verdicts: Records = ()
+    """`AuditResult`, as the next."""
+    failed: Records = ()
+    weights: Records = ()
+    """`PostedWeight`"""
+    incidents: Records = ()
+    """`Incident`"""
+    judged: tuple[Judged, ...] = ()
     """Of a validator, as the rest below: the epochs that it has revealed its link for."""
-    filed: Counter[tuple[AuditKind, Outcome]] = field(default_factory=Counter)
     heldouts: int = 0
     posted: PostedWeights | None = None
 
     def work(self, epoch: int) -> Work:
         """The work of `epoch`, which is that of the last call or a later one."""
-        if not self.epochs or self.epochs[-1].epoch < epoch:
-            self.epochs.append(Work(epoch))
-        return self.epochs[-1]
+        if self.current is None or self.current.epoch < epoch:
+            if self.current is not None:
+                self.past = (*self.past, _numbers(self.current))[1 - EPOCHS_KEPT :]
+            self.current = Work(epoch)
+        return self.current
+
+    def epochs(self) -> Iterator[Work]:
+        """The work of the newest epochs with any, in order."""
+        yield from (Work(*numbers) for numbers in self.past)
+        if self.current is not None:
+            yield self.current
 
     def judge(self, validator: str, verdict: Verdict) -> None:
         """Keep a verdict on this member."""
@@ -90,9 +120,13 @@ class History:
         )
         self.audits[verdict.audit, verdict.outcome] += 1
         self.outcomes[verdict.outcome.value] += 1
-        self.verdicts.append(result)
+        self.verdicts = _keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
-            self.failed.append(result)
+            self.failed = _keep(self.failed, result)
+
+    def reveal(self, epoch: int) -> None:
+        """This validator has revealed its link for `epoch`."""
+        self.judged = (*self.judged, Judged(epoch))[-EPOCHS_KEPT:]
 
     def judged_of(self, epoch: int) -> Judged | None:
         """A validator's audits of `epoch`; None where it has revealed no link, or they are too old."""
@@ -100,7 +134,7 @@ class History:
 
     def file(self, verdict: Verdict) -> None:
         """Count a verdict of this validator."""
-        self.filed[verdict.audit, verdict.outcome] += 1
+        self.audits[verdict.audit, verdict.outcome] += 1
         if (judged := self.judged_of(verdict.epoch)) is not None:
             judged.verdicts[verdict.outcome] += 1
 
@@ -113,11 +147,10 @@ class History:
 
     def weigh(self, posted: PostedWeight) -> None:
         """Keep a weight; a repeated report of the same block takes the place of the first."""
-        last = self.weights[-1] if self.weights else None
-        if last is not None and (last.validator, last.block) == (posted.validator, posted.block):
-            self.weights.pop()
-        self.weights.append(posted)
+        last = PostedWeight.model_validate_json(self.weights[-1]) if self.weights else None
+        repeated = last is not None and (last.validator, last.block) == (posted.validator, posted.block)
+        self.weights = _keep(self.weights[:-1] if repeated else self.weights, posted)
 
     def happened(self, at: float, epoch: int, text: str) -> None:
         """Keep an incident. `at` is in Unix seconds."""
-        self.incidents.append(Incident(at=at, epoch=epoch, text=text))
+        self.incidents = _keep(self.incidents, Incident(at=at, epoch=epoch, text=text))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.events import Event
-from iota.protocol.messages import Capabilities, Direction, Role
+from iota.protocol.messages import Direction, Role
 from iota.protocol.receipts import GENESIS
+from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.history import History
 
 PendingKey = tuple[int, int, Direction]
 """(step, microbatch, direction) of an op whose inputs are all there."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Member:
     """State of one hotkey that joined the run. It is kept after the member has left."""
 
@@ -23,20 +23,22 @@ class Member:
     """-1 for a validator."""
     order: int
     """Its place in the order of first joins."""
-    capabilities: Capabilities
+    device: str
+    """Its device class, as it reports it; unchecked."""
     addresses: tuple[str, ...] = ()
     """The addresses that it gave when it joined; unchecked."""
-    live: bool = True
-    """It sends requests: neither lost nor left."""
+    live: bool = False
+    """It sends requests: neither lost nor left. Only `Roster` changes this, `left` and `ready_epoch`."""
     stalled: bool = False
     """It missed a deadline; nothing is planned for it until it makes progress again."""
     receipts: int = 0
     """Stored receipts, which is also the seq of the last one."""
+    receipt_epoch: int = -1
+    """Newest epoch of which it has receipts; -1 for none."""
     head: str = GENESIS
     """Digest of the last stored receipt."""
-    events: list[tuple[int, Event]] = field(default_factory=list)
-    """(number, event): the events that it may still ask for."""
-    next_seq: int = 1
+    events: EventLog = field(default_factory=EventLog)
+    """The events that it may still ask for."""
     cursor_start: int = 0
     """A node that restarts from its disk needs the events after this number."""
     ready_epoch: int = -1
@@ -46,6 +48,10 @@ class Member:
     left: bool = False
     told_base: int = -1
     """Newest epoch for which it was sent the events that lead to the base."""
+    work: dict[tuple[int, int], None] = field(default_factory=dict)
+    """(step, microbatch) of the open microbatches that it has."""
+    merging: set[tuple[int, int]] = field(default_factory=set)
+    """(stage, part) of the parts of the current merge that it was drawn for."""
     pending: dict[PendingKey, float] = field(default_factory=dict)
     """Ready ops, and the time at which each became ready."""
     last_progress: float = 0.0
@@ -62,6 +68,8 @@ class Member:
     """(epoch, step) of its newest STEP receipt."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
+    restarted: bool = False
+    """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     history: History = field(default_factory=History)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from iota.console.counts import counted
 from iota.console.durations import duration
-from iota.protocol.member_records import EpochAudits, EpochWork, MemberRecord, MemberState
+from iota.protocol.member_records import (
+    AuditResult,
+    EpochAudits,
+    EpochWork,
+    Incident,
+    MemberRecord,
+    MemberState,
+    PostedWeight,
+)
 from iota.protocol.messages import AuditKind, Outcome, Role
 from orchestrator.coordinator.history import Judged, Work
 from orchestrator.coordinator.member import Member
@@ -14,15 +22,14 @@ from orchestrator.coordinator.status import waiting_for
 
 def member_record(run: RunState, member: Member) -> MemberRecord:
     """The answer of `GET /v1/members/HOTKEY`."""
-    history = member.history
-    audits = history.filed if member.role is Role.VALIDATOR else history.audits
+    history, audits = member.history, member.history.audits
     state, why, until = _state(run, member)
     return MemberRecord(
         run=run.spec.id,
         hotkey=member.hotkey,
         role=member.role,
         stage=member.stage,
-        device=member.capabilities.device,
+        device=member.device,
         state=state,
         why=why,
         until=until,
@@ -31,16 +38,16 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         tokens=member.tokens,
         receipts=member.receipts,
         withdrawn=member.withdrawn,
-        epochs=tuple(_work(run, member, work) for work in history.epochs),
+        epochs=tuple(_work(run, member, work) for work in history.epochs()),
         audits={
             kind: {o: audits[kind, o] for o in Outcome if audits[kind, o]}
             for kind in AuditKind
             if any(audits[kind, o] for o in Outcome)
         },
-        verdicts=tuple(history.verdicts),
-        failed=tuple(history.failed),
-        weights=tuple(history.weights),
-        incidents=tuple(history.incidents),
+        verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),
+        failed=tuple(map(AuditResult.model_validate_json, history.failed)),
+        weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
+        incidents=tuple(map(Incident.model_validate_json, history.incidents)),
         judged=tuple(_audits(judged) for judged in history.judged),
         heldouts=history.heldouts,
         posted=history.posted,

@@ -6,8 +6,8 @@ from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator.auditing import repeat_requests
-from orchestrator.coordinator.bases import assign_base
 from orchestrator.coordinator.entries import Joined
+from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Phase, RunState
@@ -35,9 +35,9 @@ def join(run: RunState, entry: Joined) -> None:
     hotkey, request = entry.hotkey, entry.request
     member = run.members.get(hotkey)
     if member is None:
-        stage = _needed_stage(run) if request.role is Role.MINER else -1
-        member = Member(hotkey, request.role, stage, len(run.members), request.capabilities)
-        run.members[hotkey] = member
+        stage = run.roster.needed_stage() if request.role is Role.MINER else -1
+        member = Member(hotkey, request.role, stage, len(run.members), request.capabilities.device)
+        run.roster.add(member)
     else:
         # It may have computed the next base and stopped before it could report it.
         bases = (member.ready_epoch, member.ready_epoch + 1)
@@ -45,21 +45,20 @@ def join(run: RunState, entry: Joined) -> None:
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
-    member.capabilities, member.addresses = request.capabilities, request.addresses
-    member.live, member.left, member.stalled = True, False, False
-    member.last_progress = run.now
-    member.replay_s = replay_s(run, member) if member.resume else 0.0
+    member.device, member.addresses = request.capabilities.device, request.addresses
+    member.stalled = False
+    if not (member.resume and member.restarted):
+        member.last_progress = run.now
+        member.replay_s = replay_s(run, member) if member.resume else 0.0
+        member.restarted = member.resume
+    run.roster.set_live(member, True)
+    run.clocks.arm(member, again=True)
+    run.look_at(member)
     how = "joined again, from its disk" if member.resume else "joined"
     member.history.happened(run.now, run.epoch, f"it {how}")
-    run.dirty = True
     repeat_requests(run, member)
     if run.run_end_sent:
         run.send(hotkey, RunEnd())
-
-
-def _needed_stage(run: RunState) -> int:
-    """The stage with the fewest live miners, then the fewest miners, then the lowest number."""
-    return min(range(run.stages), key=lambda s: (sum(m.live for m in run.miners(s)), len(run.miners(s)), s))
 
 
 def replay_s(run: RunState, member: Member) -> float:
@@ -67,27 +66,31 @@ def replay_s(run: RunState, member: Member) -> float:
 
     It sends no receipt until it has done all its ops of the epoch once more, as quickly as it did them.
     """
-    done = len(run.current.receipts.get(member.hotkey, ()))
+    tree = run.current.receipts.get(member.hotkey)
+    done = 0 if tree is None else tree.count
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
 
 
 def _start_afresh(run: RunState, member: Member) -> None:
     """Reset a miner that lost its weights: others take its work, and its gradient sums are void."""
-    member.live = False
+    run.roster.set_live(member, False)
     relieve(run, member)
     for step in run.current.open_steps():
-        step.order.pop(member.hotkey, None)
-    member.joined, member.ready_epoch, member.told_base = None, -1, -1
+        run.current.counted[member.hotkey] -= len(counted_pairs(step.order.pop(member.hotkey, bytearray())))
+    for merge in run.current.merges:
+        merge.owing.discard(member.hotkey)
+    run.roster.set_ready(member, -1)
+    member.joined, member.told_base = None, -1
     member.pending.clear()
-    member.events.clear()
-    member.cursor_start = member.next_seq - 1
+    member.cursor_start = member.events.next_seq - 1
+    member.events.forget_through(member.cursor_start)
 
 
 def leave(run: RunState, hotkey: str) -> None:
     """Mark a node as left for good: its work goes to others, and it gets no broadcasts any more."""
     lose(run, hotkey)
     if hotkey in run.members:
-        run.members[hotkey].left = True
+        run.roster.leave(run.members[hotkey])
         run.members[hotkey].history.happened(run.now, run.epoch, "it left the run")
 
 
@@ -96,8 +99,8 @@ def lose(run: RunState, hotkey: str) -> None:
     member = run.members.get(hotkey)
     if member is None or not member.live:
         return
-    member.live = False
-    run.dirty = True
+    run.roster.set_live(member, False)
+    run.look_at(member)
     member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
     relieve(run, member)
 
@@ -106,30 +109,25 @@ def come_back(run: RunState, hotkey: str) -> None:
     """Mark a lost node as live again, so that it can be given work."""
     member = run.members.get(hotkey)
     if member is not None and not member.left:
-        member.live = True
         member.last_progress = run.now
+        run.roster.set_live(member, True)
+        run.look_at(member)
         member.history.happened(run.now, run.epoch, "it is back")
-        run.dirty = True
 
 
 def offer_bases(run: RunState) -> None:
-    """Send every miner that lacks the current base the events that lead to it.
-
-    Also asks another replica to store a base that the first one did not store in time.
-    """
-    for member in () if run.phase is Phase.FINISHED else run.miners():
+    """Send every miner that lacks the current base the events that lead to it."""
+    lacking, run.changed.offers = run.changed.offers, {}
+    for member in () if run.phase is Phase.FINISHED else lacking.values():
         if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
             continue
         events = _events_to_base(run, run.epoch, member.stage)
         if events:
             member.told_base = run.epoch
+        else:
+            run.changed.offers[member.hotkey] = member
         for event in events:
             run.send(member.hotkey, event)
-    for (epoch, stage), (hotkey, since) in list(run.bases.assigned.items()):
-        late = run.now > since + run.deadlines.merge.seconds
-        wanted = (epoch, stage) not in run.bases.stored and epoch > run.newest_base
-        if wanted and (late or not run.members[hotkey].live):
-            assign_base(run, epoch, stage)
 
 
 def _events_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
@@ -143,8 +141,8 @@ def _events_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
         return [LoadBase(epoch=epoch, digest=base.digest, parts=base.parts)]
     if epoch == 0:
         return [LoadBase(epoch=0, digest=run.bases.digests.get((0, stage)))]
-    before = run.epochs[epoch - 1].merges
-    merge = before[stage].ready if before else None
+    before = run.epochs.get(epoch - 1)
+    merge = before.merges[stage].ready if before is not None and before.merges else None
     if merge is None:
         return []
     earlier = _events_to_base(run, epoch - 1, stage)
@@ -157,8 +155,9 @@ def admit(run: RunState) -> None:
     The next plan includes them. In steps that are planned already they take re-routed work only; a step
     without any leaves their weights unchanged.
     """
-    epoch = run.current
-    for member in run.miners():
+    epoch, candidates = run.current, run.changed.admissions
+    run.changed.admissions = {}
+    for member in sorted(candidates.values(), key=lambda m: m.order):
         if not member.live or member.joined is not None or member.ready_epoch != run.epoch:
             continue
         step = epoch.closed_steps
@@ -166,7 +165,7 @@ def admit(run: RunState) -> None:
         epoch.joined[member.hotkey] = step
         epoch.stages[member.hotkey] = member.stage
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step))
-        for state in epoch.steps[step:]:
-            for mb in state.microbatches:
-                if is_held_by(mb, member):
-                    assign(run, state, mb, member.stage, member)
+        for at in sorted(member.work):
+            state, mb = run.open_microbatch(at)
+            if is_held_by(mb, member):
+                assign(run, state, mb, member.stage, member)

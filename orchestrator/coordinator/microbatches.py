@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import Counted, FrameReady, StepClose
-from iota.protocol.messages import Direction, FrameNotice
+from iota.protocol.events import FrameReady, StepClose
+from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
+from orchestrator.coordinator.epoch_state import (
+    Ending,
+    MicrobatchState,
+    PlannedStep,
+    count_pair,
+    counted_pairs,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -18,47 +24,50 @@ MIN_S = 1e-3
 def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
     """Record stored frames; each is announced to the next replica of its route."""
     for notice in frames:
-        found = find_microbatch(run, notice.name.epoch, notice.name.step, notice.name.microbatch)
-        if found is None or not _take_frame(run, member, notice, found[1]):
+        if (mb := wanted_place(run, member, notice.name)) is None:
             run.totals.unfit += 1
+        else:
+            _take_frame(run, member, notice, mb)
 
 
 def find_microbatch(
     run: RunState, epoch: int, step: int, index: int
 ) -> tuple[PlannedStep, MicrobatchState] | None:
-    """The microbatch of a planned step of the epoch in training, if it exists."""
+    """The microbatch of an open step of the epoch in training, if it exists."""
     if run.phase is not Phase.TRAINING or epoch != run.epoch or step >= len(run.current.steps):
         return None
-    state = run.current.steps[step]
+    state = run.current.steps[step]  # without microbatches if it is closed
     return (state, state.microbatches[index]) if index < len(state.microbatches) else None
 
 
-def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> bool:
-    """Record one frame; False where it is not this member's. A repeated or a late one changes nothing."""
+def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchState | None:
+    """The open microbatch of a frame that this member is to store now and has not stored; else None."""
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    if found is None or name.stage != member.stage or found[1].ended is not None:
+        return None
+    place = found[1].places[member.stage]
+    mine = (place.miner, place.attempt) == (member.hotkey, name.attempt)
+    leads = name.direction.destination(member.stage, run.stages) is not None
+    return found[1] if mine and leads and place.frame(name.direction) is None else None
+
+
+def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> None:
+    """Record a frame that is wanted."""
     name = notice.name
-    place = mb.places[member.stage]
-    if name.stage != member.stage or (place.miner, place.attempt) != (member.hotkey, name.attempt):
-        return False
-    if mb.ended is not None:
-        return True
     target = name.direction.destination(member.stage, run.stages)
-    if target is None:
-        return False
-    if name.direction in place.frames:
-        return True
-    place.frames[name.direction] = notice
+    assert target is not None
+    mb.places[member.stage].store(name.direction, (name.attempt, notice.digest, notice.size))
     forward = name.direction is Direction.FORWARD
     stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
     announce(run, mb.places[target].miner, notice, member.hotkey)
-    return True
 
 
 def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
     """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it."""
     run.send(receiver, FrameReady(notice=notice, sender=sender))
-    if run.runnable(notice.name.step):
+    if notice.name.step <= run.newest_runnable:
         key = (notice.name.step, notice.name.microbatch, notice.name.direction)
-        run.members[receiver].pending.setdefault(key, run.now)
+        run.start_clock(run.members[receiver], key)
 
 
 def start_clocks(run: RunState, step: int) -> None:
@@ -67,10 +76,9 @@ def start_clocks(run: RunState, step: int) -> None:
         if mb.ended is not None:
             continue
         for stage, place in enumerate(mb.places):
-            arrived = stage == 0 or Direction.FORWARD in mb.places[stage - 1].frames
-            if arrived and Direction.FORWARD not in place.frames and place.counted is None:
-                pending = run.members[place.miner].pending
-                pending.setdefault((step, mb.index, Direction.FORWARD), run.now)
+            arrived = stage == 0 or mb.places[stage - 1].forward is not None
+            if arrived and place.forward is None and not place.counted:
+                run.start_clock(run.members[place.miner], (step, mb.index, Direction.FORWARD))
 
 
 def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
@@ -93,16 +101,19 @@ def measure(run: RunState, member: Member, step: int, index: int, direction: Dir
 
 def note_progress(run: RunState, member: Member) -> None:
     """The member did something that it was asked to do: its deadlines run from now."""
+    sooner = member.replay_s > 0
     member.last_progress = run.now
-    member.stalled, member.replay_s = False, 0.0
+    member.stalled, member.restarted, member.replay_s = False, False, 0.0
+    run.clocks.arm(member, again=sooner)
 
 
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
     """Record receipts that continue the member's chain; others are skipped.
 
-    A receipt of another epoch, or after the seal, continues the chain and counts for nothing.
+    A receipt of another epoch, or after the seal, continues the chain and counts for nothing. A STEP of a
+    step that is not closed is no progress: there are as many of these as somebody makes up.
     """
-    epoch = run.current
+    epoch, closed = run.current, (run.epoch, run.current.closed_steps)
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
@@ -113,12 +124,13 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
+        member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
         if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
             _take_backward(run, member, receipt)
         elif receipt.kind is OpKind.FORWARD:
             _take_forward(run, member, receipt)
-        elif receipt.kind is OpKind.STEP and (receipt.epoch, receipt.step) > member.last_step:
+        elif receipt.kind is OpKind.STEP and member.last_step < (run.epoch, receipt.step) < closed:
             member.last_step = (receipt.epoch, receipt.step)
             note_progress(run, member)
 
@@ -134,28 +146,28 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
+    if receipt.step < run.current.closed_steps:
+        return  # late: paid by its receipt, never summed
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
         run.totals.unfit += 1
         return
     step, mb = found
     place = mb.places[member.stage]
-    if (
-        place.counted is not None
-        or (member.hotkey, receipt.attempt) not in place.tried
-        or receipt.step < run.current.closed_steps
-        or mb.ended is Ending.DROPPED
-    ):
-        return  # late: paid by its receipt, never summed
+    given = (member.hotkey, receipt.attempt) in place.had()
+    if place.counted or not given or mb.ended is Ending.DROPPED:
+        return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
     if member.stage == 0:  # it has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
-    place.counted = (member.hotkey, receipt.attempt)
-    step.order[member.hotkey].append((mb.index, receipt.attempt))
+    place.counted = True
+    mb.uncounted -= 1
+    count_pair(step.order[member.hotkey], mb.index, receipt.attempt)
+    run.current.counted[member.hotkey] += 1
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
         step.losses.append(receipt.loss)
-    if all(p.counted is not None for p in mb.places):
+    if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 
 
@@ -169,8 +181,10 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
     mb.ended = how
     step.open -= 1
     for place in mb.places:
+        member = run.members[place.miner]
+        member.work.pop((step.number, mb.index), None)
         for direction in Direction:
-            run.members[place.miner].pending.pop((step.plan.step, mb.index, direction), None)
+            member.pending.pop((step.number, mb.index, direction), None)
     if how is Ending.SETTLED:
         run.totals.settled += 1
         run.totals.tokens += run.spec.data.tokens
@@ -179,7 +193,10 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
 
 
 def close_steps(run: RunState) -> bool:
-    """Close, in order, every step whose microbatches have all ended. True if any was closed."""
+    """Close, in order, every step whose microbatches have all ended. True if any was closed.
+
+    What is kept of a closed step is its plan and what is counted.
+    """
     epoch, before = run.current, run.current.closed_steps
     while epoch.closed_steps < len(epoch.steps) and epoch.steps[epoch.closed_steps].open == 0:
         _close(run, epoch.steps[epoch.closed_steps])
@@ -191,10 +208,12 @@ def _close(run: RunState, step: PlannedStep) -> None:
     epoch.closed_steps += 1
     if step.losses:
         run.totals.losses.append(sum(step.losses) / len(step.losses))
+    step.microbatches = []
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
-        counted = step.order.get(member.hotkey, [])
+        member.events.age()
+        counted = counted_pairs(step.order[member.hotkey]) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens
         member.history.work(run.epoch).tokens += tokens
@@ -204,11 +223,10 @@ def _close(run: RunState, step: PlannedStep) -> None:
             member.hotkey,
             StepClose(
                 epoch=epoch.epoch,
-                step=step.plan.step,
-                counted=tuple(Counted(microbatch=i, attempt=a) for i, a in counted),
-                learning_rate=step.plan.learning_rate,
+                step=step.number,
+                counted=tuple(counted),
+                learning_rate=step.learning_rate,
             ),
         )
-    for later in range(epoch.closed_steps, len(epoch.steps)):
-        if run.runnable(later):
-            start_clocks(run, later)
+    if run.newest_runnable < len(epoch.steps):
+        start_clocks(run, run.newest_runnable)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
-from iota.protocol.messages import BadValue, Direction, FrameMissing
+from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
-from orchestrator.coordinator.member import Member, PendingKey
+from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -14,14 +16,26 @@ from orchestrator.coordinator.state import Phase, RunState
 def relieve(run: RunState, member: Member) -> None:
     """Re-route the member's unfinished work of the open steps, where its stage has another replica.
 
-    Does nothing outside training, or for a validator.
+    The least loaded replica takes each microbatch. Does nothing outside training, or for a validator.
     """
-    if run.phase is not Phase.TRAINING or member.stage < 0:
+    if run.phase is not Phase.TRAINING:
         return
-    for step in run.current.open_steps():
-        for mb in step.microbatches:
-            if is_held_by(mb, member):
-                reroute(run, step, mb, member.stage)
+    others: list[tuple[int, int, Member]] = []
+    """(open microbatches, order of join, replica): a heap."""
+    begun = -1
+    for at in sorted(member.work):
+        step, mb = run.open_microbatch(at)
+        if not is_held_by(mb, member):
+            continue
+        if step.number > begun:
+            before, begun = begun, step.number
+            for other in run.active(member.stage, begun):
+                if other is not member and (before < 0 or not run.takes_part(other, before)):
+                    heapq.heappush(others, (len(other.work), other.order, other))
+        if others and not _is_given_up(run, step, mb):
+            chosen = others[0][2]
+            assign(run, step, mb, member.stage, chosen)
+            heapq.heapreplace(others, (len(chosen.work), chosen.order, chosen))
 
 
 def is_held_by(mb: MicrobatchState, member: Member) -> bool:
@@ -29,35 +43,40 @@ def is_held_by(mb: MicrobatchState, member: Member) -> bool:
     place = mb.places[member.stage]
     if mb.ended is not None or place.miner != member.hotkey:
         return False
-    unsent = (d for d in Direction if d not in place.frames)
+    unsent = (d for d in Direction if place.frame(d) is None)
     sends = any(d.destination(member.stage, len(mb.places)) is not None for d in unsent)
-    return place.counted is None or sends
+    return not place.counted or sends
 
 
 def repair(run: RunState) -> None:
     """Re-route work whose replica cannot do it now; earlier tries may have found no other replica."""
-    for stage in range(run.stages):
-        for member in run.miners(stage):
-            if not member.live or member.stalled or member.ready_epoch != run.epoch:
-                relieve(run, member)
+    stranded = sorted(run.changed.stranded.values(), key=lambda m: (m.stage, m.order))
+    run.changed.stranded = {m.hotkey: m for m in stranded if m.work and not run.able(m)}
+    newest = len(run.current.steps) - 1  # who takes part in a step takes part in those after it
+    active = {stage: run.active(stage, newest) for stage in {m.stage for m in stranded}}
+    for member in run.changed.stranded.values():
+        if active[member.stage]:
+            relieve(run, member)
 
 
-def reroute(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, *, blame: bool = True) -> bool:
-    """Start a new attempt of one microbatch at one stage; False when no other replica can take it.
-
-    The least loaded replica takes it. After too many attempts the microbatch is dropped. `blame`: count it
-    against the replica that had it.
-    """
-    place = mb.places[stage]
-    others = [m for m in run.active(stage, step.plan.step) if m.hotkey != place.miner]
-    if not others:
+def _is_given_up(run: RunState, step: PlannedStep, mb: MicrobatchState) -> bool:
+    """Drop a microbatch that had too many attempts."""
+    if mb.next_attempt <= run.limits.attempts:
         return False
-    if mb.next_attempt > run.limits.attempts:
-        drop(run, step, mb, f"{counted(mb.next_attempt, 'attempt')} failed")
-        return True
-    chosen = min(others, key=lambda m: (_load(run, m), m.order))
-    assign(run, step, mb, stage, chosen, blame=blame)
+    drop(run, step, mb, f"{counted(mb.next_attempt, 'attempt')} failed")
     return True
+
+
+def _again(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int) -> bool:
+    """Have another replica make what one has made already; False where there is none.
+
+    No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
+    """
+    others = [m for m in run.active(stage, step.number) if m.hotkey != mb.places[stage].miner]
+    if others and not _is_given_up(run, step, mb):
+        chosen = min(others, key=lambda m: (len(m.work), m.order))
+        assign(run, step, mb, stage, chosen, blame=False)
+    return bool(others)
 
 
 def assign(
@@ -65,73 +84,98 @@ def assign(
 ) -> None:
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 
-    The event goes to it, to the replica that had the microbatch and to the whole route; stored input frames
-    are announced to `chosen`.
+    The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
+    input frames are announced to `chosen`.
     """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
     for direction in Direction:
-        old.pending.pop((step.plan.step, mb.index, direction), None)
+        old.pending.pop((step.number, mb.index, direction), None)
     attempt, mb.next_attempt = mb.next_attempt, mb.next_attempt + 1
+    beside = {at: mb.places[at].miner for at in (stage - 1, stage + 1) if 0 <= at < run.stages}
     event = Reroute(
         epoch=run.epoch,
-        step=step.plan.step,
+        step=step.number,
         microbatch=mb.index,
         stage=stage,
         attempt=attempt,
         miner=chosen.hotkey,
         replaces=old.hotkey,
-        route=tuple(chosen.hotkey if s == stage else p.miner for s, p in enumerate(mb.places)),
-        send_forward=Direction.FORWARD not in place.frames,
+        before=beside.get(stage - 1),
+        after=beside.get(stage + 1),
+        send_forward=place.forward is None,
     )
     if blame and chosen.hotkey != old.hotkey:
         old.withdrawn += 1
         run.current.withdrawn[old.hotkey] += 1
         old.history.work(run.epoch).withdrawn += 1
+    place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
     place.forward_receipted = False
-    place.tried.add((chosen.hotkey, attempt))
+    old.work.pop((step.number, mb.index), None)
+    chosen.work[step.number, mb.index] = None
     run.totals.rerouted += 1
     run.current.reroutes.append(event)
-    for hotkey in dict.fromkeys([old.hotkey, *(p.miner for p in mb.places)]):
+    for hotkey in dict.fromkeys([old.hotkey, chosen.hotkey, *beside.values()]):
         run.send(hotkey, event)
-    if stage == 0 and run.runnable(step.plan.step):
-        chosen.pending.setdefault((step.plan.step, mb.index, Direction.FORWARD), run.now)
-    inputs = {stage - 1: Direction.FORWARD, stage + 1: Direction.BACKWARD}
-    for neighbour, direction in inputs.items():
-        if 0 <= neighbour < run.stages and direction in mb.places[neighbour].frames:
-            sender = mb.places[neighbour]
-            announce(run, chosen.hotkey, sender.frames[direction], sender.miner)
-
-
-def _load(run: RunState, member: Member) -> int:
-    """Open microbatches that the member has."""
-    return sum(
-        mb.ended is None and mb.places[member.stage].miner == member.hotkey
-        for step in run.current.open_steps()
-        for mb in step.microbatches
-    )
+    if stage == 0 and step.number <= run.newest_runnable:
+        run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
+    for at, sender in beside.items():
+        direction = Direction.FORWARD if at < stage else Direction.BACKWARD
+        stored = mb.places[at].frame(direction)
+        if stored is not None:
+            made, digest, size = stored
+            name = FrameName(
+                epoch=run.epoch,
+                step=step.number,
+                microbatch=mb.index,
+                attempt=made,
+                stage=at,
+                direction=direction,
+            )
+            announce(run, chosen.hotkey, FrameNotice(name=name, digest=digest, size=size), sender)
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
-    """End a microbatch without settling it. Gradients that are already counted stay in their sums."""
-    if mb.ended is not None:
-        return
+    """End an open microbatch without settling it. Gradients that are already counted stay in their sums."""
     end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
-        f"epoch {run.epoch} step {step.plan.step} microbatch {mb.index} dropped: {reason}"
+        f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"
     )
-    event = Drop(epoch=run.epoch, step=step.plan.step, microbatch=mb.index)
-    for hotkey in sorted({h for place in mb.places for h, _ in place.tried}):
+    event = Drop(epoch=run.epoch, step=step.number, microbatch=mb.index)
+    for hotkey in sorted({h for place in mb.places for h, _ in place.had()}):
         run.send(hotkey, event)
+
+
+def bad_microbatch(
+    run: RunState, member: Member, report: BadValue
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch that this replica has and reports as NaN or Inf; else None."""
+    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
+    if found is None or found[1].ended is not None:
+        return None
+    return found if found[1].places[member.stage].miner == member.hotkey else None
 
 
 def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
     """Drop a microbatch whose replica reports NaN or Inf."""
-    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
-    if found is None or found[1].places[member.stage].miner != member.hotkey:
+    if (found := bad_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
-        return
-    drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+    else:
+        drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
+
+
+def missed_microbatch(
+    run: RunState, member: Member, report: FrameMissing
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
+    name = report.name
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    mine = name.direction.destination(name.stage, run.stages) == member.stage
+    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+        return None
+    place, receiver = found[1].places[name.stage], found[1].places[member.stage].miner
+    stands = place.attempt == name.attempt and place.frame(name.direction) is not None
+    return found if stands and receiver == member.hotkey else None
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
@@ -139,27 +183,16 @@ def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
 
     Another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
     """
-    name = report.name
-    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    mine = name.direction.destination(name.stage, run.stages) == member.stage
-    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+    if (found := missed_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
         return
-    step, mb = found
+    name, (step, mb) = report.name, found
     place = mb.places[name.stage]
-    if (
-        mb.places[member.stage].miner != member.hotkey
-        or place.attempt != name.attempt
-        or name.direction not in place.frames
-    ):
-        run.totals.unfit += 1
-        return
     run.incidents.named.append(
         f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
     )
-    del place.frames[name.direction]
-    # No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
-    if not reroute(run, step, mb, name.stage, blame=False):
+    place.store(name.direction, None)
+    if not _again(run, step, mb, name.stage):
         drop(run, step, mb, "a frame is gone and no other replica can make it again")
 
 
@@ -170,30 +203,21 @@ def overdue(run: RunState) -> list[Member]:
     earlier microbatch at another replica. Only the first open microbatch of a set of replicas can always
     go on, so only the replica that has it is late.
     """
-    if run.phase is not Phase.TRAINING:
-        return []
+    due = run.clocks.overdue(run.now) if run.phase is Phase.TRAINING else {}
     late: list[Member] = []
     busy: set[str] = set()
-    for step in run.current.open_steps()[:1]:
+    for step in run.current.open_steps()[:1] if due else ():
         for mb in step.microbatches:
+            if mb.ended is not None:
+                continue
             route = {place.miner for place in mb.places}
-            if mb.ended is not None or route & busy:
+            if route & busy:
                 continue
             busy |= route
-            for member in (run.members[hotkey] for hotkey in sorted(route)):
-                due = (op_deadline(run, member, (step.plan.step, mb.index, d)) for d in Direction)
-                if any(time is not None and run.now > time for time in due):
+            for member in (run.members[hotkey] for hotkey in sorted(route & due.keys())):
+                times = (run.clocks.deadline(member, (step.number, mb.index, d)) for d in Direction)
+                if any(time is not None and run.now > time for time in times):
                     late.append(member)
+            if busy.issuperset(due):
+                return late
     return late
-
-
-def op_deadline(run: RunState, member: Member, op: PendingKey) -> float | None:
-    """The time by which a ready op must be done.
-
-    None where the op is not pending, or the member cannot be late: it is lost, or was late already.
-    """
-    since = member.pending.get(op)
-    if since is None or not member.live or member.stalled:
-        return None
-    allowed = max(run.deadlines.ops[member.stage].seconds, member.replay_s)
-    return max(since, member.last_progress) + allowed

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from iota.protocol.events import Plan
+from iota.protocol.merkle import merkle_paths, merkle_root
+from iota.protocol.plans import PlanProof, WholePlan
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import start_clocks
@@ -18,9 +21,13 @@ def plan_ahead(run: RunState) -> None:
     """Plan steps of the current epoch up to the look-ahead, while every stage has an active replica."""
     epoch, schedule = run.current, run.spec.schedule
     while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
-        replicas = [run.active(stage, len(epoch.steps)) for stage in range(run.stages)]
-        if not all(replicas):
-            return
+        replicas = []
+        for stage in range(run.stages):
+            able = run.roster.holding(stage, run.epoch) > 0
+            active = run.active(stage, len(epoch.steps)) if able else []
+            if not active:
+                return
+            replicas.append(active)
         _plan_step(run, replicas)
 
 
@@ -31,23 +38,36 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     chosen = [[replicas[s][turns[s][i]] for s in range(run.stages)] for i in range(count)]
     members = tuple(sorted({m.hotkey for route in chosen for m in route}))
     index = {hotkey: n for n, hotkey in enumerate(members)}
-    plan = Plan(
+    plan = WholePlan(
         epoch=epoch.epoch,
         step=step,
         learning_rate=spec.learning_rate(epoch.epoch, step),
         members=members,
         routes=tuple(tuple(index[m.hotkey] for m in route) for route in chosen),
     )
+    run.outbox.plans.append(plan)
     microbatches = [
-        MicrobatchState(i, [Place(m.hotkey, tried={(m.hotkey, 0)}) for m in route])
+        MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages)
         for i, route in enumerate(chosen)
     ]
-    epoch.steps.append(PlannedStep(plan, microbatches, open=count))
-    for member in run.miners():
-        if member.joined is not None and member.ready_epoch == run.epoch:
-            run.send(member.hotkey, plan)
-    if run.runnable(step):
+    for i, route in enumerate(chosen):
+        for member in route:
+            member.work[step, i] = None
+    root = _send_shares(run, plan)
+    epoch.steps.append(PlannedStep(step, plan.learning_rate, root, microbatches, open=count))
+    if step <= run.newest_runnable:
         start_clocks(run, step)
+
+
+def _send_shares(run: RunState, plan: WholePlan) -> str:
+    """Send each replica its share of a plan, with the path to the root, which is returned."""
+    shares = list(plan.shares())
+    digests = [share.digest() for share in shares]
+    root = merkle_root(digests)
+    for at, (share, path) in enumerate(zip(shares, merkle_paths(digests), strict=True)):
+        proof = PlanProof(root=root, at=at, count=len(shares), path=path)
+        run.send(share.hotkey, Plan(share=share, proof=proof))
+    return root
 
 
 def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list[int]]:
@@ -63,7 +83,9 @@ def assign_turns(op_seconds: Sequence[Sequence[float]], count: int) -> list[list
     if len({len(stage) for stage in rates}) == 1:
         chains = [min(stage[r] for stage in rates) for r in range(len(rates[0]))]
         rates = [chains] * len(rates)
-    return [interleave(_coarse(stage), count) for stage in rates]
+    known: dict[tuple[int, ...], list[int]] = {}
+    weights = [tuple(_coarse(stage)) for stage in rates]
+    return [known.get(each) or known.setdefault(each, interleave(each, count)) for each in weights]
 
 
 def _coarse(rates: Sequence[float]) -> list[int]:
@@ -75,11 +97,20 @@ def _coarse(rates: Sequence[float]) -> list[int]:
 
 
 def interleave(weights: Sequence[int], count: int) -> list[int]:
-    """Smooth weighted round robin (as in nginx): `count` turns, each index in proportion to its weight."""
-    total, credit, turns = sum(weights), [0] * len(weights), []
-    for _ in range(count):
-        credit = [c + w for c, w in zip(credit, weights, strict=True)]
-        best = max(range(len(weights)), key=lambda n: (credit[n], -n))
-        credit[best] -= total
-        turns.append(best)
+    """Smooth weighted round robin (as in nginx): `count` turns, each index in proportion to its weight.
+
+    Each turn everyone gets credit of its weight; the one with most credit, of equals the first, takes the
+    turn and pays the sum of all weights. Those of one weight take their turns in a circle, so only the next
+    of each weight is looked at.
+    """
+    circles: dict[int, deque[int]] = {}
+    for index, weight in enumerate(weights):
+        circles.setdefault(weight, deque()).append(index)
+    total, paid, turns = sum(weights), [0] * len(weights), []
+    for turn in range(1, count + 1):
+        nexts = ((weight * turn - paid[circle[0]], -circle[0], weight) for weight, circle in circles.items())
+        _, at, weight = max(nexts)
+        turns.append(-at)
+        paid[-at] += total
+        circles[weight].rotate(-1)
     return turns

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from iota.objects import part_sizes
 from iota.protocol.events import Event
 from iota.protocol.messages import Heldout, Outcome, Role, Verdict
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
-from orchestrator.coordinator.epoch_state import EpochState
-from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PlannedStep
+from orchestrator.coordinator.member import Member, PendingKey
+from orchestrator.coordinator.op_clocks import OpClocks
+from orchestrator.coordinator.roster import Roster
+from orchestrator.coordinator.waiting import Waiting
 
+_FP32 = 4
+"""Bytes of an element."""
 MAX_NAMED = 1000
 """Newest incidents and verdicts that are kept for the status."""
 
@@ -62,22 +70,82 @@ StageEpoch = tuple[int, int]
 
 
 @dataclass
+class Claims:
+    """What the replicas of a stage say is the digest of a base."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    """replica -> digest that it reported."""
+    votes: Counter[str] = field(default_factory=Counter)
+    """digest -> number of these."""
+
+    def take(self, hotkey: str, digest: str) -> None:
+        """Take a replica's report in place of an earlier one."""
+        before = self.digests.get(hotkey)
+        if before is not None:
+            self.votes -= Counter([before])
+        self.digests[hotkey] = digest
+        self.votes[digest] += 1
+
+
+@dataclass
 class Bases:
     """The bases of each epoch and stage: claimed, agreed on, and stored."""
 
     digests: dict[StageEpoch, str] = field(default_factory=dict)
     """Digest of (W, m) that the stage's replicas agreed on."""
-    claims: dict[StageEpoch, dict[str, str]] = field(default_factory=dict)
-    """replica -> digest that it reported, until the stage has agreed."""
-    claimed_since: dict[StageEpoch, float] = field(default_factory=dict)
-    """Time of the first claim, which the deadline for agreeing runs from."""
-    assigned: dict[StageEpoch, tuple[str, float]] = field(default_factory=dict)
-    """The replica that was asked to store the base, and when."""
+    claims: dict[StageEpoch, Claims] = field(default_factory=dict)
+    """What was reported since the stage last agreed."""
+    disputed: Waiting[StageEpoch] = field(default_factory=Waiting)
+    """Claimed bases without an agreed digest, since the first claim."""
+    keepers: dict[StageEpoch, str] = field(default_factory=dict)
+    """The replica that was asked to store the base."""
+    unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
+    """Bases that a replica was asked to store, and has not stored yet, since it was asked."""
     stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
+    complete: list[int] = field(default_factory=list)
+    """The epochs whose base is stored by every stage, in order."""
+    stages_stored: Counter[int] = field(default_factory=Counter)
+    """epoch -> number of its bases that are stored."""
 
-    def keeper(self, at: StageEpoch) -> str | None:
-        """The replica that was asked to store a base, if one was."""
-        return self.assigned[at][0] if at in self.assigned else None
+    def store(self, base: BaseRecord, stages: int) -> None:
+        """Record a stored base of one of the run's `stages`."""
+        self.stored[base.epoch, base.stage] = base
+        self.unstored.end((base.epoch, base.stage))
+        self.stages_stored[base.epoch] += 1
+        if self.stages_stored[base.epoch] == stages:
+            insort(self.complete, base.epoch)
+
+    def forget(self, epoch: int, stages: int) -> None:
+        """Forget the bases of an epoch whose audits are closed."""
+        for at in ((epoch, stage) for stage in range(stages)):
+            for table in (self.stored, self.digests, self.keepers):
+                table.pop(at, None)
+            self.unstored.end(at)
+        if self.stages_stored.pop(epoch, 0) == stages:
+            self.complete.remove(epoch)
+
+
+@dataclass
+class Changed:
+    """What must be looked at again since the last entry; all else is as it was."""
+
+    offers: dict[str, Member] = field(default_factory=dict)
+    """Miners that may lack the current base, and were not told of it."""
+    admissions: dict[str, Member] = field(default_factory=dict)
+    """Miners that may be admitted to the epoch."""
+    stranded: dict[str, Member] = field(default_factory=dict)
+    """Miners that may have work which they cannot do now."""
+    claims: dict[StageEpoch, None] = field(default_factory=dict)
+    keepers: bool = False
+    """Some replica that was asked to store a base may be gone."""
+    contributions: set[int] = field(default_factory=set)
+    """Stages with a new pseudo-gradient, or with a member that does not owe one any more."""
+    parts: set[tuple[int, int]] = field(default_factory=set)
+    """(stage, part) of merges with a new copy, or with a merger that is gone."""
+    unmanned: set[tuple[int, int]] = field(default_factory=set)
+    """(stage, part) of merges that lack a merger until another miner is live."""
+    behind: set[int] = field(default_factory=set)
+    """Stages that do not hold the next base, as far as is known."""
 
 
 @dataclass
@@ -126,12 +194,14 @@ class Incidents:
 
 @dataclass
 class Outbox:
-    """Effects for the shell: `take_woken` and `take_deletions` return and clear them."""
+    """Effects for the shell, which takes and clears them by `Coordinator.take_...`."""
 
     woken: set[str] = field(default_factory=set)
     """Hotkeys that have new events."""
     deletions: list[str] = field(default_factory=list)
     """Prefixes of objects in the store that are no longer needed."""
+    plans: list[WholePlan] = field(default_factory=list)
+    """Plans to store."""
 
 
 @dataclass
@@ -159,22 +229,28 @@ class RunState:
     """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
     dirty: bool = True
-    """Membership, bases or phase changed: `Coordinator` runs its slow checks with the next entry."""
-    members: dict[str, Member] = field(default_factory=dict)
-    """By hotkey."""
+    """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
+    """The current epoch, and earlier ones with open audits."""
     head: Head = field(default_factory=Head)
     bases: Bases = field(default_factory=Bases)
     totals: Totals = field(default_factory=Totals)
     audits: Audits = field(default_factory=Audits)
     incidents: Incidents = field(default_factory=Incidents)
     outbox: Outbox = field(default_factory=Outbox)
+    changed: Changed = field(default_factory=Changed)
+    part_bytes: list[list[int]] = field(init=False)
+    """By stage: bytes of each partition of its fp32 vector."""
+    roster: Roster = field(init=False)
     deadlines: Deadlines = field(init=False)
+    clocks: OpClocks = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         limits, bounds = self.limits, (self.limits.min_s, self.limits.max_s)
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
         self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
+        self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
+        self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)
 
     @property
     def stages(self) -> int:
@@ -187,51 +263,79 @@ class RunState:
         return self.epochs[self.epoch]
 
     @property
-    def stored_epochs(self) -> list[int]:
-        """The epochs whose base is stored by every stage, in order."""
-        epochs = sorted({epoch for epoch, _ in self.bases.stored})
-        return [e for e in epochs if all((e, s) in self.bases.stored for s in range(self.stages))]
+    def members(self) -> dict[str, Member]:
+        """Every member that ever joined, by hotkey."""
+        return self.roster.members
 
     @property
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
-        return max(self.stored_epochs, default=-1)
+        return self.bases.complete[-1] if self.bases.complete else -1
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""
-        member = self.members[hotkey]
-        member.events.append((member.next_seq, event))
-        member.next_seq += 1
+        self.members[hotkey].events.append(event)
         self.outbox.woken.add(hotkey)
 
     def send_all(self, event: Event) -> None:
         """Append an event for every member that has not left."""
-        for member in self.members.values():
-            if not member.left:
+        for group in (*self.roster.stages, self.roster.validators):
+            for member in group:
                 self.send(member.hotkey, event)
 
     def miners(self, stage: int | None = None) -> list[Member]:
         """Miners (of one stage) that have not left, in join order."""
-        found = (m for m in self.members.values() if m.role is Role.MINER and not m.left)
-        return sorted((m for m in found if stage in (None, m.stage)), key=lambda m: m.order)
+        if stage is not None:
+            return self.roster.stages[stage]
+        return [member for member in self.roster.miners if not member.left]
 
     def validators(self) -> list[Member]:
         """Validators that are live."""
-        return [m for m in self.members.values() if m.role is Role.VALIDATOR and m.live]
+        return [member for member in self.roster.validators if member.live]
+
+    def able(self, member: Member) -> bool:
+        """Whether a miner can do its work of the current epoch: live, not late, and with the base."""
+        return member.live and not member.stalled and member.ready_epoch == self.epoch
 
     def active(self, stage: int, step: int) -> list[Member]:
         """Miners that can be given work of `step` of the current epoch at `stage`."""
-        return [
-            m
-            for m in self.miners(stage)
-            if m.live
-            and not m.stalled
-            and m.joined is not None
-            and m.joined <= (self.epoch, step)
-            and m.ready_epoch == self.epoch
-        ]
+        return [m for m in self.roster.stages[stage] if self.able(m) and self.takes_part(m, step)]
 
-    def runnable(self, step: int) -> bool:
-        """Whether the weights that `step` uses exist once all closed steps have been applied."""
-        ahead = 1 if self.spec.schedule.pipeline is Pipeline.DELAYED else 0
-        return step <= self.current.closed_steps + ahead
+    def takes_part(self, member: Member, step: int) -> bool:
+        """Whether a miner was admitted to the current epoch in time for `step`."""
+        return member.joined is not None and member.joined <= (self.epoch, step)
+
+    def start_clock(self, member: Member, op: PendingKey) -> None:
+        """The op's inputs are there: its deadline runs from now, if it does not run yet."""
+        member.pending.setdefault(op, self.now)
+        self.clocks.arm(member)
+
+    def open_microbatch(self, at: tuple[int, int]) -> tuple[PlannedStep, MicrobatchState]:
+        """An open step of the current epoch and one of its microbatches, by (step, microbatch)."""
+        step = self.current.steps[at[0]]
+        return step, step.microbatches[at[1]]
+
+    def look_at(self, member: Member) -> None:
+        """Have everything looked at again that depends on whether this member is there and able to work."""
+        changed = self.changed
+        self.dirty = True
+        changed.keepers = changed.keepers or not member.live
+        if member.role is not Role.MINER:
+            return
+        self.clocks.arm(member)
+        for group in (changed.offers, changed.admissions, changed.stranded):
+            group[member.hotkey] = member
+        changed.claims |= dict.fromkeys([(self.epoch, member.stage), (self.epoch + 1, member.stage)])
+        changed.behind.add(member.stage)
+        changed.parts |= member.merging
+        if member.live:
+            changed.parts |= changed.unmanned
+            changed.unmanned = set()
+        if self.phase is Phase.MERGING:
+            self.current.merges[member.stage].expect(member)
+            changed.contributions.add(member.stage)
+
+    @property
+    def newest_runnable(self) -> int:
+        """The last step whose weights exist once all closed steps have been applied."""
+        return self.current.closed_steps + (self.spec.schedule.pipeline is Pipeline.DELAYED)

@@ -92,7 +92,7 @@ def _member(run: RunState, member: Member) -> dict[str, Any]:
         "seconds_per_microbatch": member.op_seconds,
         "withdrawn": member.withdrawn,
         "audits": dict(member.history.outcomes),
-        "device": member.capabilities.device,
+        "device": member.device,
         "addresses": list(member.addresses),
     }
 
@@ -106,7 +106,7 @@ def waiting_for(run: RunState) -> str | None:
         if not live:
             return f"stage {stage} has no replica: start a miner, or start a lost one again"
         if all(m.stalled for m in live):
-            return f"stage {stage} holds up the run: its miners answer, but their work is overdue"
+            return f"stage {stage} holds up the run: the work of its miners is overdue"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
     if run.phase is Phase.GATHERING:

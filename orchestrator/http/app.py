@@ -24,6 +24,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
+from orchestrator.http.plan_store import PlanStore
 from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.public_objects import PublicObjects
@@ -62,11 +63,12 @@ def make_app(deps: Deps) -> web.Application:
     """The application. Its startup replays the journal; cleaning up its runner stops its tasks."""
     metrics, limits = Metrics(), deps.limits
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
-    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, deps.admission, limits)
+    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey, deps.admission, limits)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
+    plans = PlanStore(deps.coordinator, deps.store, metrics)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
@@ -93,17 +95,15 @@ def make_app(deps: Deps) -> web.Application:
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after.append(deletions.wake)
+    recorder.after += [deletions.wake, plans.wake]
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
-        # Only after the replay: a member may repeat to this process what an earlier one has journaled.
-        recorder.observers.append(calls.intake.observe)
         deps.coordinator.take_woken()
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, calls, progress), name="background"
+            _work(deps, recorder, ticker, deletions, plans, calls, progress), name="background"
         )
         if restored:
             _log.info("%s of the journal replayed", counted(restored, "entry"))
@@ -150,6 +150,7 @@ async def _work(
     recorder: Recorder,
     ticker: Ticker,
     deletions: Deletions,
+    plans: PlanStore,
     calls: MemberCalls,
     progress: ProgressLog,
 ) -> None:
@@ -162,6 +163,7 @@ async def _work(
             watch_silence(deps.coordinator, recorder, calls.presence, deps.limits.silence_s), name="silence"
         )
         group.create_task(deletions.run(), name="deletions")
+        group.create_task(plans.run(), name="plans")
         group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -22,7 +22,7 @@ from orchestrator.http.recorder import Recorder
 
 HEAD_TIMEOUT_S: Final = 30.0
 _MIN_TICK_S: Final = 0.05
-"""Shortest wait for a deadline, so that many close ones cause at most 20 journal entries a second."""
+"""Shortest pause between two looks at the deadlines: they cause at most 20 journal entries a second."""
 _DELETE_TRIES: Final = 5
 _DELETE_BACKOFF: Final = Backoff(first_s=1.0)
 _DELETE_TIMEOUT_S: Final = 300.0
@@ -104,6 +104,8 @@ class Ticker:
                     await self._changed.wait()
             except TimeoutError:
                 await self._tick()
+            else:
+                await asyncio.sleep(_MIN_TICK_S)
 
     async def _tick(self) -> None:
         if self._head is None:

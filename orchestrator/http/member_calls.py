@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import Final
 
+from iota.identity.keys import Hotkey
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -21,12 +22,12 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
+from orchestrator.http.delivery import Delivery, presign
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
-from orchestrator.http.urls import deliver, presign
 from orchestrator.intake import Intake, parse
 
 MANIFEST_PATH: Final = "/v1/manifest"
@@ -42,15 +43,16 @@ class MemberCalls:
         coordinator: Coordinator,
         recorder: Recorder,
         store: ObjectStore,
-        orchestrator: str,
+        hotkey: Hotkey,
         admission: Admission,
         limits: ServerLimits,
     ) -> None:
-        """`orchestrator` is this server's hotkey address (ss58)."""
+        """`hotkey` is this server's."""
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
-        self._orchestrator = orchestrator
+        self._orchestrator = hotkey.ss58
+        self._delivery = Delivery(coordinator.spec, store, hotkey, limits.url_s)
         self._admission = admission
         self.limits = limits
         self._open: Counter[str] = Counter()
@@ -130,12 +132,11 @@ class MemberCalls:
 
     async def _reply(self, hotkey: str, request: ExchangeRequest) -> bytes:
         """The events after the cursor; waits until there are any, a newer exchange comes, or the timeout."""
-        found = self._coordinator.events_after(hotkey, request.cursor)
+        limit = self.limits.events
+        found = self._coordinator.events_after(hotkey, request.cursor, limit)
         wait_s = min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
         if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
-            found = self._coordinator.events_after(hotkey, request.cursor)
+            found = self._coordinator.events_after(hotkey, request.cursor, limit)
         member = self.intake.member(hotkey)
-        chosen = found[: self.limits.events]
-        delivered = await deliver(self._coordinator.spec, self._store, member, chosen, self.limits.url_s)
-        reply = ExchangeReply(events=delivered, receipts=member.receipts)
+        reply = ExchangeReply(events=await self._delivery.of(member, found), receipts=member.receipts)
         return reply.model_dump_json().encode()

@@ -30,7 +30,7 @@ class ProgressLog:
                 if member is not None:
                     place = "validator" if member.role is Role.VALIDATOR else f"miner of stage {member.stage}"
                     how = "joined again from its disk" if member.resume else "joined"
-                    _log.info("%s %s as %s, on %s", entry.hotkey, how, place, member.capabilities.device)
+                    _log.info("%s %s as %s, on %s", entry.hotkey, how, place, member.device)
             case Left():
                 _log.info("%s left", entry.hotkey)
             case Lost():

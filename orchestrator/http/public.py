@@ -33,7 +33,9 @@ _NONCE_DIGITS: Final = 20
 _QUIET_S: Final = 15
 """Seconds without a change after which a stream gets a comment, so that a dead connection is noticed."""
 _FRESH_S: Final = 0.2
-"""Seconds for which a status is served again, since building it takes time on the event loop."""
+"""Seconds for which a status is served again, at least: building it takes time on the event loop."""
+_BUILT_SHARE: Final = 0.05
+"""Most of the event loop's time that building the status may take, however many members there are."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 
 
@@ -63,7 +65,7 @@ class Public:
         self._software = versions()
         self._max_streams = streams
         self._open_streams = 0
-        self._made_at = float("-inf")
+        self._fresh_until = float("-inf")
         self._document: dict[str, Any] = {}
         self._rendered = b""
         self.stopping = asyncio.Event()
@@ -168,12 +170,14 @@ class Public:
         return web.Response(text="ready\n")
 
     def _fresh(self) -> dict[str, Any]:
-        """The status document, built at most once in `_FRESH_S` for all clients."""
+        """The status document, built once for all clients while it is fresh."""
         now = time.monotonic()
-        if now - self._made_at > _FRESH_S:
+        if now > self._fresh_until:
             nodes = {hotkey: status.model_dump(mode="json") for hotkey, status in self._statuses.items()}
             self._document = {**self._coordinator.status(), "nodes": nodes}
-            self._made_at, self._rendered = now, b""
+            self._rendered = b""
+            made = time.monotonic()
+            self._fresh_until = made + max(_FRESH_S, (made - now) / _BUILT_SHARE)
         return self._document
 
     def _render(self, since: int | None) -> bytes:

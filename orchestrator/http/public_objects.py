@@ -1,4 +1,4 @@
-"""Handlers for an export by anyone: the stored bases, and URLs of their parts and of the tokenizer."""
+"""Handlers for anyone: the stored bases, and URLs of their parts, of plans and of the tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from cachetools import TLRUCache
 
-from iota.objects import BaseKey, parse_key, tokenizer_key
+from iota.objects import BaseKey, parse_key, parse_plan_key, tokenizer_key
 from iota.protocol.messages import ObjectReply
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.records import BaseEpochs
@@ -47,9 +47,9 @@ class PublicObjects:
         return _json(await asyncio.to_thread(record.model_dump_json))
 
     async def url(self, request: web.Request) -> web.Response:
-        """GET /v1/objects?key=KEY: a presigned URL of a stored base's part or of the tokenizer.
+        """GET /v1/objects?key=KEY: a presigned URL of a stored base's part, of a plan or of the tokenizer.
 
-        Raises Problem: NOT_FOUND for a part that is not stored, FORBIDDEN for any other key.
+        Raises Problem: NOT_FOUND for one that is not there, FORBIDDEN for any other key.
         """
         key = request.query.get("key", "")
         self._check_public(key)
@@ -63,9 +63,15 @@ class PublicObjects:
     def _check_public(self, key: str) -> None:
         if key == self._tokenizer:
             return
+        if (plan := parse_plan_key(key)) is not None:
+            root = self._coordinator.plan_root(plan.epoch, plan.step)
+            if (plan.run, plan.root) == (self._coordinator.spec.id, root):
+                return
+            raise Problem(ProblemType.NOT_FOUND, "no epoch whose audits are open has this plan")
         named = parse_key(key)
         if not isinstance(named, BaseKey):
-            raise Problem(ProblemType.FORBIDDEN, "only parts of stored bases and the tokenizer are public")
+            what = "only parts of stored bases, plans and the tokenizer are public"
+            raise Problem(ProblemType.FORBIDDEN, what)
         record = self._coordinator.stored_base(named.epoch, named.stage)
         if record is None or all(part.key != key for part in record.parts):
             raise self._not_stored(named.epoch, named.stage)

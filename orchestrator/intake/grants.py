@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from iota.objects import FrameKey, MergedKey
 from iota.protocol.events import (
@@ -16,6 +16,7 @@ from iota.protocol.events import (
     SnapshotReady,
 )
 from iota.protocol.messages import Direction, FrameName, Method, StoredObject
+from iota.protocol.plans import PlannedMicrobatch
 from iota.spec import RunSpec
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Member
@@ -26,17 +27,15 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
     """The objects that `member` reads and writes because of `event`, in order."""
     match event:
         case Plan():
+            share = event.share
             return [
                 access
-                for microbatch in range(len(event.routes))
-                if event.miner(microbatch, member.stage) == member.hotkey
-                for access in _frames(
-                    spec, event, microbatch, 0, member.stage, event.route(microbatch), Direction
-                )
+                for planned in share.microbatches
+                for access in _frames(spec, member, (share.epoch, share.step, planned.microbatch, 0), planned)
             ]
         case Reroute() if event.miner == member.hotkey:
-            sent = Direction if event.send_forward else (Direction.BACKWARD,)
-            return _frames(spec, event, event.microbatch, event.attempt, event.stage, event.route, sent)
+            at = (event.epoch, event.step, event.microbatch, event.attempt)
+            return _frames(spec, member, at, event, forward=event.send_forward)
         case FrameReady():
             return [Access(Method.GET, str(FrameKey(spec.id, event.notice.name)))]
         case MergeAssign():
@@ -54,28 +53,31 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
 
 def _frames(
     spec: RunSpec,
-    event: Plan | Reroute,
-    microbatch: int,
-    attempt: int,
-    stage: int,
-    route: Sequence[str],
-    directions: Iterable[Direction],
+    member: Member,
+    at: tuple[int, int, int, int],
+    beside: PlannedMicrobatch | Reroute,
+    *,
+    forward: bool = True,
 ) -> list[Access]:
-    """The PUTs of the frames that `stage` sends for one microbatch along `route`, within the model."""
+    """The PUTs of the frames that a member sends for one microbatch to the replicas beside it.
+
+    `at` is (epoch, step, microbatch, attempt). Without `forward`, only the frame to the stage before.
+    """
+    receivers = {Direction.FORWARD: beside.after if forward else None, Direction.BACKWARD: beside.before}
+    epoch, step, microbatch, attempt = at
     found = []
-    for direction in directions:
-        towards = direction.destination(stage, spec.layout.stages)
-        if towards is None:
+    for direction, receiver in receivers.items():
+        if receiver is None:
             continue
         name = FrameName(
-            epoch=event.epoch,
-            step=event.step,
+            epoch=epoch,
+            step=step,
             microbatch=microbatch,
             attempt=attempt,
-            stage=stage,
+            stage=member.stage,
             direction=direction,
         )
-        size = frame_size(spec, name, route[stage], route[towards])
+        size = frame_size(spec, name, member.hotkey, receiver)
         found.append(Access(Method.PUT, str(FrameKey(spec.id, name)), size))
     return found
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iota.identity import signatures
-from iota.protocol.messages import PROTOCOL_VERSION, ExchangeRequest, JoinRequest, ObjectRequest
+from iota.protocol.messages import PROTOCOL_VERSION, ExchangeRequest, JoinRequest, ObjectRequest, Reveal
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.coordinator import Coordinator, Entry, Exchanged, Joined, Left, Member, Returned
+from orchestrator.coordinator import Coordinator, Exchanged, Joined, Left, Member, Returned
 from orchestrator.intake.receipts import new_receipts
-from orchestrator.intake.repeats import Repeats
 from orchestrator.intake.rights import Access, access_for
 from orchestrator.intake.validation import check_frames, check_reports
 
@@ -17,7 +16,7 @@ from orchestrator.intake.validation import check_frames, check_reports
 class Intake:
     """Decides on requests by the coordinator's state, which it only reads.
 
-    The caller must journal and apply the returned entry, and pass it to `observe`, before it asks about
+    The caller must journal and apply the returned entry before it asks about
     another request of the same hotkey (for joins: of any hotkey). Times (`at`) are Unix seconds. Each method
     raises Problem (NOT_JOINED) for a hotkey that has not joined.
     """
@@ -27,7 +26,6 @@ class Intake:
     ) -> None:
         """`verify(message, signature, hotkey)` checks receipt batches; a simulation may accept all."""
         self._coordinator, self._verify = coordinator, verify
-        self._repeats = Repeats()
 
     def member(self, hotkey: str) -> Member:
         """The member with this hotkey."""
@@ -51,7 +49,7 @@ class Intake:
         return None if member.live or member.left else Returned(at=at, hotkey=hotkey)
 
     def exchange(self, hotkey: str, request: ExchangeRequest, at: float) -> Exchanged | None:
-        """The entry with the new content of an exchange; None where all of it is repeated.
+        """The entry with the new content of an exchange; None where none of it would change anything.
 
         Raises:
             Problem: FORBIDDEN for a frame or a report that this member must not send; BAD_RECEIPTS;
@@ -62,8 +60,10 @@ class Intake:
         check_reports(run, member, request.reports)
         batch = request.receipts
         receipts = new_receipts(run, member, batch, self._verify) if batch is not None else ()
-        frames = self._repeats.fresh_frames(hotkey, request.frames)
-        reports = self._repeats.fresh_reports(hotkey, request.reports)
+        frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
+        reports = tuple(report for report in request.reports if self._coordinator.is_new(hotkey, report))
+        if any(isinstance(report, Reveal) for report in reports):
+            reports = request.reports  # what comes with an epoch's link may count with it alone
         if not (receipts or frames or reports):
             return None
         return Exchanged(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
@@ -75,10 +75,6 @@ class Intake:
     def access(self, hotkey: str, request: ObjectRequest) -> Access:
         """The access to an object that a member requests. Raises Problem as `access_for` does."""
         return access_for(self._coordinator, self.member(hotkey), request)
-
-    def observe(self, entry: Entry) -> None:
-        """Learn from an entry that was journaled and applied, so that its content counts as repeated."""
-        self._repeats.observe(entry)
 
 
 def _version_mismatch(theirs: tuple[int, ...]) -> Problem:

@@ -49,9 +49,7 @@ def new_receipts(
             f" {counted(member.receipts, 'receipt')} stored here",
             extra={"receipts": member.receipts, "head": member.head},
         )
-    if fresh[0].epoch < max(
-        (n for n, e in run.epochs.items() if member.hotkey in e.first_receipt), default=0
-    ):
+    if fresh[0].epoch < member.receipt_epoch:
         raise _of_the_past(fresh[0])
     return fresh
 

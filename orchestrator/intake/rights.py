@@ -117,8 +117,10 @@ def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bo
         case BaseKey():
             return key.stage == member.stage and coordinator.may_store_base(member.hotkey, key.epoch)
         case SnapshotKey():
-            epoch, wanted = run.epochs.get(key.epoch), (member.hotkey, key.version)
-            return epoch is not None and wanted in epoch.wanted and wanted not in epoch.snapshots
+            epoch = run.epochs.get(key.epoch)
+            if epoch is None or key.version not in epoch.wanted.get(member.hotkey, ()):
+                return False
+            return (member.hotkey, key.version) not in epoch.snapshots
         case _:
             assert_never(key)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iota.simulate.swarm import LIMITS, VirtualSwarm
 from iota.spec import Pipeline
 from orchestrator.coordinator import Coordinator
-from orchestrator.coordinator.epoch_state import Ending
+from orchestrator.coordinator.epoch_state import Ending, counted_pairs
 from orchestrator.coordinator.state import Phase
 from tests.support.virtual_runs import tiny_spec
 
@@ -29,20 +29,22 @@ class Books:
     def look(self) -> None:
         for number, epoch in self.swarm.state.epochs.items():
             for step in epoch.steps[: epoch.closed_steps]:
-                if (number, step.plan.step) in self.seen:
+                if (number, step.number) in self.seen:
                     continue
-                self.seen.add((number, step.plan.step))
-                for mb in step.microbatches:
-                    assert mb.ended is not None
-                    self.ends[mb.ended] += 1
-                for stage in range(self.swarm.spec.layout.stages):
+                self.seen.add((number, step.number))
+                spec = self.swarm.spec
+                everywhere = set(range(spec.schedule.microbatches))
+                for stage in range(spec.layout.stages):
                     counted = [
                         index
                         for key, order in step.order.items()
                         if self.swarm.state.members[key].stage == stage
-                        for index, _ in order
+                        for index, _ in counted_pairs(order)
                     ]
                     assert len(counted) == len(set(counted)), "a stage counted two attempts"
+                    everywhere &= set(counted)
+                self.ends[Ending.SETTLED] += len(everywhere)
+                self.ends[Ending.DROPPED] += spec.schedule.microbatches - len(everywhere)
 
     def done(self) -> bool:
         self.look()

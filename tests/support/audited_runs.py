@@ -22,12 +22,13 @@ from iota.compute.determinism import device_class
 from iota.compute.state import StageState, state_bytes
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, SnapshotKey
+from iota.objects import BaseKey, DeltaKey, FrameKey, PlanKey, SnapshotKey
 from iota.outer import open_delta_codec
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
-from iota.protocol.events import EpochClose, Plan, SnapshotReady
+from iota.protocol.events import EpochClose, SnapshotReady
+from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditKind,
     FrameName,
@@ -36,18 +37,19 @@ from iota.protocol.messages import (
     SnapshotWanted,
     StoredObject,
 )
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     OpKind,
     Receipt,
     ReceiptBatch,
     SignedHeader,
-    merkle_root,
 )
-from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord
+from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
 from iota.spec import RunSpec
-from iota.store import ObjectMissing
+from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
+from tests.support.plans import whole_plan
 from tests.support.small_runs import sample
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
@@ -98,6 +100,8 @@ class World:
         self.store: dict[str, bytes] = {}
         self.records: dict[int, EpochRecord] = {}
         self.bases: list[BaseRecord] = []
+        self.plans: dict[int, list[WholePlan]] = {}
+        """By epoch."""
         self.first: dict[tuple[int, str], int] = {}
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
@@ -189,16 +193,22 @@ class World:
 
     # ---- records -------------------------------------------------------------------------------
 
-    def _plan(self, epoch: int, step: int) -> Plan:
-        members = tuple(sorted(m.hotkey for m in self.miners))
-        route = tuple(members.index(m.hotkey) for m in self.miners)
-        return Plan(
+    def _plan(self, epoch: int, step: int) -> PlanRecord:
+        plan = whole_plan(
+            [m.hotkey for m in self.miners],
+            self.spec.schedule.microbatches,
             epoch=epoch,
             step=step,
             learning_rate=self.spec.learning_rate(epoch, step),
-            members=members,
-            routes=(route,) * self.spec.schedule.microbatches,
         )
+        self.plans.setdefault(epoch, []).append(plan)
+        return self.store_plan(step, plan)
+
+    def store_plan(self, step: int, plan: WholePlan) -> PlanRecord:
+        """Store a plan as that of `step` of its epoch; the record that names it."""
+        root = plan.root()
+        self.store[str(PlanKey(self.run, plan.epoch, step, root))] = plan.model_dump_json().encode()
+        return PlanRecord(step=step, root=root)
 
     def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:
         records, vectors = [], []
@@ -234,10 +244,13 @@ class World:
     def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
         return [r for r in miner.receipts if r.epoch == epoch]
 
-    def _record(self, epoch: int, plans: tuple[Plan, ...], deltas: tuple[DeltaRecord, ...]) -> EpochRecord:
+    def _record(
+        self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...]
+    ) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)
-        digests = [r.content_digest() for m in ordered for r in self.of_epoch(epoch, m)]
-        seal = EpochClose(epoch=epoch, root=merkle_root(digests), receipts=len(digests), block=1)
+        chains = [[r.content_digest() for r in self.of_epoch(epoch, m)] for m in ordered]
+        root, count = merkle_root([merkle_root(chain) for chain in chains]), sum(map(len, chains))
+        seal = EpochClose(epoch=epoch, root=root, receipts=count, block=1)
         everything = tuple((i, 0) for i in range(self.spec.schedule.microbatches))
         return EpochRecord(
             epoch=epoch,
@@ -283,7 +296,10 @@ class World:
     ) -> bytes:
         if url not in self.store:
             raise ObjectMissing(url)
-        return self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        data = self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        if len(data) > max_bytes:
+            raise ObjectTooLarge(f"{url} has {len(data)} bytes, at most {max_bytes} are taken")
+        return data
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)

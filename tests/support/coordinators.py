@@ -63,10 +63,10 @@ class Driven:
         """The member has been silent for too long."""
         self.coordinator.apply(Lost(at=self.now, hotkey=member.hotkey))
 
-    def wait(self, seconds: float, block: int = 0) -> None:
+    def wait(self, seconds: float, block: int = 0, block_hash: str = "0" * 64) -> None:
         """Time passes, and the coordinator is told."""
         self.now += seconds
-        self.coordinator.apply(Tick(at=self.now, block=block, block_hash="0" * 64))
+        self.coordinator.apply(Tick(at=self.now, block=block, block_hash=block_hash))
 
     def say(
         self,

@@ -46,6 +46,7 @@ from iota.spec import (
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
@@ -211,12 +212,11 @@ RECEIPT_LOG = {
 # ---- events ------------------------------------------------------------------------------------
 
 NOTICE = FrameNotice(name=_frame_name(0, Direction.FORWARD), digest=DIGEST, size=500)
-PLAN = events.Plan(
-    epoch=1, step=0, learning_rate=1e-05, members=(MINER.ss58, OTHER.ss58), routes=((0, 1), (0, 1))
-)
+WHOLE_PLAN = whole_plan((MINER.ss58, OTHER.ss58), 2, epoch=1, learning_rate=1e-05)
+PLAN = share_of(WHOLE_PLAN, OTHER.ss58)
 REROUTE = events.Reroute(
     epoch=1, step=0, microbatch=1, stage=1, attempt=1, miner=OTHER.ss58, replaces=MINER.ss58,
-    route=(MINER.ss58, OTHER.ss58), send_forward=False,
+    before=MINER.ss58, after=None, send_forward=False,
 )  # fmt: skip
 SEAL = events.EpochClose(epoch=1, root=DIGEST, receipts=4, block=7_000_000)
 MERGE = events.MergeAssign(
@@ -231,9 +231,7 @@ EVENTS: tuple[events.Event, ...] = (
     REROUTE,
     events.FrameReady(notice=NOTICE, sender=MINER.ss58),
     events.Drop(epoch=1, step=0, microbatch=1),
-    events.StepClose(
-        epoch=1, step=0, counted=(events.Counted(microbatch=1, attempt=0),), learning_rate=0.005
-    ),
+    events.StepClose(epoch=1, step=0, counted=((1, 0),), learning_rate=0.005),
     SEAL,
     MERGE,
     MERGED,
@@ -302,6 +300,8 @@ MESSAGES = {
         events=(events.Delivered(seq=4, event=EVENTS[4], urls={"run/frames/1": "http://store/é"}),),
         receipts=4,
     ),
+    "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
+    "whole plan": WHOLE_PLAN,
     "leave request": messages.LeaveRequest(reason="stopped"),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
@@ -313,7 +313,7 @@ MESSAGES = {
                 hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, withdrawn=1
             ),
         ),
-        plans=(PLAN,),
+        plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
         reroutes=(REROUTE,),
         counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
         bases=(records.BaseRecord(epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,)),),

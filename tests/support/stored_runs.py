@@ -20,7 +20,6 @@ from iota.outer.pseudo_gradient import flatten
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, Report, StoredObject
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry
-from orchestrator.coordinator.merging import part_bytes
 from orchestrator.journal import Record, SqliteJournal
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import MadeUp, made_up_job
@@ -96,7 +95,7 @@ class StoredRun:
 
 
 def _made_up(driven: Driven, stage: int) -> tuple[StoredObject, ...]:
-    sizes = part_bytes(driven.state, stage)
+    sizes = driven.state.part_bytes[stage]
     return tuple(StoredObject(key=f"x/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
 
 

@@ -41,7 +41,7 @@ def run() -> tuple[World, dict[int, SealedEpoch]]:
     for epoch in range(EPOCHS):
         record = world.train(epoch)
         receipts = {miner.hotkey: world.of_epoch(epoch, miner) for miner in world.miners}
-        sealed[epoch] = SealedEpoch(spec, record, receipts)
+        sealed[epoch] = SealedEpoch(spec, record, world.plans[epoch], receipts)
     return world, sealed
 
 

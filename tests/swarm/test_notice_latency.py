@@ -37,7 +37,7 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
             each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         sender, receiver = (a, b) if a.reply.stage == 0 else (b, a)
-        [plan] = [d for d in sender.heard if isinstance(d.event, Plan) and d.event.step == 0]
+        [plan] = [d for d in sender.heard if isinstance(d.event, Plan) and d.event.share.step == 0]
         ready: asyncio.Queue[Delivered] = asyncio.Queue()
         receiver.on_heard = ready.put_nowait
         quantiles = []

@@ -87,10 +87,10 @@ def test_one_replica_cannot_choose_its_stages_base() -> None:
 
 def test_a_frame_that_was_never_announced_cannot_be_missing(swarm: VirtualSwarm) -> None:
     state, step = swarm.state, swarm.state.current.steps[-1]
-    mb = next(m for m in step.microbatches if m.ended is None and not m.places[0].frames)
+    mb = next(m for m in step.microbatches if m.ended is None and m.places[0].forward is None)
     name = FrameName(
         epoch=0,
-        step=step.plan.step,
+        step=step.number,
         microbatch=mb.index,
         attempt=0,
         stage=0,
@@ -120,7 +120,7 @@ def test_absurd_times_in_a_receipt_do_not_reach_the_plan(swarm: VirtualSwarm) ->
         liar,
         seq=disk.count + 1,
         previous=disk.head,
-        step=step.plan.step,
+        step=step.number,
         microbatch=mb.index,
         kind=OpKind.BACKWARD,
         started=0.0,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from iota.protocol.events import BaseAssign, EpochClose, MergeAssign, MergeReady
+from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
+from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merging import draw_mergers, part_bytes
 from orchestrator.coordinator.state import Phase
-from tests.support.coordinators import Driven
+from tests.support.coordinators import LIMITS, Driven
 from tests.support.small_spec import small_spec
 
 
@@ -25,7 +27,7 @@ def driven() -> Driven:
 
 
 def _stored(driven: Driven, stage: int, name: str, digest: int = 1) -> tuple[StoredObject, ...]:
-    sizes = part_bytes(driven.state, stage)
+    sizes = driven.state.part_bytes[stage]
     return tuple(
         StoredObject(key=f"{name}/{n}", digest=f"{digest:064x}", size=s) for n, s in enumerate(sizes)
     )
@@ -105,10 +107,56 @@ def test_who_was_not_drawn_cannot_merge(driven: Driven) -> None:
     assert driven.state.totals.unfit == 1
 
 
-def test_the_draw_depends_on_block_epoch_stage_and_part(driven: Driven) -> None:
-    draws = {tuple(draw_mergers(driven.state, stage, part)) for stage in range(4) for part in range(6)}
-    assert len(draws) > 1
-    assert draw_mergers(driven.state, 0, 0) == draw_mergers(driven.state, 0, 0)
+def test_the_draw_depends_on_the_block_and_is_even_among_those_that_are_live() -> None:
+    schedule = {"epochs": 1, "steps": 1, "microbatches": 6}
+    drawn: Counter[str] = Counter()
+    for block in range(150):
+        driven = Driven.training(small_spec(layout={"cuts": [3], "replicas": 6}, schedule=schedule))
+        for index in range(6):
+            driven.run_microbatch(0, index)
+        gone = driven.state.miners()[0]
+        driven.lose(gone)
+        driven.wait(0.1, block=block, block_hash=f"{block:064x}")
+        _give_all(driven)
+        mergers = driven.state.current.merges[0].parts[0].mergers
+        assert gone.hotkey not in mergers
+        assert len(set(mergers)) == 2
+        drawn.update(mergers)
+    assert len(drawn) == 5
+    assert all(30 < times < 95 for times in drawn.values())  # 60 on average, deviation 6
+
+
+def test_a_lost_merger_is_replaced_once(driven: Driven) -> None:
+    _give_all(driven)
+    driven.lose(_assigned(driven, 0)[0])
+    assert len(_assigned(driven, 0)) == 3
+    for block in range(3):
+        driven.wait(0.1, block=block)
+    assert len(_assigned(driven, 0)) == 3
+
+
+def test_a_part_without_a_second_merger_draws_when_a_miner_comes_and_not_with_every_entry() -> None:
+    driven = Driven.training(small_spec(schedule={"epochs": 2, "steps": 1, "microbatches": 2}))
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    _give_all(driven)
+    parts = [part for merge in driven.state.current.merges for part in merge.parts]
+    driven.lose(driven.state.miners()[1])
+    draws = [part.draws for part in parts]
+    for _ in range(5):
+        driven.wait(1)
+    assert [part.draws for part in parts] == draws
+    new = driven.join(7)
+    assert [part.mergers[-1] for part in parts] == [new.hotkey] * len(parts)
+
+
+def test_a_copy_of_the_merger_that_came_for_a_lost_one_settles_the_part(driven: Driven) -> None:
+    _give_all(driven)
+    lost, first = _assigned(driven, 0)
+    driven.lose(lost)
+    _merge(driven, first, 0, 7)
+    _merge(driven, _assigned(driven, 0)[2], 0, 7)
+    assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
 def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven: Driven) -> None:
@@ -122,7 +170,7 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     assert (1, 0) not in driven.state.bases.digests
     driven.say(two, reports=[Ready(epoch=1, digest="a" * 64)])
     assert driven.state.bases.digests[1, 0] == "a" * 64
-    keeper = driven.state.bases.assigned[1, 0][0]
+    keeper = driven.state.bases.keepers[1, 0]
     assert keeper in (one.hotkey, two.hotkey)
     assert any(isinstance(e, BaseAssign) for m in (one, two) for e in driven.news(m))
     other = one if keeper == two.hotkey else two
@@ -130,3 +178,51 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     assert (1, 0) not in driven.state.bases.stored
     driven.say(driven.state.members[keeper], reports=[BaseStored(epoch=1, digest="a" * 64, parts=())])
     assert driven.state.bases.stored[1, 0].digest == "a" * 64
+
+
+def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: Driven) -> None:
+    _give_all(driven)
+    for member in _assigned(driven, 0):
+        _merge(driven, member, 0, 7)
+    one, _ = driven.state.miners(0)
+    driven.say(one, reports=[Ready(epoch=1, digest="a" * 64)])
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert (1, 0) not in driven.state.bases.digests
+    driven.wait(driven.state.deadlines.merge.seconds)
+    assert driven.state.bases.digests[1, 0] == "a" * 64
+
+
+def test_an_epoch_does_not_begin_with_few_replicas_because_the_orchestrator_was_down() -> None:
+    driven = Driven(
+        Coordinator(small_spec(layout={"cuts": [1, 2], "replicas": 3}, schedule={"microbatches": 3}), LIMITS)
+    )
+    for number in range(6):
+        driven.join(number)
+    for stage in range(2):
+        for member in driven.state.miners(stage)[:2]:
+            driven.say(member, reports=[Ready(epoch=0, digest=f"{stage:064x}")])
+    assert driven.state.gathering_since == driven.now
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert driven.state.phase is Phase.GATHERING
+    driven.wait(LIMITS.start_s)
+    assert driven.state.phase is Phase.TRAINING
+
+
+def test_a_live_replica_that_missed_the_merge_is_sent_the_way_to_the_next_base(driven: Driven) -> None:
+    _give_all(driven)
+    for stage in range(3):
+        for member in _assigned(driven, stage):
+            _merge(driven, member, stage, 7)
+    *others, slow = driven.state.miners()
+    for member in others:
+        driven.say(member, reports=[Ready(epoch=1, digest=f"{member.stage:064x}")])
+    driven.news(slow)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert (driven.state.epoch, driven.state.phase) == (1, Phase.TRAINING)
+    ways = [e for e in driven.news(slow) if isinstance(e, LoadBase | MergeReady)]
+    assert [type(e) for e in ways] == [LoadBase, MergeReady]
+    assert slow.told_base == 1

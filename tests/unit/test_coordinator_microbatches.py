@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.events import Drop, FrameReady, Reroute, StepClose
-from iota.protocol.messages import BadValue, Direction, FrameMissing
+from iota.protocol.messages import BadValue, Direction, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
+from orchestrator.coordinator import Left
 from orchestrator.coordinator.epoch_state import Ending
 from tests.support.coordinators import Driven, frame
 from tests.support.small_spec import small_spec
@@ -35,7 +36,7 @@ def test_a_frame_that_is_said_again_is_not_offered_again(driven: Driven) -> None
     driven.news(second)
     driven.say(first, frames=[frame(0, 0, 0, 0, 0, Direction.FORWARD)])
     assert driven.news(second) == []
-    assert driven.state.totals.unfit == 0
+    assert driven.state.totals.unfit == 1
 
 
 @pytest.mark.parametrize(
@@ -54,10 +55,11 @@ def test_a_frame_that_nobody_asked_for_is_counted_and_ignored(
 
 
 def test_a_microbatch_settles_when_every_stage_has_counted_it(driven: Driven) -> None:
+    microbatch = driven.state.current.steps[0].microbatches[0]
     driven.run_microbatch(0, 0)
     totals = driven.state.totals
     assert (totals.settled, totals.tokens) == (1, driven.coordinator.spec.data.tokens)
-    assert driven.state.current.steps[0].microbatches[0].ended is Ending.SETTLED
+    assert microbatch.ended is Ending.SETTLED
 
 
 def test_a_step_closes_when_its_last_microbatch_ends_and_says_what_counts(driven: Driven) -> None:
@@ -65,7 +67,7 @@ def test_a_step_closes_when_its_last_microbatch_ends_and_says_what_counts(driven
     driven.run_microbatch(0, 0)
     for member in driven.state.miners():
         closes = [e for e in driven.news(member) if isinstance(e, StepClose)]
-        assert [[(c.microbatch, c.attempt) for c in e.counted] for e in closes] == [[(1, 0), (0, 0)]]
+        assert [e.counted for e in closes] == [((1, 0), (0, 0))]
     assert driven.state.totals.losses == [2.0]
 
 
@@ -95,6 +97,25 @@ def test_work_of_a_lost_replica_goes_to_another_of_its_stage() -> None:
     taken = [e for e in driven.news(other) if isinstance(e, Reroute) and e.step == 0]
     assert [(e.miner, e.attempt > 0, e.stage) for e in taken] == [(other.hotkey, True, 1)]
     assert driven.state.totals.rerouted > 0
+
+
+def test_work_of_the_only_replica_that_left_goes_to_the_one_that_joins_after(driven: Driven) -> None:
+    _, gone = driven.state.miners()
+    driven.run_microbatch(0, 0)
+    driven.run_op(0, 1, 0, OpKind.FORWARD)
+    open_work = set(gone.work)
+    assert open_work == {(0, 1), (1, 0), (1, 1)}
+    driven.coordinator.apply(Left(at=driven.now, hotkey=gone.hotkey))
+    new = driven.join(7)
+    assert (new.stage, set(gone.work)) == (1, open_work)
+    driven.say(new, reports=[Ready(epoch=0, digest=f"{1:064x}")])
+    assert (set(new.work), set(gone.work)) == (open_work, set())
+    news = driven.news(new)
+    assert {(e.step, e.microbatch) for e in news if isinstance(e, Reroute)} == open_work
+    assert [e.notice.name.microbatch for e in news if isinstance(e, FrameReady)] == [1]
+    driven.run_op(0, 1, 1, OpKind.LOSS)
+    driven.run_op(0, 1, 0, OpKind.BACKWARD)
+    assert driven.state.current.closed_steps == 1
 
 
 def test_a_missing_frame_is_made_again_by_another_replica_or_ends_the_microbatch(driven: Driven) -> None:

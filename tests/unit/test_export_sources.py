@@ -242,7 +242,8 @@ async def test_ctrl_c_leaves_no_model(run: StoredRun, tmp_path: Path) -> None:
             store=store,
             manifest=(run.store / f"data/{run.spec.data.manifest}/manifest.json").read_bytes(),
         ) as other:
-            other.coordinator.state.bases.stored.update(running.coordinator.state.bases.stored)
+            for base in running.coordinator.state.bases.stored.values():
+                other.coordinator.state.bases.store(base, run.spec.layout.stages)
             command = [sys.executable, "-m", "iota.cli.main", "export", "--orchestrator", other.url]
             process = await asyncio.create_subprocess_exec(
                 *command, "--to", str(tmp_path / "model"), stderr=subprocess.PIPE

@@ -181,7 +181,7 @@ def test_more_threads_than_cores_can_carry_are_refused_with_the_number_of_cores(
 def test_a_data_folder_that_is_a_file_is_refused_by_its_flag(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match=r"--data-dir \(IOTA_DATA_DIR\).*is a file: give a folder"):
+        with pytest.raises(ValueError, match=r"--data-dir \(IOTA_DATA_DIR\) cannot be '/.* is a file"):
             MinerSettings.of(data_dir=place)
     with pytest.raises(ValueError, match=r"--root .*give a folder"):
         StoreSettings.of(root=tmp_path / "file")

@@ -79,7 +79,7 @@ def test_a_reroute_brings_urls_to_the_new_miner_alone_and_to_the_current_neighbo
     event = Reroute(
         epoch=0, step=0, microbatch=1, stage=0, attempt=3, miner=member(made, 0).hotkey,
         replaces=SPARE.ss58,
-        route=(member(made, 0).hotkey, member(made, 1).hotkey), send_forward=True,
+        before=None, after=member(made, 1).hotkey, send_forward=True,
     )  # fmt: skip
     [access] = accesses(SPEC, member(made, 0), event)
     assert access.key == f"{RUN}/frames/0/0/1.3/0.f"
@@ -134,7 +134,7 @@ def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
     begin_merging(made.state)
-    made.state.current.wanted[member(made, 0).hotkey, 1].add(SPARE.ss58)
+    made.state.current.wanted[member(made, 0).hotkey] = {1: {SPARE.ss58}}
     return made
 
 
@@ -157,7 +157,7 @@ def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
     key = f"{RUN}/merged/0/1/part-000.{who.hotkey}"
     assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
     assign = MergeAssign(epoch=0, stage=1, part=0, contributions=())
-    made.state.current.merges[1].parts.append(PartMerge(assign, [], mergers=[who.hotkey]))
+    made.state.current.merges[1].parts.append(PartMerge(assign, "", 2, mergers=[who.hotkey]))
     assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
     other = member(made, 1)
     theirs = f"{RUN}/merged/0/1/part-000.{other.hotkey}"
@@ -207,7 +207,7 @@ def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
 def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
     made = coordinator()
     who, key = member(made, 0), f"{RUN}/base/1/0/part-000.safetensors"
-    made.state.bases.assigned[1, 0] = (who.hotkey, 0.0)
+    made.state.bases.keepers[1, 0] = who.hotkey
     assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
     for strange in ("manifest.json", f"part-{part_count(SPEC, 0):03d}.safetensors"):
         assert ask(made, who, Method.PUT, f"{RUN}/base/1/0/{strange}", 100) is ProblemType.FORBIDDEN

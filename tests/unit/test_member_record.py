@@ -21,7 +21,6 @@ from iota.protocol.messages import (
     AuditsDone,
     Heldout,
     Outcome,
-    Reveal,
     Role,
     Verdict,
     WeightsSet,
@@ -32,26 +31,13 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
+from tests.support.sealed_runs import sealed_run
 
 
 def record_of(driven: Driven, member: Member) -> MemberRecord:
     found = driven.coordinator.member_record(member.hotkey)
     assert found is not None
     return found
-
-
-def sealed_run() -> tuple[Driven, Member, Member]:
-    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it."""
-    driven = Driven.training(make_spec(steps=1, microbatches=2))
-    for index in range(2):
-        driven.run_microbatch(0, index)
-    validator = driven.join(9, Role.VALIDATOR)
-    epoch = driven.state.current
-    for merge in epoch.merges:
-        merge.fixed = True
-    driven.wait(0.1)
-    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
-    return driven, driven.state.miners()[0], validator
 
 
 def verdict(miner: Member, seq: int, outcome: Outcome, reason: str = "") -> Verdict:
@@ -156,8 +142,9 @@ def test_a_record_is_bounded_however_long_the_run_is() -> None:
     for epoch in range(1000):
         history.work(epoch).tokens += 1
         history.happened(float(epoch), epoch, "it joined")
-    assert (len(history.epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
-    assert history.epochs[-1].epoch == 999
+    epochs = list(history.epochs())
+    assert (len(epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
+    assert [(work.epoch, work.tokens) for work in epochs] == [(n, 1) for n in range(1000 - EPOCHS_KEPT, 1000)]
 
 
 def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
@@ -179,6 +166,8 @@ def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
     assert not driven.state.incidents.named
     driven.wait(driven.state.limits.max_s)
     assert miner.stalled
+    waiting = driven.coordinator.status()["waiting"]
+    assert waiting == "stage 0 holds up the run: the work of its miners is overdue"
 
 
 def test_the_end_of_a_run_says_which_audits_it_waits_for() -> None:

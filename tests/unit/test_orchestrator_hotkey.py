@@ -137,6 +137,14 @@ async def test_a_damaged_memory_is_said_and_made_anew(
     assert file.read_text() == ORCHESTRATOR.ss58
 
 
+async def test_a_line_end_in_the_memory_is_no_damage(tmp_path: Path) -> None:
+    file = tmp_path / "orchestrator"
+    file.write_text(f"{STRANGER.ss58}\n")
+    async with orchestrator(tmp_path / "j.db") as running, client(running.url, file=file) as asking:
+        with pytest.raises(UntrustedAnswer):
+            await asking.run()
+
+
 async def test_run_is_signed_for_a_nonce_alone(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j.db") as running:
         for query, signed in (

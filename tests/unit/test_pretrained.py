@@ -196,7 +196,7 @@ def test_a_joiner_is_sent_to_the_stored_weights_and_other_bytes_do_not_get_in() 
     spec = started_spec()
     driven = Driven(Coordinator(spec, LIMITS, records(spec)))
     first, other, right, last = (driven.join(number) for number in range(4))
-    load = driven.state.members[first.hotkey].events[0][1]
+    load = driven.state.members[first.hotkey].events.after(0)[0][1]
     assert isinstance(load, LoadBase)
     assert (load.digest, load.parts) == (spec.init and spec.init.digests[0], records(spec)[0].parts)
     # Two equal claims would decide, if the spec did not.

@@ -7,7 +7,6 @@ import pytest
 from iota.protocol.events import (
     Admit,
     AuditsClosed,
-    Counted,
     Drop,
     Event,
     FrameReady,
@@ -51,6 +50,7 @@ from miner.core.facts import (
     TokensRead,
 )
 from tests.support.frames import frame_name, outgoing
+from tests.support.plans import share_of, whole_plan
 from tests.support.virtual_runs import tiny_spec
 
 FIRST, ME, OTHER, LAST = (fake_hotkey(n) for n in range(4))
@@ -77,19 +77,18 @@ def _training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
 
 def _plan(stage: int = 1) -> Plan:
     """All three microbatches of step 0 go through ME at `stage`."""
-    members = (FIRST, ME, LAST) if stage else (ME, FIRST, LAST)
-    return Plan(epoch=0, step=0, learning_rate=0.1, members=members, routes=((0, 1, 2),) * 3)
+    return share_of(whole_plan((FIRST, ME, LAST) if stage else (ME, FIRST, LAST), 3), ME)
 
 
 def _reroute(index: int, miner: str, attempt: int = 1) -> Reroute:
     return Reroute(
         epoch=0, step=0, microbatch=index, stage=1, attempt=attempt, miner=miner, replaces=ME,
-        route=(FIRST, miner, LAST), send_forward=True,
+        before=FIRST, after=LAST, send_forward=True,
     )  # fmt: skip
 
 
 def _close(*counted: int) -> StepClose:
-    chosen = tuple(Counted(microbatch=i, attempt=0) for i in counted)
+    chosen = tuple((i, 0) for i in counted)
     return StepClose(epoch=0, step=0, counted=chosen, learning_rate=0.1)
 
 
@@ -250,7 +249,7 @@ def test_a_frame_goes_to_the_next_replica_and_is_announced_once_it_is_stored() -
 def test_a_frame_goes_where_the_route_leads_when_its_op_begins() -> None:
     core = _training()
     _hear(core, _plan())
-    there = _reroute(0, OTHER).model_copy(update={"stage": 2, "route": (FIRST, ME, OTHER)})
+    there = _reroute(0, OTHER).model_copy(update={"stage": 2})
     _hear(core, there)
     assert _forwarded(core) == [SendFrame(_made(core), OTHER)]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import Counted, Drop, Plan, Reroute, StepClose
+from iota.protocol.events import Drop, Reroute, StepClose
 from iota.protocol.messages import Direction
+from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey
 from iota.spec import Pipeline
 from miner.core.schedule import Op, Schedule
+from tests.support.plans import share_of, whole_plan
 from tests.support.virtual_runs import tiny_spec
 
 ME, UP, DOWN, OTHER = fake_hotkey(1), fake_hotkey(0), fake_hotkey(2), fake_hotkey(3)
@@ -20,16 +22,14 @@ def _schedule(stage: int, *, pipeline: Pipeline = Pipeline.DELAYED, credit: int 
     return Schedule(spec, stage, ME, 0)
 
 
-def _plan(step: int, stage: int) -> Plan:
-    members = tuple(sorted((UP, ME, DOWN)))
+def _plan(step: int, stage: int) -> PlanShare:
     chain = [UP, DOWN]
     chain.insert(stage, ME)
-    route = tuple(members.index(m) for m in chain)
-    return Plan(epoch=0, step=step, learning_rate=0.1, members=members, routes=(route,) * 3)
+    return share_of(whole_plan(chain, 3, step=step), ME).share
 
 
 def _close(step: int, *counted: int) -> StepClose:
-    chosen = tuple(Counted(microbatch=i, attempt=0) for i in counted)
+    chosen = tuple((i, 0) for i in counted)
     return StepClose(epoch=0, step=step, counted=chosen, learning_rate=0.1)
 
 
@@ -148,7 +148,8 @@ def _reroute(index: int, miner: str, replaces: str, *, stage: int, send: bool) -
         attempt=1,
         miner=miner,
         replaces=replaces,
-        route=(UP, miner, DOWN),
+        before=UP,
+        after=DOWN,
         send_forward=send,
     )
 
@@ -195,7 +196,7 @@ def test_a_joiner_starts_at_its_step_with_the_base() -> None:
         stages=1, replicas=1, epochs=1, steps=4, microbatches=1, pipeline=Pipeline.DELAYED, credit=1
     )
     schedule = Schedule(spec, 0, ME, 0, joined=2)
-    plan = Plan(epoch=0, step=2, learning_rate=0.1, members=(ME,), routes=((0,),))
+    plan = share_of(whole_plan((ME,), 1, step=2), ME).share
     assert schedule.plan(plan.model_copy(update={"step": 1})) == []
     schedule.plan(plan)
     assert _next(schedule).version == 2

@@ -20,6 +20,7 @@ from iota.protocol.messages import (
     Ready,
     Role,
     StoredObject,
+    WeightsSet,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
@@ -54,8 +55,9 @@ async def planned(*nodes: Node) -> None:
 async def test_a_poll_waits_and_is_answered_when_there_is_news(running: Running) -> None:
     async with node(running, b"a") as a, node(running, b"b") as b:
         await planned(a, b)
-        plan = a.events(Plan)[0]
-        assert {plan.miner(0, 0), plan.miner(0, 1)} == {a.hotkey.ss58, b.hotkey.ss58}
+        for each, other in ((a, b), (b, a)):
+            first = each.events(Plan)[0].share.microbatches[0]
+            assert {first.before, first.after} == {None, other.hotkey.ss58}
 
 
 async def test_a_newer_poll_releases_the_older_without_events(running: Running) -> None:
@@ -203,19 +205,38 @@ async def test_a_delta_names_every_part_of_its_stage_once(running: Running) -> N
         await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, reports=(whole,)))
 
 
-async def test_repeated_news_is_journaled_once_until_the_member_starts_again(running: Running) -> None:
+def exchanges(running: Running) -> int:
+    """How many exchanges with news were journaled."""
+    return len(said(running))
+
+
+def said(running: Running) -> list[Exchanged]:
+    """The exchanges with news that were journaled."""
+    return [entry for entry in running.journal.replay() if isinstance(entry, Exchanged)]
+
+
+async def test_repeated_news_is_journaled_once(running: Running) -> None:
+    async with node(running, b"v", Role.VALIDATOR) as v:
+        news, nothing = WeightsSet(block=7, weights={}, compute_share=0.5), AuditsDone(epoch=0)
+        request = ExchangeRequest(cursor=0, wait_s=0, reports=(news, nothing))
+        for _ in range(3):
+            await v.client.exchange(request)
+        assert [entry.reports for entry in said(running)] == [(news,)]
+        await v.client.join(join_request(Role.VALIDATOR))
+        await v.client.exchange(request)
+        assert exchanges(running) == 1
+
+
+async def test_a_frame_is_journaled_once_and_only_where_it_is_wanted(running: Running) -> None:
     async with node(running, b"a") as a, node(running, b"b") as b:
         request = ExchangeRequest(cursor=0, wait_s=0, frames=(a.notice(b, 0),))
-
-        def said() -> int:
-            return sum(isinstance(e, Exchanged) for e in running.journal.replay())
-
+        await a.client.exchange(request)
+        assert exchanges(running) == 0  # nothing is planned yet
+        await planned(a, b)
+        before = exchanges(running)
         for _ in range(3):
             await a.client.exchange(request)
-        assert said() == 1
-        await a.client.join(join_request())
-        await a.client.exchange(request)
-        assert said() == 2
+        assert exchanges(running) == before + 1
 
 
 async def test_frames_of_another_stage_and_reports_of_another_role_are_refused(running: Running) -> None:

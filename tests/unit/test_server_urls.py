@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from iota.identity.keys import Hotkey
 from iota.objects import DeltaKey
 from iota.protocol.events import BaseAssign, Event, MergeReady, Plan
 from iota.protocol.messages import Method, StoredObject
 from iota.store import EmbeddedStore
-from orchestrator.http.urls import deliver, presign
+from orchestrator.http.delivery import Delivery, presign
 from orchestrator.intake import Access, accesses
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import SECRET, STORE, make_spec
@@ -28,7 +29,7 @@ async def test_each_event_goes_out_with_the_urls_of_its_objects(parts: int) -> N
     ]
     store = EmbeddedStore(STORE, SECRET)
     try:
-        first, second = await deliver(SPEC, store, member, events, 60.0)
+        first, second = await Delivery(SPEC, store, Hotkey.generate(), 60.0).of(member, events)
     finally:
         await store.close()
     assert (first.seq, first.event, first.urls) == (*events[0], {})

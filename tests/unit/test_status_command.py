@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from iota.identity.keys import create_hotkey
-from iota.swarm.run_dir import write_json
+from iota.swarm.run_dir import RunDir, write_json
 from tests.support.orchestrators import ORCHESTRATOR, Running, node, orchestrator, until
 from tests.support.terminals import as_a_service, frames, in_a_pipe, on_terminal
 
@@ -119,6 +119,21 @@ async def test_the_status_and_the_record_of_a_run_that_ended_come_from_its_journ
     code, written = await in_a_pipe(["iota.cli.main", "explain", "miner-00", "--run-dir", str(root)], on("x"))
     assert code == 0, written
     assert written.startswith(f"{one.hotkey.ss58} (miner-00), miner of stage 0 of run")
+    assert written.rstrip().endswith(f"up --run-dir {root}` goes on from here")
+
+
+async def test_a_run_that_an_iota_up_holds_is_not_said_to_stand_still(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "run") as held:
+        async with orchestrator(held.journal) as killed, node(killed, b"a") as one:
+            await until(lambda: len(killed.coordinator.members) == 1)
+            hotkeys = {"orchestrator": ORCHESTRATOR.ss58, "miner-00": one.hotkey.ss58}
+            held.note(url="http://127.0.0.1:1", hotkeys=hotkeys)
+        for command in (STATUS, ["iota.cli.main", "explain", "miner-00"]):
+            code, written = await in_a_pipe([*command, "--run-dir", str(held.root)], on("xterm"))
+            assert code == 0, written
+            assert "an `iota up` is starting or stopping its orchestrator" in written
+            assert "stopped" not in written
+            assert "nothing runs" not in written
 
 
 async def test_a_member_is_explained_by_hotkey_short_form_or_wallet_name(

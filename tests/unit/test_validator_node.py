@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
 from iota.client.orchestrator import UntrustedAnswer
+from iota.console.conditions import Condition
 from iota.console.watch import Watch
 from iota.data import Manifest
 from iota.identity.keys import Hotkey
@@ -182,6 +183,29 @@ async def test_records_that_are_not_the_orchestrators_leave_their_epoch_undecide
     assert outcomes[0] == {Outcome.INCONCLUSIVE}
     assert {Outcome.PASS, Outcome.FAIL} <= outcomes[1]
     assert [r.epoch for r in stage.orchestrator.said if isinstance(r, AuditsDone)] == [0, 1]
+
+
+async def test_a_plan_that_the_store_lacks_for_a_while_makes_no_verdict(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.orchestrator.epochs = 1
+    lacking: dict[str, bytes] = {}
+    train = stage.orchestrator.world.train
+
+    def without_a_plan(epoch: int) -> Any:
+        record = train(epoch)
+        key = next(key for key in stage.orchestrator.world.store if "/plan/0/1-" in key)
+        lacking[key] = stage.orchestrator.world.store.pop(key)
+        return record
+
+    stage.orchestrator.world.train = without_a_plan  # type: ignore[method-assign]
+    validating = asyncio.create_task(stage.node().run())
+    await until(lambda: len(stage.orchestrator.joins) > 2 or validating.done(), 60.0)
+    assert Condition.DATA.text in caplog.text
+    assert not any(isinstance(report, Verdict | AuditsDone) for report in stage.orchestrator.said)
+    stage.orchestrator.world.store.update(lacking)
+    await asyncio.wait_for(validating, 60)
+    assert {v.outcome for v in stage.orchestrator.verdicts()} == {Outcome.PASS, Outcome.FAIL}
 
 
 async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones(stage: Stage) -> None:

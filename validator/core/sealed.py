@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import StoredObject
+from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     RECEIPTS_DOMAIN,
     OpKey,
     OpKind,
     Receipt,
     ReceiptBatch,
-    merkle_root,
     signed_payload,
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
@@ -29,16 +30,28 @@ class SealBroken(Exception):
 
 
 class SealedEpoch:
-    """An epoch's record and all its receipts. Raises SealBroken if the seal does not cover them."""
+    """An epoch's record, its plans and all its receipts.
 
-    def __init__(self, spec: RunSpec, record: EpochRecord, receipts: Mapping[str, Sequence[Receipt]]) -> None:
+    Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        record: EpochRecord,
+        plans: Sequence[WholePlan],
+        receipts: Mapping[str, Sequence[Receipt]],
+    ) -> None:
         self.spec, self.record, self.epoch = spec, record, record.epoch
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
-        digests = [r.content_digest() for hotkey in sorted(receipts) for r in receipts[hotkey]]
-        if len(digests) != record.seal.receipts or merkle_root(digests) != record.seal.root:
+        chains = [receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]]
+        root = merkle_root([merkle_root([r.content_digest() for r in chain]) for chain in chains])
+        if sum(map(len, chains)) != record.seal.receipts or root != record.seal.root:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
+        if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
+            raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
         self.miners = {miner.hotkey: miner for miner in record.miners}
-        self._plans = {plan.step: plan for plan in record.plans}
+        self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._settled = self._settlements()
@@ -125,7 +138,7 @@ class SealedEpoch:
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
         """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""
         found: dict[tuple[int, int, int, int], str] = {}
-        for plan in self.record.plans:
+        for plan in self._plans.values():
             for index in range(len(plan.routes)):
                 for stage, miner in enumerate(plan.route(index)):
                     found[plan.step, index, 0, stage] = miner

@@ -1,0 +1,155 @@
+"""What each index of the coordinator's state must equal: the same thing by a scan over everything."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from iota.protocol.messages import Role
+from orchestrator.coordinator.bases import _decides
+from orchestrator.coordinator.epoch_state import EpochState, StageMerge, counted_pairs
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.rerouting import is_held_by
+from orchestrator.coordinator.state import Phase, RunState
+
+
+def check_indexes(run: RunState) -> None:
+    """Assert every index. May be called after any entry that was applied."""
+    check_roster(run)
+    check_work(run)
+    check_counts(run.current)
+    if run.current.merges:
+        check_merging(run)
+    check_bases(run)
+    if not run.dirty:
+        check_nothing_is_left_out(run)
+
+
+def check_roster(run: RunState) -> None:
+    """Members by stage, and the counts by stage."""
+    roster, everyone = run.roster, list(run.members.values())
+    assert [m.order for m in everyone] == list(range(len(everyone)))
+    miners = [m for m in everyone if m.role is Role.MINER]
+    assert roster.miners == miners
+    assert roster.validators == [m for m in everyone if m.role is Role.VALIDATOR and not m.left]
+    for stage in range(run.stages):
+        here = [m for m in miners if m.stage == stage and not m.left]
+        assert roster.stages[stage] == here
+        assert roster.live[stage] == sum(m.live for m in here)
+        assert dict(roster.holders[stage]) == Counter(m.ready_epoch for m in here if m.live)
+    live = [sum(m.live for m in miners if m.stage == s) for s in range(run.stages)]
+    present = [sum(not m.left for m in miners if m.stage == s) for s in range(run.stages)]
+    assert roster.needed_stage() == min(range(run.stages), key=lambda s: (live[s], present[s], s))
+    assert not any(m.live for m in everyone if m.left)
+
+
+def check_work(run: RunState) -> None:
+    """`Member.work`: the open microbatches whose place is the member's."""
+    work: dict[str, set[tuple[int, int]]] = {hotkey: set() for hotkey in run.members}
+    for step in run.current.open_steps():
+        for mb in step.microbatches:
+            for stage, place in enumerate(mb.places):
+                assert run.members[place.miner].stage == stage
+                if mb.ended is None:
+                    work[place.miner].add((step.number, mb.index))
+    for hotkey, member in run.members.items():
+        assert set(member.work) == work[hotkey]
+        assert {op[:2] for op in member.pending} <= work[hotkey], "an op is due that is another's, or ended"
+
+
+def check_counts(epoch: EpochState) -> None:
+    """Counts of an epoch's gradients and microbatches."""
+    counted: Counter[str] = Counter()
+    for step in epoch.steps:
+        counted.update({hotkey: len(counted_pairs(order)) for hotkey, order in step.order.items()})
+        assert step.open == sum(mb.ended is None for mb in step.microbatches)
+        for mb in step.microbatches:
+            assert mb.uncounted == sum(not place.counted for place in mb.places)
+    assert +epoch.counted == +counted
+    assert all(not step.microbatches for step in epoch.steps[: epoch.closed_steps])
+
+
+def check_merging(run: RunState) -> None:
+    """Counters and sets of the merge that is under way, or was the last one."""
+    epoch = run.current
+    parts = [
+        ((stage, number), part)
+        for stage, merge in enumerate(epoch.merges)
+        for number, part in enumerate(merge.parts)
+    ]
+    assert epoch.unfixed == {stage for stage, merge in enumerate(epoch.merges) if not merge.fixed}
+    assert epoch.unmerged == sum(merge.ready is None for merge in epoch.merges)
+    assert set(epoch.unagreed) == {at for at, part in parts if part.agreed is None}
+    for stage, merge in enumerate(epoch.merges):
+        assert merge.agreed == sum(part.agreed is not None for part in merge.parts)
+        if not merge.fixed:
+            owing = {m.hotkey for m in run.roster.miners if _owes(run, stage, merge, m)}
+            assert merge.owing == owing
+            assert merge.awaited == {hotkey for hotkey in owing if run.members[hotkey].live}
+    for member in run.roster.miners:
+        assert member.merging == {at for at, part in parts if member.hotkey in part.mergers}
+
+
+def _owes(run: RunState, stage: int, merge: StageMerge, member: Member) -> bool:
+    """Whether a pseudo-gradient of this member is needed, and not there."""
+    takes_part = member.stage == stage and member.joined is not None and member.ready_epoch == run.epoch
+    return takes_part and run.current.counted[member.hotkey] > 0 and member.hotkey not in merge.deltas
+
+
+def check_bases(run: RunState) -> None:
+    """What is stored, claimed and asked for."""
+    bases = run.bases
+    assert +bases.stages_stored == Counter(epoch for epoch, _ in bases.stored)
+    whole = [e for e in sorted(bases.stages_stored) if all((e, s) in bases.stored for s in range(run.stages))]
+    assert bases.complete == whole
+    lacking = bases.keepers.keys() - bases.stored.keys()
+    assert {at for at in lacking if at[0] > run.newest_base} <= set(bases.unstored) <= lacking
+    assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
+    for claims in bases.claims.values():
+        assert claims.votes == Counter(claims.digests.values())
+
+
+def check_nothing_is_left_out(run: RunState) -> None:
+    """What `RunState.changed` promises once an entry with `dirty` was applied: the rest is as it must be."""
+    changed, limit = run.changed, run.deadlines.merge.seconds
+    for at, claims in run.bases.claims.items():
+        waits = at[0] < run.epoch or (at not in run.bases.digests and not _decides(run, at, claims))
+        assert waits, "a base that can be decided is not"
+    for at in run.bases.unstored:
+        keeper = run.members[run.bases.keepers[at]]
+        holders = [m for m in run.miners(at[1]) if m.live and m.ready_epoch >= at[0]]
+        assert keeper.live or changed.keepers or not holders, "nobody is asked to store a base"
+    if run.phase is not Phase.FINISHED:
+        for member in run.roster.miners:
+            lacks = member.live and member.ready_epoch < run.epoch and member.told_base < run.epoch
+            assert not lacks or member.hotkey in changed.offers, "a miner waits for a base in vain"
+    if run.phase is Phase.TRAINING:
+        for member in run.roster.miners:
+            waits = member.live and member.ready_epoch == run.epoch and member.joined is None
+            assert not waits, "a miner that can be admitted is not"
+    for at in run.current.unagreed if run.phase is Phase.MERGING else ():
+        part = run.current.merges[at[0]].parts[at[1]]
+        coming = len(part.results) + sum(run.members[h].live for h in part.mergers if h not in part.results)
+        idle = any(m.live and m.hotkey not in part.mergers for m in run.roster.miners)
+        wanted = 1 if part.alone and len(part.mergers) == 1 else part.copies
+        assert coming >= wanted or not idle, "a part lacks a merger while there is a miner"
+    if run.phase is Phase.MERGING and not run.current.unmerged:
+        late = run.now > run.current.sealed_at + limit
+        for stage in set(range(run.stages)) - changed.behind:
+            assert run.roster.holding(stage, run.epoch + 1)
+            assert late or not run.roster.holding(stage, run.epoch)
+
+
+def check_nothing_is_stranded(run: RunState) -> None:
+    """No microbatch waits for a replica that cannot do it while another of its stage can.
+
+    May be called after any entry but an exchange: a replica that makes progress again is given the work of
+    others with the next entry that is none.
+    """
+    for step in run.current.open_steps() if run.phase is Phase.TRAINING else ():
+        for mb in step.microbatches:
+            for stage, place in enumerate(mb.places):
+                member = run.members[place.miner]
+                if run.able(member) or not is_held_by(mb, member):
+                    continue
+                assert member.hotkey in run.changed.stranded
+                assert not run.active(stage, step.number), "work is left with a replica that cannot do it"

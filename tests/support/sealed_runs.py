@@ -1,0 +1,23 @@
+"""A run whose first epoch is sealed, which validators audit."""
+
+from __future__ import annotations
+
+from iota.protocol.messages import Delta, Reveal, Role, StoredObject
+from orchestrator.coordinator.member import Member
+from tests.support.coordinators import Driven
+from tests.support.orchestrators import make_spec
+
+
+def sealed_run() -> tuple[Driven, Member, Member]:
+    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it."""
+    driven = Driven.training(make_spec(steps=1, microbatches=2))
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    validator = driven.join(9, Role.VALIDATOR)
+    for member in driven.state.miners():
+        sizes = driven.state.part_bytes[member.stage]
+        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
+        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    assert driven.state.current.seal is not None
+    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
+    return driven, driven.state.miners()[0], validator

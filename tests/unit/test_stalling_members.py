@@ -1,0 +1,106 @@
+"""A member that has work and does not do it is late, whatever else it says: it cannot hold up the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    Capabilities,
+    Delta,
+    JoinRequest,
+    Ready,
+    Role,
+    StoredObject,
+)
+from iota.protocol.receipts import OpKind
+from iota.spec import Pipeline
+from orchestrator.coordinator import Joined
+from orchestrator.coordinator.member import Member
+from tests.support.coordinators import Driven
+from tests.support.virtual_runs import tiny_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """One stage of two replicas with planned work."""
+    return Driven.training(
+        tiny_spec(stages=1, replicas=2, epochs=1, steps=4, microbatches=4, pipeline=Pipeline.SYNC, credit=1)
+    )
+
+
+def _again(member: Member) -> JoinRequest:
+    return JoinRequest(
+        role=Role.MINER,
+        versions=(PROTOCOL_VERSION,),
+        capabilities=Capabilities(device="test", memory=1, flops=1.0),
+        receipts=member.receipts,
+        epoch=0,
+    )
+
+
+def test_receipts_of_steps_that_are_not_closed_are_no_progress(driven: Driven) -> None:
+    idler = driven.state.miners(0)[0]
+    for step in range(1, 9):
+        driven.say(idler, receipts=[driven.receipt(idler, OpKind.STEP, step, 0)])
+        driven.wait(3)
+    assert idler.stalled
+
+
+def test_the_step_of_a_closed_step_is_progress_once(driven: Driven) -> None:
+    for index in range(4):
+        driven.run_op(0, index, 0, OpKind.LOSS)
+    assert driven.state.current.closed_steps == 1
+    member, times = driven.state.miners(0)[0], []
+    for _ in range(2):
+        driven.wait(3)
+        driven.say(member, receipts=[driven.receipt(member, OpKind.STEP, 0, 0)])
+        times.append(member.last_progress)
+    assert times == [driven.now - 3] * 2
+
+
+def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
+    idler = driven.state.miners(0)[0]
+    for _ in range(9):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=_again(idler)))
+        assert idler.resume
+        driven.wait(3)
+    assert idler.stalled
+
+
+def test_joining_again_adds_nothing_to_the_clocks(driven: Driven) -> None:
+    member = driven.state.miners(0)[0]
+    for _ in range(3):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=member.hotkey, request=_again(member)))
+    assert not driven.state.incidents.internal
+    assert [len(heap) for heap in driven.state.clocks._by_stage] == [2]
+
+
+def test_the_keepers_of_a_base_take_turns() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=3, epochs=1, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    asked = set()
+    for _ in range(3):
+        asked.add(driven.state.bases.keepers[0, 0])
+        driven.wait(11)
+    assert len(asked) == 3
+
+
+def test_a_member_without_counted_work_does_not_decide_a_merge() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=2, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    newcomer = driven.join(7)
+    driven.say(newcomer, reports=[Ready(epoch=0, digest=f"{0:064x}")])
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    sizes = driven.state.part_bytes[0]
+    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+    driven.say(newcomer, reports=[Delta(epoch=0, parts=parts)])
+    driven.wait(700)
+    merge = driven.state.current.merges[0]
+    assert (merge.deltas, merge.parts) == ({}, [])
+    assert merge.fixed, "the newcomer holds the base, so the stage keeps it and the run goes on"

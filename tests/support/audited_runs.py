@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,23 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.client.run_objects import RunObjects
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute import Microbatch, Output
 from iota.compute.determinism import device_class
-from iota.compute.state import StageState, state_bytes
+from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, PlanKey, SnapshotKey
+from iota.objects import BaseKey, DeltaKey, FrameKey, PlanKey
 from iota.outer import open_delta_codec
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
-from iota.protocol.events import EpochClose, SnapshotReady
+from iota.protocol.events import EpochClose
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
-    AuditKind,
     FrameName,
     ObjectReply,
     ObjectRequest,
-    SnapshotWanted,
     StoredObject,
 )
 from iota.protocol.plans import WholePlan
@@ -51,30 +47,6 @@ from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
 from tests.support.plans import whole_plan
 from tests.support.small_runs import sample
-from validator.audits.auditor import Auditor
-from validator.audits.budget import Budget, Worker
-from validator.audits.evidence import Evidence
-from validator.audits.replay import ReplayOptions
-from validator.core.audit import Audit
-from validator.core.effects import Effect, Say
-from validator.core.jobs import (
-    AskLive,
-    AwaitBlock,
-    Base,
-    FetchLastStep,
-    FetchRecord,
-    HashBase,
-    Job,
-    MeasureHeldout,
-    Script,
-    Settle,
-    Wait,
-)
-from validator.core.receipt_checks import stalled_step
-from validator.core.results import EvidenceMissing, MinerFault, Result
-from validator.core.sealed import SealedEpoch
-from validator.core.snapshots import Snapshots
-from validator.core.tasks import AuditTask
 
 THREADS = torch.get_num_threads()
 """Threads of the worlds' miners and of their replays: other tests of the process may set another count."""
@@ -306,109 +278,3 @@ class World:
 
     def nothing(self) -> Tokens:
         return np.zeros_like(self._batches(0, 0, 0))
-
-
-@dataclass
-class Bench:
-    """A validator's parts over a World, without its network. `live`: whether its miners still answer."""
-
-    world: World
-    evidence: Evidence
-    auditor: Auditor
-    worker: Worker
-    sealed: SealedEpoch
-    live: bool
-    retry_for_s: float
-    deliver: Callable[[Miner, int], bytes | None]
-    faults: list[MinerFault] = field(default_factory=list)
-    """Proofs of the last audit against others than its miner."""
-
-    async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
-        miner = self.world.miners[stage]
-        if kind is AuditKind.STEP:
-            receipt = self.sealed.step_receipt(miner.hotkey, step)
-            assert receipt is not None
-            seq = receipt.seq
-        elif kind is AuditKind.EPOCH:
-            seq = self.sealed.receipts[miner.hotkey][-1].seq
-        snapshots: Snapshots
-
-        def asked(effect: Effect) -> None:
-            assert isinstance(effect, Say)
-            if isinstance(effect.report, SnapshotWanted):
-                self._deliver(snapshots, miner, effect.report)
-
-        snapshots = Snapshots(self.sealed.epoch, self.retry_for_s, asked)
-        audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
-        self.faults = audit.faults
-        return await self.run(audit.run())
-
-    async def check(self, stage: int) -> MinerFault | None:
-        """The fault that a miner's receipts show by themselves."""
-        digest = await self.auditor.run(HashBase(self.base(stage)))
-        assert isinstance(digest, str)
-        return stalled_step(self.sealed, self.world.miners[stage].hotkey, digest)
-
-    async def run(self, script: Script[Result]) -> Result:
-        """Carry out the jobs of a script; a wait is always in vain."""
-        answer: object = None
-        try:
-            while True:
-                job = script.throw(answer) if isinstance(answer, Exception) else script.send(answer)
-                answer = await self._answer(job)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-
-    async def _answer(self, job: Job | Wait) -> object:
-        match job:
-            case Wait():
-                return True
-            case AskLive():
-                return self.live
-            case FetchLastStep():
-                return await self.evidence.last_step(job.epoch, job.miner)
-            case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():
-                raise AssertionError(f"an audit has no {job}")
-        try:
-            return await self.auditor.run(job)
-        except (EvidenceMissing, MinerFault) as error:
-            return error
-
-    def _deliver(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
-        data = self.deliver(miner, wanted.version)
-        if data is None:
-            return
-        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
-        self.world.store[key] = data
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        snapshots.deliver(
-            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
-        )
-
-    def base(self, stage: int) -> Base:
-        return Base(self.sealed.epoch, stage, self.sealed.base(stage))
-
-    def op(self, stage: int, kind: OpKind, step: int, index: int = 0) -> Receipt:
-        found = self.sealed.receipt(self.world.miners[stage].hotkey, step, index, 0, kind)
-        assert found is not None
-        return found
-
-
-async def bench(
-    world: World,
-    epoch: int = 0,
-    *,
-    live: bool = True,
-    retry_for_s: float = 30.0,
-    deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
-        miner.snapshots[version]
-    ),
-) -> Bench:
-    """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
-    objects = RunObjects(world, world)  # type: ignore[arg-type]
-    evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
-    worker = Worker(Budget(1.0, cpu=lambda: 0.0))
-    auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
-    sealed = await evidence.sealed(epoch)
-    return Bench(world, evidence, auditor, worker, sealed, live, retry_for_s, deliver)

@@ -12,22 +12,22 @@ import pytest
 from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
+from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
-from tests.support import audited_runs as runs
-from tests.support.audited_runs import Bench, World
+from tests.support.audited_runs import DEVICE, World
 from tests.support.small_runs import small_run
 from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken
 
-Open = Callable[..., Coroutine[Any, Any, Bench]]
+Open = Callable[..., Coroutine[Any, Any, benches.Bench]]
 
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[Bench] = []
+    opened: list[benches.Bench] = []
 
-    async def make(world: World, epoch: int = 0, **options: Any) -> Bench:
-        opened.append(await runs.bench(world, epoch, **options))
+    async def make(world: World, epoch: int = 0, **options: Any) -> benches.Bench:
+        opened.append(await benches.bench(world, epoch, **options))
         return opened[-1]
 
     yield make
@@ -36,7 +36,7 @@ async def open_bench() -> AsyncIterator[Open]:
 
 
 @cache
-def honest(pipeline: str, epochs: int = 1, optimizer: str = "adamw", device: str = runs.DEVICE) -> World:
+def honest(pipeline: str, epochs: int = 1, optimizer: str = "adamw", device: str = DEVICE) -> World:
     """Trained once for all tests; nobody changes it."""
     spec = small_run(schedule={"pipeline": pipeline}, optimizer={"kind": optimizer, "state": "carry"})
     world = World(spec, device=device)

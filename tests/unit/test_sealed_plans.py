@@ -11,7 +11,8 @@ from iota.protocol.plans import WholePlan
 from iota.protocol.records import EpochRecord, PlanRecord
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectMissing
-from tests.support.audited_runs import World, bench
+from tests.support.audit_benches import bench
+from tests.support.audited_runs import World
 from tests.support.plans import whole_plan
 from tests.support.small_runs import small_run
 from validator.core.sealed import SealBroken

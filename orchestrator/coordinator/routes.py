@@ -60,12 +60,14 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
 
 
 def _send_shares(run: RunState, plan: WholePlan) -> str:
-    """Send each replica its share of a plan, with the path to the root, which is returned."""
-    shares = list(plan.shares())
-    digests = [share.digest() for share in shares]
+    """Send each replica its share of a plan, with the path to the root, which is returned.
+
+    The shares are made twice, one after the other: all at once they would be most of what lives here.
+    """
+    digests = [share.digest() for share in plan.shares()]
     root = merkle_root(digests)
-    for at, (share, path) in enumerate(zip(shares, merkle_paths(digests), strict=True)):
-        proof = PlanProof(root=root, at=at, count=len(shares), path=path)
+    for at, (share, path) in enumerate(zip(plan.shares(), merkle_paths(digests), strict=True)):
+        proof = PlanProof(root=root, at=at, count=len(digests), path=path)
         run.send(share.hotkey, Plan(share=share, proof=proof))
     return root
 

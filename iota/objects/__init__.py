@@ -24,7 +24,6 @@ from iota.objects.keys import (
     epoch_prefixes,
     manifest_folder,
     parse_key,
-    parse_plan_key,
     start_key,
     tokenizer_key,
 )
@@ -51,7 +50,6 @@ __all__ = [
     "max_bytes",
     "max_plan_bytes",
     "parse_key",
-    "parse_plan_key",
     "part_count",
     "part_sizes",
     "snapshot_bytes",

@@ -102,7 +102,7 @@ def _frame_key(run: str, **name: Any) -> FrameKey:
     return FrameKey(run, FrameName(**name))
 
 
-_FORMS: tuple[tuple[Callable[..., RunObject], re.Pattern[str]], ...] = (
+_FORMS: tuple[tuple[Callable[..., RunObject | PlanKey], re.Pattern[str]], ...] = (
     (
         _frame_key,
         re.compile(
@@ -114,14 +114,14 @@ _FORMS: tuple[tuple[Callable[..., RunObject], re.Pattern[str]], ...] = (
     (MergedKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}\.{_HOTKEY}")),
     (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}\.safetensors")),
     (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
+    (PlanKey, re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")),
 )
 """The inverse of each `__str__`: what makes a key from the named groups of its pattern."""
-_PLAN = re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")
-_TEXTS = frozenset({"run", "hotkey", "direction"})
+_TEXTS = frozenset({"run", "hotkey", "direction", "root"})
 """Groups that are text; all others are numbers."""
 
 
-def parse_key(text: str) -> RunObject | None:
+def parse_key(text: str) -> RunObject | PlanKey | None:
     """The object that a key names; None for any other text, and for numbers above the protocol's `Small`.
 
     There is one spelling for each object (no leading zeros): `str(parse_key(text)) == text`.
@@ -135,15 +135,6 @@ def parse_key(text: str) -> RunObject | None:
             found = make(**fields)
             return found if str(found) == text else None
     return None
-
-
-def parse_plan_key(text: str) -> PlanKey | None:
-    """The plan that a key names; None for any other text."""
-    match = _PLAN.fullmatch(text)
-    if match is None:
-        return None
-    found = PlanKey(match["run"], int(match["epoch"]), int(match["step"]), match["root"])
-    return found if str(found) == text and max(found.epoch, found.step) < 2**31 else None
 
 
 def manifest_folder(manifest: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from cachetools import TLRUCache
 
-from iota.objects import BaseKey, parse_key, parse_plan_key, tokenizer_key
+from iota.objects import BaseKey, PlanKey, parse_key, tokenizer_key
 from iota.protocol.messages import ObjectReply
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.records import BaseEpochs
@@ -63,12 +63,12 @@ class PublicObjects:
     def _check_public(self, key: str) -> None:
         if key == self._tokenizer:
             return
-        if (plan := parse_plan_key(key)) is not None:
-            root = self._coordinator.plan_root(plan.epoch, plan.step)
-            if (plan.run, plan.root) == (self._coordinator.spec.id, root):
+        named = parse_key(key)
+        if isinstance(named, PlanKey):
+            root = self._coordinator.plan_root(named.epoch, named.step)
+            if (named.run, named.root) == (self._coordinator.spec.id, root):
                 return
             raise Problem(ProblemType.NOT_FOUND, "no epoch whose audits are open has this plan")
-        named = parse_key(key)
         if not isinstance(named, BaseKey):
             what = "only parts of stored bases, plans and the tokenizer are public"
             raise Problem(ProblemType.FORBIDDEN, what)

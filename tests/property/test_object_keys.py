@@ -15,6 +15,7 @@ from iota.objects import (
     DeltaKey,
     FrameKey,
     MergedKey,
+    PlanKey,
     RunObject,
     SnapshotKey,
     epoch_prefixes,
@@ -49,17 +50,18 @@ keys = st.one_of(
     st.builds(MergedKey, runs, numbers, numbers, parts, hotkeys),
     st.builds(BaseKey, runs, numbers, numbers, parts),
     st.builds(SnapshotKey, runs, numbers, hotkeys, numbers),
+    st.builds(PlanKey, runs, numbers, numbers, runs),
 )
 
 
 @given(keys)
-def test_a_key_is_read_back_as_the_object_that_it_names(key: RunObject) -> None:
+def test_a_key_is_read_back_as_the_object_that_it_names(key: RunObject | PlanKey) -> None:
     assert parse_key(str(key)) == key
     assert validate_key(str(key)) == str(key)
 
 
 @given(keys, st.integers(0, 200), st.sampled_from("0/.x5 \n"))
-def test_another_text_is_another_object_or_none(key: RunObject, place: int, inserted: str) -> None:
+def test_another_text_is_another_object_or_none(key: RunObject | PlanKey, place: int, inserted: str) -> None:
     text = str(key)
     changed = text[: place % len(text)] + inserted + text[place % len(text) :]
     found = parse_key(changed)
@@ -67,7 +69,7 @@ def test_another_text_is_another_object_or_none(key: RunObject, place: int, inse
 
 
 @given(keys)
-def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject) -> None:
+def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | PlanKey) -> None:
     epoch = key.name.epoch if isinstance(key, FrameKey) else key.epoch
     assert sum(str(key).startswith(prefix) for prefix in epoch_prefixes(key.run, epoch)) == 1
 

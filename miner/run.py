@@ -7,19 +7,16 @@ import os
 
 import torch
 
-from iota.client.known_orchestrator import KnownOrchestrator
-from iota.client.orchestrator import OrchestratorClient
+from iota.client.node_clients import open_clients
 from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine, EngineFactory
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
 from iota.console.version import versions_line
 from iota.console.watch import Watch
-from iota.http import Reach
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import MinerSettings
-from iota.store.transfer import ObjectClient
 from iota.wire.store_transport import StoreTransport
 from miner.node import MinerNode, TransportFactory
 
@@ -41,23 +38,12 @@ async def mine(
     device = resolve_device(settings.device)
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    reach = Reach(anywhere=settings.allow_private_urls)
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
         log.info("miner %s: %s", hotkey.ss58, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
-        async with (
-            OrchestratorClient(
-                hotkey,
-                settings.orchestrator,
-                settings.orchestrator_hotkey,
-                known=KnownOrchestrator(settings.data_dir / "orchestrator"),
-                watch=watch,
-                reach=reach,
-            ) as client,
-            ObjectClient(reach) as objects,
-        ):
+        async with open_clients(settings, hotkey, watch) as (client, objects):
             miner = MinerNode(
                 settings, device, threads, hotkey, client, objects, make_engine, make_transport, watch
             )

@@ -8,17 +8,14 @@ import os
 import torch
 
 from iota.chain import open_chain
-from iota.client.known_orchestrator import KnownOrchestrator
-from iota.client.orchestrator import OrchestratorClient
+from iota.client.node_clients import open_clients
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
 from iota.console.version import versions_line
 from iota.console.watch import Watch
-from iota.http import Reach
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import ValidatorSettings
-from iota.store.transfer import ObjectClient
 from validator.audits.replay import ReplayOptions
 from validator.node import ValidatorNode, ValidatorOptions
 
@@ -39,20 +36,11 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
         compute_share=settings.compute_share,
         replay=ReplayOptions(threads=threads, max_threads=max(cores, threads)),
     )
-    reach = Reach(anywhere=settings.allow_private_urls)
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
         async with (
-            OrchestratorClient(
-                hotkey,
-                settings.orchestrator,
-                settings.orchestrator_hotkey,
-                known=KnownOrchestrator(settings.data_dir / "orchestrator"),
-                watch=watch,
-                reach=reach,
-            ) as client,
-            ObjectClient(reach) as objects,
+            open_clients(settings, hotkey, watch) as (client, objects),
             open_chain(settings.chain, hotkey) as chain,
         ):
             validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid, watch)

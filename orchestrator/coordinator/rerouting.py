@@ -53,7 +53,8 @@ def repair(run: RunState) -> None:
     stranded = sorted(run.changed.stranded.values(), key=lambda m: (m.stage, m.order))
     run.changed.stranded = {m.hotkey: m for m in stranded if m.work and not run.able(m)}
     newest = len(run.current.steps) - 1  # who takes part in a step takes part in those after it
-    active = {stage: run.active(stage, newest) for stage in {m.stage for m in stranded}}
+    stages = {member.stage for member in run.changed.stranded.values()}
+    active = {stage: run.active(stage, newest) for stage in stages}
     for member in run.changed.stranded.values():
         if active[member.stage]:
             relieve(run, member)

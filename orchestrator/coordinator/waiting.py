@@ -46,10 +46,6 @@ class Waiting(Generic[K]):
         for key in self._since:
             self._since[key] = now
 
-    def clear(self) -> None:
-        """Nothing waits any more."""
-        self._since.clear()
-
     def overdue(self, now: float, limit_s: float) -> list[K]:
         """What has waited for more than `limit_s` seconds, the longest first."""
         found = []

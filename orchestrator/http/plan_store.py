@@ -39,10 +39,10 @@ class PlanStore:
 
     async def _put(self, plan: WholePlan) -> None:
         """Store one plan, and try again while its epoch can be audited."""
+        data = await asyncio.to_thread(lambda: plan.model_dump_json().encode())
         failures = 0
         while (root := self._coordinator.plan_root(plan.epoch, plan.step)) is not None:
             key = str(PlanKey(self._coordinator.spec.id, plan.epoch, plan.step, root))
-            data = await asyncio.to_thread(lambda: plan.model_dump_json().encode())
             try:
                 async with asyncio.timeout(_PUT_S):
                     await self._store.put(key, data)

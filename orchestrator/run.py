@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -26,6 +25,7 @@ from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectStore, open_store
 from iota.store.secret import load_secret
 from orchestrator.coordinator import Coordinator
+from orchestrator.garbage import collect_now_and_then, settle
 from orchestrator.http.admission import Admission, AllowList
 from orchestrator.http.app import Deps
 from orchestrator.http.background import watch_store
@@ -70,7 +70,8 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
         journal.keep_start(start)
         chain = await stack.enter_async_context(open_chain(settings.chain))
         extra_tasks: list[Callable[[], Coroutine[None, None, None]]] = [
-            lambda: watch_store(store, spec.data.manifest, scale)
+            lambda: watch_store(store, spec.data.manifest, scale),
+            collect_now_and_then,
         ]
         if settings.allow is None:
             file = journal_path.with_name(f"{journal_path.name}.metagraph.json")
@@ -103,9 +104,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
 
         def started(url: str) -> None:
             watch.passed()
-            # Code and replayed members stay: a collection of garbage need not look at them again.
-            gc.collect()
-            gc.freeze()
+            settle()
             print(f"run {spec.id} orchestrated by {hotkey.ss58} on {url}\n{passes}", flush=True)
 
         await serve(deps, settings.host, settings.port, started)

@@ -79,7 +79,8 @@ class MerkleFrontier:
     def __init__(self) -> None:
         self.count = 0
         """Digests so far."""
-        self._peaks: list[bytes] = []
+        self._peaks: tuple[bytes, ...] = ()
+        """A tuple, which the garbage collector need not follow: there is a tree for each miner and epoch."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MerkleFrontier):
@@ -90,10 +91,10 @@ class MerkleFrontier:
 
     def append(self, digest: str) -> None:
         """Add a digest (hex) at the end."""
-        node, below = _leaf(digest), self.count
+        node, peaks, below = _leaf(digest), self._peaks, self.count
         while below & 1:
-            node, below = _parent(self._peaks.pop(), node), below >> 1
-        self._peaks.append(node)
+            node, peaks, below = _parent(peaks[-1], node), peaks[:-1], below >> 1
+        self._peaks = (*peaks, node)
         self.count += 1
 
     @property

@@ -16,35 +16,45 @@ _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 
 Pack = tuple[int, int, bytes]
 """(number of the first, number of the last, data) of consecutive events, compressed: about 65 bytes for a
-`frame_ready` of 400. A plain tuple, which the garbage collector need not follow."""
+`frame_ready` of 400."""
 
 
 @dataclass(slots=True)
 class EventLog:
-    """Numbered events. Only a node that restarts from its disk asks for the packed ones."""
+    """Numbered events. Only a node that restarts from its disk asks for the packed ones.
+
+    There is one for each member, so it is made of what the garbage collector need not follow.
+    """
 
     next_seq: int = 1
     """Number of the next event."""
-    _packs: list[Pack] = field(default_factory=list)
-    _fresh: list[bytes] = field(default_factory=list)
-    """The newest events, up to the last."""
+    _packs: tuple[Pack, ...] = ()
+    _fresh: bytearray = field(default_factory=bytearray)
+    """The newest events, up to the last; a line feed after each."""
+    _first: int = 1
+    """Number of the first of them."""
     _old: int = 0
     """Events before this number are packed with the next frame that is announced."""
     _aging: int = 0
     """`_old` after the next call of `age`."""
 
-    @property
-    def _first(self) -> int:
-        return self.next_seq - len(self._fresh)
-
     def append(self, event: Event) -> None:
         """Add an event with the next number."""
-        if isinstance(event, FrameReady) and (count := self._old - self._first) > 0:
-            data = zlib.compress(b"\n".join(self._fresh[:count]))
-            self._packs.append((self._first, self._first + count - 1, data))
-            del self._fresh[:count]
-        self._fresh.append(_EVENT.dump_json(event))
+        if isinstance(event, FrameReady) and self._old > self._first:
+            first, old = self._first, self._take(self._old)
+            self._packs = (*self._packs, (first, self._old - 1, zlib.compress(old)))
+        self._fresh += _EVENT.dump_json(event) + b"\n"
         self.next_seq += 1
+
+    def _take(self, number: int) -> bytes:
+        """Remove the fresh events before `number` and return them."""
+        end = 0
+        for _ in range(number - self._first):
+            end = self._fresh.index(b"\n", end) + 1
+        taken = bytes(self._fresh[:end])
+        del self._fresh[:end]
+        self._first = number
+        return taken
 
     def age(self) -> None:
         """A step was closed: events that were there at the last call have been fetched, and may be packed.
@@ -59,14 +69,22 @@ class EventLog:
         found: list[tuple[int, bytes]] = []
         for first, last, packed in self._packs:
             if last > number and len(found) < limit:
-                found += enumerate(zlib.decompress(packed).split(b"\n"), first)
+                lines = enumerate(zlib.decompress(packed).splitlines(), first)
+                found += islice(lines, max(0, number + 1 - first), None)
         if len(found) < limit:
-            skipped = max(0, number + 1 - self._first)
-            found += enumerate(islice(self._fresh, skipped, skipped + limit), self._first + skipped)
-        wanted = islice(((n, data) for n, data in found if n > number), limit)
-        return [(n, _EVENT.validate_json(data)) for n, data in wanted]
+            begin = max(number + 1, self._first)
+            found += enumerate(self._newest(self.next_seq - begin), begin)
+        return [(n, _EVENT.validate_json(data)) for n, data in found[:limit]]
+
+    def _newest(self, count: int) -> list[bytearray]:
+        """The newest fresh events; sought from the end, since a node mostly asks for the last few."""
+        begin = len(self._fresh)
+        for _ in range(count):
+            begin = self._fresh.rfind(b"\n", 0, begin - 1) + 1
+        return self._fresh[begin:].splitlines()
 
     def forget_through(self, number: int) -> None:
         """Forget the events up to `number`; those of a pack go together, once its last one may go."""
-        self._packs = [pack for pack in self._packs if pack[1] > number]
-        del self._fresh[: max(0, number + 1 - self._first)]
+        self._packs = tuple(pack for pack in self._packs if pack[1] > number)
+        if number >= self._first:
+            self._take(min(number + 1, self.next_seq))

@@ -27,6 +27,12 @@ from iota.protocol.receipts import OpKind
 
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
+
+def audits_of(kind: AuditKind, outcome: Outcome) -> str:
+    """The key of `History.audits`: a text, since the garbage collector follows members of an enum."""
+    return f"{kind.value} {outcome.value}"
+
+
 Records = tuple[bytes, ...]
 """The newest records of one kind, as JSON."""
 
@@ -79,8 +85,8 @@ class History:
     """The newest epoch with work."""
     past: tuple[tuple[int, ...], ...] = ()
     """The fields of `Work` of the epochs before it."""
-    audits: Counter[tuple[AuditKind, Outcome]] = field(default_factory=Counter)
-    """Verdicts on a miner, or those that a validator has filed."""
+    audits: dict[str, int] = field(default_factory=dict)
+    """Verdicts on a miner, or those that a validator has filed, by `audits_of`."""
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OUTCOMES, 0))
     """Those on a miner over all kinds, for the status, which is made often."""
     verdicts: Records = ()
@@ -118,11 +124,15 @@ class History:
             outcome=verdict.outcome,
             reason=verdict.reason,
         )
-        self.audits[verdict.audit, verdict.outcome] += 1
+        self._count(verdict)
         self.outcomes[verdict.outcome.value] += 1
         self.verdicts = _keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
             self.failed = _keep(self.failed, result)
+
+    def _count(self, verdict: Verdict) -> None:
+        key = audits_of(verdict.audit, verdict.outcome)
+        self.audits[key] = self.audits.get(key, 0) + 1
 
     def reveal(self, epoch: int) -> None:
         """This validator has revealed its link for `epoch`."""
@@ -134,7 +144,7 @@ class History:
 
     def file(self, verdict: Verdict) -> None:
         """Count a verdict of this validator."""
-        self.audits[verdict.audit, verdict.outcome] += 1
+        self._count(verdict)
         if (judged := self.judged_of(verdict.epoch)) is not None:
             judged.verdicts[verdict.outcome] += 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from iota.console.counts import counted
 from iota.console.durations import duration
 from iota.protocol.member_records import (
@@ -14,7 +16,7 @@ from iota.protocol.member_records import (
     PostedWeight,
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
-from orchestrator.coordinator.history import Judged, Work
+from orchestrator.coordinator.history import History, Judged, Work, audits_of
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.status import waiting_for
@@ -22,7 +24,7 @@ from orchestrator.coordinator.status import waiting_for
 
 def member_record(run: RunState, member: Member) -> MemberRecord:
     """The answer of `GET /v1/members/HOTKEY`."""
-    history, audits = member.history, member.history.audits
+    history = member.history
     state, why, until = _state(run, member)
     return MemberRecord(
         run=run.spec.id,
@@ -39,11 +41,7 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         receipts=member.receipts,
         withdrawn=member.withdrawn,
         epochs=tuple(_work(run, member, work) for work in history.epochs()),
-        audits={
-            kind: {o: audits[kind, o] for o in Outcome if audits[kind, o]}
-            for kind in AuditKind
-            if any(audits[kind, o] for o in Outcome)
-        },
+        audits=_audited(history),
         verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),
         failed=tuple(map(AuditResult.model_validate_json, history.failed)),
         weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
@@ -52,6 +50,14 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         heldouts=history.heldouts,
         posted=history.posted,
     )
+
+
+def _audited(history: History) -> dict[AuditKind, dict[Outcome, int]]:
+    found: dict[AuditKind, dict[Outcome, int]] = {}
+    for kind, outcome in product(AuditKind, Outcome):
+        if count := history.audits.get(audits_of(kind, outcome)):
+            found.setdefault(kind, {})[outcome] = count
+    return found
 
 
 def _audits(judged: Judged) -> EpochAudits:

@@ -135,9 +135,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 async def refused(client: Client, answer: Answer, within_s: float = 10.0) -> Hostile:
     """The client gives up with an error of its own, in time."""
     async with hostile(answer) as server, asyncio.timeout(within_s):
-        with pytest.raises(FAILURES):
-            await client(server.url)
-    assert server.requests, "the server was asked"
+        while not server.requests:  # again, where a busy machine let the time pass before the request
+            with pytest.raises(FAILURES):
+                await client(server.url)
+            await asyncio.sleep(0)
     return server
 
 

@@ -76,12 +76,12 @@ class EventLog:
             found += enumerate(self._newest(self.next_seq - begin), begin)
         return [(n, _EVENT.validate_json(data)) for n, data in found[:limit]]
 
-    def _newest(self, count: int) -> list[bytearray]:
+    def _newest(self, count: int) -> list[bytes]:
         """The newest fresh events; sought from the end, since a node mostly asks for the last few."""
         begin = len(self._fresh)
         for _ in range(count):
             begin = self._fresh.rfind(b"\n", 0, begin - 1) + 1
-        return self._fresh[begin:].splitlines()
+        return bytes(self._fresh[begin:]).splitlines()
 
     def forget_through(self, number: int) -> None:
         """Forget the events up to `number`; those of a pack go together, once its last one may go."""

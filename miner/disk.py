@@ -7,6 +7,7 @@ snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts 
 snapshots/<epoch>/<version>.safetensors
 frames/<epoch>/...                    sent frames, kept until the epoch's audits are closed
 cache/                                blocks of the data shards
+seals/, evidence/                     of the orchestrator (iota.client.evidence_files)
 orchestrator                          the hotkey that must sign for a run (iota.client.known_orchestrator)
 lock                                  held by the running process
 """

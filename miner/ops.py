@@ -20,7 +20,7 @@ from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
 from iota.objects import snapshot_bytes
 from iota.protocol.messages import FrameName, FrameNotice
-from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
@@ -179,6 +179,8 @@ class OpRunner:
                 change_sketch=result.change_sketch,
                 moments_sketch=result.moments_sketch,
                 gradient_norm=result.gradient_norm,
+                counted=counted_digest(op.counted),
+                learning_rate=op.learning_rate,
             ),
         )
         self.keep_snapshot(op.epoch, op.step + 1)

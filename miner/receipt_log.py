@@ -23,6 +23,8 @@ from miner.receipt_file import LogDamaged, LogHeader, read_header, read_receipts
 
 log = logging.getLogger(__name__)
 
+_EPOCHS = 8
+"""Epochs whose receipts `since` finds: seals come a block after their epoch, or after the chain's outage."""
 BATCH = 256
 """Receipts in one signed batch. At most `MAX_RECEIPTS` of the protocol."""
 
@@ -42,6 +44,8 @@ class ReceiptLog:
         self.head = GENESIS
         self._unstored: deque[Receipt] = deque()
         self._earlier: dict[OpKey, Receipt] = {}
+        self._begun: dict[int, tuple[int, int, str]] = {}
+        """epoch -> (bytes of the file, receipts, digest of the last) before its first receipt in the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self._load()
@@ -68,6 +72,7 @@ class ReceiptLog:
                     )
                 self.count, self.head, intact = header.count, header.head, file.tell()
                 for receipt, digest in read_receipts(file, header):
+                    self._note_begin(receipt, intact)
                     self._recall(receipt, digest)
                     intact = file.tell()
             except LogDamaged as error:
@@ -144,6 +149,7 @@ class ReceiptLog:
             )
         self._unstored.clear()
         self._earlier.clear()
+        self._begun.clear()
         self._begin(count, head)
         self._file = self._path.open("ab")
 
@@ -179,8 +185,34 @@ class ReceiptLog:
             self._file = self._path.open("ab")
             self._file.truncate(start)
             raise
+        self._note_begin(receipt, start)
         self._take(receipt, receipt.content_digest())
         return receipt
+
+    def _note_begin(self, receipt: Receipt, offset: int) -> None:
+        """Note where an epoch's receipts begin, with the first of them; of the newest `_EPOCHS` epochs."""
+        if receipt.epoch not in self._begun:
+            self._begun[receipt.epoch] = (offset, receipt.seq - 1, receipt.previous)
+            for old in sorted(self._begun)[:-_EPOCHS]:
+                del self._begun[old]
+
+    def since(self, epoch: int) -> tuple[Receipt, ...]:
+        """All receipts from the first of `epoch` that this file has; none for an epoch long ago.
+
+        May be called beside the thread that appends.
+        """
+        begun = self._begun.get(epoch)
+        if begun is None:
+            return ()
+        offset, count, head = begun
+        before = LogHeader(run=self._run, hotkey=self._hotkey.ss58, count=count, head=head)
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            try:
+                return tuple(receipt for receipt, _ in read_receipts(file, before))
+            except LogDamaged as damage:
+                log.error("%s is damaged: %s", self._path, damage)
+                return ()
 
     def stored(self, count: int) -> None:
         """Free the receipts up to number `count`: the orchestrator has stored them."""

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iota.client.conversation import Conversation
+from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient
 from iota.client.run_objects import RunObjects
+from iota.console.counts import counted
 from iota.console.watch import Watch
 from iota.data.samples import Samples
 from iota.protocol.messages import JoinReply
@@ -29,6 +31,7 @@ from miner.own_record import OwnRecord
 from miner.plan_check import check_plan
 from miner.progress_line import Position
 from miner.status_report import report_status
+from miner.told import Told
 from miner.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -72,6 +75,8 @@ class Replica:
         self._duties = DutyWorker(
             spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
         )
+        book = SealBook(runner.disk.root, spec.id, self.reply.orchestrator)
+        self._told = Told(book, self.hotkey, runner.log)
         self._record = OwnRecord(self.client, self.hotkey)
         self._listening = asyncio.Event()
 
@@ -113,9 +118,12 @@ class Replica:
     async def _listen(self) -> None:
         async for delivered in self._talk.events():
             check_plan(self.runner.spec, self.reply, self.hotkey, delivered)
+            seal = self._told.hear(delivered)
             self.transport.on_event(delivered)
             self._urls = delivered.urls
             self._take(facts.Heard(delivered.event))
+            if seal is not None:
+                self._start(self._told.check(self.client, seal, self._talk.acknowledged))
             if self._core.ended is not None:
                 log.info("the run has ended: %s", self._core.ended)
                 return
@@ -179,10 +187,10 @@ class Replica:
 
     def _position(self) -> Position:
         epoch, step, in_flight = self._core.progress
-        schedule = self.runner.spec.schedule
-        return Position(
-            epoch, step, schedule.steps, self.reply.stage, in_flight, schedule.credit, self._core.state
-        )
+        schedule, state = self.runner.spec.schedule, self._core.state
+        if found := self._told.accusations:
+            state += f"; {counted(found, 'contradiction')} of the orchestrator in evidence/"
+        return Position(epoch, step, schedule.steps, self.reply.stage, in_flight, schedule.credit, state)
 
     def _receipts_after(self, count: int) -> ReceiptBatch | None:
         self.runner.log.stored(self._talk.stored)

@@ -108,6 +108,10 @@ class SubnetChain:
                 log.warning("the chain does not tell the hash of block %d: %s", block, error)
                 await self._pause(1)
 
+    async def is_final(self, block: int) -> bool:
+        """Whether a block is final by now. Raises ChainError."""
+        return (await self._chain.finalized()).number >= block
+
     async def _pause(self, blocks: int) -> None:
         block_time_s = _BLOCK_S if self._info is None else self._info.block_time_s
         await self._sleep(max(_MIN_PAUSE_S, blocks * block_time_s))

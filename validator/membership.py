@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from iota.chain import ChainError
 from iota.client.conversation import Conversation
+from iota.client.orchestrator import UntrustedAnswer
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import Outcome
+from iota.protocol.seals import SignedSeal
 from validator.audits.job_runner import JobRunner
 from validator.audits.verdicts import VerdictSigner
 from validator.core import effects
@@ -62,8 +65,42 @@ class Membership:
 
     async def _listen(self) -> None:
         async for delivered in self.conversation.events():
-            if isinstance(delivered.event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
-                await self._facts.put(delivered.event)
+            event = delivered.event
+            if isinstance(event, EpochClose):
+                news = self.conversation.caught_up
+                if await self._is_sealed(event, delivered.signature):
+                    await self._facts.put(event)
+                    await self._say_if_late(event, news=news)
+            elif isinstance(event, SnapshotReady | AuditsClosed | RunEnd):
+                await self._facts.put(event)
+
+    async def _is_sealed(self, seal: EpochClose, signature: str | None) -> bool:
+        """Whether the orchestrator signed this seal, and no other of its epoch; if not, the log names it."""
+        try:
+            if signature is None:
+                raise UntrustedAnswer(f"the seal of epoch {seal.epoch} has no signature")
+            signed = SignedSeal(seal=seal, signature=signature)
+            if not await asyncio.to_thread(self.jobs.seals.take, signed):
+                raise UntrustedAnswer(
+                    f"the orchestrator has signed another seal of epoch {seal.epoch} before"
+                )
+        except UntrustedAnswer as error:
+            log.error("epoch %d is not audited, and no link is revealed for it: %s", seal.epoch, error)
+            return False
+        return True
+
+    async def _say_if_late(self, seal: EpochClose, *, news: bool) -> None:
+        """Log a seal that came after its block to a node that was listening: who sealed may have known it."""
+        try:
+            if news and await self.jobs.chain.is_final(seal.block):
+                log.warning(
+                    "epoch %d: block %d, from which its audits are drawn, was final before the seal came",
+                    seal.epoch, seal.block,
+                )  # fmt: skip
+        except ChainError as error:
+            log.warning(
+                "epoch %d: whether its seal came before its block is not known: %s", seal.epoch, error
+            )
 
     async def _next_fact(self) -> Fact:
         wake_at = self.core.wake_at

@@ -13,6 +13,7 @@ import psutil
 
 from iota.chain import Chain
 from iota.client.conversation import Conversation
+from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
@@ -173,6 +174,7 @@ class ValidatorNode:
             retry_for_s=options.retry_for_s,
             watch=self._watch,
         ) as conversation:
+            folder = options.data_dir / spec.id[:16]
             jobs = JobRunner(
                 self._client,
                 self._chain,
@@ -181,6 +183,7 @@ class ValidatorNode:
                 HeldoutMeter(
                     evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
                 ),
+                SealBook(folder, spec.id, reply.orchestrator),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())

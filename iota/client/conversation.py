@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from iota.client.orchestrator import BACKOFF, RETRY_FOR_S, OrchestratorClient, is_transient
 from iota.console.watch import Watch
-from iota.protocol.events import Delivered, ExchangeReply
+from iota.protocol.events import Acknowledgement, Delivered, ExchangeReply
 from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
@@ -19,6 +19,7 @@ _OPEN: Final = 2
 """Exchanges open at once: one waits for events, the other carries new messages."""
 _BACKLOG: Final = 4096
 """Events that may wait for the reader; exchanges pause beyond."""
+_ACKNOWLEDGED: Final = 8
 _MAX_HINT_S: Final = 30.0
 """Longest Retry-After that is followed."""
 
@@ -78,6 +79,11 @@ class Conversation:
         self._task: asyncio.Task[None] | None = None
         self.status: NodeStatus | None = None
         """Sent with every exchange. Informational only."""
+        self.acknowledged: dict[int, Acknowledgement] = {}
+        """The orchestrator's signed word on this node's stored receipts, the newest for each number of sealed
+        epochs, of the newest `_ACKNOWLEDGED` such numbers."""
+        self.caught_up = False
+        """Whether an answer has come without events: later ones are news, and not what was missed before."""
 
     @property
     def stored(self) -> int:
@@ -219,12 +225,22 @@ class Conversation:
         if self._watch is not None:
             self._watch.passed()
         self._stored = max(self._stored, reply.receipts)
+        if reply.acknowledged is not None:
+            self._keep(reply.acknowledged)
         self._forget_unstored()
+        self.caught_up = self.caught_up or not reply.events
         for event in reply.events:
             if event.seq > self._cursor:
                 await self._events.put(event)
                 self._cursor = event.seq
         return None
+
+    def _keep(self, said: Acknowledgement) -> None:
+        before = self.acknowledged.get(said.sealed)
+        if before is None or said.receipts > before.receipts:
+            self.acknowledged[said.sealed] = said
+        for old in sorted(self.acknowledged)[:-_ACKNOWLEDGED]:
+            del self.acknowledged[old]
 
     def _forget_unstored(self) -> None:
         """Once no exchange carries receipts, mark those that are not stored as unsent."""

@@ -33,8 +33,9 @@ from iota.protocol.messages import (
 from iota.protocol.messages import Hotkey as Ss58
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
-from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
+from iota.protocol.records import BaseEpochs, BaseRecord
 from iota.protocol.run_status import MalformedStatus, take_status
+from iota.protocol.seals import SealedPart, SignedSeal
 from iota.protocol.status_delta import Status
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
@@ -57,6 +58,7 @@ _PASSING: Final = (
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
 _BATCHES: Final = TypeAdapter(list[ReceiptBatch])
+_LINKS: Final = TypeAdapter(dict[Ss58, Hex32])
 ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
@@ -226,14 +228,28 @@ class OrchestratorClient:
         """A presigned URL for one key."""
         return _parse(ObjectReply, await self._call("POST", "/v1/objects", request))
 
-    async def epoch_record(self, epoch: int) -> EpochRecord:
-        """The public record of a sealed epoch whose audits are open."""
-        return _parse(EpochRecord, await self._call("GET", f"/v1/audit/epochs/{epoch}"))
+    async def seal(self, epoch: int) -> SignedSeal:
+        """The seal of an epoch (unsigned): the caller must check the signature in it."""
+        return _parse(SignedSeal, await self._call("GET", f"/v1/epochs/{epoch}/seal", signed=False))
+
+    async def record(self, epoch: int) -> bytes:
+        """The record of a sealed epoch as JSON (unsigned): the caller must check its digest by the seal."""
+        return await self._call("GET", f"/v1/epochs/{epoch}/record", signed=False)
+
+    async def sealed_part(self, epoch: int, hotkey: str) -> SealedPart:
+        """A miner's part of a record (unsigned): the caller must check that the seal covers it."""
+        path = f"/v1/epochs/{epoch}/record/{hotkey}"
+        return _parse(SealedPart, await self._call("GET", path, signed=False))
 
     async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
-        """The batches with a miner's receipts of an epoch, in order, as the miner signed them."""
-        body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
+        """A miner's receipt batches of a sealed epoch, in order, as the miner signed them (unsigned)."""
+        body = await self._call("GET", f"/v1/epochs/{epoch}/receipts/{hotkey}", signed=False)
         return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
+
+    async def links(self, epoch: int) -> dict[str, str]:
+        """validator -> the link that it revealed for a sealed epoch (unsigned)."""
+        body = await self._call("GET", f"/v1/epochs/{epoch}/links", signed=False)
+        return _validated(_LINKS.validate_json, body, "the links do not fit their form")
 
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""

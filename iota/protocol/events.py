@@ -119,13 +119,21 @@ class StepClose(Frozen):
 
 
 class EpochClose(Frozen):
-    """The seal of an epoch: Merkle root of its receipts, and the later block from which audits are drawn."""
+    """The seal of an epoch, which fixes its record, and names the later block from which audits are drawn.
+
+    `iota.protocol.seals` has its signed form.
+    """
 
     kind: Literal[EventKind.EPOCH_CLOSE] = EventKind.EPOCH_CLOSE
     epoch: Small
     root: Hex32
+    """Merkle root over the roots of the miners' receipts."""
     receipts: Count
     block: Count
+    members: Hex32
+    """Merkle root over the miners' parts of the record (`iota.protocol.seals.MemberPart`)."""
+    record: Hex32
+    """BLAKE3 of the record's bytes (`iota.protocol.records.EpochRecord` as JSON)."""
 
 
 class Contribution(Frozen):
@@ -225,7 +233,23 @@ class Delivered(Frozen):
     event: Event
     urls: dict[str, str] = Field(default_factory=dict)
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")] | None = None
-    """A plan's: the orchestrator's on the root (`iota.protocol.plans.signed_root`)."""
+    """The orchestrator's, of a plan (`iota.protocol.plans.signed_root`), of a step's close and of a seal
+    (`iota.protocol.seals`); None for any other event."""
+
+
+class Acknowledgement(Frozen):
+    """The orchestrator's signed word on what it has stored of a miner's receipts.
+
+    `iota.protocol.seals` has its signed form. Receipts of an epoch that is not sealed yet belong to its seal.
+    """
+
+    receipts: Count
+    """Number of the miner's stored receipts."""
+    head: Hex32
+    """Digest of the last of them."""
+    sealed: Count
+    """Number of epochs that were sealed at that moment; they are sealed in order, from 0."""
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 class ExchangeReply(Frozen):
@@ -234,3 +258,5 @@ class ExchangeReply(Frozen):
     events: tuple[Delivered, ...]
     receipts: Count
     """Number of this miner's receipts that are stored, which acknowledges them."""
+    acknowledged: Acknowledgement | None = None
+    """In the answer to an exchange that carried receipts."""

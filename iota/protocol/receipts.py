@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Final
 
+from blake3 import blake3
 from pydantic import Field
 
 from iota.spec import Frozen, Hex32, Positive, Small
 
-RECEIPT_VERSION: Final = 1
+RECEIPT_VERSION: Final = 2
 """Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
@@ -31,6 +33,9 @@ class OpKind(StrEnum):
     STEP = "step"
     MERGE = "merge"
 
+
+_COUNTED_FORM: Final = "counted/1"
+"""First line of a counted list's text: its form and version."""
 
 OpKey = tuple[int, int, int, int, OpKind]
 """(epoch, step, microbatch, attempt, kind)"""
@@ -55,6 +60,10 @@ class StepState(Frozen):
     moments_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
     gradient_norm: Annotated[float, Field(ge=0)]
     """L2 norm of the mean gradient before clipping."""
+    counted: Hex32
+    """Digest of the counted list that was summed (`counted_digest`), as `step_close` gave it."""
+    learning_rate: float
+    """The learning rate that was applied, as `step_close` gave it."""
 
 
 class Receipt(Frozen):
@@ -105,3 +114,12 @@ class ReceiptBatch(Frozen):
 def signed_payload(run: str, hotkey: str, head: str) -> bytes:
     """The payload of a batch's signature (domain: `RECEIPTS_DOMAIN`). `head` is the last receipt's digest."""
     return f"{run}\n{hotkey}\n{head}".encode()
+
+
+def counted_digest(counted: Iterable[tuple[int, int]]) -> str:
+    """BLAKE3 (hex) of a counted list: its text has a line `counted/1`, then `microbatch attempt` for each.
+
+    Miners, the orchestrator and validators compare lists by this digest.
+    """
+    lines = [_COUNTED_FORM, *(f"{microbatch} {attempt}" for microbatch, attempt in counted)]
+    return blake3("\n".join(lines).encode()).hexdigest()

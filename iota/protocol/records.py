@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.events import MergeAssign, MergeReady, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
 from iota.spec import Count, Frozen, Hex32, Small
 
@@ -65,21 +65,30 @@ class MinerRecord(Frozen):
     first_receipt: Count
     last_receipt: Count
     """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
+    receipts: Hex32
+    """Merkle root over the digests of these receipts."""
     withdrawn: Count
     """Microbatches taken from it because it was late or lost: they lower its timeliness."""
 
 
 class EpochRecord(Frozen):
-    """A sealed epoch. Receipts are fetched separately and checked against the seal's root."""
+    """A sealed epoch: all that decides its pay, and is not in the receipts.
+
+    It is made once, at the seal, which names the BLAKE3 of its JSON bytes; nothing in it changes later.
+    Receipts and plans are fetched separately and checked against the roots here.
+    """
 
     epoch: Small
-    seal: EpochClose
+    root: Hex32
+    """Merkle root over the roots of the miners' receipts, by hotkey; miners without any have none."""
+    receipts: Count
+    """Number of all receipts."""
     miners: tuple[MinerRecord, ...]
     plans: tuple[PlanRecord, ...]
     reroutes: tuple[Reroute, ...]
     counted: tuple[CountedList, ...]
     bases: tuple[BaseRecord, ...]
-    """Those that are stored: of this epoch and of the next one."""
+    """The base that each stage began the epoch with; without parts where it was not stored at the seal."""
     deltas: tuple[DeltaRecord, ...]
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]

@@ -1,11 +1,10 @@
-"""Seals, revealed links, snapshots and verdicts. The coordinator records audits; it judges nothing itself."""
+"""Revealed links, snapshots and verdicts. The coordinator records audits; it judges nothing itself."""
 
 from __future__ import annotations
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
+from iota.protocol.events import AuditRequest, AuditsClosed, SnapshotReady
 from iota.protocol.member_records import PostedWeight, PostedWeights
-from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -15,33 +14,13 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
-from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from orchestrator.coordinator import sealing
+from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
-
-
-def seal(run: RunState) -> None:
-    """Seal the epoch once all contributions are fixed: later receipts do not belong to it.
-
-    The seal commits to all receipts: it has the Merkle root over the roots of the miners' receipts, by
-    hotkey. It names a later block, from which audits are drawn.
-    """
-    epoch = run.current
-    if epoch.seal is not None or epoch.unfixed:
-        return
-    trees = [epoch.receipts[hotkey] for hotkey in sorted(epoch.receipts)]
-    epoch.seal = EpochClose(
-        epoch=run.epoch,
-        root=merkle_root([tree.root for tree in trees]),
-        receipts=sum(tree.count for tree in trees),
-        block=run.head.block + run.spec.audit.seal_blocks,
-    )
-    epoch.sealed_at = run.now
-    run.send_all(epoch.seal)
 
 
 def _auditable(run: RunState, number: int) -> EpochState | None:
@@ -198,6 +177,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
+    sealing.keep(run, number, epoch)
     # The journal has the rest. Of the last epoch, the status still tells the number of steps.
     run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
     if number != run.epoch:
@@ -216,51 +196,3 @@ def repeat_requests(run: RunState, member: Member) -> None:
         owed = run.current.merges[stage].parts[part]
         if owed.agreed is None and member.hotkey not in owed.results:
             run.send(member.hotkey, owed.assign)
-
-
-def epoch_record(run: RunState, number: int) -> EpochRecord | None:
-    """The public record of a sealed epoch; None before the seal and after its audits are closed."""
-    epoch = _auditable(run, number)
-    if epoch is None or epoch.seal is None:
-        return None
-    miners = []
-    for hotkey in sorted(epoch.stages):
-        count = epoch.receipts[hotkey].count if hotkey in epoch.receipts else 0
-        first = epoch.first_receipt.get(hotkey, 1)
-        miners.append(
-            MinerRecord(
-                hotkey=hotkey,
-                stage=epoch.stages[hotkey],
-                joined=epoch.joined[hotkey],
-                first_receipt=first,
-                last_receipt=first + count - 1,
-                withdrawn=epoch.withdrawn.get(hotkey, 0),
-            )
-        )
-    counted = [
-        CountedList(step=step.number, miner=hotkey, counted=tuple(counted_pairs(order)))
-        for step in epoch.steps
-        for hotkey, order in sorted(step.order.items())
-    ]
-    deltas = [
-        DeltaRecord(miner=c.hotkey, stage=stage, tokens=c.tokens, parts=merge.deltas[c.hotkey])
-        for stage, merge in enumerate(epoch.merges)
-        for c in (merge.parts[0].assign.contributions if merge.parts else ())
-    ]
-    return EpochRecord(
-        epoch=number,
-        seal=epoch.seal,
-        miners=tuple(miners),
-        plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
-        reroutes=tuple(epoch.reroutes),
-        counted=tuple(counted),
-        bases=tuple(
-            base
-            for e in (number, number + 1)
-            for s in range(run.stages)
-            if (base := run.bases.stored.get((e, s))) is not None
-        ),
-        deltas=tuple(deltas),
-        merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),
-        merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
-    )

@@ -15,6 +15,7 @@ from iota.protocol.messages import (
     BaseStored,
     Delta,
     FrameMissing,
+    FrameName,
     FrameNotice,
     Heldout,
     JoinRequest,
@@ -29,14 +30,23 @@ from iota.protocol.messages import (
 )
 from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
-from iota.protocol.records import BaseRecord, EpochRecord
+from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
-from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
+from orchestrator.coordinator import (
+    auditing,
+    bases,
+    membership,
+    merging,
+    microbatches,
+    rerouting,
+    routes,
+    sealing,
+)
 from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
-from orchestrator.coordinator.state import Limits, Phase, RunState
+from orchestrator.coordinator.state import Limits, Phase, RunState, SealedRecord
 from orchestrator.coordinator.status import public_losses, public_status
 
 
@@ -90,6 +100,7 @@ class Coordinator:
                 membership.come_back(run, entry.hotkey)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
+                sealing.seal(run)
                 for member in rerouting.overdue(run):
                     run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
                     member.stalled = True
@@ -147,7 +158,9 @@ class Coordinator:
             member.pending = dict.fromkeys(member.pending, run.now)
             run.clocks.arm(member, again=True)
         epoch = run.current
-        epoch.merging_since = epoch.sealed_at = run.now
+        epoch.merging_since = epoch.merged_at = run.now
+        for sealed in (each for each in run.epochs.values() if each.seal is not None):
+            sealed.sealed_at = run.now
         for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
             waiting.restart(run.now)
         if run.gathering_since is not None:
@@ -194,6 +207,7 @@ class Coordinator:
     def _begin_epoch(self, number: int) -> None:
         run = self.state
         run.epoch, run.phase, run.dirty = number, Phase.TRAINING, True
+        sealing.let_go(run, number - 1)
         run.epochs.setdefault(number, EpochState(number))
         for stage in range(run.stages):
             for member in run.miners(stage):
@@ -214,15 +228,18 @@ class Coordinator:
             merging.begin_merging(run)
 
     def _merge(self) -> None:
-        """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run."""
+        """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run.
+
+        The seal of this epoch waits for a block, and training does not wait for the seal.
+        """
         run = self.state
         lost = merging.fix_contributions(run)
-        auditing.seal(run)
         merging.settle_parts(run, lost)
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:
             return
-        late = run.now > run.current.sealed_at + run.deadlines.merge.seconds
+        sealing.note_merged(run)
+        late = run.now > run.current.merged_at + run.deadlines.merge.seconds
         while behind:
             stage = next(iter(behind))
             ready = run.roster.holding(stage, following)
@@ -240,7 +257,7 @@ class Coordinator:
     def _end_run(self) -> None:
         """Announce the end of the run once it is finished and all audits are closed."""
         run = self.state
-        open_audits = any(e.seal is not None and not e.audits_closed for e in run.epochs.values())
+        open_audits = any(not e.audits_closed for e in run.epochs.values())
         if run.phase is Phase.FINISHED and not open_audits and not run.run_end_sent:
             run.run_end_sent = True
             run.send_all(RunEnd())
@@ -270,6 +287,10 @@ class Coordinator:
         """The replica that has a microbatch at a stage now; None for an unknown microbatch or stage."""
         found = microbatches.find_microbatch(self.state, epoch, step, microbatch)
         return found[1].places[stage].miner if found and 0 <= stage < self.state.stages else None
+
+    def concerns(self, member: Member, name: FrameName) -> bool:
+        """Whether a miner sent this frame or was to receive it."""
+        return microbatches.concerns(self.state, member, name)
 
     def is_new(self, hotkey: str, said: FrameNotice | Report) -> bool:
         """Whether this would change anything: without that it needs no entry in the journal."""
@@ -342,7 +363,7 @@ class Coordinator:
         if run.phase is Phase.TRAINING:
             times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:
-            times += [run.current.merging_since + limit, run.current.sealed_at + limit]
+            times += [run.current.merging_since + limit, run.current.merged_at + limit]
             times.append(run.current.unagreed.next_due(run.now, limit))
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
@@ -353,9 +374,18 @@ class Coordinator:
         ]
         return min((t for t in times if t is not None and t > run.now), default=None)
 
-    def epoch_record(self, epoch: int) -> EpochRecord | None:
-        """The public record of a sealed epoch; None before its seal and after its audits are closed."""
-        return auditing.epoch_record(self.state, epoch)
+    def published(self, epoch: int) -> SealedRecord | None:
+        """A sealed epoch's seal and record; None before its seal, and long after its audits were closed."""
+        return self.state.audits.published.get(epoch)
+
+    def links(self, epoch: int) -> dict[str, str]:
+        """validator -> the link that it revealed for a sealed epoch; empty for any other."""
+        return sealing.links(self.state, epoch)
+
+    @property
+    def sealed_epochs(self) -> int:
+        """Number of epochs that are sealed: 0 to this, exclusive."""
+        return self.state.audits.sealed
 
     def member_record(self, hotkey: str) -> MemberRecord | None:
         """The record of one member; None for a hotkey that never joined."""

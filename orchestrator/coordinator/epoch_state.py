@@ -182,6 +182,10 @@ class EpochState:
     """miner -> its stage, of every miner that took part."""
     withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """miner -> microbatches that were taken from it because it was lost or late."""
+    merged_at: float = 0.0
+    """Time at which the merges of all stages were ready; 0 before."""
+    merged_block: int | None = None
+    """The head at that time: the seal waits for a newer one."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
     wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)

@@ -51,6 +51,24 @@ def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchSt
     return found[1] if mine and leads and place.frame(name.direction) is None else None
 
 
+def concerns(run: RunState, member: Member, name: FrameName) -> bool:
+    """Whether a frame's microbatch is or was the member's, at the stage that sends it or that receives it.
+
+    Of a closed step, those are concerned that count the microbatch: nobody else needs its frames any more.
+    """
+    epoch, destination = run.epochs.get(name.epoch), name.direction.destination(name.stage, run.stages)
+    if epoch is None or member.stage not in (name.stage, destination) or name.step >= len(epoch.steps):
+        return False
+    step = epoch.steps[name.step]
+    if name.microbatch < len(step.microbatches):
+        return any(
+            hotkey == member.hotkey
+            for hotkey, _ in step.microbatches[name.microbatch].places[member.stage].had()
+        )
+    counted = counted_pairs(step.order.get(member.hotkey, bytearray()))
+    return any(index == name.microbatch for index, _ in counted)
+
+
 def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> None:
     """Record a frame that is wanted."""
     name = notice.name
@@ -110,22 +128,26 @@ def note_progress(run: RunState, member: Member) -> None:
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
     """Record receipts that continue the member's chain; others are skipped.
 
-    A receipt of another epoch, or after the seal, continues the chain and counts for nothing. A STEP of a
-    step that is not closed is no progress: there are as many of these as somebody makes up.
+    A receipt of an epoch that is sealed, or that its miner has no part in, continues the chain and counts
+    for nothing. One of an earlier epoch that is not sealed yet belongs to its seal, and is no progress. Nor
+    is a STEP of a step that is not closed: there are as many of these as somebody makes up.
     """
-    epoch, closed = run.current, (run.epoch, run.current.closed_steps)
+    closed = (run.epoch, run.current.closed_steps)
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
             continue
         member.receipts, member.head = receipt.seq, digest
-        if receipt.epoch != run.epoch or epoch.seal is not None or member.hotkey not in epoch.stages:
+        epoch = run.epochs.get(receipt.epoch)
+        if epoch is None or epoch.seal is not None or member.hotkey not in epoch.stages:
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
+        if receipt.epoch != run.epoch:
+            continue
         if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
             _take_backward(run, member, receipt)
         elif receipt.kind is OpKind.FORWARD:

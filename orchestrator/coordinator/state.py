@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from iota.objects import part_sizes
-from iota.protocol.events import Event
+from iota.protocol.events import EpochClose, Event
 from iota.protocol.messages import Heldout, Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
@@ -167,6 +167,19 @@ class Totals:
 
 
 @dataclass
+class SealedRecord:
+    """A sealed epoch as it is published: bytes that never change, and the links that its audits drew from."""
+
+    seal: EpochClose
+    packed: bytes
+    """The record's JSON bytes, compressed (zlib)."""
+    links: dict[str, str] = field(default_factory=dict)
+    """validator -> its revealed link, once the audits are closed; before, the epoch's state has them."""
+    closed_in: int | None = None
+    """The epoch in training when its audits were closed."""
+
+
+@dataclass
 class Audits:
     """Results of audits over all epochs; each epoch keeps its own verdicts until it is closed."""
 
@@ -180,6 +193,10 @@ class Audits:
     compute_share: dict[str, float] = field(default_factory=dict)
     """validator -> its reported share of time spent on audits."""
     closed_epochs: list[int] = field(default_factory=list)
+    sealed: int = 0
+    """Number of epochs that are sealed: they are sealed in order."""
+    published: dict[int, SealedRecord] = field(default_factory=dict)
+    """The sealed epochs that can be read, until `audit.window` epochs after their audits were closed."""
 
 
 @dataclass

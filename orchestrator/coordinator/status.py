@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from iota.console.durations import duration
 from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
+from orchestrator.coordinator import sealing
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
 """Verdicts and incidents in the status: a dashboard polls it, so it must stay small."""
+SEAL_SAID_S: Final = 60.0
+"""A seal that has waited so long for a block is named: five blocks of Bittensor."""
 
 
 def public_losses(run: RunState, since: int | None = None) -> dict[str, Any]:
@@ -111,11 +114,25 @@ def waiting_for(run: RunState) -> str | None:
             return f"stage {stage} is loading its base"
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
-    return None
+    return _seals(run)
+
+
+def _seals(run: RunState) -> str | None:
+    """What the seal of a merged epoch waits for, once that is long; None if none does."""
+    waiting = [e for e in sealing.unsealed(run) if run.now > e.merged_at + SEAL_SAID_S]
+    if not waiting:
+        return None
+    first, block = waiting[0], run.head.block
+    return (
+        f"epoch {first.epoch} cannot be sealed: the chain has shown no block after {block} for"
+        f" {duration(run.now - first.merged_at)}; training goes on"
+    )
 
 
 def _last_audits(run: RunState) -> str:
     """What a run waits for whose last merge is done: validators, each epoch until its deadline."""
+    if waiting := sealing.unsealed(run):
+        return f"all epochs are trained; epoch {waiting[0].epoch} is sealed with the next block of the chain"
     still = [e for e in run.epochs.values() if e.seal is not None and not e.audits_closed]
     if not still:
         return "the run ends"

@@ -26,9 +26,11 @@ from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
 from orchestrator.http.plan_store import PlanStore
 from orchestrator.http.progress_log import ProgressLog
-from orchestrator.http.public import AuditCalls, Public
+from orchestrator.http.public import Public
+from orchestrator.http.public_epochs import PublicEpochs
 from orchestrator.http.public_objects import PublicObjects
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.statements import Statements
 from orchestrator.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -62,8 +64,11 @@ BACKGROUND: Final = web.AppKey("background", asyncio.Task[None])
 def make_app(deps: Deps) -> web.Application:
     """The application. Its startup replays the journal; cleaning up its runner stops its tasks."""
     metrics, limits = Metrics(), deps.limits
+    statements = Statements(deps.coordinator.spec.id, deps.hotkey)
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
-    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey, deps.admission, limits)
+    calls = MemberCalls(
+        deps.coordinator, recorder, deps.store, deps.hotkey.ss58, statements, deps.admission, limits
+    )
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
@@ -119,7 +124,7 @@ def make_app(deps: Deps) -> web.Application:
     app = web.Application(middlewares=[middleware.around])
     app.cleanup_ctx.append(background)
     app.on_shutdown.append(stop)
-    signed, audit = middleware.signed, AuditCalls(deps.coordinator, deps.journal)
+    signed, epochs = middleware.signed, PublicEpochs(deps.coordinator, deps.journal, statements)
     objects = PublicObjects(deps.coordinator, deps.store, limits.url_s)
     app.add_routes(
         [
@@ -131,6 +136,11 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/bases", objects.epochs),
             web.get("/v1/bases/{epoch}/{stage}", objects.base),
             web.get("/v1/objects", objects.url),
+            web.get("/v1/epochs/{epoch}/seal", epochs.seal),
+            web.get("/v1/epochs/{epoch}/record", epochs.record),
+            web.get("/v1/epochs/{epoch}/record/{hotkey}", epochs.part),
+            web.get("/v1/epochs/{epoch}/receipts/{hotkey}", epochs.receipts),
+            web.get("/v1/epochs/{epoch}/links", epochs.links),
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),
             web.get("/readyz", public.readyz),
@@ -138,8 +148,6 @@ def make_app(deps: Deps) -> web.Application:
             web.post("/v1/exchange", signed(calls.exchange, limits.exchange_bytes)),
             web.post("/v1/leave", signed(calls.leave)),
             web.post("/v1/objects", signed(calls.objects)),
-            web.get("/v1/audit/epochs/{epoch}", signed(audit.record)),
-            web.get("/v1/audit/epochs/{epoch}/receipts/{hotkey}", signed(audit.receipts)),
         ]
     )
     return app

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from typing import Final
 
-from iota.identity.keys import Hotkey
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -28,6 +27,7 @@ from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.statements import Statements
 from orchestrator.intake import Intake, parse
 
 MANIFEST_PATH: Final = "/v1/manifest"
@@ -43,16 +43,17 @@ class MemberCalls:
         coordinator: Coordinator,
         recorder: Recorder,
         store: ObjectStore,
-        hotkey: Hotkey,
+        hotkey: str,
+        statements: Statements,
         admission: Admission,
         limits: ServerLimits,
     ) -> None:
-        """`hotkey` is this server's."""
+        """`hotkey` (ss58) is this server's, which signs the `statements`."""
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
-        self._orchestrator = hotkey.ss58
-        self._delivery = Delivery(coordinator.spec, store, hotkey, limits.url_s)
+        self._orchestrator, self._statements = hotkey, statements
+        self._delivery = Delivery(coordinator.spec, store, statements, limits.url_s)
         self._admission = admission
         self.limits = limits
         self._open: Counter[str] = Counter()
@@ -138,5 +139,10 @@ class MemberCalls:
         if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
             found = self._coordinator.events_after(hotkey, request.cursor, limit)
         member = self.intake.member(hotkey)
-        reply = ExchangeReply(events=await self._delivery.of(member, found), receipts=member.receipts)
+        events = await self._delivery.of(member, found)
+        acknowledged = None
+        if request.receipts is not None:  # the numbers at one moment: nothing is awaited in between
+            sealed = self._coordinator.sealed_epochs
+            acknowledged = self._statements.acknowledge(hotkey, member.receipts, member.head, sealed)
+        reply = ExchangeReply(events=events, receipts=member.receipts, acknowledged=acknowledged)
         return reply.model_dump_json().encode()

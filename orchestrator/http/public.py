@@ -1,4 +1,4 @@
-"""Read-only handlers: public ones for the run, its status, health and metrics; signed ones for audits."""
+"""Read-only handlers for anyone: the run, its status, its members, health and metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import TypeAdapter
 
 from iota.console.counts import counted
 from iota.console.version import versions
@@ -18,12 +17,9 @@ from iota.identity.http_auth import SIGNATURE_HEADER, sign_response
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import PROTOCOL_VERSION, NodeStatus
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.status_delta import delta
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.metrics import Metrics
-from orchestrator.http.middleware import Call
-from orchestrator.journal import Journal
 
 STREAM_EVERY_S: Final = 1.0
 """Seconds between two looks at the status for a stream."""
@@ -36,7 +32,6 @@ _FRESH_S: Final = 0.2
 """Seconds for which a status is served again, at least: building it takes time on the event loop."""
 _BUILT_SHARE: Final = 0.05
 """Most of the event loop's time that building the status may take, however many members there are."""
-_BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 
 
 class Public:
@@ -201,31 +196,6 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def _event(name: str, data: dict[str, Any]) -> bytes:
     return b"id: " + name.encode() + b"\ndata: " + _json(data) + b"\n\n"
-
-
-class AuditCalls:
-    """Handlers of signed requests for epoch records and receipts, from which validators audit the run."""
-
-    def __init__(self, coordinator: Coordinator, journal: Journal) -> None:
-        self._coordinator = coordinator
-        self._journal = journal
-        self._reading = asyncio.Lock()
-
-    async def record(self, call: Call) -> bytes:
-        """GET /v1/audit/epochs/N: the record of a sealed epoch with open audits, else NOT_FOUND."""
-        epoch = path_number(call.request, "epoch")
-        record = self._coordinator.epoch_record(epoch)
-        if record is None:
-            raise Problem(ProblemType.NOT_FOUND, f"epoch {epoch} is not sealed yet, or its audits are closed")
-        return await asyncio.to_thread(lambda: record.model_dump_json().encode())
-
-    async def receipts(self, call: Call) -> bytes:
-        """GET .../receipts/HOTKEY: a member's receipt batches of an epoch; NOT_FOUND for others."""
-        epoch, hotkey = path_number(call.request, "epoch"), call.request.match_info["hotkey"]
-        if hotkey not in self._coordinator.members:
-            raise Problem(ProblemType.NOT_FOUND, f"{hotkey[:64]} is no member of this run")
-        async with self._reading:  # one at a time: answers are large
-            return await asyncio.to_thread(lambda: _BATCHES.dump_json(self._journal.receipts(hotkey, epoch)))
 
 
 def path_number(request: web.Request, name: str) -> int:

@@ -9,8 +9,17 @@ from iota.console.counts import counted
 from iota.identity.signatures import signing_bytes
 from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import MAX_LOSS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import (
+    MAX_LOSS,
+    RECEIPTS_DOMAIN,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    counted_digest,
+    signed_payload,
+)
 from orchestrator.coordinator import Member
+from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.state import RunState
 
 
@@ -71,6 +80,27 @@ def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
             return "names a loss, which only a LOSS of the last stage has"
         if not 0 <= receipt.loss <= MAX_LOSS:
             return f"names a loss of {receipt.loss:g}: at least 0 and at most {MAX_LOSS:g} nats a token"
+    return _step_fault(run, member, receipt) if receipt.kind is OpKind.STEP else None
+
+
+def _step_fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
+    """The reason why a STEP is not the one that the step's close asked for, or None.
+
+    A STEP of a sealed epoch belongs to no seal any more, so its list is not looked for.
+    """
+    epoch, what = run.epochs.get(receipt.epoch), f"is of STEP {receipt.step} of epoch {receipt.epoch}, which"
+    if receipt.state is None:
+        return f"{what} has no state"
+    if epoch is None or epoch.seal is not None:
+        return None
+    if receipt.step >= epoch.closed_steps:
+        return f"{what} is not closed"
+    step = epoch.steps[receipt.step]
+    told = counted_digest(counted_pairs(step.order.get(member.hotkey, bytearray())))
+    if receipt.state.counted != told:
+        return f"{what} counts the list {told[:16]} by its close, not {receipt.state.counted[:16]}"
+    if receipt.state.learning_rate != step.learning_rate:
+        return f"{what} has the learning rate {step.learning_rate:g}, not {receipt.state.learning_rate:g}"
     return None
 
 

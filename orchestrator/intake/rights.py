@@ -50,9 +50,8 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
     except ValueError as error:
         raise Problem(ProblemType.MALFORMED_BODY, str(error)) from None
     if request.method is Method.GET:
-        if text.startswith((f"{spec.id}/", f"{manifest_folder(spec.data.manifest)}/")):
-            return Access(Method.GET, text)
-        raise Problem(ProblemType.FORBIDDEN, f"{text} is not part of this run")
+        check_reader(coordinator, member, text)
+        return Access(Method.GET, text)
     key = parse_key(text)
     if key is None or isinstance(key, PlanKey) or key.run != spec.id or member.role is not Role.MINER:
         raise _not_yours(text)
@@ -66,6 +65,29 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
     if not 0 < request.size <= limit:
         raise Problem(ProblemType.TOO_LARGE, f"{text} may have 1 to {limit} bytes, not {request.size}")
     return Access(Method.PUT, text, request.size)
+
+
+def check_reader(coordinator: Coordinator, member: Member, text: str) -> None:
+    """Raise Problem (FORBIDDEN) unless this member may read the object: the table in docs/protocol.md."""
+    spec, key = coordinator.spec, parse_key(text)
+    if text.startswith(f"{manifest_folder(spec.data.manifest)}/"):
+        return
+    if key is None or key.run != spec.id:
+        raise Problem(ProblemType.FORBIDDEN, f"{text} is no object of this run that members read")
+    if member.role is Role.VALIDATOR or not isinstance(key, FrameKey | SnapshotKey):
+        return
+    mine = (
+        key.hotkey == member.hotkey
+        if isinstance(key, SnapshotKey)
+        else coordinator.concerns(member, key.name)
+    )
+    if not mine:
+        whose = (
+            "validators, its sender and its receiver"
+            if isinstance(key, FrameKey)
+            else "validators and its miner"
+        )
+        raise Problem(ProblemType.FORBIDDEN, f"{text} is read by {whose}")
 
 
 def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:

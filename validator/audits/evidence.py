@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 import torch
+from blake3 import blake3
 from cachetools import FIFOCache
 from pydantic import ValidationError
 
@@ -23,10 +24,14 @@ from iota.model.layout import run_shapes
 from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
+from iota.protocol.events import EpochClose
+from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import FrameName, StoredObject
 from iota.protocol.plans import WholePlan
+from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
-from iota.protocol.records import PlanRecord
+from iota.protocol.records import EpochRecord, PlanRecord
+from iota.protocol.seals import member_parts
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from iota.store import ObjectTooLarge, StoreError
@@ -35,6 +40,8 @@ from validator.core.jobs import Base, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 
+_RECORD_TRIES: Final = 3
+"""A record comes unsigned, so what lies between may have changed it: it is asked for again."""
 _KEPT_BASES: Final = 2
 """Miners are audited stage by stage, so older bases are not needed again."""
 
@@ -51,14 +58,35 @@ class Evidence:
 
     # ---- records -------------------------------------------------------------------------------
 
-    async def sealed(self, epoch: int) -> SealedEpoch:
-        """The epoch's record with every miner's receipts, checked.
+    async def record(self, seal: EpochClose) -> EpochRecord:
+        """The record that a seal names.
+
+        Raises SealBroken where the orchestrator gives another one, or what it sealed is no record.
+        """
+        for _ in range(_RECORD_TRIES):
+            data = await self._client.record(seal.epoch)
+            if blake3(data).hexdigest() == seal.record:
+                break
+        else:
+            raise SealBroken(
+                f"the record that is served for epoch {seal.epoch} is not the one that was sealed"
+            )
+        try:
+            record = EpochRecord.model_validate_json(data)
+        except ValidationError as error:
+            raise SealBroken(f"what was sealed is no record: {sentence(error)[:200]}") from None
+        members = merkle_root([part.content_digest() for part in member_parts(record)])
+        given = (record.epoch, record.root, record.receipts, members)
+        if given != (seal.epoch, seal.root, seal.receipts, seal.members):
+            raise SealBroken(f"the record of epoch {seal.epoch} contradicts the seal that names it")
+        return record
+
+    async def sealed(self, record: EpochRecord) -> SealedEpoch:
+        """A sealed record with its plans and every miner's receipts, checked.
 
         Raises SealBroken if the orchestrator's record contradicts itself, its plans or the receipts.
         """
-        record = await self._client.epoch_record(epoch)
-        if record.epoch != epoch:
-            raise SealBroken(f"asked for epoch {epoch}, got the record of {record.epoch}")
+        epoch = record.epoch
         if [plan.step for plan in record.plans] != list(range(self.spec.schedule.steps)):
             raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
         # The plans first, since one that the store lacks for now has all of this asked again.
@@ -124,6 +152,8 @@ class Evidence:
             raise EvidenceMissing(f"{what}, is not in the store")
         else:
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
+            if not record.parts:  # it was not stored when the epoch was sealed
+                record = record.model_copy(update={"parts": await self._base_parts(epoch, stage)})
             parts = [await self._stored(part, limit) for part in record.parts]
             try:
                 outer = await asyncio.to_thread(read_base, self.spec, stage, parts)
@@ -136,6 +166,12 @@ class Evidence:
         state = StageState(named_weights(self.spec, stage, outer.weights))
         self._bases[epoch, stage] = state
         return state
+
+    async def _base_parts(self, epoch: int, stage: int) -> tuple[StoredObject, ...]:
+        try:
+            return (await self._client.base(epoch, stage)).parts
+        except Problem as problem:
+            raise EvidenceMissing(f"the base of epoch {epoch}, stage {stage}: {problem}") from problem
 
     async def snapshot(self, given: Snapshot) -> StageState:
         """The state that a miner delivered. The caller must compare its digests.

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
 from iota.data.manifest import DataError
+from iota.protocol.events import EpochClose
 from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.records import MinerRecord
 from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
@@ -41,6 +42,7 @@ class JobRunner:
     evidence: Evidence
     auditor: Auditor
     heldout: HeldoutMeter
+    seals: SealBook
     settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
@@ -57,7 +59,7 @@ class JobRunner:
                 self.auditor.unload()
                 return await self.settle()
             case jobs.FetchRecord():
-                return await self._fetch_record(job.epoch)
+                return await self._fetch_record(job.seal)
         try:
             match job:
                 case jobs.FetchLastStep():
@@ -72,35 +74,32 @@ class JobRunner:
         except _TRANSPORT as error:
             raise TransportFailed(str(error)) from error
 
-    async def _fetch_record(self, epoch: int) -> SealedEpoch:
+    async def _fetch_record(self, seal: EpochClose) -> SealedEpoch:
+        miners = None
         try:
-            return await self.evidence.sealed(epoch)
+            if not await asyncio.to_thread(self.seals.take, await self.client.seal(seal.epoch)):
+                raise SealBroken(
+                    f"the orchestrator publishes another seal of epoch {seal.epoch} than it sent"
+                )
+            record = await self.evidence.record(seal)
+            miners = record.miners
+            return await self.evidence.sealed(record)
         except (SealBroken, UntrustedAnswer) as error:
-            raise RecordBroken(str(error), await self._recorded_miners(epoch)) from error
+            raise RecordBroken(str(error), miners) from error
         except Problem as problem:
             if problem.type is not ProblemType.NOT_FOUND:
                 raise
             raise RecordGone from problem
 
-    async def _recorded_miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
-        """The miners of an epoch with a broken record; None if the orchestrator did not sign that either."""
-        try:
-            return (await self.client.epoch_record(epoch)).miners
-        except UntrustedAnswer as error:
-            log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
-            return None
-
     async def _measure(self, epoch: int) -> Heldout | None:
         """Held-out loss of the base of `epoch`, once every stage has stored its base."""
         self.auditor.unload()
-        while True:
-            record = await self.client.epoch_record(epoch - 1)
-            bases = [jobs.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
-            if len(bases) == self.evidence.spec.layout.stages:
-                break
+        while epoch not in await self.client.base_epochs():  # noqa: ASYNC110 - another process stores it
             await asyncio.sleep(BASE_POLL_S)
+        stages = range(self.evidence.spec.layout.stages)
+        bases = [jobs.Base(epoch, stage, await self.client.base(epoch, stage)) for stage in stages]
         try:
-            found = await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
+            found = await self.heldout.measure(bases)
         except BadValueError as error:
             raise EvidenceMissing(str(error)) from error
         if found is None:

@@ -37,24 +37,28 @@ class EpochAudit:
         self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT_SHARE, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
-        self.activity = f"epoch {self.epoch}: waiting for block {seal.block}"
+        self.activity = f"epoch {self.epoch}: fetching its record"
 
     def script(self) -> Script[None]:
-        """From the draw to the report that all audits are done."""
+        """From the sealed record to the report that all audits are done.
+
+        The link is revealed only with the record at hand and block B final, so that the record cannot be made
+        for the draw.
+        """
         try:
+            sealed = yield from self._fetch()
+            if sealed is None:
+                return
+            self.activity = f"epoch {self.epoch}: waiting for block {self._seal.block}"
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
             self._emit(Say(Reveal(epoch=self.epoch, link=self._link)))
             # The coordinator refuses verdicts and requests of a validator that has not revealed its link.
             yield jobs.Settle()
-            sealed: SealedEpoch = yield jobs.FetchRecord(self.epoch)
         except Expired:
             self._log("no draw before the deadline, so no audits", error=True)
             return
-        except RecordGone:
-            self._log("its audits are closed already")
-            return
-        except RecordBroken as broken:
-            yield from self._file_broken(broken)
+        if isinstance(sealed, RecordBroken):
+            yield from self._file_broken(sealed)
             return
         self._emit(effects.KeepWork(epoch_work(sealed)))
         yield from self._audit_miners(sealed, block_hash)
@@ -65,15 +69,26 @@ class EpochAudit:
         self._emit(effects.KeepAudited(self.epoch))
         self._emit(Say(AuditsDone(epoch=self.epoch)))
 
+    def _fetch(self) -> Script[SealedEpoch | RecordBroken | None]:
+        """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
+        try:
+            sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
+        except RecordGone:
+            self._log("its audits are closed already")
+            return None
+        except RecordBroken as broken:
+            if broken.miners is not None:
+                return broken
+            self._log(f"refused, and no link is revealed for it: {broken}", error=True)
+            return None
+        return sealed
+
     def _file_broken(self, broken: RecordBroken) -> Script[None]:
         """Nothing can be audited: file that for every miner, since every draw needs a verdict."""
         self.expires = False
         self._log(f"cannot be audited: {broken}", error=True)
-        if broken.miners is None:
-            self._log("there is no record to name its miners by", error=True)
-            return
         self._repeat_filed()
-        for miner in broken.miners:
+        for miner in broken.miners or ():
             seq = miner.first_receipt
             self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
         yield jobs.Settle()

@@ -42,10 +42,10 @@ class TransportFailed(Exception):
 
 
 class RecordBroken(Exception):
-    """An epoch's record contradicts itself, or is not signed by the orchestrator."""
+    """An epoch's record contradicts itself, its plans or its receipts, or is not the one that was sealed."""
 
     def __init__(self, reason: str, miners: tuple[MinerRecord, ...] | None) -> None:
-        """`miners` are those of the epoch; None if they are unknown."""
+        """`miners` are those of the sealed record; None without it, so that nothing is revealed."""
         super().__init__(reason)
         self.miners = miners
 

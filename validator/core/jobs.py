@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from iota.protocol.events import EpochClose
 from iota.protocol.messages import StoredObject
 from iota.protocol.receipts import Receipt
 from iota.protocol.records import BaseRecord
@@ -67,9 +68,17 @@ class Settle:
 
 @dataclass(frozen=True)
 class FetchRecord:
-    """Fetch and check an epoch's record. Answer: SealedEpoch. Fails with RecordBroken or RecordGone."""
+    """Fetch an epoch's record, plans and receipts, and check them against the seal. Answer: SealedEpoch.
 
-    epoch: int
+    Fails with RecordBroken or RecordGone.
+    """
+
+    seal: EpochClose
+
+    @property
+    def epoch(self) -> int:
+        """The sealed epoch."""
+        return self.seal.epoch
 
 
 @dataclass(frozen=True)

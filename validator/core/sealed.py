@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.merkle import merkle_root
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.messages import StoredObject
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
@@ -16,6 +16,7 @@ from iota.protocol.receipts import (
     OpKind,
     Receipt,
     ReceiptBatch,
+    counted_digest,
     signed_payload,
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
@@ -44,9 +45,11 @@ class SealedEpoch:
     ) -> None:
         self.spec, self.record, self.epoch = spec, record, record.epoch
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
-        chains = [receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]]
-        root = merkle_root([merkle_root([r.content_digest() for r in chain]) for chain in chains])
-        if sum(map(len, chains)) != record.seal.receipts or root != record.seal.root:
+        chains = {hotkey: receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]}
+        roots = {h: merkle_root([r.content_digest() for r in chain]) for h, chain in chains.items()}
+        sealed = (record.receipts, record.root, {m.hotkey: m.receipts for m in record.miners})
+        every = {m.hotkey: roots.get(m.hotkey, EMPTY) for m in record.miners}
+        if (sum(map(len, chains.values())), merkle_root(list(roots.values())), every) != sealed:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
@@ -60,6 +63,24 @@ class SealedEpoch:
             named = self._by_name.setdefault(hotkey, {})
             for receipt in given:
                 named.setdefault(receipt.key, receipt)
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise SealBroken for a STEP that names another list or rate than the record and the plan have.
+
+        The orchestrator took this receipt, so it told its miner what it did not seal.
+        """
+        for hotkey, given in self.receipts.items():
+            for receipt in given:
+                state, plan = receipt.state, self._plans.get(receipt.step)
+                if receipt.kind is not OpKind.STEP or state is None or plan is None:
+                    continue
+                told = (state.counted, state.learning_rate)
+                if told != (counted_digest(self.counted(hotkey, receipt.step)), plan.learning_rate):
+                    raise SealBroken(
+                        f"the orchestrator took receipt {receipt.seq} of {hotkey}, a STEP with another"
+                        f" counted list or learning rate than the record of epoch {self.epoch} has for it"
+                    )
 
     # ---- work ----------------------------------------------------------------------------------
 

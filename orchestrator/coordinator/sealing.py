@@ -1,0 +1,145 @@
+"""Seals: the record of a merged epoch is made once, and nothing that is published of it changes later.
+
+An epoch is sealed at the first block that is newer than the moment its merges were ready. So the block of its
+draw lies ahead, also where the chain was away for long; training goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from blake3 import blake3
+
+from iota.protocol.events import EpochClose
+from iota.protocol.merkle import EMPTY, merkle_root
+from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.seals import member_parts
+from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from orchestrator.coordinator.state import Phase, RunState, SealedRecord
+
+_LEVEL: Final = 1
+"""Of zlib: digests do not get smaller by more effort, and the rest is small after the first."""
+
+
+def note_merged(run: RunState) -> None:
+    """All merges of the current epoch are ready: it is sealed with the next block."""
+    epoch = run.current
+    if epoch.merged_block is None:
+        epoch.merged_at, epoch.merged_block = run.now, run.head.block
+
+
+def unsealed(run: RunState) -> list[EpochState]:
+    """Merged epochs that wait for a block to be sealed, in order."""
+    return [e for _, e in sorted(run.epochs.items()) if e.merged_block is not None and e.seal is None]
+
+
+def seal(run: RunState) -> None:
+    """Seal every merged epoch that the head is newer for. Later receipts do not belong to it."""
+    for epoch in unsealed(run):
+        assert epoch.merged_block is not None
+        if run.head.block <= epoch.merged_block:
+            return
+        _seal(run, epoch)
+
+
+def _seal(run: RunState, epoch: EpochState) -> None:
+    record = make_record(run, epoch)
+    data = record.model_dump_json().encode()
+    epoch.seal = EpochClose(
+        epoch=epoch.epoch,
+        root=record.root,
+        receipts=record.receipts,
+        block=run.head.block + run.spec.audit.seal_blocks,
+        members=merkle_root([part.content_digest() for part in member_parts(record)]),
+        record=blake3(data).hexdigest(),
+    )
+    epoch.sealed_at = run.now
+    run.audits.sealed += 1
+    run.audits.published[epoch.epoch] = SealedRecord(epoch.seal, zlib.compress(data, _LEVEL))
+    let_go(run, epoch.epoch)
+    run.send_all(epoch.seal)
+
+
+def let_go(run: RunState, number: int) -> None:
+    """Forget what a sealed epoch's record was made from, unless its merge is still under way."""
+    epoch = run.epochs.get(number)
+    if epoch is None or epoch.seal is None or (number == run.epoch and run.phase is not Phase.FINISHED):
+        return
+    for step in epoch.steps:
+        step.order.clear()
+        step.losses.clear()
+    for merge in epoch.merges:
+        merge.deltas, merge.parts = {}, []
+    for table in (epoch.receipts, epoch.first_receipt, epoch.joined, epoch.withdrawn, epoch.counted):
+        table.clear()
+    epoch.reroutes.clear()
+
+
+def keep(run: RunState, number: int, epoch: EpochState) -> None:
+    """The audits of an epoch close: it can be read for `audit.window` more epochs."""
+    published = run.audits.published
+    published[number].links, published[number].closed_in = dict(epoch.links), run.epoch
+    for old, sealed in list(published.items()):
+        if sealed.closed_in is not None and sealed.closed_in + run.spec.audit.window < run.epoch:
+            del published[old]
+
+
+def links(run: RunState, number: int) -> dict[str, str]:
+    """validator -> the link that it revealed for a sealed epoch; empty for any other."""
+    sealed = run.audits.published.get(number)
+    if sealed is None:
+        return {}
+    return sealed.links if sealed.closed_in is not None else run.epochs[number].links
+
+
+def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
+    """The public record of a merged epoch, from its state."""
+    trees = {hotkey: tree for hotkey, tree in sorted(epoch.receipts.items()) if tree.count}
+    counted = [
+        CountedList(step=step.number, miner=hotkey, counted=tuple(counted_pairs(order)))
+        for step in epoch.steps
+        for hotkey, order in sorted(step.order.items())
+    ]
+    deltas = [
+        DeltaRecord(miner=c.hotkey, stage=stage, tokens=c.tokens, parts=merge.deltas[c.hotkey])
+        for stage, merge in enumerate(epoch.merges)
+        for c in (merge.parts[0].assign.contributions if merge.parts else ())
+    ]
+    return EpochRecord(
+        epoch=epoch.epoch,
+        root=merkle_root([tree.root for tree in trees.values()]),
+        receipts=sum(tree.count for tree in trees.values()),
+        miners=tuple(_miner_record(epoch, hotkey) for hotkey in sorted(epoch.stages)),
+        plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
+        reroutes=tuple(epoch.reroutes),
+        counted=tuple(counted),
+        bases=tuple(
+            base for s in range(run.stages) if (base := _base_record(run, epoch.epoch, s)) is not None
+        ),
+        deltas=tuple(deltas),
+        merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),
+        merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
+    )
+
+
+def _miner_record(epoch: EpochState, hotkey: str) -> MinerRecord:
+    tree = epoch.receipts.get(hotkey)
+    count, first = (tree.count if tree is not None else 0), epoch.first_receipt.get(hotkey, 1)
+    return MinerRecord(
+        hotkey=hotkey,
+        stage=epoch.stages[hotkey],
+        joined=epoch.joined[hotkey],
+        first_receipt=first,
+        last_receipt=first + count - 1,
+        receipts=tree.root if tree is not None else EMPTY,
+        withdrawn=epoch.withdrawn.get(hotkey, 0),
+    )
+
+
+def _base_record(run: RunState, number: int, stage: int) -> BaseRecord | None:
+    """The base that a stage began the epoch with; without parts where it is not stored yet."""
+    stored, digest = run.bases.stored.get((number, stage)), run.bases.digests.get((number, stage))
+    if stored is not None or digest is None:
+        return stored
+    return BaseRecord(epoch=number, stage=stage, digest=digest, parts=())

@@ -19,7 +19,7 @@ from iota.protocol.messages import (
     Report,
     Role,
 )
-from iota.protocol.receipts import OpKind
+from iota.protocol.receipts import OpKind, StepState, counted_digest
 from iota.simulate.device import VirtualDevice
 from iota.simulate.disk import VirtualDisk
 from iota.simulate.duties import report_of
@@ -28,6 +28,7 @@ from iota.wire.frame import frame_size
 from iota.wire.transport import OutgoingFrame
 from miner.core import effects, facts
 from miner.core.core import ReplicaCore
+from miner.core.schedule import Op
 
 if TYPE_CHECKING:
     from iota.simulate.swarm import VirtualSwarm
@@ -211,6 +212,7 @@ class VirtualMiner:
             version=op.version,
             output=digest(op.key),
             loss=1.0 if op.kind is OpKind.LOSS else None,
+            state=_state_after(op) if op.kind is OpKind.STEP else None,
             started=self.swarm.clock.now,
             ended=self.swarm.clock.now,
             device="virtual",
@@ -229,3 +231,16 @@ class VirtualMiner:
         name = FrameName.of(op.key, self.core.stage)
         size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
         return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")
+
+
+def _state_after(op: Op) -> StepState:
+    """What a STEP commits to."""
+    return StepState(
+        weights=digest(op.key),
+        moments=digest("moments", op.key),
+        change_sketch=(),
+        moments_sketch=(),
+        gradient_norm=1.0,
+        counted=counted_digest(op.counted),
+        learning_rate=op.learning_rate,
+    )

@@ -25,7 +25,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @property
     def seals(self) -> list[EpochClose]:
-        return [run()[1][epoch].record.seal for epoch in range(self.sealed)]
+        return [run()[0].seal_of(epoch) for epoch in range(self.sealed)]
 
     @precondition(lambda self: self.sealed < EPOCHS and not self.run_over)
     @rule()

@@ -150,5 +150,5 @@ async def bench(
     evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
-    sealed = await evidence.sealed(epoch)
+    sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
     return Bench(world, evidence, auditor, worker, sealed, live, retry_for_s, deliver)

@@ -24,6 +24,7 @@ from iota.protocol.receipts import (
     Receipt,
     ReceiptBatch,
     StepState,
+    counted_digest,
     signed_payload,
 )
 from iota.spec import RunSpec
@@ -45,6 +46,8 @@ class Honest:
             change_sketch=made.change_sketch,
             moments_sketch=made.moments_sketch,
             gradient_norm=made.gradient_norm,
+            counted=counted_digest((index, 0) for index in range(count)),
+            learning_rate=miner.spec.learning_rate(epoch, step),
         )
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -41,6 +41,7 @@ from iota.protocol.receipts import (
     SignedHeader,
 )
 from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.seals import member_parts
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
@@ -71,6 +72,8 @@ class World:
         self.outer = [initial_base(spec, stage) for stage in range(spec.layout.stages)]
         self.store: dict[str, bytes] = {}
         self.records: dict[int, EpochRecord] = {}
+        self.blocks: dict[int, int] = {}
+        """epoch -> the block that its seal names; 1 for others."""
         self.bases: list[BaseRecord] = []
         self.plans: dict[int, list[WholePlan]] = {}
         """By epoch."""
@@ -221,12 +224,12 @@ class World:
     ) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)
         chains = [[r.content_digest() for r in self.of_epoch(epoch, m)] for m in ordered]
-        root, count = merkle_root([merkle_root(chain) for chain in chains]), sum(map(len, chains))
-        seal = EpochClose(epoch=epoch, root=root, receipts=count, block=1)
+        roots = [merkle_root(chain) for chain in chains]
         everything = tuple((i, 0) for i in range(self.spec.schedule.microbatches))
         return EpochRecord(
             epoch=epoch,
-            seal=seal,
+            root=merkle_root(roots),
+            receipts=sum(map(len, chains)),
             miners=tuple(
                 MinerRecord(
                     hotkey=m.hotkey,
@@ -234,9 +237,10 @@ class World:
                     joined=0,
                     first_receipt=self.first[epoch, m.hotkey],
                     last_receipt=self.first[epoch, m.hotkey] + len(self.of_epoch(epoch, m)) - 1,
+                    receipts=root,
                     withdrawn=0,
                 )
-                for m in ordered
+                for m, root in zip(ordered, roots, strict=True)
             ),
             plans=plans,
             reroutes=(),
@@ -245,7 +249,7 @@ class World:
                 for plan in plans
                 for m in ordered
             ),
-            bases=tuple(self.bases),
+            bases=tuple(base for base in self.bases if base.epoch == epoch),
             deltas=deltas,
             merge_assigns=(),
             merges=(),
@@ -253,8 +257,26 @@ class World:
 
     # ---- what the validator reads from ---------------------------------------------------------
 
-    async def epoch_record(self, epoch: int) -> EpochRecord:
-        return self.records[epoch]
+    def seal_of(self, epoch: int) -> EpochClose:
+        """The seal over the record as it is now."""
+        record = self.records[epoch]
+        return EpochClose(
+            epoch=epoch,
+            root=record.root,
+            receipts=record.receipts,
+            block=self.blocks.get(epoch, 1),
+            members=merkle_root([part.content_digest() for part in member_parts(record)]),
+            record=blake3(record.model_dump_json().encode()).hexdigest(),
+        )
+
+    async def record(self, epoch: int) -> bytes:
+        return self.records[epoch].model_dump_json().encode()
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        return next(base for base in self.bases if (base.epoch, base.stage) == (epoch, stage))
+
+    async def base_epochs(self) -> list[int]:
+        return sorted({base.epoch for base in self.bases})
 
     async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
         miner = next(m for m in self.miners if m.hotkey == hotkey)

@@ -133,7 +133,7 @@ def check_nothing_is_left_out(run: RunState) -> None:
         wanted = 1 if part.alone and len(part.mergers) == 1 else part.copies
         assert coming >= wanted or not idle, "a part lacks a merger while there is a miner"
     if run.phase is Phase.MERGING and not run.current.unmerged:
-        late = run.now > run.current.sealed_at + limit
+        late = run.now > run.current.merged_at + limit
         for stage in set(range(run.stages)) - changed.behind:
             assert run.roster.holding(stage, run.epoch + 1)
             assert late or not run.roster.holding(stage, run.epoch)

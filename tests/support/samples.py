@@ -23,6 +23,7 @@ from iota.protocol.receipts import (
     ReceiptBatch,
     SignedHeader,
     StepState,
+    counted_digest,
     signed_payload,
 )
 from iota.spec import (
@@ -172,7 +173,8 @@ def _receipts() -> dict[str, Receipt]:
     header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
     sketch = (0.1, -0.0, 1e-7, -2.5e21, 3.0, 1 / 3)
     state = StepState(
-        weights=DIGEST, moments="cd" * 32, change_sketch=sketch, moments_sketch=sketch[:2], gradient_norm=1e-5
+        weights=DIGEST, moments="cd" * 32, change_sketch=sketch, moments_sketch=sketch[:2], gradient_norm=1e-5,
+        counted=counted_digest([(1, 0)]), learning_rate=0.005,
     )
     kinds = {
         OpKind.FORWARD: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1},
@@ -218,7 +220,9 @@ REROUTE = events.Reroute(
     epoch=1, step=0, microbatch=1, stage=1, attempt=1, miner=OTHER.ss58, replaces=MINER.ss58,
     before=MINER.ss58, after=None, send_forward=False,
 )  # fmt: skip
-SEAL = events.EpochClose(epoch=1, root=DIGEST, receipts=4, block=7_000_000)
+SEAL = events.EpochClose(
+    epoch=1, root=DIGEST, receipts=4, block=7_000_000, members="cd" * 32, record="ef" * 32
+)
 MERGE = events.MergeAssign(
     epoch=1, stage=1, part=0,
     contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, stored=OBJECT),),
@@ -299,6 +303,7 @@ MESSAGES = {
     "exchange reply": events.ExchangeReply(
         events=(events.Delivered(seq=4, event=EVENTS[4], urls={"run/frames/1": "http://store/é"}),),
         receipts=4,
+        acknowledged=events.Acknowledgement(receipts=4, head=DIGEST, sealed=1, signature="5a" * 64),
     ),
     "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
     "whole plan": WHOLE_PLAN,
@@ -307,10 +312,12 @@ MESSAGES = {
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
     "epoch record": records.EpochRecord(
         epoch=1,
-        seal=SEAL,
+        root=DIGEST,
+        receipts=4,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, withdrawn=1
+                hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, receipts=DIGEST,
+                withdrawn=1,
             ),
         ),
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),

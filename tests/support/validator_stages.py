@@ -22,7 +22,7 @@ from iota.data.directory import DirectoryReader
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
 from iota.objects import SnapshotKey, manifest_folder
-from iota.protocol.events import AuditsClosed, Delivered, Event, ExchangeReply, RunEnd, SnapshotReady
+from iota.protocol.events import AuditsClosed, Delivered, EpochClose, Event, ExchangeReply, RunEnd, SnapshotReady
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
@@ -38,8 +38,10 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import GENESIS
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import BaseRecord
+from iota.protocol.seals import SignedSeal
 from iota.spec import AuditSpec, RunSpec
+from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
@@ -109,13 +111,29 @@ class Orchestrator:
             except TimeoutError:
                 pass
         numbered = list(enumerate(self.events, 1))[request.cursor :]
-        return ExchangeReply(events=tuple(Delivered(seq=n, event=e) for n, e in numbered), receipts=0)
+        return ExchangeReply(events=tuple(self._delivered(n, e) for n, e in numbered), receipts=0)
 
-    async def epoch_record(self, epoch: int) -> EpochRecord:
+    async def seal(self, epoch: int) -> SignedSeal:
         self._check_there()
         if epoch in self.closed:
             raise Problem(ProblemType.NOT_FOUND, f"the audits of epoch {epoch} are closed")
-        return self.world.records[epoch]
+        return self._signed(self.world.seal_of(epoch))
+
+    async def record(self, epoch: int) -> bytes:
+        return await self.world.record(epoch)
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        return await self.world.base(epoch, stage)
+
+    async def base_epochs(self) -> list[int]:
+        return await self.world.base_epochs()
+
+    def _signed(self, seal: EpochClose) -> SignedSeal:
+        return SignedSeal(seal=seal, signature=Statements(self.world.run, ORCHESTRATOR).seal(seal))
+
+    def _delivered(self, number: int, event: Event) -> Delivered:
+        signature = self._signed(event).signature if isinstance(event, EpochClose) else None
+        return Delivered(seq=number, event=event, signature=signature)
 
     async def receipts(self, epoch: int, hotkey: str) -> Any:
         return await self.world.receipts(epoch, hotkey)
@@ -154,11 +172,9 @@ class Orchestrator:
                 self._send(RunEnd())
 
     async def _seal(self, epoch: int) -> None:
-        record = self.world.train(epoch)
-        block = (await self.chain.head()).number + 2
-        seal = record.seal.model_copy(update={"block": block})
-        self.world.records[epoch] = record.model_copy(update={"seal": seal})
-        self._send(seal)
+        self.world.train(epoch)
+        self.world.blocks[epoch] = (await self.chain.head()).number + 2
+        self._send(self.world.seal_of(epoch))
 
     def _send(self, event: Event) -> None:
         self.events.append(event)

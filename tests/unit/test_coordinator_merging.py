@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeAssign, MergeReady
+from iota.protocol.events import BaseAssign, LoadBase, MergeAssign, MergeReady
 from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
@@ -57,7 +57,6 @@ def test_parts_are_merged_by_two_drawn_miners_once_all_have_given(driven: Driven
     driven.say(members[-1], reports=[Delta(epoch=0, parts=_stored(driven, members[-1].stage, "d"))])
     assert last.fixed
     assert all(len(part.mergers) == 2 for merge in driven.state.current.merges for part in merge.parts)
-    assert any(isinstance(e, EpochClose) for e in driven.news(members[0]))
 
 
 def test_a_late_replica_is_named_and_left_out(driven: Driven) -> None:

@@ -10,6 +10,7 @@ from iota.protocol.events import BaseAssign, Event, MergeReady, Plan
 from iota.protocol.messages import Method, StoredObject
 from iota.store import EmbeddedStore
 from orchestrator.http.delivery import Delivery, presign
+from orchestrator.http.statements import Statements
 from orchestrator.intake import Access, accesses
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import SECRET, STORE, make_spec
@@ -29,7 +30,7 @@ async def test_each_event_goes_out_with_the_urls_of_its_objects(parts: int) -> N
     ]
     store = EmbeddedStore(STORE, SECRET)
     try:
-        first, second = await Delivery(SPEC, store, Hotkey.generate(), 60.0).of(member, events)
+        first, second = await Delivery(SPEC, store, Statements(SPEC.id, Hotkey.generate()), 60.0).of(member, events)
     finally:
         await store.close()
     assert (first.seq, first.event, first.urls) == (*events[0], {})

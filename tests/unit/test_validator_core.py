@@ -22,7 +22,7 @@ Answer = Callable[[jobs.Job], object]
 def opened(epoch: int = 0) -> Shell:
     """A shell that has received the seal of an epoch."""
     shell = Shell()
-    shell.on_event(run()[1][epoch].record.seal)
+    shell.on_event(run()[0].seal_of(epoch))
     return shell
 
 
@@ -57,7 +57,7 @@ def test_every_drawn_audit_of_an_honest_epoch_passes_and_then_it_is_done() -> No
 
 def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
     shell = opened()
-    shell.on_event(run()[1][1].record.seal)
+    shell.on_event(run()[0].seal_of(1))
     shell.on_event(RunEnd())
     assert not shell.ended
     work(shell)
@@ -158,7 +158,7 @@ def test_without_a_draw_before_the_deadline_there_are_no_audits() -> None:
 
 def test_an_epoch_that_is_closed_before_its_turn_is_left_out() -> None:
     shell = opened()
-    shell.on_event(run()[1][1].record.seal)
+    shell.on_event(run()[0].seal_of(1))
     shell.on_event(AuditsClosed(epoch=1))
     work(shell)
     assert shell.done == [0]

@@ -70,7 +70,7 @@ def let_go(run: RunState, number: int) -> None:
         step.order.clear()
         step.losses.clear()
     for merge in epoch.merges:
-        merge.deltas, merge.parts = {}, []
+        merge.deltas, merge.parts, merge.agreed = {}, [], 0
     for table in (epoch.receipts, epoch.first_receipt, epoch.joined, epoch.withdrawn, epoch.counted):
         table.clear()
     epoch.reroutes.clear()

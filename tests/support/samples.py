@@ -173,8 +173,13 @@ def _receipts() -> dict[str, Receipt]:
     header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
     sketch = (0.1, -0.0, 1e-7, -2.5e21, 3.0, 1 / 3)
     state = StepState(
-        weights=DIGEST, moments="cd" * 32, change_sketch=sketch, moments_sketch=sketch[:2], gradient_norm=1e-5,
-        counted=counted_digest([(1, 0)]), learning_rate=0.005,
+        weights=DIGEST,
+        moments="cd" * 32,
+        change_sketch=sketch,
+        moments_sketch=sketch[:2],
+        gradient_norm=1e-5,
+        counted=counted_digest([(1, 0)]),
+        learning_rate=0.005,
     )
     kinds = {
         OpKind.FORWARD: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1},

@@ -81,6 +81,7 @@ class StoredRun:
                     stored = _made_up(driven, stage)[number]
                     report = Merged(epoch=0, stage=stage, part=number, stored=stored)
                     driven.say(driven.state.members[hotkey], reports=[report])
+        driven.wait(0.0, block=1)
         self._store_bases(driven, 1)
         return recording
 

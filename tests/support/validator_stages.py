@@ -22,7 +22,15 @@ from iota.data.directory import DirectoryReader
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
 from iota.objects import SnapshotKey, manifest_folder
-from iota.protocol.events import AuditsClosed, Delivered, EpochClose, Event, ExchangeReply, RunEnd, SnapshotReady
+from iota.protocol.events import (
+    AuditsClosed,
+    Delivered,
+    EpochClose,
+    Event,
+    ExchangeReply,
+    RunEnd,
+    SnapshotReady,
+)
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,

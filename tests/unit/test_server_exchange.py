@@ -298,19 +298,6 @@ async def test_a_new_block_is_recorded(running: Running) -> None:
     await until(lambda: running.coordinator.state.head.block == 2)
 
 
-async def test_receipts_are_served_to_auditors_as_they_were_signed(running: Running) -> None:
-    async with node(running, b"a") as a, node(running, b"v", Role.VALIDATOR) as v:
-        a.log.add()
-        a.log.add()
-        a.talk.send(receipts=2)
-        assert await a.talk.flush(5)
-        batches = await v.client.receipts(0, a.hotkey.ss58)
-        assert [r for b in batches for r in b.receipts] == a.log.receipts
-        with pytest.raises(Problem) as caught:
-            await v.client.epoch_record(0)
-        assert caught.value.type is ProblemType.NOT_FOUND
-
-
 async def test_a_step_closes_through_receipts_alone(running: Running) -> None:
     async with node(running, b"a") as a, node(running, b"b") as b:
         await planned(a, b)

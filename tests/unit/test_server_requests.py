@@ -188,10 +188,6 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems_too(running: Runn
     await refused(running, ProblemType.WRONG_METHOD, "/v1/join", b"", method="DELETE")
 
 
-async def test_the_audit_calls_are_signed(running: Running) -> None:
-    await refused(running, ProblemType.UNSIGNED, "/v1/audit/epochs/0", b"", method="GET")
-
-
 async def test_a_hotkey_that_floods_is_limited_and_told_when_to_return(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j", hotkey_rate=0.5, hotkey_burst=2) as running:
         for _ in range(2):

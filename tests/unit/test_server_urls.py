@@ -30,7 +30,9 @@ async def test_each_event_goes_out_with_the_urls_of_its_objects(parts: int) -> N
     ]
     store = EmbeddedStore(STORE, SECRET)
     try:
-        first, second = await Delivery(SPEC, store, Statements(SPEC.id, Hotkey.generate()), 60.0).of(member, events)
+        first, second = await Delivery(SPEC, store, Statements(SPEC.id, Hotkey.generate()), 60.0).of(
+            member, events
+        )
     finally:
         await store.close()
     assert (first.seq, first.event, first.urls) == (*events[0], {})

@@ -76,6 +76,10 @@ class Shell:
         self.said: Counter[Name] = Counter()
         """How often this process reported each verdict."""
         self.revealed: set[int] = set()
+        self.at_hand: set[int] = set()
+        """Epochs whose sealed record this process has."""
+        self.drawable: set[int] = set()
+        """Those of them whose block is final."""
         self.done: list[int] = []
         """Epochs of which this process said that its audits are done."""
         self.ended = False
@@ -93,7 +97,13 @@ class Shell:
     def answer(self, answer: object) -> None:
         """End the job that runs; an exception is the reason why it has no answer."""
         assert self.job is not None
-        number, self.job = self.job.number, None
+        number, job, self.job = self.job.number, self.job.job, None
+        if isinstance(job, jobs.FetchRecord) and (
+            isinstance(answer, SealedEpoch) or (isinstance(answer, RecordBroken) and answer.miners)
+        ):
+            self.at_hand.add(job.epoch)
+        if isinstance(job, jobs.AwaitBlock):
+            self.drawable |= self.at_hand
         fact = Failed(number, answer) if isinstance(answer, Exception) else Done(number, answer)
         self.stale.append(fact)
         self.take(fact)
@@ -136,6 +146,7 @@ class Shell:
                 self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
                 assert reveal.link == LINKS.link(reveal.epoch)
+                assert reveal.epoch in self.drawable | self.audited, "no link without record and block"
                 self.revealed.add(reveal.epoch)
             case effects.Say(report=SnapshotWanted() as wanted):
                 key = (wanted.epoch, wanted.miner, wanted.version)

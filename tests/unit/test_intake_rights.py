@@ -34,6 +34,7 @@ from orchestrator.coordinator.epoch_state import PartMerge
 from orchestrator.coordinator.merging import begin_merging
 from orchestrator.intake.grants import accesses
 from orchestrator.intake.rights import Access, access_for
+from tests.support.coordinators import Driven
 from tests.support.orchestrators import BASE, join_request, make_spec
 
 SPEC = make_spec()
@@ -121,13 +122,71 @@ def ask(made: Coordinator, who: Member, method: Method, key: str, size: int = 0)
         return problem.type
 
 
-def test_a_member_reads_what_is_the_runs_and_nothing_else() -> None:
-    made = coordinator()
-    who = member(made, 0)
-    for key in (f"{RUN}/delta/0/1/{LAST.ss58}/part-000", f"data/{SPEC.data.manifest}/shard-00000.bin"):
-        assert ask(made, who, Method.GET, key) == Access(Method.GET, key)
-    for key in ("other/frames/0", f"data/{'e' * 64}/shard-00000.bin", RUN, f"x/{RUN}/delta"):
-        assert ask(made, who, Method.GET, key) is ProblemType.FORBIDDEN
+BYSTANDER, VALIDATOR = (Hotkey.from_seed(c * 32) for c in (b"d", b"v"))
+
+
+def crowd() -> tuple[Coordinator, dict[str, Member]]:
+    """Two replicas a stage: who has microbatch 0 at stages 0 and 1, another of stage 1, and a validator."""
+    spec = make_spec()
+    made = Coordinator(spec.model_copy(update={"layout": spec.layout.model_copy(update={"replicas": 2})}))
+    for hotkey in (FIRST, LAST, SPARE, BYSTANDER):
+        made.apply(Joined(at=1.0, hotkey=hotkey.ss58, request=join_request()))
+    made.apply(Joined(at=1.0, hotkey=VALIDATOR.ss58, request=join_request(Role.VALIDATOR)))
+    for hotkey in (FIRST, LAST, SPARE, BYSTANDER):
+        made.apply(Exchanged(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+    route = [made.members[made.neighbour(0, 0, 0, stage) or ""] for stage in range(2)]
+    other = next(m for m in made.members.values() if m.stage == 1 and m is not route[1])
+    return made, {
+        "sender": route[0],
+        "receiver": route[1],
+        "other": other,
+        "validator": made.members[VALIDATOR.ss58],
+    }
+
+
+EVERYBODY = {"sender", "receiver", "other", "validator"}
+
+
+@pytest.mark.parametrize(
+    ("key", "readers"),
+    [
+        ("data/{manifest}/shard-00000.bin", EVERYBODY),
+        ("{run}/plan/0/0-" + "a" * 64 + ".json", EVERYBODY),
+        ("{run}/base/0/1/part-000.safetensors", EVERYBODY),
+        ("{run}/delta/0/0/{sender}/part-000", EVERYBODY),
+        ("{run}/merged/0/0/part-000.{sender}", EVERYBODY),
+        ("{run}/frames/0/0/0.0/0.f", {"sender", "receiver", "validator"}),
+        ("{run}/frames/0/0/0.0/1.b", {"sender", "receiver", "validator"}),
+        ("{run}/frames/0/9/0.0/0.f", {"validator"}),
+        ("{run}/frames/7/0/0.0/0.f", {"validator"}),
+        ("{run}/audit/0/{sender}/1", {"sender", "validator"}),
+        ("{run}/start.json", set()),
+        ("{run}/anything", set()),
+        ("{run}", set()),
+        ("other/frames/0", set()),
+        ("x/{run}/delta", set()),
+        ("data/" + "e" * 64 + "/shard-00000.bin", set()),
+    ],
+)
+def test_each_row_of_who_may_read_what(key: str, readers: set[str]) -> None:
+    made, members = crowd()
+    spec = made.spec
+    sender = members["sender"].hotkey
+    text = key.format(run=spec.id, manifest=spec.data.manifest, sender=sender)
+    for who, asker in members.items():
+        given = ask(made, asker, Method.GET, text)
+        assert given == (Access(Method.GET, text) if who in readers else ProblemType.FORBIDDEN), who
+
+
+def test_a_closed_steps_frames_are_read_by_those_who_count_the_microbatch() -> None:
+    driven = Driven.training(SPEC)
+    for index in range(SPEC.schedule.microbatches):
+        driven.run_microbatch(0, index)
+    first, last = (driven.state.miners(stage)[0] for stage in range(2))
+    name = FrameName(epoch=0, step=0, microbatch=0, attempt=0, stage=0, direction=Direction.FORWARD)
+    for who in (first, last):
+        assert driven.coordinator.concerns(who, name)
+        assert not driven.coordinator.concerns(who, name.model_copy(update={"microbatch": 99}))
 
 
 def merging() -> Coordinator:

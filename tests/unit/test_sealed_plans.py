@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from iota.objects import PlanKey, max_plan_bytes
 from iota.protocol.plans import WholePlan
@@ -15,6 +16,7 @@ from tests.support.audit_benches import bench
 from tests.support.audited_runs import World
 from tests.support.plans import whole_plan
 from tests.support.small_runs import small_run
+from validator.core.jobs import Base
 from validator.core.sealed import SealBroken
 
 
@@ -138,3 +140,43 @@ async def test_a_plan_that_the_store_lacks_is_nobodys_fault(world: World) -> Non
     del world.store[key_of(world, step=1)]
     with pytest.raises(ObjectMissing):
         await bench(world)
+
+
+async def test_a_record_that_was_changed_after_the_seal_is_refused(world: World) -> None:
+    seal = world.seal_of(0)
+    evidence = (await bench(world)).evidence
+    world.records[0] = world.records[0].model_copy(update={"counted": world.records[0].counted[1:]})
+    with pytest.raises(SealBroken, match="is not the one that was sealed"):
+        await evidence.record(seal)
+
+
+async def test_what_was_sealed_and_contradicts_its_seal_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence, true = (await bench(world)).evidence, world.seal_of(0)
+    for change in ({"root": "2" * 64}, {"receipts": 1}, {"members": "3" * 64}, {"epoch": 1}):
+        world.records[1] = world.records[0]
+        with pytest.raises(SealBroken, match="contradicts the seal"):
+            await evidence.record(true.model_copy(update=change))
+
+    async def no_record(epoch: int) -> bytes:
+        return b"{}"
+
+    monkeypatch.setattr(world, "record", no_record)
+    with pytest.raises(SealBroken, match="no record"):
+        await evidence.record(true.model_copy(update={"record": blake3(b"{}").hexdigest()}))
+
+
+async def test_a_false_count_is_the_orchestrators_fault_and_no_miners(world: World) -> None:
+    first, *others = world.records[0].counted
+    fewer = first.model_copy(update={"counted": first.counted[1:]})
+    world.records[0] = world.records[0].model_copy(update={"counted": (fewer, *others)})
+    await refused(world, f"the orchestrator took receipt .* of {first.miner}, a STEP with another")
+
+
+async def test_a_base_that_was_not_stored_at_the_seal_is_found_by_its_digest(world: World) -> None:
+    bases = tuple(base.model_copy(update={"parts": ()}) for base in world.records[0].bases)
+    world.records[0] = world.records[0].model_copy(update={"bases": bases})
+    opened = await bench(world)
+    assert opened.sealed.base(0) is not None
+    await opened.evidence.base(Base(0, 0, opened.sealed.base(0)))

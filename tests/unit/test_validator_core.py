@@ -173,6 +173,24 @@ def test_a_broken_record_leaves_all_its_miners_undecided() -> None:
     assert (len(shell.kept), shell.done, shell.audited) == (3, [0], set())
 
 
+def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_is_final() -> None:
+    shell = opened()
+    assert runs(shell, jobs.FetchRecord)
+    assert shell.revealed == set()
+    shell.answer(run()[1][0])
+    assert runs(shell, jobs.AwaitBlock)
+    assert shell.revealed == set()
+    assert shell.job is not None
+    shell.answer(shell.good(shell.job.job))
+    assert shell.revealed == {0}
+
+
+def test_nothing_is_revealed_for_a_record_that_is_not_the_sealed_one() -> None:
+    shell = opened()
+    shell.answer(RecordBroken("another digest than the seal names", None))
+    assert (shell.revealed, shell.kept, shell.done, shell.job) == (set(), {}, [], None)
+
+
 @pytest.mark.parametrize("error", [RecordBroken("unsigned", None), RecordGone()])
 def test_a_record_that_names_nobody_ends_the_epoch_in_silence(error: Exception) -> None:
     shell = opened()

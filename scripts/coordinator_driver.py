@@ -157,7 +157,8 @@ class Run:
         self.costs.merge_s += sum(sum(self.costs.seconds[kind]) for kind in kinds) - before
 
     def audit(self, epoch: int) -> None:
-        """Each validator files some verdicts, and a block comes."""
+        """A block comes, by which the epoch is sealed; each validator files some verdicts, and blocks go on."""
+        self.apply("seal", Tick(at=self._later(), block=2, block_hash=HASH))
         for validator in self.validators:
             self.report("reveal", validator, Reveal(epoch=epoch, link=HASH))
             for seq, miner in enumerate(self.miners[: 4 * VALIDATORS], 1):
@@ -166,7 +167,7 @@ class Run:
                     profile="exact",
                 )  # fmt: skip
                 self.report("verdict", validator, verdict)
-        for block in range(2, 22):
+        for block in range(3, 23):
             self.apply("tick", Tick(at=self._later(), block=block, block_hash=HASH))
 
     def lose_some(self) -> None:

@@ -157,7 +157,7 @@ class Run:
         self.costs.merge_s += sum(sum(self.costs.seconds[kind]) for kind in kinds) - before
 
     def audit(self, epoch: int) -> None:
-        """A block comes, by which the epoch is sealed; each validator files some verdicts, and blocks go on."""
+        """A block seals the epoch; each validator files some verdicts, and more blocks come."""
         self.apply("seal", Tick(at=self._later(), block=2, block_hash=HASH))
         for validator in self.validators:
             self.report("reveal", validator, Reveal(epoch=epoch, link=HASH))

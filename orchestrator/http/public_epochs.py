@@ -47,7 +47,7 @@ class PublicEpochs:
         """GET /v1/epochs/EPOCH/seal: a SignedSeal."""
         seal = self._sealed(request).seal
         body = SignedSeal(seal=seal, signature=self._statements.seal(seal)).model_dump_json().encode()
-        return _answer(request, body, seal.record, _FOR_EVER)
+        return _answer(request, body, seal.content_digest(), _FOR_EVER)
 
     async def record(self, request: web.Request) -> web.Response:
         """GET /v1/epochs/EPOCH/record: the bytes whose BLAKE3 is the seal's `record`."""

@@ -29,14 +29,13 @@ class Statements:
 
     def __init__(self, run: str, hotkey: Hotkey) -> None:
         self._run, self._hotkey = run, hotkey
-        self._kept: LRUCache[str, str] = LRUCache(_MAX_KEPT)
+        self._kept: LRUCache[bytes, str] = LRUCache(_MAX_KEPT)
 
     def of(self, hotkey: str, event: Event) -> str | None:
         """The signature (hex) of an event to `hotkey`; None for one that is not signed."""
         match event:
             case Plan(share=share, proof=proof):
-                payload = signed_root(self._run, share.epoch, share.step, proof)
-                return self._same_for_all(proof.root, PLAN_DOMAIN, payload)
+                return self._same_for_all(PLAN_DOMAIN, signed_root(self._run, share.epoch, share.step, proof))
             case EpochClose():
                 return self.seal(event)
             case StepClose():
@@ -50,7 +49,7 @@ class Statements:
 
     def seal(self, seal: EpochClose) -> str:
         """The signature (hex) of a seal."""
-        return self._same_for_all(seal.record, SEAL_DOMAIN, signed_seal(self._run, seal))
+        return self._same_for_all(SEAL_DOMAIN, signed_seal(self._run, seal))
 
     def acknowledge(self, hotkey: str, receipts: int, head: str, sealed: int) -> Acknowledgement:
         """The signed word that so many receipts of `hotkey` are stored, while so many epochs are sealed."""
@@ -58,10 +57,10 @@ class Statements:
         signature = self._sign(ACKNOWLEDGEMENT_DOMAIN, payload)
         return Acknowledgement(receipts=receipts, head=head, sealed=sealed, signature=signature)
 
-    def _same_for_all(self, name: str, domain: str, payload: bytes) -> str:
-        if name not in self._kept:
-            self._kept[name] = self._sign(domain, payload)
-        return self._kept[name]
+    def _same_for_all(self, domain: str, payload: bytes) -> str:
+        if payload not in self._kept:
+            self._kept[payload] = self._sign(domain, payload)
+        return self._kept[payload]
 
     def _sign(self, domain: str, payload: bytes) -> str:
         return self._hotkey.sign(signing_bytes(domain, payload)).hex()

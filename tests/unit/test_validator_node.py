@@ -18,6 +18,7 @@ from iota.console.conditions import Condition
 from iota.console.watch import Watch
 from iota.data import Manifest
 from iota.identity.keys import Hotkey
+from iota.protocol.events import Delivered, Event
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
@@ -29,6 +30,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
+from iota.protocol.seals import SignedSeal
 from iota.spec import AuditSpec
 from tests.support.data_sets import prepare_made_up
 from tests.support.orchestrators import until
@@ -239,3 +241,62 @@ async def test_an_unregistered_validator_is_told_to_register_and_goes_on_once_it
         await until(lambda: bool(stage.orchestrator.joins))
         validating.cancel()
         await asyncio.wait([validating])
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        ("unsigned", "is not signed by"),
+        ("record", "is not the one that was sealed"),
+        ("two seals", "publishes another seal"),
+    ],
+)
+async def test_nothing_is_revealed_for_a_seal_that_does_not_hold(
+    stage: Stage, lie: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    orchestrator = stage.orchestrator
+    true_record, true_seal = orchestrator.record, orchestrator.seal
+
+    async def rewritten(epoch: int) -> bytes:
+        return await true_record(epoch) + b" "
+
+    async def another(epoch: int) -> SignedSeal:
+        seal = (await true_seal(epoch)).seal
+        return orchestrator._signed(seal.model_copy(update={"block": seal.block + 1}))
+
+    def forged(number: int, event: Event) -> Delivered:
+        return Delivered(seq=number, event=event, signature="0" * 128)
+
+    name, false = {
+        "unsigned": ("_delivered", forged),
+        "record": ("record", rewritten),
+        "two seals": ("seal", another),
+    }[lie]
+    monkeypatch.setattr(orchestrator, name, false)
+    validating = asyncio.create_task(stage.node().run())
+    try:
+        await until(lambda: said in caplog.text or validating.done(), 60.0)
+    finally:
+        validating.cancel()
+        await asyncio.wait([validating])
+    assert said in caplog.text
+    assert not any(isinstance(report, Reveal | Verdict) for report in orchestrator.said)
+    evidence = [path.name for path in stage.folder.glob("validator/*/evidence/*")]
+    assert evidence == (["0-two-seals.json"] if lie == "two seals" else [])
+
+
+async def test_a_seal_that_comes_after_its_block_is_said_to_be_late(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    orchestrator = stage.orchestrator
+
+    async def seal_late(epoch: int) -> None:
+        orchestrator.world.train(epoch)
+        head = await stage.chain.head()
+        orchestrator.world.blocks[epoch] = head.number + 2 if epoch == 0 else 1
+        orchestrator._send(orchestrator.world.seal_of(epoch))
+
+    monkeypatch.setattr(orchestrator, "_seal", seal_late)
+    await stage.validate()
+    assert "epoch 1: block 1, from which its audits are drawn, was final before the seal came" in caplog.text
+    assert "epoch 0: block" not in caplog.text

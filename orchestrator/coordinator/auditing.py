@@ -15,8 +15,8 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
-from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, LifeRecord, MinerRecord, PlanRecord
+from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -218,6 +218,16 @@ def repeat_requests(run: RunState, member: Member) -> None:
             run.send(member.hotkey, owed.assign)
 
 
+def _lives(lives: list[Life], count: int) -> tuple[LifeRecord, ...]:
+    """The lives of a miner with `count` receipts; one without receipts begins where the next one does."""
+    first = next((life.first_receipt for life in lives if life.first_receipt), 1)
+    following, found = first + count, []
+    for life in reversed(lives):
+        following = life.first_receipt or following
+        found.append(LifeRecord(joined=life.joined, first_receipt=following))
+    return tuple(reversed(found))
+
+
 def epoch_record(run: RunState, number: int) -> EpochRecord | None:
     """The public record of a sealed epoch; None before the seal and after its audits are closed."""
     epoch = _auditable(run, number)
@@ -226,14 +236,14 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
     miners = []
     for hotkey in sorted(epoch.stages):
         count = epoch.receipts[hotkey].count if hotkey in epoch.receipts else 0
-        first = epoch.first_receipt.get(hotkey, 1)
+        lives = _lives(epoch.lives[hotkey], count)
         miners.append(
             MinerRecord(
                 hotkey=hotkey,
                 stage=epoch.stages[hotkey],
-                joined=epoch.joined[hotkey],
-                first_receipt=first,
-                last_receipt=first + count - 1,
+                lives=lives,
+                first_receipt=lives[0].first_receipt,
+                last_receipt=lives[0].first_receipt + count - 1,
                 withdrawn=epoch.withdrawn.get(hotkey, 0),
             )
         )

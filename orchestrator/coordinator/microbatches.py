@@ -7,12 +7,16 @@ from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import (
     Ending,
+    Life,
     MicrobatchState,
     PlannedStep,
     count_pair,
     counted_pairs,
 )
+from orchestrator.coordinator.given_ops import Mark
+from orchestrator.coordinator.lives import life_of
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merging import accept_delta
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
@@ -110,10 +114,10 @@ def note_progress(run: RunState, member: Member) -> None:
 def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) -> None:
     """Record receipts that continue the member's chain; others are skipped.
 
-    A receipt of another epoch, or after the seal, continues the chain and counts for nothing. A STEP of a
-    step that is not closed is no progress: there are as many of these as somebody makes up.
+    A receipt of another epoch, or after the seal, continues the chain and counts for nothing. A STEP that is
+    not the next of a closed step is no progress: there are as many of these as somebody makes up.
     """
-    epoch, closed = run.current, (run.epoch, run.current.closed_steps)
+    epoch = run.current
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
@@ -123,39 +127,58 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
-        epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
-        if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
-            _take_backward(run, member, receipt)
-        elif receipt.kind is OpKind.FORWARD:
-            _take_forward(run, member, receipt)
-        elif receipt.kind is OpKind.STEP and member.last_step < (run.epoch, receipt.step) < closed:
-            member.last_step = (receipt.epoch, receipt.step)
-            note_progress(run, member)
+        index = life_of(epoch, member, receipt)
+        if index is None:
+            run.totals.unfit += 1
+            continue
+        life = epoch.lives[member.hotkey][index]
+        life.first_receipt = life.first_receipt or receipt.seq
+        if receipt.kind is OpKind.STEP:
+            _take_step(run, member, life, receipt)
+        else:
+            _take_op(run, member, index, receipt)
+
+
+def _take_step(run: RunState, member: Member, life: Life, receipt: Receipt) -> None:
+    if life.next_step != receipt.step or receipt.step >= run.current.closed_steps:
+        return
+    life.next_step += 1
+    note_progress(run, member)
+    if run.phase is Phase.MERGING:
+        accept_delta(run, member)
+
+
+def _take_op(run: RunState, member: Member, life: int, receipt: Receipt) -> None:
+    """Record an op of one of the member's lives. What an earlier life did counts in no sum."""
+    epoch, at = run.current, (receipt.microbatch, member.stage)
+    given, mark = epoch.steps[receipt.step].given, Mark.of(receipt.kind)
+    found = given.find(at, receipt.attempt)
+    if found is None or found.marks & mark:
+        return
+    given.mark(at, receipt.attempt, mark)
+    present = member.joined is not None and life == len(epoch.lives[member.hotkey]) - 1
+    if receipt.kind is OpKind.FORWARD:
+        _take_forward(run, member, receipt)
+    elif present:
+        _take_backward(run, member, receipt)
 
 
 def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     place = found[1].places[member.stage] if found else None
-    if place is None or (place.miner, place.attempt) != (member.hotkey, receipt.attempt):
-        return  # late: paid by its receipt
-    if not place.forward_receipted:
-        place.forward_receipted = True
+    if place is not None and (place.miner, place.attempt) == (member.hotkey, receipt.attempt):
         measure(run, member, receipt.step, receipt.microbatch, Direction.FORWARD)
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
-    if receipt.step < run.current.closed_steps:
-        return  # late: paid by its receipt, never summed
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
-        run.totals.unfit += 1
-        return
+        return  # of a closed step: paid by its receipt, never summed
     step, mb = found
     place = mb.places[member.stage]
-    given = (member.hotkey, receipt.attempt) in place.had()
-    if place.counted or not given or mb.ended is Ending.DROPPED:
+    if place.counted or mb.ended is Ending.DROPPED:
         return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
@@ -213,6 +236,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         member.events.age()
+        member.given_receipts += 1  # its STEP
         counted = counted_pairs(step.order[member.hotkey]) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens

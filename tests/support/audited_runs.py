@@ -40,7 +40,7 @@ from iota.protocol.receipts import (
     ReceiptBatch,
     SignedHeader,
 )
-from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, LifeRecord, MinerRecord, PlanRecord
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
@@ -231,7 +231,7 @@ class World:
                 MinerRecord(
                     hotkey=m.hotkey,
                     stage=m.stage,
-                    joined=0,
+                    lives=(LifeRecord(joined=0, first_receipt=self.first[epoch, m.hotkey]),),
                     first_receipt=self.first[epoch, m.hotkey],
                     last_receipt=self.first[epoch, m.hotkey] + len(self.of_epoch(epoch, m)) - 1,
                     withdrawn=0,

@@ -14,7 +14,7 @@ from pydantic import Field
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""

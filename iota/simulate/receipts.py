@@ -14,9 +14,7 @@ from miner.core.schedule import Op
 _SKETCH = (0.0,) * SKETCH_SIZE
 
 
-def op_fields(
-    spec: RunSpec, stage: int, op: Op, arrived: Mapping[Direction, SignedHeader]
-) -> dict[str, Any]:
+def op_fields(spec: RunSpec, stage: int, op: Op, arrived: Mapping[Direction, SignedHeader]) -> dict[str, Any]:
     """The fields of an op's receipt but for name, times and device. `arrived` are its microbatch's frames."""
     fields: dict[str, Any] = {"stage": stage, "version": op.version, "output": digest(stage, op.key)}
     if op.kind is OpKind.STEP:

@@ -73,7 +73,13 @@ def _check_pay(swarm: RecordedSwarm, sealed: SealedEpoch, hotkey: str) -> None:
     assert len(paid) == len(set(paid))
     assert {r.key for r in sealed.paid(hotkey)} <= swarm.done[hotkey]
     everywhere = [
-        {mb for c in sealed.record.counted if c.step == step for mb, _ in c.counted if _of(sealed, c.miner, s)}
+        {
+            mb
+            for c in sealed.record.counted
+            if c.step == step
+            for mb, _ in c.counted
+            if _of(sealed, c.miner, s)
+        }
         for step in range(swarm.spec.schedule.steps)
         for s in range(swarm.spec.layout.stages)
     ]

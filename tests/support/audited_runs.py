@@ -40,7 +40,15 @@ from iota.protocol.receipts import (
     ReceiptBatch,
     SignedHeader,
 )
-from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, LifeRecord, MinerRecord, PlanRecord
+from iota.protocol.records import (
+    BaseRecord,
+    CountedList,
+    DeltaRecord,
+    EpochRecord,
+    LifeRecord,
+    MinerRecord,
+    PlanRecord,
+)
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header

@@ -203,7 +203,11 @@ def _check_lives(record: EpochRecord) -> None:
         joins = [life.joined for life in miner.lives]
         firsts = [life.first_receipt for life in miner.lives]
         ends = (miner.first_receipt, miner.last_receipt + 1)
-        if joins != sorted(joins) or firsts != sorted(firsts) or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]:
+        if (
+            joins != sorted(joins)
+            or firsts != sorted(firsts)
+            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
+        ):
             raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
 
 

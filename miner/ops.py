@@ -116,7 +116,7 @@ class OpRunner:
     def _now(self) -> float:
         """Unix seconds by the clock as it was at the join, which the orchestrator took as right.
 
-        A clock that is set later would give times that it refuses, and with them this miner's receipts for ever.
+        A clock that is set later could give times that it refuses, and a refused receipt ends the chain.
         """
         return self._wall_s + time.monotonic() - self._steady_s
 

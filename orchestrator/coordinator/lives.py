@@ -1,4 +1,4 @@
-"""The lives of a miner within an epoch: each begins with the base, and gives its own receipts and versions."""
+"""The lives of a miner within an epoch: each begins with the base, and has its own receipts and versions."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
 def join(run: RunState, entry: Joined) -> None:
     """Add a node, or take one back after a restart.
 
-    A restarted miner resumes if its disk holds its receipts and its base, and its device is of the same class;
-    otherwise it starts as new, and a new life of it begins.
+    A restarted miner resumes if its disk holds its receipts and its base, and its device is of the same
+    class; otherwise it starts as new, and a new life of it begins.
     """
     hotkey, request = entry.hotkey, entry.request
     member = run.members.get(hotkey)

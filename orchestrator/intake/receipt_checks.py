@@ -21,8 +21,8 @@ from orchestrator.coordinator.lives import given_op, life_of
 from orchestrator.coordinator.state import RunState
 
 CLOCK_S: Final = 3600.0
-"""How far a receipt's times may lie after its arrival, or before the run: requests with a clock that is off by
-more than seconds are refused anyway."""
+"""How far a receipt's times may lie after its arrival, or before the run. A miner whose clock is off by more
+than seconds cannot join."""
 
 
 class ReceiptChecks:

@@ -1,4 +1,4 @@
-"""Receipts under random losses, re-routes, restarts and re-joins: honest ones are never refused, and are paid."""
+"""Receipts under random losses, restarts and re-joins: honest ones are never refused, and are paid once."""
 
 from __future__ import annotations
 
@@ -127,6 +127,10 @@ def test_a_miner_that_takes_the_base_anew_again_waits_for_the_next_epoch() -> No
         swarm.run(lambda n=times: swarm.state.totals.settled >= 5 * n, limit_s=LIMIT_S)
         first.kill()
         first.start(fresh=True)
+    swarm.run(lambda: swarm.state.members[first.hotkey].ready_epoch == 0, limit_s=LIMIT_S)
+    told = swarm.coordinator.member_record(first.hotkey)
+    assert told is not None
+    assert ("too often" in told.why, told.until) == (True, "epoch 1 begins")
     swarm.run(swarm.look, limit_s=LIMIT_S)
     lives = [len(sealed.miners[first.hotkey].lives) for sealed in swarm.sealed.values()]
     assert lives == [1 + BASES_ANEW, 1, 1]

@@ -33,8 +33,8 @@ class SealBroken(Exception):
 class SealedEpoch:
     """An epoch's record, its plans and all its receipts.
 
-    Of a miner's lives only the last one's states can be shown: an earlier one was lost with them. So its STEPs
-    are not audited, and of its ops those that used the base.
+    Of a miner's lives only the last one's states can be shown: those of an earlier one were lost. So its
+    STEPs are not audited, and of its ops those that used the base.
 
     Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
     """

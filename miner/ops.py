@@ -63,6 +63,8 @@ class OpRunner:
     snapshot_bytes: int | None
     """Disk that snapshots may take; None: as much as there is."""
     activity: Activity = field(default_factory=Activity)
+    _wall_s: float = field(default_factory=time.time)
+    _steady_s: float = field(default_factory=time.monotonic)
 
     def run(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
@@ -82,13 +84,13 @@ class OpRunner:
             return None
         mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
         work = inputs[op.step, op.microbatch]
-        started = time.time()
+        started = self._now()
         clock = time.perf_counter()
         made = self._compute(op.kind, mb, op.version, work, recompute=not op.send_forward)
         output = made.read().result()
         if output.loss is not None and output.loss > MAX_LOSS:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
-        ended = max(started, time.time())  # the clock may have been set back in between
+        ended = self._now()
         self.activity.compute_s += time.perf_counter() - clock
         if output.loss is not None:
             self.activity.loss_sum += output.loss
@@ -110,6 +112,13 @@ class OpRunner:
         )
         self.activity.serialise_s += time.perf_counter() - clock
         return frame
+
+    def _now(self) -> float:
+        """Unix seconds by the clock as it was at the join, which the orchestrator took as right.
+
+        A clock that is set later could give times that it refuses, and a refused receipt ends the chain.
+        """
+        return self._wall_s + time.monotonic() - self._steady_s
 
     def _compute(
         self, kind: OpKind, mb: Microbatch, version: int, work: Inputs, *, recompute: bool
@@ -161,7 +170,7 @@ class OpRunner:
         summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]
         if summed != list(op.counted):
             self._sum_again(op, inputs)
-        started, clock = time.time(), time.perf_counter()
+        started, clock = self._now(), time.perf_counter()
         try:
             result = self.engine.step(op.step, len(op.counted), op.learning_rate, epoch=op.epoch)
         except BadValueError as error:
@@ -172,7 +181,7 @@ class OpRunner:
             op,
             output=result.weights,
             started=started,
-            ended=max(started, time.time()),
+            ended=self._now(),
             state=StepState(
                 weights=result.weights,
                 moments=result.moments,

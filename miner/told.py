@@ -107,7 +107,8 @@ class Told:
                 await asyncio.to_thread(self._book.accuse, evidence)
         except OSError as error:
             log.error("evidence against the orchestrator cannot be written: %s", error)
-        if part.part.miner.withdrawn > relieved and part.part.miner.joined == 0:
+        whole = [life.joined for life in part.part.miner.lives] == [0]
+        if whole and part.part.miner.withdrawn > relieved:
             log.warning(
                 "the record of epoch %d has %d microbatches taken from this miner, which heard of %d",
                 epoch, part.part.miner.withdrawn, relieved,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from iota.protocol.events import MergeAssign, MergeReady, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
@@ -55,13 +55,23 @@ class DeltaRecord(Frozen):
     parts: tuple[StoredObject, ...]
 
 
+class LifeRecord(Frozen):
+    """One life of a miner in the epoch: its first, or one that began when it took the base anew."""
+
+    joined: Small
+    """Step of the epoch at which its version was the base."""
+    first_receipt: Count
+    """Its receipts of the epoch are those from this seq up to the next life's; one more than the last where
+    it has none."""
+
+
 class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
     hotkey: Hotkey
     stage: Small
-    joined: Small
-    """Step of this epoch at which its version was the base."""
+    lives: tuple[LifeRecord, ...] = Field(min_length=1)
+    """In order."""
     first_receipt: Count
     last_receipt: Count
     """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""

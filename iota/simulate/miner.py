@@ -12,6 +12,7 @@ from iota.protocol.events import Event, StepClose
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
+    Direction,
     ExchangeRequest,
     FrameName,
     FrameNotice,
@@ -19,16 +20,16 @@ from iota.protocol.messages import (
     Report,
     Role,
 )
-from iota.protocol.receipts import OpKind, StepState, counted_digest
+from iota.protocol.receipts import OpKind, SignedHeader
 from iota.simulate.device import VirtualDevice
 from iota.simulate.disk import VirtualDisk
 from iota.simulate.duties import report_of
 from iota.simulate.names import digest
-from iota.wire.frame import frame_size
+from iota.simulate.receipts import op_fields
+from iota.wire.frame import frame_size, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.core import effects, facts
 from miner.core.core import ReplicaCore
-from miner.core.schedule import Op
 
 if TYPE_CHECKING:
     from iota.simulate.swarm import VirtualSwarm
@@ -63,6 +64,8 @@ class VirtualMiner:
     _announced: int = 0
     """Number of receipts that may be sent: an exchange sends none before the core says so."""
     _inbox: deque[Event] = field(default_factory=deque)
+    _inputs: dict[tuple[int, int], dict[Direction, SignedHeader]] = field(default_factory=dict)
+    """(step, microbatch) -> the frames that have arrived."""
     _ran: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """(microbatch, attempt) of the backwards by step, in the order in which they ran."""
 
@@ -159,7 +162,10 @@ class VirtualMiner:
             case effects.ReadTokens():
                 return facts.TokensRead(effect.epoch, effect.step, effect.microbatch)
             case effects.FetchFrame(notice) if self.core.wants(effect):
-                return facts.FrameArrived(notice.name)
+                name = notice.name
+                arrived = self._inputs.setdefault((name.step, name.microbatch), {})
+                arrived[name.direction] = self.swarm.frames[name]
+                return facts.FrameArrived(name)
             case effects.SendFrame(frame) if self.core.wants(effect):
                 return facts.FrameStored(frame.notice)
             case effects.SendFrame(frame):
@@ -170,6 +176,7 @@ class VirtualMiner:
                 return self._store_base(effect.epoch + 1, None)
             case effects.LoadState():
                 self._ran.clear()
+                self._inputs.clear()
                 return facts.StateLoaded(effect.epoch, effect.step)
             case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreSnapshot():
                 return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
@@ -206,13 +213,10 @@ class VirtualMiner:
         op = effect.op
         if self.device.gives_nan(op):
             return facts.OpBad(op)
+        arrived = self._inputs.get((op.step, op.microbatch), {})
         self.disk.record(
             op.key,
-            stage=self.core.stage,
-            version=op.version,
-            output=digest(op.key),
-            loss=1.0 if op.kind is OpKind.LOSS else None,
-            state=_state_after(op) if op.kind is OpKind.STEP else None,
+            **op_fields(self.swarm.spec, self.core.stage, op, arrived),
             started=self.swarm.clock.now,
             ended=self.swarm.clock.now,
             device="virtual",
@@ -230,17 +234,7 @@ class VirtualMiner:
         op = effect.op
         name = FrameName.of(op.key, self.core.stage)
         size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
+        spec, payload = self.swarm.spec, digest(self.core.stage, op.key)
+        header = make_header(spec, name, payload, self.hotkey, effect.receiver).canonical().decode()
+        self.swarm.frames[name] = SignedHeader(header=header, signature="00" * 64)
         return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")
-
-
-def _state_after(op: Op) -> StepState:
-    """What a STEP commits to."""
-    return StepState(
-        weights=digest(op.key),
-        moments=digest("moments", op.key),
-        change_sketch=(),
-        moments_sketch=(),
-        gradient_norm=1.0,
-        counted=counted_digest(op.counted),
-        learning_rate=op.learning_rate,
-    )

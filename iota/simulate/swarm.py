@@ -7,7 +7,8 @@ from random import Random
 from typing import Final
 
 from iota.protocol.events import Event, StepClose
-from iota.protocol.messages import ExchangeRequest, JoinRequest
+from iota.protocol.messages import ExchangeRequest, FrameName, JoinRequest
+from iota.protocol.receipts import SignedHeader
 from iota.simulate.clock import VirtualClock
 from iota.simulate.device import VirtualDevice
 from iota.simulate.links import Links
@@ -38,6 +39,8 @@ class VirtualSwarm:
         """The journal: all entries in order, from which a restart rebuilds the coordinator."""
         self.miners: dict[str, VirtualMiner] = {}
         self._last_heard: dict[str, float] = {}
+        self.frames: dict[FrameName, SignedHeader] = {}
+        """The headers of the stored frames, by name."""
         self._build()
         self._tick()
 

@@ -81,6 +81,7 @@ class Coordinator:
     def _apply(self, entry: Entry) -> None:
         run = self.state
         run.now = max(run.now, entry.at)
+        run.began = run.began or entry.at
         match entry:
             case Joined():
                 if membership.refusal(run, entry.hotkey, entry.request) is None:

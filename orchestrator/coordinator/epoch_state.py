@@ -11,6 +11,7 @@ from typing import Final
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.merkle import MerkleFrontier
 from iota.protocol.messages import Direction, SnapshotStored, StoredObject
+from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.waiting import Waiting
 
@@ -39,7 +40,6 @@ class Place:
     """The stored frame towards the next stage."""
     backward: Stored | None = None
     """The stored frame towards the stage before."""
-    forward_receipted: bool = False
     counted: bool = False
     """A gradient of it stands in a miner's sum. Never unset."""
     earlier: tuple[tuple[str, int], ...] = ()
@@ -99,11 +99,26 @@ class PlannedStep:
     microbatches: list[MicrobatchState]
     open: int
     """Microbatches that have not ended."""
+    given: GivenOps
     order: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     """miner -> each (microbatch, attempt) that is counted, in the order of its receipts: see `counted_pairs`.
     There is one for each miner and step, so it is bytes, which the garbage collector need not follow."""
     losses: list[float] = field(default_factory=list)
     """Loss of each counted LOSS op (nats a token)."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One life of a miner in an epoch, from the base on: its first, or after it took the base anew."""
+
+    joined: int
+    """The step at which its version was the base."""
+    device: str
+    """The device class that its receipts name."""
+    next_step: int
+    """The step whose STEP it receipts next."""
+    first_receipt: int = 0
+    """Seq of its first receipt of the epoch; 0 before that."""
 
 
 @dataclass
@@ -132,6 +147,8 @@ class StageMerge:
 
     deltas: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
     """miner -> the stored parts of its pseudo-gradient."""
+    early: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
+    """Those of miners that owe STEP receipts: they count once these are stored."""
     fixed: bool = False
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)
@@ -174,10 +191,8 @@ class EpochState:
     merging_since: float = 0.0
     receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
     """miner -> the Merkle tree of its receipts of this epoch."""
-    first_receipt: dict[str, int] = field(default_factory=dict)
-    """miner -> seq of the first of them."""
-    joined: dict[str, int] = field(default_factory=dict)
-    """miner -> the step at which its version was the base."""
+    lives: dict[str, list[Life]] = field(default_factory=dict)
+    """miner -> its lives, in order."""
     stages: dict[str, int] = field(default_factory=dict)
     """miner -> its stage, of every miner that took part."""
     withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))

@@ -64,8 +64,10 @@ class Member:
     """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0
     """Microbatches that were taken from it because it was lost or late, all epochs."""
-    last_step: tuple[int, int] = (-1, -1)
-    """(epoch, step) of its newest STEP receipt."""
+    given_receipts: int = 0
+    """Receipts that the ops which it was ever given can have: more are refused."""
+    bases_anew: tuple[int, ...] = ()
+    """The newest epochs in whose middle it took the base anew, once for each time."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
     restarted: bool = False

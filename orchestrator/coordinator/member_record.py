@@ -17,6 +17,7 @@ from iota.protocol.member_records import (
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from orchestrator.coordinator.history import History, Judged, Work, audits_of
+from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.status import waiting_for
@@ -106,6 +107,9 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
         return MemberState.LOADING, f"it loads the base of epoch {run.epoch}", "it reports that base"
     if run.phase is Phase.MERGING:
         return MemberState.IDLE, f"epoch {run.epoch} is being merged", f"epoch {run.epoch + 1} begins"
+    if run.phase is Phase.TRAINING and member.joined is None and must_wait(run, member):
+        why = f"it took the base anew too often within {run.spec.audit.window} epochs"
+        return MemberState.IDLE, why, f"epoch {run.epoch + 1} begins"
     if run.phase is Phase.GATHERING:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
     if member.pending:

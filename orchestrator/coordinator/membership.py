@@ -7,7 +7,7 @@ from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
-from orchestrator.coordinator.epoch_state import counted_pairs
+from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
 from orchestrator.coordinator.state import Phase, RunState
@@ -30,7 +30,8 @@ def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
 def join(run: RunState, entry: Joined) -> None:
     """Add a node, or take one back after a restart.
 
-    A restarted miner resumes if its disk holds its receipts and its base; otherwise it starts as new.
+    A restarted miner resumes if its disk holds its receipts and its base, and its device is of the same
+    class; otherwise it starts as new, and a new life of it begins.
     """
     hotkey, request = entry.hotkey, entry.request
     member = run.members.get(hotkey)
@@ -42,6 +43,7 @@ def join(run: RunState, entry: Joined) -> None:
         # It may have computed the next base and stopped before it could report it.
         bases = (member.ready_epoch, member.ready_epoch + 1)
         kept = request.receipts >= member.receipts and request.epoch in bases
+        kept = kept and request.capabilities.device == member.device
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
@@ -76,9 +78,11 @@ def _start_afresh(run: RunState, member: Member) -> None:
     run.roster.set_live(member, False)
     relieve(run, member)
     for step in run.current.open_steps():
-        run.current.counted[member.hotkey] -= len(counted_pairs(step.order.pop(member.hotkey, bytearray())))
+        step.order.pop(member.hotkey, None)
+    run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
     for merge in run.current.merges:
         merge.owing.discard(member.hotkey)
+        merge.early.pop(member.hotkey, None)
     run.roster.set_ready(member, -1)
     member.joined, member.told_base = None, -1
     member.pending.clear()
@@ -153,16 +157,20 @@ def admit(run: RunState) -> None:
     """Admit miners that hold the current base to the epoch, from its first open step.
 
     The next plan includes them. In steps that are planned already they take re-routed work only; a step
-    without any leaves their weights unchanged.
+    without any leaves their weights unchanged. A miner that took the base anew too often waits for the next
+    epoch.
     """
     epoch, candidates = run.current, run.changed.admissions
     run.changed.admissions = {}
     for member in sorted(candidates.values(), key=lambda m: m.order):
         if not member.live or member.joined is not None or member.ready_epoch != run.epoch:
             continue
+        if must_wait(run, member):
+            run.changed.admissions[member.hotkey] = member
+            continue
         step = epoch.closed_steps
         member.joined = (run.epoch, step)
-        epoch.joined[member.hotkey] = step
+        begin_life(run, member)
         epoch.stages[member.hotkey] = member.stage
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step))
         for at in sorted(member.work):

@@ -9,6 +9,7 @@ from blake3 import blake3
 from iota.protocol.events import Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import Delta, Merged
 from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
+from orchestrator.coordinator.lives import owes_steps
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -43,12 +44,23 @@ def counted_tokens(run: RunState, hotkey: str) -> int:
 
 
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
-    """Record a replica's stored pseudo-gradient; only its first report counts."""
+    """Record a replica's stored pseudo-gradient; only its first report counts.
+
+    It counts once the STEP receipts of all closed steps are there: they may come with a later exchange.
+    """
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
+    run.current.merges[member.stage].early[member.hotkey] = report.parts
+    accept_delta(run, member)
+
+
+def accept_delta(run: RunState, member: Member) -> None:
+    """Count the pseudo-gradient of a member that owes no STEP receipt, in time and if it is stored."""
     merge = run.current.merges[member.stage]
-    merge.deltas[member.hotkey] = report.parts
+    if merge.fixed or member.hotkey not in merge.early or owes_steps(run, member):
+        return
+    merge.deltas[member.hotkey] = merge.early.pop(member.hotkey)
     merge.owing.discard(member.hotkey)
     merge.awaited.discard(member.hotkey)
     run.changed.contributions.add(member.stage)
@@ -63,7 +75,7 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
         return False
     merge = run.current.merges[member.stage]
     fits = [p.size for p in report.parts] == run.part_bytes[member.stage]
-    new = not merge.fixed and member.hotkey not in merge.deltas
+    new = not merge.fixed and member.hotkey not in merge.deltas and member.hotkey not in merge.early
     return fits and new and run.current.counted[member.hotkey] > 0
 
 

@@ -7,12 +7,17 @@ from iota.protocol.messages import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import (
     Ending,
+    EpochState,
+    Life,
     MicrobatchState,
     PlannedStep,
     count_pair,
     counted_pairs,
 )
+from orchestrator.coordinator.given_ops import Mark
+from orchestrator.coordinator.lives import life_of
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merging import accept_delta
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
@@ -130,9 +135,8 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
 
     A receipt of an epoch that is sealed, or that its miner has no part in, continues the chain and counts
     for nothing. One of an earlier epoch that is not sealed yet belongs to its seal, and is no progress. Nor
-    is a STEP of a step that is not closed: there are as many of these as somebody makes up.
+    is a STEP that is not the next of a closed step: there are as many of these as somebody makes up.
     """
-    closed = (run.epoch, run.current.closed_steps)
     for receipt in receipts:
         digest = receipt.content_digest()
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
@@ -143,41 +147,61 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
-        epoch.first_receipt.setdefault(member.hotkey, receipt.seq)
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
-        if receipt.epoch != run.epoch:
+        index = life_of(epoch, member, receipt)
+        if index is None:
+            run.totals.unfit += 1
             continue
-        if receipt.kind in (OpKind.BACKWARD, OpKind.LOSS):
-            _take_backward(run, member, receipt)
-        elif receipt.kind is OpKind.FORWARD:
-            _take_forward(run, member, receipt)
-        elif receipt.kind is OpKind.STEP and member.last_step < (run.epoch, receipt.step) < closed:
-            member.last_step = (receipt.epoch, receipt.step)
-            note_progress(run, member)
+        life = epoch.lives[member.hotkey][index]
+        life.first_receipt = life.first_receipt or receipt.seq
+        if receipt.kind is OpKind.STEP:
+            _take_step(run, member, epoch, life, receipt)
+        else:
+            _take_op(run, member, epoch, index, receipt)
+
+
+def _take_step(run: RunState, member: Member, epoch: EpochState, life: Life, receipt: Receipt) -> None:
+    if life.next_step != receipt.step or receipt.step >= epoch.closed_steps:
+        return
+    life.next_step += 1
+    if epoch is run.current:
+        note_progress(run, member)
+        if run.phase is Phase.MERGING:
+            accept_delta(run, member)
+
+
+def _take_op(run: RunState, member: Member, epoch: EpochState, life: int, receipt: Receipt) -> None:
+    """Record an op of one of the member's lives. What an earlier life did counts in no sum."""
+    at, mark = (receipt.microbatch, member.stage), Mark.of(receipt.kind)
+    given = epoch.steps[receipt.step].given
+    found = given.find(at, receipt.attempt)
+    if found is None or found.marks & mark:
+        return
+    given.mark(at, receipt.attempt, mark)
+    if epoch is not run.current:
+        return
+    present = member.joined is not None and life == len(epoch.lives[member.hotkey]) - 1
+    if receipt.kind is OpKind.FORWARD:
+        _take_forward(run, member, receipt)
+    elif present:
+        _take_backward(run, member, receipt)
 
 
 def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     place = found[1].places[member.stage] if found else None
-    if place is None or (place.miner, place.attempt) != (member.hotkey, receipt.attempt):
-        return  # late: paid by its receipt
-    if not place.forward_receipted:
-        place.forward_receipted = True
+    if place is not None and (place.miner, place.attempt) == (member.hotkey, receipt.attempt):
         measure(run, member, receipt.step, receipt.microbatch, Direction.FORWARD)
 
 
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
-    if receipt.step < run.current.closed_steps:
-        return  # late: paid by its receipt, never summed
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
-        run.totals.unfit += 1
-        return
+        return  # of a closed step: paid by its receipt, never summed
     step, mb = found
     place = mb.places[member.stage]
-    given = (member.hotkey, receipt.attempt) in place.had()
-    if place.counted or not given or mb.ended is Ending.DROPPED:
+    if place.counted or mb.ended is Ending.DROPPED:
         return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
@@ -235,6 +259,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         member.events.age()
+        member.given_receipts += 1  # its STEP
         counted = counted_pairs(step.order[member.hotkey]) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens

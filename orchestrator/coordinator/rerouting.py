@@ -8,6 +8,7 @@ from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
+from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
 from orchestrator.coordinator.state import Phase, RunState
@@ -111,7 +112,7 @@ def assign(
         old.history.work(run.epoch).withdrawn += 1
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
-    place.forward_receipted = False
+    give(run, step.given, (mb.index, stage), attempt, chosen, forward=event.send_forward)
     old.work.pop((step.number, mb.index), None)
     chosen.work[step.number, mb.index] = None
     run.totals.rerouted += 1

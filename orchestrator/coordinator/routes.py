@@ -9,6 +9,8 @@ from iota.protocol.events import Plan
 from iota.protocol.merkle import merkle_paths, merkle_root
 from iota.protocol.plans import PlanProof, WholePlan
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep
+from orchestrator.coordinator.given_ops import GivenOps
+from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import start_clocks
 from orchestrator.coordinator.state import RunState
@@ -50,11 +52,13 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
         MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages)
         for i, route in enumerate(chosen)
     ]
+    given = GivenOps.of(count, run.stages)
     for i, route in enumerate(chosen):
-        for member in route:
+        for stage, member in enumerate(route):
             member.work[step, i] = None
+            give(run, given, (i, stage), 0, member)
     root = _send_shares(run, plan)
-    epoch.steps.append(PlannedStep(step, plan.learning_rate, root, microbatches, open=count))
+    epoch.steps.append(PlannedStep(step, plan.learning_rate, root, microbatches, count, given))
     if step <= run.newest_runnable:
         start_clocks(run, step)
 

@@ -13,9 +13,17 @@ from blake3 import blake3
 
 from iota.protocol.events import EpochClose
 from iota.protocol.merkle import EMPTY, merkle_root
-from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.records import (
+    BaseRecord,
+    CountedList,
+    DeltaRecord,
+    EpochRecord,
+    LifeRecord,
+    MinerRecord,
+    PlanRecord,
+)
 from iota.protocol.seals import member_parts
-from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
 from orchestrator.coordinator.state import Phase, RunState, SealedRecord
 
 _LEVEL: Final = 1
@@ -71,7 +79,7 @@ def let_go(run: RunState, number: int) -> None:
         step.losses.clear()
     for merge in epoch.merges:
         merge.deltas, merge.parts, merge.agreed = {}, [], 0
-    for table in (epoch.receipts, epoch.first_receipt, epoch.joined, epoch.withdrawn, epoch.counted):
+    for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted):
         table.clear()
     epoch.reroutes.clear()
 
@@ -125,16 +133,27 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
 
 def _miner_record(epoch: EpochState, hotkey: str) -> MinerRecord:
     tree = epoch.receipts.get(hotkey)
-    count, first = (tree.count if tree is not None else 0), epoch.first_receipt.get(hotkey, 1)
+    count = tree.count if tree is not None else 0
+    lives = _lives(epoch.lives[hotkey], count)
     return MinerRecord(
         hotkey=hotkey,
         stage=epoch.stages[hotkey],
-        joined=epoch.joined[hotkey],
-        first_receipt=first,
-        last_receipt=first + count - 1,
+        lives=lives,
+        first_receipt=lives[0].first_receipt,
+        last_receipt=lives[0].first_receipt + count - 1,
         receipts=tree.root if tree is not None else EMPTY,
         withdrawn=epoch.withdrawn.get(hotkey, 0),
     )
+
+
+def _lives(lives: list[Life], count: int) -> tuple[LifeRecord, ...]:
+    """The lives of a miner with `count` receipts; one without receipts begins where the next one does."""
+    first = next((life.first_receipt for life in lives if life.first_receipt), 1)
+    following, found = first + count, []
+    for life in reversed(lives):
+        following = life.first_receipt or following
+        found.append(LifeRecord(joined=life.joined, first_receipt=following))
+    return tuple(reversed(found))
 
 
 def _base_record(run: RunState, number: int, stage: int) -> BaseRecord | None:

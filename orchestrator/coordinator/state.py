@@ -239,6 +239,8 @@ class RunState:
     limits: Limits
     now: float = 0.0
     """Time of the newest entry (Unix seconds): the coordinator has no clock."""
+    began: float = 0.0
+    """Time of the first entry."""
     phase: Phase = Phase.GATHERING
     epoch: int = 0
     """The epoch in training, or whose merge is under way."""

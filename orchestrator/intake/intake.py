@@ -59,7 +59,7 @@ class Intake:
         check_frames(run.spec, member, request.frames)
         check_reports(run, member, request.reports)
         batch = request.receipts
-        receipts = new_receipts(run, member, batch, self._verify) if batch is not None else ()
+        receipts = new_receipts(run, member, batch, self._verify, at) if batch is not None else ()
         frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
         reports = tuple(report for report in request.reports if self._coordinator.is_new(hotkey, report))
         if any(isinstance(report, Reveal) for report in reports):

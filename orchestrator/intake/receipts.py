@@ -1,4 +1,4 @@
-"""Checks a batch of receipts: its signature, its chain, and that each receipt is possible for the member."""
+"""Checks a batch of receipts: its signature and its chain; `receipt_checks` looks at the new ones."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ from itertools import pairwise
 
 from iota.console.counts import counted
 from iota.identity.signatures import signing_bytes
-from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import (
-    MAX_LOSS,
-    RECEIPTS_DOMAIN,
-    OpKind,
-    Receipt,
-    ReceiptBatch,
-    counted_digest,
-    signed_payload,
-)
+from iota.protocol.receipts import RECEIPTS_DOMAIN, Receipt, ReceiptBatch, signed_payload
 from orchestrator.coordinator import Member
-from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.state import RunState
+from orchestrator.intake.receipt_checks import ReceiptChecks
 
 
 def new_receipts(
-    run: RunState, member: Member, batch: ReceiptBatch, verify: Callable[[bytes, bytes, str], bool]
+    run: RunState,
+    member: Member,
+    batch: ReceiptBatch,
+    verify: Callable[[bytes, bytes, str], bool],
+    at: float,
 ) -> tuple[Receipt, ...]:
     """The receipts of a batch that are not stored yet; none where earlier ones are missing.
+
+    `at` is the time of arrival (Unix seconds).
 
     Raises:
         Problem: BAD_RECEIPTS where they are not consecutive, of another chain, or impossible for this member;
@@ -42,9 +39,6 @@ def new_receipts(
         raise Problem(
             ProblemType.BAD_SIGNATURE, "the batch's signature is not over the last receipt's digest"
         )
-    for receipt in receipts:
-        if fault := _fault(run, member, receipt):
-            raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {receipt.seq} {fault}")
     for before, after in pairwise(receipts):
         if after.seq != before.seq + 1 or after.previous != before.content_digest():
             raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {after.seq} does not follow {before.seq}")
@@ -60,48 +54,11 @@ def new_receipts(
         )
     if fresh[0].epoch < member.receipt_epoch:
         raise _of_the_past(fresh[0])
+    checks = ReceiptChecks(run, member, at)
+    for receipt in fresh:
+        if fault := checks.fault(receipt):
+            raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {receipt.seq} {fault}")
     return fresh
-
-
-def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
-    """The reason why no op of this member can give such a receipt, or None."""
-    if member.role is not Role.MINER:
-        return "is not from a miner: only miners run ops"
-    if receipt.kind is OpKind.MERGE:
-        return "is of a merge, which is checked by its copies and has no receipt"
-    if receipt.stage != member.stage:
-        return f"is of stage {receipt.stage}, yours is {member.stage}"
-    if receipt.epoch > run.epoch:
-        return f"is of epoch {receipt.epoch}, which has not begun"
-    if not 0 < receipt.started <= receipt.ended:
-        return "ended before it started: set the machine's clock"
-    if receipt.loss is not None:
-        if receipt.kind is not OpKind.LOSS or receipt.stage != run.spec.last_stage:
-            return "names a loss, which only a LOSS of the last stage has"
-        if not 0 <= receipt.loss <= MAX_LOSS:
-            return f"names a loss of {receipt.loss:g}: at least 0 and at most {MAX_LOSS:g} nats a token"
-    return _step_fault(run, member, receipt) if receipt.kind is OpKind.STEP else None
-
-
-def _step_fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
-    """The reason why a STEP is not the one that the step's close asked for, or None.
-
-    A STEP of a sealed epoch belongs to no seal any more, so its list is not looked for.
-    """
-    epoch, what = run.epochs.get(receipt.epoch), f"is of STEP {receipt.step} of epoch {receipt.epoch}, which"
-    if receipt.state is None:
-        return f"{what} has no state"
-    if epoch is None or epoch.seal is not None:
-        return None
-    if receipt.step >= epoch.closed_steps:
-        return f"{what} is not closed"
-    step = epoch.steps[receipt.step]
-    told = counted_digest(counted_pairs(step.order.get(member.hotkey, bytearray())))
-    if receipt.state.counted != told:
-        return f"{what} counts the list {told[:16]} by its close, not {receipt.state.counted[:16]}"
-    if receipt.state.learning_rate != step.learning_rate:
-        return f"{what} has the learning rate {step.learning_rate:g}, not {receipt.state.learning_rate:g}"
-    return None
 
 
 def _of_the_past(receipt: Receipt) -> Problem:

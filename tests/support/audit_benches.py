@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from blake3 import blake3
 
@@ -60,8 +60,6 @@ class Bench:
     live: bool
     retry_for_s: float
     deliver: Callable[[Miner, int], bytes | None]
-    faults: list[MinerFault] = field(default_factory=list)
-    """Proofs of the last audit against others than its miner."""
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
         miner = self.world.miners[stage]
@@ -80,7 +78,6 @@ class Bench:
 
         snapshots = Snapshots(self.sealed.epoch, self.retry_for_s, asked)
         audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
-        self.faults = audit.faults
         return await self.run(audit.run())
 
     async def check(self, stage: int) -> MinerFault | None:

@@ -123,10 +123,16 @@ class Miner:
         self.receipts: list[Receipt] = []
         self.snapshots: dict[int, StageState] = {}
         self.frozen: set[int] = set()
+        self.joined = 0
+        """The step at which its version was the base."""
 
     @property
     def hotkey(self) -> str:
         return self.key.ss58
+
+    def version(self, step: int) -> int:
+        """The weight version that its ops of a step use."""
+        return self.spec.weight_version(step, self.joined)
 
     def keep_snapshot(self, version: int) -> None:
         if version not in self.frozen:

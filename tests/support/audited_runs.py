@@ -40,7 +40,15 @@ from iota.protocol.receipts import (
     ReceiptBatch,
     SignedHeader,
 )
-from iota.protocol.records import BaseRecord, CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.records import (
+    BaseRecord,
+    CountedList,
+    DeltaRecord,
+    EpochRecord,
+    LifeRecord,
+    MinerRecord,
+    PlanRecord,
+)
 from iota.protocol.seals import member_parts
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
@@ -77,7 +85,8 @@ class World:
         self.bases: list[BaseRecord] = []
         self.plans: dict[int, list[WholePlan]] = {}
         """By epoch."""
-        self.first: dict[tuple[int, str], int] = {}
+        self.lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        """(epoch, miner) -> (step of the join, first receipt) of each life."""
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
@@ -85,17 +94,23 @@ class World:
 
     # ---- training ------------------------------------------------------------------------------
 
-    def train(self, epoch: int = 0) -> EpochRecord:
-        """One epoch and its merge; the record as the coordinator would give it."""
+    def train(self, epoch: int = 0, rejoin: tuple[int, int] | None = None) -> EpochRecord:
+        """One epoch and its merge; the record as the coordinator would give it.
+
+        `rejoin`: the miner of a stage loses its disk, and takes the base anew when a step begins.
+        """
         torch.set_num_threads(THREADS)
         spec = self.spec
         plans = []
         for miner in self.miners:
-            self.first[epoch, miner.hotkey] = len(miner.receipts) + 1
+            self.lives[epoch, miner.hotkey] = [(0, len(miner.receipts) + 1)]
+            miner.joined = 0
             miner.snapshots.clear()
             miner.frozen.clear()
             miner.keep_snapshot(0)
         for step in range(spec.schedule.steps):
+            if rejoin is not None and rejoin[1] == step:
+                self._rejoin(epoch, *rejoin)
             for index in range(spec.schedule.microbatches):
                 self._microbatch(Microbatch(epoch, step, index))
             self._steps(epoch, step)
@@ -106,23 +121,32 @@ class World:
         self.records[epoch] = self._record(epoch, tuple(plans), deltas)
         return self.records[epoch]
 
+    def _rejoin(self, epoch: int, stage: int, step: int) -> None:
+        miner = self.miners[stage]
+        miner.joined = step
+        self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
+        base = unflatten(torch.from_numpy(self.outer[stage].weights), miner.engine.state().weights)
+        miner.engine.load(StageState(base), version=step)
+        miner.snapshots.clear()
+        miner.frozen.clear()
+        miner.keep_snapshot(step)
+
     def _microbatch(self, mb: Microbatch) -> None:
         tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
-        version = self.spec.weight_version(mb.step)
         payload: Tensor | None = None
         header: SignedHeader | None = None
         for miner in self.miners[:-1]:
             headers[miner.stage] = header
-            made = miner.engine.forward(mb, version, payload, tokens).read().result()
+            made = miner.engine.forward(mb, miner.version(mb.step), payload, tokens).read().result()
             payload, header = self._send(miner, mb, OpKind.FORWARD, made, [header])
         gradient, back = payload, header
         for miner in reversed(self.miners):
             assert gradient is not None
             if miner.stage == self.spec.last_stage:
-                made = miner.engine.loss(mb, version, payload, tokens).read().result()
+                made = miner.engine.loss(mb, miner.version(mb.step), payload, tokens).read().result()
                 gradient, back = self._send(miner, mb, OpKind.LOSS, made, [header])
             else:
-                made = miner.engine.backward(mb, version, gradient).read().result()
+                made = miner.engine.backward(mb, miner.version(mb.step), gradient).read().result()
                 inputs = [headers[miner.stage], back]
                 gradient, back = self._send(miner, mb, OpKind.BACKWARD, made, inputs)
 
@@ -136,7 +160,7 @@ class World:
             microbatch=mb.index,
             attempt=mb.attempt,
             kind=kind,
-            version=self.spec.weight_version(mb.step),
+            version=miner.version(mb.step),
             inputs=tuple(i for i in inputs if i is not None),
             output=claimed.digest,
             sketch=claimed.sketch,
@@ -161,7 +185,7 @@ class World:
         count, rate = self.spec.schedule.microbatches, self.spec.learning_rate(epoch, step)
         for miner in self.miners:
             state = miner.way.step(miner, step, count, rate, epoch)
-            version = self.spec.weight_version(step)
+            version = miner.version(step)
             fields = {"epoch": epoch, "step": step, "kind": OpKind.STEP, "version": version}
             miner.write(**fields, output=state.weights, state=state)
             miner.keep_snapshot(step + 1)
@@ -234,9 +258,12 @@ class World:
                 MinerRecord(
                     hotkey=m.hotkey,
                     stage=m.stage,
-                    joined=0,
-                    first_receipt=self.first[epoch, m.hotkey],
-                    last_receipt=self.first[epoch, m.hotkey] + len(self.of_epoch(epoch, m)) - 1,
+                    lives=tuple(
+                        LifeRecord(joined=joined, first_receipt=first)
+                        for joined, first in self.lives[epoch, m.hotkey]
+                    ),
+                    first_receipt=self.lives[epoch, m.hotkey][0][1],
+                    last_receipt=self.lives[epoch, m.hotkey][0][1] + len(self.of_epoch(epoch, m)) - 1,
                     receipts=root,
                     withdrawn=0,
                 )

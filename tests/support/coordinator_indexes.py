@@ -6,7 +6,8 @@ from collections import Counter
 
 from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _decides
-from orchestrator.coordinator.epoch_state import EpochState, StageMerge, counted_pairs
+from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
+from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
@@ -16,7 +17,7 @@ def check_indexes(run: RunState) -> None:
     """Assert every index. May be called after any entry that was applied."""
     check_roster(run)
     check_work(run)
-    check_counts(run.current)
+    check_counts(run)
     if run.current.merges:
         check_merging(run)
     check_bases(run)
@@ -56,11 +57,15 @@ def check_work(run: RunState) -> None:
         assert {op[:2] for op in member.pending} <= work[hotkey], "an op is due that is another's, or ended"
 
 
-def check_counts(epoch: EpochState) -> None:
-    """Counts of an epoch's gradients and microbatches."""
+def check_counts(run: RunState) -> None:
+    """Counts of the current epoch's gradients, those of each miner's present life, and microbatches."""
+    epoch = run.current
     counted: Counter[str] = Counter()
     for step in epoch.steps:
-        counted.update({hotkey: len(counted_pairs(order)) for hotkey, order in step.order.items()})
+        for hotkey, order in step.order.items():
+            lost = run.members[hotkey].joined is None and hotkey not in epoch.counted
+            if step.number >= epoch.lives[hotkey][-1].joined and not lost:
+                counted[hotkey] += len(counted_pairs(order))
         assert step.open == sum(mb.ended is None for mb in step.microbatches)
         for mb in step.microbatches:
             assert mb.uncounted == sum(not place.counted for place in mb.places)
@@ -125,7 +130,7 @@ def check_nothing_is_left_out(run: RunState) -> None:
     if run.phase is Phase.TRAINING:
         for member in run.roster.miners:
             waits = member.live and member.ready_epoch == run.epoch and member.joined is None
-            assert not waits, "a miner that can be admitted is not"
+            assert not waits or must_wait(run, member), "a miner that can be admitted is not"
     for at in run.current.unagreed if run.phase is Phase.MERGING else ():
         part = run.current.merges[at[0]].parts[at[1]]
         coming = len(part.results) + sum(run.members[h].live for h in part.mergers if h not in part.results)

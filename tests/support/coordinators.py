@@ -122,6 +122,15 @@ class Driven:
         self.run_op(step, index, last, OpKind.LOSS)
         for stage in reversed(range(last)):
             self.run_op(step, index, stage, OpKind.BACKWARD)
+        self.receipt_steps()
+
+    def receipt_steps(self) -> None:
+        """Every replica has applied the closed steps."""
+        epoch = self.state.current
+        for hotkey, lives in epoch.lives.items():
+            for owed in range(lives[-1].next_step, epoch.closed_steps):
+                member = self.state.members[hotkey]
+                self.say(member, receipts=[self.receipt(member, OpKind.STEP, owed, 0)])
 
     def run_op(self, step: int, index: int, stage: int, kind: OpKind) -> None:
         """The replica that has the microbatch at `stage` runs one op, and stores what it sends."""

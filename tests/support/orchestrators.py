@@ -31,7 +31,15 @@ from iota.protocol.messages import (
     Role,
 )
 from iota.protocol.problems import Standing
-from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import (
+    GENESIS,
+    RECEIPTS_DOMAIN,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    SignedHeader,
+    signed_payload,
+)
 from iota.spec import (
     BoundarySpec,
     DataSpec,
@@ -45,16 +53,22 @@ from iota.spec import (
 from iota.store import EmbeddedStore, ObjectStore
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator
+from orchestrator.coordinator.epoch_state import PlannedStep
+from orchestrator.coordinator.given_ops import GivenOps
+from orchestrator.coordinator.lives import begin_life, give
 from orchestrator.http.admission import Admission
 from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.serving import serving
 from orchestrator.journal import Journal, SqliteJournal
+from tests.support.receipts import content, named_input
 
 ORCHESTRATOR = Hotkey.from_seed(b"o" * 32)
 STORE = "http://127.0.0.1:9"
 SECRET = b"0123456789abcdef0123456789abcdef"
 BASE = "b" * 64
+TOKENS = 8
+"""In a microbatch of `make_spec`."""
 
 
 def make_spec(**schedule: Any) -> RunSpec:
@@ -63,7 +77,7 @@ def make_spec(**schedule: Any) -> RunSpec:
         model=ModelSpec(vocab_size=64, hidden_size=16, layers=2, heads=2, kv_heads=2, ffn_size=32),
         layout=LayoutSpec(cuts=(1, 1), replicas=1),
         boundary=BoundarySpec(codec="identity"),
-        data=DataSpec(manifest="d" * 64, sequence_length=8, sequences=1),
+        data=DataSpec(manifest="d" * 64, sequence_length=TOKENS, sequences=1),
         schedule=ScheduleSpec(**{"epochs": 2, "steps": 2, "microbatches": 4, **schedule}),
         optimizer=OptimizerSpec(lr=1e-3),
         outer=OuterSpec(part_elements=1024),
@@ -176,10 +190,11 @@ class Log:
                 "step": 0,
                 "stage": self.stage,
                 "kind": kind,
+                "microbatch": len(self.receipts),
                 "version": 0,
-                "output": "a" * 64,
-                "started": 1.0,
-                "ended": 2.0,
+                **content(kind, TOKENS),
+                "started": time.time(),
+                "ended": time.time(),
                 "device": "cpu",
                 "previous": self.receipts[-1].content_digest() if self.receipts else GENESIS,
                 **fields,
@@ -231,6 +246,23 @@ class Node:
         )
         size = frame_size(self.reply.spec, name, self.hotkey.ss58, receiver.hotkey.ss58)
         return FrameNotice(name=name, digest="c" * 64, size=size)
+
+    def input_from(self, sender: Node, microbatch: int) -> SignedHeader:
+        """What a receipt of this node names of a frame from its neighbour."""
+        name = sender.notice(self, microbatch).name
+        return named_input(self.reply.spec, name, sender.hotkey.ss58, self.hotkey.ss58)
+
+
+def give_work(running: Running, one: Node) -> None:
+    """As if a plan had given this node each microbatch of the next step: it may receipt them."""
+    run = running.coordinator.state
+    member, spec = run.members[one.hotkey.ss58], running.spec
+    run.current.stages[member.hotkey] = member.stage
+    begin_life(run, member)
+    given = GivenOps.of(spec.schedule.microbatches, run.stages)
+    for microbatch in range(spec.schedule.microbatches):
+        give(run, given, (microbatch, member.stage), 0, member)
+    run.current.steps.append(PlannedStep(len(run.current.steps), 0.1, BASE, [], 0, given))
 
 
 @asynccontextmanager

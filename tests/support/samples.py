@@ -321,8 +321,8 @@ MESSAGES = {
         receipts=4,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, receipts=DIGEST,
-                withdrawn=1,
+                hotkey=MINER.ss58, stage=1, lives=(records.LifeRecord(joined=0, first_receipt=1),),
+                first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1,
             ),
         ),
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),

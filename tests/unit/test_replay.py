@@ -122,7 +122,7 @@ async def test_those_who_work_on_a_cheats_output_pass(open_bench: Open) -> None:
     for stage in (0, 2):
         result = await bench.audit(stage, AuditKind.EPOCH)
         assert result.outcome is Outcome.PASS, result
-        assert not bench.faults
+    assert not bench.sealed.faults
 
 
 async def test_noise_fails_across_device_classes_too(open_bench: Open) -> None:
@@ -248,7 +248,7 @@ async def test_sending_another_frame_than_receipted_accuses_the_sender(open_benc
     bench = await open_bench(world)
     receipt = bench.op(1, OpKind.FORWARD, 0)
     assert (await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)).outcome is Outcome.PASS
-    assert [fault.hotkey for fault in bench.faults] == [world.miners[0].hotkey]
+    assert [fault.hotkey for fault in bench.sealed.faults] == [world.miners[0].hotkey]
 
 
 class _LiesInReceipts(miners.Honest):

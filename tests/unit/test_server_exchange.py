@@ -31,7 +31,9 @@ from tests.support.orchestrators import (
     Log,
     Node,
     Running,
+    give_work,
     join_request,
+    make_spec,
     node,
     orchestrator,
     raw,
@@ -99,6 +101,7 @@ async def test_an_exchange_without_news_is_not_journaled(running: Running) -> No
 
 async def test_receipts_are_stored_once_however_often_they_are_sent(running: Running) -> None:
     async with node(running, b"a") as a:
+        give_work(running, a)
         for _ in range(3):
             a.log.add()
         batch = a.log.after(0)
@@ -113,6 +116,7 @@ async def test_receipts_after_a_gap_are_not_taken_and_the_answer_says_so(
     running: Running,
 ) -> None:
     async with node(running, b"a") as a:
+        give_work(running, a)
         for _ in range(4):
             a.log.add()
         reply = await a.client.exchange(ExchangeRequest(cursor=0, wait_s=0, receipts=a.log.after(2)))
@@ -131,6 +135,7 @@ async def test_receipts_of_another_signer_stage_or_chain_change_nothing(
     running: Running,
 ) -> None:
     async with node(running, b"a") as a:
+        give_work(running, a)
         log = Log(a.hotkey, running.spec.id, a.reply.stage)
         log.add()
         forged = log.sign(log.receipts, by=Hotkey.from_seed(b"z" * 32))
@@ -179,7 +184,8 @@ async def test_receipts_do_not_go_back_to_an_earlier_epoch(running: Running) -> 
     async with node(running, b"a") as a:
         state = running.coordinator.state
         state.epoch = 1
-        state.epochs[1] = EpochState(1, stages={a.hotkey.ss58: a.reply.stage})
+        state.epochs[1] = EpochState(1)
+        give_work(running, a)
         a.log.add(epoch=1)
         back = Log(a.hotkey, running.spec.id, a.reply.stage, list(a.log.receipts))
         back.add(epoch=0)
@@ -277,8 +283,10 @@ async def test_leaving_is_recorded_once(running: Running) -> None:
         assert sum(e.kind == "left" for e in running.journal.replay()) == 1
 
 
-async def test_a_full_disk_answers_unavailable_and_changes_nothing_in_memory(running: Running) -> None:
-    async with node(running, b"a") as a:
+async def test_a_full_disk_answers_unavailable_and_changes_nothing_in_memory(tmp_path: Path) -> None:
+    spec = make_spec(microbatches=900)
+    async with orchestrator(tmp_path / "full", spec) as running, node(running, b"a") as a:
+        give_work(running, a)
         for _ in range(900):
             a.log.add(output="9" * 64)
         pages = running.journal._db.execute("PRAGMA page_count").fetchone()[0]
@@ -305,9 +313,9 @@ async def test_a_step_closes_through_receipts_alone(running: Running) -> None:
         for i in range(running.spec.schedule.microbatches):
             first.log.add(OpKind.FORWARD, microbatch=i)
             first.talk.send(receipts=len(first.log.receipts), frames=[first.notice(last, i)])
-            last.log.add(OpKind.LOSS, microbatch=i, loss=4.0)
+            last.log.add(OpKind.LOSS, microbatch=i, loss=4.0, inputs=(last.input_from(first, i),))
             last.talk.send(receipts=len(last.log.receipts), frames=[last.notice(first, i)])
-            first.log.add(OpKind.BACKWARD, microbatch=i)
+            first.log.add(OpKind.BACKWARD, microbatch=i, inputs=(first.input_from(last, i),))
             first.talk.send(receipts=len(first.log.receipts))
         await until(lambda: bool(a.events(StepClose) and b.events(StepClose)))
         assert len(a.events(StepClose)[0].counted) == running.spec.schedule.microbatches

@@ -11,7 +11,7 @@ from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Exchanged, Resumed
 from orchestrator.journal import JournalBroken
 from tests.support.journals import MemoryJournal
-from tests.support.orchestrators import node, orchestrator
+from tests.support.orchestrators import give_work, node, orchestrator
 
 
 async def test_a_run_is_recorded_served_and_restored_by_any_journal() -> None:
@@ -21,6 +21,7 @@ async def test_a_run_is_recorded_served_and_restored_by_any_journal() -> None:
         node(running, b"a") as miner,
         node(running, b"v", Role.VALIDATOR) as validator,
     ):
+        give_work(running, miner)
         miner.log.add()
         batch = miner.log.after(0)
         assert (
@@ -38,6 +39,7 @@ async def test_a_run_is_recorded_served_and_restored_by_any_journal() -> None:
 async def test_a_journal_that_cannot_store_changes_nothing_and_news_is_taken_later() -> None:
     journal = MemoryJournal()
     async with orchestrator(journal) as running, node(running, b"a") as miner:
+        give_work(running, miner)
         miner.log.add()
         request = ExchangeRequest(cursor=0, wait_s=0, receipts=miner.log.after(0))
         journal.full = True

@@ -17,6 +17,7 @@ from tests.support.orchestrators import (
     BASE,
     Node,
     Running,
+    give_work,
     join_request,
     node,
     orchestrator,
@@ -65,7 +66,7 @@ async def test_a_conversation_over_a_restart_loses_and_doubles_nothing(tmp_path:
         async with orchestrator(tmp_path / "j") as running:
             port = int(running.url.rpartition(":")[2])
             first, last = await ready_pair(nodes, running)
-            first.log.add(OpKind.FORWARD)
+            first.log.add(OpKind.FORWARD, microbatch=0)
             first.talk.send(receipts=1, frames=[first.notice(last, 0)])
             await until(lambda: len(last.events(FrameReady)) == 1)
         # Nobody answers now: what is said must wait.
@@ -90,6 +91,7 @@ async def test_a_conversation_over_a_restart_loses_and_doubles_nothing(tmp_path:
 async def test_an_answer_that_was_lost_is_made_up_for(tmp_path: Path) -> None:
     """The exchange was stored, but its answer never arrived: said again, it is recognised."""
     async with orchestrator(tmp_path / "j") as running, node(running, b"a") as a:
+        give_work(running, a)
         a.log.add()
         a.talk.send(receipts=1)
         await until(lambda: running.coordinator.members[a.hotkey.ss58].receipts == 1)

@@ -36,6 +36,7 @@ from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from iota.store import ObjectTooLarge, StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
+from validator.core.all_receipts import check_receipts
 from validator.core.jobs import Base, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
@@ -84,7 +85,8 @@ class Evidence:
     async def sealed(self, record: EpochRecord) -> SealedEpoch:
         """A sealed record with its plans and every miner's receipts, checked.
 
-        Raises SealBroken if the orchestrator's record contradicts itself, its plans or the receipts.
+        Raises SealBroken if the orchestrator's record contradicts itself, its plans or the receipts, or holds
+        receipts that it had to refuse.
         """
         epoch = record.epoch
         if [plan.step for plan in record.plans] != list(range(self.spec.schedule.steps)):
@@ -95,7 +97,9 @@ class Evidence:
         for miner in record.miners:
             batches = await self._client.receipts(epoch, miner.hotkey)
             receipts[miner.hotkey] = checked_receipts(self.spec.id, miner, epoch, batches)
-        return SealedEpoch(self.spec, record, plans, receipts)
+        sealed = SealedEpoch(self.spec, record, plans, receipts)
+        sealed.faults = await asyncio.to_thread(check_receipts, sealed)
+        return sealed
 
     async def _plan(self, epoch: int, named: PlanRecord) -> WholePlan:
         """The plan that a record names. Raises SealBroken for an object that is no plan of that step.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from iota.protocol.messages import AuditKind, Direction
 from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.records import LifeRecord
 from iota.spec import StateRule
+from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script
-from validator.core.receipt_checks import check_sender, named_inputs
 from validator.core.results import EvidenceMissing, MinerFault, MinerGone, Profile, ReplayMismatch, Result
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
@@ -17,10 +18,20 @@ from validator.core.tasks import AuditTask
 
 def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
     """Weight versions whose snapshots an audit needs for certain, so that they can be asked for early."""
-    needed = {sealed.version(hotkey, task.step)} if task.kind is not AuditKind.EPOCH else set()
+    life = _life(sealed, hotkey, task)
+    needed = set()
+    if task.kind is not AuditKind.EPOCH:
+        needed.add(sealed.spec.weight_version(task.step, life.joined))
     if task.kind is AuditKind.STEP:
         needed.add(task.step)
-    return sorted(needed - {sealed.miners[hotkey].joined})
+    return sorted(needed - {life.joined})
+
+
+def _life(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> LifeRecord:
+    """The life of the miner that an audit looks at: that of the audited op, else the last."""
+    if task.kind is not AuditKind.OP:
+        return sealed.last_life(hotkey)
+    return sealed.life(hotkey, next(r for r in sealed.receipts[hotkey] if r.seq == task.seq))
 
 
 class Audit:
@@ -33,19 +44,19 @@ class Audit:
     def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
         self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
         self._snapshots = snapshots
-        self._miner = sealed.miners[hotkey]
+        self._miner, self._life = sealed.miners[hotkey], _life(sealed, hotkey, task)
         self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
         self._steps = [task.step] if task.kind is AuditKind.STEP else sealed.steps(hotkey)
         own = sealed.receipts[hotkey]
         if task.kind is AuditKind.OP:
             self._receipts = [receipt for receipt in own if receipt.seq == task.seq]
         else:
-            self._receipts = [receipt for receipt in own if receipt.step in self._steps]
+            self._receipts = [
+                r for r in own if r.step in self._steps and sealed.life(hotkey, r) is self._life
+            ]
         devices = {receipt.device for receipt in self._receipts}
         self._device = devices.pop() if len(devices) == 1 else "mixed"
         self._profile: Profile | None = None
-        self.faults: list[MinerFault] = []
-        """Faults of other miners that the evidence proves: senders of the input frames."""
 
     def run(self) -> Script[Result]:
         """Run the audit. Lost evidence and faults are results too."""
@@ -63,11 +74,7 @@ class Audit:
 
     def _op(self) -> Script[ReplayMismatch | None]:
         receipt = self._receipts[0]
-        version = self._sealed.version(self._hotkey, receipt.step)
-        if receipt.version != version:
-            reason = f"step {receipt.step} uses weight version {version}"
-            expected, found = str(version), str(receipt.version)
-            raise MinerFault(self._hotkey, receipt.seq, reason, expected=expected, found=found)
+        version = self._spec.weight_version(receipt.step, self._life.joined)
         inputs = yield from self._inputs(receipt)
         yield from self._load(version, moments=False)
         return (yield from self._replay(receipt, None, version, inputs))
@@ -84,7 +91,7 @@ class Audit:
         return mismatch
 
     def _epoch(self) -> Script[ReplayMismatch | None]:
-        yield from self._load(self._miner.joined, moments=True)
+        yield from self._load(self._life.joined, moments=True)
         for step in self._steps:
             mismatch = (yield from self._sum(step)) or (yield self._apply(step))
             if mismatch is not None:
@@ -144,12 +151,9 @@ class Audit:
                 raise MinerFault(self._hotkey, seq, reason, expected=digest, found=found)
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
-        """Fetch the inputs that a receipt names. Raises MinerFault if it names wrong ones."""
+        """Fetch the inputs that a receipt names."""
         payloads: dict[Direction, bytes] = {}
-        for header in named_inputs(self._spec, self._hotkey, receipt):
-            fault = check_sender(self._sealed, self._hotkey, receipt, header)
-            if fault is not None:
-                self.faults.append(fault)
+        for header in input_headers(self._spec, receipt):
             payloads[header.name.direction] = yield jobs.FetchFrame(header)
         tokens = yield jobs.FetchTokens(receipt)
         return OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
@@ -158,7 +162,7 @@ class Audit:
 
     def _load(self, version: int, *, moments: bool, on_top: bool = False) -> Script[None]:
         """Load the weights of a version, and its moments if they are needed (else they are zero)."""
-        if version == self._miner.joined:
+        if version == self._life.joined:
             self._profile = yield from self._load_base(moments=moments)
             return
         step = self._sealed.step_receipt(self._hotkey, version - 1)
@@ -169,9 +173,13 @@ class Audit:
         self._profile = yield jobs.LoadSnapshot(snapshot, step, self._device, moments, on_top)
 
     def _load_base(self, *, moments: bool) -> Script[Profile]:
-        """Load the base. With `moments`, and if the run carries them over, also those of the last epoch."""
-        version, epoch = self._miner.joined, self._sealed.epoch
+        """Load the base. With `moments`, and if the run carries them over, also those of the last epoch.
+
+        A life that took the base anew has carried none.
+        """
+        version, epoch = self._life.joined, self._sealed.epoch
         carries = self._spec.optimizer.state is StateRule.CARRY and epoch > 0
+        carries = carries and self._life is self._miner.lives[0]
         load = jobs.LoadBase(self._base, version, self._device)
         if moments and carries:
             yield jobs.FetchBase(self._base)

@@ -109,6 +109,8 @@ class EpochAudit:
             ]
             for miner in miners
         }
+        for fault in sealed.faults:
+            self._file_undrawn(fault)
         for miner, tasks in todo.items():
             for task in tasks:
                 self.snapshots.ask(miner, needed_versions(sealed, miner, task))
@@ -135,8 +137,6 @@ class EpochAudit:
             self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
             audit = Audit(sealed, miner, task, self.snapshots)
             self._file(miner, task, (yield from audit.run()))
-            for fault in reversed(audit.faults):
-                self._file_undrawn(fault)
 
     def _repeat_filed(self) -> None:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""

@@ -19,8 +19,9 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
-from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
+from iota.protocol.records import BaseRecord, EpochRecord, LifeRecord, MinerRecord
 from iota.spec import RunSpec
+from validator.core.results import MinerFault
 
 OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
 """Ops that are drawn and paid one by one; STEP is audited as a step."""
@@ -33,8 +34,14 @@ class SealBroken(Exception):
 class SealedEpoch:
     """An epoch's record, its plans and all its receipts.
 
+    Of a miner's lives only the last one's states can be shown: those of an earlier one were lost. So its
+    STEPs are not audited, and of its ops those that used the base.
+
     Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
     """
+
+    faults: Sequence[MinerFault] = ()
+    """What `check_receipts` found; whoever fetches the record sets it."""
 
     def __init__(
         self,
@@ -54,8 +61,12 @@ class SealedEpoch:
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
         self.miners = {miner.hotkey: miner for miner in record.miners}
+        _check_lives(record)
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
+        self._backward_only = {
+            (r.step, r.microbatch, r.attempt, r.stage) for r in record.reroutes if not r.send_forward
+        }
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._settled = self._settlements()
         self._by_name: dict[str, dict[OpKey, Receipt]] = {}
@@ -75,6 +86,8 @@ class SealedEpoch:
                 state, plan = receipt.state, self._plans.get(receipt.step)
                 if receipt.kind is not OpKind.STEP or state is None or plan is None:
                     continue
+                if self.life(hotkey, receipt) is not self.last_life(hotkey):  # told another list, unpaid
+                    continue
                 told = (state.counted, state.learning_rate)
                 if told != (counted_digest(self.counted(hotkey, receipt.step)), plan.learning_rate):
                     raise SealBroken(
@@ -85,17 +98,26 @@ class SealedEpoch:
     # ---- work ----------------------------------------------------------------------------------
 
     def auditable(self, hotkey: str) -> list[Receipt]:
-        """Receipts of ops that are paid or counted in a sum; each op once, also if it is claimed twice."""
+        """Receipts of ops that are paid or counted in a sum, and can be shown; each op once."""
+        last = self.last_life(hotkey)
         return [
             receipt
             for receipt in self._own_ops(hotkey)
+            if (life := self.life(hotkey, receipt)) is last or receipt.version == life.joined
             if (receipt.step, receipt.microbatch) in self._settled
             or (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         ]
 
     def paid(self, hotkey: str) -> list[Receipt]:
-        """Receipts of assigned ops of settled microbatches: the work that scores count."""
-        return [r for r in self._own_ops(hotkey) if (r.step, r.microbatch) in self._settled]
+        """Receipts of assigned ops of settled microbatches: the work that scores count.
+
+        Each op of a microbatch is paid once, whatever attempts and lives of the miner ran it.
+        """
+        once: dict[tuple[int, int, OpKind], Receipt] = {}
+        for receipt in self._own_ops(hotkey):
+            if (receipt.step, receipt.microbatch) in self._settled:
+                once.setdefault((receipt.step, receipt.microbatch, receipt.kind), receipt)
+        return list(once.values())
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
@@ -104,13 +126,16 @@ class SealedEpoch:
             for receipt in self._by_name.get(hotkey, {}).values()
             if receipt.kind in OPS
             and receipt.stage == miner.stage
-            and receipt.step >= miner.joined
             and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey
         ]
 
     def owner(self, step: int, microbatch: int, attempt: int, stage: int) -> str | None:
         """Hotkey that the plan or a re-route assigned an attempt to; None if there was no such attempt."""
         return self._assigned.get((step, microbatch, attempt, stage))
+
+    def runs_forward(self, step: int, microbatch: int, attempt: int, stage: int) -> bool:
+        """Whether an attempt has a FORWARD of its own: none where the next stage had its activations."""
+        return (step, microbatch, attempt, stage) not in self._backward_only
 
     def ended_work(self, hotkey: str) -> int:
         """Number of microbatches whose backward this miner ran and its stage counts."""
@@ -123,13 +148,31 @@ class SealedEpoch:
         return self._counted.get((hotkey, step), ())
 
     def steps(self, hotkey: str) -> list[int]:
-        """Steps with a STEP receipt, from the miner's join up to the first gap."""
+        """Steps of the miner's last life with a STEP receipt, from its join up to the first gap."""
+        return self.steps_of(hotkey, self.last_life(hotkey))
+
+    def steps_of(self, hotkey: str, life: LifeRecord) -> list[int]:
+        """Steps of one of the miner's lives with a STEP receipt, from its join up to the first gap."""
         found = []
-        for step in range(self.miners[hotkey].joined, self.spec.schedule.steps):
-            if self.step_receipt(hotkey, step) is None:
+        for step in range(life.joined, self.spec.schedule.steps):
+            receipt = self.step_receipt(hotkey, step)
+            if receipt is None or self.life(hotkey, receipt) is not life:
                 break
             found.append(step)
         return found
+
+    def has_stepped(self, hotkey: str) -> bool:
+        """Whether the miner's last life has receipted the STEP of every step since its join."""
+        return len(self.steps(hotkey)) == self.spec.schedule.steps - self.last_life(hotkey).joined
+
+    def last_life(self, hotkey: str) -> LifeRecord:
+        """The newest of the miner's lives: the one that its pseudo-gradient and its snapshots are of."""
+        return self.miners[hotkey].lives[-1]
+
+    def life(self, hotkey: str, receipt: Receipt) -> LifeRecord:
+        """The life that one of the miner's receipts is of."""
+        lives = self.miners[hotkey].lives
+        return next((life for life in reversed(lives) if life.first_receipt <= receipt.seq), lives[0])
 
     def step_receipt(self, hotkey: str, step: int) -> Receipt | None:
         """The miner's receipt of a STEP; None if it has none."""
@@ -144,8 +187,8 @@ class SealedEpoch:
         return self._plans[step].learning_rate
 
     def version(self, hotkey: str, step: int) -> int:
-        """Weight version that this replica's ops of a step use."""
-        return self.spec.weight_version(step, self.miners[hotkey].joined)
+        """Weight version that the ops of a step use in this miner's last life."""
+        return self.spec.weight_version(step, self.last_life(hotkey).joined)
 
     def delta(self, hotkey: str) -> tuple[StoredObject, ...] | None:
         """Parts of the pseudo-gradient that this miner contributed to the merge; None if it did not."""
@@ -175,6 +218,20 @@ class SealedEpoch:
                 if miner in self.miners:
                     stages[step, microbatch].add(self.miners[miner].stage)
         return {name for name, found in stages.items() if len(found) == self.spec.layout.stages}
+
+
+def _check_lives(record: EpochRecord) -> None:
+    """Raise SealBroken where the lives of a miner do not follow each other."""
+    for miner in record.miners:
+        joins = [life.joined for life in miner.lives]
+        firsts = [life.first_receipt for life in miner.lives]
+        ends = (miner.first_receipt, miner.last_receipt + 1)
+        if (
+            joins != sorted(joins)
+            or firsts != sorted(firsts)
+            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
+        ):
+            raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
 
 
 def checked_receipts(

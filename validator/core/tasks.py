@@ -22,13 +22,13 @@ class AuditTask:
 
 def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) -> list[AuditTask]:
     """The audits that the draw demands of one miner. Anyone with the public record gets the same."""
-    spec, miner = sealed.spec, sealed.miners[hotkey]
+    spec = sealed.spec
     drawn = choose(
         draw(spec.id, block_hash, link, sealed.epoch, hotkey),
         spec.audit,
         sealed.auditable(hotkey),
         sealed.steps(hotkey),
-        miner.joined,
+        sealed.last_life(hotkey).joined,
     )
     tasks = [AuditTask(AuditKind.OP, f"op:{r.seq}", r.seq, r.step) for r in drawn.ops]
     if drawn.step is not None:

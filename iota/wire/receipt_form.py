@@ -1,0 +1,95 @@
+"""What a receipt must be by the spec and its own content alone: kind, sizes, loss, and the frames it names.
+
+The orchestrator refuses other receipts, and validators look again. Who gave the work to whom is not known
+here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import ValidationError
+
+from iota.codec.shapes import payload_shape
+from iota.protocol.messages import Direction
+from iota.protocol.receipts import MAX_LOSS, SKETCH_SIZE, OpKind, Receipt
+from iota.spec import RunSpec
+from iota.wire.frame import FrameHeader
+
+_MIDDLE: Final = frozenset({OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP})
+_LAST: Final = frozenset({OpKind.LOSS, OpKind.STEP})
+
+
+def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
+    """Why no op of a replica of `stage` gives such a receipt, as the end of a sentence; None for a good one.
+
+    Its inputs are checked by `input_headers`.
+    """
+    if receipt.kind is OpKind.MERGE:
+        return "is of a merge, which is checked by its copies and has no receipt"
+    if receipt.stage != stage:
+        return f"is of stage {receipt.stage}, yours is {stage}"
+    if receipt.kind not in (_LAST if stage == spec.last_stage else _MIDDLE):
+        return f"is of the kind {receipt.kind}, which stage {stage} does not have"
+    if receipt.loss is not None:
+        if receipt.kind is not OpKind.LOSS:
+            return "names a loss, which only a LOSS of the last stage has"
+        if not 0 <= receipt.loss <= MAX_LOSS:
+            return f"names a loss of {receipt.loss:g}: at least 0 and at most {MAX_LOSS:g} nats a token"
+    elif receipt.kind is OpKind.LOSS:
+        return "is of a LOSS and names none"
+    if not 0 < receipt.started <= receipt.ended:
+        return "ended before it started: set the machine's clock"
+    return _step_fault(receipt) if receipt.kind is OpKind.STEP else _op_fault(spec, receipt)
+
+
+def _step_fault(receipt: Receipt) -> str | None:
+    state = receipt.state
+    if state is None:
+        return "is of a STEP and commits to no state"
+    if receipt.output != state.weights:
+        return "is of a STEP whose output is not its weights"
+    if {len(state.change_sketch), len(state.moments_sketch)} != {SKETCH_SIZE}:
+        return f"has a sketch that has not {SKETCH_SIZE} numbers"
+    if receipt.inputs or receipt.tokens or receipt.sketch or receipt.microbatch or receipt.attempt:
+        return "is of a STEP and names what only ops on a microbatch have"
+    return None
+
+
+def _op_fault(spec: RunSpec, receipt: Receipt) -> str | None:
+    if receipt.step >= spec.schedule.steps or receipt.microbatch >= spec.schedule.microbatches:
+        return "is of a microbatch that the run does not have"
+    if receipt.tokens != spec.data.tokens:
+        return f"names {receipt.tokens} tokens: a microbatch has {spec.data.tokens}"
+    if len(receipt.sketch) != SKETCH_SIZE:
+        return f"has a sketch that has not {SKETCH_SIZE} numbers"
+    return None if receipt.state is None else "names a state, which only a STEP has"
+
+
+def input_headers(spec: RunSpec, receipt: Receipt) -> list[FrameHeader]:
+    """Headers of the input frames that a receipt names, in order: activations, then gradient.
+
+    Signatures are not checked.
+
+    Raises:
+        ValueError: they are not the inputs of its op; the message is the end of a sentence.
+    """
+    wanted = []
+    if receipt.stage > 0 and receipt.kind is not OpKind.STEP:
+        wanted.append((receipt.stage - 1, Direction.FORWARD))
+    if receipt.kind is OpKind.BACKWARD:
+        wanted.append((receipt.stage + 1, Direction.BACKWARD))
+    try:
+        found = [FrameHeader.model_validate_json(signed.header) for signed in receipt.inputs]
+    except ValidationError:
+        raise ValueError("names an input that is no frame") from None
+    if [(header.name.stage, header.name.direction) for header in found] != wanted:
+        raise ValueError("names other inputs than its op has")
+    microbatch, kind = (receipt.epoch, receipt.step, receipt.microbatch), (spec.id, payload_shape(spec))
+    for header in found:
+        name = header.name
+        if (name.epoch, name.step, name.microbatch) != microbatch:
+            raise ValueError("names an input of another microbatch")
+        if (header.run, header.shape) != kind or header.dtype is not spec.boundary.wire:
+            raise ValueError("names an input that is no frame of this run")
+    return found

@@ -1,0 +1,75 @@
+"""The lives of a miner within an epoch: each begins with the base, and has its own receipts and versions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iota.protocol.receipts import OpKind, Receipt
+from orchestrator.coordinator.epoch_state import EpochState, Life
+from orchestrator.coordinator.given_ops import Given, GivenOps, Mark
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import RunState
+
+BASES_ANEW: Final = 1
+"""How often a miner may take the base anew in the middle of an epoch, within the audits' window: what it did
+before can be audited in part only. Further times it takes part again from the next epoch on."""
+
+
+def begin_life(run: RunState, member: Member) -> None:
+    """The miner was admitted to the current epoch: it begins with the base, at the first open step."""
+    epoch = run.current
+    lives = epoch.lives.setdefault(member.hotkey, [])
+    if lives:
+        member.bases_anew = (*_recent(run, member), run.epoch)
+    lives.append(Life(epoch.closed_steps, member.device, next_step=epoch.closed_steps))
+
+
+def must_wait(run: RunState, member: Member) -> bool:
+    """Whether the miner has taken the base anew too often to take part in the current epoch.
+
+    Never where its stage has no other replica: then the run would stand still until it may.
+    """
+    if member.hotkey not in run.current.lives or len(_recent(run, member)) < BASES_ANEW:
+        return False
+    return any(run.able(other) and other.joined is not None for other in run.roster.stages[member.stage])
+
+
+def _recent(run: RunState, member: Member) -> tuple[int, ...]:
+    return tuple(epoch for epoch in member.bases_anew if epoch > run.epoch - run.spec.audit.window)
+
+
+def give(
+    run: RunState, given: GivenOps, at: tuple[int, int], attempt: int, member: Member, *, forward: bool = True
+) -> None:
+    """Give a microbatch at a stage, `at`, to a member of the current epoch. `forward`: with its FORWARD."""
+    life = len(run.current.lives[member.hotkey]) - 1
+    given.give(at, attempt, member.order, life, Mark.NONE if forward else Mark.NO_FORWARD)
+    member.given_receipts += 1 if member.stage == run.spec.last_stage else 2
+
+
+def given_op(epoch: EpochState, member: Member, receipt: Receipt) -> Given | None:
+    """The op on a microbatch that a receipt is of; None where it was not given to this member."""
+    if receipt.step >= len(epoch.steps):
+        return None
+    given = epoch.steps[receipt.step].given.find((receipt.microbatch, member.stage), receipt.attempt)
+    return given if given is not None and given.member == member.order else None
+
+
+def life_of(epoch: EpochState, member: Member, receipt: Receipt) -> int | None:
+    """Which of the member's lives in the epoch ran a receipt's op; None where none was given it.
+
+    A STEP is that of the newest life that had joined by then: a life begins at the first step that is not
+    closed, so it applies none that an earlier one could have applied.
+    """
+    lives = epoch.lives.get(member.hotkey, [])
+    if receipt.kind is OpKind.STEP:
+        joined = [index for index, life in enumerate(lives) if life.joined <= receipt.step]
+        return joined[-1] if joined else None
+    given = given_op(epoch, member, receipt)
+    return None if given is None else given.life
+
+
+def owes_steps(run: RunState, member: Member) -> bool:
+    """Whether STEP receipts of closed steps of the member's present life are not stored."""
+    lives = run.current.lives.get(member.hotkey)
+    return lives is None or lives[-1].next_step < run.current.closed_steps

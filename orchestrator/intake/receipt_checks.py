@@ -1,0 +1,133 @@
+"""Checks new receipts of a member against its stage and the work that it was given. Pure.
+
+A refused receipt stops its miner's chain for ever, so nothing is refused that an honest miner can give:
+receipts of work that was taken away, of steps and epochs that are over, and of a life before the present one
+may come late. Nor is anything refused that the miner itself cannot check in a frame. Signatures of input
+frames, and whether their digests are those that their senders receipted, are looked at by validators.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iota.protocol.messages import Role
+from iota.protocol.receipts import OpKey, OpKind, Receipt, counted_digest
+from iota.wire.frame import FrameHeader
+from iota.wire.receipt_form import form_fault, input_headers
+from orchestrator.coordinator import Member
+from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
+from orchestrator.coordinator.given_ops import Mark
+from orchestrator.coordinator.lives import given_op, life_of
+from orchestrator.coordinator.state import RunState
+
+CLOCK_S: Final = 3600.0
+"""How far a receipt's times may lie after its arrival, or before the run. A miner whose clock is off by more
+than seconds cannot join."""
+
+
+class ReceiptChecks:
+    """The checks of one batch: each receipt sees what those before it say."""
+
+    def __init__(self, run: RunState, member: Member, at: float) -> None:
+        """`at` is the time of arrival (Unix seconds)."""
+        self._run, self._member, self._at = run, member, at
+        self._seen: set[OpKey] = set()
+        self._steps: dict[tuple[int, int], int] = {}
+        """(epoch, life) -> the step whose STEP it receipts next."""
+        self._life: dict[int, int] = {}
+        """epoch -> the newest life that has receipts."""
+
+    def fault(self, receipt: Receipt) -> str | None:
+        """Why the member cannot have such a receipt, as the end of a sentence; None for a good one."""
+        run, member = self._run, self._member
+        if member.role is not Role.MINER:
+            return "is not from a miner: only miners run ops"
+        if (wrong := form_fault(run.spec, member.stage, receipt)) is not None:
+            return wrong
+        if receipt.epoch > run.epoch:
+            return f"is of epoch {receipt.epoch}, which has not begun"
+        if receipt.started < run.began - CLOCK_S or receipt.ended > self._at + CLOCK_S:
+            return "is of another time than the run's: set the machine's clock"
+        try:
+            headers = input_headers(run.spec, receipt)
+        except ValueError as error:
+            return str(error)
+        epoch = run.epochs.get(receipt.epoch)
+        if epoch is None or epoch.seal is not None or epoch.audits_closed:
+            # In no seal and unpaid: only their number matters.
+            more = receipt.seq > member.given_receipts
+            return "is one more than the ops that it was given can have" if more else None
+        wrong = self._of_life(epoch, receipt)
+        return wrong or next((told for h in headers if (told := self._input_fault(epoch, receipt, h))), None)
+
+    def _newest_life(self, epoch: EpochState) -> int:
+        """The newest life of the member in an epoch that has receipts."""
+        if epoch.epoch not in self._life:
+            lives = epoch.lives.get(self._member.hotkey, [])
+            self._life[epoch.epoch] = max(
+                (n for n, life in enumerate(lives) if life.first_receipt), default=0
+            )
+        return self._life[epoch.epoch]
+
+    def _of_life(self, epoch: EpochState, receipt: Receipt) -> str | None:
+        """Whether the op was given to the member, in a life whose version and device it has, and is new."""
+        index = life_of(epoch, self._member, receipt)
+        if index is None:
+            return "is of an op that was not given to you"
+        lives = epoch.lives[self._member.hotkey]
+        life = lives[index]
+        if index < self._newest_life(epoch):
+            return "is of an earlier life than the receipts before it"
+        self._life[epoch.epoch] = index
+        version = self._run.spec.weight_version(receipt.step, life.joined)
+        if receipt.version != version:
+            return f"names weight version {receipt.version}, and its step uses {version}"
+        if receipt.device != life.device:
+            return f"names another device than you joined with, {life.device}"
+        if receipt.kind is OpKind.STEP:
+            wrong = self._step_fault(epoch, index, life, receipt)
+            return wrong or (self._applied_fault(epoch, receipt) if life is lives[-1] else None)
+        return self._op_fault(epoch, receipt)
+
+    def _step_fault(self, epoch: EpochState, index: int, life: Life, receipt: Receipt) -> str | None:
+        following = self._steps.get((epoch.epoch, index), life.next_step)
+        if receipt.step != following:
+            return f"is of STEP {receipt.step}, and the next one is {following}"
+        if receipt.step >= epoch.closed_steps:
+            return f"is of STEP {receipt.step}, which is not closed"
+        self._steps[epoch.epoch, index] = following + 1
+        return None
+
+    def _applied_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
+        """Whether a STEP applied what its step's close told the present life."""
+        step, state = epoch.steps[receipt.step], receipt.state
+        assert state is not None, "the form has been checked"
+        told = counted_digest(counted_pairs(step.order.get(self._member.hotkey, bytearray())))
+        if state.counted != told:
+            lists = f"{told[:16]} by its close, not {state.counted[:16]}"
+            return f"is of STEP {receipt.step}, which counts the list {lists}"
+        if state.learning_rate != step.learning_rate:
+            rates = f"{step.learning_rate:g}, not {state.learning_rate:g}"
+            return f"is of STEP {receipt.step}, which has the learning rate {rates}"
+        return None
+
+    def _op_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
+        given = given_op(epoch, self._member, receipt)
+        assert given is not None
+        if given.marks & Mark.of(receipt.kind) or receipt.key in self._seen:
+            return "is of an op that has a receipt"
+        self._seen.add(receipt.key)
+        forward = (*receipt.key[:4], OpKind.FORWARD)
+        there = given.marks & (Mark.FORWARD | Mark.NO_FORWARD) or forward in self._seen
+        if receipt.kind is OpKind.BACKWARD and not there:
+            return "is of a BACKWARD whose FORWARD has no receipt"
+        return None
+
+    def _input_fault(self, epoch: EpochState, receipt: Receipt, header: FrameHeader) -> str | None:
+        """Whether the frame's sender was given that attempt: only then was the frame announced."""
+        name, sender = header.name, self._run.members.get(header.sender)
+        step = epoch.steps[receipt.step]
+        given = step.given.find((name.microbatch, name.stage), name.attempt)
+        if sender is None or given is None or given.member != sender.order:
+            return f"names an input of {header.sender}, who had no part in it"
+        return None

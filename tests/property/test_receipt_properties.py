@@ -1,0 +1,151 @@
+"""Receipts under random losses, restarts and re-joins: honest ones are never refused, and are paid once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iota.spec import Pipeline
+from orchestrator.coordinator.lives import BASES_ANEW
+from tests.support.virtual_records import RecordedSwarm
+from tests.support.virtual_runs import tiny_spec
+from validator.core import all_receipts
+from validator.core.sealed import OPS, SealedEpoch
+
+FAULTS = ("kill", "blink", "disk", "state", "join", "orchestrator", "slow", "slow")
+LIMIT_S = 20_000.0
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    seed=st.integers(0, 2**32),
+    stages=st.integers(1, 4),
+    replicas=st.integers(1, 3),
+    steps=st.integers(1, 5),
+    pipeline=st.sampled_from(Pipeline),
+    faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.floats(0, 60)), max_size=10),
+    nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
+)
+def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    stages: int,
+    replicas: int,
+    steps: int,
+    pipeline: Pipeline,
+    faults: list[tuple[str, float]],
+    nan_rate: float,
+) -> None:
+    monkeypatch.setattr(all_receipts, "is_signed", lambda *signed: True)  # simulated hotkeys have no key
+    spec = tiny_spec(
+        stages=stages,
+        replicas=replicas,
+        epochs=3,
+        steps=steps,
+        microbatches=6,
+        pipeline=pipeline,
+        credit=2,
+    )
+    swarm = RecordedSwarm(spec, seed, nan_rate=nan_rate)
+    for _ in range(stages * replicas):
+        swarm.add_miner()
+    chance = random.Random(seed)
+    for fault, at in faults:
+        swarm.clock.later(at, lambda fault=fault: _inject(swarm, chance, fault))
+    swarm.run(swarm.look, limit_s=LIMIT_S)  # a refused exchange raises
+    assert swarm.sealed.keys() == set(range(3))
+    for sealed in swarm.sealed.values():
+        assert all_receipts.check_receipts(sealed) == []
+        for hotkey in sealed.miners:
+            _check_pay(swarm, sealed, hotkey)
+
+
+def _check_pay(swarm: RecordedSwarm, sealed: SealedEpoch, hotkey: str) -> None:
+    """What is paid was done, once; what was done, receipted and settled is paid."""
+    paid = [(r.step, r.microbatch, r.kind) for r in sealed.paid(hotkey)]
+    assert len(paid) == len(set(paid))
+    assert {r.key for r in sealed.paid(hotkey)} <= swarm.done[hotkey]
+    everywhere = [
+        {
+            mb
+            for c in sealed.record.counted
+            if c.step == step
+            for mb, _ in c.counted
+            if _of(sealed, c.miner, s)
+        }
+        for step in range(swarm.spec.schedule.steps)
+        for s in range(swarm.spec.layout.stages)
+    ]
+    stages = swarm.spec.layout.stages
+    settled = [set.intersection(*everywhere[n : n + stages]) for n in range(0, len(everywhere), stages)]
+    for receipt in sealed.receipts[hotkey]:
+        if receipt.kind in OPS and receipt.microbatch in settled[receipt.step]:
+            assert (receipt.step, receipt.microbatch, receipt.kind) in paid
+
+
+def _of(sealed: SealedEpoch, hotkey: str, stage: int) -> bool:
+    return sealed.miners[hotkey].stage == stage
+
+
+def _inject(swarm: RecordedSwarm, chance: random.Random, fault: str) -> None:
+    if swarm.state.run_end_sent:
+        return
+    victim = chance.choice(list(swarm.miners.values()))
+    match fault:
+        case "join":
+            swarm.add_miner()
+        case "orchestrator":
+            swarm.restart_orchestrator()
+        case "slow":
+            victim.device.slowness = chance.uniform(2, 30)
+        case _ if victim.alive:
+            victim.kill()
+            away = chance.uniform(10, 60) if fault == "kill" else chance.uniform(0.1, 3)
+
+            def back() -> None:
+                if fault == "state":  # its receipts are on the disk, some of them never sent
+                    victim.disk.bases.clear()
+                victim.start(fresh=fault == "disk")
+
+            swarm.clock.later(away, back)
+
+
+def test_a_miner_that_takes_the_base_anew_again_waits_for_the_next_epoch() -> None:
+    spec = tiny_spec(
+        stages=1, replicas=2, epochs=3, steps=4, microbatches=8, pipeline=Pipeline.DELAYED, credit=2
+    )
+    swarm = RecordedSwarm(spec, 5)
+    first, other = swarm.add_miner(), swarm.add_miner()
+    for times in range(1, BASES_ANEW + 3):
+        swarm.run(lambda n=times: swarm.state.totals.settled >= 5 * n, limit_s=LIMIT_S)
+        first.kill()
+        first.start(fresh=True)
+    swarm.run(lambda: swarm.state.members[first.hotkey].ready_epoch == 0, limit_s=LIMIT_S)
+    told = swarm.coordinator.member_record(first.hotkey)
+    assert told is not None
+    assert ("too often" in told.why, told.until) == (True, "epoch 1 begins")
+    swarm.run(swarm.look, limit_s=LIMIT_S)
+    lives = [len(sealed.miners[first.hotkey].lives) for sealed in swarm.sealed.values()]
+    assert lives == [1 + BASES_ANEW, 1, 1]
+    assert all(len(sealed.miners[other.hotkey].lives) == 1 for sealed in swarm.sealed.values())
+
+
+def test_the_last_replica_of_a_stage_takes_the_base_anew_as_often_as_it_must() -> None:
+    spec = tiny_spec(
+        stages=2, replicas=1, epochs=1, steps=4, microbatches=8, pipeline=Pipeline.SYNC, credit=2
+    )
+    swarm = RecordedSwarm(spec, 5)
+    first, _ = swarm.add_miner(), swarm.add_miner()
+    for times in range(1, BASES_ANEW + 3):
+        swarm.run(lambda n=times: swarm.state.totals.settled >= 3 * n, limit_s=LIMIT_S)
+        first.kill()
+        first.start(fresh=True)
+    swarm.run(swarm.look, limit_s=LIMIT_S)
+    assert len(swarm.sealed[0].miners[first.hotkey].lives) > 1 + BASES_ANEW

@@ -1,0 +1,217 @@
+"""All receipts of an epoch against its record: what is a miner's fault, and what the orchestrator's alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from iota.protocol.merkle import merkle_root
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import GENESIS, OpKind, Receipt
+from iota.protocol.records import EpochRecord, LifeRecord
+from tests.support.audit_benches import Bench, bench
+from tests.support.audited_runs import World
+from tests.support.small_runs import small_run
+from validator.core.all_receipts import check_receipts
+from validator.core.scoring import op_flops
+from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.tasks import drawn_tasks, epoch_work
+
+Chain = list[Receipt]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """One honest epoch of three stages, three steps and three microbatches; nobody changes it."""
+    world = World(small_run(schedule={"pipeline": "delayed"}))
+    world.train()
+    return world
+
+
+def resealed(
+    world: World, stage: int = 0, change: Callable[[Chain], Chain] = lambda chain: chain, **record: Any
+) -> SealedEpoch:
+    """The epoch, sealed anew, with another chain of one miner, which it has signed, or another record."""
+    chains = {miner.hotkey: world.of_epoch(0, miner) for miner in world.miners}
+    hotkey, chained = world.miners[stage].hotkey, []
+    for receipt in change(list(chains[hotkey])):
+        at = {"seq": len(chained) + 1, "previous": chained[-1].content_digest() if chained else GENESIS}
+        chained.append(receipt.model_copy(update=at))
+    chains[hotkey] = chained
+    roots = [merkle_root([r.content_digest() for r in chains[h]]) for h in sorted(chains)]
+    before = world.records[0]
+    seal = before.seal.model_copy(
+        update={"root": merkle_root(roots), "receipts": sum(map(len, chains.values()))}
+    )
+    miners = tuple(m.model_copy(update={"last_receipt": len(chains[m.hotkey])}) for m in before.miners)
+    changed: EpochRecord = before.model_copy(update={"seal": seal, "miners": miners, **record})
+    return SealedEpoch(world.spec, changed, world.plans[0], chains)
+
+
+def find(chain: Chain, kind: OpKind, step: int = 0, microbatch: int = 0) -> int:
+    return next(i for i, r in enumerate(chain) if (r.kind, r.step, r.microbatch) == (kind, step, microbatch))
+
+
+def with_one(kind: OpKind, /, **changes: Any) -> Callable[[Chain], Chain]:
+    """One receipt is changed."""
+
+    def change(chain: Chain) -> Chain:
+        at = find(chain, kind)
+        return [*chain[:at], chain[at].model_copy(update=changes), *chain[at + 1 :]]
+
+    return change
+
+
+def without(kind: OpKind, step: int = 0) -> Callable[[Chain], Chain]:
+    def change(chain: Chain) -> Chain:
+        at = find(chain, kind, step)
+        return chain[:at] + chain[at + 1 :]
+
+    return change
+
+
+def also(kind: OpKind, /, **changes: Any) -> Callable[[Chain], Chain]:
+    """A changed copy of one receipt comes last."""
+    return lambda chain: [*chain, chain[find(chain, kind)].model_copy(update=changes)]
+
+
+def test_nothing_is_found_in_an_honest_epoch(world: World) -> None:
+    assert check_receipts(resealed(world)) == []
+
+
+# ---- the miner's fault ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "why"),
+    [
+        (2, also(OpKind.LOSS), "has a receipt"),
+        (2, also(OpKind.LOSS, kind=OpKind.FORWARD), "does not have"),
+        (1, also(OpKind.FORWARD, kind=OpKind.LOSS, loss=1.0), "does not have"),
+        (0, also(OpKind.FORWARD, kind=OpKind.MERGE), "merge"),
+        (1, with_one(OpKind.FORWARD, tokens=1), "1 tokens"),
+        (1, with_one(OpKind.FORWARD, sketch=(0.0,)), "sketch"),
+        (1, with_one(OpKind.FORWARD, inputs=()), "other inputs"),
+        (1, with_one(OpKind.STEP, state=None), "no state"),
+        (2, with_one(OpKind.LOSS, loss=None), "names none"),
+    ],
+)
+def test_what_no_op_of_its_stage_gives_is_its_miners_fault(
+    world: World, stage: int, change: Callable[[Chain], Chain], why: str
+) -> None:
+    [fault] = check_receipts(resealed(world, stage, change))
+    assert fault.hotkey == world.miners[stage].hotkey
+    assert why in fault.reason
+
+
+def test_thousands_of_bad_receipts_are_one_fault(world: World) -> None:
+    padding = lambda chain: chain + [chain[0]] * 3000  # noqa: E731
+    assert len(check_receipts(resealed(world, 1, padding))) == 1
+
+
+def test_an_input_that_its_sender_did_not_sign_is_the_receivers_fault(world: World) -> None:
+    def change(chain: Chain) -> Chain:
+        at = find(chain, OpKind.FORWARD)
+        signed = chain[at].inputs[0]
+        payload = signed.header.split('"payload":"')[1][:64]
+        forged = signed.model_copy(update={"header": signed.header.replace(payload, "ab" * 32)})
+        return [*chain[:at], chain[at].model_copy(update={"inputs": (forged,)}), *chain[at + 1 :]]
+
+    [fault] = check_receipts(resealed(world, 1, change))
+    assert (fault.hotkey, "did not sign" in fault.reason) == (world.miners[1].hotkey, True)
+
+
+def test_a_sender_that_receipts_another_output_than_it_sent_is_at_fault(world: World) -> None:
+    [fault] = check_receipts(resealed(world, 0, with_one(OpKind.FORWARD, output="11" * 32)))
+    assert (fault.hotkey, fault.expected) == (world.miners[0].hotkey, "11" * 32)
+
+
+# ---- the orchestrator's fault alone -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "why"),
+    [
+        (0, also(OpKind.FORWARD, attempt=1), "not given"),
+        (1, with_one(OpKind.FORWARD, version=1), "weight version"),
+        (1, without(OpKind.FORWARD), "without its FORWARD"),
+        (1, without(OpKind.STEP, 1), "STEP out of order"),
+        (1, without(OpKind.STEP, 2), "merged without its STEP receipts"),
+        (1, without(OpKind.BACKWARD), "without a receipt"),
+        (1, with_one(OpKind.FORWARD, device="cuda/another"), "another device"),
+    ],
+)
+def test_what_the_orchestrator_had_to_refuse_breaks_the_record_and_charges_nobody(
+    world: World, stage: int, change: Callable[[Chain], Chain], why: str
+) -> None:
+    with pytest.raises(SealBroken, match=why):
+        check_receipts(resealed(world, stage, change))
+
+
+def test_work_that_counts_twice_at_a_stage_breaks_the_record(world: World) -> None:
+    record = world.records[0]
+    with pytest.raises(SealBroken, match="twice"):
+        check_receipts(resealed(world, counted=(*record.counted, record.counted[0])))
+
+
+@pytest.mark.parametrize("lives", [((0, 2),), ((1, 1), (0, 5)), ((0, 1), (1, 99)), ((0, 5), (1, 1))])
+def test_lives_that_do_not_follow_each_other_break_the_record(
+    world: World, lives: tuple[tuple[int, int], ...]
+) -> None:
+    first, *others = world.records[0].miners
+    false = first.model_copy(update={"lives": tuple(LifeRecord(joined=j, first_receipt=f) for j, f in lives)})
+    with pytest.raises(SealBroken, match="lives"):
+        SealedEpoch(
+            world.spec,
+            world.records[0].model_copy(update={"miners": (false, *others)}),
+            world.plans[0],
+            {m.hotkey: world.of_epoch(0, m) for m in world.miners},
+        )
+
+
+# ---- pay and lives ----------------------------------------------------------------------------------
+
+
+def test_an_extra_loss_receipt_pays_nothing(world: World) -> None:
+    honest = {work.hotkey: work.flops for work in epoch_work(resealed(world))}
+    for change in (also(OpKind.LOSS), also(OpKind.LOSS, attempt=7)):
+        assert {w.hotkey: w.flops for w in epoch_work(resealed(world, 2, change))} == honest
+    sealed = resealed(world)
+    for miner in world.miners:
+        ops = [r for r in sealed.receipts[miner.hotkey] if r.kind is not OpKind.STEP]
+        assert honest[miner.hotkey] == sum(op_flops(world.spec, receipt) for receipt in ops)
+
+
+def rejoined(stage: int, step: int) -> World:
+    """An epoch in whose middle one miner lost its disk: it took the base anew at `step`, and went on."""
+    again = World(small_run(schedule={"pipeline": "delayed", "steps": 4}, optimizer={"state": "carry"}))
+    again.train(rejoin=(stage, step))
+    return again
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+async def test_a_miner_that_joined_anew_passes_every_audit_that_can_be_drawn(step: int) -> None:
+    again = rejoined(1, step)
+    opened: Bench = await bench(again)
+    try:
+        assert opened.sealed.faults == []
+        miner = again.miners[1]
+        sealed = opened.sealed
+        assert sealed.steps(miner.hotkey) == list(range(step, 4))
+        shown = sealed.auditable(miner.hotkey)
+        for receipt in shown:
+            result = await opened.audit(1, AuditKind.OP, step=receipt.step, seq=receipt.seq)
+            assert result.outcome is Outcome.PASS, result
+        assert {r.step for r in shown} == {0, *([1] if step > 1 else []), *range(step, 4)}
+        for each in range(step, 4):
+            assert (await opened.audit(1, AuditKind.STEP, step=each)).outcome is Outcome.PASS
+        assert (await opened.audit(1, AuditKind.EPOCH)).outcome is Outcome.PASS
+        paid = {(r.step, r.microbatch, r.kind) for r in sealed.paid(miner.hotkey)}
+        assert len(paid) == 4 * 3 * 2
+        for block in range(20):
+            for task in drawn_tasks(sealed, f"{block:064x}", "cd" * 32, miner.hotkey):
+                assert task.kind is AuditKind.OP or task.step >= step or task.kind is AuditKind.EPOCH
+    finally:
+        opened.worker.close()

@@ -1,6 +1,7 @@
 """Which replica each op of a step was given to, and which of its receipts are stored.
 
-It stays until the epoch's audits are closed, since receipts may come late; so it is numbers, 8 bytes an op.
+It stays until the epoch's audits are closed: receipts may come late, and who was given an op may read its
+frames. So it is numbers, 8 bytes an op.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ class GivenOps:
             return None
         life, marks = divmod(numbers[index], 1 << _MARK_BITS)
         return Given(numbers[index - 1], life, Mark(marks))
+
+    def was_given(self, at: tuple[int, int], member: int) -> bool:
+        """Whether a member was given any attempt at (microbatch, stage)."""
+        planned = self.find(at, 0)
+        later = self._rerouted.get(self._place(at), array("I"))
+        return (planned is not None and planned.member == member) or member in later[1::3]
 
     def mark(self, at: tuple[int, int], attempt: int, mark: Mark) -> None:
         """Mark an op that was given."""

@@ -79,7 +79,8 @@ def _start_afresh(run: RunState, member: Member) -> None:
     relieve(run, member)
     for step in run.current.open_steps():
         step.order.pop(member.hotkey, None)
-    run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
+    if not any(member.hotkey in merge.deltas for merge in run.current.merges):
+        run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
     for merge in run.current.merges:
         merge.owing.discard(member.hotkey)
         merge.early.pop(member.hotkey, None)

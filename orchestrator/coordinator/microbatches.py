@@ -57,21 +57,11 @@ def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchSt
 
 
 def concerns(run: RunState, member: Member, name: FrameName) -> bool:
-    """Whether a frame's microbatch is or was the member's, at the stage that sends it or that receives it.
-
-    Of a closed step, those are concerned that count the microbatch: nobody else needs its frames any more.
-    """
+    """Whether a frame's microbatch is or was the member's, at the stage that sends it or that receives it."""
     epoch, destination = run.epochs.get(name.epoch), name.direction.destination(name.stage, run.stages)
     if epoch is None or member.stage not in (name.stage, destination) or name.step >= len(epoch.steps):
         return False
-    step = epoch.steps[name.step]
-    if name.microbatch < len(step.microbatches):
-        return any(
-            hotkey == member.hotkey
-            for hotkey, _ in step.microbatches[name.microbatch].places[member.stage].had()
-        )
-    counted = counted_pairs(step.order.get(member.hotkey, bytearray()))
-    return any(index == name.microbatch for index, _ in counted)
+    return epoch.steps[name.step].given.was_given((name.microbatch, member.stage), member.order)
 
 
 def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> None:

@@ -115,14 +115,18 @@ class Driven:
         )
 
     def run_microbatch(self, step: int, index: int) -> None:
-        """Every replica on the microbatch's route does its part."""
+        """Every replica on the microbatch's route does its part, and applies the steps that this closes."""
+        self.run_ops(step, index)
+        self.receipt_steps()
+
+    def run_ops(self, step: int, index: int) -> None:
+        """Every replica on the microbatch's route runs its ops."""
         last = self.state.stages - 1
         for stage in range(last):
             self.run_op(step, index, stage, OpKind.FORWARD)
         self.run_op(step, index, last, OpKind.LOSS)
         for stage in reversed(range(last)):
             self.run_op(step, index, stage, OpKind.BACKWARD)
-        self.receipt_steps()
 
     def receipt_steps(self) -> None:
         """Every replica has applied the closed steps."""

@@ -247,9 +247,9 @@ class Node:
         size = frame_size(self.reply.spec, name, self.hotkey.ss58, receiver.hotkey.ss58)
         return FrameNotice(name=name, digest="c" * 64, size=size)
 
-    def input_from(self, sender: Node, microbatch: int) -> SignedHeader:
+    def input_from(self, sender: Node, microbatch: int, step: int = 0) -> SignedHeader:
         """What a receipt of this node names of a frame from its neighbour."""
-        name = sender.notice(self, microbatch).name
+        name = sender.notice(self, microbatch, step).name
         return named_input(self.reply.spec, name, sender.hotkey.ss58, self.hotkey.ss58)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from iota.protocol.messages import Direction, FrameName
-from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState
+from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import make_header
 
@@ -16,12 +17,22 @@ OUTPUT = "a" * 64
 def content(kind: OpKind, tokens: int) -> dict[str, Any]:
     """What a receipt of this kind has beside its name, without inputs."""
     if kind is OpKind.STEP:
-        state = StepState(
-            weights=OUTPUT, moments=OUTPUT, change_sketch=SKETCH, moments_sketch=SKETCH, gradient_norm=1.0
-        )
-        return {"output": OUTPUT, "state": state}
+        return {"output": OUTPUT, "state": step_state()}
     loss = 1.0 if kind is OpKind.LOSS else None
     return {"output": OUTPUT, "sketch": SKETCH, "tokens": tokens, "loss": loss}
+
+
+def step_state(counted: Iterable[tuple[int, int]] = (), learning_rate: float = 0.1) -> StepState:
+    """What a STEP commits to that applied what its close says."""
+    return StepState(
+        weights=OUTPUT,
+        moments=OUTPUT,
+        change_sketch=SKETCH,
+        moments_sketch=SKETCH,
+        gradient_norm=1.0,
+        counted=counted_digest(counted),
+        learning_rate=learning_rate,
+    )
 
 
 def named_input(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> SignedHeader:

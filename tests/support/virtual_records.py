@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from typing import Any
 
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import OpKey, Receipt
+from iota.protocol.records import EpochRecord
 from iota.simulate.miner import VirtualMiner
 from iota.simulate.swarm import VirtualSwarm
 from orchestrator.coordinator import Exchanged
@@ -39,14 +41,13 @@ class RecordedSwarm(VirtualSwarm):
     def look(self) -> bool:
         """Keep what has been sealed since the last look; whether the run has ended."""
         self._plans |= {(plan.epoch, plan.step): plan for plan in self.state.outbox.plans}
-        for number, epoch in self.state.epochs.items():
-            if epoch.seal is not None and number not in self.sealed and not epoch.audits_closed:
-                self.sealed[number] = self._sealed(number)
+        for number, published in self.state.audits.published.items():
+            if number not in self.sealed:
+                self.sealed[number] = self._sealed(number, zlib.decompress(published.packed))
         return self.state.run_end_sent
 
-    def _sealed(self, number: int) -> SealedEpoch:
-        record = self.coordinator.epoch_record(number)
-        assert record is not None
+    def _sealed(self, number: int, data: bytes) -> SealedEpoch:
+        record = EpochRecord.model_validate_json(data)
         ranges = {m.hotkey: range(m.first_receipt, m.last_receipt + 1) for m in record.miners}
         receipts: dict[str, list[Receipt]] = {hotkey: [] for hotkey in ranges}
         for entry in self.entries:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from iota.objects import DeltaKey, MergedKey
 from iota.protocol.events import EpochClose, MergeAssign, Plan, StepClose
-from iota.protocol.messages import Delta, Merged, Ready, StoredObject
-from iota.protocol.receipts import OpKind, StepState, counted_digest
+from iota.protocol.messages import Delta, FrameNotice, Merged, Ready, StoredObject
+from iota.protocol.receipts import OpKind
 from tests.support.orchestrators import BASE, Node, Running, node, until
+from tests.support.receipts import step_state
 
 
 @asynccontextmanager
@@ -28,27 +30,26 @@ async def epoch(running: Running) -> AsyncIterator[tuple[Node, Node]]:
 async def _step(running: Running, pair: tuple[Node, Node], step: int) -> None:
     first, last = pair
     await until(lambda: all(len(each.events(Plan)) > step for each in pair))
+    version = running.spec.weight_version(step, 0)
     for i in range(running.spec.schedule.microbatches):
-        for who, to, kind in ((first, last, OpKind.FORWARD), (last, first, OpKind.LOSS)):
-            who.log.add(kind, step=step, microbatch=i, loss=4.0 if kind is OpKind.LOSS else None)
-            who.talk.send(receipts=len(who.log.receipts), frames=[who.notice(to, i, step)])
-            assert await who.talk.flush(5)
-        first.log.add(OpKind.BACKWARD, step=step, microbatch=i)
-        first.talk.send(receipts=len(first.log.receipts))
-        assert await first.talk.flush(5)
+        op: dict[str, Any] = {"step": step, "microbatch": i, "version": version}
+        first.log.add(OpKind.FORWARD, **op)
+        await _say(first, first.notice(last, i, step))
+        last.log.add(OpKind.LOSS, **op, inputs=(last.input_from(first, i, step),))
+        await _say(last, last.notice(first, i, step))
+        first.log.add(OpKind.BACKWARD, **op, inputs=(first.input_from(last, i, step),))
+        await _say(first)
     await until(lambda: all(len(each.events(StepClose)) > step for each in pair))
     for each in pair:
-        each.log.add(OpKind.STEP, step=step, state=state_of(each.events(StepClose)[step]))
-        each.talk.send(receipts=len(each.log.receipts))
-        assert await each.talk.flush(5)
+        close: StepClose = each.events(StepClose)[step]
+        state = step_state(close.counted, close.learning_rate)
+        each.log.add(OpKind.STEP, step=step, microbatch=0, version=version, state=state)
+        await _say(each)
 
 
-def state_of(close: StepClose) -> StepState:
-    """What a STEP commits to that applies what its close says."""
-    return StepState(
-        weights="a" * 64, moments="b" * 64, change_sketch=(), moments_sketch=(), gradient_norm=1.0,
-        counted=counted_digest(close.counted), learning_rate=close.learning_rate,
-    )  # fmt: skip
+async def _say(who: Node, *frames: FrameNotice) -> None:
+    who.talk.send(receipts=len(who.log.receipts), frames=frames)
+    assert await who.talk.flush(5)
 
 
 async def _merge(running: Running, pair: tuple[Node, Node]) -> None:

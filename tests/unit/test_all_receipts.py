@@ -40,13 +40,14 @@ def resealed(
         at = {"seq": len(chained) + 1, "previous": chained[-1].content_digest() if chained else GENESIS}
         chained.append(receipt.model_copy(update=at))
     chains[hotkey] = chained
-    roots = [merkle_root([r.content_digest() for r in chains[h]]) for h in sorted(chains)]
+    roots = {h: merkle_root([r.content_digest() for r in chains[h]]) for h in sorted(chains)}
     before = world.records[0]
-    seal = before.seal.model_copy(
-        update={"root": merkle_root(roots), "receipts": sum(map(len, chains.values()))}
+    miners = tuple(
+        m.model_copy(update={"last_receipt": len(chains[m.hotkey]), "receipts": roots[m.hotkey]})
+        for m in before.miners
     )
-    miners = tuple(m.model_copy(update={"last_receipt": len(chains[m.hotkey])}) for m in before.miners)
-    changed: EpochRecord = before.model_copy(update={"seal": seal, "miners": miners, **record})
+    sealed = {"root": merkle_root(list(roots.values())), "receipts": sum(map(len, chains.values()))}
+    changed: EpochRecord = before.model_copy(update={**sealed, "miners": miners, **record})
     return SealedEpoch(world.spec, changed, world.plans[0], chains)
 
 

@@ -76,6 +76,19 @@ def test_a_pseudo_gradient_of_other_sizes_is_not_taken(driven: Driven) -> None:
     assert not driven.state.current.merges[member.stage].deltas
 
 
+def test_a_replica_that_loses_its_disk_after_its_pseudo_gradient_keeps_its_weight_in_the_merge(
+    driven: Driven,
+) -> None:
+    first, *others = driven.state.miners()
+    driven.say(first, reports=[Delta(epoch=0, parts=_stored(driven, first.stage, first.hotkey))])
+    driven.join(0)
+    for member in others:
+        driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, member.hotkey))])
+    [part] = driven.state.current.merges[first.stage].parts
+    tokens = {c.hotkey: c.tokens for c in part.assign.contributions}
+    assert tokens[first.hotkey] == driven.state.spec.data.tokens
+
+
 def test_two_equal_copies_settle_a_part(driven: Driven) -> None:
     _give_all(driven)
     for stage in range(3):

@@ -34,10 +34,9 @@ from iota.protocol.messages import (
     WeightsSet,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch, StepState, counted_digest
+from iota.protocol.receipts import GENESIS, OpKind, Receipt, ReceiptBatch
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator import Exchanged, Joined, Left, Member, Returned
-from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.state import Phase
 from orchestrator.intake import Intake
 from tests.support.coordinators import Driven
@@ -398,52 +397,3 @@ def test_one_members_news_is_not_anothers(desk: Desk) -> None:
     other = desk.driven.join(10, Role.VALIDATOR)
     for member in (desk.validator, other):
         assert desk.take(member, reports=(WeightsSet(block=7, weights={}, compute_share=0.1),))
-
-
-def step_receipt(desk: Desk, **changes: Any) -> ReceiptBatch:
-    """A signed STEP of the first miner, as step 0's close has it but for the `changes` to its state."""
-    run, member = desk.driven.state, desk.first
-    step = run.epochs[0].steps[0]
-    state = StepState(
-        weights="a" * 64, moments="b" * 64, change_sketch=(), moments_sketch=(), gradient_norm=1.0,
-        counted=counted_digest(counted_pairs(step.order[member.hotkey])), learning_rate=step.learning_rate,
-    )  # fmt: skip
-    made = desk.driven.receipt(member, OpKind.STEP, 0, 0)
-    made = made.model_copy(update={"state": state.model_copy(update=changes)})
-    return ReceiptBatch(receipts=(made,), signature=GOOD)
-
-
-def with_closed_step() -> Desk:
-    desk = Desk()
-    for index in range(SPEC.schedule.microbatches):
-        desk.driven.run_microbatch(0, index)
-    return desk
-
-
-def test_a_step_that_applies_what_its_close_says_is_taken() -> None:
-    desk = with_closed_step()
-    assert desk.exchange(desk.first, receipts=step_receipt(desk)) is not None
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"counted": counted_digest([(0, 0)])}, "counts the list"),
-        ({"counted": counted_digest([])}, "counts the list"),
-        ({"learning_rate": 5e-4}, "has the learning rate 0.001, not 0.0005"),
-    ],
-)
-def test_a_step_with_another_list_or_rate_is_refused(changes: dict[str, Any], why: str) -> None:
-    desk = with_closed_step()
-    with pytest.raises(Problem, match=why) as caught:
-        desk.exchange(desk.first, receipts=step_receipt(desk, **changes))
-    assert caught.value.type is ProblemType.BAD_RECEIPTS
-
-
-def test_a_step_that_is_not_closed_or_has_no_state_is_refused() -> None:
-    desk = with_closed_step()
-    [receipt] = step_receipt(desk).receipts
-    for change, why in (({"step": 1}, "is not closed"), ({"state": None}, "has no state")):
-        batch = ReceiptBatch(receipts=(receipt.model_copy(update=change),), signature=GOOD)
-        with pytest.raises(Problem, match=why):
-            desk.exchange(desk.first, receipts=batch)

@@ -29,13 +29,14 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Member
-from orchestrator.coordinator.epoch_state import PartMerge
+from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Member
+from orchestrator.coordinator.epoch_state import EpochState, PartMerge
 from orchestrator.coordinator.merging import begin_merging
+from orchestrator.coordinator.sealing import let_go
 from orchestrator.intake.grants import accesses
 from orchestrator.intake.rights import Access, access_for
-from tests.support.coordinators import Driven
 from tests.support.orchestrators import BASE, join_request, make_spec
+from tests.support.sealed_runs import sealed_run
 
 SPEC = make_spec()
 RUN = SPEC.id
@@ -178,15 +179,26 @@ def test_each_row_of_who_may_read_what(key: str, readers: set[str]) -> None:
         assert given == (Access(Method.GET, text) if who in readers else ProblemType.FORBIDDEN), who
 
 
-def test_a_closed_steps_frames_are_read_by_those_who_count_the_microbatch() -> None:
-    driven = Driven.training(SPEC)
-    for index in range(SPEC.schedule.microbatches):
-        driven.run_microbatch(0, index)
-    first, last = (driven.state.miners(stage)[0] for stage in range(2))
+def test_an_epochs_frames_are_read_by_those_who_had_the_microbatch_until_its_audits_close() -> None:
+    """A miner that comes back late repeats an epoch that is sealed and over."""
+    driven, first, _ = sealed_run()
+    last = driven.state.miners(1)[0]
+    driven.state.epoch, driven.state.epochs[1] = 1, EpochState(1)
+    let_go(driven.state, 0)
     name = FrameName(epoch=0, step=0, microbatch=0, attempt=0, stage=0, direction=Direction.FORWARD)
     for who in (first, last):
         assert driven.coordinator.concerns(who, name)
         assert not driven.coordinator.concerns(who, name.model_copy(update={"microbatch": 99}))
+    del driven.state.epochs[0]
+    assert not driven.coordinator.concerns(first, name)
+
+
+def test_who_had_a_microbatch_before_a_reroute_may_still_read_its_frames() -> None:
+    made, members = crowd()
+    name = FrameName(epoch=0, step=0, microbatch=0, attempt=0, stage=0, direction=Direction.FORWARD)
+    made.apply(Lost(at=3.0, hotkey=members["receiver"].hotkey))
+    assert made.neighbour(0, 0, 0, 1) == members["other"].hotkey
+    assert all(made.concerns(members[who], name) for who in ("sender", "receiver", "other"))
 
 
 def merging() -> Coordinator:

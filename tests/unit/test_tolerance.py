@@ -29,7 +29,8 @@ def receipt(**fields: Any) -> Receipt:
 
 def step(**fields: Any) -> tuple[Receipt, StepOutput]:
     values = {"weights": A, "moments": A, "change_sketch": SKETCH, "moments_sketch": SKETCH}
-    state = StepState(**{**values, "gradient_norm": 1.0, **fields})
+    told = {"counted": A, "learning_rate": 1e-3}
+    state = StepState(**{**values, **told, "gradient_norm": 1.0, **fields})
     given = receipt(kind=OpKind.STEP, output=state.weights, sketch=(), state=state)
     return given, StepOutput(1, 1.0, A, A, SKETCH, SKETCH)
 

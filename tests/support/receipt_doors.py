@@ -1,0 +1,120 @@
+"""An intake before a run in training, whose members give receipts that a test may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    Capabilities,
+    Direction,
+    ExchangeRequest,
+    JoinRequest,
+    Ready,
+    Role,
+)
+from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, StepState
+from iota.spec import Pipeline, RunSpec
+from orchestrator.coordinator import Joined
+from orchestrator.coordinator.epoch_state import counted_pairs
+from orchestrator.coordinator.member import Member
+from orchestrator.intake import Intake
+from tests.support.coordinators import Driven
+from tests.support.receipts import content, frame_name, named_input, step_state
+from tests.support.virtual_runs import tiny_spec
+
+DEVICE = "test"
+
+
+def a_spec(**changes: Any) -> RunSpec:
+    given = {"stages": 3, "replicas": 2, "epochs": 2, "steps": 3, "microbatches": 4, "credit": 2}
+    return tiny_spec(**{"pipeline": Pipeline.DELAYED, **given, **changes})
+
+
+class Door:
+    """An intake before a run in training. Members say true things unless a test changes them."""
+
+    def __init__(self, spec: RunSpec | None = None) -> None:
+        self.driven = Driven.training(spec or a_spec())
+        self.intake = Intake(self.driven.coordinator, verify=lambda message, signature, hotkey: True)
+        self.run, self.spec = self.driven.state, self.driven.state.spec
+
+    def holder(self, stage: int, microbatch: int = 0, step: int = 0) -> Member:
+        return self.run.members[self.run.current.steps[step].microbatches[microbatch].places[stage].miner]
+
+    def receipt(self, member: Member, kind: OpKind, microbatch: int = 0, **changes: Any) -> Receipt:
+        """The next receipt of `member`, of an op that reads the frames of attempt 0."""
+        given: dict[str, Any] = {
+            "seq": member.receipts + 1, "previous": member.head, "epoch": self.run.epoch, "step": 0,
+            "microbatch": 0 if kind is OpKind.STEP else microbatch, "stage": member.stage, "kind": kind,
+            "version": 0, "started": self.driven.now, "ended": self.driven.now, "device": DEVICE,
+            **content(kind, self.spec.data.tokens),
+        } | changes  # fmt: skip
+        if kind is OpKind.STEP and "state" not in changes:
+            given["state"] = self.applied(member, given["step"], given["epoch"])
+        if "inputs" not in given and kind is not OpKind.STEP:
+            given["inputs"] = self.inputs(member, kind, microbatch, given["step"])
+        return Receipt.model_validate(given)
+
+    def applied(self, member: Member, step: int, epoch: int = 0) -> StepState:
+        """The state of a STEP that applied what its step's close tells the member."""
+        planned = self.run.epochs[epoch].steps[step]
+        return step_state(counted_pairs(planned.order.get(member.hotkey, bytearray())), planned.learning_rate)
+
+    def inputs(self, member: Member, kind: OpKind, microbatch: int, step: int = 0) -> tuple[Any, ...]:
+        stages = [(member.stage - 1, Direction.FORWARD)] if member.stage else []
+        stages += [(member.stage + 1, Direction.BACKWARD)] if kind is OpKind.BACKWARD else []
+        return tuple(
+            named_input(
+                self.spec,
+                frame_name(stage, direction, microbatch, epoch=self.run.epoch, step=step),
+                self.holder(stage, microbatch, step).hotkey,
+                member.hotkey,
+            )
+            for stage, direction in stages
+        )
+
+    def send(self, member: Member, *receipts: Receipt) -> None:
+        """One batch. Raises Problem where it is refused."""
+        chained: list[Receipt] = []
+        for receipt in receipts:
+            if chained:
+                at = {"seq": chained[-1].seq + 1, "previous": chained[-1].content_digest()}
+                receipt = receipt.model_copy(update=at)
+            chained.append(receipt)
+        batch = ReceiptBatch(receipts=tuple(chained), signature="0" * 128)
+        said = self.intake.exchange(
+            member.hotkey, ExchangeRequest(cursor=0, receipts=batch), at=self.driven.now
+        )
+        assert said is not None
+        self.driven.coordinator.apply(said)
+        assert not self.run.incidents.internal
+
+    def refused(self, why: str, member: Member, *receipts: Receipt) -> None:
+        with pytest.raises(Problem, match=why) as caught:
+            self.send(member, *receipts)
+        assert caught.value.type is ProblemType.BAD_RECEIPTS
+
+    def rejoin(
+        self, member: Member, *, receipts: int | None = None, ready: bool = True, device: str = DEVICE
+    ) -> None:
+        """It has lost its base, and keeps its receipts; then it holds the base again."""
+        request = JoinRequest(
+            role=Role.MINER,
+            versions=(PROTOCOL_VERSION,),
+            capabilities=Capabilities(device=device, memory=1, flops=1.0),
+            receipts=member.receipts if receipts is None else receipts,
+        )
+        self.driven.coordinator.apply(Joined(at=self.driven.now, hotkey=member.hotkey, request=request))
+        if ready:
+            self.driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+
+    def close_step(self) -> None:
+        """Every microbatch of the first open step ends; its STEPs are not receipted."""
+        step = self.run.current.closed_steps
+        for index in range(self.spec.schedule.microbatches):
+            self.driven.run_ops(step, index)
+        assert self.run.current.closed_steps == step + 1

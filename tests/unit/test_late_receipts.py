@@ -1,0 +1,135 @@
+"""Receipts that come late: of work that was taken away, of an earlier life, after the merge or the seal."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from iota.protocol.messages import (
+    Delta,
+    Merged,
+    StoredObject,
+)
+from iota.protocol.receipts import OpKind, counted_digest
+from iota.protocol.records import EpochRecord
+from iota.spec import Pipeline
+from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase
+from tests.support.receipt_doors import DEVICE, Door, a_spec
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def test_an_op_that_was_taken_away_is_stored_when_its_step_is_closed(door: Door) -> None:
+    late = door.holder(0)
+    forward = door.receipt(late, OpKind.FORWARD)
+    door.driven.lose(late)
+    assert door.holder(0) is not late
+    late_before = late.receipts
+    door.close_step()
+    door.send(late, forward)
+    assert late.receipts == late_before + 1
+    door.refused("has a receipt", late, door.receipt(late, OpKind.FORWARD, inputs=()))
+
+
+def test_receipts_of_a_lost_life_are_stored_and_count_in_no_sum_of_the_next(door: Door) -> None:
+    """The miner kept its receipts, lost its base, and sends them after it has joined anew."""
+    member = door.holder(0)
+    forward = door.receipt(member, OpKind.FORWARD)
+    backward = door.receipt(member, OpKind.BACKWARD)
+    for other in door.run.miners(0):
+        if other is not member:
+            door.driven.lose(other)
+    door.rejoin(member, receipts=2)
+    assert [life.joined for life in door.run.current.lives[member.hotkey]] == [0, 0]
+    door.send(member, forward, backward)
+    assert member.receipts == 2
+    assert not door.run.current.steps[0].order.get(member.hotkey)
+    assert not door.run.current.steps[0].microbatches[0].places[0].counted
+
+
+def test_a_receipt_of_an_earlier_life_after_one_of_the_present_is_refused(door: Door) -> None:
+    member = door.holder(0)
+    old = door.receipt(member, OpKind.FORWARD)
+    for other in door.run.miners(0):
+        if other is not member:
+            door.driven.lose(other)
+    door.rejoin(member)
+    place = door.run.current.steps[0].microbatches[0].places[0]
+    door.send(member, door.receipt(member, OpKind.FORWARD, attempt=place.attempt))
+    late = old.model_copy(update={"seq": member.receipts + 1, "previous": member.head})
+    door.refused("an earlier life", member, late)
+
+
+def merged(late: int) -> tuple[Door, Member]:
+    """A door whose epoch 0 is merged and not sealed, and the miner that has `late` STEPs to receipt."""
+    door = Door(a_spec(steps=3, stages=1, pipeline=Pipeline.SYNC))
+    member, other = door.run.miners(0)
+    for step in range(3):
+        door.close_step()
+        door.send(other, door.receipt(other, OpKind.STEP, step=step, version=step))
+        if step < 3 - late:
+            door.send(member, door.receipt(member, OpKind.STEP, step=step, version=step))
+    sizes = door.run.part_bytes[0]
+    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+    door.driven.say(other, reports=[Delta(epoch=0, parts=parts)])
+    door.driven.wait(700)
+    for part in door.run.current.merges[0].parts:
+        at = (part.assign.stage, part.assign.part)
+        copy = Merged(epoch=0, stage=at[0], part=at[1], stored=part.assign.contributions[0].stored)
+        for hotkey in part.mergers:
+            door.driven.say(door.run.members[hotkey], reports=[copy])
+    assert (door.run.current.unmerged, door.run.current.seal) == (0, None)
+    return door, member
+
+
+def test_receipts_go_on_after_the_seal_and_after_the_audits_of_the_last_epoch() -> None:
+    door, late = merged(late=3)
+    door.driven.wait(1, block=1)
+    assert door.run.current.seal is not None
+    for step in range(2):  # one by one, and the first is not recorded as done
+        door.send(late, door.receipt(late, OpKind.STEP, step=step, version=step))
+    step_2 = door.receipt(late, OpKind.STEP, step=2, version=2)
+    door.run.epochs[0] = EpochState(0, closed_steps=3, audits_closed=True)
+    door.send(late, step_2)
+
+
+def test_receipts_between_the_merge_and_the_seal_are_checked_as_before_it() -> None:
+    """They are sealed, also where the next epoch has begun."""
+    door, late = merged(late=2)
+    door.run.epoch, door.run.epochs[1], door.run.phase = 1, EpochState(1), Phase.TRAINING
+    step_1 = door.receipt(late, OpKind.STEP, epoch=0, step=1, version=1)
+    for changes, why in (
+        ({"step": 2, "version": 2}, "the next one is 1"),
+        ({"version": 0}, "weight version"),
+    ):
+        door.refused(why, late, step_1.model_copy(update=changes))
+    assert step_1.state is not None
+    other = step_1.state.model_copy(update={"counted": counted_digest([])})
+    door.refused("counts the list", late, step_1.model_copy(update={"state": other}))
+    again = door.receipt(late, OpKind.LOSS, epoch=0, microbatch=late_op(door, late), inputs=())
+    door.refused("has a receipt", late, again)
+    door.send(late, step_1)
+    before = late.receipts
+    door.driven.wait(1, block=1)
+    sealed = door.driven.coordinator.published(0)
+    assert sealed is not None
+    record = EpochRecord.model_validate_json(zlib.decompress(sealed.packed))
+    assert {m.hotkey: m.last_receipt for m in record.miners}[late.hotkey] == before
+
+
+def late_op(door: Door, member: Member) -> int:
+    """A microbatch of step 0 that the member ran."""
+    return counted_pairs(door.run.epochs[0].steps[0].order[member.hotkey])[0][0]
+
+
+def test_another_device_class_begins_a_new_life(door: Door) -> None:
+    member = door.holder(0)
+    door.rejoin(member, device="another")
+    assert not member.resume
+    assert [life.device for life in door.run.current.lives[member.hotkey]] == [DEVICE, "another"]

@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape
+from iota.console.counts import counted
 from iota.protocol.messages import Direction
 from iota.protocol.receipts import MAX_LOSS, SKETCH_SIZE, OpKind, Receipt
 from iota.spec import RunSpec
@@ -60,7 +61,7 @@ def _op_fault(spec: RunSpec, receipt: Receipt) -> str | None:
     if receipt.step >= spec.schedule.steps or receipt.microbatch >= spec.schedule.microbatches:
         return "is of a microbatch that the run does not have"
     if receipt.tokens != spec.data.tokens:
-        return f"names {receipt.tokens} tokens: a microbatch has {spec.data.tokens}"
+        return f"names {counted(receipt.tokens, 'token')}: a microbatch has {spec.data.tokens}"
     if len(receipt.sketch) != SKETCH_SIZE:
         return f"has a sketch that has not {SKETCH_SIZE} numbers"
     return None if receipt.state is None else "names a state, which only a STEP has"

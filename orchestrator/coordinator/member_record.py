@@ -108,7 +108,7 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     if run.phase is Phase.MERGING:
         return MemberState.IDLE, f"epoch {run.epoch} is being merged", f"epoch {run.epoch + 1} begins"
     if run.phase is Phase.TRAINING and member.joined is None and must_wait(run, member):
-        why = f"it took the base anew too often within {run.spec.audit.window} epochs"
+        why = f"it took the base anew too often within {counted(run.spec.audit.window, 'epoch')}"
         return MemberState.IDLE, why, f"epoch {run.epoch + 1} begins"
     if run.phase is Phase.GATHERING:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"

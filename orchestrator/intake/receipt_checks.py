@@ -74,8 +74,7 @@ class ReceiptChecks:
         index = life_of(epoch, self._member, receipt)
         if index is None:
             return "is of an op that was not given to you"
-        lives = epoch.lives[self._member.hotkey]
-        life = lives[index]
+        life = epoch.lives[self._member.hotkey][index]
         if index < self._newest_life(epoch):
             return "is of an earlier life than the receipts before it"
         self._life[epoch.epoch] = index
@@ -85,8 +84,7 @@ class ReceiptChecks:
         if receipt.device != life.device:
             return f"names another device than you joined with, {life.device}"
         if receipt.kind is OpKind.STEP:
-            wrong = self._step_fault(epoch, index, life, receipt)
-            return wrong or (self._applied_fault(epoch, receipt) if life is lives[-1] else None)
+            return self._step_fault(epoch, index, life, receipt) or self._applied_fault(epoch, receipt)
         return self._op_fault(epoch, receipt)
 
     def _step_fault(self, epoch: EpochState, index: int, life: Life, receipt: Receipt) -> str | None:
@@ -99,7 +97,7 @@ class ReceiptChecks:
         return None
 
     def _applied_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
-        """Whether a STEP applied what its step's close told the present life."""
+        """Whether a STEP applied what its step's close told the member: a closed step's list stands."""
         step, state = epoch.steps[receipt.step], receipt.state
         assert state is not None, "the form has been checked"
         told = counted_digest(counted_pairs(step.order.get(self._member.hotkey, bytearray())))

@@ -18,7 +18,7 @@ def check_indexes(run: RunState) -> None:
     check_roster(run)
     check_work(run)
     check_counts(run)
-    if run.current.merges:
+    if run.phase is Phase.MERGING:
         check_merging(run)
     check_bases(run)
     if not run.dirty:
@@ -74,7 +74,7 @@ def check_counts(run: RunState) -> None:
 
 
 def check_merging(run: RunState) -> None:
-    """Counters and sets of the merge that is under way, or was the last one."""
+    """Counters and sets of the merge that is under way."""
     epoch = run.current
     parts = [
         ((stage, number), part)

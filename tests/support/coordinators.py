@@ -49,12 +49,13 @@ class Driven:
     def state(self) -> RunState:
         return self.coordinator.state
 
-    def join(self, number: int, role: Role = Role.MINER) -> Member:
-        """A node without state joins."""
+    def join(self, number: int, role: Role = Role.MINER, **held: int) -> Member:
+        """A node joins, without state but for the fields of the request that are given."""
         request = JoinRequest(
             role=role,
             versions=(PROTOCOL_VERSION,),
             capabilities=Capabilities(device="test", memory=1, flops=1.0),
+            **held,
         )
         self.coordinator.apply(Joined(at=self.now, hotkey=fake_hotkey(number), request=request))
         return self.state.members[fake_hotkey(number)]

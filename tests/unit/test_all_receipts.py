@@ -92,7 +92,7 @@ def test_nothing_is_found_in_an_honest_epoch(world: World) -> None:
         (2, also(OpKind.LOSS, kind=OpKind.FORWARD), "does not have"),
         (1, also(OpKind.FORWARD, kind=OpKind.LOSS, loss=1.0), "does not have"),
         (0, also(OpKind.FORWARD, kind=OpKind.MERGE), "merge"),
-        (1, with_one(OpKind.FORWARD, tokens=1), "1 tokens"),
+        (1, with_one(OpKind.FORWARD, tokens=1), "1 token"),
         (1, with_one(OpKind.FORWARD, sketch=(0.0,)), "sketch"),
         (1, with_one(OpKind.FORWARD, inputs=()), "other inputs"),
         (1, with_one(OpKind.STEP, state=None), "no state"),

@@ -25,12 +25,12 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from orchestrator.coordinator import Joined, Resumed
+from orchestrator.coordinator import Resumed
 from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
-from tests.support.orchestrators import Running, join_request, make_spec, node, orchestrator, raw, until
+from tests.support.orchestrators import Running, make_spec, node, orchestrator, raw, until
 from tests.support.sealed_runs import sealed_run
 
 
@@ -57,7 +57,7 @@ def test_work_is_counted_by_epoch_with_the_stage_s_share() -> None:
     for index in range(2):
         driven.run_microbatch(0, index)
     first, last = (record_of(driven, m).epochs[0] for m in driven.state.miners())
-    assert (first.forward, first.backward, first.steps) == (2, 2, 0)
+    assert (first.forward, first.backward, first.steps) == (2, 2, 1)
     assert (last.forward, last.backward) == (0, 2)
     assert first.tokens == first.stage_tokens == 2 * driven.state.spec.data.tokens
     assert (first.missed, first.withdrawn) == (0, 0)
@@ -158,9 +158,7 @@ def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:
     driven.coordinator.apply(Resumed(at=driven.now))
     driven.wait(late_after + 1.0)  # it starts later than the orchestrator
     assert not miner.stalled
-    request = join_request(receipts=miner.receipts, epoch=0)
-    driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
-    assert miner.resume
+    assert driven.join(0, receipts=miner.receipts, epoch=0).resume
     driven.wait(late_after + 1.0)
     assert not miner.stalled
     assert not driven.state.incidents.named

@@ -86,8 +86,6 @@ class SealedEpoch:
                 state, plan = receipt.state, self._plans.get(receipt.step)
                 if receipt.kind is not OpKind.STEP or state is None or plan is None:
                     continue
-                if self.life(hotkey, receipt) is not self.last_life(hotkey):  # told another list, unpaid
-                    continue
                 told = (state.counted, state.learning_rate)
                 if told != (counted_digest(self.counted(hotkey, receipt.step)), plan.learning_rate):
                     raise SealBroken(

@@ -133,6 +133,8 @@ class Contribution(Frozen):
 
     hotkey: Hotkey
     tokens: Count
+    joined: Small
+    """Step at which its version was the base: it made the steps from there on."""
     stored: StoredObject
 
 

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
@@ -24,6 +25,8 @@ MAX_REPORTS = 128
 """Reports in one exchange, likewise."""
 MAX_WEIGHTS = 4096
 """Miners with a weight: far more than a subnet has uids."""
+MAX_REPLICAS = 4096
+"""Contributions to one merge."""
 MAX_ADDRESSES = 8
 """Addresses of one node."""
 MAX_REASON = 300
@@ -192,13 +195,14 @@ class Delta(Frozen):
 
 
 class Merged(Frozen):
-    """A drawn merger has stored its copy of a merged part."""
+    """A drawn merger has stored its copy of a merged part. It counts with the MERGE receipt that fits it."""
 
     kind: Literal[ReportKind.MERGED] = ReportKind.MERGED
     epoch: Small
     stage: Small
     part: Small
     stored: StoredObject
+    left_out: dict[Hotkey, LeftOut] = Field(default_factory=dict, max_length=MAX_REPLICAS)
 
 
 class BaseStored(Frozen):
@@ -254,11 +258,12 @@ class SnapshotWanted(Frozen):
 
 
 class AuditKind(StrEnum):
-    """Extent of an audit: one op, one step, or a whole epoch of a miner is re-executed."""
+    """Extent of an audit: one op, one step, a whole epoch of a miner, or one part of a merge."""
 
     OP = "op"
     STEP = "step"
     EPOCH = "epoch"
+    MERGE = "merge"
 
 
 class Outcome(StrEnum):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from iota.spec import Frozen, Hex32, Positive, Small
 
-RECEIPT_VERSION: Final = 1
+RECEIPT_VERSION: Final = 2
 """Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
@@ -33,7 +33,7 @@ class OpKind(StrEnum):
 
 
 OpKey = tuple[int, int, int, int, OpKind]
-"""(epoch, step, microbatch, attempt, kind)"""
+"""(epoch, step, microbatch, attempt, kind). Of a MERGE: (epoch, merged stage, part, 0, kind)."""
 
 
 class SignedHeader(Frozen):
@@ -58,7 +58,11 @@ class StepState(Frozen):
 
 
 class Receipt(Frozen):
-    """The record of one op. `microbatch` and `attempt` are 0 for STEP and MERGE."""
+    """The record of one op. `microbatch` and `attempt` are 0 for STEP.
+
+    Of a MERGE `stage` is the merged stage, which need not be the miner's, `microbatch` the part; `step`,
+    `attempt`, `version` and `tokens` are 0.
+    """
 
     seq: Positive
     """Its number in the miner's chain, from 1."""
@@ -73,7 +77,7 @@ class Receipt(Frozen):
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
     """The frames that the op read."""
     output: Hex32
-    """Digest of the op's output (frame payload; new weights for STEP; merged part for MERGE)."""
+    """Digest of the op's output (frame payload; new weights for STEP; `merge_output` for MERGE)."""
     sketch: tuple[float, ...] = Field((), max_length=SKETCH_SIZE)
     loss: float | None = None
     """Mean nats a token, LOSS only."""
@@ -91,7 +95,9 @@ class Receipt(Frozen):
 
     @property
     def key(self) -> OpKey:
-        """The name of the op among those of its miner and stage."""
+        """The name of the op among those of its miner."""
+        if self.kind is OpKind.MERGE:
+            return (self.epoch, self.stage, self.microbatch, self.attempt, self.kind)
         return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 

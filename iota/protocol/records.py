@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Hotkey, StoredObject
 from iota.spec import Count, Frozen, Hex32, Small
 
@@ -27,6 +28,8 @@ class BaseRecord(Frozen):
     stage: Small
     digest: str
     parts: tuple[StoredObject, ...]
+    makers: tuple[Hotkey, ...] = ()
+    """The replicas whose reports decided the digest: they made the base, before it could be loaded."""
 
 
 START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[BaseRecord, ...])
@@ -53,6 +56,16 @@ class DeltaRecord(Frozen):
     stage: Small
     tokens: Count
     parts: tuple[StoredObject, ...]
+
+
+class LeftOutRecord(Frozen):
+    """A pseudo-gradient that is not in the merge of its stage, or not in all parts of it."""
+
+    miner: Hotkey
+    stage: Small
+    why: LeftOut
+    parts: tuple[Small, ...]
+    """The parts that leave it out. Empty where it was not there before the deadline, and so is in none."""
 
 
 class MinerRecord(Frozen):
@@ -83,3 +96,4 @@ class EpochRecord(Frozen):
     deltas: tuple[DeltaRecord, ...]
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]
+    left_out: tuple[LeftOutRecord, ...] = ()

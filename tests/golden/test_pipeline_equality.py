@@ -10,7 +10,7 @@ import torch
 
 from iota.compute import Microbatch
 from iota.compute.state import StageState
-from iota.outer import OuterState, ReplicaPart, outer_step
+from iota.outer import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.outer.weighted_mean import weighted_mean
 from iota.reference.pipeline import ReferenceTrainer
@@ -160,7 +160,7 @@ def merged_replicas(spec: RunSpec) -> list[dict[str, torch.Tensor]]:
     for stage in range(spec.layout.stages):
         base = StageState.initial(spec, stage).weights
         parts = [pseudo_gradient(base, r.engines[stage].state().weights).numpy() for r in replicas]
-        mean = weighted_mean([ReplicaPart(f"hk{i}", 48, part) for i, part in enumerate(parts)])
+        mean = weighted_mean({str(i): 48 for i in range(len(parts))}, lambda name: parts[int(name)])
         outer = OuterState(flatten(base).numpy(), np.zeros_like(mean))
         after = outer_step(outer, mean, 1.0, 0.0)
         merged.append(unflatten(torch.from_numpy(after.weights), base))

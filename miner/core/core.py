@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
-from iota.protocol.messages import FrameMissing, Ready
+from iota.protocol.messages import FrameMissing, Merged, Ready
 from iota.spec import RunSpec
 from miner.core import effects, facts
 from miner.core.duties import Duties
@@ -120,7 +120,10 @@ class ReplicaCore:
                 return [effects.Say(receipts=True)]
             case facts.DutyEnded():
                 self.duties.end(fact.duty)
-                return [effects.Say(reports=(fact.report,))] if fact.report is not None else []
+                if fact.report is None:
+                    return []
+                # A merged part counts with its receipt alone.
+                return [effects.Say(reports=(fact.report,), receipts=isinstance(fact.report, Merged))]
             case _:
                 assert_never(fact)
 

@@ -4,7 +4,17 @@ Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    Tick,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
 
@@ -17,6 +27,7 @@ __all__ = [
     "Limits",
     "Lost",
     "Member",
+    "Remerged",
     "Resumed",
     "Returned",
     "Tick",

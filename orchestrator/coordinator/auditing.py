@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from iota.objects import epoch_prefixes
 from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
 from iota.protocol.member_records import PostedWeight, PostedWeights
+from iota.protocol.merges import LeftOut
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
@@ -15,7 +18,14 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRecord, PlanRecord
+from iota.protocol.records import (
+    CountedList,
+    DeltaRecord,
+    EpochRecord,
+    LeftOutRecord,
+    MinerRecord,
+    PlanRecord,
+)
 from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -25,13 +35,13 @@ MAX_VERDICTS = 64
 
 
 def seal(run: RunState) -> None:
-    """Seal the epoch once all contributions are fixed: later receipts do not belong to it.
+    """Seal the epoch once all its merges are ready: later receipts do not belong to it.
 
     The seal commits to all receipts: it has the Merkle root over the roots of the miners' receipts, by
     hotkey. It names a later block, from which audits are drawn.
     """
     epoch = run.current
-    if epoch.seal is not None or epoch.unfixed:
+    if epoch.seal is not None or epoch.unmerged:
         return
     trees = [epoch.receipts[hotkey] for hotkey in sorted(epoch.receipts)]
     epoch.seal = EpochClose(
@@ -263,4 +273,14 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         deltas=tuple(deltas),
         merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),
         merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
+        left_out=tuple(_left_out(epoch)),
     )
+
+
+def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
+    """What is not in the epoch's merges, by stage and hotkey."""
+    for stage, merge in enumerate(epoch.merges):
+        found = {hotkey: (LeftOut.MISSING, ()) for hotkey in merge.owing} | merge.left_out
+        for hotkey in sorted(found):
+            why, parts = found[hotkey]
+            yield LeftOutRecord(miner=hotkey, stage=stage, why=why, parts=tuple(sorted(parts)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import Event, RunEnd
+from iota.protocol.events import Event, MergeAssign, RunEnd
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
     AuditsDone,
@@ -31,8 +31,27 @@ from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
-from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator import (
+    auditing,
+    bases,
+    membership,
+    merge_parts,
+    merging,
+    microbatches,
+    rerouting,
+    routes,
+)
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    Tick,
+)
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
@@ -99,6 +118,8 @@ class Coordinator:
                 run.dirty = True
             case Resumed():
                 self._restart_deadlines()
+            case Remerged():
+                merge_parts.take_remerged(run, entry)
             case _:
                 assert_never(entry)
         self._advance()
@@ -111,7 +132,7 @@ class Coordinator:
             case Delta():
                 merging.take_delta(run, member, report)
             case Merged():
-                merging.take_merged(run, member, report)
+                merge_parts.take_merged(run, member, report)
             case BaseStored():
                 bases.take_base(run, member, report)
             case BadValue():
@@ -148,6 +169,8 @@ class Coordinator:
             run.clocks.arm(member, again=True)
         epoch = run.current
         epoch.merging_since = epoch.sealed_at = run.now
+        for merge in epoch.merges:
+            merge.since = run.now
         for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
             waiting.restart(run.now)
         if run.gathering_since is not None:
@@ -217,8 +240,9 @@ class Coordinator:
         """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run."""
         run = self.state
         lost = merging.fix_contributions(run)
+        merge_parts.assign_parts(run)
+        merge_parts.settle_parts(run, lost)
         auditing.seal(run)
-        merging.settle_parts(run, lost)
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:
             return
@@ -290,7 +314,7 @@ class Coordinator:
             case Delta():
                 return merging.is_wanted_delta(run, member, said)
             case Merged():
-                return merging.wanted_part(run, member, said) is not None
+                return merge_parts.wanted_part(run, member, said) is not None
             case Heldout():
                 return auditing.is_new_loss(run, member, said)
             case WeightsSet():
@@ -326,6 +350,10 @@ class Coordinator:
         plans, self.state.outbox.plans = self.state.outbox.plans, []
         return plans
 
+    def disputed_parts(self) -> list[MergeAssign]:
+        """The parts that the orchestrator is to merge itself: `Remerged` says how."""
+        return merge_parts.disputed_parts(self.state)
+
     def plan_root(self, epoch: int, step: int) -> str | None:
         """The Merkle root of a step's plan, of an epoch with open audits; else None."""
         found = self.state.epochs.get(epoch)
@@ -337,13 +365,12 @@ class Coordinator:
 
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
-        run, limit = self.state, self.state.deadlines.merge.seconds
+        run = self.state
         times: list[float | None] = []
         if run.phase is Phase.TRAINING:
             times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:
-            times += [run.current.merging_since + limit, run.current.sealed_at + limit]
-            times.append(run.current.unagreed.next_due(run.now, limit))
+            times += merging.deadlines(run)
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
         times += [

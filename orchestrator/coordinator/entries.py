@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report, StoredObject
 from iota.protocol.receipts import Receipt
-from iota.spec import Count, Frozen
+from iota.spec import Count, Frozen, Small
 
 
 class EntryKind(StrEnum):
@@ -22,6 +23,7 @@ class EntryKind(StrEnum):
     RETURNED = "returned"
     TICK = "tick"
     RESUMED = "resumed"
+    REMERGED = "remerged"
 
 
 class _Timed(Frozen):
@@ -81,4 +83,17 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
-Entry = Annotated[Joined | Exchanged | Left | Lost | Returned | Tick | Resumed, Field(discriminator="kind")]
+class Remerged(_Timed):
+    """The orchestrator has merged a disputed part itself, and stored the result under a key of its own."""
+
+    kind: Literal[EntryKind.REMERGED] = EntryKind.REMERGED
+    epoch: Small
+    stage: Small
+    part: Small
+    stored: StoredObject
+    left_out: dict[Hotkey, LeftOut]
+
+
+Entry = Annotated[
+    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged, Field(discriminator="kind")
+]

@@ -60,6 +60,8 @@ class Member:
     """Moving average of the seconds from an op's readiness to its receipt; 0 before the first."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
+    charged: bool = False
+    """It signed a merged part that was wrong: it is drawn for no more merges in this run."""
     misloaded: int = -1
     """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0

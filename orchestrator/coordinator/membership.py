@@ -78,7 +78,8 @@ def _start_afresh(run: RunState, member: Member) -> None:
     for step in run.current.open_steps():
         run.current.counted[member.hotkey] -= len(counted_pairs(step.order.pop(member.hotkey, bytearray())))
     for merge in run.current.merges:
-        merge.owing.discard(member.hotkey)
+        if not merge.fixed:
+            merge.owing.discard(member.hotkey)
     run.roster.set_ready(member, -1)
     member.joined, member.told_base = None, -1
     member.pending.clear()

@@ -13,6 +13,7 @@ from orchestrator.coordinator.epoch_state import (
     counted_pairs,
 )
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import take_merge_receipt
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
@@ -119,6 +120,8 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
             continue
         member.receipts, member.head = receipt.seq, digest
+        if receipt.kind is OpKind.MERGE:
+            take_merge_receipt(run, member, receipt)
         if receipt.epoch != run.epoch or epoch.seal is not None or member.hotkey not in epoch.stages:
             run.totals.unfit += 1
             continue

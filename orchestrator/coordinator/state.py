@@ -42,6 +42,8 @@ class Limits:
     """Bounds of every adaptive deadline."""
     merge_first_s: float = 120.0
     """Deadline of a wait in the merge phase before enough were measured."""
+    upload_bytes_s: float = 12.5e6
+    """A replica may take as long as its pseudo-gradient needs at this rate: 100 Mbit/s, as `min_compute.yml`."""
     start_s: float = 120.0
     """Once every stage has a replica, the first epoch waits this long for the planned number."""
 
@@ -97,6 +99,8 @@ class Bases:
     """What was reported since the stage last agreed."""
     disputed: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Claimed bases without an agreed digest, since the first claim."""
+    makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
+    """The replicas whose claims decided the digest."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
     """The replica that was asked to store the base."""
     unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
@@ -118,7 +122,7 @@ class Bases:
     def forget(self, epoch: int, stages: int) -> None:
         """Forget the bases of an epoch whose audits are closed."""
         for at in ((epoch, stage) for stage in range(stages)):
-            for table in (self.stored, self.digests, self.keepers):
+            for table in (self.stored, self.digests, self.makers, self.keepers):
                 table.pop(at, None)
             self.unstored.end(at)
         if self.stages_stored.pop(epoch, 0) == stages:

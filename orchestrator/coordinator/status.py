@@ -8,6 +8,7 @@ from iota.console.durations import duration
 from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import draw_block
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
@@ -109,8 +110,20 @@ def waiting_for(run: RunState) -> str | None:
             return f"stage {stage} holds up the run: the work of its miners is overdue"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
+    if run.phase is Phase.MERGING:
+        return _merge_wait(run)
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
+    return None
+
+
+def _merge_wait(run: RunState) -> str | None:
+    """What a merge waits for beyond the replicas' pseudo-gradients and the mergers' copies, or None."""
+    epoch = run.current
+    if epoch.unassigned and not epoch.unfixed:
+        return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
+    for stage, part in epoch.disputed:
+        return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
     return None
 
 

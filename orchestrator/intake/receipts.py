@@ -11,7 +11,7 @@ from iota.protocol.messages import Role
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import MAX_LOSS, RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from orchestrator.coordinator import Member
-from orchestrator.coordinator.state import RunState
+from orchestrator.coordinator.state import Phase, RunState
 
 
 def new_receipts(
@@ -59,8 +59,11 @@ def _fault(run: RunState, member: Member, receipt: Receipt) -> str | None:
     if member.role is not Role.MINER:
         return "is not from a miner: only miners run ops"
     if receipt.kind is OpKind.MERGE:
-        return "is of a merge, which is checked by its copies and has no receipt"
-    if receipt.stage != member.stage:
+        # Of past epochs nothing is known any more: it counts for nothing, and must not break the chain.
+        at, drawn = (receipt.stage, receipt.microbatch), run.phase in (Phase.MERGING, Phase.FINISHED)
+        if receipt.epoch == run.epoch and not (drawn and at in member.merging):
+            return f"is of a merge of part {at[1]} of stage {at[0]}, which you were not drawn for"
+    elif receipt.stage != member.stage:
         return f"is of stage {receipt.stage}, yours is {member.stage}"
     if receipt.epoch > run.epoch:
         return f"is of epoch {receipt.epoch}, which has not begun"

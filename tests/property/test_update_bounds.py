@@ -50,7 +50,13 @@ def extreme_gradient(shape: str, scale: float, step: int, w: Tensor, generator: 
 
 
 def trained(
-    spec: RunSpec, epoch: int, base: Vector, optimizer: InnerOptimizer | None, shape: str, scale: float, joined: int
+    spec: RunSpec,
+    epoch: int,
+    base: Vector,
+    optimizer: InnerOptimizer | None,
+    shape: str,
+    scale: float,
+    joined: int,
 ) -> tuple[Vector, InnerOptimizer]:
     """The pseudo-gradient of one epoch by real steps from `base`, and the optimizer after them."""
     like = initial_weights(spec, STAGE)

@@ -8,6 +8,7 @@ from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _decides
 from orchestrator.coordinator.epoch_state import EpochState, StageMerge, counted_pairs
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -79,6 +80,9 @@ def check_merging(run: RunState) -> None:
     assert epoch.unfixed == {stage for stage, merge in enumerate(epoch.merges) if not merge.fixed}
     assert epoch.unmerged == sum(merge.ready is None for merge in epoch.merges)
     assert set(epoch.unagreed) == {at for at, part in parts if part.agreed is None}
+    assert epoch.disputed.keys() <= set(epoch.unagreed)
+    fixed = {stage for stage, merge in enumerate(epoch.merges) if merge.fixed and merge.deltas}
+    assert epoch.unassigned == {stage for stage in fixed if not epoch.merges[stage].parts}
     for stage, merge in enumerate(epoch.merges):
         assert merge.agreed == sum(part.agreed is not None for part in merge.parts)
         if not merge.fixed:
@@ -128,10 +132,13 @@ def check_nothing_is_left_out(run: RunState) -> None:
             assert not waits, "a miner that can be admitted is not"
     for at in run.current.unagreed if run.phase is Phase.MERGING else ():
         part = run.current.merges[at[0]].parts[at[1]]
-        coming = len(part.results) + sum(run.members[h].live for h in part.mergers if h not in part.results)
-        idle = any(m.live and m.hotkey not in part.mergers for m in run.roster.miners)
-        wanted = 1 if part.alone and len(part.mergers) == 1 else part.copies
-        assert coming >= wanted or not idle, "a part lacks a merger while there is a miner"
+        copies = part.copies()
+        missing = [m for h in part.mergers if h not in copies and not (m := run.members[h]).charged]
+        idle = any(m.live and not m.charged and m.hotkey not in part.mergers for m in run.roster.miners)
+        served = at in run.current.disputed or len(part.mergers) >= MAX_MERGERS
+        wanted = 1 if part.alone and len(part.mergers) == 1 else MERGERS
+        coming = len(copies) + sum(m.live for m in missing)
+        assert coming >= wanted or served or not idle, "a part lacks a merger while there is a miner"
     if run.phase is Phase.MERGING and not run.current.unmerged:
         late = run.now > run.current.sealed_at + limit
         for stage in set(range(run.stages)) - changed.behind:

@@ -221,7 +221,7 @@ REROUTE = events.Reroute(
 SEAL = events.EpochClose(epoch=1, root=DIGEST, receipts=4, block=7_000_000)
 MERGE = events.MergeAssign(
     epoch=1, stage=1, part=0,
-    contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, stored=OBJECT),),
+    contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, joined=0, stored=OBJECT),),
 )  # fmt: skip
 MERGED = events.MergeReady(epoch=1, stage=1, parts=(OBJECT,))
 EVENTS: tuple[events.Event, ...] = (

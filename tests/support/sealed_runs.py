@@ -18,6 +18,8 @@ def sealed_run() -> tuple[Driven, Member, Member]:
         sizes = driven.state.part_bytes[member.stage]
         parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
         driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    driven.draw_mergers()
+    driven.merge_all()
     assert driven.state.current.seal is not None
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
     return driven, driven.state.miners()[0], validator

@@ -95,7 +95,7 @@ def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
         epoch=0,
         stage=0,
         part=7,
-        contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, stored=STORED),),
+        contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, joined=0, stored=STORED),),
     )
     assert accesses(SPEC, merger, event) == [
         Access(Method.GET, STORED.key),
@@ -157,7 +157,7 @@ def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
     key = f"{RUN}/merged/0/1/part-000.{who.hotkey}"
     assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
     assign = MergeAssign(epoch=0, stage=1, part=0, contributions=())
-    made.state.current.merges[1].parts.append(PartMerge(assign, "", 2, mergers=[who.hotkey]))
+    made.state.current.merges[1].parts.append(PartMerge(assign, "", mergers=[who.hotkey]))
     assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
     other = member(made, 1)
     theirs = f"{RUN}/merged/0/1/part-000.{other.hotkey}"

@@ -41,7 +41,7 @@ SPEC = small_spec()
 
 def _assign(stage: int) -> MergeAssign:
     stored = StoredObject(key="a/delta", digest="0" * 64, size=4)
-    given = Contribution(hotkey=fake_hotkey(1), tokens=1, stored=stored)
+    given = Contribution(hotkey=fake_hotkey(1), tokens=1, joined=0, stored=stored)
     return MergeAssign(epoch=3, stage=stage, part=0, contributions=(given,))
 
 

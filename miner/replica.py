@@ -24,6 +24,7 @@ from miner.core.core import ReplicaCore
 from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
+from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner, StateLost
 from miner.own_record import OwnRecord
 from miner.plan_check import check_plan
@@ -70,7 +71,14 @@ class Replica:
         self._bases = BaseKeeper(spec, runner, self.objects, self.device)
         self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity)
         self._duties = DutyWorker(
-            spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
+            spec,
+            stage,
+            self.hotkey,
+            runner.disk,
+            self.objects,
+            self._bases,
+            MergeReceipts(runner, self.device),
+            self._core.wants,
         )
         self._record = OwnRecord(self.client, self.hotkey)
         self._listening = asyncio.Event()

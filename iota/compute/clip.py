@@ -1,4 +1,4 @@
-"""Mean of a step's gradient, and its clipping to the stage's threshold (`iota.model.updates.clip_threshold`)."""
+"""Mean of a step's gradient, and its clipping by stage (`iota.model.updates.clip_threshold`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the optimizer of a run treats each parameter: its kind of update, its weight decay, its clipping. No torch."""
+"""How a run's optimizer treats each parameter: kind of update, weight decay, clipping. No torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clip_threshold(spec: RunSpec, stage: int) -> float:
 
 
 def largest_start(spec: RunSpec, stage: int, dimensions: int) -> float:
-    """Upper bound of the absolute values of a parameter of `stage` in base 0. Infinite where it is unknown."""
+    """Upper bound of a parameter's absolute values in base 0 of `stage`. Infinite where it is unknown."""
     if spec.init is not None:
         return math.inf if spec.init.largest is None else max(1.0, spec.init.largest)
     codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)

@@ -4,23 +4,22 @@ A bound follows from the spec, the epoch, and the step at which the replica join
 whoever merges one partition has it. It holds for every honest run, whatever its gradients:
 
 * AdamW (Kingma & Ba 2015; decoupled decay of Loshchilov & Hutter 2019) changes an element in a step by at most
-  lr·(c + wd·|w|). c bounds |m̂|/sqrt(v̂): by Cauchy-Schwarz |m_t| <= (1-b1)·sqrt(sum (b1²/b2)^j)·sqrt(sum b2^j g²),
-  so c² = max over t of (1-b1)²·(1-b2^t)·sum_{j<t} (b1²/b2)^j / ((1-b1^t)²·(1-b2)). For betas 0.9 and 0.95, c
-  is 1.165. Gradients whose squares underflow add 2^-60/eps.
-* Muon's update is orthogonalised (Jordan 2024): no singular value is above `_SINGULAR`. With rates scaled as in
-  Liu et al. 2025 an element changes by at most lr·0.2·sqrt(max(A, B))·s, and the L2 norm over r rows of a
-  matrix (A, B) by at most sqrt(min(r, A, B)) times that; its decay as above. The other parameters have AdamW.
+  lr·(c + wd·|w|), where c bounds |m|/sqrt(v) of the bias-corrected moments. With m and v as weighted sums of
+  g and g², Cauchy-Schwarz gives c² = max over t of (1-b1)²·(1-b2^t)·S_t / ((1-b1^t)²·(1-b2)) with S_t the sum
+  of (b1²/b2)^j over j < t. For betas 0.9 and 0.95, c is 1.165. Where squares underflow, 2^-60/eps is added.
+* Muon's update is orthogonalised (Jordan 2024): no singular value is above `_SINGULAR`. With the rates of Liu
+  et al. 2025 an element changes by at most lr·0.2·sqrt(max(A, B))·s, and the L2 norm over r rows of a matrix
+  (A, B) by at most sqrt(min(r, A, B)) times that; decay as above. The other parameters have AdamW.
 * SGD changes the L2 norm of the stage by at most lr·threshold in a step, if the run clips. Without clipping
-  nothing is bounded but infinity.
+  nothing is bounded, and only what is not finite is left out.
 
 Weight decay and rounding depend on |w|. It is bounded by growth: from base 0, by the bounds of all epochs so
-far and the outer step. With weight decay 0.1 this adds less than a tenth at first, and about half after 10,000
-steps at 1e-4. `ROUNDING` covers the optimizer's own arithmetic, 2^-22·|w| a step that of the weights.
+far and the outer step. With weight decay 0.1 this adds a tenth at first, and more as the weights may grow.
+`ROUNDING` covers the optimizer's arithmetic, 2^-22·|w| a step that of the weights.
 
-What passes: any direction at full size. With AdamW every element may move by about lr in each step, which is
-some 2 to 10 times an honest element's way, since honest gradients change their sign; so may its reverse. With
-Muon a tensor's norm may be 1.5 to 2 times that of an honest one whose steps all agree. A lie within the bound is
-for the audits to find.
+What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
+about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
+largest of a partition, with noise for gradients, half of it (20 steps). A lie within the bound is for audits.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
 ROUNDING: Final = 1.01
 """Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
 _SINGULAR: Final = 1.35
-"""Largest singular value of an orthogonalised update: 1.2024 is the largest value of the quintic iteration
-3.4445x - 4.775x³ + 2.0315x⁵ on [0, 1.2024], which it maps to itself; the rest is for bf16."""
+"""Largest singular value of an orthogonalised update. torch's iteration x -> 3.4445x - 4.775x³ + 2.0315x⁵ maps
+[0, 1.2024] to itself; the rest is for its arithmetic in bf16."""
 _MUON_RATE: Final = 0.2
 """Factor of torch.optim.Muon's `match_rms_adamw`."""
 _ULP: Final = 2.0**-22
@@ -89,9 +88,9 @@ class _Way:
 
 
 def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -> list[Bound]:
-    """Bounds of partition `part` of a pseudo-gradient, of a replica whose version was the base at step `joined`.
+    """Bounds of partition `part` of a pseudo-gradient, tensor by tensor.
 
-    They cover the partition, tensor by tensor.
+    `joined` is the step at which the replica's version was the base.
     """
     first = part * spec.outer.part_elements
     last = first + spec.outer.part_elements
@@ -129,7 +128,7 @@ def _rates(
 
 @lru_cache(maxsize=64)
 def _adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
-    """Largest |m̂|/(sqrt(v̂) + eps) within `steps` steps of fresh moments. Products only, so equal everywhere."""
+    """c of the module's description, within `steps` steps of fresh moments. Products alone: equal everywhere."""
     one, two = optimizer.betas
     if one >= 1 or two >= 1 or (one > 0 and two == 0 and steps > 1):
         return math.inf

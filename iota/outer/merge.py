@@ -34,17 +34,12 @@ class MergedPart:
     left_out: dict[str, LeftOut]
     """By hotkey, in order: the contributions that are not in it."""
 
-    @property
-    def digest(self) -> str:
-        """BLAKE3 (hex) of the bytes."""
-        return blake3(self.data).hexdigest()
-
 
 def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
     """Merge one partition: the weighted mean, by tokens, of the contributions that are within their bounds.
 
-    Shares are renormalised over those that stay; if none does, the result is zeros, with which the base keeps
-    its weights. `read` is called up to twice for each contribution, and one is held at a time.
+    Shares are renormalised over those that stay; if none does, the result is zeros. `read` is called up to
+    twice for each contribution, and one is held at a time.
     """
     elements = part_sizes(spec, assign.stage)[assign.part]
     codec, by_hotkey = open_delta_codec(), {c.hotkey: c for c in assign.contributions}

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 
 class LeftOut(StrEnum):
-    """Why a contribution is not in a merge. All but MISSING follow from its bytes, so anyone can check them."""
+    """Why a contribution is not in a merge. All but MISSING follow from its bytes: anyone can check them."""
 
     UNREADABLE = "unreadable"
     """The bytes are not those announced, or no partition of this size."""

@@ -245,4 +245,4 @@ class InitSpec(SpecPart):
     digests: tuple[Hex32, ...] = Field(min_length=1, max_length=1024)
     """Digest of each stage's base of epoch 0, in order (`iota.outer.base`)."""
     largest: Annotated[float | None, Field(ge=0), Since(3, before=None)] = None
-    """Largest absolute value of a weight; none: unknown, so that merges have no bounds (`iota.outer.bounds`)."""
+    """Largest absolute value of a weight; none: unknown, and merges have no bounds (docs/training.md)."""

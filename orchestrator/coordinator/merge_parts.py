@@ -28,8 +28,8 @@ At = tuple[int, int]
 def draw_block(run: RunState) -> int:
     """The first block by which the mergers of the current epoch may be drawn.
 
-    It comes after the last step has closed, so that nobody who reports late chooses the draw. The next block may
-    be out already where the orchestrator has not seen it, so it is as many blocks later as for the seal.
+    It comes after the last step has closed, so that nobody who reports late chooses the draw. The next block
+    may be out already where the orchestrator has not seen it, so it is as many blocks later as for the seal.
     """
     return run.current.merging_block + run.spec.audit.seal_blocks
 

@@ -1,4 +1,4 @@
-"""The contributions to the merge at the end of an epoch: whose pseudo-gradients are there, by which deadline."""
+"""The contributions to the merge at the end of an epoch: which pseudo-gradients are there by the deadline."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.public_objects import PublicObjects
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.remerger import Remerger
 from orchestrator.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def make_app(deps: Deps) -> web.Application:
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
     plans = PlanStore(deps.coordinator, deps.store, metrics)
+    remerger = Remerger(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, metrics, deps.scale)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
@@ -95,7 +97,7 @@ def make_app(deps: Deps) -> web.Application:
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after += [deletions.wake, plans.wake]
+    recorder.after += [deletions.wake, plans.wake, remerger.wake]
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
@@ -103,7 +105,7 @@ def make_app(deps: Deps) -> web.Application:
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, plans, calls, progress), name="background"
+            _work(deps, recorder, ticker, deletions, plans, remerger, calls, progress), name="background"
         )
         if restored:
             _log.info("%s of the journal replayed", counted(restored, "entry"))
@@ -151,6 +153,7 @@ async def _work(
     ticker: Ticker,
     deletions: Deletions,
     plans: PlanStore,
+    remerger: Remerger,
     calls: MemberCalls,
     progress: ProgressLog,
 ) -> None:
@@ -164,6 +167,7 @@ async def _work(
         )
         group.create_task(deletions.run(), name="deletions")
         group.create_task(plans.run(), name="plans")
+        group.create_task(remerger.run(), name="disputed merges")
         group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -125,8 +125,10 @@ async def _do(
         damage(disk.snapshot(3, 1))
         async with ObjectClient() as client:
             objects: Any = RunObjects(urls, client)
-            bases: Any = None  # no pseudo-gradient is asked for
-            worker = DutyWorker(SPEC, 0, fake_hotkey(0), disk, objects, bases, wants, first_pause_s=0.0)
+            nothing: Any = None  # neither a pseudo-gradient nor a merge is asked for
+            worker = DutyWorker(
+                SPEC, 0, fake_hotkey(0), disk, objects, nothing, nothing, wants, first_pause_s=0.0
+            )
             return await worker.do(duty, {})
 
 

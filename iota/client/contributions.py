@@ -20,21 +20,23 @@ TRIES: Final = 3
 async def read_contributions(
     objects: RunObjects, assign: MergeAssign, urls: Mapping[str, str]
 ) -> dict[str, bytes]:
-    """The bytes of each contribution by hotkey, which `iota.outer.merge` then judges; `urls` are those at hand.
+    """The bytes of each contribution by hotkey, right or wrong. `urls` are those at hand.
 
     Raises StoreError or Problem for one that cannot be read: nothing is known of it then.
     """
     given = assign.contributions
     try:
         async with asyncio.TaskGroup() as tasks:
-            reads = [tasks.create_task(_as_stored(objects, c.stored, urls.get(c.stored.key))) for c in given]
+            reads = [
+                tasks.create_task(read_contribution(objects, c.stored, urls.get(c.stored.key))) for c in given
+            ]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return {each.hotkey: read.result() for each, read in zip(given, reads, strict=True)}
 
 
-async def _as_stored(objects: RunObjects, stored: StoredObject, url: str | None) -> bytes:
-    """The object's bytes; none of it where it is larger than announced."""
+async def read_contribution(objects: RunObjects, stored: StoredObject, url: str | None = None) -> bytes:
+    """The object's bytes; none of it where it is larger than announced. Raises StoreError or Problem."""
     data = b""
     for _ in range(TRIES):
         try:

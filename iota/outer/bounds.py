@@ -3,10 +3,11 @@
 A bound follows from the spec, the epoch, and the step at which the replica joined; no weights are needed, so
 whoever merges one partition has it. It holds for every honest run, whatever its gradients:
 
-* AdamW (Kingma & Ba 2015; decoupled decay of Loshchilov & Hutter 2019) changes an element in a step by at most
-  lr·(c + wd·|w|), where c bounds |m|/sqrt(v) of the bias-corrected moments. With m and v as weighted sums of
-  g and g², Cauchy-Schwarz gives c² = max over t of (1-b1)²·(1-b2^t)·S_t / ((1-b1^t)²·(1-b2)) with S_t the sum
-  of (b1²/b2)^j over j < t. For betas 0.9 and 0.95, c is 1.165. Where squares underflow, 2^-60/eps is added.
+* AdamW (Kingma & Ba 2015; decoupled decay of Loshchilov & Hutter 2019) changes an element in a step by at
+  most lr·(c + wd·|w|), where c bounds |m|/sqrt(v) of the bias-corrected moments. With m and v as sums of g
+  and g², Cauchy-Schwarz gives c² = max over t of (1-b1)²·(1-b2^t)·S_t / ((1-b1^t)²·(1-b2)), where S_t is
+  the sum of (b1²/b2)^j over j < t. For betas 0.9 and 0.95, c is 1.165. Where squares underflow, 2^-60/eps is
+  added.
 * Muon's update is orthogonalised (Jordan 2024): no singular value is above `_SINGULAR`. With the rates of Liu
   et al. 2025 an element changes by at most lr·0.2·sqrt(max(A, B))·s, and the L2 norm over r rows of a matrix
   (A, B) by at most sqrt(min(r, A, B)) times that; decay as above. The other parameters have AdamW.
@@ -39,7 +40,7 @@ from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
 ROUNDING: Final = 1.01
 """Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
 _SINGULAR: Final = 1.35
-"""Largest singular value of an orthogonalised update. torch's iteration x -> 3.4445x - 4.775x³ + 2.0315x⁵ maps
+"""Largest singular value of an orthogonalised update. The iteration x -> 3.4445x - 4.775x³ + 2.0315x⁵ maps
 [0, 1.2024] to itself; the rest is for its arithmetic in bf16."""
 _MUON_RATE: Final = 0.2
 """Factor of torch.optim.Muon's `match_rms_adamw`."""
@@ -62,7 +63,7 @@ class Bound:
     """Of the L2 norm over these elements; infinite where `element` says all."""
 
     def holds(self, part: Vector) -> bool:
-        """Whether the partition `part` (finite) is within this bound. The same on every machine, to the bit."""
+        """Whether the finite partition `part` is within this bound: the same answer on every machine."""
         own = part[self.start : self.stop]
         if max(float(own.max()), -float(own.min())) > self.element:
             return False
@@ -128,7 +129,7 @@ def _rates(
 
 @lru_cache(maxsize=64)
 def _adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
-    """c of the module's description, within `steps` steps of fresh moments. Products alone: equal everywhere."""
+    """c of the module's description, within `steps` steps of fresh moments: the same on every machine."""
     one, two = optimizer.betas
     if one >= 1 or two >= 1 or (one > 0 and two == 0 and steps > 1):
         return math.inf

@@ -22,7 +22,7 @@ from iota.protocol.merges import LeftOut
 from iota.spec import RunSpec
 
 Read = Callable[[Contribution], bytes | None]
-"""The bytes that lie in the store under a contribution's key, whatever they are; None where there are none."""
+"""The bytes in the store under a contribution's key, right or wrong; None where there are none."""
 
 
 @dataclass(frozen=True)

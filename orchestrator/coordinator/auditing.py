@@ -280,7 +280,6 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
 def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
     """What is not in the epoch's merges, by stage and hotkey."""
     for stage, merge in enumerate(epoch.merges):
-        found = {hotkey: (LeftOut.MISSING, ()) for hotkey in merge.owing} | merge.left_out
-        for hotkey in sorted(found):
-            why, parts = found[hotkey]
+        none: dict[tuple[str, LeftOut], list[int]] = {(h, LeftOut.MISSING): [] for h in merge.owing}
+        for (hotkey, why), parts in sorted((none | merge.left_out).items()):
             yield LeftOutRecord(miner=hotkey, stage=stage, why=why, parts=tuple(sorted(parts)))

@@ -161,8 +161,8 @@ class StageMerge:
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)
     """By partition; empty where the stage lost all of its work."""
-    left_out: dict[str, tuple[LeftOut, list[int]]] = field(default_factory=dict)
-    """miner -> why its pseudo-gradient is left out, and of which of the agreed parts."""
+    left_out: dict[tuple[str, LeftOut], list[int]] = field(default_factory=dict)
+    """(miner, why) -> the agreed parts that leave its pseudo-gradient out."""
     owing: set[str] = field(default_factory=set)
     """Miners whose pseudo-gradient is needed and not there, live or not. Once fixed: who gave none."""
     awaited: set[str] = field(default_factory=set)

@@ -193,12 +193,12 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
     epoch.unagreed.end(at)
     epoch.disputed.pop(at, None)
     for hotkey, why in sorted(copy.left_out.items()):
-        if hotkey not in merge.left_out:
-            merge.left_out[hotkey] = (why, [])
+        if (hotkey, why) not in merge.left_out:
+            merge.left_out[hotkey, why] = []
             told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
             run.incidents.named.append(f"epoch {run.epoch}: {hotkey}: its {told}")
             run.members[hotkey].history.happened(run.now, run.epoch, f"its {told}")
-        merge.left_out[hotkey][1].append(number)
+        merge.left_out[hotkey, why].append(number)
     merge.agreed += 1
     if merge.agreed == len(merge.parts):
         _finish(run, stage, merge)

@@ -32,6 +32,7 @@ from validator.core.jobs import (
     AskLive,
     AwaitBlock,
     Base,
+    FetchBaseRecord,
     FetchLastStep,
     FetchRecord,
     HashBase,
@@ -70,7 +71,7 @@ class Bench:
             assert receipt is not None
             seq = receipt.seq
         elif kind is AuditKind.EPOCH:
-            seq = self.sealed.receipts[miner.hotkey][-1].seq
+            seq = max(r.seq for r in self.sealed.receipts[miner.hotkey] if r.kind is OpKind.STEP)
         snapshots: Snapshots
 
         def asked(effect: Effect) -> None:
@@ -106,6 +107,9 @@ class Bench:
                 return True
             case AskLive():
                 return self.live
+            case FetchBaseRecord():
+                stored = self.world.bases
+                return next(b for b in stored if (b.epoch, b.stage) == (job.epoch, job.stage))
             case FetchLastStep():
                 return await self.evidence.last_step(job.epoch, job.miner)
             case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():

@@ -19,6 +19,7 @@ from validator.core.core import ValidatorCore
 from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
 from validator.core.links import LinkChain
+from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
 from validator.core.tasks import drawn_tasks
@@ -49,7 +50,10 @@ def drawn(epoch: int) -> set[Name]:
     """The audits that the draw of an epoch demands."""
     sealed = run()[1][epoch]
     link = LINKS.link(epoch)
-    return {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    merges = MergeAudits(sealed, BLOCK_HASH, link, lambda *filed: None, lambda text: None)
+    of_merges = {(epoch, m, t.name) for at in merges.parts for m, t in merges.tasks(at)}
+    of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    return of_miners | of_merges
 
 
 class Shell:
@@ -182,6 +186,13 @@ class Shell:
                 return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
             case jobs.AskLive():
                 return True
+            case jobs.ReplayMerge(assign):
+                parts = sealed[assign.epoch].record.merges[assign.stage].parts
+                return jobs.Remade(parts[assign.part].digest, {})
+            case jobs.FetchBaseRecord():
+                return next(b for b in world.bases if (b.epoch, b.stage) == (job.epoch, job.stage))
+            case jobs.RemakeBase(base):
+                return self.good(jobs.FetchBaseRecord(base.epoch + 1, base.stage)).digest  # type: ignore[attr-defined]
             case _:
                 return None
 
@@ -208,6 +219,10 @@ class Shell:
                 parts = self.good(job)
                 assert isinstance(parts, list)
                 own = [["00" * 32 for _ in parts], *lost]
+            case jobs.ReplayMerge():
+                own = [jobs.Remade("00" * 32, {}), *lost]
+            case jobs.RemakeBase():
+                own = ["00" * 32, *lost]
             case jobs.FetchLastStep() | jobs.MeasureHeldout():
                 own = [None, *lost]
             case _:

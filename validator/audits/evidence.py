@@ -46,7 +46,7 @@ class Evidence:
         self, spec: RunSpec, client: OrchestratorClient, objects: RunObjects, samples: Samples
     ) -> None:
         self.spec = spec
-        self._client, self._objects, self._samples = client, objects, samples
+        self._client, self.objects, self._samples = client, objects, samples
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
 
     # ---- records -------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class Evidence:
         """
         key = str(PlanKey(self.spec.id, epoch, named.step, named.root))
         try:
-            data = await self._objects.get(key, max_plan_bytes(self.spec))
+            data = await self.objects.get(key, max_plan_bytes(self.spec))
             plan = WholePlan.model_validate_json(data)
         except ObjectTooLarge as error:
             raise SealBroken(f"{key} is no plan: {error}") from None
@@ -171,7 +171,7 @@ class Evidence:
         """The payload of the frame that a receipt names as an input by its header."""
         key = str(FrameKey(self.spec.id, header.name))
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
-        data = await self._from_store(key, self._objects.get(key, size))
+        data = await self._from_store(key, self.objects.get(key, size))
         try:
             frame = decode_frame(data, self.spec)
         except FrameError as error:
@@ -192,7 +192,7 @@ class Evidence:
         try:
             key = FrameKey(self.spec.id, name)
             limit = max_bytes(self.spec, key, receipt.stage)
-            data = await self._from_store(str(key), self._objects.get(str(key), limit))
+            data = await self._from_store(str(key), self.objects.get(str(key), limit))
             frame = decode_frame(data, self.spec)
         except (EvidenceMissing, FrameError):
             return None
@@ -209,7 +209,7 @@ class Evidence:
             raise EvidenceMissing(
                 f"{stored.key} is recorded with {stored.size} bytes, at most {limit} may be"
             )
-        return await self._from_store(stored.key, self._objects.get_verified(stored))
+        return await self._from_store(stored.key, self.objects.get_verified(stored))
 
     @staticmethod
     async def _from_store(key: str, transfer: Awaitable[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from iota.compute.errors import BadValueError
 from iota.data.manifest import DataError
 from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.records import MinerRecord
+from iota.protocol.records import BaseRecord, MinerRecord
 from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
@@ -67,6 +67,8 @@ class JobRunner:
                     return any(m["hotkey"] == job.miner and m["live"] for m in members)
                 case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
+                case jobs.FetchBaseRecord():
+                    return await self._base_record(job)
                 case _:
                     return await self.auditor.run(job)
         except _TRANSPORT as error:
@@ -89,6 +91,14 @@ class JobRunner:
         except UntrustedAnswer as error:
             log.error("epoch %d: its record is not the orchestrator's: %s", epoch, error)
             return None
+
+    async def _base_record(self, job: jobs.FetchBaseRecord) -> BaseRecord:
+        """The record of a base, once that is stored. It is signed, as that of the epoch before."""
+        while True:
+            for base in (await self.client.epoch_record(job.epoch - 1)).bases:
+                if (base.epoch, base.stage) == (job.epoch, job.stage):
+                    return base
+            await asyncio.sleep(BASE_POLL_S)
 
     async def _measure(self, epoch: int) -> Heldout | None:
         """Held-out loss of the base of `epoch`, once every stage has stored its base."""

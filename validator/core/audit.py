@@ -40,7 +40,8 @@ class Audit:
         if task.kind is AuditKind.OP:
             self._receipts = [receipt for receipt in own if receipt.seq == task.seq]
         else:
-            self._receipts = [receipt for receipt in own if receipt.step in self._steps]
+            trained = [receipt for receipt in own if receipt.kind is not OpKind.MERGE]
+            self._receipts = [receipt for receipt in trained if receipt.step in self._steps]
         devices = {receipt.device for receipt in self._receipts}
         self._device = devices.pop() if len(devices) == 1 else "mixed"
         self._profile: Profile | None = None

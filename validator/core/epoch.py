@@ -14,6 +14,7 @@ from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
 from validator.core.jobs import Base, Script
+from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
@@ -57,8 +58,12 @@ class EpochAudit:
             yield from self._file_broken(broken)
             return
         self._emit(effects.KeepWork(epoch_work(sealed)))
-        yield from self._audit_miners(sealed, block_hash)
+        merges = MergeAudits(
+            sealed, block_hash, self._link, self._file, lambda text: self._log(text, error=True)
+        )
+        yield from self._audit_miners(sealed, block_hash, merges)
         yield from self._measure(self.epoch + 1)
+        yield from self._check_base(merges)
         self.expires = False
         yield jobs.Settle()
         self._history.audited.add(self.epoch)
@@ -81,7 +86,7 @@ class EpochAudit:
 
     # ---- audits --------------------------------------------------------------------------------
 
-    def _audit_miners(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+    def _audit_miners(self, sealed: SealedEpoch, block_hash: str, merges: MergeAudits) -> Script[None]:
         """Every drawn audit that is not filed yet. At the deadline the rest is inconclusive."""
         self._repeat_filed()
         # By stage, so that each base is fetched once.
@@ -100,7 +105,10 @@ class EpochAudit:
         try:
             for miner, tasks in todo.items():
                 yield from self._audit_miner(sealed, miner, tasks)
+            self.activity = f"epoch {self.epoch}: auditing its merges"
+            yield from merges.run()
         except Expired:
+            merges.expire()
             for miner, tasks in todo.items():
                 for task in tasks:
                     self._file(miner, task, inconclusive(task.seq, "not done before the deadline"))
@@ -140,7 +148,19 @@ class EpochAudit:
             self._history.filed.add(name)
             self._emit(effects.FileVerdict(self.epoch, miner, task, result))
 
-    # ---- held-out loss -------------------------------------------------------------------------
+    # ---- the next base -------------------------------------------------------------------------
+
+    def _check_base(self, merges: MergeAudits) -> Script[None]:
+        """Make a stage's next base again, if there is time for it."""
+        self.activity = f"epoch {self.epoch}: auditing the base that follows"
+        try:
+            if not self.expires:
+                raise Expired
+            yield from merges.check_base()
+        except Expired:
+            self._log("the base that follows was not made again before the deadline")
+        except (EvidenceMissing, TransportFailed) as error:
+            self._log(f"the base that follows cannot be made again: {error}")
 
     def _measure(self, epoch: int) -> Script[None]:
         """Measure and report the held-out loss of the base of `epoch`, once that is stored."""

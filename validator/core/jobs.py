@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from iota.protocol.events import MergeAssign
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import StoredObject
 from iota.protocol.receipts import Receipt
 from iota.protocol.records import BaseRecord
@@ -196,11 +198,50 @@ class HashDelta:
     base: Base
 
 
+@dataclass(frozen=True)
+class FetchBaseRecord:
+    """Wait until a base is stored. Answer: its BaseRecord."""
+
+    epoch: int
+    stage: int
+
+
+@dataclass(frozen=True)
+class ReplayMerge:
+    """Merge one part from its contributions. Answer: Remade.
+
+    Fails with EvidenceMissing if the store lacks one that is not in `absent`.
+    """
+
+    assign: MergeAssign
+    absent: frozenset[str]
+    """Hotkeys whose contributions the record calls missing from the store."""
+
+
+@dataclass(frozen=True)
+class Remade:
+    """What a merge gives."""
+
+    digest: str
+    left_out: dict[str, LeftOut]
+
+
+@dataclass(frozen=True)
+class RemakeBase:
+    """Make the base after `base` from it and the merge of its epoch. Answer: its digest of (W, m) in hex."""
+
+    base: Base
+    merged: tuple[StoredObject, ...]
+    """The merged parts; none where the stage lost all its work and keeps its base."""
+
+
 AuditJob = (
     FetchBase | HashBase | FetchFrame | FetchTokens | LoadBase | LoadSnapshot | ReplayOp | CheckSent
-    | ReplayStep | HashDelta
+    | ReplayStep | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
-Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | AuditJob
+Job = (
+    AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | FetchBaseRecord | AuditJob
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

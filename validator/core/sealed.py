@@ -20,6 +20,7 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
+from validator.core.merge_records import merges_fault
 
 OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
 """Ops that are drawn and paid one by one; STEP is audited as a step."""
@@ -50,6 +51,8 @@ class SealedEpoch:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
+        if fault := merges_fault(spec, record):
+            raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()

@@ -14,6 +14,7 @@ from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.receipts import (
     GENESIS,
@@ -45,7 +46,17 @@ from iota.spec import (
 )
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    Tick,
+)
 from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
@@ -263,7 +274,7 @@ VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),
-    messages.Merged(epoch=1, stage=1, part=0, stored=OBJECT),
+    messages.Merged(epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.OUT_OF_BOUNDS}),
     messages.BaseStored(epoch=2, digest=DIGEST, parts=(OBJECT,)),
     messages.BadValue(epoch=1, step=0, microbatch=1),
     messages.FrameMissing(name=NOTICE.name, reason="404"),
@@ -316,10 +327,15 @@ MESSAGES = {
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
         reroutes=(REROUTE,),
         counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
-        bases=(records.BaseRecord(epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,)),),
+        bases=(records.BaseRecord(
+                epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,), makers=(MINER.ss58,)
+            ),),
         deltas=(records.DeltaRecord(miner=MINER.ss58, stage=1, tokens=6, parts=(OBJECT,)),),
         merge_assigns=(MERGE,),
         merges=(MERGED,),
+        left_out=(
+            records.LeftOutRecord(miner=MINER.ss58, stage=1, why=LeftOut.OUT_OF_BOUNDS, parts=(0,)),
+        ),
     ),
 }  # fmt: skip
 ENTRIES: tuple[Entry, ...] = (
@@ -330,6 +346,7 @@ ENTRIES: tuple[Entry, ...] = (
     Returned(at=TIME, hotkey=MINER.ss58),
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
+    Remerged(at=TIME, epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.NOT_FINITE}),
 )
 
 

@@ -77,8 +77,10 @@ class MergeAudits:
             absent = frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
             try:
                 remade: Remade = yield jobs.ReplayMerge(assign, absent)
-            except (EvidenceMissing, TransportFailed) as error:
-                self._give_up(at, f"the part cannot be merged again: {error}")
+            except EvidenceMissing as error:
+                self._give_up(at, str(error))
+            except TransportFailed as error:
+                self._give_up(at, f"evidence cannot be fetched: {error}")
             else:
                 self._judge(at, remade)
             self._done.add(at)

@@ -70,7 +70,7 @@ def make_app(deps: Deps) -> web.Application:
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
     plans = PlanStore(deps.coordinator, deps.store, metrics)
-    remerger = Remerger(deps.coordinator, recorder, deps.store, deps.hotkey.ss58, metrics, deps.scale)
+    remerger = Remerger(deps.coordinator, recorder, deps.store, metrics, deps.scale)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"

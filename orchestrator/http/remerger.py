@@ -10,13 +10,13 @@ from typing import Final
 from blake3 import blake3
 
 from iota.console.watch import Watch
-from iota.objects import MergedKey
+from iota.objects import settled_key
 from iota.outer.merge import MergedPart, merge_part
 from iota.protocol.events import Contribution, MergeAssign
 from iota.protocol.messages import StoredObject
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import ObjectExists, ObjectMissing, ObjectStore, StoreError
+from iota.store import ObjectMissing, ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Remerged
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import Recorder
@@ -37,13 +37,12 @@ class Remerger:
         coordinator: Coordinator,
         recorder: Recorder,
         store: ObjectStore,
-        hotkey: str,
         metrics: Metrics,
         scale: float = 1.0,
     ) -> None:
-        """`hotkey` is the orchestrator's, whose name its copies bear; `scale` is that of `Watch`."""
+        """`scale` is that of `Watch`."""
         self._coordinator, self._recorder, self._store = coordinator, recorder, store
-        self._hotkey, self._metrics = hotkey, metrics
+        self._metrics = metrics
         self._watch = Watch("the object store, for a merge that is disputed", scale=scale)
         self._due = asyncio.Event()
 
@@ -103,12 +102,8 @@ class Remerger:
             return await asyncio.to_thread(merge_part, self._coordinator.spec, assign, read)
 
     async def _put(self, assign: MergeAssign, found: MergedPart) -> StoredObject:
-        key = MergedKey(self._coordinator.spec.id, assign.epoch, assign.stage, assign.part, self._hotkey)
+        digest = blake3(found.data).hexdigest()
+        key = settled_key(self._coordinator.spec.id, assign.epoch, assign.stage, assign.part, digest)
         async with asyncio.timeout(_PUT_S):
-            try:
-                await self._store.put(str(key), found.data)
-            except ObjectExists:
-                # Of a process that ended before it recorded it, when the store gave other contributions.
-                await self._store.delete_prefix(str(key))
-                await self._store.put(str(key), found.data)
-        return StoredObject(key=str(key), digest=blake3(found.data).hexdigest(), size=len(found.data))
+            await self._store.put(key, found.data)
+        return StoredObject(key=key, digest=digest, size=len(found.data))

@@ -122,7 +122,7 @@ class MergeAudits:
         agreed = self._ready[stage].parts[part]
         if (agreed.digest, self._left_out(at)) != (remade.digest, remade.left_out):
             maker = agreed.key.rpartition(".")[2]
-            who = "its mergers" if maker in receipts else f"the orchestrator's own merge, by {maker},"
+            who = "its mergers" if maker in receipts else "the orchestrator"
             self._warn(f"part {part} of stage {stage} is not what its contributions give: {who} made it")
 
     def _give_up(self, at: At, reason: str) -> None:

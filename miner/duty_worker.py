@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from iota.client.run_objects import RunObjects
@@ -42,6 +42,8 @@ class DutyWorker:
     bases: BaseKeeper
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
+    _snapshot_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Snapshots are stored one after another, as their deadlines are: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.
@@ -131,7 +133,8 @@ class DutyWorker:
                 raise
             return found
 
-        data = await asyncio.to_thread(read)
-        key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
-        stored = await self.objects.put(str(key), data)
+        async with self._snapshot_turn:
+            data = await asyncio.to_thread(read)
+            key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
+            stored = await self.objects.put(str(key), data)
         return SnapshotStored(epoch=epoch, version=version, stored=stored)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
-from iota.protocol.messages import Hotkey, StoredObject
+from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
 from iota.spec import Count, Frozen, Hex32, Small
 
 
@@ -55,6 +55,27 @@ class DeltaRecord(Frozen):
     parts: tuple[StoredObject, ...]
 
 
+MAX_WORDS: Final = 4
+"""Words of one miner in one epoch that stand in its record, and that each validator repeats: each costs a
+snapshot and the replay of an op. For further ones it loses the work."""
+
+
+class Word(Frozen):
+    """A miner's word that its op on a microbatch gives NaN or Inf, though its input frames are finite."""
+
+    hotkey: Hotkey
+    stage: Small
+    epoch: Small
+    step: Small
+    microbatch: Small
+    attempt: Small
+    """That of the miner."""
+    inputs: tuple[FrameNotice, ...]
+    """The incoming frames that were stored by then, the forward one first: the orchestrator read them."""
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
+    """The miner's, as in its report."""
+
+
 class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
@@ -66,7 +87,10 @@ class MinerRecord(Frozen):
     last_receipt: Count
     """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
     withdrawn: Count
-    """Microbatches taken from it because it was late or lost: they lower its timeliness."""
+    """Microbatches taken from it because it was late or lost, or because of its frames or words: they lower
+    its timeliness."""
+    unproven: Count = 0
+    """Its words against frames (missing, NaN) that the frames did not bear out."""
 
 
 class EpochRecord(Frozen):
@@ -83,3 +107,5 @@ class EpochRecord(Frozen):
     deltas: tuple[DeltaRecord, ...]
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]
+    words: tuple[Word, ...] = ()
+    """By hotkey, and in the order in which they were said."""

@@ -8,6 +8,7 @@ from blake3 import blake3
 
 from iota.protocol.events import Contribution, MergeAssign, MergeReady
 from iota.protocol.messages import Delta, Merged
+from orchestrator.coordinator import snapshots
 from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -22,7 +23,7 @@ def begin_merging(run: RunState) -> None:
     """Start the merge phase: all steps of the epoch are closed, and replicas send pseudo-gradients."""
     run.phase = Phase.MERGING
     epoch = run.current
-    epoch.merging_since = run.now
+    epoch.merging_since = epoch.uploads_since = run.now
     epoch.merges = [StageMerge() for _ in range(run.stages)]
     epoch.unfixed, epoch.unmerged = set(range(run.stages)), run.stages
     for member in run.roster.miners:
@@ -47,6 +48,7 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
+    snapshots.measure_line(run, member, report.parts)
     merge = run.current.merges[member.stage]
     merge.deltas[member.hotkey] = report.parts
     merge.owing.discard(member.hotkey)

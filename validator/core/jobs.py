@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iota.protocol.messages import StoredObject
+from iota.protocol.messages import FrameNotice, StoredObject
 from iota.protocol.receipts import Receipt
-from iota.protocol.records import BaseRecord
+from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader
 
 _T = TypeVar("_T")
@@ -82,13 +82,6 @@ class MeasureHeldout:
     epoch: int
 
 
-@dataclass(frozen=True)
-class AskLive:
-    """Ask whether the orchestrator still hears from a miner. Answer: bool."""
-
-    miner: str
-
-
 # ---- jobs of an audit: any may fail with EvidenceMissing, or the miner's fault -----------------------
 
 
@@ -122,10 +115,17 @@ class FetchFrame:
 
 
 @dataclass(frozen=True)
-class FetchTokens:
-    """Answer: the token ids of a receipt's microbatch, shaped as in `OpInputs`."""
+class FetchAnnounced:
+    """Answer: the payload of the frame that was announced so."""
 
-    receipt: Receipt
+    notice: FrameNotice
+
+
+@dataclass(frozen=True)
+class FetchTokens:
+    """Answer: the token ids of a receipt's or word's microbatch, shaped as in `OpInputs`."""
+
+    receipt: Receipt | Word
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,15 @@ class ReplayOp:
 
 
 @dataclass(frozen=True)
+class ReplayWord:
+    """Run the ops of which a miner says that they give NaN or Inf. Answer: whether they are finite."""
+
+    word: Word
+    version: int
+    inputs: OpInputs
+
+
+@dataclass(frozen=True)
 class CheckSent:
     """Compare a receipt's sketch with the payload that was sent. Answer: ReplayMismatch or None."""
 
@@ -197,17 +206,15 @@ class HashDelta:
 
 
 AuditJob = (
-    FetchBase | HashBase | FetchFrame | FetchTokens | LoadBase | LoadSnapshot | ReplayOp | CheckSent
-    | ReplayStep | HashDelta
+    FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
+    | ReplayWord | CheckSent | ReplayStep | HashDelta
 )  # fmt: skip
-Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | AuditJob
+Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | FetchLastStep | AuditJob
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Resume when a snapshot comes, or at time `until` (seconds). Answer: whether that time has come."""
-
-    until: float
+    """Resume when it is decided whether some snapshot was delivered. No answer."""
 
 
 Script = Generator[Job | Wait, Any, _T]

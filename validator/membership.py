@@ -62,10 +62,9 @@ class Membership:
 
     async def _listen(self) -> None:
         async for delivered in self.conversation.events():
-            if isinstance(
-                delivered.event, EpochClose | SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd
-            ):
-                await self._facts.put(delivered.event)
+            event = delivered.event
+            if isinstance(event, EpochClose | SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd):
+                await self._facts.put(event)
 
     async def _next_fact(self) -> Fact:
         wake_at = self.core.wake_at

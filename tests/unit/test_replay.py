@@ -207,7 +207,7 @@ async def test_a_scaled_pseudo_gradient_fails_the_epoch(open_bench: Open) -> Non
 
 
 async def test_a_miner_that_delivers_no_snapshot_fails(open_bench: Open) -> None:
-    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None, retry_for_s=0.0)
+    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None)
     receipt = bench.op(0, OpKind.FORWARD, 1)
     result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
     assert (result.outcome, result.unproven) == (Outcome.FAIL, False)
@@ -215,7 +215,7 @@ async def test_a_miner_that_delivers_no_snapshot_fails(open_bench: Open) -> None
 
 
 async def test_a_miner_that_is_gone_stays_unproven(open_bench: Open) -> None:
-    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None, retry_for_s=0.0, live=False)
+    bench = await open_bench(honest("sync"), deliver=lambda miner, version: None, live=False)
     receipt = bench.op(0, OpKind.FORWARD, 1)
     result = await bench.audit(0, AuditKind.OP, step=1, seq=receipt.seq)
     assert (result.outcome, result.unproven) == (Outcome.INCONCLUSIVE, True)

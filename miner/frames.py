@@ -8,17 +8,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from blake3 import blake3
 
-from iota.protocol.messages import MAX_REASON, FrameNotice
+from iota.protocol.messages import MAX_REASON, FrameName, FrameNotice
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError
 from miner.activity import Activity
 from miner.core.effects import FetchFrame, SendAgain, SendFrame
 from miner.core.facts import FrameLost, FrameNotStored, FrameStored
-from miner.disk import MinerDisk
 from miner.retry import FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class FrameMover:
     transport: Transport
     wants: Callable[[SendFrame | FetchFrame], bool]
     activity: Activity
-    disk: MinerDisk
+    kept: Callable[[FrameName], Path]
+    """The file of a sent frame on this disk."""
     first_pause_s: float = FIRST_PAUSE_S
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
@@ -53,7 +54,7 @@ class FrameMover:
     async def send_again(self, effect: SendAgain) -> FrameStored | FrameNotStored:
         """Store a sent frame again, as it was kept on this disk."""
         try:
-            data = await asyncio.to_thread(self.disk.frame(effect.name).read_bytes)
+            data = await asyncio.to_thread(self.kept(effect.name).read_bytes)
             receiver = decode_frame(data, self.spec).header.receiver
         except (OSError, FrameError) as error:
             log.error("frame %s is missing in the store, and cannot be sent again: %s", effect.name, error)

@@ -71,7 +71,7 @@ class Replica:
         self._trainer = Trainer(spec, runner, self.samples, self.device, self._activity)
         self._core = ReplicaCore(spec, stage, self.hotkey, self._trainer.reads_tokens)
         self._bases = BaseKeeper(spec, runner, self.objects, self.device)
-        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity, runner.disk)
+        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity, runner.disk.frame)
         self._duties = DutyWorker(
             spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from iota.protocol.events import Event
@@ -20,7 +20,7 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Tick
+from orchestrator.coordinator import Coordinator, Exchanged, Finding, Joined, LookedAt, Lost, Tick
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits, RunState
 
@@ -75,8 +75,9 @@ class Driven:
         receipts: Iterable[Receipt] = (),
         frames: Iterable[FrameNotice] = (),
         reports: Iterable[Report] = (),
+        looked: Mapping[FrameName, Finding] | None = None,
     ) -> None:
-        """One exchange of `member`."""
+        """One exchange of `member`; `looked` is what the server found of frames that it reports."""
         self.coordinator.apply(
             Exchanged(
                 at=self.now,
@@ -84,6 +85,7 @@ class Driven:
                 receipts=tuple(receipts),
                 frames=tuple(frames),
                 reports=tuple(reports),
+                looked=tuple(LookedAt(name=name, found=found) for name, found in (looked or {}).items()),
             )
         )
         assert not self.state.incidents.internal, self.state.incidents.internal[0]

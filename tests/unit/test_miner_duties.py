@@ -49,7 +49,7 @@ def _assign(stage: int) -> MergeAssign:
 
 
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
-    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1)
+    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1, deadline=1.0)
     assert duties.on_event(event) == [SNAPSHOT]
     assert duties.on_event(event) == []
     duties.end(SNAPSHOT)
@@ -61,7 +61,7 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     [
         (_assign(1), MergePart(_assign(1))),
         (BaseAssign(epoch=3), StoreBase(3)),
-        (AuditRequest(epoch=3, version=1), SNAPSHOT),
+        (AuditRequest(epoch=3, version=1, deadline=1.0), SNAPSHOT),
         (AuditsClosed(epoch=3), None),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_sender_of_nan_is_charged_and_another_does_its_work(driven: Driven) ->
     assert _costs(driven, sender, receiver) == [(1, 0), (0, 0)]
     assert not driven.state.current.words
     # The receiver has given it up, and a replica of each stage goes on.
-    assert not {sender, receiver} & set(_route(driven))
+    assert not {sender.hotkey, receiver.hotkey} & {m.hotkey for m in _route(driven)}
     for stage, kind in ((0, OpKind.FORWARD), (1, OpKind.LOSS), (0, OpKind.BACKWARD)):
         driven.run_op(0, 0, stage, kind)
     assert driven.state.totals.settled == 1

@@ -313,11 +313,8 @@ def test_a_lost_frame_is_reported() -> None:
 def test_a_frame_that_is_missing_in_the_store_is_sent_again_while_it_is_wanted() -> None:
     core = _training()
     _hear(core, _plan())
-    assert core.training is not None
-    running = core.training.running
-    assert running is not None
-    core.take(OpDone(running.op, outgoing()))
-    wanted, other = outgoing().notice.name, frame_name(step=9)
+    _forwarded(core, 0)
+    wanted, other = frame_name(0, 0, stage=1), frame_name(step=9, stage=1)
     keys = tuple(str(FrameKey(SPEC.id, name)) for name in (wanted, other))
     assert SendAgain(wanted) in core.take(ObjectsMissing(keys))
     assert SendAgain(other) not in core.take(ObjectsMissing(keys))

@@ -56,9 +56,8 @@ def missed_microbatch(
     mine = name.direction.destination(name.stage, run.stages) == member.stage
     if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
         return None
-    place, receiver = found[1].places[name.stage], found[1].places[member.stage].miner
-    stands = place.attempt == name.attempt and place.frame(name.direction) is not None
-    return found if stands and receiver == member.hotkey else None
+    stored, receiver = found[1].places[name.stage].frame(name.direction), found[1].places[member.stage].miner
+    return found if stored and stored[0] == name.attempt and receiver == member.hotkey else None
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Findings) -> None:
@@ -160,15 +159,14 @@ def _lose_frame(
     It is its sender's fault, or that of the store, which had it when it was announced.
     """
     step, mb = found
-    place = mb.places[name.stage]
-    sender = run.members[place.miner]
+    sender = run.members[_stored(run, step, mb, name.stage, name.direction).sender]
     if finding in _TOLD:
         run.incidents.named.append(f"{sender.hotkey} {_TOLD[finding]}: frame {name}")
         sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}")
         withdraw(run, sender)
     else:
         run.incidents.named.append(f"the object store lost frame {name} of {sender.hotkey}")
-    place.store(name.direction, None)
+    mb.places[name.stage].store(name.direction, None)
     move(run, step, mb, name.stage, why="a frame is gone and no other replica can make it again")
 
 

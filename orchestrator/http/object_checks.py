@@ -1,9 +1,10 @@
-"""Looks at the object store before an exchange is recorded: are announced objects there, are frames bad."""
+"""Looks at the object store before an exchange is recorded: what is there, and which frames are bad."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from blake3 import blake3
@@ -31,6 +32,10 @@ _MIN_BYTES_PER_S: Final = 1 << 20
 """Of a frame that is read: it has `_HEAD_S` and its size by this."""
 _HEADS: Final = 64
 """Looks at sizes that are under way at once, over all exchanges: the store client's connections."""
+_OF_ONE: Final = 8
+"""Those of one exchange, so that a pseudo-gradient of thousands of parts delays no frame of others."""
+_LARGE: Final = 8
+"""Exchanges with more objects than that which are looked at at once. The others wait, and do not all crawl."""
 _READS: Final = 4
 """Frames that are read at once, since they take memory."""
 _KEPT: Final = 1 << 14
@@ -58,7 +63,7 @@ class ObjectChecks:
         self._findings: LRUCache[tuple[str, str, str], Finding] = LRUCache(_KEPT)
         """By key, announced digest and sender."""
         self._heads, self._reads = asyncio.Semaphore(_HEADS), asyncio.Semaphore(_READS)
-        self._turn = asyncio.Lock()
+        self._large, self._turn = asyncio.Semaphore(_LARGE), asyncio.Lock()
         self._away = asyncio.Event()
 
     async def checked(self, said: Exchanged) -> tuple[Exchanged | None, tuple[str, ...]]:
@@ -80,9 +85,10 @@ class ObjectChecks:
             return said, ()
         if self._coordinator.state.store_away_since is not None:
             raise _no_answer("it is away")
+        turns, queue = asyncio.Semaphore(_OF_ONE), self._large if len(wanted) > _OF_ONE else nullcontext()
         try:
-            async with asyncio.timeout(_CHECK_S), asyncio.TaskGroup() as tasks:
-                sizes = {key: tasks.create_task(self._size(key)) for key in wanted}
+            async with asyncio.timeout(_CHECK_S), queue, asyncio.TaskGroup() as tasks:
+                sizes = {key: tasks.create_task(self._size(key, turns)) for key in wanted}
                 findings = {name: tasks.create_task(self._find(event)) for name, event in doubted.items()}
         except TimeoutError as error:
             raise _no_answer("it needs too long for all of the exchange's objects") from error
@@ -113,8 +119,8 @@ class ObjectChecks:
                 self._away.clear()
                 self._watch.passed()
 
-    async def _size(self, key: str) -> int | None:
-        async with self._heads:
+    async def _size(self, key: str, turns: asyncio.Semaphore) -> int | None:
+        async with turns, self._heads:
             size = await _within(_HEAD_S, self._store.size(key))
         if size is not None:
             self._sizes[key] = size

@@ -151,3 +151,15 @@ def test_words_on_frames_that_are_not_the_members_cost_no_look(driven: Driven) -
         assert driven.coordinator.questioned(who.hotkey, MISSING) == []
     made_up = FrameName(epoch=0, step=0, microbatch=1, attempt=0, stage=0, direction=Direction.FORWARD)
     assert driven.coordinator.questioned(receiver.hotkey, FrameMissing(name=made_up, reason="")) == []
+
+
+def test_a_frame_of_a_replica_that_was_replaced_since_is_charged_to_who_made_it(driven: Driven) -> None:
+    maker, receiver = _route(driven)
+    driven.lose(maker)
+    after, _ = _route(driven)
+    assert after is not maker
+    assert [e.sender for e in driven.coordinator.questioned(receiver.hotkey, MISSING)] == [maker.hotkey]
+    before = driven.state.current.withdrawn.get(maker.hotkey, 0)
+    driven.say(receiver, reports=[MISSING], looked={NAME: Finding.INVALID})
+    assert driven.state.current.withdrawn[maker.hotkey] == before + 1
+    assert _costs(driven, after) == [(0, 0)]

@@ -35,7 +35,7 @@ _HEADS: Final = 64
 _OF_ONE: Final = 8
 """Those of one exchange, so that a pseudo-gradient of thousands of parts delays no frame of others."""
 _LARGE: Final = 8
-"""Exchanges with more objects than that which are looked at at once. The others wait, and do not all crawl."""
+"""Exchanges with more objects than that which are looked at at once; the others wait for their turn."""
 _READS: Final = 4
 """Frames that are read at once, since they take memory."""
 _KEPT: Final = 1 << 14

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from iota.client.contributions import read_contributions
@@ -48,6 +48,8 @@ class DutyWorker:
     receipts: MergeReceipts
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
+    _snapshot_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Snapshots are stored one after another, as their deadlines are: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.
@@ -137,7 +139,8 @@ class DutyWorker:
                 raise
             return found
 
-        data = await asyncio.to_thread(read)
-        key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
-        stored = await self.objects.put(str(key), data)
+        async with self._snapshot_turn:
+            data = await asyncio.to_thread(read)
+            key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
+            stored = await self.objects.put(str(key), data)
         return SnapshotStored(epoch=epoch, version=version, stored=stored)

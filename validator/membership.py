@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iota.client.conversation import Conversation
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
 from iota.protocol.messages import Outcome
 from validator.audits.job_runner import JobRunner
 from validator.audits.verdicts import VerdictSigner
@@ -62,8 +62,9 @@ class Membership:
 
     async def _listen(self) -> None:
         async for delivered in self.conversation.events():
-            if isinstance(delivered.event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
-                await self._facts.put(delivered.event)
+            event = delivered.event
+            if isinstance(event, EpochClose | SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd):
+                await self._facts.put(event)
 
     async def _next_fact(self) -> Fact:
         wake_at = self.core.wake_at

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Hotkey, StoredObject
+from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
 from iota.spec import Count, Frozen, Hex32, Small
 
 
@@ -68,6 +68,27 @@ class LeftOutRecord(Frozen):
     """The parts that leave it out. Empty where it was not there before the deadline, and so is in none."""
 
 
+MAX_WORDS: Final = 4
+"""Words of one miner in one epoch that stand in its record, and that each validator repeats: each costs a
+snapshot and the replay of an op. For further ones it loses the work."""
+
+
+class Word(Frozen):
+    """A miner's word that its op on a microbatch gives NaN or Inf, though its input frames are finite."""
+
+    hotkey: Hotkey
+    stage: Small
+    epoch: Small
+    step: Small
+    microbatch: Small
+    attempt: Small
+    """That of the miner."""
+    inputs: tuple[FrameNotice, ...]
+    """The incoming frames that were stored by then, the forward one first: the orchestrator read them."""
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
+    """The miner's, as in its report."""
+
+
 class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
@@ -79,7 +100,10 @@ class MinerRecord(Frozen):
     last_receipt: Count
     """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
     withdrawn: Count
-    """Microbatches taken from it because it was late or lost: they lower its timeliness."""
+    """Microbatches taken from it because it was late or lost, or because of its frames or words: they lower
+    its timeliness."""
+    unproven: Count = 0
+    """Its words against frames (missing, NaN) that the frames did not bear out."""
 
 
 class EpochRecord(Frozen):
@@ -97,3 +121,5 @@ class EpochRecord(Frozen):
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]
     left_out: tuple[LeftOutRecord, ...] = ()
+    words: tuple[Word, ...] = ()
+    """By hotkey, and in the order in which they were said."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import Event, MergeAssign, RunEnd
+from iota.protocol.events import Event, FrameReady, MergeAssign, RunEnd
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
     AuditsDone,
@@ -38,8 +38,11 @@ from orchestrator.coordinator import (
     merge_parts,
     merging,
     microbatches,
+    outages,
     rerouting,
     routes,
+    snapshots,
+    words,
 )
 from orchestrator.coordinator.entries import (
     Entry,
@@ -50,6 +53,8 @@ from orchestrator.coordinator.entries import (
     Remerged,
     Resumed,
     Returned,
+    StoreAway,
+    StoreBack,
     Tick,
 )
 from orchestrator.coordinator.epoch_state import EpochState
@@ -89,7 +94,7 @@ class Coordinator:
 
     def _apply(self, entry: Entry) -> None:
         run = self.state
-        run.now = max(run.now, entry.at)
+        before, run.now = run.now, max(run.now, entry.at)
         match entry:
             case Joined():
                 if membership.refusal(run, entry.hotkey, entry.request) is None:
@@ -99,8 +104,9 @@ class Coordinator:
                 if member is not None:
                     microbatches.take_receipts(run, member, entry.receipts)
                     microbatches.take_frames(run, member, entry.frames)
+                    looked = {each.name: each.found for each in entry.looked}
                     for report in entry.reports:
-                        self._take_report(member, report)
+                        self._take_report(member, report, looked)
             case Left():
                 membership.leave(run, entry.hotkey)
             case Lost():
@@ -109,22 +115,23 @@ class Coordinator:
                 membership.come_back(run, entry.hotkey)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
-                for member in rerouting.overdue(run):
-                    run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
-                    member.stalled = True
-                    run.look_at(member)
-                    member.history.work(run.epoch).missed += 1
-                    member.history.happened(run.now, run.epoch, "it missed a deadline")
+                if run.store_away_since is None:
+                    rerouting.take_overdue(run)
+                    snapshots.miss_overdue(run)
                 run.dirty = True
             case Resumed():
-                self._restart_deadlines()
+                outages.restart_deadlines(run, run.now - before)
             case Remerged():
                 merge_parts.take_remerged(run, entry)
+            case StoreAway():
+                outages.store_went_away(run)
+            case StoreBack():
+                outages.store_came_back(run)
             case _:
                 assert_never(entry)
         self._advance()
 
-    def _take_report(self, member: Member, report: Report) -> None:
+    def _take_report(self, member: Member, report: Report, looked: words.Findings) -> None:
         run = self.state
         match report:
             case Ready():
@@ -136,15 +143,15 @@ class Coordinator:
             case BaseStored():
                 bases.take_base(run, member, report)
             case BadValue():
-                rerouting.take_bad_value(run, member, report)
+                words.take_bad_value(run, member, report, looked)
             case FrameMissing():
-                rerouting.take_missing(run, member, report)
+                words.take_missing(run, member, report, looked)
             case SnapshotStored():
-                auditing.take_snapshot(run, member, report)
+                snapshots.take_stored(run, member, report)
             case Reveal():
                 auditing.take_reveal(run, member, report)
             case SnapshotWanted():
-                auditing.take_wanted(run, member, report)
+                snapshots.take_wanted(run, member, report)
             case Verdict():
                 auditing.take_verdict(run, member, report)
             case AuditsDone():
@@ -155,26 +162,6 @@ class Coordinator:
                 auditing.take_weights(run, member, report)
             case _:
                 assert_never(report)
-
-    def _restart_deadlines(self) -> None:
-        """Restart every running deadline: members could not report while the orchestrator was down.
-
-        They may have been restarted with it, and then repeat their epoch.
-        """
-        run = self.state
-        for member in run.members.values():
-            member.last_progress = run.now
-            member.replay_s = membership.replay_s(run, member)
-            member.pending = dict.fromkeys(member.pending, run.now)
-            run.clocks.arm(member, again=True)
-        epoch = run.current
-        epoch.merging_since = epoch.sealed_at = run.now
-        for merge in epoch.merges:
-            merge.since = run.now
-        for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
-            waiting.restart(run.now)
-        if run.gathering_since is not None:
-            run.gathering_since = run.now
 
     # ---- progress ------------------------------------------------------------------------------
 
@@ -196,7 +183,7 @@ class Coordinator:
                 self._gather()
             if run.phase is Phase.TRAINING:
                 self._train(dirty)
-            if run.phase is Phase.MERGING:
+            if run.phase is Phase.MERGING and run.store_away_since is None:
                 self._merge()
             if dirty:
                 auditing.close_audits(run)
@@ -304,9 +291,9 @@ class Coordinator:
             case FrameNotice():
                 return microbatches.wanted_place(run, member, said.name) is not None
             case BadValue():
-                return rerouting.bad_microbatch(run, member, said) is not None
+                return words.bad_microbatch(run, member, said) is not None
             case FrameMissing():
-                return rerouting.missed_microbatch(run, member, said) is not None
+                return words.missed_microbatch(run, member, said) is not None
             case Ready():
                 return bases.is_new_claim(run, member, said)
             case BaseStored():
@@ -315,12 +302,27 @@ class Coordinator:
                 return merging.is_wanted_delta(run, member, said)
             case Merged():
                 return merge_parts.wanted_part(run, member, said) is not None
+            case SnapshotWanted():
+                return snapshots.is_new_wanted(run, member, said)
+            case SnapshotStored():
+                return snapshots.is_new_stored(run, member, said)
             case Heldout():
                 return auditing.is_new_loss(run, member, said)
             case WeightsSet():
                 return auditing.is_new_weights(run, member, said)
             case _:
                 return auditing.is_new_of(run, member, said)
+
+    def questioned(self, hotkey: str, report: Report) -> list[FrameReady]:
+        """The stored frames that a report says are missing or hold NaN, to read before it is recorded."""
+        member = self.state.members.get(hotkey)
+        if member is None or not isinstance(report, BadValue | FrameMissing):
+            return []
+        return words.questioned(self.state, member, report)
+
+    def open_epochs(self) -> tuple[int, ...]:
+        """The epoch in training and those whose audits are open."""
+        return tuple(sorted(n for n, epoch in self.state.epochs.items() if not epoch.audits_closed))
 
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""
@@ -373,6 +375,7 @@ class Coordinator:
             times += merging.deadlines(run)
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
+        times.append(snapshots.next_due(run))
         times += [
             e.sealed_at + run.spec.audit.deadline_s
             for e in run.epochs.values()

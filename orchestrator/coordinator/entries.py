@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report, StoredObject
+from iota.protocol.messages import FrameName, FrameNotice, Hotkey, JoinRequest, Report, StoredObject
 from iota.protocol.receipts import Receipt
 from iota.spec import Count, Frozen, Small
 
@@ -24,6 +24,8 @@ class EntryKind(StrEnum):
     TICK = "tick"
     RESUMED = "resumed"
     REMERGED = "remerged"
+    STORE_AWAY = "store_away"
+    STORE_BACK = "store_back"
 
 
 class _Timed(Frozen):
@@ -42,13 +44,38 @@ class Joined(_OfMember):
     request: JoinRequest
 
 
+class Finding(StrEnum):
+    """What the server found of a frame that a member says it cannot use."""
+
+    ABSENT = "absent"
+    """The store does not have it any more: it had it when it was announced."""
+    OTHER = "other"
+    """The store has other bytes than were announced."""
+    INVALID = "invalid"
+    """The bytes are those that were announced, and no frame of their sender."""
+    NOT_FINITE = "not_finite"
+    """A frame of its sender that holds NaN or Inf."""
+    SOUND = "sound"
+
+
+class LookedAt(Frozen):
+    """A stored frame that the server read because of a report in the same exchange."""
+
+    name: FrameName
+    found: Finding
+
+
 class Exchanged(_OfMember):
-    """The new content of one exchange. The intake has verified the receipts' signature and chain."""
+    """The new content of one exchange. The intake has verified the receipts' signature and chain.
+
+    Every object that it announces was in the store, with the announced size.
+    """
 
     kind: Literal[EntryKind.EXCHANGED] = EntryKind.EXCHANGED
     receipts: tuple[Receipt, ...] = ()
     frames: tuple[FrameNotice, ...] = ()
     reports: tuple[Report, ...] = ()
+    looked: tuple[LookedAt, ...] = ()
 
 
 class Left(_OfMember):
@@ -94,6 +121,19 @@ class Remerged(_Timed):
     left_out: dict[Hotkey, LeftOut]
 
 
+class StoreAway(_Timed):
+    """The object store does not answer the server: nothing that needs it can be asked of anybody."""
+
+    kind: Literal[EntryKind.STORE_AWAY] = EntryKind.STORE_AWAY
+
+
+class StoreBack(_Timed):
+    """The object store answers again: what it held up gets its time anew."""
+
+    kind: Literal[EntryKind.STORE_BACK] = EntryKind.STORE_BACK
+
+
 Entry = Annotated[
-    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged, Field(discriminator="kind")
+    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged | StoreAway | StoreBack,
+    Field(discriminator="kind"),
 ]

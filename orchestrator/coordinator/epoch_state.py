@@ -9,10 +9,11 @@ from enum import StrEnum
 from struct import Struct
 from typing import Final
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute, SnapshotMissed, SnapshotReady
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import MerkleFrontier
-from iota.protocol.messages import Direction, SnapshotStored, StoredObject
+from iota.protocol.messages import Direction, StoredObject
+from iota.protocol.records import Word
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.waiting import Waiting
 
@@ -207,6 +208,8 @@ class EpochState:
     merging_since: float = 0.0
     merging_block: int = 0
     """The newest known block when the last step closed."""
+    uploads_since: float | None = None
+    """When replicas could begin to store pseudo-gradients; None if server or store were away since."""
     receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
     """miner -> the Merkle tree of its receipts of this epoch."""
     first_receipt: dict[str, int] = field(default_factory=dict)
@@ -217,12 +220,18 @@ class EpochState:
     """miner -> its stage, of every miner that took part."""
     withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """miner -> microbatches that were taken from it because it was lost or late."""
+    unproven: dict[str, int] = field(default_factory=dict)
+    """miner -> its words against frames that the frames did not bear out."""
+    words: dict[str, tuple[Word, ...]] = field(default_factory=dict)
+    """miner -> its words on NaN that stand in the record."""
+    doubted: set[tuple[int, int, int]] = field(default_factory=set)
+    """(step, microbatch, stage) where a replica said NaN of finite frames."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
     wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)
-    """miner -> version -> validators that wait for the snapshot."""
-    snapshots: dict[tuple[str, int], SnapshotStored] = field(default_factory=dict)
-    """(miner, version) -> the stored snapshot."""
+    """miner -> version -> validators that asked for the snapshot."""
+    snapshots: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = field(default_factory=dict)
+    """(miner, version) -> whether it was delivered in time, once that is known."""
     links: dict[str, str] = field(default_factory=dict)
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)

@@ -74,5 +74,9 @@ class Member:
     """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
+    line: float = 0.0
+    """The most bytes a second that it has stored a pseudo-gradient with; 0 before the first."""
+    owed: dict[tuple[int, int], float] = field(default_factory=dict)
+    """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
     history: History = field(default_factory=History)
     """For people alone."""

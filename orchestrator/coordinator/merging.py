@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iota.protocol.messages import Delta
+from orchestrator.coordinator import snapshots
 from orchestrator.coordinator.epoch_state import StageMerge
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -12,7 +13,8 @@ def begin_merging(run: RunState) -> None:
     """Start the merge phase: all steps of the epoch are closed, and replicas send pseudo-gradients."""
     run.phase = Phase.MERGING
     epoch = run.current
-    epoch.merging_since, epoch.merging_block = run.now, run.head.block
+    epoch.merging_since = epoch.uploads_since = run.now
+    epoch.merging_block = run.head.block
     epoch.merges = [StageMerge(since=run.now) for _ in range(run.stages)]
     epoch.unfixed, epoch.unmerged = set(range(run.stages)), run.stages
     for member in run.roster.miners:
@@ -32,6 +34,7 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
+    snapshots.measure_line(run, member, report.parts)
     merge = run.current.merges[member.stage]
     merge.deltas[member.hotkey] = report.parts
     merge.owing.discard(member.hotkey)

@@ -67,6 +67,8 @@ class Head:
     hash: str = GENESIS
 
 
+SnapshotDue = tuple[float, str, int, int]
+"""(deadline, miner, epoch, version) of a snapshot that was asked for."""
 StageEpoch = tuple[int, int]
 """(epoch, stage)"""
 
@@ -184,6 +186,8 @@ class Audits:
     compute_share: dict[str, float] = field(default_factory=dict)
     """validator -> its reported share of time spent on audits."""
     closed_epochs: list[int] = field(default_factory=list)
+    due: list[SnapshotDue] = field(default_factory=list)
+    """A heap of the deadlines of snapshots. One that was delivered or postponed leaves its entry behind."""
 
 
 @dataclass
@@ -232,6 +236,8 @@ class RunState:
     gathering_since: float | None = None
     """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
+    store_away_since: float | None = None
+    """The time since when the object store does not answer; None while it does."""
     dirty: bool = True
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
@@ -286,6 +292,11 @@ class RunState:
         for group in (*self.roster.stages, self.roster.validators):
             for member in group:
                 self.send(member.hotkey, event)
+
+    def auditable(self, number: int) -> EpochState | None:
+        """A sealed epoch whose audits are open, or None."""
+        epoch = self.epochs.get(number)
+        return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
 
     def miners(self, stage: int | None = None) -> list[Member]:
         """Miners (of one stage) that have not left, in join order."""

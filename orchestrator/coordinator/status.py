@@ -102,6 +102,8 @@ def waiting_for(run: RunState) -> str | None:
     """A sentence on what the run waits for; None while it makes progress."""
     if run.phase is Phase.FINISHED:
         return None if run.run_end_sent else _last_audits(run)
+    if run.store_away_since is not None:
+        return "the object store does not answer the orchestrator: its operator must look after it"
     for stage in range(run.stages):
         live = [m for m in run.miners(stage) if m.live]
         if not live:

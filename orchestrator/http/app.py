@@ -24,6 +24,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
+from orchestrator.http.object_checks import ObjectChecks
 from orchestrator.http.plan_store import PlanStore
 from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
@@ -64,7 +65,8 @@ def make_app(deps: Deps) -> web.Application:
     """The application. Its startup replays the journal; cleaning up its runner stops its tasks."""
     metrics, limits = Metrics(), deps.limits
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
-    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey, deps.admission, limits)
+    checks = ObjectChecks(deps.coordinator, deps.store, recorder, metrics)
+    calls = MemberCalls(deps.coordinator, recorder, deps.store, deps.hotkey, deps.admission, limits, checks)
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
@@ -105,7 +107,8 @@ def make_app(deps: Deps) -> web.Application:
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, plans, remerger, calls, progress), name="background"
+            _work(deps, recorder, ticker, deletions, plans, remerger, checks, calls, progress),
+            name="background",
         )
         if restored:
             _log.info("%s of the journal replayed", counted(restored, "entry"))
@@ -154,6 +157,7 @@ async def _work(
     deletions: Deletions,
     plans: PlanStore,
     remerger: Remerger,
+    checks: ObjectChecks,
     calls: MemberCalls,
     progress: ProgressLog,
 ) -> None:
@@ -168,6 +172,7 @@ async def _work(
         group.create_task(deletions.run(), name="deletions")
         group.create_task(plans.run(), name="plans")
         group.create_task(remerger.run(), name="disputed merges")
+        group.create_task(checks.run(), name="object checks")
         group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -21,6 +21,7 @@ def check_indexes(run: RunState) -> None:
     if run.current.merges:
         check_merging(run)
     check_bases(run)
+    check_snapshots(run)
     if not run.dirty:
         check_nothing_is_left_out(run)
 
@@ -110,6 +111,20 @@ def check_bases(run: RunState) -> None:
     assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
     for claims in bases.claims.values():
         assert claims.votes == Counter(claims.digests.values())
+
+
+def check_snapshots(run: RunState) -> None:
+    """`Member.owed`: the snapshots that were asked for in open epochs and that are not decided."""
+    owed = {
+        (hotkey, number, version)
+        for number, epoch in run.epochs.items()
+        for hotkey, versions in epoch.wanted.items()
+        for version in versions
+        if (hotkey, version) not in epoch.snapshots
+    }
+    assert owed == {(m.hotkey, *at) for m in run.members.values() for at in m.owed}
+    due = set(run.audits.due)
+    assert all((d, m.hotkey, *at) in due for m in run.members.values() for at, d in m.owed.items())
 
 
 def check_nothing_is_left_out(run: RunState) -> None:

@@ -23,7 +23,16 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Returned, Tick
+from orchestrator.coordinator import (
+    Coordinator,
+    Exchanged,
+    Finding,
+    Joined,
+    LookedAt,
+    Lost,
+    Returned,
+    Tick,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import draw_block
 from orchestrator.coordinator.state import Limits, RunState
@@ -118,8 +127,9 @@ class Driven:
         receipts: Iterable[Receipt] = (),
         frames: Iterable[FrameNotice] = (),
         reports: Iterable[Report] = (),
+        looked: Mapping[FrameName, Finding] | None = None,
     ) -> None:
-        """One exchange of `member`."""
+        """One exchange of `member`; `looked` is what the server found of frames that it reports."""
         self.coordinator.apply(
             Exchanged(
                 at=self.now,
@@ -127,6 +137,7 @@ class Driven:
                 receipts=tuple(receipts),
                 frames=tuple(frames),
                 reports=tuple(reports),
+                looked=tuple(LookedAt(name=name, found=found) for name, found in (looked or {}).items()),
             )
         )
         assert not self.state.incidents.internal, self.state.incidents.internal[0]

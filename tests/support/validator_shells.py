@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from blake3 import blake3
 
-from iota.protocol.events import SnapshotReady
+from iota.protocol.events import SnapshotMissed, SnapshotReady
 from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
@@ -109,6 +109,11 @@ class Shell:
         stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
         self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
 
+    def miss(self, key: tuple[int, str, int], *, live: bool = True) -> None:
+        """The snapshot of (epoch, miner, version) did not come by its deadline."""
+        epoch, miner, version = key
+        self.take(SnapshotMissed(epoch=epoch, miner=miner, version=version, deadline=1.0, live=live))
+
     def wake(self) -> None:
         """Let the time pass at which the core asked to be woken."""
         assert self.core.wake_at is not None, "no wait without an end"
@@ -184,8 +189,6 @@ class Shell:
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
             case jobs.MeasureHeldout():
                 return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
-            case jobs.AskLive():
-                return True
             case jobs.ReplayMerge(assign):
                 parts = sealed[assign.epoch].record.merges[assign.stage].parts
                 return jobs.Remade(parts[assign.part].digest, {})
@@ -193,6 +196,8 @@ class Shell:
                 return next(b for b in world.bases if (b.epoch, b.stage) == (job.epoch, job.stage))
             case jobs.RemakeBase(base):
                 return self.good(jobs.FetchBaseRecord(base.epoch + 1, base.stage)).digest  # type: ignore[attr-defined]
+            case jobs.ReplayWord():
+                return False
             case _:
                 return None
 
@@ -209,8 +214,8 @@ class Shell:
                 miners = run()[1][job.epoch].record.miners
                 own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
                 return own[choice % len(own)]
-            case jobs.AskLive():
-                own = [False, lost[1]]
+            case jobs.ReplayWord():
+                own = [True, *lost]
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():

@@ -24,7 +24,6 @@ from iota.protocol.messages import (
     ObjectRequest,
     Ready,
     Role,
-    SnapshotStored,
     StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -134,7 +133,7 @@ def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
     begin_merging(made.state)
-    made.state.current.wanted[member(made, 0).hotkey] = {1: {SPARE.ss58}}
+    member(made, 0).owed[0, 1] = 1e9
     return made
 
 
@@ -169,7 +168,8 @@ def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
     who = member(made, 0)
     key = f"{RUN}/audit/0/{who.hotkey}/1"
     assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/2", 10) is ProblemType.FORBIDDEN
-    made.state.current.snapshots[who.hotkey, 1] = SnapshotStored(epoch=0, version=1, stored=STORED)
+    assert ask(made, who, Method.PUT, key, 10) == Access(Method.PUT, key, 10)
+    del who.owed[0, 1]  # it was delivered, or its deadline has passed
     assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
 
 

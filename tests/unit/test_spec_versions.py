@@ -43,7 +43,8 @@ class LaterSpec(RunSpec):
 
 LATER = LaterSpec.model_validate(tiny_spec().model_dump(exclude={"version"}))
 FIRST = LATER.model_dump(
-    mode="json", exclude={"quorum": True, "sparsity": True, "init": True, "audit": {"merge_every"}}
+    mode="json",
+    exclude={"quorum": True, "sparsity": True, "init": True, "audit": {"line", "merge_every"}},
 ) | {
     "version": 1,
     "optimizer": tiny_spec().optimizer.model_dump(mode="json"),

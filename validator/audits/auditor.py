@@ -36,6 +36,8 @@ class Auditor:
                 return await run(lambda: base.weights_digest)
             case jobs.FetchFrame():
                 return await self._evidence.frame(job.header)
+            case jobs.FetchAnnounced():
+                return await self._evidence.announced(job.notice)
             case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
             case jobs.LoadBase():
@@ -52,6 +54,8 @@ class Auditor:
         match job:
             case jobs.ReplayOp(receipt, forward, version, inputs):
                 return await run(lambda: replay.op(receipt, forward, version, inputs))
+            case jobs.ReplayWord(word, version, inputs):
+                return await run(lambda: replay.is_finite(word, version, inputs))
             case jobs.CheckSent(miner, receipt):
                 payload = await self._evidence.sent_payload(miner, receipt)
                 return None if payload is None else await run(lambda: replay.sent(receipt, payload))

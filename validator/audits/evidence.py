@@ -23,10 +23,10 @@ from iota.model.layout import run_shapes
 from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
-from iota.protocol.messages import FrameName, StoredObject
+from iota.protocol.messages import FrameName, FrameNotice, StoredObject
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import OpKind, Receipt
-from iota.protocol.records import PlanRecord
+from iota.protocol.records import PlanRecord, Word
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from iota.store import ObjectTooLarge, StoreError
@@ -161,8 +161,8 @@ class Evidence:
 
     # ---- inputs and outputs of ops -------------------------------------------------------------
 
-    async def tokens(self, receipt: Receipt) -> Tokens:
-        """The token ids of the receipt's microbatch; zeros where its stage reads none."""
+    async def tokens(self, receipt: Receipt | Word) -> Tokens:
+        """The token ids of the receipt's or word's microbatch; zeros where its stage reads none."""
         if needs_tokens(self.spec, receipt.stage):
             return await self._samples.microbatch(receipt.epoch, receipt.step, receipt.microbatch)
         return self._samples.blank_tokens()
@@ -180,6 +180,16 @@ class Evidence:
         if found != named:
             raise EvidenceMissing(f"{key} holds another frame of {header.sender} than the receipt names")
         return frame.payload
+
+    async def announced(self, notice: FrameNotice) -> bytes:
+        """The payload of a frame that the record names by its notice."""
+        key = FrameKey(self.spec.id, notice.name)
+        limit = max_bytes(self.spec, key, notice.name.stage)
+        data = await self._stored(StoredObject(key=str(key), digest=notice.digest, size=notice.size), limit)
+        try:
+            return decode_frame(data, self.spec).payload
+        except FrameError as error:
+            raise EvidenceMissing(f"{key} is no frame: {error}") from error
 
     async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
         """The payload that the op's miner sent; None if the op sends none or its frame is no longer stored.

@@ -21,8 +21,6 @@ from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
 
-SNAPSHOT_SHARE: Final = 1 / 3
-"""Share of the audit deadline that a miner has to deliver a snapshot, so that time is left to replay it."""
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -35,7 +33,7 @@ class EpochAudit:
     ) -> None:
         self.epoch = seal.epoch
         self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
-        self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT_SHARE, emit)
+        self.snapshots = Snapshots(self.epoch, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: waiting for block {seal.block}"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from iota.protocol.events import MergeAssign
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import StoredObject
+from iota.protocol.messages import FrameNotice, StoredObject
 from iota.protocol.receipts import Receipt
-from iota.protocol.records import BaseRecord
+from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader
 
 _T = TypeVar("_T")
@@ -84,13 +84,6 @@ class MeasureHeldout:
     epoch: int
 
 
-@dataclass(frozen=True)
-class AskLive:
-    """Ask whether the orchestrator still hears from a miner. Answer: bool."""
-
-    miner: str
-
-
 # ---- jobs of an audit: any may fail with EvidenceMissing, or the miner's fault -----------------------
 
 
@@ -124,10 +117,17 @@ class FetchFrame:
 
 
 @dataclass(frozen=True)
-class FetchTokens:
-    """Answer: the token ids of a receipt's microbatch, shaped as in `OpInputs`."""
+class FetchAnnounced:
+    """Answer: the payload of the frame that was announced so."""
 
-    receipt: Receipt
+    notice: FrameNotice
+
+
+@dataclass(frozen=True)
+class FetchTokens:
+    """Answer: the token ids of a receipt's or word's microbatch, shaped as in `OpInputs`."""
+
+    receipt: Receipt | Word
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,15 @@ class ReplayOp:
     receipt: Receipt
     forward: Receipt | None
     """The FORWARD of a BACKWARD, to run and compare before it."""
+    version: int
+    inputs: OpInputs
+
+
+@dataclass(frozen=True)
+class ReplayWord:
+    """Run the ops of which a miner says that they give NaN or Inf. Answer: whether they are finite."""
+
+    word: Word
     version: int
     inputs: OpInputs
 
@@ -236,19 +245,15 @@ class RemakeBase:
 
 
 AuditJob = (
-    FetchBase | HashBase | FetchFrame | FetchTokens | LoadBase | LoadSnapshot | ReplayOp | CheckSent
-    | ReplayStep | HashDelta | ReplayMerge | RemakeBase
+    FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
+    | ReplayWord | CheckSent | ReplayStep | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
-Job = (
-    AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | FetchBaseRecord | AuditJob
-)  # fmt: skip
+Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | FetchLastStep | FetchBaseRecord | AuditJob
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Resume when a snapshot comes, or at time `until` (seconds). Answer: whether that time has come."""
-
-    until: float
+    """Resume when it is decided whether some snapshot was delivered. No answer."""
 
 
 Script = Generator[Job | Wait, Any, _T]

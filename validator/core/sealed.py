@@ -18,7 +18,8 @@ from iota.protocol.receipts import (
     ReceiptBatch,
     signed_payload,
 )
-from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
+from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, MinerRecord, Word
+from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.spec import RunSpec
 from validator.core.merge_records import merges_fault
 
@@ -58,6 +59,11 @@ class SealedEpoch:
         self._assigned = self._assignments()
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._settled = self._settlements()
+        self._words: dict[str, list[Word]] = {}
+        for word in record.words:
+            said = self._words.setdefault(word.hotkey, [])
+            if len(said) < MAX_WORDS and self._is_word(word):
+                said.append(word)
         self._by_name: dict[str, dict[OpKey, Receipt]] = {}
         for hotkey, given in self.receipts.items():
             named = self._by_name.setdefault(hotkey, {})
@@ -98,6 +104,10 @@ class SealedEpoch:
         """Number of microbatches whose backward this miner ran and its stage counts."""
         return sum(len(counted) for (miner, _), counted in self._counted.items() if miner == hotkey)
 
+    def words(self, hotkey: str) -> tuple[Word, ...]:
+        """The words of a miner that it has signed, as many as a record may hold of one."""
+        return tuple(self._words.get(hotkey, ()))
+
     # ---- steps ---------------------------------------------------------------------------------
 
     def counted(self, hotkey: str, step: int) -> tuple[tuple[int, int], ...]:
@@ -137,6 +147,14 @@ class SealedEpoch:
         """The record of the base that the stage began the epoch with; None if there is none."""
         bases = self.record.bases
         return next((base for base in bases if (base.epoch, base.stage) == (self.epoch, stage)), None)
+
+    def _is_word(self, word: Word) -> bool:
+        """Whether a miner of this epoch has signed the word; the orchestrator cannot make one up."""
+        miner = self.miners.get(word.hotkey)
+        fits = miner is not None and (word.epoch, word.stage) == (self.epoch, miner.stage)
+        signed = signing_bytes(WORD_DOMAIN, signed_word(self.spec.id, word.epoch, word.step, word.microbatch))
+        known = miner is not None and miner.joined <= word.step < self.spec.schedule.steps
+        return fits and known and verify(signed, bytes.fromhex(word.signature), word.hotkey)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
         """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""

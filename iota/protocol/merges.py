@@ -18,8 +18,8 @@ class LeftOut(StrEnum):
     OUT_OF_BOUNDS = "out_of_bounds"
     """It is more than the optimizer can change in the replica's steps (`iota.outer.bounds`)."""
     MISSING = "missing"
-    """It was not there: not announced before the deadline, or not in the store. No merger may say so; the
-    orchestrator does."""
+    """It was not stored and announced before the deadline, or the store has lost it since. No merger may say
+    so; the orchestrator does."""
 
 
 def merge_output(digest: str, left_out: Mapping[str, LeftOut]) -> str:

@@ -234,7 +234,8 @@ class AuditSpec(SpecPart):
     seal_blocks: Positive = 2
     """The draw uses the block so many blocks after the head at the seal: its hash is then still unknown."""
     line: Annotated[float, Since(3, before=12.5e6)] = Field(12.5e6, gt=0)
-    """Bytes a second of a miner's line until its pseudo-gradients show it; a quarter counts for snapshots."""
+    """Bytes a second of a miner's line, by which a pseudo-gradient has time; a quarter counts for snapshots,
+    until the miner's pseudo-gradients show more."""
     deadline_s: float = Field(600.0, gt=0)
     """Seconds after the seal at which an epoch's audits are closed, with or without verdicts."""
 

@@ -118,7 +118,8 @@ def take_merge_receipt(run: RunState, member: Member, receipt: Receipt) -> None:
     It is a receipt of the epoch, also of a miner that took no part in the steps.
     """
     at, epoch = (receipt.stage, receipt.microbatch), run.current
-    if run.phase is not Phase.MERGING or receipt.epoch != run.epoch or at not in member.merging:
+    late = run.phase is not Phase.MERGING or receipt.epoch != run.epoch or epoch.seal is not None
+    if late or at not in member.merging:
         return
     epoch.merges[at[0]].parts[at[1]].outputs.setdefault(member.hotkey, receipt.output)
     epoch.stages.setdefault(member.hotkey, member.stage)

@@ -60,7 +60,7 @@ def delta_limit_s(run: RunState, stage: int) -> float:
 
     Who restarted from its disk repeats its epoch first.
     """
-    merge, size_s = run.current.merges[stage], sum(run.part_bytes[stage]) / run.limits.upload_bytes_s
+    merge, size_s = run.current.merges[stage], sum(run.part_bytes[stage]) / run.spec.audit.line
     replay_s = max((run.members[hotkey].replay_s for hotkey in merge.awaited), default=0.0)
     return replay_s + max(run.deadlines.merge.seconds, size_s)
 

@@ -42,8 +42,6 @@ class Limits:
     """Bounds of every adaptive deadline."""
     merge_first_s: float = 120.0
     """Deadline of a wait in the merge phase before enough were measured."""
-    upload_bytes_s: float = 12.5e6
-    """A pseudo-gradient may take as long as its size at this rate: 100 Mbit/s, as in min_compute.yml."""
     start_s: float = 120.0
     """Once every stage has a replica, the first epoch waits this long for the planned number."""
 

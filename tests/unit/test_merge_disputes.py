@@ -150,6 +150,27 @@ def test_a_copy_without_its_receipt_is_not_taken(driven: Driven) -> None:
     assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
+def test_a_receipt_after_the_seal_does_not_change_the_record() -> None:
+    for number in range(50):
+        driven = until_merge()
+        silent = driven.join(9)  # it took no part in the steps
+        give_all(driven)
+        driven.draw_mergers(f"{number:064x}")
+        if silent in mergers(driven):
+            break
+    for _ in range(MAX_MERGERS):
+        for stage in range(3):
+            for member in mergers(driven, stage):
+                if member is not silent:
+                    driven.merge(member, stage)
+        driven.wait(driven.state.deadlines.merge.seconds + 1)
+    sealed = driven.coordinator.epoch_record(0)
+    assert sealed is not None
+    assert driven.state.phase is Phase.MERGING
+    driven.merge(silent, 0)
+    assert driven.coordinator.epoch_record(0) == sealed
+
+
 def test_a_merger_cannot_name_who_gave_nothing_to_the_part(driven: Driven) -> None:
     one = mergers(driven)[0]
     driven.merge(one, 0, left_out={driven.state.miners(2)[0].hotkey: LeftOut.UNREADABLE})

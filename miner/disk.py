@@ -18,6 +18,7 @@ import errno
 import fnmatch
 import os
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -128,9 +129,20 @@ class MinerDisk:
             shutil.rmtree(self.root / kind / str(epoch), ignore_errors=True)
 
     def forget_state(self) -> None:
-        """Delete everything but the receipt chain, to join again from the run's base."""
+        """Delete the bases and start states, to join again from the run's base.
+
+        Frames and snapshots stay: audits may ask for those of work that is done.
+        """
+        shutil.rmtree(self.root / "base", ignore_errors=True)
+        for path in (self.root / "snapshots").glob("*/start.safetensors"):
+            path.unlink(missing_ok=True)
+
+    def forget_other_epochs(self, kept: Collection[int]) -> None:
+        """Delete all epochs but these: the audits of others were closed while this miner was away."""
         for kind in ("frames", "snapshots", "base"):
-            shutil.rmtree(self.root / kind, ignore_errors=True)
+            for path in (self.root / kind).glob("*"):
+                if path.name not in map(str, kept):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _base_part(folder: Path, number: int) -> Path:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from iota.client.contributions import read_contributions
 from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.state import check_intact
-from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey, part_sizes
-from iota.outer import ReplicaPart, open_delta_codec, open_merge_rule
+from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
+from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
-from iota.outer.partition import Vector, part_bytes, split
+from iota.outer.merge import merge_part
+from iota.outer.partition import Vector, split
 from iota.protocol.events import MergeAssign
+from iota.protocol.merges import merge_output
 from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
 from iota.spec import RunSpec
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
+from miner.merge_receipts import MergeReceipts
 from miner.retry import FAILURES, FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
@@ -40,8 +45,11 @@ class DutyWorker:
     disk: MinerDisk
     objects: RunObjects
     bases: BaseKeeper
+    receipts: MergeReceipts
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
+    _snapshot_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Snapshots are stored one after another, as their deadlines are: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.
@@ -91,22 +99,22 @@ class DutyWorker:
         return Delta(epoch=epoch, parts=await self._put_parts(keys, parts))
 
     async def _merge(self, assign: MergeAssign, urls: Mapping[str, str]) -> Merged:
-        """Merge one partition of one stage and store it. A second miner must get the same bits."""
-        elements = part_sizes(self.spec, assign.stage)[assign.part]
-        given = await self.objects.all_stored([c.stored for c in assign.contributions], urls)
-
-        def merge() -> bytes:
-            codec, rule = open_delta_codec(), open_merge_rule()
-            parts = [
-                ReplicaPart(c.hotkey, c.tokens, codec.decode(data, elements))
-                for c, data in zip(assign.contributions, given, strict=True)
-            ]
-            return part_bytes(rule(parts))
-
-        data = await asyncio.to_thread(merge)
+        """Merge one partition of one stage, store and sign it. A second miner must get the same bits."""
+        started = time.time()
+        given = await read_contributions(self.objects, assign, urls)
+        made = await asyncio.to_thread(merge_part, self.spec, assign, lambda c: given[c.hotkey])
+        for hotkey, why in made.left_out.items():
+            log.warning("the merge of stage %d leaves out %s: %s", assign.stage, hotkey, why)
         key = str(MergedKey(self.spec.id, assign.epoch, assign.stage, assign.part, self.hotkey))
-        stored = await self.objects.put(key, data, urls.get(key))
-        return Merged(epoch=assign.epoch, stage=assign.stage, part=assign.part, stored=stored)
+        stored = await self.objects.put(key, made.data, urls.get(key))
+        await self.receipts.write(assign, merge_output(stored.digest, made.left_out), started)
+        return Merged(
+            epoch=assign.epoch,
+            stage=assign.stage,
+            part=assign.part,
+            stored=stored,
+            left_out=made.left_out,
+        )
 
     async def _store_base(self, epoch: int) -> BaseStored:
         base, digest = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
@@ -131,7 +139,8 @@ class DutyWorker:
                 raise
             return found
 
-        data = await asyncio.to_thread(read)
-        key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
-        stored = await self.objects.put(str(key), data)
+        async with self._snapshot_turn:
+            data = await asyncio.to_thread(read)
+            key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
+            stored = await self.objects.put(str(key), data)
         return SnapshotStored(epoch=epoch, version=version, stored=stored)

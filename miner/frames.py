@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from blake3 import blake3
 
-from iota.protocol.messages import MAX_REASON
+from iota.protocol.messages import MAX_REASON, FrameName, FrameNotice
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, decode_frame
-from iota.wire.transport import IncomingFrame, Transport, TransportError
+from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError
 from miner.activity import Activity
-from miner.core.effects import FetchFrame, SendFrame
+from miner.core.effects import FetchFrame, SendAgain, SendFrame
 from miner.core.facts import FrameLost, FrameNotStored, FrameStored
 from miner.retry import FIRST_PAUSE_S, NotWanted, persist
 
@@ -30,6 +32,8 @@ class FrameMover:
     transport: Transport
     wants: Callable[[SendFrame | FetchFrame], bool]
     activity: Activity
+    kept: Callable[[FrameName], Path]
+    """The file of a sent frame on this disk."""
     first_pause_s: float = FIRST_PAUSE_S
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
@@ -46,6 +50,17 @@ class FrameMover:
             self.activity.sent_bytes += notice.size
             return FrameStored(notice)
         return FrameNotStored(notice.name)
+
+    async def send_again(self, effect: SendAgain) -> FrameStored | FrameNotStored:
+        """Store a sent frame again, as it was kept on this disk."""
+        try:
+            data = await asyncio.to_thread(self.kept(effect.name).read_bytes)
+            receiver = decode_frame(data, self.spec).header.receiver
+        except (OSError, FrameError) as error:
+            log.error("frame %s is missing in the store, and cannot be sent again: %s", effect.name, error)
+            return FrameNotStored(effect.name)
+        notice = FrameNotice(name=effect.name, digest=blake3(data).hexdigest(), size=len(data))
+        return await self.send(SendFrame(OutgoingFrame(notice, data), receiver))
 
     async def fetch(self, effect: FetchFrame) -> FrameLost | None:
         """Have the transport fetch an announced frame; it then comes out of `Transport.incoming`.

@@ -182,5 +182,7 @@ def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int |
         log.info("continuing stage %d from the base of epoch %d on disk", reply.stage, newest)
         return newest
     disk.forget_state()
+    # Without receipts here it is new to this run: what lies on the disk is nobody's.
+    disk.forget_other_epochs(reply.open_epochs if reply.receipts else ())
     log.info("joined run %s as a replica of stage %d", reply.run[:12], reply.stage)
     return None

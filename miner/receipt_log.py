@@ -18,7 +18,15 @@ from typing import Any
 from iota.files import whole_file, write_whole
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
-from iota.protocol.receipts import GENESIS, RECEIPTS_DOMAIN, OpKey, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import (
+    GENESIS,
+    RECEIPTS_DOMAIN,
+    OpKey,
+    OpKind,
+    Receipt,
+    ReceiptBatch,
+    signed_payload,
+)
 from miner.receipt_file import LogDamaged, LogHeader, read_header, read_receipts, write_line
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,8 @@ class ReceiptLog:
         self._path, self._run, self._hotkey = path, run, hotkey
         self.count = 0
         self.head = GENESIS
+        self.newest_epoch = -1
+        """Epoch of the last receipt; -1 where none is known."""
         self._unstored: deque[Receipt] = deque()
         self._earlier: dict[OpKey, Receipt] = {}
         self._begun: dict[int, tuple[int, int, str]] = {}
@@ -117,7 +127,7 @@ class ReceiptLog:
         return aside
 
     def _take(self, receipt: Receipt, digest: str) -> None:
-        self.count, self.head = receipt.seq, digest
+        self.count, self.head, self.newest_epoch = receipt.seq, digest, receipt.epoch
         self._unstored.append(receipt)
 
     def continue_from(self, count: int, head: str) -> None:
@@ -161,7 +171,10 @@ class ReceiptLog:
         return self._unstored[place].previous if 0 <= place < len(self._unstored) else None
 
     def find(self, key: OpKey) -> Receipt | None:
-        """The receipt that an earlier process of this miner wrote for an op; None if it never ran it."""
+        """The receipt that an earlier process of this miner wrote for an op; None if it never ran it.
+
+        Of a MERGE also one of this process: an orchestrator may ask for a part again.
+        """
         return self._earlier.get(key)
 
     def forget_before(self, epoch: int) -> None:
@@ -187,6 +200,8 @@ class ReceiptLog:
             raise
         self._note_begin(receipt, start)
         self._take(receipt, receipt.content_digest())
+        if receipt.kind is OpKind.MERGE:
+            self._earlier[receipt.key] = receipt
         return receipt
 
     def _note_begin(self, receipt: Receipt, offset: int) -> None:

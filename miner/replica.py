@@ -16,8 +16,10 @@ from iota.client.run_objects import RunObjects
 from iota.console.counts import counted
 from iota.console.watch import Watch
 from iota.data.samples import Samples
-from iota.protocol.messages import JoinReply
+from iota.identity.signatures import signing_bytes
+from iota.protocol.messages import BadValue, JoinReply, Report
 from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.wire.frame import FrameError
 from iota.wire.transport import Transport
 from miner.bases import BaseKeeper
@@ -26,10 +28,12 @@ from miner.core.core import ReplicaCore
 from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
+from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner, StateLost
 from miner.own_record import OwnRecord
 from miner.plan_check import check_plan
 from miner.progress_line import Position
+from miner.retry import FIRST_PAUSE_S
 from miner.status_report import report_status
 from miner.told import Told
 from miner.trainer import Trainer
@@ -71,9 +75,16 @@ class Replica:
         self._trainer = Trainer(spec, runner, self.samples, self.device, self._activity)
         self._core = ReplicaCore(spec, stage, self.hotkey, self._trainer.reads_tokens)
         self._bases = BaseKeeper(spec, runner, self.objects, self.device)
-        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity)
+        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity, runner.disk.frame)
         self._duties = DutyWorker(
-            spec, stage, self.hotkey, runner.disk, self.objects, self._bases, self._core.wants
+            spec,
+            stage,
+            self.hotkey,
+            runner.disk,
+            self.objects,
+            self._bases,
+            MergeReceipts(runner, self.device),
+            self._core.wants,
         )
         book = SealBook(runner.disk.root, spec.id, self.reply.orchestrator)
         self._told = Told(book, self.hotkey, runner.log)
@@ -93,6 +104,7 @@ class Replica:
                     self.reply.cursor,
                     stored=self.reply.receipts,
                     receipts_after=self._receipts_after,
+                    on_missing=lambda keys: self._start(self._missing(keys)),
                     watch=self.watch,
                 ) as self._talk:
                     self._tasks.create_task(report_status(self._talk, self._activity, self._position))
@@ -151,7 +163,8 @@ class Replica:
         match effect:
             case effects.Say():
                 receipts = self.runner.log.count if effect.receipts else 0
-                self._talk.send(receipts=receipts, frames=effect.frames, reports=effect.reports)
+                reports = map(self._signed, effect.reports)
+                self._talk.send(receipts=receipts, frames=effect.frames, reports=reports)
             case effects.ForgetMicrobatch():
                 self._trainer.forget(effect)
             case effects.RunOp():
@@ -164,6 +177,8 @@ class Replica:
                 self._start(self._frames.fetch(effect))
             case effects.SendFrame():
                 self._start(self._frames.send(effect))
+            case effects.SendAgain():
+                self._start(self._frames.send_again(effect))
             case effects.FetchBase():
                 self._start(self._bases.fetch(effect, self._urls))
             case effects.ApplyMerge():
@@ -184,6 +199,20 @@ class Replica:
                 self._take(fact)
 
         return self._tasks.create_task(carry_out())
+
+    def _signed(self, report: Report) -> Report:
+        """The report, with this miner's signature where it is a word that may stand in a record."""
+        if not isinstance(report, BadValue):
+            return report
+        word = signed_word(self.reply.run, report.epoch, report.step, report.microbatch)
+        signature = self.runner.hotkey.sign(signing_bytes(WORD_DOMAIN, word))
+        return report.model_copy(update={"signature": signature.hex()})
+
+    async def _missing(self, keys: tuple[str, ...]) -> facts.ObjectsMissing:
+        """Say it, and wait a little: a store that loses objects again and again must not be flooded."""
+        log.warning("the store does not have what was announced, and it is stored again: %s", keys[0])
+        await asyncio.sleep(FIRST_PAUSE_S)
+        return facts.ObjectsMissing(keys)
 
     def _position(self) -> Position:
         epoch, step, in_flight = self._core.progress

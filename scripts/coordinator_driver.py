@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from iota.objects import part_sizes
 from iota.protocol.events import BaseAssign, MergeAssign
+from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditKind,
@@ -34,6 +35,7 @@ from iota.protocol.receipts import GENESIS, OpKind, Receipt
 from iota.simulate.names import digest
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry, Exchanged, Joined, Lost, Returned, Tick
+from orchestrator.coordinator.merge_parts import draw_block
 
 try:
     from orchestrator.garbage import settle
@@ -146,10 +148,11 @@ class Run:
             sizes = part_sizes(self.spec, self._stage(hotkey))
             parts = (StoredObject(key=f"d/{n}", digest=HASH, size=4 * s) for n, s in enumerate(sizes))
             self.report("delta", hotkey, Delta(epoch=epoch, parts=tuple(parts)))
+        self.apply("tick", Tick(at=self._later(), block=draw_block(self.coordinator.state), block_hash=HASH))
         for hotkey, assign in self._asked(MergeAssign):
             stored = StoredObject(key="m", digest=HASH, size=assign.contributions[0].stored.size)
             done = Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
-            self.report("merged", hotkey, done)
+            self.apply("merged", self._merged(hotkey, done))
         for hotkey in self.miners:
             made = digest("base", epoch + 1, self._stage(hotkey))
             self.report("ready", hotkey, Ready(epoch=epoch + 1, digest=made))
@@ -219,6 +222,18 @@ class Run:
         return self.costs
 
     # ---- entries ---------------------------------------------------------------------------------
+
+    def _merged(self, hotkey: str, done: Merged) -> Exchanged:
+        """The exchange of a merger: its receipt and its report."""
+        count, head = self.chains[hotkey]
+        at = self._later()
+        receipt = Receipt(
+            seq=count + 1, epoch=done.epoch, step=0, microbatch=done.part, stage=done.stage, version=0,
+            kind=OpKind.MERGE, output=merge_output(done.stored.digest, done.left_out), started=at, ended=at,
+            device="bench", previous=head,
+        )  # fmt: skip
+        self.chains[hotkey] = (count + 1, receipt.content_digest())
+        return Exchanged(at=at, hotkey=hotkey, receipts=(receipt,), reports=(done,))
 
     def _later(self) -> float:
         self.now += 1e-4

@@ -18,7 +18,7 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "validator.sqlite"
-DATABASE_VERSION: Final = 2
+DATABASE_VERSION: Final = 3
 """The form of the tables; the file holds it as SQLite's `user_version`."""
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);

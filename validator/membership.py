@@ -12,7 +12,7 @@ from typing import Final
 from iota.chain import ChainError
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import UntrustedAnswer
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
 from iota.protocol.messages import Outcome
 from iota.protocol.seals import SignedSeal
 from validator.audits.job_runner import JobRunner
@@ -71,7 +71,7 @@ class Membership:
                 if await self._is_sealed(event, delivered.signature):
                     await self._facts.put(event)
                     await self._say_if_late(event, news=news)
-            elif isinstance(event, SnapshotReady | AuditsClosed | RunEnd):
+            elif isinstance(event, SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd):
                 await self._facts.put(event)
 
     async def _is_sealed(self, seal: EpochClose, signature: str | None) -> bool:

@@ -25,6 +25,8 @@ _MAX_HINT_S: Final = 30.0
 
 ReceiptsAfter = Callable[[int], ReceiptBatch | None]
 """Given a seq, the signed batch of the node's later receipts from its own log; None where there are none."""
+Missing = Callable[[tuple[str, ...]], object]
+"""Told of keys that the node announced and that the store does not have: it must store them again."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Conversation:
         *,
         stored: int = 0,
         receipts_after: ReceiptsAfter = lambda seq: None,
+        on_missing: Missing = lambda keys: None,
         wait_s: float = 5.0,
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
@@ -65,6 +68,7 @@ class Conversation:
         self._stored = self._sent = stored
         self._log_end = stored
         self._receipts_after = receipts_after
+        self._on_missing = on_missing
         self._wait_s = wait_s
         self._retry_for_s = retry_for_s
         self._watch = watch
@@ -229,6 +233,8 @@ class Conversation:
             self._keep(reply.acknowledged)
         self._forget_unstored()
         self.caught_up = self.caught_up or not reply.events
+        if reply.missing:
+            self._on_missing(reply.missing)
         for event in reply.events:
             if event.seq > self._cursor:
                 await self._events.put(event)

@@ -1,4 +1,4 @@
-"""Mean of a step's gradient, and its clipping by stage."""
+"""Mean of a step's gradient, and its clipping by stage (`iota.model.updates.clip_threshold`)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,9 @@ import torch
 from torch import Tensor
 
 from iota.compute.errors import BadValueError
-from iota.model.layout import stage_parameters
-from iota.spec import RunSpec
 
 _EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
-
-
-def clip_threshold(spec: RunSpec, stage: int) -> float:
-    """The stage's bound c·sqrt(P_stage / P_model), with which the whole model's norm is at most c.
-
-    It needs no communication between stages. Infinite if the run does not clip.
-    """
-    if spec.optimizer.clip is None:
-        return math.inf
-    parameters = stage_parameters(spec.model, spec.layout.cuts, spec.boundary)
-    return spec.optimizer.clip * math.sqrt(parameters[stage] / sum(parameters))
 
 
 def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iota.codec.wire_dtype import encode_wire, round_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.clip import clip_threshold, mean_and_clip
+from iota.compute.clip import mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
@@ -31,6 +31,7 @@ from iota.compute.tokens import Tokens
 from iota.compute.versions import Versions
 from iota.console.counts import counted
 from iota.model.layout import graph_bytes
+from iota.model.updates import clip_threshold
 from iota.protocol.receipts import OpKind
 from iota.settings import Recompute
 from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype

@@ -8,20 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from iota.codec.shapes import Shapes
+from iota.model.updates import uses_muon, weight_decay
 from iota.spec import OptimizerKind, OptimizerSpec
 
 _ADAM = ("exp_avg", "exp_avg_sq", "step")
 _MUON = ("momentum_buffer",)
-
-
-def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
-    """Whether a parameter is updated by Muon: hidden matrices are.
-
-    Embeddings, head, anchors, norms and biases are updated by AdamW.
-    """
-    if spec.kind is not OptimizerKind.MUON or dimensions != 2:
-        return False
-    return name.startswith(("layers.", "boundary.")) and ".anchor." not in name
 
 
 def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
@@ -119,10 +110,10 @@ class InnerOptimizer:
 
 
 def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[str, object]]:
-    """Parameter groups: weight decay for matrices, none for gains and biases."""
+    """Parameter groups: matrices and vectors, whose weight decays differ."""
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
-    groups = ((matrices, spec.weight_decay), (vectors, 0.0))
+    groups = ((matrices, weight_decay(spec, 2)), (vectors, weight_decay(spec, 1)))
     return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
 
 

@@ -43,7 +43,7 @@ async def publish(
         # Objects are complete or absent, and the manifest's digest is in the key: existence is enough.
         for name in (f"{shard.name}.idx", f"{shard.name}.bin"):
             key = f"{folder}/{name}"
-            if not await watch.persevere(partial(store.exists, key), StoreUnavailable):
+            if await watch.persevere(partial(store.size, key), StoreUnavailable) is None:
                 await send(key, await asyncio.to_thread((out / key).read_bytes))
     key = tokenizer_key(manifest_id(manifest))
     await send(key, await asyncio.to_thread((out / key).read_bytes))

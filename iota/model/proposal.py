@@ -12,11 +12,13 @@ from iota.console.counts import counted
 from iota.model.cuts import balanced_cuts
 from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
+from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
 from iota.settings.sentences import sentence
 from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
+_DEADLINE: Final = "audit.deadline_s"
 DEFAULT_PRESET: Final = "small"
 _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
 """docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
@@ -46,7 +48,11 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
     except ValidationError as error:
         raise ValueError(sentence(error)) from None
     boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
-    if found := contradictions(spec, {path for path, _ in values_of(given)}):
+    if value_at(given, _DEADLINE) is None and (least := least_deadline_s(spec)) > spec.audit.deadline_s:
+        set_value(draft, _DEADLINE, least)
+        spec = RunSpec.model_validate(draft)
+    found = contradictions(spec, {path for path, _ in values_of(given)})
+    if found := [*found, *filter(None, [deadline_contradiction(spec)])]:
         raise ValueError("; ".join(found))
     return spec
 

@@ -150,6 +150,11 @@ def start_key(run: str) -> str:
     return f"{run}/start.json"
 
 
+def settled_key(run: str, epoch: int, stage: int, part: int, digest: str) -> str:
+    """Key of a merged part by the orchestrator, named by its digest: it may have merged it twice."""
+    return f"{run}/merged/{epoch}/{stage}/part-{part:03d}-{digest}"
+
+
 def tokenizer_key(manifest: str) -> str:
     """Key of the definition of a data set's tokenizer (`iota/data/exported_tokenizer.py`)."""
     return f"{manifest_folder(manifest)}/tokenizer"

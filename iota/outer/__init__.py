@@ -6,6 +6,5 @@ Merge and update use only elementwise numpy operations, which IEEE 754 makes bit
 from iota.outer.delta_codecs import open_delta_codec
 from iota.outer.merge_rules import open_merge_rule
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import ReplicaPart
 
-__all__ = ["OuterState", "ReplicaPart", "open_delta_codec", "open_merge_rule", "outer_step"]
+__all__ = ["OuterState", "open_delta_codec", "open_merge_rule", "outer_step"]

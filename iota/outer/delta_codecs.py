@@ -19,7 +19,10 @@ class DeltaCodec(Protocol):
         """The bytes of one partition, a finite fp32 vector."""
 
     def decode(self, data: bytes, elements: int) -> Vector:
-        """The partition of `elements` finite fp32 values. Raises PartError for bytes that are not one."""
+        """The partition of `elements` finite fp32 values.
+
+        Raises PartError for bytes that are not one; for NaN or infinity its NotFinite.
+        """
 
 
 _CODECS: dict[str, DeltaCodec] = {"none": RawDelta()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
-from iota.outer.partition import ReplicaPart, Vector
+from iota.outer.partition import Vector
 from iota.outer.weighted_mean import weighted_mean
 
-MergeRule = Callable[[Sequence[ReplicaPart]], Vector]
-"""Merges one partition of all replicas. Bitwise equal on every machine, for any order of replicas."""
+MergeRule = Callable[[Mapping[str, int], Callable[[str], Vector]], Vector]
+"""Merges one partition of all replicas: from the tokens that weigh each hotkey's part, and a function that
+reads a hotkey's part. Bitwise equal on every machine, for any order of replicas."""
 
 _RULES: dict[str, MergeRule] = {"weighted-mean": weighted_mean}
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class ReplicaPart:
-    """One replica's input to the merge of a partition."""
-
-    hotkey: str
-    tokens: int
-    """Tokens of the replica's counted receipts, which weigh its part in the mean."""
-    part: Vector
-
-
 class PartError(Exception):
     """Bytes that are not the expected partition: wrong size, names or values."""
+
+
+class NotFinite(PartError):
+    """A partition that holds NaN or infinity."""
 
 
 def split(vector_N: Vector, part_elements: int) -> list[Vector]:
@@ -35,10 +27,10 @@ def part_bytes(part: Vector) -> bytes:
 
 
 def read_part(data: bytes, elements: int) -> Vector:
-    """A partition of `elements` from its bytes, as a copy. Raises PartError for another size, NaN or Inf."""
+    """A partition of `elements` from its bytes, as a copy. Raises PartError for another size, NotFinite."""
     if len(data) != 4 * elements:
         raise PartError(f"{len(data)} bytes where the partition has {4 * elements}")
     part: Vector = np.frombuffer(data, dtype="<f4").astype(np.float32)
     if not bool(np.isfinite(part).all()):
-        raise PartError("the partition holds NaN or Inf")
+        raise NotFinite("the partition holds NaN or Inf")
     return part

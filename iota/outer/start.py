@@ -30,8 +30,9 @@ def pinned(spec: RunSpec, weights: Pretrained) -> RunSpec:
     Raises:
         ValueError: a weight is not finite.
     """
-    digests = tuple(_digest(spec, stage, weights) for stage in range(spec.layout.stages))
-    init = InitSpec(source=weights.source, digests=digests)
+    found = [_digest(spec, stage, weights) for stage in range(spec.layout.stages)]
+    digests, largest = tuple(digest for digest, _ in found), max(size for _, size in found)
+    init = InitSpec(source=weights.source, digests=digests, largest=largest)
     return RunSpec.model_validate({**spec.model_dump(), "init": init})
 
 
@@ -56,15 +57,16 @@ def store_start(spec: RunSpec, weights: Pretrained, put: Callable[[str, bytes], 
     put(start_key(spec.id), START_RECORDS.dump_json(tuple(records)))
 
 
-def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> str:
-    """`base_digest` of the base, without the base in memory."""
-    hasher = blake3()
+def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> tuple[str, float]:
+    """`base_digest` of the base, without the base in memory, and its largest absolute weight."""
+    hasher, largest = blake3(), 0.0
     for part in _partitions(spec, stage, weights):
         hasher.update(part_bytes(part))
+        largest = max(largest, float(part.max()), -float(part.min()))
     if spec.outer.momentum:
         for size in part_sizes(spec, stage):
             hasher.update(bytes(4 * size))
-    return hasher.hexdigest()
+    return hasher.hexdigest(), largest
 
 
 def _partitions(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from iota.outer.partition import ReplicaPart, Vector
+from iota.outer.partition import Vector
 
 
 def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
@@ -20,20 +20,19 @@ def merge_weights(tokens: Mapping[str, int]) -> dict[str, np.float32]:
     return {hotkey: np.float32(np.float64(tokens[hotkey]) / np.float64(total)) for hotkey in sorted(tokens)}
 
 
-def weighted_mean(parts: Sequence[ReplicaPart]) -> Vector:
+def weighted_mean(tokens: Mapping[str, int], read: Callable[[str], Vector]) -> Vector:
     """The sum of share times part, in order of hotkey. Each product and sum is rounded to fp32 once.
 
-    Raises ValueError for parts of different lengths, two parts of one replica, or no tokens.
+    `read` gives a hotkey's part and is called in that order, once for each: one part is in memory beside the
+    sum. Raises ValueError for parts of different lengths, or no tokens.
     """
-    if len({each.part.shape for each in parts}) != 1:
-        raise ValueError("contributions to one partition must be of one length, and at least one")
-    if len({each.hotkey for each in parts}) != len(parts):
-        raise ValueError("a replica contributes once to a partition")
-    weights = merge_weights({each.hotkey: each.tokens for each in parts})
-    first, *others = sorted(parts, key=lambda each: each.hotkey)
-    merged: Vector = first.part * weights[first.hotkey]
-    for each in others:
+    weights = merge_weights(tokens)
+    first, *others = sorted(weights)
+    merged: Vector = read(first) * weights[first]
+    for hotkey in others:
+        part = read(hotkey)
+        if part.shape != merged.shape:
+            raise ValueError("contributions to one partition must be of one length")
         # Two numpy calls: a fused multiply-add rounds once, and whether one is used depends on the machine.
-        product = each.part * weights[each.hotkey]
-        np.add(merged, product, out=merged)
+        np.add(merged, part * weights[hotkey], out=merged)
     return merged

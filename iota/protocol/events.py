@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
+from iota.protocol.messages import FrameNotice, Hotkey, Key, StoredObject
 from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Small
 
@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     BASE_ASSIGN = "base_assign"
     AUDIT_REQUEST = "audit_request"
     SNAPSHOT_READY = "snapshot_ready"
+    SNAPSHOT_MISSED = "snapshot_missed"
     AUDITS_CLOSED = "audits_closed"
     RUN_END = "run_end"
 
@@ -141,6 +142,8 @@ class Contribution(Frozen):
 
     hotkey: Hotkey
     tokens: Count
+    joined: Small
+    """Step at which its version was the base: it made the steps from there on."""
     stored: StoredObject
 
 
@@ -180,6 +183,8 @@ class AuditRequest(Frozen):
     kind: Literal[EventKind.AUDIT_REQUEST] = EventKind.AUDIT_REQUEST
     epoch: Small
     version: Small
+    deadline: float
+    """Unix seconds, by the size of a snapshot and the line that the miner has shown."""
 
 
 class SnapshotReady(Frozen):
@@ -190,6 +195,22 @@ class SnapshotReady(Frozen):
     miner: Hotkey
     version: Small
     stored: StoredObject
+
+
+class SnapshotMissed(Frozen):
+    """To a validator: a snapshot that it asked for was not stored by its deadline, and counts no more.
+
+    The orchestrator decides it once, by its own clock, so that it is the same for all validators.
+    """
+
+    kind: Literal[EventKind.SNAPSHOT_MISSED] = EventKind.SNAPSHOT_MISSED
+    epoch: Small
+    miner: Hotkey
+    version: Small
+    deadline: float
+    """Unix seconds."""
+    live: bool
+    """Whether the orchestrator heard from the miner then."""
 
 
 class AuditsClosed(Frozen):
@@ -220,6 +241,7 @@ Event = Annotated[
     | BaseAssign
     | AuditRequest
     | SnapshotReady
+    | SnapshotMissed
     | AuditsClosed
     | RunEnd,
     Field(discriminator="kind"),
@@ -260,3 +282,6 @@ class ExchangeReply(Frozen):
     """Number of this miner's receipts that are stored, which acknowledges them."""
     acknowledged: Acknowledgement | None = None
     """In the answer to an exchange that carried receipts."""
+    missing: tuple[Key, ...] = ()
+    """Objects that were announced and that the store does not have: one of each notice or report that was
+    not taken because of it. The node stores them again, and says it again."""

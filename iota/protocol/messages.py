@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
@@ -24,6 +25,8 @@ MAX_REPORTS = 128
 """Reports in one exchange, likewise."""
 MAX_WEIGHTS = 4096
 """Miners with a weight: far more than a subnet has uids."""
+MAX_REPLICAS = 4096
+"""Contributions to one merge."""
 MAX_ADDRESSES = 8
 """Addresses of one node."""
 MAX_REASON = 300
@@ -154,6 +157,8 @@ class JoinReply(Frozen):
     """Digest of the last of them, which the next receipt must name as `previous`."""
     resume: bool
     """True: the node continues from its disk, and its events since the epoch's start follow."""
+    open_epochs: tuple[Small, ...] = ()
+    """The epoch in training and those whose audits are open: a miner keeps its evidence of them."""
     manifest_url: Annotated[str, Field(max_length=4096)]
 
 
@@ -192,13 +197,14 @@ class Delta(Frozen):
 
 
 class Merged(Frozen):
-    """A drawn merger has stored its copy of a merged part."""
+    """A drawn merger has stored its copy of a merged part. It counts with the MERGE receipt that fits it."""
 
     kind: Literal[ReportKind.MERGED] = ReportKind.MERGED
     epoch: Small
     stage: Small
     part: Small
     stored: StoredObject
+    left_out: dict[Hotkey, LeftOut] = Field(default_factory=dict, max_length=MAX_REPLICAS)
 
 
 class BaseStored(Frozen):
@@ -211,16 +217,21 @@ class BaseStored(Frozen):
 
 
 class BadValue(Frozen):
-    """NaN or Inf in a loss, a gradient or an incoming tensor of this microbatch."""
+    """NaN or Inf in a loss, a gradient or an incoming tensor of this microbatch.
+
+    The orchestrator reads the incoming frames; where they are finite, validators repeat the op.
+    """
 
     kind: Literal[ReportKind.BAD_VALUE] = ReportKind.BAD_VALUE
     epoch: Small
     step: Small
     microbatch: Small
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+    """The miner's, over `iota.protocol.words.signed_word`: the word may stand in the epoch's record."""
 
 
 class FrameMissing(Frozen):
-    """An announced frame cannot be fetched, or does not match its notice."""
+    """An announced frame cannot be fetched, or does not match its notice. The orchestrator reads it too."""
 
     kind: Literal[ReportKind.FRAME_MISSING] = ReportKind.FRAME_MISSING
     name: FrameName
@@ -254,11 +265,16 @@ class SnapshotWanted(Frozen):
 
 
 class AuditKind(StrEnum):
-    """Extent of an audit: one op, one step, or a whole epoch of a miner is re-executed."""
+    """Extent of an audit: one op, one step, a whole epoch of a miner, or one part of a merge.
+
+    WORD repeats an op of which the miner says that it gives NaN or Inf.
+    """
 
     OP = "op"
     STEP = "step"
     EPOCH = "epoch"
+    MERGE = "merge"
+    WORD = "word"
 
 
 class Outcome(StrEnum):
@@ -278,7 +294,7 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Seq of the audited receipt, or of the first that failed."""
+    """Seq of the audited receipt, or of the first that failed; of a WORD, its number among the miner's."""
     profile: Annotated[str, Field(max_length=200)]
     """Tolerance profile that the comparison used."""
     expected: Annotated[str, Field(max_length=1000)] = ""

@@ -38,7 +38,7 @@ _COUNTED_FORM: Final = "counted/1"
 """First line of a counted list's text: its form and version."""
 
 OpKey = tuple[int, int, int, int, OpKind]
-"""(epoch, step, microbatch, attempt, kind)"""
+"""(epoch, step, microbatch, attempt, kind). Of a MERGE: (epoch, merged stage, part, 0, kind)."""
 
 
 class SignedHeader(Frozen):
@@ -67,7 +67,11 @@ class StepState(Frozen):
 
 
 class Receipt(Frozen):
-    """The record of one op. `microbatch` and `attempt` are 0 for STEP and MERGE."""
+    """The record of one op. `microbatch` and `attempt` are 0 for STEP.
+
+    Of a MERGE `stage` is the merged stage, which need not be the miner's, `microbatch` the part; `step`,
+    `attempt`, `version` and `tokens` are 0.
+    """
 
     seq: Positive
     """Its number in the miner's chain, from 1."""
@@ -82,7 +86,7 @@ class Receipt(Frozen):
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
     """The frames that the op read."""
     output: Hex32
-    """Digest of the op's output (frame payload; new weights for STEP; merged part for MERGE)."""
+    """Digest of the op's output (frame payload; new weights for STEP; `merge_output` for MERGE)."""
     sketch: tuple[float, ...] = Field((), max_length=SKETCH_SIZE)
     loss: float | None = None
     """Mean nats a token, LOSS only."""
@@ -100,7 +104,9 @@ class Receipt(Frozen):
 
     @property
     def key(self) -> OpKey:
-        """The name of the op among those of its miner and stage."""
+        """The name of the op among those of its miner."""
+        if self.kind is OpKind.MERGE:
+            return (self.epoch, self.stage, self.microbatch, self.attempt, self.kind)
         return (self.epoch, self.step, self.microbatch, self.attempt, self.kind)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter
 
 from iota.protocol.events import MergeAssign, MergeReady, Reroute
-from iota.protocol.messages import Hotkey, StoredObject
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
 from iota.spec import Count, Frozen, Hex32, Small
 
 
@@ -27,6 +28,8 @@ class BaseRecord(Frozen):
     stage: Small
     digest: str
     parts: tuple[StoredObject, ...]
+    makers: tuple[Hotkey, ...] = ()
+    """The replicas whose reports decided the digest: they made the base, before it could be loaded."""
 
 
 START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[BaseRecord, ...])
@@ -65,6 +68,37 @@ class LifeRecord(Frozen):
     it has none."""
 
 
+class LeftOutRecord(Frozen):
+    """A pseudo-gradient that is not in the merge of its stage, or not in all parts of it."""
+
+    miner: Hotkey
+    stage: Small
+    why: LeftOut
+    parts: tuple[Small, ...]
+    """The parts that leave it out. Empty where it was not there before the deadline, and so is in none."""
+
+
+MAX_WORDS: Final = 4
+"""Words of one miner in one epoch that stand in its record, and that each validator repeats: each costs a
+snapshot and the replay of an op. For further ones it loses the work."""
+
+
+class Word(Frozen):
+    """A miner's word that its op on a microbatch gives NaN or Inf, though its input frames are finite."""
+
+    hotkey: Hotkey
+    stage: Small
+    epoch: Small
+    step: Small
+    microbatch: Small
+    attempt: Small
+    """That of the miner."""
+    inputs: tuple[FrameNotice, ...]
+    """The incoming frames that were stored by then, the forward one first: the orchestrator read them."""
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
+    """The miner's, as in its report."""
+
+
 class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
@@ -78,7 +112,10 @@ class MinerRecord(Frozen):
     receipts: Hex32
     """Merkle root over the digests of these receipts."""
     withdrawn: Count
-    """Microbatches taken from it because it was late or lost: they lower its timeliness."""
+    """Microbatches taken from it because it was late or lost, or because of its frames or words: they lower
+    its timeliness."""
+    unproven: Count = 0
+    """Its words against frames (missing, NaN) that the frames did not bear out."""
 
 
 class EpochRecord(Frozen):
@@ -102,3 +139,6 @@ class EpochRecord(Frozen):
     deltas: tuple[DeltaRecord, ...]
     merge_assigns: tuple[MergeAssign, ...]
     merges: tuple[MergeReady, ...]
+    left_out: tuple[LeftOutRecord, ...] = ()
+    words: tuple[Word, ...] = ()
+    """By hotkey, and in the order in which they were said."""

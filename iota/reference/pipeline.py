@@ -12,12 +12,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from iota.compute.clip import clip_threshold, mean_and_clip
+from iota.compute.clip import mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens, token_tensors
 from iota.model.stage import Stage, run_stage, token_loss
+from iota.model.updates import clip_threshold
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.reference.wire_round import wire_round

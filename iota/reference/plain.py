@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iota.compute.clip import clip_threshold, mean_and_clip
+from iota.compute.clip import mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
 from iota.model.initial import initial_weights
 from iota.model.stage import Stage, run_stage, token_loss
+from iota.model.updates import clip_threshold
 from iota.spec import RunSpec
 
 

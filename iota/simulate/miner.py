@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from iota.data.samples import needs_tokens
 from iota.protocol.events import Event, StepClose
+from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -17,6 +18,7 @@ from iota.protocol.messages import (
     FrameName,
     FrameNotice,
     JoinRequest,
+    Merged,
     Report,
     Role,
 )
@@ -184,7 +186,18 @@ class VirtualMiner:
                 return None
 
     def _report(self, duty: effects.Duty) -> Report | None:
-        return report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
+        report = report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
+        if isinstance(report, Merged):
+            self.disk.record(
+                (report.epoch, report.stage, report.part, 0, OpKind.MERGE),
+                stage=report.stage,
+                version=0,
+                output=merge_output(report.stored.digest, report.left_out),
+                started=self.swarm.clock.now,
+                ended=self.swarm.clock.now,
+                device="virtual",
+            )
+        return report
 
     def _store_base(self, epoch: int, agreed: str | None) -> facts.BaseHeld:
         self.disk.bases[epoch] = agreed or digest("base", epoch, self.core.stage)
@@ -192,7 +205,7 @@ class VirtualMiner:
 
     def _send(self, effect: effects.Say) -> None:
         if effect.receipts:
-            self._announced = self.disk.count
+            self._announced = self.disk.count  # as in the miner, a merged part goes out with its receipt
 
         def post() -> None:
             request = ExchangeRequest(

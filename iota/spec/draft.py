@@ -35,6 +35,7 @@ PROPOSED = {
             "optimizer.weight_decay",
             "optimizer.warmup_steps",
             "optimizer.decay",
+            "audit.deadline_s",
             "compute",
         ],
         "by the model",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
+from iota.spec.versions import Since
 
 
 class SpecPart(Frozen):
@@ -218,6 +219,8 @@ class AuditSpec(SpecPart):
 
     ops: Count = 2
     """Op audits per miner and epoch."""
+    merge_every: Annotated[Positive, Since(3, before=200)] = 200
+    """A validator replays one in so many merged parts an epoch, at least one (docs/validator.md)."""
     step_every: Positive = 5
     """Epochs between two step audits of a miner, on average."""
     epoch_every: Positive = 50
@@ -230,6 +233,9 @@ class AuditSpec(SpecPart):
     """Share of the weight that goes to the uid of the subnet's owner."""
     seal_blocks: Positive = 2
     """The draw uses the block so many blocks after the head at the seal: its hash is then still unknown."""
+    line: Annotated[float, Since(3, before=12.5e6)] = Field(12.5e6, gt=0)
+    """Bytes a second of a miner's line, by which a pseudo-gradient has time; a quarter counts for snapshots,
+    until the miner's pseudo-gradients show more."""
     deadline_s: float = Field(600.0, gt=0)
     """Seconds after the seal at which an epoch's audits are closed, with or without verdicts."""
 
@@ -241,3 +247,5 @@ class InitSpec(SpecPart):
     """Where the weights come from; for people."""
     digests: tuple[Hex32, ...] = Field(min_length=1, max_length=1024)
     """Digest of each stage's base of epoch 0, in order (`iota.outer.base`)."""
+    largest: Annotated[float | None, Field(ge=0), Since(3, before=None)] = None
+    """Largest absolute value of a weight; none: unknown, and merges have no bounds (docs/training.md)."""

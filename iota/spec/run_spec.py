@@ -29,7 +29,7 @@ from iota.spec.parts import (
 )
 from iota.spec.versions import Since, Versioned
 
-SPEC_VERSION: Final = 2
+SPEC_VERSION: Final = 3
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 
 

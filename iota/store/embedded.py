@@ -11,8 +11,8 @@ from functools import partial
 from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
-from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, ObjectMissing, StoreError, put_s
-from iota.store.transfer import ObjectClient, headers_alone
+from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, StoreError, put_s
+from iota.store.transfer import ObjectClient
 
 DEADLINE_S = 60.0
 """Deadline of a request without a body; a GET has `GET_S`, a PUT `put_s`."""
@@ -64,17 +64,14 @@ class EmbeddedStore:
         if not await self._client.put(url, data, deadline_s) and await self.get(key) != data:
             raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, max_bytes: int = MAX_OBJECT) -> bytes:
         url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
-        return await self._client.get(url, MAX_OBJECT, GET_S)
+        return await self._client.get(url, max_bytes, GET_S)
 
-    async def exists(self, key: str) -> bool:
-        url = self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S)
-        try:
-            await self._client.request("HEAD", url, DEADLINE_S, headers_alone)
-        except ObjectMissing:
-            return False
-        return True
+    async def size(self, key: str) -> int | None:
+        return await self._client.size(
+            self._object_url(self._base, UrlOp.GET, key, 0, DEADLINE_S), DEADLINE_S
+        )
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         folder = validate_prefix(prefix)

@@ -36,6 +36,8 @@ MAX_PUT = 5 << 30
 """S3's bound of an object that is stored by one request. Uploads in parts are not offered."""
 MAX_EXPIRY_S = 7 * 24 * 3600
 """SigV4's bound."""
+HEAD_S = 60.0
+"""Deadline of a HEAD."""
 _DELETE_BATCH = 1000
 """S3's bound on the keys of one request."""
 Listing = list[ObjectInfo]
@@ -92,12 +94,18 @@ class S3Store:
             if not await self._objects.put(url, data, deadline_s) and await self.get(key) != data:
                 raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, max_bytes: int = MAX_OBJECT) -> bytes:
         with _bucket_named(self._bucket):
-            return await self._objects.get(self.presign_get(key, GET_S), MAX_OBJECT, GET_S)
+            return await self._objects.get(self.presign_get(key, GET_S), max_bytes, GET_S)
 
-    async def exists(self, key: str) -> bool:
-        return await asyncio.to_thread(self._head, key)
+    async def size(self, key: str) -> int | None:
+        with _typed_errors(key):
+            url = self._client.generate_presigned_url(
+                "head_object",
+                Params={"Bucket": self._bucket, "Key": self._key(key)},
+                ExpiresIn=_expiry(HEAD_S),
+            )
+        return await self._objects.size(url, HEAD_S)
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         return await asyncio.to_thread(self._list, validate_prefix(prefix))
@@ -114,14 +122,6 @@ class S3Store:
 
     def _key(self, key: str) -> str:
         return self._prefix + validate_key(key)
-
-    def _head(self, key: str) -> bool:
-        try:
-            with _typed_errors(key):
-                self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-        except ObjectMissing:
-            return False
-        return True
 
     def _list(self, folder: str) -> Listing:
         with _typed_errors(folder):

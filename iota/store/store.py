@@ -79,12 +79,12 @@ class ObjectStore(Protocol):
         """Create `key`. Does nothing if it has the same bytes, raises `ObjectExists` if it has others."""
         ...
 
-    async def get(self, key: str) -> bytes:
-        """The object's bytes. Raises `ObjectMissing`."""
+    async def get(self, key: str, max_bytes: int = MAX_OBJECT) -> bytes:
+        """The object's bytes. Raises `ObjectMissing`, and `ObjectTooLarge` for more than `max_bytes`."""
         ...
 
-    async def exists(self, key: str) -> bool:
-        """Whether the object exists, without reading it."""
+    async def size(self, key: str) -> int | None:
+        """Size of the object in bytes, without reading it; None if it does not exist."""
         ...
 
     async def list(self, prefix: str) -> list[ObjectInfo]:

@@ -85,7 +85,7 @@ class ObjectClient:
             "Content-Type": "application/octet-stream",
         }
         try:
-            await self.request("PUT", url, deadline_s, headers_alone, headers=headers, body=view)
+            await self.request("PUT", url, deadline_s, _headers_alone, headers=headers, body=view)
         except ObjectExists:
             return False
         return True
@@ -116,6 +116,17 @@ class ObjectClient:
             return await read_bounded(response, max_bytes)
 
         return await self.request("GET", url, deadline_s, read, headers=headers)
+
+    async def size(self, url: str, deadline_s: float) -> int | None:
+        """Bytes of the object whose HEAD the URL permits; None if it does not exist.
+
+        Raises:
+            UrlRefused, StoreUnavailable, StoreError
+        """
+        try:
+            return await self.request("HEAD", url, deadline_s, _announced_size)
+        except ObjectMissing:
+            return None
 
     async def request(
         self,
@@ -170,9 +181,17 @@ class ObjectClient:
             raise _Retry(str(error)) from error
 
 
-async def headers_alone(response: aiohttp.ClientResponse) -> None:
-    """A `Read` for answers whose body does not matter, or that have none (HEAD)."""
+async def _headers_alone(response: aiohttp.ClientResponse) -> None:
+    """A `Read` for answers whose body does not matter."""
     await response.release()
+
+
+async def _announced_size(response: aiohttp.ClientResponse) -> int:
+    """A `Read` for answers to HEAD."""
+    await response.release()
+    if response.content_length is None:
+        raise StoreError("the store does not say how many bytes an object has")
+    return response.content_length
 
 
 async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:

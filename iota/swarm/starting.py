@@ -62,7 +62,7 @@ def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> N
     watch = Watch("the upload")
 
     async def put(store: ObjectStore, key: str, data: bytes) -> None:
-        if not await watch.persevere(lambda: store.exists(key), StoreUnavailable):
+        if await watch.persevere(lambda: store.size(key), StoreUnavailable) is None:
             await watch.persevere(lambda: store.put(key, data), StoreUnavailable)
 
     with asyncio.Runner() as runner:

@@ -12,12 +12,14 @@ from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape
 from iota.console.counts import counted
+from iota.objects import part_count
 from iota.protocol.messages import Direction
 from iota.protocol.receipts import MAX_LOSS, SKETCH_SIZE, OpKind, Receipt
 from iota.spec import RunSpec
 from iota.wire.frame import FrameHeader
 
 _MIDDLE: Final = frozenset({OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP})
+_BACKWARDS: Final = "ended before it started: set the machine's clock"
 _LAST: Final = frozenset({OpKind.LOSS, OpKind.STEP})
 
 
@@ -27,7 +29,7 @@ def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
     Its inputs are checked by `input_headers`.
     """
     if receipt.kind is OpKind.MERGE:
-        return "is of a merge, which is checked by its copies and has no receipt"
+        return _merge_fault(spec, receipt)
     if receipt.stage != stage:
         return f"is of stage {receipt.stage}, yours is {stage}"
     if receipt.kind not in (_LAST if stage == spec.last_stage else _MIDDLE):
@@ -40,8 +42,17 @@ def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
     elif receipt.kind is OpKind.LOSS:
         return "is of a LOSS and names none"
     if not 0 < receipt.started <= receipt.ended:
-        return "ended before it started: set the machine's clock"
+        return _BACKWARDS
     return _step_fault(receipt) if receipt.kind is OpKind.STEP else _op_fault(spec, receipt)
+
+
+def _merge_fault(spec: RunSpec, receipt: Receipt) -> str | None:
+    if receipt.stage > spec.last_stage or receipt.microbatch >= part_count(spec, receipt.stage):
+        return "is of a merge of a part that the run does not have"
+    trained = (receipt.step, receipt.attempt, receipt.version, receipt.tokens, receipt.inputs, receipt.sketch)
+    if any(trained) or receipt.loss is not None or receipt.state is not None:
+        return "is of a merge and names what only ops of training have"
+    return None if 0 < receipt.started <= receipt.ended else _BACKWARDS
 
 
 def _step_fault(receipt: Receipt) -> str | None:
@@ -76,7 +87,7 @@ def input_headers(spec: RunSpec, receipt: Receipt) -> list[FrameHeader]:
         ValueError: they are not the inputs of its op; the message is the end of a sentence.
     """
     wanted = []
-    if receipt.stage > 0 and receipt.kind is not OpKind.STEP:
+    if receipt.stage > 0 and receipt.kind not in (OpKind.STEP, OpKind.MERGE):
         wanted.append((receipt.stage - 1, Direction.FORWARD))
     if receipt.kind is OpKind.BACKWARD:
         wanted.append((receipt.stage + 1, Direction.BACKWARD))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, SnapshotKey, parse_key
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
-from iota.protocol.messages import FrameMissing, Ready
+from iota.protocol.messages import FrameMissing, Merged, Ready
 from iota.spec import RunSpec
 from miner.core import effects, facts
 from miner.core.duties import Duties
@@ -118,9 +119,14 @@ class ReplicaCore:
                 return [effects.Say(frames=(fact.notice,), receipts=True)]
             case facts.FrameNotStored():
                 return [effects.Say(receipts=True)]
+            case facts.ObjectsMissing():
+                return [effect for key in fact.keys for effect in self._store_again(key)]
             case facts.DutyEnded():
                 self.duties.end(fact.duty)
-                return [effects.Say(reports=(fact.report,))] if fact.report is not None else []
+                if fact.report is None:
+                    return []
+                # A merged part counts with its receipt alone.
+                return [effects.Say(reports=(fact.report,), receipts=isinstance(fact.report, Merged))]
             case _:
                 assert_never(fact)
 
@@ -141,6 +147,17 @@ class ReplicaCore:
                 return answer
             case _:
                 return answer + (self.training.on_event(event) if self.training is not None else [])
+
+    def _store_again(self, key: str) -> list[effects.Effect]:
+        """What makes an announced object again, while the run still needs it."""
+        match parse_key(key):
+            case FrameKey(_, name):
+                epoch = self._training_of(name.epoch)
+                return [effects.SendAgain(name)] if epoch is not None and epoch.wants_sent(name) else []
+            case DeltaKey() | MergedKey() | BaseKey() | SnapshotKey() as named:
+                return [*self.duties.again(named)]
+            case _:
+                return []
 
     # ---- bases -----------------------------------------------------------------------------------
 

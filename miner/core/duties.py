@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
 from iota.protocol.events import Admit, AuditRequest, AuditsClosed, BaseAssign, Event, MergeAssign, MergeReady
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
 
@@ -22,6 +23,8 @@ class Duties:
     """The newest epoch whose merge is ready at this stage."""
     _admitted: int = -1
     """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it."""
+    _parts: dict[tuple[int, int], MergePart] = field(default_factory=dict)
+    """By stage and part: the parts of the newest epoch that this replica was drawn to merge."""
     _audited: set[int] = field(default_factory=set)
     """Epochs whose audits are closed."""
 
@@ -32,10 +35,12 @@ class Duties:
                 self._merged = max(self._merged, event.epoch)
             case Admit():
                 self._admitted = max(self._admitted, event.epoch)
+                self._parts.clear()
             case AuditsClosed():
                 self._audited.add(event.epoch)
             case MergeAssign():
-                return self.begin(MergePart(event))
+                self._parts[event.stage, event.part] = MergePart(event)
+                return self.begin(self._parts[event.stage, event.part])
             case BaseAssign():
                 return self.begin(StoreBase(event.epoch))
             case AuditRequest():
@@ -43,6 +48,20 @@ class Duties:
             case _:
                 pass
         return []
+
+    def again(self, key: DeltaKey | MergedKey | BaseKey | SnapshotKey) -> list[Duty]:
+        """The duty that stores an object, to be done again; empty if it is under way or no longer wanted."""
+        duty: Duty | None
+        match key:
+            case DeltaKey():
+                duty = StoreDelta(key.epoch)
+            case MergedKey():
+                duty = self._parts.get((key.stage, key.part))
+            case BaseKey():
+                duty = StoreBase(key.epoch)
+            case SnapshotKey():
+                duty = StoreSnapshot(key.epoch, key.version)
+        return self.begin(duty) if duty is not None and self.wants(duty) else []
 
     def begin(self, duty: Duty) -> list[Duty]:
         """Mark a duty as under way and return it; empty if it was already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.events import MergeAssign
-from iota.protocol.messages import FrameNotice, Report, StoredObject
+from iota.protocol.messages import FrameName, FrameNotice, Report, StoredObject
 from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
 
@@ -67,6 +67,13 @@ class SendFrame:
 
     frame: OutgoingFrame
     to: str
+
+
+@dataclass(frozen=True)
+class SendAgain:
+    """Store a frame again that the store has lost, from this replica's disk; answered as SendFrame."""
+
+    name: FrameName
 
 
 # ---- bases and states -------------------------------------------------------------------------------
@@ -145,5 +152,5 @@ class ForgetEpoch:
 
 
 Duty = StoreDelta | MergePart | StoreBase | StoreSnapshot
-TrainingEffect = RunOp | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame
+TrainingEffect = RunOp | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame | SendAgain
 Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch

@@ -89,6 +89,13 @@ class FrameNotStored:
 
 
 @dataclass(frozen=True)
+class ObjectsMissing:
+    """Objects that this replica announced are not in the store; one of each notice or report."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DutyEnded:
     """A duty succeeded or was given up."""
 
@@ -98,4 +105,4 @@ class DutyEnded:
 
 
 TrainingFact = TokensRead | FrameArrived | FrameLost | OpDone | OpBad | FrameStored | FrameNotStored
-Fact = Heard | BaseHeld | StateLoaded | TrainingFact | DutyEnded
+Fact = Heard | BaseHeld | StateLoaded | TrainingFact | ObjectsMissing | DutyEnded

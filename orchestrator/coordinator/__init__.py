@@ -4,7 +4,21 @@ Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Finding,
+    Joined,
+    Left,
+    LookedAt,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    StoreAway,
+    StoreBack,
+    Tick,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
 
@@ -12,12 +26,17 @@ __all__ = [
     "Coordinator",
     "Entry",
     "Exchanged",
+    "Finding",
     "Joined",
     "Left",
     "Limits",
+    "LookedAt",
     "Lost",
     "Member",
+    "Remerged",
     "Resumed",
     "Returned",
+    "StoreAway",
+    "StoreBack",
     "Tick",
 ]

@@ -1,20 +1,18 @@
-"""Revealed links, snapshots and verdicts. The coordinator records audits; it judges nothing itself."""
+"""Revealed links and verdicts. The coordinator records audits; it judges nothing itself."""
 
 from __future__ import annotations
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import AuditRequest, AuditsClosed, SnapshotReady
+from iota.protocol.events import AuditsClosed
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
     Reveal,
-    SnapshotStored,
-    SnapshotWanted,
     Verdict,
     WeightsSet,
 )
-from orchestrator.coordinator import sealing
+from orchestrator.coordinator import sealing, snapshots
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -23,79 +21,33 @@ MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
 
 
-def _auditable(run: RunState, number: int) -> EpochState | None:
-    """A sealed epoch whose audits are open, or None."""
-    epoch = run.epochs.get(number)
-    return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
-
-
-def is_new_of(
-    run: RunState, member: Member, report: Reveal | SnapshotWanted | SnapshotStored | Verdict | AuditsDone
-) -> bool:
+def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDone) -> bool:
     """Whether a report on an epoch's audits would change anything: nobody can file one for ever."""
-    epoch, me = _auditable(run, report.epoch), member.hotkey
+    epoch, me = run.auditable(report.epoch), member.hotkey
     if epoch is None:
         return False
     match report:
         case Reveal():
             return me not in epoch.links
-        case SnapshotStored():
-            wanted = report.version in epoch.wanted.get(me, ())
-            return wanted and (me, report.version) not in epoch.snapshots
         case AuditsDone():
             return me in epoch.links and me not in epoch.done
     if me not in epoch.links or report.miner not in epoch.stages:
         return False
-    if isinstance(report, SnapshotWanted):
-        return me not in epoch.wanted.get(report.miner, {}).get(report.version, ())
     filed = epoch.filed.get((me, report.miner), ())
     return len(filed) < MAX_VERDICTS and (report.audit.value, report.seq) not in filed
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     """Record a validator's link for a sealed epoch; only the first counts."""
-    epoch = _auditable(run, report.epoch)
+    epoch = run.auditable(report.epoch)
     if epoch is not None and is_new_of(run, member, report):
         epoch.links[member.hotkey] = report.link
         member.history.reveal(report.epoch)
 
 
-def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
-    """Ask a miner to store a snapshot, or tell the validator where a stored one is.
-
-    Only validators that have revealed their link for the epoch may ask.
-    """
-    epoch = _auditable(run, report.epoch)
-    if epoch is None or not is_new_of(run, member, report):
-        run.totals.unfit += 1
-        return
-    stored = epoch.snapshots.get((report.miner, report.version))
-    waiting = epoch.wanted.setdefault(report.miner, {}).setdefault(report.version, set())
-    if stored is not None:
-        run.send(member.hotkey, _ready(report.miner, stored))
-    elif not waiting:
-        run.send(report.miner, AuditRequest(epoch=report.epoch, version=report.version))
-    waiting.add(member.hotkey)
-
-
-def _ready(miner: str, report: SnapshotStored) -> SnapshotReady:
-    return SnapshotReady(epoch=report.epoch, miner=miner, version=report.version, stored=report.stored)
-
-
-def take_snapshot(run: RunState, member: Member, report: SnapshotStored) -> None:
-    """Tell the validators that wait for a snapshot that it is stored."""
-    epoch = _auditable(run, report.epoch)
-    if epoch is None or not is_new_of(run, member, report):
-        run.totals.unfit += epoch is None
-        return
-    epoch.snapshots[member.hotkey, report.version] = report
-    for hotkey in sorted(epoch.wanted[member.hotkey][report.version]):
-        run.send(hotkey, _ready(member.hotkey, report))
-
-
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     """Record a verdict of a validator that has revealed its link, if it has fewer than `MAX_VERDICTS`."""
-    epoch = _auditable(run, report.epoch)
+    epoch = run.auditable(report.epoch)
     if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
@@ -108,7 +60,7 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
     """Record that a validator has filed all its verdicts of an epoch, so that its audits may close."""
-    epoch = _auditable(run, report.epoch)
+    epoch = run.auditable(report.epoch)
     if epoch is not None and is_new_of(run, member, report):
         epoch.done.add(member.hotkey)
         if (judged := member.history.judged_of(report.epoch)) is not None:
@@ -173,6 +125,7 @@ def close_audits(run: RunState) -> None:
 
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
+    snapshots.close(run, number)
     run.audits.closed_epochs.append(number)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
@@ -188,10 +141,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
 
 def repeat_requests(run: RunState, member: Member) -> None:
     """Send a restarted node the requests that it has not answered: snapshots and parts to merge."""
-    for number, epoch in run.epochs.items():
-        for version in epoch.wanted.get(member.hotkey, ()):
-            if (member.hotkey, version) not in epoch.snapshots:
-                run.send(member.hotkey, AuditRequest(epoch=number, version=version))
+    snapshots.repeat(run, member)
     for stage, part in sorted(member.merging) if run.phase is Phase.MERGING else ():
         owed = run.current.merges[stage].parts[part]
         if owed.agreed is None and member.hotkey not in owed.results:

@@ -70,7 +70,9 @@ def settle_bases(run: RunState) -> None:
         if at not in run.bases.digests:
             if not _decides(run, at, claims) and at not in late:
                 continue
-            run.bases.digests[at] = min(claims.votes, key=lambda digest: (-claims.votes[digest], digest))
+            chosen = min(claims.votes, key=lambda digest: (-claims.votes[digest], digest))
+            run.bases.digests[at] = chosen
+            run.bases.makers[at] = tuple(sorted(h for h, d in claims.digests.items() if d == chosen))
             run.bases.disputed.end(at)
         del run.bases.claims[at]
         for hotkey, digest in sorted(claims.digests.items()):
@@ -143,7 +145,13 @@ def reassign_bases(run: RunState) -> None:
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     """Record that the replica that was asked to store a base has done so."""
     if is_wanted_base(run, member, report):
-        base = BaseRecord(epoch=report.epoch, stage=member.stage, digest=report.digest, parts=report.parts)
+        base = BaseRecord(
+            epoch=report.epoch,
+            stage=member.stage,
+            digest=report.digest,
+            parts=report.parts,
+            makers=run.bases.makers.get((report.epoch, member.stage), ()),
+        )
         run.bases.store(base, run.stages)
         run.dirty = True
     else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import Event, RunEnd
+from iota.protocol.events import Event, FrameReady, MergeAssign, RunEnd
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
     AuditsDone,
@@ -36,13 +36,29 @@ from orchestrator.coordinator import (
     auditing,
     bases,
     membership,
+    merge_parts,
     merging,
     microbatches,
+    outages,
     rerouting,
     routes,
     sealing,
+    snapshots,
+    words,
 )
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    StoreAway,
+    StoreBack,
+    Tick,
+)
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
@@ -80,7 +96,7 @@ class Coordinator:
 
     def _apply(self, entry: Entry) -> None:
         run = self.state
-        run.now = max(run.now, entry.at)
+        before, run.now = run.now, max(run.now, entry.at)
         run.began = run.began or entry.at
         match entry:
             case Joined():
@@ -91,8 +107,9 @@ class Coordinator:
                 if member is not None:
                     microbatches.take_receipts(run, member, entry.receipts)
                     microbatches.take_frames(run, member, entry.frames)
+                    looked = {each.name: each.found for each in entry.looked}
                     for report in entry.reports:
-                        self._take_report(member, report)
+                        self._take_report(member, report, looked)
             case Left():
                 membership.leave(run, entry.hotkey)
             case Lost():
@@ -102,20 +119,23 @@ class Coordinator:
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 sealing.seal(run)
-                for member in rerouting.overdue(run):
-                    run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
-                    member.stalled = True
-                    run.look_at(member)
-                    member.history.work(run.epoch).missed += 1
-                    member.history.happened(run.now, run.epoch, "it missed a deadline")
+                if run.store_away_since is None:
+                    rerouting.take_overdue(run)
+                    snapshots.miss_overdue(run)
                 run.dirty = True
             case Resumed():
-                self._restart_deadlines()
+                outages.restart_deadlines(run, run.now - before)
+            case Remerged():
+                merge_parts.take_remerged(run, entry)
+            case StoreAway():
+                outages.store_went_away(run)
+            case StoreBack():
+                outages.store_came_back(run)
             case _:
                 assert_never(entry)
         self._advance()
 
-    def _take_report(self, member: Member, report: Report) -> None:
+    def _take_report(self, member: Member, report: Report, looked: words.Findings) -> None:
         run = self.state
         match report:
             case Ready():
@@ -123,19 +143,19 @@ class Coordinator:
             case Delta():
                 merging.take_delta(run, member, report)
             case Merged():
-                merging.take_merged(run, member, report)
+                merge_parts.take_merged(run, member, report)
             case BaseStored():
                 bases.take_base(run, member, report)
             case BadValue():
-                rerouting.take_bad_value(run, member, report)
+                words.take_bad_value(run, member, report, looked)
             case FrameMissing():
-                rerouting.take_missing(run, member, report)
+                words.take_missing(run, member, report, looked)
             case SnapshotStored():
-                auditing.take_snapshot(run, member, report)
+                snapshots.take_stored(run, member, report)
             case Reveal():
                 auditing.take_reveal(run, member, report)
             case SnapshotWanted():
-                auditing.take_wanted(run, member, report)
+                snapshots.take_wanted(run, member, report)
             case Verdict():
                 auditing.take_verdict(run, member, report)
             case AuditsDone():
@@ -146,26 +166,6 @@ class Coordinator:
                 auditing.take_weights(run, member, report)
             case _:
                 assert_never(report)
-
-    def _restart_deadlines(self) -> None:
-        """Restart every running deadline: members could not report while the orchestrator was down.
-
-        They may have been restarted with it, and then repeat their epoch.
-        """
-        run = self.state
-        for member in run.members.values():
-            member.last_progress = run.now
-            member.replay_s = membership.replay_s(run, member)
-            member.pending = dict.fromkeys(member.pending, run.now)
-            run.clocks.arm(member, again=True)
-        epoch = run.current
-        epoch.merging_since = epoch.merged_at = run.now
-        for sealed in (each for each in run.epochs.values() if each.seal is not None):
-            sealed.sealed_at = run.now
-        for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
-            waiting.restart(run.now)
-        if run.gathering_since is not None:
-            run.gathering_since = run.now
 
     # ---- progress ------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Coordinator:
                 self._gather()
             if run.phase is Phase.TRAINING:
                 self._train(dirty)
-            if run.phase is Phase.MERGING:
+            if run.phase is Phase.MERGING and run.store_away_since is None:
                 self._merge()
             if dirty:
                 auditing.close_audits(run)
@@ -235,11 +235,12 @@ class Coordinator:
         """
         run = self.state
         lost = merging.fix_contributions(run)
-        merging.settle_parts(run, lost)
+        merge_parts.assign_parts(run)
+        merge_parts.settle_parts(run, lost)
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:
             return
-        sealing.note_merged(run)
+        run.current.merged_at = run.current.merged_at or run.now
         late = run.now > run.current.merged_at + run.deadlines.merge.seconds
         while behind:
             stage = next(iter(behind))
@@ -247,6 +248,7 @@ class Coordinator:
             if not ready or (run.roster.holding(stage, run.epoch) and not late):
                 return
             behind.discard(stage)
+        sealing.note_merged(run)
         if following < run.spec.schedule.epochs:
             self._begin_epoch(following)
         elif run.newest_base == following:
@@ -302,9 +304,9 @@ class Coordinator:
             case FrameNotice():
                 return microbatches.wanted_place(run, member, said.name) is not None
             case BadValue():
-                return rerouting.bad_microbatch(run, member, said) is not None
+                return words.bad_microbatch(run, member, said) is not None
             case FrameMissing():
-                return rerouting.missed_microbatch(run, member, said) is not None
+                return words.missed_microbatch(run, member, said) is not None
             case Ready():
                 return bases.is_new_claim(run, member, said)
             case BaseStored():
@@ -312,13 +314,28 @@ class Coordinator:
             case Delta():
                 return merging.is_wanted_delta(run, member, said)
             case Merged():
-                return merging.wanted_part(run, member, said) is not None
+                return merge_parts.wanted_part(run, member, said) is not None
+            case SnapshotWanted():
+                return snapshots.is_new_wanted(run, member, said)
+            case SnapshotStored():
+                return snapshots.is_new_stored(run, member, said)
             case Heldout():
                 return auditing.is_new_loss(run, member, said)
             case WeightsSet():
                 return auditing.is_new_weights(run, member, said)
             case _:
                 return auditing.is_new_of(run, member, said)
+
+    def questioned(self, hotkey: str, report: Report) -> list[FrameReady]:
+        """The stored frames that a report says are missing or hold NaN, to read before it is recorded."""
+        member = self.state.members.get(hotkey)
+        if member is None or not isinstance(report, BadValue | FrameMissing):
+            return []
+        return words.questioned(self.state, member, report)
+
+    def open_epochs(self) -> tuple[int, ...]:
+        """The epoch in training and those whose audits are open."""
+        return tuple(sorted(n for n, epoch in self.state.epochs.items() if not epoch.audits_closed))
 
     def stored_epochs(self) -> list[int]:
         """The epochs whose base is stored by every stage, in order."""
@@ -348,6 +365,10 @@ class Coordinator:
         plans, self.state.outbox.plans = self.state.outbox.plans, []
         return plans
 
+    def disputed_parts(self) -> list[MergeAssign]:
+        """The parts that the orchestrator is to merge itself: `Remerged` says how."""
+        return merge_parts.disputed_parts(self.state)
+
     def plan_root(self, epoch: int, step: int) -> str | None:
         """The Merkle root of a step's plan, of an epoch with open audits; else None."""
         found = self.state.epochs.get(epoch)
@@ -359,15 +380,15 @@ class Coordinator:
 
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
-        run, limit = self.state, self.state.deadlines.merge.seconds
+        run = self.state
         times: list[float | None] = []
         if run.phase is Phase.TRAINING:
             times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:
-            times += [run.current.merging_since + limit, run.current.merged_at + limit]
-            times.append(run.current.unagreed.next_due(run.now, limit))
+            times += merging.deadlines(run)
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
+        times.append(snapshots.next_due(run))
         times += [
             e.sealed_at + run.spec.audit.deadline_s
             for e in run.epochs.values()

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import FrameName, FrameNotice, Hotkey, JoinRequest, Report, StoredObject
 from iota.protocol.receipts import Receipt
-from iota.spec import Count, Frozen
+from iota.spec import Count, Frozen, Small
 
 
 class EntryKind(StrEnum):
@@ -22,6 +23,9 @@ class EntryKind(StrEnum):
     RETURNED = "returned"
     TICK = "tick"
     RESUMED = "resumed"
+    REMERGED = "remerged"
+    STORE_AWAY = "store_away"
+    STORE_BACK = "store_back"
 
 
 class _Timed(Frozen):
@@ -40,13 +44,38 @@ class Joined(_OfMember):
     request: JoinRequest
 
 
+class Finding(StrEnum):
+    """What the server found of a frame that a member says it cannot use."""
+
+    ABSENT = "absent"
+    """The store does not have it any more: it had it when it was announced."""
+    OTHER = "other"
+    """The store has other bytes than were announced."""
+    INVALID = "invalid"
+    """The bytes are those that were announced, and no frame of their sender."""
+    NOT_FINITE = "not_finite"
+    """A frame of its sender that holds NaN or Inf."""
+    SOUND = "sound"
+
+
+class LookedAt(Frozen):
+    """A stored frame that the server read because of a report in the same exchange."""
+
+    name: FrameName
+    found: Finding
+
+
 class Exchanged(_OfMember):
-    """The new content of one exchange. The intake has verified the receipts' signature and chain."""
+    """The new content of one exchange. The intake has verified the receipts' signature and chain.
+
+    Every object that it announces was in the store, with the announced size.
+    """
 
     kind: Literal[EntryKind.EXCHANGED] = EntryKind.EXCHANGED
     receipts: tuple[Receipt, ...] = ()
     frames: tuple[FrameNotice, ...] = ()
     reports: tuple[Report, ...] = ()
+    looked: tuple[LookedAt, ...] = ()
 
 
 class Left(_OfMember):
@@ -81,4 +110,30 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
-Entry = Annotated[Joined | Exchanged | Left | Lost | Returned | Tick | Resumed, Field(discriminator="kind")]
+class Remerged(_Timed):
+    """The orchestrator has merged a disputed part itself, and stored the result under a key of its own."""
+
+    kind: Literal[EntryKind.REMERGED] = EntryKind.REMERGED
+    epoch: Small
+    stage: Small
+    part: Small
+    stored: StoredObject
+    left_out: dict[Hotkey, LeftOut]
+
+
+class StoreAway(_Timed):
+    """The object store does not answer the server: nothing that needs it can be asked of anybody."""
+
+    kind: Literal[EntryKind.STORE_AWAY] = EntryKind.STORE_AWAY
+
+
+class StoreBack(_Timed):
+    """The object store answers again: what it held up gets its time anew."""
+
+    kind: Literal[EntryKind.STORE_BACK] = EntryKind.STORE_BACK
+
+
+Entry = Annotated[
+    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged | StoreAway | StoreBack,
+    Field(discriminator="kind"),
+]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from struct import Struct
 from typing import Final
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
+from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute, SnapshotMissed, SnapshotReady
+from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import MerkleFrontier
-from iota.protocol.messages import Direction, SnapshotStored, StoredObject
+from iota.protocol.messages import Direction, StoredObject
+from iota.protocol.records import Word
 from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.waiting import Waiting
@@ -121,6 +124,19 @@ class Life:
     """Seq of its first receipt of the epoch; 0 before that."""
 
 
+@dataclass(frozen=True)
+class Copy:
+    """One result of merging a part. Two copies agree if their outputs are equal."""
+
+    stored: StoredObject
+    left_out: Mapping[str, LeftOut]
+
+    @property
+    def output(self) -> str:
+        """What the MERGE receipt of this copy has as its output."""
+        return merge_output(self.stored.digest, self.left_out)
+
+
 @dataclass
 class PartMerge:
     """The merge of one partition."""
@@ -128,23 +144,33 @@ class PartMerge:
     assign: MergeAssign
     seed: str
     """What its mergers are drawn by, with the number of the draw."""
-    copies: int
-    """Copies that are wanted: one more for each disagreement."""
     draws: int = 0
     """Draws so far."""
     alone: bool = False
     """The newest draw found no further miner."""
     mergers: list[str] = field(default_factory=list)
     """Assigned miners."""
-    results: dict[str, StoredObject] = field(default_factory=dict)
-    """merger -> its copy of the merged part."""
-    agreed: StoredObject | None = None
+    results: dict[str, Copy] = field(default_factory=dict)
+    """merger -> its copy, as it reported it."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """merger -> the output of its MERGE receipt."""
+    agreed: Copy | None = None
+
+    def copies(self) -> dict[str, Copy]:
+        """The copies that count: those that their mergers have signed in a MERGE receipt."""
+        return {h: copy for h, copy in self.results.items() if self.outputs.get(h) == copy.output}
 
 
 @dataclass
 class StageMerge:
     """The merge of one stage."""
 
+    since: float = 0.0
+    """The deadline of its pseudo-gradients runs from here."""
+    deserted: bool = False
+    """At the deadline nobody was there who could give one, so the run pauses."""
+    extended: bool = False
+    """Somebody came back then, and the deadline began again, which it does once."""
     deltas: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
     """miner -> the stored parts of its pseudo-gradient."""
     early: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
@@ -153,8 +179,10 @@ class StageMerge:
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)
     """By partition; empty where the stage lost all of its work."""
+    left_out: dict[tuple[str, LeftOut], list[int]] = field(default_factory=dict)
+    """(miner, why) -> the agreed parts that leave its pseudo-gradient out."""
     owing: set[str] = field(default_factory=set)
-    """Miners whose pseudo-gradient is needed and not there, live or not."""
+    """Miners whose pseudo-gradient is needed and not there, live or not. Once fixed: who gave none."""
     awaited: set[str] = field(default_factory=set)
     """Those of them that are live."""
     agreed: int = 0
@@ -184,11 +212,21 @@ class EpochState:
     """By stage; empty until all steps are closed."""
     unfixed: set[int] = field(default_factory=set)
     """Stages whose contributions are not decided."""
+    unassigned: set[int] = field(default_factory=set)
+    """Stages whose contributions are decided, and whose mergers are not drawn yet."""
+    merge_seed: str | None = None
+    """Hash of the block by which mergers are drawn; None before it is there."""
     unmerged: int = 0
     """Stages whose merge is not ready."""
     unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)
     """(stage, part) that are not agreed, since their last assignment."""
+    disputed: dict[tuple[int, int], None] = field(default_factory=dict)
+    """(stage, part) that the orchestrator is to merge itself: copies differ, or too few have come."""
     merging_since: float = 0.0
+    merging_block: int = 0
+    """The newest known block when the last step closed."""
+    uploads_since: float | None = None
+    """When replicas could begin to store pseudo-gradients; None if server or store were away since."""
     receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
     """miner -> the Merkle tree of its receipts of this epoch."""
     lives: dict[str, list[Life]] = field(default_factory=dict)
@@ -201,12 +239,18 @@ class EpochState:
     """Time at which the merges of all stages were ready; 0 before."""
     merged_block: int | None = None
     """The head at that time: the seal waits for a newer one."""
+    unproven: dict[str, int] = field(default_factory=dict)
+    """miner -> its words against frames that the frames did not bear out."""
+    words: dict[str, tuple[Word, ...]] = field(default_factory=dict)
+    """miner -> its words on NaN that stand in the record."""
+    doubted: set[tuple[int, int, int]] = field(default_factory=set)
+    """(step, microbatch, stage) where a replica said NaN of finite frames."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
     wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)
-    """miner -> version -> validators that wait for the snapshot."""
-    snapshots: dict[tuple[str, int], SnapshotStored] = field(default_factory=dict)
-    """(miner, version) -> the stored snapshot."""
+    """miner -> version -> validators that asked for the snapshot."""
+    snapshots: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = field(default_factory=dict)
+    """(miner, version) -> whether it was delivered in time, once that is known."""
     links: dict[str, str] = field(default_factory=dict)
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)

@@ -60,7 +60,7 @@ class Work:
             self.forward += 1
         elif kind is OpKind.STEP:
             self.steps += 1
-        else:
+        elif kind is not OpKind.MERGE:
             self.backward += 1
 
 

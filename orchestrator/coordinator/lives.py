@@ -58,10 +58,12 @@ def given_op(epoch: EpochState, member: Member, receipt: Receipt) -> Given | Non
 def life_of(epoch: EpochState, member: Member, receipt: Receipt) -> int | None:
     """Which of the member's lives in the epoch ran a receipt's op; None where none was given it.
 
-    A STEP is that of the newest life that had joined by then: a life begins at the first step that is not
-    closed, so it applies none that an earlier one could have applied.
+    A merge is of the newest one. A STEP is that of the newest life that had joined by then: a life begins at
+    the first step that is not closed, so it applies none that an earlier one could have applied.
     """
     lives = epoch.lives.get(member.hotkey, [])
+    if receipt.kind is OpKind.MERGE:
+        return len(lives) - 1 if lives else None
     if receipt.kind is OpKind.STEP:
         joined = [index for index, life in enumerate(lives) if life.joined <= receipt.step]
         return joined[-1] if joined else None

@@ -60,6 +60,8 @@ class Member:
     """Moving average of the seconds from an op's readiness to its receipt; 0 before the first."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
+    charged: bool = False
+    """It signed a merged part that was wrong: it is drawn for no more merges in this run."""
     misloaded: int = -1
     """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0
@@ -74,5 +76,9 @@ class Member:
     """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
+    line: float = 0.0
+    """The most bytes a second that it has stored a pseudo-gradient with; 0 before the first."""
+    owed: dict[tuple[int, int], float] = field(default_factory=dict)
+    """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
     history: History = field(default_factory=History)
     """For people alone."""

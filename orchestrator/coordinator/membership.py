@@ -82,8 +82,9 @@ def _start_afresh(run: RunState, member: Member) -> None:
     if not any(member.hotkey in merge.deltas for merge in run.current.merges):
         run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
     for merge in run.current.merges:
-        merge.owing.discard(member.hotkey)
         merge.early.pop(member.hotkey, None)
+        if not merge.fixed:
+            merge.owing.discard(member.hotkey)
     run.roster.set_ready(member, -1)
     member.joined, member.told_base = None, -1
     member.pending.clear()

@@ -17,6 +17,7 @@ from orchestrator.coordinator.epoch_state import (
 from orchestrator.coordinator.given_ops import Mark
 from orchestrator.coordinator.lives import life_of
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import take_merge_receipt
 from orchestrator.coordinator.merging import accept_delta
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -132,6 +133,8 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         if receipt.seq != member.receipts + 1 or receipt.previous != member.head:
             continue
         member.receipts, member.head = receipt.seq, digest
+        if receipt.kind is OpKind.MERGE:
+            take_merge_receipt(run, member, receipt)
         epoch = run.epochs.get(receipt.epoch)
         if epoch is None or epoch.seal is not None or member.hotkey not in epoch.stages:
             run.totals.unfit += 1
@@ -145,6 +148,8 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             continue
         life = epoch.lives[member.hotkey][index]
         life.first_receipt = life.first_receipt or receipt.seq
+        if receipt.kind is OpKind.MERGE:
+            continue
         if receipt.kind is OpKind.STEP:
             _take_step(run, member, epoch, life, receipt)
         else:

@@ -6,11 +6,11 @@ import heapq
 
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
-from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
+from iota.protocol.messages import Direction, FrameName, FrameNotice
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.microbatches import announce, end_microbatch, find_microbatch
+from orchestrator.coordinator.microbatches import announce, end_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -69,16 +69,29 @@ def _is_given_up(run: RunState, step: PlannedStep, mb: MicrobatchState) -> bool:
     return True
 
 
-def _again(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int) -> bool:
-    """Have another replica make what one has made already; False where there is none.
+def move(
+    run: RunState,
+    step: PlannedStep,
+    mb: MicrobatchState,
+    stage: int,
+    why: str,
+) -> None:
+    """Have another replica do a microbatch's work at one stage; drop it, for the reason `why`, if none can.
 
-    No blame: only the receiver says that the frame is bad, so the sender's timeliness must not suffer.
+    It is not counted as withdrawn from who has it: the caller says who is to blame.
     """
     others = [m for m in run.active(stage, step.number) if m.hotkey != mb.places[stage].miner]
-    if others and not _is_given_up(run, step, mb):
-        chosen = min(others, key=lambda m: (len(m.work), m.order))
-        assign(run, step, mb, stage, chosen, blame=False)
-    return bool(others)
+    if not others:
+        drop(run, step, mb, why)
+    elif not _is_given_up(run, step, mb):
+        assign(run, step, mb, stage, min(others, key=lambda m: (len(m.work), m.order)), blame=False)
+
+
+def withdraw(run: RunState, member: Member) -> None:
+    """Count a microbatch that was taken from a member through its own doing: it lowers its timeliness."""
+    member.withdrawn += 1
+    run.current.withdrawn[member.hotkey] += 1
+    member.history.work(run.epoch).withdrawn += 1
 
 
 def assign(
@@ -107,9 +120,7 @@ def assign(
         send_forward=place.forward is None,
     )
     if blame and chosen.hotkey != old.hotkey:
-        old.withdrawn += 1
-        run.current.withdrawn[old.hotkey] += 1
-        old.history.work(run.epoch).withdrawn += 1
+        withdraw(run, old)
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
     give(run, step.given, (mb.index, stage), attempt, chosen, forward=event.send_forward)
@@ -148,54 +159,14 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
         run.send(hotkey, event)
 
 
-def bad_microbatch(
-    run: RunState, member: Member, report: BadValue
-) -> tuple[PlannedStep, MicrobatchState] | None:
-    """The open microbatch that this replica has and reports as NaN or Inf; else None."""
-    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
-    if found is None or found[1].ended is not None:
-        return None
-    return found if found[1].places[member.stage].miner == member.hotkey else None
-
-
-def take_bad_value(run: RunState, member: Member, report: BadValue) -> None:
-    """Drop a microbatch whose replica reports NaN or Inf."""
-    if (found := bad_microbatch(run, member, report)) is None:
-        run.totals.unfit += 1
-    else:
-        drop(run, *found, f"NaN or Inf at stage {member.stage} ({member.hotkey})")
-
-
-def missed_microbatch(
-    run: RunState, member: Member, report: FrameMissing
-) -> tuple[PlannedStep, MicrobatchState] | None:
-    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
-    name = report.name
-    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    mine = name.direction.destination(name.stage, run.stages) == member.stage
-    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
-        return None
-    place, receiver = found[1].places[name.stage], found[1].places[member.stage].miner
-    stands = place.attempt == name.attempt and place.frame(name.direction) is not None
-    return found if stands and receiver == member.hotkey else None
-
-
-def take_missing(run: RunState, member: Member, report: FrameMissing) -> None:
-    """Handle a receiver's report that a frame is missing or bad.
-
-    Another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
-    """
-    if (found := missed_microbatch(run, member, report)) is None:
-        run.totals.unfit += 1
-        return
-    name, (step, mb) = report.name, found
-    place = mb.places[name.stage]
-    run.incidents.named.append(
-        f"frame {name} of {place.miner} cannot be used by {member.hotkey}: {report.reason}"
-    )
-    place.store(name.direction, None)
-    if not _again(run, step, mb, name.stage):
-        drop(run, step, mb, "a frame is gone and no other replica can make it again")
+def take_overdue(run: RunState) -> None:
+    """Note the replicas that missed a deadline; their work goes to others."""
+    for member in overdue(run):
+        run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
+        member.stalled = True
+        run.look_at(member)
+        member.history.work(run.epoch).missed += 1
+        member.history.happened(run.now, run.epoch, "it missed a deadline")
 
 
 def overdue(run: RunState) -> list[Member]:

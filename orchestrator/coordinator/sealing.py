@@ -7,17 +7,20 @@ draw lies ahead, also where the chain was away for long; training goes on meanwh
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Final
 
 from blake3 import blake3
 
 from iota.protocol.events import EpochClose
+from iota.protocol.merges import LeftOut
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.records import (
     BaseRecord,
     CountedList,
     DeltaRecord,
     EpochRecord,
+    LeftOutRecord,
     LifeRecord,
     MinerRecord,
     PlanRecord,
@@ -31,10 +34,9 @@ _LEVEL: Final = 1
 
 
 def note_merged(run: RunState) -> None:
-    """All merges of the current epoch are ready: it is sealed with the next block."""
-    epoch = run.current
-    if epoch.merged_block is None:
-        epoch.merged_at, epoch.merged_block = run.now, run.head.block
+    """Every stage of the current epoch has agreed on its next base: it is sealed with the next block."""
+    if run.current.merged_block is None:
+        run.current.merged_block = run.head.block
 
 
 def unsealed(run: RunState) -> list[EpochState]:
@@ -78,8 +80,9 @@ def let_go(run: RunState, number: int) -> None:
         step.order.clear()
         step.losses.clear()
     for merge in epoch.merges:
-        merge.deltas, merge.parts, merge.agreed = {}, [], 0
-    for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted):
+        merge.deltas, merge.parts, merge.agreed, merge.left_out = {}, [], 0, {}
+        merge.owing.clear()
+    for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted, epoch.unproven, epoch.words):
         table.clear()
     epoch.reroutes.clear()
 
@@ -123,12 +126,25 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
         reroutes=tuple(epoch.reroutes),
         counted=tuple(counted),
         bases=tuple(
-            base for s in range(run.stages) if (base := _base_record(run, epoch.epoch, s)) is not None
+            base
+            for number in (epoch.epoch, epoch.epoch + 1)
+            for s in range(run.stages)
+            if (base := _base_record(run, number, s)) is not None
         ),
         deltas=tuple(deltas),
         merge_assigns=tuple(part.assign for merge in epoch.merges for part in merge.parts),
         merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
+        left_out=tuple(_left_out(epoch)),
+        words=tuple(word for hotkey in sorted(epoch.words) for word in epoch.words[hotkey]),
     )
+
+
+def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
+    """What is not in the epoch's merges, by stage and hotkey."""
+    for stage, merge in enumerate(epoch.merges):
+        none: dict[tuple[str, LeftOut], list[int]] = {(h, LeftOut.MISSING): [] for h in merge.owing}
+        for (hotkey, why), parts in sorted((none | merge.left_out).items()):
+            yield LeftOutRecord(miner=hotkey, stage=stage, why=why, parts=tuple(sorted(parts)))
 
 
 def _miner_record(epoch: EpochState, hotkey: str) -> MinerRecord:
@@ -143,6 +159,7 @@ def _miner_record(epoch: EpochState, hotkey: str) -> MinerRecord:
         last_receipt=lives[0].first_receipt + count - 1,
         receipts=tree.root if tree is not None else EMPTY,
         withdrawn=epoch.withdrawn.get(hotkey, 0),
+        unproven=epoch.unproven.get(hotkey, 0),
     )
 
 
@@ -157,8 +174,9 @@ def _lives(lives: list[Life], count: int) -> tuple[LifeRecord, ...]:
 
 
 def _base_record(run: RunState, number: int, stage: int) -> BaseRecord | None:
-    """The base that a stage began the epoch with; without parts where it is not stored yet."""
+    """The base of a stage on which its replicas agree; without parts where it is not stored yet."""
     stored, digest = run.bases.stored.get((number, stage)), run.bases.digests.get((number, stage))
     if stored is not None or digest is None:
         return stored
-    return BaseRecord(epoch=number, stage=stage, digest=digest, parts=())
+    makers = run.bases.makers.get((number, stage), ())
+    return BaseRecord(epoch=number, stage=stage, digest=digest, parts=(), makers=makers)

@@ -65,6 +65,8 @@ class Head:
     hash: str = GENESIS
 
 
+SnapshotDue = tuple[float, str, int, int]
+"""(deadline, miner, epoch, version) of a snapshot that was asked for."""
 StageEpoch = tuple[int, int]
 """(epoch, stage)"""
 
@@ -97,6 +99,8 @@ class Bases:
     """What was reported since the stage last agreed."""
     disputed: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Claimed bases without an agreed digest, since the first claim."""
+    makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
+    """The replicas whose claims decided the digest."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
     """The replica that was asked to store the base."""
     unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
@@ -118,7 +122,7 @@ class Bases:
     def forget(self, epoch: int, stages: int) -> None:
         """Forget the bases of an epoch whose audits are closed."""
         for at in ((epoch, stage) for stage in range(stages)):
-            for table in (self.stored, self.digests, self.keepers):
+            for table in (self.stored, self.digests, self.makers, self.keepers):
                 table.pop(at, None)
             self.unstored.end(at)
         if self.stages_stored.pop(epoch, 0) == stages:
@@ -197,6 +201,8 @@ class Audits:
     """Number of epochs that are sealed: they are sealed in order."""
     published: dict[int, SealedRecord] = field(default_factory=dict)
     """The sealed epochs that can be read, until `audit.window` epochs after their audits were closed."""
+    due: list[SnapshotDue] = field(default_factory=list)
+    """A heap of the deadlines of snapshots. One that was delivered or postponed leaves its entry behind."""
 
 
 @dataclass
@@ -247,6 +253,8 @@ class RunState:
     gathering_since: float | None = None
     """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
+    store_away_since: float | None = None
+    """The time since when the object store does not answer; None while it does."""
     dirty: bool = True
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
@@ -301,6 +309,11 @@ class RunState:
         for group in (*self.roster.stages, self.roster.validators):
             for member in group:
                 self.send(member.hotkey, event)
+
+    def auditable(self, number: int) -> EpochState | None:
+        """A sealed epoch whose audits are open, or None."""
+        epoch = self.epochs.get(number)
+        return epoch if epoch and epoch.seal is not None and not epoch.audits_closed else None
 
     def miners(self, stage: int | None = None) -> list[Member]:
         """Miners (of one stage) that have not left, in join order."""

@@ -9,6 +9,7 @@ from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator import sealing
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import draw_block
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
@@ -104,6 +105,8 @@ def waiting_for(run: RunState) -> str | None:
     """A sentence on what the run waits for; None while it makes progress."""
     if run.phase is Phase.FINISHED:
         return None if run.run_end_sent else _last_audits(run)
+    if run.store_away_since is not None:
+        return "the object store does not answer the orchestrator: its operator must look after it"
     for stage in range(run.stages):
         live = [m for m in run.miners(stage) if m.live]
         if not live:
@@ -112,6 +115,8 @@ def waiting_for(run: RunState) -> str | None:
             return f"stage {stage} holds up the run: the work of its miners is overdue"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
+    if run.phase is Phase.MERGING:
+        return _merge_wait(run)
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
     return _seals(run)
@@ -127,6 +132,16 @@ def _seals(run: RunState) -> str | None:
         f"epoch {first.epoch} cannot be sealed: the chain has shown no block after {block} for"
         f" {duration(run.now - first.merged_at)}; training goes on"
     )
+
+
+def _merge_wait(run: RunState) -> str | None:
+    """What a merge waits for beyond the replicas' pseudo-gradients and the mergers' copies, or None."""
+    epoch = run.current
+    if epoch.unassigned and not epoch.unfixed:
+        return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
+    for stage, part in epoch.disputed:
+        return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
+    return None
 
 
 def _last_audits(run: RunState) -> str:

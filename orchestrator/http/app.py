@@ -24,12 +24,14 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.middleware import Middleware
+from orchestrator.http.object_checks import ObjectChecks
 from orchestrator.http.plan_store import PlanStore
 from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import Public
 from orchestrator.http.public_epochs import PublicEpochs
 from orchestrator.http.public_objects import PublicObjects
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.remerger import Remerger
 from orchestrator.http.statements import Statements
 from orchestrator.journal import Journal
 
@@ -66,14 +68,16 @@ def make_app(deps: Deps) -> web.Application:
     metrics, limits = Metrics(), deps.limits
     statements = Statements(deps.coordinator.spec.id, deps.hotkey)
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
+    checks = ObjectChecks(deps.coordinator, deps.store, recorder, metrics)
     calls = MemberCalls(
-        deps.coordinator, recorder, deps.store, deps.hotkey.ss58, statements, deps.admission, limits
+        deps.coordinator, recorder, deps.store, deps.hotkey.ss58, statements, deps.admission, limits, checks
     )
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
     ticker = Ticker(deps.chain, deps.coordinator, recorder, metrics, deps.head_poll_s, deps.scale)
     deletions = Deletions(deps.coordinator, deps.store, metrics)
     plans = PlanStore(deps.coordinator, deps.store, metrics)
+    remerger = Remerger(deps.coordinator, recorder, deps.store, metrics, deps.scale)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
@@ -100,7 +104,7 @@ def make_app(deps: Deps) -> web.Application:
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after += [deletions.wake, plans.wake]
+    recorder.after += [deletions.wake, plans.wake, remerger.wake]
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
@@ -108,7 +112,8 @@ def make_app(deps: Deps) -> web.Application:
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, plans, calls, progress), name="background"
+            _work(deps, recorder, ticker, deletions, plans, remerger, checks, calls, progress),
+            name="background",
         )
         if restored:
             _log.info("%s of the journal replayed", counted(restored, "entry"))
@@ -159,6 +164,8 @@ async def _work(
     ticker: Ticker,
     deletions: Deletions,
     plans: PlanStore,
+    remerger: Remerger,
+    checks: ObjectChecks,
     calls: MemberCalls,
     progress: ProgressLog,
 ) -> None:
@@ -172,6 +179,8 @@ async def _work(
         )
         group.create_task(deletions.run(), name="deletions")
         group.create_task(plans.run(), name="plans")
+        group.create_task(remerger.run(), name="disputed merges")
+        group.create_task(checks.run(), name="object checks")
         group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -149,7 +149,7 @@ async def watch_store(store: ObjectStore, data: str, scale: float = 1.0) -> None
     while True:
         pause_s = _STORE_POLL_S * scale
         try:
-            if not await store.exists(key):
+            if await store.size(key) is None:
                 raise ObjectMissing(f"it has no {key}, which `iota data prepare` stores last")
         except StoreError as error:
             pause_s = watch.failed(error)

@@ -25,6 +25,7 @@ from orchestrator.http.delivery import Delivery, presign
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
+from orchestrator.http.object_checks import ObjectChecks
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 from orchestrator.http.statements import Statements
@@ -47,8 +48,10 @@ class MemberCalls:
         statements: Statements,
         admission: Admission,
         limits: ServerLimits,
+        checks: ObjectChecks,
     ) -> None:
         """`hotkey` (ss58) is this server's, which signs the `statements`."""
+        self._checks = checks
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
@@ -83,6 +86,7 @@ class MemberCalls:
             receipts=member.receipts,
             head=member.head,
             resume=member.resume,
+            open_epochs=self._coordinator.open_epochs(),
             manifest_url=MANIFEST_PATH,
         )
         return reply.model_dump_json().encode()
@@ -98,12 +102,12 @@ class MemberCalls:
             request = parse(ExchangeRequest, call.body)
             self.presence.note(hotkey, time.monotonic())
             self.polls.supersede(hotkey)
-            await self._journal(hotkey, request)
+            missing = await self._journal(hotkey, request)
         finally:
             self._open[hotkey] -= 1
             if not self._open[hotkey]:
                 del self._open[hotkey]
-        return await self._reply(hotkey, request)
+        return await self._reply(hotkey, request, missing)
 
     async def leave(self, call: Call) -> bytes:
         """POST /v1/leave: an empty document; a repeated leave changes nothing."""
@@ -121,21 +125,31 @@ class MemberCalls:
         reply = ObjectReply(url=presign(self._store, access, expires_s), expires=time.time() + expires_s)
         return reply.model_dump_json().encode()
 
-    async def _journal(self, hotkey: str, request: ExchangeRequest) -> None:
-        """Journal the new content of an exchange, and that a lost member is back."""
+    async def _journal(self, hotkey: str, request: ExchangeRequest) -> tuple[str, ...]:
+        """Journal the new content of an exchange, and that a lost member is back.
+
+        Returns keys of objects that it announces and that are not there: these parts of it are left out.
+        """
         async with self._recorder.lock_for(hotkey):
             if back := self.intake.returned(hotkey, self._recorder.stamp()):
                 await self._recorder.record(back)
             if request.status is not None:
                 self.statuses[hotkey] = request.status
-            if said := self.intake.exchange(hotkey, request, self._recorder.stamp()):
+            missing: tuple[str, ...] = ()
+            said = self.intake.exchange(hotkey, request, self._recorder.stamp())
+            if said is not None:
+                said, missing = await self._checks.checked(said)
+                self.presence.note(hotkey, time.monotonic())  # it was silent because it waited for this
+            if said is not None:
+                said = said.model_copy(update={"at": self._recorder.stamp()})
                 await self._recorder.record(said, request.receipts.signature if request.receipts else "")
+            return missing
 
-    async def _reply(self, hotkey: str, request: ExchangeRequest) -> bytes:
+    async def _reply(self, hotkey: str, request: ExchangeRequest, missing: tuple[str, ...]) -> bytes:
         """The events after the cursor; waits until there are any, a newer exchange comes, or the timeout."""
         limit = self.limits.events
         found = self._coordinator.events_after(hotkey, request.cursor, limit)
-        wait_s = min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
+        wait_s = 0.0 if missing else min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
         if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
             found = self._coordinator.events_after(hotkey, request.cursor, limit)
         member = self.intake.member(hotkey)
@@ -144,5 +158,7 @@ class MemberCalls:
         if request.receipts is not None:  # the numbers at one moment: nothing is awaited in between
             sealed = self._coordinator.sealed_epochs
             acknowledged = self._statements.acknowledge(hotkey, member.receipts, member.head, sealed)
-        reply = ExchangeReply(events=events, receipts=member.receipts, acknowledged=acknowledged)
+        reply = ExchangeReply(
+            events=events, receipts=member.receipts, acknowledged=acknowledged, missing=missing
+        )
         return reply.model_dump_json().encode()

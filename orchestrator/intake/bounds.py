@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from iota.protocol.messages import MAX_FRAMES, MAX_PARTS, MAX_REPORTS, MAX_WEIGHTS
+from iota.protocol.messages import MAX_FRAMES, MAX_PARTS, MAX_REPLICAS, MAX_REPORTS, MAX_WEIGHTS
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import MAX_RECEIPTS
 
@@ -15,6 +15,7 @@ _MAX_CONTAINERS: Final = 65_536
 """Most objects and lists in one body; the largest valid exchange has fewer than half as many."""
 _MAX_LENGTHS: Final = {
     "frames": MAX_FRAMES,
+    "left_out": MAX_REPLICAS,
     "parts": MAX_PARTS,
     "receipts": MAX_RECEIPTS,
     "reports": MAX_REPORTS,

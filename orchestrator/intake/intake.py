@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iota.identity import signatures
-from iota.protocol.messages import PROTOCOL_VERSION, ExchangeRequest, JoinRequest, ObjectRequest, Reveal
+from iota.identity.signatures import signing_bytes
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    BadValue,
+    ExchangeRequest,
+    JoinRequest,
+    ObjectRequest,
+    Reveal,
+)
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.words import WORD_DOMAIN, signed_word
 from orchestrator.coordinator import Coordinator, Exchanged, Joined, Left, Member, Returned
 from orchestrator.intake.receipts import new_receipts
 from orchestrator.intake.rights import Access, access_for
@@ -24,7 +33,7 @@ class Intake:
     def __init__(
         self, coordinator: Coordinator, verify: Callable[[bytes, bytes, str], bool] = signatures.verify
     ) -> None:
-        """`verify(message, signature, hotkey)` checks receipt batches; a simulation may accept all."""
+        """`verify(message, signature, hotkey)` checks receipts and words; a simulation may accept all."""
         self._coordinator, self._verify = coordinator, verify
 
     def member(self, hotkey: str) -> Member:
@@ -62,11 +71,20 @@ class Intake:
         receipts = new_receipts(run, member, batch, self._verify, at) if batch is not None else ()
         frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
         reports = tuple(report for report in request.reports if self._coordinator.is_new(hotkey, report))
+        for report in reports:
+            if isinstance(report, BadValue):
+                self._check_word(hotkey, report)
         if any(isinstance(report, Reveal) for report in reports):
             reports = request.reports  # what comes with an epoch's link may count with it alone
         if not (receipts or frames or reports):
             return None
         return Exchanged(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
+
+    def _check_word(self, hotkey: str, report: BadValue) -> None:
+        """Raise Problem (BAD_SIGNATURE) unless the member has signed a word that may stand in a record."""
+        word = signed_word(self._coordinator.spec.id, report.epoch, report.step, report.microbatch)
+        if not self._verify(signing_bytes(WORD_DOMAIN, word), bytes.fromhex(report.signature), hotkey):
+            raise Problem(ProblemType.BAD_SIGNATURE, "a word on NaN or Inf must be signed by who says it")
 
     def leave(self, hotkey: str, at: float) -> Left | None:
         """The entry of a leave; None for a member that has left already."""

@@ -57,8 +57,21 @@ class ReceiptChecks:
             # In no seal and unpaid: only their number matters.
             more = receipt.seq > member.given_receipts
             return "is one more than the ops that it was given can have" if more else None
+        if receipt.kind is OpKind.MERGE:
+            return self._merge_fault(epoch, receipt)
         wrong = self._of_life(epoch, receipt)
         return wrong or next((told for h in headers if (told := self._input_fault(epoch, receipt, h))), None)
+
+    def _merge_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
+        """Whether the member was drawn to merge the part, and has not receipted it."""
+        stage, number = receipt.stage, receipt.microbatch
+        parts = epoch.merges[stage].parts if epoch.merges else []
+        if number >= len(parts) or self._member.hotkey not in parts[number].mergers:
+            return f"is of a merge of part {number} of stage {stage}, which you were not drawn for"
+        if self._member.hotkey in parts[number].outputs or receipt.key in self._seen:
+            return f"is of a merge of part {number} of stage {stage}, which has a receipt"
+        self._seen.add(receipt.key)
+        return None
 
     def _newest_life(self, epoch: EpochState) -> int:
         """The newest life of the member in an epoch that has receipts."""

@@ -140,10 +140,7 @@ def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bo
         case BaseKey():
             return key.stage == member.stage and coordinator.may_store_base(member.hotkey, key.epoch)
         case SnapshotKey():
-            epoch = run.epochs.get(key.epoch)
-            if epoch is None or key.version not in epoch.wanted.get(member.hotkey, ()):
-                return False
-            return (member.hotkey, key.version) not in epoch.snapshots
+            return (key.epoch, key.version) in member.owed
         case _:
             assert_never(key)
 

@@ -10,7 +10,7 @@ import torch
 
 from iota.compute import Microbatch
 from iota.compute.state import StageState
-from iota.outer import OuterState, ReplicaPart, outer_step
+from iota.outer import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.outer.weighted_mean import weighted_mean
 from iota.reference.pipeline import ReferenceTrainer
@@ -159,8 +159,11 @@ def merged_replicas(spec: RunSpec) -> list[dict[str, torch.Tensor]]:
     merged = []
     for stage in range(spec.layout.stages):
         base = StageState.initial(spec, stage).weights
-        parts = [pseudo_gradient(base, r.engines[stage].state().weights).numpy() for r in replicas]
-        mean = weighted_mean([ReplicaPart(f"hk{i}", 48, part) for i, part in enumerate(parts)])
+        parts = {
+            f"hk{i}": pseudo_gradient(base, r.engines[stage].state().weights).numpy()
+            for i, r in enumerate(replicas)
+        }
+        mean = weighted_mean(dict.fromkeys(parts, 48), parts.__getitem__)
         outer = OuterState(flatten(base).numpy(), np.zeros_like(mean))
         after = outer_step(outer, mean, 1.0, 0.0)
         merged.append(unflatten(torch.from_numpy(after.weights), base))

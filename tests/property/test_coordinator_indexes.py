@@ -7,17 +7,42 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinRequest, Role
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    BadValue,
+    Capabilities,
+    Direction,
+    FrameMissing,
+    FrameName,
+    JoinRequest,
+    Report,
+    Reveal,
+    Role,
+    SnapshotWanted,
+)
 from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import VirtualSwarm
 from iota.spec import Pipeline
-from orchestrator.coordinator import Entry, Exchanged, Left, Lost
+from orchestrator.coordinator import Entry, Exchanged, Finding, Left, LookedAt, Lost, StoreAway, StoreBack
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinator_indexes import check_indexes, check_nothing_is_stranded
 from tests.support.virtual_runs import tiny_spec
 
 LIMIT_S = 20_000.0
-FAULTS = ("kill", "fresh", "join", "leave", "orchestrator", "slow", "blink", "validator", "stage")
+FAULTS = (
+    "kill",
+    "fresh",
+    "join",
+    "leave",
+    "orchestrator",
+    "slow",
+    "blink",
+    "validator",
+    "stage",
+    "store",
+    "denial",
+    "snapshots",
+)
 VALIDATORS = 10_000
 """Number of the first validator's hotkey."""
 
@@ -114,6 +139,50 @@ def _inject(swarm: CheckedSwarm, chance: random.Random, fault: str) -> None:
                     )
         case "validator":
             _come_and_go(swarm, chance)
+        case "store":
+            swarm.apply(StoreAway(at=swarm.now))
+            swarm.clock.later(chance.uniform(1, 60), lambda: swarm.apply(StoreBack(at=swarm.now)))
+        case "denial":
+            _deny(swarm, chance)
+        case "snapshots":
+            _ask_for_snapshots(swarm, chance)
+
+
+def _deny(swarm: CheckedSwarm, chance: random.Random) -> None:
+    """Some receiver says of a stored frame that it is missing or NaN; the server finds anything."""
+    run = swarm.state
+    stored = [
+        (step.number, mb, stage)
+        for step in (run.current.open_steps() if run.phase is Phase.TRAINING else ())
+        for mb in step.microbatches
+        for stage, place in enumerate(mb.places[:-1])
+        if mb.ended is None and place.forward is not None
+    ]
+    if not stored:
+        return
+    step, mb, stage = chance.choice(stored)
+    hotkey = mb.places[stage + 1].miner
+    at = {"epoch": run.epoch, "step": step, "microbatch": mb.index}
+    attempt = mb.places[stage].attempt
+    name = FrameName(**at, attempt=attempt, stage=stage, direction=Direction.FORWARD)
+    report = chance.choice([BadValue(**at), FrameMissing(name=name, reason="made up")])
+    looked = (LookedAt(name=name, found=chance.choice(list(Finding))),)
+    swarm.apply(Exchanged(at=swarm.now, hotkey=hotkey, reports=(report,), looked=looked))
+
+
+def _ask_for_snapshots(swarm: CheckedSwarm, chance: random.Random) -> None:
+    """A validator asks for snapshots of epochs with open audits; some of the miners deliver."""
+    _come_and_go(swarm, chance)
+    for validator in swarm.state.validators():
+        for number, epoch in list(swarm.state.epochs.items()):
+            if epoch.seal is None:
+                continue
+            reports: list[Report] = [Reveal(epoch=number, link="0" * 64)]
+            reports += [
+                SnapshotWanted(epoch=number, miner=hotkey, version=chance.randrange(4))
+                for hotkey in epoch.stages
+            ]
+            swarm.apply(Exchanged(at=swarm.now, hotkey=validator.hotkey, reports=tuple(reports)))
 
 
 def _start(swarm: CheckedSwarm, key: str, fresh: bool) -> None:

@@ -10,7 +10,7 @@ from blake3 import blake3
 from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
 from iota.objects import SnapshotKey
-from iota.protocol.events import SnapshotReady
+from iota.protocol.events import SnapshotMissed, SnapshotReady
 from iota.protocol.messages import (
     AuditKind,
     SnapshotWanted,
@@ -29,9 +29,9 @@ from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
 from validator.core.effects import Effect, Say
 from validator.core.jobs import (
-    AskLive,
     AwaitBlock,
     Base,
+    FetchBaseRecord,
     FetchLastStep,
     FetchRecord,
     HashBase,
@@ -58,7 +58,6 @@ class Bench:
     worker: Worker
     sealed: SealedEpoch
     live: bool
-    retry_for_s: float
     deliver: Callable[[Miner, int], bytes | None]
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
@@ -68,7 +67,7 @@ class Bench:
             assert receipt is not None
             seq = receipt.seq
         elif kind is AuditKind.EPOCH:
-            seq = self.sealed.receipts[miner.hotkey][-1].seq
+            seq = max(r.seq for r in self.sealed.receipts[miner.hotkey] if r.kind is OpKind.STEP)
         snapshots: Snapshots
 
         def asked(effect: Effect) -> None:
@@ -76,7 +75,7 @@ class Bench:
             if isinstance(effect.report, SnapshotWanted):
                 self._deliver(snapshots, miner, effect.report)
 
-        snapshots = Snapshots(self.sealed.epoch, self.retry_for_s, asked)
+        snapshots = Snapshots(self.sealed.epoch, asked)
         audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
         return await self.run(audit.run())
 
@@ -100,9 +99,10 @@ class Bench:
     async def _answer(self, job: Job | Wait) -> object:
         match job:
             case Wait():
-                return True
-            case AskLive():
-                return self.live
+                raise AssertionError("each snapshot is decided as soon as it is asked for")
+            case FetchBaseRecord():
+                stored = self.world.bases
+                return next(b for b in stored if (b.epoch, b.stage) == (job.epoch, job.stage))
             case FetchLastStep():
                 return await self.evidence.last_step(job.epoch, job.miner)
             case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():
@@ -115,11 +115,15 @@ class Bench:
     def _deliver(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
         data = self.deliver(miner, wanted.version)
         if data is None:
+            late = SnapshotMissed(
+                epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=self.live
+            )
+            snapshots.decide(late)
             return
         key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        snapshots.deliver(
+        snapshots.decide(
             SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
         )
 
@@ -137,7 +141,6 @@ async def bench(
     epoch: int = 0,
     *,
     live: bool = True,
-    retry_for_s: float = 30.0,
     deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
         miner.snapshots[version]
     ),
@@ -148,4 +151,4 @@ async def bench(
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
-    return Bench(world, evidence, auditor, worker, sealed, live, retry_for_s, deliver)
+    return Bench(world, evidence, auditor, worker, sealed, live, deliver)

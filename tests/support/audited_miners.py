@@ -17,6 +17,9 @@ from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
+from iota.outer.merge import MergedPart
+from iota.outer.nesterov import OuterState
+from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
@@ -52,6 +55,43 @@ class Honest:
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return delta
+
+    def merged(self, stage: int, made: MergedPart) -> MergedPart:
+        """What it says that the merge of a part of `stage` gives."""
+        return made
+
+    def next_base(self, epoch: int, made: OuterState) -> OuterState:
+        """The base of `epoch` that it reports and stores."""
+        return made
+
+
+class FalseBase(Honest):
+    """Stores other weights than base and merge give."""
+
+    def next_base(self, epoch: int, made: OuterState) -> OuterState:
+        return OuterState(made.weights * np.float32(1.5), made.momentum) if epoch else made
+
+
+class FalseMerge(Honest):
+    """Writes other values into the parts of one stage that it merges; all of its kind write the same."""
+
+    def __init__(self, stage: int) -> None:
+        self.stage = stage
+
+    def merged(self, stage: int, made: MergedPart) -> MergedPart:
+        return replace(made, data=bytes(len(made.data))) if stage == self.stage else made
+
+
+class Accuses(Honest):
+    """Leaves an honest pseudo-gradient out of the merges of one stage, as not finite."""
+
+    def __init__(self, stage: int, hotkey: str) -> None:
+        self.stage, self.hotkey = stage, hotkey
+
+    def merged(self, stage: int, made: MergedPart) -> MergedPart:
+        if stage != self.stage:
+            return made
+        return MergedPart(bytes(len(made.data)), {self.hotkey: LeftOut.NOT_FINITE})
 
 
 class Noise(Honest):
@@ -104,8 +144,11 @@ class StaleWeights(Honest):
 class PoisonedDelta(Honest):
     """Scales its pseudo-gradient."""
 
+    def __init__(self, factor: float = 1.01) -> None:
+        self.factor = np.float32(factor)
+
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return delta * np.float32(3)
+        return delta * self.factor
 
 
 def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
@@ -144,7 +187,7 @@ class Miner:
         now = time.time()
         receipt = Receipt(
             seq=len(self.receipts) + 1,
-            stage=self.stage,
+            stage=fields.pop("stage", self.stage),
             started=now,
             ended=now,
             device=self.device,

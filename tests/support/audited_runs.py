@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from iota.compute.determinism import device_class
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, PlanKey
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
 from iota.outer import open_delta_codec
 from iota.outer.base import base_digest, base_parts, initial_base, next_base
+from iota.outer.merge import merge_part
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
-from iota.protocol.events import EpochClose
+from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
+from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     FrameName,
@@ -45,6 +47,7 @@ from iota.protocol.records import (
     CountedList,
     DeltaRecord,
     EpochRecord,
+    LeftOutRecord,
     LifeRecord,
     MinerRecord,
     PlanRecord,
@@ -60,6 +63,15 @@ from tests.support.small_runs import sample
 THREADS = torch.get_num_threads()
 """Threads of the worlds' miners and of their replays: other tests of the process may set another count."""
 DEVICE = device_class("cpu", THREADS)
+
+
+@dataclass
+class Merges:
+    """An epoch's merges, as its record has them."""
+
+    assigns: list[MergeAssign] = field(default_factory=list)
+    ready: list[MergeReady] = field(default_factory=list)
+    left_out: dict[tuple[int, LeftOut], list[int]] = field(default_factory=dict)
 
 
 class World:
@@ -115,10 +127,11 @@ class World:
                 self._microbatch(Microbatch(epoch, step, index))
             self._steps(epoch, step)
             plans.append(self._plan(epoch, step))
-        deltas, vectors = self._deltas(epoch)
-        for stage, vector in enumerate(vectors):
-            self._merge(epoch, stage, vector)
-        self.records[epoch] = self._record(epoch, tuple(plans), deltas)
+        deltas = self._deltas(epoch)
+        made = Merges()
+        for delta in deltas:
+            self._merge(epoch, delta, made)
+        self.records[epoch] = self._record(epoch, tuple(plans), deltas, made)
         return self.records[epoch]
 
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
@@ -209,22 +222,46 @@ class World:
         self.store[str(PlanKey(self.run, plan.epoch, step, root))] = plan.model_dump_json().encode()
         return PlanRecord(step=step, root=root)
 
-    def _deltas(self, epoch: int) -> tuple[tuple[DeltaRecord, ...], list[np.ndarray[Any, Any]]]:
-        records, vectors = [], []
+    def _deltas(self, epoch: int) -> tuple[DeltaRecord, ...]:
+        records = []
         for stage, miner in enumerate(self.miners):
             base = unflatten(torch.from_numpy(self.outer[stage].weights), miner.engine.state().weights)
             true = pseudo_gradient(base, miner.engine.state().weights).numpy()
             vector = miner.way.delta(true)
-            vectors.append(vector)
             parts = []
             for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
                 data = open_delta_codec().encode(part)
-                key = str(DeltaKey(self.run, epoch, stage, miner.hotkey, n))
-                parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+                parts.append(self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data))
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
-        return tuple(records), vectors
+        return tuple(records)
 
-    def _merge(self, epoch: int, stage: int, vector: np.ndarray[Any, Any]) -> None:
+    def _put(self, key: str, data: bytes) -> StoredObject:
+        self.store[key] = data
+        return StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+
+    def _merge(self, epoch: int, delta: DeltaRecord, made: Merges) -> None:
+        """The merge of a stage by the miners of the two next ones, and the base that it gives."""
+        stage, mergers, merged = delta.stage, [], []
+        for number, stored in enumerate(delta.parts):
+            given = Contribution(hotkey=delta.miner, tokens=delta.tokens, joined=0, stored=stored)
+            assign = MergeAssign(epoch=epoch, stage=stage, part=number, contributions=(given,))
+            made.assigns.append(assign)
+            found = merge_part(self.spec, assign, lambda c: self.store.get(c.stored.key))
+            mergers = [self.miners[(stage + ahead) % len(self.miners)] for ahead in (1, 2)]
+            for merger in mergers:
+                said = merger.way.merged(stage, found)
+                key = MergedKey(self.run, epoch, stage, number, merger.hotkey)
+                own = self._put(str(key), said.data)
+                output = merge_output(own.digest, said.left_out)
+                merger.write(
+                    epoch=epoch, step=0, microbatch=number, stage=stage, kind=OpKind.MERGE, version=0,
+                    output=output,
+                )  # fmt: skip
+            merged.append(own)
+            for why in said.left_out.values():
+                made.left_out.setdefault((stage, why), []).append(number)
+        made.ready.append(MergeReady(epoch=epoch, stage=stage, parts=tuple(merged)))
+        vector = np.concatenate([np.frombuffer(self.store[part.key], "<f4") for part in merged])
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
         miner = self.miners[stage]
         like = miner.engine.state().weights
@@ -233,18 +270,23 @@ class World:
 
     def _store_base(self, epoch: int, stage: int) -> None:
         parts = []
-        for n, data in enumerate(base_parts(self.spec, self.outer[stage])):
-            key = str(BaseKey(self.run, epoch, stage, n))
-            self.store[key] = data
-            parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
-        digest = base_digest(self.spec, self.outer[stage])
-        self.bases.append(BaseRecord(epoch=epoch, stage=stage, digest=digest, parts=tuple(parts)))
+        outer = self.miners[stage].way.next_base(epoch, self.outer[stage])
+        for n, data in enumerate(base_parts(self.spec, outer)):
+            parts.append(self._put(str(BaseKey(self.run, epoch, stage, n)), data))
+        record = BaseRecord(
+            epoch=epoch,
+            stage=stage,
+            digest=base_digest(self.spec, outer),
+            parts=tuple(parts),
+            makers=(self.miners[stage].hotkey,),
+        )
+        self.bases.append(record)
 
     def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
         return [r for r in miner.receipts if r.epoch == epoch]
 
     def _record(
-        self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...]
+        self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...], made: Merges
     ) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)
         chains = [[r.content_digest() for r in self.of_epoch(epoch, m)] for m in ordered]
@@ -276,10 +318,14 @@ class World:
                 for plan in plans
                 for m in ordered
             ),
-            bases=tuple(base for base in self.bases if base.epoch == epoch),
+            bases=tuple(base for base in self.bases if base.epoch in (epoch, epoch + 1)),
             deltas=deltas,
-            merge_assigns=(),
-            merges=(),
+            merge_assigns=tuple(made.assigns),
+            merges=tuple(made.ready),
+            left_out=tuple(
+                LeftOutRecord(miner=self.miners[stage].hotkey, stage=stage, why=why, parts=tuple(parts))
+                for (stage, why), parts in made.left_out.items()
+            ),
         )
 
     # ---- what the validator reads from ---------------------------------------------------------

@@ -9,6 +9,7 @@ from orchestrator.coordinator.bases import _decides
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -21,6 +22,7 @@ def check_indexes(run: RunState) -> None:
     if run.phase is Phase.MERGING:
         check_merging(run)
     check_bases(run)
+    check_snapshots(run)
     if not run.dirty:
         check_nothing_is_left_out(run)
 
@@ -84,6 +86,9 @@ def check_merging(run: RunState) -> None:
     assert epoch.unfixed == {stage for stage, merge in enumerate(epoch.merges) if not merge.fixed}
     assert epoch.unmerged == sum(merge.ready is None for merge in epoch.merges)
     assert set(epoch.unagreed) == {at for at, part in parts if part.agreed is None}
+    assert epoch.disputed.keys() <= set(epoch.unagreed)
+    fixed = {stage for stage, merge in enumerate(epoch.merges) if merge.fixed and merge.deltas}
+    assert epoch.unassigned == {stage for stage in fixed if not epoch.merges[stage].parts}
     for stage, merge in enumerate(epoch.merges):
         assert merge.agreed == sum(part.agreed is not None for part in merge.parts)
         if not merge.fixed:
@@ -113,6 +118,20 @@ def check_bases(run: RunState) -> None:
         assert claims.votes == Counter(claims.digests.values())
 
 
+def check_snapshots(run: RunState) -> None:
+    """`Member.owed`: the snapshots that were asked for in open epochs and that are not decided."""
+    owed = {
+        (hotkey, number, version)
+        for number, epoch in run.epochs.items()
+        for hotkey, versions in epoch.wanted.items()
+        for version in versions
+        if (hotkey, version) not in epoch.snapshots
+    }
+    assert owed == {(m.hotkey, *at) for m in run.members.values() for at in m.owed}
+    due = set(run.audits.due)
+    assert all((d, m.hotkey, *at) in due for m in run.members.values() for at, d in m.owed.items())
+
+
 def check_nothing_is_left_out(run: RunState) -> None:
     """What `RunState.changed` promises once an entry with `dirty` was applied: the rest is as it must be."""
     changed, limit = run.changed, run.deadlines.merge.seconds
@@ -133,10 +152,13 @@ def check_nothing_is_left_out(run: RunState) -> None:
             assert not waits or must_wait(run, member), "a miner that can be admitted is not"
     for at in run.current.unagreed if run.phase is Phase.MERGING else ():
         part = run.current.merges[at[0]].parts[at[1]]
-        coming = len(part.results) + sum(run.members[h].live for h in part.mergers if h not in part.results)
-        idle = any(m.live and m.hotkey not in part.mergers for m in run.roster.miners)
-        wanted = 1 if part.alone and len(part.mergers) == 1 else part.copies
-        assert coming >= wanted or not idle, "a part lacks a merger while there is a miner"
+        copies = part.copies()
+        missing = [m for h in part.mergers if h not in copies and not (m := run.members[h]).charged]
+        idle = any(m.live and not m.charged and m.hotkey not in part.mergers for m in run.roster.miners)
+        served = at in run.current.disputed or len(part.mergers) >= MAX_MERGERS
+        wanted = 1 if part.alone and len(part.mergers) == 1 else MERGERS
+        coming = len(copies) + sum(m.live for m in missing)
+        assert coming >= wanted or served or not idle, "a part lacks a merger while there is a miner"
     if run.phase is Phase.MERGING and not run.current.unmerged:
         late = run.now > run.current.merged_at + limit
         for stage in set(range(run.stages)) - changed.behind:

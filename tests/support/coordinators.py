@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from iota.protocol.events import Event
+from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -13,15 +14,27 @@ from iota.protocol.messages import (
     FrameName,
     FrameNotice,
     JoinRequest,
+    Merged,
     Ready,
     Report,
     Role,
+    StoredObject,
 )
 from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Tick
+from orchestrator.coordinator import (
+    Coordinator,
+    Exchanged,
+    Finding,
+    Joined,
+    LookedAt,
+    Lost,
+    Returned,
+    Tick,
+)
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import draw_block
 from orchestrator.coordinator.state import Limits, RunState
 
 LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)
@@ -64,10 +77,49 @@ class Driven:
         """The member has been silent for too long."""
         self.coordinator.apply(Lost(at=self.now, hotkey=member.hotkey))
 
-    def wait(self, seconds: float, block: int = 0, block_hash: str = "0" * 64) -> None:
-        """Time passes, and the coordinator is told."""
+    def come_back(self, member: Member) -> None:
+        """A lost member sends a request again."""
+        self.coordinator.apply(Returned(at=self.now, hotkey=member.hotkey))
+
+    def wait(self, seconds: float, block: int | None = None, block_hash: str = "0" * 64) -> None:
+        """Time passes, and the coordinator is told. The chain stands still if no block is named."""
         self.now += seconds
-        self.coordinator.apply(Tick(at=self.now, block=block, block_hash=block_hash))
+        number = self.state.head.block if block is None else block
+        self.coordinator.apply(Tick(at=self.now, block=number, block_hash=block_hash))
+
+    def draw_mergers(self, block_hash: str = "0" * 64) -> None:
+        """The block comes by which the mergers of the current epoch are drawn."""
+        self.wait(0.1, draw_block(self.state), block_hash)
+
+    def merge(
+        self,
+        member: Member,
+        stage: int,
+        part: int = 0,
+        digest: int = 7,
+        left_out: Mapping[str, LeftOut] | None = None,
+        *,
+        signed: bool = True,
+    ) -> None:
+        """A merger stores its copy of a part, and signs it in a receipt."""
+        size = self.state.part_bytes[stage][part]
+        stored = StoredObject(key=f"merged/{member.hotkey}", digest=f"{digest:064x}", size=size)
+        report = Merged(
+            epoch=self.state.epoch, stage=stage, part=part, stored=stored, left_out=dict(left_out or {})
+        )
+        output = merge_output(stored.digest, report.left_out)
+        receipt = self.receipt(member, OpKind.MERGE, 0, part).model_copy(
+            update={"stage": stage, "output": output}
+        )
+        self.say(member, receipts=[receipt] if signed else [], reports=[report])
+
+    def merge_all(self) -> None:
+        """Every drawn merger merges its parts, rightly."""
+        for stage, merge in enumerate(self.state.current.merges):
+            for number, part in enumerate(merge.parts):
+                for hotkey in list(part.mergers):
+                    if part.agreed is None and self.state.members[hotkey].live:
+                        self.merge(self.state.members[hotkey], stage, number)
 
     def say(
         self,
@@ -76,8 +128,9 @@ class Driven:
         receipts: Iterable[Receipt] = (),
         frames: Iterable[FrameNotice] = (),
         reports: Iterable[Report] = (),
+        looked: Mapping[FrameName, Finding] | None = None,
     ) -> None:
-        """One exchange of `member`."""
+        """One exchange of `member`; `looked` is what the server found of frames that it reports."""
         self.coordinator.apply(
             Exchanged(
                 at=self.now,
@@ -85,6 +138,7 @@ class Driven:
                 receipts=tuple(receipts),
                 frames=tuple(frames),
                 reports=tuple(reports),
+                looked=tuple(LookedAt(name=name, found=found) for name, found in (looked or {}).items()),
             )
         )
         assert not self.state.incidents.internal, self.state.incidents.internal[0]

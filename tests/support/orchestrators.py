@@ -19,6 +19,7 @@ from iota.client.orchestrator import OrchestratorClient
 from iota.identity.http_auth import sign_request
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
+from iota.objects import FrameKey
 from iota.protocol.events import Delivered
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -50,7 +51,7 @@ from iota.spec import (
     RunSpec,
     ScheduleSpec,
 )
-from iota.store import EmbeddedStore, ObjectStore
+from iota.store import ObjectStore
 from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator
 from orchestrator.coordinator.epoch_state import PlannedStep
@@ -61,6 +62,7 @@ from orchestrator.http.app import Deps
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.serving import serving
 from orchestrator.journal import Journal, SqliteJournal
+from tests.support.memory_store import MemoryStore
 from tests.support.receipts import content, named_input
 
 ORCHESTRATOR = Hotkey.from_seed(b"o" * 32)
@@ -119,6 +121,7 @@ class Running:
     chain: SteadyChain
     members: Members
     background: asyncio.Task[None]
+    store: ObjectStore
 
     def client(self, hotkey: Hotkey, **options: Any) -> OrchestratorClient:
         return OrchestratorClient(hotkey, self.url, ORCHESTRATOR.ss58, **options)
@@ -141,7 +144,7 @@ async def orchestrator(
             journal = SqliteJournal(journal, spec, ORCHESTRATOR.ss58)
             stack.callback(journal.close)
         if store is None:
-            store = EmbeddedStore(STORE, SECRET)
+            store = MemoryStore(STORE, SECRET)
             stack.push_async_callback(store.close)
         coordinator, chain, members = Coordinator(spec), SteadyChain(), Members()
         deps = Deps(
@@ -156,7 +159,7 @@ async def orchestrator(
             head_poll_s=0.01,
         )
         url, background = await stack.enter_async_context(serving(deps, "127.0.0.1", port))
-        yield Running(url, spec, coordinator, journal, chain, members, background)
+        yield Running(url, spec, coordinator, journal, chain, members, background, store)
 
 
 def join_request(role: Role = Role.MINER, **fields: Any) -> JoinRequest:
@@ -222,6 +225,7 @@ class Node:
     reply: JoinReply
     talk: Conversation
     log: Log
+    store: ObjectStore
     heard: list[Delivered] = field(default_factory=list)
     on_heard: Callable[[Delivered], object] = lambda delivered: None
 
@@ -234,7 +238,7 @@ class Node:
         return [d.event for d in self.heard if isinstance(d.event, kind)]
 
     def notice(self, receiver: Node, microbatch: int, step: int = 0) -> FrameNotice:
-        """Of a frame from this node to its neighbour."""
+        """Of a frame from this node to its neighbour, which is stored if the store is in memory."""
         forward = receiver.reply.stage > self.reply.stage
         name = FrameName(
             epoch=0,
@@ -245,6 +249,8 @@ class Node:
             direction=Direction.FORWARD if forward else Direction.BACKWARD,
         )
         size = frame_size(self.reply.spec, name, self.hotkey.ss58, receiver.hotkey.ss58)
+        if isinstance(self.store, MemoryStore):
+            self.store.objects[str(FrameKey(self.reply.run, name))] = bytes(size)
         return FrameNotice(name=name, digest="c" * 64, size=size)
 
     def input_from(self, sender: Node, microbatch: int, step: int = 0) -> SignedHeader:
@@ -274,7 +280,7 @@ async def node(running: Running, seed: bytes, role: Role = Role.MINER, **options
         log = Log(hotkey, reply.run, reply.stage)
         talk = Conversation(client, reply.cursor, stored=reply.receipts, receipts_after=log.after, **options)
         async with talk:
-            made = Node(hotkey, client, reply, talk, log)
+            made = Node(hotkey, client, reply, talk, log, running.store)
             listening = asyncio.create_task(made.listen())
             try:
                 yield made

@@ -14,6 +14,7 @@ from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.receipts import (
     GENESIS,
@@ -46,7 +47,21 @@ from iota.spec import (
 )
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Finding,
+    Joined,
+    Left,
+    LookedAt,
+    Lost,
+    Remerged,
+    Resumed,
+    Returned,
+    StoreAway,
+    StoreBack,
+    Tick,
+)
 from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
@@ -230,7 +245,7 @@ SEAL = events.EpochClose(
 )
 MERGE = events.MergeAssign(
     epoch=1, stage=1, part=0,
-    contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, stored=OBJECT),),
+    contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, joined=0, stored=OBJECT),),
 )  # fmt: skip
 MERGED = events.MergeReady(epoch=1, stage=1, parts=(OBJECT,))
 EVENTS: tuple[events.Event, ...] = (
@@ -245,8 +260,9 @@ EVENTS: tuple[events.Event, ...] = (
     MERGE,
     MERGED,
     events.BaseAssign(epoch=2),
-    events.AuditRequest(epoch=1, version=1),
+    events.AuditRequest(epoch=1, version=1, deadline=TIME),
     events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
+    events.SnapshotMissed(epoch=1, miner=MINER.ss58, version=1, deadline=TIME, live=True),
     events.AuditsClosed(epoch=1),
     events.RunEnd(reason="all epochs are done"),
 )
@@ -272,9 +288,9 @@ VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),
-    messages.Merged(epoch=1, stage=1, part=0, stored=OBJECT),
+    messages.Merged(epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.OUT_OF_BOUNDS}),
     messages.BaseStored(epoch=2, digest=DIGEST, parts=(OBJECT,)),
-    messages.BadValue(epoch=1, step=0, microbatch=1),
+    messages.BadValue(epoch=1, step=0, microbatch=1, signature="5a" * 64),
     messages.FrameMissing(name=NOTICE.name, reason="404"),
     messages.SnapshotStored(epoch=1, version=1, stored=OBJECT),
     messages.Reveal(epoch=1, link=DIGEST),
@@ -298,6 +314,7 @@ MESSAGES = {
     "join reply": messages.JoinReply(
         run=tiny_spec().id, spec=tiny_spec(), orchestrator=SERVER.ss58, version=1, stage=1,
         cursor=3, receipts=4, head=DIGEST, resume=True, manifest_url="/v1/manifest",
+        open_epochs=(0, 1),
     ),
     "exchange request": messages.ExchangeRequest(
         cursor=3, wait_s=5.0, receipts=BATCH, frames=(NOTICE,), reports=REPORTS[:1],
@@ -309,6 +326,7 @@ MESSAGES = {
         events=(events.Delivered(seq=4, event=EVENTS[4], urls={"run/frames/1": "http://store/é"}),),
         receipts=4,
         acknowledged=events.Acknowledgement(receipts=4, head=DIGEST, sealed=1, signature="5a" * 64),
+        missing=(OBJECT.key,),
     ),
     "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
     "whole plan": WHOLE_PLAN,
@@ -322,27 +340,44 @@ MESSAGES = {
         miners=(
             records.MinerRecord(
                 hotkey=MINER.ss58, stage=1, lives=(records.LifeRecord(joined=0, first_receipt=1),),
-                first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1,
+                first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1, unproven=1,
             ),
         ),
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
         reroutes=(REROUTE,),
         counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
-        bases=(records.BaseRecord(epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,)),),
+        bases=(records.BaseRecord(
+                epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,), makers=(MINER.ss58,)
+            ),),
         deltas=(records.DeltaRecord(miner=MINER.ss58, stage=1, tokens=6, parts=(OBJECT,)),),
         merge_assigns=(MERGE,),
         merges=(MERGED,),
+        left_out=(
+            records.LeftOutRecord(miner=MINER.ss58, stage=1, why=LeftOut.OUT_OF_BOUNDS, parts=(0,)),
+        ),
+        words=(
+            records.Word(
+                hotkey=MINER.ss58, stage=1, epoch=1, step=0, microbatch=1, attempt=0, inputs=(NOTICE,),
+                signature="5a" * 64,
+            ),
+        ),
     ),
 }  # fmt: skip
 ENTRIES: tuple[Entry, ...] = (
     Joined(at=TIME, hotkey=MINER.ss58, request=JOIN),
-    Exchanged(at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS),
+    Exchanged(
+        at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS,
+        looked=(LookedAt(name=NOTICE.name, found=Finding.SOUND),),
+    ),
     Left(at=TIME, hotkey=MINER.ss58),
     Lost(at=TIME, hotkey=MINER.ss58),
     Returned(at=TIME, hotkey=MINER.ss58),
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
-)
+    Remerged(at=TIME, epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.NOT_FINITE}),
+    StoreAway(at=TIME),
+    StoreBack(at=TIME),
+)  # fmt: skip
 
 
 def sample_base() -> OuterState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iota.protocol.messages import Delta, Merged, Reveal, Role, StoredObject
+from iota.protocol.messages import Delta, Ready, Reveal, Role, StoredObject
 from orchestrator.coordinator.member import Member
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec
@@ -18,14 +18,11 @@ def sealed_run() -> tuple[Driven, Member, Member]:
         sizes = driven.state.part_bytes[member.stage]
         parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
         driven.say(member, reports=[Delta(epoch=0, parts=parts)])
-    for merge in driven.state.current.merges:
-        for part in merge.parts:
-            for hotkey in part.mergers:
-                assign = part.assign
-                stored = StoredObject(key="m", digest="2" * 64, size=assign.contributions[0].stored.size)
-                report = Merged(epoch=0, stage=assign.stage, part=assign.part, stored=stored)
-                driven.say(driven.state.members[hotkey], reports=[report])
-    driven.wait(0.0, block=1)
+    driven.draw_mergers()
+    driven.merge_all()
+    for member in driven.state.miners():
+        driven.say(member, reports=[Ready(epoch=1, digest="3" * 64)])
+    driven.wait(0.0, block=driven.state.head.block + 1)
     assert driven.state.current.seal is not None
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
     return driven, driven.state.miners()[0], validator

@@ -17,7 +17,7 @@ from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, named_weights
 from iota.outer.nesterov import OuterState
 from iota.outer.pseudo_gradient import flatten
-from iota.protocol.messages import BaseStored, Delta, Merged, Ready, Report, StoredObject
+from iota.protocol.messages import BaseStored, Delta, Ready, Report, StoredObject
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.journal import Record, SqliteJournal
@@ -75,14 +75,10 @@ class StoredRun:
             driven.run_microbatch(0, index)
         for member in members:
             driven.say(member, reports=[Delta(epoch=0, parts=_made_up(driven, member.stage))])
-        for stage, merge in enumerate(driven.state.current.merges):
-            for number, part in enumerate(merge.parts):
-                for hotkey in part.mergers:
-                    stored = _made_up(driven, stage)[number]
-                    report = Merged(epoch=0, stage=stage, part=number, stored=stored)
-                    driven.say(driven.state.members[hotkey], reports=[report])
-        driven.wait(0.0, block=1)
+        driven.draw_mergers()
+        driven.merge_all()
         self._store_bases(driven, 1)
+        driven.wait(0.0, block=driven.state.head.block + 1)
         return recording
 
     def _store_bases(self, driven: Driven, epoch: int) -> None:

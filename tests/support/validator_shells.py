@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from blake3 import blake3
 
-from iota.protocol.events import SnapshotReady
+from iota.protocol.events import SnapshotMissed, SnapshotReady
 from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
@@ -19,6 +19,7 @@ from validator.core.core import ValidatorCore
 from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
 from validator.core.links import LinkChain
+from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
 from validator.core.tasks import drawn_tasks
@@ -49,7 +50,10 @@ def drawn(epoch: int) -> set[Name]:
     """The audits that the draw of an epoch demands."""
     sealed = run()[1][epoch]
     link = LINKS.link(epoch)
-    return {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    merges = MergeAudits(sealed, BLOCK_HASH, link, lambda *filed: None, lambda text: None)
+    of_merges = {(epoch, m, t.name) for at in merges.parts for m, t in merges.tasks(at)}
+    of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    return of_miners | of_merges
 
 
 class Shell:
@@ -114,6 +118,11 @@ class Shell:
         digest = blake3(repr(key).encode()).hexdigest()
         stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
         self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
+
+    def miss(self, key: tuple[int, str, int], *, live: bool = True) -> None:
+        """The snapshot of (epoch, miner, version) did not come by its deadline."""
+        epoch, miner, version = key
+        self.take(SnapshotMissed(epoch=epoch, miner=miner, version=version, deadline=1.0, live=live))
 
     def wake(self) -> None:
         """Let the time pass at which the core asked to be woken."""
@@ -191,8 +200,15 @@ class Shell:
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
             case jobs.MeasureHeldout():
                 return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
-            case jobs.AskLive():
-                return True
+            case jobs.ReplayMerge(assign):
+                parts = sealed[assign.epoch].record.merges[assign.stage].parts
+                return jobs.Remade(parts[assign.part].digest, {})
+            case jobs.FetchBaseRecord():
+                return next(b for b in world.bases if (b.epoch, b.stage) == (job.epoch, job.stage))
+            case jobs.RemakeBase(base):
+                return self.good(jobs.FetchBaseRecord(base.epoch + 1, base.stage)).digest  # type: ignore[attr-defined]
+            case jobs.ReplayWord():
+                return False
             case _:
                 return None
 
@@ -209,8 +225,8 @@ class Shell:
                 miners = run()[1][job.epoch].record.miners
                 own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
                 return own[choice % len(own)]
-            case jobs.AskLive():
-                own = [False, lost[1]]
+            case jobs.ReplayWord():
+                own = [True, *lost]
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():
@@ -219,6 +235,10 @@ class Shell:
                 parts = self.good(job)
                 assert isinstance(parts, list)
                 own = [["00" * 32 for _ in parts], *lost]
+            case jobs.ReplayMerge():
+                own = [jobs.Remade("00" * 32, {}), *lost]
+            case jobs.RemakeBase():
+                own = ["00" * 32, *lost]
             case jobs.FetchLastStep() | jobs.MeasureHeldout():
                 own = [None, *lost]
             case _:

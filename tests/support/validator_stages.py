@@ -149,9 +149,6 @@ class Orchestrator:
     async def objects(self, request: Any) -> Any:
         return await self.world.objects(request)
 
-    async def status(self) -> dict[str, Any]:
-        return {"members": [{"hotkey": m.hotkey, "live": True} for m in self.world.miners]}
-
     def _check_there(self) -> None:
         if self.away:
             raise OrchestratorUnreachable("nobody answers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iota.model.proposal import make_spec
+from iota.spec import AuditSpec
 from iota.spec.draft import from_assignments
 
 
@@ -27,6 +28,8 @@ def refused(*assignments: str) -> str:
             ["optimizer.decay cosine", "optimizer.warmup_steps 59"],
             "choose constant",
         ),
+        (["audit.deadline_s=5"], ["audit.deadline_s 5", "audit.line 1.25e+07"], "give at least"),
+        (["audit.line=1000", "audit.deadline_s=600"], ["audit.line 1000"], "a faster line"),
         (["schedule.credit=2"], ["schedule.credit 2", "3 stages"], "give at least 3"),
         (
             ["layout.replicas=9"],
@@ -88,3 +91,10 @@ def test_what_was_not_given_is_never_a_contradiction() -> None:
     """The ratio that is proposed has no effect with `identity`, and one step leaves nothing to decay over."""
     make_spec(from_assignments(["boundary.codec=identity"]), "0" * 64, 2)
     make_spec(from_assignments(["schedule.epochs=1", "schedule.steps=1"]), "0" * 64, 2)
+
+
+def test_a_deadline_that_is_not_given_leaves_time_for_the_snapshots_of_a_large_stage() -> None:
+    large = make_spec(from_assignments(["model.preset=orion-100b", "layout.stages=16"]), "0" * 64, 2)
+    assert large.audit.deadline_s > 10 * AuditSpec().deadline_s
+    small = make_spec(from_assignments([]), "0" * 64, 2)
+    assert small.audit.deadline_s == AuditSpec().deadline_s

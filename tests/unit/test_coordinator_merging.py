@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from iota.protocol.events import BaseAssign, LoadBase, MergeAssign, MergeReady
-from iota.protocol.messages import BaseStored, Delta, Merged, Ready, StoredObject
+from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeReady
+from iota.protocol.messages import BaseStored, Delta, Ready, StoredObject
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
@@ -36,16 +36,12 @@ def _stored(driven: Driven, stage: int, name: str, digest: int = 1) -> tuple[Sto
 def _give_all(driven: Driven) -> None:
     for member in driven.state.miners():
         driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, member.hotkey))])
+    driven.draw_mergers()
 
 
 def _assigned(driven: Driven, stage: int, part: int = 0) -> list[Member]:
     mergers = driven.state.current.merges[stage].parts[part].mergers
     return [driven.state.members[hotkey] for hotkey in mergers]
-
-
-def _merge(driven: Driven, member: Member, stage: int, digest: int) -> None:
-    stored = _stored(driven, stage, f"merged/{member.hotkey}", digest)[0]
-    driven.say(member, reports=[Merged(epoch=0, stage=stage, part=0, stored=stored)])
 
 
 def test_parts_are_merged_by_two_drawn_miners_once_all_have_given(driven: Driven) -> None:
@@ -56,7 +52,13 @@ def test_parts_are_merged_by_two_drawn_miners_once_all_have_given(driven: Driven
     assert not last.fixed
     driven.say(members[-1], reports=[Delta(epoch=0, parts=_stored(driven, members[-1].stage, "d"))])
     assert last.fixed
+    driven.draw_mergers()
     assert all(len(part.mergers) == 2 for merge in driven.state.current.merges for part in merge.parts)
+    driven.merge_all()
+    for member in members:
+        driven.say(member, reports=[Ready(epoch=1, digest="3" * 64)])
+    driven.wait(0.0, block=driven.state.head.block + 1)
+    assert any(isinstance(e, EpochClose) for e in driven.news(members[0])), "the seal covers the merges"
 
 
 def test_a_late_replica_is_named_and_left_out(driven: Driven) -> None:
@@ -93,29 +95,16 @@ def test_two_equal_copies_settle_a_part(driven: Driven) -> None:
     _give_all(driven)
     for stage in range(3):
         for member in _assigned(driven, stage):
-            _merge(driven, member, stage, 7)
+            driven.merge(member, stage)
     for member in driven.state.miners():
         assert any(isinstance(e, MergeReady) for e in driven.news(member))
-
-
-def test_copies_that_differ_go_to_a_third_and_the_odd_one_is_named(driven: Driven) -> None:
-    _give_all(driven)
-    honest, liar = _assigned(driven, 0)
-    _merge(driven, honest, 0, 7)
-    _merge(driven, liar, 0, 8)
-    third = _assigned(driven, 0)[2]
-    assert third.stage != 0
-    assert any(isinstance(e, MergeAssign) for e in driven.news(third))
-    _merge(driven, third, 0, 7)
-    assert any(liar.hotkey in text for text in driven.state.incidents.named)
-    assert not any(honest.hotkey in text for text in driven.state.incidents.named)
 
 
 def test_who_was_not_drawn_cannot_merge(driven: Driven) -> None:
     _give_all(driven)
     drawn = {m.hotkey for m in _assigned(driven, 0)}
     other = next(m for m in driven.state.miners() if m.hotkey not in drawn)
-    _merge(driven, other, 0, 7)
+    driven.merge(other, 0)
     assert driven.state.totals.unfit == 1
 
 
@@ -128,8 +117,9 @@ def test_the_draw_depends_on_the_block_and_is_even_among_those_that_are_live() -
             driven.run_microbatch(0, index)
         gone = driven.state.miners()[0]
         driven.lose(gone)
-        driven.wait(0.1, block=block, block_hash=f"{block:064x}")
-        _give_all(driven)
+        for member in driven.state.miners()[1:]:
+            driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, 0, member.hotkey))])
+        driven.draw_mergers(f"{block:064x}")
         mergers = driven.state.current.merges[0].parts[0].mergers
         assert gone.hotkey not in mergers
         assert len(set(mergers)) == 2
@@ -166,8 +156,8 @@ def test_a_copy_of_the_merger_that_came_for_a_lost_one_settles_the_part(driven: 
     _give_all(driven)
     lost, first = _assigned(driven, 0)
     driven.lose(lost)
-    _merge(driven, first, 0, 7)
-    _merge(driven, _assigned(driven, 0)[2], 0, 7)
+    driven.merge(first, 0)
+    driven.merge(_assigned(driven, 0)[2], 0)
     assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
@@ -175,7 +165,7 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     _give_all(driven)
     for stage in range(3):
         for member in _assigned(driven, stage):
-            _merge(driven, member, stage, 7)
+            driven.merge(member, stage)
     one, two = driven.state.miners(0)
     driven.news(one)
     driven.say(one, reports=[Ready(epoch=1, digest="a" * 64)])
@@ -195,7 +185,7 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
 def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: Driven) -> None:
     _give_all(driven)
     for member in _assigned(driven, 0):
-        _merge(driven, member, 0, 7)
+        driven.merge(member, 0)
     one, _ = driven.state.miners(0)
     driven.say(one, reports=[Ready(epoch=1, digest="a" * 64)])
     driven.now += 1000
@@ -228,7 +218,7 @@ def test_a_live_replica_that_missed_the_merge_is_sent_the_way_to_the_next_base(d
     _give_all(driven)
     for stage in range(3):
         for member in _assigned(driven, stage):
-            _merge(driven, member, stage, 7)
+            driven.merge(member, stage)
     *others, slow = driven.state.miners()
     for member in others:
         driven.say(member, reports=[Ready(epoch=1, digest=f"{member.stage:064x}")])

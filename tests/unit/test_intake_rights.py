@@ -24,7 +24,6 @@ from iota.protocol.messages import (
     ObjectRequest,
     Ready,
     Role,
-    SnapshotStored,
     StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -97,7 +96,7 @@ def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
         epoch=0,
         stage=0,
         part=7,
-        contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, stored=STORED),),
+        contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, joined=0, stored=STORED),),
     )
     assert accesses(SPEC, merger, event) == [
         Access(Method.GET, STORED.key),
@@ -205,7 +204,7 @@ def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
     begin_merging(made.state)
-    made.state.current.wanted[member(made, 0).hotkey] = {1: {SPARE.ss58}}
+    member(made, 0).owed[0, 1] = 1e9
     return made
 
 
@@ -228,7 +227,7 @@ def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
     key = f"{RUN}/merged/0/1/part-000.{who.hotkey}"
     assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
     assign = MergeAssign(epoch=0, stage=1, part=0, contributions=())
-    made.state.current.merges[1].parts.append(PartMerge(assign, "", 2, mergers=[who.hotkey]))
+    made.state.current.merges[1].parts.append(PartMerge(assign, "", mergers=[who.hotkey]))
     assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
     other = member(made, 1)
     theirs = f"{RUN}/merged/0/1/part-000.{other.hotkey}"
@@ -240,7 +239,8 @@ def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
     who = member(made, 0)
     key = f"{RUN}/audit/0/{who.hotkey}/1"
     assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/2", 10) is ProblemType.FORBIDDEN
-    made.state.current.snapshots[who.hotkey, 1] = SnapshotStored(epoch=0, version=1, stored=STORED)
+    assert ask(made, who, Method.PUT, key, 10) == Access(Method.PUT, key, 10)
+    del who.owed[0, 1]  # it was delivered, or its deadline has passed
     assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
 
 

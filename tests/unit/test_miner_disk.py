@@ -15,6 +15,7 @@ from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.partition import PartError
 from miner.disk import MinerDisk
 from tests.support.damage import DAMAGES, Damage
+from tests.support.frames import frame_name
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
@@ -101,3 +102,15 @@ def test_an_epoch_and_a_state_that_are_forgotten_leave_the_receipts(disk: MinerD
     disk.forget_state()
     assert (disk.newest_base(), disk.snapshots_size()) == (None, 0)
     assert disk.receipts.read_bytes() == b"receipts"
+
+
+def test_evidence_of_open_epochs_outlives_a_lost_state(disk: MinerDisk) -> None:
+    for epoch in (0, 1, 2):
+        _keep(disk, epoch)
+        disk.snapshot(epoch, 3).write_bytes(b"snapshot")
+        disk.save_frame(frame_name(epoch=epoch), b"frame")
+    disk.forget_state()
+    disk.forget_other_epochs((1, 2))
+    assert disk.newest_base() is None
+    assert [disk.snapshot(epoch, 3).exists() for epoch in (0, 1, 2)] == [False, True, True]
+    assert [disk.frame(frame_name(epoch=epoch)).exists() for epoch in (0, 1, 2)] == [False, True, True]

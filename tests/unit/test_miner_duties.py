@@ -10,6 +10,7 @@ import pytest
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, load_state, save_state
+from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
 from iota.protocol.events import (
     Admit,
     AuditRequest,
@@ -41,7 +42,7 @@ SPEC = small_spec()
 
 def _assign(stage: int) -> MergeAssign:
     stored = StoredObject(key="a/delta", digest="0" * 64, size=4)
-    given = Contribution(hotkey=fake_hotkey(1), tokens=1, stored=stored)
+    given = Contribution(hotkey=fake_hotkey(1), tokens=1, joined=0, stored=stored)
     return MergeAssign(epoch=3, stage=stage, part=0, contributions=(given,))
 
 
@@ -49,7 +50,7 @@ def _assign(stage: int) -> MergeAssign:
 
 
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
-    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1)
+    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1, deadline=1.0)
     assert duties.on_event(event) == [SNAPSHOT]
     assert duties.on_event(event) == []
     duties.end(SNAPSHOT)
@@ -61,12 +62,27 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     [
         (_assign(1), MergePart(_assign(1))),
         (BaseAssign(epoch=3), StoreBase(3)),
-        (AuditRequest(epoch=3, version=1), SNAPSHOT),
+        (AuditRequest(epoch=3, version=1, deadline=1.0), SNAPSHOT),
         (AuditsClosed(epoch=3), None),
     ],
 )
 def test_orders_give_duties(event: Event, duty: Duty | None) -> None:
     assert Duties(stage=0).on_event(event) == ([] if duty is None else [duty])
+
+
+def test_a_duty_whose_object_is_missing_in_the_store_is_done_again_while_it_is_wanted() -> None:
+    duties = Duties(stage=0)
+    duties.on_event(_assign(1))
+    duties.end(MergePart(_assign(1)))
+    run, me = "0" * 64, fake_hotkey(1)
+    assert duties.again(MergedKey(run, 3, 1, 0, me)) == [MergePart(_assign(1))]
+    assert duties.again(MergedKey(run, 3, 1, 0, me)) == []  # it is under way
+    assert duties.again(MergedKey(run, 3, 2, 0, me)) == []  # it was never given
+    assert duties.again(SnapshotKey(run, 3, me, 1)) == [SNAPSHOT]
+    assert duties.again(DeltaKey(run, 3, 0, me, 5)) == [StoreDelta(3)]
+    assert duties.again(BaseKey(run, 3, 0, 2)) == [StoreBase(3)]
+    duties.on_event(AuditsClosed(epoch=2))
+    assert duties.again(SnapshotKey(run, 2, me, 1)) == []
 
 
 MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
@@ -125,8 +141,10 @@ async def _do(
         damage(disk.snapshot(3, 1))
         async with ObjectClient() as client:
             objects: Any = RunObjects(urls, client)
-            bases: Any = None  # no pseudo-gradient is asked for
-            worker = DutyWorker(SPEC, 0, fake_hotkey(0), disk, objects, bases, wants, first_pause_s=0.0)
+            nothing: Any = None  # neither a pseudo-gradient nor a merge is asked for
+            worker = DutyWorker(
+                SPEC, 0, fake_hotkey(0), disk, objects, nothing, nothing, wants, first_pause_s=0.0
+            )
             return await worker.do(duty, {})
 
 

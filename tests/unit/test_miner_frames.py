@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
@@ -16,7 +17,7 @@ from iota.simulate.names import fake_hotkey
 from iota.wire.frame import SIGNATURE_BYTES, FrameError, encode_frame, make_header
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 from miner.activity import Activity
-from miner.core.effects import FetchFrame, SendFrame
+from miner.core.effects import FetchFrame, SendAgain, SendFrame
 from miner.core.facts import FrameLost, FrameNotStored, FrameStored
 from miner.frames import FrameMover
 from miner.retry import FEW_TRIES
@@ -53,8 +54,24 @@ class Failing:
         raise NotImplementedError
 
 
-def _mover(transport: Failing, wanted_tries: int = 1000) -> FrameMover:
-    return FrameMover(SPEC, transport, lambda effect: transport.tries < wanted_tries, Activity(), 0.0)
+def _mover(transport: Failing, wanted_tries: int = 1000, kept: Path = Path("/nowhere")) -> FrameMover:
+    return FrameMover(
+        SPEC, transport, lambda effect: transport.tries < wanted_tries, Activity(), lambda name: kept, 0.0
+    )
+
+
+async def test_a_frame_that_the_store_lost_is_sent_again_from_the_disk(tmp_path: Path) -> None:
+    file, transport = tmp_path / "frame", Failing(Unreachable("down"), 1)
+    name = frame_name()
+    payload = bytes(payload_size(SPEC))
+    header = make_header(SPEC, name, blake3(payload).hexdigest(), SENDER.ss58, RECEIVER.ss58)
+    data = encode_frame(header, payload, SENDER.sign)
+    file.write_bytes(data)
+    found = await _mover(transport, kept=file).send_again(SendAgain(name))
+    notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
+    assert found == FrameStored(notice)
+    file.write_bytes(data[:-1])
+    assert await _mover(transport, kept=file).send_again(SendAgain(name)) == FrameNotStored(name)
 
 
 async def test_an_outage_is_ridden_out_both_ways() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from iota.model.initial import initial_weights
 from iota.objects import part_sizes
-from iota.outer import OuterState, ReplicaPart, open_delta_codec, open_merge_rule, outer_step
+from iota.outer import OuterState, open_delta_codec, open_merge_rule, outer_step
 from iota.outer.partition import PartError, part_bytes, read_part, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.outer.weighted_mean import merge_weights, weighted_mean
@@ -65,13 +65,15 @@ def test_unknown_codecs_and_rules_are_refused_with_the_known_ones() -> None:
 
 
 def test_the_merge_does_not_depend_on_the_order_of_arrival() -> None:
-    contributions = [ReplicaPart(f"hk{i}", 100 + 7 * i, part(i)) for i in range(4)]
-    merged = {weighted_mean(order).tobytes() for order in itertools.permutations(contributions)}
+    merged = {
+        weighted_mean({f"hk{i}": 100 + 7 * i for i in order}, lambda name: part(int(name[2:]))).tobytes()
+        for order in itertools.permutations(range(4))
+    }
     assert len(merged) == 1
 
 
 def test_the_merge_is_separate_fp32_products_and_sums() -> None:
-    found = weighted_mean([ReplicaPart("b", 1, part(1)), ReplicaPart("a", 2, part(0))])
+    found = weighted_mean({"b": 1, "a": 2}, {"b": part(1), "a": part(0)}.__getitem__)
     wa, wb = np.float32(2 / 3), np.float32(1 / 3)
     for i, value in enumerate(found):
         assert value == np.float32(np.float32(part(0)[i] * wa) + np.float32(part(1)[i] * wb))
@@ -83,18 +85,18 @@ def test_weights_are_shares_of_tokens() -> None:
 
 def test_contributions_without_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="without tokens"):
-        weighted_mean([ReplicaPart("a", 0, part(0))])
+        weighted_mean({"a": 0}, lambda _: part(0))
 
 
 def test_contributions_of_two_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
-        weighted_mean([ReplicaPart("a", 1, part(0)), ReplicaPart("b", 1, part(1, 10))])
+        weighted_mean({"a": 1, "b": 1}, {"a": part(0), "b": part(1, 10)}.__getitem__)
 
 
 def test_one_replica_with_eta_1_and_mu_0_merges_to_its_own_weights() -> None:
     base, final = {"w": torch.from_numpy(part(0))}, {"w": torch.from_numpy(part(0) + 0.01 * part(1))}
     delta = pseudo_gradient(base, final).numpy()
-    merged = weighted_mean([ReplicaPart("a", 5, delta)])
+    merged = weighted_mean({"a": 5}, lambda _: delta)
     after = outer_step(OuterState(base["w"].numpy(), np.zeros(1000, np.float32)), merged, 1.0, 0.0)
     assert np.allclose(after.weights, final["w"].numpy(), rtol=1e-6, atol=1e-7)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iota.objects import FrameKey
 from iota.protocol.events import (
     Admit,
     AuditsClosed,
@@ -34,6 +35,7 @@ from miner.core.effects import (
     ReadTokens,
     RunOp,
     Say,
+    SendAgain,
     SendFrame,
     StoreDelta,
 )
@@ -44,6 +46,7 @@ from miner.core.facts import (
     FrameNotStored,
     FrameStored,
     Heard,
+    ObjectsMissing,
     OpBad,
     OpDone,
     StateLoaded,
@@ -302,6 +305,20 @@ def test_a_lost_frame_is_reported() -> None:
     name = frame_name(direction=Direction.BACKWARD)
     effects = _training().take(FrameLost(name, "gone"))
     assert effects == [Say(reports=(FrameMissing(name=name, reason="gone"),))]
+
+
+# ---- objects that the store does not have -----------------------------------------------------------
+
+
+def test_a_frame_that_is_missing_in_the_store_is_sent_again_while_it_is_wanted() -> None:
+    core = _training()
+    _hear(core, _plan())
+    _forwarded(core, 0)
+    wanted, other = frame_name(0, 0, stage=1), frame_name(step=9, stage=1)
+    keys = tuple(str(FrameKey(SPEC.id, name)) for name in (wanted, other))
+    assert SendAgain(wanted) in core.take(ObjectsMissing(keys))
+    assert SendAgain(other) not in core.take(ObjectsMissing(keys))
+    assert core.take(ObjectsMissing(("no/key",))) == []
 
 
 # ---- the rest ------------------------------------------------------------------------------------

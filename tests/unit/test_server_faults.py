@@ -67,6 +67,7 @@ async def breaking(running: Running, seed: int) -> AsyncIterator[tuple[Running, 
         running.chain,
         running.members,
         running.background,
+        running.store,
     )
     try:
         yield seen, relay

@@ -74,7 +74,7 @@ async def test_a_conversation_over_a_restart_loses_and_doubles_nothing(tmp_path:
             first.log.add(OpKind.FORWARD, microbatch=i)
             first.talk.send(receipts=1 + i, frames=[first.notice(last, i)])
         assert not await first.talk.flush(0.2)
-        async with orchestrator(tmp_path / "j", port=port) as running:
+        async with orchestrator(tmp_path / "j", port=port, store=running.store) as running:
             first.log.add(OpKind.FORWARD, microbatch=3)
             first.talk.send(receipts=4, frames=[first.notice(last, 3)])
             await until(lambda: len(last.events(FrameReady)) == 4, 20)

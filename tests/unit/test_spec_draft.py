@@ -34,7 +34,8 @@ OTHER_VALUES = {
     "optimizer.final_lr": 0.2, "outer.eta": 0.6, "outer.momentum": 0.8, "outer.momentum_warmup": 3,
     "outer.part_elements": 4096, "audit.ops": 3, "audit.step_every": 4, "audit.epoch_every": 9,
     "audit.tolerance": 0.02, "audit.window": 4, "audit.burn": 0.25, "audit.seal_blocks": 3,
-    "audit.deadline_s": 60.0,
+    "audit.line": 5e7,
+    "audit.deadline_s": 60.0, "audit.merge_every": 7,
 }  # fmt: skip
 """Another value than the default for every field of a spec."""
 

@@ -42,7 +42,10 @@ class LaterSpec(RunSpec):
 
 
 LATER = LaterSpec.model_validate(tiny_spec().model_dump(exclude={"version"}))
-FIRST = LATER.model_dump(mode="json", exclude={"quorum": True, "sparsity": True, "init": True}) | {
+FIRST = LATER.model_dump(
+    mode="json",
+    exclude={"quorum": True, "sparsity": True, "init": True, "audit": {"line", "merge_every"}},
+) | {
     "version": 1,
     "optimizer": tiny_spec().optimizer.model_dump(mode="json"),
     "layers": [{"share": 0.1}],

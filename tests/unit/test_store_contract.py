@@ -56,7 +56,7 @@ async def test_an_object_is_read_back_as_it_was_put(store: ObjectStore) -> None:
 async def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
     await store.put("a/empty", b"")
     assert await store.get("a/empty") == b""
-    assert await store.exists("a/empty")
+    assert await store.size("a/empty") == 0
 
 
 async def test_putting_the_same_bytes_again_changes_nothing(store: ObjectStore) -> None:
@@ -77,11 +77,18 @@ async def test_a_missing_object_is_named_as_missing(store: ObjectStore) -> None:
         await store.get("a/none")
 
 
-async def test_exists_tells_present_from_missing(store: ObjectStore) -> None:
+async def test_the_size_of_an_object_is_known_without_reading_it(store: ObjectStore) -> None:
     await store.put("a/b", b"x" * 1_000_000)
-    assert await store.exists("a/b")
-    assert not await store.exists("a/c")
-    assert not await store.exists("a")
+    assert await store.size("a/b") == 1_000_000
+    assert await store.size("a/c") is None
+    assert await store.size("a") is None
+
+
+async def test_a_larger_object_than_asked_for_is_not_read(store: ObjectStore) -> None:
+    await store.put("a/b", b"x" * 1000)
+    assert await store.get("a/b", 1000) == b"x" * 1000
+    with pytest.raises(ObjectTooLarge):
+        await store.get("a/b", 999)
 
 
 async def test_a_listing_is_a_folder_and_not_a_beginning_of_text(store: ObjectStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iota.compute.state import StageState
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
+from validator.audits.merge_replay import MergeReplay
 from validator.audits.replay import Replay, ReplayOptions
 from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
@@ -16,12 +17,13 @@ class Auditor:
 
     def __init__(self, evidence: Evidence, worker: Worker, options: ReplayOptions) -> None:
         self._evidence, self._worker, self._options = evidence, worker, options
+        self._merges = MergeReplay(evidence.spec, evidence.objects, worker)
         self._replay: Replay | None = None
 
     async def run(self, job: jobs.AuditJob) -> object:
         """The answer of a job. Raises EvidenceMissing, MinerFault, or an error of transport."""
         run = self._worker.run
-        if isinstance(job, jobs.HashBase | jobs.LoadBase) or (
+        if isinstance(job, jobs.HashBase | jobs.LoadBase | jobs.ReplayMerge | jobs.RemakeBase) or (
             isinstance(job, jobs.LoadSnapshot) and not job.on_top
         ):
             self.unload()
@@ -34,6 +36,8 @@ class Auditor:
                 return await run(lambda: base.weights_digest)
             case jobs.FetchFrame():
                 return await self._evidence.frame(job.header)
+            case jobs.FetchAnnounced():
+                return await self._evidence.announced(job.notice)
             case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
             case jobs.LoadBase():
@@ -41,11 +45,17 @@ class Auditor:
                 return await self._load(state, job.base.stage, job.version, job.device)
             case jobs.LoadSnapshot():
                 return await self._load_snapshot(job)
+            case jobs.ReplayMerge():
+                return await self._merges.merge(job)
+            case jobs.RemakeBase():
+                return await self._merges.next_base(job)
         replay = self._replay
         assert replay is not None
         match job:
             case jobs.ReplayOp(receipt, forward, version, inputs):
                 return await run(lambda: replay.op(receipt, forward, version, inputs))
+            case jobs.ReplayWord(word, version, inputs):
+                return await run(lambda: replay.is_finite(word, version, inputs))
             case jobs.CheckSent(miner, receipt):
                 payload = await self._evidence.sent_payload(miner, receipt)
                 return None if payload is None else await run(lambda: replay.sent(receipt, payload))

@@ -26,11 +26,11 @@ from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.events import EpochClose
 from iota.protocol.merkle import merkle_root
-from iota.protocol.messages import FrameName, StoredObject
+from iota.protocol.messages import FrameName, FrameNotice, StoredObject
 from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
-from iota.protocol.records import EpochRecord, PlanRecord
+from iota.protocol.records import EpochRecord, PlanRecord, Word
 from iota.protocol.seals import member_parts
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
@@ -54,7 +54,7 @@ class Evidence:
         self, spec: RunSpec, client: OrchestratorClient, objects: RunObjects, samples: Samples
     ) -> None:
         self.spec = spec
-        self._client, self._objects, self._samples = client, objects, samples
+        self._client, self.objects, self._samples = client, objects, samples
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
 
     # ---- records -------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Evidence:
         """
         key = str(PlanKey(self.spec.id, epoch, named.step, named.root))
         try:
-            data = await self._objects.get(key, max_plan_bytes(self.spec))
+            data = await self.objects.get(key, max_plan_bytes(self.spec))
             plan = WholePlan.model_validate_json(data)
         except ObjectTooLarge as error:
             raise SealBroken(f"{key} is no plan: {error}") from None
@@ -201,8 +201,8 @@ class Evidence:
 
     # ---- inputs and outputs of ops -------------------------------------------------------------
 
-    async def tokens(self, receipt: Receipt) -> Tokens:
-        """The token ids of the receipt's microbatch; zeros where its stage reads none."""
+    async def tokens(self, receipt: Receipt | Word) -> Tokens:
+        """The token ids of the receipt's or word's microbatch; zeros where its stage reads none."""
         if needs_tokens(self.spec, receipt.stage):
             return await self._samples.microbatch(receipt.epoch, receipt.step, receipt.microbatch)
         return self._samples.blank_tokens()
@@ -211,7 +211,7 @@ class Evidence:
         """The payload of the frame that a receipt names as an input by its header."""
         key = str(FrameKey(self.spec.id, header.name))
         size = frame_size(self.spec, header.name, header.sender, header.receiver)
-        data = await self._from_store(key, self._objects.get(key, size))
+        data = await self._from_store(key, self.objects.get(key, size))
         try:
             frame = decode_frame(data, self.spec)
         except FrameError as error:
@@ -220,6 +220,16 @@ class Evidence:
         if found != named:
             raise EvidenceMissing(f"{key} holds another frame of {header.sender} than the receipt names")
         return frame.payload
+
+    async def announced(self, notice: FrameNotice) -> bytes:
+        """The payload of a frame that the record names by its notice."""
+        key = FrameKey(self.spec.id, notice.name)
+        limit = max_bytes(self.spec, key, notice.name.stage)
+        data = await self._stored(StoredObject(key=str(key), digest=notice.digest, size=notice.size), limit)
+        try:
+            return decode_frame(data, self.spec).payload
+        except FrameError as error:
+            raise EvidenceMissing(f"{key} is no frame: {error}") from error
 
     async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
         """The payload that the op's miner sent; None if the op sends none or its frame is no longer stored.
@@ -232,7 +242,7 @@ class Evidence:
         try:
             key = FrameKey(self.spec.id, name)
             limit = max_bytes(self.spec, key, receipt.stage)
-            data = await self._from_store(str(key), self._objects.get(str(key), limit))
+            data = await self._from_store(str(key), self.objects.get(str(key), limit))
             frame = decode_frame(data, self.spec)
         except (EvidenceMissing, FrameError):
             return None
@@ -249,7 +259,7 @@ class Evidence:
             raise EvidenceMissing(
                 f"{stored.key} is recorded with {stored.size} bytes, at most {limit} may be"
             )
-        return await self._from_store(stored.key, self._objects.get_verified(stored))
+        return await self._from_store(stored.key, self.objects.get_verified(stored))
 
     @staticmethod
     async def _from_store(key: str, transfer: Awaitable[bytes]) -> bytes:

@@ -64,9 +64,6 @@ class JobRunner:
             match job:
                 case jobs.FetchLastStep():
                     return await self.evidence.last_step(job.epoch, job.miner)
-                case jobs.AskLive():
-                    members = (await self.client.status())["members"]
-                    return any(m["hotkey"] == job.miner and m["live"] for m in members)
                 case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
                 case _:

@@ -26,7 +26,8 @@ from iota.compute.state import StageState
 from iota.outer import open_delta_codec
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient
-from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
+from iota.protocol.records import Word
 from iota.settings import Recompute
 from iota.spec import RunSpec
 from validator.audits.tolerance import EXACT, compare_output, compare_step, profile_for, sketch_distance
@@ -104,6 +105,26 @@ class Replay:
         if forward is None:
             return self._checked(receipt, recompute_backward)
         return self._checked(forward, run_forward) or self._checked(receipt, run_backward)
+
+    def is_finite(self, word: Word, version: int, inputs: OpInputs) -> bool:
+        """Whether the ops of a word, as far as their inputs are there, give finite values here."""
+        mb = Microbatch(word.epoch, word.step, word.microbatch, word.attempt)
+        stage_input = None if inputs.stage_input is None else payload_tensor(inputs.stage_input)
+        engine = self._engine
+
+        def run() -> bool:
+            try:
+                if word.stage == self.spec.last_stage:
+                    loss = engine.loss(mb, version, stage_input, inputs.tokens).read().result().loss
+                    return loss is None or loss <= MAX_LOSS
+                engine.forward(mb, version, stage_input, inputs.tokens).read().result()
+                if inputs.gradient is not None:
+                    engine.backward(mb, version, payload_tensor(inputs.gradient)).read().result()
+            except BadValueError:
+                return False
+            return True
+
+        return self._on_thread(run)
 
     def step(self, receipt: Receipt, count: int, learning_rate: float) -> ReplayMismatch | None:
         """Run and compare a STEP over the gradient of `count` microbatches that was summed."""

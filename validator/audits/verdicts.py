@@ -10,7 +10,7 @@ from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import Verdict
 from validator.core.effects import FileVerdict
 
-VERDICT_VERSION: Final = 1
+VERDICT_VERSION: Final = 2
 """The form of a verdict and of its signed bytes."""
 
 _DOMAIN: Final = f"verdict/{VERDICT_VERSION}"

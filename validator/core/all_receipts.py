@@ -66,6 +66,8 @@ def _good_form(sealed: SealedEpoch, hotkey: str, found: dict[str, MinerFault]) -
 
 def _check_given(sealed: SealedEpoch, hotkey: str, receipt: Receipt) -> None:
     """Raise SealBroken for an op that the miner was not given, or of another version or life than it has."""
+    if receipt.kind is OpKind.MERGE:
+        return  # it is judged by the parts that the record gave to the miner
     life = sealed.life(hotkey, receipt)
     at = (receipt.step, receipt.microbatch, receipt.attempt, receipt.stage)
     if receipt.step < life.joined or (receipt.kind is not OpKind.STEP and sealed.owner(*at) != hotkey):
@@ -79,7 +81,7 @@ def _check_lives(sealed: SealedEpoch, hotkey: str, chain: Sequence[Receipt]) -> 
     devices: dict[int, str] = {}
     steps: dict[int, int] = {}
     forwards: set[tuple[int, int, int]] = set()
-    for receipt in chain:
+    for receipt in (each for each in chain if each.kind is not OpKind.MERGE):
         life = sealed.life(hotkey, receipt)
         name = (receipt.step, receipt.microbatch, receipt.attempt)
         if devices.setdefault(life.first_receipt, receipt.device) != receipt.device:

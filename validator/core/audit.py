@@ -10,7 +10,7 @@ from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script
-from validator.core.results import EvidenceMissing, MinerFault, MinerGone, Profile, ReplayMismatch, Result
+from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
@@ -48,29 +48,35 @@ class Audit:
         self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
         self._steps = [task.step] if task.kind is AuditKind.STEP else sealed.steps(hotkey)
         own = sealed.receipts[hotkey]
-        if task.kind is AuditKind.OP:
+        if task.kind is AuditKind.WORD:
+            self._receipts = list(own)  # of its ops, which name its device: this one has no receipt
+        elif task.kind is AuditKind.OP:
             self._receipts = [receipt for receipt in own if receipt.seq == task.seq]
         else:
-            self._receipts = [
-                r for r in own if r.step in self._steps and sealed.life(hotkey, r) is self._life
-            ]
+            trained = [r for r in own if r.kind is not OpKind.MERGE and r.step in self._steps]
+            self._receipts = [r for r in trained if sealed.life(hotkey, r) is self._life]
         devices = {receipt.device for receipt in self._receipts}
         self._device = devices.pop() if len(devices) == 1 else "mixed"
         self._profile: Profile | None = None
 
     def run(self) -> Script[Result]:
         """Run the audit. Lost evidence and faults are results too."""
-        kinds = {AuditKind.OP: self._op, AuditKind.STEP: self._step, AuditKind.EPOCH: self._epoch}
+        kinds = {
+            AuditKind.OP: self._op,
+            AuditKind.STEP: self._step,
+            AuditKind.EPOCH: self._epoch,
+            AuditKind.WORD: self._word,
+        }
         ending: results.Ending
         try:
             ending = yield from kinds[self._task.kind]()
-        except (MinerFault, MinerGone, EvidenceMissing) as error:
+        except (MinerFault, Undelivered, EvidenceMissing) as error:
             ending = error
         except TransportFailed as error:
             return results.inconclusive(self._task.seq, f"evidence cannot be fetched: {error}")
         return results.result_of(ending, self._task.seq, self._profile.name if self._profile else "")
 
-    # ---- the three kinds -----------------------------------------------------------------------
+    # ---- the four kinds -----------------------------------------------------------------------
 
     def _op(self) -> Script[ReplayMismatch | None]:
         receipt = self._receipts[0]
@@ -98,6 +104,30 @@ class Audit:
                 return mismatch
         yield from self._check_delta()
         return None
+
+    def _word(self) -> Script[ReplayMismatch | None]:
+        """Repeat an op that the miner says gives NaN or Inf, from the frames that the record names."""
+        word = self._sealed.words(self._hotkey)[self._task.seq - 1]
+        payloads: dict[Direction, bytes] = {}
+        for notice in word.inputs:
+            name = notice.name
+            comes_from = word.stage + (-1 if name.direction is Direction.FORWARD else 1)
+            if (name.epoch, name.step, name.microbatch, name.stage) != (
+                word.epoch, word.step, word.microbatch, comes_from
+            ):  # fmt: skip
+                raise EvidenceMissing("the record names inputs of another op for a word")
+            payloads[name.direction] = yield jobs.FetchAnnounced(notice)
+        if word.stage > 0 and Direction.FORWARD not in payloads:
+            raise EvidenceMissing("the record names no input for a word")
+        tokens = yield jobs.FetchTokens(word)
+        version = self._sealed.version(self._hotkey, word.step)
+        yield from self._load(version, moments=False)
+        inputs = OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
+        finite: bool = yield jobs.ReplayWord(word, version, inputs)
+        if not finite:
+            return None
+        reason = f"it said NaN or Inf of microbatch {word.microbatch} of step {word.step}; a replay is finite"
+        return ReplayMismatch(self._task.seq, "finite values", "NaN or Inf", reason)
 
     # ---- parts of audits -----------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
 from iota.protocol.messages import AuditsDone, Reveal
 from iota.spec import RunSpec
 from validator.core import effects
@@ -43,8 +43,8 @@ class ValidatorCore:
         self._jobs = 0
         self._running: int | None = None
         """Number of the job that the script waits for. An answer with another number is stale."""
-        self._wait_until: float | None = None
-        """Set while the script waits for a snapshot instead of a job."""
+        self._waiting = False
+        """Whether the script waits for a snapshot instead of a job."""
 
     @property
     def activity(self) -> str:
@@ -54,35 +54,30 @@ class ValidatorCore:
     @property
     def wake_at(self) -> float | None:
         """The time at which the core needs a Tick; None if it needs none before the next fact."""
-        expiry = self._deadline if self._epoch is not None and self._epoch.expires else None
-        return min((t for t in (expiry, self._wait_until) if t is not None), default=None)
+        return self._deadline if self._epoch is not None and self._epoch.expires else None
 
     def take(self, fact: Fact, now: float) -> list[Effect]:
         """The effects of a fact, in order."""
         epoch = self._epoch
-        if epoch is not None:
-            epoch.snapshots.now = now
         match fact:
             case EpochClose():
                 self._queue(fact, now)
             case AuditsClosed():
                 self._closed.add(fact.epoch)
                 if epoch is not None and epoch.epoch == fact.epoch:
-                    self._expire(epoch, now)
-            case SnapshotReady():
+                    self._expire(epoch)
+            case SnapshotReady() | SnapshotMissed():
                 if epoch is not None and epoch.epoch == fact.epoch:
-                    epoch.snapshots.deliver(fact)
-                    if self._wait_until is not None:
-                        self._resume(now, False)
+                    epoch.snapshots.decide(fact)
+                    if self._waiting:
+                        self._resume(None)
             case RunEnd():
                 self._run_over = True
             case Done() | Failed() if fact.number == self._running:
-                self._resume(now, fact.answer if isinstance(fact, Done) else fact.error)
+                self._resume(fact.answer if isinstance(fact, Done) else fact.error)
             case Tick():
                 if epoch is not None and now >= self._deadline:
-                    self._expire(epoch, now)
-                elif self._wait_until is not None and now >= self._wait_until:
-                    self._resume(now, True)
+                    self._expire(epoch)
         self._advance(now)
         taken, self._effects = self._effects, []
         return taken
@@ -92,29 +87,27 @@ class ValidatorCore:
 
     # ---- the epoch under way -------------------------------------------------------------------
 
-    def _expire(self, epoch: EpochAudit, now: float) -> None:
+    def _expire(self, epoch: EpochAudit) -> None:
         """End the audits of the epoch, unless its verdicts are filed already."""
         if not epoch.expires:
             return
         epoch.expires = False
         if self._running is not None:
             self._emit(effects.Stop())
-        self._resume(now, Expired())
+        self._resume(Expired())
 
-    def _resume(self, now: float, answer: object) -> None:
+    def _resume(self, answer: object) -> None:
         """Run the script to its next job, wait or end. An exception as `answer` is thrown into it."""
         assert self._script is not None
-        self._running = self._wait_until = None
+        self._running, self._waiting = None, False
         try:
             step = self._next_step(answer)
-            while isinstance(step, Wait):
-                if now < step.until:
-                    self._wait_until = step.until
-                    return
-                step = self._next_step(True)
         except StopIteration:
             self._epoch = self._script = None
             self._emit(effects.Explain())
+            return
+        if isinstance(step, Wait):
+            self._waiting = True
         else:
             self._jobs += 1
             self._running = self._jobs
@@ -152,4 +145,4 @@ class ValidatorCore:
         self._deadline = deadline
         self._epoch = EpochAudit(self._spec, seal, link, self._history, self._emit)
         self._script = self._epoch.script()
-        self._resume(now, None)
+        self._resume(None)

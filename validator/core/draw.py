@@ -79,6 +79,16 @@ def choose(
     )
 
 
+def choose_parts(drawn: bytes, every: int, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """One in `every` of an epoch's merged parts, (stage, part), at least one of them; in the order drawn."""
+    numbers, pool = _Numbers(drawn), list(parts)
+    count = -(-len(pool) // every)
+    for place in range(count):
+        other = place + numbers.below(len(pool) - place)
+        pool[place], pool[other] = pool[other], pool[place]
+    return pool[:count]
+
+
 class _Numbers:
     """Uniform numbers from the draw: BLAKE3's output stream, with rejection against modulo bias."""
 

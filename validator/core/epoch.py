@@ -14,14 +14,13 @@ from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
 from validator.core.jobs import Base, Script
+from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
 
-SNAPSHOT_SHARE: Final = 1 / 3
-"""Share of the audit deadline that a miner has to deliver a snapshot, so that time is left to replay it."""
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -34,7 +33,7 @@ class EpochAudit:
     ) -> None:
         self.epoch = seal.epoch
         self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
-        self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT_SHARE, emit)
+        self.snapshots = Snapshots(self.epoch, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: fetching its record"
@@ -61,8 +60,12 @@ class EpochAudit:
             yield from self._file_broken(sealed)
             return
         self._emit(effects.KeepWork(epoch_work(sealed)))
-        yield from self._audit_miners(sealed, block_hash)
+        merges = MergeAudits(
+            sealed, block_hash, self._link, self._file, lambda text: self._log(text, error=True)
+        )
+        yield from self._audit_miners(sealed, block_hash, merges)
         yield from self._measure(self.epoch + 1)
+        yield from self._check_base(merges)
         self.expires = False
         yield jobs.Settle()
         self._history.audited.add(self.epoch)
@@ -96,7 +99,7 @@ class EpochAudit:
 
     # ---- audits --------------------------------------------------------------------------------
 
-    def _audit_miners(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+    def _audit_miners(self, sealed: SealedEpoch, block_hash: str, merges: MergeAudits) -> Script[None]:
         """Every drawn audit that is not filed yet. At the deadline the rest is inconclusive."""
         self._repeat_filed()
         # By stage, so that each base is fetched once.
@@ -117,7 +120,10 @@ class EpochAudit:
         try:
             for miner, tasks in todo.items():
                 yield from self._audit_miner(sealed, miner, tasks)
+            self.activity = f"epoch {self.epoch}: auditing its merges"
+            yield from merges.run()
         except Expired:
+            merges.expire()
             for miner, tasks in todo.items():
                 for task in tasks:
                     self._file(miner, task, inconclusive(task.seq, "not done before the deadline"))
@@ -155,7 +161,19 @@ class EpochAudit:
             self._history.filed.add(name)
             self._emit(effects.FileVerdict(self.epoch, miner, task, result))
 
-    # ---- held-out loss -------------------------------------------------------------------------
+    # ---- the next base -------------------------------------------------------------------------
+
+    def _check_base(self, merges: MergeAudits) -> Script[None]:
+        """Make a stage's next base again, if there is time for it."""
+        self.activity = f"epoch {self.epoch}: auditing the base that follows"
+        try:
+            if not self.expires:
+                raise Expired
+            yield from merges.check_base()
+        except Expired:
+            self._log("the base that follows was not made again before the deadline")
+        except (EvidenceMissing, TransportFailed) as error:
+            self._log(f"the base that follows cannot be made again: {error}")
 
     def _measure(self, epoch: int) -> Script[None]:
         """Measure and report the held-out loss of the base of `epoch`, once that is stored."""

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iota.protocol.events import EpochClose
-from iota.protocol.messages import StoredObject
+from iota.protocol.events import EpochClose, MergeAssign
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import FrameNotice, StoredObject
 from iota.protocol.receipts import Receipt
-from iota.protocol.records import BaseRecord
+from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader
 
 _T = TypeVar("_T")
@@ -91,13 +92,6 @@ class MeasureHeldout:
     epoch: int
 
 
-@dataclass(frozen=True)
-class AskLive:
-    """Ask whether the orchestrator still hears from a miner. Answer: bool."""
-
-    miner: str
-
-
 # ---- jobs of an audit: any may fail with EvidenceMissing, or the miner's fault -----------------------
 
 
@@ -131,10 +125,17 @@ class FetchFrame:
 
 
 @dataclass(frozen=True)
-class FetchTokens:
-    """Answer: the token ids of a receipt's microbatch, shaped as in `OpInputs`."""
+class FetchAnnounced:
+    """Answer: the payload of the frame that was announced so."""
 
-    receipt: Receipt
+    notice: FrameNotice
+
+
+@dataclass(frozen=True)
+class FetchTokens:
+    """Answer: the token ids of a receipt's or word's microbatch, shaped as in `OpInputs`."""
+
+    receipt: Receipt | Word
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,15 @@ class ReplayOp:
 
 
 @dataclass(frozen=True)
+class ReplayWord:
+    """Run the ops of which a miner says that they give NaN or Inf. Answer: whether they are finite."""
+
+    word: Word
+    version: int
+    inputs: OpInputs
+
+
+@dataclass(frozen=True)
 class CheckSent:
     """Compare a receipt's sketch with the payload that was sent. Answer: ReplayMismatch or None."""
 
@@ -205,18 +215,45 @@ class HashDelta:
     base: Base
 
 
+@dataclass(frozen=True)
+class ReplayMerge:
+    """Merge one part from its contributions. Answer: Remade.
+
+    Fails with EvidenceMissing if the store lacks one that is not in `absent`.
+    """
+
+    assign: MergeAssign
+    absent: frozenset[str]
+    """Hotkeys whose contributions the record calls missing from the store."""
+
+
+@dataclass(frozen=True)
+class Remade:
+    """What a merge gives."""
+
+    digest: str
+    left_out: dict[str, LeftOut]
+
+
+@dataclass(frozen=True)
+class RemakeBase:
+    """Make the base after `base` from it and the merge of its epoch. Answer: its digest of (W, m) in hex."""
+
+    base: Base
+    merged: tuple[StoredObject, ...]
+    """The merged parts; none where the stage lost all its work and keeps its base."""
+
+
 AuditJob = (
-    FetchBase | HashBase | FetchFrame | FetchTokens | LoadBase | LoadSnapshot | ReplayOp | CheckSent
-    | ReplayStep | HashDelta
+    FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
+    | ReplayWord | CheckSent | ReplayStep | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
-Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | AuditJob
+Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | FetchLastStep | AuditJob
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Resume when a snapshot comes, or at time `until` (seconds). Answer: whether that time has come."""
-
-    until: float
+    """Resume when it is decided whether some snapshot was delivered. No answer."""
 
 
 Script = Generator[Job | Wait, Any, _T]

@@ -11,8 +11,16 @@ class EvidenceMissing(Exception):
     """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
 
 
-class MinerGone(Exception):
-    """The miner left with evidence that only it had: inconclusive, and its work in the epoch is not paid."""
+class Undelivered(Exception):
+    """The miner `hotkey` did not store evidence that only it has by its deadline, which was the same for all.
+
+    One that was there (`live`) fails; of one that was gone it is inconclusive, and its work in the epoch is
+    not paid.
+    """
+
+    def __init__(self, hotkey: str, seq: int, reason: str, *, live: bool) -> None:
+        super().__init__(reason)
+        self.hotkey, self.seq, self.reason, self.live = hotkey, seq, reason, live
 
 
 class MinerFault(Exception):
@@ -48,7 +56,7 @@ class ReplayMismatch:
     reason: str
 
 
-Ending = ReplayMismatch | MinerFault | MinerGone | EvidenceMissing | None
+Ending = ReplayMismatch | MinerFault | Undelivered | EvidenceMissing | None
 """How an audit ended; None if everything agreed."""
 
 
@@ -74,7 +82,11 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
         return Result(Outcome.FAIL, ending.seq, profile, ending.expected, ending.found, ending.reason)
     if isinstance(ending, MinerFault):
         return Result(Outcome.FAIL, ending.seq, "records", ending.expected, ending.found, ending.reason)
-    return inconclusive(seq, str(ending), unproven=isinstance(ending, MinerGone))
+    if isinstance(ending, Undelivered):
+        if ending.live:
+            return Result(Outcome.FAIL, ending.seq, "records", reason=ending.reason)
+        return inconclusive(seq, ending.reason, unproven=True)
+    return inconclusive(seq, str(ending))
 
 
 def inconclusive(seq: int, reason: str, *, unproven: bool = False) -> Result:

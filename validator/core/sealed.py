@@ -19,8 +19,10 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
-from iota.protocol.records import BaseRecord, EpochRecord, LifeRecord, MinerRecord
+from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord, MinerRecord, Word
+from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.spec import RunSpec
+from validator.core.merge_records import merges_fault
 from validator.core.results import MinerFault
 
 OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
@@ -60,6 +62,8 @@ class SealedEpoch:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
+        if fault := merges_fault(spec, record):
+            raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
         _check_lives(record)
         self._plans = {plan.step: plan for plan in plans}
@@ -69,6 +73,11 @@ class SealedEpoch:
         }
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._settled = self._settlements()
+        self._words: dict[str, list[Word]] = {}
+        for word in record.words:
+            said = self._words.setdefault(word.hotkey, [])
+            if len(said) < MAX_WORDS and self._is_word(word):
+                said.append(word)
         self._by_name: dict[str, dict[OpKey, Receipt]] = {}
         for hotkey, given in self.receipts.items():
             named = self._by_name.setdefault(hotkey, {})
@@ -139,6 +148,10 @@ class SealedEpoch:
         """Number of microbatches whose backward this miner ran and its stage counts."""
         return sum(len(counted) for (miner, _), counted in self._counted.items() if miner == hotkey)
 
+    def words(self, hotkey: str) -> tuple[Word, ...]:
+        """The words of a miner that it has signed, as many as a record may hold of one."""
+        return tuple(self._words.get(hotkey, ()))
+
     # ---- steps ---------------------------------------------------------------------------------
 
     def counted(self, hotkey: str, step: int) -> tuple[tuple[int, int], ...]:
@@ -196,6 +209,19 @@ class SealedEpoch:
         """The record of the base that the stage began the epoch with; None if there is none."""
         bases = self.record.bases
         return next((base for base in bases if (base.epoch, base.stage) == (self.epoch, stage)), None)
+
+    def next_base(self, stage: int) -> BaseRecord | None:
+        """The record of the base that the stage's replicas made of this epoch; None if there is none."""
+        bases = self.record.bases
+        return next((base for base in bases if (base.epoch, base.stage) == (self.epoch + 1, stage)), None)
+
+    def _is_word(self, word: Word) -> bool:
+        """Whether a miner of this epoch has signed the word; the orchestrator cannot make one up."""
+        miner = self.miners.get(word.hotkey)
+        fits = miner is not None and (word.epoch, word.stage) == (self.epoch, miner.stage)
+        signed = signing_bytes(WORD_DOMAIN, signed_word(self.spec.id, word.epoch, word.step, word.microbatch))
+        known = miner is not None and miner.lives[0].joined <= word.step < self.spec.schedule.steps
+        return fits and known and verify(signed, bytes.fromhex(word.signature), word.hotkey)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
         """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""

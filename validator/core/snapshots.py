@@ -1,52 +1,45 @@
-"""Snapshots of an epoch: which were asked for, when, and which were delivered."""
+"""Snapshots of an epoch: which were asked for, and what the orchestrator decided about each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import SnapshotWanted, StoredObject
+from iota.protocol.events import SnapshotMissed, SnapshotReady
+from iota.protocol.messages import SnapshotWanted
 from validator.core.effects import Effect, Say
-from validator.core.jobs import AskLive, Script, Snapshot, Wait
-from validator.core.results import MinerFault, MinerGone
+from validator.core.jobs import Script, Snapshot, Wait
+from validator.core.results import Undelivered
 
 
 class Snapshots:
-    """Asks once for each (miner, version). A miner has `retry_for_s` to deliver."""
+    """Asks once for each (miner, version).
 
-    def __init__(self, epoch: int, retry_for_s: float, emit: Callable[[Effect], None]) -> None:
-        self._epoch, self._retry_for_s, self._emit = epoch, retry_for_s, emit
-        self._asked: dict[tuple[str, int], float] = {}
-        self._delivered: dict[tuple[str, int], StoredObject] = {}
-        self.now = 0.0
-        """Monotonic seconds; the core updates it with every fact."""
+    The orchestrator decides by each one's deadline whether it was delivered, so that it is one fact for all
+    validators. Where it says nothing, the audit ends undecided with the epoch's own deadline.
+    """
+
+    def __init__(self, epoch: int, emit: Callable[[Effect], None]) -> None:
+        self._epoch, self._emit = epoch, emit
+        self._asked: set[tuple[str, int]] = set()
+        self._decided: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = {}
 
     def ask(self, miner: str, versions: Iterable[int]) -> None:
         """Ask for snapshots ahead of time, so that they have arrived when their replay begins."""
         for version in versions:
             if (miner, version) not in self._asked:
-                self._asked[miner, version] = self.now
+                self._asked.add((miner, version))
                 self._emit(Say(SnapshotWanted(epoch=self._epoch, miner=miner, version=version)))
 
-    def deliver(self, event: SnapshotReady) -> None:
-        """Record a delivered snapshot. The first one stands."""
-        self._delivered.setdefault((event.miner, event.version), event.stored)
+    def decide(self, event: SnapshotReady | SnapshotMissed) -> None:
+        """Record whether a snapshot was delivered. The first word stands."""
+        self._decided.setdefault((event.miner, event.version), event)
 
     def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
-        """Wait for a snapshot. `seq` is the receipt under audit.
-
-        Raises:
-            MinerFault: the miner is there and did not deliver in time.
-            MinerGone: the miner has left.
-        """
+        """Wait for a snapshot. `seq` is the receipt under audit. Raises Undelivered."""
         self.ask(miner, (version,))
-        key, overdue = (miner, version), False
-        while key not in self._delivered:
-            if overdue:
-                live: bool = yield AskLive(miner)
-                weights = f"its weights of version {version}"
-                if live:
-                    raise MinerFault(miner, seq, f"it did not deliver {weights} in time")
-                raise MinerGone(f"the miner left before it delivered {weights}")
-            overdue = yield Wait(self._asked[key] + self._retry_for_s)
-        return Snapshot(miner, stage, version, seq, self._delivered[key])
+        while (decided := self._decided.get((miner, version))) is None:
+            yield Wait()
+        if isinstance(decided, SnapshotMissed):
+            reason = f"it did not deliver its weights of version {version} in time"
+            raise Undelivered(miner, seq, reason, live=decided.live)
+        return Snapshot(miner, stage, version, seq, decided.stored)

@@ -21,7 +21,7 @@ class AuditTask:
 
 
 def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) -> list[AuditTask]:
-    """The audits that the draw demands of one miner. Anyone with the public record gets the same."""
+    """The audits that the draw demands of one miner, and of its words all. Anyone gets the same."""
     spec = sealed.spec
     drawn = choose(
         draw(spec.id, block_hash, link, sealed.epoch, hotkey),
@@ -39,7 +39,8 @@ def drawn_tasks(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str) ->
         receipt = sealed.step_receipt(hotkey, sealed.steps(hotkey)[-1])
         assert receipt is not None
         tasks.append(AuditTask(AuditKind.EPOCH, "epoch", receipt.seq))
-    return tasks
+    words = enumerate(sealed.words(hotkey), 1)
+    return tasks + [AuditTask(AuditKind.WORD, f"word:{n}", n, word.step) for n, word in words]
 
 
 def records_task(seq: int) -> AuditTask:

@@ -1,0 +1,47 @@
+"""How a run's optimizer treats each parameter: kind of update, weight decay, clipping. No torch."""
+
+from __future__ import annotations
+
+import math
+
+from iota.codec.shapes import boundary_parameters
+from iota.model.layout import stage_parameters
+from iota.spec import OptimizerKind, OptimizerSpec, RunSpec
+
+INITIAL_SPREAD = 3.5
+"""Random initial weights are within so many standard deviations (`iota.model.initial`)."""
+
+
+def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
+    """Whether a parameter is updated by Muon: hidden matrices are.
+
+    Embeddings, head, anchors, norms and biases are updated by AdamW.
+    """
+    if spec.kind is not OptimizerKind.MUON or dimensions != 2:
+        return False
+    return name.startswith(("layers.", "boundary.")) and ".anchor." not in name
+
+
+def weight_decay(spec: OptimizerSpec, dimensions: int) -> float:
+    """Weight decay of a parameter: of matrices that of the spec, none of gains and biases."""
+    return spec.weight_decay if dimensions >= 2 else 0.0
+
+
+def clip_threshold(spec: RunSpec, stage: int) -> float:
+    """The stage's bound c·sqrt(P_stage / P_model), with which the whole model's norm is at most c.
+
+    It needs no communication between stages. Infinite if the run does not clip.
+    """
+    if spec.optimizer.clip is None:
+        return math.inf
+    parameters = stage_parameters(spec.model, spec.layout.cuts, spec.boundary)
+    return spec.optimizer.clip * math.sqrt(parameters[stage] / sum(parameters))
+
+
+def largest_start(spec: RunSpec, stage: int, dimensions: int) -> float:
+    """Upper bound of a parameter's absolute values in base 0 of `stage`. Infinite where it is unknown."""
+    if spec.init is not None:
+        return math.inf if spec.init.largest is None else max(1.0, spec.init.largest)
+    codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
+    deviation = max((spec.model.init_std, *(parameter.std for parameter in codec.values())))
+    return max(INITIAL_SPREAD * deviation, 0.0 if dimensions >= 2 else 1.0)

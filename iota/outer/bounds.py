@@ -1,0 +1,191 @@
+"""The largest change that a replica's optimizer can make in an epoch: what is larger is no pseudo-gradient.
+
+A bound follows from the spec, the epoch, and the step at which the replica joined; no weights are needed, so
+whoever merges one partition has it. It holds for every honest run, whatever its gradients:
+
+* AdamW (Kingma & Ba 2015; decoupled decay of Loshchilov & Hutter 2019) changes an element in a step by at
+  most lr·(c + wd·|w|), where c bounds |m|/sqrt(v) of the bias-corrected moments. With m and v as sums of g
+  and g², Cauchy-Schwarz gives c² = max over t of (1-b1)²·(1-b2^t)·S_t / ((1-b1^t)²·(1-b2)), where S_t is
+  the sum of (b1²/b2)^j over j < t. For betas 0.9 and 0.95, c is 1.165. Where squares underflow, 2^-60/eps is
+  added.
+* Muon's update is orthogonalised (Jordan 2024): no singular value is above `_SINGULAR`. With the rates of Liu
+  et al. 2025 an element changes by at most lr·0.2·sqrt(max(A, B))·s, and the L2 norm over r rows of a matrix
+  (A, B) by at most sqrt(min(r, A, B)) times that; decay as above. The other parameters have AdamW.
+* SGD changes the L2 norm of the stage by at most lr·threshold in a step, if the run clips. Without clipping
+  nothing is bounded, and only what is not finite is left out.
+
+Weight decay and rounding depend on |w|. It is bounded by growth: from base 0, by the bounds of all epochs so
+far and the outer step. With weight decay 0.1 this adds a tenth at first, and more as the weights may grow.
+`ROUNDING` covers the optimizer's arithmetic, 2^-22·|w| a step that of the weights.
+
+What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
+about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
+largest of a partition, with noise for gradients, half of it (20 steps). A lie within the bound is for audits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from iota.model.layout import run_shapes
+from iota.model.updates import clip_threshold, largest_start, uses_muon, weight_decay
+from iota.outer.partition import Vector
+from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
+
+ROUNDING: Final = 1.01
+"""Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
+_SINGULAR: Final = 1.35
+"""Largest singular value of an orthogonalised update. The iteration x -> 3.4445x - 4.775x³ + 2.0315x⁵ maps
+[0, 1.2024] to itself; the rest is for its arithmetic in bf16."""
+_MUON_RATE: Final = 0.2
+"""Factor of torch.optim.Muon's `match_rms_adamw`."""
+_ULP: Final = 2.0**-22
+"""Rounding of a weight in one step, relative to it: an update has two roundings of 2^-24."""
+_UNDERFLOW: Final = 2.0**-60
+"""Gradients whose squares are subnormal are smaller than this."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest change of one tensor's elements [start, stop) of a partition."""
+
+    tensor: str
+    start: int
+    stop: int
+    element: float
+    """Of one element's absolute value."""
+    norm: float
+    """Of the L2 norm over these elements; infinite where `element` says all."""
+
+    def holds(self, part: Vector) -> bool:
+        """Whether the finite partition `part` is within this bound: the same answer on every machine."""
+        own = part[self.start : self.stop]
+        if max(float(own.max()), -float(own.min())) > self.element:
+            return False
+        return self.norm == math.inf or _square_sum(own) <= self.norm * self.norm
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Coefficients of bounds that are linear in the start's size and in k, the change a unit of rate."""
+
+    start: float
+    rate: float
+
+    def __add__(self, other: _Way) -> _Way:
+        return _Way(self.start + other.start, self.rate + other.rate)
+
+    def times(self, factor: float) -> _Way:
+        return _Way(self.start * factor, self.rate * factor)
+
+    def of(self, start: float, k: float) -> float:
+        """The bound. Infinite for an infinite start or k."""
+        return math.inf if math.inf in (start, k) else self.start * start + self.rate * k
+
+
+def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -> list[Bound]:
+    """Bounds of partition `part` of a pseudo-gradient, tensor by tensor.
+
+    `joined` is the step at which the replica's version was the base.
+    """
+    first = part * spec.outer.part_elements
+    last = first + spec.outer.part_elements
+    bounds, at = [], 0
+    for name, shape in run_shapes(spec, stage).items():
+        size = math.prod(shape)
+        low, high = max(first, at), min(last, at + size)
+        if low < high:
+            decay = weight_decay(spec.optimizer, len(shape))
+            way = _change(spec, epoch, joined, decay)
+            begin = largest_start(spec, stage, len(shape))
+            element, norm = _rates(spec, epoch, stage, name, shape, low - at, high - at)
+            largest = _coarse(way.of(begin, element))
+            whole = math.inf if norm == math.inf else _coarse(way.of(begin * math.sqrt(high - low), norm))
+            bounds.append(Bound(name, low - first, high - first, largest, whole))
+        at += size
+    return bounds
+
+
+def _rates(
+    spec: RunSpec, epoch: int, stage: int, name: str, shape: tuple[int, ...], low: int, high: int
+) -> tuple[float, float]:
+    """(element, norm): the largest update of a step at rate 1, without decay, of elements [low, high)."""
+    if spec.optimizer.kind is OptimizerKind.SGD:
+        threshold = clip_threshold(spec, stage)
+        return threshold, threshold
+    if not uses_muon(spec.optimizer, name, len(shape)):
+        steps = spec.schedule.steps * (1 if spec.optimizer.state is StateRule.RESET else epoch + 1)
+        return _adam_ratio(spec.optimizer, steps), math.inf
+    rows, columns = shape
+    touched = (high - 1) // columns - low // columns + 1
+    element = _MUON_RATE * math.sqrt(max(rows, columns)) * _SINGULAR
+    return element, element * math.sqrt(min(touched, rows, columns))
+
+
+@lru_cache(maxsize=64)
+def _adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
+    """c of the module's description, within `steps` steps of fresh moments: the same on every machine."""
+    one, two = optimizer.betas
+    if one >= 1 or two >= 1 or (one > 0 and two == 0 and steps > 1):
+        return math.inf
+    ratio = one * one / two if two > 0 else 0.0
+    terms, left_one, left_two, most = 0.0, 1.0, 1.0, 0.0
+    for _ in range(steps):
+        terms = 1.0 + ratio * terms
+        left_one, left_two = left_one * one, left_two * two
+        most = max(most, terms * (1 - left_two) / ((1 - left_one) * (1 - left_one)))
+    return math.sqrt(most / (1 - two)) * (1 - one) + _UNDERFLOW / optimizer.eps
+
+
+@lru_cache(maxsize=256)
+def _change(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
+    """Bound of |v_joined - v_H|, from a base's size in base 0 and k."""
+    base, _ = _growth(spec, epoch, decay)
+    own = _inner(spec, epoch, joined, decay)
+    return base.times(own.start) + _Way(0.0, own.rate)
+
+
+def _inner(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
+    """Bound of the change in one epoch's steps from `joined` on, from the size of the base and k."""
+    size, change = _Way(1.0, 0.0), _Way(0.0, 0.0)
+    for step in range(joined, spec.schedule.steps):
+        rate = spec.learning_rate(epoch, step)
+        change += size.times(rate * decay + _ULP) + _Way(0.0, rate)
+        # Decay shrinks a weight, but not for sure: a replica may not have made the step.
+        size = size.times(max(1.0, rate * decay - 1.0) + _ULP) + _Way(0.0, rate)
+    return change
+
+
+@lru_cache(maxsize=16)
+def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
+    """Bounds of |W| and of the outer momentum |m| at the start of `epoch`, from the size of base 0 and k."""
+    size, momentum = _Way(1.0, 0.0), _Way(0.0, 0.0)
+    eta = spec.outer.eta
+    for number in range(epoch):
+        inner, mu = _inner(spec, number, 0, decay), spec.outer.momentum_at(number)
+        change = size.times(inner.start) + _Way(0.0, inner.rate)
+        momentum = momentum.times(mu) + change
+        # W - eta·(D + mu·m), where W - D is a mean of the replicas' weights.
+        size = size.times(1.0 + _ULP) + (change + momentum.times(mu)).times(eta)
+    return size, momentum
+
+
+def _coarse(bound: float) -> float:
+    """`bound` with `ROUNDING`, to four digits: machines whose cosines differ in the last bit agree on it."""
+    return float(f"{bound * ROUNDING:.4g}")
+
+
+def _square_sum(vector: Vector) -> float:
+    """The sum of squares in float64, in a fixed order of elementwise operations: the same bits everywhere."""
+    squares = vector.astype(np.float64)
+    np.multiply(squares, squares, out=squares)
+    while squares.size > 1:
+        half = (squares.size + 1) // 2
+        squares[: squares.size - half] += squares[half:]
+        squares = squares[:half]
+    return float(squares[0])

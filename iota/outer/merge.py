@@ -1,0 +1,73 @@
+"""The merge of one partition from the contributions' bytes: what stays out of it, and the mean of the rest.
+
+Miners that merge, the orchestrator where their copies differ, and validators that check them call this one
+function. It is bitwise equal on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from blake3 import blake3
+
+from iota.objects import part_sizes
+from iota.outer.bounds import part_bounds
+from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.merge_rules import open_merge_rule
+from iota.outer.partition import NotFinite, PartError, part_bytes
+from iota.protocol.events import Contribution, MergeAssign
+from iota.protocol.merges import LeftOut
+from iota.spec import RunSpec
+
+Read = Callable[[Contribution], bytes | None]
+"""The bytes in the store under a contribution's key, right or wrong; None where there are none."""
+
+
+@dataclass(frozen=True)
+class MergedPart:
+    """A merged partition."""
+
+    data: bytes
+    """Raw little-endian fp32, as `part_bytes` writes it."""
+    left_out: dict[str, LeftOut]
+    """By hotkey, in order: the contributions that are not in it."""
+
+
+def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
+    """Merge one partition: the weighted mean, by tokens, of the contributions that are within their bounds.
+
+    Shares are renormalised over those that stay; if none does, the result is zeros. `read` is called up to
+    twice for each contribution, and one is held at a time.
+    """
+    elements = part_sizes(spec, assign.stage)[assign.part]
+    codec, by_hotkey = open_delta_codec(), {c.hotkey: c for c in assign.contributions}
+    left_out = {}
+    for hotkey in sorted(by_hotkey):
+        fault = _fault(spec, assign, by_hotkey[hotkey], read(by_hotkey[hotkey]), elements)
+        if fault is not None:
+            left_out[hotkey] = fault
+    tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items() if hotkey not in left_out}
+    if not tokens:
+        return MergedPart(part_bytes(np.zeros(elements, np.float32)), left_out)
+    merged = open_merge_rule()(tokens, lambda hotkey: codec.decode(read(by_hotkey[hotkey]) or b"", elements))
+    return MergedPart(part_bytes(merged), left_out)
+
+
+def _fault(
+    spec: RunSpec, assign: MergeAssign, given: Contribution, data: bytes | None, elements: int
+) -> LeftOut | None:
+    """Why a contribution with these bytes stays out of the merge, or None."""
+    if data is None:
+        return LeftOut.MISSING
+    if len(data) != given.stored.size or blake3(data).hexdigest() != given.stored.digest:
+        return LeftOut.UNREADABLE
+    try:
+        part = open_delta_codec().decode(data, elements)
+    except NotFinite:
+        return LeftOut.NOT_FINITE
+    except PartError:
+        return LeftOut.UNREADABLE
+    bounds = part_bounds(spec, assign.epoch, assign.stage, assign.part, given.joined)
+    return None if all(bound.holds(part) for bound in bounds) else LeftOut.OUT_OF_BOUNDS

@@ -1,0 +1,258 @@
+"""The parts of a merge: two drawn miners merge each, and where their copies differ the orchestrator does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from blake3 import blake3
+
+from iota.protocol.events import Contribution, MergeAssign, MergeReady
+from iota.protocol.messages import Merged
+from iota.protocol.receipts import Receipt
+from orchestrator.coordinator.entries import Remerged
+from orchestrator.coordinator.epoch_state import Copy, Life, PartMerge, StageMerge
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase, RunState
+
+MERGERS = 2
+"""Equal copies that decide a part: a single merger could write anything into it."""
+MAX_MERGERS = 4
+"""Miners that are drawn for a part. If no two copies have come of them, the orchestrator merges it."""
+_TRIES = 64
+"""Draws among all miners before one among those that fit: enough while one in ten does."""
+
+At = tuple[int, int]
+"""(stage, part)"""
+
+
+def draw_block(run: RunState) -> int:
+    """The first block by which the mergers of the current epoch may be drawn.
+
+    It comes after the last step has closed, so that nobody who reports late chooses the draw. The next block
+    may be out already where the orchestrator has not seen it, so it is as many blocks later as for the seal.
+    """
+    return run.current.merging_block + run.spec.audit.seal_blocks
+
+
+def assign_parts(run: RunState) -> None:
+    """Draw the mergers of stages whose contributions are fixed, once there is a block to draw them by."""
+    epoch = run.current
+    if epoch.merge_seed is None and run.head.block >= draw_block(run):
+        epoch.merge_seed = run.head.hash
+    elif epoch.merge_seed is None and run.now > epoch.merging_since + run.limits.max_s:
+        epoch.merge_seed = run.head.hash
+        told = f"epoch {run.epoch}: no new block came, so mergers are drawn by block {run.head.block}"
+        run.incidents.named.append(told)
+    if epoch.merge_seed is None:
+        return
+    for stage in sorted(epoch.unassigned):
+        _assign_stage(run, stage, epoch.merges[stage], epoch.merge_seed)
+    epoch.unassigned.clear()
+
+
+def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str) -> None:
+    """Assign each part of a stage's merge to `MERGERS` miners."""
+    epoch = run.current
+    given = [
+        (h, run.spec.data.tokens * epoch.counted[h], epoch.lives[h][-1].joined) for h in sorted(merge.deltas)
+    ]
+    for part in range(len(run.part_bytes[stage])):
+        assign = MergeAssign(
+            epoch=run.epoch,
+            stage=stage,
+            part=part,
+            contributions=tuple(
+                Contribution(hotkey=h, tokens=tokens, joined=joined, stored=merge.deltas[h][part])
+                for h, tokens, joined in given
+            ),
+        )
+        state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
+        merge.parts.append(state)
+        epoch.unagreed.begin((stage, part), run.now)
+        for _ in range(MERGERS):
+            _next_merger(run, state)
+
+
+def _next_merger(run: RunState, part: PartMerge) -> bool:
+    """Assign the part to one more miner; False when none is left."""
+
+    def fits(member: Member) -> bool:
+        return member.live and not member.charged and member.hotkey not in part.mergers
+
+    member = _draw(run, part, fits)
+    part.alone = member is None
+    if member is None:
+        return False
+    at = (part.assign.stage, part.assign.part)
+    part.mergers.append(member.hotkey)
+    member.merging.add(at)
+    member.given_receipts += 1
+    run.current.unagreed.begin(at, run.now)
+    run.send(member.hotkey, part.assign)
+    return True
+
+
+def _draw(run: RunState, part: PartMerge, fits: Callable[[Member], bool]) -> Member | None:
+    """A miner drawn evenly from those that fit, by BLAKE3 over block hash, part and number of the draw.
+
+    The block hash makes the draw unpredictable before the block; anyone can repeat it afterwards. Draws
+    that do not fit are drawn again; where few fit, the last draw is among those alone.
+    """
+    miners = run.roster.miners
+    for _ in range(_TRIES):
+        member = miners[_number(part) % len(miners)]
+        if fits(member):
+            return member
+    fitting = [member for member in miners if fits(member)]
+    return fitting[_number(part) % len(fitting)] if fitting else None
+
+
+def _number(part: PartMerge) -> int:
+    part.draws += 1
+    return int.from_bytes(blake3(f"{part.seed}{part.draws}".encode()).digest())
+
+
+# ---- copies ------------------------------------------------------------------------------------
+
+
+def take_merge_receipt(run: RunState, member: Member, receipt: Receipt) -> None:
+    """Record what an assigned merger signed as its copy of a part; only its first receipt counts.
+
+    It is a receipt of the epoch, also of a miner that took no part in the steps.
+    """
+    at, epoch = (receipt.stage, receipt.microbatch), run.current
+    late = run.phase is not Phase.MERGING or receipt.epoch != run.epoch or epoch.seal is not None
+    if late or at not in member.merging:
+        return
+    epoch.merges[at[0]].parts[at[1]].outputs.setdefault(member.hotkey, receipt.output)
+    epoch.stages.setdefault(member.hotkey, member.stage)
+    steps = run.spec.schedule.steps
+    epoch.lives.setdefault(member.hotkey, [Life(steps, member.device, next_step=steps)])
+    run.changed.parts.add(at)
+
+
+def take_merged(run: RunState, member: Member, report: Merged) -> None:
+    """Record an assigned merger's copy of a part; only its first report counts."""
+    if (part := wanted_part(run, member, report)) is None:
+        run.totals.unfit += 1
+        return
+    part.results[member.hotkey] = Copy(report.stored, report.left_out)
+    run.changed.parts.add((report.stage, report.part))
+
+
+def wanted_part(run: RunState, member: Member, report: Merged) -> PartMerge | None:
+    """The part that is not agreed and that this member was drawn to merge, without its copy; else None."""
+    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and report.stage < run.stages
+    parts = run.current.merges[report.stage].parts if fits else []
+    part = parts[report.part] if report.part < len(parts) else None
+    if part is None or part.agreed is not None or member.charged or member.hotkey not in part.mergers:
+        return None
+    given = {each.hotkey for each in part.assign.contributions}
+    size = part.assign.contributions[0].stored.size
+    fits = report.stored.size == size and report.left_out.keys() <= given
+    return part if fits and member.hotkey not in part.results else None
+
+
+def settle_parts(run: RunState, lost: Sequence[int]) -> None:
+    """Accept parts with equal copies, have those with different ones merged again, replace late mergers.
+
+    `lost` are stages whose merge has no parts, and is ready at once.
+    """
+    for stage in lost:
+        _finish(run, stage, run.current.merges[stage])
+    epoch, changed = run.current, run.changed.parts
+    run.changed.parts = set()
+    overdue = epoch.unagreed.overdue(run.now, run.deadlines.merge.seconds)
+    for at in sorted({*changed, *(at for at in overdue if at not in epoch.disputed)}):
+        part = epoch.merges[at[0]].parts[at[1]]
+        if part.agreed is None:
+            _settle(run, at, part)
+
+
+def _settle(run: RunState, at: At, part: PartMerge) -> None:
+    """Accept the part where `MERGERS` copies agree, or the only copy where the run has one miner."""
+    epoch, copies = run.current, part.copies()
+    differ = len({copy.output for copy in copies.values()}) > 1
+    if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
+        _agree(run, at, part, next(iter(copies.values())))
+        return
+    late = run.now > epoch.unagreed.since(at) + run.deadlines.merge.seconds
+    missing = [h for h in part.mergers if h not in copies and not run.members[h].charged]
+    coming = len(copies) + sum(run.members[h].live for h in missing)
+    unhelped = False
+    if not differ and (late or coming < MERGERS):
+        unhelped = len(part.mergers) >= MAX_MERGERS or not _next_merger(run, part)
+    if differ or (unhelped and late):
+        epoch.disputed[at] = None
+        return
+    epoch.disputed.pop(at, None)
+    if unhelped:
+        run.changed.unmanned.add(at)
+
+
+def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
+    """This copy is the merged part; what it leaves out is charged to who made it."""
+    stage, number = at
+    epoch, merge = run.current, run.current.merges[stage]
+    part.agreed = copy
+    epoch.unagreed.end(at)
+    epoch.disputed.pop(at, None)
+    for hotkey, why in sorted(copy.left_out.items()):
+        if (hotkey, why) not in merge.left_out:
+            merge.left_out[hotkey, why] = []
+            told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
+            run.incidents.named.append(f"epoch {run.epoch}: {hotkey}: its {told}")
+            run.members[hotkey].history.happened(run.now, run.epoch, f"its {told}")
+        merge.left_out[hotkey, why].append(number)
+    merge.agreed += 1
+    if merge.agreed == len(merge.parts):
+        _finish(run, stage, merge)
+
+
+def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
+    """Tell the stage's replicas that its merge is ready."""
+    parts = tuple(p.agreed.stored for p in merge.parts if p.agreed is not None)
+    merge.ready = MergeReady(epoch=run.epoch, stage=stage, parts=parts)
+    run.current.unmerged -= 1
+    for member in run.miners(stage):
+        if member.ready_epoch == run.epoch:
+            run.send(member.hotkey, merge.ready)
+
+
+# ---- disputes ----------------------------------------------------------------------------------
+
+
+def disputed_parts(run: RunState) -> list[MergeAssign]:
+    """The parts that the orchestrator is to merge itself."""
+    return [run.current.merges[stage].parts[part].assign for stage, part in run.current.disputed]
+
+
+def take_remerged(run: RunState, entry: Remerged) -> None:
+    """Settle a disputed part by the orchestrator's own merge: who signed another result is charged.
+
+    A right copy of a merger is used, else the orchestrator's.
+    """
+    at = (entry.stage, entry.part)
+    if entry.epoch != run.epoch or at not in run.current.disputed:
+        run.totals.unfit += 1
+        return
+    part, true = run.current.merges[entry.stage].parts[entry.part], Copy(entry.stored, entry.left_out)
+    copies = part.copies()
+    right = [copy for copy in copies.values() if copy.output == true.output]
+    for hotkey, copy in copies.items():
+        if copy.output != true.output:
+            _charge(run, run.members[hotkey], at)
+    _agree(run, at, part, right[0] if right else true)
+
+
+def _charge(run: RunState, member: Member, at: At) -> None:
+    """A merger signed a wrong part: it merges no more, and its other copies are not used."""
+    told = f"merged part {at[1]} of stage {at[0]} wrongly"
+    run.incidents.named.append(f"epoch {run.epoch} stage {at[0]}: {member.hotkey} {told}")
+    member.history.happened(run.now, run.epoch, f"it {told}, and merges no more in this run")
+    member.charged = True
+    for stage, number in member.merging:
+        part = run.current.merges[stage].parts[number]
+        if part.agreed is None:
+            part.results.pop(member.hotkey, None)
+            run.changed.parts.add((stage, number))

@@ -1,0 +1,45 @@
+"""Outages of the server and of the object store: nobody is late because of them, so deadlines begin again."""
+
+from __future__ import annotations
+
+from orchestrator.coordinator import membership, snapshots
+from orchestrator.coordinator.state import RunState
+
+
+def store_went_away(run: RunState) -> None:
+    """The object store does not answer the server: until it is back no deadline passes."""
+    if run.store_away_since is None:
+        run.store_away_since = run.now
+        run.incidents.named.append("the object store does not answer the orchestrator")
+
+
+def store_came_back(run: RunState) -> None:
+    """The object store answers again."""
+    if run.store_away_since is not None:
+        restart_deadlines(run, run.now - run.store_away_since)
+        run.store_away_since = None
+
+
+def restart_deadlines(run: RunState, away_s: float) -> None:
+    """Restart every running deadline: members could not report, or store, for `away_s` seconds at most.
+
+    They may have been restarted with the orchestrator, and then repeat their epoch.
+    """
+    for member in run.members.values():
+        member.last_progress = run.now
+        member.replay_s = membership.replay_s(run, member)
+        member.pending = dict.fromkeys(member.pending, run.now)
+        run.clocks.arm(member, again=True)
+    epoch = run.current
+    epoch.merging_since = run.now
+    epoch.merged_at = run.now if epoch.merged_at else 0.0
+    for sealed in (each for each in run.epochs.values() if each.seal is not None):
+        sealed.sealed_at = run.now
+    epoch.uploads_since = None
+    for merge in epoch.merges:
+        merge.since = run.now
+    for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
+        waiting.restart(run.now)
+    if run.gathering_since is not None:
+        run.gathering_since = run.now
+    snapshots.postpone(run, away_s)

@@ -1,0 +1,177 @@
+"""Words of members against frames (missing, NaN or Inf): what the server found decides who loses the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from iota.protocol.events import FrameReady
+from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
+from iota.protocol.records import MAX_WORDS, Word
+from orchestrator.coordinator.entries import Finding
+from orchestrator.coordinator.epoch_state import MicrobatchState, PlannedStep
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.microbatches import find_microbatch
+from orchestrator.coordinator.rerouting import drop, move, withdraw
+from orchestrator.coordinator.state import RunState
+
+MAX_LOOKS = 64
+"""Unproven words of one member and epoch for which the server reads frames. Further ones count as unproven
+unread, or a member could have it read the store all the time."""
+Findings = Mapping[FrameName, Finding]
+_TOLD = {
+    Finding.OTHER: "stored other bytes than it announced",
+    Finding.INVALID: "announced and stored what is no frame of its own",
+    Finding.NOT_FINITE: "sent NaN or Inf",
+}
+"""Findings that are the sender's doing: a key is created once, and the digest announced is its own word."""
+
+
+def questioned(run: RunState, member: Member, report: BadValue | FrameMissing) -> list[FrameReady]:
+    """The stored frames that a word is about, for the server to read before it records the word."""
+    if run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS:
+        return []
+    if isinstance(report, BadValue):
+        found = bad_microbatch(run, member, report)
+        return [] if found is None else list(_inputs(run, member, *found))
+    missed = missed_microbatch(run, member, report)
+    return [] if missed is None else [_stored(run, *missed, report.name.stage, report.name.direction)]
+
+
+def bad_microbatch(
+    run: RunState, member: Member, report: BadValue
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch that this replica has and reports as NaN or Inf; else None."""
+    found = find_microbatch(run, report.epoch, report.step, report.microbatch)
+    if found is None or found[1].ended is not None:
+        return None
+    return found if found[1].places[member.stage].miner == member.hotkey else None
+
+
+def missed_microbatch(
+    run: RunState, member: Member, report: FrameMissing
+) -> tuple[PlannedStep, MicrobatchState] | None:
+    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
+    name = report.name
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    mine = name.direction.destination(name.stage, run.stages) == member.stage
+    if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
+        return None
+    stored, receiver = found[1].places[name.stage].frame(name.direction), found[1].places[member.stage].miner
+    return found if stored and stored[0] == name.attempt and receiver == member.hotkey else None
+
+
+def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Findings) -> None:
+    """Handle a receiver's report that a frame is missing or bad.
+
+    Where the server found the frame as it was announced, the receiver loses the work. Else another replica of
+    the sender's stage makes it again; where there is none the microbatch is dropped.
+    """
+    if (found := missed_microbatch(run, member, report)) is None:
+        run.totals.unfit += 1
+        return
+    name, unread = report.name, run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS
+    if unread or looked.get(name) is Finding.SOUND:
+        _is_unproven(run, member, f"it said that frame {name} cannot be used, which is there and right")
+        withdraw(run, member)
+        move(run, *found, member.stage, why=f"{member.hotkey} does not use frame {name}")
+    else:
+        _lose_frame(run, found, name, looked.get(name, Finding.ABSENT))
+
+
+def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Findings) -> None:
+    """Handle a replica's report that its op gives NaN or Inf.
+
+    An incoming frame that holds it is its sender's fault. Where the frames are finite, the word stands in the
+    epoch's record, and another replica does the work; after it said the same, or where there is none, the
+    microbatch is dropped.
+    """
+    if (found := bad_microbatch(run, member, report)) is None:
+        run.totals.unfit += 1
+        return
+    step, mb = found
+    given = [event.notice for event in _inputs(run, member, step, mb)]
+    for notice in given:
+        finding = looked.get(notice.name, Finding.SOUND)
+        if finding is not Finding.SOUND:
+            _lose_frame(run, found, notice.name, finding)
+            if mb.ended is None:  # the speaker has given it up, so that it goes to another here as well
+                move(run, step, mb, member.stage, why="a frame was bad and no other replica can go on")
+            return
+    told = f"NaN or Inf at stage {member.stage} ({member.hotkey}), from finite frames"
+    epoch, at = run.current, (step.number, mb.index, member.stage)
+    attempt, said = mb.places[member.stage].attempt, epoch.words.get(member.hotkey, ())
+    _is_unproven(run, member, f"step {step.number} microbatch {mb.index}: {told}")
+    if len(said) < MAX_WORDS:
+        word = Word(
+            hotkey=member.hotkey,
+            stage=member.stage,
+            epoch=run.epoch,
+            step=step.number,
+            microbatch=mb.index,
+            attempt=attempt,
+            inputs=tuple(given),
+            signature=report.signature,
+        )
+        epoch.words[member.hotkey] = (*said, word)
+    else:
+        withdraw(run, member)
+    again = at in epoch.doubted
+    epoch.doubted.add(at)
+    if again:
+        drop(run, step, mb, told)
+    else:
+        move(run, step, mb, member.stage, why=told)
+
+
+def _inputs(run: RunState, member: Member, step: PlannedStep, mb: MicrobatchState) -> Iterator[FrameReady]:
+    """The stored frames that go into the member's ops on a microbatch: activations, then gradient."""
+    for direction in Direction:
+        stage = member.stage + (-1 if direction is Direction.FORWARD else 1)
+        if 0 <= stage < run.stages and mb.places[stage].frame(direction) is not None:
+            yield _stored(run, step, mb, stage, direction)
+
+
+def _stored(
+    run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, direction: Direction
+) -> FrameReady:
+    """A frame that is stored, as it was announced."""
+    place = mb.places[stage]
+    stored = place.frame(direction)
+    assert stored is not None
+    attempt, digest, size = stored
+    name = FrameName(
+        epoch=run.epoch,
+        step=step.number,
+        microbatch=mb.index,
+        attempt=attempt,
+        stage=stage,
+        direction=direction,
+    )
+    sender = next(miner for miner, its in reversed(place.had()) if its == attempt)
+    return FrameReady(notice=FrameNotice(name=name, digest=digest, size=size), sender=sender)
+
+
+def _lose_frame(
+    run: RunState, found: tuple[PlannedStep, MicrobatchState], name: FrameName, finding: Finding
+) -> None:
+    """Have another replica make a frame that cannot be used; drop the microbatch where there is none.
+
+    It is its sender's fault, or that of the store, which had it when it was announced.
+    """
+    step, mb = found
+    sender = run.members[_stored(run, step, mb, name.stage, name.direction).sender]
+    if finding in _TOLD:
+        run.incidents.named.append(f"{sender.hotkey} {_TOLD[finding]}: frame {name}")
+        sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}")
+        withdraw(run, sender)
+    else:
+        run.incidents.named.append(f"the object store lost frame {name} of {sender.hotkey}")
+    mb.places[name.stage].store(name.direction, None)
+    move(run, step, mb, name.stage, why="a frame is gone and no other replica can make it again")
+
+
+def _is_unproven(run: RunState, member: Member, told: str) -> None:
+    """Count a word that the frames do not bear out."""
+    run.current.unproven[member.hotkey] = run.current.unproven.get(member.hotkey, 0) + 1
+    run.incidents.named.append(f"epoch {run.epoch}: {member.hotkey}: {told}")
+    member.history.happened(run.now, run.epoch, told)

@@ -1,0 +1,169 @@
+"""No honest pseudo-gradient is ever outside of its bounds: real optimizer steps on extreme gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from iota.compute.clip import mean_and_clip
+from iota.compute.optim import InnerOptimizer
+from iota.model.initial import initial_weights
+from iota.model.updates import clip_threshold
+from iota.objects import part_sizes
+from iota.outer.bounds import part_bounds
+from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.partition import Vector, split
+from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.spec import RunSpec
+from tests.support.small_spec import small_spec
+
+STAGE = 0
+SHAPES = ["noise", "constant", "growing", "shrinking", "flips", "one element", "rank one", "zeros"]
+
+
+def extreme_gradient(shape: str, scale: float, step: int, w: Tensor, generator: torch.Generator) -> Tensor:
+    """A gradient for the weights `w` of one tensor; `scale` is the size of its elements."""
+    noise = torch.randn(w.shape, generator=generator)
+    match shape:
+        case "noise":
+            return noise * scale
+        case "constant":
+            return torch.full(w.shape, scale)
+        case "growing":  # by 1/sqrt(b2) and less a step the quotient of the moments is largest
+            return noise.sign() * scale * 1.06**step
+        case "shrinking":
+            return torch.full(w.shape, scale * 0.3**step)
+        case "flips":
+            return torch.full(w.shape, scale * (-1) ** step)
+        case "one element":
+            found = torch.zeros(w.shape)
+            found.view(-1)[step % w.numel()] = scale
+            return found
+        case "rank one":
+            return scale * noise if w.dim() < 2 else scale * noise[:, :1] * noise[:1, :]
+        case _:
+            return torch.zeros(w.shape)
+
+
+def trained(
+    spec: RunSpec,
+    epoch: int,
+    base: Vector,
+    optimizer: InnerOptimizer | None,
+    shape: str,
+    scale: float,
+    joined: int,
+) -> tuple[Vector, InnerOptimizer]:
+    """The pseudo-gradient of one epoch by real steps from `base`, and the optimizer after them."""
+    like = initial_weights(spec, STAGE)
+    weights = {name: w.clone() for name, w in unflatten(torch.from_numpy(base), like).items()}
+    optimizer = optimizer or InnerOptimizer(spec.optimizer, weights)
+    generator = torch.Generator().manual_seed(epoch)
+    for step in range(joined, spec.schedule.steps):
+        gradients = {n: extreme_gradient(shape, scale, step, w, generator) for n, w in weights.items()}
+        mean_and_clip(gradients, 1, clip_threshold(spec, STAGE))
+        optimizer.update(weights, gradients, spec.learning_rate(epoch, step))
+    return base - flatten(weights).numpy(), optimizer
+
+
+def outside(spec: RunSpec, epoch: int, delta: Vector, joined: int = 0) -> list[str]:
+    """The tensors of a pseudo-gradient that are outside of their bounds, in any partition."""
+    parts = split(delta, spec.outer.part_elements)
+    assert [part.size for part in parts] == part_sizes(spec, STAGE)
+    return [
+        bound.tensor
+        for number, part in enumerate(parts)
+        for bound in part_bounds(spec, epoch, STAGE, number, joined)
+        if not bound.holds(part)
+    ]
+
+
+def the_spec(kind: str, **changes: object) -> RunSpec:
+    optimizer = {"kind": kind, "lr": 0.01, "weight_decay": 0.1, **changes}
+    schedule = {"epochs": 4, "steps": 6, "microbatches": 2}
+    return small_spec(
+        optimizer=optimizer,
+        schedule=schedule,
+        outer={"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2, "part_elements": 1000},
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(["adamw", "muon", "sgd"]),
+    rate=st.sampled_from([1e-8, 1e-4, 0.01, 1.0, 30.0]),
+    betas=st.sampled_from([(0.9, 0.95), (0.9, 0.999), (0.0, 0.5), (0.99, 0.9), (0.5, 0.0)]),
+    eps=st.sampled_from([1e-8, 1e-12]),
+    decay=st.sampled_from([0.0, 0.1, 3.0]),
+    state=st.sampled_from(["carry", "reset"]),
+    shape=st.sampled_from(SHAPES),
+    scale=st.sampled_from([1e-30, 1e-12, 1.0, 1e8, 1e15]),
+    clip=st.sampled_from([1.0, 0.01, None]),
+    joined=st.integers(0, 6),
+)
+def test_honest_steps_stay_inside_whatever_the_gradients(
+    kind: str,
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
+    state: str,
+    shape: str,
+    scale: float,
+    clip: float | None,
+    joined: int,
+) -> None:
+    spec = the_spec(kind, lr=rate, betas=betas, eps=eps, weight_decay=decay, state=state, clip=clip)
+    start = flatten(initial_weights(spec, STAGE)).numpy()
+    base, optimizer = OuterState(start, np.zeros_like(start)), None
+    for epoch in range(3):
+        delta, used = trained(spec, epoch, base.weights, optimizer, shape, scale, 0)
+        if not np.isfinite(delta).all():
+            return  # rates at which the model diverges
+        assert not outside(spec, epoch, delta)
+        optimizer = used if state == "carry" else None
+        base = outer_step(base, delta, spec.outer.eta, spec.outer.momentum_at(epoch))
+    late, _ = trained(spec, 3, base.weights, None, shape, scale, joined)
+    assert not np.isfinite(late).all() or not outside(spec, 3, late, joined)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("factor", [10.0, -100.0, 1e30])
+def test_a_scaled_pseudo_gradient_is_outside(kind: str, factor: float) -> None:
+    spec = the_spec(kind)
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    delta, _ = trained(spec, 0, base, None, "noise", 1.0, 0)
+    assert not outside(spec, 0, delta)
+    assert outside(spec, 0, np.float32(factor) * delta)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_one_poisoned_tensor_is_outside_and_named(kind: str) -> None:
+    spec = the_spec(kind)
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    delta, _ = trained(spec, 0, base, None, "noise", 1.0, 0)
+    names = list(initial_weights(spec, STAGE))
+    pieces = unflatten(torch.from_numpy(delta), initial_weights(spec, STAGE))
+    for poisoned in names:
+        changed = {n: piece * 100 if n == poisoned else piece for n, piece in pieces.items()}
+        assert set(outside(spec, 0, flatten(changed).numpy())) == {poisoned}
+
+
+def test_the_changes_of_a_late_joiner_are_held_to_its_own_steps() -> None:
+    spec = the_spec("adamw")
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    whole, _ = trained(spec, 0, base, None, "constant", 1.0, 0)
+    assert not outside(spec, 0, whole, joined=0)
+    assert outside(spec, 0, whole, joined=3)
+
+
+def test_a_reversed_pseudo_gradient_is_inside() -> None:
+    """What the bounds cannot see, as their docstring says."""
+    spec = the_spec("adamw")
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    delta, _ = trained(spec, 0, base, None, "noise", 1.0, 0)
+    assert not outside(spec, 0, -delta)

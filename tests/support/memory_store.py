@@ -1,0 +1,74 @@
+"""An object store in memory, for servers whose store is not what a test is about; it may be away."""
+
+from __future__ import annotations
+
+from iota.objects.grammar import validate_key, validate_prefix
+from iota.store import (
+    EmbeddedStore,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectTooLarge,
+    StoreUnavailable,
+)
+from iota.store.store import MAX_OBJECT
+
+Listing = list[ObjectInfo]
+
+
+class MemoryStore:
+    """`ObjectStore` with the objects in `objects`. Its URLs are those of an embedded store at `url`."""
+
+    def __init__(self, url: str, secret: bytes) -> None:
+        self._urls = EmbeddedStore(url, secret)
+        self.objects: dict[str, bytes] = {}
+        self.away = False
+        self.looks: list[str] = []
+        """Keys whose size was asked for, or that were read."""
+
+    @property
+    def max_object(self) -> int:
+        return MAX_OBJECT
+
+    def presign_put(self, key: str, size: int, expires_s: float) -> str:
+        return self._urls.presign_put(key, size, expires_s)
+
+    def presign_get(self, key: str, expires_s: float) -> str:
+        return self._urls.presign_get(key, expires_s)
+
+    async def put(self, key: str, data: bytes) -> None:
+        self._check_there()
+        if self.objects.setdefault(validate_key(key), data) != data:
+            raise ObjectExists(key)
+
+    async def get(self, key: str, max_bytes: int = MAX_OBJECT) -> bytes:
+        self._check_there()
+        self.looks.append(key)
+        if key not in self.objects:
+            raise ObjectMissing(key)
+        if len(self.objects[key]) > max_bytes:
+            raise ObjectTooLarge(key)
+        return self.objects[key]
+
+    async def size(self, key: str) -> int | None:
+        self._check_there()
+        self.looks.append(key)
+        return len(self.objects[key]) if key in self.objects else None
+
+    async def list(self, prefix: str) -> Listing:
+        self._check_there()
+        folder = validate_prefix(prefix)
+        return [ObjectInfo(k, len(v)) for k, v in sorted(self.objects.items()) if k.startswith(folder)]
+
+    async def delete_prefix(self, prefix: str) -> int:
+        found = await self.list(prefix)
+        for item in found:
+            del self.objects[item.key]
+        return len(found)
+
+    async def close(self) -> None:
+        await self._urls.close()
+
+    def _check_there(self) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")

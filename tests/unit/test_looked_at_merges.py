@@ -1,0 +1,180 @@
+"""The store's part in a merge: what it lacks does not count, and while it is away nobody is late."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.objects import DeltaKey, MergedKey
+from iota.protocol.merges import LeftOut, merge_output
+from iota.protocol.messages import Delta, Merged, Report, StoredObject
+from iota.protocol.receipts import OpKind
+from orchestrator.coordinator import Exchanged, StoreAway, StoreBack
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merging import delta_limit_s
+from orchestrator.coordinator.state import Phase
+from orchestrator.http.metrics import Metrics
+from orchestrator.http.object_checks import ObjectChecks
+from orchestrator.http.recorder import Recorder
+from tests.support.coordinators import Driven
+from tests.support.journals import MemoryJournal
+from tests.support.memory_store import MemoryStore
+from tests.support.orchestrators import SECRET, STORE
+from tests.support.small_spec import small_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """The steps of an epoch are closed, at three stages of two replicas."""
+    schedule = {"epochs": 2, "steps": 1, "microbatches": 2}
+    found = Driven.training(small_spec(layout={"cuts": [1, 1, 1], "replicas": 2}, schedule=schedule))
+    for index in range(2):
+        found.run_microbatch(0, index)
+    assert found.state.phase is Phase.MERGING
+    return found
+
+
+class Door:
+    """Exchanges with a run whose server looks at its store first."""
+
+    def __init__(self, driven: Driven) -> None:
+        self.driven, self.store, metrics = driven, MemoryStore(STORE, SECRET), Metrics()
+        recorder = Recorder(MemoryJournal(), driven.coordinator, metrics)
+        self._checks = ObjectChecks(driven.coordinator, self.store, recorder, metrics)
+
+    async def say(self, member: Member, report: Report, *, signed: bool = True) -> tuple[str, ...]:
+        """Say one report, a merged part with its receipt; returns the keys of what is missing."""
+        receipts = ()
+        if isinstance(report, Merged) and signed:
+            made = self.driven.receipt(member, OpKind.MERGE, 0, report.part)
+            output = merge_output(report.stored.digest, report.left_out)
+            receipts = (made.model_copy(update={"stage": report.stage, "output": output}),)
+        said = Exchanged(at=self.driven.now, hotkey=member.hotkey, receipts=receipts, reports=(report,))
+        left, missing = await self._checks.checked(said)
+        if left is not None:
+            self.driven.coordinator.apply(left)
+        assert not self.driven.state.incidents.internal
+        return missing
+
+    def delta(self, member: Member, *, stored: bool = True) -> Delta:
+        """A pseudo-gradient, of which the store has all, or all but the last part."""
+        parts = []
+        for number, size in enumerate(self.driven.state.part_bytes[member.stage]):
+            key = str(DeltaKey(self.driven.state.spec.id, 0, member.stage, member.hotkey, number))
+            self.store.objects[key] = bytes(size)
+            parts.append(StoredObject(key=key, digest="1" * 64, size=size))
+        if not stored:
+            del self.store.objects[parts[-1].key]
+        return Delta(epoch=0, parts=tuple(parts))
+
+    def merged(self, member: Member, *, stored: bool = True) -> Merged:
+        """Part 0 of stage 0 as this member merged it."""
+        key = str(MergedKey(self.driven.state.spec.id, 0, 0, 0, member.hotkey))
+        size = self.driven.state.part_bytes[0][0]
+        if stored:
+            self.store.objects[key] = bytes(size)
+        return Merged(
+            epoch=0, stage=0, part=0, stored=StoredObject(key=key, digest="7" * 64, size=size), left_out={}
+        )
+
+
+async def test_a_pseudo_gradient_of_which_the_store_lacks_a_part_runs_into_the_deadline(
+    driven: Driven,
+) -> None:
+    door = Door(driven)
+    liar, *others = driven.state.miners()
+    for member in others:
+        assert await door.say(member, door.delta(member)) == ()
+    false = door.delta(liar, stored=False)
+    for _ in range(3):
+        assert await door.say(liar, false) == (false.parts[-1].key,)
+        driven.wait(1)
+    merge = driven.state.current.merges[liar.stage]
+    assert liar.hotkey not in merge.deltas
+    driven.wait(driven.state.deadlines.merge.seconds)
+    assert merge.fixed
+    assert liar.hotkey in driven.state.incidents.named[-1]
+    driven.draw_mergers()
+    driven.merge_all()
+    record = driven.coordinator.epoch_record(0)
+    assert record is not None
+    assert [(r.miner, r.why, r.parts) for r in record.left_out] == [(liar.hotkey, LeftOut.MISSING, ())]
+
+
+async def test_a_pseudo_gradient_that_is_stored_again_in_time_is_merged(driven: Driven) -> None:
+    door = Door(driven)
+    for member in driven.state.miners():
+        await door.say(member, door.delta(member, stored=False))
+        assert await door.say(member, door.delta(member)) == ()
+    driven.draw_mergers()
+    assert all(len(m.parts[0].assign.contributions) == 2 for m in driven.state.current.merges)
+
+
+async def test_a_copy_that_the_store_lacks_settles_nothing_and_counts_once_it_is_there(
+    driven: Driven,
+) -> None:
+    door = Door(driven)
+    for member in driven.state.miners():
+        await door.say(member, door.delta(member))
+    driven.draw_mergers()
+    part = driven.state.current.merges[0].parts[0]
+    one, two = (driven.state.members[hotkey] for hotkey in part.mergers)
+    assert await door.say(one, door.merged(one)) == ()
+    report = door.merged(two, stored=False)
+    assert await door.say(two, report) == (report.stored.key,)
+    assert part.agreed is None
+    assert not driven.coordinator.disputed_parts()
+    # Its receipt was taken the first time, so that the copy comes without one when it is stored again.
+    assert await door.say(two, door.merged(two), signed=False) == ()
+    assert part.agreed is not None
+
+
+async def test_a_merger_that_never_stores_what_it_signed_is_replaced(driven: Driven) -> None:
+    door = Door(driven)
+    for member in driven.state.miners():
+        await door.say(member, door.delta(member))
+    driven.draw_mergers()
+    part = driven.state.current.merges[0].parts[0]
+    one, two = (driven.state.members[hotkey] for hotkey in part.mergers)
+    await door.say(one, door.merged(one))
+    await door.say(two, door.merged(two, stored=False))
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    third = driven.state.members[part.mergers[2]]
+    await door.say(third, door.merged(third))
+    assert part.agreed is not None
+
+
+def test_no_pseudo_gradient_is_late_because_the_store_was_away(driven: Driven) -> None:
+    driven.coordinator.apply(StoreAway(at=driven.now))
+    for _ in range(5):
+        driven.wait(100 * driven.state.deadlines.merge.seconds)
+    driven.coordinator.apply(StoreBack(at=driven.now))
+    limit = delta_limit_s(driven.state, 0)
+    driven.wait(limit - 1)
+    assert not any(merge.fixed for merge in driven.state.current.merges)
+    driven.wait(2)
+    assert all(merge.fixed for merge in driven.state.current.merges)
+
+
+def test_no_merger_is_replaced_because_the_store_was_away(driven: Driven) -> None:
+    for member in driven.state.miners():
+        driven.say(member, reports=[Door(driven).delta(member)])
+    driven.draw_mergers()
+    limit, part = driven.state.deadlines.merge.seconds, driven.state.current.merges[0].parts[0]
+    driven.coordinator.apply(StoreAway(at=driven.now))
+    for _ in range(5):
+        driven.wait(limit)
+    driven.coordinator.apply(StoreBack(at=driven.now))
+    driven.wait(limit - 1)
+    assert len(part.mergers) == 2
+    assert not driven.coordinator.disputed_parts()
+
+
+def test_mergers_are_drawn_once_the_store_is_back(driven: Driven) -> None:
+    for member in driven.state.miners():
+        driven.say(member, reports=[Door(driven).delta(member)])
+    driven.coordinator.apply(StoreAway(at=driven.now))
+    driven.wait(1, draw_block(driven.state), "b" * 64)
+    assert not driven.state.current.merges[0].parts
+    driven.coordinator.apply(StoreBack(at=driven.now))
+    assert driven.state.current.merges[0].parts[0].seed.startswith("b" * 64)

@@ -1,0 +1,298 @@
+"""Mergers that lie, alone and together, late and silent ones, and who is named for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.events import MergeReady
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import Delta, StoredObject
+from orchestrator.coordinator import Remerged, Resumed
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import MAX_MERGERS, draw_block
+from orchestrator.coordinator.state import Phase
+from tests.support.coordinators import Driven
+from tests.support.small_spec import small_spec
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """All pseudo-gradients of an epoch are there, at three stages of two replicas, and mergers are drawn."""
+    found = until_merge()
+    give_all(found)
+    found.draw_mergers()
+    return found
+
+
+def until_merge(replicas: int = 2, **outer: object) -> Driven:
+    """The steps of an epoch are closed."""
+    schedule = {"epochs": 2, "steps": 1, "microbatches": replicas}
+    spec = small_spec(layout={"cuts": [1, 1, 1], "replicas": replicas}, schedule=schedule, outer=outer)
+    found = Driven.training(spec)
+    for index in range(replicas):
+        found.run_microbatch(0, index)
+    assert found.state.phase is Phase.MERGING
+    return found
+
+
+def give(driven: Driven, member: Member) -> None:
+    sizes = enumerate(driven.state.part_bytes[member.stage])
+    parts = (StoredObject(key=f"d/{member.hotkey}/{n}", digest="1" * 64, size=size) for n, size in sizes)
+    driven.say(member, reports=[Delta(epoch=0, parts=tuple(parts))])
+
+
+def give_all(driven: Driven) -> None:
+    for member in driven.state.miners():
+        give(driven, member)
+
+
+def mergers(driven: Driven, stage: int = 0, part: int = 0) -> list[Member]:
+    return [driven.state.members[h] for h in driven.state.current.merges[stage].parts[part].mergers]
+
+
+def remerge(driven: Driven, stage: int = 0, part: int = 0, digest: int = 7, **left_out: LeftOut) -> None:
+    """The orchestrator merges a part itself."""
+    size = driven.state.part_bytes[stage][part]
+    stored = StoredObject(key="merged/orchestrator", digest=f"{digest:064x}", size=size)
+    entry = Remerged(
+        at=driven.now, epoch=driven.state.epoch, stage=stage, part=part, stored=stored, left_out=left_out
+    )
+    driven.coordinator.apply(entry)
+
+
+def named(driven: Driven, member: Member) -> bool:
+    return any(member.hotkey in text for text in driven.state.incidents.named)
+
+
+def test_one_lying_merger_is_named_and_the_honest_one_is_not(driven: Driven) -> None:
+    honest, liar = mergers(driven)
+    driven.merge(honest, 0, digest=7)
+    driven.merge(liar, 0, digest=8)
+    assert [(a.stage, a.part) for a in driven.coordinator.disputed_parts()] == [(0, 0)]
+    assert "merges part 0 of stage 0 itself" in str(driven.coordinator.status()["waiting"])
+    remerge(driven, digest=7)
+    part = driven.state.current.merges[0].parts[0]
+    assert part.agreed is not None
+    assert part.agreed.stored.key == f"merged/{honest.hotkey}"
+    assert (named(driven, liar), named(driven, honest)) == (True, False)
+    assert not driven.coordinator.disputed_parts()
+
+
+def test_three_of_four_mergers_that_agree_on_a_lie_do_not_have_the_honest_one_named() -> None:
+    driven = until_merge()
+    give_all(driven)
+    driven.draw_mergers()
+    honest, liar = mergers(driven)
+    driven.lose(liar)  # so that others are drawn, who are the liar's friends
+    driven.merge(honest, 0, digest=7)
+    driven.merge(mergers(driven)[2], 0, digest=8)
+    remerge(driven, digest=7)
+    assert not named(driven, honest)
+    assert named(driven, mergers(driven)[2])
+
+
+def test_a_charged_merger_is_drawn_no_more_and_costs_one_merge_of_the_orchestrator() -> None:
+    driven = until_merge(part_elements=1000)
+    give_all(driven)
+    driven.draw_mergers()
+    liar = max(driven.state.miners(), key=lambda member: len(member.merging))
+    own = sorted(liar.merging)
+    assert len(own) > 3
+    for stage, number in own:
+        driven.merge(liar, stage, number, digest=8)
+        for other in mergers(driven, stage, number):
+            if other is not liar:
+                driven.merge(other, stage, number, digest=7)
+    assert len(driven.coordinator.disputed_parts()) == len(own)
+    remerge(driven, *own[0])
+    assert not driven.coordinator.disputed_parts(), "without the liar's copies the others need no merge"
+    for stage, merge in enumerate(driven.state.current.merges):
+        for number, part in enumerate(merge.parts):
+            if (stage, number) not in own:
+                assert liar.hotkey not in part.mergers
+    driven.merge_all()
+    assert driven.state.current.unmerged == 0
+    assert liar.charged
+
+
+def test_copies_that_leave_out_others_differ(driven: Driven) -> None:
+    one, two = mergers(driven)
+    accused = driven.state.miners(0)[0].hotkey
+    driven.merge(one, 0, digest=7)
+    driven.merge(two, 0, digest=7, left_out={accused: LeftOut.OUT_OF_BOUNDS})
+    assert driven.coordinator.disputed_parts()
+    remerge(driven, digest=7)
+    assert named(driven, two)
+    record = driven.coordinator.state.current.merges[0].left_out
+    assert not record
+
+
+def test_what_both_leave_out_is_charged_to_its_maker(driven: Driven) -> None:
+    poisoner = driven.state.miners(0)[0]
+    for member in mergers(driven):
+        driven.merge(member, 0, left_out={poisoner.hotkey: LeftOut.NOT_FINITE})
+    driven.merge_all()
+    record = driven.coordinator.epoch_record(0)
+    assert record is not None
+    assert [(r.miner, r.stage, r.why, r.parts) for r in record.left_out] == [
+        (poisoner.hotkey, 0, LeftOut.NOT_FINITE, (0,))
+    ]
+    assert named(driven, poisoner)
+
+
+def test_a_copy_without_its_receipt_is_not_taken(driven: Driven) -> None:
+    one, two = mergers(driven)
+    driven.merge(one, 0)
+    driven.merge(two, 0, signed=False)
+    assert driven.state.current.merges[0].parts[0].agreed is None
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    driven.merge(mergers(driven)[2], 0)
+    assert driven.state.current.merges[0].parts[0].agreed is not None
+
+
+def test_a_receipt_after_the_seal_does_not_change_the_record() -> None:
+    for number in range(50):
+        driven = until_merge()
+        silent = driven.join(9)  # it took no part in the steps
+        give_all(driven)
+        driven.draw_mergers(f"{number:064x}")
+        if silent in mergers(driven):
+            break
+    for _ in range(MAX_MERGERS):
+        for stage in range(3):
+            for member in mergers(driven, stage):
+                if member is not silent:
+                    driven.merge(member, stage)
+        driven.wait(driven.state.deadlines.merge.seconds + 1)
+    sealed = driven.coordinator.epoch_record(0)
+    assert sealed is not None
+    assert driven.state.phase is Phase.MERGING
+    driven.merge(silent, 0)
+    assert driven.coordinator.epoch_record(0) == sealed
+
+
+def test_a_merger_cannot_name_who_gave_nothing_to_the_part(driven: Driven) -> None:
+    one = mergers(driven)[0]
+    driven.merge(one, 0, left_out={driven.state.miners(2)[0].hotkey: LeftOut.UNREADABLE})
+    assert not driven.state.current.merges[0].parts[0].results
+
+
+def test_silent_mergers_hold_the_run_up_for_some_deadlines_and_no_longer(driven: Driven) -> None:
+    for _ in range(MAX_MERGERS + 1):
+        driven.wait(driven.state.deadlines.merge.seconds + 1)
+    parts = [part for merge in driven.state.current.merges for part in merge.parts]
+    assert all(len(part.mergers) == MAX_MERGERS for part in parts)
+    assert len(driven.coordinator.disputed_parts()) == len(parts)
+    for assign in driven.coordinator.disputed_parts():
+        remerge(driven, assign.stage, assign.part)
+    assert driven.state.current.unmerged == 0
+    assert all(isinstance(driven.news(m)[-2], MergeReady) for m in driven.state.miners())
+
+
+def test_the_orchestrators_copy_is_used_where_all_mergers_lie(driven: Driven) -> None:
+    one, two = mergers(driven)
+    driven.merge(one, 0, digest=8)
+    driven.merge(two, 0, digest=9)
+    remerge(driven, digest=7)
+    assert driven.state.current.merges[0].ready is not None
+    assert driven.state.current.merges[0].ready.parts[0].key == "merged/orchestrator"
+    assert one.charged
+    assert two.charged
+
+
+def test_a_merge_of_the_orchestrator_that_is_not_asked_for_changes_nothing(driven: Driven) -> None:
+    remerge(driven, digest=8)
+    assert driven.state.current.merges[0].parts[0].agreed is None
+    assert driven.state.totals.unfit == 1
+
+
+# ---- the draw ------------------------------------------------------------------------------------
+
+
+def test_mergers_are_drawn_by_a_block_that_nobody_knew_when_the_last_step_closed() -> None:
+    driven = until_merge()
+    driven.wait(1, block=draw_block(driven.state) - 1, block_hash="a" * 64)
+    give_all(driven)
+    assert not any(merge.parts for merge in driven.state.current.merges)
+    assert "mergers are drawn by block" in str(driven.coordinator.status()["waiting"])
+    driven.wait(1, block=draw_block(driven.state), block_hash="b" * 64)
+    parts = [part for merge in driven.state.current.merges for part in merge.parts]
+    assert parts
+    assert all(part.seed.startswith("b" * 64) for part in parts)
+
+
+def test_who_gives_last_does_not_choose_the_block() -> None:
+    driven = until_merge()
+    *others, last = driven.state.miners()
+    for member in others:
+        give(driven, member)
+    driven.wait(1, block=draw_block(driven.state), block_hash="b" * 64)
+    driven.wait(1, block=draw_block(driven.state) + 1, block_hash="c" * 64)
+    give(driven, last)
+    assert all(part.seed.startswith("b" * 64) for m in driven.state.current.merges for part in m.parts)
+
+
+def test_a_chain_that_stands_still_holds_the_merge_up_for_a_bounded_time() -> None:
+    driven = until_merge()
+    give_all(driven)
+    driven.wait(driven.state.limits.max_s + 1)
+    assert all(merge.parts for merge in driven.state.current.merges)
+    assert any("no new block came" in text for text in driven.state.incidents.named)
+
+
+# ---- pseudo-gradients that do not come --------------------------------------------------------------
+
+
+def test_a_stage_whose_only_replica_never_delivers_keeps_its_base_and_the_run_goes_on() -> None:
+    driven = until_merge(replicas=1)
+    silent, *others = driven.state.miners()
+    for member in others:
+        give(driven, member)
+    driven.draw_mergers()
+    driven.merge_all()
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    merge = driven.state.current.merges[silent.stage]
+    assert merge.ready is not None
+    assert merge.ready.parts == ()
+    assert named(driven, silent)
+    record = driven.coordinator.epoch_record(0)
+    assert record is not None
+    assert [(r.miner, r.why, r.parts) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING, ())]
+
+
+def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
+    driven = until_merge()
+    silent, *others = driven.state.miners()
+    for member in others:
+        give(driven, member)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    driven.draw_mergers()
+    driven.merge_all()
+    assert len(driven.state.current.merges[silent.stage].parts[0].assign.contributions) == 1
+    record = driven.coordinator.epoch_record(0)
+    assert record is not None
+    assert [(r.miner, r.why) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING)]
+
+
+def test_a_replica_that_restarts_in_the_merge_has_one_deadline_more_and_not_two() -> None:
+    driven = until_merge(replicas=1)
+    alone = driven.state.miners(0)[0]
+    limit = driven.state.deadlines.merge.seconds
+    driven.lose(alone)
+    driven.wait(limit + 1)
+    assert not driven.state.current.merges[0].fixed, "nobody could go on without this stage"
+    for _ in range(2):
+        driven.come_back(alone)
+        driven.wait(limit - 1)
+        driven.lose(alone)
+    driven.come_back(alone)
+    driven.wait(3)
+    assert driven.state.current.merges[0].fixed
+
+
+def test_the_deadline_begins_again_with_the_orchestrator() -> None:
+    driven = until_merge(replicas=1)
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert not any(merge.fixed for merge in driven.state.current.merges)

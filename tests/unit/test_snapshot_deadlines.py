@@ -1,0 +1,150 @@
+"""Snapshots have one deadline for all validators, by size and by the line that the miner has shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.model.snapshot_time import LINE_SHARE
+from iota.objects import snapshot_bytes
+from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
+from iota.protocol.messages import Reveal, Role, SnapshotStored, SnapshotWanted, StoredObject
+from orchestrator.coordinator import Resumed, StoreAway, StoreBack
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.membership import Joined
+from orchestrator.coordinator.snapshots import FLOOR_SHARE, max_wanted
+from tests.support.coordinators import Driven
+from tests.support.orchestrators import join_request
+from tests.support.sealed_runs import sealed_run
+
+
+def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> AuditRequest:
+    """The request that reaches the miner."""
+    driven.news(miner)
+    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
+    [request] = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+    return request
+
+
+def _store(driven: Driven, miner: Member, version: int = 1) -> None:
+    stored = StoredObject(key="k", digest="1" * 64, size=1)
+    driven.say(miner, reports=[SnapshotStored(epoch=0, version=version, stored=stored)])
+
+
+def _told(driven: Driven, validator: Member) -> list[type]:
+    kinds = (SnapshotReady, SnapshotMissed)
+    return [type(event) for event in driven.news(validator) if isinstance(event, kinds)]
+
+
+def _floor_s(driven: Driven) -> float:
+    return driven.coordinator.spec.audit.deadline_s * FLOOR_SHARE
+
+
+def test_a_quick_line_has_the_floor() -> None:
+    driven, miner, validator = sealed_run()
+    assert _ask(driven, validator, miner).deadline == pytest.approx(driven.now + _floor_s(driven))
+
+
+def test_a_slow_line_gets_a_deadline_that_fits_and_that_of_several_is_their_sum() -> None:
+    driven, miner, validator = sealed_run()
+    seconds = 100 * _floor_s(driven)
+    miner.line = snapshot_bytes(driven.coordinator.spec, miner.stage) / seconds
+    first, second = (_ask(driven, validator, miner, version).deadline for version in (0, 1))
+    assert first == pytest.approx(driven.now + seconds / LINE_SHARE)
+    assert second == pytest.approx(driven.now + 2 * seconds / LINE_SHARE)
+    driven.wait(seconds)
+    assert _told(driven, validator) == []
+
+
+def test_a_line_is_shown_by_the_pseudo_gradients_that_were_stored() -> None:
+    driven, miner, _ = sealed_run()
+    assert miner.line == 0.0  # stored in no time at all by the clock of this test: nothing is learnt
+    driven = Driven.training(driven.coordinator.spec)
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    driven.now += 4.0
+    from iota.protocol.messages import Delta
+
+    member = driven.state.miners()[0]
+    sizes = driven.state.part_bytes[member.stage]
+    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
+    driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    assert member.line == pytest.approx(sum(sizes) / 4.0)
+
+
+def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks_later() -> None:
+    driven, miner, first = sealed_run()
+    _ask(driven, first, miner)
+    driven.wait(_floor_s(driven) + 1)
+    second = driven.join(10, Role.VALIDATOR)
+    driven.say(second, reports=[Reveal(epoch=0, link="2" * 64)])
+    driven.say(second, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)])
+    _store(driven, miner)  # too late: what was decided stands
+    for validator in (first, second):
+        assert _told(driven, validator) == [SnapshotMissed]
+    assert "was not stored by its deadline" in driven.state.incidents.named[-1]
+
+
+def test_a_snapshot_in_time_is_one_fact_too() -> None:
+    driven, miner, validator = sealed_run()
+    deadline = _ask(driven, validator, miner).deadline
+    _store(driven, miner)
+    driven.wait(deadline - driven.now + 1)
+    assert _told(driven, validator) == [SnapshotReady]
+
+
+def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> None:
+    driven, miner, validator = sealed_run()
+    deadline = _ask(driven, validator, miner).deadline
+    driven.coordinator.apply(StoreAway(at=driven.now))
+    assert "object store" in str(driven.coordinator.status()["waiting"])
+    driven.wait(deadline - driven.now + 10)
+    assert _told(driven, validator) == []
+    driven.coordinator.apply(StoreBack(at=driven.now))
+    driven.wait(1)
+    assert _told(driven, validator) == []
+    assert not any(member.hotkey in line for member in driven.state.miners() for line in _named(driven))
+    driven.wait(_floor_s(driven) + 1)
+    assert _told(driven, validator) == [SnapshotMissed]
+
+
+def test_no_deadline_passes_while_the_orchestrator_is_away() -> None:
+    driven, miner, validator = sealed_run()
+    deadline = _ask(driven, validator, miner).deadline
+    driven.now = deadline + 100
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(1)
+    assert _told(driven, validator) == []
+
+
+def test_a_miner_that_is_started_again_is_asked_again_with_the_same_deadline() -> None:
+    driven, miner, validator = sealed_run()
+    deadline = _ask(driven, validator, miner).deadline
+    for receipts in (miner.receipts, 0):  # from its disk, and without its state
+        request = join_request(receipts=receipts, epoch=0)
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
+        again = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+        assert [event.deadline for event in again] == [deadline]
+    _store(driven, miner)
+    assert _told(driven, validator) == [SnapshotReady]
+
+
+def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None:
+    driven, miner, validator = sealed_run()
+    for version in range(max_wanted(driven.state) + 5):
+        driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
+    assert len(miner.owed) == max_wanted(driven.state)
+
+
+def test_nothing_is_owed_once_the_audits_are_closed() -> None:
+    driven, miner, validator = sealed_run()
+    _ask(driven, validator, miner)
+    from orchestrator.coordinator.snapshots import close
+
+    close(driven.state, 0)
+    assert miner.owed == {}
+    driven.wait(_floor_s(driven) + 1)
+    assert _told(driven, validator) == []
+
+
+def _named(driven: Driven) -> list[str]:
+    return list(driven.state.incidents.named)

@@ -36,6 +36,7 @@ from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
 from iota.protocol.run_status import MalformedStatus, take_status
 from iota.protocol.status_delta import Status
+from iota.protocol.workers import RevokeReply, Revocation
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
@@ -221,6 +222,10 @@ class OrchestratorClient:
     async def leave(self, reason: str = "") -> None:
         """Leave the run for good: the orchestrator gives this node's work to others."""
         await self._call("POST", "/v1/leave", LeaveRequest(reason=reason))
+
+    async def revoke(self, revocation: Revocation) -> RevokeReply:
+        """Revoke a worker of this client's hotkey."""
+        return _parse(RevokeReply, await self._call("POST", "/v1/revoke", revocation))
 
     async def objects(self, request: ObjectRequest) -> ObjectReply:
         """A presigned URL for one key."""

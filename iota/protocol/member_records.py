@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role, Seconds
+from iota.protocol.workers import Certificate, Revocation
 from iota.spec import Count, Fraction, Frozen, Hex32, Small
 
 EPOCHS_KEPT: Final = 64
@@ -111,6 +112,11 @@ class MemberRecord(Frozen):
 
     run: Hex32
     hotkey: Hotkey
+    owner: Hotkey
+    """The hotkey that is paid for its work: its own, unless it is a worker with a certificate."""
+    certificate: Certificate | None = None
+    revocation: Revocation | None = None
+    """Its owner's, after which it is refused for the rest of the run."""
     role: Role
     stage: Annotated[int, Field(ge=-1, lt=2**31)]
     device: _Text

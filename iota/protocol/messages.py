@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.fields import Hotkey as Hotkey
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
+from iota.protocol.workers import Certificate
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
@@ -29,8 +31,6 @@ MAX_ADDRESSES = 8
 MAX_REASON = 300
 """Characters of the reason why a frame is missing."""
 
-Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
-"""An ss58 address; the pattern bounds it, and the signature check proves it."""
 Address = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 """A network address: printable ASCII, so that logs and terminals can show it."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
@@ -135,6 +135,8 @@ class JoinRequest(Frozen):
     """Addresses at which other members may reach the node, in the form of its transport. Public."""
     link: Hex32 | None = None
     """Validators: the tip of the hash chain that they committed on the chain."""
+    certificate: Certificate | None = None
+    """Of a worker; None for a hotkey that works by itself."""
 
 
 class JoinReply(Frozen):

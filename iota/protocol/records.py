@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
+from iota.protocol.workers import Certificate
 from iota.spec import Count, Frozen, Hex32, Small
 
 
@@ -59,6 +60,10 @@ class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
     hotkey: Hotkey
+    """The key that signs its receipts."""
+    owner: Hotkey
+    """The hotkey that is paid for its work: its own, unless it has a certificate."""
+    certificate: Certificate | None
     stage: Small
     joined: Small
     """Step of this epoch at which its version was the base."""

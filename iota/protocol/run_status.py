@@ -40,6 +40,8 @@ class MemberStatus(TypedDict):
     """A member, as the orchestrator has it on record."""
 
     hotkey: Hotkey
+    owner: Hotkey
+    revoked: bool
     order: Count
     role: Role
     stage: _Stage

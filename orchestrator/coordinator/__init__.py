@@ -4,7 +4,17 @@ Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Resumed,
+    Returned,
+    Revoked,
+    Tick,
+)
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
 
@@ -19,5 +29,6 @@ __all__ = [
     "Member",
     "Resumed",
     "Returned",
+    "Revoked",
     "Tick",
 ]

@@ -230,6 +230,8 @@ def epoch_record(run: RunState, number: int) -> EpochRecord | None:
         miners.append(
             MinerRecord(
                 hotkey=hotkey,
+                owner=run.members[hotkey].owner,
+                certificate=run.members[hotkey].certificate,
                 stage=epoch.stages[hotkey],
                 joined=epoch.joined[hotkey],
                 first_receipt=first,

@@ -32,7 +32,17 @@ from iota.protocol.problems import Problem
 from iota.protocol.records import BaseRecord, EpochRecord
 from iota.spec import RunSpec
 from orchestrator.coordinator import auditing, bases, membership, merging, microbatches, rerouting, routes
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Resumed,
+    Returned,
+    Revoked,
+    Tick,
+)
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
@@ -88,6 +98,8 @@ class Coordinator:
                 membership.lose(run, entry.hotkey)
             case Returned():
                 membership.come_back(run, entry.hotkey)
+            case Revoked():
+                membership.revoke(run, entry.revocation)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 for member in rerouting.overdue(run):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from iota.protocol.messages import FrameNotice, Hotkey, JoinRequest, Report
 from iota.protocol.receipts import Receipt
+from iota.protocol.workers import Revocation
 from iota.spec import Count, Frozen
 
 
@@ -22,6 +23,7 @@ class EntryKind(StrEnum):
     RETURNED = "returned"
     TICK = "tick"
     RESUMED = "resumed"
+    REVOKED = "revoked"
 
 
 class _Timed(Frozen):
@@ -81,4 +83,13 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
-Entry = Annotated[Joined | Exchanged | Left | Lost | Returned | Tick | Resumed, Field(discriminator="kind")]
+class Revoked(_Timed):
+    """An owner revoked one of its workers. The intake has verified its signature."""
+
+    kind: Literal[EntryKind.REVOKED] = EntryKind.REVOKED
+    revocation: Revocation
+
+
+Entry = Annotated[
+    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Revoked, Field(discriminator="kind")
+]

@@ -29,6 +29,9 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
     return MemberRecord(
         run=run.spec.id,
         hotkey=member.hotkey,
+        owner=member.owner,
+        certificate=member.certificate,
+        revocation=run.owners.revocation(run.spec.id, member),
         role=member.role,
         stage=member.stage,
         device=member.device,
@@ -88,6 +91,8 @@ def _work(run: RunState, member: Member, work: Work) -> EpochWork:
 
 def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     """(state, why, until)."""
+    if run.owners.is_revoked(member.owner, member.hotkey):
+        return MemberState.LEFT, "its owner revoked its key, and it is refused for the rest of the run", ""
     if member.left:
         return MemberState.LEFT, "it left the run by its own request", "it joins again"
     if not member.live:

@@ -18,6 +18,7 @@ from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
+from orchestrator.coordinator.owners import Owners
 from orchestrator.coordinator.roster import Roster
 from orchestrator.coordinator.waiting import Waiting
 
@@ -233,6 +234,7 @@ class RunState:
     epochs: dict[int, EpochState] = field(default_factory=dict)
     """The current epoch, and earlier ones with open audits."""
     head: Head = field(default_factory=Head)
+    owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)
     totals: Totals = field(default_factory=Totals)
     audits: Audits = field(default_factory=Audits)

@@ -81,6 +81,8 @@ def public_status(run: RunState) -> dict[str, Any]:
 def _member(run: RunState, member: Member) -> dict[str, Any]:
     return {
         "hotkey": member.hotkey,
+        "owner": member.owner,
+        "revoked": run.owners.is_revoked(member.owner, member.hotkey),
         "order": member.order,
         "role": member.role.value,
         "stage": member.stage,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from iota.identity.certificates import certificate_fault
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import StoredObject
@@ -32,7 +33,8 @@ class SealBroken(Exception):
 class SealedEpoch:
     """An epoch's record, its plans and all its receipts.
 
-    Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
+    Raises SealBroken if the seal does not cover the receipts, the plans are not those of the record, or a
+    miner's certificate does not give it the owner that the record names.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class SealedEpoch:
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
         self.miners = {miner.hotkey: miner for miner in record.miners}
+        for miner in record.miners:
+            _check_owner(spec.id, miner)
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
@@ -62,6 +66,10 @@ class SealedEpoch:
                 named.setdefault(receipt.key, receipt)
 
     # ---- work ----------------------------------------------------------------------------------
+
+    def owner_of(self, hotkey: str) -> str:
+        """The hotkey that is paid for a miner's work, and banned for it: the miner's own as a rule."""
+        return self.miners[hotkey].owner
 
     def auditable(self, hotkey: str) -> list[Receipt]:
         """Receipts of ops that are paid or counted in a sum; each op once, also if it is claimed twice."""
@@ -154,6 +162,19 @@ class SealedEpoch:
                 if miner in self.miners:
                     stages[step, microbatch].add(self.miners[miner].stage)
         return {name for name, found in stages.items() if len(found) == self.spec.layout.stages}
+
+
+def _check_owner(run: str, miner: MinerRecord) -> None:
+    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
+    certificate = miner.certificate
+    if certificate is None:
+        fault = None if miner.owner == miner.hotkey else "is missing"
+    elif certificate.owner != miner.owner:
+        fault = f"is of {certificate.owner}"
+    else:
+        fault = certificate_fault(certificate, run, miner.hotkey)
+    if fault is not None:
+        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
 
 
 def checked_receipts(

@@ -47,8 +47,8 @@ def certify(
 
     Use it where several machines mine for one hotkey, or where the hotkey is to stay off the machine that
     mines. Run it where the hotkey is, copy the file to the other machine (mode 600), and start there with
-    `iota-miner start --worker FILE`. What the workers earn is the hotkey's, and so are their bans. A file that
-    was stolen is revoked with `iota-miner revoke`. One hotkey on one machine needs none of this.
+    `iota-miner start --worker FILE`. What the workers earn is the hotkey's, and so are their bans. If a file
+    is stolen, `iota-miner revoke` shuts its key out. One hotkey on one machine needs none of this.
     """
     import asyncio
 

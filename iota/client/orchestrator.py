@@ -36,7 +36,7 @@ from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
 from iota.protocol.run_status import MalformedStatus, take_status
 from iota.protocol.status_delta import Status
-from iota.protocol.workers import RevokeReply, Revocation
+from iota.protocol.workers import Revocation, RevokeReply
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from iota.identity import signatures
-from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.protocol.workers import (
     CERTIFICATE_DOMAIN,
@@ -20,7 +20,18 @@ Verify = Callable[[bytes, bytes, str], bool]
 """`verify(message, signature, hotkey)`; a simulation may accept all."""
 
 
-def certify(owner: Hotkey, worker: Hotkey, run: str, serial: int) -> Certificate:
+class Signer(Protocol):
+    """A private key (`iota.identity.keys.Hotkey`), without the files that it comes from."""
+
+    @property
+    def ss58(self) -> str:
+        """Its public address."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Its signature over `message`."""
+
+
+def certify(owner: Signer, worker: Signer, run: str, serial: int) -> Certificate:
     """The certificate that makes `worker` a worker of `owner` in `run`."""
     message = signing_bytes(CERTIFICATE_DOMAIN, certificate_payload(run, owner.ss58, worker.ss58, serial))
     return Certificate(
@@ -59,7 +70,7 @@ def certificate_fault(
     return None
 
 
-def revoke(owner: Hotkey, worker: str, run: str) -> Revocation:
+def revoke(owner: Signer, worker: str, run: str) -> Revocation:
     """The revocation of a worker (ss58 address) by its owner."""
     message = signing_bytes(REVOCATION_DOMAIN, revocation_payload(run, owner.ss58, worker))
     return Revocation(run=run, owner=owner.ss58, worker=worker, signature=owner.sign(message).hex())

@@ -1,4 +1,4 @@
-"""Workers: keys that a hotkey certifies for one run, so that several machines work, and are paid, in its name.
+"""Workers: keys that a hotkey certifies for one run, so that several machines can work in its name.
 
 A hotkey that works by itself is its own worker and has no certificate. `iota.identity.certificates` signs and
 verifies these documents.

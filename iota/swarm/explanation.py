@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import Outcome, Role
+from iota.swarm.members import state_of
 from validator.core.scoring import ban_end
 
 _SHOWN = 8
@@ -26,7 +28,11 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     place = "validator" if record.role is Role.VALIDATOR else f"miner of stage {record.stage}"
     name = f" ({names[record.hotkey]})" if record.hotkey in names else ""
     now = f"{record.state}: {record.why}" + (f"; until {record.until}" if record.until else "")
-    lines = [f"{record.hotkey}{name}, {place} of run {record.run[:12]}, on {record.device}", f"now: {now}"]
+    lines = [f"{record.hotkey}{name}, {place} of run {record.run[:12]}, on {record.device}"]
+    if record.certificate is not None:
+        made = _utc(record.certificate.serial / 1000)
+        lines.append(f"a worker of {record.owner}, who is paid for it; certified {made}")
+    lines.append(f"now: {now}")
     if record.heard is not None:
         lines.append(f"last heard: {_utc(record.heard)}")
     if record.says:
@@ -37,6 +43,19 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
         lines += ["", *_judged(record), "", _posted(record)]
     lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
     return [printable(line) for line in [*lines, "", *(f"to do: {text}" for text in _to_do(record))]]
+
+
+def workers_of(owner: str, members: Iterable[dict[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """Printable lines on the certified workers of `owner` among a status' members; empty without any."""
+    found = [row for row in members if row["owner"] == owner and row["hotkey"] != owner]
+    lines = [f"{owner} has {counted(len(found), 'worker')} in this run:"] if found else []
+    for row in found:
+        name = f" ({names[row['hotkey']]})" if row["hotkey"] in names else ""
+        lines.append(
+            f"  {row['hotkey']}{name}, stage {row['stage']}: {state_of(row, {}, ended=False)};"
+            f" {counted(row['tokens'], 'token')}, {counted(row['receipts'], 'receipt')}"
+        )
+    return [printable(line) for line in lines]
 
 
 def _work(record: MemberRecord) -> Iterator[str]:
@@ -137,6 +156,8 @@ def _utc(at: float) -> str:
 
 def _to_do(record: MemberRecord) -> Iterator[str]:
     remedy = _REMEDIES.get(record.state)
+    if record.revocation is not None:
+        remedy = "make a new worker for the machine with `iota-miner certify`"
     banned = any(record.epoch < end for end in bans(record.failed, record.window).values())
     if remedy is not None:
         yield remedy

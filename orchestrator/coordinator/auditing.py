@@ -164,9 +164,10 @@ def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
     """Record a validator's reported weights for the status. Only the weights on the chain have an effect."""
     left_out = run.audits.weights.get(member.hotkey, {}).keys() - report.weights.keys()
     for hotkey, weight in {**dict.fromkeys(sorted(left_out), 0.0), **report.weights}.items():
-        if (miner := run.members.get(hotkey)) is not None:
-            posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
-            miner.history.weigh(posted)
+        posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
+        for paid in (hotkey, *run.owners.workers.get(hotkey, ())):
+            if (miner := run.members.get(paid)) is not None:
+                miner.history.weigh(posted)
     member.history.posted = PostedWeights(
         epoch=run.epoch,
         block=report.block,

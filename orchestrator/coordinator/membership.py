@@ -110,6 +110,7 @@ def revoke(run: RunState, revocation: Revocation) -> None:
         member = run.members.get(revocation.worker)
         if member is not None and member.owner == revocation.owner:
             leave(run, member.hotkey, "its owner revoked its key")
+            run.outbox.woken.add(member.hotkey)  # its open exchange ends with a refusal
 
 
 def lose(run: RunState, hotkey: str) -> None:

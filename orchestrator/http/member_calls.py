@@ -20,7 +20,7 @@ from iota.protocol.messages import (
     ObjectRequest,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.workers import RevokeReply, Revocation
+from iota.protocol.workers import Revocation, RevokeReply
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission

@@ -49,15 +49,15 @@ def new_revocation(run: RunState, hotkey: str, revocation: Revocation, verify: V
         raise Problem(ProblemType.FORBIDDEN, f"only {owner} can revoke its worker {worker}")
     if revocation.run != run.spec.id:
         raise Problem(ProblemType.REFUSED, f"it revokes a worker of run {revocation.run[:12]}, not of this")
-    member = run.members.get(worker)
-    if worker == owner or (member is not None and member.owner != owner):
-        raise Problem(ProblemType.FORBIDDEN, f"{worker} is no worker of {owner}")
     if not is_address(worker):
         raise Problem(ProblemType.MALFORMED_BODY, f"{worker} is mistyped: it is no ss58 address")
     if not is_signed(revocation, verify):
         raise Problem(ProblemType.BAD_SIGNATURE, f"the revocation is not signed by {owner}")
     if run.owners.is_revoked(owner, worker):
         return False
+    member = run.members.get(worker)
+    if worker == owner or (member is not None and member.owner != owner):
+        raise Problem(ProblemType.FORBIDDEN, f"{worker} is no worker of {owner}")
     if len(run.owners.revoked.get(owner, ())) >= MAX_REVOKED:
         raise Problem(ProblemType.REFUSED, f"{owner} has revoked {MAX_REVOKED} keys in this run: no more")
     return True

@@ -230,6 +230,8 @@ class World:
             miners=tuple(
                 MinerRecord(
                     hotkey=m.hotkey,
+                    owner=m.hotkey,
+                    certificate=None,
                     stage=m.stage,
                     joined=0,
                     first_receipt=self.first[epoch, m.hotkey],

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from iota.codec.wire_dtype import encode_wire
 from iota.data.manifest import Manifest, Shard, SourceInfo, TokenDtype, TokenizerInfo
+from iota.identity.certificates import certify, revoke
 from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
@@ -25,6 +26,7 @@ from iota.protocol.receipts import (
     StepState,
     signed_payload,
 )
+from iota.protocol.workers import RevokeReply
 from iota.spec import (
     AuditSpec,
     BoundarySpec,
@@ -45,7 +47,17 @@ from iota.spec import (
 )
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
-from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Lost, Resumed, Returned, Tick
+from orchestrator.coordinator.entries import (
+    Entry,
+    Exchanged,
+    Joined,
+    Left,
+    Lost,
+    Resumed,
+    Returned,
+    Revoked,
+    Tick,
+)
 from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
@@ -275,6 +287,8 @@ REPORTS: tuple[messages.Report, ...] = (
     messages.Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096, before_merge=2.75),
     messages.WeightsSet(block=7_000_100, weights={MINER.ss58: 0.75, OTHER.ss58: 0.25}, compute_share=0.1),
 )
+CERTIFICATE = certify(OTHER, MINER, DIGEST, 1_753_000_000_125)
+REVOCATION = revoke(OTHER, MINER.ss58, DIGEST)
 JOIN = messages.JoinRequest(
     role=messages.Role.MINER,
     versions=(messages.PROTOCOL_VERSION,),
@@ -283,6 +297,7 @@ JOIN = messages.JoinRequest(
     epoch=1,
     addresses=("quic://192.0.2.7:4433",),
     link=DIGEST,
+    certificate=CERTIFICATE,
 )
 MESSAGES = {
     "join request": JOIN,
@@ -303,6 +318,8 @@ MESSAGES = {
     "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
     "whole plan": WHOLE_PLAN,
     "leave request": messages.LeaveRequest(reason="stopped"),
+    "revocation": REVOCATION,
+    "revoke reply": RevokeReply(joined=True),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
     "epoch record": records.EpochRecord(
@@ -310,7 +327,8 @@ MESSAGES = {
         seal=SEAL,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, stage=1, joined=0, first_receipt=1, last_receipt=4, withdrawn=1
+                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1, joined=0,
+                first_receipt=1, last_receipt=4, withdrawn=1,
             ),
         ),
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
@@ -330,6 +348,7 @@ ENTRIES: tuple[Entry, ...] = (
     Returned(at=TIME, hotkey=MINER.ss58),
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
+    Revoked(at=TIME, revocation=REVOCATION),
 )
 
 

@@ -59,6 +59,8 @@ def member(number: int, stage: int, role: str = "miner", device: str = DEVICE) -
     """One member of a status."""
     return {
         "hotkey": fake_hotkey(number),
+        "owner": fake_hotkey(number),
+        "revoked": False,
         "order": number,
         "role": role,
         "stage": stage,

@@ -36,6 +36,7 @@ def told(**changes: Any) -> str:
     given: dict[str, Any] = {
         "run": "ab" * 32,
         "hotkey": MINER,
+        "owner": MINER,
         "role": Role.MINER,
         "stage": 1,
         "device": "cpu/x86_64",

@@ -72,6 +72,7 @@ def record(**changes: Any) -> MemberRecord:
     given: dict[str, Any] = {
         "run": "a" * 64,
         "hotkey": MINER,
+        "owner": MINER,
         "role": Role.MINER,
         "stage": 0,
         "device": "cpu",

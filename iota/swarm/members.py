@@ -40,10 +40,9 @@ def members_table(
             more += f"; lost or late: {', '.join(_name(m, names) for m in troubled[:4])}"
             more += f" and {len(troubled) - 4} more" if len(troubled) > 4 else ""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    left_out = {
-        *(() if names else ("name",)),
-        *(() if any(m["owner"] != m["hotkey"] for m in members) else ("owner",)),
-    }
+    owned = any(m["owner"] != m["hotkey"] for m in members)
+    left_out = {name for name, shown in (("name", names), ("owner", owned)) if not shown}
+    device = 8 if width < WIDE else 20 if owned else 30
     columns = [c for c in (*_COLUMNS, *(_MORE if width >= WIDE else ())) if c not in left_out]
     for column in columns:
         left = column in _LEFT
@@ -53,7 +52,7 @@ def members_table(
     for member in shown:
         node = nodes.get(member["hotkey"], {})
         state = state_of(member, node, ended=status["finished"])
-        row = _row(member, node, state, names, weights, width)
+        row = _row(member, node, state, names, weights, width, device)
         table.add_row(*(_cell(row[column]) for column in columns))
     return table, more
 
@@ -114,6 +113,7 @@ def _row(
     names: Mapping[str, str],
     weights: Mapping[str, float],
     width: int,
+    device: int,
 ) -> dict[str, str | Text]:
     hotkey, wide = member["hotkey"], width >= WIDE
     seconds, share = node.get("seconds", {}), work_share(node)
@@ -127,8 +127,8 @@ def _row(
         "st": "va" if validator else str(member["stage"]),
         "name": names.get(hotkey, "")[: 24 if wide else 9],
         "hotkey": hotkey[:8],
-        "owner": member["owner"][:8],
-        "device": _device(member["device"], 30 if wide else 8),
+        "owner": "" if member["owner"] == hotkey else member["owner"][:8],
+        "device": _device(member["device"], device),
         "state": Text(printable(state)[: 44 if wide else 17], "green" if good else "red"),
         "work": "-" if share is None else f"{share:.0%}",
         "tok/s": "-" if validator else _short(node.get("tokens_per_second", 0.0)),

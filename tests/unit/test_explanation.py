@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from iota.identity.certificates import revoke
 from iota.protocol.member_records import (
     AuditResult,
     EpochAudits,
@@ -19,7 +20,9 @@ from iota.protocol.member_records import (
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.simulate.names import fake_hotkey
-from iota.swarm.explanation import bans, explain
+from iota.swarm.explanation import bans, explain, workers_of
+from tests.support.statuses import run_status
+from tests.support.workers import OWNER, certificate, key
 
 MINER, VALIDATOR = fake_hotkey(1), fake_hotkey(2)
 NAMES = {MINER: "miner-00", VALIDATOR: "validator"}
@@ -72,6 +75,31 @@ def test_everything_on_record_is_told() -> None:
         "to do: see its log",
     ):
         assert part in text
+
+
+def test_a_worker_is_told_with_its_owner_and_a_revoked_one_with_what_to_do() -> None:
+    made = certificate("ab" * 32, key(1), serial=1_753_000_000_125)
+    revocation = revoke(OWNER, key(1).ss58, "ab" * 32)
+    given = {"hotkey": key(1).ss58, "owner": OWNER.ss58, "certificate": made}
+    line = f"a worker of {OWNER.ss58}, who is paid for it; certified 2025-07-20 08:26:40 UTC"
+    assert line in told(**given)
+    assert "a worker of" not in told()
+    text = told(**given, revocation=revocation, state=MemberState.LEFT)
+    assert "to do: make a new worker for the machine with `iota-miner certify`" in text
+    assert "start it again" not in text
+
+
+def test_the_workers_of_an_owner_are_listed_with_their_state() -> None:
+    status = run_status(4)
+    for row in status["members"][:3]:
+        row |= {"owner": OWNER.ss58, "receipts": 5}
+    status["members"][1] |= {"revoked": True, "live": False}
+    status["members"][2]["live"] = False
+    lines = workers_of(OWNER.ss58, status["members"], {fake_hotkey(0): "miner-00"})
+    assert lines[0] == f"{OWNER.ss58} has 3 workers in this run:"
+    states = ["(miner-00), stage 0: live; 87,000 tokens, 5 receipts", "stage 1: revoked", "stage 2: lost"]
+    assert all(state in line for state, line in zip(states, lines[1:], strict=True))
+    assert workers_of(fake_hotkey(3), status["members"], {}) == []
 
 
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:

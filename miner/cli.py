@@ -61,7 +61,10 @@ def certify(
 @settings_command(app, MinerSettings, only=("orchestrator", "orchestrator_hotkey", *WALLET, "log_level"))
 def revoke(
     settings: MinerSettings,
-    worker: Annotated[str, typer.Argument(help="The worker's address, as `iota-miner certify` prints it.")],
+    address: Annotated[
+        str,
+        typer.Argument(metavar="WORKER", help="The worker's address, as `iota-miner certify` prints it."),
+    ],
 ) -> None:
     """Revoke a worker of this wallet's hotkey, for the rest of the run: its key is refused from now on.
 
@@ -72,7 +75,7 @@ def revoke(
 
     from miner.workers import revoke
 
-    typer.echo(asyncio.run(revoke(settings, worker)))
+    typer.echo(asyncio.run(revoke(settings, address)))
 
 
 def main() -> None:

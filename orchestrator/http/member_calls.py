@@ -125,7 +125,9 @@ class MemberCalls:
                 await locks.enter_async_context(self._recorder.lock_for(worker))
             if entry := self.intake.revoke(call.hotkey, revocation, self._recorder.stamp()):
                 await self._recorder.record(entry)
-        return RevokeReply(joined=worker in self._coordinator.members).model_dump_json().encode()
+            member = self._coordinator.members.get(worker)
+        joined = member is not None and member.owner == call.hotkey
+        return RevokeReply(joined=joined).model_dump_json().encode()
 
     async def objects(self, call: Call) -> bytes:
         """POST /v1/objects: an ObjectReply with a presigned URL for one key."""

@@ -197,6 +197,8 @@ async def test_a_worker_can_be_revoked_before_it_has_joined(running: Running) ->
     # A rival's revocation of the same key says nothing of its owner's certificate.
     assert not await revoked(running, key(2), by=RIVAL)
     await join(running, key(2), certified_join(RUN, key(2)))
+    assert not await revoked(running, key(2), by=RIVAL)
+    await exchange(running, key(2))
 
 
 async def test_nobody_but_its_owner_revokes_a_worker(running: Running) -> None:

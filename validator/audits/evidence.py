@@ -20,7 +20,7 @@ from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import Samples, needs_tokens
 from iota.model.layout import run_shapes
-from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, snapshot_bytes
+from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, part_count, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.messages import FrameName, StoredObject
@@ -123,6 +123,8 @@ class Evidence:
         elif record is None:
             raise EvidenceMissing(f"{what}, is not in the store")
         else:
+            if len(record.parts) != (count := part_count(self.spec, stage)):  # before anything is fetched
+                raise EvidenceMissing(f"{what}, has {len(record.parts)} parts where it should have {count}")
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             parts = [await self._stored(part, limit) for part in record.parts]
             try:

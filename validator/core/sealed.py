@@ -20,19 +20,26 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
+from validator.core.record_checks import SealBroken, check_record
 
-OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
-"""Ops that are drawn and paid one by one; STEP is audited as a step."""
+__all__ = ["SealBroken", "SealedEpoch", "checked_receipts", "stage_ops"]
 
 
-class SealBroken(Exception):
-    """Receipts contradict the seal or their own signatures, so the record cannot be audited."""
+def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
+    """The ops on a microbatch that a stage has: drawn and paid one by one. STEP is audited as a step.
+
+    A receipt of any other kind is of no op: the engine of the stage could not run it.
+    """
+    if stage == stages - 1:
+        return frozenset({OpKind.LOSS})
+    return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
 class SealedEpoch:
     """An epoch's record, its plans and all its receipts.
 
-    Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
+    Raises SealBroken if the record is impossible, the seal does not cover the receipts, or the plans are not
+    those of the record.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class SealedEpoch:
         plans: Sequence[WholePlan],
         receipts: Mapping[str, Sequence[Receipt]],
     ) -> None:
+        check_record(spec, record)
         self.spec, self.record, self.epoch = spec, record, record.epoch
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
         chains = [receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]]
@@ -78,10 +86,11 @@ class SealedEpoch:
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
+        kinds = stage_ops(miner.stage, self.spec.layout.stages)
         return [
             receipt
             for receipt in self._by_name.get(hotkey, {}).values()
-            if receipt.kind in OPS
+            if receipt.kind in kinds
             and receipt.stage == miner.stage
             and receipt.step >= miner.joined
             and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey

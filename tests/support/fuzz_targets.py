@@ -26,7 +26,7 @@ from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, state_bytes
 from iota.data.blocks import BlockIndex
-from iota.data.manifest import DataError, Shard, manifest_id, parse_manifest
+from iota.data.manifest import DataError, Manifest, Shard, manifest_id, parse_manifest
 from iota.data.reader import decode
 from iota.data.sequences import Span
 from iota.identity.signatures import signing_bytes
@@ -220,10 +220,11 @@ def _shard(data: bytes) -> None:
 
 
 def _manifest(data: bytes) -> None:
-    with suppress(ValidationError):
-        identity = manifest_id(type(samples.MANIFEST).model_validate_json(data))
-        parse_manifest(data, identity)
-    parse_manifest(data, samples.DIGEST)
+    try:
+        identity = manifest_id(Manifest.model_validate_json(data))
+    except ValidationError:
+        identity = samples.DIGEST
+    parse_manifest(data, identity)
 
 
 TARGETS = {
@@ -252,4 +253,3 @@ TARGETS = {
     )
 }  # fmt: skip
 """By name."""
-

@@ -154,9 +154,7 @@ class Validator:
         key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        ready = SnapshotReady(
-            epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored
-        )
+        ready = SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
         self._facts.append(ready)
 
     # ---- the orchestrator, the chain and the meter, as far as jobs ask them ----------------------

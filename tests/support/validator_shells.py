@@ -201,7 +201,12 @@ class Shell:
                 return self.good(job)
             case jobs.FetchRecord():
                 miners = run()[1][job.epoch].record.miners
-                own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone(), unforeseen]
+                own = [
+                    RecordBroken("broken", miners),
+                    RecordBroken("nobody's", None),
+                    RecordGone(),
+                    unforeseen,
+                ]
                 return own[choice % len(own)]
             case jobs.AskLive():
                 own = [False, *lost[1:]]

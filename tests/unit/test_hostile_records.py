@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from iota.client.orchestrator import _BATCHES
 from iota.protocol.messages import Outcome
 from iota.protocol.records import EpochRecord
 from tests.support.hostile_evidence import audited, hostile, trained
@@ -81,3 +84,22 @@ async def test_a_record_that_its_run_cannot_have_leaves_its_epoch_undecided_and_
     found.check()
     assert {result.outcome for result in found.verdicts.values()} == {Outcome.INCONCLUSIVE}
     assert all(re.search(says, result.reason) for result in found.verdicts.values())
+
+
+LISTS = [name for name, value in trained().records[0] if isinstance(value, tuple)]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_wrong_entries_is_refused_at_its_first(name: str) -> None:
+    """pydantic takes kilobytes for an error: an answer of 256 MiB has room for as many as fill the memory."""
+    document = trained().records[0].model_dump(mode="json") | {name: [0] * 10_000}
+    with pytest.raises(ValidationError) as refused:
+        EpochRecord.model_validate_json(json.dumps(document))
+    assert refused.value.error_count() == 1
+
+
+@pytest.mark.parametrize("body", ["[" + "0," * 10_000 + "0]", '[{"receipts": [' + "{}," * 1024 + "{}]}]"])
+def test_receipts_of_another_form_are_refused_at_their_first(body: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        _BATCHES.validate_json(body)
+    assert refused.value.error_count() < 20

@@ -94,7 +94,7 @@ async def test_memory_stays_flat_over_the_same_hostile_epoch_again_and_again() -
 
 EPOCHS = 10
 MAX_GROWN_BYTES = 100_000
-"""In all of them: one kept state an epoch would be 14 times as much, what the interpreter keeps is a tenth."""
+"""In all: one kept state an epoch would be 14 times as much, what the interpreter keeps is a tenth."""
 
 
 def _tensor_bytes() -> int:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from iota.client.orchestrator import _BATCHES
 from iota.protocol.messages import Outcome
 from iota.protocol.records import EpochRecord
-from tests.support.hostile_evidence import audited, hostile, trained
+from tests.support.hostile_evidence import audited, hostile, rewrite, trained
 
 
 def _twice(record: EpochRecord) -> dict[str, Any]:
@@ -84,6 +84,23 @@ async def test_a_record_that_its_run_cannot_have_leaves_its_epoch_undecided_and_
     found.check()
     assert {result.outcome for result in found.verdicts.values()} == {Outcome.INCONCLUSIVE}
     assert all(re.search(says, result.reason) for result in found.verdicts.values())
+
+
+async def test_receipts_beyond_what_a_miners_work_gives_are_not_even_fetched() -> None:
+    world = hostile(trained())
+    miner = world.miners[0]
+    receipts = world.of_epoch(0, miner)
+    rewrite(world, miner, receipts * 40)
+    asked: list[str] = []
+
+    async def receipts_of(epoch: int, hotkey: str) -> Any:
+        asked.append(hotkey)
+
+    world.receipts = receipts_of  # type: ignore[method-assign]
+    found = await audited(world)
+    assert {result.outcome for result in found.verdicts.values()} == {Outcome.INCONCLUSIVE}
+    assert all("its work gives at most" in result.reason for result in found.verdicts.values())
+    assert not asked
 
 
 LISTS = [name for name, value in trained().records[0] if isinstance(value, tuple)]

@@ -32,6 +32,7 @@ from iota.spec import RunSpec
 from iota.store import ObjectTooLarge, StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
 from validator.core.jobs import Base, Snapshot
+from validator.core.record_checks import check_receipt_counts, check_record
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 
@@ -63,6 +64,8 @@ class Evidence:
             raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
         # The plans first, since one that the store lacks for now has all of this asked again.
         plans = [await self._plan(epoch, plan) for plan in record.plans]
+        check_record(self.spec, record)
+        check_receipt_counts(self.spec, record, plans)
         receipts = {}
         for miner in record.miners:
             batches = await self._client.receipts(epoch, miner.hotkey)

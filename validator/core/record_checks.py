@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
 
 from iota.objects import part_count
+from iota.protocol.plans import WholePlan
 from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
+
+_ROOM: Final = 4
+"""So many times the receipts that a miner's ops, steps and merges give are read at most. The orchestrator holds
+miners to the number itself; what is bounded here is memory."""
 
 
 class SealBroken(Exception):
@@ -41,6 +48,23 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
     _each_once("pseudo-gradient", (delta.miner for delta in record.deltas))
     for delta in record.deltas:
         _parts(spec, f"the pseudo-gradient of {delta.miner}", delta.stage, len(delta.parts))
+
+
+def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[WholePlan]) -> None:
+    """Hold the number of each miner's receipts against the work that plans and re-routes gave it.
+
+    To be called before the receipts are fetched. Raises SealBroken for a number that no work explains.
+    """
+    assigned = Counter(reroute.miner for reroute in record.reroutes)
+    for plan in plans:
+        for member, count in Counter(index for route in plan.routes for index in route).items():
+            assigned[plan.members[member]] += count
+    merges = sum(part_count(spec, stage) for stage in range(spec.layout.stages))
+    for miner in record.miners:
+        count = miner.last_receipt - miner.first_receipt + 1
+        most = _ROOM * (2 * assigned[miner.hotkey] + spec.schedule.steps + merges)
+        if count > most:
+            raise SealBroken(f"{miner.hotkey} has {count} receipts, and its work gives at most {most}")
 
 
 def _below(what: str, number: int, end: int) -> None:

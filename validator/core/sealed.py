@@ -20,7 +20,7 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
-from validator.core.record_checks import SealBroken, check_record
+from validator.core.record_checks import SealBroken
 
 __all__ = ["SealBroken", "SealedEpoch", "checked_receipts", "stage_ops"]
 
@@ -36,10 +36,9 @@ def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
 
 
 class SealedEpoch:
-    """An epoch's record, its plans and all its receipts.
+    """An epoch's record, which `check_record` takes, its plans and all its receipts.
 
-    Raises SealBroken if the record is impossible, the seal does not cover the receipts, or the plans are not
-    those of the record.
+    Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class SealedEpoch:
         plans: Sequence[WholePlan],
         receipts: Mapping[str, Sequence[Receipt]],
     ) -> None:
-        check_record(spec, record)
         self.spec, self.record, self.epoch = spec, record, record.epoch
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
         chains = [receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]]

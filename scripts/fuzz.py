@@ -33,7 +33,7 @@ SMOKE_S = 3.0
 """Seconds for each target."""
 MAX_BYTES = 8192
 """Longest input: no seed is longer, and of short inputs there are more in a second."""
-MAX_KEPT, MAX_KEPT_BYTES = 16, 4096
+MAX_KEPT, MAX_KEPT_BYTES = 8, 4096
 """Bounds of the corpus: inputs of a target, and bytes of one."""
 LIMITS = ("-timeout=10", "-rss_limit_mb=2048", f"-max_len={MAX_BYTES}", "-print_final_stats=1")
 _RUNS = re.compile(r"stat::number_of_executed_units:\s*(\d+)")

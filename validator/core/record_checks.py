@@ -12,8 +12,8 @@ from iota.protocol.records import EpochRecord
 from iota.spec import RunSpec
 
 _ROOM: Final = 4
-"""So many times the receipts that a miner's ops, steps and merges give are read at most. The orchestrator holds
-miners to the number itself; what is bounded here is memory."""
+"""At most so many times the receipts that a miner's ops, steps and merges give are read. The orchestrator
+holds miners to the number itself; what is bounded here is memory."""
 
 
 class SealBroken(Exception):

@@ -18,7 +18,7 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "validator.sqlite"
-DATABASE_VERSION: Final = 2
+DATABASE_VERSION: Final = 3
 """The form of the tables; the file holds it as SQLite's `user_version`."""
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
@@ -31,6 +31,7 @@ create table if not exists work (
     primary key (epoch, hotkey));
 create table if not exists epochs (epoch integer primary key, done integer not null);
 create table if not exists heldout (epoch integer primary key, json text not null);
+create table if not exists internal_errors (epoch integer, what text, primary key (epoch, what));
 """
 
 
@@ -101,6 +102,15 @@ class Database:
     def failed(self) -> list[Verdict]:
         """All failed verdicts, by epoch."""
         return self._verdicts("outcome = ? order by epoch", Outcome.FAIL.value)
+
+    def keep_internal_error(self, epoch: int, what: str) -> None:
+        """Record that an error of this program ended an audit; each audit counts once."""
+        self._db.execute("insert or ignore into internal_errors values (?, ?)", (epoch, what))
+
+    def internal_errors(self) -> int:
+        """Number of audits of the whole run that ended by an error of this program."""
+        (count,) = self._db.execute("select count(*) from internal_errors").fetchone()
+        return int(count)
 
     def _verdicts(self, condition: str, value: int | str) -> list[Verdict]:
         rows = self._db.execute(f"select json from verdicts where {condition}", (value,))

@@ -12,11 +12,11 @@ from typing import Final
 from iota.client.conversation import Conversation
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import Outcome
-from validator.audits.job_runner import JobRunner
+from validator.audits.job_runner import JobRunner, is_condition
 from validator.audits.verdicts import VerdictSigner
 from validator.core import effects
 from validator.core.core import ValidatorCore
-from validator.core.facts import FAILURES, Done, Fact, Failed, Tick
+from validator.core.facts import Done, Fact, Failed, Tick
 from validator.database import Database
 from validator.progress_line import ProgressLines
 
@@ -97,16 +97,22 @@ class Membership:
                 self.explain()
             case effects.Log():
                 log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
+            case effects.InternalError():
+                self.database.keep_internal_error(effect.epoch, effect.what)
+                text = "epoch %d: %s: an error of this program, which its maintainers should see"
+                log.error(text, effect.epoch, effect.what, exc_info=effect.error)
             case effects.End():
                 self._ended = True
 
     async def _run_job(self, start: effects.Start) -> None:
-        fact: Fact
-        try:
-            fact = Done(start.number, await self.jobs.run(start.job))
-        except FAILURES as error:
-            fact = Failed(start.number, error)
-        await self._facts.put(fact)
+        """Give the core the job's answer or its error; a condition of the machine ends the membership."""
+        (outcome,) = await asyncio.gather(self.jobs.run(start.job), return_exceptions=True)
+        if not isinstance(outcome, BaseException):
+            await self._facts.put(Done(start.number, outcome))
+        elif isinstance(outcome, Exception) and not is_condition(outcome):
+            await self._facts.put(Failed(start.number, outcome))
+        else:
+            raise outcome
 
     def _file(self, effect: effects.FileVerdict) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""

@@ -236,8 +236,11 @@ class ValidatorNode:
     ) -> None:
         process = psutil.Process()
         while True:
+            state = f"{core.activity}; weights: {parts.setter.activity}"
+            if errors := parts.database.internal_errors():
+                state = f"{counted(errors, 'audit')} ended by an internal error; {state}"
             conversation.status = NodeStatus(
-                state=f"{core.activity}; weights: {parts.setter.activity}"[:200],
+                state=state[:200],
                 seconds={"replay": parts.worker.busy_s, "wait": self._budget.paused_s},
                 memory=process.memory_info().rss,
             )

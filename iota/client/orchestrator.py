@@ -40,7 +40,7 @@ from iota.protocol.workers import Revocation, RevokeReply
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
-from iota.spec import Count, Frozen, Hex32, RunSpec, Small
+from iota.spec import Count, Frozen, Hex32, Listed, RunSpec, Small
 
 RETRY_FOR_S: Final = 600.0
 """How long a call is retried by default: long enough for a restart or an update of the orchestrator."""
@@ -57,7 +57,7 @@ _PASSING: Final = (
 """What a member outlasts without a new join: the orchestrator keeps its place."""
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
-_BATCHES: Final = TypeAdapter(list[ReceiptBatch])
+_BATCHES: Final = TypeAdapter(Listed[ReceiptBatch])
 ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
@@ -238,7 +238,7 @@ class OrchestratorClient:
     async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
         """The batches with a miner's receipts of an epoch, in order, as the miner signed them."""
         body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
-        return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
+        return list(_validated(_BATCHES.validate_json, body, "the receipts do not fit their form"))
 
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
 from iota.protocol.plans import PlanProof, PlanShare
-from iota.spec import Count, Frozen, Hex32, Small
+from iota.spec import Count, Frozen, Hex32, Listed, Small
 
 
 class EventKind(StrEnum):
@@ -54,7 +54,7 @@ class LoadBase(Frozen):
     epoch: Small
     digest: Hex32 | None
     """Digest of (W, m). None while no replica has reported one (epoch 0 only)."""
-    parts: tuple[StoredObject, ...] = ()
+    parts: Listed[StoredObject] = ()
 
 
 class Plan(Frozen):
@@ -114,7 +114,7 @@ class StepClose(Frozen):
     kind: Literal[EventKind.STEP_CLOSE] = EventKind.STEP_CLOSE
     epoch: Small
     step: Small
-    counted: tuple[tuple[Small, Small], ...]
+    counted: Listed[tuple[Small, Small]]
     learning_rate: float
 
 
@@ -143,7 +143,7 @@ class MergeAssign(Frozen):
     epoch: Small
     stage: Small
     part: Small
-    contributions: tuple[Contribution, ...]
+    contributions: Listed[Contribution]
     """In order of hotkey, which is the order of the sum."""
 
 
@@ -156,7 +156,7 @@ class MergeReady(Frozen):
     kind: Literal[EventKind.MERGE_READY] = EventKind.MERGE_READY
     epoch: Small
     stage: Small
-    parts: tuple[StoredObject, ...]
+    parts: Listed[StoredObject]
 
 
 class BaseAssign(Frozen):
@@ -231,6 +231,6 @@ class Delivered(Frozen):
 class ExchangeReply(Frozen):
     """The answer to an exchange: the events after its cursor, and what is acknowledged."""
 
-    events: tuple[Delivered, ...]
+    events: Listed[Delivered]
     receipts: Count
     """Number of this miner's receipts that are stored, which acknowledges them."""

@@ -140,6 +140,6 @@ def _seconds(value: Any) -> float | None:
     """A Retry-After in seconds; None where it is malformed (an HTTP date included) or longer than a day."""
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an integer beyond all floats
         return None
     return seconds if 0 <= seconds < 86400 else None

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute
 from iota.protocol.messages import Hotkey, StoredObject
 from iota.protocol.workers import Certificate
-from iota.spec import Count, Frozen, Hex32, Small
+from iota.spec import Count, Frozen, Hex32, Listed, Small
 
 
 class CountedList(Frozen):
@@ -17,7 +17,7 @@ class CountedList(Frozen):
 
     step: Small
     miner: Hotkey
-    counted: tuple[tuple[Small, Small], ...]
+    counted: Listed[tuple[Small, Small]]
     """(microbatch, attempt)"""
 
 
@@ -26,8 +26,8 @@ class BaseRecord(Frozen):
 
     epoch: Small
     stage: Small
-    digest: str
-    parts: tuple[StoredObject, ...]
+    digest: Hex32
+    parts: Listed[StoredObject]
 
 
 START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[BaseRecord, ...])
@@ -37,7 +37,7 @@ START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[Ba
 class BaseEpochs(Frozen):
     """GET /v1/bases: the epochs whose base is stored by every stage, in order."""
 
-    epochs: tuple[Small, ...]
+    epochs: Listed[Small]
 
 
 class PlanRecord(Frozen):
@@ -53,7 +53,7 @@ class DeltaRecord(Frozen):
     miner: Hotkey
     stage: Small
     tokens: Count
-    parts: tuple[StoredObject, ...]
+    parts: Listed[StoredObject]
 
 
 class MinerRecord(Frozen):
@@ -79,12 +79,12 @@ class EpochRecord(Frozen):
 
     epoch: Small
     seal: EpochClose
-    miners: tuple[MinerRecord, ...]
-    plans: tuple[PlanRecord, ...]
-    reroutes: tuple[Reroute, ...]
-    counted: tuple[CountedList, ...]
-    bases: tuple[BaseRecord, ...]
+    miners: Listed[MinerRecord]
+    plans: Listed[PlanRecord]
+    reroutes: Listed[Reroute]
+    counted: Listed[CountedList]
+    bases: Listed[BaseRecord]
     """Those that are stored: of this epoch and of the next one."""
-    deltas: tuple[DeltaRecord, ...]
-    merge_assigns: tuple[MergeAssign, ...]
-    merges: tuple[MergeReady, ...]
+    deltas: Listed[DeltaRecord]
+    merge_assigns: Listed[MergeAssign]
+    merges: Listed[MergeReady]

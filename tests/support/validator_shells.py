@@ -61,6 +61,8 @@ class Shell:
         """The database: verdicts by name, in order."""
         self.audited: set[int] = set()
         self.heldout: dict[int, Heldout] = {}
+        self.internal: set[tuple[int, str]] = set()
+        """Audits that an error of the program ended."""
         self.events: list[Fact] = []
         self.stale: list[Fact] = []
         """Answers to jobs that are over."""
@@ -131,6 +133,8 @@ class Shell:
                 self.said.update(name for name in self.kept if name[0] == effect.epoch)
             case effects.KeepAudited():
                 self.audited.add(effect.epoch)
+            case effects.InternalError():
+                self.internal.add((effect.epoch, effect.what))
             case effects.KeepHeldout():
                 assert effect.report.epoch not in self.heldout
                 self.heldout[effect.report.epoch] = effect.report
@@ -187,7 +191,8 @@ class Shell:
 
     def bad(self, job: jobs.Job, choice: int) -> object:
         """Another answer that the job may have, or the reason why it has none."""
-        lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers")]
+        unforeseen = ZeroDivisionError("unforeseen")
+        lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers"), unforeseen]
         fault = MinerFault(run()[0].miners[0].hotkey, 1, "proof")
         mismatch = ReplayMismatch(1, "a", "b", "off")
         own: list[object]
@@ -196,10 +201,15 @@ class Shell:
                 return self.good(job)
             case jobs.FetchRecord():
                 miners = run()[1][job.epoch].record.miners
-                own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
+                own = [
+                    RecordBroken("broken", miners),
+                    RecordBroken("nobody's", None),
+                    RecordGone(),
+                    unforeseen,
+                ]
                 return own[choice % len(own)]
             case jobs.AskLive():
-                own = [False, lost[1]]
+                own = [False, *lost[1:]]
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():

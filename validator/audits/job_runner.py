@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
+from iota.console.classification import passing
 from iota.data.manifest import DataError
 from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
@@ -30,6 +33,21 @@ BASE_POLL_S: Final = 0.5
 """Pause between looks for the next base: miners store it shortly after the merge."""
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
 """Errors of a fetch that prove nothing against a miner."""
+_NO_MEMORY: Final = "can't allocate memory"
+"""Torch's allocator for the CPU raises a plain RuntimeError with these words."""
+
+
+def is_condition(error: Exception) -> bool:
+    """Whether a job's error is of this machine or of a server, so that the same job may succeed later.
+
+    Audits are then neither decided nor filed: the node waits (docs/conditions.md) and repeats them. Without
+    memory the process ends, for its service to start it again.
+    """
+    if isinstance(error, OSError):
+        return passing(error) is not None
+    if isinstance(error, RuntimeError):
+        return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)
+    return isinstance(error, (MemoryError, *_TRANSPORT))
 
 
 @dataclass
@@ -49,6 +67,8 @@ class JobRunner:
         Raises:
             RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: facts for the core.
             Problem, OrchestratorUnreachable: an epoch's record cannot be asked for; the membership ends.
+            Exception: a fault of this program, which the core makes the result of one audit, unless it
+                `is_condition`.
         """
         match job:
             case jobs.AwaitBlock():
@@ -95,12 +115,12 @@ class JobRunner:
         self.auditor.unload()
         while True:
             record = await self.client.epoch_record(epoch - 1)
-            bases = [jobs.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch]
-            if len(bases) == self.evidence.spec.layout.stages:
+            bases = {b.stage: jobs.Base(b.epoch, b.stage, b) for b in record.bases if b.epoch == epoch}
+            if bases.keys() == set(range(self.evidence.spec.layout.stages)):
                 break
             await asyncio.sleep(BASE_POLL_S)
         try:
-            found = await self.heldout.measure(sorted(bases, key=lambda base: base.stage))
+            found = await self.heldout.measure([bases[stage] for stage in sorted(bases)])
         except BadValueError as error:
             raise EvidenceMissing(str(error)) from error
         if found is None:

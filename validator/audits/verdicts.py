@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from iota.console.redaction import one_line, printable
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.messages import Verdict
@@ -24,7 +25,7 @@ class VerdictSigner:
     key: Hotkey
 
     def __call__(self, filed: FileVerdict) -> Verdict:
-        """The signed verdict of an audit, its texts cut to the protocol's limits.
+        """The signed verdict of an audit, its texts made printable and cut to the protocol's limits.
 
         The signature covers the run's id and the canonical JSON of the verdict with an empty signature.
         """
@@ -35,10 +36,11 @@ class VerdictSigner:
             audit=filed.task.kind,
             outcome=result.outcome,
             seq=result.seq,
-            profile=result.profile[:200],
-            expected=result.expected[:1000],
-            found=result.found[:1000],
-            reason=result.reason[:500],
+            profile=printable(result.profile[:200]),
+            expected=printable(result.expected[:1000]),
+            found=printable(result.found[:1000]),
+            # A reason may quote a server's answer, whose bytes need not be text that JSON can hold.
+            reason=one_line(result.reason[:500])[:500],
         )
         return plain.model_copy(update={"signature": self.key.sign(_message(self.run, plain)).hex()})
 

@@ -63,6 +63,8 @@ class ValidatorCore:
         if epoch is not None:
             epoch.snapshots.now = now
         match fact:
+            case EpochClose() | AuditsClosed() if fact.epoch >= self._spec.schedule.epochs:
+                self._emit(effects.Log(f"the orchestrator names epoch {fact.epoch}, which the run has not"))
             case EpochClose():
                 self._queue(fact, now)
             case AuditsClosed():

@@ -83,11 +83,20 @@ class Log:
 
 
 @dataclass(frozen=True)
+class InternalError:
+    """Log an error of this program with its traceback, and count it. `what` names the audit that it ended."""
+
+    epoch: int
+    what: str
+    error: Exception
+
+
+@dataclass(frozen=True)
 class End:
     """The run and all audits are over: set the last weights and exit."""
 
 
 Effect = (
     Start | Stop | Say | FileVerdict | RepeatVerdicts | KeepWork | KeepHeldout | KeepAudited | Explain | Log
-    | End
+    | InternalError | End
 )  # fmt: skip

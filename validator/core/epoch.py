@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from iota.protocol.events import EpochClose
 from iota.protocol.messages import AuditsDone, Heldout, Reveal
+from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
 from validator.core.audit import Audit, needed_versions
+from validator.core.containment import contained
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
@@ -22,6 +25,7 @@ from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_tas
 
 SNAPSHOT_SHARE: Final = 1 / 3
 """Share of the audit deadline that a miner has to deliver a snapshot, so that time is left to replay it."""
+_T = TypeVar("_T")
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -38,9 +42,16 @@ class EpochAudit:
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: waiting for block {seal.block}"
+        self._miners: tuple[MinerRecord, ...] | None = None
+        """Those of the record, once it is at hand."""
 
     def script(self) -> Script[None]:
         """From the draw to the report that all audits are done."""
+        failed = yield from self._contained(self._audits(), "its audits", lambda reason: reason)
+        if failed is not None:
+            yield from self._file_broken(RecordBroken(failed, self._miners))
+
+    def _audits(self) -> Script[None]:
         try:
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
             self._emit(Say(Reveal(epoch=self.epoch, link=self._link)))
@@ -56,9 +67,11 @@ class EpochAudit:
         except RecordBroken as broken:
             yield from self._file_broken(broken)
             return
+        self._miners = sealed.record.miners
         self._emit(effects.KeepWork(epoch_work(sealed)))
         yield from self._audit_miners(sealed, block_hash)
-        yield from self._measure(self.epoch + 1)
+        measure = self._measure(self.epoch + 1)
+        yield from self._contained(measure, "the held-out loss", lambda reason: None)
         self.expires = False
         yield jobs.Settle()
         self._history.audited.add(self.epoch)
@@ -103,10 +116,21 @@ class EpochAudit:
         except Expired:
             for miner, tasks in todo.items():
                 for task in tasks:
-                    self._file(miner, task, inconclusive(task.seq, "not done before the deadline"))
+                    self._file_undecided(miner, task, "not done before the deadline")
 
     def _audit_miner(self, sealed: SealedEpoch, miner: str, tasks: list[AuditTask]) -> Script[None]:
         self.activity = f"epoch {self.epoch}: auditing {miner}"
+        checks = self._check_records(sealed, miner)
+        yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
+        for task in tasks:
+            self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
+            yield from self._contained(
+                self._audit(sealed, miner, task),
+                f"{task.name} of {miner}",
+                partial(self._file_undecided, miner, task),
+            )
+
+    def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
         stage = sealed.miners[miner].stage
         try:
             digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
@@ -116,12 +140,12 @@ class EpochAudit:
             self._file_undrawn(stalled_step(sealed, miner, ""))
         else:
             self._file_undrawn(stalled_step(sealed, miner, digest))
-        for task in tasks:
-            self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
-            audit = Audit(sealed, miner, task, self.snapshots)
-            self._file(miner, task, (yield from audit.run()))
-            for fault in reversed(audit.faults):
-                self._file_undrawn(fault)
+
+    def _audit(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[None]:
+        audit = Audit(sealed, miner, task, self.snapshots)
+        self._file(miner, task, (yield from audit.run()))
+        for fault in reversed(audit.faults):
+            self._file_undrawn(fault)
 
     def _repeat_filed(self) -> None:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""
@@ -132,6 +156,9 @@ class EpochAudit:
         """File a fault that no draw asked for: the records themselves prove it."""
         if fault is not None:
             self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
+
+    def _file_undecided(self, miner: str, task: AuditTask, reason: str) -> None:
+        self._file(miner, task, inconclusive(task.seq, reason))
 
     def _file(self, miner: str, task: AuditTask, result: Result) -> None:
         """File a verdict, unless one of its name is filed already."""
@@ -163,6 +190,9 @@ class EpochAudit:
             known[epoch] = report
             self._emit(effects.KeepHeldout(report))
         self._emit(Say(known[epoch]))
+
+    def _contained(self, script: Script[_T], what: str, otherwise: Callable[[str], _T]) -> Script[_T]:
+        return contained(script, self.epoch, what, otherwise, self._emit)
 
     def _log(self, text: str, *, error: bool = False) -> None:
         self._emit(Log(f"epoch {self.epoch}: {text}", error))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.records import MinerRecord
-from validator.core.results import EvidenceMissing, MinerFault
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job has ended without an answer."""
+    """A job has ended without an answer. What the core does not expect ends one audit (`containment`)."""
 
     number: int
     error: Exception
@@ -52,9 +50,6 @@ class RecordBroken(Exception):
 
 class RecordGone(Exception):
     """The audits of the epoch are closed, and the orchestrator has deleted its record."""
-
-
-FAILURES: Final = (TransportFailed, RecordBroken, RecordGone, EvidenceMissing, MinerFault)
 
 
 class Expired(Exception):

@@ -21,17 +21,23 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.records import BaseRecord, EpochRecord, MinerRecord
 from iota.spec import RunSpec
+from validator.core.record_checks import SealBroken
 
-OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
-"""Ops that are drawn and paid one by one; STEP is audited as a step."""
+__all__ = ["SealBroken", "SealedEpoch", "checked_receipts", "stage_ops"]
 
 
-class SealBroken(Exception):
-    """Receipts contradict the seal or their own signatures, so the record cannot be audited."""
+def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
+    """The ops on a microbatch that a stage has: drawn and paid one by one. STEP is audited as a step.
+
+    A receipt of any other kind is of no op: the engine of the stage could not run it.
+    """
+    if stage == stages - 1:
+        return frozenset({OpKind.LOSS})
+    return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
 class SealedEpoch:
-    """An epoch's record, its plans and all its receipts.
+    """An epoch's record, which `check_record` takes, its plans and all its receipts.
 
     Raises SealBroken if the seal does not cover the receipts, the plans are not those of the record, or a
     miner's certificate does not give it the owner that the record names.
@@ -86,10 +92,11 @@ class SealedEpoch:
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
+        kinds = stage_ops(miner.stage, self.spec.layout.stages)
         return [
             receipt
             for receipt in self._by_name.get(hotkey, {}).values()
-            if receipt.kind in OPS
+            if receipt.kind in kinds
             and receipt.stage == miner.stage
             and receipt.step >= miner.joined
             and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey

@@ -43,6 +43,7 @@ class Scoreboard:
         document = {
             "epoch": now,
             "compute_share": self._budget.share,
+            "internal_errors": self._database.internal_errors(),
             "miners": {
                 score.hotkey: {
                     **asdict(score),

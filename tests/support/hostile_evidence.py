@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
-from iota.compute.state import state_bytes
+from iota.compute.state import StageState, state_bytes
 from iota.objects import SnapshotKey
 from iota.protocol.events import SnapshotReady
 from iota.protocol.messages import Outcome, SnapshotWanted, StoredObject
@@ -193,3 +194,37 @@ async def audited(world: World, epoch: int = 0) -> Audited:
     link = LINKS.link(epoch)
     found.drawn = {(m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
     return found
+
+
+# ---- snapshots that are none ---------------------------------------------------------------------
+
+
+def _header(data: bytes, **changes: Any) -> bytes:
+    """A safetensors file with another header: fields of the first tensor, or the whole."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header[min(name for name in header if name != "__metadata__")].update(changes)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def _with(state: StageState, value: float) -> bytes:
+    weights = {name: tensor.clone() for name, tensor in state.weights.items()}
+    next(iter(weights.values())).view(-1)[0] = value
+    return state_bytes(StageState(weights, state.moments))
+
+
+SNAPSHOTS: dict[str, Callable[[StageState], bytes]] = {
+    "nothing": lambda state: b"",
+    "a page": lambda state: b"<html>" * 100,
+    "a long header": lambda state: (2**63).to_bytes(8, "little") + b"{}",
+    "deep": lambda state: (20_000).to_bytes(8, "little") + b"[" * 20_000,
+    "another dtype": lambda state: _header(state_bytes(state), dtype="F8_E4M3"),
+    "no elements": lambda state: _header(state_bytes(state), shape=[0], data_offsets=[0, 0]),
+    "huge": lambda state: _header(state_bytes(state), shape=[2**62, 2**62]),
+    "a negative extent": lambda state: _header(state_bytes(state), data_offsets=[-4, 0]),
+    "NaN": lambda state: _with(state, float("nan")),
+    "infinity": lambda state: _with(state, float("inf")),
+    "another value": lambda state: _with(state, 3e38),
+    "no moments": lambda state: state_bytes(StageState(state.weights)),
+}

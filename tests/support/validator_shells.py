@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -27,6 +28,7 @@ EPOCHS = 2
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, EPOCHS)
 Name = tuple[int, str, str]
+Answer = Callable[[jobs.Job], object]
 
 
 @cache
@@ -223,3 +225,19 @@ class Shell:
             case _:
                 own = lost
         return own[choice % len(own)]
+
+
+def opened(epoch: int = 0) -> Shell:
+    """A shell that has received the seal of an epoch."""
+    shell = Shell()
+    shell.on_event(run()[1][epoch].record.seal)
+    return shell
+
+
+def work(shell: Shell, answer: Answer | None = None, until: Callable[[], bool] = lambda: False) -> None:
+    """Answer jobs, and deliver each snapshot, until nothing runs or `until` holds."""
+    while shell.job is not None and not until():
+        shell.answer((answer or shell.good)(shell.job.job))
+        for key in sorted(shell.wanted):
+            if shell.job is None:
+                shell.deliver(key)

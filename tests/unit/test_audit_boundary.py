@@ -25,9 +25,8 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.spec import AuditSpec
 from iota.store import StoreUnavailable
 from tests.support.data_sets import prepare_made_up
-from tests.support.validator_shells import Shell, drawn, run
+from tests.support.validator_shells import Shell, drawn, opened, run, work
 from tests.support.validator_stages import KEY, Stage, set_up, small_ledger
-from tests.unit.test_validator_core import opened, work
 from validator.audits.job_runner import is_condition
 from validator.core import jobs
 from validator.core.results import EvidenceMissing

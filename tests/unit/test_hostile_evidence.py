@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import Outcome
 from iota.protocol.receipts import OpKind, Receipt
 from tests.support.audited_runs import World
-from tests.support.hostile_evidence import audited, hostile, rewrite, sealed_epoch, trained
+from tests.support.hostile_evidence import SNAPSHOTS, audited, hostile, rewrite, sealed_epoch, trained
 
 
 def own(world: World, stage: int) -> list[Receipt]:
@@ -55,37 +50,6 @@ async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_neither_drawn_
 
 
 # ---- states ------------------------------------------------------------------------------------------
-
-
-def _header(data: bytes, **changes: Any) -> bytes:
-    """A safetensors file with another header: fields of the first tensor, or the whole."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header[min(name for name in header if name != "__metadata__")].update(changes)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def _with(state: StageState, value: float) -> bytes:
-    weights = {name: tensor.clone() for name, tensor in state.weights.items()}
-    next(iter(weights.values())).view(-1)[0] = value
-    return state_bytes(StageState(weights, state.moments))
-
-
-SNAPSHOTS: dict[str, Callable[[StageState], bytes]] = {
-    "nothing": lambda state: b"",
-    "a page": lambda state: b"<html>" * 100,
-    "a long header": lambda state: (2**63).to_bytes(8, "little") + b"{}",
-    "deep": lambda state: (20_000).to_bytes(8, "little") + b"[" * 20_000,
-    "another dtype": lambda state: _header(state_bytes(state), dtype="F8_E4M3"),
-    "no elements": lambda state: _header(state_bytes(state), shape=[0], data_offsets=[0, 0]),
-    "huge": lambda state: _header(state_bytes(state), shape=[2**62, 2**62]),
-    "a negative extent": lambda state: _header(state_bytes(state), data_offsets=[-4, 0]),
-    "NaN": lambda state: _with(state, float("nan")),
-    "infinity": lambda state: _with(state, float("inf")),
-    "another value": lambda state: _with(state, 3e38),
-    "no moments": lambda state: state_bytes(StageState(state.weights)),
-}
 
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from iota.protocol.events import AuditsClosed, RunEnd
 from iota.protocol.messages import Outcome
-from tests.support.validator_shells import EPOCHS, Shell, drawn, run
+from tests.support.validator_shells import EPOCHS, Shell, drawn, opened, run, work
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
 from validator.core.epoch import SNAPSHOT_SHARE
@@ -16,23 +14,6 @@ from validator.core.facts import RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.results import EvidenceMissing
 
 DEADLINE_S = 100.0
-Answer = Callable[[jobs.Job], object]
-
-
-def opened(epoch: int = 0) -> Shell:
-    """A shell that has received the seal of an epoch."""
-    shell = Shell()
-    shell.on_event(run()[1][epoch].record.seal)
-    return shell
-
-
-def work(shell: Shell, answer: Answer | None = None, until: Callable[[], bool] = lambda: False) -> None:
-    """Answer jobs, and deliver each snapshot, until nothing runs or `until` holds."""
-    while shell.job is not None and not until():
-        shell.answer((answer or shell.good)(shell.job.job))
-        for key in sorted(shell.wanted):
-            if shell.job is None:
-                shell.deliver(key)
 
 
 def outcomes(shell: Shell) -> set[tuple[Outcome, str]]:

@@ -69,6 +69,7 @@ class EpochAudits(Frozen):
     epoch: Small
     passed: Count
     failed: Count
+    undelivered: Count
     inconclusive: Count
     heldout: Annotated[float, Field(ge=0)] | None
     """Its held-out loss of the epoch's merge, nats a token; None until it is measured."""

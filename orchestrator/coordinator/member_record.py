@@ -65,6 +65,7 @@ def _audits(judged: Judged) -> EpochAudits:
         epoch=judged.epoch,
         passed=judged.verdicts[Outcome.PASS],
         failed=judged.verdicts[Outcome.FAIL],
+        undelivered=judged.verdicts[Outcome.UNDELIVERED],
         inconclusive=judged.verdicts[Outcome.INCONCLUSIVE],
         heldout=judged.heldout,
         done=judged.done,

@@ -8,24 +8,37 @@ from functools import cache
 import numpy as np
 from blake3 import blake3
 
-from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
+from iota.identity.keys import Hotkey
+from iota.protocol.events import Accusation, SnapshotReady
+from iota.protocol.messages import (
+    AuditKind,
+    AuditsDone,
+    Heldout,
+    Outcome,
+    Reveal,
+    SnapshotWanted,
+    StoredObject,
+    Verdict,
+)
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
-from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.facts import Accused, Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
 from validator.core.links import LinkChain
+from validator.core.pool import Pool
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import drawn_tasks
+from validator.core.tasks import drawn_tasks, owes
 
 EPOCHS = 2
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, EPOCHS)
+OTHER = Hotkey.from_seed(b"\x07" * 32).ss58
+"""Another validator."""
 Name = tuple[int, str, str]
 
 
@@ -60,6 +73,11 @@ class Shell:
         self.kept: dict[Name, effects.FileVerdict] = {}
         """The database: verdicts by name, in order."""
         self.audited: set[int] = set()
+        self.worked: set[int] = set()
+        self.pooled: set[int] = set()
+        """Epochs of which the verdicts of others are known."""
+        self.others: dict[int, Pool] = {}
+        """What others published, by epoch."""
         self.heldout: dict[int, Heldout] = {}
         self.events: list[Fact] = []
         self.stale: list[Fact] = []
@@ -68,7 +86,18 @@ class Shell:
 
     def restart(self) -> None:
         """Another process: it joins, and hears every event anew."""
-        history = History(set(self.audited), set(self.kept), dict(self.heldout))
+        history = History(
+            audited=set(self.audited),
+            filed=set(self.kept),
+            owing={
+                (filed.epoch, filed.miner)
+                for filed in self.kept.values()
+                if owes(filed.task.kind, filed.result.outcome)
+            },
+            worked=set(self.worked),
+            pooled=set(self.pooled),
+            heldout=dict(self.heldout),
+        )
         self.core = ValidatorCore(run()[0].spec, LINKS, history)
         self.job: effects.Start | None = None
         self.stale.clear()
@@ -78,6 +107,8 @@ class Shell:
         self.revealed: set[int] = set()
         self.done: list[int] = []
         """Epochs of which this process said that its audits are done."""
+        self.settled: dict[int, int] = {}
+        """epoch -> accusations that it said to be done with."""
         self.ended = False
         for event in self.events:
             self.take(event)
@@ -97,6 +128,28 @@ class Shell:
         fact = Failed(number, answer) if isinstance(answer, Exception) else Done(number, answer)
         self.stale.append(fact)
         self.take(fact)
+
+    def accuse(
+        self,
+        seq: int,
+        *,
+        epoch: int = 0,
+        stage: int = 0,
+        audit: AuditKind = AuditKind.OP,
+        outcome: Outcome = Outcome.FAIL,
+        author: str = OTHER,
+        signed: bool = True,
+    ) -> None:
+        """Another validator accuses the miner of a stage."""
+        verdict = Verdict(
+            epoch=epoch,
+            miner=run()[0].miners[stage].hotkey,
+            audit=audit,
+            outcome=outcome,
+            seq=seq,
+            profile="exact",
+        )
+        self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed))
 
     def deliver(self, key: tuple[int, str, int]) -> None:
         """The snapshot of (epoch, miner, version) comes."""
@@ -129,6 +182,12 @@ class Shell:
                 self.said[name] += 1
             case effects.RepeatVerdicts():
                 self.said.update(name for name in self.kept if name[0] == effect.epoch)
+            case effects.KeepWork():
+                self.worked |= {work.epoch for work in effect.work}
+            case effects.KeepPool():
+                assert effect.epoch not in self.pooled
+                if effect.pool is not None and effect.pool.complete:
+                    self.pooled.add(effect.epoch)
             case effects.KeepAudited():
                 self.audited.add(effect.epoch)
             case effects.KeepHeldout():
@@ -145,6 +204,7 @@ class Shell:
             case effects.Say(report=AuditsDone() as done):
                 self._check_done(done.epoch)
                 self.done.append(done.epoch)
+                self.settled[done.epoch] = done.accusations
             case effects.End():
                 self.ended = True
             case _:
@@ -163,8 +223,10 @@ class Shell:
         match job:
             case jobs.AwaitBlock():
                 return BLOCK_HASH
-            case jobs.FetchRecord():
+            case jobs.FetchRecord() | jobs.FetchPast():
                 return sealed[job.epoch]
+            case jobs.FetchVerdicts():
+                return self.others.get(job.epoch, Pool({}, (), complete=True))
             case jobs.HashBase():
                 return "00" * 32
             case jobs.FetchLastStep():
@@ -180,8 +242,6 @@ class Shell:
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
             case jobs.MeasureHeldout():
                 return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
-            case jobs.AskLive():
-                return True
             case _:
                 return None
 
@@ -198,8 +258,8 @@ class Shell:
                 miners = run()[1][job.epoch].record.miners
                 own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
                 return own[choice % len(own)]
-            case jobs.AskLive():
-                own = [False, lost[1]]
+            case jobs.FetchVerdicts():
+                own = [lost[1], Pool({}, (), complete=False)]
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():

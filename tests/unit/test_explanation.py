@@ -74,7 +74,7 @@ def test_everything_on_record_is_told() -> None:
 
 
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
-    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 20}  # 5 and 12 lengthen the first
+    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 28}  # 12 is a second offence, 5 is none
     text = told(epoch=3)
     assert "banned until epoch 10 at validator validator, then 8 epochs on a ramp" in text
     assert "the ban ends by itself" in text
@@ -109,8 +109,8 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         audits=audits,
         heldouts=1,
         judged=(
-            EpochAudits(epoch=1, passed=6, failed=1, inconclusive=0, heldout=3.61, done=True),
-            EpochAudits(epoch=2, passed=0, failed=0, inconclusive=1, heldout=None, done=False),
+            EpochAudits(epoch=1, passed=6, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
+            EpochAudits(epoch=2, passed=0, failed=0, undelivered=0, inconclusive=1, heldout=None, done=False),
         ),
         posted=PostedWeights(epoch=2, block=37, miners=3, compute_share=0.05),
         heard=60.0,
@@ -121,9 +121,9 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "now: idle: it has audited every epoch whose audits are open; until the merge of epoch 3",
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
-        "  epoch 1       7       6       1             0         3.6100\n",
-        "  epoch 2       1       0       0             1              -  not all filed yet",
-        "in all: 8 audits drawn: 6 passed, 1 failed, 1 inconclusive; 1 held-out evaluation\n",
+        "  epoch 1       7       6       1            0             0         3.6100\n",
+        "  epoch 2       1       0       0            0             1              -  not all filed yet",
+        "in all: 8 audits drawn: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation\n",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text

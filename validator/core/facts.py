@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.records import MinerRecord
 from validator.core.results import EvidenceMissing, MinerFault
 
@@ -31,7 +31,15 @@ class Tick:
     """The time of `ValidatorCore.wake_at` has come."""
 
 
-Fact = EpochClose | SnapshotReady | AuditsClosed | RunEnd | Done | Failed | Tick
+@dataclass(frozen=True)
+class Accused:
+    """Another validator accuses a miner. `signed`: it signed the verdict, which counts for nothing else."""
+
+    accusation: Accusation
+    signed: bool
+
+
+Fact = EpochClose | SnapshotReady | Accused | AuditsClosed | RunEnd | Done | Failed | Tick
 
 
 # ---- why jobs fail, beside the endings of an audit (`results.py`) -------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.protocol.messages import AuditKind, Outcome
+from iota.spec import AuditSpec
 from tests.support.small_runs import small_run
 from validator.core.draw import draw, step_draw
 from validator.core.links import LinkChain
@@ -17,7 +18,7 @@ from validator.core.vesting import Findings
 
 ME, OTHER, LIAR, MINER = "me", "other", "liar", "miner"
 EPOCHS = 12
-SPEC = small_run(schedule={"epochs": EPOCHS}, audit={"window": 4, "step_every": 5, "epoch_every": 50})
+SPEC = small_run(schedule={"epochs": EPOCHS}, audit=AuditSpec(window=4))
 CHAINS = {v: LinkChain(blake3(v.encode()).digest(), EPOCHS) for v in (ME, OTHER, LIAR)}
 STEPS = (4, 8, 12)
 

@@ -58,17 +58,18 @@ def run() -> tuple[World, dict[int, SealedEpoch]]:
     return world, sealed
 
 
-def drawn(epoch: int) -> set[Name]:
+def drawn(epoch: int, links: LinkChain = LINKS) -> set[Name]:
     """The audits that the draw of an epoch demands."""
     sealed = run()[1][epoch]
-    link = LINKS.link(epoch)
+    link = links.link(epoch)
     return {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
 
 
 class Shell:
     """A shell whose database outlives its cores, and which holds every effect against the rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: LinkChain = LINKS) -> None:
+        self.links = links
         self.now = 0.0
         self.kept: dict[Name, effects.FileVerdict] = {}
         """The database: verdicts by name, in order."""
@@ -98,7 +99,7 @@ class Shell:
             pooled=set(self.pooled),
             heldout=dict(self.heldout),
         )
-        self.core = ValidatorCore(run()[0].spec, LINKS, history)
+        self.core = ValidatorCore(run()[0].spec, self.links, history)
         self.job: effects.Start | None = None
         self.stale.clear()
         self.wanted: set[tuple[int, str, int]] = set()
@@ -194,7 +195,7 @@ class Shell:
                 assert effect.report.epoch not in self.heldout
                 self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
-                assert reveal.link == LINKS.link(reveal.epoch)
+                assert reveal.link == self.links.link(reveal.epoch)
                 self.revealed.add(reveal.epoch)
             case effects.Say(report=SnapshotWanted() as wanted):
                 key = (wanted.epoch, wanted.miner, wanted.version)
@@ -212,7 +213,7 @@ class Shell:
 
     def _check_done(self, epoch: int) -> None:
         kept = {name for name in self.kept if name[0] == epoch}
-        needed = drawn(epoch) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
+        needed = drawn(epoch, self.links) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
         assert needed
         assert needed <= kept, "every drawn audit has its verdict"
         assert all(self.said[name] for name in kept), "what is kept is said by this process as well"

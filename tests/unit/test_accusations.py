@@ -19,9 +19,7 @@ from validator.core.results import ReplayMismatch
 
 
 def verdict(miner: Member, seq: int, outcome: Outcome = Outcome.FAIL) -> Verdict:
-    return Verdict(
-        epoch=0, miner=miner.hotkey, audit=AuditKind.OP, outcome=outcome, seq=seq, profile="exact"
-    )
+    return Verdict(epoch=0, miner=miner.hotkey, audit=AuditKind.OP, outcome=outcome, seq=seq, profile="exact")
 
 
 def two_validators() -> tuple[Driven, Member, Member, Member]:

@@ -1,8 +1,7 @@
 """What each cheat gains on average by the scoring rule, at several rates of lying. Prints JSON.
 
-Each row plays one cheat beside an honest miner for many epochs, with one validator: audits are drawn at the rates
-of the spec, and pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no
-compute. `gain` is its profit less that of an honest miner, in units of an honest miner's pay.
+Each row plays one cheat beside an honest miner, with one validator: audits are drawn at the spec's rates, and pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no compute.
+`gain` is its profit less that of an honest miner, in units of an honest miner's pay.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from validator.core.scoring import MinerWork, scores
 from validator.core.vesting import Findings, ban_end, failed_epochs
 
 STEPS, MICROBATCHES = 10, 32
-"""Of an epoch and of a step, as `iota up` proposes them for small runs: the fewer, the more a STEP audit sees."""
+"""Of an epoch, and of a step."""
 COST = 0.5
 """Cost of honest compute as a share of its pay: who saves compute gains more where it is larger."""
 RATES = (1.0, 0.3, 0.1, 0.03)
@@ -118,9 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lives", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument(
-        "--smoke", action="store_true", help="few lives: the figures are not good for anything"
-    )
+    parser.add_argument("--smoke", action="store_true", help="few lives, for a test of the script")
     args = parser.parse_args()
     audit = AuditSpec()
     rows = [asdict(row) for row in table(audit, 2 if args.smoke else args.lives, args.epochs)]

@@ -44,6 +44,7 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         audits=_audited(history),
         verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),
         failed=tuple(map(AuditResult.model_validate_json, history.failed)),
+        settling=tuple(map(AuditResult.model_validate_json, history.settling)),
         weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
         incidents=tuple(map(Incident.model_validate_json, history.incidents)),
         judged=tuple(_audits(judged) for judged in history.judged),

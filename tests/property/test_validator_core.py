@@ -120,7 +120,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.shell.ended
         for epoch in self.shell.audited:
             assert drawn(epoch) <= set(self.shell.kept)
-            assert epoch in self.shell.pooled
+            assert epoch in self.shell.asked, "others' verdicts are asked for before scores"
 
 
 CoreMachine.TestCase.settings = settings(

@@ -77,6 +77,8 @@ class Shell:
         self.worked: set[int] = set()
         self.pooled: set[int] = set()
         """Epochs of which the verdicts of others are known."""
+        self.asked: set[int] = set()
+        """Epochs of which they were asked for, in vain or not."""
         self.others: dict[int, Pool] = {}
         """What others published, by epoch."""
         self.heldout: dict[int, Heldout] = {}
@@ -187,6 +189,7 @@ class Shell:
                 self.worked |= {work.epoch for work in effect.work}
             case effects.KeepPool():
                 assert effect.epoch not in self.pooled
+                self.asked.add(effect.epoch)
                 if effect.pool is not None and effect.pool.complete:
                     self.pooled.add(effect.epoch)
             case effects.KeepAudited():

@@ -73,6 +73,22 @@ def test_everything_on_record_is_told() -> None:
         assert part in text
 
 
+def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
+    return AuditResult(validator=VALIDATOR, epoch=epoch, audit=audit, outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told_of_it"),
+    [
+        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 backwards open until a STEP audit passes"),
+        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 backwards vested by a verdict of epoch 3"),
+        ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 backwards voided by a verdict of epoch 3"),
+    ],
+)
+def test_it_is_told_what_became_of_its_work(verdicts: tuple[AuditResult, ...], told_of_it: str) -> None:
+    assert f"  epoch 2: {told_of_it}\n" in told(settling=verdicts)
+
+
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
     assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 28}  # 12 is a second offence, 5 is none
     text = told(epoch=3)

@@ -103,9 +103,9 @@ class Validator(Shell):
         """The accusations of others that it was not told of yet."""
         for author, verdict in self.board.filed:
             told = {id(event.accusation.verdict) for event in self.events if isinstance(event, Accused)}
-            if author != self.key.ss58 and verdict.outcome in ACCUSING and id(verdict) not in told:
-                if verdict.epoch in self.revealed:
-                    self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed=True))
+            concerns = author != self.key.ss58 and verdict.epoch in self.revealed
+            if concerns and verdict.outcome in ACCUSING and id(verdict) not in told:
+                self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed=True))
 
 
 class Liar:

@@ -1,8 +1,8 @@
 """What each cheat gains on average by the scoring rule, at several rates of lying. Prints JSON.
 
 Each row plays one cheat beside an honest miner, with one validator: audits are drawn at the spec's rates, and
-pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no compute. `gain` is
-its profit less that of an honest miner, in units of an honest miner's pay.
+pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no compute. `gain`
+is its profit less that of an honest miner, in units of an honest miner's pay.
 """
 
 from __future__ import annotations

@@ -102,8 +102,10 @@ def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -
 
 
 def _findings(cheat: Cheat, passed: set[tuple[int, str]], bad: set[tuple[int, str]]) -> Findings:
-    kind = "undelivered" if cheat.withholds else "failed"
-    return replace(Findings(passed=frozenset(passed)), **{kind: frozenset(bad)})
+    found = Findings(passed=frozenset(passed))
+    if cheat.withholds:
+        return replace(found, undelivered=frozenset(bad))
+    return replace(found, failed=frozenset(bad))
 
 
 def table(audit: AuditSpec, lives: int, epochs: int) -> Iterator[Row]:

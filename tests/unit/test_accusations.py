@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from iota.client.orchestrator import OrchestratorClient
 from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.messages import AuditKind, AuditsDone, Outcome, Reveal, Role, Verdict
+from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.verdicts import PAGE, FiledVerdict
 from orchestrator.coordinator.auditing import MAX_ACCUSATIONS, _close
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.verdict_log import VerdictLog
+from orchestrator.coordinator.verdict_log import PublicVerdicts, VerdictLog
 from tests.support.coordinators import Driven
+from tests.support.orchestrators import orchestrator
+from tests.support.samples import VERDICT
 from tests.support.sealed_runs import sealed_run
 from tests.support.validator_shells import OTHER, Shell, drawn, run
 from tests.unit.test_validator_core import opened, work
@@ -191,3 +199,23 @@ def test_a_validator_that_starts_again_answers_what_it_examined_before() -> None
     before = dict(shell.kept)
     shell.restart()
     assert (shell.job, shell.kept, shell.settled) == (None, before, {0: 1})
+
+
+# ---- the call ----------------------------------------------------------------------------------
+
+
+async def test_anyone_reads_the_verdicts_of_an_epoch_page_by_page_and_checks_them(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "journal") as running:
+        coordinator = running.coordinator
+        log = VerdictLog()
+        for seq in range(1, PAGE + 3):
+            log.append(OTHER, VERDICT.model_copy(update={"seq": seq}))
+        coordinator.state.audits.published[7] = PublicVerdicts(7, True, {OTHER: "1" * 64}, log)
+        async with OrchestratorClient(None, running.url) as nobody:
+            pages = [await nobody.verdicts(7, number) for number in range(3)]
+            assert [len(page.verdicts) for page in pages] == [PAGE, 2, 0]
+            assert (pages[0].closed, pages[0].total, pages[0].links) == (True, PAGE + 2, {OTHER: "1" * 64})
+            assert pages[1].verdicts[0].verdict.seq == PAGE + 1
+            with pytest.raises(Problem) as refused:
+                await nobody.verdicts(8, 0)
+            assert refused.value.type is ProblemType.NOT_FOUND

@@ -123,14 +123,13 @@ class Orchestrator:
 
     async def verdicts(self, epoch: int, page: int, *, retry_for_s: float | None = None) -> VerdictPage:
         self._check_there()
-        filed = [
-            FiledVerdict(validator=KEY.ss58, verdict=v) for v in self.verdicts_said() if v.epoch == epoch
-        ]
-        links = {KEY.ss58: r.link for r in self.said if isinstance(r, Reveal) and r.epoch == epoch}
+        said = [verdict for verdict in self.verdicts_said() if verdict.epoch == epoch]
+        filed = [FiledVerdict(validator=KEY.ss58, verdict=verdict) for verdict in said]
+        link = next((r.link for r in self.said if isinstance(r, Reveal) and r.epoch == epoch), None)
         return VerdictPage(
             epoch=epoch,
             closed=epoch in self.closed,
-            links=links,
+            links={} if link is None else {KEY.ss58: link},
             total=len(filed),
             verdicts=tuple(filed) if page == 0 else (),
         )

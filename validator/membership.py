@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iota.client.conversation import Conversation
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.messages import Outcome
 from validator.audits.job_runner import JobRunner, is_condition
-from validator.audits.verdicts import VerdictSigner
+from validator.audits.verdicts import VerdictSigner, verify_verdict
 from validator.core import effects
 from validator.core.core import ValidatorCore
-from validator.core.facts import Done, Fact, Failed, Tick
+from validator.core.facts import Accused, Done, Fact, Failed, Tick
 from validator.database import Database
 from validator.progress_line import ProgressLines
 
@@ -62,8 +62,12 @@ class Membership:
 
     async def _listen(self) -> None:
         async for delivered in self.conversation.events():
-            if isinstance(delivered.event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
-                await self._facts.put(delivered.event)
+            event = delivered.event
+            if isinstance(event, Accusation):
+                signed = verify_verdict(self.sign.run, event.verdict, event.validator)
+                await self._facts.put(Accused(event, signed))
+            elif isinstance(event, EpochClose | SnapshotReady | AuditsClosed | RunEnd):
+                await self._facts.put(event)
 
     async def _next_fact(self) -> Fact:
         wake_at = self.core.wake_at
@@ -87,11 +91,15 @@ class Membership:
             case effects.RepeatVerdicts():
                 self.conversation.send(reports=self.database.verdicts(effect.epoch))
             case effects.KeepWork():
-                self.database.keep_work(effect.work)
+                self.database.scores.keep_work(effect.work)
+            case effects.KeepDraw():
+                self.database.scores.keep_draw(effect.epoch, effect.block_hash)
+            case effects.KeepPool():
+                self.database.scores.keep_pool(effect.epoch, effect.pool)
             case effects.KeepHeldout():
                 self.database.keep_heldout(effect.report)
             case effects.KeepAudited():
-                self.database.finish(effect.epoch)
+                self.database.scores.finish(effect.epoch)
                 log.info("%s", self.lines.audited(effect.epoch))
             case effects.Explain():
                 self.explain()
@@ -116,8 +124,8 @@ class Membership:
 
     def _file(self, effect: effects.FileVerdict) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
-        epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
-        kept = self.database.keep(task.name, self.sign(effect), unproven=result.unproven)
+        epoch, miner, task = effect.epoch, effect.miner, effect.task
+        kept = self.database.keep(task.name, self.sign(effect))
         if kept.outcome is Outcome.PASS:
             log.debug("epoch %d: %s passes %s", epoch, miner, task.name)
         else:

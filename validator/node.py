@@ -39,6 +39,7 @@ from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutMeter
 from validator.audits.job_runner import JobRunner
+from validator.audits.public_verdicts import VerdictReader
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
 from validator.chain import SubnetChain
@@ -135,7 +136,7 @@ class ValidatorNode:
                 async with lasting("looking for this validator's links on the chain, or committing them"):
                     await self._chain.commit_tip(spec.id, links.tip)
                 self._watch.passed()
-                scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
+                scoreboard = Scoreboard(spec, self._hotkey.ss58, links, database, self._budget, folder)
                 setter = WeightSetter(
                     self._chain,
                     database.weights,
@@ -181,6 +182,7 @@ class ValidatorNode:
                 HeldoutMeter(
                     evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
                 ),
+                VerdictReader(spec.id, self._hotkey.ss58, self._client, self._chain),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())

@@ -36,6 +36,7 @@ from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord, EpochRecord
 from iota.protocol.run_status import MalformedStatus, take_status
 from iota.protocol.status_delta import Status
+from iota.protocol.verdicts import VerdictPage
 from iota.protocol.workers import Revocation, RevokeReply
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
@@ -239,6 +240,11 @@ class OrchestratorClient:
         """The batches with a miner's receipts of an epoch, in order, as the miner signed them."""
         body = await self._call("GET", f"/v1/audit/epochs/{epoch}/receipts/{hotkey}")
         return list(_validated(_BATCHES.validate_json, body, "the receipts do not fit their form"))
+
+    async def verdicts(self, epoch: int, page: int, *, retry_for_s: float | None = None) -> VerdictPage:
+        """A page of an epoch's verdicts, from page 0 (unsigned): the caller must check their signatures."""
+        path = f"/v1/epochs/{epoch}/verdicts?page={page}"
+        return _parse(VerdictPage, await self._call("GET", path, signed=False, retry_for_s=retry_for_s))
 
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
+from iota.protocol.messages import FrameNotice, Hotkey, StoredObject, Verdict
 from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Listed, Small
 
@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     BASE_ASSIGN = "base_assign"
     AUDIT_REQUEST = "audit_request"
     SNAPSHOT_READY = "snapshot_ready"
+    ACCUSATION = "accusation"
     AUDITS_CLOSED = "audits_closed"
     RUN_END = "run_end"
 
@@ -184,6 +185,15 @@ class SnapshotReady(Frozen):
     stored: StoredObject
 
 
+class Accusation(Frozen):
+    """To a validator: another one filed a FAIL or an UNDELIVERED, which counts once it is examined."""
+
+    kind: Literal[EventKind.ACCUSATION] = EventKind.ACCUSATION
+    validator: Hotkey
+    """Its author."""
+    verdict: Verdict
+
+
 class AuditsClosed(Frozen):
     """The audits of this epoch are over: data that was kept for them may be deleted."""
 
@@ -212,6 +222,7 @@ Event = Annotated[
     | BaseAssign
     | AuditRequest
     | SnapshotReady
+    | Accusation
     | AuditsClosed
     | RunEnd,
     Field(discriminator="kind"),

@@ -70,6 +70,7 @@ class EpochAudits(Frozen):
     epoch: Small
     passed: Count
     failed: Count
+    undelivered: Count
     inconclusive: Count
     heldout: Annotated[float, Field(ge=0)] | None
     """Its held-out loss of the epoch's merge, nats a token; None until it is measured."""
@@ -139,6 +140,8 @@ class MemberRecord(Frozen):
     verdicts: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     failed: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     """The newest failed verdicts, which a ban follows from."""
+    settling: tuple[AuditResult, ...] = Field(default=(), max_length=RECENT_KEPT)
+    """The newest verdicts that vest or void work: those on STEPs and epochs, fails, and undelivered ones."""
     weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)
     incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)
     judged: tuple[EpochAudits, ...] = Field(default=(), max_length=EPOCHS_KEPT)

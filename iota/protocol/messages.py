@@ -261,18 +261,26 @@ class AuditKind(StrEnum):
     OP = "op"
     STEP = "step"
     EPOCH = "epoch"
+    RECORDS = "records"
+    """Nothing is re-executed: the signed records are compared with each other."""
 
 
 class Outcome(StrEnum):
-    """The result of an audit. INCONCLUSIVE means that it could not be decided, without a miner's fault."""
+    """The result of an audit."""
 
     PASS = "pass"
     FAIL = "fail"
+    UNDELIVERED = "undelivered"
+    """The miner owed evidence and did not deliver it in time, for whatever reason."""
     INCONCLUSIVE = "inconclusive"
+    """It could not be decided, and no miner is known to be at fault."""
 
 
 class Verdict(Frozen):
-    """A validator's signed result of one audit, with the values that were compared."""
+    """A validator's signed result of one audit, with the values that were compared.
+
+    The task is named by (`subject` or else `miner`, `audit`, `seq`), so that anyone can repeat it.
+    """
 
     kind: Literal[ReportKind.VERDICT] = ReportKind.VERDICT
     epoch: Small
@@ -280,7 +288,11 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Seq of the audited receipt, or of the first that failed."""
+    """Seq of the audited receipt: for a step that of its STEP, for an epoch that of its last STEP."""
+    failed_seq: Count | None = None
+    """Seq of the miner's first receipt that failed."""
+    subject: Hotkey | None = None
+    """The miner whose work was re-executed, where its evidence proves the fault of another `miner`."""
     profile: Annotated[str, Field(max_length=200)]
     """Tolerance profile that the comparison used."""
     expected: Annotated[str, Field(max_length=1000)] = ""
@@ -294,6 +306,8 @@ class AuditsDone(Frozen):
 
     kind: Literal[ReportKind.AUDITS_DONE] = ReportKind.AUDITS_DONE
     epoch: Small
+    accusations: Count = 0
+    """Accusations of the epoch that it was told of and has examined or passed over."""
 
 
 class Heldout(Frozen):

@@ -87,6 +87,7 @@ class AuditCounts(TypedDict):
 
     passed: Count
     failed: Count
+    undelivered: Count
     inconclusive: Count
     closed_epochs: Count
 

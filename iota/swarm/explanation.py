@@ -9,9 +9,10 @@ from typing import Any
 from iota.console.counts import counted
 from iota.console.redaction import printable
 from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
-from iota.protocol.messages import Outcome, Role
+from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.swarm.members import state_of
-from validator.core.scoring import ban_end
+from validator.core.tasks import STEP_AUDITS
+from validator.core.vesting import Findings, Vesting, ban_end
 
 _SHOWN = 8
 """Epochs, verdicts, weights and incidents that are shown, each the newest; `--json` has all."""
@@ -38,7 +39,8 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     if record.says:
         lines.append(f"it says: {record.says}")
     if record.role is Role.MINER:
-        lines += ["", *_work(record), "", *_audits(record, names), "", *_weights(record, names)]
+        lines += ["", *_work(record), "", *_audits(record, names), "", *_pay(record), ""]
+        lines += _weights(record, names)
     else:
         lines += ["", *_judged(record), "", _posted(record)]
     lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
@@ -99,8 +101,28 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
         yield f"  {state} at validator {_short(validator, names)}, {ramp}"
 
 
+def _pay(record: MemberRecord) -> Iterator[str]:
+    """What the public verdicts make of the work in the window; each validator decides which of them count."""
+    if not record.epochs:
+        yield "pay: none yet"
+        return
+    yield "pay, by the public verdicts:"
+    vesting = Vesting(_findings(record.settling, record.hotkey), record.epoch)
+    for work in record.epochs[-min(_SHOWN, record.window) :]:
+        state, settled = vesting.of(work.epoch, record.hotkey)
+        by = "until a STEP audit passes" if settled is None else f"by a verdict of epoch {settled}"
+        yield f"  epoch {work.epoch}: {counted(work.backward, 'backward')} {state} {by}"
+
+
+def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
+    def of(outcome: Outcome, kinds: tuple[AuditKind, ...] = tuple(AuditKind)) -> frozenset[tuple[int, str]]:
+        return frozenset((r.epoch, worker) for r in results if r.outcome is outcome and r.audit in kinds)
+
+    return Findings(of(Outcome.PASS, STEP_AUDITS), of(Outcome.UNDELIVERED), of(Outcome.FAIL))
+
+
 def bans(failed: tuple[AuditResult, ...], window: int) -> dict[str, int]:
-    """validator -> first epoch after its bans, by the scoring rule (`validator.core.scoring`)."""
+    """validator -> first epoch after its bans, by the scoring rule (`validator.core.vesting`)."""
     validators = dict.fromkeys(result.validator for result in failed)
     return {v: ban_end((r.epoch for r in failed if r.validator == v), window) for v in validators}
 
@@ -119,18 +141,20 @@ def _judged(record: MemberRecord) -> Iterator[str]:
     if not record.judged:
         yield "audits: none drawn yet; they begin with the merge of the first epoch that it has a part in"
         return
-    yield "audits      drawn  passed  failed  inconclusive  held-out loss"
+    yield "audits      drawn  passed  failed  undelivered  inconclusive  held-out loss"
     for work in record.judged[-_SHOWN:]:
-        drawn = work.passed + work.failed + work.inconclusive
+        drawn = work.passed + work.failed + work.undelivered + work.inconclusive
         loss = "-" if work.heldout is None else f"{work.heldout:.4f}"
         yield (
-            f"  epoch {work.epoch:<3}{drawn:6}{work.passed:8}{work.failed:8}{work.inconclusive:14}{loss:>15}"
+            f"  epoch {work.epoch:<3}{drawn:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
+            f"{work.inconclusive:14}{loss:>15}"
             f"{'' if work.done else '  not all filed yet'}"
         )
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
         f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
-        f" {of[Outcome.FAIL]} failed, {of[Outcome.INCONCLUSIVE]} inconclusive;"
+        f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED]} undelivered,"
+        f" {of[Outcome.INCONCLUSIVE]} inconclusive;"
         f" {counted(record.heldouts, 'held-out evaluation')}"
     )
 

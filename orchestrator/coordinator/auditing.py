@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from iota.objects import epoch_prefixes
-from iota.protocol.events import AuditRequest, AuditsClosed, EpochClose, SnapshotReady
+from iota.protocol.events import Accusation, AuditRequest, AuditsClosed, EpochClose, SnapshotReady
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
+    Outcome,
     Reveal,
     SnapshotStored,
     SnapshotWanted,
@@ -19,9 +20,13 @@ from iota.protocol.records import CountedList, DeltaRecord, EpochRecord, MinerRe
 from orchestrator.coordinator.epoch_state import EpochState, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 
 MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
+MAX_ACCUSATIONS = 64
+"""Verdicts of one validator and epoch that the others are told of: more than they examine."""
+_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED)
 
 
 def seal(run: RunState) -> None:
@@ -64,13 +69,18 @@ def is_new_of(
             wanted = report.version in epoch.wanted.get(me, ())
             return wanted and (me, report.version) not in epoch.snapshots
         case AuditsDone():
-            return me in epoch.links and me not in epoch.done
+            owed = len(epoch.accusations) - epoch.accused[me]
+            return me in epoch.links and me not in epoch.done and report.accusations >= owed
     if me not in epoch.links or report.miner not in epoch.stages:
         return False
     if isinstance(report, SnapshotWanted):
         return me not in epoch.wanted.get(report.miner, {}).get(report.version, ())
     filed = epoch.filed.get((me, report.miner), ())
-    return len(filed) < MAX_VERDICTS and (report.audit.value, report.seq) not in filed
+    return len(filed) < MAX_VERDICTS and _task(report) not in filed
+
+
+def _task(report: Verdict) -> tuple[str, int, str]:
+    return report.audit.value, report.seq, report.subject or report.miner
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
@@ -79,6 +89,8 @@ def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     if epoch is not None and is_new_of(run, member, report):
         epoch.links[member.hotkey] = report.link
         member.history.reveal(report.epoch)
+        for accusation in epoch.accusations:
+            run.send(member.hotkey, accusation)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
@@ -120,11 +132,24 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
-    epoch.filed[member.hotkey, report.miner].add((report.audit.value, report.seq))
+    epoch.filed[member.hotkey, report.miner].add(_task(report))
+    epoch.verdicts.append(member.hotkey, report)
+    if report.outcome in _ACCUSING and epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
+        _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
     run.audits.verdicts.append((member.hotkey, report))
     run.audits.outcomes[report.outcome] += 1
     run.members[report.miner].history.judge(member.hotkey, report)
     member.history.file(report)
+
+
+def _accuse(run: RunState, epoch: EpochState, accusation: Accusation) -> None:
+    """Have the other validators of the epoch examine a verdict before its audits are closed."""
+    epoch.accusations.append(accusation)
+    epoch.accused[accusation.validator] += 1
+    for hotkey in epoch.links:
+        if hotkey != accusation.validator:
+            epoch.done.discard(hotkey)
+            run.send(hotkey, accusation)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
@@ -196,6 +221,8 @@ def close_audits(run: RunState) -> None:
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     run.audits.closed_epochs.append(number)
+    run.audits.published[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
+    run.audits.published.pop(number - run.spec.audit.window, None)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
@@ -205,6 +232,14 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
         del run.epochs[number]
     run.bases.forget(number, run.stages)
     run.dirty = True
+
+
+def public_verdicts(run: RunState, number: int) -> PublicVerdicts | None:
+    """The verdicts of an epoch whose audits are open, or were closed within the window; else None."""
+    epoch = _auditable(run, number)
+    if epoch is not None:
+        return PublicVerdicts(number, False, epoch.links, epoch.verdicts)
+    return run.audits.published.get(number)
 
 
 def repeat_requests(run: RunState, member: Member) -> None:

@@ -48,6 +48,7 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
 from orchestrator.coordinator.state import Limits, Phase, RunState
 from orchestrator.coordinator.status import public_losses, public_status
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 
 
 class Coordinator:
@@ -368,6 +369,10 @@ class Coordinator:
     def epoch_record(self, epoch: int) -> EpochRecord | None:
         """The public record of a sealed epoch; None before its seal and after its audits are closed."""
         return auditing.epoch_record(self.state, epoch)
+
+    def public_verdicts(self, epoch: int) -> PublicVerdicts | None:
+        """The verdicts of an epoch: from its seal until a window of epochs after its audits were closed."""
+        return auditing.public_verdicts(self.state, epoch)
 
     def member_record(self, hotkey: str) -> MemberRecord | None:
         """The record of one member; None for a hotkey that never joined."""

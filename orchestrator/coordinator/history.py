@@ -25,6 +25,7 @@ from iota.protocol.member_records import (
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
+_STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
 
@@ -92,6 +93,7 @@ class History:
     verdicts: Records = ()
     """`AuditResult`, as the next."""
     failed: Records = ()
+    settling: Records = ()
     weights: Records = ()
     """`PostedWeight`"""
     incidents: Records = ()
@@ -129,6 +131,8 @@ class History:
         self.verdicts = _keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
             self.failed = _keep(self.failed, result)
+        if verdict.audit in _STEP_AUDITS or verdict.outcome in (Outcome.FAIL, Outcome.UNDELIVERED):
+            self.settling = _keep(self.settling, result)
 
     def _count(self, verdict: Verdict) -> None:
         key = audits_of(verdict.audit, verdict.outcome)

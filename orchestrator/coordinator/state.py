@@ -20,6 +20,7 @@ from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
 from orchestrator.coordinator.owners import Owners
 from orchestrator.coordinator.roster import Roster
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 from orchestrator.coordinator.waiting import Waiting
 
 _FP32 = 4
@@ -169,7 +170,7 @@ class Totals:
 
 @dataclass
 class Audits:
-    """Results of audits over all epochs; each epoch keeps its own verdicts until it is closed."""
+    """Results of audits over all epochs."""
 
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
@@ -181,6 +182,8 @@ class Audits:
     compute_share: dict[str, float] = field(default_factory=dict)
     """validator -> its reported share of time spent on audits."""
     closed_epochs: list[int] = field(default_factory=list)
+    published: dict[int, PublicVerdicts] = field(default_factory=dict)
+    """epoch -> its verdicts, for a window of epochs after its audits were closed."""
 
 
 @dataclass

@@ -56,6 +56,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "audits": {
             "passed": run.audits.outcomes[Outcome.PASS],
             "failed": run.audits.outcomes[Outcome.FAIL],
+            "undelivered": run.audits.outcomes[Outcome.UNDELIVERED],
             "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE],
             "closed_epochs": len(run.audits.closed_epochs),
         },

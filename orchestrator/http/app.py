@@ -29,6 +29,7 @@ from orchestrator.http.plan_store import PlanStore
 from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import AuditCalls, Public
 from orchestrator.http.public_objects import PublicObjects
+from orchestrator.http.public_verdicts import VerdictCalls
 from orchestrator.http.recorder import Recorder
 from orchestrator.journal import Journal
 
@@ -131,6 +132,7 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/stream", public.stream),
             web.get("/v1/members/{hotkey}", public.member),
             web.get(MANIFEST_PATH, public.manifest),
+            web.get("/v1/epochs/{epoch}/verdicts", VerdictCalls(deps.coordinator).verdicts),
             web.get("/v1/bases", objects.epochs),
             web.get("/v1/bases/{epoch}/{stage}", objects.base),
             web.get("/v1/objects", objects.url),

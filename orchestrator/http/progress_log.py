@@ -73,6 +73,6 @@ def progress_line(status: dict[str, Any], losses: list[float], tokens: int, pass
         f"{f', {late} late' if late else ''},"
         f" {counted(validators, 'validator')};"
         f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
-        f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
+        f" audits {audits['passed']}+ {audits['failed']}- {audits['undelivered']}! {audits['inconclusive']}?"
         f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"
     )

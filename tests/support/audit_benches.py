@@ -29,11 +29,12 @@ from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
 from validator.core.effects import Effect, Say
 from validator.core.jobs import (
-    AskLive,
     AwaitBlock,
     Base,
     FetchLastStep,
+    FetchPast,
     FetchRecord,
+    FetchVerdicts,
     HashBase,
     Job,
     MeasureHeldout,
@@ -50,14 +51,13 @@ from validator.core.tasks import AuditTask
 
 @dataclass
 class Bench:
-    """A validator's parts over a World, without its network. `live`: whether its miners still answer."""
+    """A validator's parts over a World, without its network."""
 
     world: World
     evidence: Evidence
     auditor: Auditor
     worker: Worker
     sealed: SealedEpoch
-    live: bool
     retry_for_s: float
     deliver: Callable[[Miner, int], bytes | None]
     faults: list[MinerFault] = field(default_factory=list)
@@ -104,11 +104,9 @@ class Bench:
         match job:
             case Wait():
                 return True
-            case AskLive():
-                return self.live
             case FetchLastStep():
                 return await self.evidence.last_step(job.epoch, job.miner)
-            case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():
+            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
                 raise AssertionError(f"an audit has no {job}")
         try:
             return await self.auditor.run(job)
@@ -139,7 +137,6 @@ async def bench(
     world: World,
     epoch: int = 0,
     *,
-    live: bool = True,
     retry_for_s: float = 30.0,
     deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
         miner.snapshots[version]
@@ -151,4 +148,4 @@ async def bench(
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(epoch)
-    return Bench(world, evidence, auditor, worker, sealed, live, retry_for_s, deliver)
+    return Bench(world, evidence, auditor, worker, sealed, retry_for_s, deliver)

@@ -31,6 +31,7 @@ from validator.core.core import ValidatorCore
 from validator.core.facts import Done, Fact, Failed, Tick
 from validator.core.history import History
 from validator.core.links import LinkChain
+from validator.core.pool import Pool
 from validator.core.results import Result
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.tasks import drawn_tasks
@@ -103,7 +104,7 @@ class Validator:
         self.worker = Worker(Budget(1.0, cpu=lambda: 0.0))
         options = ReplayOptions(threads=THREADS, max_threads=THREADS)
         auditor = Auditor(evidence, self.worker, options)
-        self.jobs = JobRunner(self, self, evidence, auditor, self, self.settle)  # type: ignore[arg-type]
+        self.jobs = JobRunner(self, self, evidence, auditor, self, self, self.settle)  # type: ignore[arg-type]
         self.core = ValidatorCore(world.spec, LINKS, self.history)
         self._facts: list[Fact] = []
         self._job: effects.Start | None = None
@@ -158,7 +159,7 @@ class Validator:
         ready = SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
         self._facts.append(ready)
 
-    # ---- the orchestrator, the chain and the meter, as far as jobs ask them ----------------------
+    # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------
 
     async def epoch_record(self, epoch: int) -> Any:
         return self.world.records[epoch]
@@ -166,11 +167,11 @@ class Validator:
     async def receipts(self, epoch: int, hotkey: str) -> Any:
         return await self.world.receipts(epoch, hotkey)
 
-    async def status(self) -> dict[str, Any]:
-        return {"members": [{"hotkey": miner.hotkey, "live": True} for miner in self.world.miners]}
-
     async def hash_of(self, block: int) -> str:
         return BLOCK_HASH
+
+    async def read(self, epoch: int) -> Pool:
+        return Pool({}, (), complete=True)
 
     async def measure(self, bases: object) -> None:
         return None

@@ -236,27 +236,6 @@ MERGE = events.MergeAssign(
     contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, stored=OBJECT),),
 )  # fmt: skip
 MERGED = events.MergeReady(epoch=1, stage=1, parts=(OBJECT,))
-EVENTS: tuple[events.Event, ...] = (
-    events.Admit(epoch=1, step=0),
-    events.LoadBase(epoch=1, digest=DIGEST, parts=(OBJECT,)),
-    PLAN,
-    REROUTE,
-    events.FrameReady(notice=NOTICE, sender=MINER.ss58),
-    events.Drop(epoch=1, step=0, microbatch=1),
-    events.StepClose(epoch=1, step=0, counted=((1, 0),), learning_rate=0.005),
-    SEAL,
-    MERGE,
-    MERGED,
-    events.BaseAssign(epoch=2),
-    events.AuditRequest(epoch=1, version=1),
-    events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
-    events.AuditsClosed(epoch=1),
-    events.RunEnd(reason="all epochs are done"),
-)
-
-
-# ---- reports, messages, journal entries ----------------------------------------------------------
-
 VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
     FileVerdict(
         epoch=1,
@@ -272,6 +251,28 @@ VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
         ),
     )
 )
+EVENTS: tuple[events.Event, ...] = (
+    events.Admit(epoch=1, step=0),
+    events.LoadBase(epoch=1, digest=DIGEST, parts=(OBJECT,)),
+    PLAN,
+    REROUTE,
+    events.FrameReady(notice=NOTICE, sender=MINER.ss58),
+    events.Drop(epoch=1, step=0, microbatch=1),
+    events.StepClose(epoch=1, step=0, counted=((1, 0),), learning_rate=0.005),
+    SEAL,
+    MERGE,
+    MERGED,
+    events.BaseAssign(epoch=2),
+    events.AuditRequest(epoch=1, version=1),
+    events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
+    events.AuditsClosed(epoch=1),
+    events.Accusation(validator=VALIDATOR.ss58, verdict=VERDICT),
+    events.RunEnd(reason="all epochs are done"),
+)
+
+
+# ---- reports, messages, journal entries ----------------------------------------------------------
+
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),

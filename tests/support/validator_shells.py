@@ -9,24 +9,37 @@ from functools import cache
 import numpy as np
 from blake3 import blake3
 
-from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
+from iota.identity.keys import Hotkey
+from iota.protocol.events import Accusation, SnapshotReady
+from iota.protocol.messages import (
+    AuditKind,
+    AuditsDone,
+    Heldout,
+    Outcome,
+    Reveal,
+    SnapshotWanted,
+    StoredObject,
+    Verdict,
+)
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
-from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.facts import Accused, Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
 from validator.core.links import LinkChain
+from validator.core.pool import Pool
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import drawn_tasks
+from validator.core.tasks import drawn_tasks, owes
 
 EPOCHS = 2
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, EPOCHS)
+OTHER = Hotkey.from_seed(b"\x07" * 32).ss58
+"""Another validator."""
 Name = tuple[int, str, str]
 Answer = Callable[[jobs.Job], object]
 
@@ -47,21 +60,29 @@ def run() -> tuple[World, dict[int, SealedEpoch]]:
     return world, sealed
 
 
-def drawn(epoch: int) -> set[Name]:
+def drawn(epoch: int, links: LinkChain = LINKS) -> set[Name]:
     """The audits that the draw of an epoch demands."""
     sealed = run()[1][epoch]
-    link = LINKS.link(epoch)
+    link = links.link(epoch)
     return {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
 
 
 class Shell:
     """A shell whose database outlives its cores, and which holds every effect against the rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: LinkChain = LINKS) -> None:
+        self.links = links
         self.now = 0.0
         self.kept: dict[Name, effects.FileVerdict] = {}
         """The database: verdicts by name, in order."""
         self.audited: set[int] = set()
+        self.worked: set[int] = set()
+        self.pooled: set[int] = set()
+        """Epochs of which the verdicts of others are known."""
+        self.asked: set[int] = set()
+        """Epochs of which they were asked for, in vain or not."""
+        self.others: dict[int, Pool] = {}
+        """What others published, by epoch."""
         self.heldout: dict[int, Heldout] = {}
         self.internal: set[tuple[int, str]] = set()
         """Audits that an error of the program ended."""
@@ -72,8 +93,19 @@ class Shell:
 
     def restart(self) -> None:
         """Another process: it joins, and hears every event anew."""
-        history = History(set(self.audited), set(self.kept), dict(self.heldout))
-        self.core = ValidatorCore(run()[0].spec, LINKS, history)
+        history = History(
+            audited=set(self.audited),
+            filed=set(self.kept),
+            owing={
+                (filed.epoch, filed.miner)
+                for filed in self.kept.values()
+                if owes(filed.task.kind, filed.result.outcome)
+            },
+            worked=set(self.worked),
+            pooled=set(self.pooled),
+            heldout=dict(self.heldout),
+        )
+        self.core = ValidatorCore(run()[0].spec, self.links, history)
         self.job: effects.Start | None = None
         self.stale.clear()
         self.wanted: set[tuple[int, str, int]] = set()
@@ -82,6 +114,8 @@ class Shell:
         self.revealed: set[int] = set()
         self.done: list[int] = []
         """Epochs of which this process said that its audits are done."""
+        self.settled: dict[int, int] = {}
+        """epoch -> accusations that it said to be done with."""
         self.ended = False
         for event in self.events:
             self.take(event)
@@ -101,6 +135,28 @@ class Shell:
         fact = Failed(number, answer) if isinstance(answer, Exception) else Done(number, answer)
         self.stale.append(fact)
         self.take(fact)
+
+    def accuse(
+        self,
+        seq: int,
+        *,
+        epoch: int = 0,
+        stage: int = 0,
+        audit: AuditKind = AuditKind.OP,
+        outcome: Outcome = Outcome.FAIL,
+        author: str = OTHER,
+        signed: bool = True,
+    ) -> None:
+        """Another validator accuses the miner of a stage."""
+        verdict = Verdict(
+            epoch=epoch,
+            miner=run()[0].miners[stage].hotkey,
+            audit=audit,
+            outcome=outcome,
+            seq=seq,
+            profile="exact",
+        )
+        self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed))
 
     def deliver(self, key: tuple[int, str, int]) -> None:
         """The snapshot of (epoch, miner, version) comes."""
@@ -133,6 +189,13 @@ class Shell:
                 self.said[name] += 1
             case effects.RepeatVerdicts():
                 self.said.update(name for name in self.kept if name[0] == effect.epoch)
+            case effects.KeepWork():
+                self.worked |= {work.epoch for work in effect.work}
+            case effects.KeepPool():
+                assert effect.epoch not in self.pooled
+                self.asked.add(effect.epoch)
+                if effect.pool is not None and effect.pool.complete:
+                    self.pooled.add(effect.epoch)
             case effects.KeepAudited():
                 self.audited.add(effect.epoch)
             case effects.InternalError():
@@ -141,7 +204,7 @@ class Shell:
                 assert effect.report.epoch not in self.heldout
                 self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
-                assert reveal.link == LINKS.link(reveal.epoch)
+                assert reveal.link == self.links.link(reveal.epoch)
                 self.revealed.add(reveal.epoch)
             case effects.Say(report=SnapshotWanted() as wanted):
                 key = (wanted.epoch, wanted.miner, wanted.version)
@@ -151,6 +214,7 @@ class Shell:
             case effects.Say(report=AuditsDone() as done):
                 self._check_done(done.epoch)
                 self.done.append(done.epoch)
+                self.settled[done.epoch] = done.accusations
             case effects.End():
                 self.ended = True
             case _:
@@ -158,7 +222,7 @@ class Shell:
 
     def _check_done(self, epoch: int) -> None:
         kept = {name for name in self.kept if name[0] == epoch}
-        needed = drawn(epoch) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
+        needed = drawn(epoch, self.links) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
         assert needed
         assert needed <= kept, "every drawn audit has its verdict"
         assert all(self.said[name] for name in kept), "what is kept is said by this process as well"
@@ -169,8 +233,10 @@ class Shell:
         match job:
             case jobs.AwaitBlock():
                 return BLOCK_HASH
-            case jobs.FetchRecord():
+            case jobs.FetchRecord() | jobs.FetchPast():
                 return sealed[job.epoch]
+            case jobs.FetchVerdicts():
+                return self.others.get(job.epoch, Pool({}, (), complete=True))
             case jobs.HashBase():
                 return "00" * 32
             case jobs.FetchLastStep():
@@ -186,8 +252,6 @@ class Shell:
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
             case jobs.MeasureHeldout():
                 return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
-            case jobs.AskLive():
-                return True
             case _:
                 return None
 
@@ -210,8 +274,10 @@ class Shell:
                     unforeseen,
                 ]
                 return own[choice % len(own)]
-            case jobs.AskLive():
-                own = [False, *lost[1:]]
+            case jobs.FetchVerdicts():
+                own = [lost[1], Pool({}, (), complete=False), unforeseen]
+            case jobs.FetchPast():
+                own = lost
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():

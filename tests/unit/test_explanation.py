@@ -102,8 +102,24 @@ def test_the_workers_of_an_owner_are_listed_with_their_state() -> None:
     assert workers_of(fake_hotkey(3), status["members"], {}) == []
 
 
+def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
+    return AuditResult(validator=VALIDATOR, epoch=epoch, audit=audit, outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told_of_it"),
+    [
+        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 backwards open until a STEP audit passes"),
+        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 backwards vested by a verdict of epoch 3"),
+        ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 backwards voided by a verdict of epoch 3"),
+    ],
+)
+def test_it_is_told_what_became_of_its_work(verdicts: tuple[AuditResult, ...], told_of_it: str) -> None:
+    assert f"  epoch 2: {told_of_it}\n" in told(settling=verdicts)
+
+
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
-    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 20}  # 5 and 12 lengthen the first
+    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 28}  # 12 is a second offence, 5 is none
     text = told(epoch=3)
     assert "banned until epoch 10 at validator validator, then 8 epochs on a ramp" in text
     assert "the ban ends by itself" in text
@@ -138,8 +154,8 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         audits=audits,
         heldouts=1,
         judged=(
-            EpochAudits(epoch=1, passed=6, failed=1, inconclusive=0, heldout=3.61, done=True),
-            EpochAudits(epoch=2, passed=0, failed=0, inconclusive=1, heldout=None, done=False),
+            EpochAudits(epoch=1, passed=6, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
+            EpochAudits(epoch=2, passed=0, failed=0, undelivered=0, inconclusive=1, heldout=None, done=False),
         ),
         posted=PostedWeights(epoch=2, block=37, miners=3, compute_share=0.05),
         heard=60.0,
@@ -150,9 +166,9 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "now: idle: it has audited every epoch whose audits are open; until the merge of epoch 3",
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
-        "  epoch 1       7       6       1             0         3.6100\n",
-        "  epoch 2       1       0       0             1              -  not all filed yet",
-        "in all: 8 audits drawn: 6 passed, 1 failed, 1 inconclusive; 1 held-out evaluation\n",
+        "  epoch 1       7       6       1            0             0         3.6100\n",
+        "  epoch 2       1       0       0            0             1              -  not all filed yet",
+        "in all: 8 audits drawn: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation\n",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text

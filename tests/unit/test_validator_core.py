@@ -71,28 +71,22 @@ def test_what_transport_does_not_give_is_inconclusive_and_says_so() -> None:
     assert shell.heldout == {}
 
 
-@pytest.mark.parametrize(("live", "outcome"), [(True, Outcome.FAIL), (False, Outcome.INCONCLUSIVE)])
-def test_a_snapshot_that_does_not_come_fails_a_miner_that_is_there(live: bool, outcome: Outcome) -> None:
+def test_a_snapshot_that_does_not_come_in_time_is_undelivered() -> None:
     shell = opened()
-
-    def answer(job: jobs.Job) -> object:
-        return live if isinstance(job, jobs.AskLive) else shell.good(job)
-
     while shell.job is not None:
-        shell.answer(answer(shell.job.job))
+        shell.answer(shell.good(shell.job.job))
     asked_at = shell.now
     assert shell.core.wake_at == pytest.approx(asked_at + DEADLINE_S * SNAPSHOT_SHARE)
     shell.now = asked_at + DEADLINE_S * SNAPSHOT_SHARE - 1
     shell.take(Tick())
     assert shell.job is None
     shell.wake()
-    assert runs(shell, jobs.AskLive)
     while shell.job is not None:
-        shell.answer(answer(shell.job.job))
+        shell.answer(shell.good(shell.job.job))
     undelivered = [
         filed.result for filed in shell.kept.values() if "its weights of version" in filed.result.reason
     ]
-    assert {(result.outcome, result.unproven) for result in undelivered} == {(outcome, not live)}
+    assert {result.outcome for result in undelivered} == {Outcome.UNDELIVERED}
     assert shell.done == [0]
 
 

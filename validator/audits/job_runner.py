@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from iota.chain import ChainError
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
 from iota.console.classification import passing
@@ -21,6 +22,7 @@ from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutMeter
+from validator.audits.public_verdicts import VerdictReader
 from validator.chain import SubnetChain
 from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 BASE_POLL_S: Final = 0.5
 """Pause between looks for the next base: miners store it shortly after the merge."""
-_TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
+_TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem, ChainError)
 """Errors of a fetch that prove nothing against a miner."""
 _NO_MEMORY: Final = "can't allocate memory"
 """Torch's allocator for the CPU raises a plain RuntimeError with these words."""
@@ -59,6 +61,7 @@ class JobRunner:
     evidence: Evidence
     auditor: Auditor
     heldout: HeldoutMeter
+    verdicts: VerdictReader
     settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
@@ -82,9 +85,10 @@ class JobRunner:
             match job:
                 case jobs.FetchLastStep():
                     return await self.evidence.last_step(job.epoch, job.miner)
-                case jobs.AskLive():
-                    members = (await self.client.status())["members"]
-                    return any(m["hotkey"] == job.miner and m["live"] for m in members)
+                case jobs.FetchPast():
+                    return await self._fetch_past(job.epoch)
+                case jobs.FetchVerdicts():
+                    return await self.verdicts.read(job.epoch)
                 case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
                 case _:
@@ -101,6 +105,12 @@ class JobRunner:
             if problem.type is not ProblemType.NOT_FOUND:
                 raise
             raise RecordGone from problem
+
+    async def _fetch_past(self, epoch: int) -> SealedEpoch:
+        try:
+            return await self.evidence.sealed(epoch)
+        except SealBroken as error:
+            raise EvidenceMissing(str(error)) from error
 
     async def _recorded_miners(self, epoch: int) -> tuple[MinerRecord, ...] | None:
         """The miners of an epoch with a broken record; None if the orchestrator did not sign that either."""

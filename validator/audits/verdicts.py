@@ -8,10 +8,10 @@ from typing import Final
 from iota.console.redaction import one_line, printable
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.messages import Verdict
+from iota.protocol.messages import Outcome, Verdict
 from validator.core.effects import FileVerdict
 
-VERDICT_VERSION: Final = 1
+VERDICT_VERSION: Final = 2
 """The form of a verdict and of its signed bytes."""
 
 _DOMAIN: Final = f"verdict/{VERDICT_VERSION}"
@@ -35,7 +35,9 @@ class VerdictSigner:
             miner=filed.miner,
             audit=filed.task.kind,
             outcome=result.outcome,
-            seq=result.seq,
+            seq=filed.task.seq,
+            failed_seq=result.seq if result.outcome is Outcome.FAIL else None,
+            subject=filed.subject,
             profile=printable(result.profile[:200]),
             expected=printable(result.expected[:1000]),
             found=printable(result.found[:1000]),

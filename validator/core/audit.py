@@ -9,7 +9,7 @@ from validator.core import jobs, results
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script
 from validator.core.receipt_checks import check_sender, named_inputs
-from validator.core.results import EvidenceMissing, MinerFault, MinerGone, Profile, ReplayMismatch, Result
+from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
@@ -53,7 +53,7 @@ class Audit:
         ending: results.Ending
         try:
             ending = yield from kinds[self._task.kind]()
-        except (MinerFault, MinerGone, EvidenceMissing) as error:
+        except (MinerFault, Undelivered, EvidenceMissing) as error:
             ending = error
         except TransportFailed as error:
             return results.inconclusive(self._task.seq, f"evidence cannot be fetched: {error}")

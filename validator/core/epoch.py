@@ -7,12 +7,14 @@ from functools import partial
 from typing import Final, TypeVar
 
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import AuditsDone, Heldout, Reveal
+from iota.protocol.messages import AuditsDone, Heldout, Outcome, Reveal
 from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
+from validator.core.accusations import Accusations, task_of
 from validator.core.audit import Audit, needed_versions
 from validator.core.containment import contained
+from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
@@ -21,7 +23,16 @@ from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
-from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
+from validator.core.tasks import (
+    AuditTask,
+    drawn_tasks,
+    epoch_work,
+    named_task,
+    owes,
+    proof_task,
+    records_task,
+    seal_task,
+)
 
 SNAPSHOT_SHARE: Final = 1 / 3
 """Share of the audit deadline that a miner has to deliver a snapshot, so that time is left to replay it."""
@@ -34,10 +45,17 @@ class EpochAudit:
     """All audits of one epoch, as a script."""
 
     def __init__(
-        self, spec: RunSpec, seal: EpochClose, link: str, history: History, emit: Callable[[Effect], None]
+        self,
+        spec: RunSpec,
+        seal: EpochClose,
+        link: str,
+        history: History,
+        accusations: Accusations,
+        emit: Callable[[Effect], None],
     ) -> None:
         self.epoch = seal.epoch
         self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
+        self._accusations = accusations
         self.snapshots = Snapshots(self.epoch, spec.audit.deadline_s * SNAPSHOT_SHARE, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
@@ -68,15 +86,24 @@ class EpochAudit:
             yield from self._file_broken(broken)
             return
         self._miners = sealed.record.miners
-        self._emit(effects.KeepWork(epoch_work(sealed)))
+        work = epoch_work(sealed)
+        self._history.worked.add(self.epoch)
+        self._emit(effects.KeepDraw(self.epoch, block_hash))
+        self._emit(effects.KeepWork(work))
         yield from self._audit_miners(sealed, block_hash)
+        examine = self._examine(sealed, block_hash)
+        yield from self._contained(examine, "accusations of others", lambda reason: None)
         measure = self._measure(self.epoch + 1)
         yield from self._contained(measure, "the held-out loss", lambda reason: None)
         self.expires = False
         yield jobs.Settle()
         self._history.audited.add(self.epoch)
         self._emit(effects.KeepAudited(self.epoch))
-        self._emit(Say(AuditsDone(epoch=self.epoch)))
+        self.say_done()
+
+    def say_done(self) -> None:
+        """Report that the verdicts of the epoch are filed, and that what was heard of others is examined."""
+        self._emit(Say(AuditsDone(epoch=self.epoch, accusations=self._accusations.settled)))
 
     def _file_broken(self, broken: RecordBroken) -> Script[None]:
         """Nothing can be audited: file that for every miner, since every draw needs a verdict."""
@@ -90,7 +117,7 @@ class EpochAudit:
             seq = miner.first_receipt
             self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
         yield jobs.Settle()
-        self._emit(Say(AuditsDone(epoch=self.epoch)))
+        self.say_done()
 
     # ---- audits --------------------------------------------------------------------------------
 
@@ -102,7 +129,13 @@ class EpochAudit:
         todo = {
             miner: [
                 task
-                for task in drawn_tasks(sealed, block_hash, self._link, miner)
+                for task in drawn_tasks(
+                    sealed,
+                    block_hash,
+                    self._link,
+                    miner,
+                    owed=(self.epoch - 1, miner) in self._history.owing,
+                )
                 if (self.epoch, miner, task.name) not in self._history.filed
             ]
             for miner in miners
@@ -123,12 +156,7 @@ class EpochAudit:
         checks = self._check_records(sealed, miner)
         yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
         for task in tasks:
-            self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
-            yield from self._contained(
-                self._audit(sealed, miner, task),
-                f"{task.name} of {miner}",
-                partial(self._file_undecided, miner, task),
-            )
+            yield from self._audit(sealed, miner, task)
 
     def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
         stage = sealed.miners[miner].stage
@@ -141,11 +169,59 @@ class EpochAudit:
         else:
             self._file_undrawn(stalled_step(sealed, miner, digest))
 
-    def _audit(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[None]:
+    def _audit(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
+        """Audit a task and file what comes out. Answers who was found to be at fault; empty if all agrees.
+
+        An audit that decides nothing counts its miner among them, since it clears nobody.
+        """
+        self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
+        undecided = partial(self._file_undecided, miner, task)
+        return self._contained(self._decide(sealed, miner, task), f"{task.name} of {miner}", undecided)
+
+    def _decide(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
         audit = Audit(sealed, miner, task, self.snapshots)
-        self._file(miner, task, (yield from audit.run()))
-        for fault in reversed(audit.faults):
-            self._file_undrawn(fault)
+        result = yield from audit.run()
+        self._file(miner, task, result)
+        proof = proof_task(miner, task)
+        for fault in audit.faults:
+            self._file(fault.hotkey, proof, result_of(fault, fault.seq), subject=miner)
+        found = {fault.hotkey for fault in audit.faults}
+        return found if result.outcome is Outcome.PASS else found | {miner}
+
+    # ---- accusations of others -----------------------------------------------------------------
+
+    def examination(self) -> Script[None]:
+        """Examine accusations that came after all verdicts of the epoch were filed."""
+        self.activity = f"epoch {self.epoch}: examining accusations"
+        yield from self._contained(self._examine_later(), "accusations of others", lambda reason: None)
+        self._accusations.pass_over()
+        self.expires = False
+        yield jobs.Settle()
+        self.say_done()
+
+    def _examine_later(self) -> Script[None]:
+        try:
+            block_hash: str = yield jobs.AwaitBlock(self._seal.block)
+            sealed: SealedEpoch = yield jobs.FetchRecord(self.epoch)
+        except (Expired, RecordGone, RecordBroken) as error:
+            self._log(f"accusations of other validators are not examined: {error}")
+            return
+        yield from self._examine(sealed, block_hash)
+
+    def _examine(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+        """Re-execute what others accuse miners of, within a cap. The own verdicts then say what is so."""
+        seed = draw(self._spec.id, block_hash, self._link, self.epoch, "accusations")
+        try:
+            for accusation in self._accusations.to_examine(seed):
+                miner, name = task_of(accusation)
+                task = named_task(sealed, miner, accusation.verdict.audit, accusation.verdict.seq)
+                if task is None or (self.epoch, miner, name) in self._history.filed:
+                    continue
+                found = yield from self._audit(sealed, miner, task)
+                if not found and accusation.verdict.outcome is Outcome.FAIL:
+                    self._accusations.refute(accusation.validator)
+        except Expired:
+            self._log("not all accusations of other validators were examined before the deadline")
 
     def _repeat_filed(self) -> None:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""
@@ -157,15 +233,19 @@ class EpochAudit:
         if fault is not None:
             self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
 
-    def _file_undecided(self, miner: str, task: AuditTask, reason: str) -> None:
+    def _file_undecided(self, miner: str, task: AuditTask, reason: str) -> set[str]:
         self._file(miner, task, inconclusive(task.seq, reason))
+        return {miner}
 
-    def _file(self, miner: str, task: AuditTask, result: Result) -> None:
+    def _file(self, miner: str, task: AuditTask, result: Result, subject: str | None = None) -> None:
         """File a verdict, unless one of its name is filed already."""
         name = (self.epoch, miner, task.name)
-        if name not in self._history.filed:
-            self._history.filed.add(name)
-            self._emit(effects.FileVerdict(self.epoch, miner, task, result))
+        if name in self._history.filed:
+            return
+        self._history.filed.add(name)
+        if owes(task.kind, result.outcome):
+            self._history.owing.add((self.epoch, miner))
+        self._emit(effects.FileVerdict(self.epoch, miner, task, result, subject))
 
     # ---- held-out loss -------------------------------------------------------------------------
 

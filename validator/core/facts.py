@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotReady
 from iota.protocol.records import MinerRecord
 
 
@@ -29,7 +29,15 @@ class Tick:
     """The time of `ValidatorCore.wake_at` has come."""
 
 
-Fact = EpochClose | SnapshotReady | AuditsClosed | RunEnd | Done | Failed | Tick
+@dataclass(frozen=True)
+class Accused:
+    """Another validator accuses a miner. `signed`: it signed the verdict, which counts for nothing else."""
+
+    accusation: Accusation
+    signed: bool
+
+
+Fact = EpochClose | SnapshotReady | Accused | AuditsClosed | RunEnd | Done | Failed | Tick
 
 
 # ---- why jobs fail, beside the endings of an audit (`results.py`) -------------------------------------

@@ -83,10 +83,17 @@ class MeasureHeldout:
 
 
 @dataclass(frozen=True)
-class AskLive:
-    """Ask whether the orchestrator still hears from a miner. Answer: bool."""
+class FetchPast:
+    """As FetchRecord, of an epoch whose audits are closed. Fails with TransportFailed or EvidenceMissing."""
 
-    miner: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class FetchVerdicts:
+    """Fetch the verdicts that others filed of an epoch. Answer: `pool.Pool`. Fails with TransportFailed."""
+
+    epoch: int
 
 
 # ---- jobs of an audit: any may fail with EvidenceMissing, or the miner's fault -----------------------
@@ -200,7 +207,9 @@ AuditJob = (
     FetchBase | HashBase | FetchFrame | FetchTokens | LoadBase | LoadSnapshot | ReplayOp | CheckSent
     | ReplayStep | HashDelta
 )  # fmt: skip
-Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | AskLive | FetchLastStep | AuditJob
+Job = (
+    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastStep | AuditJob
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ class EvidenceMissing(Exception):
     """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
 
 
-class MinerGone(Exception):
-    """The miner left with evidence that only it had: inconclusive, and its work in the epoch is not paid."""
+class Undelivered(Exception):
+    """The miner under audit owed evidence and did not deliver it in time, whether it is live or gone."""
 
 
 class MinerFault(Exception):
-    """Something that `hotkey` signed, or failed to deliver, proves a fault without a replay: a fail."""
+    """Something that `hotkey` signed proves a fault without a replay: a fail."""
 
     def __init__(self, hotkey: str, seq: int, reason: str, *, expected: str = "", found: str = "") -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class ReplayMismatch:
     reason: str
 
 
-Ending = ReplayMismatch | MinerFault | MinerGone | EvidenceMissing | None
+Ending = ReplayMismatch | MinerFault | Undelivered | EvidenceMissing | None
 """How an audit ended; None if everything agreed."""
 
 
@@ -58,12 +58,11 @@ class Result:
 
     outcome: Outcome
     seq: int
+    """Of the audited receipt, or of the first that failed."""
     profile: str = ""
     expected: str = ""
     found: str = ""
     reason: str = ""
-    unproven: bool = False
-    """Inconclusive because of the miner; its work in the epoch is not paid."""
 
 
 def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
@@ -74,9 +73,11 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
         return Result(Outcome.FAIL, ending.seq, profile, ending.expected, ending.found, ending.reason)
     if isinstance(ending, MinerFault):
         return Result(Outcome.FAIL, ending.seq, "records", ending.expected, ending.found, ending.reason)
-    return inconclusive(seq, str(ending), unproven=isinstance(ending, MinerGone))
+    if isinstance(ending, Undelivered):
+        return Result(Outcome.UNDELIVERED, seq, reason=str(ending))
+    return inconclusive(seq, str(ending))
 
 
-def inconclusive(seq: int, reason: str, *, unproven: bool = False) -> Result:
+def inconclusive(seq: int, reason: str) -> Result:
     """The result of an audit that could not be decided, for `reason`."""
-    return Result(Outcome.INCONCLUSIVE, seq, reason=reason, unproven=unproven)
+    return Result(Outcome.INCONCLUSIVE, seq, reason=reason)

@@ -90,6 +90,11 @@ class SealedEpoch:
         """Receipts of assigned ops of settled microbatches: the work that scores count."""
         return [r for r in self._own_ops(hotkey) if (r.step, r.microbatch) in self._settled]
 
+    def is_summed(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""
+        counted = (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
+        return counted and self.step_receipt(hotkey, receipt.step) is not None
+
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
         kinds = stage_ops(miner.stage, self.spec.layout.stages)

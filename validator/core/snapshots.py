@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from iota.protocol.events import SnapshotReady
 from iota.protocol.messages import SnapshotWanted, StoredObject
 from validator.core.effects import Effect, Say
-from validator.core.jobs import AskLive, Script, Snapshot, Wait
-from validator.core.results import MinerFault, MinerGone
+from validator.core.jobs import Script, Snapshot, Wait
+from validator.core.results import Undelivered
 
 
 class Snapshots:
@@ -35,18 +35,12 @@ class Snapshots:
     def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
         """Wait for a snapshot. `seq` is the receipt under audit.
 
-        Raises:
-            MinerFault: the miner is there and did not deliver in time.
-            MinerGone: the miner has left.
+        Raises Undelivered if it did not come in time, also of a miner that left, perhaps for that.
         """
         self.ask(miner, (version,))
         key, overdue = (miner, version), False
         while key not in self._delivered:
             if overdue:
-                live: bool = yield AskLive(miner)
-                weights = f"its weights of version {version}"
-                if live:
-                    raise MinerFault(miner, seq, f"it did not deliver {weights} in time")
-                raise MinerGone(f"the miner left before it delivered {weights}")
+                raise Undelivered(f"its weights of version {version} did not come in time")
             overdue = yield Wait(self._asked[key] + self._retry_for_s)
         return Snapshot(miner, stage, version, seq, self._delivered[key])

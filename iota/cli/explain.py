@@ -33,7 +33,7 @@ def explain(
 ) -> None:
     """Say what a run has on record about a member: work, timeliness, audits, weight, why it is idle.
 
-    Of a hotkey that has workers (`iota-miner certify`) it lists them.
+    Of a hotkey that has workers (`iota-miner certify`) it lists them, and says when its bans end.
     Reads the orchestrator's public record; of a run of `iota up` that has ended or stands still, its journal.
     """
     from iota.cli import orchestrator_calls as calls
@@ -46,6 +46,7 @@ def explain(
     names = member_names(run_dir)
     address = _address(hotkey, names, NodeSettings.load(**flags))
     ended: list[str] = []
+    coordinator = None
     try:
         found = calls.member(url, address)
         works_alone = found is not None and found.owner != found.hotkey
@@ -60,11 +61,17 @@ def explain(
         found = coordinator.member_record(whole[0]) if len(whole) == 1 else None
     owners = {row["owner"] for row in rows if row["owner"].startswith(address)}
     owner = found.hotkey if found is not None else owners.pop() if len(owners) == 1 else ""
-    workers = workers_of(owner, rows, names)
-    if found is None and not workers:
+    own = [row["hotkey"] for row in rows if row["owner"] == owner]
+    if found is None and not own:
         raise ValueError(_unknown(hotkey, address, [row["hotkey"] for row in rows], names))
+    of_worker = None
+    if found is None:  # an owner that is no member: its bans stand in the record of each of its workers
+        of_worker = calls.member(url, own[0]) if coordinator is None else coordinator.member_record(own[0])
+    workers = workers_of(owner, rows, names, of_worker)
     if as_json:
         shown = {"owner": owner, "workers": [row for row in rows if row["owner"] == owner]}
+        if of_worker is not None:
+            shown["charged"] = [charge.model_dump(mode="json") for charge in of_worker.charged]
         typer.echo(json.dumps(shown if found is None else found.model_dump(mode="json")))
     else:
         told = [] if found is None else explained(found, names)

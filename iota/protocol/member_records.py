@@ -64,6 +64,12 @@ class AuditResult(Frozen):
     reason: _Text = ""
 
 
+class Charge(AuditResult):
+    """A verdict that costs `miner` its open work, and may ban its owner."""
+
+    miner: Hotkey
+
+
 class EpochAudits(Frozen):
     """A validator's audits of one epoch. Each drawn one is filed once, so all are counted when it is done."""
 
@@ -139,7 +145,9 @@ class MemberRecord(Frozen):
     """Verdicts of the whole run: on a miner, or by a validator."""
     verdicts: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     failed: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
-    """The newest failed verdicts, which a ban follows from."""
+    """The newest failed verdicts."""
+    charged: tuple[Charge, ...] = Field(default=(), max_length=RECENT_KEPT)
+    """The newest failed and undelivered verdicts on any miner of its owner. Bans of the owner follow."""
     settling: tuple[AuditResult, ...] = Field(default=(), max_length=RECENT_KEPT)
     """The newest verdicts that vest or void work: those on STEPs and epochs, fails, and undelivered ones."""
     weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)

@@ -8,11 +8,11 @@ from typing import Any
 
 from iota.console.counts import counted
 from iota.console.redaction import printable
-from iota.protocol.member_records import AuditResult, EpochWork, MemberRecord, MemberState
+from iota.protocol.member_records import AuditResult, Charge, EpochWork, MemberRecord, MemberState
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.swarm.members import state_of
 from validator.core.tasks import STEP_AUDITS
-from validator.core.vesting import Findings, Vesting, ban_end
+from validator.core.vesting import Findings, Vesting, ban_end, failed_epochs
 
 _SHOWN = 8
 """Epochs, verdicts, weights and incidents that are shown, each the newest; `--json` has all."""
@@ -47,8 +47,17 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     return [printable(line) for line in [*lines, "", *(f"to do: {text}" for text in _to_do(record))]]
 
 
-def workers_of(owner: str, members: Iterable[dict[str, Any]], names: Mapping[str, str]) -> list[str]:
-    """Printable lines on the certified workers of `owner` among a status' members; empty without any."""
+def workers_of(
+    owner: str,
+    members: Iterable[dict[str, Any]],
+    names: Mapping[str, str],
+    record: MemberRecord | None = None,
+) -> list[str]:
+    """Printable lines on the certified workers of `owner` among a status' members; empty without any.
+
+    Args:
+        record: that of one of the workers, where the owner's bans are to be told too.
+    """
     found = [row for row in members if row["owner"] == owner and row["hotkey"] != owner]
     lines = [f"{owner} has {counted(len(found), 'worker')} in this run:"] if found else []
     for row in found:
@@ -57,6 +66,8 @@ def workers_of(owner: str, members: Iterable[dict[str, Any]], names: Mapping[str
             f"  {row['hotkey']}{name}, stage {row['stage']}: {state_of(row, {}, ended=False)};"
             f" {counted(row['tokens'], 'token')}, {counted(row['receipts'], 'receipt')}"
         )
+    if record is not None:
+        lines += _bans(record, names)
     return [printable(line) for line in lines]
 
 
@@ -95,10 +106,7 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
     for verdict in bad[-_SHOWN:]:
         who = _short(verdict.validator, names)
         yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
-    for validator, end in bans(record.failed, record.window).items():
-        state = f"banned until epoch {end}" if record.epoch < end else f"was banned until epoch {end}"
-        ramp = f"then {counted(record.window, 'epoch')} on a ramp"
-        yield f"  {state} at validator {_short(validator, names)}, {ramp}"
+    yield from _bans(record, names)
 
 
 def _pay(record: MemberRecord) -> Iterator[str]:
@@ -121,10 +129,34 @@ def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
     return Findings(of(Outcome.PASS, STEP_AUDITS), of(Outcome.UNDELIVERED), of(Outcome.FAIL))
 
 
-def bans(failed: tuple[AuditResult, ...], window: int) -> dict[str, int]:
-    """validator -> first epoch after its bans, by the scoring rule (`validator.core.vesting`)."""
-    validators = dict.fromkeys(result.validator for result in failed)
-    return {v: ban_end((r.epoch for r in failed if r.validator == v), window) for v in validators}
+def _bans(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+    for validator, end in bans(record.charged, record.window).items():
+        owner = "" if record.owner == record.hotkey else "its owner "
+        state = f"{owner}{'is' if record.epoch < end else 'was'} banned until epoch {end}".removeprefix("is ")
+        ramp = f"then {counted(record.window, 'epoch')} on a ramp"
+        yield f"  {state} at validator {_short(validator, names)}, {ramp}"
+
+
+def bans(charged: Iterable[Charge], window: int) -> dict[str, int]:
+    """validator -> first epoch after its bans of an owner, by the scoring rule (`validator.core.vesting`).
+
+    Args:
+        charged: verdicts on the miners of this owner.
+    """
+    of: dict[str, list[Charge]] = {}
+    for charge in charged:
+        of.setdefault(charge.validator, []).append(charge)
+    found: dict[str, int] = {}
+    for validator, charges in of.items():
+        at = {
+            outcome: frozenset((c.epoch, c.miner) for c in charges if c.outcome is outcome)
+            for outcome in (Outcome.FAIL, Outcome.UNDELIVERED)
+        }
+        findings = Findings(failed=at[Outcome.FAIL], undelivered=at[Outcome.UNDELIVERED])
+        epochs = failed_epochs(findings, dict.fromkeys((c.miner for c in charges), ""), window).get("", ())
+        if epochs:
+            found[validator] = ban_end(epochs, window)
+    return found
 
 
 def _weights(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
@@ -182,13 +214,18 @@ def _to_do(record: MemberRecord) -> Iterator[str]:
     remedy = _REMEDIES.get(record.state)
     if record.revocation is not None:
         remedy = "make a new worker for the machine with `iota-miner certify`"
-    banned = any(record.epoch < end for end in bans(record.failed, record.window).values())
+    banned = any(record.epoch < end for end in bans(record.charged, record.window).values())
     if remedy is not None:
         yield remedy
-    if banned:
+    if banned and record.failed:
         yield (
             "its results differ from what validators compute again: run `iota doctor`, check the device's"
             " memory and driver and the versions, and mine on; the ban ends by itself"
+        )
+    elif banned:
+        yield (
+            "the ban is for a failed audit of another worker of its owner, or for evidence that twice did not"
+            " come in time (see disk and upload rate); it ends by itself"
         )
     if remedy is None and not banned:
         yield "nothing"

@@ -134,8 +134,10 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
         return
     epoch.filed[member.hotkey, report.miner].add(_task(report))
     epoch.verdicts.append(member.hotkey, report)
-    if report.outcome in _ACCUSING and epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
-        _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
+    if report.outcome in _ACCUSING:
+        run.owners.charge(run.members[report.miner], member.hotkey, report)
+        if epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
+            _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
     run.audits.verdicts.append((member.hotkey, report))
     run.audits.outcomes[report.outcome] += 1
     run.members[report.miner].history.judge(member.hotkey, report)

@@ -8,6 +8,7 @@ from iota.console.counts import counted
 from iota.console.durations import duration
 from iota.protocol.member_records import (
     AuditResult,
+    Charge,
     EpochAudits,
     EpochWork,
     Incident,
@@ -47,6 +48,7 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         audits=_audited(history),
         verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),
         failed=tuple(map(AuditResult.model_validate_json, history.failed)),
+        charged=tuple(map(Charge.model_validate_json, run.owners.charged.get(member.owner, ()))),
         settling=tuple(map(AuditResult.model_validate_json, history.settling)),
         weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
         incidents=tuple(map(Incident.model_validate_json, history.incidents)),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.messages import JoinRequest
+from iota.protocol.member_records import Charge
+from iota.protocol.messages import JoinRequest, Verdict
 from iota.protocol.problems import Problem, ProblemType, Standing
 from iota.protocol.workers import Revocation
+from orchestrator.coordinator.history import Records, keep
 from orchestrator.coordinator.member import Member
 
 
@@ -22,6 +24,8 @@ class Owners:
     """owner -> its workers that have joined, in the order of first joins; revoked ones too."""
     revoked: dict[str, dict[str, str]] = field(default_factory=dict)
     """owner -> worker -> signature of the revocation."""
+    charged: dict[str, Records] = field(default_factory=dict)
+    """owner -> newest verdicts that cost its miners something, each a `Charge`. For people alone."""
 
     def add(self, member: Member) -> None:
         """Add a member that joined for the first time."""
@@ -34,6 +38,18 @@ class Owners:
         new = revocation.worker not in of_owner
         of_owner.setdefault(revocation.worker, revocation.signature)
         return new
+
+    def charge(self, member: Member, validator: str, verdict: Verdict) -> None:
+        """Keep a verdict that costs the member something."""
+        charge = Charge(
+            validator=validator,
+            epoch=verdict.epoch,
+            audit=verdict.audit,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            miner=member.hotkey,
+        )
+        self.charged[member.owner] = keep(self.charged.get(member.owner, ()), charge)
 
     def is_revoked(self, owner: str, worker: str) -> bool:
         """Whether the owner has revoked this worker."""

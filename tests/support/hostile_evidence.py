@@ -34,7 +34,7 @@ from validator.core.links import LinkChain
 from validator.core.pool import Pool
 from validator.core.results import Result
 from validator.core.sealed import SealBroken, SealedEpoch
-from validator.core.tasks import drawn_tasks
+from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, 2)
@@ -192,9 +192,18 @@ async def audited(world: World, epoch: int = 0) -> Audited:
         sealed = await sealed_epoch(world, epoch)
     except SealBroken:
         return found
-    link = LINKS.link(epoch)
-    found.drawn = {(m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    found.drawn = {(miner, task.name) for miner, tasks in _drawn(sealed).items() for task in tasks}
     return found
+
+
+async def drawn_of(world: World, epoch: int = 0) -> dict[str, list[AuditTask]]:
+    """The audits that the draw demands, by miner."""
+    return _drawn(await sealed_epoch(world, epoch))
+
+
+def _drawn(sealed: SealedEpoch) -> dict[str, list[AuditTask]]:
+    link = LINKS.link(sealed.epoch)
+    return {miner: drawn_tasks(sealed, BLOCK_HASH, link, miner) for miner in sealed.miners}
 
 
 # ---- snapshots that are none ---------------------------------------------------------------------

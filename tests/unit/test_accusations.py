@@ -19,11 +19,15 @@ from tests.support.coordinators import Driven
 from tests.support.orchestrators import orchestrator
 from tests.support.samples import VERDICT
 from tests.support.sealed_runs import sealed_run
-from tests.support.validator_shells import OTHER, Shell, drawn, run
-from tests.unit.test_validator_core import opened, work
+from tests.support.validator_shells import OTHER, Shell, drawn, opened, run, work
 from validator.core import jobs
 from validator.core.accusations import MAX_EXAMINED
+from validator.core.facts import RecordBroken, RecordGone
 from validator.core.results import ReplayMismatch
+
+
+class Unforeseen(Exception):
+    """No part of the validator knows this one."""
 
 
 def verdict(miner: Member, seq: int, outcome: Outcome = Outcome.FAIL) -> Verdict:
@@ -199,6 +203,48 @@ def test_a_validator_that_starts_again_answers_what_it_examined_before() -> None
     before = dict(shell.kept)
     shell.restart()
     assert (shell.job, shell.kept, shell.settled) == (None, before, {0: 1})
+
+
+def test_an_error_of_the_program_in_an_examination_decides_nothing_and_ends_nothing() -> None:
+    shell = opened()
+    work(shell)
+    seq = own_op(shell)
+    shell.accuse(seq)
+
+    def fails(job: jobs.Job) -> object:
+        return Unforeseen("a bug") if isinstance(job, jobs.ReplayOp) else shell.good(job)
+
+    work(shell, fails)
+    filed = shell.kept[0, run()[0].miners[0].hotkey, f"op:{seq}"].result
+    assert (filed.outcome, filed.reason) == (Outcome.INCONCLUSIVE, "internal error: Unforeseen: a bug")
+    assert (shell.done, shell.settled, len(shell.internal)) == ([0, 0], {0: 1}, 1)
+
+
+@pytest.mark.parametrize("error", [Unforeseen("a bug"), RecordGone(), RecordBroken("it changed", None)])
+def test_accusations_are_passed_over_once_where_the_record_cannot_be_had_again(error: Exception) -> None:
+    shell = opened()
+    work(shell)
+    before = dict(shell.kept)
+    shell.accuse(own_op(shell))
+    asked = 0
+
+    def gone(job: jobs.Job) -> object:
+        nonlocal asked
+        asked += isinstance(job, jobs.FetchRecord)
+        return error if isinstance(job, jobs.FetchRecord) else shell.good(job)
+
+    work(shell, gone)
+    assert (asked, shell.kept, shell.settled) == (1, before, {0: 1})
+
+
+def test_accusations_that_are_left_at_the_deadline_are_passed_over() -> None:
+    shell = opened()
+    work(shell)
+    shell.accuse(own_op(shell))
+    work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.ReplayOp))
+    shell.wake()
+    work(shell)
+    assert (shell.job, shell.settled) == (None, {0: 1})
 
 
 # ---- the call ----------------------------------------------------------------------------------

@@ -110,6 +110,31 @@ def test_an_epoch_whose_record_cannot_be_worked_on_is_given_up_and_the_next_one_
     assert shell.internal == {(0, "its audits")}
 
 
+def test_an_error_in_fetching_the_verdicts_of_others_leaves_them_out_and_they_are_asked_for_again() -> None:
+    shell = opened()
+
+    def fails(job: jobs.Job) -> object:
+        return Unforeseen() if isinstance(job, jobs.FetchVerdicts) else shell.good(job)
+
+    work(shell)
+    shell.on_event(AuditsClosed(epoch=0))
+    work(shell, fails)
+    assert (shell.asked, shell.pooled, shell.internal) == ({0}, set(), {(0, "others' verdicts")})
+    shell.on_event(run()[1][1].record.seal)
+    work(shell)
+    shell.on_event(AuditsClosed(epoch=1))
+    work(shell)
+    assert shell.pooled == {0, 1}
+
+
+def test_an_error_in_fetching_an_epoch_of_the_past_leaves_its_work_out() -> None:
+    shell = opened(1)
+    work(shell)
+    shell.on_event(AuditsClosed(epoch=1))
+    work(shell, lambda job: Unforeseen() if isinstance(job, jobs.FetchPast) else shell.good(job))
+    assert (shell.worked, shell.pooled, shell.internal) == ({1}, {0, 1}, {(0, "its record")})
+
+
 def test_an_epoch_that_the_run_does_not_have_is_ignored() -> None:
     shell = Shell()
     seal = run()[1][0].record.seal
@@ -196,7 +221,7 @@ async def test_a_validator_goes_on_after_an_error_says_so_and_counts_it(
 
     world.get, stage.orchestrator.exchange = broken, heard  # type: ignore[method-assign]
     await stage.validate()
-    verdicts = stage.orchestrator.verdicts()
+    verdicts = stage.orchestrator.verdicts_said()
     ended = [v for v in verdicts if v.reason == "internal error: Unforeseen: a bug"]
     assert {v.outcome for v in ended} == {Outcome.INCONCLUSIVE}
     assert {v.outcome for v in verdicts if v not in ended} <= {Outcome.PASS, Outcome.FAIL}
@@ -208,7 +233,7 @@ async def test_a_validator_goes_on_after_an_error_says_so_and_counts_it(
     assert {record.levelno for record in traced} == {logging.ERROR}
     await stage.validate()  # its next process still says so
     assert any(state.startswith(f"{len(ended)} audits ended by an internal error; ") for state in said)
-    assert len(stage.orchestrator.verdicts()) == 2 * len(verdicts), "said again, and none audited again"
+    assert len(stage.orchestrator.verdicts_said()) == 2 * len(verdicts), "said again, and none audited again"
 
 
 async def test_a_full_disk_in_an_audit_is_waited_for_and_its_audits_are_done_then(
@@ -226,4 +251,4 @@ async def test_a_full_disk_in_an_audit_is_waited_for_and_its_audits_are_done_the
     world.get = no_room  # type: ignore[method-assign]
     await stage.validate()
     assert Condition.DISK_FULL.text in caplog.text
-    assert {v.outcome for v in stage.orchestrator.verdicts()} == {Outcome.PASS, Outcome.FAIL}
+    assert {v.outcome for v in stage.orchestrator.verdicts_said()} == {Outcome.PASS, Outcome.FAIL}

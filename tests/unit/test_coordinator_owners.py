@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from iota.identity.certificates import revoke
 from iota.protocol.events import Reroute
-from iota.protocol.messages import Delta, Ready, Role, StoredObject, WeightsSet
+from iota.protocol.messages import (
+    AuditKind,
+    Delta,
+    Outcome,
+    Ready,
+    Reveal,
+    Role,
+    StoredObject,
+    Verdict,
+    WeightsSet,
+)
 from orchestrator.coordinator import Coordinator, Joined, Member, Revoked
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.orchestrators import join_request, make_spec
@@ -22,6 +32,18 @@ def training(replicas: int = 1) -> Driven:
         driven.coordinator.apply(Joined(at=driven.now, hotkey=worker.ss58, request=request))
     for member in driven.state.miners():
         driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+    return driven
+
+
+def sealed() -> Driven:
+    """The same, with its epoch sealed."""
+    driven = training()
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    for member in driven.state.miners():
+        sizes = driven.state.part_bytes[member.stage]
+        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
+        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
     return driven
 
 
@@ -46,13 +68,7 @@ def test_the_open_work_of_a_revoked_worker_goes_to_others() -> None:
 
 
 def test_what_a_revoked_worker_did_stands_under_its_owner() -> None:
-    driven = training()
-    for index in range(2):
-        driven.run_microbatch(0, index)
-    for member in driven.state.miners():
-        sizes = driven.state.part_bytes[member.stage]
-        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
-        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    driven = sealed()
     before = driven.coordinator.epoch_record(0)
     worker = driven.state.miners(1)[0]
     take_out(driven, worker)
@@ -89,3 +105,22 @@ def test_an_owners_weight_is_on_record_at_each_of_its_workers() -> None:
         record = driven.coordinator.member_record(hotkey)
         assert record is not None
         assert [posted.weight for posted in record.weights] == [0.25]
+
+
+def test_a_fail_of_one_worker_is_on_record_at_each_worker_of_its_owner() -> None:
+    driven = sealed()
+    validator = driven.join(9, Role.VALIDATOR)
+    failed, other = driven.state.miners()[:2]
+    said = [
+        Verdict(epoch=0, miner=failed.hotkey, audit=AuditKind.OP, outcome=outcome, seq=seq, profile="exact")
+        for seq, outcome in enumerate((Outcome.PASS, Outcome.FAIL, Outcome.UNDELIVERED), 1)
+    ]
+    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64), *said])
+    for member in (failed, other):
+        record = driven.coordinator.member_record(member.hotkey)
+        assert record is not None
+        assert [(c.miner, c.outcome) for c in record.charged] == [
+            (failed.hotkey, Outcome.FAIL),
+            (failed.hotkey, Outcome.UNDELIVERED),
+        ]
+        assert len(record.failed) == (member is failed)

@@ -71,6 +71,15 @@ def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: P
         assert (history.worked, history.pooled, history.audited) == ({1}, {1}, {1})
 
 
+def test_the_work_of_a_miner_at_full_size_is_kept_to_the_flop(tmp_path: Path) -> None:
+    """Some thousands of microbatches of a stage of 6.5e9 parameters are more than SQLite's integers hold."""
+    flops = 100_000 * 6 * 6_500_000_000 * 8_192 + 1
+    assert flops > 2**63
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        database.scores.keep_work([MinerWork(0, MINER, OWNER, flops, 1, 0)])
+        assert [work.flops for work in database.scores.work(0, 0)] == [flops]
+
+
 def test_a_validator_that_starts_again_knows_whom_it_owes_an_audit(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
         database.keep("op:7", verdict(Outcome.INCONCLUSIVE, 1))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from iota.identity.certificates import revoke
 from iota.protocol.member_records import (
     AuditResult,
+    Charge,
     EpochAudits,
     EpochWork,
     Incident,
@@ -34,7 +35,11 @@ def failed(epoch: int) -> AuditResult:
     )
 
 
-def told(**changes: Any) -> str:
+def charge(epoch: int, miner: str = MINER, outcome: Outcome = Outcome.FAIL) -> Charge:
+    return Charge(validator=VALIDATOR, epoch=epoch, audit=AuditKind.STEP, outcome=outcome, miner=miner)
+
+
+def record_of(**changes: Any) -> MemberRecord:
     work = {"forward": 24, "backward": 24, "steps": 6, "tokens": 3072, "stage_tokens": 6144}
     given: dict[str, Any] = {
         "run": "ab" * 32,
@@ -55,10 +60,15 @@ def told(**changes: Any) -> str:
         "audits": {AuditKind.OP: {Outcome.PASS: 6}, AuditKind.STEP: {Outcome.FAIL: 1}},
         "verdicts": (failed(2),),
         "failed": (failed(2),),
+        "charged": (charge(2),),
         "weights": (PostedWeight(validator=VALIDATOR, epoch=2, block=31, weight=0.25),),
         "incidents": (Incident(at=0.0, epoch=2, text="it missed a deadline"),),
     }
-    return "\n".join(explain(MemberRecord(**{**given, **changes}), NAMES))
+    return MemberRecord(**{**given, **changes})
+
+
+def told(**changes: Any) -> str:
+    return "\n".join(explain(record_of(**changes), NAMES))
 
 
 def test_everything_on_record_is_told() -> None:
@@ -102,6 +112,14 @@ def test_the_workers_of_an_owner_are_listed_with_their_state() -> None:
     assert workers_of(fake_hotkey(3), status["members"], {}) == []
 
 
+def test_the_bans_of_an_owner_are_told_below_its_workers() -> None:
+    status, worker = run_status(2), key(1).ss58
+    status["members"][0] |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
+    record = record_of(hotkey=worker, owner=OWNER.ss58, charged=(charge(2, worker),))
+    lines = workers_of(OWNER.ss58, status["members"], NAMES, record)
+    assert lines[-1] == "  its owner is banned until epoch 10 at validator validator, then 8 epochs on a ramp"
+
+
 def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
     return AuditResult(validator=VALIDATOR, epoch=epoch, audit=audit, outcome=outcome)
 
@@ -119,15 +137,41 @@ def test_it_is_told_what_became_of_its_work(verdicts: tuple[AuditResult, ...], t
 
 
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
-    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 28}  # 12 is a second offence, 5 is none
+    charged = (charge(2), charge(5), charge(12))  # 12 is a second offence, 5 is none
+    assert bans(charged, 8) == {VALIDATOR: 28}
     text = told(epoch=3)
     assert "banned until epoch 10 at validator validator, then 8 epochs on a ramp" in text
     assert "the ban ends by itself" in text
     assert "was banned until epoch 10" in told(epoch=10)
 
 
+def test_a_worker_is_told_that_its_owner_is_banned_for_another_worker() -> None:
+    made = certificate("ab" * 32, key(1))
+    given = {"hotkey": key(1).ss58, "owner": OWNER.ss58, "certificate": made, "verdicts": (), "failed": ()}
+    text = told(**given, charged=(charge(2, key(2).ss58),))
+    assert "its owner is banned until epoch 10 at validator validator" in text
+    assert "the ban is for a failed audit of another worker of its owner" in text
+    assert "its results differ" not in text
+
+
+def test_a_second_time_that_one_worker_delivers_nothing_is_told_as_a_ban_and_once_of_two_is_none() -> None:
+    first, second = (charge(epoch, outcome=Outcome.UNDELIVERED) for epoch in (2, 4))
+    assert bans((first, second), 8) == {VALIDATOR: 12}
+    assert bans((first, charge(4, key(2).ss58, Outcome.UNDELIVERED)), 8) == {}
+    assert "banned" not in told(verdicts=(), failed=(), charged=(first,))
+
+
 def test_a_member_without_a_record_is_told_what_comes() -> None:
-    text = told(epochs=(), audits={}, verdicts=(), failed=(), weights=(), state=MemberState.WORKING, until="")
+    text = told(
+        epochs=(),
+        audits={},
+        verdicts=(),
+        failed=(),
+        charged=(),
+        weights=(),
+        state=MemberState.WORKING,
+        until="",
+    )
     for part in ("work: none yet", "no verdict yet", "no validator has reported one", "to do: nothing"):
         assert part in text
 
@@ -143,6 +187,7 @@ def told_of_a_validator(**changes: Any) -> str:
         "epochs": (),
         "verdicts": (),
         "failed": (),
+        "charged": (),
         "weights": (),
     }
     return told(**{**given, **changes})

@@ -13,6 +13,7 @@ from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from tests.support.workers import OWNER, RIVAL, certificate
 from validator.core.sealed import SealBroken
+from validator.core.tasks import epoch_work
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,13 @@ async def test_a_certified_worker_has_its_owner_and_others_their_own_hotkey(worl
     others = [miner.hotkey for miner in world.miners[1:]]
     assert sealed.owner_of(worker.ss58) == OWNER.ss58
     assert [sealed.owner_of(hotkey) for hotkey in others] == others
+
+
+async def test_the_work_of_a_certified_worker_is_its_owners(world: World) -> None:
+    worker = named(world, owner=OWNER.ss58, certificate=own(world))
+    owners = {work.hotkey: work.owner for work in epoch_work((await bench(world)).sealed)}
+    others = {miner.hotkey: miner.hotkey for miner in world.miners[1:]}
+    assert owners == {worker.ss58: OWNER.ss58, **others}
 
 
 async def refused(world: World, why: str, **changes: Any) -> None:

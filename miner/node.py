@@ -18,10 +18,12 @@ from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
+from iota.identity.worker_file import refuse_other_run
 from iota.planning import Machine, Needs, check_snapshot_bound, shortfalls, stage_needs, stageless
 from iota.planning.needs import CACHE_BYTES
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.workers import Certificate
 from iota.settings import MinerSettings
 from iota.spec import RunSpec
 from iota.store.transfer import ObjectClient
@@ -47,7 +49,8 @@ class TransportFactory(Protocol):
 class MinerNode:
     """One miner process, from its start to the end of the run.
 
-    `device` and `threads` are the settings of these names after their defaults are resolved.
+    `device` and `threads` are the settings of these names after their defaults are resolved; `certificate` is
+    that of a worker.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class MinerNode:
         make_engine: EngineFactory,
         make_transport: TransportFactory,
         watch: Watch,
+        certificate: Certificate | None = None,
     ) -> None:
         self._settings, self._torch_device, self._threads = settings, device, threads
         self._hotkey, self._client, self._store = hotkey, client, objects
+        self._certificate = certificate
         self._objects = RunObjects(client, objects)
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
@@ -95,6 +100,8 @@ class MinerNode:
             info = await self._client.run()
             if self._run not in (None, info.run):
                 raise OtherRun(f"it is {info.run[:16]}, and this process has part in {str(self._run)[:16]}")
+            if self._certificate is not None:
+                refuse_other_run(self._certificate, info.run)
             _refuse(stageless(info.spec, Machine.whole(disk.root, card_bytes(self._torch_device))))
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)
@@ -162,6 +169,7 @@ class MinerNode:
             capabilities=Capabilities(device=self._device_class, memory=memory, flops=flops),
             receipts=receipts.count,
             epoch=disk.newest_base(),
+            certificate=self._certificate,
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,8 +16,10 @@ from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
 from iota.console.version import versions_line
 from iota.console.watch import Watch
-from iota.identity.hotkey_lock import hold_hotkey
-from iota.identity.keys import load_hotkey
+from iota.identity.hotkey_lock import hold_hotkey, hold_key_file
+from iota.identity.keys import Hotkey, load_hotkey
+from iota.identity.worker_file import load_worker
+from iota.protocol.workers import Certificate
 from iota.settings import MinerSettings
 from iota.wire.store_transport import StoreTransport
 from miner.node import MinerNode, TransportFactory
@@ -38,14 +42,36 @@ async def mine(
     device = resolve_device(settings.device)
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
-    hotkey = load_hotkey(*wallet)
-    with hold_hotkey(*wallet):
-        log.info("miner %s: %s", hotkey.ss58, versions_line())
+    with _identity(settings) as (hotkey, certificate):
+        by = "" if certificate is None else f", a worker of {certificate.owner}"
+        log.info("miner %s%s: %s", hotkey.ss58, by, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with open_clients(settings, hotkey, watch) as (client, objects):
             miner = MinerNode(
-                settings, device, threads, hotkey, client, objects, make_engine, make_transport, watch
+                settings,
+                device,
+                threads,
+                hotkey,
+                client,
+                objects,
+                make_engine,
+                make_transport,
+                watch,
+                certificate,
             )
             if not await run_until_stopped(miner.run()):
                 log.info("stopped; start again with the same data directory to go on")
+
+
+@contextmanager
+def _identity(settings: MinerSettings) -> Iterator[tuple[Hotkey, Certificate | None]]:
+    """The key to mine with, held against other processes, and its certificate if it is a worker's."""
+    if settings.worker is not None:
+        worker = load_worker(settings.worker)
+        with hold_key_file(settings.worker, f"the worker file {settings.worker}", "give this one another"):
+            yield worker.key, worker.certificate
+        return
+    wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
+    hotkey = load_hotkey(*wallet)
+    with hold_hotkey(*wallet):
+        yield hotkey, None

@@ -97,7 +97,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
             admission=admission,
             extra_tasks=extra_tasks,
             manifest=manifest,
-            limits=ServerLimits(silence_s=settings.silence),
+            limits=ServerLimits(silence_s=settings.silence, workers=settings.max_workers),
             head_poll_s=settings.head_poll,
             scale=scale,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -94,6 +94,20 @@ class SubnetChain:
             raise NotCommitted(
                 f"subnet {self._netuid} does not take this validator's commitment ({result.message})"
             )
+
+    async def committed_tips(self, run: str, hotkeys: Iterable[str]) -> dict[str, str]:
+        """The tips that those of `hotkeys` committed for `run` that have a permit. Raises ChainError."""
+        subnet = await self._chain.subnet(self._netuid)
+        found: dict[str, str] = {}
+        for hotkey in hotkeys:
+            neuron = subnet.neuron(hotkey)
+            if neuron is None or not neuron.validator_permit:
+                continue
+            standing = await self._chain.commitment(self._netuid, hotkey)
+            tip = None if standing is None else committed_tip(standing.data, run)
+            if tip is not None:
+                found[hotkey] = tip
+        return found
 
     async def hash_of(self, block: int) -> str:
         """The hash of a block once it is final. Retries chain errors; the caller sets the deadline."""

@@ -1,4 +1,4 @@
-"""The validator's SQLite database, kept over restarts: verdicts, work, epochs and weight plans."""
+"""The validator's SQLite database, kept over restarts: verdicts, what scores need, and weight plans."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock
-from iota.protocol.messages import Heldout, Outcome, Verdict
+from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
 from validator.core.history import History
-from validator.core.scoring import MinerWork
+from validator.core.pool import ACCUSING, Judgement
+from validator.core.tasks import owes
+from validator.score_records import SCHEMA as SCORE_SCHEMA
+from validator.score_records import TASK, ScoreRecords, task_of
 from validator.weights import records as weight_records
 from validator.weights.records import WeightRecords
 
@@ -23,14 +26,10 @@ DATABASE_VERSION: Final = 3
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
-    epoch integer, miner text, name text,
-    outcome text not null, unproven integer not null, json text not null,
-    primary key (epoch, miner, name));
-create table if not exists work (
-    epoch integer, hotkey text, flops integer not null, ended integer not null, withdrawn integer not null,
-    primary key (epoch, hotkey));
-create table if not exists epochs (epoch integer primary key, done integer not null);
+    epoch integer, miner text, name text, audit text not null, subject text not null, seq integer not null,
+    outcome text not null, json text not null, primary key (epoch, miner, name));
 create table if not exists heldout (epoch integer primary key, json text not null);
+create table if not exists internal_errors (epoch integer, what text, primary key (epoch, what));
 """
 
 
@@ -61,7 +60,7 @@ class Database:
         except DatabaseInUse:
             self._lock.release()
             raise
-        self.weights = WeightRecords(self._db)
+        self.weights, self.scores = WeightRecords(self._db), ScoreRecords(self._db)
         self._db.executemany("insert or ignore into about values (?, ?)", [("run", run), ("hotkey", hotkey)])
         if dict(self._db.execute("select name, value from about")) != {"run": run, "hotkey": hotkey}:
             self.close()
@@ -82,15 +81,19 @@ class Database:
 
     # ---- verdicts ------------------------------------------------------------------------------
 
-    def keep(self, name: str, verdict: Verdict, *, unproven: bool = False) -> Verdict:
+    def keep(self, name: str, verdict: Verdict) -> Verdict:
         """Record a verdict under its task's name, and return the verdict that stands.
 
         The first one stands: a restarted validator repeats an audit, but must not contradict itself.
         """
-        row = (verdict.epoch, verdict.miner, name, verdict.outcome.value, unproven, verdict.model_dump_json())
-        self._db.execute("insert or ignore into verdicts values (?, ?, ?, ?, ?, ?)", row)
+        named = (verdict.epoch, verdict.miner, name)
+        task = (verdict.audit.value, verdict.subject or verdict.miner, verdict.seq)
+        self._db.execute(
+            "insert or ignore into verdicts values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*named, *task, verdict.outcome.value, verdict.model_dump_json()),
+        )
         (kept,) = self._db.execute(
-            "select json from verdicts where epoch = ? and miner = ? and name = ?", (*row[:2], name)
+            "select json from verdicts where epoch = ? and miner = ? and name = ?", named
         ).fetchone()
         return Verdict.model_validate_json(kept)
 
@@ -98,49 +101,32 @@ class Database:
         """The verdicts of an epoch, in the order of recording."""
         return self._verdicts("epoch = ? order by rowid", epoch)
 
-    def failed(self) -> list[Verdict]:
-        """All failed verdicts, by epoch."""
-        return self._verdicts("outcome = ? order by epoch", Outcome.FAIL.value)
+    def charging(self) -> list[Verdict]:
+        """All verdicts that cost their miner something, by epoch."""
+        return self._verdicts("outcome in (?, ?) order by epoch, rowid", *ACCUSING)
 
-    def _verdicts(self, condition: str, value: int | str) -> list[Verdict]:
-        rows = self._db.execute(f"select json from verdicts where {condition}", (value,))
+    def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
+        """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
+        rows = self._db.execute(
+            f"select outcome, {TASK} from verdicts where epoch between ? and ? or outcome in (?, ?)",
+            (first, last, *ACCUSING),
+        )
+        return [Judgement(own, task_of(row[1:]), Outcome(row[0])) for row in rows]
+
+    def keep_internal_error(self, epoch: int, what: str) -> None:
+        """Record that an error of this program ended an audit; each audit counts once."""
+        self._db.execute("insert or ignore into internal_errors values (?, ?)", (epoch, what))
+
+    def internal_errors(self) -> int:
+        """Number of audits of the whole run that ended by an error of this program."""
+        (count,) = self._db.execute("select count(*) from internal_errors").fetchone()
+        return int(count)
+
+    def _verdicts(self, condition: str, *values: int | str) -> list[Verdict]:
+        rows = self._db.execute(f"select json from verdicts where {condition}", values)
         return [Verdict.model_validate_json(text) for (text,) in rows]
 
-    # ---- work ----------------------------------------------------------------------------------
-
-    def keep_work(self, work: list[MinerWork]) -> None:
-        """Record miners' work; a repeated (epoch, miner) replaces the earlier record."""
-        rows = [(w.epoch, w.hotkey, w.flops, w.ended, w.withdrawn) for w in work]
-        self._db.executemany("insert or replace into work values (?, ?, ?, ?, ?)", rows)
-
-    def work(self, first: int, last: int) -> list[MinerWork]:
-        """Work of epochs `first` to `last`, both included; `unproven` as the verdicts say."""
-        unproven = set(
-            self._db.execute("select distinct epoch, miner from verdicts where unproven = 1").fetchall()
-        )
-        rows = self._db.execute(
-            "select epoch, hotkey, flops, ended, withdrawn from work where epoch between ? and ?"
-            " order by epoch, hotkey",
-            (first, last),
-        )
-        return [
-            MinerWork(epoch, hotkey, flops, ended, withdrawn, (epoch, hotkey) in unproven)
-            for epoch, hotkey, flops, ended, withdrawn in rows
-        ]
-
     # ---- epochs --------------------------------------------------------------------------------
-
-    def finish(self, epoch: int) -> None:
-        """Record that all verdicts of the epoch are kept."""
-        self._db.execute(
-            "insert into epochs (epoch, done) values (?, 1) on conflict (epoch) do update set done = 1",
-            (epoch,),
-        )
-
-    def last_audited(self) -> int | None:
-        """The newest epoch whose audits are finished."""
-        row = self._db.execute("select max(epoch) from epochs where done = 1").fetchone()
-        return None if row[0] is None else int(row[0])
 
     def keep_heldout(self, report: Heldout) -> None:
         """Record the held-out loss of a base."""
@@ -150,9 +136,15 @@ class Database:
 
     def history(self) -> History:
         """Everything decided so far, for the core of a new membership."""
+        rows = self._db.execute("select epoch, miner, audit, outcome from verdicts")
         return History(
-            audited={epoch for (epoch,) in self._db.execute("select epoch from epochs where done = 1")},
+            audited=self.scores.epochs("done = 1"),
             filed=set(self._db.execute("select epoch, miner, name from verdicts")),
+            owing={
+                (e, miner) for e, miner, audit, outcome in rows if owes(AuditKind(audit), Outcome(outcome))
+            },
+            worked=self.scores.epochs("block_hash is not null"),
+            pooled=self.scores.epochs("pooled = 1"),
             heldout={
                 epoch: Heldout.model_validate_json(text)
                 for epoch, text in self._db.execute("select epoch, json from heldout")
@@ -180,6 +172,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.executescript(
             f"pragma journal_mode=wal; pragma synchronous=full; pragma user_version={DATABASE_VERSION};"
             + _SCHEMA
+            + SCORE_SCHEMA
             + weight_records.SCHEMA
         )
     except BaseException:

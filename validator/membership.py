@@ -12,14 +12,14 @@ from typing import Final
 from iota.chain import ChainError
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import UntrustedAnswer
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
 from iota.protocol.messages import Outcome
 from iota.protocol.seals import SignedSeal
-from validator.audits.job_runner import JobRunner
-from validator.audits.verdicts import VerdictSigner
+from validator.audits.job_runner import JobRunner, is_condition
+from validator.audits.verdicts import VerdictSigner, verify_verdict
 from validator.core import effects
 from validator.core.core import ValidatorCore
-from validator.core.facts import FAILURES, Done, Fact, Failed, Tick
+from validator.core.facts import Accused, Done, Fact, Failed, Tick
 from validator.database import Database
 from validator.progress_line import ProgressLines
 
@@ -71,6 +71,9 @@ class Membership:
                 if await self._is_sealed(event, delivered.signature):
                     await self._facts.put(event)
                     await self._say_if_late(event, news=news)
+            elif isinstance(event, Accusation):
+                signed = verify_verdict(self.sign.run, event.verdict, event.validator)
+                await self._facts.put(Accused(event, signed))
             elif isinstance(event, SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd):
                 await self._facts.put(event)
 
@@ -124,31 +127,41 @@ class Membership:
             case effects.RepeatVerdicts():
                 self.conversation.send(reports=self.database.verdicts(effect.epoch))
             case effects.KeepWork():
-                self.database.keep_work(effect.work)
+                self.database.scores.keep_work(effect.work)
+            case effects.KeepDraw():
+                self.database.scores.keep_draw(effect.epoch, effect.block_hash)
+            case effects.KeepPool():
+                self.database.scores.keep_pool(effect.epoch, effect.pool)
             case effects.KeepHeldout():
                 self.database.keep_heldout(effect.report)
             case effects.KeepAudited():
-                self.database.finish(effect.epoch)
+                self.database.scores.finish(effect.epoch)
                 log.info("%s", self.lines.audited(effect.epoch))
             case effects.Explain():
                 self.explain()
             case effects.Log():
                 log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
+            case effects.InternalError():
+                self.database.keep_internal_error(effect.epoch, effect.what)
+                text = "epoch %d: %s: an error of this program, which its maintainers should see"
+                log.error(text, effect.epoch, effect.what, exc_info=effect.error)
             case effects.End():
                 self._ended = True
 
     async def _run_job(self, start: effects.Start) -> None:
-        fact: Fact
-        try:
-            fact = Done(start.number, await self.jobs.run(start.job))
-        except FAILURES as error:
-            fact = Failed(start.number, error)
-        await self._facts.put(fact)
+        """Give the core the job's answer or its error; a condition of the machine ends the membership."""
+        (outcome,) = await asyncio.gather(self.jobs.run(start.job), return_exceptions=True)
+        if not isinstance(outcome, BaseException):
+            await self._facts.put(Done(start.number, outcome))
+        elif isinstance(outcome, Exception) and not is_condition(outcome):
+            await self._facts.put(Failed(start.number, outcome))
+        else:
+            raise outcome
 
     def _file(self, effect: effects.FileVerdict) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
-        epoch, miner, task, result = effect.epoch, effect.miner, effect.task, effect.result
-        kept = self.database.keep(task.name, self.sign(effect), unproven=result.unproven)
+        epoch, miner, task = effect.epoch, effect.miner, effect.task
+        kept = self.database.keep(task.name, self.sign(effect))
         if kept.outcome is Outcome.PASS:
             log.debug("epoch %d: %s passes %s", epoch, miner, task.name)
         else:

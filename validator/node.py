@@ -40,6 +40,7 @@ from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutMeter
 from validator.audits.job_runner import JobRunner
+from validator.audits.public_verdicts import VerdictReader
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
 from validator.chain import SubnetChain
@@ -136,7 +137,7 @@ class ValidatorNode:
                 async with lasting("looking for this validator's links on the chain, or committing them"):
                     await self._chain.commit_tip(spec.id, links.tip)
                 self._watch.passed()
-                scoreboard = Scoreboard(spec.audit, database, self._budget, folder)
+                scoreboard = Scoreboard(spec, self._hotkey.ss58, links, database, self._budget, folder)
                 setter = WeightSetter(
                     self._chain,
                     database.weights,
@@ -184,6 +185,7 @@ class ValidatorNode:
                     evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
                 ),
                 SealBook(folder, spec.id, reply.orchestrator),
+                VerdictReader(spec.id, self._hotkey.ss58, self._client, self._chain),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())
@@ -239,8 +241,11 @@ class ValidatorNode:
     ) -> None:
         process = psutil.Process()
         while True:
+            state = f"{core.activity}; weights: {parts.setter.activity}"
+            if errors := parts.database.internal_errors():
+                state = f"{counted(errors, 'audit')} ended by an internal error; {state}"
             conversation.status = NodeStatus(
-                state=f"{core.activity}; weights: {parts.setter.activity}"[:200],
+                state=state[:200],
                 seconds={"replay": parts.worker.busy_s, "wait": self._budget.paused_s},
                 memory=process.memory_info().rss,
             )

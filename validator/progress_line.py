@@ -9,7 +9,12 @@ from typing import Final
 from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 
-_WORDS: Final = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
+_WORDS: Final = {
+    Outcome.PASS: "passed",
+    Outcome.FAIL: "failed",
+    Outcome.UNDELIVERED: "undelivered",
+    Outcome.INCONCLUSIVE: "inconclusive",
+}
 
 
 @dataclass

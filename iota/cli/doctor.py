@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iota.settings import CHAIN, WALLET, MinerSettings, NodeSettings, ValidatorSettings
+from iota.settings import CHAIN, WALLET, MinerSettings, ValidatorSettings
 from iota.settings.flags import SOURCES, with_flags
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem":
 
 
 @app.command(epilog=SOURCES)
-@with_flags(NodeSettings, only=("orchestrator", "orchestrator_hotkey", "data_dir", *WALLET, *CHAIN))
+@with_flags(
+    MinerSettings, only=("worker", "orchestrator", "orchestrator_hotkey", "data_dir", *WALLET, *CHAIN)
+)
 def doctor(
     role: Annotated[str, typer.Option(help="miner or validator.")] = "miner",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
@@ -44,6 +46,8 @@ def doctor(
     if role not in list(Role):
         raise ValueError(f"--role is miner or validator, not {role!r}")
     kind = MinerSettings if role == Role.MINER else ValidatorSettings
+    if role == Role.VALIDATOR and flags.pop("worker") is not None:
+        raise ValueError("--worker is for miners: a validator acts by its own hotkey")
     settings = kind.load(**flags)
     logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
     found = findings(asyncio.run(facts_of(settings, Role(role), spec)))

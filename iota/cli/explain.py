@@ -23,8 +23,8 @@ def explain(
     hotkey: Annotated[
         str,
         typer.Argument(
-            help="The member: its hotkey, the first characters of it, or the hotkey's name in the wallet or"
-            " in the run's folder."
+            help="The member, or an owner of workers: its hotkey, the first characters of it, or the hotkey's"
+            " name in the wallet or in the run's folder."
         ),
     ],
     run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
@@ -33,32 +33,49 @@ def explain(
 ) -> None:
     """Say what a run has on record about a member: work, timeliness, audits, weight, why it is idle.
 
+    Of a hotkey that has workers (`iota-miner certify`) it lists them, and says when its bans end.
     Reads the orchestrator's public record; of a run of `iota up` that has ended or stands still, its journal.
     """
     from iota.cli import orchestrator_calls as calls
     from iota.swarm.ended import how_it_ended, replayed
     from iota.swarm.explanation import explain as explained
+    from iota.swarm.explanation import workers_of
     from iota.swarm.run_dir import member_names
 
     url = calls.orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
     names = member_names(run_dir)
     address = _address(hotkey, names, NodeSettings.load(**flags))
     ended: list[str] = []
+    coordinator = None
     try:
         found = calls.member(url, address)
-        members = [] if found else [row["hotkey"] for row in calls.status(url)["members"]]
+        works_alone = found is not None and found.owner != found.hotkey
+        rows = [] if works_alone else calls.status(url)["members"]
     except calls.NoOrchestrator:
         if run_dir is None:
             raise
         coordinator = replayed(run_dir)
         ended = [how_it_ended(coordinator.status(), run_dir)]
-        members = list(coordinator.members)
-        whole = [member for member in members if member.startswith(address)]
+        rows = coordinator.status()["members"]
+        whole = [member for member in coordinator.members if member.startswith(address)]
         found = coordinator.member_record(whole[0]) if len(whole) == 1 else None
-    if found is None:
-        raise ValueError(_unknown(hotkey, address, members, names))
-    record = json.dumps(found.model_dump(mode="json"))
-    typer.echo(record if as_json else "\n".join([*explained(found, names), *ended]))
+    owners = {row["owner"] for row in rows if row["owner"].startswith(address)}
+    owner = found.hotkey if found is not None else owners.pop() if len(owners) == 1 else ""
+    own = [row["hotkey"] for row in rows if row["owner"] == owner]
+    if found is None and not own:
+        raise ValueError(_unknown(hotkey, address, [row["hotkey"] for row in rows], names))
+    of_worker = None
+    if found is None:  # an owner that is no member: its bans stand in the record of each of its workers
+        of_worker = calls.member(url, own[0]) if coordinator is None else coordinator.member_record(own[0])
+    workers = workers_of(owner, rows, names, of_worker)
+    if as_json:
+        shown = {"owner": owner, "workers": [row for row in rows if row["owner"] == owner]}
+        if of_worker is not None:
+            shown["charged"] = [charge.model_dump(mode="json") for charge in of_worker.charged]
+        typer.echo(json.dumps(shown if found is None else found.model_dump(mode="json")))
+    else:
+        told = [] if found is None else explained(found, names)
+        typer.echo("\n".join([*told, *([""] if told and workers else []), *workers, *ended]))
 
 
 def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:

@@ -37,10 +37,12 @@ from iota.protocol.records import BaseEpochs, BaseRecord
 from iota.protocol.run_status import MalformedStatus, take_status
 from iota.protocol.seals import SealedPart, SignedSeal
 from iota.protocol.status_delta import Status
+from iota.protocol.verdicts import VerdictPage
+from iota.protocol.workers import Revocation, RevokeReply
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
-from iota.spec import Count, Frozen, Hex32, RunSpec, Small
+from iota.spec import Count, Frozen, Hex32, Listed, RunSpec, Small
 
 RETRY_FOR_S: Final = 600.0
 """How long a call is retried by default: long enough for a restart or an update of the orchestrator."""
@@ -57,7 +59,7 @@ _PASSING: Final = (
 """What a member outlasts without a new join: the orchestrator keeps its place."""
 BACKOFF: Final = Backoff(first_s=0.05, max_s=5.0)
 """Pauses between the tries of one call, and between failed exchanges of a conversation."""
-_BATCHES: Final = TypeAdapter(list[ReceiptBatch])
+_BATCHES: Final = TypeAdapter(Listed[ReceiptBatch])
 _LINKS: Final = TypeAdapter(dict[Ss58, Hex32])
 ShortText = Annotated[str, Field(max_length=100)]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -224,6 +226,10 @@ class OrchestratorClient:
         """Leave the run for good: the orchestrator gives this node's work to others."""
         await self._call("POST", "/v1/leave", LeaveRequest(reason=reason))
 
+    async def revoke(self, revocation: Revocation) -> RevokeReply:
+        """Revoke a worker of this client's hotkey."""
+        return _parse(RevokeReply, await self._call("POST", "/v1/revoke", revocation))
+
     async def objects(self, request: ObjectRequest) -> ObjectReply:
         """A presigned URL for one key."""
         return _parse(ObjectReply, await self._call("POST", "/v1/objects", request))
@@ -244,7 +250,12 @@ class OrchestratorClient:
     async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
         """A miner's receipt batches of a sealed epoch, in order, as the miner signed them (unsigned)."""
         body = await self._call("GET", f"/v1/epochs/{epoch}/receipts/{hotkey}", signed=False)
-        return _validated(_BATCHES.validate_json, body, "the receipts do not fit their form")
+        return list(_validated(_BATCHES.validate_json, body, "the receipts do not fit their form"))
+
+    async def verdicts(self, epoch: int, page: int, *, retry_for_s: float | None = None) -> VerdictPage:
+        """A page of an epoch's verdicts, from page 0 (unsigned): the caller must check their signatures."""
+        path = f"/v1/epochs/{epoch}/verdicts?page={page}"
+        return _parse(VerdictPage, await self._call("GET", path, signed=False, retry_for_s=retry_for_s))
 
     async def links(self, epoch: int) -> dict[str, str]:
         """validator -> the link that it revealed for a sealed epoch (unsigned)."""

@@ -91,11 +91,16 @@ def _condition_of(error: Exception) -> Condition | None:
 
 
 def _of_problem(problem: Any) -> Condition | None:
-    """The condition of a `Problem`; None for the end of the run, and for a hotkey with another role in it."""
+    """The condition of a `Problem`; None where the same key can have no part in the run.
+
+    That is after its end, in another role than before, or with a certificate that is wrong or revoked.
+    """
     kind, status = str(problem.type), int(problem.status)
-    if kind == "run-ended" or "member_as" in problem.extra:
+    if kind in ("run-ended", "bad-certificate") or "member_as" in problem.extra:
         return None
     if kind == "not-a-member":
+        if problem.extra.get("standing") == "revoked":
+            return None
         return _STANDINGS.get(str(problem.extra.get("standing")), Condition.NOT_REGISTERED)
     if status >= 500 or status in _BUSY:
         return Condition.BUSY

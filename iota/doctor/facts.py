@@ -9,6 +9,7 @@ from pathlib import Path
 from iota.chain.chain import Block, ChainInfo, RegistrationTerms, Subnet
 from iota.planning import Needs
 from iota.protocol.messages import Role
+from iota.protocol.workers import Certificate
 from iota.spec import RunSpec
 
 
@@ -39,6 +40,8 @@ class HotkeyState(StrEnum):
     MISSING = "missing"
     ENCRYPTED = "encrypted"
     UNREADABLE = "unreadable"
+    NO_WORKER = "no worker"
+    """The worker file that takes the wallet's place cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,15 @@ class WalletFiles:
     complaint: str
     """Why the hotkey cannot be used, with a remedy; empty if it can."""
     hotkey: str | None
-    """Its address."""
+    """Its address; with a worker file that of the owner, whom the subnet must know."""
     mode: int
     """Permission bits of the hotkey's file; 0 if it is missing."""
     coldkey_path: Path
     coldkey_is_here: bool
     coldkey: str | None
     """Its address, from `coldkeypub.txt`."""
+    certificate: Certificate | None = None
+    """Of the worker file, if one is given; `hotkey_path` is then that file."""
 
 
 @dataclass(frozen=True, slots=True)

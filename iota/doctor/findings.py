@@ -60,6 +60,8 @@ def wallet(facts: Facts) -> list[Finding]:
     """State and permissions of the hotkey's file, and a coldkey that should not be on a node."""
     files = facts.wallet
     found = [_hotkey(facts)]
+    if (other := _other_run(facts)) is not None:
+        found.append(other)
     if files.mode & 0o077:
         others = f"other users can open it (mode {files.mode:03o})"
         found.append(problem("hotkey file", others, f"run `{command_line('chmod 600', files.hotkey_path)}`"))
@@ -81,7 +83,21 @@ def _hotkey(facts: Facts) -> Finding:
     if files.state is HotkeyState.UNREADABLE:
         remedy = "restore it from your backup, or give the user that runs the node access to it"
         return problem("hotkey", files.complaint.split(":")[0], remedy)
+    if files.state is HotkeyState.NO_WORKER:
+        what, _, remedy = files.complaint.rpartition(": ")
+        return problem("worker", what, remedy)
+    if files.certificate is not None:
+        return ok("worker", f"{files.certificate.worker} of {files.hotkey}, in {path}")
     return ok("hotkey", f"{files.hotkey} in {path}")
+
+
+def _other_run(facts: Facts) -> Finding | None:
+    """A problem where the worker's certificate is of another run than the orchestrator's."""
+    certificate, seen = facts.wallet.certificate, facts.orchestrator
+    if certificate is None or isinstance(seen, Unknown) or certificate.run == seen.run:
+        return None
+    runs = f"the certificate is of run {certificate.run[:12]}, and the orchestrator's is {seen.run[:12]}"
+    return problem("worker", runs, "where the owner's hotkey is, make one for this run: `iota-miner certify`")
 
 
 def chain(facts: Facts) -> list[Finding]:

@@ -1,6 +1,6 @@
-"""A lock that lets one process at a time use a hotkey; two would conflict in nonces, receipts and weights.
+"""A lock that lets one process at a time use a key; two would conflict in nonces, receipts and weights.
 
-It is the kernel's lock on the hotkey file itself. The file is opened only for reading, so read-only wallets
+It is the kernel's lock on the key's file itself. The file is opened only for reading, so read-only wallets
 work, and the lock ends with the process.
 """
 
@@ -34,18 +34,24 @@ def hold_hotkey(
     Raises HotkeyInUse or HotkeyNotLockable.
     """
     path = hotkey_path(wallet_name, hotkey_name, wallet_path)
+    with hold_key_file(
+        path, f"hotkey {hotkey_name!r} of wallet {wallet_name!r}", "give this one another hotkey"
+    ):
+        yield
+
+
+@contextmanager
+def hold_key_file(path: Path, name: str, remedy: str) -> Iterator[None]:
+    """Hold the file of a key, as `hold_hotkey` does; `name` and `remedy` are for the message."""
 
     def in_use() -> HotkeyInUse:
-        return HotkeyInUse(
-            f"hotkey {hotkey_name!r} of wallet {wallet_name!r} is in use by {_holder(path)}:"
-            " stop that one, or give this one another hotkey"
-        )
+        return HotkeyInUse(f"{name} is in use by {_holder(path)}: stop that one, or {remedy}")
 
     try:
         lock = FileLock(path, in_use, create=False)
     except OSError as error:
         raise HotkeyNotLockable(
-            f"cannot lock the hotkey file {path} ({error.strerror}): it must be readable, and on a local disk"
+            f"cannot lock the key file {path} ({error.strerror}): it must be readable, and on a local disk"
         ) from None
     with lock:
         yield

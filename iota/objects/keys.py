@@ -161,5 +161,10 @@ def tokenizer_key(manifest: str) -> str:
 
 
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
-    """Prefixes of all objects of an epoch, which are deleted when its audits are closed."""
-    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base", "plan")]
+    """Prefixes of the objects of an epoch that are deleted when its audits are closed."""
+    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
+
+
+def plan_prefix(run: str, epoch: int) -> str:
+    """Prefix of an epoch's plans, by which validators that join within `audit.window` epochs compute work."""
+    return f"{run}/plan/{epoch}/"

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, Key, StoredObject
+from iota.protocol.messages import FrameNotice, Hotkey, Key, StoredObject, Verdict
 from iota.protocol.plans import PlanProof, PlanShare
-from iota.spec import Count, Frozen, Hex32, Small
+from iota.spec import Count, Frozen, Hex32, Listed, Small
 
 
 class EventKind(StrEnum):
@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     AUDIT_REQUEST = "audit_request"
     SNAPSHOT_READY = "snapshot_ready"
     SNAPSHOT_MISSED = "snapshot_missed"
+    ACCUSATION = "accusation"
     AUDITS_CLOSED = "audits_closed"
     RUN_END = "run_end"
 
@@ -55,7 +56,7 @@ class LoadBase(Frozen):
     epoch: Small
     digest: Hex32 | None
     """Digest of (W, m). None while no replica has reported one (epoch 0 only)."""
-    parts: tuple[StoredObject, ...] = ()
+    parts: Listed[StoredObject] = ()
 
 
 class Plan(Frozen):
@@ -115,7 +116,7 @@ class StepClose(Frozen):
     kind: Literal[EventKind.STEP_CLOSE] = EventKind.STEP_CLOSE
     epoch: Small
     step: Small
-    counted: tuple[tuple[Small, Small], ...]
+    counted: Listed[tuple[Small, Small]]
     learning_rate: float
 
 
@@ -154,7 +155,7 @@ class MergeAssign(Frozen):
     epoch: Small
     stage: Small
     part: Small
-    contributions: tuple[Contribution, ...]
+    contributions: Listed[Contribution]
     """In order of hotkey, which is the order of the sum."""
 
 
@@ -167,7 +168,7 @@ class MergeReady(Frozen):
     kind: Literal[EventKind.MERGE_READY] = EventKind.MERGE_READY
     epoch: Small
     stage: Small
-    parts: tuple[StoredObject, ...]
+    parts: Listed[StoredObject]
 
 
 class BaseAssign(Frozen):
@@ -213,6 +214,15 @@ class SnapshotMissed(Frozen):
     """Whether the orchestrator heard from the miner then."""
 
 
+class Accusation(Frozen):
+    """To a validator: another one filed a FAIL or an UNDELIVERED, which counts once it is examined."""
+
+    kind: Literal[EventKind.ACCUSATION] = EventKind.ACCUSATION
+    validator: Hotkey
+    """Its author."""
+    verdict: Verdict
+
+
 class AuditsClosed(Frozen):
     """The audits of this epoch are over: data that was kept for them may be deleted."""
 
@@ -242,6 +252,7 @@ Event = Annotated[
     | AuditRequest
     | SnapshotReady
     | SnapshotMissed
+    | Accusation
     | AuditsClosed
     | RunEnd,
     Field(discriminator="kind"),
@@ -277,7 +288,7 @@ class Acknowledgement(Frozen):
 class ExchangeReply(Frozen):
     """The answer to an exchange: the events after its cursor, and what is acknowledged."""
 
-    events: tuple[Delivered, ...]
+    events: Listed[Delivered]
     receipts: Count
     """Number of this miner's receipts that are stored, which acknowledges them."""
     acknowledged: Acknowledgement | None = None

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from iota.protocol.messages import AuditKind, Hotkey, Outcome, Role, Seconds
+from iota.protocol.workers import Certificate, Revocation
 from iota.spec import Count, Fraction, Frozen, Hex32, Small
 
 EPOCHS_KEPT: Final = 64
@@ -63,12 +64,19 @@ class AuditResult(Frozen):
     reason: _Text = ""
 
 
+class Charge(AuditResult):
+    """A verdict that costs `miner` its open work, and may ban its owner."""
+
+    miner: Hotkey
+
+
 class EpochAudits(Frozen):
     """A validator's audits of one epoch. Each drawn one is filed once, so all are counted when it is done."""
 
     epoch: Small
     passed: Count
     failed: Count
+    undelivered: Count
     inconclusive: Count
     heldout: Annotated[float, Field(ge=0)] | None
     """Its held-out loss of the epoch's merge, nats a token; None until it is measured."""
@@ -111,6 +119,11 @@ class MemberRecord(Frozen):
 
     run: Hex32
     hotkey: Hotkey
+    owner: Hotkey
+    """The hotkey that is paid for its work: its own, unless it is a worker with a certificate."""
+    certificate: Certificate | None = None
+    revocation: Revocation | None = None
+    """Its owner's, after which it is refused for the rest of the run."""
     role: Role
     stage: Annotated[int, Field(ge=-1, lt=2**31)]
     device: _Text
@@ -132,7 +145,11 @@ class MemberRecord(Frozen):
     """Verdicts of the whole run: on a miner, or by a validator."""
     verdicts: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
     failed: tuple[AuditResult, ...] = Field(max_length=RECENT_KEPT)
-    """The newest failed verdicts, which a ban follows from."""
+    """The newest failed verdicts."""
+    charged: tuple[Charge, ...] = Field(default=(), max_length=RECENT_KEPT)
+    """The newest failed and undelivered verdicts on any miner of its owner. Bans of the owner follow."""
+    settling: tuple[AuditResult, ...] = Field(default=(), max_length=RECENT_KEPT)
+    """The newest verdicts that vest or void work: those on STEPs and epochs, fails, and undelivered ones."""
     weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)
     incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)
     judged: tuple[EpochAudits, ...] = Field(default=(), max_length=EPOCHS_KEPT)

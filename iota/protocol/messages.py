@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.fields import Hotkey as Hotkey
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import GENESIS, OpKey, OpKind, ReceiptBatch
+from iota.protocol.workers import Certificate
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
 PROTOCOL_VERSION = 4
@@ -32,8 +34,6 @@ MAX_ADDRESSES = 8
 MAX_REASON = 300
 """Characters of the reason why a frame is missing."""
 
-Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
-"""An ss58 address; the pattern bounds it, and the signature check proves it."""
 Address = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 """A network address: printable ASCII, so that logs and terminals can show it."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
@@ -138,6 +138,8 @@ class JoinRequest(Frozen):
     """Addresses at which other members may reach the node, in the form of its transport. Public."""
     link: Hex32 | None = None
     """Validators: the tip of the hash chain that they committed on the chain."""
+    certificate: Certificate | None = None
+    """Of a worker; None for a hotkey that works by itself."""
 
 
 class JoinReply(Frozen):
@@ -275,18 +277,26 @@ class AuditKind(StrEnum):
     EPOCH = "epoch"
     MERGE = "merge"
     WORD = "word"
+    RECORDS = "records"
+    """Nothing is re-executed: the signed records are compared with each other."""
 
 
 class Outcome(StrEnum):
-    """The result of an audit. INCONCLUSIVE means that it could not be decided, without a miner's fault."""
+    """The result of an audit."""
 
     PASS = "pass"
     FAIL = "fail"
+    UNDELIVERED = "undelivered"
+    """The miner owed evidence and did not deliver it in time, for whatever reason."""
     INCONCLUSIVE = "inconclusive"
+    """It could not be decided, and no miner is known to be at fault."""
 
 
 class Verdict(Frozen):
-    """A validator's signed result of one audit, with the values that were compared."""
+    """A validator's signed result of one audit, with the values that were compared.
+
+    The task is named by (`subject` or else `miner`, `audit`, `seq`), so that anyone can repeat it.
+    """
 
     kind: Literal[ReportKind.VERDICT] = ReportKind.VERDICT
     epoch: Small
@@ -294,7 +304,12 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Seq of the audited receipt, or of the first that failed; of a WORD, its number among the miner's."""
+    """Seq of the audited receipt: for a step that of its STEP, for an epoch that of its last STEP;
+    of a WORD, its number among the miner's."""
+    failed_seq: Count | None = None
+    """Seq of the miner's first receipt that failed."""
+    subject: Hotkey | None = None
+    """The miner whose work was re-executed, where its evidence proves the fault of another `miner`."""
     profile: Annotated[str, Field(max_length=200)]
     """Tolerance profile that the comparison used."""
     expected: Annotated[str, Field(max_length=1000)] = ""
@@ -308,6 +323,8 @@ class AuditsDone(Frozen):
 
     kind: Literal[ReportKind.AUDITS_DONE] = ReportKind.AUDITS_DONE
     epoch: Small
+    accusations: Count = 0
+    """Accusations of the epoch that it was told of and has examined or passed over."""
 
 
 class Heldout(Frozen):

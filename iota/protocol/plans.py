@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from iota.protocol.merkle import MAX_PATH, merkle_root, merkle_root_of
 from iota.protocol.messages import Hotkey
-from iota.spec import Frozen, Hex32, Positive, Small
+from iota.spec import Frozen, Hex32, Listed, Positive, Small
 
 PLAN_DOMAIN: Final = "plan/1"
 """Domain of the orchestrator's signature on a plan's root, and the version of a share's form."""
@@ -43,7 +43,7 @@ class PlanShare(Frozen):
     learning_rate: float
     stage: Small
     hotkey: Hotkey
-    microbatches: tuple[PlannedMicrobatch, ...]
+    microbatches: Listed[PlannedMicrobatch]
     """By number of the microbatch."""
 
     def digest(self) -> str:
@@ -80,7 +80,7 @@ class WholePlan(Frozen):
     epoch: Small
     step: Small
     learning_rate: float
-    members: tuple[Hotkey, ...]
+    members: Listed[Hotkey]
     """In order; each has work, at one stage."""
     routes: Annotated[tuple[Annotated[tuple[Small, ...], Field(min_length=1)], ...], Field(min_length=1)]
     """routes[i][s]: index into `members` of the replica of stage s for microbatch i (attempt 0)."""

@@ -34,6 +34,7 @@ class ProblemType(StrEnum):
     REPLAYED = "replayed", 409, "The request was taken before"
     BAD_SIGNATURE = "bad-signature", 401, "The signature does not fit the request"
     NOT_A_MEMBER = "not-a-member", 403, "The hotkey is not admitted to this run"
+    BAD_CERTIFICATE = "bad-certificate", 403, "The worker's certificate cannot be taken"
     NOT_JOINED = "not-joined", 409, "The hotkey has not joined this run"
     FORBIDDEN = "forbidden", 403, "This is not the caller's to do"
     MALFORMED_BODY = "malformed-body", 400, "The request is malformed"
@@ -57,6 +58,7 @@ class Standing(StrEnum):
     NOT_REGISTERED = "not-registered"
     NO_PERMIT = "no-permit"
     NOT_LISTED = "not-listed"
+    REVOKED = "revoked"
 
 
 _BY_NAME: Final = {kind.value: kind for kind in ProblemType}
@@ -138,6 +140,6 @@ def _seconds(value: Any) -> float | None:
     """A Retry-After in seconds; None where it is malformed (an HTTP date included) or longer than a day."""
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an integer beyond all floats
         return None
     return seconds if 0 <= seconds < 86400 else None

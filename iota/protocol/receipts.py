@@ -113,7 +113,7 @@ class Receipt(Frozen):
 class ReceiptBatch(Frozen):
     """Consecutive receipts. The signature covers the last digest, and by the chain all receipts before it."""
 
-    receipts: tuple[Receipt, ...] = Field(max_length=MAX_RECEIPTS)
+    receipts: tuple[Receipt, ...] = Field(max_length=MAX_RECEIPTS, fail_fast=True)
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 

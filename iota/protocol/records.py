@@ -9,7 +9,8 @@ from pydantic import Field, TypeAdapter
 from iota.protocol.events import MergeAssign, MergeReady, Reroute
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
-from iota.spec import Count, Frozen, Hex32, Small
+from iota.protocol.workers import Certificate
+from iota.spec import Count, Frozen, Hex32, Listed, Small
 
 
 class CountedList(Frozen):
@@ -17,7 +18,7 @@ class CountedList(Frozen):
 
     step: Small
     miner: Hotkey
-    counted: tuple[tuple[Small, Small], ...]
+    counted: Listed[tuple[Small, Small]]
     """(microbatch, attempt)"""
 
 
@@ -26,9 +27,9 @@ class BaseRecord(Frozen):
 
     epoch: Small
     stage: Small
-    digest: str
-    parts: tuple[StoredObject, ...]
-    makers: tuple[Hotkey, ...] = ()
+    digest: Hex32
+    parts: Listed[StoredObject]
+    makers: Listed[Hotkey] = ()
     """The replicas whose reports decided the digest: they made the base, before it could be loaded."""
 
 
@@ -39,7 +40,7 @@ START_RECORDS: Final[TypeAdapter[tuple[BaseRecord, ...]]] = TypeAdapter(tuple[Ba
 class BaseEpochs(Frozen):
     """GET /v1/bases: the epochs whose base is stored by every stage, in order."""
 
-    epochs: tuple[Small, ...]
+    epochs: Listed[Small]
 
 
 class PlanRecord(Frozen):
@@ -55,7 +56,7 @@ class DeltaRecord(Frozen):
     miner: Hotkey
     stage: Small
     tokens: Count
-    parts: tuple[StoredObject, ...]
+    parts: Listed[StoredObject]
 
 
 class LifeRecord(Frozen):
@@ -103,6 +104,10 @@ class MinerRecord(Frozen):
     """A miner's part in the epoch."""
 
     hotkey: Hotkey
+    """The key that signs its receipts."""
+    owner: Hotkey
+    """The hotkey that is paid for its work: its own, unless it has a certificate."""
+    certificate: Certificate | None
     stage: Small
     lives: tuple[LifeRecord, ...] = Field(min_length=1)
     """In order."""
@@ -130,15 +135,16 @@ class EpochRecord(Frozen):
     """Merkle root over the roots of the miners' receipts, by hotkey; miners without any have none."""
     receipts: Count
     """Number of all receipts."""
-    miners: tuple[MinerRecord, ...]
-    plans: tuple[PlanRecord, ...]
-    reroutes: tuple[Reroute, ...]
-    counted: tuple[CountedList, ...]
-    bases: tuple[BaseRecord, ...]
-    """The base that each stage began the epoch with; without parts where it was not stored at the seal."""
-    deltas: tuple[DeltaRecord, ...]
-    merge_assigns: tuple[MergeAssign, ...]
-    merges: tuple[MergeReady, ...]
-    left_out: tuple[LeftOutRecord, ...] = ()
-    words: tuple[Word, ...] = ()
+    miners: Listed[MinerRecord]
+    plans: Listed[PlanRecord]
+    reroutes: Listed[Reroute]
+    counted: Listed[CountedList]
+    bases: Listed[BaseRecord]
+    """The base that each stage began the epoch with, and the one that it made; without parts where it was not
+    stored at the seal."""
+    deltas: Listed[DeltaRecord]
+    merge_assigns: Listed[MergeAssign]
+    merges: Listed[MergeReady]
+    left_out: Listed[LeftOutRecord] = ()
+    words: Listed[Word] = ()
     """By hotkey, and in the order in which they were said."""

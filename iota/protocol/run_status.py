@@ -40,6 +40,8 @@ class MemberStatus(TypedDict):
     """A member, as the orchestrator has it on record."""
 
     hotkey: Hotkey
+    owner: Hotkey
+    revoked: bool
     order: Count
     role: Role
     stage: _Stage
@@ -85,6 +87,7 @@ class AuditCounts(TypedDict):
 
     passed: Count
     failed: Count
+    undelivered: Count
     inconclusive: Count
     closed_epochs: Count
 

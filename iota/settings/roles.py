@@ -149,6 +149,13 @@ class NodeSettings(ChainSettings):
 class MinerSettings(NodeSettings):
     """`iota-miner`."""
 
+    worker: HomePath | None = setting(
+        None,
+        "Worker file from `iota-miner certify`, to mine with its key and without a wallet.",
+        "IOTA_MINER_WORKER",
+        unset="none: mine with the wallet's hotkey",
+    )
+
     device: str = setting("auto", "Device of the tensors: auto, cpu, cuda, cuda:1 and so on.", "IOTA_DEVICE")
     recompute: Recompute = setting(
         Recompute.AUTO,
@@ -223,6 +230,12 @@ class OrchestratorSettings(ChainSettings):
         None,
         "File of hotkeys that may take part, one a line, in place of the metagraph's.",
         "IOTA_ORCHESTRATOR_ALLOW",
+    )
+    max_workers: int = setting(
+        64,
+        "Most workers that one hotkey may have in the run at the same time, by certificate.",
+        "IOTA_ORCHESTRATOR_MAX_WORKERS",
+        ge=0,
     )
     silence: float = setting(
         15.0, "Seconds of silence after which a node is taken for lost.", "IOTA_ORCHESTRATOR_SILENCE", gt=0

@@ -5,7 +5,7 @@
 """
 
 from iota.spec.canonical import Frozen, canonical_json, json_digest
-from iota.spec.fields import MAX_INTEGER, Count, Fraction, Hex32, Positive, Small
+from iota.spec.fields import MAX_INTEGER, Count, Fraction, Hex32, Listed, Positive, Small
 from iota.spec.parts import (
     AuditSpec,
     BoundarySpec,
@@ -40,6 +40,7 @@ __all__ = [
     "Hex32",
     "InitSpec",
     "LayoutSpec",
+    "Listed",
     "ModelSpec",
     "OptimizerKind",
     "OptimizerSpec",

@@ -13,9 +13,9 @@ from iota.protocol.status_delta import Status
 
 WIDE = 120
 """Columns from which on the table has all that is known."""
-_COLUMNS = ("st", "name", "hotkey", "device", "state", "work", "tok/s", "audits", "weight")
+_COLUMNS = ("st", "name", "hotkey", "owner", "device", "state", "work", "tok/s", "audits", "weight")
 _MORE = ("wait", "transfer", "memory", "tokens", "taken")
-_LEFT = ("st", "name", "hotkey", "device", "state")
+_LEFT = ("st", "name", "hotkey", "owner", "device", "state")
 
 
 def members_table(
@@ -40,7 +40,10 @@ def members_table(
             more += f"; lost or late: {', '.join(_name(m, names) for m in troubled[:4])}"
             more += f" and {len(troubled) - 4} more" if len(troubled) > 4 else ""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    columns = [c for c in (*_COLUMNS, *(_MORE if width >= WIDE else ())) if c != "name" or names]
+    owned = any(m["owner"] != m["hotkey"] for m in members)
+    left_out = {name for name, shown in (("name", names), ("owner", owned)) if not shown}
+    device = 8 if width < WIDE else 20 if owned else 30
+    columns = [c for c in (*_COLUMNS, *(_MORE if width >= WIDE else ())) if c not in left_out]
     for column in columns:
         left = column in _LEFT
         table.add_column(column, justify="left" if left else "right", no_wrap=True, ratio=None)
@@ -49,7 +52,7 @@ def members_table(
     for member in shown:
         node = nodes.get(member["hotkey"], {})
         state = state_of(member, node, ended=status["finished"])
-        row = _row(member, node, state, names, weights, width)
+        row = _row(member, node, state, names, weights, width, device)
         table.add_row(*(_cell(row[column]) for column in columns))
     return table, more
 
@@ -92,6 +95,8 @@ def bottleneck(status: Status) -> tuple[int, float] | None:
 
 def state_of(member: dict[str, Any], node: dict[str, Any], *, ended: bool) -> str:
     """A member's state in a few words; `ended` says that the run has."""
+    if member["revoked"]:
+        return "revoked"
     if not member["live"]:
         return "lost"
     if member["stalled"]:
@@ -108,6 +113,7 @@ def _row(
     names: Mapping[str, str],
     weights: Mapping[str, float],
     width: int,
+    device: int,
 ) -> dict[str, str | Text]:
     hotkey, wide = member["hotkey"], width >= WIDE
     seconds, share = node.get("seconds", {}), work_share(node)
@@ -121,12 +127,13 @@ def _row(
         "st": "va" if validator else str(member["stage"]),
         "name": names.get(hotkey, "")[: 24 if wide else 9],
         "hotkey": hotkey[:8],
-        "device": _device(member["device"], 30 if wide else 8),
+        "owner": "" if member["owner"] == hotkey else member["owner"][:8],
+        "device": _device(member["device"], device),
         "state": Text(printable(state)[: 44 if wide else 17], "green" if good else "red"),
         "work": "-" if share is None else f"{share:.0%}",
         "tok/s": "-" if validator else _short(node.get("tokens_per_second", 0.0)),
         "audits": "-" if validator else judged,
-        "weight": f"{weights[hotkey]:.3f}" if hotkey in weights else "-",
+        "weight": f"{weights[member['owner']]:.3f}" if member["owner"] in weights else "-",
         "wait": f"{seconds.get('wait', 0.0) / total:.0%}",
         "transfer": f"{moved / total:.0%}",
         "memory": f"{node.get('memory', 0) / 1e6:,.0f} MB",

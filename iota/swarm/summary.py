@@ -16,6 +16,7 @@ from iota.spec import RunSpec
 from iota.swarm.progress import Progress
 
 _BF16_BYTES = 2
+_AUDITS = ("passed", "failed", "undelivered", "inconclusive")
 
 
 @dataclass
@@ -130,7 +131,7 @@ def summarise(
         bytes_per_boundary_per_token=boundary_bytes_per_token(spec),
         compression_ratio=compression_ratio(spec),
         utilization=progress.utilization,
-        audits={name: status["audits"][name] for name in ("passed", "failed", "inconclusive")},
+        audits={name: status["audits"][name] for name in _AUDITS},
         weights=dict(weights),
         dropped=status["dropped"],
         rerouted=status["rerouted"],

@@ -153,8 +153,9 @@ def _with_names(text: str, names: Mapping[str, str]) -> str:
 
 def _audits(status: Status) -> str:
     audits = status["audits"]
+    undelivered = f" {audits['undelivered']}!" if audits["undelivered"] else ""
     undecided = f" {audits['inconclusive']}?" if audits["inconclusive"] else ""
-    return f"audits {audits['passed']}+ {audits['failed']}-{undecided}"
+    return f"audits {audits['passed']}+ {audits['failed']}-{undelivered}{undecided}"
 
 
 def packed(items: Iterable[str], width: int) -> list[str]:

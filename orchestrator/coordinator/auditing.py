@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from iota.objects import epoch_prefixes
-from iota.protocol.events import AuditsClosed
+from iota.objects import epoch_prefixes, plan_prefix
+from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
     AuditsDone,
     Heldout,
+    Outcome,
     Reveal,
     Verdict,
     WeightsSet,
@@ -16,9 +17,13 @@ from orchestrator.coordinator import sealing, snapshots
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 
 MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
+MAX_ACCUSATIONS = 64
+"""Verdicts of one validator and epoch that the others are told of: more than they examine."""
+_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED)
 
 
 def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDone) -> bool:
@@ -30,11 +35,16 @@ def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDo
         case Reveal():
             return me not in epoch.links
         case AuditsDone():
-            return me in epoch.links and me not in epoch.done
+            owed = len(epoch.accusations) - epoch.accused[me]
+            return me in epoch.links and me not in epoch.done and report.accusations >= owed
     if me not in epoch.links or report.miner not in epoch.stages:
         return False
     filed = epoch.filed.get((me, report.miner), ())
-    return len(filed) < MAX_VERDICTS and (report.audit.value, report.seq) not in filed
+    return len(filed) < MAX_VERDICTS and _task(report) not in filed
+
+
+def _task(report: Verdict) -> tuple[str, int, str]:
+    return report.audit.value, report.seq, report.subject or report.miner
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
@@ -43,6 +53,8 @@ def take_reveal(run: RunState, member: Member, report: Reveal) -> None:
     if epoch is not None and is_new_of(run, member, report):
         epoch.links[member.hotkey] = report.link
         member.history.reveal(report.epoch)
+        for accusation in epoch.accusations:
+            run.send(member.hotkey, accusation)
 
 
 def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
@@ -51,11 +63,26 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
     if epoch is None or not is_new_of(run, member, report):
         run.totals.unfit += 1
         return
-    epoch.filed[member.hotkey, report.miner].add((report.audit.value, report.seq))
+    epoch.filed[member.hotkey, report.miner].add(_task(report))
+    epoch.verdicts.append(member.hotkey, report)
+    if report.outcome in _ACCUSING:
+        run.owners.charge(run.members[report.miner], member.hotkey, report)
+        if epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
+            _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
     run.audits.verdicts.append((member.hotkey, report))
     run.audits.outcomes[report.outcome] += 1
     run.members[report.miner].history.judge(member.hotkey, report)
     member.history.file(report)
+
+
+def _accuse(run: RunState, epoch: EpochState, accusation: Accusation) -> None:
+    """Have the other validators of the epoch examine a verdict before its audits are closed."""
+    epoch.accusations.append(accusation)
+    epoch.accused[accusation.validator] += 1
+    for hotkey in epoch.links:
+        if hotkey != accusation.validator:
+            epoch.done.discard(hotkey)
+            run.send(hotkey, accusation)
 
 
 def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
@@ -95,9 +122,10 @@ def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:
     """Record a validator's reported weights for the status. Only the weights on the chain have an effect."""
     left_out = run.audits.weights.get(member.hotkey, {}).keys() - report.weights.keys()
     for hotkey, weight in {**dict.fromkeys(sorted(left_out), 0.0), **report.weights}.items():
-        if (miner := run.members.get(hotkey)) is not None:
-            posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
-            miner.history.weigh(posted)
+        posted = PostedWeight(validator=member.hotkey, epoch=run.epoch, block=report.block, weight=weight)
+        for paid in (hotkey, *run.owners.workers.get(hotkey, ())):
+            if (miner := run.members.get(paid)) is not None:
+                miner.history.weigh(posted)
     member.history.posted = PostedWeights(
         epoch=run.epoch,
         block=report.block,
@@ -127,6 +155,10 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     snapshots.close(run, number)
     run.audits.closed_epochs.append(number)
+    run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
+    if (old := number - run.spec.audit.window) in run.audits.filed:
+        del run.audits.filed[old]
+        run.outbox.deletions.append(plan_prefix(run.spec.id, old))
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
@@ -137,6 +169,14 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
         del run.epochs[number]
     run.bases.forget(number, run.stages)
     run.dirty = True
+
+
+def public_verdicts(run: RunState, number: int) -> PublicVerdicts | None:
+    """The verdicts of an epoch whose audits are open, or were closed within the window; else None."""
+    epoch = run.auditable(number)
+    if epoch is not None:
+        return PublicVerdicts(number, False, epoch.links, epoch.verdicts)
+    return run.audits.filed.get(number)
 
 
 def repeat_requests(run: RunState, member: Member) -> None:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from iota.objects import epoch_prefixes
+from iota.objects import epoch_prefixes, plan_prefix
 from iota.protocol.events import Event, FrameReady, MergeAssign, RunEnd
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
@@ -55,6 +55,7 @@ from orchestrator.coordinator.entries import (
     Remerged,
     Resumed,
     Returned,
+    Revoked,
     StoreAway,
     StoreBack,
     Tick,
@@ -64,6 +65,7 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.member_record import member_record
 from orchestrator.coordinator.state import Limits, Phase, RunState, SealedRecord
 from orchestrator.coordinator.status import public_losses, public_status
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 
 
 class Coordinator:
@@ -116,6 +118,8 @@ class Coordinator:
                 membership.lose(run, entry.hotkey)
             case Returned():
                 membership.come_back(run, entry.hotkey)
+            case Revoked():
+                membership.revoke(run, entry.revocation)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 sealing.seal(run)
@@ -376,7 +380,9 @@ class Coordinator:
 
     def closed_prefixes(self) -> list[str]:
         """Prefixes of the objects of all closed epochs: a restarted orchestrator deletes them again."""
-        return [p for n in self.state.audits.closed_epochs for p in epoch_prefixes(self.spec.id, n)]
+        run, audits = self.spec.id, self.state.audits
+        found = [prefix for n in audits.closed_epochs for prefix in epoch_prefixes(run, n)]
+        return found + [plan_prefix(run, n) for n in audits.closed_epochs if n not in audits.filed]
 
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
@@ -408,6 +414,10 @@ class Coordinator:
     def sealed_epochs(self) -> int:
         """Number of epochs that are sealed: 0 to this, exclusive."""
         return self.state.audits.sealed
+
+    def public_verdicts(self, epoch: int) -> PublicVerdicts | None:
+        """The verdicts of an epoch: from its seal until a window of epochs after its audits were closed."""
+        return auditing.public_verdicts(self.state, epoch)
 
     def member_record(self, hotkey: str) -> MemberRecord | None:
         """The record of one member; None for a hotkey that never joined."""

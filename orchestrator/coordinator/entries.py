@@ -10,6 +10,7 @@ from pydantic import Field
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import FrameName, FrameNotice, Hotkey, JoinRequest, Report, StoredObject
 from iota.protocol.receipts import Receipt
+from iota.protocol.workers import Revocation
 from iota.spec import Count, Frozen, Small
 
 
@@ -26,6 +27,7 @@ class EntryKind(StrEnum):
     REMERGED = "remerged"
     STORE_AWAY = "store_away"
     STORE_BACK = "store_back"
+    REVOKED = "revoked"
 
 
 class _Timed(Frozen):
@@ -133,7 +135,14 @@ class StoreBack(_Timed):
     kind: Literal[EntryKind.STORE_BACK] = EntryKind.STORE_BACK
 
 
+class Revoked(_Timed):
+    """An owner revoked one of its workers. The intake has verified its signature."""
+
+    kind: Literal[EntryKind.REVOKED] = EntryKind.REVOKED
+    revocation: Revocation
+
+
 Entry = Annotated[
-    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged | StoreAway | StoreBack,
+    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged | StoreAway | StoreBack | Revoked,
     Field(discriminator="kind"),
 ]

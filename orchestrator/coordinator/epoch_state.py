@@ -9,13 +9,22 @@ from enum import StrEnum
 from struct import Struct
 from typing import Final
 
-from iota.protocol.events import EpochClose, MergeAssign, MergeReady, Reroute, SnapshotMissed, SnapshotReady
+from iota.protocol.events import (
+    Accusation,
+    EpochClose,
+    MergeAssign,
+    MergeReady,
+    Reroute,
+    SnapshotMissed,
+    SnapshotReady,
+)
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import MerkleFrontier
 from iota.protocol.messages import Direction, StoredObject
 from iota.protocol.records import Word
 from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.verdict_log import VerdictLog
 from orchestrator.coordinator.waiting import Waiting
 
 
@@ -255,8 +264,13 @@ class EpochState:
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)
     """Validators that have filed all verdicts of this epoch."""
-    filed: dict[tuple[str, str], set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
-    """(validator, miner) -> (kind of audit, receipt) of its verdicts."""
+    filed: dict[tuple[str, str], set[tuple[str, int, str]]] = field(default_factory=lambda: defaultdict(set))
+    """(validator, miner) -> (kind of audit, receipt, its miner) of its verdicts."""
+    verdicts: VerdictLog = field(default_factory=VerdictLog)
+    accusations: list[Accusation] = field(default_factory=list)
+    """What each validator but its author is told of, to examine it. Few: `auditing.MAX_ACCUSATIONS`."""
+    accused: Counter[str] = field(default_factory=Counter)
+    """validator -> its accusations."""
     audits_closed: bool = False
 
     def open_steps(self) -> list[PlannedStep]:

@@ -25,6 +25,7 @@ from iota.protocol.member_records import (
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
+_STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
 
@@ -37,7 +38,8 @@ Records = tuple[bytes, ...]
 """The newest records of one kind, as JSON."""
 
 
-def _keep(records: Records, record: BaseModel) -> Records:
+def keep(records: Records, record: BaseModel) -> Records:
+    """The newest records, `record` among them."""
     return (*records, record.model_dump_json().encode())[-RECENT_KEPT:]
 
 
@@ -92,6 +94,7 @@ class History:
     verdicts: Records = ()
     """`AuditResult`, as the next."""
     failed: Records = ()
+    settling: Records = ()
     weights: Records = ()
     """`PostedWeight`"""
     incidents: Records = ()
@@ -126,9 +129,11 @@ class History:
         )
         self._count(verdict)
         self.outcomes[verdict.outcome.value] += 1
-        self.verdicts = _keep(self.verdicts, result)
+        self.verdicts = keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
-            self.failed = _keep(self.failed, result)
+            self.failed = keep(self.failed, result)
+        if verdict.audit in _STEP_AUDITS or verdict.outcome in (Outcome.FAIL, Outcome.UNDELIVERED):
+            self.settling = keep(self.settling, result)
 
     def _count(self, verdict: Verdict) -> None:
         key = audits_of(verdict.audit, verdict.outcome)
@@ -159,8 +164,8 @@ class History:
         """Keep a weight; a repeated report of the same block takes the place of the first."""
         last = PostedWeight.model_validate_json(self.weights[-1]) if self.weights else None
         repeated = last is not None and (last.validator, last.block) == (posted.validator, posted.block)
-        self.weights = _keep(self.weights[:-1] if repeated else self.weights, posted)
+        self.weights = keep(self.weights[:-1] if repeated else self.weights, posted)
 
     def happened(self, at: float, epoch: int, text: str) -> None:
         """Keep an incident. `at` is in Unix seconds."""
-        self.incidents = _keep(self.incidents, Incident(at=at, epoch=epoch, text=text))
+        self.incidents = keep(self.incidents, Incident(at=at, epoch=epoch, text=text))

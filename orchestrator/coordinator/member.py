@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from iota.protocol.messages import Direction, Role
 from iota.protocol.receipts import GENESIS
+from iota.protocol.workers import Certificate
 from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.history import History
 
@@ -18,6 +19,7 @@ class Member:
     """State of one hotkey that joined the run. It is kept after the member has left."""
 
     hotkey: str
+    """The key that signs its requests and receipts."""
     role: Role
     stage: int
     """-1 for a validator."""
@@ -27,6 +29,8 @@ class Member:
     """Its device class, as it reports it; unchecked."""
     addresses: tuple[str, ...] = ()
     """The addresses that it gave when it joined; unchecked."""
+    certificate: Certificate | None = None
+    """Of a worker: that of its first join. None for a hotkey that works by itself."""
     live: bool = False
     """It sends requests: neither lost nor left. Only `Roster` changes this, `left` and `ready_epoch`."""
     stalled: bool = False
@@ -82,3 +86,8 @@ class Member:
     """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
     history: History = field(default_factory=History)
     """For people alone."""
+
+    @property
+    def owner(self) -> str:
+        """The hotkey that is admitted, paid and banned for this member: its own without a certificate."""
+        return self.hotkey if self.certificate is None else self.certificate.owner

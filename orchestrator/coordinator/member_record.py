@@ -8,6 +8,7 @@ from iota.console.counts import counted
 from iota.console.durations import duration
 from iota.protocol.member_records import (
     AuditResult,
+    Charge,
     EpochAudits,
     EpochWork,
     Incident,
@@ -30,6 +31,9 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
     return MemberRecord(
         run=run.spec.id,
         hotkey=member.hotkey,
+        owner=member.owner,
+        certificate=member.certificate,
+        revocation=run.owners.revocation(run.spec.id, member),
         role=member.role,
         stage=member.stage,
         device=member.device,
@@ -45,6 +49,8 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         audits=_audited(history),
         verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),
         failed=tuple(map(AuditResult.model_validate_json, history.failed)),
+        charged=tuple(map(Charge.model_validate_json, run.owners.charged.get(member.owner, ()))),
+        settling=tuple(map(AuditResult.model_validate_json, history.settling)),
         weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
         incidents=tuple(map(Incident.model_validate_json, history.incidents)),
         judged=tuple(_audits(judged) for judged in history.judged),
@@ -66,6 +72,7 @@ def _audits(judged: Judged) -> EpochAudits:
         epoch=judged.epoch,
         passed=judged.verdicts[Outcome.PASS],
         failed=judged.verdicts[Outcome.FAIL],
+        undelivered=judged.verdicts[Outcome.UNDELIVERED],
         inconclusive=judged.verdicts[Outcome.INCONCLUSIVE],
         heldout=judged.heldout,
         done=judged.done,
@@ -89,6 +96,8 @@ def _work(run: RunState, member: Member, work: Work) -> EpochWork:
 
 def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     """(state, why, until)."""
+    if run.owners.is_revoked(member.owner, member.hotkey):
+        return MemberState.LEFT, "its owner revoked its key, and it is refused for the rest of the run", ""
     if member.left:
         return MemberState.LEFT, "it left the run by its own request", "it joins again"
     if not member.live:

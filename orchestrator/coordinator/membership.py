@@ -5,6 +5,7 @@ from __future__ import annotations
 from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.workers import Revocation
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
@@ -14,7 +15,11 @@ from orchestrator.coordinator.state import Phase, RunState
 
 
 def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
-    """The problem that refuses a join, or None: FORBIDDEN for a second role, RUN_ENDED after the end."""
+    """The problem that refuses a join, or None.
+
+    FORBIDDEN for a second role, BAD_CERTIFICATE for a second owner, NOT_A_MEMBER for a revoked worker,
+    RUN_ENDED after the end.
+    """
     known = run.members.get(hotkey)
     if known is not None and known.role is not request.role:
         return Problem(
@@ -24,7 +29,7 @@ def refusal(run: RunState, hotkey: str, request: JoinRequest) -> Problem | None:
         )
     if run.phase is Phase.FINISHED and request.role is Role.MINER and known is None:
         return Problem(ProblemType.RUN_ENDED, "this run has ended; join another one")
-    return None
+    return run.owners.refusal(hotkey, known, request)
 
 
 def join(run: RunState, entry: Joined) -> None:
@@ -38,7 +43,9 @@ def join(run: RunState, entry: Joined) -> None:
     if member is None:
         stage = run.roster.needed_stage() if request.role is Role.MINER else -1
         member = Member(hotkey, request.role, stage, len(run.members), request.capabilities.device)
+        member.certificate = request.certificate
         run.roster.add(member)
+        run.owners.add(member)
     else:
         # It may have computed the next base and stopped before it could report it.
         bases = (member.ready_epoch, member.ready_epoch + 1)
@@ -92,12 +99,24 @@ def _start_afresh(run: RunState, member: Member) -> None:
     member.events.forget_through(member.cursor_start)
 
 
-def leave(run: RunState, hotkey: str) -> None:
-    """Mark a node as left for good: its work goes to others, and it gets no broadcasts any more."""
+def leave(run: RunState, hotkey: str, told: str = "it left the run") -> None:
+    """Mark a node as left for good: its work goes to others, and it gets no broadcasts any more.
+
+    `told` is the incident in its record.
+    """
     lose(run, hotkey)
     if hotkey in run.members:
         run.roster.leave(run.members[hotkey])
-        run.members[hotkey].history.happened(run.now, run.epoch, "it left the run")
+        run.members[hotkey].history.happened(run.now, run.epoch, told)
+
+
+def revoke(run: RunState, revocation: Revocation) -> None:
+    """Record a revocation. The worker is treated as one that left; its earlier receipts stand."""
+    if run.owners.revoke(revocation):
+        member = run.members.get(revocation.worker)
+        if member is not None and member.owner == revocation.owner:
+            leave(run, member.hotkey, "its owner revoked its key")
+            run.outbox.woken.add(member.hotkey)  # its open exchange ends with a refusal
 
 
 def lose(run: RunState, hotkey: str) -> None:

@@ -27,6 +27,7 @@ from iota.protocol.records import (
 )
 from iota.protocol.seals import member_parts
 from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
+from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState, SealedRecord
 
 _LEVEL: Final = 1
@@ -121,7 +122,7 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
         epoch=epoch.epoch,
         root=merkle_root([tree.root for tree in trees.values()]),
         receipts=sum(tree.count for tree in trees.values()),
-        miners=tuple(_miner_record(epoch, hotkey) for hotkey in sorted(epoch.stages)),
+        miners=tuple(_miner_record(epoch, run.members[hotkey]) for hotkey in sorted(epoch.stages)),
         plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
         reroutes=tuple(epoch.reroutes),
         counted=tuple(counted),
@@ -147,12 +148,15 @@ def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
             yield LeftOutRecord(miner=hotkey, stage=stage, why=why, parts=tuple(sorted(parts)))
 
 
-def _miner_record(epoch: EpochState, hotkey: str) -> MinerRecord:
+def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
+    hotkey = member.hotkey
     tree = epoch.receipts.get(hotkey)
     count = tree.count if tree is not None else 0
     lives = _lives(epoch.lives[hotkey], count)
     return MinerRecord(
         hotkey=hotkey,
+        owner=member.owner,
+        certificate=member.certificate,
         stage=epoch.stages[hotkey],
         lives=lives,
         first_receipt=lives[0].first_receipt,

@@ -18,7 +18,9 @@ from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
+from orchestrator.coordinator.owners import Owners
 from orchestrator.coordinator.roster import Roster
+from orchestrator.coordinator.verdict_log import PublicVerdicts
 from orchestrator.coordinator.waiting import Waiting
 
 _FP32 = 4
@@ -185,7 +187,7 @@ class SealedRecord:
 
 @dataclass
 class Audits:
-    """Results of audits over all epochs; each epoch keeps its own verdicts until it is closed."""
+    """Results of audits over all epochs."""
 
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
@@ -203,6 +205,8 @@ class Audits:
     """The sealed epochs that can be read, until `audit.window` epochs after their audits were closed."""
     due: list[SnapshotDue] = field(default_factory=list)
     """A heap of the deadlines of snapshots. One that was delivered or postponed leaves its entry behind."""
+    filed: dict[int, PublicVerdicts] = field(default_factory=dict)
+    """epoch -> its verdicts, for a window of epochs after its audits were closed."""
 
 
 @dataclass
@@ -260,6 +264,7 @@ class RunState:
     epochs: dict[int, EpochState] = field(default_factory=dict)
     """The current epoch, and earlier ones with open audits."""
     head: Head = field(default_factory=Head)
+    owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)
     totals: Totals = field(default_factory=Totals)
     audits: Audits = field(default_factory=Audits)

@@ -60,6 +60,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "audits": {
             "passed": run.audits.outcomes[Outcome.PASS],
             "failed": run.audits.outcomes[Outcome.FAIL],
+            "undelivered": run.audits.outcomes[Outcome.UNDELIVERED],
             "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE],
             "closed_epochs": len(run.audits.closed_epochs),
         },
@@ -85,6 +86,8 @@ def public_status(run: RunState) -> dict[str, Any]:
 def _member(run: RunState, member: Member) -> dict[str, Any]:
     return {
         "hotkey": member.hotkey,
+        "owner": member.owner,
+        "revoked": run.owners.is_revoked(member.owner, member.hotkey),
         "order": member.order,
         "role": member.role.value,
         "stage": member.stage,

@@ -18,6 +18,7 @@ from iota.protocol.messages import Role
 from iota.protocol.problems import Problem
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator, Resumed
+from orchestrator.coordinator.owners import revoked_problem
 from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.limits import ServerLimits
@@ -30,6 +31,7 @@ from orchestrator.http.progress_log import ProgressLog
 from orchestrator.http.public import Public
 from orchestrator.http.public_epochs import PublicEpochs
 from orchestrator.http.public_objects import PublicObjects
+from orchestrator.http.public_verdicts import VerdictCalls
 from orchestrator.http.recorder import Recorder
 from orchestrator.http.remerger import Remerger
 from orchestrator.http.statements import Statements
@@ -84,8 +86,10 @@ def make_app(deps: Deps) -> web.Application:
 
     async def refusal(hotkey: str) -> Problem | None:
         member = deps.coordinator.members.get(hotkey)
-        roles = tuple(Role) if member is None else (member.role,)
-        return None if await deps.admission.allows(hotkey, *roles) else deps.admission.refusal(hotkey)
+        owner, roles = (hotkey, tuple(Role)) if member is None else (member.owner, (member.role,))
+        if deps.coordinator.state.owners.is_revoked(owner, hotkey):
+            return revoked_problem(owner, hotkey)
+        return None if await deps.admission.allows(owner, *roles) else deps.admission.refusal(owner)
 
     def heard(hotkey: str) -> float | None:
         ago_s = calls.presence.silent_s(hotkey, time.monotonic())
@@ -138,6 +142,7 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/v1/stream", public.stream),
             web.get("/v1/members/{hotkey}", public.member),
             web.get(MANIFEST_PATH, public.manifest),
+            web.get("/v1/epochs/{epoch}/verdicts", VerdictCalls(deps.coordinator).verdicts),
             web.get("/v1/bases", objects.epochs),
             web.get("/v1/bases/{epoch}/{stage}", objects.base),
             web.get("/v1/objects", objects.url),
@@ -149,9 +154,10 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),
             web.get("/readyz", public.readyz),
-            web.post("/v1/join", signed(calls.join)),
+            web.post("/v1/join", signed(calls.join, admits=True)),
             web.post("/v1/exchange", signed(calls.exchange, limits.exchange_bytes)),
             web.post("/v1/leave", signed(calls.leave)),
+            web.post("/v1/revoke", signed(calls.revoke)),
             web.post("/v1/objects", signed(calls.objects)),
         ]
     )

@@ -38,6 +38,8 @@ class ServerLimits:
     """A member without a request for this long is lost."""
     url_s: float = 3600.0
     """Lifetime of a presigned URL."""
+    workers: int = OrchestratorSettings.max_workers
+    """Most workers of one owner."""
     events: int = 256
     """Events in one answer."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Final
 
 from iota.protocol.events import ExchangeReply
@@ -18,6 +19,7 @@ from iota.protocol.messages import (
     ObjectRequest,
 )
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.workers import Revocation, RevokeReply
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
@@ -60,7 +62,7 @@ class MemberCalls:
         self._admission = admission
         self.limits = limits
         self._open: Counter[str] = Counter()
-        self.intake = Intake(coordinator)
+        self.intake = Intake(coordinator, places=limits.workers)
         self.polls = Polls()
         self.presence = Presence(limits.silence_s)
         self.statuses: dict[str, NodeStatus] = {}
@@ -69,8 +71,9 @@ class MemberCalls:
     async def join(self, call: Call) -> bytes:
         """POST /v1/join: a JoinReply."""
         request = parse(JoinRequest, call.body)
-        if not await self._admission.allows(call.hotkey, request.role):
-            raise self._admission.refusal(call.hotkey)
+        owner = call.hotkey if request.certificate is None else request.certificate.owner
+        if not await self._admission.allows(owner, request.role):
+            raise self._admission.refusal(owner)
         async with self._recorder.join_lock, self._recorder.lock_for(call.hotkey):
             entry = self.intake.join(call.hotkey, request, self._recorder.stamp())
             self.presence.note(call.hotkey, time.monotonic())
@@ -116,6 +119,20 @@ class MemberCalls:
             if entry := self.intake.leave(call.hotkey, self._recorder.stamp()):
                 await self._recorder.record(entry)
         return b"{}"
+
+    async def revoke(self, call: Call) -> bytes:
+        """POST /v1/revoke: a RevokeReply; a repeated revocation changes nothing."""
+        revocation = parse(Revocation, call.body)
+        worker = revocation.worker
+        async with AsyncExitStack() as locks:
+            await locks.enter_async_context(self._recorder.join_lock)
+            if worker in self._coordinator.members:  # nothing that it has said may follow its revocation
+                await locks.enter_async_context(self._recorder.lock_for(worker))
+            if entry := self.intake.revoke(call.hotkey, revocation, self._recorder.stamp()):
+                await self._recorder.record(entry)
+            member = self._coordinator.members.get(worker)
+        joined = member is not None and member.owner == call.hotkey
+        return RevokeReply(joined=joined).model_dump_json().encode()
 
     async def objects(self, call: Call) -> bytes:
         """POST /v1/objects: an ObjectReply with a presigned URL for one key."""

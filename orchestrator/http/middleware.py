@@ -43,7 +43,10 @@ SignedHandler = Callable[[Call], Awaitable[bytes]]
 
 
 class Middleware:
-    """Wraps handlers. `refusal(hotkey)` is None for a hotkey that may send signed requests at all."""
+    """Wraps handlers. `refusal(hotkey)` is None for a hotkey that may send signed requests at all.
+
+    A join is the exception: its handler admits the hotkey, since the certificate is in the body.
+    """
 
     def __init__(
         self,
@@ -61,15 +64,20 @@ class Middleware:
         self._addresses = TokenBuckets(limits.address_rate, limits.address_burst)
         self._hotkeys = TokenBuckets(limits.hotkey_rate, limits.hotkey_burst)
 
-    def signed(self, handler: SignedHandler, max_bytes: int | None = None) -> Handler:
-        """An aiohttp handler for signed requests with at most `max_bytes` of body (default: `body_bytes`)."""
+    def signed(
+        self, handler: SignedHandler, max_bytes: int | None = None, *, admits: bool = False
+    ) -> Handler:
+        """An aiohttp handler for signed requests with at most `max_bytes` of body (default: `body_bytes`).
+
+        `admits` says that `handler` decides itself whether it takes requests of this hotkey.
+        """
         bound = self._limits.body_bytes if max_bytes is None else max_bytes
 
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await read_body(request, bound, self._limits.body_s)
             caller = self._verifier.verify(request.headers, body, request.method, request.raw_path)
             request[_CALLER] = caller
-            if refusal := await self._refusal(caller.hotkey):
+            if not admits and (refusal := await self._refusal(caller.hotkey)):
                 raise refusal
             if wait := self._hotkeys.take(caller.hotkey, time.monotonic()):
                 raise Problem(ProblemType.RATE_LIMITED, "slow down", retry_after=wait)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.coordinator import Entry, Left
+from orchestrator.coordinator import Entry, Left, Revoked
 
 
 class Presence:
@@ -18,10 +18,11 @@ class Presence:
         self._since: dict[str, float] = {}
 
     def observe(self, entry: Entry) -> None:
-        """Forget a member when it leaves."""
-        if isinstance(entry, Left):
-            self._last.pop(entry.hotkey, None)
-            self._since.pop(entry.hotkey, None)
+        """Forget a member when it leaves, or is revoked."""
+        if isinstance(entry, Left | Revoked):
+            gone = entry.hotkey if isinstance(entry, Left) else entry.revocation.worker
+            self._last.pop(gone, None)
+            self._since.pop(gone, None)
 
     def note(self, hotkey: str, now: float) -> None:
         """Record a request of this member."""

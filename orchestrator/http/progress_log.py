@@ -10,7 +10,7 @@ from typing import Any
 from iota.console.counts import counted
 from iota.console.durations import LINE_EVERY_S
 from iota.protocol.messages import Role
-from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned
+from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Lost, Returned, Revoked
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +29,14 @@ class ProgressLog:
                 member = self._coordinator.members.get(entry.hotkey)
                 if member is not None:
                     place = "validator" if member.role is Role.VALIDATOR else f"miner of stage {member.stage}"
+                    if member.owner != member.hotkey:
+                        place += f", a worker of {member.owner}"
                     how = "joined again from its disk" if member.resume else "joined"
                     _log.info("%s %s as %s, on %s", entry.hotkey, how, place, member.device)
             case Left():
                 _log.info("%s left", entry.hotkey)
+            case Revoked():
+                _log.info("%s revoked its worker %s", entry.revocation.owner, entry.revocation.worker)
             case Lost():
                 _log.warning("%s is lost: it was silent for too long", entry.hotkey)
             case Returned():
@@ -69,6 +73,6 @@ def progress_line(status: dict[str, Any], losses: list[float], tokens: int, pass
         f"{f', {late} late' if late else ''},"
         f" {counted(validators, 'validator')};"
         f" {status['dropped']} dropped, {status['rerouted']} re-routed;"
-        f" audits {audits['passed']}+ {audits['failed']}- {audits['inconclusive']}?"
+        f" audits {audits['passed']}+ {audits['failed']}- {audits['undelivered']}! {audits['inconclusive']}?"
         f"{'; waits: ' + status['waiting'] if status['waiting'] else ''}"
     )

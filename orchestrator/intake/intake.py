@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from iota.identity import signatures
+from iota.identity.certificates import Verify
 from iota.identity.signatures import signing_bytes
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -16,7 +15,10 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.words import WORD_DOMAIN, signed_word
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Left, Member, Returned
+from iota.protocol.workers import Revocation
+from orchestrator.coordinator import Coordinator, Exchanged, Joined, Left, Member, Returned, Revoked
+from orchestrator.coordinator.owners import revoked_problem
+from orchestrator.intake.owners import check_certificate, new_revocation
 from orchestrator.intake.receipts import new_receipts
 from orchestrator.intake.rights import Access, access_for
 from orchestrator.intake.validation import check_frames, check_reports
@@ -27,26 +29,40 @@ class Intake:
 
     The caller must journal and apply the returned entry before it asks about
     another request of the same hotkey (for joins: of any hotkey). Times (`at`) are Unix seconds. Each method
-    raises Problem (NOT_JOINED) for a hotkey that has not joined.
+    but `join` and `revoke` raises Problem: NOT_JOINED for a hotkey that has not joined, NOT_A_MEMBER for a
+    worker that its owner has revoked.
     """
 
     def __init__(
-        self, coordinator: Coordinator, verify: Callable[[bytes, bytes, str], bool] = signatures.verify
+        self,
+        coordinator: Coordinator,
+        verify: Verify = signatures.verify,
+        places: int | None = None,
     ) -> None:
-        """`verify(message, signature, hotkey)` checks receipts and words; a simulation may accept all."""
-        self._coordinator, self._verify = coordinator, verify
+        """`verify` checks receipts, words and certificates.
+
+        `places` is the most workers of one owner, None for no limit.
+        """
+        self._coordinator, self._verify, self._places = coordinator, verify, places
 
     def member(self, hotkey: str) -> Member:
         """The member with this hotkey."""
         member = self._coordinator.members.get(hotkey)
         if member is None:
             raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
+        if self._coordinator.state.owners.is_revoked(member.owner, hotkey):
+            raise revoked_problem(member.owner, hotkey)
         return member
 
     def join(self, hotkey: str, request: JoinRequest, at: float) -> Joined:
-        """The entry of a join. Raises Problem: VERSION_MISMATCH, FORBIDDEN (a second role) or RUN_ENDED."""
+        """The entry of a join. The caller has admitted the owner, who is the certificate's if it has one.
+
+        Raises Problem: VERSION_MISMATCH, FORBIDDEN (a second role), RUN_ENDED, BAD_CERTIFICATE, NOT_A_MEMBER
+            (a revoked worker), or REFUSED (too many workers).
+        """
         if PROTOCOL_VERSION not in request.versions:
             raise _version_mismatch(request.versions)
+        check_certificate(self._coordinator.state, hotkey, request, self._verify, self._places)
         refusal = self._coordinator.refusal(hotkey, request)
         if refusal is not None:
             raise refusal
@@ -89,6 +105,14 @@ class Intake:
     def leave(self, hotkey: str, at: float) -> Left | None:
         """The entry of a leave; None for a member that has left already."""
         return None if self.member(hotkey).left else Left(at=at, hotkey=hotkey)
+
+    def revoke(self, hotkey: str, revocation: Revocation, at: float) -> Revoked | None:
+        """The entry of a revocation that `hotkey` sent; None where the worker is revoked already.
+
+        Raises Problem as `new_revocation` does.
+        """
+        new = new_revocation(self._coordinator.state, hotkey, revocation, self._verify)
+        return Revoked(at=at, revocation=revocation) if new else None
 
     def access(self, hotkey: str, request: ObjectRequest) -> Access:
         """The access to an object that a member requests. Raises Problem as `access_for` does."""

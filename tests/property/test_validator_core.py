@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from iota.protocol.events import AuditsClosed, EpochClose, RunEnd
+from iota.protocol.messages import AuditKind, Outcome
 from tests.support.validator_shells import EPOCHS, Shell, drawn, run
 from validator.core.facts import Tick
 
@@ -20,6 +22,7 @@ class CoreMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.shell = Shell()
         self.closed: set[int] = set()
+        self.accused: Counter[int] = Counter()
         self.sealed = 0
         self.run_over = False
 
@@ -71,6 +74,22 @@ class CoreMachine(RuleBasedStateMachine):
         self.closed.add(epoch)
         self.shell.on_event(AuditsClosed(epoch=epoch))
 
+    @precondition(lambda self: self.sealed and not self.shell.ended)
+    @rule(
+        data=st.data(),
+        seq=st.integers(1, 14),
+        stage=st.integers(0, 2),
+        audit=st.sampled_from(AuditKind),
+        outcome=st.sampled_from([Outcome.FAIL, Outcome.UNDELIVERED]),
+        signed=st.booleans(),
+    )
+    def another_validator_accuses(
+        self, data: st.DataObject, seq: int, stage: int, audit: AuditKind, outcome: Outcome, signed: bool
+    ) -> None:
+        epoch = data.draw(st.integers(0, self.sealed - 1))
+        self.accused[epoch] += 1
+        self.shell.accuse(seq, epoch=epoch, stage=stage, audit=audit, outcome=outcome, signed=signed)
+
     @rule(seconds=st.floats(0, 60))
     def time_passes(self, seconds: float) -> None:
         self.shell.now += seconds
@@ -101,6 +120,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.shell.ended
         for epoch in self.shell.audited:
             assert drawn(epoch) <= set(self.shell.kept)
+            assert epoch in self.shell.asked, "others' verdicts are asked for before scores"
 
 
 CoreMachine.TestCase.settings = settings(

@@ -31,9 +31,10 @@ from validator.core.effects import Effect, Say
 from validator.core.jobs import (
     AwaitBlock,
     Base,
-    FetchBaseRecord,
     FetchLastStep,
+    FetchPast,
     FetchRecord,
+    FetchVerdicts,
     HashBase,
     Job,
     MeasureHeldout,
@@ -50,14 +51,13 @@ from validator.core.tasks import AuditTask
 
 @dataclass
 class Bench:
-    """A validator's parts over a World, without its network. `live`: whether its miners still answer."""
+    """A validator's parts over a World, without its network."""
 
     world: World
     evidence: Evidence
     auditor: Auditor
     worker: Worker
     sealed: SealedEpoch
-    live: bool
     deliver: Callable[[Miner, int], bytes | None]
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
@@ -100,12 +100,9 @@ class Bench:
         match job:
             case Wait():
                 raise AssertionError("each snapshot is decided as soon as it is asked for")
-            case FetchBaseRecord():
-                stored = self.world.bases
-                return next(b for b in stored if (b.epoch, b.stage) == (job.epoch, job.stage))
             case FetchLastStep():
                 return await self.evidence.last_step(job.epoch, job.miner)
-            case AwaitBlock() | Settle() | FetchRecord() | MeasureHeldout():
+            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
                 raise AssertionError(f"an audit has no {job}")
         try:
             return await self.auditor.run(job)
@@ -140,7 +137,6 @@ async def bench(
     world: World,
     epoch: int = 0,
     *,
-    live: bool = True,
     deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
         miner.snapshots[version]
     ),
@@ -151,4 +147,4 @@ async def bench(
     worker = Worker(Budget(1.0, cpu=lambda: 0.0))
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
-    return Bench(world, evidence, auditor, worker, sealed, live, deliver)
+    return Bench(world, evidence, auditor, worker, sealed, deliver)

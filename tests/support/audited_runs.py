@@ -299,6 +299,8 @@ class World:
             miners=tuple(
                 MinerRecord(
                     hotkey=m.hotkey,
+                    owner=m.hotkey,
+                    certificate=None,
                     stage=m.stage,
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from iota.codec.wire_dtype import encode_wire
 from iota.data.manifest import Manifest, Shard, SourceInfo, TokenDtype, TokenizerInfo
+from iota.identity.certificates import certify, revoke
 from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
@@ -27,6 +28,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
+from iota.protocol.workers import RevokeReply
 from iota.spec import (
     AuditSpec,
     BoundarySpec,
@@ -58,6 +60,7 @@ from orchestrator.coordinator.entries import (
     Remerged,
     Resumed,
     Returned,
+    Revoked,
     StoreAway,
     StoreBack,
     Tick,
@@ -248,6 +251,21 @@ MERGE = events.MergeAssign(
     contributions=(events.Contribution(hotkey=MINER.ss58, tokens=6, joined=0, stored=OBJECT),),
 )  # fmt: skip
 MERGED = events.MergeReady(epoch=1, stage=1, parts=(OBJECT,))
+VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
+    FileVerdict(
+        epoch=1,
+        miner=MINER.ss58,
+        task=AuditTask(messages.AuditKind.OP, "op:2", 2),
+        result=Result(
+            messages.Outcome.FAIL,
+            2,
+            "cpu-avx2: equal",
+            DIGEST,
+            "cd" * 32,
+            "the output has another digest",
+        ),
+    )
+)
 EVENTS: tuple[events.Event, ...] = (
     events.Admit(epoch=1, step=0),
     events.LoadBase(epoch=1, digest=DIGEST, parts=(OBJECT,)),
@@ -264,27 +282,13 @@ EVENTS: tuple[events.Event, ...] = (
     events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
     events.SnapshotMissed(epoch=1, miner=MINER.ss58, version=1, deadline=TIME, live=True),
     events.AuditsClosed(epoch=1),
+    events.Accusation(validator=VALIDATOR.ss58, verdict=VERDICT),
     events.RunEnd(reason="all epochs are done"),
 )
 
 
 # ---- reports, messages, journal entries ----------------------------------------------------------
 
-VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
-    FileVerdict(
-        epoch=1,
-        miner=MINER.ss58,
-        task=AuditTask(messages.AuditKind.OP, "op:2", 2),
-        result=Result(
-            messages.Outcome.FAIL,
-            2,
-            "cpu-avx2: equal",
-            DIGEST,
-            "cd" * 32,
-            "the output has another digest",
-        ),
-    )
-)
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),
@@ -300,6 +304,8 @@ REPORTS: tuple[messages.Report, ...] = (
     messages.Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096, before_merge=2.75),
     messages.WeightsSet(block=7_000_100, weights={MINER.ss58: 0.75, OTHER.ss58: 0.25}, compute_share=0.1),
 )
+CERTIFICATE = certify(OTHER, MINER, DIGEST, 1_753_000_000_125)
+REVOCATION = revoke(OTHER, MINER.ss58, DIGEST)
 JOIN = messages.JoinRequest(
     role=messages.Role.MINER,
     versions=(messages.PROTOCOL_VERSION,),
@@ -308,6 +314,7 @@ JOIN = messages.JoinRequest(
     epoch=1,
     addresses=("quic://192.0.2.7:4433",),
     link=DIGEST,
+    certificate=CERTIFICATE,
 )
 MESSAGES = {
     "join request": JOIN,
@@ -331,6 +338,8 @@ MESSAGES = {
     "delivered plan": events.Delivered(seq=5, event=PLAN, signature="5a" * 64),
     "whole plan": WHOLE_PLAN,
     "leave request": messages.LeaveRequest(reason="stopped"),
+    "revocation": REVOCATION,
+    "revoke reply": RevokeReply(joined=True),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
     "epoch record": records.EpochRecord(
@@ -339,7 +348,8 @@ MESSAGES = {
         receipts=4,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, stage=1, lives=(records.LifeRecord(joined=0, first_receipt=1),),
+                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1,
+                lives=(records.LifeRecord(joined=0, first_receipt=1),),
                 first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1, unproven=1,
             ),
         ),
@@ -366,7 +376,11 @@ MESSAGES = {
 ENTRIES: tuple[Entry, ...] = (
     Joined(at=TIME, hotkey=MINER.ss58, request=JOIN),
     Exchanged(
-        at=TIME, hotkey=MINER.ss58, receipts=BATCH.receipts, frames=(NOTICE,), reports=REPORTS,
+        at=TIME,
+        hotkey=MINER.ss58,
+        receipts=BATCH.receipts,
+        frames=(NOTICE,),
+        reports=REPORTS,
         looked=(LookedAt(name=NOTICE.name, found=Finding.SOUND),),
     ),
     Left(at=TIME, hotkey=MINER.ss58),
@@ -377,7 +391,8 @@ ENTRIES: tuple[Entry, ...] = (
     Remerged(at=TIME, epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.NOT_FINITE}),
     StoreAway(at=TIME),
     StoreBack(at=TIME),
-)  # fmt: skip
+    Revoked(at=TIME, revocation=REVOCATION),
+)
 
 
 def sample_base() -> OuterState:

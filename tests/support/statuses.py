@@ -34,7 +34,7 @@ def run_status(members: int = 3, stages: int = 3, **changes: Any) -> dict[str, A
         "settled": 256,
         "dropped": 1,
         "rerouted": 4,
-        "audits": {"passed": 6, "failed": 1, "inconclusive": 0, "closed_epochs": 1},
+        "audits": {"passed": 6, "failed": 1, "undelivered": 0, "inconclusive": 0, "closed_epochs": 1},
         "weights": {rows[-1]["hotkey"]: {row["hotkey"]: 1 / members for row in rows[:-1]}},
         "validator_compute_share": {},
         "verdicts": [
@@ -59,6 +59,8 @@ def member(number: int, stage: int, role: str = "miner", device: str = DEVICE) -
     """One member of a status."""
     return {
         "hotkey": fake_hotkey(number),
+        "owner": fake_hotkey(number),
+        "revoked": False,
         "order": number,
         "role": role,
         "stage": stage,
@@ -66,7 +68,7 @@ def member(number: int, stage: int, role: str = "miner", device: str = DEVICE) -
         "stalled": False,
         "tokens": 87_000 + number,
         "withdrawn": 0,
-        "audits": {"pass": 2, "fail": int(number == 0), "inconclusive": 0},
+        "audits": {"pass": 2, "fail": int(number == 0), "undelivered": 0, "inconclusive": 0},
         "device": device,
     }
 

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from blake3 import blake3
 
-from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.messages import AuditsDone, Heldout, Reveal, SnapshotWanted, StoredObject
+from iota.identity.keys import Hotkey
+from iota.protocol.events import Accusation, SnapshotMissed, SnapshotReady
+from iota.protocol.messages import (
+    AuditKind,
+    AuditsDone,
+    Heldout,
+    Outcome,
+    Reveal,
+    SnapshotWanted,
+    StoredObject,
+    Verdict,
+)
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
-from validator.core.facts import Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.facts import Accused, Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.history import History
 from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
+from validator.core.pool import Pool
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import drawn_tasks
+from validator.core.tasks import drawn_tasks, owes
 
 EPOCHS = 2
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, EPOCHS)
+OTHER = Hotkey.from_seed(b"\x07" * 32).ss58
+"""Another validator."""
 Name = tuple[int, str, str]
+Answer = Callable[[jobs.Job], object]
 
 
 @cache
@@ -46,10 +61,10 @@ def run() -> tuple[World, dict[int, SealedEpoch]]:
     return world, sealed
 
 
-def drawn(epoch: int) -> set[Name]:
+def drawn(epoch: int, links: LinkChain = LINKS) -> set[Name]:
     """The audits that the draw of an epoch demands."""
     sealed = run()[1][epoch]
-    link = LINKS.link(epoch)
+    link = links.link(epoch)
     merges = MergeAudits(sealed, BLOCK_HASH, link, lambda *filed: None, lambda text: None)
     of_merges = {(epoch, m, t.name) for at in merges.parts for m, t in merges.tasks(at)}
     of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
@@ -59,12 +74,22 @@ def drawn(epoch: int) -> set[Name]:
 class Shell:
     """A shell whose database outlives its cores, and which holds every effect against the rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: LinkChain = LINKS) -> None:
+        self.links = links
         self.now = 0.0
         self.kept: dict[Name, effects.FileVerdict] = {}
         """The database: verdicts by name, in order."""
         self.audited: set[int] = set()
+        self.worked: set[int] = set()
+        self.pooled: set[int] = set()
+        """Epochs of which the verdicts of others are known."""
+        self.asked: set[int] = set()
+        """Epochs of which they were asked for, in vain or not."""
+        self.others: dict[int, Pool] = {}
+        """What others published, by epoch."""
         self.heldout: dict[int, Heldout] = {}
+        self.internal: set[tuple[int, str]] = set()
+        """Audits that an error of the program ended."""
         self.events: list[Fact] = []
         self.stale: list[Fact] = []
         """Answers to jobs that are over."""
@@ -72,8 +97,19 @@ class Shell:
 
     def restart(self) -> None:
         """Another process: it joins, and hears every event anew."""
-        history = History(set(self.audited), set(self.kept), dict(self.heldout))
-        self.core = ValidatorCore(run()[0].spec, LINKS, history)
+        history = History(
+            audited=set(self.audited),
+            filed=set(self.kept),
+            owing={
+                (filed.epoch, filed.miner)
+                for filed in self.kept.values()
+                if owes(filed.task.kind, filed.result.outcome)
+            },
+            worked=set(self.worked),
+            pooled=set(self.pooled),
+            heldout=dict(self.heldout),
+        )
+        self.core = ValidatorCore(run()[0].spec, self.links, history)
         self.job: effects.Start | None = None
         self.stale.clear()
         self.wanted: set[tuple[int, str, int]] = set()
@@ -86,6 +122,8 @@ class Shell:
         """Those of them whose block is final."""
         self.done: list[int] = []
         """Epochs of which this process said that its audits are done."""
+        self.settled: dict[int, int] = {}
+        """epoch -> accusations that it said to be done with."""
         self.ended = False
         for event in self.events:
             self.take(event)
@@ -111,6 +149,28 @@ class Shell:
         fact = Failed(number, answer) if isinstance(answer, Exception) else Done(number, answer)
         self.stale.append(fact)
         self.take(fact)
+
+    def accuse(
+        self,
+        seq: int,
+        *,
+        epoch: int = 0,
+        stage: int = 0,
+        audit: AuditKind = AuditKind.OP,
+        outcome: Outcome = Outcome.FAIL,
+        author: str = OTHER,
+        signed: bool = True,
+    ) -> None:
+        """Another validator accuses the miner of a stage."""
+        verdict = Verdict(
+            epoch=epoch,
+            miner=run()[0].miners[stage].hotkey,
+            audit=audit,
+            outcome=outcome,
+            seq=seq,
+            profile="exact",
+        )
+        self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed))
 
     def deliver(self, key: tuple[int, str, int]) -> None:
         """The snapshot of (epoch, miner, version) comes."""
@@ -148,13 +208,22 @@ class Shell:
                 self.said[name] += 1
             case effects.RepeatVerdicts():
                 self.said.update(name for name in self.kept if name[0] == effect.epoch)
+            case effects.KeepWork():
+                self.worked |= {work.epoch for work in effect.work}
+            case effects.KeepPool():
+                assert effect.epoch not in self.pooled
+                self.asked.add(effect.epoch)
+                if effect.pool is not None and effect.pool.complete:
+                    self.pooled.add(effect.epoch)
             case effects.KeepAudited():
                 self.audited.add(effect.epoch)
+            case effects.InternalError():
+                self.internal.add((effect.epoch, effect.what))
             case effects.KeepHeldout():
                 assert effect.report.epoch not in self.heldout
                 self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
-                assert reveal.link == LINKS.link(reveal.epoch)
+                assert reveal.link == self.links.link(reveal.epoch)
                 assert reveal.epoch in self.drawable | self.audited, "no link without record and block"
                 self.revealed.add(reveal.epoch)
             case effects.Say(report=SnapshotWanted() as wanted):
@@ -165,6 +234,7 @@ class Shell:
             case effects.Say(report=AuditsDone() as done):
                 self._check_done(done.epoch)
                 self.done.append(done.epoch)
+                self.settled[done.epoch] = done.accusations
             case effects.End():
                 self.ended = True
             case _:
@@ -172,7 +242,7 @@ class Shell:
 
     def _check_done(self, epoch: int) -> None:
         kept = {name for name in self.kept if name[0] == epoch}
-        needed = drawn(epoch) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
+        needed = drawn(epoch, self.links) if epoch in self.audited else {n for n in kept if n[2] == "seal"}
         assert needed
         assert needed <= kept, "every drawn audit has its verdict"
         assert all(self.said[name] for name in kept), "what is kept is said by this process as well"
@@ -183,8 +253,10 @@ class Shell:
         match job:
             case jobs.AwaitBlock():
                 return BLOCK_HASH
-            case jobs.FetchRecord():
+            case jobs.FetchRecord() | jobs.FetchPast():
                 return sealed[job.epoch]
+            case jobs.FetchVerdicts():
+                return self.others.get(job.epoch, Pool({}, (), complete=True))
             case jobs.HashBase():
                 return "00" * 32
             case jobs.FetchLastStep():
@@ -203,10 +275,9 @@ class Shell:
             case jobs.ReplayMerge(assign):
                 parts = sealed[assign.epoch].record.merges[assign.stage].parts
                 return jobs.Remade(parts[assign.part].digest, {})
-            case jobs.FetchBaseRecord():
-                return next(b for b in world.bases if (b.epoch, b.stage) == (job.epoch, job.stage))
             case jobs.RemakeBase(base):
-                return self.good(jobs.FetchBaseRecord(base.epoch + 1, base.stage)).digest  # type: ignore[attr-defined]
+                following = sealed[base.epoch].next_base(base.stage)
+                return None if following is None else following.digest
             case jobs.ReplayWord():
                 return False
             case _:
@@ -214,7 +285,8 @@ class Shell:
 
     def bad(self, job: jobs.Job, choice: int) -> object:
         """Another answer that the job may have, or the reason why it has none."""
-        lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers")]
+        unforeseen = ZeroDivisionError("unforeseen")
+        lost: list[object] = [EvidenceMissing("lost"), TransportFailed("nobody answers"), unforeseen]
         fault = MinerFault(run()[0].miners[0].hotkey, 1, "proof")
         mismatch = ReplayMismatch(1, "a", "b", "off")
         own: list[object]
@@ -223,10 +295,19 @@ class Shell:
                 return self.good(job)
             case jobs.FetchRecord():
                 miners = run()[1][job.epoch].record.miners
-                own = [RecordBroken("broken", miners), RecordBroken("nobody's", None), RecordGone()]
+                own = [
+                    RecordBroken("broken", miners),
+                    RecordBroken("nobody's", None),
+                    RecordGone(),
+                    unforeseen,
+                ]
                 return own[choice % len(own)]
             case jobs.ReplayWord():
                 own = [True, *lost]
+            case jobs.FetchVerdicts():
+                own = [lost[1], Pool({}, (), complete=False), unforeseen]
+            case jobs.FetchPast():
+                own = lost
             case jobs.LoadBase() | jobs.LoadSnapshot():
                 own = [Profile("sketch", exact=False), fault, *lost]
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():
@@ -244,3 +325,19 @@ class Shell:
             case _:
                 own = lost
         return own[choice % len(own)]
+
+
+def opened(epoch: int = 0) -> Shell:
+    """A shell that has received the seal of an epoch."""
+    shell = Shell()
+    shell.on_event(run()[1][epoch].record.seal)
+    return shell
+
+
+def work(shell: Shell, answer: Answer | None = None, until: Callable[[], bool] = lambda: False) -> None:
+    """Answer jobs, and deliver each snapshot, until nothing runs or `until` holds."""
+    while shell.job is not None and not until():
+        shell.answer((answer or shell.good)(shell.job.job))
+        for key in sorted(shell.wanted):
+            if shell.job is None:
+                shell.deliver(key)

@@ -48,6 +48,7 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.protocol.seals import SignedSeal
+from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import AuditSpec, RunSpec
 from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Noise
@@ -146,6 +147,19 @@ class Orchestrator:
     async def receipts(self, epoch: int, hotkey: str) -> Any:
         return await self.world.receipts(epoch, hotkey)
 
+    async def verdicts(self, epoch: int, page: int, *, retry_for_s: float | None = None) -> VerdictPage:
+        self._check_there()
+        said = [verdict for verdict in self.verdicts_said() if verdict.epoch == epoch]
+        filed = [FiledVerdict(validator=KEY.ss58, verdict=verdict) for verdict in said]
+        link = next((r.link for r in self.said if isinstance(r, Reveal) and r.epoch == epoch), None)
+        return VerdictPage(
+            epoch=epoch,
+            closed=epoch in self.closed,
+            links={} if link is None else {KEY.ss58: link},
+            total=len(filed),
+            verdicts=tuple(filed) if page == 0 else (),
+        )
+
     async def objects(self, request: Any) -> Any:
         return await self.world.objects(request)
 
@@ -155,7 +169,7 @@ class Orchestrator:
 
     async def _take(self, report: Report) -> None:
         self.said.append(report)
-        if len(self.verdicts()) >= 4:
+        if len(self.verdicts_said()) >= 4:
             self.judged.set()
         if isinstance(report, SnapshotWanted):
             assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
@@ -185,7 +199,7 @@ class Orchestrator:
         self.events.append(event)
         self.changed.set()
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts_said(self) -> list[Verdict]:
         return [report for report in self.said if isinstance(report, Verdict)]
 
 

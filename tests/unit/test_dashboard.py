@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from iota.simulate.names import fake_hotkey
 from iota.swarm.chart import loss_chart
 from iota.swarm.display import Dashboard, Lines, display_on
 from iota.swarm.members import bottleneck
@@ -41,6 +42,22 @@ def test_every_member_is_on_the_smallest_screen(members: int) -> None:
     for hotkey, name in names_of(status).items():
         assert name in shown
         assert hotkey[:8] in shown
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_owners_stand_beside_their_workers_and_nowhere_else(width: int, height: int) -> None:
+    status = run_status(3)
+    owner = fake_hotkey(77)
+    status["members"][1] |= {"owner": owner, "revoked": True, "live": False}
+    status["weights"] = {status["members"][-1]["hotkey"]: {owner: 0.25}}
+    rows = screen(status, width, height).splitlines()
+    (worker,) = [row for row in rows if owner[:8] in row]
+    assert fake_hotkey(1)[:8] in worker
+    assert "revoked" in worker
+    assert "0.250" in worker
+    assert max(map(len, rows)) <= width
+    assert "…" not in "".join(rows)
+    assert "owner" not in screen(run_status(3), width, height)
 
 
 def test_every_member_of_many_comes_on_one_of_the_pages() -> None:

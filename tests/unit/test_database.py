@@ -11,6 +11,7 @@ from iota.identity.keys import Hotkey
 from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
+from validator.core.pool import EpochFacts, Judgement, Pool, Task
 from validator.core.results import Result
 from validator.core.scoring import MinerWork
 from validator.core.tasks import AuditTask
@@ -18,6 +19,9 @@ from validator.database import DATABASE_NAME, Database, DatabaseInUse
 
 KEY = Hotkey.from_seed(b"\x01" * 32)
 MINER = Hotkey.from_seed(b"\x02" * 32).ss58
+OWNER = Hotkey.from_seed(b"\x03" * 32).ss58
+OTHER = Hotkey.from_seed(b"\x04" * 32).ss58
+"""Another validator."""
 RUN = "ab" * 32
 HELDOUT = Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096)
 
@@ -33,32 +37,63 @@ def test_the_first_verdict_of_a_name_stands_over_restarts(tmp_path: Path) -> Non
     with Database(tmp_path, RUN, KEY.ss58) as database:
         assert database.keep("op:7", verdict(Outcome.FAIL)) == first
         assert database.verdicts(0) == [first]
-        assert database.failed() == []
+        assert database.charging() == []
 
 
-def test_failed_verdicts_are_listed_by_epoch(tmp_path: Path) -> None:
+def test_verdicts_that_cost_something_are_listed_by_epoch(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
         for epoch, name in ((3, "op:1"), (1, "op:1"), (1, "op:2")):
             database.keep(name, verdict(Outcome.FAIL, epoch))
-        assert [(v.miner, v.epoch) for v in database.failed()] == [(MINER, 1), (MINER, 1), (MINER, 3)]
+        database.keep("op:7", verdict(Outcome.UNDELIVERED, 2))
+        database.keep("op:7", verdict(Outcome.PASS, 3))
+        assert [v.epoch for v in database.charging()] == [1, 1, 2, 3]
 
 
-def test_an_unproven_epoch_marks_its_work(tmp_path: Path) -> None:
+def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    work = [MinerWork(epoch, MINER, OWNER, 10**18, 1, 0, (7, 9)) for epoch in range(3)]
+    theirs = Judgement(OTHER, Task(1, MINER, AuditKind.STEP, MINER, 9), Outcome.PASS)
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        database.keep_work([MinerWork(e, MINER, 10, 1, 0) for e in range(3)])
-        database.keep("op:1", verdict(Outcome.INCONCLUSIVE, 1), unproven=True)
-        assert [(w.epoch, w.unproven) for w in database.work(1, 2)] == [(1, True), (2, False)]
+        database.scores.keep_work(work)
+        database.scores.keep_draw(1, "cd" * 32)
+        database.scores.finish(1)
+        database.scores.keep_pool(1, Pool({OTHER: "11" * 32}, (theirs,), complete=True))
+        database.scores.keep_pool(2, None)
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        scores = database.scores
+        assert (scores.work(1, 2), scores.owners(), scores.newest()) == (work[1:], {MINER: OWNER}, 2)
+        assert scores.judgements(0, 2) == [theirs]
+        links = {OTHER: "11" * 32, KEY.ss58: "link 1"}
+        assert scores.facts(0, 2, KEY.ss58, lambda epoch: f"link {epoch}") == {
+            1: EpochFacts("cd" * 32, links, {MINER: (7, 9)}, present=True, pooled=True),
+            2: EpochFacts("", {}, {MINER: (7, 9)}, present=False, pooled=False),
+        }
+        history = database.history()
+        assert (history.worked, history.pooled, history.audited) == ({1}, {1}, {1})
+
+
+def test_the_work_of_a_miner_at_full_size_is_kept_to_the_flop(tmp_path: Path) -> None:
+    """Some thousands of microbatches of a stage of 6.5e9 parameters are more than SQLite's integers hold."""
+    flops = 100_000 * 6 * 6_500_000_000 * 8_192 + 1
+    assert flops > 2**63
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        database.scores.keep_work([MinerWork(0, MINER, OWNER, flops, 1, 0)])
+        assert [work.flops for work in database.scores.work(0, 0)] == [flops]
+
+
+def test_a_validator_that_starts_again_knows_whom_it_owes_an_audit(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        database.keep("op:7", verdict(Outcome.INCONCLUSIVE, 1))
+        database.keep("op:7", verdict(Outcome.UNDELIVERED, 2))
+        assert database.history().owing == {(2, MINER)}
 
 
 def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.last_audited() is None
         database.keep_heldout(HELDOUT)
-        database.finish(0)
-        database.finish(1)
+        database.scores.finish(0)
+        database.scores.finish(1)
         database.keep("op:7", verdict(epoch=2))
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.last_audited() == 1
         history = database.history()
         assert (history.audited, history.heldout) == ({0, 1}, {1: HELDOUT})
         assert history.filed == {(2, MINER, "op:7")}
@@ -91,16 +126,16 @@ def test_a_damaged_database_is_kept_aside_and_an_empty_one_takes_its_place(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        database.finish(3)
+        database.scores.finish(3)
     _damage(tmp_path / DATABASE_NAME, kind)
     damaged = (tmp_path / DATABASE_NAME).read_bytes()
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.last_audited() is None
-        database.finish(4)
+        assert database.history().audited == set()
+        database.scores.finish(4)
     assert (tmp_path / f"{DATABASE_NAME}.damaged-1").read_bytes() == damaged
     assert "is damaged" in caplog.text
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.last_audited() == 4
+        assert database.history().audited == {4}
 
 
 def test_a_database_of_another_version_is_refused_and_not_changed(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from iota.doctor.facts import OrchestratorFacts, Unknown
 from iota.doctor.gathering import answer_to
 from iota.doctor.threads import DaemonThreads
 from iota.identity.coldkey import create_coldkey
-from iota.identity.keys import create_hotkey, hotkey_path
+from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
+from iota.identity.worker_file import make_worker
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
-from tests.support.orchestrators import orchestrator
+from tests.support.orchestrators import make_spec, orchestrator
 
 NETUID = 9
 
@@ -91,6 +92,26 @@ async def test_a_registered_node_is_well(tmp_path: Path, role: str) -> None:
     assert code == 0, found
     assert found["registration"]["found"].startswith("uid ")
     assert found["orchestrator"]["verdict"] == "ok"
+
+
+async def test_a_machine_with_a_worker_file_needs_no_wallet_and_its_owner_is_looked_up(
+    tmp_path: Path,
+) -> None:
+    file, elsewhere = tmp_path / "worker.json", {"wallet.path": str(tmp_path / "none")}
+    async with node(tmp_path) as machine:
+        await machine.register(Role.MINER)
+        owner = load_hotkey("w", "h", tmp_path)
+        worker = make_worker(file, owner, make_spec().id, 1)
+        code, found = await machine.doctor("miner", worker=str(file), **elsewhere)
+        assert code == 0, found
+        assert found["worker"]["found"] == f"{worker.key.ss58} of {owner.ss58}, in {file}"
+        assert found["registration"]["found"].startswith("uid ")
+        make_worker(tmp_path / "other.json", owner, "ab" * 32, 1)
+        code, found = await machine.doctor("miner", worker=str(tmp_path / "other.json"), **elsewhere)
+        assert code == 1
+        assert found["worker"]["found"].startswith("the certificate is of run abababababab")
+        code, found = await machine.doctor("miner", worker=str(tmp_path / "no.json"), **elsewhere)
+    assert (code, found["worker"]["remedy"]) == (1, "`iota-miner certify` makes one")
 
 
 async def test_on_a_fresh_machine_each_missing_thing_has_its_remedy(tmp_path: Path) -> None:

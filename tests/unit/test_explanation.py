@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from iota.identity.certificates import revoke
 from iota.protocol.member_records import (
     AuditResult,
+    Charge,
     EpochAudits,
     EpochWork,
     Incident,
@@ -19,7 +21,9 @@ from iota.protocol.member_records import (
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.simulate.names import fake_hotkey
-from iota.swarm.explanation import bans, explain
+from iota.swarm.explanation import bans, explain, workers_of
+from tests.support.statuses import run_status
+from tests.support.workers import OWNER, certificate, key
 
 MINER, VALIDATOR = fake_hotkey(1), fake_hotkey(2)
 NAMES = {MINER: "miner-00", VALIDATOR: "validator"}
@@ -31,11 +35,16 @@ def failed(epoch: int) -> AuditResult:
     )
 
 
-def told(**changes: Any) -> str:
+def charge(epoch: int, miner: str = MINER, outcome: Outcome = Outcome.FAIL) -> Charge:
+    return Charge(validator=VALIDATOR, epoch=epoch, audit=AuditKind.STEP, outcome=outcome, miner=miner)
+
+
+def record_of(**changes: Any) -> MemberRecord:
     work = {"forward": 24, "backward": 24, "steps": 6, "tokens": 3072, "stage_tokens": 6144}
     given: dict[str, Any] = {
         "run": "ab" * 32,
         "hotkey": MINER,
+        "owner": MINER,
         "role": Role.MINER,
         "stage": 1,
         "device": "cpu/x86_64",
@@ -51,10 +60,15 @@ def told(**changes: Any) -> str:
         "audits": {AuditKind.OP: {Outcome.PASS: 6}, AuditKind.STEP: {Outcome.FAIL: 1}},
         "verdicts": (failed(2),),
         "failed": (failed(2),),
+        "charged": (charge(2),),
         "weights": (PostedWeight(validator=VALIDATOR, epoch=2, block=31, weight=0.25),),
         "incidents": (Incident(at=0.0, epoch=2, text="it missed a deadline"),),
     }
-    return "\n".join(explain(MemberRecord(**{**given, **changes}), NAMES))
+    return MemberRecord(**{**given, **changes})
+
+
+def told(**changes: Any) -> str:
+    return "\n".join(explain(record_of(**changes), NAMES))
 
 
 def test_everything_on_record_is_told() -> None:
@@ -73,16 +87,91 @@ def test_everything_on_record_is_told() -> None:
         assert part in text
 
 
+def test_a_worker_is_told_with_its_owner_and_a_revoked_one_with_what_to_do() -> None:
+    made = certificate("ab" * 32, key(1), serial=1_753_000_000_125)
+    revocation = revoke(OWNER, key(1).ss58, "ab" * 32)
+    given = {"hotkey": key(1).ss58, "owner": OWNER.ss58, "certificate": made}
+    line = f"a worker of {OWNER.ss58}, who is paid for it; certified 2025-07-20 08:26:40 UTC"
+    assert line in told(**given)
+    assert "a worker of" not in told()
+    text = told(**given, revocation=revocation, state=MemberState.LEFT)
+    assert "to do: make a new worker for the machine with `iota-miner certify`" in text
+    assert "start it again" not in text
+
+
+def test_the_workers_of_an_owner_are_listed_with_their_state() -> None:
+    status = run_status(4)
+    for row in status["members"][:3]:
+        row |= {"owner": OWNER.ss58, "receipts": 5}
+    status["members"][1] |= {"revoked": True, "live": False}
+    status["members"][2]["live"] = False
+    lines = workers_of(OWNER.ss58, status["members"], {fake_hotkey(0): "miner-00"})
+    assert lines[0] == f"{OWNER.ss58} has 3 workers in this run:"
+    states = ["(miner-00), stage 0: live; 87,000 tokens, 5 receipts", "stage 1: revoked", "stage 2: lost"]
+    assert all(state in line for state, line in zip(states, lines[1:], strict=True))
+    assert workers_of(fake_hotkey(3), status["members"], {}) == []
+
+
+def test_the_bans_of_an_owner_are_told_below_its_workers() -> None:
+    status, worker = run_status(2), key(1).ss58
+    status["members"][0] |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
+    record = record_of(hotkey=worker, owner=OWNER.ss58, charged=(charge(2, worker),))
+    lines = workers_of(OWNER.ss58, status["members"], NAMES, record)
+    assert lines[-1] == "  its owner is banned until epoch 10 at validator validator, then 8 epochs on a ramp"
+
+
+def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
+    return AuditResult(validator=VALIDATOR, epoch=epoch, audit=audit, outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told_of_it"),
+    [
+        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 backwards open until a STEP audit passes"),
+        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 backwards vested by a verdict of epoch 3"),
+        ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 backwards voided by a verdict of epoch 3"),
+    ],
+)
+def test_it_is_told_what_became_of_its_work(verdicts: tuple[AuditResult, ...], told_of_it: str) -> None:
+    assert f"  epoch 2: {told_of_it}\n" in told(settling=verdicts)
+
+
 def test_a_ban_is_told_with_its_end_by_the_scoring_rule() -> None:
-    assert bans((failed(2), failed(5), failed(12)), 8) == {VALIDATOR: 20}  # 5 and 12 lengthen the first
+    charged = (charge(2), charge(5), charge(12))  # 12 is a second offence, 5 is none
+    assert bans(charged, 8) == {VALIDATOR: 28}
     text = told(epoch=3)
     assert "banned until epoch 10 at validator validator, then 8 epochs on a ramp" in text
     assert "the ban ends by itself" in text
     assert "was banned until epoch 10" in told(epoch=10)
 
 
+def test_a_worker_is_told_that_its_owner_is_banned_for_another_worker() -> None:
+    made = certificate("ab" * 32, key(1))
+    given = {"hotkey": key(1).ss58, "owner": OWNER.ss58, "certificate": made, "verdicts": (), "failed": ()}
+    text = told(**given, charged=(charge(2, key(2).ss58),))
+    assert "its owner is banned until epoch 10 at validator validator" in text
+    assert "the ban is for a failed audit of another worker of its owner" in text
+    assert "its results differ" not in text
+
+
+def test_a_second_time_that_one_worker_delivers_nothing_is_told_as_a_ban_and_once_of_two_is_none() -> None:
+    first, second = (charge(epoch, outcome=Outcome.UNDELIVERED) for epoch in (2, 4))
+    assert bans((first, second), 8) == {VALIDATOR: 12}
+    assert bans((first, charge(4, key(2).ss58, Outcome.UNDELIVERED)), 8) == {}
+    assert "banned" not in told(verdicts=(), failed=(), charged=(first,))
+
+
 def test_a_member_without_a_record_is_told_what_comes() -> None:
-    text = told(epochs=(), audits={}, verdicts=(), failed=(), weights=(), state=MemberState.WORKING, until="")
+    text = told(
+        epochs=(),
+        audits={},
+        verdicts=(),
+        failed=(),
+        charged=(),
+        weights=(),
+        state=MemberState.WORKING,
+        until="",
+    )
     for part in ("work: none yet", "no verdict yet", "no validator has reported one", "to do: nothing"):
         assert part in text
 
@@ -98,6 +187,7 @@ def told_of_a_validator(**changes: Any) -> str:
         "epochs": (),
         "verdicts": (),
         "failed": (),
+        "charged": (),
         "weights": (),
     }
     return told(**{**given, **changes})
@@ -109,8 +199,8 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         audits=audits,
         heldouts=1,
         judged=(
-            EpochAudits(epoch=1, passed=6, failed=1, inconclusive=0, heldout=3.61, done=True),
-            EpochAudits(epoch=2, passed=0, failed=0, inconclusive=1, heldout=None, done=False),
+            EpochAudits(epoch=1, passed=6, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
+            EpochAudits(epoch=2, passed=0, failed=0, undelivered=0, inconclusive=1, heldout=None, done=False),
         ),
         posted=PostedWeights(epoch=2, block=37, miners=3, compute_share=0.05),
         heard=60.0,
@@ -121,9 +211,9 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "now: idle: it has audited every epoch whose audits are open; until the merge of epoch 3",
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
-        "  epoch 1       7       6       1             0         3.6100\n",
-        "  epoch 2       1       0       0             1              -  not all filed yet",
-        "in all: 8 audits drawn: 6 passed, 1 failed, 1 inconclusive; 1 held-out evaluation\n",
+        "  epoch 1       7       6       1            0             0         3.6100\n",
+        "  epoch 2       1       0       0            0             1              -  not all filed yet",
+        "in all: 8 audits drawn: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation\n",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text

@@ -92,7 +92,7 @@ def test_verdicts_are_on_record_by_kind_validator_and_reason() -> None:
     [failed] = found.failed
     assert (failed.validator, failed.epoch, failed.reason) == (validator.hotkey, 0, "another output")
     [shown] = [m for m in driven.coordinator.status()["members"] if m["hotkey"] == miner.hotkey]
-    assert shown["audits"] == {"pass": 1, "fail": 1, "inconclusive": 0}
+    assert shown["audits"] == {"pass": 1, "fail": 1, "undelivered": 0, "inconclusive": 0}
 
 
 def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:
@@ -107,7 +107,7 @@ def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:
     driven.say(validator, reports=[WeightsSet(block=9, weights={miner.hotkey: 1.0}, compute_share=0.1)])
     found = record_of(driven, validator)
     assert found.judged == (
-        EpochAudits(epoch=0, passed=1, failed=1, inconclusive=0, heldout=3.61, done=True),
+        EpochAudits(epoch=0, passed=1, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
     )
     assert found.audits == {AuditKind.OP: {Outcome.PASS: 1, Outcome.FAIL: 1}}
     assert found.heldouts == 1

@@ -72,6 +72,7 @@ def record(**changes: Any) -> MemberRecord:
     given: dict[str, Any] = {
         "run": "a" * 64,
         "hotkey": MINER,
+        "owner": MINER,
         "role": Role.MINER,
         "stage": 0,
         "device": "cpu",
@@ -149,7 +150,7 @@ def test_the_orchestrator_s_line_says_members_step_loss_and_what_is_late() -> No
     status["members"][1]["stalled"] = True
     assert progress_line(status, status["losses"], 60_000, 30.0) == (
         "training: epoch 1 step 12/20, loss 2.5539, 2,000 tokens/s; 2 of 3 miners live, 1 late, 1 validator;"
-        " 1 dropped, 4 re-routed; audits 6+ 1- 0?"
+        " 1 dropped, 4 re-routed; audits 6+ 1- 0! 0?"
     )
 
 

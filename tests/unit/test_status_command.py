@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from iota.identity.keys import create_hotkey
 from iota.swarm.run_dir import RunDir, write_json
-from tests.support.orchestrators import ORCHESTRATOR, Running, node, orchestrator, until
+from tests.support.orchestrators import ORCHESTRATOR, Running, join_request, node, orchestrator, until
 from tests.support.terminals import as_a_service, frames, in_a_pipe, on_terminal
+from tests.support.workers import OWNER, certified_join, key
 
 STATUS = ["iota.cli.main", "status"]
 
@@ -157,3 +158,24 @@ async def test_a_member_is_explained_by_hotkey_short_form_or_wallet_name(
         assert (code, "my miner is no member of this run" in written) == (2, True), mine
         code, written = await in_a_pipe(["iota.cli.main", "explain", "no such", *at, *wallet], on("xterm"))
         assert (code, "is no hotkey" in written) == (2, True)
+
+
+async def test_an_owner_is_explained_by_its_workers_also_where_it_is_no_member(running: Running) -> None:
+    explain, at = ["iota.cli.main", "explain"], ["--orchestrator", running.url]
+    for number in (1, 2):
+        async with running.client(key(number)) as client:
+            await client.join(certified_join(running.spec.id, key(number)))
+    for given in (OWNER.ss58, OWNER.ss58[:8]):
+        code, written = await in_a_pipe([*explain, given, *at], on("xterm"))
+        assert code == 0, written
+        assert written.startswith(f"{OWNER.ss58} has 2 workers in this run:\n  {key(1).ss58}, stage 0: live;")
+    code, written = await in_a_pipe([*explain, OWNER.ss58, "--json", *at], on("xterm"))
+    assert (code, [w["hotkey"] for w in json.loads(written)["workers"]]) == (0, [key(1).ss58, key(2).ss58])
+    code, written = await in_a_pipe([*explain, key(1).ss58, *at], on("xterm"))
+    assert f"a worker of {OWNER.ss58}, who is paid for it" in written
+    assert "has 2 workers" not in written
+    async with running.client(OWNER) as client:
+        await client.join(join_request())
+    code, written = await in_a_pipe([*explain, OWNER.ss58, *at], on("xterm"))
+    assert written.startswith(f"{OWNER.ss58}, miner of stage")
+    assert f"{OWNER.ss58} has 2 workers in this run:" in written

@@ -150,8 +150,11 @@ def test_each_new_base_is_measured_on_held_out_text(finished: Finished) -> None:
 def test_a_miner_can_read_why_its_score_is_what_it_is(finished: Finished) -> None:
     miners = finished.scores["miners"]
     assert miners[finished.noisy]["valid"] == 0
-    assert {v["outcome"] for v in miners[finished.noisy]["failed"]} == {"fail"}
-    assert all(m["work"] > 0 and m["timeliness"] == 1 for m in miners.values())
+    assert {v["outcome"] for v in miners[finished.noisy]["charged"]} == {"fail"}
+    assert (miners[finished.noisy]["work"], miners[finished.noisy]["voided"] > 0) == (0, True)
+    honest = [m for hotkey, m in miners.items() if hotkey != finished.noisy]
+    assert all(m["work"] > 0 and m["timeliness"] == 1 and m["open"] == 0 for m in honest)
+    assert finished.scores["silenced"] == {}
 
 
 async def test_what_the_compute_cap_leaves_undone_is_filed_as_inconclusive(
@@ -161,7 +164,7 @@ async def test_what_the_compute_cap_leaves_undone_is_filed_as_inconclusive(
     stage = await set_up(tmp_path, ledger, chain, data, audit, share=1e-6)
     stage.orchestrator.epochs = 1
     await stage.validate()
-    found = [(v.outcome, v.reason) for v in stage.orchestrator.verdicts()]
+    found = [(v.outcome, v.reason) for v in stage.orchestrator.verdicts_said()]
     assert len(found) >= 9
     assert set(found) == {(Outcome.INCONCLUSIVE, "not done before the deadline")}
 
@@ -180,7 +183,7 @@ async def test_records_that_are_not_the_orchestrators_leave_their_epoch_undecide
     monkeypatch.setattr(stage.orchestrator, "receipts", false_at_first)
     await stage.validate()
     outcomes: dict[int, set[Outcome]] = {}
-    for verdict in stage.orchestrator.verdicts():
+    for verdict in stage.orchestrator.verdicts_said():
         outcomes.setdefault(verdict.epoch, set()).add(verdict.outcome)
     assert outcomes[0] == {Outcome.INCONCLUSIVE}
     assert {Outcome.PASS, Outcome.FAIL} <= outcomes[1]
@@ -207,7 +210,7 @@ async def test_a_plan_that_the_store_lacks_for_a_while_makes_no_verdict(
     assert not any(isinstance(report, Verdict | AuditsDone) for report in stage.orchestrator.said)
     stage.orchestrator.world.store.update(lacking)
     await asyncio.wait_for(validating, 60)
-    assert {v.outcome for v in stage.orchestrator.verdicts()} == {Outcome.PASS, Outcome.FAIL}
+    assert {v.outcome for v in stage.orchestrator.verdicts_said()} == {Outcome.PASS, Outcome.FAIL}
 
 
 async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones(stage: Stage) -> None:
@@ -215,10 +218,10 @@ async def test_a_restart_repeats_its_draw_and_its_verdicts_and_makes_no_new_ones
     await asyncio.wait_for(stage.orchestrator.judged.wait(), 60)
     first.cancel()
     await asyncio.wait([first])
-    before = {(v.epoch, v.miner, v.audit, v.seq): v for v in stage.orchestrator.verdicts()}
+    before = {(v.epoch, v.miner, v.audit, v.seq): v for v in stage.orchestrator.verdicts_said()}
     await stage.validate()
     after: dict[Any, set[str]] = {}
-    for verdict in stage.orchestrator.verdicts():
+    for verdict in stage.orchestrator.verdicts_said():
         name = (verdict.epoch, verdict.miner, verdict.audit, verdict.seq)
         after.setdefault(name, set()).add(verdict.model_dump_json())
     assert before.keys() <= after.keys()

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from iota.chain import Subnet, TxMode, Unavailable
-from iota.spec import AuditSpec
+from tests.support.small_runs import small_run
 from tests.support.weight_benches import BLOCK_S, KEY, MINERS, NETUID, RUN, SCORES, TEMPO, Bench, bench
 from validator.audits.budget import Budget
+from validator.core.links import LinkChain
 from validator.database import Database
 from validator.weights.plan import PlanState, Point, Target, WeightPlan
 from validator.weights.scoreboard import Scoreboard
@@ -160,8 +161,9 @@ async def test_weights_that_are_never_revealed_are_reported(
         await b.go(6 * TEMPO)
         assert b.states[0] == "not in force"
         assert "not in force: the commit was not revealed within 4 tempos" in caplog.text
-        b.database.finish(0)
-        Scoreboard(AuditSpec(), b.database, Budget(1.0), tmp_path).explain()
+        b.database.scores.keep_pool(0, None)
+        links = LinkChain(b"\x01" * 32, 1)
+        Scoreboard(small_run(), KEY.ss58, links, b.database, Budget(1.0), tmp_path).explain()
         shown = json.loads((tmp_path / "scores.json").read_text())["weights"][-1]
         assert (shown["state"], shown["mode"]) == ("not in force", "commit")
         assert "not revealed" in shown["detail"]

@@ -21,7 +21,7 @@ from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import Samples, needs_tokens
 from iota.model.layout import run_shapes
-from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, snapshot_bytes
+from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, part_count, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.events import EpochClose
@@ -38,6 +38,7 @@ from iota.store import ObjectTooLarge, StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
 from validator.core.all_receipts import check_receipts
 from validator.core.jobs import Base, Snapshot
+from validator.core.record_checks import check_receipt_counts, check_record
 from validator.core.results import EvidenceMissing, MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 
@@ -93,6 +94,8 @@ class Evidence:
             raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
         # The plans first, since one that the store lacks for now has all of this asked again.
         plans = [await self._plan(epoch, plan) for plan in record.plans]
+        check_record(self.spec, record)
+        check_receipt_counts(self.spec, record, plans)
         receipts = {}
         for miner in record.miners:
             batches = await self._client.receipts(epoch, miner.hotkey)
@@ -155,6 +158,8 @@ class Evidence:
         elif record is None:
             raise EvidenceMissing(f"{what}, is not in the store")
         else:
+            if len(record.parts) != (count := part_count(self.spec, stage)):  # before anything is fetched
+                raise EvidenceMissing(f"{what}, has {len(record.parts)} parts where it should have {count}")
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             if not record.parts:  # it was not stored when the epoch was sealed
                 record = record.model_copy(update={"parts": await self._base_parts(epoch, stage)})

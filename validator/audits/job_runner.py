@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+
+from iota.chain import ChainError
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
 from iota.compute.errors import BadValueError
+from iota.console.classification import passing
 from iota.data.manifest import DataError
 from iota.protocol.events import EpochClose
 from iota.protocol.messages import Heldout
@@ -19,6 +23,7 @@ from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutMeter
+from validator.audits.public_verdicts import VerdictReader
 from validator.chain import SubnetChain
 from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
@@ -29,8 +34,23 @@ log = logging.getLogger(__name__)
 
 BASE_POLL_S: Final = 0.5
 """Pause between looks for the next base: miners store it shortly after the merge."""
-_TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem)
+_TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem, ChainError)
 """Errors of a fetch that prove nothing against a miner."""
+_NO_MEMORY: Final = "can't allocate memory"
+"""Torch's allocator for the CPU raises a plain RuntimeError with these words."""
+
+
+def is_condition(error: Exception) -> bool:
+    """Whether a job's error is of this machine or of a server, so that the same job may succeed later.
+
+    Audits are then neither decided nor filed: the node waits (docs/conditions.md) and repeats them. Without
+    memory the process ends, for its service to start it again.
+    """
+    if isinstance(error, OSError):
+        return passing(error) is not None
+    if isinstance(error, RuntimeError):
+        return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)
+    return isinstance(error, (MemoryError, *_TRANSPORT))
 
 
 @dataclass
@@ -43,6 +63,7 @@ class JobRunner:
     auditor: Auditor
     heldout: HeldoutMeter
     seals: SealBook
+    verdicts: VerdictReader
     settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
@@ -51,6 +72,8 @@ class JobRunner:
         Raises:
             RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: facts for the core.
             Problem, OrchestratorUnreachable: an epoch's record cannot be asked for; the membership ends.
+            Exception: a fault of this program, which the core makes the result of one audit, unless it
+                `is_condition`.
         """
         match job:
             case jobs.AwaitBlock():
@@ -64,6 +87,10 @@ class JobRunner:
             match job:
                 case jobs.FetchLastStep():
                     return await self.evidence.last_step(job.epoch, job.miner)
+                case jobs.FetchPast():
+                    return await self._fetch_past(job.epoch)
+                case jobs.FetchVerdicts():
+                    return await self.verdicts.read(job.epoch)
                 case jobs.MeasureHeldout():
                     return await self._measure(job.epoch)
                 case _:
@@ -87,6 +114,15 @@ class JobRunner:
             if problem.type is not ProblemType.NOT_FOUND:
                 raise
             raise RecordGone from problem
+
+    async def _fetch_past(self, epoch: int) -> tuple[EpochClose, SealedEpoch]:
+        try:
+            signed = await self.client.seal(epoch)
+            if not await asyncio.to_thread(self.seals.take, signed):
+                raise SealBroken(f"the orchestrator has signed another seal of epoch {epoch} before")
+            return signed.seal, await self.evidence.sealed(await self.evidence.record(signed.seal))
+        except SealBroken as error:
+            raise EvidenceMissing(str(error)) from error
 
     async def _measure(self, epoch: int) -> Heldout | None:
         """Held-out loss of the base of `epoch`, once every stage has stored its base."""

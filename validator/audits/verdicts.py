@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from iota.console.redaction import one_line, printable
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes, verify
-from iota.protocol.messages import Verdict
+from iota.protocol.messages import Outcome, Verdict
 from validator.core.effects import FileVerdict
 
 VERDICT_VERSION: Final = 2
@@ -24,7 +25,7 @@ class VerdictSigner:
     key: Hotkey
 
     def __call__(self, filed: FileVerdict) -> Verdict:
-        """The signed verdict of an audit, its texts cut to the protocol's limits.
+        """The signed verdict of an audit, its texts made printable and cut to the protocol's limits.
 
         The signature covers the run's id and the canonical JSON of the verdict with an empty signature.
         """
@@ -34,11 +35,14 @@ class VerdictSigner:
             miner=filed.miner,
             audit=filed.task.kind,
             outcome=result.outcome,
-            seq=result.seq,
-            profile=result.profile[:200],
-            expected=result.expected[:1000],
-            found=result.found[:1000],
-            reason=result.reason[:500],
+            seq=filed.task.seq,
+            failed_seq=result.seq if result.outcome is Outcome.FAIL else None,
+            subject=filed.subject,
+            profile=printable(result.profile[:200]),
+            expected=printable(result.expected[:1000]),
+            found=printable(result.found[:1000]),
+            # A reason may quote a server's answer, whose bytes need not be text that JSON can hold.
+            reason=one_line(result.reason[:500])[:500],
         )
         return plain.model_copy(update={"signature": self.key.sign(_message(self.run, plain)).hex()})
 

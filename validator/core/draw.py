@@ -18,11 +18,23 @@ from blake3 import blake3
 from iota.protocol.receipts import Receipt
 from iota.spec import AuditSpec
 
-_DOMAIN = b"iota/draw/1\n"
+_DOMAIN = b"iota/draw/2\n"
 """Separates the hashes of the draw from all others. Another rule of the draw needs another number."""
 _WORD = 1 << 64
 """Numbers are drawn from 64-bit words."""
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class StepDraw:
+    """The part of a draw that decides on the audits of a STEP and of the epoch."""
+
+    step: bool
+    """Whether a STEP is audited."""
+    epoch: bool
+    """Whether the whole epoch is audited."""
+    at: int | None
+    """Which of the miner's STEPs is audited if one is, from 0; None if it has none."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,25 @@ def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
     return blake3(_DOMAIN + framed).digest()
 
 
+def step_draw(drawn: bytes, audit: AuditSpec, steps: int) -> StepDraw:
+    """Whether a STEP and the epoch are audited, of a miner with so many STEP receipts."""
+    return _step_draw(_Numbers(drawn), audit, steps)
+
+
+def _step_draw(numbers: _Numbers, audit: AuditSpec, steps: int) -> StepDraw:
+    step = numbers.below(audit.step_every) == 0
+    epoch = numbers.below(audit.epoch_every) == 0
+    return StepDraw(step, epoch and steps > 0, numbers.below(steps) if steps else None)
+
+
 def choose(
-    drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], steps: Sequence[int], base_version: int
+    drawn: bytes,
+    audit: AuditSpec,
+    candidates: Sequence[Receipt],
+    steps: Sequence[int],
+    base_version: int,
+    *,
+    certain: bool = False,
 ) -> Drawn:
     """The audits of one miner, from the draw and the public record.
 
@@ -59,12 +88,12 @@ def choose(
         candidates: FORWARD, BACKWARD and LOSS receipts that count.
         steps: steps for which the miner has a STEP receipt.
         base_version: the version of its base. At least one chosen op uses a later one, if there is any.
+        certain: a STEP is audited whatever the draw says, if there is any (`tasks.is_certain`).
     """
     numbers = _Numbers(drawn)
-    # In this fixed order, before any loop: one choice must not depend on how many numbers another used.
-    wants_step = numbers.below(audit.step_every) == 0
-    wants_epoch = numbers.below(audit.epoch_every) == 0
-    step = numbers.pick(sorted(steps)) if steps else None
+    # First, before any loop: one choice must not depend on how many numbers another used.
+    of_steps = _step_draw(numbers, audit, len(steps))
+    wanted = of_steps.at is not None and (certain or of_steps.step)
     pool = sorted(candidates, key=lambda receipt: receipt.seq)
     chosen: list[Receipt] = []
     later = [receipt for receipt in pool if receipt.version > base_version]
@@ -74,8 +103,8 @@ def choose(
         chosen.append(numbers.pick([receipt for receipt in pool if receipt not in chosen]))
     return Drawn(
         ops=tuple(sorted(chosen, key=lambda receipt: receipt.seq)),
-        step=step if wants_step else None,
-        epoch=wants_epoch and bool(steps),
+        step=sorted(steps)[of_steps.at] if wanted and of_steps.at is not None else None,
+        epoch=of_steps.epoch,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from iota.protocol.messages import Heldout, Report
 from validator.core.jobs import Job
+from validator.core.pool import Pool
 from validator.core.results import Result
 from validator.core.scoring import MinerWork
 from validator.core.tasks import AuditTask
@@ -39,6 +40,8 @@ class FileVerdict:
     miner: str
     task: AuditTask
     result: Result
+    subject: str | None = None
+    """The miner whose audit proved the fault, if it is another one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,22 @@ class KeepWork:
     """Record the miners' work in an epoch, which their scores are made of."""
 
     work: list[MinerWork]
+
+
+@dataclass(frozen=True)
+class KeepDraw:
+    """Record what the draws of an epoch follow from: the hash of block B in hex."""
+
+    epoch: int
+    block_hash: str
+
+
+@dataclass(frozen=True)
+class KeepPool:
+    """Record what other validators published of an epoch; None where it was not to be had."""
+
+    epoch: int
+    pool: Pool | None
 
 
 @dataclass(frozen=True)
@@ -83,11 +102,20 @@ class Log:
 
 
 @dataclass(frozen=True)
+class InternalError:
+    """Log an error of this program with its traceback, and count it. `what` names the audit that it ended."""
+
+    epoch: int
+    what: str
+    error: Exception
+
+
+@dataclass(frozen=True)
 class End:
     """The run and all audits are over: set the last weights and exit."""
 
 
 Effect = (
-    Start | Stop | Say | FileVerdict | RepeatVerdicts | KeepWork | KeepHeldout | KeepAudited | Explain | Log
-    | End
+    Start | Stop | Say | FileVerdict | RepeatVerdicts | KeepWork | KeepDraw | KeepPool | KeepHeldout
+    | KeepAudited | Explain | Log | InternalError | End
 )  # fmt: skip

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import AuditsDone, Heldout, Reveal
+from iota.protocol.messages import AuditsDone, Heldout, Outcome, Reveal
+from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
+from validator.core.accusations import Accusations, task_of
 from validator.core.audit import Audit, needed_versions
+from validator.core.containment import contained
+from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
@@ -19,8 +24,17 @@ from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
-from validator.core.tasks import AuditTask, drawn_tasks, epoch_work, records_task, seal_task
+from validator.core.tasks import (
+    AuditTask,
+    drawn_tasks,
+    epoch_work,
+    named_task,
+    owes,
+    records_task,
+    seal_task,
+)
 
+_T = TypeVar("_T")
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -29,14 +43,23 @@ class EpochAudit:
     """All audits of one epoch, as a script."""
 
     def __init__(
-        self, spec: RunSpec, seal: EpochClose, link: str, history: History, emit: Callable[[Effect], None]
+        self,
+        spec: RunSpec,
+        seal: EpochClose,
+        link: str,
+        history: History,
+        accusations: Accusations,
+        emit: Callable[[Effect], None],
     ) -> None:
         self.epoch = seal.epoch
         self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
+        self._accusations = accusations
         self.snapshots = Snapshots(self.epoch, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: fetching its record"
+        self._miners: tuple[MinerRecord, ...] | None = None
+        """Those of the record, once it is at hand."""
 
     def script(self) -> Script[None]:
         """From the sealed record to the report that all audits are done.
@@ -44,6 +67,11 @@ class EpochAudit:
         The link is revealed only with the record at hand and block B final, so that the record cannot be made
         for the draw.
         """
+        failed = yield from self._contained(self._audits(), "its audits", lambda reason: reason)
+        if failed is not None:
+            yield from self._file_broken(RecordBroken(failed, self._miners))
+
+    def _audits(self) -> Script[None]:
         try:
             sealed = yield from self._fetch()
             if sealed is None:
@@ -59,18 +87,26 @@ class EpochAudit:
         if isinstance(sealed, RecordBroken):
             yield from self._file_broken(sealed)
             return
-        self._emit(effects.KeepWork(epoch_work(sealed)))
+        self._miners = sealed.record.miners
+        work = epoch_work(sealed)
+        self._history.worked.add(self.epoch)
+        self._emit(effects.KeepDraw(self.epoch, block_hash))
+        self._emit(effects.KeepWork(work))
         merges = MergeAudits(
             sealed, block_hash, self._link, self._file, lambda text: self._log(text, error=True)
         )
         yield from self._audit_miners(sealed, block_hash, merges)
-        yield from self._measure(self.epoch + 1)
-        yield from self._check_base(merges)
+        for script, what in (
+            (self._examine(sealed, block_hash), "accusations of others"),
+            (self._measure(self.epoch + 1), "the held-out loss"),
+            (self._check_base(merges), "the base that follows"),
+        ):
+            yield from self._contained(script, what, lambda reason: None)
         self.expires = False
         yield jobs.Settle()
         self._history.audited.add(self.epoch)
         self._emit(effects.KeepAudited(self.epoch))
-        self._emit(Say(AuditsDone(epoch=self.epoch)))
+        self.say_done()
 
     def _fetch(self) -> Script[SealedEpoch | RecordBroken | None]:
         """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
@@ -86,6 +122,10 @@ class EpochAudit:
             return None
         return sealed
 
+    def say_done(self) -> None:
+        """Report that the verdicts of the epoch are filed, and that what was heard of others is examined."""
+        self._emit(Say(AuditsDone(epoch=self.epoch, accusations=self._accusations.settled)))
+
     def _file_broken(self, broken: RecordBroken) -> Script[None]:
         """Nothing can be audited: file that for every miner, since every draw needs a verdict."""
         self.expires = False
@@ -95,7 +135,7 @@ class EpochAudit:
             seq = miner.first_receipt
             self._file(miner.hotkey, seal_task(seq), inconclusive(seq, str(broken)[:_REASON_CHARS]))
         yield jobs.Settle()
-        self._emit(Say(AuditsDone(epoch=self.epoch)))
+        self.say_done()
 
     # ---- audits --------------------------------------------------------------------------------
 
@@ -107,7 +147,13 @@ class EpochAudit:
         todo = {
             miner: [
                 task
-                for task in drawn_tasks(sealed, block_hash, self._link, miner)
+                for task in drawn_tasks(
+                    sealed,
+                    block_hash,
+                    self._link,
+                    miner,
+                    owed=(self.epoch - 1, miner) in self._history.owing,
+                )
                 if (self.epoch, miner, task.name) not in self._history.filed
             ]
             for miner in miners
@@ -121,15 +167,21 @@ class EpochAudit:
             for miner, tasks in todo.items():
                 yield from self._audit_miner(sealed, miner, tasks)
             self.activity = f"epoch {self.epoch}: auditing its merges"
-            yield from merges.run()
+            yield from self._contained(merges.run(), "its merges", merges.give_up)
         except Expired:
-            merges.expire()
+            merges.give_up("not done before the deadline")
             for miner, tasks in todo.items():
                 for task in tasks:
-                    self._file(miner, task, inconclusive(task.seq, "not done before the deadline"))
+                    self._file_undecided(miner, task, "not done before the deadline")
 
     def _audit_miner(self, sealed: SealedEpoch, miner: str, tasks: list[AuditTask]) -> Script[None]:
         self.activity = f"epoch {self.epoch}: auditing {miner}"
+        checks = self._check_records(sealed, miner)
+        yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
+        for task in tasks:
+            yield from self._audit(sealed, miner, task)
+
+    def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
         stage = sealed.miners[miner].stage
         try:
             digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
@@ -139,10 +191,56 @@ class EpochAudit:
             self._file_undrawn(stalled_step(sealed, miner, ""))
         else:
             self._file_undrawn(stalled_step(sealed, miner, digest))
-        for task in tasks:
-            self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
-            audit = Audit(sealed, miner, task, self.snapshots)
-            self._file(miner, task, (yield from audit.run()))
+
+    def _audit(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
+        """Audit a task and file what comes out. Answers who was found to be at fault; empty if all agrees.
+
+        An audit that decides nothing counts its miner among them, since it clears nobody.
+        """
+        self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
+        undecided = partial(self._file_undecided, miner, task)
+        return self._contained(self._decide(sealed, miner, task), f"{task.name} of {miner}", undecided)
+
+    def _decide(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
+        audit = Audit(sealed, miner, task, self.snapshots)
+        result = yield from audit.run()
+        self._file(miner, task, result)
+        return set() if result.outcome is Outcome.PASS else {miner}
+
+    # ---- accusations of others -----------------------------------------------------------------
+
+    def examination(self) -> Script[None]:
+        """Examine accusations that came after all verdicts of the epoch were filed."""
+        self.activity = f"epoch {self.epoch}: examining accusations"
+        yield from self._contained(self._examine_later(), "accusations of others", lambda reason: None)
+        self._accusations.pass_over()
+        self.expires = False
+        yield jobs.Settle()
+        self.say_done()
+
+    def _examine_later(self) -> Script[None]:
+        try:
+            block_hash: str = yield jobs.AwaitBlock(self._seal.block)
+            sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
+        except (Expired, RecordGone, RecordBroken) as error:
+            self._log(f"accusations of other validators are not examined: {error}")
+            return
+        yield from self._examine(sealed, block_hash)
+
+    def _examine(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+        """Re-execute what others accuse miners of, within a cap. The own verdicts then say what is so."""
+        seed = draw(self._spec.id, block_hash, self._link, self.epoch, "accusations")
+        try:
+            for accusation in self._accusations.to_examine(seed):
+                miner, name = task_of(accusation)
+                task = named_task(sealed, miner, accusation.verdict.audit, accusation.verdict.seq)
+                if task is None or (self.epoch, miner, name) in self._history.filed:
+                    continue
+                found = yield from self._audit(sealed, miner, task)
+                if not found and accusation.verdict.outcome is Outcome.FAIL:
+                    self._accusations.refute(accusation.validator)
+        except Expired:
+            self._log("not all accusations of other validators were examined before the deadline")
 
     def _repeat_filed(self) -> None:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""
@@ -154,12 +252,19 @@ class EpochAudit:
         if fault is not None:
             self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
 
-    def _file(self, miner: str, task: AuditTask, result: Result) -> None:
+    def _file_undecided(self, miner: str, task: AuditTask, reason: str) -> set[str]:
+        self._file(miner, task, inconclusive(task.seq, reason))
+        return {miner}
+
+    def _file(self, miner: str, task: AuditTask, result: Result, subject: str | None = None) -> None:
         """File a verdict, unless one of its name is filed already."""
         name = (self.epoch, miner, task.name)
-        if name not in self._history.filed:
-            self._history.filed.add(name)
-            self._emit(effects.FileVerdict(self.epoch, miner, task, result))
+        if name in self._history.filed:
+            return
+        self._history.filed.add(name)
+        if owes(task.kind, result.outcome):
+            self._history.owing.add((self.epoch, miner))
+        self._emit(effects.FileVerdict(self.epoch, miner, task, result, subject))
 
     # ---- the next base -------------------------------------------------------------------------
 
@@ -174,6 +279,8 @@ class EpochAudit:
             self._log("the base that follows was not made again before the deadline")
         except (EvidenceMissing, TransportFailed) as error:
             self._log(f"the base that follows cannot be made again: {error}")
+
+    # ---- held-out loss -------------------------------------------------------------------------
 
     def _measure(self, epoch: int) -> Script[None]:
         """Measure and report the held-out loss of the base of `epoch`, once that is stored."""
@@ -196,6 +303,9 @@ class EpochAudit:
             known[epoch] = report
             self._emit(effects.KeepHeldout(report))
         self._emit(Say(known[epoch]))
+
+    def _contained(self, script: Script[_T], what: str, otherwise: Callable[[str], _T]) -> Script[_T]:
+        return contained(script, self.epoch, what, otherwise, self._emit)
 
     def _log(self, text: str, *, error: bool = False) -> None:
         self._emit(Log(f"epoch {self.epoch}: {text}", error))

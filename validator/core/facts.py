@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
 from iota.protocol.records import MinerRecord
-from validator.core.results import EvidenceMissing, MinerFault
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job has ended without an answer."""
+    """A job has ended without an answer. What the core does not expect ends one audit (`containment`)."""
 
     number: int
     error: Exception
@@ -31,7 +29,15 @@ class Tick:
     """The time of `ValidatorCore.wake_at` has come."""
 
 
-Fact = EpochClose | SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd | Done | Failed | Tick
+@dataclass(frozen=True)
+class Accused:
+    """Another validator accuses a miner. `signed`: it signed the verdict, which counts for nothing else."""
+
+    accusation: Accusation
+    signed: bool
+
+
+Fact = EpochClose | SnapshotReady | SnapshotMissed | Accused | AuditsClosed | RunEnd | Done | Failed | Tick
 
 
 # ---- why jobs fail, beside the endings of an audit (`results.py`) -------------------------------------
@@ -52,9 +58,6 @@ class RecordBroken(Exception):
 
 class RecordGone(Exception):
     """The audits of the epoch are closed, and the orchestrator has deleted its record."""
-
-
-FAILURES: Final = (TransportFailed, RecordBroken, RecordGone, EvidenceMissing, MinerFault)
 
 
 class Expired(Exception):

@@ -15,5 +15,11 @@ class History:
     """Epochs with all verdicts filed."""
     filed: set[tuple[int, str, str]] = field(default_factory=set)
     """(epoch, miner, task name) of every filed verdict."""
+    owing: set[tuple[int, str]] = field(default_factory=set)
+    """(epoch, miner) whose next epoch has a STEP audit for certain (`tasks.is_certain`)."""
+    worked: set[int] = field(default_factory=set)
+    """Epochs whose work is known."""
+    pooled: set[int] = field(default_factory=set)
+    """Epochs of which the verdicts of other validators are known."""
     heldout: dict[int, Heldout] = field(default_factory=dict)
     """Report of the held-out loss by epoch of the base."""

@@ -92,6 +92,23 @@ class MeasureHeldout:
     epoch: int
 
 
+@dataclass(frozen=True)
+class FetchPast:
+    """As FetchRecord, of an epoch whose audits are closed. Answer: (its seal, SealedEpoch).
+
+    Fails with TransportFailed or EvidenceMissing.
+    """
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class FetchVerdicts:
+    """Fetch the verdicts that others filed of an epoch. Answer: `pool.Pool`. Fails with TransportFailed."""
+
+    epoch: int
+
+
 # ---- jobs of an audit: any may fail with EvidenceMissing, or the miner's fault -----------------------
 
 
@@ -248,7 +265,9 @@ AuditJob = (
     FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
     | ReplayWord | CheckSent | ReplayStep | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
-Job = AwaitBlock | Settle | FetchRecord | MeasureHeldout | FetchLastStep | AuditJob
+Job = (
+    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastStep | AuditJob
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

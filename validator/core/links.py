@@ -36,8 +36,8 @@ class LinkChain:
         return _hashed(self.seed, self.epochs).hex()
 
 
-def verify_link(link: str, epoch: int, tip: str) -> bool:
-    """Whether `link` is the link of `epoch` in the chain whose tip was committed."""
+def verify_link(link: str, epoch: int, tip: str | None) -> bool:
+    """Whether `link` is the link of `epoch` in the chain whose tip was committed; False without a tip."""
     try:
         raw = bytes.fromhex(link)
     except ValueError:

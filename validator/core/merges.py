@@ -85,11 +85,11 @@ class MergeAudits:
                 self._judge(at, remade)
             self._done.add(at)
 
-    def expire(self) -> None:
-        """The deadline has passed: what is not merged again yet is not decided."""
+    def give_up(self, reason: str) -> None:
+        """What is not merged again yet is not decided, for `reason`."""
         for at in self.parts:
             if at not in self._done:
-                self._give_up(at, "not done before the deadline")
+                self._give_up(at, reason)
 
     def check_base(self) -> Script[None]:
         """Make the next base of the first drawn part's stage again, and judge those who made it."""

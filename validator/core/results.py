@@ -12,19 +12,14 @@ class EvidenceMissing(Exception):
 
 
 class Undelivered(Exception):
-    """The miner `hotkey` did not store evidence that only it has by its deadline, which was the same for all.
+    """The miner under audit owed evidence and did not deliver it by its deadline, whether it is live or gone.
 
-    One that was there (`live`) fails; of one that was gone it is inconclusive, and its work in the epoch is
-    not paid.
+    The deadline is the same for all validators.
     """
-
-    def __init__(self, hotkey: str, seq: int, reason: str, *, live: bool) -> None:
-        super().__init__(reason)
-        self.hotkey, self.seq, self.reason, self.live = hotkey, seq, reason, live
 
 
 class MinerFault(Exception):
-    """Something that `hotkey` signed, or failed to deliver, proves a fault without a replay: a fail."""
+    """Something that `hotkey` signed proves a fault without a replay: a fail."""
 
     def __init__(self, hotkey: str, seq: int, reason: str, *, expected: str = "", found: str = "") -> None:
         super().__init__(reason)
@@ -66,12 +61,11 @@ class Result:
 
     outcome: Outcome
     seq: int
+    """Of the audited receipt, or of the first that failed."""
     profile: str = ""
     expected: str = ""
     found: str = ""
     reason: str = ""
-    unproven: bool = False
-    """Inconclusive because of the miner; its work in the epoch is not paid."""
 
 
 def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
@@ -83,12 +77,10 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
     if isinstance(ending, MinerFault):
         return Result(Outcome.FAIL, ending.seq, "records", ending.expected, ending.found, ending.reason)
     if isinstance(ending, Undelivered):
-        if ending.live:
-            return Result(Outcome.FAIL, ending.seq, "records", reason=ending.reason)
-        return inconclusive(seq, ending.reason, unproven=True)
+        return Result(Outcome.UNDELIVERED, seq, reason=str(ending))
     return inconclusive(seq, str(ending))
 
 
-def inconclusive(seq: int, reason: str, *, unproven: bool = False) -> Result:
+def inconclusive(seq: int, reason: str) -> Result:
     """The result of an audit that could not be decided, for `reason`."""
-    return Result(Outcome.INCONCLUSIVE, seq, reason=reason, unproven=unproven)
+    return Result(Outcome.INCONCLUSIVE, seq, reason=reason)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from iota.identity.certificates import certificate_fault
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.messages import StoredObject
@@ -23,23 +24,30 @@ from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord
 from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.spec import RunSpec
 from validator.core.merge_records import merges_fault
+from validator.core.record_checks import SealBroken
 from validator.core.results import MinerFault
 
-OPS = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS)
-"""Ops that are drawn and paid one by one; STEP is audited as a step."""
+__all__ = ["SealBroken", "SealedEpoch", "checked_receipts", "stage_ops"]
 
 
-class SealBroken(Exception):
-    """Receipts contradict the seal or their own signatures, so the record cannot be audited."""
+def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
+    """The ops on a microbatch that a stage has: drawn and paid one by one. STEP is audited as a step.
+
+    A receipt of any other kind is of no op: the engine of the stage could not run it.
+    """
+    if stage == stages - 1:
+        return frozenset({OpKind.LOSS})
+    return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
 class SealedEpoch:
-    """An epoch's record, its plans and all its receipts.
+    """An epoch's record, which `check_record` takes, its plans and all its receipts.
 
     Of a miner's lives only the last one's states can be shown: those of an earlier one were lost. So its
     STEPs are not audited, and of its ops those that used the base.
 
-    Raises SealBroken if the seal does not cover the receipts, or the plans are not those of the record.
+    Raises SealBroken if the seal does not cover the receipts, the plans are not those of the record, or a
+    miner's certificate does not give it the owner that the record names.
     """
 
     faults: Sequence[MinerFault] = ()
@@ -66,6 +74,8 @@ class SealedEpoch:
             raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
         _check_lives(record)
+        for miner in record.miners:
+            _check_owner(spec.id, miner)
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
         self._backward_only = {
@@ -104,6 +114,10 @@ class SealedEpoch:
 
     # ---- work ----------------------------------------------------------------------------------
 
+    def owner_of(self, hotkey: str) -> str:
+        """The hotkey that is paid for a miner's work, and banned for it: the miner's own as a rule."""
+        return self.miners[hotkey].owner
+
     def auditable(self, hotkey: str) -> list[Receipt]:
         """Receipts of ops that are paid or counted in a sum, and can be shown; each op once."""
         last = self.last_life(hotkey)
@@ -126,12 +140,18 @@ class SealedEpoch:
                 once.setdefault((receipt.step, receipt.microbatch, receipt.kind), receipt)
         return list(once.values())
 
+    def is_summed(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""
+        counted = (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
+        return counted and self.step_receipt(hotkey, receipt.step) is not None
+
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
+        kinds = stage_ops(miner.stage, self.spec.layout.stages)
         return [
             receipt
             for receipt in self._by_name.get(hotkey, {}).values()
-            if receipt.kind in OPS
+            if receipt.kind in kinds
             and receipt.stage == miner.stage
             and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey
         ]
@@ -256,6 +276,19 @@ def _check_lives(record: EpochRecord) -> None:
             or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
         ):
             raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
+
+
+def _check_owner(run: str, miner: MinerRecord) -> None:
+    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
+    certificate = miner.certificate
+    if certificate is None:
+        fault = None if miner.owner == miner.hotkey else "is missing"
+    elif certificate.owner != miner.owner:
+        fault = f"is of {certificate.owner}"
+    else:
+        fault = certificate_fault(certificate, run, miner.hotkey)
+    if fault is not None:
+        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
 
 
 def checked_receipts(

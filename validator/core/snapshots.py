@@ -35,11 +35,13 @@ class Snapshots:
         self._decided.setdefault((event.miner, event.version), event)
 
     def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
-        """Wait for a snapshot. `seq` is the receipt under audit. Raises Undelivered."""
+        """Wait for a snapshot. `seq` is the receipt under audit.
+
+        Raises Undelivered if it did not come in time, also of a miner that left, perhaps for that.
+        """
         self.ask(miner, (version,))
         while (decided := self._decided.get((miner, version))) is None:
             yield Wait()
         if isinstance(decided, SnapshotMissed):
-            reason = f"it did not deliver its weights of version {version} in time"
-            raise Undelivered(miner, seq, reason, live=decided.live)
+            raise Undelivered(f"its weights of version {version} did not come in time")
         return Snapshot(miner, stage, version, seq, decided.stored)

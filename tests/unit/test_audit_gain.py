@@ -1,0 +1,19 @@
+"""No persistent cheat gains by the scoring rule at the default rates of audits."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.spec import AuditSpec
+from scripts.bench_audit_gain import CHEATS, Cheat, play
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=[f"{n}" for n in range(len(CHEATS))])
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_a_persistent_cheat_loses_on_average(cheat: Cheat, rate: float) -> None:
+    assert play(cheat, rate, AuditSpec(), lives=20, epochs=100).gain < 0
+
+
+def test_an_honest_miner_gains_and_loses_nothing() -> None:
+    row = play(Cheat("honest", "op", 0.0), 0.0, AuditSpec(), lives=2, epochs=50)
+    assert (row.detected, row.pay, row.gain) == (0.0, 1.0, 0.0)

@@ -1,0 +1,126 @@
+"""Owners and their workers in the coordinator: what a revocation moves, and what it leaves as it was."""
+
+from __future__ import annotations
+
+from iota.identity.certificates import revoke
+from iota.protocol.events import Reroute
+from iota.protocol.messages import (
+    AuditKind,
+    Delta,
+    Outcome,
+    Ready,
+    Reveal,
+    Role,
+    StoredObject,
+    Verdict,
+    WeightsSet,
+)
+from orchestrator.coordinator import Coordinator, Joined, Member, Revoked
+from tests.support.coordinators import LIMITS, Driven
+from tests.support.orchestrators import join_request, make_spec
+from tests.support.workers import OWNER, RIVAL, certified_join, key
+
+
+def training(replicas: int = 1) -> Driven:
+    """A run in training whose miners all work for one owner."""
+    spec = make_spec(steps=1, microbatches=2)
+    spec = spec.model_copy(update={"layout": spec.layout.model_copy(update={"replicas": replicas})})
+    driven = Driven(Coordinator(spec, LIMITS))
+    for number in range(spec.layout.stages * replicas):
+        worker = key(number + 1)
+        request = certified_join(spec.id, worker)
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=worker.ss58, request=request))
+    for member in driven.state.miners():
+        driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+    return driven
+
+
+def sealed() -> Driven:
+    """The same, with its epoch sealed."""
+    driven = training()
+    for index in range(2):
+        driven.run_microbatch(0, index)
+    for member in driven.state.miners():
+        sizes = driven.state.part_bytes[member.stage]
+        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
+        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    return driven
+
+
+def take_out(driven: Driven, member: Member) -> Revoked:
+    entry = Revoked(at=driven.now, revocation=revoke(OWNER, member.hotkey, driven.state.spec.id))
+    driven.coordinator.apply(entry)
+    assert not driven.state.incidents.internal
+    return entry
+
+
+def test_the_open_work_of_a_revoked_worker_goes_to_others() -> None:
+    driven = training(replicas=2)
+    worker, other = driven.state.miners(0)
+    had = set(worker.work)
+    take_out(driven, worker)
+    assert had
+    assert not worker.work
+    assert had <= set(other.work)
+    moved = [event for event in driven.news(other) if isinstance(event, Reroute)]
+    assert {event.replaces for event in moved} == {worker.hotkey}
+    assert driven.state.roster.live == [1, 2]
+
+
+def test_what_a_revoked_worker_did_stands_under_its_owner() -> None:
+    driven = sealed()
+    before = driven.coordinator.epoch_record(0)
+    worker = driven.state.miners(1)[0]
+    take_out(driven, worker)
+    record = driven.coordinator.epoch_record(0)
+    assert record is not None
+    assert record == before
+    (found,) = [miner for miner in record.miners if miner.hotkey == worker.hotkey]
+    assert (found.owner, found.certificate) == (OWNER.ss58, worker.certificate)
+    assert found.last_receipt - found.first_receipt + 1 == worker.receipts == 2
+
+
+def test_a_second_revocation_and_a_rivals_change_nothing() -> None:
+    driven = training()
+    worker = driven.state.miners(0)[0]
+    rival = Revoked(at=driven.now, revocation=revoke(RIVAL, worker.hotkey, driven.state.spec.id))
+    driven.coordinator.apply(rival)
+    assert worker.live
+    first = take_out(driven, worker)
+    take_out(driven, worker)
+    record = driven.coordinator.member_record(worker.hotkey)
+    assert record is not None
+    assert record.revocation == first.revocation
+    assert [incident.text for incident in record.incidents].count("its owner revoked its key") == 1
+
+
+def test_an_owners_weight_is_on_record_at_each_of_its_workers() -> None:
+    driven = training()
+    request = join_request()
+    driven.coordinator.apply(Joined(at=driven.now, hotkey=OWNER.ss58, request=request))
+    validator = driven.join(9, Role.VALIDATOR)
+    weights = WeightsSet(block=5, weights={OWNER.ss58: 0.25}, compute_share=0.1)
+    driven.say(validator, reports=[weights])
+    for hotkey in (OWNER.ss58, key(1).ss58, key(2).ss58):
+        record = driven.coordinator.member_record(hotkey)
+        assert record is not None
+        assert [posted.weight for posted in record.weights] == [0.25]
+
+
+def test_a_fail_of_one_worker_is_on_record_at_each_worker_of_its_owner() -> None:
+    driven = sealed()
+    validator = driven.join(9, Role.VALIDATOR)
+    failed, other = driven.state.miners()[:2]
+    said = [
+        Verdict(epoch=0, miner=failed.hotkey, audit=AuditKind.OP, outcome=outcome, seq=seq, profile="exact")
+        for seq, outcome in enumerate((Outcome.PASS, Outcome.FAIL, Outcome.UNDELIVERED), 1)
+    ]
+    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64), *said])
+    for member in (failed, other):
+        record = driven.coordinator.member_record(member.hotkey)
+        assert record is not None
+        assert [(c.miner, c.outcome) for c in record.charged] == [
+            (failed.hotkey, Outcome.FAIL),
+            (failed.hotkey, Outcome.UNDELIVERED),
+        ]
+        assert len(record.failed) == (member is failed)

@@ -1,0 +1,74 @@
+"""Receipts and snapshots that strangers made: each ended the validator once, and now is a result."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import OpKind, Receipt
+from tests.support.audited_runs import World
+from tests.support.hostile_evidence import (
+    SNAPSHOTS,
+    audited,
+    drawn_of,
+    hostile,
+    rewrite,
+    sealed_epoch,
+    trained,
+)
+
+
+def own(world: World, stage: int) -> list[Receipt]:
+    return world.of_epoch(0, world.miners[stage])
+
+
+async def test_honest_work_passes_in_the_harness_of_these_tests() -> None:
+    found = await audited(hostile(trained()))
+    found.check()
+    assert {result.outcome for result in found.verdicts.values()} == {Outcome.PASS}
+
+
+# ---- receipts of ops that a stage does not have ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "of", "kind"),
+    [
+        (0, OpKind.FORWARD, OpKind.LOSS),
+        (1, OpKind.FORWARD, OpKind.LOSS),
+        (2, OpKind.LOSS, OpKind.FORWARD),
+        (2, OpKind.LOSS, OpKind.BACKWARD),
+        (1, OpKind.FORWARD, OpKind.MERGE),
+    ],
+)
+async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_neither_drawn_nor_paid(
+    stage: int, of: OpKind, kind: OpKind
+) -> None:
+    world = hostile(trained())
+    honest = await sealed_epoch(world)
+    receipts = own(world, stage)
+    extra = [r.model_copy(update={"kind": kind, "loss": None}) for r in receipts if r.kind is of]
+    rewrite(world, world.miners[stage], [*receipts, *extra])
+    found = await audited(world)
+    found.check()
+    hotkey = world.miners[stage].hotkey
+    paid = (await sealed_epoch(world)).paid(hotkey)
+    assert [r.key for r in paid] == [r.key for r in honest.paid(hotkey)]
+    assert found.outcomes(world.miners[stage]) == {Outcome.PASS}
+
+
+# ---- states ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SNAPSHOTS)
+async def test_a_snapshot_that_is_no_state_fails_its_miner_and_ends_nothing(kind: str) -> None:
+    world = hostile(trained())
+    drawn = await drawn_of(world)
+    miner = next(m for m in world.miners if any(t.kind is AuditKind.STEP and t.step for t in drawn[m.hotkey]))
+    for version in (1, 2):
+        miner.snapshots[version] = SNAPSHOTS[kind](miner.snapshots[version])  # type: ignore[assignment]
+    found = await audited(world)
+    found.check()
+    assert Outcome.FAIL in found.outcomes(miner)
+    others = (other for other in world.miners if other is not miner)
+    assert [found.outcomes(other) for other in others] == [{Outcome.PASS}] * 2

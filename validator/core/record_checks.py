@@ -1,0 +1,89 @@
+"""Checks that an epoch's record is possible for its run, before anything is looked up or replayed by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
+
+from iota.objects import part_count
+from iota.protocol.plans import WholePlan
+from iota.protocol.records import EpochRecord
+from iota.spec import RunSpec
+
+_ROOM: Final = 4
+"""At most so many times the receipts that a miner's ops, steps and merges give are read. The orchestrator
+holds miners to the number itself; what is bounded here is memory."""
+
+
+class SealBroken(Exception):
+    """Receipts contradict the seal or their own signatures, or the record cannot be that of its run."""
+
+
+def check_record(spec: RunSpec, record: EpochRecord) -> None:
+    """Hold the record's numbers, and the lengths of its lists, against the spec.
+
+    Members come once, stages, steps and microbatches exist, a counted list has each attempt once, and bases
+    and pseudo-gradients have as many parts as their stage. Raises SealBroken, which names the fault.
+    """
+    stages, steps = spec.layout.stages, spec.schedule.steps
+    _each_once("miner", (miner.hotkey for miner in record.miners))
+    for miner in record.miners:
+        _below(f"{miner.hotkey}: stage", miner.stage, stages)
+        for life in miner.lives:
+            _below(f"{miner.hotkey}: joined at step", life.joined, steps + 1)
+    for reroute in record.reroutes:
+        _below("a re-route: stage", reroute.stage, stages)
+        _below("a re-route: step", reroute.step, steps)
+        _below("a re-route: microbatch", reroute.microbatch, spec.schedule.microbatches)
+    _each_once("counted list", ((each.miner, each.step) for each in record.counted))
+    for each in record.counted:
+        what = f"the counted list of {each.miner}"
+        _below(f"{what}: step", each.step, steps)
+        _each_once(f"{what}: attempt", each.counted)
+        for microbatch, _ in each.counted:
+            _below(f"{what}: microbatch", microbatch, spec.schedule.microbatches)
+    _each_once("base", ((base.epoch, base.stage) for base in record.bases))
+    for base in record.bases:
+        if base.parts:  # a base that was not stored at the seal has none
+            _parts(spec, f"the base of stage {base.stage}", base.stage, len(base.parts))
+        _below("a base: stage", base.stage, stages)
+    _each_once("pseudo-gradient", (delta.miner for delta in record.deltas))
+    for delta in record.deltas:
+        _parts(spec, f"the pseudo-gradient of {delta.miner}", delta.stage, len(delta.parts))
+
+
+def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[WholePlan]) -> None:
+    """Hold the number of each miner's receipts against the work that plans and re-routes gave it.
+
+    To be called before the receipts are fetched. Raises SealBroken for a number that no work explains.
+    """
+    assigned = Counter(reroute.miner for reroute in record.reroutes)
+    for plan in plans:
+        for member, count in Counter(index for route in plan.routes for index in route).items():
+            assigned[plan.members[member]] += count
+    merges = sum(part_count(spec, stage) for stage in range(spec.layout.stages))
+    for miner in record.miners:
+        count = miner.last_receipt - miner.first_receipt + 1
+        most = _ROOM * (2 * assigned[miner.hotkey] + spec.schedule.steps + merges)
+        if count > most:
+            raise SealBroken(f"{miner.hotkey} has {count} receipts, and its work gives at most {most}")
+
+
+def _below(what: str, number: int, end: int) -> None:
+    if number >= end:
+        raise SealBroken(f"{what} {number}, and the run has {end}")
+
+
+def _each_once(what: str, names: Iterable[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for name in names:
+        if name in seen:
+            raise SealBroken(f"{what} {name} comes twice")
+        seen.add(name)
+
+
+def _parts(spec: RunSpec, what: str, stage: int, parts: int) -> None:
+    _below(f"{what}: stage", stage, spec.layout.stages)
+    if parts != part_count(spec, stage):
+        raise SealBroken(f"{what} has {parts} parts, and its stage {part_count(spec, stage)}")

@@ -1,0 +1,99 @@
+"""When work becomes pay: a passed audit that replays a STEP vests what is open, a bad verdict voids it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MinerEpoch = tuple[int, str]
+"""(epoch, worker)"""
+
+
+class WorkState(StrEnum):
+    """What became of one epoch's work."""
+
+    OPEN = "open"
+    VESTED = "vested"
+    VOIDED = "voided"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the verdicts of all validators come to (`pool.findings`)."""
+
+    passed: frozenset[MinerEpoch] = frozenset()
+    """A STEP or the whole epoch was re-executed, and everything agreed."""
+    undelivered: frozenset[MinerEpoch] = frozenset()
+    """The worker owed evidence and did not deliver it."""
+    failed: frozenset[MinerEpoch] = frozenset()
+    silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """validator -> epochs in which it was refuted."""
+
+
+class Vesting:
+    """What became of the work of each worker, as of epoch `now`.
+
+    Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail or an UNDELIVERED
+    voids it, else a pass vests it. So a later verdict never changes what was settled before.
+    """
+
+    def __init__(self, findings: Findings, now: int) -> None:
+        voids = findings.undelivered | findings.failed
+        self._states = dict.fromkeys(findings.passed, WorkState.VESTED)
+        self._states |= dict.fromkeys(voids, WorkState.VOIDED)
+        epochs: dict[str, list[int]] = defaultdict(list)
+        for epoch, worker in self._states:
+            if epoch <= now:
+                epochs[worker].append(epoch)
+        self._epochs = {worker: sorted(found) for worker, found in epochs.items()}
+
+    def of(self, epoch: int, worker: str) -> tuple[WorkState, int | None]:
+        """The state of the worker's work of `epoch`, and the epoch that settled it; None while it is open."""
+        epochs = self._epochs.get(worker, [])
+        at = bisect_left(epochs, epoch)
+        if at == len(epochs):
+            return WorkState.OPEN, None
+        return self._states[epochs[at], worker], epochs[at]
+
+
+def failed_epochs(findings: Findings, owners: Mapping[str, str], window: int) -> dict[str, tuple[int, ...]]:
+    """Epochs that ban, by owner: those with a fail, and those of a worker's second UNDELIVERED in a window.
+
+    Args:
+        owners: the owner of each worker; a worker that is not among them is its own.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    for epoch, worker in findings.failed:
+        found[owners.get(worker, worker)].add(epoch)
+    last: dict[str, int] = {}
+    for epoch, worker in sorted(findings.undelivered):
+        if worker in last and epoch - last[worker] < window:
+            found[owners.get(worker, worker)].add(epoch)
+        last[worker] = epoch
+    return {owner: tuple(sorted(epochs)) for owner, epochs in found.items()}
+
+
+def ban_end(failed: Iterable[int], window: int) -> int:
+    """First epoch after all bans; 0 without one.
+
+    Offence n bans for 2^(n-1) windows. A failed epoch less than a window after an offence is no new one, but
+    bans as long as that, counted from itself. So one more failed epoch never makes a ban shorter.
+    """
+    end, offences, offence = 0, 0, 0
+    for epoch in sorted(set(failed)):
+        if offences == 0 or epoch >= offence + window:
+            offence, offences = epoch, offences + 1
+        end = max(end, epoch + window * 2 ** (offences - 1))
+    return end
+
+
+def validity(failed: Iterable[int], now: int, window: int) -> float:
+    """The score's factor for `failed` epochs: 0 while banned, then a linear ramp to 1 over a window."""
+    seen = [epoch for epoch in failed if epoch <= now]
+    if not seen:
+        return 1.0
+    end = ban_end(seen, window)
+    return 0.0 if now < end else min(1.0, (now - end + 1) / window)

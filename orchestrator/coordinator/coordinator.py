@@ -387,14 +387,13 @@ class Coordinator:
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
         run = self.state
-        times: list[float | None] = []
+        times: list[float | None] = [snapshots.next_due(run)]
         if run.phase is Phase.TRAINING:
             times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:
             times += merging.deadlines(run)
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
-        times.append(snapshots.next_due(run))
         times += [
             e.sealed_at + run.spec.audit.deadline_s
             for e in run.epochs.values()

@@ -105,7 +105,7 @@ class MergeReplay:
         if not job.merged:
             return None
         if number >= len(job.merged):
-            raise EvidenceMissing(f"the merge of stage {job.base.stage} has {len(job.merged)} parts")
+            raise EvidenceMissing(f"the merge of stage {job.base.stage} has no part {number}")
         key = MergedKey(self._spec.id, job.base.epoch, job.base.stage, number, "")
         return await self._stored(job.merged[number], max_bytes(self._spec, key, job.base.stage))
 

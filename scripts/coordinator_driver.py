@@ -139,6 +139,9 @@ class Run:
             if number % LOOK_EVERY == 0:
                 self._timed("deadline", self.coordinator.next_deadline)
         self.costs.merge_s += spent if last else 0.0
+        for hotkey in self.miners:
+            receipts = (self._receipt(hotkey, OpKind.STEP, epoch, step),)
+            self.apply("step", Exchanged(at=self.now, hotkey=hotkey, receipts=receipts))
 
     def merge(self, epoch: int) -> None:
         """From the pseudo-gradients to the next epoch's first plan."""
@@ -268,14 +271,8 @@ class Run:
                 yield self._op(miner, kind, epoch, step, index, stage)
 
     def _op(self, miner: str, kind: OpKind, epoch: int, step: int, index: int, stage: int) -> Exchanged:
-        count, head = self.chains[miner]
-        at = self._later()
-        receipt = Receipt(
-            seq=count + 1, epoch=epoch, step=step, microbatch=index, stage=stage, kind=kind, version=0,
-            output=HASH, loss=2.0 if kind is OpKind.LOSS else None, tokens=4, started=at, ended=at,
-            device="bench", previous=head,
-        )  # fmt: skip
-        self.chains[miner] = (count + 1, receipt.content_digest())
+        receipt = self._receipt(miner, kind, epoch, step, index)
+        at = receipt.ended
         forward = kind is OpKind.FORWARD
         if not (forward or stage > 0):
             return Exchanged(at=at, hotkey=miner, receipts=(receipt,))
@@ -285,6 +282,17 @@ class Run:
         )  # fmt: skip
         made = FrameNotice(name=name, digest=digest(str(name)), size=1000)
         return Exchanged(at=at, hotkey=miner, receipts=(receipt,), frames=(made,))
+
+    def _receipt(self, miner: str, kind: OpKind, epoch: int, step: int, index: int = 0) -> Receipt:
+        """The next receipt of a miner's chain."""
+        (count, head), at = self.chains[miner], self._later()
+        receipt = Receipt(
+            seq=count + 1, epoch=epoch, step=step, microbatch=index, stage=self._stage(miner), kind=kind,
+            version=0, output=HASH, loss=2.0 if kind is OpKind.LOSS else None, tokens=4, started=at, ended=at,
+            device="bench", previous=head,
+        )  # fmt: skip
+        self.chains[miner] = (count + 1, receipt.content_digest())
+        return receipt
 
 
 def _hotkey(number: int) -> str:

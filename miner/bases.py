@@ -18,7 +18,7 @@ from iota.outer.base import base_digest, initial_base, named_weights, next_base,
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, read_part
 from iota.outer.pseudo_gradient import flatten
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
 from miner.core.effects import ApplyMerge, FetchBase

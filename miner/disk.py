@@ -28,7 +28,7 @@ from iota.objects import part_count
 from iota.outer.base import base_digest, base_parts, read_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
-from iota.protocol.messages import FrameName
+from iota.protocol.frames import FrameName
 from iota.spec import RunSpec
 
 

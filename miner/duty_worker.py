@@ -19,8 +19,15 @@ from iota.outer.base import base_parts
 from iota.outer.merge import merge_part
 from iota.outer.partition import Vector, split
 from iota.protocol.events import MergeAssign
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import merge_output
-from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
+from iota.protocol.messages import (
+    BaseStored,
+    Delta,
+    Merged,
+    Report,
+    SnapshotStored,
+)
 from iota.spec import RunSpec
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot

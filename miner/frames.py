@@ -12,7 +12,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from iota.protocol.messages import MAX_REASON, FrameName, FrameNotice
+from iota.protocol.frames import FrameName, FrameNotice
+from iota.protocol.messages import MAX_REASON
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, decode_frame
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError

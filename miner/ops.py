@@ -19,7 +19,7 @@ from iota.compute.state import save_state
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
 from iota.objects import snapshot_bytes
-from iota.protocol.messages import FrameName, FrameNotice
+from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header

@@ -9,7 +9,7 @@ from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
 from iota.compute.state import load_state
 from iota.data.samples import Samples, needs_tokens
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.frame import Frame

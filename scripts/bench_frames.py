@@ -46,7 +46,7 @@ from iota.compute.tokens import Tokens
 from iota.http import HttpClient
 from iota.identity.keys import Hotkey
 from iota.objects import FrameKey
-from iota.protocol.messages import Direction, FrameName
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore

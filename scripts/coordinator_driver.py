@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from iota.objects import part_sizes
 from iota.protocol.events import BaseAssign, MergeAssign
+from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -18,9 +19,6 @@ from iota.protocol.messages import (
     BaseStored,
     Capabilities,
     Delta,
-    Direction,
-    FrameName,
-    FrameNotice,
     JoinRequest,
     Merged,
     Outcome,
@@ -28,7 +26,6 @@ from iota.protocol.messages import (
     Report,
     Reveal,
     Role,
-    StoredObject,
     Verdict,
 )
 from iota.protocol.receipts import GENESIS, OpKind, Receipt

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
 from iota.protocol.events import MergeAssign
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.store import ObjectTooLarge
 
 TRIES: Final = 3

@@ -11,7 +11,14 @@ from typing import Final, Self
 from iota.client.orchestrator import BACKOFF, RETRY_FOR_S, OrchestratorClient, is_transient
 from iota.console.watch import Watch
 from iota.protocol.events import Acknowledgement, Delivered, ExchangeReply
-from iota.protocol.messages import MAX_FRAMES, MAX_REPORTS, ExchangeRequest, FrameNotice, NodeStatus, Report
+from iota.protocol.frames import FrameNotice
+from iota.protocol.messages import (
+    MAX_FRAMES,
+    MAX_REPORTS,
+    ExchangeRequest,
+    NodeStatus,
+    Report,
+)
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import ReceiptBatch
 

@@ -11,7 +11,8 @@ from blake3 import blake3
 from cachetools import TLRUCache
 
 from iota.client.orchestrator import is_transient
-from iota.protocol.messages import Method, ObjectReply, ObjectRequest, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Method, ObjectReply, ObjectRequest
 from iota.store import ObjectExists, ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
 from iota.store.transfer import ObjectClient
 

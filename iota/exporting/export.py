@@ -26,7 +26,7 @@ from iota.files import FileLock
 from iota.model.export import check_target, export_model
 from iota.model.layout import count, run_shapes
 from iota.objects import manifest_folder, tokenizer_key
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, UrlRefused

@@ -12,7 +12,7 @@ from blake3 import blake3
 from iota.client.run_objects import TRANSFER_S, ObjectDiffers
 from iota.data import directory_fetch
 from iota.files import write_whole
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.store.transfer import ObjectClient
 

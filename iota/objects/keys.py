@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iota.protocol.messages import FrameName
+from iota.protocol.frames import FrameName
 
 _RUN = r"(?P<run>[0-9a-f]{64})"
 _EPOCH = r"(?P<epoch>\d{1,10})"

@@ -19,7 +19,7 @@ from iota.model.layout import run_shapes
 from iota.model.pretrained import Pretrained
 from iota.objects import BaseKey, part_sizes, start_key
 from iota.outer.partition import Vector, part_bytes
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.spec import InitSpec, RunSpec
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.messages import FrameNotice, Hotkey, Key, StoredObject, Verdict
+from iota.protocol.frames import FrameNotice, Key, StoredObject
+from iota.protocol.messages import Hotkey, Verdict
 from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Listed, Small
 

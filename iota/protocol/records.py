@@ -7,8 +7,9 @@ from typing import Annotated, Final
 from pydantic import Field, TypeAdapter
 
 from iota.protocol.events import MergeAssign, MergeReady, Reroute
+from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import FrameNotice, Hotkey, StoredObject
+from iota.protocol.messages import Hotkey
 from iota.protocol.workers import Certificate
 from iota.spec import Count, Frozen, Hex32, Listed, Small
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from iota.objects import BaseKey, DeltaKey, MergedKey, RunObject, SnapshotKey, part_sizes, snapshot_bytes
-from iota.protocol.messages import BaseStored, Delta, Merged, Report, SnapshotStored, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import (
+    BaseStored,
+    Delta,
+    Merged,
+    Report,
+    SnapshotStored,
+)
 from iota.simulate.names import digest
 from iota.spec import RunSpec
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot

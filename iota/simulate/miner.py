@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from iota.data.samples import needs_tokens
 from iota.protocol.events import Event, StepClose
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
-    Direction,
     ExchangeRequest,
-    FrameName,
-    FrameNotice,
     JoinRequest,
     Merged,
     Report,

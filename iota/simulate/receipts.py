@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState, counted_digest
 from iota.simulate.names import digest
 from iota.spec import RunSpec

@@ -7,7 +7,8 @@ from random import Random
 from typing import Final
 
 from iota.protocol.events import Event, StepClose
-from iota.protocol.messages import ExchangeRequest, FrameName, JoinRequest
+from iota.protocol.frames import FrameName
+from iota.protocol.messages import ExchangeRequest, JoinRequest
 from iota.protocol.receipts import SignedHeader
 from iota.simulate.clock import VirtualClock
 from iota.simulate.device import VirtualDevice

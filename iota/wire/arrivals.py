@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 from iota.wire.transport import IncomingFrame, TransferRefused
 
 

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from iota.codec.shapes import payload_shape, payload_size
 from iota.console.counts import counted
 from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes, verify
-from iota.protocol.messages import FrameName, Hotkey
+from iota.protocol.frames import FrameName
+from iota.protocol.messages import Hotkey
 from iota.protocol.receipts import SignedHeader
 from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
 

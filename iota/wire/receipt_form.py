@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from iota.codec.shapes import payload_shape
 from iota.console.counts import counted
 from iota.objects import part_count
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.receipts import MAX_LOSS, SKETCH_SIZE, OpKind, Receipt
 from iota.spec import RunSpec
 from iota.wire.frame import FrameHeader

@@ -12,7 +12,7 @@ from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.client.run_objects import RunObjects, UrlSource, is_outage
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, FrameReady, Plan, Reroute
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 from iota.protocol.problems import Problem
 from iota.store import ObjectExists, ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from iota.protocol.events import Delivered
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 
 
 class TransportError(Exception):

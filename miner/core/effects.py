@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.events import MergeAssign
-from iota.protocol.messages import FrameName, FrameNotice, Report, StoredObject
+from iota.protocol.frames import FrameName, FrameNotice, StoredObject
+from iota.protocol.messages import Report
 from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
 

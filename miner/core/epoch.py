@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose
-from iota.protocol.messages import BadValue, Direction, FrameName
+from iota.protocol.frames import Direction, FrameName
+from iota.protocol.messages import BadValue
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from miner.core.effects import Effect, FetchFrame, ForgetMicrobatch, ReadTokens, RunOp, Say, SendFrame

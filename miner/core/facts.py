@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.events import Event
-from iota.protocol.messages import FrameName, FrameNotice, Report
+from iota.protocol.frames import FrameName, FrameNotice
+from iota.protocol.messages import Report
 from iota.wire.transport import OutgoingFrame
 from miner.core.effects import Duty
 from miner.core.schedule import Op

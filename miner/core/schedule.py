@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from iota.protocol.events import Drop, Reroute, StepClose
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKey, OpKind
 from iota.spec import Pipeline, RunSpec

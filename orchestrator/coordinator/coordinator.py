@@ -8,25 +8,13 @@ from typing import Any, assert_never
 
 from iota.objects import epoch_prefixes, plan_prefix
 from iota.protocol.events import Event, FrameReady, MergeAssign, RunEnd
+from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
-    AuditsDone,
     BadValue,
-    BaseStored,
-    Delta,
     FrameMissing,
-    FrameName,
-    FrameNotice,
-    Heldout,
     JoinRequest,
-    Merged,
-    Ready,
     Report,
-    Reveal,
-    SnapshotStored,
-    SnapshotWanted,
-    Verdict,
-    WeightsSet,
 )
 from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
@@ -40,6 +28,7 @@ from orchestrator.coordinator import (
     merging,
     microbatches,
     outages,
+    reports,
     rerouting,
     routes,
     sealing,
@@ -111,7 +100,7 @@ class Coordinator:
                     microbatches.take_frames(run, member, entry.frames)
                     looked = {each.name: each.found for each in entry.looked}
                     for report in entry.reports:
-                        self._take_report(member, report, looked)
+                        reports.take_report(run, member, report, looked)
             case Left():
                 membership.leave(run, entry.hotkey)
             case Lost():
@@ -138,38 +127,6 @@ class Coordinator:
             case _:
                 assert_never(entry)
         self._advance()
-
-    def _take_report(self, member: Member, report: Report, looked: words.Findings) -> None:
-        run = self.state
-        match report:
-            case Ready():
-                bases.take_ready(run, member, report)
-            case Delta():
-                merging.take_delta(run, member, report)
-            case Merged():
-                merge_parts.take_merged(run, member, report)
-            case BaseStored():
-                bases.take_base(run, member, report)
-            case BadValue():
-                words.take_bad_value(run, member, report, looked)
-            case FrameMissing():
-                words.take_missing(run, member, report, looked)
-            case SnapshotStored():
-                snapshots.take_stored(run, member, report)
-            case Reveal():
-                auditing.take_reveal(run, member, report)
-            case SnapshotWanted():
-                snapshots.take_wanted(run, member, report)
-            case Verdict():
-                auditing.take_verdict(run, member, report)
-            case AuditsDone():
-                auditing.take_done(run, member, report)
-            case Heldout():
-                auditing.take_heldout(run, member, report)
-            case WeightsSet():
-                auditing.take_weights(run, member, report)
-            case _:
-                assert_never(report)
 
     # ---- progress ------------------------------------------------------------------------------
 
@@ -301,34 +258,8 @@ class Coordinator:
 
     def is_new(self, hotkey: str, said: FrameNotice | Report) -> bool:
         """Whether this would change anything: without that it needs no entry in the journal."""
-        run, member = self.state, self.state.members.get(hotkey)
-        if member is None:
-            return False
-        match said:
-            case FrameNotice():
-                return microbatches.wanted_place(run, member, said.name) is not None
-            case BadValue():
-                return words.bad_microbatch(run, member, said) is not None
-            case FrameMissing():
-                return words.missed_microbatch(run, member, said) is not None
-            case Ready():
-                return bases.is_new_claim(run, member, said)
-            case BaseStored():
-                return bases.is_wanted_base(run, member, said)
-            case Delta():
-                return merging.is_wanted_delta(run, member, said)
-            case Merged():
-                return merge_parts.wanted_part(run, member, said) is not None
-            case SnapshotWanted():
-                return snapshots.is_new_wanted(run, member, said)
-            case SnapshotStored():
-                return snapshots.is_new_stored(run, member, said)
-            case Heldout():
-                return auditing.is_new_loss(run, member, said)
-            case WeightsSet():
-                return auditing.is_new_weights(run, member, said)
-            case _:
-                return auditing.is_new_of(run, member, said)
+        member = self.state.members.get(hotkey)
+        return member is not None and reports.is_new(self.state, member, said)
 
     def questioned(self, hotkey: str, report: Report) -> list[FrameReady]:
         """The stored frames that a report says are missing or hold NaN, to read before it is recorded."""

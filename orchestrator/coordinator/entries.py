@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.frames import FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import FrameName, FrameNotice, Hotkey, JoinRequest, Report, StoredObject
+from iota.protocol.messages import Hotkey, JoinRequest, Report
 from iota.protocol.receipts import Receipt
 from iota.protocol.workers import Revocation
 from iota.spec import Count, Frozen, Small

@@ -18,9 +18,9 @@ from iota.protocol.events import (
     SnapshotMissed,
     SnapshotReady,
 )
+from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import MerkleFrontier
-from iota.protocol.messages import Direction, StoredObject
 from iota.protocol.records import Word
 from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.member import Member

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.messages import Direction, Role
+from iota.protocol.frames import Direction
+from iota.protocol.messages import Role
 from iota.protocol.receipts import GENESIS
 from iota.protocol.workers import Certificate
 from orchestrator.coordinator.event_log import EventLog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iota.protocol.events import FrameReady, StepClose
-from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import (
     Ending,

@@ -6,7 +6,7 @@ import heapq
 
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
-from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member

@@ -9,7 +9,8 @@ from typing import Final
 from iota.model.snapshot_time import storing_s
 from iota.objects import snapshot_bytes
 from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
-from iota.protocol.messages import SnapshotStored, SnapshotWanted, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import SnapshotStored, SnapshotWanted
 from iota.protocol.records import MAX_WORDS
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState

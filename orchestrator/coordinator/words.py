@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from iota.protocol.events import FrameReady
-from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName, FrameNotice
+from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.records import MAX_WORDS, Word
 from orchestrator.coordinator.entries import Finding
 from orchestrator.coordinator.epoch_state import MicrobatchState, PlannedStep

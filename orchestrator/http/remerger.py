@@ -13,7 +13,7 @@ from iota.console.watch import Watch
 from iota.objects import settled_key
 from iota.outer.merge import MergedPart, merge_part
 from iota.protocol.events import Contribution, MergeAssign
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
 from iota.store import ObjectMissing, ObjectStore, StoreError

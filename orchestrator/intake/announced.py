@@ -6,7 +6,14 @@ from collections.abc import Collection
 from itertools import chain
 
 from iota.objects import FrameKey
-from iota.protocol.messages import BaseStored, Delta, FrameNotice, Merged, Report, SnapshotStored
+from iota.protocol.frames import FrameNotice
+from iota.protocol.messages import (
+    BaseStored,
+    Delta,
+    Merged,
+    Report,
+    SnapshotStored,
+)
 from iota.spec import RunSpec
 from orchestrator.coordinator import Exchanged
 

@@ -15,7 +15,8 @@ from iota.protocol.events import (
     Reroute,
     SnapshotReady,
 )
-from iota.protocol.messages import Direction, FrameName, Method, StoredObject
+from iota.protocol.frames import Direction, FrameName, StoredObject
+from iota.protocol.messages import Method
 from iota.protocol.plans import PlannedMicrobatch
 from iota.spec import RunSpec
 from iota.wire.frame import frame_size

@@ -6,10 +6,10 @@ from typing import Final
 
 from iota.codec.shapes import payload_size
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey, max_bytes, part_count
+from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.messages import (
     BaseStored,
     Delta,
-    FrameNotice,
     Heldout,
     Merged,
     Report,
@@ -17,7 +17,6 @@ from iota.protocol.messages import (
     Role,
     SnapshotStored,
     SnapshotWanted,
-    StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec

@@ -7,13 +7,12 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     BadValue,
     Capabilities,
-    Direction,
     FrameMissing,
-    FrameName,
     JoinRequest,
     Report,
     Reveal,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iota.protocol.events import AuditsClosed, Event, FrameReady
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.routes import GRAIN, interleave

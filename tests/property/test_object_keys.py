@@ -26,7 +26,7 @@ from iota.objects import (
     snapshot_bytes,
     validate_key,
 )
-from iota.protocol.messages import Direction, FrameName
+from iota.protocol.frames import Direction, FrameName
 from iota.simulate.names import fake_hotkey
 from tests.support.small_spec import small_spec
 

@@ -7,7 +7,13 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, Direction, JoinRequest, Role
+from iota.protocol.frames import Direction
+from iota.protocol.messages import (
+    PROTOCOL_VERSION,
+    Capabilities,
+    JoinRequest,
+    Role,
+)
 from iota.simulate.names import digest, fake_hotkey
 from orchestrator.coordinator import Coordinator, Entry, Joined, Left, Limits, Lost, Resumed, Returned
 from orchestrator.coordinator.member import Member

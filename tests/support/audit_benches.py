@@ -11,11 +11,8 @@ from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
 from iota.objects import SnapshotKey
 from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.messages import (
-    AuditKind,
-    SnapshotWanted,
-    StoredObject,
-)
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import AuditKind, SnapshotWanted
 from iota.protocol.receipts import (
     OpKind,
     Receipt,

@@ -27,14 +27,10 @@ from iota.outer.merge import merge_part
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
+from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import merkle_root
-from iota.protocol.messages import (
-    FrameName,
-    ObjectReply,
-    ObjectRequest,
-    StoredObject,
-)
+from iota.protocol.messages import ObjectReply, ObjectRequest
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     OpKind,

@@ -6,19 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from iota.protocol.events import Event
+from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
-    Direction,
-    FrameName,
-    FrameNotice,
     JoinRequest,
     Merged,
     Ready,
     Report,
     Role,
-    StoredObject,
 )
 from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from iota.protocol.messages import Direction, FrameName, FrameNotice
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.wire.transport import OutgoingFrame
 
 

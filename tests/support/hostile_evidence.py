@@ -15,7 +15,8 @@ from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, state_bytes
 from iota.objects import SnapshotKey
 from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import Outcome, SnapshotWanted, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Outcome, SnapshotWanted
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.spec import AuditSpec
 from tests.support.audited_miners import Miner

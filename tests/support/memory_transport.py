@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from iota.protocol.events import Delivered
-from iota.protocol.messages import FrameName, FrameNotice
+from iota.protocol.frames import FrameName, FrameNotice
 from iota.wire.arrivals import Arrivals
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransportError, Unreachable
 

@@ -21,12 +21,10 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
-    Direction,
-    FrameName,
-    FrameNotice,
     JoinReply,
     JoinRequest,
     Role,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from iota.protocol.frames import Direction
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
-    Direction,
     ExchangeRequest,
     JoinRequest,
     Ready,

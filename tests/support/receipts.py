@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from iota.protocol.messages import Direction, FrameName
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import make_header

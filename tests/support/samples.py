@@ -15,8 +15,8 @@ from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
+from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,

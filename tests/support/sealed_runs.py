@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from iota.protocol.messages import Delta, Ready, Reveal, Role, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import (
+    Delta,
+    Ready,
+    Reveal,
+    Role,
+)
 from orchestrator.coordinator.member import Member
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from iota.client.run_objects import UrlSource
 from iota.protocol.events import Delivered
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 from iota.store.transfer import ObjectClient
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport

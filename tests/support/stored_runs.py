@@ -17,7 +17,13 @@ from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, named_weights
 from iota.outer.nesterov import OuterState
 from iota.outer.pseudo_gradient import flatten
-from iota.protocol.messages import BaseStored, Delta, Ready, Report, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import (
+    BaseStored,
+    Delta,
+    Ready,
+    Report,
+)
 from iota.spec import RunSpec
 from orchestrator.coordinator import Coordinator, Entry
 from orchestrator.journal import Record, SqliteJournal

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from iota.identity.keys import Hotkey
 from iota.protocol.events import Accusation, SnapshotMissed, SnapshotReady
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
@@ -18,7 +19,6 @@ from iota.protocol.messages import (
     Outcome,
     Reveal,
     SnapshotWanted,
-    StoredObject,
     Verdict,
 )
 from iota.spec import AuditSpec

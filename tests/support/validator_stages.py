@@ -31,6 +31,7 @@ from iota.protocol.events import (
     RunEnd,
     SnapshotReady,
 )
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
@@ -41,7 +42,6 @@ from iota.protocol.messages import (
     Reveal,
     Role,
     SnapshotWanted,
-    StoredObject,
     Verdict,
 )
 from iota.protocol.problems import Problem, ProblemType

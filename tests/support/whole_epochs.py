@@ -8,7 +8,8 @@ from typing import Any
 
 from iota.objects import DeltaKey, MergedKey
 from iota.protocol.events import EpochClose, MergeAssign, Plan, StepClose
-from iota.protocol.messages import Delta, FrameNotice, Merged, Ready, StoredObject
+from iota.protocol.frames import FrameNotice, StoredObject
+from iota.protocol.messages import Delta, Merged, Ready
 from iota.protocol.receipts import OpKind
 from tests.support.orchestrators import BASE, Node, Running, node, until
 from tests.support.receipts import step_state

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import (
     AuditKind,
     BaseStored,
-    Direction,
     FrameMissing,
-    FrameName,
     Outcome,
     Ready,
     Verdict,

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from iota.protocol.events import BaseAssign, EpochClose, LoadBase, MergeReady
-from iota.protocol.messages import BaseStored, Delta, Ready, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import BaseStored, Delta, Ready
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase

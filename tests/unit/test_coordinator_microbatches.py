@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.events import Drop, FrameReady, Reroute, StepClose
-from iota.protocol.messages import BadValue, Direction, FrameMissing, Ready
+from iota.protocol.frames import Direction
+from iota.protocol.messages import BadValue, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Left
 from orchestrator.coordinator.epoch_state import Ending

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iota.identity.certificates import revoke
 from iota.protocol.events import Reroute
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditKind,
     Delta,
@@ -11,7 +12,6 @@ from iota.protocol.messages import (
     Ready,
     Reveal,
     Role,
-    StoredObject,
     Verdict,
     WeightsSet,
 )

@@ -29,7 +29,8 @@ from iota.exporting.card import model_card
 from iota.model.export import exported_name
 from iota.model.initial import initial_weights
 from iota.objects import BaseKey, tokenizer_key
-from iota.protocol.messages import Heldout, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Heldout
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore

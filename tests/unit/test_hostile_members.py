@@ -6,14 +6,8 @@ import copy
 
 import pytest
 
-from iota.protocol.messages import (
-    BadValue,
-    Direction,
-    ExchangeRequest,
-    FrameMissing,
-    FrameName,
-    FrameNotice,
-)
+from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.messages import BadValue, ExchangeRequest, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import digest
 from iota.simulate.swarm import VirtualSwarm

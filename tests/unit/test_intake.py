@@ -10,16 +10,14 @@ import pytest
 
 from iota.codec.shapes import payload_size
 from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey, max_bytes, part_count
+from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
     BaseStored,
     Capabilities,
     Delta,
-    Direction,
     ExchangeRequest,
-    FrameName,
-    FrameNotice,
     Heldout,
     JoinRequest,
     Merged,
@@ -30,7 +28,6 @@ from iota.protocol.messages import (
     Role,
     SnapshotStored,
     SnapshotWanted,
-    StoredObject,
     WeightsSet,
 )
 from iota.protocol.problems import Problem, ProblemType

@@ -17,14 +17,12 @@ from iota.protocol.events import (
     Reroute,
     SnapshotReady,
 )
+from iota.protocol.frames import Direction, FrameName, StoredObject
 from iota.protocol.messages import (
-    Direction,
-    FrameName,
     Method,
     ObjectRequest,
     Ready,
     Role,
-    StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header

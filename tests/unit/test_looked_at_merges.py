@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from iota.objects import DeltaKey, MergedKey
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut, merge_output
-from iota.protocol.messages import Delta, Merged, Report, StoredObject
+from iota.protocol.messages import Delta, Merged, Report
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Exchanged, StoreAway, StoreBack
 from orchestrator.coordinator.member import Member

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.events import MergeReady
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Delta, StoredObject
+from iota.protocol.messages import Delta
 from orchestrator.coordinator import Remerged, Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import MAX_MERGERS, draw_block

@@ -10,8 +10,8 @@ from iota.outer.merge import MergedPart, merge_part
 from iota.outer.partition import Vector, part_bytes
 from iota.outer.weighted_mean import weighted_mean
 from iota.protocol.events import Contribution, MergeAssign
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut, merge_output
-from iota.protocol.messages import StoredObject
 from iota.simulate.names import fake_hotkey
 from tests.support.small_spec import small_spec
 

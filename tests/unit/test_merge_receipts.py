@@ -11,7 +11,7 @@ import pytest
 from iota.identity.keys import Hotkey
 from iota.outer.partition import PartError
 from iota.protocol.events import Contribution, MergeAssign
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.protocol.receipts import OpKind
 from miner.device import DeviceThread
 from miner.merge_receipts import MergeReceipts

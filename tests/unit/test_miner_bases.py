@@ -21,7 +21,7 @@ from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.spec import InitSpec, RunSpec
 from iota.store import EmbeddedStore, ObjectClient
 from miner.activity import Activity

@@ -21,7 +21,8 @@ from iota.protocol.events import (
     MergeAssign,
     MergeReady,
 )
-from iota.protocol.messages import ObjectReply, ObjectRequest, SnapshotStored, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import ObjectReply, ObjectRequest, SnapshotStored
 from iota.protocol.problems import Problem, ProblemType
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient

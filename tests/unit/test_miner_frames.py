@@ -12,7 +12,7 @@ from blake3 import blake3
 from iota.codec.shapes import payload_size
 from iota.identity.keys import Hotkey
 from iota.protocol.events import Delivered
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 from iota.simulate.names import fake_hotkey
 from iota.wire.frame import SIGNATURE_BYTES, FrameError, encode_frame, make_header
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable

@@ -13,18 +13,17 @@ from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, SnapshotKey
 from iota.protocol.events import FrameReady, Plan
+from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.messages import (
     BadValue,
     BaseStored,
     Delta,
     ExchangeRequest,
     FrameMissing,
-    FrameNotice,
     Merged,
     Ready,
     Report,
     SnapshotStored,
-    StoredObject,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind

@@ -16,7 +16,8 @@ from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.model.pretrained import find_pretrained
 from iota.outer.start import pinned, store_start
 from iota.protocol.events import LoadBase
-from iota.protocol.messages import Ready, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Ready
 from iota.protocol.records import BaseRecord
 from iota.settings.spec_file import read_spec
 from iota.simulate.names import fake_hotkey

@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from iota.protocol.messages import (
-    Delta,
-    Direction,
-    StoredObject,
-)
+from iota.protocol.frames import Direction, StoredObject
+from iota.protocol.messages import Delta
 from iota.protocol.receipts import OpKind, counted_digest
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.epoch_state import EpochState

@@ -12,8 +12,9 @@ from blake3 import blake3
 
 from iota.objects import DeltaKey, settled_key
 from iota.outer.partition import part_bytes
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Delta, StoredObject
+from iota.protocol.messages import Delta
 from iota.store import EmbeddedStore, ObjectStore
 from orchestrator.coordinator import Coordinator, Remerged
 from orchestrator.coordinator.member import Member

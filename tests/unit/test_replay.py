@@ -16,7 +16,8 @@ from iota.compute.errors import BadValueError
 from iota.compute.state import StageState, state_bytes
 from iota.identity.signatures import signing_bytes
 from iota.objects import FrameKey
-from iota.protocol.messages import AuditKind, Direction, FrameName, FrameNotice, Outcome
+from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import Word
 from iota.protocol.words import WORD_DOMAIN, signed_word

@@ -18,7 +18,8 @@ from iota.protocol.events import (
     RunEnd,
     StepClose,
 )
-from iota.protocol.messages import BadValue, Direction, FrameMissing, Ready
+from iota.protocol.frames import Direction
+from iota.protocol.messages import BadValue, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey
 from iota.spec import Pipeline

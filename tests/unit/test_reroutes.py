@@ -6,7 +6,8 @@ import pytest
 
 from iota.objects import FrameKey
 from iota.protocol.events import Admit, Drop, Event, Plan, Reroute
-from iota.protocol.messages import Direction, FrameName, Method, ObjectRequest
+from iota.protocol.frames import Direction, FrameName
+from iota.protocol.messages import Method, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey

@@ -8,7 +8,8 @@ import pytest
 from blake3 import blake3
 
 from iota.client.run_objects import ObjectDiffers, RunObjects
-from iota.protocol.messages import ObjectReply, ObjectRequest, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import ObjectReply, ObjectRequest
 from iota.store.transfer import Data, ObjectClient
 
 KEY = "data/manifest.json"

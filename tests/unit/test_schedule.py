@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iota.protocol.events import Drop, Reroute, StepClose
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.plans import PlanShare
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey

@@ -7,8 +7,16 @@ import zlib
 from blake3 import blake3
 
 from iota.protocol.events import EpochClose
+from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import merkle_root
-from iota.protocol.messages import BaseStored, Delta, Merged, Ready, Reveal, Role, StoredObject
+from iota.protocol.messages import (
+    BaseStored,
+    Delta,
+    Merged,
+    Ready,
+    Reveal,
+    Role,
+)
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import EpochRecord
 from iota.protocol.seals import member_parts

@@ -11,6 +11,7 @@ import pytest
 from iota.identity.keys import Hotkey
 from iota.objects import DeltaKey, FrameKey, part_count
 from iota.protocol.events import FrameReady, LoadBase, Plan, StepClose
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditsDone,
     Delta,
@@ -19,7 +20,6 @@ from iota.protocol.messages import (
     NodeStatus,
     Ready,
     Role,
-    StoredObject,
     WeightsSet,
 )
 from iota.protocol.problems import Problem, ProblemType

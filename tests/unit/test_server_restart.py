@@ -9,7 +9,8 @@ from pathlib import Path
 from iota.client.conversation import Conversation
 from iota.identity.keys import Hotkey
 from iota.protocol.events import FrameReady, Plan, RunEnd
-from iota.protocol.messages import ExchangeRequest, FrameName, Ready
+from iota.protocol.frames import FrameName
+from iota.protocol.messages import ExchangeRequest, Ready
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Exchanged, Resumed

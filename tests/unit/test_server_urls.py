@@ -7,7 +7,8 @@ import pytest
 from iota.identity.keys import Hotkey
 from iota.objects import DeltaKey
 from iota.protocol.events import BaseAssign, Event, MergeReady, Plan
-from iota.protocol.messages import Method, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Method
 from iota.store import EmbeddedStore
 from orchestrator.http.delivery import Delivery, presign
 from orchestrator.http.statements import Statements

@@ -7,7 +7,13 @@ import pytest
 from iota.model.snapshot_time import LINE_SHARE
 from iota.objects import snapshot_bytes
 from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
-from iota.protocol.messages import Reveal, Role, SnapshotStored, SnapshotWanted, StoredObject
+from iota.protocol.frames import StoredObject
+from iota.protocol.messages import (
+    Reveal,
+    Role,
+    SnapshotStored,
+    SnapshotWanted,
+)
 from orchestrator.coordinator import Resumed, StoreAway, StoreBack
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Joined

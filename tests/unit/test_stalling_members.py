@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -11,7 +12,6 @@ from iota.protocol.messages import (
     JoinRequest,
     Ready,
     Role,
-    StoredObject,
 )
 from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.protocol.messages import FrameNotice
+from iota.protocol.frames import FrameNotice
 from iota.store import EmbeddedStore, ObjectClient
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import IncomingFrame, TransferRefused, Transport, TransportError, Unreachable

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.events import Reroute
-from iota.protocol.messages import BadValue, Direction, FrameMissing, FrameName
+from iota.protocol.frames import Direction, FrameName
+from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import MAX_WORDS
 from orchestrator.coordinator import Finding

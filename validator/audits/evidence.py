@@ -25,8 +25,8 @@ from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, 
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.events import EpochClose
+from iota.protocol.frames import FrameName, FrameNotice, StoredObject
 from iota.protocol.merkle import merkle_root
-from iota.protocol.messages import FrameName, FrameNotice, StoredObject
 from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt

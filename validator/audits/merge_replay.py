@@ -17,7 +17,7 @@ from iota.outer.base import initial_base, next_base, read_base_part
 from iota.outer.merge import merge_part
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, part_bytes, read_part
-from iota.protocol.messages import StoredObject
+from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
 from validator.audits.budget import Worker

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iota.protocol.messages import Direction
+from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader
 from iota.wire.frame import FrameHeader, is_signed
 from iota.wire.receipt_form import form_fault, input_headers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from iota.protocol.messages import AuditKind, Direction
+from iota.protocol.frames import Direction
+from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import LifeRecord
 from iota.spec import StateRule

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from iota.protocol.events import EpochClose, MergeAssign
+from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import FrameNotice, StoredObject
 from iota.protocol.receipts import Receipt
 from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from iota.identity.certificates import certificate_fault
 from iota.identity.signatures import signing_bytes, verify
+from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import EMPTY, merkle_root
-from iota.protocol.messages import StoredObject
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
     RECEIPTS_DOMAIN,

@@ -44,12 +44,11 @@ from iota.protocol.receipts import Receipt, SignedHeader
 from iota.protocol.records import EpochRecord
 from iota.spec import WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
+from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.intake.bounds import parse
 from tests.support import samples
 from validator.audits.verdicts import verify_verdict
-from validator.core.receipt_checks import named_inputs
 from validator.core.record_checks import SealBroken, check_record
-from validator.core.results import MinerFault
 from validator.core.sealed import checked_receipts
 
 SPEC = samples.tiny_spec()
@@ -119,8 +118,9 @@ def _receipt_batches(data: bytes) -> None:
     batches = client._validated(client._BATCHES.validate_json, data, "no receipts")
     for batch in batches:
         for receipt in batch.receipts:
-            with suppress(MinerFault):
-                named_inputs(SPEC, samples.MINER.ss58, receipt)
+            if form_fault(SPEC, STAGE, receipt) is None:
+                with suppress(ValueError):
+                    input_headers(SPEC, receipt)
     last = samples.BATCH.receipts[-1]
     miner = _record().miners[0].model_copy(update={"last_receipt": last.seq})
     checked_receipts(samples.DIGEST, miner, last.epoch, batches)
@@ -143,7 +143,7 @@ def _signed_header(data: bytes) -> None:
         return
     signature = samples.MINER.sign(signing_bytes(DOMAIN, text.encode())).hex()
     named = SignedHeader(header=text, signature=signature)
-    named_inputs(SPEC, samples.OTHER.ss58, _receiving().model_copy(update={"inputs": (named,)}))
+    input_headers(SPEC, _receiving().model_copy(update={"inputs": (named,)}))
 
 
 def _headers() -> list[bytes]:
@@ -232,7 +232,7 @@ TARGETS = {
     for target in (
         Target("frame", _frame, (FrameError,), _frames),
         Target("receipts", _receipt_batches, (UntrustedAnswer, SealBroken), _batches),
-        Target("header", _signed_header, (MinerFault, ValidationError), _headers),
+        Target("header", _signed_header, (ValueError,), _headers),
         Target(
             "exchange", lambda data: parse(ExchangeRequest, data), (Problem,),
             _json(_MESSAGES["exchange request"]),

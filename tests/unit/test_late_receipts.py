@@ -6,11 +6,7 @@ import zlib
 
 import pytest
 
-from iota.protocol.messages import (
-    Delta,
-    Merged,
-    StoredObject,
-)
+from iota.protocol.messages import Delta, Merged, StoredObject
 from iota.protocol.receipts import OpKind, counted_digest
 from iota.protocol.records import EpochRecord
 from iota.spec import Pipeline

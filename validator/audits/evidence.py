@@ -127,7 +127,8 @@ class Evidence:
             raise EvidenceMissing(f"{what}, is not in the store")
         else:
             if len(record.parts) != (count := part_count(self.spec, stage)):  # before anything is fetched
-                raise EvidenceMissing(f"{what}, has {len(record.parts)} parts where it should have {count}")
+                parts_named = counted(len(record.parts), "part")
+                raise EvidenceMissing(f"{what}, has {parts_named} where it should have {count}")
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             parts = [await self._stored(part, limit) for part in record.parts]
             try:

@@ -108,10 +108,10 @@ class Database:
     def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
         """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
         rows = self._db.execute(
-            f"select outcome, {TASK} from verdicts where epoch between ? and ? or outcome in (?, ?)",
+            f"select {TASK}, outcome from verdicts where epoch between ? and ? or outcome in (?, ?)",
             (first, last, *ACCUSING),
         )
-        return [Judgement(own, task_of(row[1:]), Outcome(row[0])) for row in rows]
+        return [Judgement(own, task_of(row[:-1]), Outcome(row[-1])) for row in rows]
 
     def keep_internal_error(self, epoch: int, what: str) -> None:
         """Record that an error of this program ended an audit; each audit counts once."""

@@ -65,7 +65,7 @@ class AuditResult(Frozen):
 
 
 class Charge(AuditResult):
-    """A verdict that costs `miner` its open work, and may ban its owner."""
+    """A verdict that costs `miner` its open work, and may ban its owner. That miner's record says why."""
 
     miner: Hotkey
 

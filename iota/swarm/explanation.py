@@ -39,7 +39,9 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
     if record.says:
         lines.append(f"it says: {record.says}")
     if record.role is Role.MINER:
-        lines += ["", *_work(record), "", *_audits(record, names), "", *_pay(record), ""]
+        whose = "" if record.owner == record.hotkey else "its owner "
+        lines += ["", *_work(record), "", *_audits(record, names), *_bans(record, names, whose), ""]
+        lines += [*_pay(record), ""]
         lines += _weights(record, names)
     else:
         lines += ["", *_judged(record), "", _posted(record)]
@@ -67,7 +69,7 @@ def workers_of(
             f" {counted(row['tokens'], 'token')}, {counted(row['receipts'], 'receipt')}"
         )
     if record is not None:
-        lines += _bans(record, names)
+        lines += _bans(record, names, "")
     return [printable(line) for line in lines]
 
 
@@ -106,7 +108,6 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
     for verdict in bad[-_SHOWN:]:
         who = _short(verdict.validator, names)
         yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
-    yield from _bans(record, names)
 
 
 def _pay(record: MemberRecord) -> Iterator[str]:
@@ -129,10 +130,9 @@ def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
     return Findings(of(Outcome.PASS, STEP_AUDITS), of(Outcome.UNDELIVERED), of(Outcome.FAIL))
 
 
-def _bans(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+def _bans(record: MemberRecord, names: Mapping[str, str], whose: str) -> Iterator[str]:
     for validator, end in bans(record.charged, record.window).items():
-        owner = "" if record.owner == record.hotkey else "its owner "
-        state = f"{owner}{'is' if record.epoch < end else 'was'} banned until epoch {end}".removeprefix("is ")
+        state = f"{whose}{'is' if record.epoch < end else 'was'} banned until epoch {end}".removeprefix("is ")
         ramp = f"then {counted(record.window, 'epoch')} on a ramp"
         yield f"  {state} at validator {_short(validator, names)}, {ramp}"
 

@@ -46,7 +46,6 @@ class Owners:
             epoch=verdict.epoch,
             audit=verdict.audit,
             outcome=verdict.outcome,
-            reason=verdict.reason,
             miner=member.hotkey,
         )
         self.charged[member.owner] = keep(self.charged.get(member.owner, ()), charge)

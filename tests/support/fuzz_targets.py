@@ -42,12 +42,15 @@ from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import Receipt, SignedHeader
 from iota.protocol.records import EpochRecord
+from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
 from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.intake.bounds import parse
 from tests.support import samples
 from validator.audits.verdicts import verify_verdict
+from validator.core.links import verify_link
+from validator.core.pool import Judgement, is_relevant
 from validator.core.record_checks import SealBroken, check_record
 from validator.core.sealed import checked_receipts
 
@@ -177,6 +180,24 @@ def _verdict(data: bytes) -> None:
     verify_verdict(samples.DIGEST, Verdict.model_validate_json(data), samples.VALIDATOR.ss58)
 
 
+def _verdict_page(data: bytes) -> None:
+    """As a validator reads what the others filed: form, chains of links, tasks, signatures."""
+    page = client._parse(VerdictPage, data)
+    for link in page.links.values():
+        verify_link(link, 1, samples.DIGEST)
+    for filed in page.verdicts:
+        judgement = Judgement.of(filed.validator, filed.verdict)
+        is_relevant(judgement, {judgement.task})
+        verify_verdict(samples.DIGEST, filed.verdict, filed.validator)
+
+
+def _verdict_pages() -> list[bytes]:
+    filed = FiledVerdict(validator=samples.VALIDATOR.ss58, verdict=samples.VERDICT)
+    links = {samples.VALIDATOR.ss58: samples.DIGEST}
+    page = VerdictPage(epoch=1, closed=True, links=links, total=2, verdicts=(filed, filed))
+    return [page.model_dump_json().encode()]
+
+
 def _problem(data: bytes) -> None:
     str(Problem.from_json(503, data, "3"))
 
@@ -240,6 +261,7 @@ TARGETS = {
         Target("record", _epoch_record, (UntrustedAnswer, SealBroken), lambda: _json(_record())()),
         Target("plan", _plan, (ValidationError,), _json(samples.WHOLE_PLAN)),
         Target("verdict", _verdict, (ValidationError,), _json(samples.VERDICT)),
+        Target("verdicts", _verdict_page, (UntrustedAnswer,), _verdict_pages),
         Target(
             "events", lambda data: client._parse(ExchangeReply, data), (UntrustedAnswer,),
             _json(_MESSAGES["exchange reply"]),

@@ -117,7 +117,7 @@ def test_the_bans_of_an_owner_are_told_below_its_workers() -> None:
     status["members"][0] |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
     record = record_of(hotkey=worker, owner=OWNER.ss58, charged=(charge(2, worker),))
     lines = workers_of(OWNER.ss58, status["members"], NAMES, record)
-    assert lines[-1] == "  its owner is banned until epoch 10 at validator validator, then 8 epochs on a ramp"
+    assert lines[-1] == "  banned until epoch 10 at validator validator, then 8 epochs on a ramp"
 
 
 def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
@@ -152,6 +152,7 @@ def test_a_worker_is_told_that_its_owner_is_banned_for_another_worker() -> None:
     assert "its owner is banned until epoch 10 at validator validator" in text
     assert "the ban is for a failed audit of another worker of its owner" in text
     assert "its results differ" not in text
+    assert "its owner is banned until epoch 10" in told(**given, audits={}, charged=(charge(2, key(2).ss58),))
 
 
 def test_a_second_time_that_one_worker_delivers_nothing_is_told_as_a_ban_and_once_of_two_is_none() -> None:

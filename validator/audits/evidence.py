@@ -159,7 +159,8 @@ class Evidence:
             raise EvidenceMissing(f"{what}, is not in the store")
         else:
             if len(record.parts) != (count := part_count(self.spec, stage)):  # before anything is fetched
-                raise EvidenceMissing(f"{what}, has {len(record.parts)} parts where it should have {count}")
+                parts_named = counted(len(record.parts), "part")
+                raise EvidenceMissing(f"{what}, has {parts_named} where it should have {count}")
             limit = max_bytes(self.spec, BaseKey(self.spec.id, epoch, stage, 0), stage)
             if not record.parts:  # it was not stored when the epoch was sealed
                 record = record.model_copy(update={"parts": await self._base_parts(epoch, stage)})

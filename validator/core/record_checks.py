@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
+from iota.console.counts import counted
 from iota.objects import part_count
 from iota.protocol.plans import WholePlan
 from iota.protocol.records import EpochRecord
@@ -67,7 +68,9 @@ def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[Who
         count = miner.last_receipt - miner.first_receipt + 1
         most = _ROOM * (2 * assigned[miner.hotkey] + spec.schedule.steps + merges)
         if count > most:
-            raise SealBroken(f"{miner.hotkey} has {count} receipts, and its work gives at most {most}")
+            raise SealBroken(
+                f"{miner.hotkey} has {counted(count, 'receipt')}, and its work gives at most {most:,}"
+            )
 
 
 def _below(what: str, number: int, end: int) -> None:
@@ -86,4 +89,4 @@ def _each_once(what: str, names: Iterable[Hashable]) -> None:
 def _parts(spec: RunSpec, what: str, stage: int, parts: int) -> None:
     _below(f"{what}: stage", stage, spec.layout.stages)
     if parts != part_count(spec, stage):
-        raise SealBroken(f"{what} has {parts} parts, and its stage {part_count(spec, stage)}")
+        raise SealBroken(f"{what} has {counted(parts, 'part')}, and its stage {part_count(spec, stage)}")

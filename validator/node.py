@@ -42,6 +42,7 @@ from validator.audits.heldout import HeldoutMeter
 from validator.audits.job_runner import JobRunner
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
+from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
 from validator.core.core import ValidatorCore
 from validator.core.links import LinkChain
@@ -184,6 +185,13 @@ class ValidatorNode:
                     evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
                 ),
                 SealBook(folder, spec.id, reply.orchestrator),
+                BundleKeeper(
+                    folder,
+                    reply.orchestrator,
+                    self._hotkey.ss58,
+                    parts.links.link,
+                    (self._client, objects, samples),
+                ),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())

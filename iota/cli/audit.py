@@ -1,0 +1,126 @@
+"""`iota audit`: checks that anyone can make: a verdict, a contradiction, an epoch's public record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iota.console.command import WorkFailed
+from iota.settings import CHAIN, NodeSettings
+from iota.settings.flags import SOURCES, with_flags
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from iota.chain import Chain
+
+app = typer.Typer(
+    help="Check a verdict, a contradiction or an epoch by what is signed and public.", no_args_is_help=True
+)
+MAX_EVIDENCE_BYTES = 256 << 20
+"""Largest contradiction file that is read; one may hold all receipts of a miner in an epoch."""
+_BUNDLE_MARK = b"PK"
+
+
+@app.command(epilog=SOURCES)
+@with_flags(NodeSettings, only=CHAIN)
+def verify(
+    file: Annotated[Path, typer.Argument(help="A contradiction (.json) or the bundle of a verdict (.zip).")],
+    **flags: Any,
+) -> None:
+    """Repeat a verdict, or check a contradiction of an orchestrator, from its file alone.
+
+    No server is asked. With --network or --chain-endpoint, the block's hash and the validator's commitment
+    are checked on the chain; else they are printed as assumptions. Exit code 0: it holds; 1: it does not.
+    """
+    from iota.settings.sentences import sentence
+
+    if not file.is_file():
+        raise ValueError(f"{file} is no file")
+    with file.open("rb") as opened:
+        is_bundle = opened.read(len(_BUNDLE_MARK)) == _BUNDLE_MARK
+    if is_bundle:
+        _repeat(file, flags)
+        return
+    from pydantic import ValidationError
+
+    from iota.client.evidence_files import signed_by
+    from iota.protocol.evidence import Evidence, fault
+
+    if file.stat().st_size > MAX_EVIDENCE_BYTES:
+        raise ValueError(f"{file} is larger than {MAX_EVIDENCE_BYTES} bytes")
+    try:
+        evidence = Evidence.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{file} is neither a bundle nor a contradiction: {sentence(error)[:300]}") from None
+    reason = fault(evidence, signed_by(evidence.orchestrator))
+    if reason is not None:
+        raise WorkFailed(f"not proven against {evidence.orchestrator}: {reason}")
+    what = WHAT[evidence.kind.value]
+    typer.echo(
+        f"proven against {evidence.orchestrator}: in epoch {evidence.epoch} of run {evidence.run[:16]} {what}"
+    )
+
+
+WHAT = {
+    "two-seals": "it signed two different seals",
+    "two-plans": "it signed one plan for a miner and sealed another one",
+    "other-counted": "it signed one counted list for a miner and sealed another one",
+    "left-out": "it acknowledged receipts before the seal and left them out of it",
+}
+"""What each kind of contradiction proves (`iota.protocol.evidence.EvidenceKind`)."""
+
+
+def _repeat(file: Path, flags: dict[str, Any]) -> None:
+    """Repeat the verdict of a bundle. Raises WorkFailed where it does not come out the same."""
+    import os
+
+    from validator.audits.replay import ReplayOptions
+    from validator.bundles.repeat import Repeated, repeat
+
+    options = ReplayOptions(max_threads=os.cpu_count() or 1)
+    netuid = NodeSettings.load(**flags).netuid
+
+    async def work(chain: Chain | None) -> Repeated:
+        return await repeat(file, options, chain, netuid)
+
+    found = _with_chain(flags, work)
+    verdict, manifest = found.verdict, found.manifest
+    typer.echo(
+        f"verdict of {manifest.validator}: epoch {verdict.epoch}, {verdict.miner}, {manifest.task.name},"
+        f" {verdict.outcome}, receipt {verdict.seq}: {verdict.reason}"
+    )
+    for line in found.checked:
+        typer.echo(f"holds: {line}")
+    for line in found.assumed:
+        typer.echo(f"assumed: {line}")
+    for line in found.faults:
+        typer.echo(f"does not hold: {line}")
+    if found.result is not None:
+        result = found.result
+        typer.echo(f"here: {result.outcome}, receipt {result.seq}, {result.profile or '-'}: {result.reason}")
+        for who, expected, given in (
+            ("the verdict", verdict.expected, verdict.found),
+            ("here", result.expected, result.found),
+        ):
+            typer.echo(f"  {who}: expected {expected or '-'}, found {given or '-'}")
+    if not found.confirmed:
+        raise WorkFailed("the verdict is not confirmed")
+    typer.echo("the verdict is confirmed")
+
+
+def _with_chain(flags: dict[str, Any], work: Callable[[Chain | None], Awaitable[Any]]) -> Any:
+    """Run `work` on the chain that the flags name, or on none where they name none."""
+    import asyncio
+
+    from iota.chain import open_chain
+
+    async def run() -> Any:
+        if flags.get("network") is None and flags.get("chain_endpoint") is None:
+            return await work(None)
+        async with open_chain(NodeSettings.load(**flags).chain) as chain:
+            return await work(chain)
+
+    return asyncio.run(run())

@@ -1,0 +1,277 @@
+"""Repeats a verdict from its bundle: checks signatures and digests, follows the draw, replays, compares."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from iota.chain import Chain, ChainError
+from iota.client.evidence_files import signed_by
+from iota.console.counts import counted
+from iota.objects import snapshot_bytes
+from iota.protocol.events import SnapshotReady
+from iota.protocol.messages import SnapshotWanted, Verdict
+from iota.protocol.seals import SEAL_DOMAIN
+from iota.settings.sentences import sentence
+from iota.spec import RunSpec
+from validator.audits.auditor import Auditor
+from validator.audits.budget import Budget, Worker
+from validator.audits.evidence import Evidence
+from validator.audits.public_chain import PublicChain
+from validator.audits.replay import ReplayOptions
+from validator.audits.verdicts import verify_verdict
+from validator.bundles.archive import MAX_MANIFEST_BYTES, BundleReader, BundleRefused
+from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name
+from validator.bundles.playback import Playback
+from validator.core import jobs
+from validator.core.all_receipts import check_receipts
+from validator.core.audit import Audit
+from validator.core.effects import Effect, Say
+from validator.core.jobs import Base, Script
+from validator.core.receipt_checks import stalled_step
+from validator.core.results import EvidenceMissing, MinerFault, Result, result_of
+from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.snapshots import Snapshots
+from validator.core.tasks import drawn_tasks, records_task
+
+_MAX_SPEC = 1 << 20
+_MAX_NAMED = 20
+"""Damaged members that are named."""
+
+
+@dataclass
+class Repeated:
+    """What came of a bundle."""
+
+    manifest: Manifest
+    checked: list[str] = field(default_factory=list)
+    """What holds, in sentences."""
+    faults: list[str] = field(default_factory=list)
+    """What does not hold. With any, nothing is proven."""
+    assumed: list[str] = field(default_factory=list)
+    """What the file cannot show by itself."""
+    result: Result | None = None
+    """What the audit gives here; None where it could not be repeated."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the validator signed."""
+        return self.manifest.verdict
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether everything holds and the audit comes out as the verdict says: the same first op fails."""
+        found, said = self.result, self.verdict
+        same = found is not None and (found.outcome, found.seq) == (said.outcome, said.seq)
+        return same and not self.faults
+
+
+async def repeat(path: Path, options: ReplayOptions, chain: Chain | None = None, netuid: int = 0) -> Repeated:
+    """Check a bundle and repeat its audit. Nothing is asked of any server, written, or run from the file.
+
+    With a `chain`, what the draw rests on is checked there instead of assumed.
+
+    Raises BundleRefused for a file that is no bundle, OSError for one that cannot be read, ChainError.
+    """
+    with BundleReader(path) as reader:
+        try:
+            manifest = Manifest.model_validate_json(reader.read(MANIFEST, MAX_MANIFEST_BYTES))
+        except ValidationError as error:
+            raise BundleRefused(f"{MANIFEST} is malformed: {sentence(error)[:300]}") from None
+        found = Repeated(manifest)
+        public = None if chain is None else PublicChain(chain, netuid, manifest.run)
+        try:
+            await _check(reader, found, options, public)
+        except ChainError:
+            raise
+        except (BundleRefused, SealBroken, EvidenceMissing) as error:
+            found.faults.append(str(error))
+        except Exception as error:  # noqa: BLE001 - a stranger's file: what no check foresaw confirms nothing
+            found.faults.append(f"the audit cannot be repeated: {type(error).__name__}: {str(error)[:200]}")
+        return found
+
+
+async def _check(
+    reader: BundleReader, found: Repeated, options: ReplayOptions, public: PublicChain | None
+) -> None:
+    manifest, verdict = found.manifest, found.manifest.verdict
+    _check_members(reader, found)
+    try:
+        spec = RunSpec.model_validate_json(reader.read(SPEC, _MAX_SPEC))
+    except ValidationError as error:
+        raise BundleRefused(f"{SPEC} is no spec: {sentence(error)[:200]}") from None
+    if spec.id != manifest.run:
+        raise BundleRefused(f"{SPEC} is of run {spec.id[:16]}, and the bundle of {manifest.run[:16]}")
+    _check_signatures(found)
+    found.assumed.append(f"that {manifest.orchestrator} is the orchestrator of run {spec.id[:16]}")
+    source = Playback(spec, reader)
+    evidence = Evidence(spec, source, source, source)
+    record = await evidence.record(manifest.seal.seal)
+    if verdict.miner not in {miner.hotkey for miner in record.miners}:
+        raise BundleRefused(f"{verdict.miner} has no part in the record")
+    there = reader.names()
+    with_receipts = {m.hotkey for m in record.miners if receipts_name(record.epoch, m.hotkey) in there}
+    sealed = await evidence.sealed(record, with_receipts | {verdict.miner})
+    found.checked.append(
+        "record, plans and receipts are those that the orchestrator sealed, and the receipts are signed"
+    )
+    _check_memory(sealed, verdict.miner)
+    worker = Worker(Budget(1.0))
+    try:
+        auditor = Auditor(evidence, worker, options)
+        found.result = await _Repeating(found, sealed, evidence, auditor).run()
+    finally:
+        await asyncio.to_thread(worker.close)
+    if found.manifest.task.task() != records_task(found.manifest.task.seq):
+        await _check_draw(found, public)
+    count = len(source.tokens_read)
+    if count:
+        ids = f"that the token ids of {counted(count, 'microbatch')}"
+        found.assumed.append(f"{ids} are those of the data set of {spec.data.manifest[:16]}")
+
+
+def _check_members(reader: BundleReader, found: Repeated) -> None:
+    """Raise BundleRefused where a member is not the one that the manifest names."""
+    members = {member.name: member for member in found.manifest.members}
+    strange = sorted(reader.names() - members.keys() - {MANIFEST})
+    damaged = [name for name, member in sorted(members.items()) if not reader.is_intact(member)]
+    if strange or damaged:
+        raise BundleRefused("not as the manifest has them: " + ", ".join([*damaged, *strange][:_MAX_NAMED]))
+    found.checked.append(f"all {len(members)} members have the digests of the manifest")
+
+
+def _check_signatures(found: Repeated) -> None:
+    """Raise BundleRefused for a seal or a verdict that is not signed by whom the manifest names."""
+    manifest, verdict, seal = found.manifest, found.manifest.verdict, found.manifest.seal
+    if seal.seal.epoch != verdict.epoch:
+        raise BundleRefused(f"the seal is of epoch {seal.seal.epoch}, the verdict of epoch {verdict.epoch}")
+    if not signed_by(manifest.orchestrator)(SEAL_DOMAIN, seal.payload(manifest.run), seal.signature):
+        raise BundleRefused(f"the seal is not signed by {manifest.orchestrator}")
+    if not verdict.signature or not verify_verdict(manifest.run, verdict, manifest.validator):
+        raise BundleRefused(f"the verdict is not signed by {manifest.validator}")
+    found.checked.append(
+        f"the seal is signed by {manifest.orchestrator}, the verdict by {manifest.validator}"
+    )
+
+
+def _check_memory(sealed: SealedEpoch, hotkey: str) -> None:
+    """Raise BundleRefused for a stage that the run has not, or that this machine cannot hold."""
+    spec, stage = sealed.spec, sealed.miners[hotkey].stage
+    if stage >= spec.layout.stages:
+        raise BundleRefused(f"stage {stage} is none of the run's")
+    needed, there = snapshot_bytes(spec, stage), psutil.virtual_memory().available
+    if needed > there:
+        raise BundleRefused(
+            f"a replay needs {needed >> 20} MiB of memory, and this machine has {there >> 20}"
+        )
+
+
+class _Repeating:
+    """One audit, its jobs done from the bundle."""
+
+    def __init__(self, found: Repeated, sealed: SealedEpoch, evidence: Evidence, auditor: Auditor) -> None:
+        self._found, self._sealed, self._evidence, self._auditor = found, sealed, evidence, auditor
+        self._manifest = found.manifest
+        self._hotkey, self._task = found.verdict.miner, found.manifest.task.task()
+        self._snapshots = Snapshots(sealed.epoch, 0.0, self._asked)
+
+    async def run(self) -> Result:
+        """The result of the audit here. Raises BundleRefused where the task does not follow from the draw."""
+        verdict, task = self._found.verdict, self._task
+        if task == records_task(task.seq):
+            return await self._records()
+        drawn = drawn_tasks(self._sealed, self._manifest.block_hash, self._manifest.link, self._hotkey)
+        if task not in drawn or verdict.audit is not task.kind:
+            raise BundleRefused(f"the draw demands no {task.name[:40]} of {self._hotkey}")
+        self._found.checked.append(f"{task.name} follows from the draw of the link and the block's hash")
+        return await self._script(Audit(self._sealed, self._hotkey, task, self._snapshots).run())
+
+    async def _records(self) -> Result:
+        """What the receipts show by themselves."""
+        stage = self._sealed.miners[self._hotkey].stage
+        faults = await asyncio.to_thread(check_receipts, self._sealed)
+        mine = [fault for fault in faults if fault.hotkey == self._hotkey]
+        try:
+            digest = await self._auditor.run(
+                jobs.HashBase(Base(self._sealed.epoch, stage, self._sealed.base(stage)))
+            )
+        except EvidenceMissing:
+            digest = ""
+        stalled = stalled_step(self._sealed, self._hotkey, str(digest))
+        mine += [] if stalled is None else [stalled]
+        chosen = next((fault for fault in mine if fault.seq == self._task.seq), None)
+        return result_of(chosen, self._task.seq)
+
+    async def _script(self, script: Script[Result]) -> Result:
+        """Carry out the jobs of an audit. A wait is in vain: what the miner delivered is in the bundle."""
+        answer: object = None
+        try:
+            while True:
+                job = script.throw(answer) if isinstance(answer, Exception) else script.send(answer)
+                try:
+                    answer = await self._answer(job)
+                except (EvidenceMissing, MinerFault) as error:
+                    answer = error
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    async def _answer(self, job: jobs.Job | jobs.Wait) -> object:
+        match job:
+            case jobs.Wait():
+                return True
+            case jobs.AskLive():
+                self._assume(f"that {job.miner} was asked for its snapshot, was there and did not deliver it")
+                return True
+            case jobs.FetchLastStep():
+                return await self._evidence.last_step(job.epoch, job.miner)
+            case jobs.AwaitBlock() | jobs.Settle() | jobs.FetchRecord() | jobs.MeasureHeldout():
+                raise AssertionError(f"an audit has no {type(job).__name__}")
+            case jobs.LoadSnapshot() | jobs.LoadBase():
+                try:
+                    return await self._auditor.run(job)
+                except MinerFault:
+                    self._assume(f"that {self._hotkey} delivered the snapshot that is in the file")
+                    raise
+            case _:
+                return await self._auditor.run(job)
+
+    def _asked(self, effect: Effect) -> None:
+        """Deliver a snapshot that is asked for, if the bundle has it."""
+        wanted = effect.report if isinstance(effect, Say) else None
+        for given in self._manifest.snapshots:
+            if isinstance(wanted, SnapshotWanted) and given.version == wanted.version:
+                self._snapshots.deliver(
+                    SnapshotReady(
+                        epoch=self._sealed.epoch,
+                        miner=self._hotkey,
+                        version=given.version,
+                        stored=given.stored,
+                    )
+                )
+
+    def _assume(self, what: str) -> None:
+        if what not in self._found.assumed:
+            self._found.assumed.append(what)
+
+
+async def _check_draw(found: Repeated, public: PublicChain | None) -> None:
+    """Whether the draw rests on the chain: checked there, or assumed. Raises ChainError."""
+    manifest, seal = found.manifest, found.manifest.seal.seal
+    if public is None:
+        found.assumed += [
+            f"that block {seal.block} of the chain has the hash {manifest.block_hash}",
+            f"that {manifest.validator} committed the chain of its link before that block",
+        ]
+        return
+    block_hash = await public.block_hash(seal)
+    if block_hash is None or block_hash.removeprefix("0x") != manifest.block_hash.removeprefix("0x"):
+        found.faults.append(f"block {seal.block} has the hash {block_hash}, not {manifest.block_hash}")
+    if (fault := await public.link_fault(seal, manifest.validator, manifest.link)) is not None:
+        found.faults.append(f"{manifest.validator}: {fault}")
+    if not found.faults:
+        found.checked.append("the block's hash and the committed chain of the link are those of the chain")

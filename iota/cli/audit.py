@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iota.console.command import WorkFailed
+from iota.console.counts import counted
 from iota.settings import CHAIN, NodeSettings
 from iota.settings.flags import SOURCES, with_flags
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from iota.chain import Chain
+    from validator.audits.epoch_check import EpochReport
 
 app = typer.Typer(
     help="Check a verdict, a contradiction or an epoch by what is signed and public.", no_args_is_help=True
@@ -22,6 +24,8 @@ app = typer.Typer(
 MAX_EVIDENCE_BYTES = 256 << 20
 """Largest contradiction file that is read; one may hold all receipts of a miner in an epoch."""
 _BUNDLE_MARK = b"PK"
+RETRY_FOR_S = 30.0
+"""How long an orchestrator may be silent."""
 
 
 @app.command(epilog=SOURCES)
@@ -109,6 +113,78 @@ def _repeat(file: Path, flags: dict[str, Any]) -> None:
     if not found.confirmed:
         raise WorkFailed("the verdict is not confirmed")
     typer.echo("the verdict is confirmed")
+
+
+@app.command(epilog=SOURCES)
+@with_flags(NodeSettings, only=("orchestrator", "orchestrator_hotkey", "allow_private_urls", *CHAIN))
+def epoch(
+    number: Annotated[int, typer.Argument(metavar="EPOCH", help="The epoch.", min=0)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    **flags: Any,
+) -> None:
+    """Check an epoch's public record: seal, plans, receipts, links and verdicts. It needs no key.
+
+    With --network or --chain-endpoint, links are held against the chain, and each validator's draw against
+    its verdicts. Exit code 0: all holds; 1: something contradicts itself, or a validator withholds something.
+    """
+    from pydantic_core import to_json
+
+    from iota.cli.orchestrator_calls import no_orchestrator
+    from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
+    from iota.client.public_urls import PublicUrls
+    from iota.client.run_objects import RunObjects
+    from iota.http import Reach
+    from iota.store.transfer import ObjectClient
+    from validator.audits.epoch_check import check_epoch
+    from validator.audits.public_chain import PublicChain
+
+    settings = NodeSettings.load(**flags)
+    url, reach = settings.orchestrator, Reach(anywhere=settings.allow_private_urls)
+
+    async def work(chain: Chain | None) -> EpochReport:
+        async with (
+            OrchestratorClient(
+                None, url, settings.orchestrator_hotkey, retry_for_s=RETRY_FOR_S, reach=reach
+            ) as client,
+            ObjectClient(reach) as store,
+        ):
+            try:
+                info = await client.run()
+            except OrchestratorUnreachable as error:
+                raise no_orchestrator(url, error) from None
+            public = None if chain is None else PublicChain(chain, settings.netuid, info.run)
+            objects = RunObjects(PublicUrls(client), store)
+            return await check_epoch(info.spec, info.orchestrator, number, client, objects, public)
+
+    report: EpochReport = _with_chain(flags, work)
+    if as_json:
+        typer.echo(to_json({**vars(report), "withheld": report.withheld, "holds": report.holds}).decode())
+    else:
+        for line in _report_lines(report):
+            typer.echo(line)
+    if not report.holds:
+        raise WorkFailed(f"epoch {number} does not hold")
+
+
+def _report_lines(report: EpochReport) -> list[str]:
+    """The report for people: a line for each validator and contradiction."""
+    sealed = f"sealed by {report.orchestrator}: {counted(report.miners, 'miner')}"
+    lines = [
+        f"epoch {report.epoch} of run {report.run[:16]}, {sealed}, {counted(report.receipts, 'receipt')}",
+        f"block {report.block}: {report.block_hash or 'its hash is not known, so no draw was followed'}",
+    ]
+    if not report.verdicts:
+        lines.append("the orchestrator has no verdicts of it")
+    if report.closed is not None:
+        lines.append(f"its audits are {'closed' if report.closed else 'open'}")
+    for row in report.validators:
+        outcomes = ", ".join(f"{count} {name}" for name, count in row.outcomes.items()) or "no verdicts"
+        drawn = "draw not followed" if row.drawn is None else f"{row.drawn} drawn"
+        owed = f", WITHHOLDS {row.missing}" if row.missing else ""
+        link = "" if row.link else "WITHHOLDS ITS LINK, "
+        lines.append(f"validator {row.hotkey}: {link}{drawn}, {outcomes}{owed}")
+    lines += [f"contradiction: {each.who}: {each.what}" for each in report.contradictions]
+    return lines
 
 
 def _with_chain(flags: dict[str, Any], work: Callable[[Chain | None], Awaitable[Any]]) -> Any:

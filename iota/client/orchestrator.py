@@ -37,6 +37,7 @@ from iota.protocol.records import BaseEpochs, BaseRecord
 from iota.protocol.run_status import MalformedStatus, take_status
 from iota.protocol.seals import SealedPart, SignedSeal
 from iota.protocol.status_delta import Status
+from iota.protocol.verdicts import VerdictPage
 from iota.retry import Backoff
 from iota.settings.sentences import sentence
 from iota.settings.urls import http_url
@@ -250,6 +251,11 @@ class OrchestratorClient:
         """validator -> the link that it revealed for a sealed epoch (unsigned)."""
         body = await self._call("GET", f"/v1/epochs/{epoch}/links", signed=False)
         return _validated(_LINKS.validate_json, body, "the links do not fit their form")
+
+    async def verdicts(self, epoch: int, page: int, *, retry_for_s: float | None = None) -> VerdictPage:
+        """A page of an epoch's verdicts, from page 0 (unsigned): the caller must check their signatures."""
+        path = f"/v1/epochs/{epoch}/verdicts?page={page}"
+        return _parse(VerdictPage, await self._call("GET", path, signed=False, retry_for_s=retry_for_s))
 
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""

@@ -118,7 +118,7 @@ class World:
         deltas, vectors = self._deltas(epoch)
         for stage, vector in enumerate(vectors):
             self._merge(epoch, stage, vector)
-        self.records[epoch] = self._record(epoch, tuple(plans), deltas)
+        self.records[epoch] = self.record_of(epoch, tuple(plans), deltas)
         return self.records[epoch]
 
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
@@ -243,7 +243,7 @@ class World:
     def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
         return [r for r in miner.receipts if r.epoch == epoch]
 
-    def _record(
+    def record_of(
         self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...]
     ) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)

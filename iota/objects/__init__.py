@@ -24,6 +24,7 @@ from iota.objects.keys import (
     epoch_prefixes,
     manifest_folder,
     parse_key,
+    plans_prefix,
     start_key,
     tokenizer_key,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "parse_key",
     "part_count",
     "part_sizes",
+    "plans_prefix",
     "snapshot_bytes",
     "start_key",
     "tokenizer_key",

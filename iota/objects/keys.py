@@ -156,5 +156,10 @@ def tokenizer_key(manifest: str) -> str:
 
 
 def epoch_prefixes(run: str, epoch: int) -> list[str]:
-    """Prefixes of all objects of an epoch, which are deleted when its audits are closed."""
-    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base", "plan")]
+    """Prefixes of the objects of an epoch that are deleted when its audits are closed."""
+    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
+
+
+def plans_prefix(run: str, epoch: int) -> str:
+    """Prefix of an epoch's plans, which are kept as long as its record."""
+    return f"{run}/plan/{epoch}/"

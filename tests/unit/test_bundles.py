@@ -50,6 +50,14 @@ async def bundle(desk: Desk) -> Path:
     return await desk.accuse(CHEAT)
 
 
+def undrawn(desk: Desk) -> str:
+    """The hash of a block from which the cheat's drawn op does not follow."""
+    sealed, task = desk.bench.sealed, desk.drawn(CHEAT)
+    hotkey = desk.world.miners[CHEAT].hotkey
+    hashes = (f"{n:064x}" for n in range(1000))
+    return next(h for h in hashes if task not in drawn_tasks(sealed, h, LINKS.link(0), hotkey))
+
+
 async def repeated(path: Path) -> Repeated:
     return await repeat(path, OPTIONS)
 
@@ -193,15 +201,17 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
             assert any(told in fault for fault in found.faults), (name, found.faults)
 
 
-async def test_a_manifest_that_says_something_else_confirms_nothing(bundle: Path, tmp_path: Path) -> None:
+async def test_a_manifest_that_says_something_else_confirms_nothing(
+    desk: Desk, bundle: Path, tmp_path: Path
+) -> None:
     manifest = json.loads(members(bundle)[MANIFEST])
+    elsewhere = undrawn(desk)
     stranger = Hotkey.from_seed(b"\x44" * 32).ss58
     for fields, told in (
         ({"orchestrator": stranger}, "the seal is not signed"),
         ({"validator": stranger}, "the verdict is not signed"),
         ({"verdict": {**manifest["verdict"], "outcome": "pass"}}, "the verdict is not signed"),
-        ({"block_hash": "ab" * 32}, "the draw demands no"),
-        ({"link": "ab" * 32}, "the draw demands no"),
+        ({"block_hash": elsewhere}, "the draw demands no"),
         ({"run": "ab" * 32}, "of run"),
     ):
         found = await repeated(claimed(bundle, tmp_path / "x.zip", **fields))

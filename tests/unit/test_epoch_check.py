@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,21 +12,23 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+from typer.testing import CliRunner
 
 from iota.chain import Chain, open_chain
-from iota.client.public_urls import PublicUrls
+from iota.cli.audit import app
 from iota.client.run_objects import RunObjects
 from iota.identity.keys import Hotkey
+from iota.objects import PlanKey
 from iota.protocol.messages import Outcome, Reveal, Role
 from iota.protocol.seals import SignedSeal
 from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import AuditSpec
-from iota.store.transfer import ObjectClient
+from iota.store import ObjectStore
 from tests.support.audited_runs import World
 from tests.support.bundles import signed_seal
-from tests.support.orchestrators import ORCHESTRATOR as SERVER
-from tests.support.orchestrators import node, orchestrator, until
+from tests.support.orchestrators import node, orchestrator
 from tests.support.small_runs import small_run
+from tests.support.store_servers import embedded
 from tests.support.validator_stages import NETUID, ORCHESTRATOR, small_ledger
 from tests.support.whole_epochs import epoch, sealed
 from validator.audits.epoch_check import EpochReport, check_epoch
@@ -223,17 +227,35 @@ async def test_a_record_that_was_not_sealed_and_a_seal_that_was_not_signed_are_t
 # ---- a real orchestrator ----------------------------------------------------------------------------
 
 
-async def test_a_real_server_is_checked_and_its_silent_validator_named(tmp_path: Path) -> None:
-    async with orchestrator(tmp_path / "journal") as running, epoch(running) as pair:
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_real_server_is_checked_and_its_silent_validator_named(tmp_path: Path, silent: bool) -> None:
+    """Without a chain: links and draws are not followed, and everything that is signed is checked."""
+    async with (
+        embedded(tmp_path / "store", time.time) as store,
+        orchestrator(tmp_path / "journal", store=store) as running,
+        epoch(running) as pair,
+    ):
         await sealed(running, pair)
-        async with node(running, b"v", Role.VALIDATOR) as good, node(running, b"w", Role.VALIDATOR) as silent:
-            good.talk.send(reports=[Reveal(epoch=0, link="1" * 64)])
-            assert await good.talk.flush(5)
-            await until(lambda: len(running.coordinator.links(0)) == 1)
-            async with running.client(None) as client, ObjectClient() as store:
-                objects = RunObjects(PublicUrls(client), store)
-                report = await check_epoch(running.spec, SERVER.ss58, 0, client, objects, None)
-    rows = {row.hotkey: row for row in report.validators}
-    assert rows[good.hotkey.ss58].link
-    assert report.withheld == [silent.hotkey.ss58]
-    assert not report.holds
+        run = running.spec.id
+        for step in range(running.spec.schedule.steps):
+            root = running.coordinator.plan_root(0, step)
+            assert root is not None
+            await until_stored(store, str(PlanKey(run, 0, step, root)))
+        async with node(running, b"v", Role.VALIDATOR) as good, node(running, b"w", Role.VALIDATOR) as other:
+            for each in (good,) if silent else (good, other):
+                each.talk.send(reports=[Reveal(epoch=0, link="1" * 64)])
+                assert await each.talk.flush(5)
+            flags = ["--orchestrator", running.url, "--allow-private-urls"]
+            shown = await asyncio.to_thread(CliRunner().invoke, app, ["epoch", "0", "--json", *flags])
+    report = json.loads(shown.output)
+    assert report["contradictions"] == []
+    assert report["receipts"] == sum(len(each.log.receipts) for each in pair)
+    assert report["withheld"] == ([other.hotkey.ss58] if silent else [])
+    assert shown.exit_code == silent
+    assert report["holds"] is not silent
+
+
+async def until_stored(store: ObjectStore, key: str) -> None:
+    async with asyncio.timeout(10):
+        while not await store.exists(key):  # noqa: ASYNC110 - the server stores it in the background
+            await asyncio.sleep(0.02)

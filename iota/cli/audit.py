@@ -29,15 +29,16 @@ RETRY_FOR_S = 30.0
 
 
 @app.command(epilog=SOURCES)
-@with_flags(NodeSettings, only=CHAIN)
+@with_flags(NodeSettings, only=("orchestrator_hotkey", *CHAIN))
 def verify(
     file: Annotated[Path, typer.Argument(help="A contradiction (.json) or the bundle of a verdict (.zip).")],
     **flags: Any,
 ) -> None:
     """Repeat a verdict, or check a contradiction of an orchestrator, from its file alone.
 
-    No server is asked. With --network or --chain-endpoint, the block's hash and the validator's commitment
-    are checked on the chain; else they are printed as assumptions. Exit code 0: it holds; 1: it does not.
+    No server is asked. Without --orchestrator-hotkey the one in the file is taken for the run's; without
+    --network or --chain-endpoint the block's hash and the validator's commitment are taken as given: all
+    of it is printed as assumed. Exit code 0: it holds; 1: it does not.
     """
     from iota.settings.sentences import sentence
 
@@ -59,7 +60,10 @@ def verify(
         evidence = Evidence.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ValueError(f"{file} is neither a bundle nor a contradiction: {sentence(error)[:300]}") from None
+    known = NodeSettings.load(**flags).orchestrator_hotkey
     reason = fault(evidence, signed_by(evidence.orchestrator))
+    if known not in (None, evidence.orchestrator):
+        reason = f"the run's orchestrator is {known}"
     if reason is not None:
         raise WorkFailed(f"not proven against {evidence.orchestrator}: {reason}")
     what = WHAT[evidence.kind.value]
@@ -85,16 +89,18 @@ def _repeat(file: Path, flags: dict[str, Any]) -> None:
     from validator.bundles.repeat import Repeated, repeat
 
     options = ReplayOptions(max_threads=os.cpu_count() or 1)
-    netuid = NodeSettings.load(**flags).netuid
+    settings = NodeSettings.load(**flags)
 
     async def work(chain: Chain | None) -> Repeated:
-        return await repeat(file, options, chain, netuid)
+        return await repeat(
+            file, options, orchestrator=settings.orchestrator_hotkey, chain=chain, netuid=settings.netuid
+        )
 
     found = _with_chain(flags, work)
     verdict, manifest = found.verdict, found.manifest
     typer.echo(
         f"verdict of {manifest.validator}: epoch {verdict.epoch}, {verdict.miner}, {manifest.task.name},"
-        f" {verdict.outcome}, receipt {verdict.seq}: {verdict.reason}"
+        f" {verdict.outcome}, receipt {verdict.seq}, {verdict.profile or '-'}: {verdict.reason}"
     )
     for line in found.checked:
         typer.echo(f"holds: {line}")

@@ -19,11 +19,11 @@ from iota.objects import (
     RunObject,
     SnapshotKey,
     epoch_prefixes,
-    plans_prefix,
     max_bytes,
     parse_key,
     part_count,
     part_sizes,
+    plans_prefix,
     snapshot_bytes,
     validate_key,
 )

@@ -26,6 +26,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
+from iota.protocol.seals import SignedSeal
 from iota.spec import (
     AuditSpec,
     BoundarySpec,
@@ -50,6 +51,7 @@ from orchestrator.coordinator.entries import Entry, Exchanged, Joined, Left, Los
 from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
+from validator.bundles import form
 from validator.core.effects import FileVerdict
 from validator.core.results import Result
 from validator.core.tasks import AuditTask
@@ -268,6 +270,18 @@ VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
             "the output has another digest",
         ),
     )
+)
+BUNDLE = form.Manifest(
+    run=DIGEST,
+    orchestrator=SERVER.ss58,
+    validator=VALIDATOR.ss58,
+    seal=SignedSeal(seal=SEAL, signature="5a" * 64),
+    block_hash="ab" * 32,
+    link="cd" * 32,
+    task=form.Task(kind=messages.AuditKind.OP, name="op:2", seq=2, step=0),
+    verdict=VERDICT,
+    snapshots=(form.Delivered(version=1, stored=OBJECT),),
+    members=(form.Member(name="spec.json", digest=DIGEST, size=6),),
 )
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),

@@ -80,6 +80,11 @@ async def test_the_chain_confirms_what_is_assumed_without_it(
     assert "assumed: that block" not in shown.output
 
 
+def test_what_replays_nothing_needs_no_torch() -> None:
+    code = "import sys, iota.cli.audit, validator.audits.epoch_check; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_other_files_are_mistakes_of_the_user(tmp_path: Path) -> None:
     for data in (b"", b"{}", b"PK", b"PK\x05\x06" + bytes(18)):
         file = tmp_path / "x"

@@ -12,11 +12,12 @@ import pytest
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
-from iota.spec import AuditSpec
+from iota.spec import AuditSpec, RunSpec
 from tests.support.audited_miners import FalseLoss, SkipsStep
 from tests.support.audited_runs import THREADS, World
 from tests.support.bundles import BLOCK_HASH, LINKS, Desk, claimed, members, reseal, rewritten
 from tests.support.small_runs import small_run
+from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.replay import ReplayOptions
 from validator.bundles import keeper
 from validator.bundles.archive import BundleReader, BundleRefused
@@ -96,12 +97,18 @@ async def test_a_bundle_has_what_one_audit_read_and_no_more(bundle: Path, cheate
     assert not [name for name in members(bundle) if "/base/" in name]  # base 0 follows from the seed
 
 
-async def test_a_later_epochs_bundle_has_its_base(tmp_path: Path) -> None:
-    late = World(small_run(audit=OFTEN), {CHEAT: FalseLoss()})
+@pytest.mark.parametrize("state", ["reset", "carry"])
+async def test_a_later_epochs_bundle_has_its_base_and_the_moments_that_were_carried(
+    tmp_path: Path, state: str
+) -> None:
+    late = World(small_run(audit=OFTEN, optimizer={"state": state}), {CHEAT: FalseLoss()})
     late.train(0)
     late.train(1)
     path = await (await Desk.over(late, tmp_path, epoch=1)).accuse(CHEAT, AuditKind.EPOCH)
-    assert [name for name in members(path) if "/base/1/2/" in name]
+    names, carries = members(path), state == "carry"
+    assert [name for name in names if "/base/1/2/" in name]
+    assert bool([name for name in names if "/audit/1/" in name]) is carries
+    assert bool([name for name in names if name.startswith("receipts/0/")]) is carries
     assert (await repeated(path)).confirmed
 
 
@@ -201,9 +208,7 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
             assert any(told in fault for fault in found.faults), (name, found.faults)
 
 
-async def test_a_manifest_that_says_something_else_confirms_nothing(
-    desk: Desk, bundle: Path, tmp_path: Path
-) -> None:
+async def test_another_manifest_confirms_nothing(desk: Desk, bundle: Path, tmp_path: Path) -> None:
     manifest = json.loads(members(bundle)[MANIFEST])
     elsewhere = undrawn(desk)
     stranger = Hotkey.from_seed(b"\x44" * 32).ss58
@@ -227,6 +232,14 @@ async def test_a_false_snapshot_is_an_assumption_and_no_proof(desk: Desk, cheate
     found = await repeated(path)
     assert found.confirmed
     assert any("delivered the snapshot that is in the file" in line for line in found.assumed)
+
+
+async def test_a_bundle_of_another_orchestrator_than_the_known_one_is_refused(bundle: Path) -> None:
+    found = await repeat(bundle, OPTIONS, orchestrator=ORCHESTRATOR.ss58)
+    assert found.confirmed
+    assert not [line for line in found.assumed if "orchestrator" in line]
+    (fault,) = (await repeat(bundle, OPTIONS, orchestrator=Hotkey.from_seed(b"\x44" * 32).ss58)).faults
+    assert fault.startswith("it is of orchestrator")
 
 
 # ---- hostile files ---------------------------------------------------------------------------------
@@ -286,6 +299,25 @@ async def test_members_that_share_bytes_are_refused(bundle: Path, tmp_path: Path
             file.NameToInfo[again.filename] = again
     with pytest.raises(BundleRefused, match="larger than it"):
         BundleReader(path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"outer": {"part_elements": 1}}, {"data": {"sequences": 2**40}}, {"model": {"hidden_size": 2**40}}],
+    ids=lambda sizes: next(iter(sizes)),
+)
+async def test_a_spec_with_absurd_sizes_is_refused_before_anything_is_made_of_them(
+    bundle: Path, tmp_path: Path, sizes: dict[str, dict[str, int]]
+) -> None:
+    document = json.loads(members(bundle)["spec.json"])
+    for section, fields in sizes.items():
+        document[section] |= fields
+    spec = RunSpec.model_validate(document)
+    changed = rewritten(
+        bundle, tmp_path / "x.zip", {"spec.json": spec.model_dump_json().encode()}, manifest=True
+    )
+    (fault,) = (await repeated(claimed(changed, tmp_path / "y.zip", run=spec.id))).faults
+    assert fault == "spec.json has sizes that no run has"
 
 
 async def test_names_outside_the_form_are_refused(bundle: Path, tmp_path: Path) -> None:

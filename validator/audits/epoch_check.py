@@ -118,7 +118,7 @@ async def check_epoch(
     if chain is not None:
         report.block_hash = await chain.block_hash(seal)
     links = await client.links(epoch)
-    rows = {hotkey: ValidatorRow(hotkey) for hotkey in await _expected(client, chain, links)}
+    rows = {hotkey: ValidatorRow(hotkey) for hotkey in {*await _expected(client, chain, seal), *links}}
     for hotkey, link in sorted(links.items()):
         fault = None if chain is None else await chain.link_fault(seal, hotkey, link)
         if fault is None:
@@ -158,11 +158,11 @@ async def _sealed(
     return sealed
 
 
-async def _expected(client: PublicRecords, chain: PublicChain | None, links: dict[str, str]) -> set[str]:
-    """The validators of the run: by the chain, by the status, and by their links."""
-    members = {m["hotkey"] for m in (await client.status())["members"] if m["role"] == Role.VALIDATOR.value}
-    committed = set() if chain is None else set(await chain.committed())
-    return members | committed | set(links)
+async def _expected(client: PublicRecords, chain: PublicChain | None, seal: EpochClose) -> list[str]:
+    """The validators that owe a link: who had committed one on the chain; without it, those of the status."""
+    if chain is not None:
+        return await chain.committed(seal)
+    return [m["hotkey"] for m in (await client.status())["members"] if m["role"] == Role.VALIDATOR.value]
 
 
 _Filed = dict[str, set[tuple[str, AuditKind, int | None]]]

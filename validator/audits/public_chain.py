@@ -33,13 +33,13 @@ class PublicChain:
             return "its link is not of the chain that it committed"
         return None
 
-    async def committed(self) -> list[str]:
-        """The validators with a permit whose standing commitment is a chain of links of this run."""
+    async def committed(self, seal: EpochClose) -> list[str]:
+        """The validators with a permit that had committed links for this run at the seal's block."""
         subnet = await self.chain.subnet(self.netuid)
         found = []
         for neuron in subnet.neurons:
             if neuron.validator_permit:
-                standing = await self.chain.commitment(self.netuid, neuron.hotkey)
+                standing = await self.chain.commitment(self.netuid, neuron.hotkey, seal.block)
                 if standing is not None and committed_tip(standing.data, self.run) is not None:
                     found.append(neuron.hotkey)
         return sorted(found)

@@ -67,7 +67,8 @@ class RecordReader:
         receipts that it had to refuse.
         """
         epoch = record.epoch
-        if [plan.step for plan in record.plans] != list(range(self.spec.schedule.steps)):
+        steps = [plan.step for plan in record.plans]
+        if len(steps) != self.spec.schedule.steps or steps != list(range(len(steps))):
             raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
         # The plans first, since one that the store lacks for now has all of this asked again.
         plans = [await self._plan(epoch, plan) for plan in record.plans]

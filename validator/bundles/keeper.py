@@ -90,6 +90,8 @@ class BundleKeeper:
     def began(self, sealed: SealedEpoch, seal: SignedSeal) -> None:
         """The record of an epoch is at hand, and its audits begin."""
         self._epoch, self._trail = _Epoch(sealed, seal), []
+        there = len(list(self._folder.glob(f"{sealed.epoch}-*.zip")))
+        self._written[sealed.epoch] = max(there, self._written[sealed.epoch])
 
     def drawn(self, block_hash: str) -> None:
         """The hash of the seal's block is known."""
@@ -156,6 +158,8 @@ class BundleKeeper:
             evidence = Evidence(spec, source, source, source)
             await asyncio.to_thread(writer.add, form.SPEC, spec.model_dump_json().encode())
             record = await evidence.record(epoch.seal.seal)
+            if writer.members[form.RECORD].digest != epoch.seal.seal.record:
+                raise SealBroken("another record than the sealed one was served first")
             await evidence.sealed(record, _needed(sealed, verdict))
             await read_again(evidence, trail)
             manifest = form.Manifest(

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from iota.chain import Chain, ChainError
 from iota.client.evidence_files import signed_by
 from iota.console.counts import counted
+from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
 from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import SnapshotWanted, Verdict
+from iota.protocol.messages import MAX_PARTS, SnapshotWanted, Verdict
 from iota.protocol.seals import SEAL_DOMAIN
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
@@ -24,8 +25,13 @@ from validator.audits.evidence import Evidence
 from validator.audits.public_chain import PublicChain
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import verify_verdict
-from validator.bundles.archive import MAX_MANIFEST_BYTES, BundleReader, BundleRefused
-from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name
+from validator.bundles.archive import (
+    MAX_BUNDLE_BYTES,
+    MAX_MANIFEST_BYTES,
+    BundleReader,
+    BundleRefused,
+)
+from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name, tokens_bytes
 from validator.bundles.playback import Playback
 from validator.core import jobs
 from validator.core.all_receipts import check_receipts
@@ -38,6 +44,8 @@ from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import drawn_tasks, records_task
 
+MAX_MINERS = 2
+"""Miners whose receipts a bundle has: the audited one, and the one whose receipts show its fault."""
 _MAX_SPEC = 1 << 20
 _MAX_NAMED = 20
 """Damaged members that are named."""
@@ -70,10 +78,19 @@ class Repeated:
         return same and not self.faults
 
 
-async def repeat(path: Path, options: ReplayOptions, chain: Chain | None = None, netuid: int = 0) -> Repeated:
+async def repeat(
+    path: Path,
+    options: ReplayOptions,
+    *,
+    orchestrator: str | None = None,
+    chain: Chain | None = None,
+    netuid: int = 0,
+) -> Repeated:
     """Check a bundle and repeat its audit. Nothing is asked of any server, written, or run from the file.
 
-    With a `chain`, what the draw rests on is checked there instead of assumed.
+    Args:
+        orchestrator: hotkey of the run's orchestrator; None assumes that it is the one that the file names.
+        chain, netuid: where to check what the draw rests on; None assumes it.
 
     Raises BundleRefused for a file that is no bundle, OSError for one that cannot be read, ChainError.
     """
@@ -85,6 +102,7 @@ async def repeat(path: Path, options: ReplayOptions, chain: Chain | None = None,
         found = Repeated(manifest)
         public = None if chain is None else PublicChain(chain, netuid, manifest.run)
         try:
+            _check_orchestrator(found, orchestrator)
             await _check(reader, found, options, public)
         except ChainError:
             raise
@@ -93,6 +111,15 @@ async def repeat(path: Path, options: ReplayOptions, chain: Chain | None = None,
         except Exception as error:  # noqa: BLE001 - a stranger's file: what no check foresaw confirms nothing
             found.faults.append(f"the audit cannot be repeated: {type(error).__name__}: {str(error)[:200]}")
         return found
+
+
+def _check_orchestrator(found: Repeated, known: str | None) -> None:
+    """Raise BundleRefused for another orchestrator than the known one."""
+    manifest = found.manifest
+    if known is None:
+        found.assumed.append(f"that {manifest.orchestrator} is the orchestrator of run {manifest.run[:16]}")
+    elif known != manifest.orchestrator:
+        raise BundleRefused(f"it is of orchestrator {manifest.orchestrator}, not {known}")
 
 
 async def _check(
@@ -106,8 +133,8 @@ async def _check(
         raise BundleRefused(f"{SPEC} is no spec: {sentence(error)[:200]}") from None
     if spec.id != manifest.run:
         raise BundleRefused(f"{SPEC} is of run {spec.id[:16]}, and the bundle of {manifest.run[:16]}")
+    _check_spec(spec)
     _check_signatures(found)
-    found.assumed.append(f"that {manifest.orchestrator} is the orchestrator of run {spec.id[:16]}")
     source = Playback(spec, reader)
     evidence = Evidence(spec, source, source, source)
     record = await evidence.record(manifest.seal.seal)
@@ -115,6 +142,8 @@ async def _check(
         raise BundleRefused(f"{verdict.miner} has no part in the record")
     there = reader.names()
     with_receipts = {m.hotkey for m in record.miners if receipts_name(record.epoch, m.hotkey) in there}
+    if len(with_receipts) > MAX_MINERS:
+        raise BundleRefused(f"it has the receipts of {counted(len(with_receipts), 'miner')}")
     sealed = await evidence.sealed(record, with_receipts | {verdict.miner})
     found.checked.append(
         "record, plans and receipts are those that the orchestrator sealed, and the receipts are signed"
@@ -128,9 +157,8 @@ async def _check(
         await asyncio.to_thread(worker.close)
     if found.manifest.task.task() != records_task(found.manifest.task.seq):
         await _check_draw(found, public)
-    count = len(source.tokens_read)
-    if count:
-        ids = f"that the token ids of {counted(count, 'microbatch')}"
+    if source.tokens_read:
+        ids = f"that the token ids of {counted(len(source.tokens_read), 'microbatch')}"
         found.assumed.append(f"{ids} are those of the data set of {spec.data.manifest[:16]}")
 
 
@@ -142,6 +170,14 @@ def _check_members(reader: BundleReader, found: Repeated) -> None:
     if strange or damaged:
         raise BundleRefused("not as the manifest has them: " + ", ".join([*damaged, *strange][:_MAX_NAMED]))
     found.checked.append(f"all {len(members)} members have the digests of the manifest")
+
+
+def _check_spec(spec: RunSpec) -> None:
+    """Raise BundleRefused for a spec whose run could not be: its numbers are used as sizes."""
+    stages = range(spec.layout.stages)
+    parts = max(count(run_shapes(spec, stage)) for stage in stages) / spec.outer.part_elements
+    if parts > MAX_PARTS or tokens_bytes(spec) > MAX_BUNDLE_BYTES:
+        raise BundleRefused(f"{SPEC} has sizes that no run has")
 
 
 def _check_signatures(found: Repeated) -> None:

@@ -32,13 +32,16 @@ RETRY_FOR_S = 30.0
 @with_flags(NodeSettings, only=("orchestrator_hotkey", *CHAIN))
 def verify(
     file: Annotated[Path, typer.Argument(help="A contradiction (.json) or the bundle of a verdict (.zip).")],
+    data: Annotated[
+        Path | None, typer.Option(help="Check token ids, too, in this folder that `iota data prepare` wrote.")
+    ] = None,
     **flags: Any,
 ) -> None:
     """Repeat a verdict, or check a contradiction of an orchestrator, from its file alone.
 
     No server is asked. Without --orchestrator-hotkey the one in the file is taken for the run's; without
-    --network or --chain-endpoint the block's hash and the validator's commitment are taken as given: all
-    of it is printed as assumed. Exit code 0: it holds; 1: it does not.
+    --network or --chain-endpoint the block's hash and the validator's commitment are taken as given; without
+    --data the token ids. All of it is printed as assumed. Exit code 0: it holds; 1: it does not.
     """
     from iota.settings.sentences import sentence
 
@@ -47,7 +50,7 @@ def verify(
     with file.open("rb") as opened:
         is_bundle = opened.read(len(_BUNDLE_MARK)) == _BUNDLE_MARK
     if is_bundle:
-        _repeat(file, flags)
+        _repeat(file, data, flags)
         return
     from pydantic import ValidationError
 
@@ -81,20 +84,20 @@ WHAT = {
 """What each kind of contradiction proves (`iota.protocol.evidence.EvidenceKind`)."""
 
 
-def _repeat(file: Path, flags: dict[str, Any]) -> None:
+def _repeat(file: Path, data: Path | None, flags: dict[str, Any]) -> None:
     """Repeat the verdict of a bundle. Raises WorkFailed where it does not come out the same."""
     import os
 
     from validator.audits.replay import ReplayOptions
-    from validator.bundles.repeat import Repeated, repeat
+    from validator.bundles.outside import Outside, Repeated
+    from validator.bundles.repeat import repeat
 
     options = ReplayOptions(max_threads=os.cpu_count() or 1)
     settings = NodeSettings.load(**flags)
 
     async def work(chain: Chain | None) -> Repeated:
-        return await repeat(
-            file, options, orchestrator=settings.orchestrator_hotkey, chain=chain, netuid=settings.netuid
-        )
+        outside = Outside(settings.orchestrator_hotkey, chain, settings.netuid, data)
+        return await repeat(file, options, outside)
 
     found = _with_chain(flags, work)
     verdict, manifest = found.verdict, found.manifest

@@ -16,6 +16,7 @@ from iota.chain import open_chain
 from iota.cli.audit import app
 from iota.data import Manifest
 from iota.protocol.messages import Outcome, Verdict
+from tests.support.bundles import members, rewritten
 from tests.support.data_sets import prepare_made_up
 from tests.support.validator_stages import KEY, NETUID, THOROUGH, set_up, small_ledger
 
@@ -78,6 +79,23 @@ async def test_the_chain_confirms_what_is_assumed_without_it(
         "holds: the block's hash and the committed chain of the link are those of the chain" in shown.output
     )
     assert "assumed: that block" not in shown.output
+
+
+def test_false_token_ids_are_assumed_without_the_data_and_refused_with_it(
+    judged: tuple[list[Path], list[Verdict]], data: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    reading = next(path for path in judged[0] if any(name.startswith("tokens/") for name in members(path)))
+    name = next(name for name in members(reading) if name.startswith("tokens/"))
+    ids = members(reading)[name]
+    false = rewritten(reading, tmp_path / "x.zip", {name: ids[4:] + ids[:4]}, manifest=True)
+    flags = ["--data", str(data[0])]
+    shown = CliRunner().invoke(app, ["verify", str(reading), *flags])
+    assert shown.exit_code == 0, shown.output
+    assert "holds: the token ids of" in shown.output
+    assert "assumed: that the token ids" in CliRunner().invoke(app, ["verify", str(false)]).output
+    shown = CliRunner().invoke(app, ["verify", str(false), *flags])
+    assert shown.exit_code == 1
+    assert f"does not hold: {name} are not the token ids of the data set" in shown.output
 
 
 def test_what_replays_nothing_needs_no_torch() -> None:

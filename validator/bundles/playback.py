@@ -29,8 +29,8 @@ class Playback:
 
     def __init__(self, spec: RunSpec, reader: BundleReader) -> None:
         self._spec, self._reader = spec, reader
-        self.tokens_read: set[tuple[int, int, int]] = set()
-        """(epoch, step, microbatch) of the token ids that were read."""
+        self.tokens: dict[tuple[int, int, int], npt.NDArray[np.integer]] = {}
+        """(epoch, step, microbatch) -> the token ids that were read."""
 
     async def record(self, epoch: int) -> bytes:
         """As `Records.record`."""
@@ -78,8 +78,8 @@ class Playback:
         tokens = np.frombuffer(data, "<i4").astype(np.int64)
         if tokens.min() < 0 or tokens.max() >= self._spec.model.vocab_size:
             raise BundleRefused(f"{name} has a token id outside the vocabulary")
-        self.tokens_read.add((epoch, step, index))
-        return tokens.reshape(self._spec.data.sequences, -1)
+        found = self.tokens[epoch, step, index] = tokens.reshape(self._spec.data.sequences, -1)
+        return found
 
     def blank_tokens(self) -> npt.NDArray[np.integer]:
         """As `TokenIds.blank_tokens`."""

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 from pydantic import ValidationError
 
-from iota.chain import Chain, ChainError
+from iota.chain import ChainError
 from iota.client.evidence_files import signed_by
 from iota.console.counts import counted
+from iota.data.manifest import DataError
 from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
 from iota.protocol.events import SnapshotReady
-from iota.protocol.messages import MAX_PARTS, SnapshotWanted, Verdict
+from iota.protocol.messages import MAX_PARTS, SnapshotWanted
 from iota.protocol.seals import SEAL_DOMAIN
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
-from validator.audits.public_chain import PublicChain
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import verify_verdict
 from validator.bundles.archive import (
@@ -32,6 +31,7 @@ from validator.bundles.archive import (
     BundleRefused,
 )
 from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name, tokens_bytes
+from validator.bundles.outside import Outside, Repeated
 from validator.bundles.playback import Playback
 from validator.core import jobs
 from validator.core.all_receipts import check_receipts
@@ -51,48 +51,15 @@ _MAX_NAMED = 20
 """Damaged members that are named."""
 
 
-@dataclass
-class Repeated:
-    """What came of a bundle."""
-
-    manifest: Manifest
-    checked: list[str] = field(default_factory=list)
-    """What holds, in sentences."""
-    faults: list[str] = field(default_factory=list)
-    """What does not hold. With any, nothing is proven."""
-    assumed: list[str] = field(default_factory=list)
-    """What the file cannot show by itself."""
-    result: Result | None = None
-    """What the audit gives here; None where it could not be repeated."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the validator signed."""
-        return self.manifest.verdict
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether everything holds and the audit comes out as the verdict says: the same first op fails."""
-        found, said = self.result, self.verdict
-        same = found is not None and (found.outcome, found.seq) == (said.outcome, said.seq)
-        return same and not self.faults
-
-
-async def repeat(
-    path: Path,
-    options: ReplayOptions,
-    *,
-    orchestrator: str | None = None,
-    chain: Chain | None = None,
-    netuid: int = 0,
-) -> Repeated:
+async def repeat(path: Path, options: ReplayOptions, outside: Outside) -> Repeated:
     """Check a bundle and repeat its audit. Nothing is asked of any server, written, or run from the file.
 
-    Args:
-        orchestrator: hotkey of the run's orchestrator; None assumes that it is the one that the file names.
-        chain, netuid: where to check what the draw rests on; None assumes it.
+    `outside` is what is known besides the file.
 
-    Raises BundleRefused for a file that is no bundle, OSError for one that cannot be read, ChainError.
+    Raises:
+        BundleRefused: the file is no bundle.
+        ChainError, DataError: what `outside` names cannot be read.
+        OSError: the file cannot be read.
     """
     with BundleReader(path) as reader:
         try:
@@ -100,11 +67,10 @@ async def repeat(
         except ValidationError as error:
             raise BundleRefused(f"{MANIFEST} is malformed: {sentence(error)[:300]}") from None
         found = Repeated(manifest)
-        public = None if chain is None else PublicChain(chain, netuid, manifest.run)
         try:
-            _check_orchestrator(found, orchestrator)
-            await _check(reader, found, options, public)
-        except ChainError:
+            outside.check_orchestrator(found)
+            await _check(reader, found, options, outside)
+        except (ChainError, DataError):
             raise
         except (BundleRefused, SealBroken, EvidenceMissing) as error:
             found.faults.append(str(error))
@@ -113,18 +79,7 @@ async def repeat(
         return found
 
 
-def _check_orchestrator(found: Repeated, known: str | None) -> None:
-    """Raise BundleRefused for another orchestrator than the known one."""
-    manifest = found.manifest
-    if known is None:
-        found.assumed.append(f"that {manifest.orchestrator} is the orchestrator of run {manifest.run[:16]}")
-    elif known != manifest.orchestrator:
-        raise BundleRefused(f"it is of orchestrator {manifest.orchestrator}, not {known}")
-
-
-async def _check(
-    reader: BundleReader, found: Repeated, options: ReplayOptions, public: PublicChain | None
-) -> None:
+async def _check(reader: BundleReader, found: Repeated, options: ReplayOptions, outside: Outside) -> None:
     manifest, verdict = found.manifest, found.manifest.verdict
     _check_members(reader, found)
     try:
@@ -155,11 +110,9 @@ async def _check(
         found.result = await _Repeating(found, sealed, evidence, auditor).run()
     finally:
         await asyncio.to_thread(worker.close)
-    if found.manifest.task.task() != records_task(found.manifest.task.seq):
-        await _check_draw(found, public)
-    if source.tokens_read:
-        ids = f"that the token ids of {counted(len(source.tokens_read), 'microbatch')}"
-        found.assumed.append(f"{ids} are those of the data set of {spec.data.manifest[:16]}")
+    if manifest.task.task() != records_task(manifest.task.seq):
+        await outside.check_draw(found)
+    await outside.check_tokens(found, spec, source.tokens)
 
 
 def _check_members(reader: BundleReader, found: Repeated) -> None:
@@ -293,21 +246,3 @@ class _Repeating:
     def _assume(self, what: str) -> None:
         if what not in self._found.assumed:
             self._found.assumed.append(what)
-
-
-async def _check_draw(found: Repeated, public: PublicChain | None) -> None:
-    """Whether the draw rests on the chain: checked there, or assumed. Raises ChainError."""
-    manifest, seal = found.manifest, found.manifest.seal.seal
-    if public is None:
-        found.assumed += [
-            f"that block {seal.block} of the chain has the hash {manifest.block_hash}",
-            f"that {manifest.validator} committed the chain of its link before that block",
-        ]
-        return
-    block_hash = await public.block_hash(seal)
-    if block_hash is None or block_hash.removeprefix("0x") != manifest.block_hash.removeprefix("0x"):
-        found.faults.append(f"block {seal.block} has the hash {block_hash}, not {manifest.block_hash}")
-    if (fault := await public.link_fault(seal, manifest.validator, manifest.link)) is not None:
-        found.faults.append(f"{manifest.validator}: {fault}")
-    if not found.faults:
-        found.checked.append("the block's hash and the committed chain of the link are those of the chain")

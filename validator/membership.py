@@ -123,7 +123,7 @@ class Membership:
             case effects.Say():
                 self.conversation.send(reports=[effect.report])
             case effects.FileVerdict():
-                self._file(effect)
+                self._file(effect, tasks)
             case effects.RepeatVerdicts():
                 self.conversation.send(reports=self.database.verdicts(effect.epoch))
             case effects.KeepWork():
@@ -158,7 +158,7 @@ class Membership:
         else:
             raise outcome
 
-    def _file(self, effect: effects.FileVerdict) -> None:
+    def _file(self, effect: effects.FileVerdict, tasks: asyncio.TaskGroup) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
         epoch, miner, task = effect.epoch, effect.miner, effect.task
         kept = self.database.keep(task.name, self.sign(effect))
@@ -168,3 +168,5 @@ class Membership:
             log.warning("epoch %d: %s: %s %s: %s", epoch, miner, task.name, kept.outcome, kept.reason)
         self.lines.filed(kept)
         self.conversation.send(reports=[kept])
+        if (writing := self.jobs.bundles.filed(effect, kept)) is not None:
+            tasks.create_task(writing, name="bundle")

@@ -43,6 +43,7 @@ from validator.audits.job_runner import JobRunner
 from validator.audits.public_verdicts import VerdictReader
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
+from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
 from validator.core.core import ValidatorCore
 from validator.core.links import LinkChain
@@ -186,6 +187,13 @@ class ValidatorNode:
                 ),
                 SealBook(folder, spec.id, reply.orchestrator),
                 VerdictReader(spec.id, self._hotkey.ss58, self._client, self._chain),
+                BundleKeeper(
+                    folder,
+                    reply.orchestrator,
+                    self._hotkey.ss58,
+                    parts.links.link,
+                    (self._client, objects, samples),
+                ),
                 lambda: conversation.flush(STORED_S),
             )
             lines = ProgressLines(time.monotonic())

@@ -19,6 +19,7 @@ COMMANDS = {
     "spec": "Write the spec of a run on prepared data.",
     "plan": "Show how a model would be cut, and what each stage needs.",
     "data": "Prepare tokenized data.",
+    "audit": "Check a verdict, a contradiction or an epoch by what is signed and public.",
     "export": "Write a run's model for `transformers`.",
     "store": "The embedded object store.",
     "ledger": "The embedded ledger: a chain for one machine.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Final
 
 from blake3 import blake3
@@ -25,22 +25,24 @@ async def read_contributions(
     Raises StoreError or Problem for one that cannot be read: nothing is known of it then.
     """
     given = assign.contributions
+
+    def read(stored: StoredObject) -> Coroutine[None, None, bytes]:
+        return read_contribution(lambda key, size: objects.get(key, size, urls.get(key)), stored)
+
     try:
         async with asyncio.TaskGroup() as tasks:
-            reads = [
-                tasks.create_task(read_contribution(objects, c.stored, urls.get(c.stored.key))) for c in given
-            ]
+            reads = [tasks.create_task(read(each.stored)) for each in given]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return {each.hotkey: read.result() for each, read in zip(given, reads, strict=True)}
 
 
-async def read_contribution(objects: RunObjects, stored: StoredObject, url: str | None = None) -> bytes:
-    """The object's bytes; none of it where it is larger than announced. Raises StoreError or Problem."""
+async def read_contribution(get: Callable[[str, int], Awaitable[bytes]], stored: StoredObject) -> bytes:
+    """The object's bytes; none of it where it is larger than announced. Raises what `get(key, size)` does."""
     data = b""
     for _ in range(TRIES):
         try:
-            data = await objects.get(stored.key, stored.size, url)
+            data = await get(stored.key, stored.size)
         except ObjectTooLarge:
             return b""
         if blake3(data).hexdigest() == stored.digest:

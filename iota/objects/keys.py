@@ -165,6 +165,6 @@ def epoch_prefixes(run: str, epoch: int) -> list[str]:
     return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
 
 
-def plan_prefix(run: str, epoch: int) -> str:
-    """Prefix of an epoch's plans, by which validators that join within `audit.window` epochs compute work."""
+def plans_prefix(run: str, epoch: int) -> str:
+    """Prefix of an epoch's plans, which are kept as long as its record."""
     return f"{run}/plan/{epoch}/"

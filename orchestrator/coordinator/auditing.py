@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iota.objects import epoch_prefixes, plan_prefix
+from iota.objects import epoch_prefixes
 from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
@@ -156,9 +156,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     snapshots.close(run, number)
     run.audits.closed_epochs.append(number)
     run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
-    if (old := number - run.spec.audit.window) in run.audits.filed:
-        del run.audits.filed[old]
-        run.outbox.deletions.append(plan_prefix(run.spec.id, old))
+    run.audits.filed.pop(number - run.spec.audit.window, None)
     run.outbox.deletions += epoch_prefixes(run.spec.id, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))

@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from iota.objects import epoch_prefixes, plan_prefix
 from iota.protocol.events import Event, FrameReady, MergeAssign, RunEnd
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.member_records import MemberRecord
@@ -305,15 +304,12 @@ class Coordinator:
         return merge_parts.disputed_parts(self.state)
 
     def plan_root(self, epoch: int, step: int) -> str | None:
-        """The Merkle root of a step's plan, of an epoch with open audits; else None."""
-        found = self.state.epochs.get(epoch)
-        return found.steps[step].root if found is not None and step < len(found.steps) else None
+        """The Merkle root of a step's plan, of an epoch whose record can be read or will be; else None."""
+        return sealing.plan_root(self.state, epoch, step)
 
     def closed_prefixes(self) -> list[str]:
         """Prefixes of the objects of all closed epochs: a restarted orchestrator deletes them again."""
-        run, audits = self.spec.id, self.state.audits
-        found = [prefix for n in audits.closed_epochs for prefix in epoch_prefixes(run, n)]
-        return found + [plan_prefix(run, n) for n in audits.closed_epochs if n not in audits.filed]
+        return sealing.closed_prefixes(self.state)
 
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from iota.objects import epoch_prefixes, plans_prefix
 from iota.protocol.events import EpochClose
 from iota.protocol.merges import LeftOut
 from iota.protocol.merkle import EMPTY, merkle_root
@@ -89,12 +90,29 @@ def let_go(run: RunState, number: int) -> None:
 
 
 def keep(run: RunState, number: int, epoch: EpochState) -> None:
-    """The audits of an epoch close: it can be read for `audit.window` more epochs."""
+    """The audits of an epoch close: it can be read for `audit.window` more epochs, and so can its plans."""
     published = run.audits.published
     published[number].links, published[number].closed_in = dict(epoch.links), run.epoch
+    published[number].plans = tuple(step.root for step in epoch.steps)
     for old, sealed in list(published.items()):
         if sealed.closed_in is not None and sealed.closed_in + run.spec.audit.window < run.epoch:
             del published[old]
+            run.outbox.deletions.append(plans_prefix(run.spec.id, old))
+
+
+def plan_root(run: RunState, number: int, step: int) -> str | None:
+    """The Merkle root of a step's plan, of an epoch whose record can be read or will be; else None."""
+    found, sealed = run.epochs.get(number), run.audits.published.get(number)
+    if sealed is not None and sealed.closed_in is not None:
+        return sealed.plans[step] if step < len(sealed.plans) else None
+    return found.steps[step].root if found is not None and step < len(found.steps) else None
+
+
+def closed_prefixes(run: RunState) -> list[str]:
+    """Prefixes of the objects of closed epochs, and of the plans of those whose record is gone."""
+    audits = run.audits
+    plans = [plans_prefix(run.spec.id, n) for n in audits.closed_epochs if n not in audits.published]
+    return [p for n in audits.closed_epochs for p in epoch_prefixes(run.spec.id, n)] + plans
 
 
 def links(run: RunState, number: int) -> dict[str, str]:

@@ -181,6 +181,8 @@ class SealedRecord:
     """The record's JSON bytes, compressed (zlib)."""
     links: dict[str, str] = field(default_factory=dict)
     """validator -> its revealed link, once the audits are closed; before, the epoch's state has them."""
+    plans: tuple[str, ...] = ()
+    """Root of each step's plan, likewise."""
     closed_in: int | None = None
     """The epoch in training when its audits were closed."""
 

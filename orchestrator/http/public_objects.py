@@ -68,7 +68,7 @@ class PublicObjects:
             root = self._coordinator.plan_root(named.epoch, named.step)
             if (named.run, named.root) == (self._coordinator.spec.id, root):
                 return
-            raise Problem(ProblemType.NOT_FOUND, "no epoch whose audits are open has this plan")
+            raise Problem(ProblemType.NOT_FOUND, "no epoch that can be read has this plan")
         if not isinstance(named, BaseKey):
             what = "only parts of stored bases, plans and the tokenizer are public"
             raise Problem(ProblemType.FORBIDDEN, what)

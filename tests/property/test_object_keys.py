@@ -23,6 +23,7 @@ from iota.objects import (
     parse_key,
     part_count,
     part_sizes,
+    plans_prefix,
     snapshot_bytes,
     validate_key,
 )
@@ -71,7 +72,8 @@ def test_another_text_is_another_object_or_none(key: RunObject | PlanKey, place:
 @given(keys)
 def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | PlanKey) -> None:
     epoch = key.name.epoch if isinstance(key, FrameKey) else key.epoch
-    assert sum(str(key).startswith(prefix) for prefix in epoch_prefixes(key.run, epoch)) == 1
+    prefixes = [*epoch_prefixes(key.run, epoch), plans_prefix(key.run, epoch)]
+    assert sum(str(key).startswith(prefix) for prefix in prefixes) == 1
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Bench:
         def asked(effect: Effect) -> None:
             assert isinstance(effect, Say)
             if isinstance(effect.report, SnapshotWanted):
-                self._deliver(snapshots, miner, effect.report)
+                self.delivered(snapshots, miner, effect.report)
 
         snapshots = Snapshots(self.sealed.epoch, asked)
         audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
@@ -106,7 +106,8 @@ class Bench:
         except (EvidenceMissing, MinerFault) as error:
             return error
 
-    def _deliver(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
+    def delivered(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
+        """Deliver what a miner has of a snapshot that is wanted."""
         data = self.deliver(miner, wanted.version)
         if data is None:
             late = SnapshotMissed(

@@ -88,6 +88,7 @@ class World:
         self.outer = [initial_base(spec, stage) for stage in range(spec.layout.stages)]
         self.store: dict[str, bytes] = {}
         self.records: dict[int, EpochRecord] = {}
+        self.made: dict[int, Merges] = {}
         self.blocks: dict[int, int] = {}
         """epoch -> the block that its seal names; 1 for others."""
         self.bases: list[BaseRecord] = []
@@ -124,10 +125,10 @@ class World:
             self._steps(epoch, step)
             plans.append(self._plan(epoch, step))
         deltas = self._deltas(epoch)
-        made = Merges()
+        made = self.made[epoch] = Merges()
         for delta in deltas:
             self._merge(epoch, delta, made)
-        self.records[epoch] = self._record(epoch, tuple(plans), deltas, made)
+        self.records[epoch] = self.record_of(epoch, tuple(plans), deltas)
         return self.records[epoch]
 
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
@@ -281,8 +282,8 @@ class World:
     def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
         return [r for r in miner.receipts if r.epoch == epoch]
 
-    def _record(
-        self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...], made: Merges
+    def record_of(
+        self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...]
     ) -> EpochRecord:
         ordered = sorted(self.miners, key=lambda m: m.hotkey)
         chains = [[r.content_digest() for r in self.of_epoch(epoch, m)] for m in ordered]
@@ -318,11 +319,11 @@ class World:
             ),
             bases=tuple(base for base in self.bases if base.epoch in (epoch, epoch + 1)),
             deltas=deltas,
-            merge_assigns=tuple(made.assigns),
-            merges=tuple(made.ready),
+            merge_assigns=tuple(self.made[epoch].assigns),
+            merges=tuple(self.made[epoch].ready),
             left_out=tuple(
                 LeftOutRecord(miner=self.miners[stage].hotkey, stage=stage, why=why, parts=tuple(parts))
-                for (stage, why), parts in made.left_out.items()
+                for (stage, why), parts in self.made[epoch].left_out.items()
             ),
         )
 

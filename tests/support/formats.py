@@ -27,6 +27,7 @@ from orchestrator.coordinator import Entry
 from orchestrator.journal.sqlite import JOURNAL_VERSION, SqliteJournal
 from tests.support import samples
 from validator.audits.verdicts import VERDICT_VERSION
+from validator.bundles.form import BUNDLE_VERSION
 from validator.database import DATABASE_NAME, DATABASE_VERSION, Database
 
 Parts = Sequence[bytes]
@@ -145,6 +146,10 @@ FORMATS = (
     Format(
         "verdicts", "VERDICT_VERSION in validator/audits/verdicts.py", VERDICT_VERSION,
         {"op": samples.VERDICT}, _canonical, _same_kind,
+    ),
+    Format(
+        "bundles", "BUNDLE_VERSION in validator/bundles/form.py", BUNDLE_VERSION,
+        {"manifest": samples.BUNDLE}, _canonical, _same_kind,
     ),
     Format(
         "journal", "JOURNAL_VERSION in orchestrator/journal/sqlite.py", JOURNAL_VERSION,

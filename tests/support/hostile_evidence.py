@@ -68,13 +68,13 @@ def hostile(world: World) -> World:
 
 def rewrite(world: World, miner: Miner, receipts: Sequence[Receipt], epoch: int = 0) -> None:
     """Make these the receipts of the miner's epoch: numbered, chained, and sealed in the epoch's record."""
-    chain = miner.receipts[: world.first[epoch, miner.hotkey] - 1]
+    chain = miner.receipts[: world.lives[epoch, miner.hotkey][0][1] - 1]
     for receipt in receipts:
         previous = chain[-1].content_digest() if chain else GENESIS
         chain.append(receipt.model_copy(update={"seq": len(chain) + 1, "previous": previous}))
     miner.receipts = chain
     record = world.records[epoch]
-    world.records[epoch] = world._record(epoch, record.plans, record.deltas)
+    world.records[epoch] = world.record_of(epoch, record.plans, record.deltas)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
+from iota.protocol.seals import SignedSeal
 from iota.protocol.workers import RevokeReply
 from iota.spec import (
     AuditSpec,
@@ -68,6 +69,7 @@ from orchestrator.coordinator.entries import (
 from tests.support.plans import share_of, whole_plan
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
+from validator.bundles import form
 from validator.core.effects import FileVerdict
 from validator.core.results import Result
 from validator.core.tasks import AuditTask
@@ -289,6 +291,18 @@ EVENTS: tuple[events.Event, ...] = (
 
 # ---- reports, messages, journal entries ----------------------------------------------------------
 
+BUNDLE = form.Manifest(
+    run=DIGEST,
+    orchestrator=SERVER.ss58,
+    validator=VALIDATOR.ss58,
+    seal=SignedSeal(seal=SEAL, signature="5a" * 64),
+    block_hash="ab" * 32,
+    link="cd" * 32,
+    task=form.Task(kind=messages.AuditKind.OP, name="op:2", seq=2, step=0),
+    verdict=VERDICT,
+    snapshots=(form.Delivered(version=1, stored=OBJECT),),
+    members=(form.Member(name="spec.json", digest=DIGEST, size=6),),
+)
 REPORTS: tuple[messages.Report, ...] = (
     messages.Ready(epoch=1, digest=DIGEST),
     messages.Delta(epoch=1, parts=(OBJECT,)),

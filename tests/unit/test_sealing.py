@@ -6,6 +6,7 @@ import zlib
 
 from blake3 import blake3
 
+from iota.objects import plans_prefix
 from iota.protocol.events import EpochClose
 from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import merkle_root
@@ -183,3 +184,9 @@ def test_a_record_is_read_for_a_window_of_epochs_after_its_audits() -> None:
         kept.append([n for n in range(9) if driven.coordinator.published(n) is not None])
     assert kept[-1] == [3, 4, 5]
     assert all(len(numbers) <= 4 for numbers in kept)
+    # Its plans go with it, since nothing of an epoch can be checked without them.
+    gone = [prefix for prefix in driven.state.outbox.deletions if "/plan/" in prefix]
+    assert gone == [plans_prefix(spec.id, number) for number in range(3)]
+    assert set(gone) < set(driven.coordinator.closed_prefixes())
+    assert driven.coordinator.plan_root(2, 0) is None
+    assert driven.coordinator.plan_root(3, 0) is not None

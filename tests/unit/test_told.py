@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from iota.cli.audit import app
 from iota.client.evidence_files import SealBook, signed_by
 from iota.client.orchestrator import UntrustedAnswer
 from iota.protocol.events import Delivered, EpochClose, Plan, StepClose
@@ -58,6 +61,14 @@ def proves(evidence: Evidence | None) -> EvidenceKind:
     assert evidence is not None
     assert fault(evidence, signed_by(ORCHESTRATOR.ss58)) is None
     assert fault(evidence, signed_by("5" + "G" * 47)) is not None
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "evidence.json"
+        file.write_bytes(evidence.model_dump_json().encode())
+        shown = CliRunner().invoke(app, ["verify", str(file)])
+        assert shown.exit_code == 0
+        assert f"proven against {ORCHESTRATOR.ss58}: in epoch 0" in shown.output
+        file.write_bytes(evidence.model_copy(update={"epoch": 1}).model_dump_json().encode())
+        assert "not proven" in str(CliRunner().invoke(app, ["verify", str(file)]).exception)
     return evidence.kind
 
 

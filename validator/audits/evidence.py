@@ -3,137 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable
 from typing import Final
 
 import torch
-from blake3 import blake3
 from cachetools import FIFOCache
-from pydantic import ValidationError
 
-from iota.client.orchestrator import OrchestratorClient
-from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, tensors_digest
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
-from iota.data.samples import Samples, needs_tokens
+from iota.data.samples import needs_tokens
 from iota.model.layout import run_shapes
-from iota.objects import BaseKey, FrameKey, PlanKey, max_bytes, max_plan_bytes, part_count, snapshot_bytes
+from iota.objects import BaseKey, FrameKey, max_bytes, part_count, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
-from iota.protocol.events import EpochClose
 from iota.protocol.frames import FrameName, FrameNotice, StoredObject
-from iota.protocol.merkle import merkle_root
-from iota.protocol.plans import WholePlan
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
-from iota.protocol.records import EpochRecord, PlanRecord, Word
-from iota.protocol.seals import member_parts
-from iota.settings.sentences import sentence
+from iota.protocol.records import Word
 from iota.spec import RunSpec
-from iota.store import ObjectTooLarge, StoreError
+from iota.store import StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
-from validator.core.all_receipts import check_receipts
+from validator.audits.record_reader import RecordReader
+from validator.audits.sources import Objects, Records, TokenIds
 from validator.core.jobs import Base, Snapshot
-from validator.core.record_checks import check_receipt_counts, check_record
 from validator.core.results import EvidenceMissing, MinerFault
-from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts
 
-_RECORD_TRIES: Final = 3
-"""A record comes unsigned, so what lies between may have changed it: it is asked for again."""
 _KEPT_BASES: Final = 2
 """Miners are audited stage by stage, so older bases are not needed again."""
 
 
-class Evidence:
+class Evidence(RecordReader):
     """Evidence of one run. A method raises EvidenceMissing if no miner is known to be at fault."""
 
-    def __init__(
-        self, spec: RunSpec, client: OrchestratorClient, objects: RunObjects, samples: Samples
-    ) -> None:
-        self.spec = spec
-        self._client, self.objects, self._samples = client, objects, samples
+    def __init__(self, spec: RunSpec, client: Records, objects: Objects, samples: TokenIds) -> None:
+        super().__init__(spec, client, objects)
+        self._samples = samples
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
-
-    # ---- records -------------------------------------------------------------------------------
-
-    async def record(self, seal: EpochClose) -> EpochRecord:
-        """The record that a seal names.
-
-        Raises SealBroken where the orchestrator gives another one, or what it sealed is no record.
-        """
-        for _ in range(_RECORD_TRIES):
-            data = await self._client.record(seal.epoch)
-            if blake3(data).hexdigest() == seal.record:
-                break
-        else:
-            raise SealBroken(
-                f"the record that is served for epoch {seal.epoch} is not the one that was sealed"
-            )
-        try:
-            record = EpochRecord.model_validate_json(data)
-        except ValidationError as error:
-            raise SealBroken(f"what was sealed is no record: {sentence(error)[:200]}") from None
-        members = merkle_root([part.content_digest() for part in member_parts(record)])
-        given = (record.epoch, record.root, record.receipts, members)
-        if given != (seal.epoch, seal.root, seal.receipts, seal.members):
-            raise SealBroken(f"the record of epoch {seal.epoch} contradicts the seal that names it")
-        return record
-
-    async def sealed(self, record: EpochRecord) -> SealedEpoch:
-        """A sealed record with its plans and every miner's receipts, checked.
-
-        Raises SealBroken if the orchestrator's record contradicts itself, its plans or the receipts, or holds
-        receipts that it had to refuse.
-        """
-        epoch = record.epoch
-        if [plan.step for plan in record.plans] != list(range(self.spec.schedule.steps)):
-            raise SealBroken(f"the record of epoch {epoch} has not one plan for each step")
-        # The plans first, since one that the store lacks for now has all of this asked again.
-        plans = [await self._plan(epoch, plan) for plan in record.plans]
-        check_record(self.spec, record)
-        check_receipt_counts(self.spec, record, plans)
-        receipts = {}
-        for miner in record.miners:
-            batches = await self._client.receipts(epoch, miner.hotkey)
-            receipts[miner.hotkey] = checked_receipts(self.spec.id, miner, epoch, batches)
-        sealed = SealedEpoch(self.spec, record, plans, receipts)
-        sealed.faults = await asyncio.to_thread(check_receipts, sealed)
-        return sealed
-
-    async def _plan(self, epoch: int, named: PlanRecord) -> WholePlan:
-        """The plan that a record names. Raises SealBroken for an object that is no plan of that step.
-
-        The store may lack it for a while, which is nobody's fault: a StoreError is for the caller to outlast.
-        """
-        key = str(PlanKey(self.spec.id, epoch, named.step, named.root))
-        try:
-            data = await self.objects.get(key, max_plan_bytes(self.spec))
-            plan = WholePlan.model_validate_json(data)
-        except ObjectTooLarge as error:
-            raise SealBroken(f"{key} is no plan: {error}") from None
-        except ValidationError as error:
-            raise SealBroken(f"{key} is no plan: {sentence(error)[:200]}") from None
-        if (plan.epoch, plan.step) != (epoch, named.step):
-            raise SealBroken(f"{key} is the plan of epoch {plan.epoch} step {plan.step}")
-        if not math.isclose(plan.learning_rate, self.spec.learning_rate(epoch, plan.step), rel_tol=1e-9):
-            raise SealBroken(f"{key} has another learning rate than the spec: {plan.learning_rate}")
-        microbatches, stages = len(plan.routes), len(plan.routes[0])
-        if (microbatches, stages) != (self.spec.schedule.microbatches, self.spec.layout.stages):
-            raise SealBroken(f"{key} has {counted(microbatches, 'microbatch')} at {counted(stages, 'stage')}")
-        return plan
-
-    async def last_step(self, epoch: int, hotkey: str) -> Receipt | None:
-        """The miner's receipt of the last STEP of `epoch`; None if it has none."""
-        wanted = (epoch, self.spec.schedule.steps - 1, OpKind.STEP)
-        for batch in await self._client.receipts(epoch, hotkey):
-            for receipt in batch.receipts:
-                if (receipt.epoch, receipt.step, receipt.kind) == wanted:
-                    return receipt
-        return None
 
     # ---- weights -------------------------------------------------------------------------------
 

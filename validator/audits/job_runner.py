@@ -24,6 +24,7 @@ from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
 from validator.audits.heldout import HeldoutMeter
 from validator.audits.public_verdicts import VerdictReader
+from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
 from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
@@ -64,6 +65,7 @@ class JobRunner:
     heldout: HeldoutMeter
     seals: SealBook
     verdicts: VerdictReader
+    bundles: BundleKeeper
     settle: Callable[[], Awaitable[object]]
 
     async def run(self, job: jobs.Job) -> object:
@@ -77,12 +79,16 @@ class JobRunner:
         """
         match job:
             case jobs.AwaitBlock():
-                return await self.chain.hash_of(job.block)
+                block_hash = await self.chain.hash_of(job.block)
+                self.bundles.drawn(block_hash)
+                return block_hash
             case jobs.Settle():
                 self.auditor.unload()
+                await self.bundles.settle()
                 return await self.settle()
             case jobs.FetchRecord():
                 return await self._fetch_record(job.seal)
+        self.bundles.did(job)
         try:
             match job:
                 case jobs.FetchLastStep():
@@ -101,13 +107,16 @@ class JobRunner:
     async def _fetch_record(self, seal: EpochClose) -> SealedEpoch:
         miners = None
         try:
-            if not await asyncio.to_thread(self.seals.take, await self.client.seal(seal.epoch)):
+            published = await self.client.seal(seal.epoch)
+            if not await asyncio.to_thread(self.seals.take, published):
                 raise SealBroken(
                     f"the orchestrator publishes another seal of epoch {seal.epoch} than it sent"
                 )
             record = await self.evidence.record(seal)
             miners = record.miners
-            return await self.evidence.sealed(record)
+            sealed = await self.evidence.sealed(record)
+            self.bundles.began(sealed, published)
+            return sealed
         except (SealBroken, UntrustedAnswer) as error:
             raise RecordBroken(str(error), miners) from error
         except Problem as problem:

@@ -11,7 +11,6 @@ import numpy as np
 from blake3 import blake3
 
 from iota.client.contributions import read_contribution
-from iota.client.run_objects import RunObjects
 from iota.objects import BaseKey, MergedKey, max_bytes, part_sizes
 from iota.outer.base import initial_base, next_base, read_base_part
 from iota.outer.merge import merge_part
@@ -21,6 +20,7 @@ from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
 from validator.audits.budget import Worker
+from validator.audits.sources import Objects
 from validator.core import jobs
 from validator.core.results import EvidenceMissing
 
@@ -31,7 +31,7 @@ _CHUNK: Final = 1 << 24
 class MergeReplay:
     """Performs the jobs of `validator.core.merges`. Methods raise EvidenceMissing for what the store lost."""
 
-    def __init__(self, spec: RunSpec, objects: RunObjects, worker: Worker) -> None:
+    def __init__(self, spec: RunSpec, objects: Objects, worker: Worker) -> None:
         self._spec, self._objects, self._worker = spec, objects, worker
 
     async def merge(self, job: jobs.ReplayMerge) -> jobs.Remade:
@@ -40,7 +40,7 @@ class MergeReplay:
         for each in job.assign.contributions:
             if each.hotkey not in job.absent:
                 try:
-                    given[each.hotkey] = await read_contribution(self._objects, each.stored)
+                    given[each.hotkey] = await read_contribution(self._objects.get, each.stored)
                 except StoreError as error:
                     key = each.stored.key
                     raise EvidenceMissing(f"{key} cannot be had from the store: {error}") from error

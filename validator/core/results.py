@@ -21,8 +21,19 @@ class Undelivered(Exception):
 class MinerFault(Exception):
     """Something that `hotkey` signed proves a fault without a replay: a fail."""
 
-    def __init__(self, hotkey: str, seq: int, reason: str, *, expected: str = "", found: str = "") -> None:
+    def __init__(
+        self,
+        hotkey: str,
+        seq: int,
+        reason: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        witness: str | None = None,
+    ) -> None:
+        """`witness`: the miner whose receipts show the fault, where they are not the miner's own."""
         super().__init__(reason)
+        self.witness = witness
         self.hotkey, self.seq, self.reason = hotkey, seq, reason
         self.expected, self.found = expected, found
 

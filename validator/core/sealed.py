@@ -59,14 +59,22 @@ class SealedEpoch:
         record: EpochRecord,
         plans: Sequence[WholePlan],
         receipts: Mapping[str, Sequence[Receipt]],
+        *,
+        part: bool = False,
     ) -> None:
+        """`part`: the receipts are those of some miners alone; the record's roots stand for the others'."""
         self.spec, self.record, self.epoch = spec, record, record.epoch
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
         chains = {hotkey: receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]}
         roots = {h: merkle_root([r.content_digest() for r in chain]) for h, chain in chains.items()}
+        count = sum(map(len, chains.values()))
+        for miner in record.miners if part else ():
+            if miner.hotkey not in receipts and miner.receipts != EMPTY:
+                roots[miner.hotkey] = miner.receipts
+                count += miner.last_receipt - miner.first_receipt + 1
         sealed = (record.receipts, record.root, {m.hotkey: m.receipts for m in record.miners})
         every = {m.hotkey: roots.get(m.hotkey, EMPTY) for m in record.miners}
-        if (sum(map(len, chains.values())), merkle_root(list(roots.values())), every) != sealed:
+        if (count, merkle_root([roots[hotkey] for hotkey in sorted(roots)]), every) != sealed:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
@@ -298,22 +306,28 @@ def checked_receipts(
 
     Raises SealBroken for a bad signature, a broken chain, a gap, or a receipt of another epoch.
     """
-    chain: list[Receipt] = []
-    for batch in batches:
-        if not batch.receipts:
-            continue
-        head = batch.receipts[-1].content_digest()
-        payload = signing_bytes(RECEIPTS_DOMAIN, signed_payload(run, miner.hotkey, head))
-        if not verify(payload, bytes.fromhex(batch.signature), miner.hotkey):
-            raise SealBroken(f"a batch of receipts is not signed by {miner.hotkey}")
-        # Batches may overlap where one was sent again.
-        chain += [r for r in batch.receipts if not chain or r.seq > chain[-1].seq]
-    for before, after in pairwise(chain):
-        if after.seq != before.seq + 1 or after.previous != before.content_digest():
-            raise SealBroken(f"the receipts of {miner.hotkey} do not chain at {after.seq}")
+    chain = signed_chain(run, miner.hotkey, batches)
     own = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]
     if len(own) != miner.last_receipt - miner.first_receipt + 1:
         raise SealBroken(f"receipts of {miner.hotkey} are missing")
     if any(r.epoch != epoch for r in own):
         raise SealBroken(f"a receipt of {miner.hotkey} is of another epoch")
     return own
+
+
+def signed_chain(run: str, hotkey: str, batches: Sequence[ReceiptBatch]) -> list[Receipt]:
+    """The receipts of signed batches, in order. Raises SealBroken for a bad signature or a broken chain."""
+    chain: list[Receipt] = []
+    for batch in batches:
+        if not batch.receipts:
+            continue
+        head = batch.receipts[-1].content_digest()
+        payload = signing_bytes(RECEIPTS_DOMAIN, signed_payload(run, hotkey, head))
+        if not verify(payload, bytes.fromhex(batch.signature), hotkey):
+            raise SealBroken(f"a batch of receipts is not signed by {hotkey}")
+        # Batches may overlap where one was sent again.
+        chain += [r for r in batch.receipts if not chain or r.seq > chain[-1].seq]
+    for before, after in pairwise(chain):
+        if after.seq != before.seq + 1 or after.previous != before.content_digest():
+            raise SealBroken(f"the receipts of {hotkey} do not chain at {after.seq}")
+    return chain

@@ -1,0 +1,114 @@
+"""Reads evidence from a run's servers and writes what it read into a bundle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from iota.protocol.frames import StoredObject
+from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.records import BaseRecord
+from validator.audits.evidence import Evidence
+from validator.audits.sources import Objects, Records, TokenIds
+from validator.bundles import form
+from validator.bundles.archive import BundleWriter
+from validator.core import jobs
+from validator.core.results import EvidenceMissing, MinerFault
+
+BATCHES: Final = TypeAdapter(list[ReceiptBatch])
+
+
+class Recording:
+    """The sources of `Evidence`, whose answers become members. Raises BundleTooLarge beside their errors."""
+
+    def __init__(self, writer: BundleWriter, client: Records, objects: Objects, samples: TokenIds) -> None:
+        self._writer, self._client, self._objects, self._samples = writer, client, objects, samples
+
+    async def record(self, epoch: int) -> bytes:
+        """As `Records.record`."""
+        data = await self._client.record(epoch)
+        await self._add(form.RECORD, data)
+        return data
+
+    async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
+        """As `Records.receipts`."""
+        batches = await self._client.receipts(epoch, hotkey)
+        await self._add(form.receipts_name(epoch, hotkey), BATCHES.dump_json(batches))
+        return batches
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        """As `Records.base`."""
+        record = await self._client.base(epoch, stage)
+        await self._add(form.base_name(epoch, stage), record.model_dump_json().encode())
+        return record
+
+    async def get(self, key: str, max_bytes: int) -> bytes:
+        """As `Objects.get`."""
+        data = await self._objects.get(key, max_bytes)
+        await self._add(form.object_name(key), data)
+        return data
+
+    async def get_verified(self, stored: StoredObject) -> bytes:
+        """As `Objects.get_verified`; what has no room is not fetched."""
+        self._writer.check_room(stored.size)
+        data = await self._objects.get_verified(stored)
+        await self._add(form.object_name(stored.key), data)
+        return data
+
+    async def microbatch(self, epoch: int, step: int, index: int) -> npt.NDArray[np.integer]:
+        """As `TokenIds.microbatch`."""
+        tokens = await self._samples.microbatch(epoch, step, index)
+        await self._add(form.tokens_name(epoch, step, index), tokens.astype("<i4").tobytes())
+        return tokens
+
+    def blank_tokens(self) -> npt.NDArray[np.integer]:
+        """As `TokenIds.blank_tokens`."""
+        return self._samples.blank_tokens()
+
+    async def _add(self, name: str, data: bytes) -> None:
+        await asyncio.to_thread(self._writer.add, name, data)
+
+
+async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
+    """Read what the jobs of an audit read, without a replay."""
+    for job in done:
+        with suppress(EvidenceMissing, MinerFault):  # as the audit may have ended
+            match job:
+                case jobs.FetchBase() | jobs.HashBase() | jobs.HashDelta():
+                    await evidence.base(job.base)
+                case jobs.LoadBase():
+                    await evidence.base(job.base)
+                    if job.carried is not None:
+                        await evidence.snapshot(job.carried)
+                case jobs.LoadSnapshot():
+                    await evidence.snapshot(job.snapshot)
+                case jobs.FetchFrame():
+                    await evidence.frame(job.header)
+                case jobs.FetchTokens():
+                    await evidence.tokens(job.receipt)
+                case jobs.CheckSent():
+                    await evidence.sent_payload(job.miner, job.receipt)
+                case jobs.FetchLastStep():
+                    await evidence.last_step(job.epoch, job.miner)
+                case _:  # a replay, or a question that is no evidence
+                    pass
+
+
+def snapshots_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
+    """The snapshots that the jobs of an audit read, in order of version."""
+    found: dict[int, StoredObject] = {}
+    for job in done:
+        snapshot = None
+        if isinstance(job, jobs.LoadSnapshot):
+            snapshot = job.snapshot
+        elif isinstance(job, jobs.LoadBase):
+            snapshot = job.carried
+        if snapshot is not None:
+            found[snapshot.version] = snapshot.stored
+    return tuple(form.Delivered(version=version, stored=found[version]) for version in sorted(found))

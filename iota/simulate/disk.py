@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from iota.protocol.receipts import GENESIS, OpKey, Receipt, ReceiptBatch
+from iota.protocol.receipts import GENESIS, OpKey, OpKind, Receipt, ReceiptBatch
 from miner.receipt_log import BATCH
 
 
@@ -46,6 +46,7 @@ class VirtualDisk:
         if key in self._receipts:
             return
         epoch, step, microbatch, attempt, kind = key
+        step = 0 if kind is OpKind.MERGE else step  # there it is the merged stage
         place = {"epoch": epoch, "step": step, "microbatch": microbatch, "attempt": attempt}
         self.append(Receipt(seq=self.count + 1, kind=kind, previous=self.head, **place, **fields))
 

@@ -118,17 +118,20 @@ def _number(part: PartMerge) -> int:
 def take_merge_receipt(run: RunState, member: Member, receipt: Receipt) -> None:
     """Record what an assigned merger signed as its copy of a part; only its first receipt counts.
 
-    It is a receipt of the epoch, also of a miner that took no part in the steps.
+    It is a receipt of the epoch until the seal, also of a miner that took no part in the steps.
     """
-    at, epoch = (receipt.stage, receipt.microbatch), run.current
-    late = run.phase is not Phase.MERGING or receipt.epoch != run.epoch or epoch.seal is not None
-    if late or at not in member.merging:
+    (stage, number), epoch = (receipt.stage, receipt.microbatch), run.epochs.get(receipt.epoch)
+    if epoch is None or epoch.seal is not None or stage >= len(epoch.merges):
         return
-    epoch.merges[at[0]].parts[at[1]].outputs.setdefault(member.hotkey, receipt.output)
+    parts = epoch.merges[stage].parts
+    if number >= len(parts) or member.hotkey not in parts[number].mergers:
+        return
+    parts[number].outputs.setdefault(member.hotkey, receipt.output)
     epoch.stages.setdefault(member.hotkey, member.stage)
     steps = run.spec.schedule.steps
     epoch.lives.setdefault(member.hotkey, [Life(steps, member.device, next_step=steps)])
-    run.changed.parts.add(at)
+    if epoch is run.current:
+        run.changed.parts.add((stage, number))
 
 
 def take_merged(run: RunState, member: Member, report: Merged) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from iota.protocol.messages import (
     Role,
 )
 from iota.protocol.receipts import OpKind, Receipt
+from iota.protocol.records import EpochRecord
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
 from orchestrator.coordinator import (
@@ -117,6 +119,25 @@ class Driven:
                 for hotkey in list(part.mergers):
                     if part.agreed is None and self.state.members[hotkey].live:
                         self.merge(self.state.members[hotkey], stage, number)
+
+    def next_base(self) -> None:
+        """All replicas hold the base of the next epoch."""
+        following = self.state.epoch + 1
+        for member in self.state.miners():
+            self.say(member, reports=[Ready(epoch=following, digest=f"{member.stage:064x}")])
+
+    def seal(self) -> EpochRecord:
+        """All replicas hold the next base, and a block comes: the record of the epoch that this seals."""
+        number = self.state.epoch
+        self.next_base()
+        self.wait(0.0, self.state.head.block + 1)
+        return self.record(number)
+
+    def record(self, number: int) -> EpochRecord:
+        """The public record of a sealed epoch."""
+        published = self.coordinator.published(number)
+        assert published is not None
+        return EpochRecord.model_validate_json(zlib.decompress(published.packed))
 
     def say(
         self,

@@ -87,6 +87,7 @@ def test_a_replica_that_loses_its_disk_after_its_pseudo_gradient_keeps_its_weigh
     driven.join(0)
     for member in others:
         driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, member.hotkey))])
+    driven.draw_mergers()
     [part] = driven.state.current.merges[first.stage].parts
     tokens = {c.hotkey: c.tokens for c in part.assign.contributions}
     assert tokens[first.hotkey] == driven.state.spec.data.tokens

@@ -44,6 +44,9 @@ def sealed() -> Driven:
         sizes = driven.state.part_bytes[member.stage]
         parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
         driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    driven.draw_mergers()
+    driven.merge_all()
+    driven.seal()
     return driven
 
 
@@ -69,15 +72,14 @@ def test_the_open_work_of_a_revoked_worker_goes_to_others() -> None:
 
 def test_what_a_revoked_worker_did_stands_under_its_owner() -> None:
     driven = sealed()
-    before = driven.coordinator.epoch_record(0)
+    before = driven.record(0)
     worker = driven.state.miners(1)[0]
     take_out(driven, worker)
-    record = driven.coordinator.epoch_record(0)
-    assert record is not None
+    record = driven.record(0)
     assert record == before
     (found,) = [miner for miner in record.miners if miner.hotkey == worker.hotkey]
     assert (found.owner, found.certificate) == (OWNER.ss58, worker.certificate)
-    assert found.last_receipt - found.first_receipt + 1 == worker.receipts == 2
+    assert found.last_receipt - found.first_receipt + 1 == worker.receipts > 2
 
 
 def test_a_second_revocation_and_a_rivals_change_nothing() -> None:

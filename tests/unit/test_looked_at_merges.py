@@ -97,8 +97,7 @@ async def test_a_pseudo_gradient_of_which_the_store_lacks_a_part_runs_into_the_d
     assert liar.hotkey in driven.state.incidents.named[-1]
     driven.draw_mergers()
     driven.merge_all()
-    record = driven.coordinator.epoch_record(0)
-    assert record is not None
+    record = driven.seal()
     assert [(r.miner, r.why, r.parts) for r in record.left_out] == [(liar.hotkey, LeftOut.MISSING, ())]
 
 

@@ -8,6 +8,7 @@ from iota.protocol.events import MergeReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Delta
+from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Remerged, Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import MAX_MERGERS, draw_block
@@ -133,8 +134,7 @@ def test_what_both_leave_out_is_charged_to_its_maker(driven: Driven) -> None:
     for member in mergers(driven):
         driven.merge(member, 0, left_out={poisoner.hotkey: LeftOut.NOT_FINITE})
     driven.merge_all()
-    record = driven.coordinator.epoch_record(0)
-    assert record is not None
+    record = driven.seal()
     assert [(r.miner, r.stage, r.why, r.parts) for r in record.left_out] == [
         (poisoner.hotkey, 0, LeftOut.NOT_FINITE, (0,))
     ]
@@ -151,10 +151,11 @@ def test_a_copy_without_its_receipt_is_not_taken(driven: Driven) -> None:
     assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
-def test_a_receipt_after_the_seal_does_not_change_the_record() -> None:
+def silent_newcomer() -> tuple[Driven, Member]:
+    """All parts are merged, without the copy of one merger of part 0 that took no part in the steps."""
     for number in range(50):
         driven = until_merge()
-        silent = driven.join(9)  # it took no part in the steps
+        silent = driven.join(9)
         give_all(driven)
         driven.draw_mergers(f"{number:064x}")
         if silent in mergers(driven):
@@ -165,11 +166,29 @@ def test_a_receipt_after_the_seal_does_not_change_the_record() -> None:
                 if member is not silent:
                     driven.merge(member, stage)
         driven.wait(driven.state.deadlines.merge.seconds + 1)
-    sealed = driven.coordinator.epoch_record(0)
-    assert sealed is not None
-    assert driven.state.phase is Phase.MERGING
-    driven.merge(silent, 0)
-    assert driven.coordinator.epoch_record(0) == sealed
+    assert driven.state.current.unmerged == 0
+    return driven, silent
+
+
+def test_a_receipt_of_a_merge_that_is_settled_is_sealed_also_where_the_next_epoch_has_begun() -> None:
+    driven, silent = silent_newcomer()
+    driven.next_base()
+    assert driven.state.epoch == 1
+    receipt = driven.receipt(silent, OpKind.MERGE, 0, 0).model_copy(update={"epoch": 0, "stage": 0})
+    driven.say(silent, receipts=[receipt])
+    driven.wait(0.0, driven.state.head.block + 1)
+    [mine] = [miner for miner in driven.record(0).miners if miner.hotkey == silent.hotkey]
+    assert (mine.first_receipt, mine.last_receipt) == (1, 1)
+    assert [life.joined for life in mine.lives] == [driven.state.spec.schedule.steps]
+
+
+def test_a_receipt_after_the_seal_does_not_change_the_record() -> None:
+    driven, silent = silent_newcomer()
+    sealed = driven.seal()
+    receipt = driven.receipt(silent, OpKind.MERGE, 0, 0).model_copy(update={"epoch": 0, "stage": 0})
+    driven.say(silent, receipts=[receipt])
+    assert driven.record(0) == sealed
+    assert silent.hotkey not in {miner.hotkey for miner in sealed.miners}
 
 
 def test_a_merger_cannot_name_who_gave_nothing_to_the_part(driven: Driven) -> None:
@@ -187,7 +206,7 @@ def test_silent_mergers_hold_the_run_up_for_some_deadlines_and_no_longer(driven:
     for assign in driven.coordinator.disputed_parts():
         remerge(driven, assign.stage, assign.part)
     assert driven.state.current.unmerged == 0
-    assert all(isinstance(driven.news(m)[-2], MergeReady) for m in driven.state.miners())
+    assert all(isinstance(driven.news(m)[-1], MergeReady) for m in driven.state.miners())
 
 
 def test_the_orchestrators_copy_is_used_where_all_mergers_lie(driven: Driven) -> None:
@@ -256,8 +275,7 @@ def test_a_stage_whose_only_replica_never_delivers_keeps_its_base_and_the_run_go
     assert merge.ready is not None
     assert merge.ready.parts == ()
     assert named(driven, silent)
-    record = driven.coordinator.epoch_record(0)
-    assert record is not None
+    record = driven.seal()
     assert [(r.miner, r.why, r.parts) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING, ())]
 
 
@@ -270,8 +288,7 @@ def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
     driven.draw_mergers()
     driven.merge_all()
     assert len(driven.state.current.merges[silent.stage].parts[0].assign.contributions) == 1
-    record = driven.coordinator.epoch_record(0)
-    assert record is not None
+    record = driven.seal()
     assert [(r.miner, r.why) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING)]
 
 

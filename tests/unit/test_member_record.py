@@ -111,15 +111,15 @@ def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:
     )
     assert found.audits == {AuditKind.OP: {Outcome.PASS: 1, Outcome.FAIL: 1}}
     assert found.heldouts == 1
-    assert found.posted == PostedWeights(epoch=0, block=9, miners=1, compute_share=0.1)
-    assert (found.state, found.until) == (MemberState.IDLE, "the merge of epoch 0")
+    assert found.posted == PostedWeights(epoch=1, block=9, miners=1, compute_share=0.1)
+    assert (found.state, found.until) == (MemberState.IDLE, "the merge of epoch 1")
 
 
 def test_a_validator_that_has_not_revealed_its_draw_waits_for_the_block_that_draws() -> None:
     driven, _, _ = sealed_run()
     late = driven.join(8, Role.VALIDATOR)
     found = record_of(driven, late)
-    seal = driven.state.current.seal
+    seal = driven.state.epochs[0].seal
     assert seal is not None
     assert (found.state, found.why) == (
         MemberState.IDLE,

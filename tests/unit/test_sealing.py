@@ -13,7 +13,6 @@ from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import (
     BaseStored,
     Delta,
-    Merged,
     Ready,
     Reveal,
     Role,
@@ -29,27 +28,27 @@ from tests.support.orchestrators import make_spec
 
 
 def merged(epochs: int = 3) -> Driven:
-    """A run whose epoch 0 is merged in block 5, and not sealed."""
+    """A run whose epoch 0 is merged in block 5: all replicas hold the next base. It is not sealed."""
     driven = Driven.training(make_spec(epochs=epochs, steps=1, microbatches=2))
-    driven.wait(1.0, block=5)
+    driven.wait(1.0, block=5 - driven.state.spec.audit.seal_blocks)
     finish(driven)
+    go_on(driven)
     return driven
 
 
-def finish(driven: Driven) -> None:
-    """The epoch in training is trained and merged."""
+def finish(driven: Driven, *, chain_away: bool = False) -> None:
+    """The epoch in training is trained and its parts are merged."""
     number = driven.state.epoch
     for index in range(2):
         driven.run_microbatch(0, index)
     for member in driven.state.miners():
         parts = _parts(driven, member.stage, f"d/{member.hotkey}")
         driven.say(member, reports=[Delta(epoch=number, parts=parts)])
-    for stage, merge in enumerate(driven.state.current.merges):
-        for part, state in enumerate(merge.parts):
-            for hotkey in state.mergers:
-                stored = _parts(driven, stage, "m")[part]
-                done = Merged(epoch=number, stage=stage, part=part, stored=stored)
-                driven.say(driven.state.members[hotkey], reports=[done])
+    if chain_away:
+        driven.wait(driven.state.limits.max_s + 1)
+    else:
+        driven.draw_mergers()
+    driven.merge_all()
     assert driven.state.current.unmerged == 0
 
 
@@ -91,11 +90,24 @@ def test_an_epoch_is_sealed_at_the_first_block_after_its_merges() -> None:
     assert seal.block == 9 + driven.state.spec.audit.seal_blocks
 
 
+def test_an_epoch_is_not_sealed_before_every_stage_holds_the_next_base() -> None:
+    driven = Driven.training(make_spec(steps=1, microbatches=2))
+    finish(driven)
+    *members, last = driven.state.miners()
+    for member in members:
+        driven.say(member, reports=[Ready(epoch=1, digest=f"{member.stage:064x}")])
+    driven.wait(1.0, block=50)
+    driven.say(last, reports=[Ready(epoch=1, digest=f"{last.stage:064x}")])
+    assert driven.coordinator.published(0) is None
+    driven.wait(1.0, block=51)
+    assert {(base.epoch, base.stage) for base in driven.record(0).bases} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
 def test_training_goes_on_while_the_chain_is_away_and_its_epochs_are_sealed_in_order() -> None:
     driven = merged()
-    go_on(driven)
     assert (driven.state.epoch, driven.state.phase) == (1, Phase.TRAINING)
-    finish(driven)
+    finish(driven, chain_away=True)
+    go_on(driven)
     assert driven.coordinator.sealed_epochs == 0
     driven.wait(1.0, block=6)
     assert [seal.epoch for seal in seals(driven)] == [0, 1]
@@ -105,7 +117,9 @@ def test_training_goes_on_while_the_chain_is_away_and_its_epochs_are_sealed_in_o
 def test_the_status_names_the_block_that_a_seal_waits_for() -> None:
     driven = merged()
     assert waiting_for(driven.state) is None
-    driven.wait(SEAL_SAID_S + 1, block=5)
+    finish(driven, chain_away=True)
+    assert driven.now > driven.state.epochs[0].merged_at + SEAL_SAID_S
+    go_on(driven)
     said = waiting_for(driven.state)
     assert said is not None
     assert "epoch 0 cannot be sealed: the chain has shown no block after 5" in said
@@ -115,7 +129,6 @@ def test_the_status_names_the_block_that_a_seal_waits_for() -> None:
 
 def test_a_run_does_not_end_before_its_last_epoch_is_sealed() -> None:
     driven = merged(epochs=1)
-    go_on(driven)
     assert driven.state.phase is Phase.FINISHED
     assert "sealed with the next block" in (waiting_for(driven.state) or "")
     assert not driven.coordinator.ended
@@ -134,7 +147,7 @@ def test_the_seal_names_the_records_bytes_its_receipts_and_its_members_parts() -
     assert merkle_root([part.content_digest() for part in member_parts(record)]) == seal.members
     miners = [miner.receipts for miner in record.miners]
     assert merkle_root(miners) == record.root
-    assert {(base.epoch, base.stage) for base in record.bases} == {(0, 0), (0, 1)}
+    assert {(base.epoch, base.stage) for base in record.bases} == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert len(record.deltas) == 2
     assert len(record.merges) == 2
 
@@ -143,7 +156,6 @@ def test_receipts_between_the_merge_and_the_seal_are_sealed_and_later_ones_are_n
     driven = merged()
     member = driven.state.miners()[0]
     before = member.receipts
-    go_on(driven)
     driven.say(member, receipts=[driven.receipt(member, OpKind.STEP, 0, 0).model_copy(update={"epoch": 0})])
     driven.wait(1.0, block=6)
     driven.say(member, receipts=[driven.receipt(member, OpKind.STEP, 0, 0).model_copy(update={"epoch": 0})])
@@ -160,14 +172,14 @@ def test_the_record_never_changes_after_the_seal_and_what_it_was_made_from_is_le
     data = record_bytes(driven, 0)
     driven.say(validator, reports=[Reveal(epoch=0, link="2" * 64)])
     assert driven.coordinator.links(0) == {validator.hotkey: "2" * 64}
-    go_on(driven)
     epoch = driven.state.epochs[0]
     assert not any([epoch.receipts, epoch.reroutes, epoch.counted, epoch.withdrawn])
     assert not any(step.order for step in epoch.steps)
     assert not any(merge.deltas or merge.parts for merge in epoch.merges)
     finish(driven)
+    go_on(driven)
     driven.coordinator.apply(Resumed(at=driven.now))
-    driven.wait(1.0, block=7)
+    driven.wait(1.0, block=driven.state.head.block + 1)
     assert record_bytes(driven, 0) == data
     assert record_bytes(driven, 1) != data
 
@@ -177,10 +189,10 @@ def test_a_record_is_read_for_a_window_of_epochs_after_its_audits() -> None:
     spec = spec.model_copy(update={"audit": spec.audit.model_copy(update={"window": 2})})
     driven = Driven.training(spec)
     kept = []
-    for number in range(6):
+    for _ in range(6):
         finish(driven)
-        driven.wait(1.0, block=10 + number)
         go_on(driven)
+        driven.wait(1.0, block=driven.state.head.block + 1)
         kept.append([n for n in range(9) if driven.coordinator.published(n) is not None])
     assert kept[-1] == [3, 4, 5]
     assert all(len(numbers) <= 4 for numbers in kept)

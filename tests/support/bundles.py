@@ -70,7 +70,7 @@ class Desk:
             if isinstance(effect.report, SnapshotWanted):
                 self.bench.delivered(snapshots, miner, effect.report)
 
-        snapshots = Snapshots(self.bench.sealed.epoch, 30.0, asked)
+        snapshots = Snapshots(self.bench.sealed.epoch, asked)
         audit = Audit(self.bench.sealed, miner.hotkey, task, snapshots)
         return await self.bench.run(_followed(audit.run(), self.keeper.did))
 

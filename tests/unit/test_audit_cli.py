@@ -47,7 +47,7 @@ async def _judge(folder: Path, data: tuple[Path, Manifest]) -> tuple[list[Path],
             stage = await set_up(folder, url, chain, data, THOROUGH)
             await stage.validate()
     kept = folder / "validator" / stage.spec.id[:16] / "verdicts"
-    return sorted(kept.glob("*.zip")), stage.orchestrator.verdicts()
+    return sorted(kept.glob("*.zip")), stage.orchestrator.verdicts_said()
 
 
 def test_each_fail_of_a_run_is_repeated_when_all_of_it_is_gone(

@@ -16,19 +16,21 @@ from typing import Any, Final
 from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.data.manifest import DataError
 from iota.files import remove_unfinished, whole_file
-from iota.protocol.messages import Outcome, Verdict
+from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.problems import Problem
 from iota.protocol.seals import SignedSeal
+from iota.spec import RunSpec
 from iota.store import StoreError
 from validator.audits.evidence import Evidence
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.bundles import form
 from validator.bundles.archive import MAX_BUNDLE_BYTES, BundleTooLarge, BundleWriter
-from validator.bundles.recording import Recording, read_again, snapshots_of
+from validator.bundles.demands import demand_of
+from validator.bundles.recording import Recording, parts_of, read_again, snapshots_of
 from validator.core import jobs
 from validator.core.effects import FileVerdict
 from validator.core.sealed import SealBroken, SealedEpoch
-from validator.core.tasks import AuditTask, records_task
+from validator.core.tasks import AuditTask
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,16 @@ class BundleKeeper:
         """A verdict was filed. Answers what writes its bundle, for the caller to run; None if none is due."""
         self._filed = True
         epoch = self._epoch
-        if verdict.outcome is not Outcome.FAIL or epoch is None or epoch.sealed.epoch != filing.epoch:
+        if verdict.outcome is not Outcome.FAIL:
+            return None
+        if epoch is None or epoch.sealed.epoch != filing.epoch:
+            log.warning("epoch %d: a verdict gets no file: its record is not at hand", filing.epoch)
+            return None
+        if demand_of(epoch.sealed, epoch.block_hash, self._link(filing.epoch), filing.miner, filing.task) is None:
+            log.warning(
+                "epoch %d: %s of %s gets no file: it examined what another validator said, whose file shows it",
+                filing.epoch, filing.task.name, filing.miner,
+            )  # fmt: skip
             return None
         path = self._folder / f"{filing.epoch}-{filing.miner}-{filing.task.name.replace(':', '-')}.zip"
         if path.exists():
@@ -149,11 +160,10 @@ class BundleKeeper:
     ) -> None:
         """Read again what the audit read. Every read is checked as in the audit, so it is the same."""
         sealed, spec = epoch.sealed, epoch.sealed.spec
-        drawn = task != records_task(task.seq)
-        if drawn:  # the base's digest is asked for each miner, beside its audits
+        if task.kind is not AuditKind.RECORDS:  # the base's digest is asked for each miner, beside its audits
             trail = [job for job in trail if not isinstance(job, jobs.HashBase)]
         with BundleWriter(path, self._limit) as writer:
-            writer.check_room(_largest(trail))
+            writer.check_room(_largest(spec, trail))
             source = Recording(writer, *self._sources)
             evidence = Evidence(spec, source, source, source)
             await asyncio.to_thread(writer.add, form.SPEC, spec.model_dump_json().encode())
@@ -194,10 +204,9 @@ def _needed(sealed: SealedEpoch, verdict: Verdict) -> set[str]:
     return {verdict.miner} | shown
 
 
-def _largest(trail: list[jobs.Job]) -> int:
+def _largest(spec: RunSpec, trail: list[jobs.Job]) -> int:
     """Bytes of the states that an audit read, as far as the record says, so that no vain download begins."""
     found = {delivered.stored.key: delivered.stored.size for delivered in snapshots_of(trail)}
     for job in trail:
-        if isinstance(job, jobs.FetchBase | jobs.HashBase | jobs.LoadBase) and job.base.record is not None:
-            found |= {part.key: part.size for part in job.base.record.parts if job.base.epoch > 0}
+        found |= {part.key: part.size for part in parts_of(spec, job)}
     return sum(found.values())

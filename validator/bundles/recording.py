@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from iota.client.contributions import read_contribution
 from iota.protocol.frames import StoredObject
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseRecord
+from iota.spec import RunSpec
 from validator.audits.evidence import Evidence
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.bundles import form
@@ -90,14 +92,38 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
                     await evidence.snapshot(job.snapshot)
                 case jobs.FetchFrame():
                     await evidence.frame(job.header)
+                case jobs.FetchAnnounced():
+                    await evidence.announced(job.notice)
                 case jobs.FetchTokens():
                     await evidence.tokens(job.receipt)
                 case jobs.CheckSent():
                     await evidence.sent_payload(job.miner, job.receipt)
                 case jobs.FetchLastStep():
                     await evidence.last_step(job.epoch, job.miner)
+                case jobs.ReplayMerge() | jobs.RemakeBase():
+                    await _read_merge(evidence, job)
                 case _:  # a replay, or a question that is no evidence
                     pass
+
+
+async def _read_merge(evidence: Evidence, job: jobs.ReplayMerge | jobs.RemakeBase) -> None:
+    if isinstance(job, jobs.ReplayMerge):
+        for each in job.assign.contributions:
+            if each.hotkey not in job.absent:
+                await read_contribution(evidence.objects.get, each.stored)
+        return
+    for part in parts_of(evidence.spec, job):
+        await evidence.objects.get_verified(part)
+
+
+def parts_of(spec: RunSpec, job: jobs.Job) -> tuple[StoredObject, ...]:
+    """The parts of a base, and of the merge that it is made again by, that a job reads."""
+    if not isinstance(job, jobs.FetchBase | jobs.HashBase | jobs.LoadBase | jobs.HashDelta | jobs.RemakeBase):
+        return ()
+    record = job.base.record
+    from_seed = job.base.epoch == 0 and spec.init is None
+    parts = () if record is None or from_seed else record.parts
+    return parts + (job.merged if isinstance(job, jobs.RemakeBase) else ())
 
 
 def snapshots_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:

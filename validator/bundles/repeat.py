@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from iota.data.manifest import DataError
 from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
 from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.messages import MAX_PARTS, SnapshotWanted
+from iota.protocol.messages import MAX_PARTS, AuditKind, SnapshotWanted
 from iota.protocol.seals import SEAL_DOMAIN
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
@@ -30,6 +31,7 @@ from validator.bundles.archive import (
     BundleReader,
     BundleRefused,
 )
+from validator.bundles.demands import Demand, demand_of
 from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name, tokens_bytes
 from validator.bundles.outside import Outside, Repeated
 from validator.bundles.playback import Playback
@@ -38,12 +40,14 @@ from validator.core.all_receipts import check_receipts
 from validator.core.audit import Audit
 from validator.core.effects import Effect, Say
 from validator.core.jobs import Base, Script
+from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import stalled_step
-from validator.core.results import EvidenceMissing, MinerFault, Result, result_of
+from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.snapshots import Snapshots
-from validator.core.tasks import drawn_tasks, records_task
+from validator.core.tasks import AuditTask
 
+_T = TypeVar("_T")
 MAX_MINERS = 2
 """Miners whose receipts a bundle has: the audited one, and the one whose receipts show its fault."""
 _MAX_SPEC = 1 << 20
@@ -110,7 +114,7 @@ async def _check(reader: BundleReader, found: Repeated, options: ReplayOptions, 
         found.result = await _Repeating(found, sealed, evidence, auditor).run()
     finally:
         await asyncio.to_thread(worker.close)
-    if manifest.task.task() != records_task(manifest.task.seq):
+    if manifest.task.kind is not AuditKind.RECORDS:
         await outside.check_draw(found)
     await outside.check_tokens(found, spec, source.tokens)
 
@@ -171,15 +175,19 @@ class _Repeating:
     async def run(self) -> Result:
         """The result of the audit here. Raises BundleRefused where the task does not follow from the draw."""
         verdict, task = self._found.verdict, self._task
-        if task == records_task(task.seq):
-            return await self._records()
-        at = (self._sealed, self._manifest.block_hash, self._manifest.link, self._hotkey)
-        drawn, if_owed = drawn_tasks(*at), drawn_tasks(*at, owed=True)
-        if task not in [*drawn, *if_owed] or verdict.audit is not task.kind:
+        if (verdict.audit, verdict.seq, verdict.subject) != (task.kind, task.seq, None):
+            raise BundleRefused(f"the verdict is of another audit than {task.name[:40]}")
+        at = (self._sealed, self._manifest.block_hash, self._manifest.link)
+        demand = demand_of(*at, self._hotkey, task)
+        if demand is None:
             raise BundleRefused(f"the draw demands no {task.name[:40]} of {self._hotkey}")
-        if task not in drawn:
+        if demand is Demand.RECORDS:
+            return await self._records()
+        if demand is Demand.OWED:
             self._assume("that the validator owed this audit, since its last one was undecided")
         self._found.checked.append(f"{task.name} follows from the draw of the link and the block's hash")
+        if task.kind is AuditKind.MERGE:
+            return await self._merge(*at)
         return await self._script(Audit(self._sealed, self._hotkey, task, self._snapshots).run())
 
     async def _records(self) -> Result:
@@ -198,7 +206,20 @@ class _Repeating:
         chosen = next((fault for fault in mine if fault.seq == self._task.seq), None)
         return result_of(chosen, self._task.seq)
 
-    async def _script(self, script: Script[Result]) -> Result:
+    async def _merge(self, sealed: SealedEpoch, block_hash: str, link: str) -> Result:
+        """What merging the part again, or making the base again, gives. The file lacks other parts."""
+        found: dict[tuple[str, AuditTask], Result] = {}
+
+        def file(hotkey: str, task: AuditTask, result: Result) -> None:
+            found[hotkey, task] = result
+
+        audits = MergeAudits(sealed, block_hash, link, file, lambda text: None)
+        base = (self._hotkey, self._task) in audits.base_tasks()
+        await self._script(audits.check_base() if base else audits.run())
+        key = (self._hotkey, self._task)
+        return found.get(key, inconclusive(self._task.seq, "the merge does not show what it is accused of"))
+
+    async def _script(self, script: Script[_T]) -> _T:
         """Carry out the jobs of an audit."""
         answer: object = None
         try:
@@ -209,7 +230,7 @@ class _Repeating:
                 except (EvidenceMissing, MinerFault) as error:
                     answer = error
         except StopIteration as end:
-            result: Result = end.value
+            result: _T = end.value
             return result
 
     async def _answer(self, job: jobs.Job | jobs.Wait) -> object:

@@ -70,6 +70,14 @@ class MergeAudits:
         ]
         return merged + [(accused.miner, self._accusation(accused)) for accused in self._accused[at]]
 
+    def base_tasks(self) -> list[tuple[str, AuditTask]]:
+        """The (hotkey, task) that making the next base again decides."""
+        record = self._sealed.next_base(self.drawn[0][0]) if self.drawn else None
+        if record is None:
+            return []
+        task = AuditTask(AuditKind.MERGE, f"base:{record.stage}", 0)
+        return [(maker, task) for maker in record.makers]
+
     def run(self) -> Script[None]:
         """Merge the parts again, and file what comes of it."""
         for at in self.parts:
@@ -103,10 +111,9 @@ class MergeAudits:
             return
         merged = self._ready[stage].parts
         digest: str = yield jobs.RemakeBase(base, merged)
-        task = AuditTask(AuditKind.MERGE, f"base:{stage}", 0)
         if digest != record.digest:
             self._warn(f"the base of stage {stage} that follows is not what base and merge give")
-        for maker in record.makers:
+        for maker, task in self.base_tasks():
             self._file(maker, task, _compared(0, digest, record.digest, f"the base of stage {stage} it made"))
 
     def _judge(self, at: At, remade: Remade) -> None:

@@ -1,0 +1,42 @@
+"""Which audits a bundle can repeat: those that follow from the sealed record, the block's hash and the link."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from iota.protocol.messages import AuditKind
+from validator.core.merges import MergeAudits
+from validator.core.sealed import SealedEpoch
+from validator.core.tasks import AuditTask, drawn_tasks, records_task
+
+
+class Demand(Enum):
+    """What demands an audit."""
+
+    RECORDS = "records"
+    """Nothing: the records show a fault by themselves."""
+    DRAW = "draw"
+    OWED = "owed"
+    """The draw, if its author owed the miner an audit of a STEP."""
+
+
+def demand_of(
+    sealed: SealedEpoch, block_hash: str, link: str, hotkey: str, task: AuditTask
+) -> Demand | None:
+    """What demands this audit of a miner; None if nothing does.
+
+    None also of an audit that examined another validator's accusation, which no draw of its own demands.
+    """
+    if task.kind is AuditKind.RECORDS:
+        return Demand.RECORDS if task == records_task(task.seq) else None
+    if task.kind is AuditKind.MERGE:
+        return Demand.DRAW if (hotkey, task) in _merge_tasks(sealed, block_hash, link) else None
+    if task in drawn_tasks(sealed, block_hash, link, hotkey):
+        return Demand.DRAW
+    owed = drawn_tasks(sealed, block_hash, link, hotkey, owed=True)
+    return Demand.OWED if task in owed else None
+
+
+def _merge_tasks(sealed: SealedEpoch, block_hash: str, link: str) -> set[tuple[str, AuditTask]]:
+    audits = MergeAudits(sealed, block_hash, link, lambda hotkey, task, result: None, lambda text: None)
+    return {task for at in audits.parts for task in audits.tasks(at)} | set(audits.base_tasks())

@@ -89,6 +89,9 @@ async def _merge(running: Running, pair: tuple[Node, Node]) -> None:
             each.talk.send(receipts=len(each.log.receipts), reports=[report])
             assert await each.talk.flush(5)
     await until(lambda: running.coordinator.state.current.unmerged == 0)
+    for each in pair:
+        each.talk.send(reports=[Ready(epoch=1, digest=BASE)])
+    await until(lambda: running.coordinator.state.epochs[0].merged_block is not None)
 
 
 async def sealed(running: Running, pair: tuple[Node, Node]) -> EpochClose:

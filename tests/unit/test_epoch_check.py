@@ -257,5 +257,5 @@ async def test_a_real_server_is_checked_and_its_silent_validator_named(tmp_path:
 
 async def until_stored(store: ObjectStore, key: str) -> None:
     async with asyncio.timeout(10):
-        while not await store.exists(key):  # noqa: ASYNC110 - the server stores it in the background
+        while await store.size(key) is None:  # noqa: ASYNC110 - the server stores it in the background
             await asyncio.sleep(0.02)

@@ -111,7 +111,7 @@ class Bench:
         data = self.deliver(miner, wanted.version)
         if data is None:
             late = SnapshotMissed(
-                epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=self.live
+                epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=True
             )
             snapshots.decide(late)
             return

@@ -240,7 +240,8 @@ class World:
         """The merge of a stage by the miners of the two next ones, and the base that it gives."""
         stage, mergers, merged = delta.stage, [], []
         for number, stored in enumerate(delta.parts):
-            given = Contribution(hotkey=delta.miner, tokens=delta.tokens, joined=0, stored=stored)
+            joined, _ = self.lives[epoch, delta.miner][-1]
+            given = Contribution(hotkey=delta.miner, tokens=delta.tokens, joined=joined, stored=stored)
             assign = MergeAssign(epoch=epoch, stage=stage, part=number, contributions=(given,))
             made.assigns.append(assign)
             found = merge_part(self.spec, assign, lambda c: self.store.get(c.stored.key))

@@ -7,26 +7,35 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from blake3 import blake3
 
+from iota.client.evidence_files import SealBook
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, state_bytes
+from iota.identity.keys import Hotkey
 from iota.objects import SnapshotKey
 from iota.protocol.events import SnapshotReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import Outcome, SnapshotWanted
 from iota.protocol.receipts import GENESIS, Receipt
+from iota.protocol.records import BaseRecord
+from iota.protocol.seals import SignedSeal
 from iota.spec import AuditSpec
+from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import THREADS, World
 from tests.support.small_runs import small_run
+from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.job_runner import JobRunner, is_condition
 from validator.audits.replay import ReplayOptions
+from validator.bundles.keeper import BundleKeeper
 from validator.core import effects
 from validator.core.core import ValidatorCore
 from validator.core.facts import Done, Fact, Failed, Tick
@@ -39,6 +48,8 @@ from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, 2)
+KEY = Hotkey.from_seed(b"\x07" * 32).ss58
+"""Of the validator."""
 
 
 @cache
@@ -96,16 +107,24 @@ class Audited:
         assert self.drawn <= self.verdicts.keys() or all(n == "seal" for _, n in self.verdicts)
 
 
+def reader(world: World, records: object) -> Evidence:
+    """What reads the evidence of a world; `records` answers as the orchestrator does."""
+    return Evidence(world.spec, records, RunObjects(world, world), world)  # type: ignore[arg-type]
+
+
 class Validator:
     """The validator's core with its jobs, for one process; messages, database and chain are this object."""
 
-    def __init__(self, world: World, history: History | None = None) -> None:
+    def __init__(self, world: World, folder: Path, history: History | None = None) -> None:
         self.world, self.history = world, history or History()
-        evidence = Evidence(world.spec, self, RunObjects(world, world), world)  # type: ignore[arg-type]
+        evidence, sources = reader(world, self), (self, RunObjects(world, world), world)  # type: ignore[arg-type]
+        key = ORCHESTRATOR.ss58
+        seals = SealBook(folder, world.run, key)
+        bundles = BundleKeeper(folder, key, KEY, LINKS.link, sources)  # type: ignore[arg-type]
         self.worker = Worker(Budget(1.0, cpu=lambda: 0.0))
         options = ReplayOptions(threads=THREADS, max_threads=THREADS)
         auditor = Auditor(evidence, self.worker, options)
-        self.jobs = JobRunner(self, self, evidence, auditor, self, self, self.settle)  # type: ignore[arg-type]
+        self.jobs = JobRunner(self, self, evidence, auditor, self, seals, self, bundles, self.settle)  # type: ignore[arg-type]
         self.core = ValidatorCore(world.spec, LINKS, self.history)
         self._facts: list[Fact] = []
         self._job: effects.Start | None = None
@@ -113,7 +132,7 @@ class Validator:
 
     async def audit(self, epoch: int = 0) -> Audited:
         """Everything from the seal of `epoch` to its last verdict. Raises conditions of the machine."""
-        self._facts = [self.world.records[epoch].seal]
+        self._facts = [self.world.seal_of(epoch)]
         now = 0.0
         while self._facts or self._job is not None or self.core.wake_at is not None:
             if not self._facts and self._job is not None:
@@ -162,11 +181,21 @@ class Validator:
 
     # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------
 
-    async def epoch_record(self, epoch: int) -> Any:
-        return self.world.records[epoch]
+    async def seal(self, epoch: int) -> SignedSeal:
+        seal = self.world.seal_of(epoch)
+        return SignedSeal(seal=seal, signature=Statements(self.world.run, ORCHESTRATOR).seal(seal))
+
+    async def record(self, epoch: int) -> bytes:
+        return await self.world.record(epoch)
 
     async def receipts(self, epoch: int, hotkey: str) -> Any:
         return await self.world.receipts(epoch, hotkey)
+
+    async def base_epochs(self) -> list[int]:
+        return await self.world.base_epochs()
+
+    async def base(self, epoch: int, stage: int) -> BaseRecord:
+        return await self.world.base(epoch, stage)
 
     async def hash_of(self, block: int) -> str:
         return BLOCK_HASH
@@ -183,12 +212,14 @@ class Validator:
 
 async def sealed_epoch(world: World, epoch: int = 0) -> SealedEpoch:
     """The epoch as a validator reads it. Raises SealBroken."""
-    return await Validator(world).jobs.evidence.sealed(epoch)
+    evidence = reader(world, world)
+    return await evidence.sealed(await evidence.record(world.seal_of(epoch)))
 
 
 async def audited(world: World, epoch: int = 0) -> Audited:
     """What a new validator makes of the epoch."""
-    found = await Validator(world).audit(epoch)
+    with TemporaryDirectory() as folder:
+        found = await Validator(world, Path(folder)).audit(epoch)
     try:
         sealed = await sealed_epoch(world, epoch)
     except SealBroken:

@@ -29,6 +29,6 @@ def sealed_run() -> tuple[Driven, Member, Member]:
     for member in driven.state.miners():
         driven.say(member, reports=[Ready(epoch=1, digest="3" * 64)])
     driven.wait(0.0, block=driven.state.head.block + 1)
-    assert driven.state.current.seal is not None
+    assert driven.state.epochs[0].seal is not None
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64)])
     return driven, driven.state.miners()[0], validator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
@@ -69,6 +69,11 @@ def drawn(epoch: int, links: LinkChain = LINKS) -> set[Name]:
     of_merges = {(epoch, m, t.name) for at in merges.parts for m, t in merges.tasks(at)}
     of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
     return of_miners | of_merges
+
+
+def of_draw(names: Iterable[Name]) -> set[Name]:
+    """Without the verdicts on who made the next base, which no draw of miners demands."""
+    return {name for name in names if not name[2].startswith("base:")}
 
 
 class Shell:
@@ -253,8 +258,10 @@ class Shell:
         match job:
             case jobs.AwaitBlock():
                 return BLOCK_HASH
-            case jobs.FetchRecord() | jobs.FetchPast():
+            case jobs.FetchRecord():
                 return sealed[job.epoch]
+            case jobs.FetchPast():
+                return world.seal_of(job.epoch), sealed[job.epoch]
             case jobs.FetchVerdicts():
                 return self.others.get(job.epoch, Pool({}, (), complete=True))
             case jobs.HashBase():
@@ -330,7 +337,7 @@ class Shell:
 def opened(epoch: int = 0) -> Shell:
     """A shell that has received the seal of an epoch."""
     shell = Shell()
-    shell.on_event(run()[1][epoch].record.seal)
+    shell.on_event(run()[0].seal_of(epoch))
     return shell
 
 

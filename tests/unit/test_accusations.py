@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.support.coordinators import Driven
 from tests.support.orchestrators import orchestrator
 from tests.support.samples import VERDICT
 from tests.support.sealed_runs import sealed_run
-from tests.support.validator_shells import OTHER, Shell, drawn, opened, run, work
+from tests.support.validator_shells import OTHER, Shell, drawn, of_draw, opened, run, work
 from validator.core import jobs
 from validator.core.accusations import MAX_EXAMINED
 from validator.core.facts import RecordBroken, RecordGone
@@ -94,8 +95,11 @@ def test_verdicts_stay_public_for_a_window_after_the_audits_closed() -> None:
     closed = driven.coordinator.public_verdicts(0)
     assert closed is not None
     assert (closed.closed, closed.log.page(0)) == (True, open_now.log.page(0))
+    published = driven.state.audits.published
     for epoch in range(1, driven.state.spec.audit.window + 1):
-        _close(driven.state, epoch, EpochState(epoch))
+        published[epoch] = replace(published[0])
+        later = driven.state.epochs[epoch] = EpochState(epoch)
+        _close(driven.state, epoch, later)
     assert driven.coordinator.public_verdicts(0) is None
 
 
@@ -179,7 +183,7 @@ def test_who_was_refuted_is_examined_no_further_and_an_other_author_still_is() -
         shell.accuse(seq)
     shell.accuse(seqs[6], author=run()[0].miners[1].hotkey)
     work(shell)
-    examined = set(shell.kept) - drawn(0)
+    examined = of_draw(shell.kept) - drawn(0)
     assert len(examined) == 2
     assert (0, hotkey, f"op:{seqs[6]}") in examined
     assert shell.settled == {0: 7}
@@ -191,7 +195,7 @@ def test_no_author_has_more_re_executed_than_the_cap() -> None:
     for receipt in run()[1][0].auditable(hotkey):
         shell.accuse(receipt.seq, outcome=Outcome.UNDELIVERED)
     work(shell)
-    assert 0 < len(set(shell.kept) - drawn(0)) <= MAX_EXAMINED
+    assert 0 < len(of_draw(shell.kept) - drawn(0)) <= MAX_EXAMINED
     assert shell.settled[0] == len(run()[1][0].auditable(hotkey))
     assert OTHER not in run()[1][0].miners
 
@@ -256,7 +260,7 @@ async def test_anyone_reads_the_verdicts_of_an_epoch_page_by_page_and_checks_the
         log = VerdictLog()
         for seq in range(1, PAGE + 3):
             log.append(OTHER, VERDICT.model_copy(update={"seq": seq}))
-        coordinator.state.audits.published[7] = PublicVerdicts(7, True, {OTHER: "1" * 64}, log)
+        coordinator.state.audits.filed[7] = PublicVerdicts(7, True, {OTHER: "1" * 64}, log)
         async with OrchestratorClient(None, running.url) as nobody:
             pages = [await nobody.verdicts(7, number) for number in range(3)]
             assert [len(page.verdicts) for page in pages] == [PAGE, 2, 0]

@@ -182,7 +182,7 @@ def test_an_extra_loss_receipt_pays_nothing(world: World) -> None:
     sealed = resealed(world)
     for miner in world.miners:
         ops = [r for r in sealed.receipts[miner.hotkey] if r.kind is not OpKind.STEP]
-        assert honest[miner.hotkey] == sum(op_flops(world.spec, receipt) for receipt in ops)
+        assert honest[miner.hotkey] == sum(op_flops(world.spec, r, weight_gradient=True) for r in ops)
 
 
 def rejoined(stage: int, step: int) -> World:

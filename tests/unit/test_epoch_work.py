@@ -22,11 +22,13 @@ def sealed_without(world: World, stage: int, step: int) -> SealedEpoch:
         ]
         receipts[miner.hotkey] = kept
     roots = [merkle_root([r.content_digest() for r in receipts[hotkey]]) for hotkey in sorted(receipts)]
-    record = world.records[0]
-    seal = record.seal.model_copy(
-        update={"root": merkle_root(roots), "receipts": sum(map(len, receipts.values()))}
-    )
-    return SealedEpoch(world.spec, record.model_copy(update={"seal": seal}), world.plans[0], receipts)
+    record, by_miner = world.records[0], dict(zip(sorted(receipts), roots, strict=True))
+    sealed = {
+        "root": merkle_root(roots),
+        "receipts": sum(map(len, receipts.values())),
+        "miners": tuple(m.model_copy(update={"receipts": by_miner[m.hotkey]}) for m in record.miners),
+    }
+    return SealedEpoch(world.spec, record.model_copy(update=sealed), world.plans[0], receipts)
 
 
 def test_a_backward_without_its_step_is_paid_without_the_weight_gradient() -> None:

@@ -41,7 +41,7 @@ async def test_honest_work_passes_in_the_harness_of_these_tests() -> None:
         (1, OpKind.FORWARD, OpKind.MERGE),
     ],
 )
-async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_neither_drawn_nor_paid(
+async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_its_miners_fault_and_is_not_paid(
     stage: int, of: OpKind, kind: OpKind
 ) -> None:
     world = hostile(trained())
@@ -54,7 +54,12 @@ async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_neither_drawn_
     hotkey = world.miners[stage].hotkey
     paid = (await sealed_epoch(world)).paid(hotkey)
     assert [r.key for r in paid] == [r.key for r in honest.paid(hotkey)]
-    assert found.outcomes(world.miners[stage]) == {Outcome.PASS}
+    failed = {name for name, result in found.verdicts.items() if result.outcome is not Outcome.PASS}
+    of_merges = {(hotkey, f"merge:{stage}:0")} if kind is OpKind.MERGE else set()
+    assert (
+        failed
+        == {(hotkey, f"records:{world.of_epoch(0, world.miners[stage])[len(receipts)].seq}")} | of_merges
+    )
 
 
 # ---- states ------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def _no_such_stage(record: EpochRecord) -> dict[str, Any]:
 
 def _joined_late(record: EpochRecord) -> dict[str, Any]:
     first, *rest = record.miners
-    return {"miners": (first.model_copy(update={"joined": 2**31 - 1}), *rest)}
+    life = first.lives[0].model_copy(update={"joined": 2**31 - 1})
+    return {"miners": (first.model_copy(update={"lives": (life,)}), *rest)}
 
 
 def _miner_twice(record: EpochRecord) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_both_weigh_the_honest_alike_to_the_bit_and_silence_the_liar(
     for epoch in range(EPOCHS):
         here = (first,) if epoch == 0 else (first, late)
         for validator in here:
-            validator.on_event(run()[1][epoch].record.seal)
+            validator.on_event(run()[0].seal_of(epoch))
             validator.work()
         liar.file(epoch)
         for _ in range(2):  # what one finds when it examines is an accusation for the other
@@ -185,7 +185,7 @@ def test_what_one_could_not_decide_vests_by_the_other_s_pass(
     first.blind = 1
     second.blind = None
     for validator in validators:
-        validator.on_event(run()[1][1].record.seal)
+        validator.on_event(run()[0].seal_of(1))
         validator.work()
     last = run()[0].miners[2].hotkey
     undecided = {v.audit for a, v in board.filed if v.outcome is Outcome.INCONCLUSIVE}

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 
 from iota.protocol.events import AuditsClosed, RunEnd
 from iota.protocol.messages import Outcome
-from tests.support.validator_shells import EPOCHS, Name, Shell, drawn, opened, run, work
+from tests.support.validator_shells import EPOCHS, Shell, drawn, of_draw, opened, run, work
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
 from validator.core.results import EvidenceMissing
 
 DEADLINE_S = 100.0
-
-
-def of_draw(names: Iterable[Name]) -> set[Name]:
-    """Without the verdicts on who made the next base, which no draw of miners demands."""
-    return {name for name in names if not name[2].startswith("base:")}
 
 
 def outcomes(shell: Shell) -> set[tuple[Outcome, str]]:

@@ -59,7 +59,7 @@ class EpochAudit:
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: fetching its record"
         self._miners: tuple[MinerRecord, ...] | None = None
-        """Those of the record, once it is at hand."""
+        """Those of the record, once it is at hand and the link is revealed."""
 
     def script(self) -> Script[None]:
         """From the sealed record to the report that all audits are done.
@@ -68,7 +68,9 @@ class EpochAudit:
         for the draw.
         """
         failed = yield from self._contained(self._audits(), "its audits", lambda reason: reason)
-        if failed is not None:
+        if failed is not None and self._miners is None:
+            self._log(f"given up before its draw: {failed}", error=True)
+        elif failed is not None:
             yield from self._file_broken(RecordBroken(failed, self._miners))
 
     def _audits(self) -> Script[None]:

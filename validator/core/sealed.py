@@ -78,10 +78,10 @@ class SealedEpoch:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
+        _check_lives(record)
         if fault := merges_fault(spec, record):
             raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
-        _check_lives(record)
         for miner in record.miners:
             _check_owner(spec.id, miner)
         self._plans = {plan.step: plan for plan in plans}

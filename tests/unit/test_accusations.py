@@ -25,6 +25,7 @@ from validator.core import jobs
 from validator.core.accusations import MAX_EXAMINED
 from validator.core.facts import RecordBroken, RecordGone
 from validator.core.results import ReplayMismatch
+from validator.core.tasks import step_seqs
 
 
 class Unforeseen(Exception):
@@ -248,6 +249,20 @@ def test_accusations_that_are_left_at_the_deadline_are_passed_over() -> None:
     work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.ReplayOp))
     shell.wake()
     work(shell)
+    assert (shell.job, shell.settled) == (None, {0: 1})
+
+
+def test_after_the_deadline_no_snapshot_is_waited_for_because_of_an_accusation() -> None:
+    shell = opened()
+    [seq] = step_seqs(run()[1][0], run()[0].miners[2].hotkey)[:1]
+    shell.accuse(seq, stage=2, audit=AuditKind.STEP)
+    work(shell, until=lambda: len(shell.kept) == 1)
+    shell.wake()
+    for _ in range(20):
+        if shell.job is not None:
+            shell.answer(shell.good(shell.job.job))  # no snapshot ever comes
+        elif shell.core.wake_at is not None and not shell.settled.get(0):
+            shell.wake()
     assert (shell.job, shell.settled) == (None, {0: 1})
 
 

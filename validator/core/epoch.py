@@ -233,6 +233,8 @@ class EpochAudit:
         """Re-execute what others accuse miners of, within a cap. The own verdicts then say what is so."""
         seed = draw(self._spec.id, block_hash, self._link, self.epoch, "accusations")
         try:
+            if not self.expires:
+                raise Expired
             for accusation in self._accusations.to_examine(seed):
                 miner, name = task_of(accusation)
                 task = named_task(sealed, miner, accusation.verdict.audit, accusation.verdict.seq)

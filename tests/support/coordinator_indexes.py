@@ -150,7 +150,8 @@ def check_nothing_is_left_out(run: RunState) -> None:
         for member in run.roster.miners:
             waits = member.live and member.ready_epoch == run.epoch and member.joined is None
             assert not waits or must_wait(run, member), "a miner that can be admitted is not"
-    for at in run.current.unagreed if run.phase is Phase.MERGING else ():
+    merges = run.phase is Phase.MERGING and run.store_away_since is None
+    for at in run.current.unagreed if merges else ():
         part = run.current.merges[at[0]].parts[at[1]]
         copies = part.copies()
         missing = [m for h in part.mergers if h not in copies and not (m := run.members[h]).charged]

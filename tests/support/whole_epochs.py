@@ -19,7 +19,7 @@ from tests.support.receipts import step_state
 
 @asynccontextmanager
 async def epoch(running: Running) -> AsyncIterator[tuple[Node, Node]]:
-    """The two miners of epoch 0, in order of their stage, once both hold the next base; it is not sealed yet."""
+    """The two miners of epoch 0, by stage, once both hold the next base; it is not sealed yet."""
     async with node(running, b"a") as a, node(running, b"b") as b:
         pair = (a, b) if a.reply.stage == 0 else (b, a)
         for each in pair:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from iota.client.evidence_files import signed_by
+from iota.console.counts import counted
 from iota.protocol.events import EpochClose
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.protocol.problems import Problem
@@ -190,7 +191,9 @@ async def _verdicts(
     for hotkey, row in rows.items():
         row.outcomes = dict(sorted(outcomes[hotkey].items()))
     report.contradictions += [
-        Contradiction(report.orchestrator, f"it serves {count} verdicts that {hotkey} did not sign")
+        Contradiction(
+            report.orchestrator, f"it serves {counted(count, 'verdict')} that {hotkey} did not sign"
+        )
         for hotkey, count in sorted(forged.items())
     ]
     return filed

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from blake3 import blake3
 
+from iota.console.counts import counted
 from validator.bundles.form import MANIFEST, MAX_MEMBERS, MAX_NAME, Member
 
 MAX_BUNDLE_BYTES: Final = (1 << 31) - 1
@@ -152,4 +153,4 @@ def _check_directory(path: Path) -> None:
     if mark != _END_MARK or comment or tail[: -_END.size].startswith(_LOCATOR_MARK):
         raise BundleRefused(f"{path} is no bundle")
     if count > MAX_MEMBERS or directory > count * (_ENTRY_BYTES + MAX_NAME):
-        raise BundleRefused(f"{path} has a directory of {directory} bytes for {count} members")
+        raise BundleRefused(f"{path} has a directory of {directory} bytes for {counted(count, 'member')}")

@@ -126,7 +126,7 @@ def _check_members(reader: BundleReader, found: Repeated) -> None:
     damaged = [name for name, member in sorted(members.items()) if not reader.is_intact(member)]
     if strange or damaged:
         raise BundleRefused("not as the manifest has them: " + ", ".join([*damaged, *strange][:_MAX_NAMED]))
-    found.checked.append(f"all {len(members)} members have the digests of the manifest")
+    found.checked.append(f"{counted(len(members), 'member')} with the digests of the manifest")
 
 
 def _check_spec(spec: RunSpec) -> None:

@@ -26,6 +26,7 @@ from validator.core.audit import Audit
 from validator.core.effects import Effect, FileVerdict, Say
 from validator.core.jobs import Script
 from validator.core.links import LinkChain
+from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Result
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks
@@ -73,6 +74,20 @@ class Desk:
         snapshots = Snapshots(self.bench.sealed.epoch, asked)
         audit = Audit(self.bench.sealed, miner.hotkey, task, snapshots)
         return await self.bench.run(_followed(audit.run(), self.keeper.did))
+
+    async def merges(self, *, base: bool = False) -> list[tuple[int, AuditTask, Result]]:
+        """(stage of the miner, task, result) of the audits of the merges, or of the base that follows."""
+        found: list[tuple[int, AuditTask, Result]] = []
+        stages = {miner.hotkey: miner.stage for miner in self.world.miners}
+
+        def file(hotkey: str, task: AuditTask, result: Result) -> None:
+            found.append((stages[hotkey], task, result))
+
+        sealed, link = self.bench.sealed, LINKS.link(self.bench.sealed.epoch)
+        audits = MergeAudits(sealed, BLOCK_HASH, link, file, lambda text: None)
+        script: Any = audits.check_base() if base else audits.run()
+        await self.bench.run(_followed(script, self.keeper.did))
+        return found
 
     async def file(self, stage: int, task: AuditTask, result: Result) -> Path | None:
         """File a verdict; the bundle that was written of it."""

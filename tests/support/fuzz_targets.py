@@ -49,6 +49,7 @@ from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.intake.bounds import parse
 from tests.support import samples
 from validator.audits.verdicts import verify_verdict
+from validator.bundles import form
 from validator.core.links import verify_link
 from validator.core.pool import Judgement, is_relevant
 from validator.core.record_checks import SealBroken, check_record
@@ -261,6 +262,7 @@ TARGETS = {
         Target("record", _epoch_record, (UntrustedAnswer, SealBroken), lambda: _json(_record())()),
         Target("plan", _plan, (ValidationError,), _json(samples.WHOLE_PLAN)),
         Target("verdict", _verdict, (ValidationError,), _json(samples.VERDICT)),
+        Target("bundle", form.Manifest.model_validate_json, (ValidationError,), _json(samples.BUNDLE)),
         Target("verdicts", _verdict_page, (UntrustedAnswer,), _verdict_pages),
         Target(
             "events", lambda data: client._parse(ExchangeReply, data), (UntrustedAnswer,),

@@ -13,7 +13,7 @@ from iota.identity.keys import Hotkey
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec, RunSpec
-from tests.support.audited_miners import FalseLoss, SkipsStep
+from tests.support.audited_miners import FalseBase, FalseLoss, FalseMerge, Honest, PoisonedDelta, SkipsStep
 from tests.support.audited_runs import THREADS, World
 from tests.support.bundles import BLOCK_HASH, LINKS, Desk, claimed, members, reseal, rewritten
 from tests.support.small_runs import small_run
@@ -148,6 +148,34 @@ async def test_who_receipted_another_frame_than_it_sent_is_shown_by_its_receiver
     assert found.confirmed
 
 
+# ---- merges ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["part", "base", "pseudo-gradient"])
+async def test_a_fail_of_a_merge_comes_out_the_same(tmp_path: Path, way: str) -> None:
+    liars: dict[str, Honest] = {
+        "part": FalseMerge(0),
+        "base": FalseBase(),
+        "pseudo-gradient": PoisonedDelta(1e6),
+    }
+    world = World(small_run(audit=AuditSpec(merge_every=1)), {1 if way == "part" else 0: liars[way]})
+    world.train(0)
+    desk = await Desk.over(world, tmp_path)
+    results = await desk.merges(base=way == "base")
+    stage, task, result = next(found for found in results if found[2].outcome is Outcome.FAIL)
+    path = await desk.file(stage, task, result)
+    assert path is not None
+    found = await repeated(path)
+    assert found.faults == []
+    assert found.confirmed
+    honest = next((s, t, r) for s, t, r in results if r.outcome is Outcome.PASS) if way != "base" else None
+    if honest is not None:
+        path = await desk.file(*honest[:2], Result(Outcome.FAIL, honest[2].seq))
+        assert path is not None
+        refuted = await repeated(path)
+        assert (refuted.faults, refuted.confirmed) == ([], False)
+
+
 # ---- lies ------------------------------------------------------------------------------------------
 
 
@@ -161,16 +189,34 @@ async def test_a_false_fail_of_an_honest_miner_is_refuted(desk: Desk, kind: Audi
     assert found.result.outcome is Outcome.PASS
 
 
-async def test_a_fail_of_an_op_that_nobody_drew_is_refused(desk: Desk) -> None:
+async def test_a_fail_of_an_op_that_nobody_drew_gets_no_bundle_and_the_log_says_so(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     sealed, hotkey = desk.bench.sealed, desk.world.miners[CHEAT].hotkey
     drawn = {task.seq for task in drawn_tasks(sealed, BLOCK_HASH, LINKS.link(0), hotkey)}
     chosen = next(r for r in sealed.auditable(hotkey) if r.seq not in drawn)
     seq = chosen.seq
     task = AuditTask(AuditKind.OP, f"op:{seq}", seq, chosen.step)
-    path = await desk.file(CHEAT, task, Result(Outcome.FAIL, seq, reason="chosen"))
+    assert await desk.file(CHEAT, task, Result(Outcome.FAIL, seq, reason="chosen")) is None
+    assert f"op:{seq} of {hotkey} gets no file" in caplog.text
+
+
+async def test_a_verdict_that_names_another_receipt_as_the_first_that_failed_is_not_confirmed(
+    desk: Desk,
+) -> None:
+    task = desk.drawn(CHEAT, AuditKind.STEP)
+    true = await desk.audit(CHEAT, task)
+    path = await desk.file(CHEAT, task, Result(Outcome.FAIL, true.seq + 1))
     assert path is not None
-    (fault,) = (await repeated(path)).faults
-    assert "demands no op:" in fault
+    found = await repeated(path)
+    assert (found.faults, found.confirmed) == ([], False)
+
+
+async def test_a_bundle_of_another_task_than_its_verdicts_is_refused(bundle: Path, tmp_path: Path) -> None:
+    task = json.loads(members(bundle)[MANIFEST])["task"]
+    for other in ({**task, "seq": task["seq"] + 1}, {**task, "kind": "step"}):
+        (fault,) = (await repeated(claimed(bundle, tmp_path / "x.zip", task=other))).faults
+        assert fault.startswith("the verdict is of another audit")
 
 
 async def test_a_changed_byte_of_each_member_is_told_by_name(bundle: Path, tmp_path: Path) -> None:

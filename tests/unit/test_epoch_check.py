@@ -209,7 +209,7 @@ async def test_a_verdict_that_its_validator_did_not_sign_is_the_orchestrators(
     )
     (told,) = (await checked(server, chain)).contradictions
     assert told.who == ORCHESTRATOR.ss58
-    assert f"1 verdicts that {GOOD.ss58} did not sign" in told.what
+    assert f"1 verdict that {GOOD.ss58} did not sign" in told.what
 
 
 async def test_a_record_that_was_not_sealed_and_a_seal_that_was_not_signed_are_told(
@@ -251,8 +251,8 @@ async def test_a_real_server_is_checked_and_its_silent_validator_named(tmp_path:
     assert report["contradictions"] == []
     assert report["receipts"] == sum(len(each.log.receipts) for each in pair)
     assert report["withheld"] == ([other.hotkey.ss58] if silent else [])
-    assert shown.exit_code == silent
-    assert report["holds"] is not silent
+    assert shown.exit_code == 0  # the audits are open, so what is missing may still come
+    assert report["holds"]
 
 
 async def until_stored(store: ObjectStore, key: str) -> None:

@@ -20,9 +20,7 @@ class Demand(Enum):
     """The draw, if its author owed the miner an audit of a STEP."""
 
 
-def demand_of(
-    sealed: SealedEpoch, block_hash: str, link: str, hotkey: str, task: AuditTask
-) -> Demand | None:
+def demand_of(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str, task: AuditTask) -> Demand | None:
     """What demands this audit of a miner; None if nothing does.
 
     None also of an audit that examined another validator's accusation, which no draw of its own demands.

@@ -115,7 +115,10 @@ class BundleKeeper:
         if epoch is None or epoch.sealed.epoch != filing.epoch:
             log.warning("epoch %d: a verdict gets no file: its record is not at hand", filing.epoch)
             return None
-        if demand_of(epoch.sealed, epoch.block_hash, self._link(filing.epoch), filing.miner, filing.task) is None:
+        if (
+            demand_of(epoch.sealed, epoch.block_hash, self._link(filing.epoch), filing.miner, filing.task)
+            is None
+        ):
             log.warning(
                 "epoch %d: %s of %s gets no file: it examined what another validator said, whose file shows it",
                 filing.epoch, filing.task.name, filing.miner,

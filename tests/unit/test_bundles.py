@@ -158,7 +158,7 @@ async def test_a_fail_of_a_merge_comes_out_the_same(tmp_path: Path, way: str) ->
         "base": FalseBase(),
         "pseudo-gradient": PoisonedDelta(1e6),
     }
-    world = World(small_run(audit=AuditSpec(merge_every=1)), {1 if way == "part" else 0: liars[way]})
+    world = World(small_run(audit=AuditSpec(merge_every=1)), liars[way])
     world.train(0)
     desk = await Desk.over(world, tmp_path)
     results = await desk.merges(base=way == "base")

@@ -1,4 +1,4 @@
-"""Which audits a bundle can repeat: those that follow from the sealed record, the block's hash and the link."""
+"""Which audits a bundle can repeat: what the sealed record, the block's hash and the link demand."""
 
 from __future__ import annotations
 

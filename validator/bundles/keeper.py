@@ -120,7 +120,7 @@ class BundleKeeper:
             is None
         ):
             log.warning(
-                "epoch %d: %s of %s gets no file: it examined what another validator said, whose file shows it",
+                "epoch %d: %s of %s gets no file: the own draw does not demand it",
                 filing.epoch, filing.task.name, filing.miner,
             )  # fmt: skip
             return None

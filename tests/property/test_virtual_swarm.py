@@ -113,7 +113,7 @@ def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
     miners = list(swarm.miners.values())
     victim = chance.choice(miners)
     match fault:
-        case "join":
+        case "join" if swarm.state.phase is not Phase.FINISHED:
             swarm.add_miner()
         case "orchestrator":
             swarm.restart_orchestrator()

@@ -153,10 +153,10 @@ async def test_who_receipted_another_frame_than_it_sent_is_shown_by_its_receiver
 
 @pytest.mark.parametrize("way", ["part", "base", "pseudo-gradient"])
 async def test_a_fail_of_a_merge_comes_out_the_same(tmp_path: Path, way: str) -> None:
-    liars: dict[str, Honest] = {
-        "part": FalseMerge(0),
-        "base": FalseBase(),
-        "pseudo-gradient": PoisonedDelta(1e6),
+    liars: dict[str, dict[int, Honest]] = {
+        "part": {1: FalseMerge(0)},
+        "base": {stage: FalseBase() for stage in range(3)},
+        "pseudo-gradient": {0: PoisonedDelta(1e6)},
     }
     world = World(small_run(audit=AuditSpec(merge_every=1)), liars[way])
     world.train(0)

@@ -182,9 +182,13 @@ class Audit:
                 raise MinerFault(self._hotkey, seq, reason, expected=digest, found=found)
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
-        """Fetch the inputs that a receipt names."""
+        """Fetch the inputs that a receipt names. Raises MinerFault if its op has other inputs."""
+        try:
+            headers = input_headers(self._spec, receipt)
+        except ValueError as error:
+            raise MinerFault(self._hotkey, receipt.seq, f"its receipt {error}") from None
         payloads: dict[Direction, bytes] = {}
-        for header in input_headers(self._spec, receipt):
+        for header in headers:
             payloads[header.name.direction] = yield jobs.FetchFrame(header)
         tokens = yield jobs.FetchTokens(receipt)
         return OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))

@@ -57,7 +57,6 @@ class Costs:
     """kind of event -> bytes in one step, to all members."""
     merge_s: float = 0.0
     """CPU seconds of all entries from the last step of an epoch to the first plan of the next."""
-    op_bytes: float | None = None
     pauses: list[float] = field(default_factory=list)
     """Seconds of each garbage collection."""
 

@@ -160,7 +160,7 @@ class ValidatorNode:
         reply = await self._client.join(self._join_request(parts.links.tip))
         if reply.run != spec.id:
             raise OtherRun(f"it is {reply.run[:16]}, and this process has part in {spec.id[:16]}")
-        log.info("joined run %s as a validator: an epoch's audits begin with its merge", reply.run[:12])
+        log.info("joined run %s as a validator: an epoch's audits begin with its seal", reply.run[:12])
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         objects = RunObjects(self._client, self._objects)
         samples = Samples(

@@ -29,7 +29,7 @@ from iota.protocol.records import (
 from iota.protocol.seals import member_parts
 from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.state import Phase, RunState, SealedRecord
+from orchestrator.coordinator.state import RunState, SealedRecord
 
 _LEVEL: Final = 1
 """Of zlib: digests do not get smaller by more effort, and the rest is small after the first."""
@@ -74,15 +74,18 @@ def _seal(run: RunState, epoch: EpochState) -> None:
 
 
 def let_go(run: RunState, number: int) -> None:
-    """Forget what a sealed epoch's record was made from, unless its merge is still under way."""
+    """Forget what a sealed epoch's record was made from, once a later epoch has begun.
+
+    The merge of the current one may still be under way; of the last epoch its close forgets it.
+    """
     epoch = run.epochs.get(number)
-    if epoch is None or epoch.seal is None or (number == run.epoch and run.phase is not Phase.FINISHED):
+    if epoch is None or epoch.seal is None or number == run.epoch:
         return
     for step in epoch.steps:
         step.order.clear()
         step.losses.clear()
     for merge in epoch.merges:
-        merge.deltas, merge.parts, merge.agreed, merge.left_out = {}, [], 0, {}
+        merge.deltas, merge.parts, merge.left_out = {}, [], {}
         merge.owing.clear()
     for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted, epoch.unproven, epoch.words):
         table.clear()

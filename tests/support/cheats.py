@@ -13,20 +13,22 @@ import torch
 from torch import Tensor
 
 from iota.client.conversation import Conversation
-from iota.client.run_objects import RunObjects
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.engine import Engine, Tokens
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.output import DeviceOutput
 from iota.compute.state import tensors_digest
-from iota.outer.partition import Vector
-from iota.protocol.events import FrameReady
-from iota.protocol.messages import BadValue, Direction, FrameMissing, SnapshotStored, StoredObject
+from iota.outer.merge import MergedPart, Read, merge_part
+from iota.outer.partition import Vector, part_bytes, read_part
+from iota.protocol.events import FrameReady, MergeAssign
+from iota.protocol.frames import Direction, StoredObject
+from iota.protocol.messages import BadValue, FrameMissing, SnapshotStored
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import OutgoingFrame
+import miner.duty_worker
 from miner.bases import BaseKeeper
 from miner.duty_worker import DutyWorker
 from miner.ops import OpRunner
@@ -178,13 +180,23 @@ def no_delta() -> None:
 
 def lying_merger() -> None:
     """Every merged part that it stores is halved; several of these store the same."""
-    from miner import duty_worker
-    from iota.outer.partition import part_bytes, read_part
 
-    def halved(part: Vector) -> bytes:
-        return part_bytes(read_part(part_bytes(part), part.size) / 2)
+    def halved(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
+        made = merge_part(spec, assign, read)
+        return dataclasses.replace(made, data=part_bytes(read_part(made.data, len(made.data) // 4) / 2))
 
-    duty_worker.part_bytes = halved  # type: ignore[assignment]
+    miner.duty_worker.merge_part = halved
+    run_miner()
+
+
+def excluding_merger() -> None:
+    """Every merged part that it stores leaves the last contribution out, as one that cannot be read."""
+
+    def without_last(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
+        last = assign.contributions[-1].hotkey
+        return merge_part(spec, assign, lambda given: b"" if given.hotkey == last else read(given))
+
+    miner.duty_worker.merge_part = without_last
     run_miner()
 
 
@@ -249,7 +261,7 @@ def crier() -> None:
             name = delivered.event.notice.name
             if name.direction is Direction.FORWARD and name.microbatch % 2:
                 word = BadValue(epoch=name.epoch, step=name.step, microbatch=name.microbatch)
-                send(self._talk, reports=[word])
+                send(self._talk, reports=[self._signed(word)])
 
     _on_event(say_bad)
 
@@ -276,5 +288,3 @@ def _on_event(react: Any) -> None:
 
 _LIVES: list[Replica] = []
 """The replica of this process, for cheats that speak."""
-
-__all__ = ["RunObjects"]

@@ -83,6 +83,8 @@ async def _ask(method: str, url: URL, headers: list[tuple[str, str]], body: byte
         http.request(method, url, headers=CIMultiDict(headers), data=body or None) as answer,
     ):
         kept = CIMultiDict((k, v) for k, v in answer.headers.items() if k.lower() not in _HOP)
+        if method == "HEAD" and "Content-Length" in answer.headers:
+            kept["Content-Length"] = answer.headers["Content-Length"]
         return web.Response(status=answer.status, headers=kept, body=await answer.read())
 
 

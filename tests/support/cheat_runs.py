@@ -33,10 +33,8 @@ class Outcome:
     """What a run of a case came to, by miner's name where nothing else is said."""
 
     weights: dict[str, float]
-    shares: dict[str, float]
-    """Weight of each honest miner over that of an equal share of all honest ones."""
-    voided: dict[str, int]
-    """Model FLOPs of honest miners that some verdict voided."""
+    honest: dict[str, dict[str, Any]]
+    """What `scores.json` says of each honest miner: its work by what became of it, in TFLOP, and its factors."""
     failed: dict[str, list[str]]
     """The audits that each miner failed, or did not deliver to."""
     reasons: dict[str, list[str]]
@@ -80,18 +78,21 @@ async def run_case(case: Case, root: Path) -> Outcome:
         (file,) = swarm.run_dir.node(VALIDATOR).rglob("scores.json")
         scores = json.loads(file.read_text())["miners"]
         bad = [v for v in status["verdicts"] if v["outcome"] in ("fail", "undelivered")]
-        honest = {name for name in weights if name not in case.cheats}
-        paid = sum(weights[name] for name in honest)
+        honest = sorted(name for name in weights if name not in case.cheats)
         return Outcome(
             weights=dict(sorted(weights.items())),
-            shares={name: weights[name] * len(honest) / paid if paid else 0.0 for name in sorted(honest)},
-            voided={name: scores[swarm.crew.addresses[name]]["voided"] for name in sorted(honest)},
+            honest={name: _shown(scores[swarm.crew.addresses[name]]) for name in honest},
             failed=_by_miner(swarm, [(v["miner"], v["audit"]) for v in bad]),
             reasons=_by_miner(swarm, [(v["miner"], v["reason"]) for v in bad]),
             named=status["named"],
             internal_errors=status["internal_errors"],
             seconds=round(seconds, 1),
         )
+
+
+def _shown(score: dict[str, Any]) -> dict[str, Any]:
+    work = {state: round(score[state] / 1e12, 3) for state in ("work", "open", "voided")}
+    return {**work, "timeliness": score["timeliness"], "failed_epochs": score["failed_epochs"]}
 
 
 def _by_miner(swarm: LiveSwarm, pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -103,7 +104,7 @@ def _by_miner(swarm: LiveSwarm, pairs: list[tuple[str, str]]) -> dict[str, list[
 
 def _row(name: str, case: Case, outcome: Outcome) -> str:
     cheats = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in case.cheats)
-    honest = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in outcome.shares)
+    honest = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in outcome.honest)
     audits = sorted({audit for miner in case.cheats for audit in outcome.failed.get(miner, [])})
     return f"| {name} | {cheats} | {honest} | {', '.join(audits)} | {outcome.seconds:.0f} s |"
 

@@ -113,7 +113,8 @@ def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
         run.incidents.named.append(f"epoch {run.epoch}: {hotkey} gave no pseudo-gradient in time")
         run.members[hotkey].history.happened(run.now, run.epoch, "it gave no pseudo-gradient in time")
     if merge.deltas:
-        run.deadlines.merge.add(run.now - merge.since)
+        if not merge.owing:  # one that never comes must not lengthen the deadline
+            run.deadlines.merge.add(run.now - merge.since)
         run.current.unassigned.add(stage)
 
 

@@ -71,6 +71,15 @@ def test_a_late_replica_is_named_and_left_out(driven: Driven) -> None:
     assert members[0].hotkey not in driven.state.current.merges[members[0].stage].deltas
 
 
+def test_one_that_never_comes_does_not_lengthen_the_deadline(driven: Driven) -> None:
+    members = driven.state.miners()
+    for member in members[1:]:
+        driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, "d"))])
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert driven.state.current.merges[members[0].stage].fixed
+    assert len(driven.state.deadlines.merge.samples) == driven.state.stages - 1
+
+
 def test_a_pseudo_gradient_of_other_sizes_is_not_taken(driven: Driven) -> None:
     member = driven.state.miners()[0]
     part = StoredObject(key="x", digest="0" * 64, size=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from iota.protocol.events import BaseAssign
@@ -32,7 +33,7 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
     at = (report.epoch, member.stage)
     if not is_new_claim(run, member, report):
         return
-    run.bases.claims.setdefault(at, Claims()).take(member.hotkey, report.digest)
+    run.bases.claims.setdefault(at, Claims()).take(member.hotkey, member.owner, report.digest)
     if at not in run.bases.digests and at not in run.bases.disputed:
         run.bases.disputed.begin(at, run.now)
     run.changed.claims[at] = None
@@ -58,8 +59,8 @@ def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
 def settle_bases(run: RunState) -> None:
     """Decide the digest of each claimed base, and accept the replicas that hold it.
 
-    Two equal claims decide, or the only claim of a stage with one replica. After the deadline the most
-    frequent digest decides.
+    Equal claims of two owners decide, or those of one where no other owner has a replica of the stage.
+    After the deadline the digest of most owners decides.
     """
     changed, run.changed.claims = run.changed.claims, {}
     late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
@@ -70,7 +71,7 @@ def settle_bases(run: RunState) -> None:
         if at not in run.bases.digests:
             if not _decides(run, at, claims) and at not in late:
                 continue
-            chosen = min(claims.votes, key=lambda digest: (-claims.votes[digest], digest))
+            chosen = min(claims.votes, key=lambda digest: (*_weight(claims.votes[digest]), digest))
             run.bases.digests[at] = chosen
             run.bases.makers[at] = tuple(sorted(h for h, d in claims.digests.items() if d == chosen))
             run.bases.disputed.end(at)
@@ -79,15 +80,22 @@ def settle_bases(run: RunState) -> None:
             _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
 
 
+def _weight(votes: Counter[str]) -> tuple[int, int]:
+    """Sorts a digest by its owners, then by their workers, most first."""
+    return -len(votes), -votes.total()
+
+
 def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether two claims are equal, or no second replica can make one."""
+    """Whether two owners' claims are equal, or no replica of a second owner can make one."""
     epoch, stage = at
-    if len(claims.digests) > 1:
-        return len(claims.votes) < len(claims.digests)
-    (hotkey,) = claims.digests
-    member = run.members[hotkey]
-    others = run.roster.holding(stage, epoch - 1) - (member.live and member.ready_epoch == epoch - 1)
-    return others == 0 and (epoch > 0 or run.spec.layout.replicas == 1)
+    if any(len(owners) > 1 for owners in claims.votes.values()):
+        return True
+    if len(claims.votes) > 1:
+        return False
+    ((owner, count),) = next(iter(claims.votes.values())).items()
+    if epoch == 0:
+        return count >= run.spec.layout.replicas
+    return not any(m.live and m.ready_epoch == epoch - 1 and m.owner != owner for m in run.miners(stage))
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:

@@ -15,7 +15,7 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 MERGERS = 2
-"""Equal copies that decide a part: a single merger could write anything into it."""
+"""Equal copies that decide a part: a single merger could write anything into it, and so could one owner's two."""
 MAX_MERGERS = 4
 """Miners that are drawn for a part. If no two copies have come of them, the orchestrator merges it."""
 _TRIES = 64
@@ -76,10 +76,12 @@ def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str)
 def _next_merger(run: RunState, part: PartMerge) -> bool:
     """Assign the part to one more miner; False when none is left."""
 
+    owners = {run.members[hotkey].owner for hotkey in part.mergers}
+
     def fits(member: Member) -> bool:
         return member.live and not member.charged and member.hotkey not in part.mergers
 
-    member = _draw(run, part, fits)
+    member = _draw(run, part, lambda m: fits(m) and m.owner not in owners) or _draw(run, part, fits)
     part.alone = member is None
     if member is None:
         return False

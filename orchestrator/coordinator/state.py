@@ -79,16 +79,18 @@ class Claims:
 
     digests: dict[str, str] = field(default_factory=dict)
     """replica -> digest that it reported."""
-    votes: Counter[str] = field(default_factory=Counter)
-    """digest -> number of these."""
+    votes: dict[str, Counter[str]] = field(default_factory=dict)
+    """digest -> owner -> number of its workers among these."""
 
-    def take(self, hotkey: str, digest: str) -> None:
+    def take(self, hotkey: str, owner: str, digest: str) -> None:
         """Take a replica's report in place of an earlier one."""
         before = self.digests.get(hotkey)
         if before is not None:
-            self.votes -= Counter([before])
+            self.votes[before] -= Counter([owner])
+            if not self.votes[before]:
+                del self.votes[before]
         self.digests[hotkey] = digest
-        self.votes[digest] += 1
+        self.votes.setdefault(digest, Counter())[owner] += 1
 
 
 @dataclass

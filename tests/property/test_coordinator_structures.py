@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.routes import GRAIN, interleave
 from orchestrator.coordinator.state import Claims
 from orchestrator.coordinator.waiting import Waiting
+from tests.support.coordinator_indexes import votes_of
 from tests.support.coordinators import frame
 
 # ---- the events of a member -------------------------------------------------------------------------
@@ -120,12 +120,13 @@ def test_what_waits_is_overdue_as_a_table_of_times_says(moves: list[tuple[str, i
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz")), max_size=30))
-def test_votes_are_the_counts_of_what_each_replica_said_last(reports: list[tuple[str, str]]) -> None:
+def test_votes_are_the_counts_by_owner_of_what_each_replica_said_last(reports: list[tuple[str, str]]) -> None:
+    owners = {"a": "A", "b": "A", "c": "C", "d": "D"}
     claims = Claims()
     for hotkey, digest in reports:
-        claims.take(hotkey, digest)
+        claims.take(hotkey, owners[hotkey], digest)
     assert claims.digests == dict(reports)
-    assert dict(claims.votes) == Counter(dict(reports).values())
+    assert claims.votes == votes_of(claims, owners)
 
 
 # ---- turns ------------------------------------------------------------------------------------------

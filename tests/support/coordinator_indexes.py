@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _decides
@@ -11,7 +12,7 @@ from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.rerouting import is_held_by
-from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.state import Claims, Phase, RunState
 
 
 def check_indexes(run: RunState) -> None:
@@ -115,7 +116,15 @@ def check_bases(run: RunState) -> None:
     assert {at for at in lacking if at[0] > run.newest_base} <= set(bases.unstored) <= lacking
     assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
     for claims in bases.claims.values():
-        assert claims.votes == Counter(claims.digests.values())
+        assert claims.votes == votes_of(claims, {hotkey: m.owner for hotkey, m in run.members.items()})
+
+
+def votes_of(claims: Claims, owners: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """What `Claims.votes` must be: digest -> owner -> number of workers."""
+    return {
+        digest: Counter(owners[hotkey] for hotkey, said in claims.digests.items() if said == digest)
+        for digest in set(claims.digests.values())
+    }
 
 
 def check_snapshots(run: RunState) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from iota.codec.shapes import boundary_width
 from iota.console.counts import counted
 from iota.model.cuts import balanced_cuts
+from iota.model.layout import stage_parameters
 from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
 from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
@@ -20,6 +21,9 @@ from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, 
 
 _DEADLINE: Final = "audit.deadline_s"
 DEFAULT_PRESET: Final = "small"
+_PARTS: Final = "outer.part_elements"
+_MAX_PARTS: Final = 128
+"""Partitions of the largest stage: each costs two mergers a message, and the epoch's record an entry."""
 _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
 """docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
 
@@ -51,10 +55,19 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
     if value_at(given, _DEADLINE) is None and (least := least_deadline_s(spec)) > spec.audit.deadline_s:
         set_value(draft, _DEADLINE, least)
         spec = RunSpec.model_validate(draft)
+    if value_at(given, _PARTS) is None and (parts := _part_elements(spec)) > spec.outer.part_elements:
+        set_value(draft, _PARTS, parts)
+        spec = RunSpec.model_validate(draft)
     found = contradictions(spec, {path for path, _ in values_of(given)})
     if found := [*found, *filter(None, [deadline_contradiction(spec)])]:
         raise ValueError("; ".join(found))
     return spec
+
+
+def _part_elements(spec: RunSpec) -> int:
+    """The least power of two that gives no stage more than `_MAX_PARTS` partitions."""
+    largest = max(stage_parameters(spec.model, spec.layout.cuts, spec.boundary))
+    return 1 << (-(-largest // _MAX_PARTS) - 1).bit_length()
 
 
 def _model(given: Draft, vocab_size: int) -> ModelSpec:

@@ -35,6 +35,7 @@ PROPOSED = {
             "optimizer.weight_decay",
             "optimizer.warmup_steps",
             "optimizer.decay",
+            "outer.part_elements",
             "audit.deadline_s",
             "compute",
         ],

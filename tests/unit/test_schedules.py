@@ -9,6 +9,7 @@ import pytest
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.model.schedules import SCHEDULES
+from iota.objects import part_count
 from iota.spec import ComputeDtype, Decay, OptimizerKind, RunSpec
 from iota.spec.draft import from_assignments
 
@@ -74,6 +75,14 @@ def test_the_rate_follows_the_optimizer_and_a_given_one_stays() -> None:
 def test_replicas_get_an_outer_step_unless_one_is_given() -> None:
     assert proposed("small", "layout.replicas=2").outer.momentum == 0.9
     assert proposed("small", "layout.replicas=2", "outer.eta=0.5").outer.momentum == 0
+
+
+def test_a_large_stage_is_cut_into_parts_that_can_be_counted() -> None:
+    sizes = {model: proposed(model).outer.part_elements for model in ("small", "llama-1b", "orion-100b")}
+    assert sizes == {"small": 1 << 22, "llama-1b": 1 << 23, "orion-100b": 1 << 26}
+    spec = proposed("orion-100b")
+    assert max(part_count(spec, stage) for stage in range(spec.layout.stages)) <= 128
+    assert proposed("orion-100b", "outer.part_elements=1000").outer.part_elements == 1000
 
 
 def test_another_shape_gets_the_schedule_of_the_nearest_preset(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ DATABASE_VERSION: Final = 3
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
-    epoch integer, miner text, name text, audit text not null, subject text not null, seq integer not null,
+    epoch integer, miner text, name text, audit text not null, seq integer not null,
     outcome text not null, json text not null, primary key (epoch, miner, name));
 create table if not exists heldout (epoch integer primary key, json text not null);
 create table if not exists internal_errors (epoch integer, what text, primary key (epoch, what));
@@ -87,9 +87,9 @@ class Database:
         The first one stands: a restarted validator repeats an audit, but must not contradict itself.
         """
         named = (verdict.epoch, verdict.miner, name)
-        task = (verdict.audit.value, verdict.subject or verdict.miner, verdict.seq)
+        task = (verdict.audit.value, verdict.seq)
         self._db.execute(
-            "insert or ignore into verdicts values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert or ignore into verdicts values (?, ?, ?, ?, ?, ?, ?)",
             (*named, *task, verdict.outcome.value, verdict.model_dump_json()),
         )
         (kept,) = self._db.execute(

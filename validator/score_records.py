@@ -24,17 +24,17 @@ create table if not exists epochs (
 create table if not exists links (
     epoch integer, validator text, link text not null, primary key (epoch, validator));
 create table if not exists pool (
-    epoch integer, validator text, miner text, audit text, subject text, seq integer, outcome text not null,
-    primary key (epoch, validator, miner, audit, subject, seq));
+    epoch integer, validator text, miner text, audit text, seq integer, outcome text not null,
+    primary key (epoch, validator, miner, audit, seq));
 """
-TASK: Final = "epoch, miner, audit, subject, seq"
+TASK: Final = "epoch, miner, audit, seq"
 """Columns of a task, here and in the table of own verdicts."""
 
 
-def task_of(row: tuple[int, str, str, str, int]) -> Task:
+def task_of(row: tuple[int, str, str, int]) -> Task:
     """The task of a row of `TASK`."""
-    epoch, miner, audit, subject, seq = row
-    return Task(epoch, miner, AuditKind(audit), subject, seq)
+    epoch, miner, audit, seq = row
+    return Task(epoch, miner, AuditKind(audit), seq)
 
 
 class ScoreRecords:
@@ -65,9 +65,9 @@ class ScoreRecords:
             [(epoch, v, link) for v, link in pool.links.items()],
         )
         self._db.executemany(
-            "insert or replace into pool values (?, ?, ?, ?, ?, ?, ?)",
+            "insert or replace into pool values (?, ?, ?, ?, ?, ?)",
             [
-                (epoch, j.validator, j.task.miner, j.task.audit, j.task.subject, j.task.seq, j.outcome)
+                (epoch, j.validator, j.task.miner, j.task.audit, j.task.seq, j.outcome)
                 for j in pool.judgements
             ],
         )

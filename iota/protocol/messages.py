@@ -205,16 +205,20 @@ class SnapshotWanted(Frozen):
 
 
 class AuditKind(StrEnum):
-    """Extent of an audit: one op, one step, a whole epoch of a miner, or one part of a merge.
-
-    WORD repeats an op of which the miner says that it gives NaN or Inf.
-    """
+    """What an audit re-executes."""
 
     OP = "op"
     STEP = "step"
     EPOCH = "epoch"
+    """A whole epoch of a miner."""
     MERGE = "merge"
+    """One part of a merge."""
+    BASE = "base"
+    """The outer step that made a stage's next base."""
+    DELTA = "delta"
+    """A part of a merge that leaves a pseudo-gradient out, to judge who gave it."""
     WORD = "word"
+    """An op of which the miner says that it gives NaN or Inf."""
     RECORDS = "records"
     """Nothing is re-executed: the signed records are compared with each other."""
 
@@ -233,7 +237,7 @@ class Outcome(StrEnum):
 class Verdict(Frozen):
     """A validator's signed result of one audit, with the values that were compared.
 
-    The task is named by (`subject` or else `miner`, `audit`, `seq`), so that anyone can repeat it.
+    The task is named by (`miner`, `audit`, `seq`), so that anyone can repeat it.
     """
 
     kind: Literal[ReportKind.VERDICT] = ReportKind.VERDICT
@@ -242,12 +246,10 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Seq of the audited receipt: for a step that of its STEP, for an epoch that of its last STEP;
-    of a WORD, its number among the miner's."""
+    """Seq of the audited receipt: for a step that of its STEP, for an epoch that of its last STEP.
+    Of a WORD its number among the miner's, of a DELTA the number of the part, of a BASE that of the stage."""
     failed_seq: Count | None = None
     """Seq of the miner's first receipt that failed."""
-    subject: Hotkey | None = None
-    """The miner whose work was re-executed, where its evidence proves the fault of another `miner`."""
     profile: Annotated[str, Field(max_length=200)]
     """Tolerance profile that the comparison used."""
     expected: Annotated[str, Field(max_length=1000)] = ""

@@ -43,8 +43,8 @@ def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDo
     return len(filed) < MAX_VERDICTS and _task(report) not in filed
 
 
-def _task(report: Verdict) -> tuple[str, int, str]:
-    return report.audit.value, report.seq, report.subject or report.miner
+def _task(report: Verdict) -> tuple[str, int]:
+    return report.audit.value, report.seq
 
 
 def take_reveal(run: RunState, member: Member, report: Reveal) -> None:

@@ -264,8 +264,8 @@ class EpochState:
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)
     """Validators that have filed all verdicts of this epoch."""
-    filed: dict[tuple[str, str], set[tuple[str, int, str]]] = field(default_factory=lambda: defaultdict(set))
-    """(validator, miner) -> (kind of audit, receipt, its miner) of its verdicts."""
+    filed: dict[tuple[str, str], set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
+    """(validator, miner) -> (kind of audit, seq) of its verdicts."""
     verdicts: VerdictLog = field(default_factory=VerdictLog)
     accusations: list[Accusation] = field(default_factory=list)
     """What each validator but its author is told of, to examine it. Few: `auditing.MAX_ACCUSATIONS`."""

@@ -15,7 +15,7 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
 MERGERS = 2
-"""Equal copies that decide a part: a single merger could write anything into it, and so could one owner's two."""
+"""Equal copies that decide a part: a single merger, or one owner's two, could write anything into it."""
 MAX_MERGERS = 4
 """Miners that are drawn for a part. If no two copies have come of them, the orchestrator merges it."""
 _TRIES = 64

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import miner.duty_worker
 from iota.client.conversation import Conversation
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
@@ -28,7 +29,6 @@ from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import OutgoingFrame
-import miner.duty_worker
 from miner.bases import BaseKeeper
 from miner.duty_worker import DutyWorker
 from miner.ops import OpRunner
@@ -48,7 +48,9 @@ def noise(spec: RunSpec, output: DeviceOutput) -> DeviceOutput:
     """`output` with a random payload."""
     if output.payload is None:
         return output
-    return dataclasses.replace(output, hashed_N=encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire))
+    return dataclasses.replace(
+        output, hashed_N=encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
+    )
 
 
 # ---- compute -----------------------------------------------------------------------------------
@@ -57,7 +59,9 @@ def noise(spec: RunSpec, output: DeviceOutput) -> DeviceOutput:
 class LazyEngine(Engine):
     """Honest with the base alone: later versions give constants, and no STEP computes anything."""
 
-    def forward(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         made = super().forward(mb, version, stage_input, tokens)
         return made if version == 0 else constant(self.spec, made)
 
@@ -121,7 +125,9 @@ def unstored_frames() -> None:
 class ConstantEngine(Engine):
     """Sends constants whatever it was given."""
 
-    def forward(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         return constant(self.spec, super().forward(mb, version, stage_input, tokens))
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
@@ -204,7 +210,9 @@ def excluding_merger() -> None:
 
 
 class NoisyForwards(Engine):
-    def forward(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
+    def forward(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
         return noise(self.spec, super().forward(mb, version, stage_input, tokens))
 
 

@@ -11,6 +11,7 @@ from iota.client.orchestrator import OrchestratorClient
 from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.messages import AuditKind, AuditsDone, Outcome, Reveal, Role, Verdict
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import OpKind
 from iota.protocol.verdicts import PAGE, FiledVerdict
 from orchestrator.coordinator.auditing import MAX_ACCUSATIONS, _close
 from orchestrator.coordinator.epoch_state import EpochState
@@ -148,6 +149,54 @@ def test_a_fail_that_comes_after_the_audits_were_done_is_re_executed_while_they_
     work(shell, differs)
     assert shell.kept[0, run()[0].miners[0].hotkey, f"op:{seq}"].result.outcome is Outcome.FAIL
     assert (shell.done, shell.settled) == ([0, 0], {0: 1})
+
+
+def undrawn_merge() -> tuple[int, int]:
+    """(number of a miner, the seq of a merge of it) that this validator's draw leaves out."""
+    sealed, names = run()[1][0], {(miner, name) for _, miner, name in drawn(0)}
+    return next(
+        (number, receipt.seq)
+        for number, miner in enumerate(run()[0].miners)
+        for receipt in sealed.receipts[miner.hotkey]
+        if receipt.kind is OpKind.MERGE and (miner.hotkey, f"merge:{receipt.seq}") not in names
+    )
+
+
+@pytest.mark.parametrize("true", [True, False])
+def test_a_merge_that_another_fails_is_merged_again(true: bool) -> None:
+    shell = opened()
+    number, seq = undrawn_merge()
+    shell.accuse(seq, stage=number, audit=AuditKind.MERGE)
+
+    def merged(job: jobs.Job) -> object:
+        return jobs.Remade("0" * 64, {}) if true and isinstance(job, jobs.ReplayMerge) else shell.good(job)
+
+    work(shell, merged)
+    filed = shell.kept[0, run()[0].miners[number].hotkey, f"merge:{seq}"]
+    assert filed.result.outcome is (Outcome.FAIL if true else Outcome.PASS)
+    seq = own_op(shell)
+    shell.accuse(seq)
+    work(shell)
+    examined = (0, run()[0].miners[0].hotkey, f"op:{seq}") in shell.kept
+    assert examined is true, "who was refuted is examined no further"
+
+
+def test_a_base_that_another_fails_is_made_again_and_no_base_that_there_is_not() -> None:
+    shell = opened()
+    stage = next(s for s in range(3) if not any(n == f"base:{s}" for _, _, n in bases_of_draw()))
+    shell.accuse(stage, stage=stage, audit=AuditKind.BASE)
+    shell.accuse(7, stage=stage, audit=AuditKind.BASE, outcome=Outcome.UNDELIVERED)
+    work(shell, lambda job: "0" * 64 if isinstance(job, jobs.RemakeBase) else shell.good(job))
+    maker = run()[1][0].next_base(stage).makers[0]  # type: ignore[union-attr]
+    assert shell.kept[0, maker, f"base:{stage}"].result.outcome is Outcome.FAIL
+    assert not any(name == "base:7" for _, _, name in shell.kept)
+
+
+def bases_of_draw() -> set[tuple[int, str, str]]:
+    """What a validator files of the next base without an accusation."""
+    shell = opened()
+    work(shell)
+    return {name for name in shell.kept if name[2].startswith("base:")}
 
 
 def test_a_fail_that_comes_after_the_close_is_not_looked_at() -> None:

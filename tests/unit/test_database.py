@@ -51,7 +51,7 @@ def test_verdicts_that_cost_something_are_listed_by_epoch(tmp_path: Path) -> Non
 
 def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: Path) -> None:
     work = [MinerWork(epoch, MINER, OWNER, 10**18, 1, 0, (7, 9)) for epoch in range(3)]
-    theirs = Judgement(OTHER, Task(1, MINER, AuditKind.STEP, MINER, 9), Outcome.PASS)
+    theirs = Judgement(OTHER, Task(1, MINER, AuditKind.STEP, 9), Outcome.PASS)
     with Database(tmp_path, RUN, KEY.ss58) as database:
         database.scores.keep_work(work)
         database.scores.keep_draw(1, "cd" * 32)

@@ -8,7 +8,7 @@ import pytest
 
 from iota.objects import settled_key
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.messages import Outcome
 from iota.protocol.records import LeftOutRecord
 from iota.spec import AuditSpec
 from tests.support import audit_benches as benches
@@ -19,7 +19,7 @@ from validator.core.draw import choose_parts
 from validator.core.merges import MergeAudits
 from validator.core.results import Result
 from validator.core.sealed import SealBroken
-from validator.core.tasks import AuditTask
+from validator.core.tasks import MERGE_AUDITS, AuditTask
 
 HASH, LINK = "cd" * 32, "ab" * 32
 EVERY_PART = AuditSpec(merge_every=1)
@@ -53,7 +53,7 @@ async def audited(
     warned: list[str] = []
 
     def file(hotkey: str, task: AuditTask, result: Result) -> None:
-        assert task.kind is AuditKind.MERGE
+        assert task.kind in MERGE_AUDITS
         filed[hotkey, task.name] = result
 
     audits = MergeAudits(bench.sealed, HASH, LINK, file, warned.append)
@@ -127,7 +127,7 @@ async def test_a_contribution_whose_bytes_are_others_than_announced_fails_its_ma
     left = LeftOutRecord(miner=world.miners[0].hotkey, stage=0, why=LeftOut.UNREADABLE, parts=(0,))
     world.records[0] = record.model_copy(update={"left_out": (left,)})
     filed, _ = await audited(world, workers)
-    assert filed[world.miners[0].hotkey, "left_out:unreadable"].outcome is Outcome.FAIL
+    assert filed[world.miners[0].hotkey, "delta:0"].outcome is Outcome.FAIL
 
 
 async def test_what_the_store_lost_is_nobodys_fault(workers: list[benches.Bench]) -> None:

@@ -36,7 +36,7 @@ LATE = {epoch: facts(epoch, present=epoch >= 6) for epoch in range(EPOCHS)}
 def said(
     validator: str, outcome: Outcome, epoch: int = 0, audit: AuditKind = AuditKind.OP, seq: int = 2
 ) -> Judgement:
-    return Judgement(validator, Task(epoch, MINER, audit, MINER, seq), outcome)
+    return Judgement(validator, Task(epoch, MINER, audit, seq), outcome)
 
 
 def of_step(validator: str, epoch: int) -> tuple[bool, int]:

@@ -37,7 +37,6 @@ class VerdictSigner:
             outcome=result.outcome,
             seq=filed.task.seq,
             failed_seq=result.seq if result.outcome is Outcome.FAIL else None,
-            subject=filed.subject,
             profile=printable(result.profile[:200]),
             expected=printable(result.expected[:1000]),
             found=printable(result.found[:1000]),

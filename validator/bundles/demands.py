@@ -7,7 +7,7 @@ from enum import Enum
 from iota.protocol.messages import AuditKind
 from validator.core.merges import MergeAudits
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import AuditTask, drawn_tasks, records_task
+from validator.core.tasks import MERGE_AUDITS, AuditTask, drawn_tasks, records_task
 
 
 class Demand(Enum):
@@ -27,7 +27,7 @@ def demand_of(sealed: SealedEpoch, block_hash: str, link: str, hotkey: str, task
     """
     if task.kind is AuditKind.RECORDS:
         return Demand.RECORDS if task == records_task(task.seq) else None
-    if task.kind is AuditKind.MERGE:
+    if task.kind in MERGE_AUDITS:
         return Demand.DRAW if (hotkey, task) in _merge_tasks(sealed, block_hash, link) else None
     if task in drawn_tasks(sealed, block_hash, link, hotkey):
         return Demand.DRAW

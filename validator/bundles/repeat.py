@@ -45,7 +45,7 @@ from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.snapshots import Snapshots
-from validator.core.tasks import AuditTask
+from validator.core.tasks import MERGE_AUDITS, AuditTask
 
 _T = TypeVar("_T")
 MAX_MINERS = 2
@@ -175,7 +175,7 @@ class _Repeating:
     async def run(self) -> Result:
         """The result of the audit here. Raises BundleRefused where the task does not follow from the draw."""
         verdict, task = self._found.verdict, self._task
-        if (verdict.audit, verdict.seq, verdict.subject) != (task.kind, task.seq, None):
+        if (verdict.audit, verdict.seq) != (task.kind, task.seq):
             raise BundleRefused(f"the verdict is of another audit than {task.name[:40]}")
         at = (self._sealed, self._manifest.block_hash, self._manifest.link)
         demand = demand_of(*at, self._hotkey, task)
@@ -186,7 +186,7 @@ class _Repeating:
         if demand is Demand.OWED:
             self._assume("that the validator owed this audit, since its last one was undecided")
         self._found.checked.append(f"{task.name} follows from the draw of the link and the block's hash")
-        if task.kind is AuditKind.MERGE:
+        if task.kind in MERGE_AUDITS:
             return await self._merge(*at)
         return await self._script(Audit(self._sealed, self._hotkey, task, self._snapshots).run())
 

@@ -16,6 +16,8 @@ from validator.core.tasks import task_name
 MAX_EXAMINED: Final = 8
 """Accusations of one author and epoch that are re-executed. The others count for nothing here."""
 
+_UNDRAWN: Final = (AuditKind.RECORDS, AuditKind.WORD, AuditKind.DELTA)
+
 
 @dataclass
 class Accusations:
@@ -29,10 +31,10 @@ class Accusations:
     def add(self, accusation: Accusation, *, counts: bool) -> None:
         """Take an accusation; it is examined if it `counts`.
 
-        One from records alone needs no examination, since every validator compares those of every miner.
+        Some kinds need no examination, since every validator does all audits of them in every epoch.
         """
         self._heard += 1
-        if counts and accusation.verdict.audit is not AuditKind.RECORDS:
+        if counts and accusation.verdict.audit not in _UNDRAWN:
             self._open.append(accusation)
 
     @property
@@ -69,9 +71,9 @@ class Accusations:
 
 
 def task_of(accusation: Accusation) -> tuple[str, str]:
-    """(the miner whose work is re-executed, the name of the task)."""
+    """(the miner that is judged, the name of the task)."""
     verdict = accusation.verdict
-    return verdict.subject or verdict.miner, task_name(verdict.audit, verdict.seq)
+    return verdict.miner, task_name(verdict.audit, verdict.seq)
 
 
 def _place(seed: bytes, accusation: Accusation) -> bytes:

@@ -40,7 +40,6 @@ class FileVerdict:
     miner: str
     task: AuditTask
     result: Result
-    subject: str | None = None
     """The miner whose audit proved the fault, if it is another one."""
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import AuditsDone, Heldout, Outcome, Reveal
+from iota.protocol.messages import AuditKind, AuditsDone, Heldout, Outcome, Reveal
 from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
@@ -25,6 +25,7 @@ from validator.core.results import EvidenceMissing, MinerFault, Result, inconclu
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import (
+    MERGE_AUDITS,
     AuditTask,
     drawn_tasks,
     epoch_work,
@@ -94,12 +95,10 @@ class EpochAudit:
         self._history.worked.add(self.epoch)
         self._emit(effects.KeepDraw(self.epoch, block_hash))
         self._emit(effects.KeepWork(work))
-        merges = MergeAudits(
-            sealed, block_hash, self._link, self._file, lambda text: self._log(text, error=True)
-        )
+        merges = self._merges_of(sealed, block_hash)
         yield from self._audit_miners(sealed, block_hash, merges)
         for script, what in (
-            (self._examine(sealed, block_hash), "accusations of others"),
+            (self._examine(sealed, block_hash, merges), "accusations of others"),
             (self._measure(self.epoch + 1), "the held-out loss"),
             (self._check_base(merges), "the base that follows"),
         ):
@@ -227,9 +226,13 @@ class EpochAudit:
         except (Expired, RecordGone, RecordBroken) as error:
             self._log(f"accusations of other validators are not examined: {error}")
             return
-        yield from self._examine(sealed, block_hash)
+        yield from self._examine(sealed, block_hash, self._merges_of(sealed, block_hash))
 
-    def _examine(self, sealed: SealedEpoch, block_hash: str) -> Script[None]:
+    def _merges_of(self, sealed: SealedEpoch, block_hash: str) -> MergeAudits:
+        warn = partial(self._log, error=True)
+        return MergeAudits(sealed, block_hash, self._link, self._file, warn)
+
+    def _examine(self, sealed: SealedEpoch, block_hash: str, merges: MergeAudits) -> Script[None]:
         """Re-execute what others accuse miners of, within a cap. The own verdicts then say what is so."""
         seed = draw(self._spec.id, block_hash, self._link, self.epoch, "accusations")
         try:
@@ -237,14 +240,28 @@ class EpochAudit:
                 raise Expired
             for accusation in self._accusations.to_examine(seed):
                 miner, name = task_of(accusation)
-                task = named_task(sealed, miner, accusation.verdict.audit, accusation.verdict.seq)
-                if task is None or (self.epoch, miner, name) in self._history.filed:
+                kind, seq = accusation.verdict.audit, accusation.verdict.seq
+                if (self.epoch, miner, name) in self._history.filed:
                     continue
-                found = yield from self._audit(sealed, miner, task)
-                if not found and accusation.verdict.outcome is Outcome.FAIL:
+                outcome = yield from self._re_execute(sealed, merges, miner, kind, seq)
+                if outcome is Outcome.PASS and accusation.verdict.outcome is Outcome.FAIL:
                     self._accusations.refute(accusation.validator)
         except Expired:
             self._log("not all accusations of other validators were examined before the deadline")
+
+    def _re_execute(
+        self, sealed: SealedEpoch, merges: MergeAudits, miner: str, kind: AuditKind, seq: int
+    ) -> Script[Outcome | None]:
+        """What comes out of the audit that another validator names; None if the miner has no such work."""
+        if kind in MERGE_AUDITS:
+            self.activity = f"epoch {self.epoch}: examining {kind.value}:{seq} of {miner}"
+            examined, what = merges.examine(miner, kind, seq), f"{kind.value}:{seq} of {miner}"
+            return (yield from self._contained(examined, what, lambda reason: None))
+        task = named_task(sealed, miner, kind, seq)
+        if task is None:
+            return None
+        found = yield from self._audit(sealed, miner, task)
+        return Outcome.FAIL if found else Outcome.PASS
 
     def _repeat_filed(self) -> None:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""
@@ -260,7 +277,7 @@ class EpochAudit:
         self._file(miner, task, inconclusive(task.seq, reason))
         return {miner}
 
-    def _file(self, miner: str, task: AuditTask, result: Result, subject: str | None = None) -> None:
+    def _file(self, miner: str, task: AuditTask, result: Result) -> None:
         """File a verdict, unless one of its name is filed already."""
         name = (self.epoch, miner, task.name)
         if name in self._history.filed:
@@ -268,7 +285,7 @@ class EpochAudit:
         self._history.filed.add(name)
         if owes(task.kind, result.outcome):
             self._history.owing.add((self.epoch, miner))
-        self._emit(effects.FileVerdict(self.epoch, miner, task, result, subject))
+        self._emit(effects.FileVerdict(self.epoch, miner, task, result))
 
     # ---- the next base -------------------------------------------------------------------------
 

@@ -9,14 +9,14 @@ from typing import Final
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
-from iota.protocol.records import LeftOutRecord
+from iota.protocol.records import BaseRecord, LeftOutRecord
 from validator.core import jobs
 from validator.core.draw import choose_parts, draw
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, Remade, Script
 from validator.core.results import EvidenceMissing, Result, inconclusive
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import AuditTask
+from validator.core.tasks import AuditTask, make_task
 
 _SUBJECT: Final = "merges"
 """Stands in the draw where that of a miner's audits has the miner."""
@@ -40,7 +40,7 @@ class MergeAudits:
         file: Callable[[str, AuditTask, Result], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._sealed, self._file, self._warn = sealed, file, warn
+        self._sealed, self._filer, self._warn = sealed, file, warn
         self._assigns = {(a.stage, a.part): a for a in sealed.record.merge_assigns}
         self._ready = {merge.stage: merge for merge in sealed.record.merges}
         drawn = draw(sealed.spec.id, block_hash, link, sealed.epoch, _SUBJECT)
@@ -55,6 +55,7 @@ class MergeAudits:
             if accused.why is not LeftOut.MISSING and accused.parts:
                 self._accused[accused.stage, accused.parts[0]].append(accused)
         self._done: set[At] = set()
+        self._outcomes: dict[tuple[str, AuditTask], Outcome] = {}
 
     @property
     def parts(self) -> list[At]:
@@ -63,35 +64,52 @@ class MergeAudits:
 
     def tasks(self, at: At) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that merging a part again decides."""
-        stage, part = at
-        merged = [
-            (hotkey, AuditTask(AuditKind.MERGE, f"merge:{stage}:{part}", receipt.seq))
-            for hotkey, receipt in self._receipts[at]
-        ]
-        return merged + [(accused.miner, self._accusation(accused)) for accused in self._accused[at]]
+        merged = [(hotkey, make_task(AuditKind.MERGE, receipt.seq)) for hotkey, receipt in self._receipts[at]]
+        return merged + [(accused.miner, _accusation(accused)) for accused in self._accused[at]]
 
     def base_tasks(self) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that making the next base again decides."""
         record = self._sealed.next_base(self.drawn[0][0]) if self.drawn else None
         if record is None:
             return []
-        task = AuditTask(AuditKind.MERGE, f"base:{record.stage}", 0)
-        return [(maker, task) for maker in record.makers]
+        return _makers(record)
 
     def run(self) -> Script[None]:
         """Merge the parts again, and file what comes of it."""
         for at in self.parts:
-            assign = self._assigns[at]
-            absent = frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
-            try:
-                remade: Remade = yield jobs.ReplayMerge(assign, absent)
-            except EvidenceMissing as error:
-                self._give_up(at, str(error))
-            except TransportFailed as error:
-                self._give_up(at, f"evidence cannot be fetched: {error}")
-            else:
-                self._judge(at, remade)
-            self._done.add(at)
+            yield from self._merge_again(at)
+
+    def examine(self, miner: str, kind: AuditKind, seq: int) -> Script[Outcome | None]:
+        """Re-execute what another validator names, and file it. None if the miner has no such work."""
+        task = make_task(kind, seq)
+        if kind is AuditKind.BASE:
+            yield from self._examine_base(miner, task)
+        else:
+            at = next((at for at in sorted(self._receipts) if (miner, task) in self.tasks(at)), None)
+            if at in self._assigns and at not in self._done:
+                yield from self._merge_again(at)
+        return self._outcomes.get((miner, task))
+
+    def _examine_base(self, miner: str, task: AuditTask) -> Script[None]:
+        record = self._sealed.next_base(task.seq)
+        if record is None or miner not in record.makers:
+            return
+        try:
+            yield from self._make_base(task.seq)
+        except (EvidenceMissing, TransportFailed) as error:
+            self._file(miner, task, inconclusive(task.seq, f"it cannot be made again: {error}"))
+
+    def _merge_again(self, at: At) -> Script[None]:
+        absent = frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
+        try:
+            remade: Remade = yield jobs.ReplayMerge(self._assigns[at], absent)
+        except EvidenceMissing as error:
+            self._give_up(at, str(error))
+        except TransportFailed as error:
+            self._give_up(at, f"evidence cannot be fetched: {error}")
+        else:
+            self._judge(at, remade)
+        self._done.add(at)
 
     def give_up(self, reason: str) -> None:
         """What is not merged again yet is not decided, for `reason`."""
@@ -101,9 +119,10 @@ class MergeAudits:
 
     def check_base(self) -> Script[None]:
         """Make the next base of the first drawn part's stage again, and judge those who made it."""
-        if not self.drawn:
-            return
-        stage = self.drawn[0][0]
+        if self.drawn:
+            yield from self._make_base(self.drawn[0][0])
+
+    def _make_base(self, stage: int) -> Script[None]:
         base = Base(self._sealed.epoch, stage, self._sealed.base(stage))
         record = self._sealed.next_base(stage)
         if record is None:
@@ -113,27 +132,33 @@ class MergeAudits:
         digest: str = yield jobs.RemakeBase(base, merged)
         if digest != record.digest:
             self._warn(f"the base of stage {stage} that follows is not what base and merge give")
-        for maker, task in self.base_tasks():
-            self._file(maker, task, _compared(0, digest, record.digest, f"the base of stage {stage} it made"))
+        for maker, task in _makers(record):
+            self._file(
+                maker, task, _compared(stage, digest, record.digest, f"the base of stage {stage} it made")
+            )
 
     def _judge(self, at: At, remade: Remade) -> None:
         stage, part = at
         output, what = merge_output(remade.digest, remade.left_out), f"part {part} of stage {stage} it merged"
-        receipts = {hotkey: receipt for hotkey, receipt in self._receipts[at]}
+        receipts = {(hotkey, receipt.seq): receipt for hotkey, receipt in self._receipts[at]}
         for hotkey, task in self.tasks(at):
-            if task.name.startswith("merge:"):
-                self._file(hotkey, task, _compared(task.seq, output, receipts[hotkey].output, what))
+            if task.kind is AuditKind.MERGE:
+                self._file(hotkey, task, _compared(task.seq, output, receipts[hotkey, task.seq].output, what))
         for accused in self._accused[at]:
             if remade.left_out.get(accused.miner) is accused.why:
                 reason = f"its pseudo-gradient is left out of the merge of stage {stage}: {accused.why.value}"
                 found = f"part {part}"
                 result = Result(Outcome.FAIL, accused.parts[0], _PROFILE, "", found, reason)
-                self._file(accused.miner, self._accusation(accused), result)
+                self._file(accused.miner, _accusation(accused), result)
         agreed = self._ready[stage].parts[part]
         if (agreed.digest, self._left_out(at)) != (remade.digest, remade.left_out):
             maker = agreed.key.rpartition(".")[2]
-            who = "its mergers" if maker in receipts else "the orchestrator"
+            who = "its mergers" if maker in dict(self._receipts[at]) else "the orchestrator"
             self._warn(f"part {part} of stage {stage} is not what its contributions give: {who} made it")
+
+    def _file(self, hotkey: str, task: AuditTask, result: Result) -> None:
+        self._outcomes.setdefault((hotkey, task), result.outcome)
+        self._filer(hotkey, task, result)
 
     def _give_up(self, at: At, reason: str) -> None:
         for hotkey, task in self.tasks(at):
@@ -145,10 +170,14 @@ class MergeAudits:
         found = [r for r in self._sealed.record.left_out if r.stage == stage and part in r.parts]
         return {accused.miner: accused.why for accused in found}
 
-    def _accusation(self, accused: LeftOutRecord) -> AuditTask:
-        """The task of a pseudo-gradient that is left out. Its seq is the maker's first of the epoch."""
-        miner = self._sealed.miners[accused.miner]
-        return AuditTask(AuditKind.MERGE, f"left_out:{accused.why.value}", miner.first_receipt)
+
+def _accusation(accused: LeftOutRecord) -> AuditTask:
+    """The task of a pseudo-gradient that is left out, by the first part that leaves it out."""
+    return make_task(AuditKind.DELTA, accused.parts[0])
+
+
+def _makers(record: BaseRecord) -> list[tuple[str, AuditTask]]:
+    return [(maker, make_task(AuditKind.BASE, record.stage)) for maker in record.makers]
 
 
 def _compared(seq: int, expected: str, found: str, what: str) -> Result:

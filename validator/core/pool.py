@@ -28,12 +28,11 @@ _CONTRARY = {Outcome.PASS, Outcome.FAIL}
 
 @dataclass(frozen=True)
 class Task:
-    """What a verdict is about: a receipt of `subject`, and the miner that is judged by it."""
+    """What a verdict is about: the miner that is judged, and the receipt or object of it."""
 
     epoch: int
     miner: str
     audit: AuditKind
-    subject: str
     seq: int
 
 
@@ -48,8 +47,7 @@ class Judgement:
     @classmethod
     def of(cls, validator: str, verdict: Verdict) -> Judgement:
         """The judgement of a verdict."""
-        subject = verdict.subject or verdict.miner
-        task = Task(verdict.epoch, verdict.miner, verdict.audit, subject, verdict.seq)
+        task = Task(verdict.epoch, verdict.miner, verdict.audit, verdict.seq)
         return cls(validator, task, verdict.outcome)
 
 
@@ -176,15 +174,11 @@ def findings(
     for task, voices in reading.voices.items():
         at = (task.epoch, task.miner)
         found[reading.truth(task)].add(at)
-        if (
-            task.audit in STEP_AUDITS
-            and task.subject == task.miner
-            and any(
-                outcome is Outcome.PASS
-                and (author == own or not reading.silenced(author, task.epoch))
-                and reading.is_drawn(author, task)
-                for author, outcome in voices.items()
-            )
+        if task.audit in STEP_AUDITS and any(
+            outcome is Outcome.PASS
+            and (author == own or not reading.silenced(author, task.epoch))
+            and reading.is_drawn(author, task)
+            for author, outcome in voices.items()
         ):
             passed.add(at)
     return Findings(

@@ -23,6 +23,8 @@ class AuditTask:
 
 STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
 """Audits that replay a STEP: a passed one vests work."""
+MERGE_AUDITS = (AuditKind.MERGE, AuditKind.BASE, AuditKind.DELTA)
+"""Audits of what came out of a merge."""
 
 
 def owes(kind: AuditKind, outcome: Outcome) -> bool:
@@ -58,17 +60,17 @@ def drawn_tasks(
         sealed.last_life(hotkey).joined,
         certain=is_certain(spec, sealed.epoch, owed=owed),
     )
-    tasks = [_task(AuditKind.OP, r.seq, r.step) for r in drawn.ops]
+    tasks = [make_task(AuditKind.OP, r.seq, r.step) for r in drawn.ops]
     if drawn.step is not None:
         receipt = sealed.step_receipt(hotkey, drawn.step)
         assert receipt is not None
-        tasks.append(_task(AuditKind.STEP, receipt.seq, drawn.step))
+        tasks.append(make_task(AuditKind.STEP, receipt.seq, drawn.step))
     if drawn.epoch:
         receipt = sealed.step_receipt(hotkey, sealed.steps(hotkey)[-1])
         assert receipt is not None
-        tasks.append(_task(AuditKind.EPOCH, receipt.seq))
+        tasks.append(make_task(AuditKind.EPOCH, receipt.seq))
     words = enumerate(sealed.words(hotkey), 1)
-    return tasks + [_task(AuditKind.WORD, number, word.step) for number, word in words]
+    return tasks + [make_task(AuditKind.WORD, number, word.step) for number, word in words]
 
 
 def named_task(sealed: SealedEpoch, hotkey: str, kind: AuditKind, seq: int) -> AuditTask | None:
@@ -76,11 +78,11 @@ def named_task(sealed: SealedEpoch, hotkey: str, kind: AuditKind, seq: int) -> A
     if hotkey not in sealed.miners:
         return None
     if kind is AuditKind.OP:
-        return next((_task(kind, r.seq, r.step) for r in sealed.auditable(hotkey) if r.seq == seq), None)
+        return next((make_task(kind, r.seq, r.step) for r in sealed.auditable(hotkey) if r.seq == seq), None)
     steps = step_seqs(sealed, hotkey)
     if kind is AuditKind.STEP and seq in steps:
-        return _task(kind, seq, sealed.steps(hotkey)[steps.index(seq)])
-    return _task(kind, seq) if kind is AuditKind.EPOCH and seq in steps[-1:] else None
+        return make_task(kind, seq, sealed.steps(hotkey)[steps.index(seq)])
+    return make_task(kind, seq) if kind is AuditKind.EPOCH and seq in steps[-1:] else None
 
 
 def step_seqs(sealed: SealedEpoch, hotkey: str) -> tuple[int, ...]:
@@ -90,22 +92,18 @@ def step_seqs(sealed: SealedEpoch, hotkey: str) -> tuple[int, ...]:
 
 
 def task_name(kind: AuditKind, seq: int) -> str:
-    """The name of the task of re-executing a receipt."""
+    """The name of a task, from what its verdicts name it by."""
     return f"{kind}:{seq}"
 
 
-def _task(kind: AuditKind, seq: int, step: int = 0) -> AuditTask:
+def make_task(kind: AuditKind, seq: int, step: int = 0) -> AuditTask:
+    """The task with the name that follows from its kind and number."""
     return AuditTask(kind, task_name(kind, seq), seq, step)
-
-
-def proof_task(subject: str, task: AuditTask) -> AuditTask:
-    """The task under which the fault of another miner is filed that an audit of `subject` proved."""
-    return AuditTask(task.kind, f"{task.name}@{subject}", task.seq, task.step)
 
 
 def records_task(seq: int) -> AuditTask:
     """The task of a fault that no draw asked for, since the records themselves prove it."""
-    return AuditTask(AuditKind.RECORDS, task_name(AuditKind.RECORDS, seq), seq)
+    return make_task(AuditKind.RECORDS, seq)
 
 
 def seal_task(seq: int) -> AuditTask:

@@ -28,7 +28,10 @@ STORE = "store"
 
 
 class LiveSwarm:
-    """Processes of one run in `root`. `entries` replaces the program of a node by name."""
+    """Processes of one run in `root`. `entries` replaces the program of a node by name.
+
+    `in_order`: a node starts once the one before has joined, so that each has its stage: 0, 1, ..., 0, 1, ...
+    """
 
     def __init__(
         self,
@@ -37,8 +40,9 @@ class LiveSwarm:
         *,
         validator: bool = False,
         entries: Mapping[str, str] | None = None,
+        in_order: bool = False,
     ) -> None:
-        self.options, self.validator = options, validator
+        self.options, self.validator, self.in_order = options, validator, in_order
         self.run_dir = RunDir(root)
         self.entries = dict(entries or {})
         self.running: dict[str, Running] = {}
@@ -61,8 +65,10 @@ class LiveSwarm:
         await self.start(self.programs.orchestrator())
         await until_ready(self.http, ORCHESTRATOR, f"{self.url}/readyz")
         await preload
-        for program in self.nodes():
+        for number, program in enumerate(self.nodes(), 1):
             await self.start(program)
+            if self.in_order:
+                await self.until(lambda status, number=number: len(status["members"]) >= number)
         return self
 
     async def __aexit__(self, *_: object) -> None:

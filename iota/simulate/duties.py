@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from iota.objects import BaseKey, DeltaKey, MergedKey, RunObject, SnapshotKey, part_sizes, snapshot_bytes
+from iota.protocol.events import MergeAssign
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     BaseStored,
@@ -27,10 +28,7 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in enumerate(sizes))
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
-            key = MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)
-            # Both miners of a merge must report the same digest for the same contributions.
-            content = digest("merged", epoch, assign.stage, assign.part, assign.contributions)
-            stored = StoredObject(key=str(key), digest=content, size=assign.contributions[0].stored.size)
+            stored = merged_part(assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
             return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
         case StoreBase():
             if epoch not in bases:
@@ -42,6 +40,12 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             return SnapshotStored(epoch=epoch, version=duty.version, stored=stored)
         case _:
             assert_never(duty)
+
+
+def merged_part(assign: MergeAssign, key: str) -> StoredObject:
+    """The merge of a part under a key. Whoever merges the same contributions gets the same digest."""
+    content = digest("merged", assign.epoch, assign.stage, assign.part, assign.contributions)
+    return StoredObject(key=key, digest=content, size=assign.contributions[0].stored.size)
 
 
 def _epoch(duty: Duty) -> int:

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from iota.protocol.events import Event, StepClose
+from iota.objects import settled_key
+from iota.protocol.events import Event, MergeAssign, StepClose
 from iota.protocol.frames import FrameName
 from iota.protocol.messages import ExchangeRequest, JoinRequest
 from iota.protocol.receipts import SignedHeader
 from iota.simulate.clock import VirtualClock
 from iota.simulate.device import VirtualDevice
+from iota.simulate.duties import merged_part
 from iota.simulate.links import Links
 from iota.simulate.miner import VirtualMiner
 from iota.simulate.names import digest, fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Entry, Limits, Lost, Member, Resumed, Tick
+from orchestrator.coordinator import Coordinator, Entry, Limits, Lost, Member, Remerged, Resumed, Tick
 from orchestrator.coordinator.state import RunState
 from orchestrator.intake import Intake
 
@@ -138,8 +140,25 @@ class VirtualSwarm:
                 self._last_heard[key] = self.now  # its regular exchange
             elif member.live and self.now > self._last_heard[key] + SILENCE_S:
                 self.apply(Lost(at=self.now, hotkey=key))
+        for assign in self.coordinator.disputed_parts():
+            self._merge(assign)
         due = self.coordinator.next_deadline()
         if int(self.now) % BLOCK_S == 0 or (due is not None and due <= self.now):
             block = int(self.now) // BLOCK_S
             self.apply(Tick(at=self.now, block=block, block_hash=digest(block)))
         self.clock.later(1.0, self._tick)
+
+    def _merge(self, assign: MergeAssign) -> None:
+        """What the orchestrator makes of a part that its mergers did not settle."""
+        stored = merged_part(assign, "")
+        key = settled_key(self.spec.id, assign.epoch, assign.stage, assign.part, stored.digest)
+        self.apply(
+            Remerged(
+                at=self.now,
+                epoch=assign.epoch,
+                stage=assign.stage,
+                part=assign.part,
+                stored=stored.model_copy(update={"key": key}),
+                left_out={},
+            )
+        )

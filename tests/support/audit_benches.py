@@ -20,7 +20,7 @@ from iota.protocol.receipts import (
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import THREADS, World
 from validator.audits.auditor import Auditor
-from validator.audits.budget import Budget, Worker
+from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
@@ -142,7 +142,7 @@ async def bench(
     """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
     objects = RunObjects(world, world)  # type: ignore[arg-type]
     evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
-    worker = Worker(Budget(1.0, cpu=lambda: 0.0))
+    worker = Worker()
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
     return Bench(world, evidence, auditor, worker, sealed, deliver)

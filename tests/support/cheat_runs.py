@@ -61,7 +61,7 @@ CASES: Final = {
     "noise without receipts": Case({"miner-00": "no_forward_receipts"}),
     "second receipts": Case({"miner-00": "second_receipts"}),
     "denied frames": Case({"miner-01": "denier"}, most=0.9),
-    "false NaN": Case({"miner-01": "crier"}, most=0.9),
+    "false NaN": Case({"miner-01": "crier"}),
 }
 """miner-00 and miner-02 have stage 0, miner-01 and miner-03 stage 1."""
 

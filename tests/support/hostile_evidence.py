@@ -31,7 +31,7 @@ from tests.support.audited_runs import THREADS, World
 from tests.support.small_runs import small_run
 from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.auditor import Auditor
-from validator.audits.budget import Budget, Worker
+from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.job_runner import JobRunner, is_condition
 from validator.audits.replay import ReplayOptions
@@ -121,7 +121,7 @@ class Validator:
         key = ORCHESTRATOR.ss58
         seals = SealBook(folder, world.run, key)
         bundles = BundleKeeper(folder, key, KEY, LINKS.link, sources)  # type: ignore[arg-type]
-        self.worker = Worker(Budget(1.0, cpu=lambda: 0.0))
+        self.worker = Worker()
         options = ReplayOptions(threads=THREADS, max_threads=THREADS)
         auditor = Auditor(evidence, self.worker, options)
         self.jobs = JobRunner(self, self, evidence, auditor, self, seals, self, bundles, self.settle)  # type: ignore[arg-type]

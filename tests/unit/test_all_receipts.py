@@ -185,6 +185,21 @@ def test_an_extra_loss_receipt_pays_nothing(world: World) -> None:
         assert honest[miner.hotkey] == sum(op_flops(world.spec, r, weight_gradient=True) for r in ops)
 
 
+def test_who_gives_no_pseudo_gradient_is_not_paid(world: World) -> None:
+    before, silent = world.records[0], world.miners[0]
+    sealed = resealed(
+        world,
+        deltas=tuple(delta for delta in before.deltas if delta.miner != silent.hotkey),
+        merge_assigns=tuple(assign for assign in before.merge_assigns if assign.stage != silent.stage),
+        merges=tuple(
+            merge.model_copy(update={"parts": ()}) if merge.stage == silent.stage else merge
+            for merge in before.merges
+        ),
+    )
+    paid = {work.hotkey: work.flops for work in epoch_work(sealed)}
+    assert paid == {w.hotkey: w.flops for w in epoch_work(resealed(world))} | {silent.hotkey: 0}
+
+
 def rejoined(stage: int, step: int) -> World:
     """An epoch in whose middle one miner lost its disk: it took the base anew at `step`, and went on."""
     again = World(small_run(schedule={"pipeline": "delayed", "steps": 4}, optimizer={"state": "carry"}))

@@ -92,6 +92,20 @@ async def test_the_honest_merger_beside_a_liar_passes(workers: list[benches.Benc
     assert failed(filed) == {world.miners[2].hotkey}
 
 
+async def test_a_merger_that_signed_another_copy_is_judged_without_a_draw(
+    workers: list[benches.Bench],
+) -> None:
+    spec = small_run(audit=AuditSpec(merge_every=1000), schedule={"steps": 2, "microbatches": 2})
+    world = World(spec, {2: miners.FalseMerge(0)})
+    world.train()
+    filed, _ = await audited(world, workers)
+    drawn_alone = World(spec)
+    drawn_alone.train()
+    honest, _ = await audited(drawn_alone, workers)
+    assert failed(filed) == {world.miners[2].hotkey}
+    assert len(filed) > len(honest) > 0
+
+
 async def test_an_honest_miner_that_two_mergers_accuse_is_not_charged_and_they_are(
     workers: list[benches.Bench],
 ) -> None:

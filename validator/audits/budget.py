@@ -65,16 +65,17 @@ class Budget:
 
 
 class Worker:
-    """One thread for replays. Each call first waits for the budget."""
+    """One thread for replays. Each call first waits for the budget, if there is one."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="replay")
         self.busy_s = 0.0
 
     async def run(self, unit: Callable[[], _T]) -> _T:
         """Run a unit on the thread and return its result; raises what it raises."""
-        await self.budget.pause()
+        if self.budget is not None:
+            await self.budget.pause()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, unit)
 
     def _timed(self, unit: Callable[[], _T]) -> _T:

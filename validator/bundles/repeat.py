@@ -21,7 +21,7 @@ from iota.protocol.seals import SEAL_DOMAIN
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
 from validator.audits.auditor import Auditor
-from validator.audits.budget import Budget, Worker
+from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import verify_verdict
@@ -108,7 +108,7 @@ async def _check(reader: BundleReader, found: Repeated, options: ReplayOptions, 
         "record, plans and receipts are those that the orchestrator sealed, and the receipts are signed"
     )
     _check_memory(sealed, verdict.miner)
-    worker = Worker(Budget(1.0))
+    worker = Worker()
     try:
         auditor = Auditor(evidence, worker, options)
         found.result = await _Repeating(found, sealed, evidence, auditor).run()

@@ -28,8 +28,9 @@ At = tuple[int, int]
 class MergeAudits:
     """The audits of one epoch's merges. They need public objects alone, and compare to the bit.
 
-    A drawn part is judged at each of its mergers, by what they signed. Whoever the record accuses of a bad
-    pseudo-gradient is judged by a part that leaves it out, drawn or not.
+    A part is judged at each of its mergers, by what they signed: a drawn one, and each whose mergers signed
+    something else than was agreed on. Whoever the record accuses of a bad pseudo-gradient is judged by a part
+    that leaves it out.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class MergeAudits:
         for accused in sealed.record.left_out:
             if accused.why is not LeftOut.MISSING and accused.parts:
                 self._accused[accused.stage, accused.parts[0]].append(accused)
+        self._disputed = {at for at, merged in self._receipts.items() if self._differs(at, merged)}
         self._done: set[At] = set()
         self._outcomes: dict[tuple[str, AuditTask], Outcome] = {}
 
     @property
     def parts(self) -> list[At]:
         """The parts to merge again, in order."""
-        return sorted({*self.drawn, *self._accused} & self._assigns.keys())
+        return sorted({*self.drawn, *self._accused, *self._disputed} & self._assigns.keys())
 
     def tasks(self, at: At) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that merging a part again decides."""
@@ -163,6 +165,15 @@ class MergeAudits:
     def _give_up(self, at: At, reason: str) -> None:
         for hotkey, task in self.tasks(at):
             self._file(hotkey, task, inconclusive(task.seq, reason))
+
+    def _differs(self, at: At, merged: list[tuple[str, Receipt]]) -> bool:
+        """Whether a merger of the part signed something else than what was agreed on."""
+        stage, part = at
+        agreed = self._ready[stage].parts if stage in self._ready else ()
+        if part >= len(agreed):
+            return False
+        output = merge_output(agreed[part].digest, self._left_out(at))
+        return any(receipt.output != output for _, receipt in merged)
 
     def _left_out(self, at: At) -> dict[str, LeftOut]:
         """What the record says that a part leaves out."""

@@ -91,6 +91,7 @@ class SealedEpoch:
         }
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._settled = self._settlements()
+        self._gave = {delta.miner for delta in record.deltas}
         self._words: dict[str, list[Word]] = {}
         for word in record.words:
             said = self._words.setdefault(word.hotkey, [])
@@ -140,13 +141,21 @@ class SealedEpoch:
     def paid(self, hotkey: str) -> list[Receipt]:
         """Receipts of assigned ops of settled microbatches: the work that scores count.
 
-        Each op of a microbatch is paid once, whatever attempts and lives of the miner ran it.
+        Each op of a microbatch is paid once, whatever attempts and lives of the miner ran it. Who gave no
+        pseudo-gradient is not paid.
         """
+        if self.withholds(hotkey):
+            return []
         once: dict[tuple[int, int, OpKind], Receipt] = {}
         for receipt in self._own_ops(hotkey):
             if (receipt.step, receipt.microbatch) in self._settled:
                 once.setdefault((receipt.step, receipt.microbatch, receipt.kind), receipt)
         return list(once.values())
+
+    def withholds(self, hotkey: str) -> bool:
+        """Whether the miner gave no pseudo-gradient, though its last life has counted work."""
+        steps = range(self.last_life(hotkey).joined, self.spec.schedule.steps)
+        return hotkey not in self._gave and any(self.counted(hotkey, step) for step in steps)
 
     def is_summed(self, hotkey: str, receipt: Receipt) -> bool:
         """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""

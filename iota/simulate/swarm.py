@@ -150,7 +150,7 @@ class VirtualSwarm:
 
     def _merge(self, assign: MergeAssign) -> None:
         """What the orchestrator makes of a part that its mergers did not settle."""
-        stored = merged_part(assign, "")
+        stored = merged_part(assign, "merged")
         key = settled_key(self.spec.id, assign.epoch, assign.stage, assign.part, stored.digest)
         self.apply(
             Remerged(

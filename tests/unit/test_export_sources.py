@@ -250,7 +250,7 @@ async def test_ctrl_c_leaves_no_model(run: StoredRun, tmp_path: Path) -> None:
             process = await asyncio.create_subprocess_exec(
                 *command, "--to", str(tmp_path / "model"), stderr=subprocess.PIPE
             )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(200):
                 await asked.wait()
                 process.send_signal(signal.SIGINT)
                 _, said = await process.communicate()

@@ -70,9 +70,12 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
     name = notice.name
     target = name.direction.destination(member.stage, run.stages)
     assert target is not None
-    mb.places[member.stage].store(name.direction, (name.attempt, notice.digest, notice.size))
-    forward = name.direction is Direction.FORWARD
-    stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
+    place = mb.places[member.stage]
+    place.store(name.direction, (name.attempt, notice.digest, notice.size))
+    if name.direction is Direction.FORWARD:
+        stop_clock(run, member, name.step, mb.index, name.direction)
+    elif place.counted:  # else the microbatch waits for the receipt
+        stop_clock(run, member, name.step, mb.index, _backward_input(run, member))
     announce(run, mb.places[target].miner, notice, member.hotkey)
 
 
@@ -96,13 +99,17 @@ def start_clocks(run: RunState, step: int) -> None:
 
 
 def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """Stop the deadline of an op: the frame that other replicas wait for is stored."""
+    """Stop the deadline of an op: all that others wait for is stored.
+
+    Of a FORWARD this is its frame, since a BACKWARD without the FORWARD's receipt is refused; of a BACKWARD or
+    LOSS both frame and receipt.
+    """
     member.pending.pop((step, index, direction), None)
     note_progress(run, member)
 
 
 def measure(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """Learn from a receipt how long the op took. Its deadline runs on until its frame is stored."""
+    """Learn from a receipt how long the op took. Its deadline runs on until `stop_clock`."""
     since = member.pending.get((step, index, direction))
     if since is not None:
         seconds = run.now - max(since, member.last_progress)
@@ -200,7 +207,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
-    if member.stage == 0:  # it has no frame to store
+    if member.stage == 0 or place.backward is not None:  # stage 0 has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
     place.counted = True
     mb.uncounted -= 1

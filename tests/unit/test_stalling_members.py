@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -17,7 +17,7 @@ from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
 from orchestrator.coordinator import Joined
 from orchestrator.coordinator.member import Member
-from tests.support.coordinators import Driven
+from tests.support.coordinators import Driven, frame
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -57,6 +57,28 @@ def test_the_step_of_a_closed_step_is_progress_once(driven: Driven) -> None:
         driven.say(member, receipts=[driven.receipt(member, OpKind.STEP, 0, 0)])
         times.append(member.last_progress)
     assert times == [driven.now - 3] * 2
+
+
+@pytest.mark.parametrize("kept_back", ["receipt", "frame"])
+def test_who_keeps_the_frame_or_the_receipt_of_a_loss_back_is_late_and_the_step_closes(
+    kept_back: str,
+) -> None:
+    driven = Driven.training(
+        tiny_spec(stages=2, replicas=2, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=2)
+    )
+    place = driven.state.current.steps[0].microbatches[0].places[1]
+    idler = driven.state.members[place.miner]
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    if kept_back == "receipt":
+        driven.say(idler, frames=[frame(0, 0, 0, 0, 1, Direction.BACKWARD)])
+    else:
+        driven.say(idler, receipts=[driven.receipt(idler, OpKind.LOSS, 0, 0)])
+    driven.wait(11)
+    assert (idler.stalled, place.miner == idler.hotkey) == (True, False)
+    driven.run_op(0, 0, 1, OpKind.LOSS)
+    driven.run_op(0, 0, 0, OpKind.BACKWARD)
+    driven.run_ops(0, 1)
+    assert driven.state.current.closed_steps == 1
 
 
 def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:

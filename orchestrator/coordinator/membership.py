@@ -10,7 +10,7 @@ from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
+from orchestrator.coordinator.rerouting import assign, is_held_by, relieve, void_sums
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -83,9 +83,8 @@ def replay_s(run: RunState, member: Member) -> float:
 def _start_afresh(run: RunState, member: Member) -> None:
     """Reset a miner that lost its weights: others take its work, and its gradient sums are void."""
     run.roster.set_live(member, False)
+    void_sums(run, member)
     relieve(run, member)
-    for step in run.current.open_steps():
-        step.order.pop(member.hotkey, None)
     if not any(member.hotkey in merge.deltas for merge in run.current.merges):
         run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
     for merge in run.current.merges:

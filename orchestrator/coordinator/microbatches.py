@@ -209,12 +209,17 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     measure(run, member, receipt.step, mb.index, waited_on)
     if member.stage == 0 or place.backward is not None:  # stage 0 has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
-    place.counted = True
-    mb.uncounted -= 1
-    count_pair(step.order[member.hotkey], mb.index, receipt.attempt)
-    run.current.counted[member.hotkey] += 1
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
-        step.losses.append(receipt.loss)
+        step.losses[mb.index] = receipt.loss
+    count(run, step, mb, member, receipt.attempt)
+
+
+def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member, attempt: int) -> None:
+    """Count the gradient of an attempt that the member has receipted; none of its stage counts yet."""
+    mb.places[member.stage].counted = True
+    mb.uncounted -= 1
+    count_pair(step.order[member.hotkey], mb.index, attempt)
+    run.current.counted[member.hotkey] += 1
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 
@@ -240,6 +245,16 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
         run.totals.dropped += 1
 
 
+def reopen_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
+    """Open a settled microbatch again: a gradient of it is lost."""
+    mb.ended = None
+    step.open += 1
+    for place in mb.places:
+        run.members[place.miner].work[step.number, mb.index] = None
+    run.totals.settled -= 1
+    run.totals.tokens -= run.spec.data.tokens
+
+
 def close_steps(run: RunState) -> bool:
     """Close, in order, every step whose microbatches have all ended. True if any was closed.
 
@@ -255,7 +270,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     epoch = run.current
     epoch.closed_steps += 1
     if step.losses:
-        run.totals.losses.append(sum(step.losses) / len(step.losses))
+        run.totals.losses.append(sum(step.losses.values()) / len(step.losses))
     step.microbatches = []
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:

@@ -10,6 +10,7 @@ from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.op_clocks import own_limit
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve, void_sums
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -44,6 +45,8 @@ def join(run: RunState, entry: Joined) -> None:
         stage = run.roster.needed_stage() if request.role is Role.MINER else -1
         member = Member(hotkey, request.role, stage, len(run.members), request.capabilities.device)
         member.certificate = request.certificate
+        if member.role is Role.MINER:
+            member.own_s = own_limit(run.deadlines.ops[stage], member)
         run.roster.add(member)
         run.owners.add(member)
     else:

@@ -19,6 +19,7 @@ from orchestrator.coordinator.lives import life_of
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import take_merge_receipt
 from orchestrator.coordinator.merging import accept_delta
+from orchestrator.coordinator.op_clocks import own_limit
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
@@ -110,19 +111,23 @@ def stop_clock(run: RunState, member: Member, step: int, index: int, direction: 
 
 def measure(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
     """Learn from a receipt how long the op took. Its deadline runs on until `stop_clock`."""
-    since = member.pending.get((step, index, direction))
+    since, before = member.pending.get((step, index, direction)), member.own_s
     if since is not None:
-        seconds = run.now - max(since, member.last_progress)
-        run.deadlines.ops[member.stage].add(seconds)
+        seconds, limit = run.now - max(since, member.last_progress), run.deadlines.ops[member.stage]
+        limit.add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
         member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
+        member.own_s = own_limit(limit, member)
         member.history.work(run.epoch).met += 1
-    note_progress(run, member)
+    note_progress(run, member, sooner=member.own_s < before)
 
 
-def note_progress(run: RunState, member: Member) -> None:
-    """The member did something that it was asked to do: its deadlines run from now."""
-    sooner = member.replay_s > 0
+def note_progress(run: RunState, member: Member, *, sooner: bool = False) -> None:
+    """The member did something that it was asked to do: its deadlines run from now.
+
+    `sooner`: its `own_s` is shorter.
+    """
+    sooner = sooner or member.replay_s > 0
     member.last_progress = run.now
     member.stalled, member.restarted, member.replay_s = False, False, 0.0
     run.clocks.arm(member, again=sooner)

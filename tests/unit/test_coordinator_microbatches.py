@@ -169,7 +169,10 @@ def test_an_attempt_that_came_too_late_counts_once_the_one_that_counted_is_void(
     second = driven.state.members[mb.places[1].miner]
     driven.run_op(0, 0, 1, OpKind.LOSS)
     driven.run_op(0, 0, 0, OpKind.BACKWARD)
-    assert (second is first, driven.state.current.counted) == (False, {first.hotkey: 1, mb.places[0].miner: 1})
+    assert (second is first, driven.state.current.counted) == (
+        False,
+        {first.hotkey: 1, mb.places[0].miner: 1},
+    )
     driven.join(first.order)
     assert driven.state.current.counted == {second.hotkey: 1, mb.places[0].miner: 1}
     assert (mb.ended, mb.places[1].miner) == (Ending.SETTLED, second.hotkey)

@@ -102,8 +102,8 @@ def start_clocks(run: RunState, step: int) -> None:
 def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
     """Stop the deadline of an op: all that others wait for is stored.
 
-    Of a FORWARD this is its frame, since a BACKWARD without the FORWARD's receipt is refused; of a BACKWARD or
-    LOSS both frame and receipt.
+    Of a FORWARD this is its frame, since a BACKWARD without the FORWARD's receipt is refused; of a BACKWARD
+    or LOSS both frame and receipt.
     """
     member.pending.pop((step, index, direction), None)
     note_progress(run, member)

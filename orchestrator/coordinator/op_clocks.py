@@ -49,7 +49,7 @@ class OpClocks:
     _by_stage: list[list[_Entry]] = field(init=False)
     """By stage: a heap by the time that the deadline runs from."""
     _by_own: list[_Entry] = field(default_factory=list)
-    """A heap by the time at which `own_s` and `replay_s` end, of those that are longer than the stage's limit."""
+    """A heap by the time at which `own_s` and `replay_s` end, where one is longer than the stage's limit."""
     _armed: dict[str, float] = field(default_factory=dict)
     """Member -> the key of its entry. An entry with another key is out of date."""
     _due: dict[str, Member] = field(default_factory=dict)
@@ -59,7 +59,10 @@ class OpClocks:
         self._by_stage = [[] for _ in self.limits]
 
     def arm(self, member: Member, *, again: bool = False) -> None:
-        """Watch a member with a pending op. `again`: its `own_s` or `replay_s` is shorter, so it may be due earlier."""
+        """Watch a member that has a pending op.
+
+        `again`: its `own_s` or `replay_s` is shorter, so it may be due earlier.
+        """
         known, start = self._armed.get(member.hotkey), _start(member)
         if start is None:
             if again:

@@ -41,10 +41,10 @@ def relieve(run: RunState, member: Member) -> None:
 
 
 def void_sums(run: RunState, member: Member) -> None:
-    """The member lost its gradient sums of the open steps: other attempts at these microbatches count instead.
+    """The member lost its gradient sums of the open steps: other attempts at the microbatches are to count.
 
-    Each is open again, or its neighbours' work on it would never be settled. Where it was re-routed before and
-    that attempt is receipted, this one counts. Call `relieve` next: it moves those that the member has.
+    Each is open again, or its neighbours' work on it would never be settled. Where it was re-routed before
+    and that attempt is receipted, this one counts. Call `relieve` next: it moves those that the member has.
     """
     for step in run.current.open_steps():
         for index, _ in counted_pairs(step.order.pop(member.hotkey, bytearray())):

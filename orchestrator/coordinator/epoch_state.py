@@ -53,7 +53,7 @@ class Place:
     backward: Stored | None = None
     """The stored frame towards the stage before."""
     counted: bool = False
-    """A gradient of it stands in a miner's sum. Never unset."""
+    """A gradient of it stands in a miner's sum. Unset where the miner loses its sum."""
     earlier: tuple[tuple[str, int], ...] = ()
     """The (miner, attempt) that had this place before."""
 
@@ -115,8 +115,8 @@ class PlannedStep:
     order: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     """miner -> each (microbatch, attempt) that is counted, in the order of its receipts: see `counted_pairs`.
     There is one for each miner and step, so it is bytes, which the garbage collector need not follow."""
-    losses: list[float] = field(default_factory=list)
-    """Loss of each counted LOSS op (nats a token)."""
+    losses: dict[int, float] = field(default_factory=dict)
+    """microbatch -> the loss of its counted LOSS op (nats a token)."""
 
 
 @dataclass(slots=True)

@@ -63,6 +63,8 @@ class Member:
     """Time of its last progress: deadlines run from then, or from an op's readiness if that is later."""
     op_seconds: float = 0.0
     """Moving average of the seconds from an op's readiness to its receipt; 0 before the first."""
+    own_s: float = 0.0
+    """Its ops have at least so many seconds (`op_clocks.own_limit`, as it was at its last measured op)."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
     charged: bool = False

@@ -10,7 +10,8 @@ from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.rerouting import assign, is_held_by, relieve
+from orchestrator.coordinator.op_clocks import own_limit
+from orchestrator.coordinator.rerouting import assign, is_held_by, relieve, void_sums
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -44,6 +45,8 @@ def join(run: RunState, entry: Joined) -> None:
         stage = run.roster.needed_stage() if request.role is Role.MINER else -1
         member = Member(hotkey, request.role, stage, len(run.members), request.capabilities.device)
         member.certificate = request.certificate
+        if member.role is Role.MINER:
+            member.own_s = own_limit(run.deadlines.ops[stage], member)
         run.roster.add(member)
         run.owners.add(member)
     else:
@@ -83,9 +86,8 @@ def replay_s(run: RunState, member: Member) -> float:
 def _start_afresh(run: RunState, member: Member) -> None:
     """Reset a miner that lost its weights: others take its work, and its gradient sums are void."""
     run.roster.set_live(member, False)
+    void_sums(run, member)
     relieve(run, member)
-    for step in run.current.open_steps():
-        step.order.pop(member.hotkey, None)
     if not any(member.hotkey in merge.deltas for merge in run.current.merges):
         run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
     for merge in run.current.merges:

@@ -19,6 +19,7 @@ from orchestrator.coordinator.lives import life_of
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import take_merge_receipt
 from orchestrator.coordinator.merging import accept_delta
+from orchestrator.coordinator.op_clocks import own_limit
 from orchestrator.coordinator.state import Phase, RunState
 
 SMOOTHING = 0.1
@@ -70,9 +71,12 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
     name = notice.name
     target = name.direction.destination(member.stage, run.stages)
     assert target is not None
-    mb.places[member.stage].store(name.direction, (name.attempt, notice.digest, notice.size))
-    forward = name.direction is Direction.FORWARD
-    stop_clock(run, member, name.step, mb.index, name.direction if forward else _backward_input(run, member))
+    place = mb.places[member.stage]
+    place.store(name.direction, (name.attempt, notice.digest, notice.size))
+    if name.direction is Direction.FORWARD:
+        stop_clock(run, member, name.step, mb.index, name.direction)
+    elif place.counted:  # else the microbatch waits for the receipt
+        stop_clock(run, member, name.step, mb.index, _backward_input(run, member))
     announce(run, mb.places[target].miner, notice, member.hotkey)
 
 
@@ -96,26 +100,34 @@ def start_clocks(run: RunState, step: int) -> None:
 
 
 def stop_clock(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """Stop the deadline of an op: the frame that other replicas wait for is stored."""
+    """Stop the deadline of an op: all that others wait for is stored.
+
+    Of a FORWARD this is its frame, since a BACKWARD without the FORWARD's receipt is refused; of a BACKWARD
+    or LOSS both frame and receipt.
+    """
     member.pending.pop((step, index, direction), None)
     note_progress(run, member)
 
 
 def measure(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """Learn from a receipt how long the op took. Its deadline runs on until its frame is stored."""
-    since = member.pending.get((step, index, direction))
+    """Learn from a receipt how long the op took. Its deadline runs on until `stop_clock`."""
+    since, before = member.pending.get((step, index, direction)), member.own_s
     if since is not None:
-        seconds = run.now - max(since, member.last_progress)
-        run.deadlines.ops[member.stage].add(seconds)
+        seconds, limit = run.now - max(since, member.last_progress), run.deadlines.ops[member.stage]
+        limit.add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
         member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
+        member.own_s = own_limit(limit, member)
         member.history.work(run.epoch).met += 1
-    note_progress(run, member)
+    note_progress(run, member, sooner=member.own_s < before)
 
 
-def note_progress(run: RunState, member: Member) -> None:
-    """The member did something that it was asked to do: its deadlines run from now."""
-    sooner = member.replay_s > 0
+def note_progress(run: RunState, member: Member, *, sooner: bool = False) -> None:
+    """The member did something that it was asked to do: its deadlines run from now.
+
+    `sooner`: its `own_s` is shorter.
+    """
+    sooner = sooner or member.replay_s > 0
     member.last_progress = run.now
     member.stalled, member.restarted, member.replay_s = False, False, 0.0
     run.clocks.arm(member, again=sooner)
@@ -200,14 +212,19 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
         return  # late, as above
     waited_on = _backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
-    if member.stage == 0:  # it has no frame to store
+    if member.stage == 0 or place.backward is not None:  # stage 0 has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
-    place.counted = True
-    mb.uncounted -= 1
-    count_pair(step.order[member.hotkey], mb.index, receipt.attempt)
-    run.current.counted[member.hotkey] += 1
     if receipt.kind is OpKind.LOSS and receipt.loss is not None and abs(receipt.loss) < MAX_LOSS:
-        step.losses.append(receipt.loss)
+        step.losses[mb.index] = receipt.loss
+    count(run, step, mb, member, receipt.attempt)
+
+
+def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member, attempt: int) -> None:
+    """Count the gradient of an attempt that the member has receipted; none of its stage counts yet."""
+    mb.places[member.stage].counted = True
+    mb.uncounted -= 1
+    count_pair(step.order[member.hotkey], mb.index, attempt)
+    run.current.counted[member.hotkey] += 1
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 
@@ -233,6 +250,16 @@ def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: E
         run.totals.dropped += 1
 
 
+def reopen_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
+    """Open a settled microbatch again: a gradient of it is lost."""
+    mb.ended = None
+    step.open += 1
+    for place in mb.places:
+        run.members[place.miner].work[step.number, mb.index] = None
+    run.totals.settled -= 1
+    run.totals.tokens -= run.spec.data.tokens
+
+
 def close_steps(run: RunState) -> bool:
     """Close, in order, every step whose microbatches have all ended. True if any was closed.
 
@@ -248,7 +275,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     epoch = run.current
     epoch.closed_steps += 1
     if step.losses:
-        run.totals.losses.append(sum(step.losses) / len(step.losses))
+        run.totals.losses.append(sum(step.losses.values()) / len(step.losses))
     step.microbatches = []
     for member in run.miners():
         if member.joined is None or member.ready_epoch != run.epoch:

@@ -7,10 +7,11 @@ import heapq
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.frames import Direction, FrameName, FrameNotice
-from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
+from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
+from orchestrator.coordinator.given_ops import Mark
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.microbatches import announce, end_microbatch
+from orchestrator.coordinator.microbatches import announce, count, end_microbatch, reopen_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -37,6 +38,40 @@ def relieve(run: RunState, member: Member) -> None:
             chosen = others[0][2]
             assign(run, step, mb, member.stage, chosen)
             heapq.heapreplace(others, (len(chosen.work), chosen.order, chosen))
+
+
+def void_sums(run: RunState, member: Member) -> None:
+    """The member lost its gradient sums of the open steps: other attempts at the microbatches are to count.
+
+    Each is open again, or its neighbours' work on it would never be settled. Where it was re-routed before
+    and that attempt is receipted, this one counts. Call `relieve` next: it moves those that the member has.
+    """
+    for step in run.current.open_steps():
+        for index, _ in counted_pairs(step.order.pop(member.hotkey, bytearray())):
+            mb = step.microbatches[index]
+            if mb.ended is Ending.DROPPED:
+                continue
+            place, waiting = mb.places[member.stage], [mb.places[member.stage]]
+            if mb.ended is Ending.SETTLED:
+                reopen_microbatch(run, step, mb)
+                waiting = mb.places
+            place.counted = False
+            mb.uncounted += 1
+            holder = run.members[place.miner]
+            if holder is not member and _has_receipted(run, step, mb, holder):
+                count(run, step, mb, holder, place.attempt)
+            for other in [run.members[each.miner] for each in waiting]:
+                if other is not member and other.joined is not None and is_held_by(mb, other):
+                    assign(run, step, mb, other.stage, other)
+                    run.look_at(other)  # it may be gone
+
+
+def _has_receipted(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member) -> bool:
+    """Whether the member's present life has receipted the backward of the attempt that it has."""
+    given = step.given.find((mb.index, member.stage), mb.places[member.stage].attempt)
+    present = len(run.current.lives[member.hotkey]) - 1
+    done = given is not None and given.life == present and bool(given.marks & Mark.BACKWARD)
+    return done and member.joined is not None
 
 
 def is_held_by(mb: MicrobatchState, member: Member) -> bool:

@@ -30,6 +30,10 @@ class ServerLimits:
     """Requests a second of one hotkey, over time."""
     hotkey_burst: float = 400.0
     """Requests of one hotkey at once."""
+    join_rate: float = 1 / 60
+    """Joins a second of one hotkey, over time: the journal keeps each for ever."""
+    join_burst: float = 30.0
+    """Joins of one hotkey at once: a node may have to be started again a few times."""
     streams: int = 100
     """Open status streams of all clients together."""
     wait_s: float = 5.0

@@ -24,7 +24,7 @@ from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
 from orchestrator.http.delivery import Delivery, presign
-from orchestrator.http.limits import ServerLimits
+from orchestrator.http.limits import ServerLimits, TokenBuckets
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
 from orchestrator.http.object_checks import ObjectChecks
@@ -62,6 +62,7 @@ class MemberCalls:
         self._admission = admission
         self.limits = limits
         self._open: Counter[str] = Counter()
+        self._joins = TokenBuckets(limits.join_rate, limits.join_burst)
         self.intake = Intake(coordinator, places=limits.workers)
         self.polls = Polls()
         self.presence = Presence(limits.silence_s)
@@ -76,6 +77,8 @@ class MemberCalls:
             raise self._admission.refusal(owner)
         async with self._recorder.join_lock, self._recorder.lock_for(call.hotkey):
             entry = self.intake.join(call.hotkey, request, self._recorder.stamp())
+            if wait := self._joins.take(call.hotkey, time.monotonic()):
+                raise Problem(ProblemType.RATE_LIMITED, "this hotkey joins too often", retry_after=wait)
             self.presence.note(call.hotkey, time.monotonic())
             await self._recorder.record(entry)
             member = self.intake.member(call.hotkey)

@@ -30,9 +30,9 @@ class Clocks:
 
     Everything is changed by the coordinator's own entries and functions, so the calls of `OpClocks.arm` are
     its own: after an op is added, after a member is live or not late again, and with `again` after its
-    `replay_s` became shorter. Nothing need be called where a deadline only moves on: an op that ends or goes
-    to another replica, progress, a lost member, another limit of a stage. Nobody holds the base of the last
-    stage, so the run gathers for ever and starts no ops itself.
+    `own_s` or `replay_s` became shorter. Nothing need be called where a deadline only moves on: an op that
+    ends or goes to another replica, progress, a lost member, another limit of a stage. Nobody holds the base
+    of the last stage, so the run gathers for ever and starts no ops itself.
     """
 
     def __init__(self, seed: int) -> None:
@@ -149,7 +149,7 @@ class Clocks:
         """By the definition: that of the first of its ops to be due."""
         if not member.live or member.stalled:
             return None
-        allowed = max(self.run.deadlines.ops[member.stage].seconds, member.replay_s)
+        allowed = max(self.run.deadlines.ops[member.stage].seconds, member.own_s, member.replay_s)
         starts = (max(since, member.last_progress) for since in member.pending.values())
         return min((start + allowed for start in starts), default=None)
 

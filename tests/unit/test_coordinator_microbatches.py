@@ -8,10 +8,12 @@ from iota.protocol.events import Drop, FrameReady, Reroute, StepClose
 from iota.protocol.frames import Direction
 from iota.protocol.messages import BadValue, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
+from iota.spec import Pipeline
 from orchestrator.coordinator import Left
-from orchestrator.coordinator.epoch_state import Ending
+from orchestrator.coordinator.epoch_state import Ending, counted_pairs
 from tests.support.coordinators import Driven, frame
 from tests.support.small_spec import small_spec
+from tests.support.virtual_runs import tiny_spec
 
 
 @pytest.fixture
@@ -125,3 +127,63 @@ def test_a_missing_frame_is_made_again_by_another_replica_or_ends_the_microbatch
     name = frame(0, 0, 0, 0, 0, Direction.FORWARD).name
     driven.say(second, reports=[FrameMissing(name=name, reason="gone")])
     assert driven.state.totals.dropped == 1  # there is no other replica of stage 0
+
+
+def _two_replicas() -> Driven:
+    """Two stages of two replicas each, one step of four microbatches."""
+    return Driven.training(
+        tiny_spec(stages=2, replicas=2, epochs=1, steps=1, microbatches=4, pipeline=Pipeline.SYNC, credit=2)
+    )
+
+
+def test_who_joins_anew_does_not_void_its_neighbours_work() -> None:
+    driven = _two_replicas()
+    step = driven.state.current.steps[0]
+    gone = driven.state.members[step.microbatches[0].places[1].miner]
+    done = [mb.index for mb in step.microbatches if mb.places[1].miner == gone.hotkey]
+    for index in done:
+        driven.run_ops(0, index)
+    assert driven.state.totals.settled == len(done) == 2
+    driven.join(gone.order)
+    assert (driven.state.totals.settled, driven.state.totals.tokens) == (0, 0)
+    for mb in list(step.microbatches):
+        if mb.index in done:
+            driven.run_op(0, mb.index, 1, OpKind.LOSS)
+        else:
+            driven.run_ops(0, mb.index)
+    assert (driven.state.current.closed_steps, driven.state.totals.settled) == (1, 4)
+    assert gone.withdrawn == 2
+    counted: dict[int, list[int]] = {0: [], 1: []}
+    for hotkey, order in step.order.items():
+        counted[driven.state.members[hotkey].stage] += [index for index, _ in counted_pairs(order)]
+    assert sorted(counted[0]) == sorted(counted[1]) == [0, 1, 2, 3]
+
+
+def test_an_attempt_that_came_too_late_counts_once_the_one_that_counted_is_void() -> None:
+    driven = _two_replicas()
+    mb = driven.state.current.steps[0].microbatches[0]
+    first = driven.state.members[mb.places[1].miner]
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    driven.say(first, receipts=[driven.receipt(first, OpKind.LOSS, 0, 0)])  # without its frame
+    driven.wait(11)
+    second = driven.state.members[mb.places[1].miner]
+    driven.run_op(0, 0, 1, OpKind.LOSS)
+    driven.run_op(0, 0, 0, OpKind.BACKWARD)
+    assert (second is first, driven.state.current.counted) == (
+        False,
+        {first.hotkey: 1, mb.places[0].miner: 1},
+    )
+    driven.join(first.order)
+    assert driven.state.current.counted == {second.hotkey: 1, mb.places[0].miner: 1}
+    assert (mb.ended, mb.places[1].miner) == (Ending.SETTLED, second.hotkey)
+
+
+def test_the_only_replica_of_a_stage_that_joins_anew_does_its_counted_work_again(driven: Driven) -> None:
+    _, gone = driven.state.miners()
+    driven.run_microbatch(0, 0)
+    driven.join(gone.order)
+    driven.say(gone, reports=[Ready(epoch=0, digest=f"{1:064x}")])
+    assert driven.state.totals.settled == 0
+    driven.run_op(0, 0, 1, OpKind.LOSS)
+    driven.run_microbatch(0, 1)
+    assert (driven.state.current.closed_steps, driven.state.totals.settled) == (1, 2)

@@ -199,6 +199,17 @@ async def test_a_hotkey_that_floods_is_limited_and_told_when_to_return(tmp_path:
         assert 1 <= int(answer["Retry-After"]) <= 2
 
 
+async def test_joins_beyond_the_rate_give_no_entry_whatever_they_say(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "j", join_rate=0.01, join_burst=2) as running:
+        for _ in range(2):
+            status, _, _ = await raw(running, "/v1/join", JOIN, headers=signed(STRANGER, "/v1/join", JOIN))
+            assert status == 200
+        for addresses in ((), ("10.0.0.1:1",)):
+            body = join_request().model_copy(update={"addresses": addresses}).model_dump_json().encode()
+            headers = signed(STRANGER, "/v1/join", body)
+            await refused(running, ProblemType.RATE_LIMITED, "/v1/join", body, headers=headers)
+
+
 async def test_a_connection_that_dribbles_its_headers_is_closed(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j", connections=ConnectionLimits(header_s=0.2)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))

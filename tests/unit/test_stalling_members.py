@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -17,7 +17,8 @@ from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
 from orchestrator.coordinator import Joined
 from orchestrator.coordinator.member import Member
-from tests.support.coordinators import Driven
+from orchestrator.coordinator.op_clocks import own_limit
+from tests.support.coordinators import Driven, frame
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -59,6 +60,28 @@ def test_the_step_of_a_closed_step_is_progress_once(driven: Driven) -> None:
     assert times == [driven.now - 3] * 2
 
 
+@pytest.mark.parametrize("kept_back", ["receipt", "frame"])
+def test_who_keeps_the_frame_or_the_receipt_of_a_loss_back_is_late_and_the_step_closes(
+    kept_back: str,
+) -> None:
+    driven = Driven.training(
+        tiny_spec(stages=2, replicas=2, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=2)
+    )
+    place = driven.state.current.steps[0].microbatches[0].places[1]
+    idler = driven.state.members[place.miner]
+    driven.run_op(0, 0, 0, OpKind.FORWARD)
+    if kept_back == "receipt":
+        driven.say(idler, frames=[frame(0, 0, 0, 0, 1, Direction.BACKWARD)])
+    else:
+        driven.say(idler, receipts=[driven.receipt(idler, OpKind.LOSS, 0, 0)])
+    driven.wait(11)
+    assert (idler.stalled, place.miner == idler.hotkey) == (True, False)
+    driven.run_op(0, 0, 1, OpKind.LOSS)
+    driven.run_op(0, 0, 0, OpKind.BACKWARD)
+    driven.run_ops(0, 1)
+    assert driven.state.current.closed_steps == 1
+
+
 def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
     idler = driven.state.miners(0)[0]
     for _ in range(9):
@@ -66,6 +89,38 @@ def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
         assert idler.resume
         driven.wait(3)
     assert idler.stalled
+
+
+def test_a_replica_that_answers_at_once_does_not_make_its_honest_neighbour_late() -> None:
+    driven = Driven.training(
+        tiny_spec(stages=1, replicas=2, epochs=1, steps=2, microbatches=16, pipeline=Pipeline.SYNC, credit=2)
+    )
+    quick, honest = driven.state.miners(0)
+    for step in driven.state.current.steps:
+        own = [
+            [mb.index for mb in step.microbatches if mb.places[0].miner == m.hotkey] for m in (quick, honest)
+        ]
+        for index in own[0]:
+            driven.run_op(step.number, index, 0, OpKind.LOSS)
+        assert driven.state.deadlines.ops[0].seconds < 4
+        for index in own[1]:
+            driven.wait(4)
+            driven.run_op(step.number, index, 0, OpKind.LOSS)
+        driven.receipt_steps()
+    assert driven.state.current.closed_steps == 2
+    assert (honest.withdrawn, honest.stalled) == (0, False)
+
+
+@pytest.mark.parametrize(("op_seconds", "seconds"), [(0.0, 10.0), (0.1, 0.4), (3.0, 12.0), (100.0, 16.0)])
+def test_a_replica_has_four_times_its_usual_op_and_never_more_than_eight_limits_of_its_stage(
+    driven: Driven, op_seconds: float, seconds: float
+) -> None:
+    stage, member = driven.state.deadlines.ops[0], driven.state.miners(0)[0]
+    for _ in range(8):
+        stage.add(1.0)
+    member.op_seconds = op_seconds
+    assert stage.seconds == 2.0
+    assert own_limit(stage, member) == pytest.approx(seconds)
 
 
 def test_joining_again_adds_nothing_to_the_clocks(driven: Driven) -> None:

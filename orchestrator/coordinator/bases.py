@@ -133,6 +133,7 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
             holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order <= last, m.order)
         )
         run.bases.keepers[epoch, stage] = chosen.hotkey
+        run.bases.asked.setdefault((epoch, stage), set()).add(chosen.hotkey)
         run.bases.unstored.begin((epoch, stage), run.now)
         run.send(chosen.hotkey, BaseAssign(epoch=epoch))
 
@@ -151,7 +152,7 @@ def reassign_bases(run: RunState) -> None:
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
-    """Record that the replica that was asked to store a base has done so."""
+    """Record that a replica that was asked to store a base has done so."""
     if is_wanted_base(run, member, report):
         base = BaseRecord(
             epoch=report.epoch,
@@ -169,5 +170,5 @@ def take_base(run: RunState, member: Member, report: BaseStored) -> None:
 def is_wanted_base(run: RunState, member: Member, report: BaseStored) -> bool:
     """Whether this replica was asked to store this base, and has not said before that it did."""
     at, bases = (report.epoch, member.stage), run.bases
-    asked = (bases.keepers.get(at), bases.digests.get(at)) == (member.hotkey, report.digest)
+    asked = member.hotkey in bases.asked.get(at, ()) and bases.digests.get(at) == report.digest
     return asked and at not in bases.stored

@@ -280,9 +280,9 @@ class Coordinator:
         return self.state.bases.stored.get((epoch, stage))
 
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
-        """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
+        """Whether this replica was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)
-        return member is not None and self.state.bases.keepers.get((epoch, member.stage)) == hotkey
+        return member is not None and hotkey in self.state.bases.asked.get((epoch, member.stage), ())
 
     def take_woken(self) -> set[str]:
         """Hotkeys with new events since the last call."""

@@ -278,7 +278,7 @@ def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
     made = coordinator()
     who = member(made, 0)
     key = f"{RUN}/base/1/0/part-000.{who.hotkey}.safetensors"
-    made.state.bases.keepers[1, 0] = who.hotkey
+    made.state.bases.asked[1, 0] = {who.hotkey}
     assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
     theirs = (f"part-{part_count(SPEC, 0):03d}.{who.hotkey}.safetensors", "part-000.safetensors")
     for strange in ("manifest.json", *theirs):
@@ -288,7 +288,7 @@ def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
 async def test_what_one_keeper_of_a_base_wrote_does_not_stand_in_the_next_ones_way() -> None:
     made, store = coordinator(), MemoryStore("http://store", bytes(32))
     for who in made.state.roster.stages[0][:2]:
-        made.state.bases.keepers[1, 0] = who.hotkey
+        made.state.bases.asked[1, 0] = {who.hotkey}
         access = ask(made, who, Method.PUT, str(BaseKey(RUN, 1, 0, 0, who.hotkey)), 10)
         assert isinstance(access, Access)
         await store.put(access.key, b"some bytes")

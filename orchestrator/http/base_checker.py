@@ -51,7 +51,7 @@ class BaseChecker:
         self._due = asyncio.Event()
 
     def keep_back(self, said: Exchanged) -> Exchanged | None:
-        """The entry without the bases that it says are stored, which are read first; None if nothing is left."""
+        """The entry without the bases that it announces, which are read first; None if nothing is left."""
         bases = [report for report in said.reports if isinstance(report, BaseStored)]
         for base in bases:
             at = (said.hotkey, base.epoch)

@@ -24,7 +24,7 @@ _MIN_BYTES_PER_S: Final = 1 << 20
 
 
 class BaseHasher:
-    """`base_digest` with one partition in memory: it has all momentum after all weights, so that waits in a file."""
+    """`base_digest` with one partition in memory. Momentum comes after all weights: it waits in a file."""
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec, self._hasher = spec, blake3()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.exporting.facts import Facts
-from iota.objects import BaseKey, max_bytes, part_count, part_sizes
+from iota.objects import BaseKey, max_bytes, parse_key, part_count, part_sizes
 from iota.outer.base import initial_base, named_weights, read_base_part
 from iota.outer.partition import PartError, Vector, part_bytes
 from iota.protocol.records import BaseRecord
@@ -29,14 +30,20 @@ async def checked_record(facts: Facts, epoch: int, stage: int) -> BaseRecord:
     """
     spec = facts.spec
     record = await facts.base(epoch, stage)
-    keys = [BaseKey(spec.id, epoch, stage, n) for n in range(part_count(spec, stage))]
-    named = {part.key: part for part in record.parts}
-    if len(record.parts) != len(keys) or named.keys() != set(map(str, keys)):
+    wanted = [BaseKey(spec.id, epoch, stage, n) for n in range(part_count(spec, stage))]
+    named = {_whoever_wrote(part.key): part for part in record.parts}
+    if len(record.parts) != len(wanted) or named.keys() != set(wanted):
         raise BadBase(f"the base of stage {stage} is recorded with other parts than it has")
-    parts = tuple(named[str(key)] for key in keys)
-    if any(part.size > max_bytes(spec, keys[0], stage) for part in parts):
+    parts = tuple(named[key] for key in wanted)
+    if any(part.size > max_bytes(spec, wanted[0], stage) for part in parts):
         raise BadBase(f"the base of stage {stage} is recorded with parts that are too large")
     return record.model_copy(update={"epoch": epoch, "stage": stage, "parts": parts})
+
+
+def _whoever_wrote(key: str) -> BaseKey | None:
+    """The part of a base that a key names, without its writer; None for any other key."""
+    found = parse_key(key)
+    return replace(found, hotkey="") if isinstance(found, BaseKey) else None
 
 
 def initial_stage(spec: RunSpec, stage: int) -> dict[str, Tensor]:

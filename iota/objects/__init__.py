@@ -5,7 +5,7 @@
 | `FrameKey` | `RUN/frames/EPOCH/STEP/MICROBATCH.ATTEMPT/STAGE.DIRECTION` | the stage's replica on the route |
 | `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | that replica, while the epoch merges |
 | `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | that miner, if it was drawn to merge the part |
-| `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.safetensors` | the replica that was asked to store the base |
+| `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.HOTKEY.safetensors` | that replica, if it was asked to |
 | `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
 | `PlanKey` | `RUN/plan/EPOCH/STEP-ROOT.json` | the orchestrator |
 

@@ -57,15 +57,20 @@ class MergedKey:
 
 @dataclass(frozen=True, slots=True)
 class BaseKey:
-    """One partition of the base that `epoch` starts from: weights, and outer momentum if the run uses it."""
+    """One partition of the base that `epoch` starts from: weights, and outer momentum if the run uses it.
+
+    It is the copy of the replica `hotkey`, or without one that of who started the run from existing weights.
+    """
 
     run: str
     epoch: int
     stage: int
     part: int
+    hotkey: str = ""
 
     def __str__(self) -> str:
-        return f"{self.run}/base/{self.epoch}/{self.stage}/part-{self.part:03d}.safetensors"
+        writer = f".{self.hotkey}" if self.hotkey else ""
+        return f"{self.run}/base/{self.epoch}/{self.stage}/part-{self.part:03d}{writer}.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ _FORMS: tuple[tuple[Callable[..., RunObject | PlanKey], re.Pattern[str]], ...] =
     ),
     (DeltaKey, re.compile(rf"{_RUN}/delta/{_EPOCH}/{_STAGE}/{_HOTKEY}/{_PART}")),
     (MergedKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}\.{_HOTKEY}")),
-    (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}\.safetensors")),
+    (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}(?:\.{_HOTKEY})?\.safetensors")),
     (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
     (PlanKey, re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")),
 )
@@ -129,7 +134,7 @@ def parse_key(text: str) -> RunObject | PlanKey | None:
     for make, form in _FORMS:
         if match := form.fullmatch(text):
             groups = match.groupdict().items()
-            fields = {name: value if name in _TEXTS else int(value) for name, value in groups}
+            fields = {name: value or "" if name in _TEXTS else int(value) for name, value in groups}
             if any(isinstance(value, int) and value >= 2**31 for value in fields.values()):
                 return None
             found = make(**fields)

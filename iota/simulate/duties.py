@@ -33,7 +33,7 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
         case StoreBase():
             if epoch not in bases:
                 return None
-            parts = (_stored(BaseKey(spec.id, epoch, stage, n), 2 * s) for n, s in enumerate(sizes))
+            parts = (_stored(BaseKey(spec.id, epoch, stage, n, hotkey), 2 * s) for n, s in enumerate(sizes))
             return BaseStored(epoch=epoch, digest=bases[epoch], parts=tuple(parts))
         case StoreSnapshot():
             stored = _stored(SnapshotKey(spec.id, epoch, hotkey, duty.version), snapshot_bytes(spec, stage))

@@ -18,7 +18,17 @@ from iota.simulate.links import Links
 from iota.simulate.miner import VirtualMiner
 from iota.simulate.names import digest, fake_hotkey
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Entry, Limits, Lost, Member, Remerged, Resumed, Tick
+from orchestrator.coordinator import (
+    BaseMade,
+    Coordinator,
+    Entry,
+    Limits,
+    Lost,
+    Member,
+    Remerged,
+    Resumed,
+    Tick,
+)
 from orchestrator.coordinator.state import RunState
 from orchestrator.intake import Intake
 
@@ -142,6 +152,9 @@ class VirtualSwarm:
                 self.apply(Lost(at=self.now, hotkey=key))
         for assign in self.coordinator.disputed_parts():
             self._merge(assign)
+        for base in self.coordinator.disputed_bases():
+            true = digest("base", base.epoch, base.stage)
+            self.apply(BaseMade(at=self.now, epoch=base.epoch, stage=base.stage, digest=true))
         due = self.coordinator.next_deadline()
         if int(self.now) % BLOCK_S == 0 or (due is not None and due <= self.now):
             block = int(self.now) // BLOCK_S

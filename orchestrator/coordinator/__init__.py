@@ -3,8 +3,10 @@
 Journal entries go in through `Coordinator.apply`; events for nodes come out.
 """
 
+from orchestrator.coordinator.bases import BaseInputs
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.entries import (
+    BaseMade,
     Entry,
     Exchanged,
     Finding,
@@ -24,6 +26,8 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Limits
 
 __all__ = [
+    "BaseInputs",
+    "BaseMade",
     "Coordinator",
     "Entry",
     "Exchanged",

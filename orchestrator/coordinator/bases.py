@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from iota.protocol.events import BaseAssign
+from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
+from orchestrator.coordinator.entries import BaseMade
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Claims, Phase, RunState, StageEpoch
+
+
+@dataclass(frozen=True)
+class BaseInputs:
+    """What gives a base: that of the epoch before, and the merge of that epoch."""
+
+    epoch: int
+    stage: int
+    before: BaseRecord | None
+    """None where it follows from the seed."""
+    merged: tuple[StoredObject, ...] = ()
+    """The merged parts; empty where the base stays as it is, and for the base of epoch 0."""
 
 
 def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
@@ -59,8 +73,9 @@ def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
 def settle_bases(run: RunState) -> None:
     """Decide the digest of each claimed base, and accept the replicas that hold it.
 
-    Equal claims of two owners decide, or those of one where no other owner has a replica of the stage.
-    After the deadline the digest of most owners decides.
+    Equal claims of two owners decide, or those of one where no other owner has a replica of the stage, or
+    says nothing until the deadline. Where owners claim different digests until then, the orchestrator makes
+    the base (`disputed_bases`): the number of workers decides nothing.
     """
     changed, run.changed.claims = run.changed.claims, {}
     late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
@@ -69,20 +84,52 @@ def settle_bases(run: RunState) -> None:
         if claims is None:
             continue
         if at not in run.bases.digests:
-            if not _decides(run, at, claims) and at not in late:
+            if not _decides(run, at, claims) and (at not in late or len(claims.votes) > 1):
                 continue
-            chosen = min(claims.votes, key=lambda digest: (*_weight(claims.votes[digest]), digest))
-            run.bases.digests[at] = chosen
-            run.bases.makers[at] = tuple(sorted(h for h, d in claims.digests.items() if d == chosen))
-            run.bases.disputed.end(at)
-        del run.bases.claims[at]
-        for hotkey, digest in sorted(claims.digests.items()):
-            _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
+            _decide(run, at, max(claims.votes, key=lambda digest: len(claims.votes[digest])))
+        _answer(run, at)
 
 
-def _weight(votes: Counter[str]) -> tuple[int, int]:
-    """Sorts a digest by its owners, then by their workers, most first."""
-    return -len(votes), -votes.total()
+def disputed_bases(run: RunState) -> list[BaseInputs]:
+    """The bases that the orchestrator is to make itself, as far as what they are made of is stored."""
+    late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
+    found = [_inputs(run, *at) for at in late if len(run.bases.claims[at].votes) > 1]
+    return [inputs for inputs in found if inputs is not None]
+
+
+def take_made(run: RunState, entry: BaseMade) -> None:
+    """Settle a disputed base by the orchestrator's own."""
+    at = (entry.epoch, entry.stage)
+    if at not in run.bases.disputed:
+        run.totals.unfit += 1
+        return
+    _decide(run, at, entry.digest)
+    _answer(run, at)
+    run.dirty = True
+
+
+def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
+    """What the base is made of; None while that is not stored."""
+    if epoch == 0:
+        return BaseInputs(0, stage, None)
+    before, past = run.bases.stored.get((epoch - 1, stage)), run.epochs.get(epoch - 1)
+    ready = None if past is None else past.merges[stage].ready
+    if ready is None or (before is None and (epoch > 1 or run.spec.init is not None)):
+        return None
+    return BaseInputs(epoch, stage, before if epoch > 1 or run.spec.init is not None else None, ready.parts)
+
+
+def _decide(run: RunState, at: StageEpoch, digest: str) -> None:
+    """The base has this digest from now on."""
+    run.bases.digests[at] = digest
+    run.bases.makers[at] = tuple(sorted(h for h, d in run.bases.claims[at].digests.items() if d == digest))
+    run.bases.disputed.end(at)
+
+
+def _answer(run: RunState, at: StageEpoch) -> None:
+    """Accept the replicas that claim the base with its digest, and tell the others."""
+    for hotkey, digest in sorted(run.bases.claims.pop(at).digests.items()):
+        _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
 
 
 def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
@@ -93,9 +140,8 @@ def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
     if len(claims.votes) > 1:
         return False
     ((owner, count),) = next(iter(claims.votes.values())).items()
-    if epoch == 0:
-        return count >= run.spec.layout.replicas
-    return not any(m.live and m.ready_epoch == epoch - 1 and m.owner != owner for m in run.miners(stage))
+    others = any(m.live and m.ready_epoch == epoch - 1 and m.owner != owner for m in run.miners(stage))
+    return not others and (epoch > 0 or count >= run.spec.layout.replicas)
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
@@ -133,6 +179,7 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
             holders, key=lambda m: (m.hotkey == before, m.ready_epoch != epoch, m.order <= last, m.order)
         )
         run.bases.keepers[epoch, stage] = chosen.hotkey
+        run.bases.asked.setdefault((epoch, stage), set()).add(chosen.hotkey)
         run.bases.unstored.begin((epoch, stage), run.now)
         run.send(chosen.hotkey, BaseAssign(epoch=epoch))
 
@@ -151,7 +198,7 @@ def reassign_bases(run: RunState) -> None:
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
-    """Record that the replica that was asked to store a base has done so."""
+    """Record that a replica that was asked to store a base has done so."""
     if is_wanted_base(run, member, report):
         base = BaseRecord(
             epoch=report.epoch,
@@ -169,5 +216,5 @@ def take_base(run: RunState, member: Member, report: BaseStored) -> None:
 def is_wanted_base(run: RunState, member: Member, report: BaseStored) -> bool:
     """Whether this replica was asked to store this base, and has not said before that it did."""
     at, bases = (report.epoch, member.stage), run.bases
-    asked = (bases.keepers.get(at), bases.digests.get(at)) == (member.hotkey, report.digest)
+    asked = member.hotkey in bases.asked.get(at, ()) and bases.digests.get(at) == report.digest
     return asked and at not in bases.stored

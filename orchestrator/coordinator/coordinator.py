@@ -35,6 +35,7 @@ from orchestrator.coordinator import (
     words,
 )
 from orchestrator.coordinator.entries import (
+    BaseMade,
     Entry,
     Exchanged,
     Joined,
@@ -119,6 +120,8 @@ class Coordinator:
                 outages.restart_deadlines(run, run.now - before)
             case Remerged():
                 merge_parts.take_remerged(run, entry)
+            case BaseMade():
+                bases.take_made(run, entry)
             case StoreAway():
                 outages.store_went_away(run)
             case StoreBack():
@@ -280,9 +283,9 @@ class Coordinator:
         return self.state.bases.stored.get((epoch, stage))
 
     def may_store_base(self, hotkey: str, epoch: int) -> bool:
-        """Whether this replica is the one that was asked to store its stage's base of `epoch`."""
+        """Whether this replica was asked to store its stage's base of `epoch`."""
         member = self.state.members.get(hotkey)
-        return member is not None and self.state.bases.keepers.get((epoch, member.stage)) == hotkey
+        return member is not None and hotkey in self.state.bases.asked.get((epoch, member.stage), ())
 
     def take_woken(self) -> set[str]:
         """Hotkeys with new events since the last call."""
@@ -302,6 +305,10 @@ class Coordinator:
     def disputed_parts(self) -> list[MergeAssign]:
         """The parts that the orchestrator is to merge itself: `Remerged` says how."""
         return merge_parts.disputed_parts(self.state)
+
+    def disputed_bases(self) -> list[bases.BaseInputs]:
+        """The bases that the orchestrator is to make itself: `BaseMade` says what their digest is."""
+        return bases.disputed_bases(self.state)
 
     def plan_root(self, epoch: int, step: int) -> str | None:
         """The Merkle root of a step's plan, of an epoch whose record can be read or will be; else None."""

@@ -12,7 +12,7 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Hotkey, JoinRequest, Report
 from iota.protocol.receipts import Receipt
 from iota.protocol.workers import Revocation
-from iota.spec import Count, Frozen, Small
+from iota.spec import Count, Frozen, Hex32, Small
 
 
 class EntryKind(StrEnum):
@@ -26,6 +26,7 @@ class EntryKind(StrEnum):
     TICK = "tick"
     RESUMED = "resumed"
     REMERGED = "remerged"
+    BASE_MADE = "base_made"
     STORE_AWAY = "store_away"
     STORE_BACK = "store_back"
     REVOKED = "revoked"
@@ -124,6 +125,15 @@ class Remerged(_Timed):
     left_out: dict[Hotkey, LeftOut]
 
 
+class BaseMade(_Timed):
+    """The orchestrator has made a base itself, because its stage's replicas disagree on the digest."""
+
+    kind: Literal[EntryKind.BASE_MADE] = EntryKind.BASE_MADE
+    epoch: Small
+    stage: Small
+    digest: Hex32
+
+
 class StoreAway(_Timed):
     """The object store does not answer the server: nothing that needs it can be asked of anybody."""
 
@@ -144,6 +154,17 @@ class Revoked(_Timed):
 
 
 Entry = Annotated[
-    Joined | Exchanged | Left | Lost | Returned | Tick | Resumed | Remerged | StoreAway | StoreBack | Revoked,
+    Joined
+    | Exchanged
+    | Left
+    | Lost
+    | Returned
+    | Tick
+    | Resumed
+    | Remerged
+    | BaseMade
+    | StoreAway
+    | StoreBack
+    | Revoked,
     Field(discriminator="kind"),
 ]

@@ -106,7 +106,9 @@ class Bases:
     makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
     """The replicas whose claims decided the digest."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
-    """The replica that was asked to store the base."""
+    """The replica that was asked last to store the base."""
+    asked: dict[StageEpoch, set[str]] = field(default_factory=dict)
+    """All that were asked: each writes its own copy, and the first that is whole counts."""
     unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Bases that a replica was asked to store, and has not stored yet, since it was asked."""
     stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Bases:
     def forget(self, epoch: int, stages: int) -> None:
         """Forget the bases of an epoch whose audits are closed."""
         for at in ((epoch, stage) for stage in range(stages)):
-            for table in (self.stored, self.digests, self.makers, self.keepers):
+            for table in (self.stored, self.digests, self.makers, self.keepers, self.asked):
                 table.pop(at, None)
             self.unstored.end(at)
         if self.stages_stored.pop(epoch, 0) == stages:

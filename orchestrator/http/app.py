@@ -21,6 +21,8 @@ from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.owners import revoked_problem
 from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
+from orchestrator.http.base_checker import BaseChecker
+from orchestrator.http.base_maker import BaseMaker
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
@@ -71,8 +73,17 @@ def make_app(deps: Deps) -> web.Application:
     statements = Statements(deps.coordinator.spec.id, deps.hotkey)
     recorder = Recorder(deps.journal, deps.coordinator, metrics)
     checks = ObjectChecks(deps.coordinator, deps.store, recorder, metrics)
+    bases = BaseChecker(deps.coordinator, recorder, deps.store, metrics, deps.scale)
     calls = MemberCalls(
-        deps.coordinator, recorder, deps.store, deps.hotkey.ss58, statements, deps.admission, limits, checks
+        deps.coordinator,
+        recorder,
+        deps.store,
+        deps.hotkey.ss58,
+        statements,
+        deps.admission,
+        limits,
+        checks,
+        bases,
     )
     verifier = RequestVerifier(deps.hotkey.ss58, fence_ns=deps.journal.highest_nonce)
     recorder.highest_nonce = lambda: verifier.highest_nonce
@@ -80,6 +91,7 @@ def make_app(deps: Deps) -> web.Application:
     deletions = Deletions(deps.coordinator, deps.store, metrics)
     plans = PlanStore(deps.coordinator, deps.store, metrics)
     remerger = Remerger(deps.coordinator, recorder, deps.store, metrics, deps.scale)
+    maker = BaseMaker(deps.coordinator, recorder, deps.store, metrics, deps.scale)
 
     def ready() -> str | None:
         return None if ticker.head_known else "waiting for the chain's head"
@@ -108,7 +120,7 @@ def make_app(deps: Deps) -> web.Application:
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after += [deletions.wake, plans.wake, remerger.wake]
+    recorder.after += [deletions.wake, plans.wake, remerger.wake, maker.wake]
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
@@ -116,7 +128,7 @@ def make_app(deps: Deps) -> web.Application:
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, plans, remerger, checks, calls, progress),
+            _work(deps, recorder, ticker, deletions, plans, remerger, maker, checks, bases, calls, progress),
             name="background",
         )
         if restored:
@@ -171,7 +183,9 @@ async def _work(
     deletions: Deletions,
     plans: PlanStore,
     remerger: Remerger,
+    maker: BaseMaker,
     checks: ObjectChecks,
+    bases: BaseChecker,
     calls: MemberCalls,
     progress: ProgressLog,
 ) -> None:
@@ -186,7 +200,9 @@ async def _work(
         group.create_task(deletions.run(), name="deletions")
         group.create_task(plans.run(), name="plans")
         group.create_task(remerger.run(), name="disputed merges")
+        group.create_task(maker.run(), name="disputed bases")
         group.create_task(checks.run(), name="object checks")
+        group.create_task(bases.run(), name="stored bases")
         group.create_task(progress.run(), name="progress log")
         for work in deps.extra_tasks:
             group.create_task(work())

@@ -23,6 +23,7 @@ from iota.protocol.workers import Revocation, RevokeReply
 from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
+from orchestrator.http.base_checker import BaseChecker
 from orchestrator.http.delivery import Delivery, presign
 from orchestrator.http.limits import ServerLimits, TokenBuckets
 from orchestrator.http.long_polls import Polls, Woken
@@ -51,9 +52,10 @@ class MemberCalls:
         admission: Admission,
         limits: ServerLimits,
         checks: ObjectChecks,
+        bases: BaseChecker,
     ) -> None:
         """`hotkey` (ss58) is this server's, which signs the `statements`."""
-        self._checks = checks
+        self._checks, self._bases = checks, bases
         self._coordinator = coordinator
         self._recorder = recorder
         self._store = store
@@ -159,6 +161,7 @@ class MemberCalls:
             said = self.intake.exchange(hotkey, request, self._recorder.stamp())
             if said is not None:
                 said, missing = await self._checks.checked(said)
+                said = None if said is None else self._bases.keep_back(said)
                 self.presence.note(hotkey, time.monotonic())  # it was silent because it waited for this
             if said is not None:
                 said = said.model_copy(update={"at": self._recorder.stamp()})

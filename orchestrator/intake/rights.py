@@ -114,8 +114,7 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
 def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> None:
     """Raise Problem (LATE or FORBIDDEN) unless the run expects this object from this member now."""
     run = coordinator.state
-    mine = isinstance(key, BaseKey) or key.hotkey == member.hotkey
-    if not mine or (not isinstance(key, SnapshotKey) and key.stage >= run.stages):
+    if key.hotkey != member.hotkey or (not isinstance(key, SnapshotKey) and key.stage >= run.stages):
         raise _not_yours(str(key))
     if key.epoch < run.epoch and (key.epoch not in run.epochs or run.epochs[key.epoch].audits_closed):
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is closed")

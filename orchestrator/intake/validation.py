@@ -81,7 +81,7 @@ def _objects(
             return report.parts, tuple(DeltaKey(run, report.epoch, stage, me, n) for n in parts)
         case BaseStored():
             parts = range(part_count(spec, stage))
-            return report.parts, tuple(BaseKey(run, report.epoch, stage, n) for n in parts)
+            return report.parts, tuple(BaseKey(run, report.epoch, stage, n, me) for n in parts)
         case Merged():
             fits = report.stage <= spec.last_stage and report.part < part_count(spec, report.stage)
             key = MergedKey(run, report.epoch, report.stage, report.part, me)

@@ -49,7 +49,7 @@ keys = st.one_of(
     st.builds(FrameKey, runs, names),
     st.builds(DeltaKey, runs, numbers, numbers, hotkeys, parts),
     st.builds(MergedKey, runs, numbers, numbers, parts, hotkeys),
-    st.builds(BaseKey, runs, numbers, numbers, parts),
+    st.builds(BaseKey, runs, numbers, numbers, parts, st.just("") | hotkeys),
     st.builds(SnapshotKey, runs, numbers, hotkeys, numbers),
     st.builds(PlanKey, runs, numbers, numbers, runs),
 )

@@ -51,6 +51,7 @@ from iota.spec import (
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import (
+    BaseMade,
     Entry,
     Exchanged,
     Finding,
@@ -403,6 +404,7 @@ ENTRIES: tuple[Entry, ...] = (
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
     Remerged(at=TIME, epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.NOT_FINITE}),
+    BaseMade(at=TIME, epoch=1, stage=1, digest=DIGEST),
     StoreAway(at=TIME),
     StoreBack(at=TIME),
     Revoked(at=TIME, revocation=REVOCATION),

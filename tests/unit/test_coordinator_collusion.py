@@ -7,7 +7,7 @@ import pytest
 from iota.identity.keys import Hotkey
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import Delta, Ready
-from orchestrator.coordinator import Coordinator, Joined
+from orchestrator.coordinator import BaseMade, Coordinator, Joined
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.orchestrators import make_spec
@@ -80,3 +80,65 @@ def test_the_claims_of_two_owners_make_a_base() -> None:
     for member in (two, other):
         driven.say(member, reports=[Ready(epoch=1, digest="b" * 64)])
     assert driven.state.bases.digests[1, 0] == "b" * 64
+
+
+def disagreeing(*owners: Hotkey) -> Driven:
+    """The last owner's replica claims another base of stage 0 than all others, until the deadline."""
+    driven = merging(*owners)
+    driven.draw_mergers()
+    driven.merge_all()
+    *liars, honest = driven.state.miners(0)
+    for member in liars:
+        driven.say(member, reports=[Ready(epoch=1, digest="0" * 64)])
+    driven.say(honest, reports=[Ready(epoch=1, digest="a" * 64)])
+    assert not driven.coordinator.disputed_bases()
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    return driven
+
+
+@pytest.mark.parametrize("owners", [(OWNER, RIVAL), (OWNER, OWNER, RIVAL)])
+def test_neither_a_small_digest_nor_many_workers_choose_a_base_that_owners_disagree_on(
+    owners: tuple[Hotkey, ...],
+) -> None:
+    driven = disagreeing(*owners)
+    assert (1, 0) not in driven.state.bases.digests
+    (inputs,) = driven.coordinator.disputed_bases()
+    ready = driven.state.current.merges[0].ready
+    assert ready is not None
+    assert (inputs.epoch, inputs.stage, inputs.before, inputs.merged) == (1, 0, None, ready.parts)
+    *liars, honest = driven.state.miners(0)
+    driven.coordinator.apply(BaseMade(at=driven.now, epoch=1, stage=0, digest="a" * 64))
+    assert not driven.coordinator.disputed_bases()
+    assert (honest.ready_epoch, {member.ready_epoch for member in liars}) == (1, {0})
+    assert driven.state.bases.makers[1, 0] == (honest.hotkey,)
+
+
+def test_a_disputed_base_that_nobody_claims_is_made_by_who_claims_it_then() -> None:
+    driven = disagreeing(OWNER, RIVAL)
+    driven.coordinator.apply(BaseMade(at=driven.now, epoch=1, stage=0, digest="b" * 64))
+    one, two = driven.state.miners(0)
+    assert one.ready_epoch == two.ready_epoch == 0
+    driven.say(two, reports=[Ready(epoch=1, digest="b" * 64)])
+    assert two.ready_epoch == 1
+
+
+def test_a_made_base_that_is_not_disputed_changes_nothing() -> None:
+    driven = merging(OWNER, RIVAL)
+    driven.coordinator.apply(BaseMade(at=driven.now, epoch=1, stage=0, digest="b" * 64))
+    assert (1, 0) not in driven.state.bases.digests
+
+
+def test_one_claim_does_not_make_a_false_base_of_the_seed() -> None:
+    spec = make_spec(steps=1, microbatches=2)
+    driven = Driven(Coordinator(spec, LIMITS))
+    for number, owner in enumerate([OWNER, OWNER, RIVAL]):
+        request = certified_join(spec.id, key(number + 1), owner)
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=key(number + 1).ss58, request=request))
+    liar, honest = driven.state.miners(0)
+    driven.say(liar, reports=[Ready(epoch=0, digest="0" * 64)])
+    driven.say(honest, reports=[Ready(epoch=0, digest="a" * 64)])
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    (inputs,) = driven.coordinator.disputed_bases()
+    assert (inputs.epoch, inputs.before, inputs.merged) == (0, None, ())
+    driven.coordinator.apply(BaseMade(at=driven.now, epoch=0, stage=0, digest="a" * 64))
+    assert (honest.ready_epoch, liar.ready_epoch) == (0, -1)

@@ -358,7 +358,7 @@ def test_a_frame_is_journaled_once_whatever_happens_to_its_sender(desk: Desk) ->
 
 def test_what_changes_nothing_gives_no_entry_whatever_its_content(desk: Desk) -> None:
     keys = [DeltaKey(SPEC.id, 0, 0, desk.first.hotkey, n) for n in range(part_count(SPEC, 0))]
-    base = [stored(BaseKey(SPEC.id, 1, 0, n)) for n in range(part_count(SPEC, 0))]
+    base = [stored(BaseKey(SPEC.id, 1, 0, n, desk.first.hotkey)) for n in range(part_count(SPEC, 0))]
     for size in (15, 16):
         nothing = (
             Ready(epoch=0, digest=f"{size:064x}"),

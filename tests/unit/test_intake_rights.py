@@ -6,7 +6,7 @@ import pytest
 
 from iota.codec.shapes import payload_size
 from iota.identity.keys import Hotkey
-from iota.objects import FrameKey, part_count
+from iota.objects import BaseKey, FrameKey, part_count
 from iota.protocol.events import (
     BaseAssign,
     Contribution,
@@ -32,6 +32,7 @@ from orchestrator.coordinator.merging import begin_merging
 from orchestrator.coordinator.sealing import let_go
 from orchestrator.intake.grants import accesses
 from orchestrator.intake.rights import Access, access_for
+from tests.support.memory_store import MemoryStore
 from tests.support.orchestrators import BASE, join_request, make_spec
 from tests.support.sealed_runs import sealed_run
 
@@ -268,18 +269,29 @@ def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
         f"{'e' * 64}/delta/0/0/{who.hotkey}/part-000",
         f"{RUN}/delta/0/0/{who.hotkey}/part-000/more",
         f"data/{SPEC.data.manifest}/shard-00000.bin",
-        f"{RUN}/base/1/0/part-000.safetensors",
+        f"{RUN}/base/1/0/part-000.{who.hotkey}.safetensors",
     ):
         assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN, key
 
 
 def test_a_base_is_stored_only_by_whom_the_coordinator_chose() -> None:
     made = coordinator()
-    who, key = member(made, 0), f"{RUN}/base/1/0/part-000.safetensors"
-    made.state.bases.keepers[1, 0] = who.hotkey
+    who = member(made, 0)
+    key = f"{RUN}/base/1/0/part-000.{who.hotkey}.safetensors"
+    made.state.bases.asked[1, 0] = {who.hotkey}
     assert ask(made, who, Method.PUT, key, 100) == Access(Method.PUT, key, 100)
-    for strange in ("manifest.json", f"part-{part_count(SPEC, 0):03d}.safetensors"):
+    theirs = (f"part-{part_count(SPEC, 0):03d}.{who.hotkey}.safetensors", "part-000.safetensors")
+    for strange in ("manifest.json", *theirs):
         assert ask(made, who, Method.PUT, f"{RUN}/base/1/0/{strange}", 100) is ProblemType.FORBIDDEN
+
+
+async def test_what_one_keeper_of_a_base_wrote_does_not_stand_in_the_next_ones_way() -> None:
+    made, store = coordinator(), MemoryStore("http://store", bytes(32))
+    for who in made.state.roster.stages[0][:2]:
+        made.state.bases.asked[1, 0] = {who.hotkey}
+        access = ask(made, who, Method.PUT, str(BaseKey(RUN, 1, 0, 0, who.hotkey)), 10)
+        assert isinstance(access, Access)
+        await store.put(access.key, b"some bytes")
 
 
 def test_sizes_are_bounded() -> None:

@@ -173,7 +173,7 @@ def _kinds(run: str, me: str) -> dict[str, Report]:
         "delta": Delta(epoch=0, parts=tuple(stored(DeltaKey(run, 0, 0, me, n)) for n in range(3))),
         "merged": Merged(epoch=0, stage=0, part=0, stored=stored(MergedKey(run, 0, 0, 0, me))),
         "base": BaseStored(
-            epoch=1, digest="1" * 64, parts=tuple(stored(BaseKey(run, 1, 0, n)) for n in range(3))
+            epoch=1, digest="1" * 64, parts=tuple(stored(BaseKey(run, 1, 0, n, me)) for n in range(3))
         ),
         "snapshot": SnapshotStored(epoch=0, version=1, stored=stored(SnapshotKey(run, 0, me, 1))),
     }

@@ -1,0 +1,84 @@
+"""The orchestrator makes a disputed base itself, from the store or the seed, and journals its digest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from iota.objects import BaseKey, MergedKey, part_sizes
+from iota.outer.base import base_digest, base_parts, initial_base, next_base
+from iota.outer.partition import Vector, part_bytes, split
+from iota.protocol.frames import StoredObject
+from iota.protocol.records import BaseRecord
+from orchestrator.coordinator import BaseInputs, BaseMade, Coordinator
+from orchestrator.http.base_maker import BaseMaker
+from orchestrator.http.metrics import Metrics
+from orchestrator.http.recorder import Recorder
+from tests.support.journals import MemoryJournal
+from tests.support.memory_store import MemoryStore
+from tests.support.orchestrators import SECRET, make_spec, until
+
+SPEC = make_spec()
+START = initial_base(SPEC, 0)
+MERGED: Vector = np.full(sum(part_sizes(SPEC, 0)), 1e-3, np.float32)
+
+
+def put(store: MemoryStore, key: object, data: bytes) -> StoredObject:
+    store.objects[str(key)] = data
+    return StoredObject(key=str(key), digest=blake3(data).hexdigest(), size=len(data))
+
+
+def merged(store: MemoryStore, epoch: int) -> tuple[StoredObject, ...]:
+    parts = map(part_bytes, split(MERGED, SPEC.outer.part_elements))
+    return tuple(put(store, MergedKey(SPEC.id, epoch, 0, n, "x"), data) for n, data in enumerate(parts))
+
+
+async def made(monkeypatch: pytest.MonkeyPatch, store: MemoryStore, inputs: BaseInputs) -> str:
+    """The digest that the orchestrator journals."""
+    coordinator, journal = Coordinator(SPEC), MemoryJournal()
+    disputed = [inputs]
+    monkeypatch.setattr(coordinator, "disputed_bases", lambda: list(disputed))
+    recorder = Recorder(journal, coordinator, Metrics())
+    maker = BaseMaker(coordinator, recorder, store, Metrics(), scale=0.01)
+    recorder.after += [disputed.clear, maker.wake]
+    async with asyncio.TaskGroup() as tasks:
+        own = [tasks.create_task(recorder.run()), tasks.create_task(maker.run())]
+        await until(lambda: bool(journal.records))
+        for task in own:
+            task.cancel()
+    (entry,) = (record.entry for record in journal.records)
+    assert isinstance(entry, BaseMade)
+    assert (entry.epoch, entry.stage) == (inputs.epoch, inputs.stage)
+    return entry.digest
+
+
+async def test_base_0_is_made_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore("http://store", SECRET)
+    assert await made(monkeypatch, store, BaseInputs(0, 0, None)) == base_digest(SPEC, START)
+
+
+async def test_the_first_base_is_made_from_the_seed_and_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore("http://store", SECRET)
+    found = await made(monkeypatch, store, BaseInputs(1, 0, None, merged(store, 0)))
+    assert found == base_digest(SPEC, next_base(SPEC, 0, START, MERGED))
+
+
+async def test_a_later_base_is_made_from_the_stored_one_and_the_merge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore("http://store", SECRET)
+    base = next_base(SPEC, 0, START, MERGED)
+    parts = tuple(
+        put(store, BaseKey(SPEC.id, 1, 0, n), part) for n, part in enumerate(base_parts(SPEC, base))
+    )
+    record = BaseRecord(epoch=1, stage=0, digest=base_digest(SPEC, base), parts=parts)
+    found = await made(monkeypatch, store, BaseInputs(2, 0, record, merged(store, 1)))
+    assert found == base_digest(SPEC, next_base(SPEC, 1, base, MERGED))
+
+
+async def test_a_stage_without_a_merge_keeps_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore("http://store", SECRET)
+    assert await made(monkeypatch, store, BaseInputs(1, 0, None)) == base_digest(SPEC, START)

@@ -65,8 +65,8 @@ def life_of(epoch: EpochState, member: Member, receipt: Receipt) -> int | None:
     """Which of the member's lives in the epoch ran a receipt's op; None where none was given it.
 
     A merge is of the newest one that has receipts, since no life need run it: it begins none, so that what an
-    earlier life did may still follow. A STEP is that of the newest life that had joined by then: a life begins
-    at the first step that is not closed, so it applies none that an earlier one could have applied.
+    earlier life did may still follow. A STEP is that of the newest life that had joined by then: a life
+    begins at the first step that is not closed, so it applies none that an earlier one could have applied.
     """
     lives = epoch.lives.get(member.hotkey, [])
     if receipt.kind is OpKind.MERGE:

@@ -50,7 +50,8 @@ class ObjectChecks:
 
     A store that does not answer is no member's fault: the exchange is refused for now, and the coordinator is
     told that the store is away, so that no deadline passes until it is back. An object that the store cannot
-    give, such as one that was stored with a Content-Encoding, is not there: else its maker would stop the run.
+    give, such as one that was stored with a Content-Encoding, is not there: else its maker could stop the
+    run.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from cachetools import TLRUCache
 from iota.client.orchestrator import is_transient
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import Method, ObjectReply, ObjectRequest
-from iota.store import ObjectExists, ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.store import OUTAGES, ObjectExists, ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
@@ -30,7 +30,7 @@ class ObjectDiffers(StoreError):
 
 def is_outage(error: Exception) -> bool:
     """Whether an error of a transfer is an outage, which ends by itself or by an operator: retry for long."""
-    return isinstance(error, StoreUnavailable | StoreFull | UrlRefused) or is_transient(error)
+    return isinstance(error, OUTAGES) or is_transient(error)
 
 
 class UrlSource(Protocol):

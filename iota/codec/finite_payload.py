@@ -10,7 +10,8 @@ import numpy.typing as npt
 from iota.spec import WireDtype
 
 MAX_MAGNITUDE: Final = 1e15
-"""No stage of a model that trains sends larger values, and from smaller ones no norm overflows in fp32."""
+"""No stage of a model that trains sends larger values. Squares of gradients that smaller ones give may still
+overflow fp32: `iota.compute.clip` takes their norm all the same."""
 _LARGEST_BITS: Final = int(np.float32(MAX_MAGNITUDE).view(np.uint32))
 """Of numbers without their sign, bits are in the order of magnitudes, with Inf and NaN above all others."""
 

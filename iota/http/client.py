@@ -50,6 +50,11 @@ class Redirected(AnswerRefused):
 class Compressed(AnswerRefused):
     """The body is compressed, which was not asked for: its size would not bound the bytes in memory."""
 
+    def __init__(self, status: int) -> None:
+        """`status` is the answer's."""
+        super().__init__("it sent a compressed body, which was not asked for")
+        self.status = status
+
 
 class BodyTooLarge(AnswerRefused):
     """The body is larger than the caller's bound."""
@@ -146,7 +151,7 @@ class HttpClient:
                 if 300 <= answer.status < 400:
                     raise Redirected(f"it redirects (HTTP {answer.status}), which is not followed")
                 if "Content-Encoding" in answer.headers:
-                    raise Compressed("it sent a compressed body, which was not asked for")
+                    raise Compressed(answer.status)
                 yield answer
         except AddressRefused:
             raise

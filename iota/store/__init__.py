@@ -6,6 +6,8 @@ Import `embedded_server` (the store's own process) and `s3` (which imports boto3
 from iota.store.embedded import EmbeddedStore
 from iota.store.open_store import open_store
 from iota.store.store import (
+    OUTAGES,
+    BucketMissing,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
@@ -19,6 +21,8 @@ from iota.store.store import (
 from iota.store.transfer import ObjectClient
 
 __all__ = [
+    "OUTAGES",
+    "BucketMissing",
     "EmbeddedStore",
     "ObjectClient",
     "ObjectExists",

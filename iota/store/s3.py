@@ -19,6 +19,7 @@ from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import (
     GET_S,
     MAX_OBJECT,
+    BucketMissing,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
@@ -202,7 +203,7 @@ def _bucket_named(bucket: str) -> Iterator[None]:
     except ObjectMissing as error:
         if "NoSuchBucket" not in str(error):
             raise
-        raise StoreError(f"there is no bucket {bucket}: create the bucket first ({error})") from error
+        raise BucketMissing(f"there is no bucket {bucket}: create the bucket first ({error})") from error
 
 
 @contextmanager
@@ -216,7 +217,7 @@ def _typed_errors(what: str) -> Iterator[None]:
         status = _status(error)
         text = f"{what}: {error}"
         if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
-            raise StoreError(f"{text}; create the bucket first") from error
+            raise BucketMissing(f"{text}; create the bucket first") from error
         if status == 404:
             raise ObjectMissing(text) from error
         if status == 412:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 MAX_OBJECT = 1 << 37
 """Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
@@ -45,6 +45,15 @@ class StoreFull(StoreError):
 
 class UrlRefused(StoreError):
     """The store refused the URL or the credentials: expired, or for another key, size or method."""
+
+
+class BucketMissing(StoreError):
+    """The store has no bucket of the name that its client was given."""
+
+
+OUTAGES: Final = (StoreUnavailable, StoreFull, UrlRefused, BucketMissing)
+"""Errors that say nothing about the object that was asked for: they end by themselves or by an operator. Any
+other error is about that object alone, and another try gives it again."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from iota.http import (
     AddressRefused,
     AnswerRefused,
     BodyTooLarge,
+    Compressed,
     HttpClient,
     NoAnswer,
     Reach,
@@ -167,7 +168,9 @@ class ObjectClient:
             chunks = None if body is None else _chunks(body)
             async with self._http.open(method, url, headers=headers, body=chunks) as response:
                 if response.status >= 300:
-                    await _raise_for(response, method, url)
+                    detail = (await response.content.read(_PROBLEM_BYTES)).decode("utf-8", "replace")
+                    text = f"{method} {_without_query(url)}: {response.status} {detail}".strip()
+                    raise _refusal(response.status, text, _retry_after(response))
                 return await read(response)
         except ValueError as error:
             raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
@@ -175,6 +178,11 @@ class ObjectClient:
             raise UrlRefused(f"{method} {_without_query(url)}: {error}") from error
         except BodyTooLarge as error:
             raise ObjectTooLarge(f"{method} {_without_query(url)}: {error}") from error
+        except Compressed as error:
+            # A gateway's error page may be compressed: it says nothing of the object.
+            raise _refusal(
+                error.status, f"{method} {_without_query(url)}: {error.status}, {error}"
+            ) from error
         except AnswerRefused as error:
             raise StoreError(f"{method} {_without_query(url)}: {error}") from error
         except NoAnswer as error:
@@ -200,22 +208,20 @@ async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:
         yield view[start : start + _CHUNK]
 
 
-async def _raise_for(response: aiohttp.ClientResponse, method: str, url: str) -> None:
-    status = response.status
-    detail = (await response.content.read(_PROBLEM_BYTES)).decode("utf-8", "replace")
-    text = f"{method} {_without_query(url)}: {status} {detail}".strip()
+def _refusal(status: int, text: str, pause_s: float = 0.0) -> StoreError | _Retry:
+    """The error of an answer that gives nothing. `pause_s` is the pause that the server asked for."""
     if status == 404:
-        raise ObjectMissing(text)
+        return ObjectMissing(text)
     if status == 412:
-        raise ObjectExists(text)
+        return ObjectExists(text)
     if status == 507:
-        raise StoreFull(text)
+        return StoreFull(text)
     # S3 answers one of two concurrent creations with 409, which means try again.
     if status in (408, 409, 429) or status >= 500:
-        raise _Retry(text, _retry_after(response))
+        return _Retry(text, pause_s)
     if status in (401, 403, 410):
-        raise UrlRefused(text)
-    raise StoreError(text)
+        return UrlRefused(text)
+    return StoreError(text)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from iota.protocol.receipts import OpKind, Receipt
@@ -55,15 +56,21 @@ def given_op(epoch: EpochState, member: Member, receipt: Receipt) -> Given | Non
     return given if given is not None and given.member == member.order else None
 
 
+def newest_life(lives: Sequence[Life]) -> int:
+    """The newest of a miner's lives in an epoch that has receipts; the first where none has."""
+    return max((index for index, life in enumerate(lives) if life.first_receipt), default=0)
+
+
 def life_of(epoch: EpochState, member: Member, receipt: Receipt) -> int | None:
     """Which of the member's lives in the epoch ran a receipt's op; None where none was given it.
 
-    A merge is of the newest one. A STEP is that of the newest life that had joined by then: a life begins at
-    the first step that is not closed, so it applies none that an earlier one could have applied.
+    A merge is of the newest one that has receipts, since no life need run it: it begins none, so that what an
+    earlier life did may still follow. A STEP is that of the newest life that had joined by then: a life
+    begins at the first step that is not closed, so it applies none that an earlier one could have applied.
     """
     lives = epoch.lives.get(member.hotkey, [])
     if receipt.kind is OpKind.MERGE:
-        return len(lives) - 1 if lives else None
+        return newest_life(lives) if lives else None
     if receipt.kind is OpKind.STEP:
         joined = [index for index, life in enumerate(lives) if life.joined <= receipt.step]
         return joined[-1] if joined else None

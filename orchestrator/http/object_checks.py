@@ -17,7 +17,7 @@ from iota.objects import FrameKey
 from iota.protocol.events import FrameReady
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
-from iota.store import ObjectMissing, ObjectStore, ObjectTooLarge, StoreError, StoreUnavailable
+from iota.store import OUTAGES, ObjectStore, ObjectTooLarge, StoreError, StoreUnavailable
 from iota.wire.frame import FrameError, decode_frame
 from orchestrator.coordinator import Coordinator, Exchanged, Finding, LookedAt, StoreAway, StoreBack
 from orchestrator.http.metrics import Metrics
@@ -49,7 +49,9 @@ class ObjectChecks:
     """Finds out which announced objects are there, and what is in frames that somebody cannot use.
 
     A store that does not answer is no member's fault: the exchange is refused for now, and the coordinator is
-    told that the store is away, so that no deadline passes until it is back.
+    told that the store is away, so that no deadline passes until it is back. An object that the store cannot
+    give, such as one that was stored with a Content-Encoding, is not there: else its maker could stop the
+    run.
     """
 
     def __init__(
@@ -121,7 +123,12 @@ class ObjectChecks:
 
     async def _size(self, key: str, turns: asyncio.Semaphore) -> int | None:
         async with turns, self._heads:
-            size = await _within(_HEAD_S, self._store.size(key))
+            try:
+                size = await _within(_HEAD_S, self._store.size(key))
+            except OUTAGES:
+                raise
+            except StoreError:
+                return None
         if size is not None:
             self._sizes[key] = size
         return size
@@ -137,10 +144,12 @@ class ObjectChecks:
             try:
                 limit_s = _HEAD_S + notice.size / _MIN_BYTES_PER_S
                 data = await _within(limit_s, self._store.get(key, notice.size))
-            except ObjectMissing:
-                return Finding.ABSENT
+            except OUTAGES:
+                raise
             except ObjectTooLarge:
                 found = Finding.OTHER
+            except StoreError:  # such as ObjectMissing
+                return Finding.ABSENT
             else:
                 found = await asyncio.to_thread(_examined, spec, event, data)
         self._findings[known] = found

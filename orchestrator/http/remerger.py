@@ -16,7 +16,7 @@ from iota.protocol.events import Contribution, MergeAssign
 from iota.protocol.frames import StoredObject
 from iota.protocol.problems import Problem
 from iota.retry import Backoff
-from iota.store import ObjectMissing, ObjectStore, StoreError
+from iota.store import OUTAGES, ObjectMissing, ObjectStore, StoreError
 from orchestrator.coordinator import Coordinator, Remerged
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import Recorder
@@ -29,7 +29,7 @@ class Remerger:
     """Merges one disputed part at a time, in a thread, with one contribution in memory at a time.
 
     What it finds is an entry of the journal, so that a replay needs no store. While the store does not answer
-    it tries again, as long as the part is disputed.
+    it tries again, as long as the part is disputed. A contribution that the store cannot give is unreadable.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class Remerger:
                     data = await self._store.get(contribution.stored.key)
                 except ObjectMissing:
                     continue
+                except OUTAGES:
+                    raise
+                except StoreError:
+                    data = b""
                 await asyncio.to_thread(files[contribution.hotkey].write_bytes, data)
 
             def read(contribution: Contribution) -> bytes | None:

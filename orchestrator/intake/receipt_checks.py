@@ -17,7 +17,7 @@ from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
 from orchestrator.coordinator.given_ops import Mark
-from orchestrator.coordinator.lives import given_op, life_of
+from orchestrator.coordinator.lives import given_op, life_of, newest_life
 from orchestrator.coordinator.state import RunState
 
 CLOCK_S: Final = 3600.0
@@ -76,10 +76,7 @@ class ReceiptChecks:
     def _newest_life(self, epoch: EpochState) -> int:
         """The newest life of the member in an epoch that has receipts."""
         if epoch.epoch not in self._life:
-            lives = epoch.lives.get(self._member.hotkey, [])
-            self._life[epoch.epoch] = max(
-                (n for n, life in enumerate(lives) if life.first_receipt), default=0
-            )
+            self._life[epoch.epoch] = newest_life(epoch.lives.get(self._member.hotkey, []))
         return self._life[epoch.epoch]
 
     def _of_life(self, epoch: EpochState, receipt: Receipt) -> str | None:

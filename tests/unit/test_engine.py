@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from blake3 import blake3
 
 from iota.codec.errors import PayloadError
-from iota.codec.shapes import payload_size
+from iota.codec.finite_payload import MAX_MAGNITUDE, payload_is_finite
+from iota.codec.shapes import payload_shape, payload_size
 from iota.codec.wire_dtype import decode_wire, encode_wire, payload_tensor
 from iota.compute import (
     BadValueError,
@@ -33,6 +35,7 @@ from tests.support.small_spec import small_spec
 
 CPU = torch.device("cpu")
 MB = Microbatch(epoch=0, step=0, index=0)
+LONG = {"manifest": "0" * 64, "sequence_length": 256, "sequences": 32}
 
 
 def test_ops_need_a_loaded_state() -> None:
@@ -71,6 +74,22 @@ def test_a_gradient_that_overflows_inside_the_stage_discards_the_sum() -> None:
     engine.remember(MB, 0, None, tokens(spec))
     engine.backward(MB, 0, tensor(1e-30))
     assert engine.summed(0) == [MB]
+
+
+@pytest.mark.parametrize(("activation", "gradient"), [(1e10, 1e10), (1.0, 0.9 * MAX_MAGNITUDE)])
+def test_frames_within_the_bound_of_values_do_not_end_a_state_at_its_step(
+    activation: float, gradient: float
+) -> None:
+    spec = small_spec(layout={"cuts": [1, 1, 1]}, data=LONG)
+    engine = loaded(spec, 1)
+    shape = payload_shape(spec)
+    token = torch.where(torch.arange(shape[2]) % 3 == 0, -1.0, 1.0)
+    sent = [encode_wire(size * token.expand(shape), spec.boundary.wire) for size in (activation, gradient)]
+    assert all(payload_is_finite(each.numpy().tobytes(), shape, spec.boundary.wire) for each in sent)
+    engine.forward(MB, 0, sent[0], tokens(spec))
+    engine.backward(MB, 0, sent[1])
+    largest = math.sqrt(torch.finfo(torch.float32).max)
+    assert largest < engine.step(0, 1, 0.01, epoch=0).gradient_norm < math.inf
 
 
 def test_a_bad_stage_input_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import weakref
 
 import pytest
@@ -14,6 +15,8 @@ from iota.compute import (
     VersionError,
 )
 from iota.compute.accumulate import OpenStep
+from iota.compute.clip import mean_and_clip
+from iota.compute.errors import BadValueError
 from iota.compute.precision import bf16_names
 from iota.compute.state import StageState
 from iota.compute.versions import Versions
@@ -37,6 +40,36 @@ def test_a_backward_holds_one_parameters_gradient_at_a_time() -> None:
         opened.backward(output.sum(), None, entry, dataclasses.replace(MB, index=index))
     assert held == [[]] * 6, "none waits for another one"
     assert torch.equal(opened.sums["a"], torch.full((4, 4), 2 * 64.0))
+
+
+@pytest.mark.parametrize("threshold", [1.0, math.inf])
+@pytest.mark.parametrize("exponent", [70, 126])
+def test_a_gradient_whose_squares_overflow_is_clipped_as_a_smaller_one(
+    exponent: int, threshold: float
+) -> None:
+    small = {"a": torch.randn(5, 7), "b": torch.ones(3)}
+    small = {name: each / 8 for name, each in small.items()}
+    huge = {name: each * 2.0**exponent for name, each in small.items()}
+    whole = {name: each.clone() for name, each in huge.items()}
+    norm = mean_and_clip(huge, 2, threshold)
+    assert norm == 2.0**exponent * mean_and_clip(small, 2, threshold)
+    for name, each in huge.items():
+        expected = whole[name] / 2 if threshold == math.inf else small[name] / small_norm(small)
+        torch.testing.assert_close(each, expected)
+
+
+def small_norm(clipped: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([each.flatten() for each in clipped.values()]).norm()
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_gradient_with_bad_values_is_refused_and_left_as_it_is(bad: float) -> None:
+    sums = {"a": torch.full((2,), 1e30), "b": torch.tensor([1.0, bad])}
+    before = {name: each.clone() for name, each in sums.items()}
+    with pytest.raises(BadValueError):
+        mean_and_clip(sums, 1, 1.0)
+    for name, each in sums.items():
+        torch.testing.assert_close(each, before[name], equal_nan=True, rtol=0, atol=0)
 
 
 def test_an_applied_steps_sums_are_freed_at_once() -> None:

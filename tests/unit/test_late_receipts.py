@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.frames import StoredObject
+from iota.protocol.merges import merge_output
 from iota.protocol.messages import Delta
 from iota.protocol.receipts import OpKind, counted_digest
 from iota.spec import Pipeline
@@ -57,6 +58,41 @@ def test_a_receipt_of_an_earlier_life_after_one_of_the_present_is_refused(door: 
     door.send(member, door.receipt(member, OpKind.FORWARD, attempt=place.attempt))
     late = old.model_copy(update={"seq": member.receipts + 1, "previous": member.head})
     door.refused("an earlier life", member, late)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_merge_begins_no_life_so_that_an_earlier_one_may_follow_it(batches: int) -> None:
+    """Else a miner's own order of receipts would break the record of everybody."""
+    spec = a_spec(stages=1, steps=1, pipeline=Pipeline.SYNC)
+    for block in range(20):
+        door = Door(spec)
+        member = door.holder(0)
+        kept = door.receipt(member, OpKind.LOSS)
+        door.rejoin(member)
+        assert len(door.run.current.lives[member.hotkey]) == 2
+        door.close_step()
+        other = next(m for m in door.run.miners(0) if m is not member)
+        door.send(other, door.receipt(other, OpKind.STEP))
+        sizes = door.run.part_bytes[0]
+        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+        door.driven.say(other, reports=[Delta(epoch=0, parts=parts)])
+        door.driven.wait(700)
+        door.driven.draw_mergers(f"{block:064x}")
+        if member.hotkey in door.run.current.merges[0].parts[0].mergers:
+            break
+    output = merge_output(f"{7:064x}", {})
+    merge = door.driven.receipt(member, OpKind.MERGE, 0, 0).model_copy(update={"output": output})
+    if batches == 1:
+        door.send(member, merge, kept)
+    else:
+        door.send(member, merge)
+        door.send(member, kept.model_copy(update={"seq": 2, "previous": member.head}))
+    assert member.receipts == 2
+    door.driven.merge(other, 0)
+    door.driven.merge(member, 0, signed=False)
+    [mine] = [m for m in door.driven.seal().miners if m.hotkey == member.hotkey]
+    assert (mine.first_receipt, mine.last_receipt) == (1, 2)
+    assert [life.first_receipt for life in mine.lives] == [1, 3]
 
 
 def merged(late: int) -> tuple[Door, Member]:

@@ -28,6 +28,7 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from iota.protocol.words import WORD_DOMAIN, signed_word
+from iota.store import StoreError
 from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import Exchanged, Finding
 from orchestrator.http.metrics import Metrics
@@ -151,6 +152,22 @@ async def test_an_outage_of_the_store_ends_nothing_and_accuses_nobody(running: R
         status = await sender.client.status()
         assert status["waiting"] is None
         assert not any(hotkey in line for hotkey in running.coordinator.members for line in status["named"])
+
+
+async def test_an_object_that_the_store_cannot_give_is_missing_and_no_outage(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(running, b"a") as a, node(running, b"b") as b:
+        sender, receiver = await _pair(running, a, b)
+        notice = sender.notice(receiver, 0)
+
+        async def size(key: str) -> int | None:
+            raise StoreError("HEAD: it sent a compressed body, which was not asked for")
+
+        monkeypatch.setattr(running.store, "size", size)
+        reply = await sender.client.exchange(ExchangeRequest(cursor=0, wait_s=0, frames=(notice,)))
+        assert reply.missing == (str(FrameKey(running.spec.id, notice.name)),)
+        assert running.coordinator.state.store_away_since is None
 
 
 async def test_an_exchange_without_objects_is_taken_while_the_store_is_away(running: Running) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from blake3 import blake3
 
 from iota.objects import DeltaKey, settled_key
@@ -15,7 +16,8 @@ from iota.outer.partition import part_bytes
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Delta
-from iota.store import EmbeddedStore, ObjectStore
+from iota.store import EmbeddedStore, ObjectStore, StoreError
+from iota.store.store import MAX_OBJECT
 from orchestrator.coordinator import Coordinator, Remerged
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
@@ -85,6 +87,27 @@ async def test_a_disputed_part_is_merged_stored_and_journaled(tmp_path: Path) ->
     (entry,) = (record.entry for record in journal.records)
     assert isinstance(entry, Remerged)
     assert good.hotkey not in " ".join(t for t in driven.state.incidents.named if "left out" in t)
+
+
+async def test_a_contribution_that_the_store_cannot_give_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = MemoryJournal()
+    async with embedded(tmp_path) as store:
+        driven, _ = await disputed(store)
+        first, get = driven.state.miners(0)[0], store.get
+
+        async def refusing(key: str, max_bytes: int = MAX_OBJECT) -> bytes:
+            if key == str(DeltaKey(driven.state.spec.id, 0, 0, first.hotkey, 0)):
+                raise StoreError("GET: it sent a compressed body, which was not asked for")
+            return await get(key, max_bytes)
+
+        monkeypatch.setattr(store, "get", refusing)
+        async with remerging(driven.coordinator, store, journal, driven.now) as applied:
+            await asyncio.wait_for(applied.wait(), 20)
+    agreed = driven.state.current.merges[0].parts[0].agreed
+    assert agreed is not None
+    assert agreed.left_out[first.hotkey] is LeftOut.UNREADABLE
 
 
 async def test_a_store_that_is_away_is_waited_for_and_the_status_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from iota.store import EmbeddedStore, StoreError, StoreUnavailable, open_store
+from iota.store import BucketMissing, EmbeddedStore, StoreUnavailable, open_store
 from iota.store.s3 import MAX_EXPIRY_S, S3Store
 from orchestrator.run import refuse_large_objects
 from tests.support.small_spec import small_spec
@@ -40,7 +40,7 @@ def test_an_expiry_that_s3_does_not_take_is_refused(s3_url: str) -> None:
 
 
 async def test_a_missing_bucket_is_no_missing_object(s3_url: str) -> None:
-    with pytest.raises(StoreError, match="create the bucket"):
+    with pytest.raises(BucketMissing, match="create the bucket"):
         await S3Store("none-here", s3_url, "us-east-1").put("a/b", b"x")
 
 

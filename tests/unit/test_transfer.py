@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from iota.store import ObjectClient, ObjectTooLarge, StoreError, StoreFull, StoreUnavailable, UrlRefused
+from iota.store import (
+    OUTAGES,
+    ObjectClient,
+    ObjectTooLarge,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    UrlRefused,
+)
 from iota.store.transfer import MAX_TRIES
 from tests.support.store_servers import serving
 
@@ -172,6 +180,20 @@ async def test_a_url_is_sent_as_it_was_signed(client: ObjectClient) -> None:
     async with serving(Script(handle).app()) as url:
         await client.get(f"{url}/a%2Fb?X-Amz-Credential=a%2Fb%3Bc&x=%7E", 10, 20)
     assert seen == ["/a%2Fb?X-Amz-Credential=a%2Fb%3Bc&x=%7E"]
+
+
+@pytest.mark.parametrize(("code", "error"), [(200, StoreError), (404, None), (503, StoreUnavailable)])
+async def test_a_compressed_answer_is_about_the_object_only_where_it_gives_one(
+    client: ObjectClient, code: int, error: type[StoreError] | None
+) -> None:
+    """S3 gives back the Content-Encoding of a PUT; a gateway may compress its error pages."""
+    async with serving(Script(status(code, Content_Encoding="gzip")).app()) as url:
+        if error is None:
+            assert await client.size(f"{url}/k", 20) is None
+            return
+        with pytest.raises(error, match="compressed") as caught:
+            await client.size(f"{url}/k", 20)
+        assert isinstance(caught.value, OUTAGES) is (code == 503)
 
 
 async def test_an_endless_body_is_cut_off_at_the_bound(client: ObjectClient) -> None:

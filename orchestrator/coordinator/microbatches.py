@@ -81,11 +81,16 @@ def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: Microbat
 
 
 def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
-    """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it."""
+    """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it.
+
+    A FORWARD has none where its own frame is stored already, by an earlier attempt: nobody waits for it.
+    """
     run.send(receiver, FrameReady(notice=notice, sender=sender))
-    if notice.name.step <= run.newest_runnable:
-        key = (notice.name.step, notice.name.microbatch, notice.name.direction)
-        run.start_clock(run.members[receiver], key)
+    name, member = notice.name, run.members[receiver]
+    _, mb = run.open_microbatch((name.step, name.microbatch))
+    waited_for = name.direction is Direction.BACKWARD or mb.places[member.stage].forward is None
+    if waited_for and name.step <= run.newest_runnable:
+        run.start_clock(member, (name.step, name.microbatch, name.direction))
 
 
 def start_clocks(run: RunState, step: int) -> None:

@@ -165,7 +165,7 @@ def assign(
     run.current.reroutes.append(event)
     for hotkey in dict.fromkeys([old.hotkey, chosen.hotkey, *beside.values()]):
         run.send(hotkey, event)
-    if stage == 0 and step.number <= run.newest_runnable:
+    if stage == 0 and event.send_forward and step.number <= run.newest_runnable:
         run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
     for at, sender in beside.items():
         direction = Direction.FORWARD if at < stage else Direction.BACKWARD

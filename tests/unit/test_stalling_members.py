@@ -82,6 +82,21 @@ def test_who_keeps_the_frame_or_the_receipt_of_a_loss_back_is_late_and_the_step_
     assert driven.state.current.closed_steps == 1
 
 
+def test_who_took_over_a_backward_alone_and_has_done_it_is_not_late() -> None:
+    driven = Driven.training(
+        tiny_spec(stages=3, replicas=2, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=2)
+    )
+    mb = driven.state.current.steps[0].microbatches[0]
+    for stage in range(2):
+        driven.run_op(0, 0, stage, OpKind.FORWARD)
+    driven.lose(driven.state.members[mb.places[1].miner])
+    driven.run_op(0, 0, 2, OpKind.LOSS)
+    driven.run_op(0, 0, 1, OpKind.BACKWARD)
+    taker, idler = (driven.state.members[mb.places[stage].miner] for stage in (1, 0))
+    assert (0, 0) not in {op[:2] for op in taker.pending}
+    assert (0, 0, Direction.BACKWARD) in idler.pending
+
+
 def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
     idler = driven.state.miners(0)[0]
     for _ in range(9):

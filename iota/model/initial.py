@@ -1,69 +1,15 @@
-"""Initial weights. They depend on the run's seed and the parameters' names, and not on the cut.
-
-Their bits are the same on every machine: a BLAKE3 stream gives integers, and what follows are single
-float64 operations, which IEEE 754 defines exactly. No function whose last bit a library or an instruction
-set decides (log, cos) takes part.
-"""
+"""Initial weights as tensors; `iota.model.initial_values` makes them."""
 
 from __future__ import annotations
 
-import math
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 import torch
-from blake3 import blake3
 from torch import Tensor
 
-from iota.codec.shapes import boundary_parameters
-from iota.model.layout import run_shapes
+from iota.model.initial_values import initial_values
 from iota.spec import RunSpec
-
-_RESIDUAL = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
-"""Projections whose output is added to the residual stream."""
-_ADDENDS = 4
-"""16-bit integers that are summed for one weight."""
-_MEAN = _ADDENDS * 65535 / 2
-_DEVIATION = math.sqrt(_ADDENDS * (65536**2 - 1) / 12)
-_BLOCK = 1 << 14
-"""Weights that are made at a time. Part of the format: it decides which integers are summed."""
 
 
 def initial_weights(spec: RunSpec, stage: int) -> dict[str, Tensor]:
-    """fp32 weights of `stage` on the CPU, sorted by name.
-
-    Matrices have standard deviation `init_std`, divided by sqrt(2L) for projections into the residual stream
-    (Radford et al., GPT-2, 2019). Their distribution is a sum of four uniform ones (Irwin-Hall): close to a
-    normal one, and within 3.5 standard deviations. Norms are 1. Codecs define their own initial values.
-    """
-    codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
-    found = {}
-    for name, shape in run_shapes(spec, stage).items():
-        if name in codec:
-            found[name] = _random(spec, name, shape, codec[name].std)
-        elif name.endswith("norm.weight"):
-            found[name] = torch.ones(shape)
-        else:
-            residual = math.sqrt(2 * spec.model.layers) if name.endswith(_RESIDUAL) else 1.0
-            found[name] = _random(spec, name, shape, spec.model.init_std / residual)
-    return found
-
-
-def _random(spec: RunSpec, name: str, shape: tuple[int, ...], std: float) -> Tensor:
-    """Values with mean 0 and standard deviation `std`: about 130 million a second on one thread."""
-    if std == 0:
-        return torch.zeros(shape)
-    stream = blake3(f"iota/init/2\n{spec.seed}\n{name}".encode())
-    values = np.empty(math.prod(shape), dtype=np.float32)
-    scale = std / _DEVIATION
-
-    def fill(first: int) -> None:
-        block = values[first : first + _BLOCK]
-        # The whole block is drawn even where less is left, so that a value depends on its index alone.
-        drawn = stream.digest(length=2 * _ADDENDS * _BLOCK, seek=2 * _ADDENDS * first)
-        sums = np.frombuffer(drawn, dtype="<u2").reshape(_ADDENDS, _BLOCK).sum(axis=0, dtype=np.int64)
-        block[:] = (sums[: block.size] - _MEAN) * scale
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(fill, range(0, values.size, _BLOCK)))
-    return torch.from_numpy(values.reshape(shape))
+    """fp32 weights of `stage` on the CPU, sorted by name."""
+    found = initial_values(spec, stage, torch.get_num_threads())
+    return {name: torch.from_numpy(values) for name, values in found.items()}

@@ -9,7 +9,7 @@ from iota.model.layout import stage_parameters
 from iota.spec import OptimizerKind, OptimizerSpec, RunSpec
 
 INITIAL_SPREAD = 3.5
-"""Random initial weights are within so many standard deviations (`iota.model.initial`)."""
+"""Random initial weights are within so many standard deviations (`iota.model.initial_values`)."""
 
 
 def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:

@@ -12,31 +12,31 @@ import numpy as np
 import safetensors.numpy
 import torch
 from blake3 import blake3
-from safetensors import SafetensorError
 from torch import Tensor
 
 from iota.console.counts import counted
-from iota.files.tensor_file import TensorFileError, check_tensors
-from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.objects import part_sizes
-from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.base_values import next_base, read_base_part, seed_base
+from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, split
-from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.outer.pseudo_gradient import unflatten
 from iota.spec import RunSpec
+
+__all__ = [
+    "base_digest",
+    "base_parts",
+    "initial_base",
+    "named_weights",
+    "next_base",
+    "read_base",
+    "read_base_part",
+]
 
 
 def initial_base(spec: RunSpec, stage: int) -> OuterState:
     """The base of epoch 0, which every node computes from the run's seed."""
-    weights: Vector = flatten(initial_weights(spec, stage)).numpy()
-    return OuterState(weights, np.zeros_like(weights))
-
-
-def next_base(spec: RunSpec, epoch: int, base: OuterState, merged: Vector) -> OuterState:
-    """The base of `epoch` + 1, from the base and the merged pseudo-gradient of `epoch`."""
-    after = outer_step(base, merged, spec.outer.eta, spec.outer.momentum_at(epoch))
-    # A run without momentum does not store it, so it stays zero as in `read_base`.
-    return after if spec.outer.momentum else OuterState(after.weights, base.momentum)
+    return seed_base(spec, stage, torch.get_num_threads())
 
 
 def base_digest(spec: RunSpec, base: OuterState) -> str:
@@ -70,23 +70,6 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
     if spec.outer.momentum:
         momentum = np.concatenate([part["momentum"] for part in read])
     return OuterState(weights, momentum)
-
-
-def read_base_part(spec: RunSpec, data: bytes, size: int) -> dict[str, Vector]:
-    """The vectors of `size` elements in one part of a base: `weights`, and `momentum` if the run has one.
-
-    Raises PartError for wrong names, sizes or dtypes, and for values that are not finite.
-    """
-    names = {"weights", "momentum"} if spec.outer.momentum else {"weights"}
-    try:
-        check_tensors(data, dict.fromkeys(names, (size,)))
-        tensors: dict[str, Vector] = safetensors.numpy.load(data)
-    except (TensorFileError, SafetensorError) as error:
-        raise PartError(f"not a part of this base: {error}") from error
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise PartError(f"{name} is not {size} finite fp32 values")
-    return tensors
 
 
 def named_weights(spec: RunSpec, stage: int, weights_N: Vector) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from blake3 import blake3
 
-from iota.outer.base import read_base_part
+from iota.outer.base_values import read_base_part
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
 from iota.protocol.frames import StoredObject

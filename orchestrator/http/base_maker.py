@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from iota.console.watch import Watch
 from iota.objects import part_sizes
-from iota.outer.base import initial_base, next_base
+from iota.outer.base_values import next_base, seed_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, read_part
 from iota.protocol.frames import StoredObject
@@ -80,7 +80,7 @@ class BaseMaker:
         """The digest of the base. Raises PartError where the store has other bytes than are recorded."""
         spec, start = self._coordinator.spec, None
         if inputs.before is None:
-            start = await asyncio.to_thread(initial_base, spec, inputs.stage)
+            start = await asyncio.to_thread(seed_base, spec, inputs.stage)
         with BaseHasher(spec) as hasher:
             for number, size in enumerate(part_sizes(spec, inputs.stage)):
                 if inputs.before is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from blake3 import blake3
 
 from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, initial_base
+from iota.protocol.events import BaseAssign
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Ready
 from orchestrator.coordinator import Exchanged
@@ -20,7 +22,7 @@ from orchestrator.http.recorder import Recorder
 from tests.support.coordinators import Driven
 from tests.support.journals import MemoryJournal
 from tests.support.memory_store import MemoryStore
-from tests.support.orchestrators import SECRET, until
+from tests.support.orchestrators import SECRET, node, orchestrator, until
 from tests.support.workers import OWNER, RIVAL
 from tests.unit.test_coordinator_collusion import merging
 
@@ -109,3 +111,18 @@ async def test_a_keeper_that_needs_longer_than_the_deadline_is_not_shut_out() ->
     async with checking(driven, store) as checker:
         checker.keep_back(slow)
         await until(lambda: (1, 0) in driven.state.bases.stored)
+
+
+async def test_a_server_records_a_base_that_a_node_has_stored(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "journal") as running, node(running, b"a") as one:
+        spec, stage, store = running.spec, one.reply.stage, running.store
+        base = initial_base(spec, stage)
+        one.talk.send(reports=[Ready(epoch=0, digest=base_digest(spec, base))])
+        await until(lambda: bool(one.events(BaseAssign)))
+        parts = []
+        for number, data in enumerate(base_parts(spec, base)):
+            key = str(BaseKey(spec.id, 0, stage, number, one.hotkey.ss58))
+            await store.put(key, data)
+            parts.append(StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data)))
+        one.talk.send(reports=[BaseStored(epoch=0, digest=base_digest(spec, base), parts=tuple(parts))])
+        await until(lambda: running.coordinator.stored_base(0, stage) is not None)

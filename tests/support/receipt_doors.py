@@ -18,7 +18,7 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, StepState
 from iota.spec import Pipeline, RunSpec
-from orchestrator.coordinator import Joined
+from orchestrator.coordinator import Exchanged, Joined
 from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.intake import Intake
@@ -79,6 +79,11 @@ class Door:
 
     def send(self, member: Member, *receipts: Receipt) -> None:
         """One batch. Raises Problem where it is refused."""
+        self.driven.coordinator.apply(self.checked(member, *receipts))
+        assert not self.run.incidents.internal
+
+    def checked(self, member: Member, *receipts: Receipt) -> Exchanged:
+        """The entry of a batch of such receipts, chained. Raises Problem where it is refused."""
         chained: list[Receipt] = []
         for receipt in receipts:
             if chained:
@@ -90,8 +95,7 @@ class Door:
             member.hotkey, ExchangeRequest(cursor=0, receipts=batch), at=self.driven.now
         )
         assert said is not None
-        self.driven.coordinator.apply(said)
-        assert not self.run.incidents.internal
+        return said
 
     def refused(self, why: str, member: Member, *receipts: Receipt) -> None:
         with pytest.raises(Problem, match=why) as caught:

@@ -14,7 +14,8 @@ from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, save_state
 from iota.console.counts import counted
 from iota.objects import part_sizes
-from iota.outer.base import base_digest, initial_base, named_weights, next_base, read_base
+from iota.outer.base import base_digest, initial_base, named_weights, read_base
+from iota.outer.base_values import next_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, read_part
 from iota.outer.pseudo_gradient import flatten

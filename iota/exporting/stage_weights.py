@@ -12,7 +12,8 @@ from torch import Tensor
 
 from iota.exporting.facts import Facts
 from iota.objects import BaseKey, max_bytes, parse_key, part_count, part_sizes
-from iota.outer.base import initial_base, named_weights, read_base_part
+from iota.outer.base import initial_base, named_weights
+from iota.outer.base_values import read_base_part
 from iota.outer.partition import PartError, Vector, part_bytes
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec

@@ -17,21 +17,11 @@ from torch import Tensor
 from iota.console.counts import counted
 from iota.model.layout import run_shapes
 from iota.objects import part_sizes
-from iota.outer.base_values import next_base, read_base_part, seed_base
+from iota.outer.base_values import read_base_part, seed_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, split
 from iota.outer.pseudo_gradient import unflatten
 from iota.spec import RunSpec
-
-__all__ = [
-    "base_digest",
-    "base_parts",
-    "initial_base",
-    "named_weights",
-    "next_base",
-    "read_base",
-    "read_base_part",
-]
 
 
 def initial_base(spec: RunSpec, stage: int) -> OuterState:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from typing import Final
+
 import numpy as np
 import safetensors.numpy
+from blake3 import blake3
 from safetensors import SafetensorError
 
 from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial_values import initial_values
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector
+from iota.outer.partition import PartError, Vector, part_bytes, read_part
 from iota.spec import RunSpec
+
+_CHUNK: Final = 1 << 24
+"""Bytes that are hashed at a time from a file."""
 
 
 def seed_base(spec: RunSpec, stage: int, threads: int = 1) -> OuterState:
@@ -42,3 +49,65 @@ def read_base_part(spec: RunSpec, data: bytes, size: int) -> dict[str, Vector]:
         if not np.isfinite(tensor).all():
             raise PartError(f"{name} is not {size} finite fp32 values")
     return tensors
+
+
+def read_partition(spec: RunSpec, data: bytes, size: int) -> OuterState:
+    """One partition of `size` elements from a part of a base. Raises PartError as `read_base_part`."""
+    read = read_base_part(spec, data, size)
+    return OuterState(read["weights"], read.get("momentum", np.zeros_like(read["weights"])))
+
+
+def partition_of(spec: RunSpec, base: OuterState, number: int) -> OuterState:
+    """Views of one partition of a whole base."""
+    first = number * spec.outer.part_elements
+    own = slice(first, first + spec.outer.part_elements)
+    return OuterState(base.weights[own], base.momentum[own])
+
+
+def next_partition(spec: RunSpec, epoch: int, before: OuterState, merged: bytes | None) -> OuterState:
+    """One partition of the base of `epoch` + 1, from that of `epoch` and the bytes of the merged one.
+
+    No merged partition means that the stage keeps its base. Raises PartError.
+    """
+    if merged is None:
+        return before
+    return next_base(spec, epoch, before, read_part(merged, before.weights.size))
+
+
+class BaseHasher:
+    """`iota.outer.base.base_digest` with one partition in memory, as a context manager. All methods block.
+
+    The digest has the momentum after all weights, so that it waits in a file: 4 bytes a parameter.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec, self._hasher = spec, blake3()
+        self._momenta = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
+        self._hashed = 0
+        """Bytes of the momentum."""
+
+    def __enter__(self) -> BaseHasher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._momenta.close()
+
+    def take(self, partition: OuterState) -> None:
+        """Take the next partition."""
+        self._hasher.update(part_bytes(partition.weights))
+        if self._spec.outer.momentum:
+            self._momenta.write(part_bytes(partition.momentum))
+
+    def take_momentum(self) -> bool:
+        """Once all partitions were taken, hash some of the momentum; False if none is left."""
+        self._momenta.seek(self._hashed)
+        chunk = self._momenta.read(_CHUNK)
+        self._hasher.update(chunk)
+        self._hashed += len(chunk)
+        return bool(chunk)
+
+    def digest(self) -> str:
+        """The digest (hex), once all partitions were taken."""
+        while self.take_momentum():
+            pass
+        return self._hasher.hexdigest()

@@ -22,7 +22,8 @@ from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
 from iota.outer import open_delta_codec
-from iota.outer.base import base_digest, base_parts, initial_base, next_base
+from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
 from iota.outer.partition import split
 from iota.outer.pseudo_gradient import pseudo_gradient, unflatten

@@ -34,7 +34,8 @@ from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.objects import part_count, part_sizes
 from iota.outer import open_delta_codec
-from iota.outer.base import base_parts, read_base_part
+from iota.outer.base import base_parts
+from iota.outer.base_values import read_base_part
 from iota.outer.partition import PartError
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import ExchangeRequest, Verdict

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from iota.outer.base import base_digest, base_parts, initial_base, next_base, read_base
+from iota.outer.base import base_digest, base_parts, initial_base, read_base
+from iota.outer.base_values import next_base
 from iota.outer.partition import PartError
 from iota.spec import OuterSpec, Pipeline, RunSpec
 from tests.support.virtual_runs import tiny_spec

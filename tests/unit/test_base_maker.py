@@ -9,7 +9,8 @@ import pytest
 from blake3 import blake3
 
 from iota.objects import BaseKey, MergedKey, part_sizes
-from iota.outer.base import base_digest, base_parts, initial_base, next_base
+from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.base_values import next_base
 from iota.outer.partition import Vector, part_bytes, split
 from iota.protocol.frames import StoredObject
 from iota.protocol.records import BaseRecord

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from functools import partial
-from typing import Final
 
-import numpy as np
 from blake3 import blake3
 
 from iota.client.contributions import read_contribution
 from iota.objects import BaseKey, MergedKey, max_bytes, part_sizes
-from iota.outer.base import initial_base, next_base, read_base_part
+from iota.outer.base import initial_base
+from iota.outer.base_values import BaseHasher, next_partition, partition_of, read_partition
 from iota.outer.merge import merge_part
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, part_bytes, read_part
+from iota.outer.partition import PartError
 from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -23,9 +20,6 @@ from validator.audits.budget import Worker
 from validator.audits.sources import Objects
 from validator.core import jobs
 from validator.core.results import EvidenceMissing
-
-_CHUNK: Final = 1 << 24
-"""Bytes that are hashed at a time from a file."""
 
 
 class MergeReplay:
@@ -51,40 +45,32 @@ class MergeReplay:
 
     async def next_base(self, job: jobs.RemakeBase) -> str:
         """The digest (`base_digest`) of the base that a base and a merge give."""
-        spec, stage, hasher = self._spec, job.base.stage, blake3()
+        spec, stage = self._spec, job.base.stage
         start = None
         if job.base.epoch == 0 and spec.init is None:
             start = await asyncio.to_thread(initial_base, spec, stage)
-        with tempfile.TemporaryFile() as momenta:  # after all weights comes all momentum
+        with BaseHasher(spec) as hasher:
             for number, size in enumerate(part_sizes(spec, stage)):
                 before = await self._base_part(job, number, size, start)
                 data = await self._merged(job, number)
 
-                def make(before: OuterState = before, data: bytes | None = data, size: int = size) -> None:
-                    after = before
-                    if data is not None:
-                        after = next_base(spec, job.base.epoch, before, read_part(data, size))
-                    hasher.update(part_bytes(after.weights))
-                    if spec.outer.momentum:
-                        momenta.write(part_bytes(after.momentum))
+                def make(before: OuterState = before, data: bytes | None = data) -> None:
+                    hasher.take(next_partition(spec, job.base.epoch, before, data))
 
                 try:
                     await self._worker.run(make)
                 except PartError as error:
                     raise EvidenceMissing(f"part {number} of the merge of stage {stage}: {error}") from error
-            momenta.seek(0)
-            while chunk := await asyncio.to_thread(momenta.read, _CHUNK):
-                await self._worker.run(partial(hasher.update, chunk))
-        return hasher.hexdigest()
+            while await self._worker.run(hasher.take_momentum):
+                pass
+            return hasher.digest()
 
     async def _base_part(
         self, job: jobs.RemakeBase, number: int, size: int, start: OuterState | None
     ) -> OuterState:
         """One partition of the base; `start` is base 0 where that follows from the seed."""
         if start is not None:
-            first = number * self._spec.outer.part_elements
-            own = slice(first, first + size)
-            return OuterState(start.weights[own], start.momentum[own])
+            return partition_of(self._spec, start, number)
         record = job.base.record
         if record is None or number >= len(record.parts):
             raise EvidenceMissing(
@@ -95,10 +81,9 @@ class MergeReplay:
         )
         data = await self._stored(record.parts[number], limit)
         try:
-            read = await self._worker.run(lambda: read_base_part(self._spec, data, size))
+            return await self._worker.run(lambda: read_partition(self._spec, data, size))
         except PartError as error:
             raise EvidenceMissing(f"{record.parts[number].key}: {error}") from error
-        return OuterState(read["weights"], read.get("momentum", np.zeros_like(read["weights"])))
 
     async def _merged(self, job: jobs.RemakeBase, number: int) -> bytes | None:
         """One merged part; None where the stage keeps its base."""

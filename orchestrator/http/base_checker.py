@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
 
-from blake3 import blake3
-
-from iota.console.watch import Watch
 from iota.objects import part_sizes
+from iota.outer.base_values import BaseHasher, read_partition
 from iota.outer.partition import PartError
-from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored
-from iota.protocol.problems import Problem
-from iota.retry import Backoff
-from iota.store import ObjectMissing, ObjectStore, ObjectTooLarge, StoreError
+from iota.store import ObjectMissing, ObjectStore, ObjectTooLarge
 from orchestrator.coordinator import Coordinator, Exchanged
-from orchestrator.http.base_hasher import BaseHasher, base_partition, stored_bytes
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.store_reads import verified_part
+from orchestrator.http.store_tries import StoreTries
 
-_BACKOFF: Final = Backoff(first_s=0.5, max_s=10.0)
 _log = logging.getLogger(__name__)
 
 
@@ -42,8 +36,7 @@ class BaseChecker:
     ) -> None:
         """`scale` is that of `Watch`."""
         self._coordinator, self._recorder, self._store = coordinator, recorder, store
-        self._metrics = metrics
-        self._watch = Watch("the object store, for a base that was stored", scale=scale)
+        self._tries = StoreTries("the object store, for a base that was stored", metrics, scale)
         self._waiting: dict[tuple[str, int], BaseStored] = {}
         """By replica and epoch. Only a replica that was asked to store a base gets here."""
         self._refused: set[tuple[str, int]] = set()
@@ -77,8 +70,8 @@ class BaseChecker:
 
     async def _check(self, hotkey: str, base: BaseStored) -> None:
         """Read one base and record it; try again while it is wanted."""
-        failures = 0
-        while self._wanted(hotkey, base):
+
+        async def check() -> None:
             try:
                 found = await self._digest(self._coordinator.members[hotkey].stage, base)
                 if found != base.digest:
@@ -87,19 +80,10 @@ class BaseChecker:
             except (PartError, ObjectTooLarge) as error:
                 self._refused.add((hotkey, base.epoch))
                 _log.warning("%s stored no base of epoch %d: %s", hotkey, base.epoch, error)
-                return
             except ObjectMissing as error:
                 _log.warning("the base of epoch %d that %s stored is gone: %s", base.epoch, hotkey, error)
-                return
-            except (StoreError, OSError, TimeoutError, Problem) as error:
-                failures += 1
-                self._metrics.failure("store")
-                pause_s = _BACKOFF.pause_s(failures)
-                self._watch.failed(error, pause_s)
-                await asyncio.sleep(pause_s)
-            else:
-                self._watch.passed()
-                return
+
+        await self._tries.persist(check, lambda: self._wanted(hotkey, base))
 
     def _wanted(self, hotkey: str, base: BaseStored) -> bool:
         return self._coordinator.members[hotkey].live and self._coordinator.is_new(hotkey, base)
@@ -114,13 +98,12 @@ class BaseChecker:
     async def _digest(self, stage: int, base: BaseStored) -> str:
         """`base_digest` of the stored parts. Raises PartError where they are none of the announced."""
         spec = self._coordinator.spec
+
+        def take(hasher: BaseHasher, data: bytes, size: int) -> None:
+            hasher.take(read_partition(spec, data, size))
+
         with BaseHasher(spec) as hasher:
             for part, size in zip(base.parts, part_sizes(spec, stage), strict=True):
-                data = await stored_bytes(self._store, part)
-                await asyncio.to_thread(self._take, hasher, part, size, data)
+                data = await verified_part(self._store, part)
+                await asyncio.to_thread(take, hasher, data, size)
             return await asyncio.to_thread(hasher.digest)
-
-    def _take(self, hasher: BaseHasher, part: StoredObject, size: int, data: bytes) -> None:
-        if (found := blake3(data).hexdigest()) != part.digest:
-            raise PartError(f"a part of BLAKE3 {found} was announced with {part.digest}")
-        hasher.take(base_partition(self._coordinator.spec, data, size))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from contextlib import nullcontext
 from typing import Final, TypeVar
 
@@ -17,19 +16,16 @@ from iota.objects import FrameKey
 from iota.protocol.events import FrameReady
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
-from iota.store import OUTAGES, ObjectStore, ObjectTooLarge, StoreError, StoreUnavailable
+from iota.store import OUTAGES, ObjectStore, ObjectTooLarge, StoreError
 from iota.wire.frame import FrameError, decode_frame
 from orchestrator.coordinator import Coordinator, Exchanged, Finding, LookedAt, StoreAway, StoreBack
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import Recorder
+from orchestrator.http.store_reads import ANSWER_S, stored_bytes, within
 from orchestrator.intake import all_announced, without
 
-_HEAD_S: Final = 5.0
-"""Deadline of one look at an object's size. A store that takes longer counts as away."""
 _CHECK_S: Final = 12.0
 """Deadline of all looks of an exchange: its client waits for 20 s. What was found by then is kept."""
-_MIN_BYTES_PER_S: Final = 1 << 20
-"""Of a frame that is read: it has `_HEAD_S` and its size by this."""
 _HEADS: Final = 64
 """Looks at sizes that are under way at once, over all exchanges: the store client's connections."""
 _OF_ONE: Final = 8
@@ -113,7 +109,7 @@ class ObjectChecks:
             await self._away.wait()
             await asyncio.sleep(_PROBE_S)
             try:
-                await _within(_HEAD_S, self._store.size(f"{self._coordinator.spec.id}/probe"))
+                await within(ANSWER_S, self._store.size(f"{self._coordinator.spec.id}/probe"))
                 await self._recorder.record(StoreBack(at=self._recorder.stamp()))
             except (StoreError, Problem) as error:  # a Problem: the journal has no room
                 self._watch.failed(error, _PROBE_S)
@@ -124,7 +120,7 @@ class ObjectChecks:
     async def _size(self, key: str, turns: asyncio.Semaphore) -> int | None:
         async with turns, self._heads:
             try:
-                size = await _within(_HEAD_S, self._store.size(key))
+                size = await within(ANSWER_S, self._store.size(key))
             except OUTAGES:
                 raise
             except StoreError:
@@ -142,8 +138,7 @@ class ObjectChecks:
             return self._findings[known]
         async with self._reads:
             try:
-                limit_s = _HEAD_S + notice.size / _MIN_BYTES_PER_S
-                data = await _within(limit_s, self._store.get(key, notice.size))
+                data = await stored_bytes(self._store, key, notice.size)
             except OUTAGES:
                 raise
             except ObjectTooLarge:
@@ -162,15 +157,6 @@ class ObjectChecks:
             if self._coordinator.state.store_away_since is None:
                 await self._recorder.record(StoreAway(at=self._recorder.stamp()))
         self._away.set()
-
-
-async def _within(limit_s: float, answer: Awaitable[T]) -> T:
-    """The store's answer. Raises StoreUnavailable where it takes longer."""
-    try:
-        async with asyncio.timeout(limit_s):
-            return await answer
-    except TimeoutError:
-        raise StoreUnavailable(f"the store did not answer within {limit_s:g} s") from None
 
 
 def _examined(spec: RunSpec, event: FrameReady, data: bytes) -> Finding:

@@ -112,11 +112,14 @@ def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
     """What the base is made of; None while that is not stored."""
     if epoch == 0:
         return BaseInputs(0, stage, None)
-    before, past = run.bases.stored.get((epoch - 1, stage)), run.epochs.get(epoch - 1)
+    past = run.epochs.get(epoch - 1)
     ready = None if past is None else past.merges[stage].ready
-    if ready is None or (before is None and (epoch > 1 or run.spec.init is not None)):
+    if ready is None:
         return None
-    return BaseInputs(epoch, stage, before if epoch > 1 or run.spec.init is not None else None, ready.parts)
+    if epoch == 1 and run.spec.init is None:
+        return BaseInputs(epoch, stage, None, ready.parts)
+    before = run.bases.stored.get((epoch - 1, stage))
+    return None if before is None else BaseInputs(epoch, stage, before, ready.parts)
 
 
 def _decide(run: RunState, at: StageEpoch, digest: str) -> None:

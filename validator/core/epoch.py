@@ -33,6 +33,7 @@ from validator.core.tasks import (
     owes,
     records_task,
     seal_task,
+    task_name,
 )
 
 _T = TypeVar("_T")
@@ -254,9 +255,9 @@ class EpochAudit:
     ) -> Script[Outcome | None]:
         """What comes out of the audit that another validator names; None if the miner has no such work."""
         if kind in MERGE_AUDITS:
-            self.activity = f"epoch {self.epoch}: examining {kind.value}:{seq} of {miner}"
-            examined, what = merges.examine(miner, kind, seq), f"{kind.value}:{seq} of {miner}"
-            return (yield from self._contained(examined, what, lambda reason: None))
+            what = f"{task_name(kind, seq)} of {miner}"
+            self.activity = f"epoch {self.epoch}: examining {what}"
+            return (yield from self._contained(merges.examine(miner, kind, seq), what, lambda reason: None))
         task = named_task(sealed, miner, kind, seq)
         if task is None:
             return None

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import miner.duty_worker
-from iota.client.conversation import Conversation
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.engine import Engine, Tokens
@@ -35,43 +34,61 @@ from miner.ops import OpRunner
 from miner.replica import Replica
 from tests.support.miner_program import run_miner
 
-
-def constant(spec: RunSpec, output: DeviceOutput) -> DeviceOutput:
-    """`output` with the payload of a tensor of ones."""
-    if output.payload is None:
-        return output
-    payload = encode_wire(torch.full(payload_shape(spec), 0.01), spec.boundary.wire)
-    return dataclasses.replace(output, hashed_N=payload)
-
-
-def noise(spec: RunSpec, output: DeviceOutput) -> DeviceOutput:
-    """`output` with a random payload."""
-    if output.payload is None:
-        return output
-    return dataclasses.replace(
-        output, hashed_N=encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
-    )
-
-
 # ---- compute -----------------------------------------------------------------------------------
 
 
-class LazyEngine(Engine):
-    """Honest with the base alone: later versions give constants, and no STEP computes anything."""
+class FalseEngine(Engine):
+    """Computes, and sends what `false` makes of it."""
 
     def forward(
         self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
     ) -> DeviceOutput:
-        made = super().forward(mb, version, stage_input, tokens)
-        return made if version == 0 else constant(self.spec, made)
+        return self._false(version, super().forward(mb, version, stage_input, tokens))
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
-        made = super().loss(mb, version, stage_input, tokens)
-        return made if version == 0 else constant(self.spec, made)
+        return self._false(version, super().loss(mb, version, stage_input, tokens))
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
-        made = super().backward(mb, version, gradient)
-        return made if version == 0 else constant(self.spec, made)
+        return self._false(version, super().backward(mb, version, gradient))
+
+    def false(self, version: int) -> Tensor | None:
+        """What is sent in place of an output of this weight version; None: the output itself."""
+        raise NotImplementedError
+
+    def _false(self, version: int, made: DeviceOutput) -> DeviceOutput:
+        false = self.false(version)
+        if made.payload is None or false is None:
+            return made
+        return dataclasses.replace(made, hashed_N=encode_wire(false, self.spec.boundary.wire))
+
+
+class NoiseEngine(FalseEngine):
+    def false(self, version: int) -> Tensor | None:
+        return torch.randn(payload_shape(self.spec))
+
+
+class ConstantEngine(FalseEngine):
+    """Sends constants whatever it was given."""
+
+    def false(self, version: int) -> Tensor | None:
+        return torch.full(payload_shape(self.spec), 0.01)
+
+
+class LazyEngine(ConstantEngine):
+    """Honest with the base alone."""
+
+    def false(self, version: int) -> Tensor | None:
+        return None if version == 0 else super().false(version)
+
+
+def noise() -> None:
+    """Sends noise of the right size, signed and on time."""
+    run_miner(make_engine=NoiseEngine)
+
+
+def constants() -> None:
+    """Sends constants."""
+    run_miner(make_engine=ConstantEngine)
 
 
 def lazy() -> None:
@@ -120,26 +137,6 @@ def unstored_frames() -> None:
 
     StoreTransport.send = send  # type: ignore[method-assign]
     run_miner()
-
-
-class ConstantEngine(Engine):
-    """Sends constants whatever it was given."""
-
-    def forward(
-        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
-    ) -> DeviceOutput:
-        return constant(self.spec, super().forward(mb, version, stage_input, tokens))
-
-    def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
-        return constant(self.spec, super().loss(mb, version, stage_input, tokens))
-
-    def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
-        return constant(self.spec, super().backward(mb, version, gradient))
-
-
-def constants() -> None:
-    """Sends constants."""
-    run_miner(make_engine=ConstantEngine)
 
 
 # ---- pseudo-gradients --------------------------------------------------------------------------
@@ -209,11 +206,12 @@ def excluding_merger() -> None:
 # ---- receipts ----------------------------------------------------------------------------------
 
 
-class NoisyForwards(Engine):
-    def forward(
-        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
-    ) -> DeviceOutput:
-        return noise(self.spec, super().forward(mb, version, stage_input, tokens))
+class NoisyForwards(NoiseEngine):
+    def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
+        return Engine.loss(self, mb, version, stage_input, tokens)
+
+    def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
+        return Engine.backward(self, mb, version, gradient)
 
 
 def no_forward_receipts() -> None:
@@ -250,26 +248,24 @@ def second_receipts() -> None:
 
 def denier() -> None:
     """Says of every frame from its neighbours that it is missing, and works with it all the same."""
-    send = Conversation.send
 
     def say_missing(self: Replica, delivered: Any) -> None:
         if isinstance(delivered.event, FrameReady):
             name = delivered.event.notice.name
-            send(self._talk, reports=[FrameMissing(name=name, reason="it is not there")])
+            self._talk.send(reports=[FrameMissing(name=name, reason="it is not there")])
 
     _on_event(say_missing)
 
 
 def crier() -> None:
     """Cries NaN on every fourth microbatch, where its activations reach it."""
-    send = Conversation.send
 
     def say_bad(self: Replica, delivered: Any) -> None:
         if isinstance(delivered.event, FrameReady):
             name = delivered.event.notice.name
             if name.direction is Direction.FORWARD and name.microbatch % 4 == 0:
                 word = BadValue(epoch=name.epoch, step=name.step, microbatch=name.microbatch)
-                send(self._talk, reports=[self._signed(word)])
+                self._talk.send(reports=[self._signed(word)])
 
     _on_event(say_bad)
 

@@ -12,6 +12,7 @@ from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
+    Delta,
     JoinRequest,
     Merged,
     Ready,
@@ -111,6 +112,17 @@ class Driven:
             update={"stage": stage, "output": output}
         )
         self.say(member, receipts=[receipt] if signed else [], reports=[report])
+
+    def give_all(self) -> None:
+        """Every replica stores its pseudo-gradient."""
+        self.give(*self.state.miners())
+
+    def give(self, *members: Member) -> None:
+        """These replicas store their pseudo-gradients."""
+        for member in members:
+            sizes = enumerate(self.state.part_bytes[member.stage])
+            parts = (StoredObject(key=f"d/{member.hotkey}/{n}", digest="1" * 64, size=s) for n, s in sizes)
+            self.say(member, reports=[Delta(epoch=self.state.epoch, parts=tuple(parts))])
 
     def merge_all(self) -> None:
         """Every drawn merger merges its parts, rightly."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iota.identity.keys import Hotkey
-from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Delta, Ready
+from iota.protocol.messages import Ready
 from orchestrator.coordinator import BaseMade, Coordinator, Joined
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import LIMITS, Driven
@@ -27,11 +26,16 @@ def merging(*owners: Hotkey) -> Driven:
         driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
     for index in range(2):
         driven.run_microbatch(0, index)
-    for member in driven.state.miners():
-        sizes = driven.state.part_bytes[member.stage]
-        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
-        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    driven.give_all()
     assert driven.state.phase is Phase.MERGING
+    return driven
+
+
+def merged(*owners: Hotkey) -> Driven:
+    """The same, with all parts merged."""
+    driven = merging(*owners)
+    driven.draw_mergers()
+    driven.merge_all()
     return driven
 
 
@@ -51,9 +55,7 @@ def test_the_only_owner_merges_alone() -> None:
 
 
 def test_two_workers_of_one_owner_do_not_choose_a_base_while_anothers_can_make_it() -> None:
-    driven = merging(OWNER, OWNER, RIVAL)
-    driven.draw_mergers()
-    driven.merge_all()
+    driven = merged(OWNER, OWNER, RIVAL)
     one, two, other = driven.state.miners(0)
     for member in (one, two):
         driven.say(member, reports=[Ready(epoch=1, digest="a" * 64)])
@@ -65,17 +67,13 @@ def test_two_workers_of_one_owner_do_not_choose_a_base_while_anothers_can_make_i
 
 
 def test_one_worker_of_the_only_owner_makes_its_base() -> None:
-    driven = merging(OWNER, OWNER)
-    driven.draw_mergers()
-    driven.merge_all()
+    driven = merged(OWNER, OWNER)
     driven.say(driven.state.miners(0)[0], reports=[Ready(epoch=1, digest="a" * 64)])
     assert driven.state.bases.digests[1, 0] == "a" * 64
 
 
 def test_the_claims_of_two_owners_make_a_base() -> None:
-    driven = merging(OWNER, OWNER, RIVAL)
-    driven.draw_mergers()
-    driven.merge_all()
+    driven = merged(OWNER, OWNER, RIVAL)
     _, two, other = driven.state.miners(0)
     for member in (two, other):
         driven.say(member, reports=[Ready(epoch=1, digest="b" * 64)])
@@ -84,9 +82,7 @@ def test_the_claims_of_two_owners_make_a_base() -> None:
 
 def disagreeing(*owners: Hotkey) -> Driven:
     """The last owner's replica claims another base of stage 0 than all others, until the deadline."""
-    driven = merging(*owners)
-    driven.draw_mergers()
-    driven.merge_all()
+    driven = merged(*owners)
     *liars, honest = driven.state.miners(0)
     for member in liars:
         driven.say(member, reports=[Ready(epoch=1, digest="0" * 64)])

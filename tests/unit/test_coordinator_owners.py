@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from iota.identity.certificates import revoke
 from iota.protocol.events import Reroute
-from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditKind,
-    Delta,
     Outcome,
     Ready,
     Reveal,
@@ -40,10 +38,7 @@ def sealed() -> Driven:
     driven = training()
     for index in range(2):
         driven.run_microbatch(0, index)
-    for member in driven.state.miners():
-        sizes = driven.state.part_bytes[member.stage]
-        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
-        driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    driven.give_all()
     driven.draw_mergers()
     driven.merge_all()
     driven.seal()

@@ -73,9 +73,7 @@ def test_a_merge_begins_no_life_so_that_an_earlier_one_may_follow_it(batches: in
         door.close_step()
         other = next(m for m in door.run.miners(0) if m is not member)
         door.send(other, door.receipt(other, OpKind.STEP))
-        sizes = door.run.part_bytes[0]
-        parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
-        door.driven.say(other, reports=[Delta(epoch=0, parts=parts)])
+        door.driven.give(other)
         door.driven.wait(700)
         door.driven.draw_mergers(f"{block:064x}")
         if member.hotkey in door.run.current.merges[0].parts[0].mergers:

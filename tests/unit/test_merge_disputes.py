@@ -7,7 +7,6 @@ import pytest
 from iota.protocol.events import MergeReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Delta
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Remerged, Resumed
 from orchestrator.coordinator.member import Member
@@ -21,7 +20,7 @@ from tests.support.small_spec import small_spec
 def driven() -> Driven:
     """All pseudo-gradients of an epoch are there, at three stages of two replicas, and mergers are drawn."""
     found = until_merge()
-    give_all(found)
+    found.give_all()
     found.draw_mergers()
     return found
 
@@ -35,17 +34,6 @@ def until_merge(replicas: int = 2, **outer: object) -> Driven:
         found.run_microbatch(0, index)
     assert found.state.phase is Phase.MERGING
     return found
-
-
-def give(driven: Driven, member: Member) -> None:
-    sizes = enumerate(driven.state.part_bytes[member.stage])
-    parts = (StoredObject(key=f"d/{member.hotkey}/{n}", digest="1" * 64, size=size) for n, size in sizes)
-    driven.say(member, reports=[Delta(epoch=0, parts=tuple(parts))])
-
-
-def give_all(driven: Driven) -> None:
-    for member in driven.state.miners():
-        give(driven, member)
 
 
 def mergers(driven: Driven, stage: int = 0, part: int = 0) -> list[Member]:
@@ -82,7 +70,7 @@ def test_one_lying_merger_is_named_and_the_honest_one_is_not(driven: Driven) -> 
 
 def test_three_of_four_mergers_that_agree_on_a_lie_do_not_have_the_honest_one_named() -> None:
     driven = until_merge()
-    give_all(driven)
+    driven.give_all()
     driven.draw_mergers()
     honest, liar = mergers(driven)
     driven.lose(liar)  # so that others are drawn, who are the liar's friends
@@ -95,7 +83,7 @@ def test_three_of_four_mergers_that_agree_on_a_lie_do_not_have_the_honest_one_na
 
 def test_a_charged_merger_is_drawn_no_more_and_costs_one_merge_of_the_orchestrator() -> None:
     driven = until_merge(part_elements=1000)
-    give_all(driven)
+    driven.give_all()
     driven.draw_mergers()
     liar = max(driven.state.miners(), key=lambda member: len(member.merging))
     own = sorted(liar.merging)
@@ -156,7 +144,7 @@ def silent_newcomer() -> tuple[Driven, Member]:
     for number in range(50):
         driven = until_merge()
         silent = driven.join(9)
-        give_all(driven)
+        driven.give_all()
         driven.draw_mergers(f"{number:064x}")
         if silent in mergers(driven):
             break
@@ -232,7 +220,7 @@ def test_a_merge_of_the_orchestrator_that_is_not_asked_for_changes_nothing(drive
 def test_mergers_are_drawn_by_a_block_that_nobody_knew_when_the_last_step_closed() -> None:
     driven = until_merge()
     driven.wait(1, block=draw_block(driven.state) - 1, block_hash="a" * 64)
-    give_all(driven)
+    driven.give_all()
     assert not any(merge.parts for merge in driven.state.current.merges)
     assert "mergers are drawn by block" in str(driven.coordinator.status()["waiting"])
     driven.wait(1, block=draw_block(driven.state), block_hash="b" * 64)
@@ -244,17 +232,16 @@ def test_mergers_are_drawn_by_a_block_that_nobody_knew_when_the_last_step_closed
 def test_who_gives_last_does_not_choose_the_block() -> None:
     driven = until_merge()
     *others, last = driven.state.miners()
-    for member in others:
-        give(driven, member)
+    driven.give(*others)
     driven.wait(1, block=draw_block(driven.state), block_hash="b" * 64)
     driven.wait(1, block=draw_block(driven.state) + 1, block_hash="c" * 64)
-    give(driven, last)
+    driven.give(last)
     assert all(part.seed.startswith("b" * 64) for m in driven.state.current.merges for part in m.parts)
 
 
 def test_a_chain_that_stands_still_holds_the_merge_up_for_a_bounded_time() -> None:
     driven = until_merge()
-    give_all(driven)
+    driven.give_all()
     driven.wait(driven.state.limits.max_s + 1)
     assert all(merge.parts for merge in driven.state.current.merges)
     assert any("no new block came" in text for text in driven.state.incidents.named)
@@ -266,8 +253,7 @@ def test_a_chain_that_stands_still_holds_the_merge_up_for_a_bounded_time() -> No
 def test_a_stage_whose_only_replica_never_delivers_keeps_its_base_and_the_run_goes_on() -> None:
     driven = until_merge(replicas=1)
     silent, *others = driven.state.miners()
-    for member in others:
-        give(driven, member)
+    driven.give(*others)
     driven.draw_mergers()
     driven.merge_all()
     driven.wait(driven.state.deadlines.merge.seconds + 1)
@@ -282,8 +268,7 @@ def test_a_stage_whose_only_replica_never_delivers_keeps_its_base_and_the_run_go
 def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
     driven = until_merge()
     silent, *others = driven.state.miners()
-    for member in others:
-        give(driven, member)
+    driven.give(*others)
     driven.wait(driven.state.deadlines.merge.seconds + 1)
     driven.draw_mergers()
     driven.merge_all()

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from iota.protocol.frames import Direction, StoredObject
-from iota.protocol.messages import Delta
+from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKind, counted_digest
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.epoch_state import EpochState
@@ -74,10 +73,7 @@ def test_a_pseudo_gradient_without_the_last_step_receipt_is_not_merged() -> None
     door = Door(a_spec(stages=1, replicas=2, steps=1))
     door.close_step()
     liar, honest = door.run.miners(0)
-    sizes = door.run.part_bytes[0]
-    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
-    for member in (liar, honest):
-        door.driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+    door.driven.give(liar, honest)
     door.send(honest, door.receipt(honest, OpKind.STEP))
     merge = door.run.current.merges[0]
     assert (set(merge.deltas), merge.fixed) == ({honest.hotkey}, False)
@@ -90,10 +86,8 @@ def test_a_pseudo_gradient_without_the_last_step_receipt_is_not_merged() -> None
 def test_a_pseudo_gradient_that_comes_before_its_step_receipt_counts_with_it() -> None:
     door = Door(a_spec(stages=1, replicas=2, steps=1))
     door.close_step()
-    sizes = door.run.part_bytes[0]
-    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
     for member in door.run.miners(0):
-        door.driven.say(member, reports=[Delta(epoch=0, parts=parts)])
+        door.driven.give(member)
         door.send(member, door.receipt(member, OpKind.STEP))
     assert set(door.run.current.merges[0].deltas) == {m.hotkey for m in door.run.miners(0)}
 

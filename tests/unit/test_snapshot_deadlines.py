@@ -68,13 +68,9 @@ def test_a_line_is_shown_by_the_pseudo_gradients_that_were_stored() -> None:
     for index in range(2):
         driven.run_microbatch(0, index)
     driven.now += 4.0
-    from iota.protocol.messages import Delta
-
     member = driven.state.miners()[0]
-    sizes = driven.state.part_bytes[member.stage]
-    parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))
-    driven.say(member, reports=[Delta(epoch=0, parts=parts)])
-    assert member.line == pytest.approx(sum(sizes) / 4.0)
+    driven.give(member)
+    assert member.line == pytest.approx(sum(driven.state.part_bytes[member.stage]) / 4.0)
 
 
 def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks_later() -> None:

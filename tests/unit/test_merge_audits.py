@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iota.objects import settled_key
+from iota.objects import SettledKey
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Outcome
 from iota.protocol.records import LeftOutRecord
@@ -157,7 +157,7 @@ async def test_a_false_part_of_the_orchestrators_is_named_as_its_own(workers: li
     world = trained()
     record = world.records[0]
     ready = record.merges[0]
-    key = settled_key(world.run, 0, 0, 0, "1" * 64)
+    key = str(SettledKey(world.run, 0, 0, 0, "1" * 64))
     false = ready.parts[0].model_copy(update={"key": key, "digest": "1" * 64})
     merges = (ready.model_copy(update={"parts": (false, *ready.parts[1:])}), *record.merges[1:])
     world.records[0] = record.model_copy(update={"merges": merges})

@@ -106,15 +106,23 @@ async def test_a_merger_that_signed_another_copy_is_judged_without_a_draw(
     assert len(filed) > len(honest) > 0
 
 
+@pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.MISSING])
 async def test_an_honest_miner_that_two_mergers_accuse_is_not_charged_and_they_are(
-    workers: list[benches.Bench],
+    workers: list[benches.Bench], why: LeftOut
 ) -> None:
     accused = World(small_run()).miners[0].hotkey
-    lie = miners.Accuses(0, accused)
+    lie = miners.Accuses(0, accused, why)
     world = trained({1: lie, 2: lie})
     assert world.records[0].left_out[0].miner == accused
     filed, _ = await audited(world, workers)
     assert failed(filed) == {world.miners[1].hotkey, world.miners[2].hotkey}
+
+
+async def test_an_honest_merger_beside_one_that_says_missing_passes(workers: list[benches.Bench]) -> None:
+    victim = World(small_run()).miners[0].hotkey
+    world = trained({2: miners.Accuses(0, victim, LeftOut.MISSING)})
+    filed, _ = await audited(world, workers)
+    assert failed(filed) == {world.miners[2].hotkey}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
 | `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.HOTKEY.safetensors` | that replica, if it was asked to |
 | `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
 | `PlanKey` | `RUN/plan/EPOCH/STEP-ROOT.json` | the orchestrator |
+| `SettledKey` | `RUN/merged/EPOCH/STAGE/part-NNN-DIGEST` | the orchestrator, where its mergers differed |
 
 `orchestrator.intake.rights` checks requests against the last column.
 """
@@ -20,12 +21,13 @@ from iota.objects.keys import (
     MergedKey,
     PlanKey,
     RunObject,
+    ServerObject,
+    SettledKey,
     SnapshotKey,
     epoch_prefixes,
     manifest_folder,
     parse_key,
     plans_prefix,
-    settled_key,
     start_key,
     tokenizer_key,
 )
@@ -45,6 +47,8 @@ __all__ = [
     "MergedKey",
     "PlanKey",
     "RunObject",
+    "ServerObject",
+    "SettledKey",
     "SnapshotKey",
     "epoch_prefixes",
     "largest_object",
@@ -55,7 +59,6 @@ __all__ = [
     "part_count",
     "part_sizes",
     "plans_prefix",
-    "settled_key",
     "snapshot_bytes",
     "start_key",
     "tokenizer_key",

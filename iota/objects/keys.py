@@ -99,15 +99,31 @@ class PlanKey:
         return f"{self.run}/plan/{self.epoch}/{self.step}-{self.root}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class SettledKey:
+    """A merged partition by the orchestrator, named by its digest: it may have merged it twice."""
+
+    run: str
+    epoch: int
+    stage: int
+    part: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.run}/merged/{self.epoch}/{self.stage}/part-{self.part:03d}-{self.digest}"
+
+
 RunObject = FrameKey | DeltaKey | MergedKey | BaseKey | SnapshotKey
 """What members write."""
+ServerObject = PlanKey | SettledKey
+"""What the orchestrator writes."""
 
 
 def _frame_key(run: str, **name: Any) -> FrameKey:
     return FrameKey(run, FrameName(**name))
 
 
-_FORMS: tuple[tuple[Callable[..., RunObject | PlanKey], re.Pattern[str]], ...] = (
+_FORMS: tuple[tuple[Callable[..., RunObject | ServerObject], re.Pattern[str]], ...] = (
     (
         _frame_key,
         re.compile(
@@ -117,16 +133,17 @@ _FORMS: tuple[tuple[Callable[..., RunObject | PlanKey], re.Pattern[str]], ...] =
     ),
     (DeltaKey, re.compile(rf"{_RUN}/delta/{_EPOCH}/{_STAGE}/{_HOTKEY}/{_PART}")),
     (MergedKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}\.{_HOTKEY}")),
+    (SettledKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}-(?P<digest>[0-9a-f]{{64}})")),
     (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}(?:\.{_HOTKEY})?\.safetensors")),
     (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
     (PlanKey, re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")),
 )
 """The inverse of each `__str__`: what makes a key from the named groups of its pattern."""
-_TEXTS = frozenset({"run", "hotkey", "direction", "root"})
+_TEXTS = frozenset({"run", "hotkey", "direction", "root", "digest"})
 """Groups that are text; all others are numbers."""
 
 
-def parse_key(text: str) -> RunObject | PlanKey | None:
+def parse_key(text: str) -> RunObject | ServerObject | None:
     """The object that a key names; None for any other text, and for numbers above the protocol's `Small`.
 
     There is one spelling for each object (no leading zeros): `str(parse_key(text)) == text`.
@@ -153,11 +170,6 @@ def start_key(run: str) -> str:
     It is outside the epochs' folders, which are deleted: a restarted orchestrator reads it again.
     """
     return f"{run}/start.json"
-
-
-def settled_key(run: str, epoch: int, stage: int, part: int, digest: str) -> str:
-    """Key of a merged part by the orchestrator, named by its digest: it may have merged it twice."""
-    return f"{run}/merged/{epoch}/{stage}/part-{part:03d}-{digest}"
 
 
 def tokenizer_key(manifest: str) -> str:

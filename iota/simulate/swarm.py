@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from iota.objects import settled_key
+from iota.objects import SettledKey
 from iota.protocol.events import Event, MergeAssign, StepClose
 from iota.protocol.frames import FrameName
 from iota.protocol.messages import ExchangeRequest, JoinRequest
@@ -164,7 +164,7 @@ class VirtualSwarm:
     def _merge(self, assign: MergeAssign) -> None:
         """What the orchestrator makes of a part that its mergers did not settle."""
         stored = merged_part(assign, "merged")
-        key = settled_key(self.spec.id, assign.epoch, assign.stage, assign.part, stored.digest)
+        key = str(SettledKey(self.spec.id, assign.epoch, assign.stage, assign.part, stored.digest))
         self.apply(
             Remerged(
                 at=self.now,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from blake3 import blake3
 
 from iota.protocol.events import Contribution, MergeAssign, MergeReady
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Merged
 from iota.protocol.receipts import Receipt
 from orchestrator.coordinator.entries import Remerged
@@ -155,6 +156,7 @@ def wanted_part(run: RunState, member: Member, report: Merged) -> PartMerge | No
     given = {each.hotkey for each in part.assign.contributions}
     size = part.assign.contributions[0].stored.size
     fits = report.stored.size == size and report.left_out.keys() <= given
+    fits = fits and LeftOut.MISSING not in report.left_out.values()  # the orchestrator alone may say so
     return part if fits and member.hotkey not in part.results else None
 
 

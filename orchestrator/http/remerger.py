@@ -9,7 +9,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from iota.objects import settled_key
+from iota.objects import SettledKey
 from iota.outer.merge import MergedPart, merge_part
 from iota.protocol.events import Contribution, MergeAssign
 from iota.protocol.frames import StoredObject
@@ -67,7 +67,7 @@ class Remerger(Disputes[MergeAssign]):
 
     async def _put(self, assign: MergeAssign, found: MergedPart) -> StoredObject:
         digest = blake3(found.data).hexdigest()
-        key = settled_key(self._coordinator.spec.id, assign.epoch, assign.stage, assign.part, digest)
+        key = str(SettledKey(self._coordinator.spec.id, assign.epoch, assign.stage, assign.part, digest))
         async with asyncio.timeout(_PUT_S):
             await self._store.put(key, found.data)
         return StoredObject(key=key, digest=digest, size=len(found.data))

@@ -10,7 +10,7 @@ from iota.objects import (
     DeltaKey,
     FrameKey,
     MergedKey,
-    PlanKey,
+    ServerObject,
     SnapshotKey,
     manifest_folder,
     max_bytes,
@@ -53,7 +53,7 @@ def access_for(coordinator: Coordinator, member: Member, request: ObjectRequest)
         check_reader(coordinator, member, text)
         return Access(Method.GET, text)
     key = parse_key(text)
-    if key is None or isinstance(key, PlanKey) or key.run != spec.id or member.role is not Role.MINER:
+    if key is None or isinstance(key, ServerObject) or key.run != spec.id or member.role is not Role.MINER:
         raise _not_yours(text)
     if isinstance(key, FrameKey):
         size = _frame_size(coordinator, member, key)

@@ -17,6 +17,8 @@ from iota.objects import (
     MergedKey,
     PlanKey,
     RunObject,
+    ServerObject,
+    SettledKey,
     SnapshotKey,
     epoch_prefixes,
     max_bytes,
@@ -52,17 +54,20 @@ keys = st.one_of(
     st.builds(BaseKey, runs, numbers, numbers, parts, st.just("") | hotkeys),
     st.builds(SnapshotKey, runs, numbers, hotkeys, numbers),
     st.builds(PlanKey, runs, numbers, numbers, runs),
+    st.builds(SettledKey, runs, numbers, numbers, parts, runs),
 )
 
 
 @given(keys)
-def test_a_key_is_read_back_as_the_object_that_it_names(key: RunObject | PlanKey) -> None:
+def test_a_key_is_read_back_as_the_object_that_it_names(key: RunObject | ServerObject) -> None:
     assert parse_key(str(key)) == key
     assert validate_key(str(key)) == str(key)
 
 
 @given(keys, st.integers(0, 200), st.sampled_from("0/.x5 \n"))
-def test_another_text_is_another_object_or_none(key: RunObject | PlanKey, place: int, inserted: str) -> None:
+def test_another_text_is_another_object_or_none(
+    key: RunObject | ServerObject, place: int, inserted: str
+) -> None:
     text = str(key)
     changed = text[: place % len(text)] + inserted + text[place % len(text) :]
     found = parse_key(changed)
@@ -70,7 +75,7 @@ def test_another_text_is_another_object_or_none(key: RunObject | PlanKey, place:
 
 
 @given(keys)
-def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | PlanKey) -> None:
+def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | ServerObject) -> None:
     epoch = key.name.epoch if isinstance(key, FrameKey) else key.epoch
     prefixes = [*epoch_prefixes(key.run, epoch), plans_prefix(key.run, epoch)]
     assert sum(str(key).startswith(prefix) for prefix in prefixes) == 1

@@ -83,15 +83,15 @@ class FalseMerge(Honest):
 
 
 class Accuses(Honest):
-    """Leaves an honest pseudo-gradient out of the merges of one stage, as not finite."""
+    """Leaves an honest pseudo-gradient out of the merges of one stage, for a false reason."""
 
-    def __init__(self, stage: int, hotkey: str) -> None:
-        self.stage, self.hotkey = stage, hotkey
+    def __init__(self, stage: int, hotkey: str, why: LeftOut = LeftOut.NOT_FINITE) -> None:
+        self.stage, self.hotkey, self.why = stage, hotkey, why
 
     def merged(self, stage: int, made: MergedPart) -> MergedPart:
         if stage != self.stage:
             return made
-        return MergedPart(bytes(len(made.data)), {self.hotkey: LeftOut.NOT_FINITE})
+        return MergedPart(bytes(len(made.data)), {self.hotkey: self.why})
 
 
 class Noise(Honest):

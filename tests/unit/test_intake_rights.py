@@ -154,6 +154,7 @@ EVERYBODY = {"sender", "receiver", "other", "validator"}
         ("{run}/base/0/1/part-000.safetensors", EVERYBODY),
         ("{run}/delta/0/0/{sender}/part-000", EVERYBODY),
         ("{run}/merged/0/0/part-000.{sender}", EVERYBODY),
+        ("{run}/merged/0/0/part-000-" + "a" * 64, EVERYBODY),
         ("{run}/frames/0/0/0.0/0.f", {"sender", "receiver", "validator"}),
         ("{run}/frames/0/0/0.0/1.b", {"sender", "receiver", "validator"}),
         ("{run}/frames/0/9/0.0/0.f", {"validator"}),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iota.objects import settled_key
+from iota.objects import SettledKey
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Outcome
 from iota.protocol.records import LeftOutRecord
@@ -106,15 +106,23 @@ async def test_a_merger_that_signed_another_copy_is_judged_without_a_draw(
     assert len(filed) > len(honest) > 0
 
 
+@pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.MISSING])
 async def test_an_honest_miner_that_two_mergers_accuse_is_not_charged_and_they_are(
-    workers: list[benches.Bench],
+    workers: list[benches.Bench], why: LeftOut
 ) -> None:
     accused = World(small_run()).miners[0].hotkey
-    lie = miners.Accuses(0, accused)
+    lie = miners.Accuses(0, accused, why)
     world = trained({1: lie, 2: lie})
     assert world.records[0].left_out[0].miner == accused
     filed, _ = await audited(world, workers)
     assert failed(filed) == {world.miners[1].hotkey, world.miners[2].hotkey}
+
+
+async def test_an_honest_merger_beside_one_that_says_missing_passes(workers: list[benches.Bench]) -> None:
+    victim = World(small_run()).miners[0].hotkey
+    world = trained({2: miners.Accuses(0, victim, LeftOut.MISSING)})
+    filed, _ = await audited(world, workers)
+    assert failed(filed) == {world.miners[2].hotkey}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +165,7 @@ async def test_a_false_part_of_the_orchestrators_is_named_as_its_own(workers: li
     world = trained()
     record = world.records[0]
     ready = record.merges[0]
-    key = settled_key(world.run, 0, 0, 0, "1" * 64)
+    key = str(SettledKey(world.run, 0, 0, 0, "1" * 64))
     false = ready.parts[0].model_copy(update={"key": key, "digest": "1" * 64})
     merges = (ready.model_copy(update={"parts": (false, *ready.parts[1:])}), *record.merges[1:])
     world.records[0] = record.model_copy(update={"merges": merges})

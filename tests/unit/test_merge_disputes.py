@@ -299,3 +299,11 @@ def test_the_deadline_begins_again_with_the_orchestrator() -> None:
     driven.coordinator.apply(Resumed(at=driven.now))
     driven.wait(1)
     assert not any(merge.fixed for merge in driven.state.current.merges)
+
+
+def test_mergers_cannot_say_that_a_contribution_is_missing(driven: Driven) -> None:
+    part = driven.state.current.merges[0].parts[0]
+    victim = part.assign.contributions[0].hotkey
+    for member in mergers(driven):
+        driven.merge(member, 0, left_out={victim: LeftOut.MISSING})
+    assert part.agreed is None

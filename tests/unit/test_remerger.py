@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from iota.objects import DeltaKey, settled_key
+from iota.objects import DeltaKey, SettledKey
 from iota.outer.partition import part_bytes
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
@@ -81,7 +81,7 @@ async def test_a_disputed_part_is_merged_stored_and_journaled(tmp_path: Path) ->
         assert agreed is not None
         merged = np.frombuffer(await store.get(agreed.stored.key), "<f4")
     assert set(merged) == {np.float32(1e-3)}
-    assert agreed.stored.key == settled_key(driven.state.spec.id, 0, 0, 0, agreed.stored.digest)
+    assert agreed.stored.key == str(SettledKey(driven.state.spec.id, 0, 0, 0, agreed.stored.digest))
     assert agreed.left_out == {bad.hotkey: LeftOut.NOT_FINITE}
     assert all(member.charged for member in mergers)
     (entry,) = (record.entry for record in journal.records)

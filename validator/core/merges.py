@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
+from iota.objects import SettledKey, parse_key
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
@@ -102,9 +103,8 @@ class MergeAudits:
             self._file(miner, task, inconclusive(task.seq, f"it cannot be made again: {error}"))
 
     def _merge_again(self, at: At) -> Script[None]:
-        absent = frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
         try:
-            remade: Remade = yield jobs.ReplayMerge(self._assigns[at], absent)
+            remade: Remade = yield jobs.ReplayMerge(self._assigns[at], self._absent(at))
         except EvidenceMissing as error:
             self._give_up(at, str(error))
         except TransportFailed as error:
@@ -165,6 +165,14 @@ class MergeAudits:
     def _give_up(self, at: At, reason: str) -> None:
         for hotkey, task in self.tasks(at):
             self._file(hotkey, task, inconclusive(task.seq, reason))
+
+    def _absent(self, at: At) -> frozenset[str]:
+        """Whose contributions the orchestrator did not find in the store when it merged the part itself."""
+        stage, part = at
+        agreed = self._ready[stage].parts if stage in self._ready else ()
+        if part >= len(agreed) or not isinstance(parse_key(agreed[part].key), SettledKey):
+            return frozenset()
+        return frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
 
     def _differs(self, at: At, merged: list[tuple[str, Receipt]]) -> bool:
         """Whether a merger of the part signed something else than what was agreed on."""

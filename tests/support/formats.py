@@ -25,7 +25,7 @@ from iota.wire.frame import FRAME_VERSION
 from miner.receipt_file import RECEIPT_LOG_VERSION, parse_line, write_line
 from orchestrator.coordinator import Entry
 from orchestrator.journal.sqlite import JOURNAL_VERSION, SqliteJournal
-from tests.support import samples
+from tests.support import sample_specs, samples
 from validator.audits.verdicts import VERDICT_VERSION
 from validator.bundles.form import BUNDLE_VERSION
 from validator.database import DATABASE_NAME, DATABASE_VERSION, Database
@@ -105,7 +105,7 @@ def _signed_answer(body: bytes) -> Parts:
 FORMATS = (
     Format(
         "spec", "SPEC_VERSION in iota/spec/run_spec.py", SPEC_VERSION,
-        samples.SPECS, _canonical, _same_kind, digest=attrgetter("id"),
+        sample_specs.SPECS, _canonical, _same_kind, digest=attrgetter("id"),
     ),
     Format(
         "manifest", "MANIFEST_VERSION in iota/data/manifest.py", MANIFEST_VERSION,
@@ -137,9 +137,9 @@ FORMATS = (
     Format(
         "bases", "PROTOCOL_VERSION in iota/protocol/messages.py", PROTOCOL_VERSION,
         {"momentum": samples.sample_base()},
-        lambda base: base_parts(samples.tiny_spec(), base),
-        lambda sample, parts: read_base(samples.tiny_spec(), 0, parts),
-        digest=lambda base: base_digest(samples.tiny_spec(), base),
+        lambda base: base_parts(sample_specs.tiny_spec(), base),
+        lambda sample, parts: read_base(sample_specs.tiny_spec(), 0, parts),
+        digest=lambda base: base_digest(sample_specs.tiny_spec(), base),
         same=_same_vectors,
         binary=True,
     ),
@@ -157,11 +157,11 @@ FORMATS = (
     ),
     Format(
         "journal_tables", "JOURNAL_VERSION in orchestrator/journal/sqlite.py", JOURNAL_VERSION,
-        {"tables": samples.tiny_spec()}, _tables, lambda sample, parts: sample,
+        {"tables": sample_specs.tiny_spec()}, _tables, lambda sample, parts: sample,
     ),
     Format(
         "validator_tables", "DATABASE_VERSION in validator/database.py", DATABASE_VERSION,
-        {"tables": samples.tiny_spec()}, _validator_tables, lambda sample, parts: sample,
+        {"tables": sample_specs.tiny_spec()}, _validator_tables, lambda sample, parts: sample,
     ),
     Format(
         "receipt_log", "RECEIPT_LOG_VERSION in miner/receipt_file.py", RECEIPT_LOG_VERSION,

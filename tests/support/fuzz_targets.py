@@ -48,7 +48,7 @@ from iota.spec import WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
 from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.intake.bounds import parse
-from tests.support import samples
+from tests.support import sample_specs, samples
 from validator.audits.verdicts import verify_verdict
 from validator.bundles import form
 from validator.core.links import verify_link
@@ -56,7 +56,7 @@ from validator.core.pool import Judgement, is_relevant
 from validator.core.record_checks import SealBroken, check_record
 from validator.core.sealed import checked_receipts
 
-SPEC = samples.tiny_spec()
+SPEC = sample_specs.tiny_spec()
 STAGE = 1
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 """A folder for each target, with inputs that a fuzzer found; one that broke a parser is kept for good."""
@@ -104,7 +104,7 @@ def _frame(data: bytes) -> None:
     """The first byte chooses the wire dtype, and whether the signature is made anew."""
     choice, frame = data[:1], data[1:]
     wire = list(WireDtype)[choice[0] % 3] if choice else WireDtype.FP32
-    decode_frame(_resigned(frame) if choice and choice[0] >= 128 else frame, samples.tiny_spec(wire))
+    decode_frame(_resigned(frame) if choice and choice[0] >= 128 else frame, sample_specs.tiny_spec(wire))
 
 
 def _frames() -> list[bytes]:

@@ -30,24 +30,7 @@ from iota.protocol.receipts import (
 )
 from iota.protocol.seals import SignedSeal
 from iota.protocol.workers import RevokeReply
-from iota.spec import (
-    AuditSpec,
-    BoundarySpec,
-    ComputeDtype,
-    DataSpec,
-    Decay,
-    InitSpec,
-    LayoutSpec,
-    ModelSpec,
-    OptimizerKind,
-    OptimizerSpec,
-    OuterSpec,
-    Pipeline,
-    RunSpec,
-    ScheduleSpec,
-    StateRule,
-    WireDtype,
-)
+from iota.spec import WireDtype
 from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import (
@@ -68,6 +51,7 @@ from orchestrator.coordinator.entries import (
     Tick,
 )
 from tests.support.plans import share_of, whole_plan
+from tests.support.sample_specs import tiny_spec
 from tests.support.stored_keys import StoredKey
 from validator.audits.verdicts import VerdictSigner
 from validator.bundles import form
@@ -83,60 +67,6 @@ DIGEST = "ab" * 32
 OBJECT = StoredObject(key="run/delta/0/1/miner/part-000", digest=DIGEST, size=4096)
 TIME = 1753000000.125
 
-
-def tiny_spec(wire: WireDtype = WireDtype.BF16) -> RunSpec:
-    """Two stages of a few dozen parameters; what has a default is left out.
-
-    Of version 1, so that its id, which stands in frames, outlives newer versions of the spec.
-    """
-    return RunSpec(
-        version=1,
-        model=ModelSpec(vocab_size=2, hidden_size=2, layers=2, heads=1, kv_heads=1, ffn_size=1),
-        layout=LayoutSpec(cuts=(1, 1)),
-        boundary=BoundarySpec(codec="identity", wire=wire),
-        data=DataSpec(manifest="d" * 64, sequence_length=3, sequences=1),
-        schedule=ScheduleSpec(epochs=2, steps=2, microbatches=2),
-        optimizer=OptimizerSpec(lr=1e-3),
-        outer=OuterSpec(momentum=0.9, part_elements=20),
-    )
-
-
-def full_spec() -> RunSpec:
-    """A spec that leaves nothing to a default, with numbers whose text is not plain."""
-    return RunSpec(
-        name="full",
-        model=ModelSpec(
-            vocab_size=512, hidden_size=64, layers=3, heads=4, kv_heads=2, ffn_size=96,
-            rope_theta=1e21, norm_eps=1e-7, init_std=0.005,
-        ),
-        layout=LayoutSpec(cuts=(2, 1), replicas=2),
-        boundary=BoundarySpec(
-            codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
-        ),
-        data=DataSpec(manifest="c" * 64, sequence_length=128, sequences=4),
-        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2),
-        optimizer=OptimizerSpec(
-            kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,
-            muon_momentum=0.9, clip=None, state=StateRule.RESET, warmup_steps=3, decay=Decay.COSINE,
-            final_lr=0.05,
-        ),
-        outer=OuterSpec(eta=0.7, momentum=0.9, momentum_warmup=4, part_elements=1000),
-        audit=AuditSpec(
-            ops=3, step_every=2, epoch_every=4, tolerance=1e-5, window=3, burn=0.25, seal_blocks=1,
-            deadline_s=30.5,
-        ),
-        compute=ComputeDtype.BF16,
-        seed=2**53 - 1,
-    )  # fmt: skip
-
-
-def started_spec() -> RunSpec:
-    """A spec of a run that starts from existing weights."""
-    init = InitSpec(source="acme/llama@0f", digests=(DIGEST, "cd" * 32))
-    return RunSpec.model_validate({**full_spec().model_dump(), "init": init})
-
-
-SPECS = {"version 1": tiny_spec(), "full": full_spec(), "started": started_spec()}
 
 MANIFEST = Manifest(
     source="stdlib π",

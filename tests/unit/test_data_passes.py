@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iota.data import passes
-from tests.support.samples import MANIFEST, tiny_spec
+from tests.support.sample_specs import tiny_spec
+from tests.support.samples import MANIFEST
 
 
 def test_a_runs_passes_are_the_sequences_it_reads_over_those_there_are() -> None:

@@ -24,7 +24,7 @@ from iota.identity.keys import Hotkey
 from iota.model.proposal import make_spec
 from iota.planning import all_needs
 from iota.protocol.messages import PROTOCOL_VERSION, Role
-from tests.support.samples import tiny_spec
+from tests.support.sample_specs import tiny_spec
 
 HOTKEY = Hotkey.from_seed(b"\x01" * 32).ss58
 COLDKEY = Hotkey.from_seed(b"\x02" * 32).ss58

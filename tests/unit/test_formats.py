@@ -15,7 +15,7 @@ from iota.protocol.messages import ReportKind
 from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, signed_payload
 from orchestrator.coordinator.entries import EntryKind
 from orchestrator.journal import Record, SqliteJournal
-from tests.support import samples
+from tests.support import sample_specs, samples
 from tests.support.fixtures import COMMAND, Unraised, changed, check, fixture_of, load, replace, stored_parts
 from tests.support.formats import FORMATS, Format
 from validator.audits.verdicts import verify_verdict
@@ -58,7 +58,7 @@ def test_there_is_a_sample_of_every_kind(name: str, kinds: Any) -> None:
 
 
 def test_a_journal_stores_these_bytes(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "j", samples.tiny_spec(), samples.SERVER.ss58)
+    journal = SqliteJournal(tmp_path / "j", sample_specs.tiny_spec(), samples.SERVER.ss58)
     journal.append([Record(entry) for entry in samples.ENTRIES], 0)
     stored = [text for (text,) in journal._db.execute("SELECT json FROM entries ORDER BY seq")]
     assert stored == [load(BY_NAME["journal"])["values"][e.kind]["parts"][0] for e in samples.ENTRIES]

@@ -29,7 +29,7 @@ from orchestrator.run import _start
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import prepare_made_up
 from tests.support.llamas import change_config, save_llama
-from tests.support.samples import started_spec
+from tests.support.sample_specs import started_spec
 
 
 @pytest.fixture(scope="module")

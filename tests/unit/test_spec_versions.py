@@ -19,7 +19,7 @@ from iota.spec import (
     Versioned,
     added_fields,
 )
-from tests.support.samples import full_spec, tiny_spec
+from tests.support.sample_specs import full_spec, tiny_spec
 
 
 class LaterOptimizer(OptimizerSpec):

@@ -6,12 +6,14 @@ import pytest
 
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
+from iota.wire.frame import FrameHeader
 from tests.support.audited_runs import World
 from tests.support.hostile_evidence import (
     SNAPSHOTS,
     audited,
     drawn_of,
     hostile,
+    reader,
     rewrite,
     sealed_epoch,
     trained,
@@ -58,6 +60,19 @@ async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_its_miners_fau
     bad = world.of_epoch(0, world.miners[stage])[len(receipts) :]
     of_merges = {(hotkey, f"merge:{r.seq}") for r in bad if r.kind is OpKind.MERGE}
     assert failed == {(hotkey, f"records:{bad[0].seq}")} | of_merges
+
+
+# ---- inputs ------------------------------------------------------------------------------------------
+
+
+async def test_a_miner_cannot_make_its_audits_undecided() -> None:
+    """An input is found by its name, sender and payload, whomever its receipt says that it was for."""
+    world = trained()
+    receipt = next(r for r in own(world, 1) if r.kind is OpKind.FORWARD)
+    header = FrameHeader.model_validate_json(receipt.inputs[0].header)
+    evidence = reader(world, world)
+    payload = await evidence.frame(header)
+    assert await evidence.frame(header.model_copy(update={"receiver": "1" * 46})) == payload
 
 
 # ---- states ------------------------------------------------------------------------------------------

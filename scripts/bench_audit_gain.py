@@ -44,9 +44,7 @@ class Cheat:
 CHEATS = (
     Cheat("noise, zeros or another's output in place of a result", "op", 1.0),
     Cheat("the same, and no evidence when that is drawn", "op", 1.0, withholds=True),
-    Cheat(
-        "noise, where a neighbour stores frames that are none", "step", 1.0, hides=True
-    ),
+    Cheat("noise, where a neighbour stores frames that are none", "step", 1.0, hides=True),
     Cheat("a false loss", "op", 0.0),
     Cheat("old weights: STEP is nudged, and no weight gradient is computed", "step", 1 / 3),
     Cheat("the same, and no evidence when that is drawn", "step", 1 / 3, withholds=True),

@@ -37,11 +37,14 @@ class Cheat:
     """Share of its compute that it saves where it lies."""
     withholds: bool = False
     """It delivers no evidence that shows a lie."""
+    hides: bool = False
+    """A neighbour stored no frame that can be read where it lies, so that no audit of that is decided."""
 
 
 CHEATS = (
     Cheat("noise, zeros or another's output in place of a result", "op", 1.0),
     Cheat("the same, and no evidence when that is drawn", "op", 1.0, withholds=True),
+    Cheat("noise, where a neighbour stores frames that are none", "step", 1.0, hides=True),
     Cheat("a false loss", "op", 0.0),
     Cheat("old weights: STEP is nudged, and no weight gradient is computed", "step", 1 / 3),
     Cheat("the same, and no evidence when that is drawn", "step", 1 / 3, withholds=True),
@@ -64,7 +67,10 @@ class Row:
 
 
 def judged(cheat: Cheat, rate: float, audit: AuditSpec, rng: random.Random) -> tuple[bool, bool]:
-    """(a lie is found, a STEP is replayed) of one epoch's audits by one validator."""
+    """(a lie is drawn, a STEP is replayed) of one epoch's audits by one validator.
+
+    A STEP that passes decides an epoch in which other evidence is hidden.
+    """
     steps = [rng.random() < rate for _ in range(STEPS)] if cheat.unit == "step" else [False] * STEPS
     poisoned = cheat.unit == "epoch" and rng.random() < rate
     op_rate = rate if cheat.unit == "op" else 0.0
@@ -73,6 +79,9 @@ def judged(cheat: Cheat, rate: float, audit: AuditSpec, rng: random.Random) -> t
     step_lies = steps[rng.randrange(STEPS)] or rng.random() > (1 - op_rate) ** MICROBATCHES
     epoch_lies = poisoned or any(steps) or rng.random() > (1 - op_rate) ** (MICROBATCHES * STEPS)
     found |= (of_step and step_lies) or (of_epoch and epoch_lies)
+    if cheat.hides:
+        found |= any(steps[rng.randrange(STEPS)] for _ in range(audit.ops))
+        found &= not ((of_step and not step_lies) or (of_epoch and not epoch_lies))
     return found, of_step or of_epoch
 
 
@@ -105,6 +114,8 @@ def _findings(cheat: Cheat, passed: set[tuple[int, str]], bad: set[tuple[int, st
     found = Findings(passed=frozenset(passed))
     if cheat.withholds:
         return replace(found, undelivered=frozenset(bad))
+    if cheat.hides:
+        return replace(found, undecided=frozenset(bad))
     return replace(found, failed=frozenset(bad))
 
 

@@ -12,6 +12,7 @@ from iota.files import FileLock
 from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
 from validator.core.history import History
 from validator.core.pool import ACCUSING, Judgement
+from validator.core.results import EVIDENCE
 from validator.core.tasks import owes
 from validator.score_records import SCHEMA as SCORE_SCHEMA
 from validator.score_records import TASK, ScoreRecords, task_of
@@ -108,10 +109,11 @@ class Database:
     def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
         """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
         rows = self._db.execute(
-            f"select {TASK}, outcome from verdicts where epoch between ? and ? or outcome in (?, ?)",
-            (first, last, *ACCUSING),
+            f"select {TASK}, outcome, json_extract(json, '$.profile') = ? from verdicts"
+            " where epoch between ? and ? or outcome in (?, ?)",
+            (EVIDENCE, first, last, *ACCUSING),
         )
-        return [Judgement(own, task_of(row[:-1]), Outcome(row[-1])) for row in rows]
+        return [Judgement(own, task_of(row[:-2]), Outcome(row[-2]), bool(row[-1])) for row in rows]
 
     def keep_internal_error(self, epoch: int, what: str) -> None:
         """Record that an error of this program ended an audit; each audit counts once."""

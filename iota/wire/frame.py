@@ -18,7 +18,9 @@ from pydantic import ValidationError
 
 from iota.codec.shapes import payload_shape, payload_size
 from iota.console.counts import counted
-from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes, verify
+from iota.identity import signatures
+from iota.identity.certificates import Verify
+from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes
 from iota.protocol.frames import FrameName
 from iota.protocol.messages import Hotkey
 from iota.protocol.receipts import SignedHeader
@@ -93,7 +95,7 @@ def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], by
     return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload))
 
 
-def is_signed(header: bytes, signature: bytes, hotkey: str) -> bool:
+def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:
     """Whether `signature` is that of `hotkey` over a frame's header (canonical JSON)."""
     return verify(signing_bytes(DOMAIN, header), signature, hotkey)
 

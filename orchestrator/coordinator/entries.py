@@ -59,6 +59,8 @@ class Finding(StrEnum):
     """The bytes are those that were announced, and no frame of their sender."""
     NOT_FINITE = "not_finite"
     """A frame of its sender that holds NaN or Inf."""
+    LARGE = "large"
+    """A frame of its sender whose values are finite, and larger than those of a model that trains."""
     SOUND = "sound"
 
 

@@ -24,7 +24,8 @@ _TOLD = {
     Finding.INVALID: "announced and stored what is no frame of its own",
     Finding.NOT_FINITE: "sent NaN or Inf",
 }
-"""Findings that are the sender's doing: a key is created once, and the digest announced is its own word."""
+"""Findings that are the sender's doing: a key is created once, and the digest announced is its own word. A
+miner sends no NaN of its own; large values are those of a model that diverges, and cost nobody."""
 
 
 def questioned(run: RunState, member: Member, report: BadValue | FrameMissing) -> list[FrameReady]:
@@ -64,14 +65,14 @@ def missed_microbatch(
 def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Findings) -> None:
     """Handle a receiver's report that a frame is missing or bad.
 
-    Where the server found the frame as it was announced, the receiver loses the work. Else another replica of
-    the sender's stage makes it again; where there is none the microbatch is dropped.
+    Where the server found the frame as it was announced, large values or not, the receiver loses the work.
+    Else another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
     """
     if (found := missed_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
         return
     name, unread = report.name, run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS
-    if unread or looked.get(name) is Finding.SOUND:
+    if unread or looked.get(name) in (Finding.SOUND, Finding.LARGE):
         _is_unproven(run, member, f"it said that frame {name} cannot be used, which is there and right")
         withdraw(run, member)
         move(run, *found, member.stage, why=f"{member.hotkey} does not use frame {name}")
@@ -82,7 +83,8 @@ def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Fi
 def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Findings) -> None:
     """Handle a replica's report that its op gives NaN or Inf.
 
-    An incoming frame that holds it is its sender's fault. Where the frames are finite, the word stands in the
+    An incoming frame that holds it is its sender's fault, and one with values that are too large is remade at
+    nobody's cost. Where the frames are finite, the word stands in the
     epoch's record, and another replica does the work; after it said the same, or where there is none, the
     microbatch is dropped.
     """
@@ -157,7 +159,8 @@ def _lose_frame(
 ) -> None:
     """Have another replica make a frame that cannot be used; drop the microbatch where there is none.
 
-    It is its sender's fault, or that of the store, which had it when it was announced.
+    It is its sender's fault, or that of the store, which had it when it was announced, or of a model that
+    diverges.
     """
     step, mb = found
     sender = run.members[_stored(run, step, mb, name.stage, name.direction).sender]
@@ -165,6 +168,8 @@ def _lose_frame(
         run.incidents.named.append(f"{sender.hotkey} {_TOLD[finding]}: frame {name}")
         sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}")
         withdraw(run, sender)
+    elif finding is Finding.LARGE:
+        run.incidents.named.append(f"frame {name} of {sender.hotkey} holds values that are too large")
     else:
         run.incidents.named.append(f"the object store lost frame {name} of {sender.hotkey}")
     mb.places[name.stage].store(name.direction, None)

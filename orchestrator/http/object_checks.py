@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from blake3 import blake3
 from cachetools import LRUCache
 
-from iota.codec.finite_payload import payload_is_finite
+from iota.codec.finite_payload import LARGEST_FINITE, payload_is_finite
 from iota.codec.shapes import payload_shape
 from iota.console.watch import Watch
 from iota.objects import FrameKey
@@ -170,8 +170,10 @@ def _examined(spec: RunSpec, event: FrameReady, data: bytes) -> Finding:
         return Finding.INVALID
     if (frame.header.name, frame.header.sender) != (notice.name, event.sender):
         return Finding.INVALID
-    finite = payload_is_finite(frame.payload, payload_shape(spec), spec.boundary.wire)
-    return Finding.SOUND if finite else Finding.NOT_FINITE
+    form = (frame.payload, payload_shape(spec), spec.boundary.wire)
+    if payload_is_finite(*form):
+        return Finding.SOUND
+    return Finding.LARGE if payload_is_finite(*form, LARGEST_FINITE) else Finding.NOT_FINITE
 
 
 def _no_answer(why: str) -> Problem:

@@ -2,17 +2,18 @@
 
 A refused receipt stops its miner's chain for ever, so nothing is refused that an honest miner can give:
 receipts of work that was taken away, of steps and epochs that are over, and of a life before the present one
-may come late. Nor is anything refused that the miner itself cannot check in a frame. Signatures of input
-frames, and whether their digests are those that their senders receipted, are looked at by validators.
+may come late. Nor is anything refused that the miner itself cannot check in a frame. Whether digests of input
+frames are those that their senders receipted is looked at by validators.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from iota.identity.certificates import Verify
 from iota.protocol.messages import Role
-from iota.protocol.receipts import OpKey, OpKind, Receipt, counted_digest
-from iota.wire.frame import FrameHeader
+from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader, counted_digest
+from iota.wire.frame import FrameHeader, is_signed
 from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
@@ -28,9 +29,9 @@ than seconds cannot join."""
 class ReceiptChecks:
     """The checks of one batch: each receipt sees what those before it say."""
 
-    def __init__(self, run: RunState, member: Member, at: float) -> None:
-        """`at` is the time of arrival (Unix seconds)."""
-        self._run, self._member, self._at = run, member, at
+    def __init__(self, run: RunState, member: Member, at: float, verify: Verify) -> None:
+        """`at` is the time of arrival (Unix seconds); `verify` checks signatures."""
+        self._run, self._member, self._at, self._verify = run, member, at, verify
         self._seen: set[OpKey] = set()
         self._steps: dict[tuple[int, int], int] = {}
         """(epoch, life) -> the step whose STEP it receipts next."""
@@ -59,8 +60,11 @@ class ReceiptChecks:
             return "is one more than the ops that it was given can have" if more else None
         if receipt.kind is OpKind.MERGE:
             return self._merge_fault(epoch, receipt)
-        wrong = self._of_life(epoch, receipt)
-        return wrong or next((told for h in headers if (told := self._input_fault(epoch, receipt, h))), None)
+        if (wrong := self._of_life(epoch, receipt)) is not None:
+            return wrong
+        inputs = zip(headers, receipt.inputs, strict=True)
+        faults = (self._input_fault(epoch, receipt, header, signed) for header, signed in inputs)
+        return next((fault for fault in faults if fault), None)
 
     def _merge_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
         """Whether the member was drawn to merge the part, and has not receipted it."""
@@ -131,11 +135,21 @@ class ReceiptChecks:
             return "is of a BACKWARD whose FORWARD has no receipt"
         return None
 
-    def _input_fault(self, epoch: EpochState, receipt: Receipt, header: FrameHeader) -> str | None:
-        """Whether the frame's sender was given that attempt: only then was the frame announced."""
+    def _input_fault(
+        self, epoch: EpochState, receipt: Receipt, header: FrameHeader, signed: SignedHeader
+    ) -> str | None:
+        """Whether the frame's sender was given that attempt: only then was the frame announced.
+
+        A frame for another receiver may be used: one for who had the work before it was re-routed, and a
+        sender may name whom it likes. There, and only there, its signature decides.
+        """
         name, sender = header.name, self._run.members.get(header.sender)
         step = epoch.steps[receipt.step]
         given = step.given.find((name.microbatch, name.stage), name.attempt)
         if sender is None or given is None or given.member != sender.order:
             return f"names an input of {header.sender}, who had no part in it"
-        return None
+        if header.receiver == self._member.hotkey:
+            return None
+        if is_signed(signed.header.encode(), bytes.fromhex(signed.signature), header.sender, self._verify):
+            return None
+        return f"names an input for another receiver, {header.receiver}, which its sender did not sign"

@@ -54,7 +54,7 @@ def new_receipts(
         )
     if fresh[0].epoch < member.receipt_epoch:
         raise _of_the_past(fresh[0])
-    checks = ReceiptChecks(run, member, at)
+    checks = ReceiptChecks(run, member, at, verify)
     for receipt in fresh:
         if fault := checks.fault(receipt):
             raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {receipt.seq} {fault}")

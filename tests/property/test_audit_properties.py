@@ -31,7 +31,7 @@ works = st.lists(entries, max_size=30, unique_by=lambda w: (w.epoch, w.hotkey))
 miner_epochs = st.tuples(st.integers(0, 20), st.sampled_from(WORKERS))
 some = st.frozensets(miner_epochs, max_size=12)
 rare = st.frozensets(miner_epochs, max_size=3)
-found = st.builds(Findings, passed=some, undelivered=rare, failed=rare)
+found = st.builds(Findings, passed=some, undelivered=rare, failed=rare, undecided=rare)
 audits = st.builds(AuditSpec, window=st.integers(1, 8), burn=st.floats(0, 1))
 nows = st.integers(0, 25)
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iota.codec.finite_payload import MAX_MAGNITUDE, payload_is_finite
+from iota.codec.finite_payload import LARGEST_FINITE, MAX_MAGNITUDE, payload_is_finite
 from iota.codec.wire_dtype import decode_wire, payload_tensor, wire_size
 from iota.spec import WireDtype
 
@@ -30,5 +30,6 @@ def test_a_payload_is_finite_where_its_values_are(dtype: WireDtype, data: st.Dat
     with np.errstate(all="ignore"):
         values = decode_wire(payload_tensor(payload), SHAPE, dtype).numpy()
         usable = bool((np.abs(values) <= MAX_MAGNITUDE).all())
+    assert payload_is_finite(payload, SHAPE, dtype, LARGEST_FINITE) == bool(np.isfinite(values).all())
     found = payload_is_finite(payload, SHAPE, dtype)
     assert found == usable or np.isclose(np.abs(values).max(), MAX_MAGNITUDE, rtol=0.01)

@@ -25,7 +25,7 @@ from tests.support.validator_shells import OTHER, Shell, drawn, of_draw, opened,
 from validator.core import jobs
 from validator.core.accusations import MAX_EXAMINED
 from validator.core.facts import RecordBroken, RecordGone
-from validator.core.results import ReplayMismatch
+from validator.core.results import EVIDENCE, EvidenceMissing, ReplayMismatch
 from validator.core.tasks import step_seqs
 
 
@@ -272,6 +272,20 @@ def test_an_error_of_the_program_in_an_examination_decides_nothing_and_ends_noth
     filed = shell.kept[0, run()[0].miners[0].hotkey, f"op:{seq}"].result
     assert (filed.outcome, filed.reason) == (Outcome.INCONCLUSIVE, "internal error: Unforeseen: a bug")
     assert (shell.done, shell.settled, len(shell.internal)) == ([0, 0], {0: 1}, 1)
+
+
+def test_an_accuser_costs_a_miner_nothing_by_naming_what_the_store_lost() -> None:
+    shell = opened()
+
+    def gone(job: jobs.Job) -> object:
+        return EvidenceMissing("gone") if isinstance(job, jobs.FetchTokens) else shell.good(job)
+
+    shell.accuse(own_op(shell))
+    work(shell, gone)
+    drawn_ops = {name for name in drawn(0) if name[2].startswith("op:")}
+    profiles = {name: filed.result.profile for name, filed in shell.kept.items() if "op:" in name[2]}
+    assert {name for name, profile in profiles.items() if profile == EVIDENCE} == drawn_ops
+    assert profiles.keys() > drawn_ops
 
 
 @pytest.mark.parametrize("error", [Unforeseen("a bug"), RecordGone(), RecordBroken("it changed", None)])

@@ -11,6 +11,8 @@ from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import GENESIS, OpKind, Receipt
 from iota.protocol.records import EpochRecord, LifeRecord
+from iota.simulate.names import fake_hotkey
+from iota.wire.frame import FrameHeader
 from tests.support.audit_benches import Bench, bench
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
@@ -112,13 +114,15 @@ def test_thousands_of_bad_receipts_are_one_fault(world: World) -> None:
     assert len(check_receipts(resealed(world, 1, padding))) == 1
 
 
-def test_an_input_that_its_sender_did_not_sign_is_the_receivers_fault(world: World) -> None:
+@pytest.mark.parametrize("fields", [{"payload": "ab" * 32}, {"receiver": fake_hotkey(40)}], ids=list)
+def test_an_input_that_its_sender_did_not_sign_is_the_receivers_fault(
+    world: World, fields: dict[str, str]
+) -> None:
     def change(chain: Chain) -> Chain:
-        at = find(chain, OpKind.FORWARD)
-        signed = chain[at].inputs[0]
-        payload = signed.header.split('"payload":"')[1][:64]
-        forged = signed.model_copy(update={"header": signed.header.replace(payload, "ab" * 32)})
-        return [*chain[:at], chain[at].model_copy(update={"inputs": (forged,)}), *chain[at + 1 :]]
+        signed = chain[find(chain, OpKind.FORWARD)].inputs[0]
+        header = FrameHeader.model_validate_json(signed.header).model_copy(update=fields)
+        forged = signed.model_copy(update={"header": header.canonical().decode()})
+        return with_one(OpKind.FORWARD, inputs=(forged,))(chain)
 
     [fault] = check_receipts(resealed(world, 1, change))
     assert (fault.hotkey, "did not sign" in fault.reason) == (world.miners[1].hotkey, True)

@@ -91,15 +91,18 @@ def test_a_pseudo_gradient_of_other_sizes_is_not_taken(driven: Driven) -> None:
 def test_a_replica_that_loses_its_disk_after_its_pseudo_gradient_keeps_its_weight_in_the_merge(
     driven: Driven,
 ) -> None:
+    """Its next life begins with the next epoch, so that its bounds are those of the steps that it did."""
     first, *others = driven.state.miners()
     driven.say(first, reports=[Delta(epoch=0, parts=_stored(driven, first.stage, first.hotkey))])
     driven.join(0)
+    driven.say(first, reports=[Ready(epoch=0, digest=f"{first.stage:064x}")])
     for member in others:
         driven.say(member, reports=[Delta(epoch=0, parts=_stored(driven, member.stage, member.hotkey))])
     driven.draw_mergers()
     [part] = driven.state.current.merges[first.stage].parts
-    tokens = {c.hotkey: c.tokens for c in part.assign.contributions}
-    assert tokens[first.hotkey] == driven.state.spec.data.tokens
+    given = {c.hotkey: (c.tokens, c.joined) for c in part.assign.contributions}
+    assert given[first.hotkey] == (driven.state.spec.data.tokens, 0)
+    assert len(driven.state.current.lives[first.hotkey]) == 1
 
 
 def test_two_equal_copies_settle_a_part(driven: Driven) -> None:

@@ -12,7 +12,7 @@ from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
 from validator.core.pool import EpochFacts, Judgement, Pool, Task
-from validator.core.results import Result
+from validator.core.results import EvidenceMissing, Result, StoreAway, result_of
 from validator.core.scoring import MinerWork
 from validator.core.tasks import AuditTask
 from validator.database import DATABASE_NAME, Database, DatabaseInUse
@@ -47,6 +47,15 @@ def test_verdicts_that_cost_something_are_listed_by_epoch(tmp_path: Path) -> Non
         database.keep("op:7", verdict(Outcome.UNDELIVERED, 2))
         database.keep("op:7", verdict(Outcome.PASS, 3))
         assert [v.epoch for v in database.charging()] == [1, 1, 2, 3]
+
+
+def test_judgements_say_whose_evidence_was_gone(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        for seq, ending in ((1, EvidenceMissing("gone")), (2, StoreAway("away")), (3, None)):
+            task, result = AuditTask(AuditKind.OP, f"op:{seq}", seq), result_of(ending, seq)
+            database.keep(task.name, VerdictSigner(RUN, KEY)(FileVerdict(0, MINER, task, result)))
+        found = {j.task.seq: j.lacks_evidence for j in database.judgements(KEY.ss58, 0, 0)}
+    assert found == {1: True, 2: False, 3: False}
 
 
 def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: Path) -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from iota.objects import FrameKey
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
+from iota.wire.frame import FrameHeader
+from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.hostile_evidence import (
+    KEY,
     SNAPSHOTS,
     audited,
     drawn_of,
     hostile,
+    reader,
     rewrite,
     sealed_epoch,
     trained,
 )
+from validator.core.pool import Judgement, Task, findings
+from validator.core.results import EVIDENCE
+from validator.core.tasks import WORK_AUDITS, task_name
+from validator.core.vesting import Findings, Vesting, WorkState
 
 
 def own(world: World, stage: int) -> list[Receipt]:
@@ -58,6 +67,42 @@ async def test_a_receipt_of_an_op_that_its_stage_does_not_have_is_its_miners_fau
     bad = world.of_epoch(0, world.miners[stage])[len(receipts) :]
     of_merges = {(hotkey, f"merge:{r.seq}") for r in bad if r.kind is OpKind.MERGE}
     assert failed == {(hotkey, f"records:{bad[0].seq}")} | of_merges
+
+
+# ---- inputs ------------------------------------------------------------------------------------------
+
+
+async def test_a_miner_cannot_make_its_audits_undecided() -> None:
+    """An input is found by its name, sender and payload, whomever its receipt says that it was for."""
+    world = trained()
+    receipt = next(r for r in own(world, 1) if r.kind is OpKind.FORWARD)
+    header = FrameHeader.model_validate_json(receipt.inputs[0].header)
+    evidence = reader(world, world)
+    payload = await evidence.frame(header)
+    assert await evidence.frame(header.model_copy(update={"receiver": "1" * 46})) == payload
+
+
+async def test_two_neighbours_do_not_hide_work_behind_a_frame_that_is_none() -> None:
+    """One stores bytes that are no frame and the other sends noise, whose work then never vests."""
+    world = World(trained().spec, {1: Noise()})
+    world.train(0)
+    for receipt in own(world, 1):
+        for signed in receipt.inputs:
+            key = FrameKey(world.run, FrameHeader.model_validate_json(signed.header).name)
+            world.store[str(key)] = bytes(len(world.store[str(key)]))
+    found = await audited(world)
+    found.check()
+    judgements = [
+        Judgement(KEY, Task(0, miner, kind, result.seq), result.outcome, result.profile == EVIDENCE)
+        for (miner, name), result in found.verdicts.items()
+        for kind in WORK_AUDITS
+        if name == task_name(kind, result.seq)
+    ]
+    undecided = findings(world.spec, KEY, {}, judgements).undecided
+    honest_later = frozenset((1, miner.hotkey) for miner in world.miners)
+    vesting = Vesting(Findings(passed=honest_later, undecided=undecided), 1)
+    states = [vesting.of(0, miner.hotkey)[0] for miner in world.miners]
+    assert states == [WorkState.VESTED, WorkState.OPEN, WorkState.VESTED]
 
 
 # ---- states ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
@@ -222,7 +223,7 @@ async def test_each_kind_of_object_must_be_there_in_all_its_parts(kind: str, tmp
 async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -> Finding:
     """What the server found of a frame that the receiver denies."""
     spec, name = running.spec, sender.notice(receiver, 0).name
-    values = b"\xff\xff\xff\xff" if stored == "nan" else bytes(4)
+    values = {"nan": b"\xff\xff\xff\xff", "large": np.float32(1e16).tobytes()}.get(stored, bytes(4))
     payload = values * (payload_size(spec) // 4)
     who = receiver if stored == "another's" else sender
     header = make_header(spec, name, blake3(payload).hexdigest(), who.hotkey.ss58, receiver.hotkey.ss58)
@@ -237,7 +238,7 @@ async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -
         del _memory(running).objects[key]
     if stored == "replaced":
         _memory(running).objects[key] = bytes(len(data))
-    if stored == "nan":
+    if stored in ("nan", "large"):
         word = signed_word(spec.id, 0, 0, 0)
         signature = receiver.hotkey.sign(signing_bytes(WORD_DOMAIN, word)).hex()
         report: Report = BadValue(epoch=0, step=0, microbatch=0, signature=signature)
@@ -258,6 +259,7 @@ async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -
         ("garbage", Finding.INVALID),
         ("another's", Finding.INVALID),
         ("nan", Finding.NOT_FINITE),
+        ("large", Finding.LARGE),
     ],
 )
 async def test_a_denied_frame_is_read_and_what_it_is_goes_into_the_journal(
@@ -267,7 +269,7 @@ async def test_a_denied_frame_is_read_and_what_it_is_goes_into_the_journal(
         sender, receiver = await _pair(running, a, b)
         assert await _looked(running, sender, receiver, stored) is finding
         epoch = running.coordinator.state.current
-        liar = {Finding.SOUND: receiver, Finding.ABSENT: None}.get(finding, sender)
+        liar = {Finding.SOUND: receiver, Finding.ABSENT: None, Finding.LARGE: None}.get(finding, sender)
         charged = {hotkey for hotkey, count in epoch.withdrawn.items() if count}
         assert charged == (set() if liar is None else {liar.hotkey.ss58})
 

@@ -10,6 +10,7 @@ from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKind, counted_digest
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.epoch_state import EpochState
+from orchestrator.intake import Intake
 from tests.support.receipt_doors import Door, a_spec
 from tests.support.receipts import content, frame_name, named_input
 
@@ -150,6 +151,18 @@ def test_an_input_of_a_stranger_of_another_run_or_of_no_form_is_refused(door: Do
     for named, why in ((stranger, "no part in it"), (elsewhere, "of this run"), (None, "no frame")):
         given = named or stranger.model_copy(update={"header": "{}"})
         door.refused(why, member, door.receipt(member, OpKind.FORWARD, inputs=(given,)))
+
+
+def test_the_door_refuses_an_input_for_another_receiver_unless_its_sender_signed_it(door: Door) -> None:
+    """After a re-route a frame is for who had the work before; and a sender may write whom it likes."""
+    member, sender = door.holder(1), door.holder(0)
+    named = named_input(door.spec, frame_name(0, Direction.FORWARD), sender.hotkey, fake_hotkey(40))
+    receipt = door.receipt(member, OpKind.FORWARD, inputs=(named,))
+    as_signed, text = door.intake, named.header.encode()
+    door.intake = Intake(door.driven.coordinator, verify=lambda message, *by: text not in message)
+    door.refused("receiver", member, receipt)
+    door.intake = as_signed
+    door.send(member, receipt)
 
 
 def test_a_step_has_a_state_and_nothing_of_a_microbatch(door: Door) -> None:

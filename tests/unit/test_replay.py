@@ -21,11 +21,12 @@ from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import Word
 from iota.protocol.words import WORD_DOMAIN, signed_word
+from iota.store import OUTAGES
 from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
 from tests.support.audited_runs import DEVICE, World
 from tests.support.small_runs import small_run
-from validator.core.results import EvidenceMissing
+from validator.core.results import EVIDENCE, EvidenceMissing
 from validator.core.sealed import SealBroken
 from validator.core.tasks import drawn_tasks
 
@@ -242,7 +243,21 @@ async def test_a_frame_that_the_store_lost_accuses_nobody(open_bench: Open) -> N
     receipt = bench.op(1, OpKind.FORWARD, 0)
     del world.store[f"{world.run}/frames/0/0/0.0/0.f"]
     result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
-    assert result.outcome is Outcome.INCONCLUSIVE
+    assert (result.outcome, result.profile) == (Outcome.INCONCLUSIVE, EVIDENCE)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_what_a_store_that_is_away_does_not_give_is_not_gone(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, outage: type[Exception]
+) -> None:
+    bench = await open_bench(honest("sync"))
+
+    async def away(*args: object, **kwargs: object) -> bytes:
+        raise outage("away")
+
+    monkeypatch.setattr(World, "get", away)
+    result = await bench.audit(1, AuditKind.OP, step=0, seq=bench.op(1, OpKind.FORWARD, 0).seq)
+    assert (result.outcome, result.profile) == (Outcome.INCONCLUSIVE, "")
 
 
 async def test_sending_another_frame_than_receipted_accuses_the_sender(open_bench: Open) -> None:

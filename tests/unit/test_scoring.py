@@ -82,6 +82,15 @@ def test_a_pass_vests_no_work_that_comes_after_it() -> None:
     assert (score.work, score.open) == (100, 50)
 
 
+def test_work_whose_evidence_is_gone_does_not_vest_and_what_lies_beside_it_does() -> None:
+    entries = [work("a", 2**epoch, epoch) for epoch in range(3)]
+    for passed in ((2, "a"), (1, "a")), ((2, "a"),):
+        [score] = scores(AUDIT, 2, entries, passes(*passed, undecided=frozenset({(1, "a")})))
+        assert (score.work, score.open, score.voided) == (1 + 4, 2, 0)
+    [score] = scores(AUDIT, 2, entries, passes((2, "a"), undecided=frozenset({(1, "b")})))
+    assert score.work == 7
+
+
 def test_what_was_not_delivered_voids_the_open_work_up_to_it_and_no_other() -> None:
     entries = [work("a", 2**epoch, epoch) for epoch in range(4)]
     found = passes((0, "a"), (2, "a"), (3, "a"), undelivered=frozenset({(2, "a")}))

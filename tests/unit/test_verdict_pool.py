@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from blake3 import blake3
 from hypothesis import given
@@ -123,6 +124,23 @@ def test_the_epoch_after_an_undecided_step_or_undelivered_evidence_has_one_for_c
     assert found(passed, said(OTHER, Outcome.UNDELIVERED, epoch - 1)).passed == {(epoch, MINER)}
     assert not found(passed, said(OTHER, Outcome.INCONCLUSIVE, epoch - 1)).passed, "an op owes nothing"
     assert not found(passed, said(LIAR, Outcome.UNDELIVERED, epoch - 1)).passed, "others owe nothing"
+
+
+# ---- evidence that is gone ----------------------------------------------------------------------
+
+
+def test_only_an_own_draw_leaves_work_undecided_and_an_own_pass_of_its_epoch_decides_it() -> None:
+    epoch = drawn_epoch(ME)
+    gone = replace(said(ME, Outcome.INCONCLUSIVE, epoch), lacks_evidence=True)
+    step = (Outcome.PASS, epoch, AuditKind.STEP)
+    assert found(gone, said(OTHER, *step, of_step(OTHER, epoch)[1])).undecided == {(epoch, MINER)}
+    assert not found(gone, said(ME, *step, of_step(ME, epoch)[1])).undecided
+    for other in (
+        replace(gone, lacks_evidence=False),
+        replace(gone, validator=OTHER),
+        replace(gone, task=replace(gone.task, audit=AuditKind.WORD)),
+    ):
+        assert not found(other).undecided
 
 
 # ---- epochs before the join --------------------------------------------------------------------

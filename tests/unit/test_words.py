@@ -88,6 +88,20 @@ def test_a_sender_of_nan_is_charged_and_another_does_its_work(driven: Driven) ->
     assert driven.state.totals.settled == 1
 
 
+def test_a_sender_whose_model_diverges_is_not_charged_for_a_word_of_its_receiver(driven: Driven) -> None:
+    """Its values are finite and beyond the bound, from inputs that may have been sound."""
+    sender, receiver = _route(driven)
+    driven.say(receiver, reports=[NAN], looked={NAME: Finding.LARGE})
+    assert _costs(driven, sender, receiver) == [(0, 0), (0, 0)]
+    assert not {sender.hotkey, receiver.hotkey} & {m.hotkey for m in _route(driven)}
+
+
+def test_a_frame_of_large_values_is_there_so_that_its_denial_is_false(driven: Driven) -> None:
+    sender, liar = _route(driven)
+    driven.say(liar, reports=[MISSING], looked={NAME: Finding.LARGE})
+    assert _costs(driven, sender, liar) == [(0, 0), (1, 1)]
+
+
 def test_nan_of_finite_frames_stands_in_the_record_and_another_replica_does_the_work(driven: Driven) -> None:
     sender, speaker = _route(driven)
     driven.news(speaker)

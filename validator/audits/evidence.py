@@ -24,12 +24,12 @@ from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import Word
 from iota.spec import RunSpec
-from iota.store import StoreError
-from iota.wire.frame import FrameError, FrameHeader, decode_frame, frame_size
+from iota.store import OUTAGES, StoreError
+from iota.wire.frame import FrameError, FrameHeader, decode_frame
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.core.jobs import Base, Snapshot
-from validator.core.results import EvidenceMissing, MinerFault
+from validator.core.results import EvidenceMissing, MinerFault, StoreAway
 
 _KEPT_BASES: Final = 2
 """Miners are audited stage by stage, so older bases are not needed again."""
@@ -123,9 +123,9 @@ class Evidence(RecordReader):
 
     async def frame(self, header: FrameHeader) -> bytes:
         """The payload of the frame that a receipt names as an input by its header."""
-        key = str(FrameKey(self.spec.id, header.name))
-        size = frame_size(self.spec, header.name, header.sender, header.receiver)
-        data = await self._from_store(key, self.objects.get(key, size))
+        key = FrameKey(self.spec.id, header.name)
+        limit = max_bytes(self.spec, key, header.name.stage)
+        data = await self._from_store(str(key), self.objects.get(str(key), limit))
         try:
             frame = decode_frame(data, self.spec)
         except FrameError as error:
@@ -180,4 +180,5 @@ class Evidence(RecordReader):
         try:
             return await transfer
         except StoreError as error:
-            raise EvidenceMissing(f"{key} cannot be had from the store: {error}") from error
+            missing = StoreAway if isinstance(error, OUTAGES) else EvidenceMissing
+            raise missing(f"{key} cannot be had from the store: {error}") from error

@@ -20,8 +20,9 @@ from validator.core.sealed import SealBroken, SealedEpoch
 def check_receipts(sealed: SealedEpoch) -> list[MinerFault]:
     """The first fault of each miner that its receipts, or frames of others, show; by hotkey.
 
-    A signature of an input frame is checked only where its digest is not the one that the sender receipted:
-    where both are the same, the sender has signed it twice. So honest epochs cost no signature check.
+    A signature of an input frame is checked only where its digest is not the one that the sender receipted
+    (else the sender has signed that twice) or it is for another receiver, as after a re-route. So an honest
+    epoch costs few signature checks.
 
     Raises:
         SealBroken: something stands in the record that the orchestrator had to refuse.
@@ -119,12 +120,13 @@ def _input_fault(
     else:
         kind = OpKind.LOSS if name.stage == sealed.spec.last_stage else OpKind.BACKWARD
     sent = sealed.receipt(header.sender, name.step, name.microbatch, name.attempt, kind)
-    if sent is not None and sent.output == header.payload:
+    same = sent is not None and sent.output == header.payload
+    if same and header.receiver == hotkey:
         return None
     if not is_signed(signed.header.encode(), bytes.fromhex(signed.signature), header.sender):
         return MinerFault(hotkey, receipt.seq, "its receipt names an input that its sender did not sign")
-    if sent is None:
-        return None  # nothing to compare; the signed header shows that the receiver did no wrong
+    if same or sent is None:  # for who had the work before, or nothing to compare
+        return None  # the signed header shows that the receiver did no wrong
     reason = "it sent another frame than it receipted"
     return MinerFault(
         header.sender, sent.seq, reason, expected=sent.output, found=header.payload, witness=hotkey

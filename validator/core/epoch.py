@@ -21,7 +21,7 @@ from validator.core.history import History
 from validator.core.jobs import Base, Script
 from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import stalled_step
-from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
+from validator.core.results import EVIDENCE, EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import (
@@ -194,18 +194,23 @@ class EpochAudit:
         else:
             self._file_undrawn(stalled_step(sealed, miner, digest))
 
-    def _audit(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
+    def _audit(
+        self, sealed: SealedEpoch, miner: str, task: AuditTask, *, drawn: bool = True
+    ) -> Script[set[str]]:
         """Audit a task and file what comes out. Answers who was found to be at fault; empty if all agrees.
 
-        An audit that decides nothing counts its miner among them, since it clears nobody.
+        An audit that decides nothing counts its miner among them, since it clears nobody. One that was not
+        `drawn` costs the miner nothing where evidence is gone: an accuser would choose what the store lost.
         """
         self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
         undecided = partial(self._file_undecided, miner, task)
-        return self._contained(self._decide(sealed, miner, task), f"{task.name} of {miner}", undecided)
+        return self._contained(self._decide(sealed, miner, task, drawn), f"{task.name} of {miner}", undecided)
 
-    def _decide(self, sealed: SealedEpoch, miner: str, task: AuditTask) -> Script[set[str]]:
+    def _decide(self, sealed: SealedEpoch, miner: str, task: AuditTask, drawn: bool) -> Script[set[str]]:
         audit = Audit(sealed, miner, task, self.snapshots)
         result = yield from audit.run()
+        if result.profile == EVIDENCE and not drawn:
+            result = inconclusive(result.seq, result.reason)
         self._file(miner, task, result)
         return set() if result.outcome is Outcome.PASS else {miner}
 
@@ -261,7 +266,7 @@ class EpochAudit:
         task = named_task(sealed, miner, kind, seq)
         if task is None:
             return None
-        found = yield from self._audit(sealed, miner, task)
+        found = yield from self._audit(sealed, miner, task, drawn=False)
         return Outcome.FAIL if found else Outcome.PASS
 
     def _repeat_filed(self) -> None:

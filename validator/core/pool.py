@@ -5,6 +5,9 @@ of another validator counts through the own verdict of its examination alone. Of
 validator did not audit, because it joined later, the evidence is gone: there an accusation counts if most of
 the validators that took part in the epoch made it.
 
+Whose evidence is gone is for each validator to find by its own draw: an INCONCLUSIVE of another counts for
+nothing, so that none can withhold a miner's pay by saying so.
+
 Who accused where the truth is a PASS, or passed where it is a FAIL, is silenced: of epochs less than a window
 from there, before and after, none of its verdicts counts.
 """
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.spec import RunSpec
 from validator.core.draw import draw, step_draw
-from validator.core.tasks import STEP_AUDITS, is_certain, owes
+from validator.core.tasks import STEP_AUDITS, WORK_AUDITS, is_certain, owes
 from validator.core.vesting import Findings, MinerEpoch
 
 ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED)
@@ -43,6 +46,8 @@ class Judgement:
     validator: str
     task: Task
     outcome: Outcome
+    lacks_evidence: bool = False
+    """Its own draw demanded evidence that was gone, or was none. Only an own judgement says so."""
 
     @classmethod
     def of(cls, validator: str, verdict: Verdict) -> Judgement:
@@ -94,6 +99,7 @@ class _Reading:
     ) -> None:
         self.spec, self.own, self.epochs = spec, own, epochs
         self.voices: dict[Task, dict[str, Outcome]] = defaultdict(dict)
+        self.undecided: set[MinerEpoch] = set()
         self.owing: set[tuple[str, int, str]] = set()
         """(validator, epoch, miner) whose next epoch has a STEP audit for certain (`tasks.is_certain`)."""
         for judgement in judgements:
@@ -101,6 +107,8 @@ class _Reading:
             self.voices[task][author] = judgement.outcome
             if owes(task.audit, judgement.outcome):
                 self.owing.add((author, task.epoch, task.miner))
+            if author == own and judgement.lacks_evidence and task.audit in WORK_AUDITS:
+                self.undecided.add((task.epoch, task.miner))
         self.refuted: dict[str, set[int]] = defaultdict(set)
 
     def silenced(self, validator: str, epoch: int) -> bool:
@@ -171,19 +179,26 @@ def findings(
 
     found: dict[Outcome | None, set[MinerEpoch]] = defaultdict(set)
     passed: set[MinerEpoch] = set()
+    decided: set[MinerEpoch] = set()
     for task, voices in reading.voices.items():
         at = (task.epoch, task.miner)
         found[reading.truth(task)].add(at)
-        if task.audit in STEP_AUDITS and any(
-            outcome is Outcome.PASS
+        counting = {
+            author
+            for author, outcome in voices.items()
+            if task.audit in STEP_AUDITS
+            and outcome is Outcome.PASS
             and (author == own or not reading.silenced(author, task.epoch))
             and reading.is_drawn(author, task)
-            for author, outcome in voices.items()
-        ):
+        }
+        if counting:
             passed.add(at)
+        if own in counting:
+            decided.add(at)
     return Findings(
         passed=frozenset(passed),
         undelivered=frozenset(found[Outcome.UNDELIVERED]),
         failed=frozenset(found[Outcome.FAIL]),
+        undecided=frozenset(reading.undecided - decided),
         silenced={v: tuple(sorted(epochs)) for v, epochs in sorted(reading.refuted.items())},
     )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from iota.protocol.messages import Outcome
+
+EVIDENCE: Final = "evidence"
+"""The profile of a verdict on evidence that was drawn and is gone, or is not what it should be. It decides
+nothing, and its miner's work of that epoch does not vest unless a STEP of it passes (`vesting.py`)."""
 
 
 class EvidenceMissing(Exception):
     """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
+
+
+class StoreAway(EvidenceMissing):
+    """The store gave no answer about evidence: whether it is there is not known."""
 
 
 class Undelivered(Exception):
@@ -89,7 +98,8 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
         return Result(Outcome.FAIL, ending.seq, "records", ending.expected, ending.found, ending.reason)
     if isinstance(ending, Undelivered):
         return Result(Outcome.UNDELIVERED, seq, reason=str(ending))
-    return inconclusive(seq, str(ending))
+    result = inconclusive(seq, str(ending))
+    return result if isinstance(ending, StoreAway) else replace(result, profile=EVIDENCE)
 
 
 def inconclusive(seq: int, reason: str) -> Result:

@@ -29,6 +29,8 @@ class Findings:
     undelivered: frozenset[MinerEpoch] = frozenset()
     """The worker owed evidence and did not deliver it."""
     failed: frozenset[MinerEpoch] = frozenset()
+    undecided: frozenset[MinerEpoch] = frozenset()
+    """Evidence that this validator drew is gone or is none, and it passed no STEP of the epoch itself."""
     silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """validator -> epochs in which it was refuted."""
 
@@ -37,11 +39,14 @@ class Vesting:
     """What became of the work of each worker, as of epoch `now`.
 
     Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail or an UNDELIVERED
-    voids it, else a pass vests it. So a later verdict never changes what was settled before.
+    voids it, else a pass vests it. So a later verdict never changes what was settled before. An undecided
+    epoch's work does not vest: who hides what it did not do would else be paid for it by the next epoch in
+    which it works, or by another validator that drew what it did.
     """
 
     def __init__(self, findings: Findings, now: int) -> None:
         voids = findings.undelivered | findings.failed
+        self._undecided = findings.undecided
         self._states = dict.fromkeys(findings.passed, WorkState.VESTED)
         self._states |= dict.fromkeys(voids, WorkState.VOIDED)
         epochs: dict[str, list[int]] = defaultdict(list)
@@ -56,7 +61,10 @@ class Vesting:
         at = bisect_left(epochs, epoch)
         if at == len(epochs):
             return WorkState.OPEN, None
-        return self._states[epochs[at], worker], epochs[at]
+        state = self._states[epochs[at], worker]
+        if state is WorkState.VESTED and (epoch, worker) in self._undecided:
+            return WorkState.OPEN, None
+        return state, epochs[at]
 
 
 def failed_epochs(findings: Findings, owners: Mapping[str, str], window: int) -> dict[str, tuple[int, ...]]:

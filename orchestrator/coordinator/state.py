@@ -15,7 +15,7 @@ from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
-from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PlannedStep
+from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PartMerge, PlannedStep
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
 from orchestrator.coordinator.owners import Owners
@@ -269,6 +269,9 @@ class RunState:
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
     """The current epoch, and earlier ones with open audits."""
+    contested: dict[str, PartMerge] = field(default_factory=dict)
+    """merger -> the first agreed part, of an epoch with open audits, that it signed otherwise: the orchestrator
+    merges it to see who is wrong. One for each merger, since who is wrong is drawn no more."""
     head: Head = field(default_factory=Head)
     owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)

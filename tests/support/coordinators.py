@@ -100,6 +100,7 @@ class Driven:
         left_out: Mapping[str, LeftOut] | None = None,
         *,
         signed: bool = True,
+        reported: bool = True,
     ) -> None:
         """A merger stores its copy of a part, and signs it in a receipt."""
         size = self.state.part_bytes[stage][part]
@@ -111,7 +112,7 @@ class Driven:
         receipt = self.receipt(member, OpKind.MERGE, 0, part).model_copy(
             update={"stage": stage, "output": output}
         )
-        self.say(member, receipts=[receipt] if signed else [], reports=[report])
+        self.say(member, receipts=[receipt] if signed else [], reports=[report] if reported else [])
 
     def give_all(self) -> None:
         """Every replica stores its pseudo-gradient."""

@@ -22,8 +22,8 @@ from validator.core.tasks import AuditTask, make_task
 _SUBJECT: Final = "merges"
 """Stands in the draw where that of a miner's audits has the miner."""
 MAX_CONTESTED: Final = 4
-"""Parts of an epoch that are merged again because one merger signed something else than was agreed on. The draw
-decides which. One that is wrong is a fail, so the others cost only time."""
+"""Parts of an epoch that are merged again because one merger signed something else than was agreed on. The
+draw decides which. One that is wrong is a fail, so the others cost only time."""
 _PROFILE: Final = "exact"
 At = tuple[int, int]
 """(stage, part)"""
@@ -33,8 +33,8 @@ class MergeAudits:
     """The audits of one epoch's merges. They need public objects alone, and compare to the bit.
 
     A part is judged at each of its mergers, by what they signed: a drawn one, and of each merger
-    `MAX_CONTESTED` of those where it signed something else than was agreed on. Whoever the record accuses of a bad pseudo-gradient is judged by a part
-    that leaves it out.
+    `MAX_CONTESTED` of those where it signed something else than was agreed on. Whoever the record accuses of
+    a bad pseudo-gradient is judged by a part that leaves it out.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def assign_parts(run: RunState) -> None:
 
 
 def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str) -> None:
-    """Assign each part of a stage's merge to `MERGERS` miners."""
+    """Assign each part of a stage's merge to `MERGERS` miners, as far as so many are there."""
     epoch = run.current
     given = [
         (h, run.spec.data.tokens * epoch.counted[h], epoch.lives[h][-1].joined) for h in sorted(merge.deltas)
@@ -70,8 +70,8 @@ def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str)
         state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
         merge.parts.append(state)
         epoch.unagreed.begin((stage, part), run.now)
-        for _ in range(MERGERS):
-            _next_merger(run, state)
+        if not all(_next_merger(run, state) for _ in range(MERGERS)):
+            run.changed.unmanned.add((stage, part))
 
 
 def _next_merger(run: RunState, part: PartMerge) -> bool:
@@ -194,14 +194,14 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     late = run.now > epoch.unagreed.since(at) + run.deadlines.merge.seconds
     missing = [h for h in part.mergers if h not in copies and not run.members[h].charged]
     coming = len(copies) + sum(run.members[h].live for h in missing)
-    unhelped = False
-    if not differ and (late or coming < MERGERS):
-        unhelped = len(part.mergers) >= MAX_MERGERS or not _next_merger(run, part)
-    if differ or (unhelped and late):
+    wanted, drawn = 0 if differ else max(MERGERS - coming, int(late)), 0
+    while drawn < wanted and len(part.mergers) < MAX_MERGERS and _next_merger(run, part):
+        drawn += 1
+    if differ or (late and drawn < min(wanted, 1)):
         epoch.disputed[at] = None
         return
     epoch.disputed.pop(at, None)
-    if unhelped:
+    if drawn < wanted:
         run.changed.unmanned.add(at)
 
 

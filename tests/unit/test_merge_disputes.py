@@ -350,6 +350,22 @@ def test_mergers_are_drawn_by_a_block_that_nobody_knew_when_the_last_step_closed
     assert all(part.seed.startswith("b" * 64) for part in parts)
 
 
+def test_a_part_that_was_assigned_while_nobody_was_there_is_given_to_who_comes_next() -> None:
+    driven = until_merge(replicas=1)
+    driven.give_all()
+    one, two, three = driven.state.miners()
+    for member in (one, two, three):
+        driven.lose(member)
+    driven.draw_mergers()
+    assert not any(mergers(driven, stage) for stage in range(3))
+    driven.come_back(one)
+    assert all(mergers(driven, stage) == [one] for stage in range(3))
+    driven.come_back(two)
+    assert all(mergers(driven, stage) == [one, two] for stage in range(3))
+    driven.come_back(three)
+    assert all(mergers(driven, stage) == [one, two] for stage in range(3))
+
+
 def test_who_gives_last_does_not_choose_the_block() -> None:
     driven = until_merge()
     *others, last = driven.state.miners()

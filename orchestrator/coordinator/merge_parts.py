@@ -225,12 +225,12 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
 
 
 def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
-    """Tell the stage's replicas that its merge is ready."""
+    """Tell the stage's replicas that its merge is ready; those that left may come back with their disk."""
     parts = tuple(p.agreed.stored for p in merge.parts if p.agreed is not None)
     merge.ready = MergeReady(epoch=run.epoch, stage=stage, parts=parts)
     run.current.unmerged -= 1
-    for member in run.miners(stage):
-        if member.ready_epoch == run.epoch:
+    for member in run.roster.miners:
+        if member.stage == stage and member.ready_epoch == run.epoch:
             run.send(member.hotkey, merge.ready)
 
 

@@ -18,7 +18,8 @@ class BaseMaker(Disputes[BaseInputs]):
     """Makes disputed bases in a thread, with one partition in memory, or two copies of a tensor of the seed.
 
     For base 0 of a stage of 6.5 billion parameters 26 GB of weights are generated, at about 100 million
-    weights a second on one core, and hashed: about two minutes. Nothing of it is stored.
+    weights a second on one core, and hashed: about two minutes. A run with an outer momentum needs as much
+    room for temporary files, as for any base.
     """
 
     what = "a base that is disputed"

@@ -102,6 +102,7 @@ def test_neither_a_small_digest_nor_many_workers_choose_a_base_that_owners_disag
     driven = disagreeing(*owners)
     assert (1, 0) not in driven.state.bases.digests
     (inputs,) = driven.coordinator.disputed_bases()
+    assert "makes the next base of stage 0 itself" in str(driven.coordinator.status()["waiting"])
     ready = driven.state.current.merges[0].ready
     assert ready is not None
     assert (inputs.epoch, inputs.stage, inputs.before, inputs.merged) == (1, 0, None, ready.parts)
@@ -156,6 +157,7 @@ def test_the_only_owner_of_a_stage_does_not_choose_the_base_of_the_seed(owners: 
     for member in driven.state.miners(0):
         driven.say(member, reports=[Ready(epoch=0, digest="0" * 64)])
     assert (0, 0) not in driven.state.bases.digests
+    assert "makes base 0 of stage 0 itself" in str(driven.coordinator.status()["waiting"])
     assert make(driven) == 1
     assert driven.state.bases.digests[0, 0] == TRUE
     assert driven.state.phase is Phase.GATHERING

@@ -180,7 +180,7 @@ def test_an_attempt_that_came_too_late_counts_once_the_one_that_counted_is_void(
 
 def test_who_left_and_comes_back_with_its_disk_hears_what_was_closed_meanwhile() -> None:
     driven = Driven.training(small_spec(schedule={"epochs": 2, "steps": 1, "microbatches": 2}))
-    first, gone = driven.state.miners()
+    _, gone = driven.state.miners()
     driven.run_microbatch(0, 0)
     driven.run_op(0, 1, 0, OpKind.FORWARD)
     driven.run_op(0, 1, 1, OpKind.LOSS)

@@ -31,7 +31,7 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import GENESIS, OpKind, Receipt
 from iota.simulate.names import digest
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Entry, Exchanged, Joined, Lost, Returned, Tick
+from orchestrator.coordinator import BaseMade, Coordinator, Entry, Exchanged, Joined, Lost, Returned, Tick
 from orchestrator.coordinator.merge_parts import draw_block
 
 try:
@@ -123,6 +123,9 @@ class Run:
         self.apply("tick", Tick(at=self._later(), block=1, block_hash=HASH))
         for hotkey in self.miners:
             self.report("ready", hotkey, Ready(epoch=0, digest=digest("base", 0, self._stage(hotkey))))
+        for base in self.coordinator.disputed_bases():
+            true = digest("base", 0, base.stage)
+            self.apply("made", BaseMade(at=self._later(), epoch=0, stage=base.stage, digest=true))
         self._store_bases()
 
     def step(self, epoch: int, step: int) -> None:

@@ -8,6 +8,7 @@ set decides (log, cos) takes part.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,23 +31,26 @@ _BLOCK = 1 << 14
 
 
 def initial_values(spec: RunSpec, stage: int, threads: int = 1) -> dict[str, Values]:
-    """fp32 weights of `stage`, sorted by name, made by so many threads.
+    """fp32 weights of `stage`, sorted by name, made by so many threads: see `initial_tensors`."""
+    return dict(initial_tensors(spec, stage, threads))
+
+
+def initial_tensors(spec: RunSpec, stage: int, threads: int = 1) -> Iterator[tuple[str, Values]]:
+    """(name, fp32 weights) of `stage`, one tensor after another by name, made by so many threads.
 
     Matrices have standard deviation `init_std`, divided by sqrt(2L) for projections into the residual stream
     (Radford et al., GPT-2, 2019). Their distribution is a sum of four uniform ones (Irwin-Hall): close to a
     normal one, and within 3.5 standard deviations. Norms are 1. Codecs define their own initial values.
     """
     codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
-    found = {}
     for name, shape in run_shapes(spec, stage).items():
         if name in codec:
-            found[name] = _random(spec, name, shape, codec[name].std, threads)
+            yield name, _random(spec, name, shape, codec[name].std, threads)
         elif name.endswith("norm.weight"):
-            found[name] = np.ones(shape, np.float32)
+            yield name, np.ones(shape, np.float32)
         else:
             residual = math.sqrt(2 * spec.model.layers) if name.endswith(_RESIDUAL) else 1.0
-            found[name] = _random(spec, name, shape, spec.model.init_std / residual, threads)
-    return found
+            yield name, _random(spec, name, shape, spec.model.init_std / residual, threads)
 
 
 def _random(spec: RunSpec, name: str, shape: tuple[int, ...], std: float, threads: int) -> Values:

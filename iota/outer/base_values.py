@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from blake3 import blake3
 from safetensors import SafetensorError
 
 from iota.files.tensor_file import TensorFileError, check_tensors
-from iota.model.initial_values import initial_values
+from iota.model.initial_values import initial_tensors, initial_values
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import PartError, Vector, part_bytes, read_part
 from iota.spec import RunSpec
@@ -24,6 +25,22 @@ def seed_base(spec: RunSpec, stage: int, threads: int = 1) -> OuterState:
     """The base of epoch 0, which the run's seed gives, made by so many threads."""
     found = initial_values(spec, stage, threads)
     weights: Vector = np.concatenate([found[name].reshape(-1) for name in sorted(found)])
+    return _start(weights)
+
+
+def seed_partitions(spec: RunSpec, stage: int) -> Iterator[OuterState]:
+    """The partitions of `seed_base`, with two copies of one tensor in memory and not the whole base."""
+    size, rest = spec.outer.part_elements, np.empty(0, np.float32)
+    for _, values in initial_tensors(spec, stage):
+        rest = np.concatenate([rest, values.reshape(-1)])
+        whole = rest.size - rest.size % size
+        yield from (_start(rest[first : first + size]) for first in range(0, whole, size))
+        rest = rest[whole:]
+    if rest.size:
+        yield _start(rest)
+
+
+def _start(weights: Vector) -> OuterState:
     return OuterState(weights, np.zeros_like(weights))
 
 

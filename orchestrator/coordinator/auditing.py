@@ -154,6 +154,7 @@ def close_audits(run: RunState) -> None:
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
     snapshots.close(run, number)
+    run.contested = {h: part for h, part in run.contested.items() if part.assign.epoch != number}
     run.audits.closed_epochs.append(number)
     run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
     run.audits.filed.pop(number - run.spec.audit.window, None)

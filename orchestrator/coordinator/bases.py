@@ -75,7 +75,8 @@ def settle_bases(run: RunState) -> None:
 
     Equal claims of two owners decide, or those of one where no other owner has a replica of the stage, or
     says nothing until the deadline. Where owners claim different digests until then, the orchestrator makes
-    the base (`disputed_bases`): the number of workers decides nothing.
+    the base (`disputed_bases`): the number of workers decides nothing. So it does with a base 0 on which no
+    two owners agree: anyone can make it of the seed, and no merge before it would show who chose it.
     """
     changed, run.changed.claims = run.changed.claims, {}
     late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
@@ -84,7 +85,10 @@ def settle_bases(run: RunState) -> None:
         if claims is None:
             continue
         if at not in run.bases.digests:
-            if not _decides(run, at, claims) and (at not in late or len(claims.votes) > 1):
+            undoubted = at[0] > 0 and at in late and len(claims.votes) == 1
+            if not undoubted and not _decides(run, at, claims):
+                if at in late or (at[0] == 0 and _has_all(run, at, claims)):
+                    run.bases.unmade[at] = None
                 continue
             _decide(run, at, max(claims.votes, key=lambda digest: len(claims.votes[digest])))
         _answer(run, at)
@@ -92,8 +96,7 @@ def settle_bases(run: RunState) -> None:
 
 def disputed_bases(run: RunState) -> list[BaseInputs]:
     """The bases that the orchestrator is to make itself, as far as what they are made of is stored."""
-    late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
-    found = [_inputs(run, *at) for at in late if len(run.bases.claims[at].votes) > 1]
+    found = [_inputs(run, *at) for at in run.bases.unmade]
     return [inputs for inputs in found if inputs is not None]
 
 
@@ -103,9 +106,19 @@ def take_made(run: RunState, entry: BaseMade) -> None:
     if at not in run.bases.disputed:
         run.totals.unfit += 1
         return
+    run.bases.made[at] = run.now
     _decide(run, at, entry.digest)
     _answer(run, at)
     run.dirty = True
+
+
+def stands_alone(run: RunState, at: StageEpoch) -> bool:
+    """Whether the orchestrator's own base counts though no replica holds it: at the deadline of the merge.
+
+    The epoch before can then be sealed and audited. The next one waits for a replica that makes the base.
+    """
+    made = run.bases.made.get(at)
+    return made is not None and run.now > made + run.deadlines.merge.seconds
 
 
 def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
@@ -127,6 +140,7 @@ def _decide(run: RunState, at: StageEpoch, digest: str) -> None:
     run.bases.digests[at] = digest
     run.bases.makers[at] = tuple(sorted(h for h, d in run.bases.claims[at].digests.items() if d == digest))
     run.bases.disputed.end(at)
+    run.bases.unmade.pop(at, None)
 
 
 def _answer(run: RunState, at: StageEpoch) -> None:
@@ -136,15 +150,22 @@ def _answer(run: RunState, at: StageEpoch) -> None:
 
 
 def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether two owners' claims are equal, or no replica of a second owner can make one."""
-    epoch, stage = at
+    """Whether two owners' claims are equal, or no replica of a second owner can make one, after epoch 0."""
     if any(len(owners) > 1 for owners in claims.votes.values()):
         return True
-    if len(claims.votes) > 1:
-        return False
-    ((owner, count),) = next(iter(claims.votes.values())).items()
-    others = any(m.live and m.ready_epoch == epoch - 1 and m.owner != owner for m in run.miners(stage))
-    return not others and (epoch > 0 or count >= run.spec.layout.replicas)
+    return at[0] > 0 and len(claims.votes) == 1 and not _others(run, at, claims)
+
+
+def _has_all(run: RunState, at: StageEpoch, claims: Claims) -> bool:
+    """Whether all planned replicas of the stage claim a base, and no other is there that may."""
+    return len(claims.digests) >= run.spec.layout.replicas and not _others(run, at, claims)
+
+
+def _others(run: RunState, at: StageEpoch, claims: Claims) -> bool:
+    """Whether a live replica can claim the base whose owner has not claimed it."""
+    epoch, stage = at
+    claiming = {owner for owners in claims.votes.values() for owner in owners}
+    return any(m.live and m.ready_epoch == epoch - 1 and m.owner not in claiming for m in run.miners(stage))
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:

@@ -207,7 +207,7 @@ class Coordinator:
         late = run.now > run.current.merged_at + run.deadlines.merge.seconds
         while behind:
             stage = next(iter(behind))
-            ready = run.roster.holding(stage, following)
+            ready = run.roster.holding(stage, following) > 0 or bases.stands_alone(run, (following, stage))
             if not ready or (run.roster.holding(stage, run.epoch) and not late):
                 return
             behind.discard(stage)

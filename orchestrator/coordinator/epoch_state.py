@@ -164,6 +164,8 @@ class PartMerge:
     outputs: dict[str, str] = field(default_factory=dict)
     """merger -> the output of its MERGE receipt."""
     agreed: Copy | None = None
+    remerged: Copy | None = None
+    """What the orchestrator's own merge gave, once it has merged the part itself."""
 
     def copies(self) -> dict[str, Copy]:
         """The copies that count: those that their mergers have signed in a MERGE receipt."""

@@ -143,14 +143,18 @@ def come_back(run: RunState, hotkey: str) -> None:
 
 
 def offer_bases(run: RunState) -> None:
-    """Send every miner that lacks the current base the events that lead to it."""
+    """Send every miner that lacks the current base the events that lead to it.
+
+    One that made a wrong next base makes it anew: perhaps no other replica of its stage holds the right one.
+    """
     lacking, run.changed.offers = run.changed.offers, {}
     for member in () if run.phase is Phase.FINISHED else lacking.values():
-        if not member.live or member.ready_epoch >= run.epoch or member.told_base >= run.epoch:
+        epoch = max(run.epoch, member.misloaded)
+        if not member.live or member.ready_epoch >= epoch or member.told_base >= epoch:
             continue
-        events = _events_to_base(run, run.epoch, member.stage)
+        events = _events_to_base(run, epoch, member.stage)
         if events:
-            member.told_base = run.epoch
+            member.told_base = epoch
         else:
             run.changed.offers[member.hotkey] = member
         for event in events:

@@ -52,7 +52,7 @@ def assign_parts(run: RunState) -> None:
 
 
 def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str) -> None:
-    """Assign each part of a stage's merge to `MERGERS` miners."""
+    """Assign each part of a stage's merge to `MERGERS` miners, as far as so many are there."""
     epoch = run.current
     given = [
         (h, run.spec.data.tokens * epoch.counted[h], epoch.lives[h][-1].joined) for h in sorted(merge.deltas)
@@ -70,8 +70,8 @@ def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str)
         state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
         merge.parts.append(state)
         epoch.unagreed.begin((stage, part), run.now)
-        for _ in range(MERGERS):
-            _next_merger(run, state)
+        if not all(_next_merger(run, state) for _ in range(MERGERS)):
+            run.changed.unmanned.add((stage, part))
 
 
 def _next_merger(run: RunState, part: PartMerge) -> bool:
@@ -129,12 +129,17 @@ def take_merge_receipt(run: RunState, member: Member, receipt: Receipt) -> None:
     parts = epoch.merges[stage].parts
     if number >= len(parts) or member.hotkey not in parts[number].mergers:
         return
-    parts[number].outputs.setdefault(member.hotkey, receipt.output)
+    part = parts[number]
+    part.outputs.setdefault(member.hotkey, receipt.output)
     epoch.stages.setdefault(member.hotkey, member.stage)
     steps = run.spec.schedule.steps
     epoch.lives.setdefault(member.hotkey, [Life(steps, member.device, next_step=steps)])
-    if epoch is run.current:
+    if part.agreed is None:
         run.changed.parts.add((stage, number))
+    elif part.remerged is not None:
+        _judge(run, member, part)
+    elif part.outputs[member.hotkey] != part.agreed.output and not member.charged:
+        run.contested.setdefault(member.hotkey, part)
 
 
 def take_merged(run: RunState, member: Member, report: Merged) -> None:
@@ -177,23 +182,26 @@ def settle_parts(run: RunState, lost: Sequence[int]) -> None:
 
 
 def _settle(run: RunState, at: At, part: PartMerge) -> None:
-    """Accept the part where `MERGERS` copies agree, or the only copy where the run has one miner."""
+    """Accept the part where `MERGERS` copies agree, or the only copy where the run has one miner.
+
+    What a merger signed without reporting it decides nothing, and is a dispute where it differs.
+    """
     epoch, copies = run.current, part.copies()
-    differ = len({copy.output for copy in copies.values()}) > 1
+    differ = len({signed for h, signed in part.outputs.items() if not run.members[h].charged}) > 1
     if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
         _agree(run, at, part, next(iter(copies.values())))
         return
     late = run.now > epoch.unagreed.since(at) + run.deadlines.merge.seconds
     missing = [h for h in part.mergers if h not in copies and not run.members[h].charged]
     coming = len(copies) + sum(run.members[h].live for h in missing)
-    unhelped = False
-    if not differ and (late or coming < MERGERS):
-        unhelped = len(part.mergers) >= MAX_MERGERS or not _next_merger(run, part)
-    if differ or (unhelped and late):
+    wanted, drawn = 0 if differ else max(MERGERS - coming, int(late)), 0
+    while drawn < wanted and len(part.mergers) < MAX_MERGERS and _next_merger(run, part):
+        drawn += 1
+    if differ or (late and drawn < min(wanted, 1)):
         epoch.disputed[at] = None
         return
     epoch.disputed.pop(at, None)
-    if unhelped:
+    if drawn < wanted:
         run.changed.unmanned.add(at)
 
 
@@ -217,12 +225,12 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
 
 
 def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
-    """Tell the stage's replicas that its merge is ready."""
+    """Tell the stage's replicas that its merge is ready; those that left may come back with their disk."""
     parts = tuple(p.agreed.stored for p in merge.parts if p.agreed is not None)
     merge.ready = MergeReady(epoch=run.epoch, stage=stage, parts=parts)
     run.current.unmerged -= 1
-    for member in run.miners(stage):
-        if member.ready_epoch == run.epoch:
+    for member in run.roster.miners:
+        if member.stage == stage and member.ready_epoch == run.epoch:
             run.send(member.hotkey, merge.ready)
 
 
@@ -230,35 +238,58 @@ def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
 
 
 def disputed_parts(run: RunState) -> list[MergeAssign]:
-    """The parts that the orchestrator is to merge itself."""
-    return [run.current.merges[stage].parts[part].assign for stage, part in run.current.disputed]
+    """The parts that the orchestrator is to merge itself; first those that the run waits for."""
+    waiting = [run.current.merges[stage].parts[part] for stage, part in run.current.disputed]
+    return list({_place(part): part.assign for part in (*waiting, *run.contested.values())}.values())
 
 
 def take_remerged(run: RunState, entry: Remerged) -> None:
-    """Settle a disputed part by the orchestrator's own merge: who signed another result is charged.
+    """Judge by the orchestrator's own merge what mergers signed, and settle the part where it is not agreed.
 
     A right copy of a merger is used, else the orchestrator's.
     """
-    at = (entry.stage, entry.part)
-    if entry.epoch != run.epoch or at not in run.current.disputed:
+    at, place = (entry.stage, entry.part), (entry.epoch, entry.stage, entry.part)
+    awaited = entry.epoch == run.epoch and at in run.current.disputed
+    contesting = [hotkey for hotkey, part in run.contested.items() if _place(part) == place]
+    if not awaited and not contesting:
         run.totals.unfit += 1
         return
-    part, true = run.current.merges[entry.stage].parts[entry.part], Copy(entry.stored, entry.left_out)
-    copies = part.copies()
-    right = [copy for copy in copies.values() if copy.output == true.output]
-    for hotkey, copy in copies.items():
-        if copy.output != true.output:
-            _charge(run, run.members[hotkey], at)
-    _agree(run, at, part, right[0] if right else true)
+    part = run.current.merges[at[0]].parts[at[1]] if awaited else run.contested[contesting[0]]
+    part.remerged = true = Copy(entry.stored, entry.left_out)
+    for hotkey in contesting:
+        del run.contested[hotkey]
+    for hotkey in part.outputs:
+        _judge(run, run.members[hotkey], part)
+    if awaited:
+        right = [copy for copy in part.copies().values() if copy.output == true.output]
+        _agree(run, at, part, right[0] if right else true)
 
 
-def _charge(run: RunState, member: Member, at: At) -> None:
+def _place(part: PartMerge) -> tuple[int, int, int]:
+    return part.assign.epoch, part.assign.stage, part.assign.part
+
+
+def _judge(run: RunState, member: Member, part: PartMerge) -> None:
+    """Charge a merger that signed another result than the orchestrator's own merge gave.
+
+    Nobody is charged where that lacks a contribution: the store may have lost it since, and who had it then
+    merged rightly.
+    """
+    true = part.remerged
+    assert true is not None
+    decides = LeftOut.MISSING not in true.left_out.values()
+    if decides and part.outputs[member.hotkey] != true.output and not member.charged:
+        _charge(run, member, part.assign)
+
+
+def _charge(run: RunState, member: Member, wrong: MergeAssign) -> None:
     """A merger signed a wrong part: it merges no more, and its other copies are not used."""
-    told = f"merged part {at[1]} of stage {at[0]} wrongly"
-    run.incidents.named.append(f"epoch {run.epoch} stage {at[0]}: {member.hotkey} {told}")
-    member.history.happened(run.now, run.epoch, f"it {told}, and merges no more in this run")
+    told = f"merged part {wrong.part} of stage {wrong.stage} wrongly"
+    run.incidents.named.append(f"epoch {wrong.epoch} stage {wrong.stage}: {member.hotkey} {told}")
+    member.history.happened(run.now, wrong.epoch, f"it {told}, and merges no more in this run")
     member.charged = True
-    for stage, number in member.merging:
+    run.contested.pop(member.hotkey, None)
+    for stage, number in member.merging if run.phase is Phase.MERGING else ():
         part = run.current.merges[stage].parts[number]
         if part.agreed is None:
             part.results.pop(member.hotkey, None)

@@ -124,4 +124,5 @@ def deadlines(run: RunState) -> list[float | None]:
     times: list[float | None] = [epoch.merges[s].since + delta_limit_s(run, s) for s in epoch.unfixed]
     if epoch.merge_seed is None:
         times.append(epoch.merging_since + run.limits.max_s)
+    times += [made + limit for (number, _), made in run.bases.made.items() if number == run.epoch + 1]
     return [*times, epoch.merged_at + limit, epoch.unagreed.next_due(run.now, limit)]

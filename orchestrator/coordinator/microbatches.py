@@ -282,7 +282,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     if step.losses:
         run.totals.losses.append(sum(step.losses.values()) / len(step.losses))
     step.microbatches = []
-    for member in run.miners():
+    for member in run.roster.miners:  # who has left too: it may come back with what is on its disk
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         member.events.age()

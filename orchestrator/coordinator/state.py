@@ -15,7 +15,7 @@ from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
-from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PlannedStep
+from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PartMerge, PlannedStep
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
 from orchestrator.coordinator.owners import Owners
@@ -103,6 +103,10 @@ class Bases:
     """What was reported since the stage last agreed."""
     disputed: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Claimed bases without an agreed digest, since the first claim."""
+    unmade: dict[StageEpoch, None] = field(default_factory=dict)
+    """Those of them that the orchestrator is to make."""
+    made: dict[StageEpoch, float] = field(default_factory=dict)
+    """Bases that the orchestrator made -> when."""
     makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
     """The replicas whose claims decided the digest."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
@@ -128,7 +132,7 @@ class Bases:
     def forget(self, epoch: int, stages: int) -> None:
         """Forget the bases of an epoch whose audits are closed."""
         for at in ((epoch, stage) for stage in range(stages)):
-            for table in (self.stored, self.digests, self.makers, self.keepers, self.asked):
+            for table in (self.stored, self.digests, self.made, self.makers, self.keepers, self.asked):
                 table.pop(at, None)
             self.unstored.end(at)
         if self.stages_stored.pop(epoch, 0) == stages:
@@ -269,6 +273,9 @@ class RunState:
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
     """The current epoch, and earlier ones with open audits."""
+    contested: dict[str, PartMerge] = field(default_factory=dict)
+    """merger -> the first agreed part, of an epoch with open audits, that it signed otherwise. The
+    orchestrator merges it to see who is wrong: one for each merger, since who is wrong is drawn no more."""
     head: Head = field(default_factory=Head)
     owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)

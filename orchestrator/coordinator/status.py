@@ -116,6 +116,8 @@ def waiting_for(run: RunState) -> str | None:
             return f"stage {stage} has no replica: start a miner, or start a lost one again"
         if all(m.stalled for m in live):
             return f"stage {stage} holds up the run: the work of its miners is overdue"
+        if (0, stage) in run.bases.unmade:
+            return f"the orchestrator makes base 0 of stage {stage} itself, before training begins"
         if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
             return f"stage {stage} is loading its base"
     if run.phase is Phase.MERGING:
@@ -144,6 +146,8 @@ def _merge_wait(run: RunState) -> str | None:
         return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
     for stage, part in epoch.disputed:
         return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
+    for _, stage in run.bases.unmade:
+        return f"the orchestrator makes the next base of stage {stage} itself, as soon as the store gives it"
     return None
 
 

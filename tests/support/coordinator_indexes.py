@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from iota.protocol.messages import Role
-from orchestrator.coordinator.bases import _decides
+from orchestrator.coordinator.bases import _decides, stands_alone
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
@@ -115,6 +115,7 @@ def check_bases(run: RunState) -> None:
     lacking = bases.keepers.keys() - bases.stored.keys()
     assert {at for at in lacking if at[0] > run.newest_base} <= set(bases.unstored) <= lacking
     assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
+    assert bases.unmade.keys() <= set(bases.disputed)
     for claims in bases.claims.values():
         assert claims.votes == votes_of(claims, {hotkey: m.owner for hotkey, m in run.members.items()})
 
@@ -172,7 +173,7 @@ def check_nothing_is_left_out(run: RunState) -> None:
     if run.phase is Phase.MERGING and not run.current.unmerged:
         late = run.now > run.current.merged_at + limit
         for stage in set(range(run.stages)) - changed.behind:
-            assert run.roster.holding(stage, run.epoch + 1)
+            assert run.roster.holding(stage, run.epoch + 1) or stands_alone(run, (run.epoch + 1, stage))
             assert late or not run.roster.holding(stage, run.epoch)
 
 

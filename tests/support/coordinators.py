@@ -24,6 +24,7 @@ from iota.protocol.records import EpochRecord
 from iota.simulate.names import fake_hotkey
 from iota.spec import RunSpec
 from orchestrator.coordinator import (
+    BaseMade,
     Coordinator,
     Exchanged,
     Finding,
@@ -54,13 +55,20 @@ class Driven:
         driven = cls(Coordinator(spec, LIMITS))
         for number in range(spec.layout.stages * spec.layout.replicas):
             driven.join(number)
-        for member in driven.state.miners():
-            driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+        driven.hold_base()
         return driven
 
     @property
     def state(self) -> RunState:
         return self.coordinator.state
+
+    def hold_base(self) -> None:
+        """All miners hold the base of epoch 0; the orchestrator makes it where one owner alone says so."""
+        for member in self.state.miners():
+            self.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+        for base in self.coordinator.disputed_bases():
+            made = BaseMade(at=self.now, epoch=0, stage=base.stage, digest=f"{base.stage:064x}")
+            self.coordinator.apply(made)
 
     def join(self, number: int, role: Role = Role.MINER, **held: int) -> Member:
         """A node joins, without state but for the fields of the request that are given."""
@@ -100,6 +108,7 @@ class Driven:
         left_out: Mapping[str, LeftOut] | None = None,
         *,
         signed: bool = True,
+        reported: bool = True,
     ) -> None:
         """A merger stores its copy of a part, and signs it in a receipt."""
         size = self.state.part_bytes[stage][part]
@@ -111,7 +120,7 @@ class Driven:
         receipt = self.receipt(member, OpKind.MERGE, 0, part).model_copy(
             update={"stage": stage, "output": output}
         )
-        self.say(member, receipts=[receipt] if signed else [], reports=[report])
+        self.say(member, receipts=[receipt] if signed else [], reports=[report] if reported else [])
 
     def give_all(self) -> None:
         """Every replica stores its pseudo-gradient."""

@@ -20,6 +20,8 @@ from iota.identity.http_auth import sign_request
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.objects import FrameKey
+from iota.outer.base import base_digest
+from iota.outer.base_values import seed_base
 from iota.protocol.events import Delivered
 from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.messages import (
@@ -27,6 +29,7 @@ from iota.protocol.messages import (
     Capabilities,
     JoinReply,
     JoinRequest,
+    Ready,
     Role,
 )
 from iota.protocol.problems import Standing
@@ -231,6 +234,11 @@ class Node:
         async for delivered in self.talk.events():
             self.heard.append(delivered)
             self.on_heard(delivered)
+
+    def hold_base(self) -> None:
+        """Say that it holds the base of epoch 0, which the orchestrator makes too."""
+        spec, stage = self.reply.spec, self.reply.stage
+        self.talk.send(reports=[Ready(epoch=0, digest=base_digest(spec, seed_base(spec, stage)))])
 
     def events(self, kind: type) -> list[Any]:
         return [d.event for d in self.heard if isinstance(d.event, kind)]

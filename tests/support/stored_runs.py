@@ -25,7 +25,7 @@ from iota.protocol.messages import (
     Report,
 )
 from iota.spec import RunSpec
-from orchestrator.coordinator import Coordinator, Entry
+from orchestrator.coordinator import BaseMade, Coordinator, Entry
 from orchestrator.journal import Record, SqliteJournal
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import MadeUp, made_up_job
@@ -91,6 +91,9 @@ class StoredRun:
         for member in driven.state.miners():
             stored = self.records[member.stage].model_copy(update={"epoch": epoch})
             driven.say(member, reports=[Ready(epoch=epoch, digest=stored.digest)])
+        for base in driven.coordinator.disputed_bases():
+            true = self.records[base.stage].digest
+            driven.coordinator.apply(BaseMade(at=driven.now, epoch=0, stage=base.stage, digest=true))
         for member in driven.state.miners():
             stored = self.records[member.stage].model_copy(update={"epoch": epoch})
             reports: list[Report] = [stored]

@@ -23,7 +23,7 @@ async def epoch(running: Running) -> AsyncIterator[tuple[Node, Node]]:
     async with node(running, b"a") as a, node(running, b"b") as b:
         pair = (a, b) if a.reply.stage == 0 else (b, a)
         for each in pair:
-            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            each.hold_base()
         for step in range(running.spec.schedule.steps):
             await _step(running, pair, step)
         await _merge(running, pair)

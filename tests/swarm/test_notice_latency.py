@@ -11,9 +11,8 @@ import pytest
 
 from iota.objects import FrameKey
 from iota.protocol.events import Delivered, Plan
-from iota.protocol.messages import Ready
-from tests.support.orchestrators import BASE, node, orchestrator, until
 from tests.support.orchestrators import make_spec as small_spec
+from tests.support.orchestrators import node, orchestrator, until
 from tests.support.store_servers import embedded
 
 pytestmark = pytest.mark.alone
@@ -34,7 +33,7 @@ async def test_a_notice_reaches_its_receiver_within_20_ms_at_the_99th_percentile
         aiohttp.ClientSession() as http,
     ):
         for each in (a, b):
-            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            each.hold_base()
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         sender, receiver = (a, b) if a.reply.stage == 0 else (b, a)
         [plan] = [d for d in sender.heard if isinstance(d.event, Plan) and d.event.share.step == 0]

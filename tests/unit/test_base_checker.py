@@ -117,7 +117,7 @@ async def test_a_server_records_a_base_that_a_node_has_stored(tmp_path: Path) ->
     async with orchestrator(tmp_path / "journal") as running, node(running, b"a") as one:
         spec, stage, store = running.spec, one.reply.stage, running.store
         base = initial_base(spec, stage)
-        one.talk.send(reports=[Ready(epoch=0, digest=base_digest(spec, base))])
+        one.hold_base()
         await until(lambda: bool(one.events(BaseAssign)))
         parts = []
         for number, data in enumerate(base_parts(spec, base)):

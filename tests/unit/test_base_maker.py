@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from iota.objects import BaseKey, MergedKey, part_sizes
 from iota.outer.base import base_digest, base_parts, initial_base
 from iota.outer.base_values import next_base
 from iota.outer.partition import Vector, part_bytes, split
+from iota.protocol.events import BaseAssign, LoadBase
 from iota.protocol.frames import StoredObject
+from iota.protocol.messages import Ready
 from iota.protocol.records import BaseRecord
 from orchestrator.coordinator import BaseInputs, BaseMade, Coordinator
 from orchestrator.http.base_maker import BaseMaker
@@ -20,7 +23,7 @@ from orchestrator.http.metrics import Metrics
 from orchestrator.http.recorder import Recorder
 from tests.support.journals import MemoryJournal
 from tests.support.memory_store import MemoryStore
-from tests.support.orchestrators import SECRET, make_spec, until
+from tests.support.orchestrators import SECRET, make_spec, node, orchestrator, until
 
 SPEC = make_spec()
 START = initial_base(SPEC, 0)
@@ -59,6 +62,15 @@ async def made(monkeypatch: pytest.MonkeyPatch, store: MemoryStore, inputs: Base
 async def test_base_0_is_made_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore("http://store", SECRET)
     assert await made(monkeypatch, store, BaseInputs(0, 0, None)) == base_digest(SPEC, START)
+
+
+async def test_a_server_takes_no_false_base_0_of_the_only_replica(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "journal") as running, node(running, b"a") as one:
+        true = base_digest(running.spec, initial_base(running.spec, one.reply.stage))
+        one.talk.send(reports=[Ready(epoch=0, digest="0" * 64)])
+        await until(lambda: any(event.digest == true for event in one.events(LoadBase)))
+        one.hold_base()
+        await until(lambda: bool(one.events(BaseAssign)))
 
 
 async def test_the_first_base_is_made_from_the_seed_and_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:

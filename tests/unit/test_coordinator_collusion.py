@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 
 from iota.identity.keys import Hotkey
+from iota.protocol.events import LoadBase
 from iota.protocol.messages import Ready
 from orchestrator.coordinator import BaseMade, Coordinator, Joined
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.orchestrators import make_spec
 from tests.support.workers import OWNER, RIVAL, certified_join, key
+
+TRUE = "a" * 64
+"""The digest of each base, as the orchestrator makes it."""
 
 
 def merging(*owners: Hotkey) -> Driven:
@@ -22,8 +26,7 @@ def merging(*owners: Hotkey) -> Driven:
         worker = key(number + 1)
         request = certified_join(driven.state.spec.id, worker, owner)
         driven.coordinator.apply(Joined(at=driven.now, hotkey=worker.ss58, request=request))
-    for member in driven.state.miners():
-        driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+    driven.hold_base()
     for index in range(2):
         driven.run_microbatch(0, index)
     driven.give_all()
@@ -99,6 +102,7 @@ def test_neither_a_small_digest_nor_many_workers_choose_a_base_that_owners_disag
     driven = disagreeing(*owners)
     assert (1, 0) not in driven.state.bases.digests
     (inputs,) = driven.coordinator.disputed_bases()
+    assert "makes the next base of stage 0 itself" in str(driven.coordinator.status()["waiting"])
     ready = driven.state.current.merges[0].ready
     assert ready is not None
     assert (inputs.epoch, inputs.stage, inputs.before, inputs.merged) == (1, 0, None, ready.parts)
@@ -122,6 +126,94 @@ def test_a_made_base_that_is_not_disputed_changes_nothing() -> None:
     driven = merging(OWNER, RIVAL)
     driven.coordinator.apply(BaseMade(at=driven.now, epoch=1, stage=0, digest="b" * 64))
     assert (1, 0) not in driven.state.bases.digests
+
+
+def loading(*owners: Hotkey) -> Driven:
+    """Two stages whose only replicas have joined; those of stage 1 hold the base."""
+    spec = make_spec(steps=1, microbatches=2)
+    layout = spec.layout.model_copy(update={"replicas": len(owners)})
+    driven = Driven(Coordinator(spec.model_copy(update={"layout": layout}), LIMITS))
+    for number, owner in enumerate([owner for owner in owners for _ in range(spec.layout.stages)]):
+        request = certified_join(driven.state.spec.id, key(number + 1), owner)
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=key(number + 1).ss58, request=request))
+    for member in driven.state.miners(1):
+        driven.say(member, reports=[Ready(epoch=0, digest=TRUE)])
+    make(driven)
+    return driven
+
+
+def make(driven: Driven) -> int:
+    """The orchestrator makes what is disputed; the number of bases."""
+    bases = driven.coordinator.disputed_bases()
+    for base in bases:
+        entry = BaseMade(at=driven.now, epoch=base.epoch, stage=base.stage, digest=TRUE)
+        driven.coordinator.apply(entry)
+    return len(bases)
+
+
+@pytest.mark.parametrize("owners", [(OWNER,), (OWNER, OWNER)])
+def test_the_only_owner_of_a_stage_does_not_choose_the_base_of_the_seed(owners: tuple[Hotkey, ...]) -> None:
+    driven = loading(*owners)
+    for member in driven.state.miners(0):
+        driven.say(member, reports=[Ready(epoch=0, digest="0" * 64)])
+    assert (0, 0) not in driven.state.bases.digests
+    assert "makes base 0 of stage 0 itself" in str(driven.coordinator.status()["waiting"])
+    assert make(driven) == 1
+    assert driven.state.bases.digests[0, 0] == TRUE
+    assert driven.state.phase is Phase.GATHERING
+    liar = driven.state.miners(0)[0]
+    assert driven.news(liar)[-1] == LoadBase(epoch=0, digest=TRUE)
+    for member in driven.state.miners(0):
+        driven.say(member, reports=[Ready(epoch=0, digest=TRUE)])
+    assert driven.state.phase is Phase.TRAINING
+
+
+def test_a_base_of_the_seed_on_which_two_owners_agree_costs_the_orchestrator_nothing() -> None:
+    driven = loading(OWNER, RIVAL)
+    for member in driven.state.miners(0):
+        driven.say(member, reports=[Ready(epoch=0, digest=TRUE)])
+    assert not make(driven)
+    assert driven.state.phase is Phase.TRAINING
+
+
+def test_the_only_owner_that_comes_is_not_believed_at_the_deadline() -> None:
+    driven = loading(OWNER, RIVAL)
+    driven.say(driven.state.miners(0)[0], reports=[Ready(epoch=0, digest="0" * 64)])
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert (0, 0) not in driven.state.bases.digests
+    assert make(driven) == 1
+
+
+def test_who_claims_another_base_than_the_orchestrator_made_is_told_to_make_it_anew() -> None:
+    driven = disagreeing(OWNER, RIVAL)
+    for member in driven.state.miners(0):
+        driven.news(member)
+    make(driven)
+    for member in driven.state.miners(0)[:1]:
+        load, ready = driven.news(member)
+        assert (load, ready) == (LoadBase(epoch=0, digest=f"{0:064x}"), driven.state.current.merges[0].ready)
+
+
+def test_a_base_that_nobody_claims_counts_at_the_deadline_and_the_epoch_is_sealed() -> None:
+    driven = disagreeing(OWNER, RIVAL)
+    for member in driven.state.miners(1):
+        driven.say(member, reports=[Ready(epoch=1, digest="1" * 64)])
+    true = "b" * 64
+    driven.coordinator.apply(BaseMade(at=driven.now, epoch=1, stage=0, digest=true))
+    driven.wait(driven.state.deadlines.merge.seconds - 1, driven.state.head.block + 1)
+    assert driven.state.epoch == 0
+    due = driven.coordinator.next_deadline()
+    assert due is not None
+    driven.wait(due - driven.now + 1)
+    assert (driven.state.epoch, driven.state.phase) == (1, Phase.TRAINING)
+    driven.wait(0.0, driven.state.head.block + 1)
+    found = [(b.digest, b.makers) for b in driven.record(0).bases if (b.epoch, b.stage) == (1, 0)]
+    assert found == [(true, ())]
+    late, _ = driven.state.miners(0)
+    assert not late.work
+    driven.say(late, reports=[Ready(epoch=1, digest=true)])
+    assert driven.state.able(late)
+    assert late.work
 
 
 def test_one_claim_does_not_make_a_false_base_of_the_seed() -> None:

@@ -178,6 +178,28 @@ def test_an_attempt_that_came_too_late_counts_once_the_one_that_counted_is_void(
     assert (mb.ended, mb.places[1].miner) == (Ending.SETTLED, second.hotkey)
 
 
+def test_who_left_and_comes_back_with_its_disk_hears_what_was_closed_meanwhile() -> None:
+    driven = Driven.training(small_spec(schedule={"epochs": 2, "steps": 1, "microbatches": 2}))
+    _, gone = driven.state.miners()
+    driven.run_microbatch(0, 0)
+    driven.run_op(0, 1, 0, OpKind.FORWARD)
+    driven.run_op(0, 1, 1, OpKind.LOSS)
+    driven.news(gone)
+    driven.coordinator.apply(Left(at=driven.now, hotkey=gone.hotkey))
+    driven.run_op(0, 1, 0, OpKind.BACKWARD)
+    driven.join(gone.order, receipts=gone.receipts, epoch=0)
+    assert [event.step for event in driven.news(gone) if isinstance(event, StepClose)] == [0]
+    driven.receipt_steps()
+    driven.give_all()
+    driven.coordinator.apply(Left(at=driven.now, hotkey=gone.hotkey))
+    driven.draw_mergers()
+    driven.merge_all()
+    driven.join(gone.order, receipts=gone.receipts, epoch=0)
+    ready = driven.state.current.merges[gone.stage].ready
+    assert ready is not None
+    assert ready in driven.news(gone)
+
+
 def test_the_only_replica_of_a_stage_that_joins_anew_does_its_counted_work_again(driven: Driven) -> None:
     _, gone = driven.state.miners()
     driven.run_microbatch(0, 0)

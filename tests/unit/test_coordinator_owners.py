@@ -7,7 +7,6 @@ from iota.protocol.events import Reroute
 from iota.protocol.messages import (
     AuditKind,
     Outcome,
-    Ready,
     Reveal,
     Role,
     Verdict,
@@ -28,8 +27,7 @@ def training(replicas: int = 1) -> Driven:
         worker = key(number + 1)
         request = certified_join(spec.id, worker)
         driven.coordinator.apply(Joined(at=driven.now, hotkey=worker.ss58, request=request))
-    for member in driven.state.miners():
-        driven.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
+    driven.hold_base()
     return driven
 
 

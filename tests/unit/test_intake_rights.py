@@ -26,7 +26,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header
-from orchestrator.coordinator import Coordinator, Exchanged, Joined, Lost, Member
+from orchestrator.coordinator import BaseMade, Coordinator, Exchanged, Joined, Lost, Member
 from orchestrator.coordinator.epoch_state import EpochState, PartMerge
 from orchestrator.coordinator.merging import begin_merging
 from orchestrator.coordinator.sealing import let_go
@@ -49,6 +49,8 @@ def coordinator() -> Coordinator:
         made.apply(Joined(at=1.0, hotkey=hotkey.ss58, request=join_request()))
     for hotkey in (FIRST, LAST):
         made.apply(Exchanged(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+    for base in made.disputed_bases():
+        made.apply(BaseMade(at=2.0, epoch=0, stage=base.stage, digest=BASE))
     return made
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from blake3 import blake3
 
 from iota.objects import SettledKey
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
-from iota.protocol.messages import Outcome
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import OpKind
 from iota.protocol.records import LeftOutRecord
 from iota.spec import AuditSpec
 from tests.support import audit_benches as benches
@@ -16,7 +19,7 @@ from tests.support import audited_miners as miners
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core.draw import choose_parts
-from validator.core.merges import MergeAudits
+from validator.core.merges import MAX_CONTESTED, MergeAudits
 from validator.core.results import Result
 from validator.core.sealed import SealBroken
 from validator.core.tasks import MERGE_AUDITS, AuditTask
@@ -104,6 +107,62 @@ async def test_a_merger_that_signed_another_copy_is_judged_without_a_draw(
     honest, _ = await audited(drawn_alone, workers)
     assert failed(filed) == {world.miners[2].hotkey}
     assert len(filed) > len(honest) > 0
+
+
+async def test_a_merger_that_signs_falsely_everywhere_costs_a_bounded_number_of_merges(
+    workers: list[benches.Bench],
+) -> None:
+    spec = small_run(
+        audit=AuditSpec(merge_every=1000),
+        outer={"part_elements": 1024},
+        schedule={"steps": 2, "microbatches": 2},
+    )
+    world = World(spec, {1: miners.FalseMerge(0)})
+    world.train()
+    liar, honest = world.miners[1], world.miners[2]
+    bench = await benches.bench(world, 0)
+    workers.append(bench)
+    filed: Filed = {}
+
+    def audits(block_hash: str) -> MergeAudits:
+        def file(hotkey: str, task: AuditTask, result: Result) -> None:
+            filed[hotkey, task.name] = result
+
+        return MergeAudits(bench.sealed, block_hash, LINK, file, lambda text: None)
+
+    false = [r for r in world.of_epoch(0, liar) if r.kind is OpKind.MERGE and r.stage == 0]
+    found = audits(HASH)
+    assert len(false) > MAX_CONTESTED + 1
+    assert len(found.drawn) == 1
+    assert len(found.parts) in (MAX_CONTESTED, MAX_CONTESTED + 1)
+    assert found.parts != audits("ef" * 32).parts
+    await bench.run(found.run())  # type: ignore[arg-type]
+    assert failed(filed) == {liar.hotkey}
+    # What another validator names is examined all the same, of the liar and of others.
+    for merger, outcome in ((liar, Outcome.FAIL), (honest, Outcome.PASS)):
+        own = [r for r in world.of_epoch(0, merger) if r.kind is OpKind.MERGE and r.stage == 0]
+        beyond = next(r for r in own if (0, r.microbatch) not in found.parts)
+        assert await bench.run(found.examine(merger.hotkey, AuditKind.MERGE, beyond.seq)) is outcome
+
+
+async def test_mergers_who_had_what_the_orchestrator_found_missing_are_undecided(
+    workers: list[benches.Bench],
+) -> None:
+    world = trained()
+    record, gone = world.records[0], world.miners[0].hotkey
+    ready = record.merges[0]
+    zeros = bytes(ready.parts[0].size)
+    digest = blake3(zeros).hexdigest()
+    key = str(SettledKey(world.run, 0, 0, 0, digest))
+    settled = StoredObject(key=key, digest=digest, size=len(zeros))
+    left = LeftOutRecord(miner=gone, stage=0, why=LeftOut.MISSING, parts=(0,))
+    merges = (ready.model_copy(update={"parts": (settled, *ready.parts[1:])}), *record.merges[1:])
+    world.records[0] = record.model_copy(update={"merges": merges, "left_out": (left,)})
+    filed, warned = await audited(world, workers)
+    undecided = {h for (h, _), result in filed.items() if result.outcome is Outcome.INCONCLUSIVE}
+    assert undecided == {world.miners[1].hotkey, world.miners[2].hotkey}
+    assert not failed(filed)
+    assert not warned
 
 
 @pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.MISSING])

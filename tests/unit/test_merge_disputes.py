@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from iota.protocol.events import MergeReady
@@ -40,12 +42,25 @@ def mergers(driven: Driven, stage: int = 0, part: int = 0) -> list[Member]:
     return [driven.state.members[h] for h in driven.state.current.merges[stage].parts[part].mergers]
 
 
-def remerge(driven: Driven, stage: int = 0, part: int = 0, digest: int = 7, **left_out: LeftOut) -> None:
-    """The orchestrator merges a part itself."""
+def remerge(
+    driven: Driven,
+    stage: int = 0,
+    part: int = 0,
+    digest: int = 7,
+    *,
+    epoch: int | None = None,
+    left_out: Mapping[str, LeftOut] | None = None,
+) -> None:
+    """The orchestrator merges a part itself, of the current epoch if none is named."""
     size = driven.state.part_bytes[stage][part]
     stored = StoredObject(key="merged/orchestrator", digest=f"{digest:064x}", size=size)
     entry = Remerged(
-        at=driven.now, epoch=driven.state.epoch, stage=stage, part=part, stored=stored, left_out=left_out
+        at=driven.now,
+        epoch=driven.state.epoch if epoch is None else epoch,
+        stage=stage,
+        part=part,
+        stored=stored,
+        left_out=dict(left_out or {}),
     )
     driven.coordinator.apply(entry)
 
@@ -139,6 +154,16 @@ def test_a_copy_without_its_receipt_is_not_taken(driven: Driven) -> None:
     assert driven.state.current.merges[0].parts[0].agreed is not None
 
 
+def all_merge_but(driven: Driven, silent: Member) -> None:
+    """All parts are merged rightly, without the copies of one merger."""
+    for _ in range(MAX_MERGERS):
+        for stage in range(driven.state.stages):
+            for member in mergers(driven, stage):
+                if member is not silent:
+                    driven.merge(member, stage)
+        driven.wait(driven.state.deadlines.merge.seconds + 1)
+
+
 def silent_newcomer() -> tuple[Driven, Member]:
     """All parts are merged, without the copy of one merger of part 0 that took no part in the steps."""
     for number in range(50):
@@ -148,12 +173,7 @@ def silent_newcomer() -> tuple[Driven, Member]:
         driven.draw_mergers(f"{number:064x}")
         if silent in mergers(driven):
             break
-    for _ in range(MAX_MERGERS):
-        for stage in range(3):
-            for member in mergers(driven, stage):
-                if member is not silent:
-                    driven.merge(member, stage)
-        driven.wait(driven.state.deadlines.merge.seconds + 1)
+    all_merge_but(driven, silent)
     assert driven.state.current.unmerged == 0
     return driven, silent
 
@@ -227,6 +247,22 @@ def test_mergers_are_drawn_by_a_block_that_nobody_knew_when_the_last_step_closed
     parts = [part for merge in driven.state.current.merges for part in merge.parts]
     assert parts
     assert all(part.seed.startswith("b" * 64) for part in parts)
+
+
+def test_a_part_that_was_assigned_while_nobody_was_there_is_given_to_who_comes_next() -> None:
+    driven = until_merge(replicas=1)
+    driven.give_all()
+    one, two, three = driven.state.miners()
+    for member in (one, two, three):
+        driven.lose(member)
+    driven.draw_mergers()
+    assert not any(mergers(driven, stage) for stage in range(3))
+    driven.come_back(one)
+    assert all(mergers(driven, stage) == [one] for stage in range(3))
+    driven.come_back(two)
+    assert all(mergers(driven, stage) == [one, two] for stage in range(3))
+    driven.come_back(three)
+    assert all(mergers(driven, stage) == [one, two] for stage in range(3))
 
 
 def test_who_gives_last_does_not_choose_the_block() -> None:

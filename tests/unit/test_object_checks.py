@@ -22,7 +22,6 @@ from iota.protocol.messages import (
     ExchangeRequest,
     FrameMissing,
     Merged,
-    Ready,
     Report,
     SnapshotStored,
 )
@@ -38,7 +37,6 @@ from orchestrator.http.recorder import Recorder
 from orchestrator.journal import SqliteJournal
 from tests.support.memory_store import MemoryStore
 from tests.support.orchestrators import (
-    BASE,
     ORCHESTRATOR,
     SECRET,
     STORE,
@@ -63,7 +61,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 async def _pair(running: Running, a: Node, b: Node) -> tuple[Node, Node]:
     """Sender and receiver of the first stage's frames, in training."""
     for each in (a, b):
-        each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+        each.hold_base()
     await until(lambda: all(each.events(Plan) for each in (a, b)))
     return (a, b) if a.reply.stage == 0 else (b, a)
 

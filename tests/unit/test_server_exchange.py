@@ -50,7 +50,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 async def planned(*nodes: Node) -> None:
     """Let nodes report their base and get the first plan."""
     for each in nodes:
-        each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+        each.hold_base()
     await until(lambda: all(each.events(Plan) for each in nodes))
 
 

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from iota.protocol.events import FrameReady, Plan
-from iota.protocol.messages import Ready
 from orchestrator.coordinator import Exchanged
-from tests.support.orchestrators import BASE, Running, make_spec, node, orchestrator, until
+from tests.support.orchestrators import Running, make_spec, node, orchestrator, until
 
 MICROBATCHES = 40
 
@@ -84,7 +83,7 @@ async def test_nothing_is_lost_or_doubled_over_connections_that_break(tmp_path: 
         node(seen, b"b") as b,
     ):
         for each in (a, b):
-            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            each.hold_base()
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         relay.cutting = True
         sender, receiver = (a, b) if a.reply.stage == 0 else (b, a)

@@ -12,13 +12,12 @@ import pytest
 
 from iota.objects import PlanKey
 from iota.protocol.events import Plan
-from iota.protocol.messages import Ready
 from iota.protocol.plans import WholePlan
 from iota.store import EmbeddedStore
 from iota.store.embedded_server import make_app
 from miner.plan_check import check_plan
 from tests.support.fault_proxies import fault_proxy
-from tests.support.orchestrators import BASE, Node, Running, node, orchestrator, raw, until
+from tests.support.orchestrators import Node, Running, node, orchestrator, raw, until
 from tests.support.store_servers import SECRET, serving
 from tests.support.stored_runs import StoredRun, store_run
 
@@ -39,7 +38,7 @@ async def pair(running: Running) -> AsyncIterator[tuple[Node, Node]]:
     """Two miners that have heard the first plan."""
     async with node(running, b"a") as a, node(running, b"b") as b:
         for each in (a, b):
-            each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            each.hold_base()
         await until(lambda: bool(a.events(Plan) and b.events(Plan)))
         yield a, b
 

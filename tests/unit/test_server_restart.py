@@ -33,7 +33,7 @@ async def ready_pair(stack: AsyncExitStack, running: Running) -> tuple[Node, Nod
     a = await stack.enter_async_context(node(running, b"a"))
     b = await stack.enter_async_context(node(running, b"b"))
     for each in (a, b):
-        each.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+        each.hold_base()
     await until(lambda: bool(a.events(Plan) and b.events(Plan)))
     return (a, b) if a.reply.stage == 0 else (b, a)
 
@@ -55,7 +55,7 @@ async def test_the_state_and_the_events_come_back_from_the_journal(tmp_path: Pat
 async def test_times_never_go_back_over_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         async with orchestrator(tmp_path / "j") as running, node(running, b"a") as a:
-            a.talk.send(reports=[Ready(epoch=0, digest=BASE)])
+            a.hold_base()
             assert await a.talk.flush(5)
             times = [e.at for e in running.journal.replay()]
             assert times == sorted(times)

@@ -110,8 +110,13 @@ def choose(
 
 def choose_parts(drawn: bytes, every: int, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """One in `every` of an epoch's merged parts, (stage, part), at least one of them; in the order drawn."""
-    numbers, pool = _Numbers(drawn), list(parts)
-    count = -(-len(pool) // every)
+    return choose_at_most(drawn, -(-len(parts) // every), parts)
+
+
+def choose_at_most(drawn: bytes, count: int, items: Sequence[_T]) -> list[_T]:
+    """So many different items, or all if there are fewer; in the order drawn."""
+    numbers, pool = _Numbers(drawn), list(items)
+    count = min(count, len(pool))
     for place in range(count):
         other = place + numbers.below(len(pool) - place)
         pool[place], pool[other] = pool[other], pool[place]

@@ -12,7 +12,7 @@ from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import BaseRecord, LeftOutRecord
 from validator.core import jobs
-from validator.core.draw import choose_parts, draw
+from validator.core.draw import choose_at_most, choose_parts, draw
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, Remade, Script
 from validator.core.results import EvidenceMissing, Result, inconclusive
@@ -21,6 +21,9 @@ from validator.core.tasks import AuditTask, make_task
 
 _SUBJECT: Final = "merges"
 """Stands in the draw where that of a miner's audits has the miner."""
+MAX_CONTESTED: Final = 4
+"""Parts of an epoch that are merged again because one merger signed something else than was agreed on. The
+draw decides which. One that is wrong is a fail, so the others cost only time."""
 _PROFILE: Final = "exact"
 At = tuple[int, int]
 """(stage, part)"""
@@ -29,9 +32,9 @@ At = tuple[int, int]
 class MergeAudits:
     """The audits of one epoch's merges. They need public objects alone, and compare to the bit.
 
-    A part is judged at each of its mergers, by what they signed: a drawn one, and each whose mergers signed
-    something else than was agreed on. Whoever the record accuses of a bad pseudo-gradient is judged by a part
-    that leaves it out.
+    A part is judged at each of its mergers, by what they signed: a drawn one, and of each merger
+    `MAX_CONTESTED` of those where it signed something else than was agreed on. Whoever the record accuses of
+    a bad pseudo-gradient is judged by a part that leaves it out.
     """
 
     def __init__(
@@ -56,14 +59,14 @@ class MergeAudits:
         for accused in sealed.record.left_out:
             if accused.why is not LeftOut.MISSING and accused.parts:
                 self._accused[accused.stage, accused.parts[0]].append(accused)
-        self._disputed = {at for at, merged in self._receipts.items() if self._differs(at, merged)}
+        self._contested = self._choose_contested(block_hash, link)
         self._done: set[At] = set()
         self._outcomes: dict[tuple[str, AuditTask], Outcome] = {}
 
     @property
     def parts(self) -> list[At]:
         """The parts to merge again, in order."""
-        return sorted({*self.drawn, *self._accused, *self._disputed} & self._assigns.keys())
+        return sorted({*self.drawn, *self._accused, *self._contested} & self._assigns.keys())
 
     def tasks(self, at: At) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that merging a part again decides."""
@@ -143,9 +146,15 @@ class MergeAudits:
         stage, part = at
         output, what = merge_output(remade.digest, remade.left_out), f"part {part} of stage {stage} it merged"
         receipts = {(hotkey, receipt.seq): receipt for hotkey, receipt in self._receipts[at]}
+        absent = self._absent(at)
         for hotkey, task in self.tasks(at):
-            if task.kind is AuditKind.MERGE:
-                self._file(hotkey, task, _compared(task.seq, output, receipts[hotkey, task.seq].output, what))
+            if task.kind is not AuditKind.MERGE:
+                continue
+            result = _compared(task.seq, output, receipts[hotkey, task.seq].output, what)
+            if absent and result.outcome is Outcome.FAIL:
+                # The store has lost them since, as far as is known: who had them then merged rightly.
+                result = inconclusive(task.seq, f"{what} is recorded without {', '.join(sorted(absent))}")
+            self._file(hotkey, task, result)
         for accused in self._accused[at]:
             if remade.left_out.get(accused.miner) is accused.why:
                 reason = f"its pseudo-gradient is left out of the merge of stage {stage}: {accused.why.value}"
@@ -174,14 +183,27 @@ class MergeAudits:
             return frozenset()
         return frozenset(h for h, why in self._left_out(at).items() if why is LeftOut.MISSING)
 
-    def _differs(self, at: At, merged: list[tuple[str, Receipt]]) -> bool:
-        """Whether a merger of the part signed something else than what was agreed on."""
+    def _choose_contested(self, block_hash: str, link: str) -> set[At]:
+        """The parts to merge again because of what a merger of theirs signed."""
+        contested: dict[str, list[At]] = defaultdict(list)
+        for at in sorted(self._receipts):
+            agreed = self._agreed(at)
+            for hotkey, receipt in self._receipts[at] if agreed is not None else ():
+                if receipt.output != agreed:
+                    contested[hotkey].append(at)
+        sealed, found = self._sealed, set()
+        for hotkey, parts in contested.items():
+            drawn = draw(sealed.spec.id, block_hash, link, sealed.epoch, f"{_SUBJECT}/{hotkey}")
+            found.update(choose_at_most(drawn, MAX_CONTESTED, parts))
+        return found
+
+    def _agreed(self, at: At) -> str | None:
+        """The output of a MERGE receipt that fits the agreed part. None where there is none that must."""
         stage, part = at
         agreed = self._ready[stage].parts if stage in self._ready else ()
-        if part >= len(agreed):
-            return False
-        output = merge_output(agreed[part].digest, self._left_out(at))
-        return any(receipt.output != output for _, receipt in merged)
+        if part >= len(agreed) or self._absent(at):
+            return None
+        return merge_output(agreed[part].digest, self._left_out(at))
 
     def _left_out(self, at: At) -> dict[str, LeftOut]:
         """What the record says that a part leaves out."""

@@ -230,6 +230,8 @@ class Outcome(StrEnum):
     FAIL = "fail"
     UNDELIVERED = "undelivered"
     """The miner owed evidence and did not deliver it in time, for whatever reason."""
+    REVOKED = "revoked"
+    """The miner owed evidence, and its owner has revoked its key, so that nobody can deliver it any more."""
     INCONCLUSIVE = "inconclusive"
     """It could not be decided, and no miner is known to be at fault."""
 

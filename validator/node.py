@@ -172,6 +172,7 @@ class ValidatorNode:
         async with Conversation(
             self._client,
             reply.cursor,
+            session=reply.session,
             stored=reply.receipts,
             retry_for_s=options.retry_for_s,
             watch=self._watch,

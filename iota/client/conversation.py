@@ -59,6 +59,7 @@ class Conversation:
         client: OrchestratorClient,
         cursor: int,
         *,
+        session: int = 0,
         stored: int = 0,
         receipts_after: ReceiptsAfter = lambda seq: None,
         on_missing: Missing = lambda keys: None,
@@ -66,12 +67,12 @@ class Conversation:
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
     ) -> None:
-        """`cursor` and `stored` (the number of stored receipts) are those of the join's reply.
+        """`cursor`, `session` and `stored` (the number of stored receipts) are those of the join's reply.
 
         `watch` is told of failed exchanges, and of the first answer after them.
         """
         self._client = client
-        self._cursor = cursor
+        self._cursor, self._session = cursor, session
         self._stored = self._sent = stored
         self._log_end = stored
         self._receipts_after = receipts_after
@@ -213,6 +214,7 @@ class Conversation:
         self._hurry = self._hurry and self._has_messages()
         request = ExchangeRequest(
             cursor=self._cursor,
+            session=self._session,
             wait_s=wait_s,
             receipts=batch,
             frames=tuple(frames),

@@ -97,6 +97,8 @@ class JoinReply(Frozen):
     """Digest of the last of them, which the next receipt must name as `previous`."""
     resume: bool
     """True: the node continues from its disk, and its events since the epoch's start follow."""
+    session: Count = 0
+    """Number of this join among those of the key: exchanges name it."""
     open_epochs: tuple[Small, ...] = ()
     """The epoch in training and those whose audits are open: a miner keeps its evidence of them."""
     manifest_url: Annotated[str, Field(max_length=4096)]
@@ -331,6 +333,8 @@ class ExchangeRequest(Frozen):
 
     cursor: Count
     """Number of the last event that the node has received."""
+    session: Count = 0
+    """That of the join's reply; 0 says none. Once the key has joined anew, an earlier one is refused."""
     wait_s: Annotated[float, Field(ge=0, le=30)] = 5.0
     """How long the server may wait for events before it answers."""
     receipts: ReceiptBatch | None = None

@@ -77,8 +77,8 @@ class Member:
     """Receipts that the ops which it was ever given can have: more are refused."""
     bases_anew: tuple[int, ...] = ()
     """The newest epochs in whose middle it took the base anew, once for each time."""
-    joins: int = 0
-    """How often it has joined: the number of its session."""
+    session: int = 0
+    """The number of the process that joined last; 0 if it has given none."""
     joined_at: float = 0.0
     """Time of its last join."""
     resume: bool = False

@@ -58,7 +58,7 @@ def join(run: RunState, entry: Joined) -> None:
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
-    member.joins, member.joined_at = member.joins + 1, run.now
+    member.session, member.joined_at = request.session, run.now
     member.device, member.addresses = request.capabilities.device, request.addresses
     member.stalled = False
     if not (member.resume and member.restarted):

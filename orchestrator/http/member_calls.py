@@ -95,7 +95,7 @@ class MemberCalls:
             receipts=member.receipts,
             head=member.head,
             resume=member.resume,
-            session=member.joins,
+            session=member.session,
             open_epochs=self._coordinator.open_epochs(),
             manifest_url=MANIFEST_PATH,
         )

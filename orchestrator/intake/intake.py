@@ -59,10 +59,10 @@ class Intake:
     def present(self, hotkey: str, session: int) -> Member:
         """The member, for a request of its `session`; 0 is not looked at.
 
-        Raises Problem (REFUSED, final) for an earlier one: a second process has joined with the key.
+        Raises Problem (REFUSED, final) for one of another process than joined last with the key.
         """
         member = self.member(hotkey)
-        if session not in (0, member.joins):
+        if session not in (0, member.session):
             joined = datetime.fromtimestamp(member.joined_at, UTC)
             raise Problem(
                 ProblemType.REFUSED,

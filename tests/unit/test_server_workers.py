@@ -60,16 +60,18 @@ def entries(running: Running) -> list[Revoked]:
 
 
 async def test_the_process_that_joined_last_has_the_key_and_the_other_ends_at_once(running: Running) -> None:
-    request = certified_join(RUN, WORKER)
-    first = await join(running, WORKER, request)
-    async with running.client(WORKER) as client, Conversation(client, 0, session=first.session) as talk:
+    first, second = (certified_join(RUN, WORKER, session=session) for session in (7, 8))
+    assert (await join(running, WORKER, first)).session == 7
+    async with running.client(WORKER) as client, Conversation(client, 0, session=7) as talk:
         ended = asyncio.ensure_future(anext(talk.events()))
-        second = await join(running, WORKER, request)
+        await join(running, WORKER, second)
         with pytest.raises(Problem, match=r"used by another process \(joined \d\d:\d\d:\d\d UTC\)") as caught:
             await asyncio.wait_for(ended, 5)
     assert passing(caught.value) is None  # the node waits for nothing
     async with running.client(WORKER, retry_for_s=0) as client:
-        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, session=second.session))
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, session=8))
+        await client.join(second)  # also one that comes late is of the same process
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, session=8))
 
 
 # ---- at the door -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import psutil
 
-from iota.client.orchestrator import OrchestratorClient, OtherRun
+from iota.client.orchestrator import OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
 from iota.compute.devices import card_bytes
@@ -68,7 +68,7 @@ class MinerNode:
     ) -> None:
         self._settings, self._torch_device, self._threads = settings, device, threads
         self._hotkey, self._client, self._store = hotkey, client, objects
-        self._certificate = certificate
+        self._certificate, self._session = certificate, new_session()
         self._objects = RunObjects(client, objects)
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
@@ -170,6 +170,7 @@ class MinerNode:
             receipts=receipts.count,
             epoch=disk.newest_base(),
             certificate=self._certificate,
+            session=self._session,
         )
 
 

@@ -36,6 +36,8 @@ class ProgressLines:
     _before: Activity | None = None
     _at: float = float("-inf")
     _place: tuple[int, int] = (-1, 0)
+    _stepped_at: float | None = None
+    """When a line last told of a step."""
 
     def look(self, now: float, position: Position, activity: Activity) -> str | None:
         """The line that is due at `now` (monotonic seconds), or None."""
@@ -47,7 +49,11 @@ class ProgressLines:
             return None
         text = progress_line(position, self._before or Activity(), activity, now - since)
         self._before, self._at, self._place = replace(activity), now, place
-        return text if stepped else f"{text}; no step for {duration(now - since)} ({position.state})"
+        if stepped:
+            self._stepped_at = now
+            return text
+        idle_s = now - (self.began if self._stepped_at is None else self._stepped_at)
+        return f"{text}; no step for {duration(idle_s)} ({position.state})"
 
 
 def progress_line(position: Position, before: Activity, now: Activity, passed_s: float) -> str:

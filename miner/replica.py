@@ -102,6 +102,7 @@ class Replica:
                 async with Conversation(
                     self.client,
                     self.reply.cursor,
+                    session=self.reply.session,
                     stored=self.reply.receipts,
                     receipts_after=self._receipts_after,
                     on_missing=lambda keys: self._start(self._missing(keys)),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
-from iota.protocol.events import Acknowledgement, Delivered, EpochClose, Plan, Reroute, StepClose
+from iota.protocol.events import Acknowledgement, Delivered, Drop, EpochClose, Plan, Reroute, StepClose
 from iota.protocol.evidence import Evidence, EvidenceKind, covers, fault
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import Receipt
@@ -33,7 +33,8 @@ class Told:
         """(epoch, step) -> learning rate of the plan."""
         self._closes: dict[int, dict[int, SignedClose]] = defaultdict(dict)
         self._relieved: Counter[int] = Counter()
-        """epoch -> microbatches that re-routes took from this miner."""
+        """epoch -> microbatches that re-routes took from this miner, or that were dropped. One that is taken
+        from it, and that no other replica can do, is dropped."""
 
     def hear(self, delivered: Delivered) -> SignedSeal | None:
         """Keep a statement. Returns a seal that has come, which is then to be checked.
@@ -55,6 +56,8 @@ class Told:
             case StepClose():
                 self._hear_close(event, signature)
             case Reroute() if event.replaces == self._hotkey != event.miner:
+                self._relieved[event.epoch] += 1
+            case Drop():
                 self._relieved[event.epoch] += 1
             case EpochClose():
                 if not signature:
@@ -93,6 +96,7 @@ class Told:
             return
         finally:
             roots, closes = self._roots.pop(epoch, {}), self._closes.pop(epoch, {})
+            whole = 0 in roots  # else the epoch began before this process, or this life
             relieved = self._relieved.pop(epoch, 0)
             self._rates = {at: rate for at, rate in self._rates.items() if at[0] > epoch}
         receipts = await asyncio.to_thread(self._log.since, epoch)
@@ -107,7 +111,7 @@ class Told:
                 await asyncio.to_thread(self._book.accuse, evidence)
         except OSError as error:
             log.error("evidence against the orchestrator cannot be written: %s", error)
-        whole = [life.joined for life in part.part.miner.lives] == [0]
+        whole = whole and [life.joined for life in part.part.miner.lives] == [0]
         if whole and part.part.miner.withdrawn > relieved:
             log.warning(
                 "the record of epoch %d has %d microbatches taken from this miner, which heard of %d",

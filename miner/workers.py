@@ -52,7 +52,7 @@ async def revoke(settings: MinerSettings, worker: str) -> str:
         run = (await client.run()).run
         reply = await client.revoke(signed_revocation(owner, worker, run))
     effect = (
-        "its open work goes to others, and what it has receipted stands"
+        "its unfinished work goes to others, and its work that has not vested is not paid any more"
         if reply.joined
         else "it has not joined, and cannot any more"
     )

@@ -16,6 +16,7 @@ from iota.console.version import versions_line
 from iota.console.watch import Watch
 from iota.data.manifest import DataError, Manifest, parse_manifest
 from iota.data.passes import check_passes
+from iota.http.server import check_port
 from iota.identity.keys import load_hotkey
 from iota.objects import largest_object, start_key
 from iota.protocol.records import START_RECORDS, BaseRecord
@@ -56,9 +57,8 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     _log.info("orchestrator %s: %s", hotkey.ss58, versions_line())
+    await check_port(settings.host, settings.port)  # a start that is refused leaves no new journal behind
     async with AsyncExitStack() as stack:
-        journal = SqliteJournal(journal_path, spec, hotkey.ss58)
-        stack.callback(journal.close)
         file = settings.store_secret_file
         store = open_store(
             settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
@@ -66,6 +66,8 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
         stack.push_async_callback(store.close)
         refuse_large_objects(spec, store)
         start = await _start(spec, store)
+        journal = SqliteJournal(journal_path, spec, hotkey.ss58)
+        stack.callback(journal.close)
         coordinator = Coordinator(spec, start=start)
         journal.keep_start(start)
         chain = await stack.enter_async_context(open_chain(settings.chain))

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 DATABASE_NAME: Final = "validator.sqlite"
 DATABASE_VERSION: Final = 3
 """The form of the tables; the file holds it as SQLite's `user_version`."""
+_ACCUSING: Final = f"({', '.join('?' * len(ACCUSING))})"
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
@@ -104,13 +105,13 @@ class Database:
 
     def charging(self) -> list[Verdict]:
         """All verdicts that cost their miner something, by epoch."""
-        return self._verdicts("outcome in (?, ?) order by epoch, rowid", *ACCUSING)
+        return self._verdicts(f"outcome in {_ACCUSING} order by epoch, rowid", *ACCUSING)
 
     def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
         """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
         rows = self._db.execute(
             f"select {TASK}, outcome, json_extract(json, '$.profile') = ? from verdicts"
-            " where epoch between ? and ? or outcome in (?, ?)",
+            f" where epoch between ? and ? or outcome in {_ACCUSING}",
             (EVIDENCE, first, last, *ACCUSING),
         )
         return [Judgement(own, task_of(row[:-2]), Outcome(row[-2]), bool(row[-1])) for row in rows]

@@ -67,7 +67,7 @@ class Membership:
         async for delivered in self.conversation.events():
             event = delivered.event
             if isinstance(event, EpochClose):
-                news = self.conversation.caught_up
+                news = self.conversation.is_news(delivered)
                 if await self._is_sealed(event, delivered.signature):
                     await self._facts.put(event)
                     await self._say_if_late(event, news=news)

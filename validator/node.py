@@ -14,7 +14,7 @@ import psutil
 from iota.chain import Chain
 from iota.client.conversation import Conversation
 from iota.client.evidence_files import SealBook
-from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun
+from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
 from iota.compute.heldout_loss import validator_tokens
@@ -106,7 +106,7 @@ class ValidatorNode:
         watch: Watch | None = None,
     ) -> None:
         """`watch` says what the node waits for; the client should have the same."""
-        self._watch = watch or Watch()
+        self._watch, self._session = watch or Watch(), new_session()
         self._options, self._hotkey = options, hotkey
         self._client, self._objects = client, objects
         self._chain = SubnetChain(chain, netuid, hotkey.ss58)
@@ -172,6 +172,7 @@ class ValidatorNode:
         async with Conversation(
             self._client,
             reply.cursor,
+            session=reply.session,
             stored=reply.receipts,
             retry_for_s=options.retry_for_s,
             watch=self._watch,
@@ -225,6 +226,7 @@ class ValidatorNode:
                 flops=0.0,
             ),
             link=tip,
+            session=self._session,
         )
 
     # ---- reports -------------------------------------------------------------------------------

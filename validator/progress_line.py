@@ -13,6 +13,7 @@ _WORDS: Final = {
     Outcome.PASS: "passed",
     Outcome.FAIL: "failed",
     Outcome.UNDELIVERED: "undelivered",
+    Outcome.REVOKED: "revoked",
     Outcome.INCONCLUSIVE: "inconclusive",
 }
 

@@ -59,6 +59,7 @@ class Conversation:
         client: OrchestratorClient,
         cursor: int,
         *,
+        session: int = 0,
         stored: int = 0,
         receipts_after: ReceiptsAfter = lambda seq: None,
         on_missing: Missing = lambda keys: None,
@@ -66,12 +67,12 @@ class Conversation:
         retry_for_s: float = RETRY_FOR_S,
         watch: Watch | None = None,
     ) -> None:
-        """`cursor` and `stored` (the number of stored receipts) are those of the join's reply.
+        """`cursor`, `session` and `stored` (the number of stored receipts) are those of the join's reply.
 
         `watch` is told of failed exchanges, and of the first answer after them.
         """
         self._client = client
-        self._cursor = cursor
+        self._cursor, self._session = cursor, session
         self._stored = self._sent = stored
         self._log_end = stored
         self._receipts_after = receipts_after
@@ -93,13 +94,20 @@ class Conversation:
         self.acknowledged: dict[int, Acknowledgement] = {}
         """The orchestrator's signed word on this node's stored receipts, the newest for each number of sealed
         epochs, of the newest `_ACKNOWLEDGED` such numbers."""
-        self.caught_up = False
-        """Whether an answer has come without events: later ones are news, and not what was missed before."""
+        self._caught_up: int | None = None
+        """Number of the last event before the first answer without any."""
 
     @property
     def stored(self) -> int:
         """Receipts of this node that the orchestrator has acknowledged."""
         return self._stored
+
+    def is_news(self, delivered: Delivered) -> bool:
+        """Whether an event came while this process listened, and is none that it had missed before.
+
+        The reader may be behind: what was missed still waits for it when the first news comes.
+        """
+        return self._caught_up is not None and delivered.seq > self._caught_up
 
     def send(
         self, *, receipts: int = 0, frames: Iterable[FrameNotice] = (), reports: Iterable[Report] = ()
@@ -213,6 +221,7 @@ class Conversation:
         self._hurry = self._hurry and self._has_messages()
         request = ExchangeRequest(
             cursor=self._cursor,
+            session=self._session,
             wait_s=wait_s,
             receipts=batch,
             frames=tuple(frames),
@@ -239,7 +248,8 @@ class Conversation:
         if reply.acknowledged is not None:
             self._keep(reply.acknowledged)
         self._forget_unstored()
-        self.caught_up = self.caught_up or not reply.events
+        if self._caught_up is None and not reply.events:
+            self._caught_up = self._cursor
         if reply.missing:
             self._on_missing(reply.missing)
         for event in reply.events:

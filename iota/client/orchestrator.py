@@ -96,6 +96,14 @@ def new_nonce() -> str:
     return str(secrets.randbits(63))
 
 
+def new_session() -> int:
+    """A number for a node's process, by which another process with the same key is told apart from it.
+
+    It is not of each join: one that is repeated, or comes late, is then still of this process.
+    """
+    return 1 + secrets.randbits(52)
+
+
 def parse_run(nonce: str, answer: Answer) -> RunInfo:
     """The answer to `GET /v1/run?nonce=NONCE`, of status 200.
 

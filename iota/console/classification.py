@@ -93,10 +93,11 @@ def _condition_of(error: Exception) -> Condition | None:
 def _of_problem(problem: Any) -> Condition | None:
     """The condition of a `Problem`; None where the same key can have no part in the run.
 
-    That is after its end, in another role than before, or with a certificate that is wrong or revoked.
+    That is after its end, in another role than before, with a certificate that is wrong or revoked, or where
+    only the operator can change what is `final`.
     """
     kind, status = str(problem.type), int(problem.status)
-    if kind in ("run-ended", "bad-certificate") or "member_as" in problem.extra:
+    if kind in ("run-ended", "bad-certificate") or problem.extra.keys() & {"member_as", "final"}:
         return None
     if kind == "not-a-member":
         if problem.extra.get("standing") == "revoked":

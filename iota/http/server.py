@@ -69,14 +69,7 @@ async def listening(
     try:
         inner: Callable[[], asyncio.Protocol] | None = runner.server
         assert inner is not None
-        try:
-            server = await asyncio.get_running_loop().create_server(
-                guard.factory(inner), host, port, reuse_address=True, backlog=1024
-            )
-        except (OSError, OverflowError) as error:
-            raise PortUnavailable(
-                f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
-            ) from None
+        server = await _listen(guard.factory(inner), host, port)
         try:
             bound = server.sockets[0].getsockname()
             yield f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
@@ -84,6 +77,22 @@ async def listening(
             server.close()
     finally:
         await runner.cleanup()
+
+
+async def check_port(host: str, port: int) -> None:
+    """Raise PortUnavailable unless a server can listen here now, before anything is made for it."""
+    (await _listen(asyncio.Protocol, host, port)).close()
+
+
+async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(
+            factory, host, port, reuse_address=True, backlog=1024
+        )
+    except (OSError, OverflowError) as error:
+        raise PortUnavailable(
+            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
+        ) from None
 
 
 def admit(request: web.Request) -> None:

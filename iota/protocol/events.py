@@ -202,6 +202,9 @@ class SnapshotReady(Frozen):
 class SnapshotMissed(Frozen):
     """To a validator: a snapshot that it asked for was not stored by its deadline, and counts no more.
 
+    The deadline of a miner whose owner has revoked its key is when that was decided: nothing that it stores
+    is taken any more.
+
     The orchestrator decides it once, by its own clock, so that it is the same for all validators.
     """
 
@@ -213,10 +216,12 @@ class SnapshotMissed(Frozen):
     """Unix seconds."""
     live: bool
     """Whether the orchestrator heard from the miner then."""
+    revoked: bool = False
+    """Whether the miner's owner had revoked its key."""
 
 
 class Accusation(Frozen):
-    """To a validator: another one filed a FAIL or an UNDELIVERED, which counts once it is examined."""
+    """To a validator: another one filed a FAIL, UNDELIVERED or REVOKED, which counts once it is examined."""
 
     kind: Literal[EventKind.ACCUSATION] = EventKind.ACCUSATION
     validator: Hotkey

@@ -78,6 +78,8 @@ class JoinRequest(Frozen):
     """Validators: the tip of the hash chain that they committed on the chain."""
     certificate: Certificate | None = None
     """Of a worker; None for a hotkey that works by itself."""
+    session: Count = 0
+    """A random number of the node's process, which its exchanges name; 0 says none."""
 
 
 class JoinReply(Frozen):
@@ -97,6 +99,8 @@ class JoinReply(Frozen):
     """Digest of the last of them, which the next receipt must name as `previous`."""
     resume: bool
     """True: the node continues from its disk, and its events since the epoch's start follow."""
+    session: Count = 0
+    """The request's."""
     open_epochs: tuple[Small, ...] = ()
     """The epoch in training and those whose audits are open: a miner keeps its evidence of them."""
     manifest_url: Annotated[str, Field(max_length=4096)]
@@ -230,6 +234,8 @@ class Outcome(StrEnum):
     FAIL = "fail"
     UNDELIVERED = "undelivered"
     """The miner owed evidence and did not deliver it in time, for whatever reason."""
+    REVOKED = "revoked"
+    """The miner owed evidence, and its owner has revoked its key, so that nobody can deliver it any more."""
     INCONCLUSIVE = "inconclusive"
     """It could not be decided, and no miner is known to be at fault."""
 
@@ -329,6 +335,8 @@ class ExchangeRequest(Frozen):
 
     cursor: Count
     """Number of the last event that the node has received."""
+    session: Count = 0
+    """That of the process's join; 0 says none. Refused once another process has joined with the key."""
     wait_s: Annotated[float, Field(ge=0, le=30)] = 5.0
     """How long the server may wait for events before it answers."""
     receipts: ReceiptBatch | None = None

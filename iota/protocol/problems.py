@@ -69,6 +69,8 @@ _TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
 class Problem(Exception):
     """A refused or failed request. `detail` says what to do; `extra` has more fields for programs.
 
+    With a true `final` in it, the same node asks in vain until its operator has changed something.
+
     `status` follows from `type`, except for answers that do not come from an orchestrator (a proxy's).
     """
 

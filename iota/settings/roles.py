@@ -233,7 +233,7 @@ class OrchestratorSettings(ChainSettings):
     )
     max_workers: int = setting(
         64,
-        "Most workers that one hotkey may have in the run at the same time, by certificate.",
+        "Most workers of one hotkey in the run, by certificate; one that left counts until it is revoked.",
         "IOTA_ORCHESTRATOR_MAX_WORKERS",
         ge=0,
     )

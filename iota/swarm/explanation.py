@@ -127,7 +127,12 @@ def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
     def of(outcome: Outcome, kinds: tuple[AuditKind, ...] = tuple(AuditKind)) -> frozenset[tuple[int, str]]:
         return frozenset((r.epoch, worker) for r in results if r.outcome is outcome and r.audit in kinds)
 
-    return Findings(of(Outcome.PASS, STEP_AUDITS), of(Outcome.UNDELIVERED), of(Outcome.FAIL))
+    return Findings(
+        of(Outcome.PASS, STEP_AUDITS),
+        of(Outcome.UNDELIVERED),
+        of(Outcome.FAIL),
+        revoked=of(Outcome.REVOKED),
+    )
 
 
 def _bans(record: MemberRecord, names: Mapping[str, str], whose: str) -> Iterator[str]:
@@ -150,9 +155,11 @@ def bans(charged: Iterable[Charge], window: int) -> dict[str, int]:
     for validator, charges in of.items():
         at = {
             outcome: frozenset((c.epoch, c.miner) for c in charges if c.outcome is outcome)
-            for outcome in (Outcome.FAIL, Outcome.UNDELIVERED)
+            for outcome in (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
         }
-        findings = Findings(failed=at[Outcome.FAIL], undelivered=at[Outcome.UNDELIVERED])
+        findings = Findings(
+            failed=at[Outcome.FAIL], undelivered=at[Outcome.UNDELIVERED], revoked=at[Outcome.REVOKED]
+        )
         epochs = failed_epochs(findings, dict.fromkeys((c.miner for c in charges), ""), window).get("", ())
         if epochs:
             found[validator] = ban_end(epochs, window)
@@ -185,7 +192,7 @@ def _judged(record: MemberRecord) -> Iterator[str]:
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
         f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
-        f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED]} undelivered,"
+        f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED] + of[Outcome.REVOKED]} undelivered,"
         f" {of[Outcome.INCONCLUSIVE]} inconclusive;"
         f" {counted(record.heldouts, 'held-out evaluation')}"
     )

@@ -23,7 +23,7 @@ MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
 MAX_ACCUSATIONS = 64
 """Verdicts of one validator and epoch that the others are told of: more than they examine."""
-_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED)
+_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 
 
 def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDone) -> bool:

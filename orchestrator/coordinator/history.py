@@ -26,6 +26,7 @@ from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
 _STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
+_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
 
@@ -132,7 +133,7 @@ class History:
         self.verdicts = keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
             self.failed = keep(self.failed, result)
-        if verdict.audit in _STEP_AUDITS or verdict.outcome in (Outcome.FAIL, Outcome.UNDELIVERED):
+        if verdict.audit in _STEP_AUDITS or verdict.outcome in _ACCUSING:
             self.settling = keep(self.settling, result)
 
     def _count(self, verdict: Verdict) -> None:

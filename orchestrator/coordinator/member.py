@@ -77,6 +77,10 @@ class Member:
     """Receipts that the ops which it was ever given can have: more are refused."""
     bases_anew: tuple[int, ...] = ()
     """The newest epochs in whose middle it took the base anew, once for each time."""
+    session: int = 0
+    """The number of the process that joined last; 0 if it has given none."""
+    joined_at: float = 0.0
+    """Time of its last join."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
     restarted: bool = False

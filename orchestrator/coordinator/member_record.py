@@ -72,7 +72,7 @@ def _audits(judged: Judged) -> EpochAudits:
         epoch=judged.epoch,
         passed=judged.verdicts[Outcome.PASS],
         failed=judged.verdicts[Outcome.FAIL],
-        undelivered=judged.verdicts[Outcome.UNDELIVERED],
+        undelivered=judged.verdicts[Outcome.UNDELIVERED] + judged.verdicts[Outcome.REVOKED],
         inconclusive=judged.verdicts[Outcome.INCONCLUSIVE],
         heldout=judged.heldout,
         done=judged.done,

@@ -6,6 +6,7 @@ from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.workers import Revocation
+from orchestrator.coordinator import snapshots
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
@@ -57,6 +58,7 @@ def join(run: RunState, entry: Joined) -> None:
         member.resume = member.role is Role.VALIDATOR or (kept and member.ready_epoch >= 0)
         if not member.resume:
             _start_afresh(run, member)
+    member.session, member.joined_at = request.session, run.now
     member.device, member.addresses = request.capabilities.device, request.addresses
     member.stalled = False
     if not (member.resume and member.restarted):
@@ -106,19 +108,24 @@ def leave(run: RunState, hotkey: str, told: str = "it left the run") -> None:
 
     `told` is the incident in its record.
     """
-    lose(run, hotkey)
-    if hotkey in run.members:
-        run.roster.leave(run.members[hotkey])
-        run.members[hotkey].history.happened(run.now, run.epoch, told)
+    if (member := run.members.get(hotkey)) is not None:
+        if member.live:
+            _take_out(run, member)
+        run.roster.leave(member)
+        member.history.happened(run.now, run.epoch, told)
 
 
 def revoke(run: RunState, revocation: Revocation) -> None:
-    """Record a revocation. The worker is treated as one that left; its earlier receipts stand."""
+    """Record a revocation. The worker is treated as one that left; its earlier receipts stand.
+
+    What it owes to audits is decided at once. It would else be waited for, though nothing of it is taken.
+    """
     if run.owners.revoke(revocation):
         member = run.members.get(revocation.worker)
         if member is not None and member.owner == revocation.owner:
             leave(run, member.hotkey, "its owner revoked its key")
             run.outbox.woken.add(member.hotkey)  # its open exchange ends with a refusal
+            snapshots.miss_of_revoked(run, member)
 
 
 def lose(run: RunState, hotkey: str) -> None:
@@ -126,9 +133,13 @@ def lose(run: RunState, hotkey: str) -> None:
     member = run.members.get(hotkey)
     if member is None or not member.live:
         return
+    member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
+    _take_out(run, member)
+
+
+def _take_out(run: RunState, member: Member) -> None:
     run.roster.set_live(member, False)
     run.look_at(member)
-    member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
     relieve(run, member)
 
 

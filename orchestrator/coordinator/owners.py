@@ -61,9 +61,9 @@ class Owners:
             return None
         return Revocation(run=run, owner=member.owner, worker=member.hotkey, signature=signature)
 
-    def places(self, owner: str) -> int:
-        """Number of the owner's workers that joined and are not revoked. One that left keeps its place."""
-        return sum(not self.is_revoked(owner, worker) for worker in self.workers.get(owner, ()))
+    def places(self, owner: str) -> list[str]:
+        """The owner's workers that joined and are not revoked. One that left keeps its place."""
+        return [worker for worker in self.workers.get(owner, ()) if not self.is_revoked(owner, worker)]
 
     def refusal(self, hotkey: str, known: Member | None, request: JoinRequest) -> Problem | None:
         """The problem that refuses a join for its owner, or None.

@@ -135,7 +135,8 @@ def assign(
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 
     The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
-    input frames are announced to `chosen`.
+    input frames are announced to `chosen`. It is counted as withdrawn from who had it with `blame`, and never
+    from one that its owner has revoked: that may have worked well, and is paid nothing for open work.
     """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
     for direction in Direction:
@@ -154,7 +155,7 @@ def assign(
         after=beside.get(stage + 1),
         send_forward=place.forward is None,
     )
-    if blame and chosen.hotkey != old.hotkey:
+    if blame and chosen is not old and not run.owners.is_revoked(old.owner, old.hotkey):
         withdraw(run, old)
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt

@@ -45,15 +45,23 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
         return
     askers = epoch.wanted.setdefault(report.miner, {}).setdefault(report.version, set())
     decided = epoch.snapshots.get((report.miner, report.version))
+    miner = run.members[report.miner]
     if decided is not None:
         run.send(member.hotkey, decided)
     elif not askers:
-        _request(run, run.members[report.miner], report.epoch, report.version)
+        _request(run, miner, report.epoch, report.version)
     askers.add(member.hotkey)
+    miss_of_revoked(run, miner)
 
 
 def _request(run: RunState, miner: Member, epoch: int, version: int) -> None:
-    """Ask a miner for a snapshot. It has the time of those that it owes, one after another."""
+    """Ask a miner for a snapshot. It has the time of those that it owes, one after another.
+
+    One that its owner has revoked is not asked: it owes the snapshot, and `miss_of_revoked` decides it.
+    """
+    if run.owners.is_revoked(miner.owner, miner.hotkey):
+        miner.owed[epoch, version] = run.now
+        return
     size, line = snapshot_bytes(run.spec, miner.stage), miner.line or run.spec.audit.line
     begin = max([run.now, *miner.owed.values()])
     floor = run.now + run.spec.audit.deadline_s * FLOOR_SHARE
@@ -96,6 +104,17 @@ def miss_overdue(run: RunState) -> None:
             miner,
             SnapshotMissed(epoch=epoch, miner=hotkey, version=version, deadline=deadline, live=miner.live),
         )
+
+
+def miss_of_revoked(run: RunState, miner: Member) -> None:
+    """If its owner has revoked this miner, tell the validators at once that what it owes will not come."""
+    if not run.owners.is_revoked(miner.owner, miner.hotkey):
+        return
+    for epoch, version in list(miner.owed):
+        missed = SnapshotMissed(
+            epoch=epoch, miner=miner.hotkey, version=version, deadline=run.now, live=False, revoked=True
+        )
+        _decide(run, miner, missed)
 
 
 def _decide(run: RunState, miner: Member, event: SnapshotReady | SnapshotMissed) -> None:

@@ -60,7 +60,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "audits": {
             "passed": run.audits.outcomes[Outcome.PASS],
             "failed": run.audits.outcomes[Outcome.FAIL],
-            "undelivered": run.audits.outcomes[Outcome.UNDELIVERED],
+            "undelivered": run.audits.outcomes[Outcome.UNDELIVERED] + run.audits.outcomes[Outcome.REVOKED],
             "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE],
             "closed_epochs": len(run.audits.closed_epochs),
         },

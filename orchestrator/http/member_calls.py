@@ -84,6 +84,7 @@ class MemberCalls:
             self.presence.note(call.hotkey, time.monotonic())
             await self._recorder.record(entry)
             member = self.intake.member(call.hotkey)
+            self.polls.supersede(call.hotkey)  # an exchange that waits is of a process before this one
         reply = JoinReply(
             run=self._coordinator.spec.id,
             spec=self._coordinator.spec,
@@ -94,6 +95,7 @@ class MemberCalls:
             receipts=member.receipts,
             head=member.head,
             resume=member.resume,
+            session=member.session,
             open_epochs=self._coordinator.open_epochs(),
             manifest_url=MANIFEST_PATH,
         )
@@ -153,6 +155,7 @@ class MemberCalls:
         Returns keys of objects that it announces and that are not there: these parts of it are left out.
         """
         async with self._recorder.lock_for(hotkey):
+            self.intake.present(hotkey, request.session)
             if back := self.intake.returned(hotkey, self._recorder.stamp()):
                 await self._recorder.record(back)
             if request.status is not None:
@@ -175,7 +178,7 @@ class MemberCalls:
         wait_s = 0.0 if missing else min(request.wait_s, self.limits.wait_s, self.limits.silence_s / 3)
         if not found and wait_s > 0 and await self.polls.wait(hotkey, wait_s) is Woken.EVENTS:
             found = self._coordinator.events_after(hotkey, request.cursor, limit)
-        member = self.intake.member(hotkey)
+        member = self.intake.present(hotkey, request.session)
         events = await self._delivery.of(member, found)
         acknowledged = None
         if request.receipts is not None:  # the numbers at one moment: nothing is awaited in between

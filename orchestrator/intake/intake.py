@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.signatures import signing_bytes
@@ -52,6 +54,23 @@ class Intake:
             raise Problem(ProblemType.NOT_JOINED, f"{hotkey} has not joined this run: POST /v1/join first")
         if self._coordinator.state.owners.is_revoked(member.owner, hotkey):
             raise revoked_problem(member.owner, hotkey)
+        return member
+
+    def present(self, hotkey: str, session: int) -> Member:
+        """The member, for a request of its `session`; 0 is not looked at.
+
+        Raises Problem (REFUSED, final) for one of another process than joined last with the key.
+        """
+        member = self.member(hotkey)
+        if session not in (0, member.session):
+            joined = datetime.fromtimestamp(member.joined_at, UTC)
+            raise Problem(
+                ProblemType.REFUSED,
+                f"this key is used by another process (joined {joined:%H:%M:%S} UTC), and works in one place"
+                " at a time: each further machine needs a worker of its own (`iota-miner certify`). If the"
+                " other process is not yours, the key is stolen",
+                extra={"final": True},
+            )
         return member
 
     def join(self, hotkey: str, request: JoinRequest, at: float) -> Joined:

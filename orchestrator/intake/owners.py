@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from iota.console.counts import counted
 from iota.identity.certificates import Verify, certificate_fault, is_signed
 from iota.identity.signatures import is_address
 from iota.protocol.messages import JoinRequest, Role
@@ -13,6 +14,8 @@ from orchestrator.coordinator.state import RunState
 
 MAX_REVOKED: Final = 256
 """Keys that one owner may revoke in a run: the journal and the state keep each for ever."""
+_NAMED: Final = 4
+"""Workers that a refusal names; first those that have left."""
 
 
 def check_certificate(
@@ -30,12 +33,27 @@ def check_certificate(
     if fault := certificate_fault(certificate, run.spec.id, hotkey, verify):
         raise _bad(f"the certificate {fault}")
     owner = certificate.owner
-    if places is not None and hotkey not in run.members and run.owners.places(owner) >= places:
+    if places is None or hotkey in run.members:
+        return
+    taken = run.owners.places(owner)
+    if len(taken) >= places:
+        gone = sorted(taken, key=lambda worker: not run.members[worker].left)
+        by = ", ".join(f"{worker} ({_standing(run, worker)})" for worker in gone[:_NAMED])
+        more = (
+            f" and {len(taken) - _NAMED} more, as `iota explain {owner}` lists them" if gone[_NAMED:] else ""
+        )
         raise Problem(
             ProblemType.REFUSED,
-            f"{owner} has {places} workers in this run, and no owner may have more: a worker that is not"
-            " needed any more gives its place back with `iota-miner revoke`",
+            f"{owner} has {counted(places, 'worker')} in this run, and no owner may have more: {by}{more}."
+            " One that has left keeps its place, until its owner gives it back with `iota-miner revoke"
+            " ADDRESS`; then start this one again",
+            extra={"final": True},
         )
+
+
+def _standing(run: RunState, worker: str) -> str:
+    member = run.members[worker]
+    return "it has left" if member.left else f"stage {member.stage}{'' if member.live else ', lost'}"
 
 
 def new_revocation(run: RunState, hotkey: str, revocation: Revocation, verify: Verify) -> bool:

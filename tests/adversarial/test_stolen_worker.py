@@ -86,7 +86,6 @@ async def test_a_stolen_worker_is_shut_out_and_the_owners_others_finish_the_run(
 
         (place,) = [m["stage"] for m in before["members"] if m["hotkey"] == stolen]
         await swarm.start(swarm.works_by_file(swarm.programs.miners(4)[3]))
-        # Audits of what the thief was last given stay open until its evidence is overdue.
         status = await swarm.until(lambda s: s["phase"] == "finished", 200)
         async with OrchestratorClient(None, swarm.url) as client:
             record = await client.member(stolen)

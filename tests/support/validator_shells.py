@@ -184,10 +184,13 @@ class Shell:
         stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
         self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
 
-    def miss(self, key: tuple[int, str, int], *, live: bool = True) -> None:
+    def miss(self, key: tuple[int, str, int], *, live: bool = True, revoked: bool = False) -> None:
         """The snapshot of (epoch, miner, version) did not come by its deadline."""
         epoch, miner, version = key
-        self.take(SnapshotMissed(epoch=epoch, miner=miner, version=version, deadline=1.0, live=live))
+        missed = SnapshotMissed(
+            epoch=epoch, miner=miner, version=version, deadline=1.0, live=live, revoked=revoked
+        )
+        self.take(missed)
 
     def wake(self) -> None:
         """Let the time pass at which the core asked to be woken."""

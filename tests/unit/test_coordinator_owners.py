@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from iota.identity.certificates import revoke
-from iota.protocol.events import Reroute
+from iota.protocol.events import AuditRequest, Reroute, SnapshotMissed
 from iota.protocol.messages import (
     AuditKind,
     Outcome,
     Reveal,
     Role,
+    SnapshotWanted,
     Verdict,
     WeightsSet,
 )
@@ -61,6 +62,33 @@ def test_the_open_work_of_a_revoked_worker_goes_to_others() -> None:
     moved = [event for event in driven.news(other) if isinstance(event, Reroute)]
     assert {event.replaces for event in moved} == {worker.hotkey}
     assert driven.state.roster.live == [1, 2]
+
+
+def test_work_that_a_revocation_moves_does_not_lower_the_timeliness_of_the_worker() -> None:
+    driven = training(replicas=2)
+    worker = driven.state.miners(0)[0]
+    assert worker.work
+    take_out(driven, worker)
+    record = driven.coordinator.member_record(worker.hotkey)
+    assert record is not None
+    assert record.withdrawn == 0
+    assert [incident.text for incident in record.incidents][-1:] == ["its owner revoked its key"]
+    assert not any("silent" in incident.text for incident in record.incidents)
+
+
+def test_what_a_worker_owes_is_decided_at_once_when_its_owner_revokes_it() -> None:
+    driven = sealed()
+    validator = driven.join(9, Role.VALIDATOR)
+    worker = driven.state.miners(1)[0]
+    wanted = [SnapshotWanted(epoch=0, miner=worker.hotkey, version=version) for version in (0, 1)]
+    driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64), wanted[1]])
+    driven.news(validator)
+    take_out(driven, worker)
+    driven.say(validator, reports=[wanted[0]])
+    told = [event for event in driven.news(validator) if isinstance(event, SnapshotMissed)]
+    assert [(event.version, event.revoked) for event in told] == [(1, True), (0, True)]
+    assert not worker.owed
+    assert not any(isinstance(e, AuditRequest) and e.version == 0 for e in driven.news(worker))
 
 
 def test_what_a_revoked_worker_did_stands_under_its_owner() -> None:

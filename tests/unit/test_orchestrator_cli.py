@@ -99,14 +99,17 @@ def test_it_stays_small_without_torch_and_stops_on_a_signal(arguments: list[str]
         assert time.monotonic() - begun < 5
 
 
-def test_a_port_in_use_is_named_with_the_remedy(arguments: list[str]) -> None:
+def test_a_port_in_use_is_named_with_the_remedy_and_no_journal_is_left(
+    arguments: list[str], tmp_path: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        sentence = refusal(arguments, f"--port={port}")
+        sentence = refusal(arguments, f"--port={port}", f"--journal={tmp_path / 'new.db'}")
         assert str(port) in sentence
         assert "--port" in sentence
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_a_wrong_spec_is_named_by_field(arguments: list[str], tmp_path: Path) -> None:

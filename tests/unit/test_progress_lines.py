@@ -68,6 +68,17 @@ def test_a_miner_without_steps_says_what_it_waits_for() -> None:
     assert text.endswith("no step for 30 s (loading)")
 
 
+def test_the_time_without_a_step_grows_from_line_to_line() -> None:
+    lines = ProgressLines(0.0)
+    said = [lines.look(30.0 * n, HERE, Activity()) for n in range(1, 5)]
+    assert [re.findall(r"no step for (.*) \(", text or "") for text in said] == [
+        [],
+        ["30 s"],
+        ["60 s"],
+        ["90 s"],
+    ]
+
+
 def record(**changes: Any) -> MemberRecord:
     given: dict[str, Any] = {
         "run": "a" * 64,

@@ -107,6 +107,19 @@ def test_the_second_time_within_a_window_that_nothing_is_delivered_is_a_failed_e
     assert scores(AUDIT, 7, entries, apart)[0].failed_epochs == ()
 
 
+def test_a_revoked_worker_loses_what_it_left_open_and_its_owner_is_not_banned() -> None:
+    entries = [work("a", 2**epoch, epoch, "o") for epoch in range(4)]
+    found = passes((0, "a"), revoked=frozenset({(2, "a"), (3, "a")}))
+    [score] = scores(AUDIT, 3, entries, found)
+    assert (score.work, score.voided, score.failed_epochs) == (1, 2 + 4 + 8, ())
+
+
+def test_a_revocation_counts_as_one_time_that_nothing_is_delivered() -> None:
+    """Else a cheat would revoke its worker when it is asked a second time for what it has not."""
+    found = passes(undelivered=frozenset({(3, "a")}), revoked=frozenset({(5, "a"), (6, "a")}))
+    assert failed_epochs(found, {"a": "o"}, 4) == {"o": (5,)}
+
+
 def test_who_leaves_before_its_audit_is_not_paid_for_what_it_left_open() -> None:
     [score] = scores(AUDIT, 3, [work("a")], Findings())
     assert (score.work, score.open, score.score) == (0, 100, 0.0)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from iota.client.conversation import Conversation
 from iota.identity.keys import Hotkey
 from iota.objects import DeltaKey, FrameKey, part_count
-from iota.protocol.events import FrameReady, LoadBase, Plan, StepClose
+from iota.protocol.events import Delivered, FrameReady, LoadBase, Plan, RunEnd, StepClose
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditsDone,
@@ -75,6 +76,17 @@ async def test_a_newer_poll_releases_the_older_without_events(running: Running) 
         assert len(done) == 1
         assert done.pop().result().events == ()
         await asyncio.gather(older, newer)
+
+
+async def test_what_was_missed_before_is_no_news_to_a_reader_that_is_behind(running: Running) -> None:
+    hotkey, later = Hotkey.from_seed(b"a" * 32), Delivered(seq=10**6, event=RunEnd())
+    async with running.client(hotkey) as client:
+        reply = await client.join(join_request())
+        async with Conversation(client, reply.cursor, wait_s=0.1) as talk:
+            await until(lambda: talk.is_news(later))
+            missed = await anext(talk.events())
+            assert isinstance(missed.event, LoadBase)
+            assert not talk.is_news(missed)
 
 
 async def test_a_frame_reaches_its_receiver_with_a_url_to_read_it(running: Running) -> None:

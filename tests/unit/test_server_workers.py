@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from iota.client.conversation import Conversation
+from iota.console.classification import passing
 from iota.identity.certificates import revoke
 from iota.identity.keys import Hotkey
 from iota.protocol.messages import ExchangeRequest, JoinReply, JoinRequest, Role
@@ -55,6 +57,21 @@ async def revoked(running: Running, worker: Hotkey, by: Hotkey = OWNER) -> bool:
 
 def entries(running: Running) -> list[Revoked]:
     return [entry for entry in running.journal.replay() if isinstance(entry, Revoked)]
+
+
+async def test_the_process_that_joined_last_has_the_key_and_the_other_ends_at_once(running: Running) -> None:
+    first, second = (certified_join(RUN, WORKER, session=session) for session in (7, 8))
+    assert (await join(running, WORKER, first)).session == 7
+    async with running.client(WORKER) as client, Conversation(client, 0, session=7) as talk:
+        ended = asyncio.ensure_future(anext(talk.events()))
+        await join(running, WORKER, second)
+        with pytest.raises(Problem, match=r"used by another process \(joined \d\d:\d\d:\d\d UTC\)") as caught:
+            await asyncio.wait_for(ended, 5)
+    assert passing(caught.value) is None  # the node waits for nothing
+    async with running.client(WORKER, retry_for_s=0) as client:
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, session=8))
+        await client.join(second)  # also one that comes late is of the same process
+        await client.exchange(ExchangeRequest(cursor=0, wait_s=0, session=8))
 
 
 # ---- at the door -------------------------------------------------------------------------------
@@ -138,6 +155,8 @@ async def test_an_owner_has_so_many_places_and_a_revoked_worker_gives_its_place_
         with pytest.raises(Problem, match="has 2 workers in this run") as caught:
             await join(running, key(3), certified_join(RUN, key(3)))
         assert caught.value.type is ProblemType.REFUSED
+        assert passing(caught.value) is None  # waiting would not help: it is the owner's to mend
+        assert all(f"{key(number).ss58} (stage {number - 1})" in caught.value.detail for number in (1, 2))
         await join(running, key(2), certified_join(RUN, key(2)))  # it has its place
         await join(running, key(4), certified_join(RUN, key(4), RIVAL))
         await revoked(running, key(1))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from iota.cli.audit import app
 from iota.client.evidence_files import SealBook, signed_by
 from iota.client.orchestrator import UntrustedAnswer
-from iota.protocol.events import Delivered, EpochClose, Plan, StepClose
+from iota.protocol.events import Delivered, Drop, EpochClose, Plan, StepClose
 from iota.protocol.evidence import Evidence, EvidenceKind, fault
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import CountedList, EpochRecord
@@ -75,6 +75,28 @@ def proves(evidence: Evidence | None) -> EvidenceKind:
 async def test_an_honest_orchestrator_is_not_accused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence, told = await lied_to(tmp_path, monkeypatch, lambda record: record)
     assert (evidence, told.accusations) == (None, 0)
+
+
+@pytest.mark.parametrize(("heard", "warns"), [("all", True), ("a drop", False), ("no plan", False)])
+async def test_microbatches_that_were_taken_are_counted_with_those_that_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, heard: str, warns: bool
+) -> None:
+    def withdrawn(run: Any, state: Any, make: Any = sealing.make_record) -> EpochRecord:
+        record: EpochRecord = make(run, state)
+        return record.model_copy(
+            update={"miners": tuple(m.model_copy(update={"withdrawn": 1}) for m in record.miners)}
+        )
+
+    monkeypatch.setattr(sealing, "make_record", withdrawn)
+    async with orchestrator(tmp_path / "journal") as running, epoch(running) as pair:
+        await sealed(running, pair)
+        node = pair[0]
+        if heard == "a drop":
+            node.heard.insert(0, Delivered(seq=10**6, event=Drop(epoch=0, step=0, microbatch=0)))
+        elif heard == "no plan":  # as after a restart that took the base anew
+            node.heard = [delivered for delivered in node.heard if not isinstance(delivered.event, Plan)]
+        await checked(tmp_path, running, node)
+    assert ("1 microbatches taken from this miner, which heard of 0" in caplog.text) == warns
 
 
 async def test_a_second_plan_in_the_record_is_proved_by_the_root_that_the_miner_heard(

@@ -85,6 +85,19 @@ def test_a_snapshot_that_does_not_come_in_time_is_undelivered() -> None:
     assert shell.done == [0]
 
 
+def test_a_snapshot_of_a_worker_that_its_owner_revoked_is_a_verdict_of_its_own() -> None:
+    shell, waited = opened(), False
+    while shell.job is not None:
+        shell.answer(shell.good(shell.job.job))
+        for key in sorted(shell.wanted):
+            if shell.job is None:
+                waited |= shell.core.activity.endswith("it waits for the miner's snapshot")
+                shell.miss(key, live=False, revoked=True)
+    assert waited
+    revoked = [filed.result for filed in shell.kept.values() if "has revoked its key" in filed.result.reason]
+    assert {result.outcome for result in revoked} == {Outcome.REVOKED}
+
+
 def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
     shell = opened()
     work(shell, until=lambda: runs(shell, jobs.HashBase))

@@ -101,7 +101,10 @@ async def test_the_run_is_asked_of_an_orchestrator_and_a_stolen_key_is_revoked(
             )
         done = await call("revoke", worker.key.ss58, *place)
         assert done.code == 0
-        assert done.out.startswith(f"{worker.key.ss58} is revoked in run {running.spec.id[:12]}: its open")
+        assert done.out.startswith(
+            f"{worker.key.ss58} is revoked in run {running.spec.id[:12]}: its unfinished"
+        )
+        assert "has not vested is not paid any more" in done.out
         assert (await call("revoke", worker.key.ss58, *place)).out == done.out
         unknown = await call("revoke", key(5).ss58, *place)
         assert unknown.out.endswith("it has not joined, and cannot any more\n")

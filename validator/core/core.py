@@ -60,7 +60,8 @@ class ValidatorCore:
     def activity(self) -> str:
         """The current work in words, for the status line."""
         work = self._epoch or self._pooling
-        return _IDLE if work is None else work.activity
+        waits = "; it waits for the miner's snapshot" if self._waiting else ""
+        return _IDLE if work is None else work.activity + waits
 
     @property
     def wake_at(self) -> float | None:

@@ -1,7 +1,7 @@
 """What the public verdicts of all validators come to: which count, whose author is silenced. Pure.
 
-For a task that this validator has decided itself, its own verdict stands. An accusation (FAIL or UNDELIVERED)
-of another validator counts through the own verdict of its examination alone. Of an epoch that this
+For a task that this validator has decided itself, its own verdict stands. An accusation (FAIL, UNDELIVERED or
+REVOKED) of another validator counts through the own verdict of its examination alone. Of an epoch that this
 validator did not audit, because it joined later, the evidence is gone: there an accusation counts if most of
 the validators that took part in the epoch made it.
 
@@ -24,7 +24,7 @@ from validator.core.draw import draw, step_draw
 from validator.core.tasks import STEP_AUDITS, WORK_AUDITS, is_certain, owes
 from validator.core.vesting import Findings, MinerEpoch
 
-ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED)
+ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 """Outcomes that count through an examination alone."""
 _CONTRARY = {Outcome.PASS, Outcome.FAIL}
 
@@ -198,6 +198,7 @@ def findings(
     return Findings(
         passed=frozenset(passed),
         undelivered=frozenset(found[Outcome.UNDELIVERED]),
+        revoked=frozenset(found[Outcome.REVOKED]),
         failed=frozenset(found[Outcome.FAIL]),
         undecided=frozenset(reading.undecided - decided),
         silenced={v: tuple(sorted(epochs)) for v, epochs in sorted(reading.refuted.items())},

@@ -26,6 +26,11 @@ class Undelivered(Exception):
     The deadline is the same for all validators.
     """
 
+    def __init__(self, reason: str, *, revoked: bool = False) -> None:
+        """`revoked`: nobody can deliver it, since the miner's owner has revoked its key."""
+        super().__init__(reason)
+        self.revoked = revoked
+
 
 class MinerFault(Exception):
     """Something that `hotkey` signed proves a fault without a replay: a fail."""
@@ -97,7 +102,8 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
     if isinstance(ending, MinerFault):
         return Result(Outcome.FAIL, ending.seq, "records", ending.expected, ending.found, ending.reason)
     if isinstance(ending, Undelivered):
-        return Result(Outcome.UNDELIVERED, seq, reason=str(ending))
+        outcome = Outcome.REVOKED if ending.revoked else Outcome.UNDELIVERED
+        return Result(outcome, seq, reason=str(ending))
     result = inconclusive(seq, str(ending))
     return result if isinstance(ending, StoreAway) else replace(result, profile=EVIDENCE)
 

@@ -43,5 +43,8 @@ class Snapshots:
         while (decided := self._decided.get((miner, version))) is None:
             yield Wait()
         if isinstance(decided, SnapshotMissed):
+            if decided.revoked:
+                why = f"its owner has revoked its key, so that its weights of version {version} cannot come"
+                raise Undelivered(why, revoked=True)
             raise Undelivered(f"its weights of version {version} did not come in time")
         return Snapshot(miner, stage, version, seq, decided.stored)

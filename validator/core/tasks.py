@@ -31,7 +31,8 @@ MERGE_AUDITS = (AuditKind.MERGE, AuditKind.BASE, AuditKind.DELTA)
 
 def owes(kind: AuditKind, outcome: Outcome) -> bool:
     """Whether a verdict makes its author owe the miner an audit of a STEP in the next epoch."""
-    return outcome is Outcome.UNDELIVERED or (outcome is Outcome.INCONCLUSIVE and kind in STEP_AUDITS)
+    withheld = outcome in (Outcome.UNDELIVERED, Outcome.REVOKED)
+    return withheld or (outcome is Outcome.INCONCLUSIVE and kind in STEP_AUDITS)
 
 
 def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:

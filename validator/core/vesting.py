@@ -31,6 +31,8 @@ class Findings:
     failed: frozenset[MinerEpoch] = frozenset()
     undecided: frozenset[MinerEpoch] = frozenset()
     """Evidence that this validator drew is gone or is none, and it passed no STEP of the epoch itself."""
+    revoked: frozenset[MinerEpoch] = frozenset()
+    """The worker owed evidence, and its owner has revoked it."""
     silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """validator -> epochs in which it was refuted."""
 
@@ -38,14 +40,14 @@ class Findings:
 class Vesting:
     """What became of the work of each worker, as of epoch `now`.
 
-    Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail or an UNDELIVERED
-    voids it, else a pass vests it. So a later verdict never changes what was settled before. An undecided
-    epoch's work does not vest: who hides what it did not do would else be paid for it by the next epoch in
-    which it works, or by another validator that drew what it did.
+    Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail, an UNDELIVERED
+    or a REVOKED voids it, else a pass vests it. So a later verdict never changes what was settled before. An
+    undecided epoch's work does not vest: who hides what it did not do would else be paid for it by the next
+    epoch in which it works, or by another validator that drew what it did.
     """
 
     def __init__(self, findings: Findings, now: int) -> None:
-        voids = findings.undelivered | findings.failed
+        voids = findings.undelivered | findings.revoked | findings.failed
         self._undecided = findings.undecided
         self._states = dict.fromkeys(findings.passed, WorkState.VESTED)
         self._states |= dict.fromkeys(voids, WorkState.VOIDED)
@@ -70,6 +72,10 @@ class Vesting:
 def failed_epochs(findings: Findings, owners: Mapping[str, str], window: int) -> dict[str, tuple[int, ...]]:
     """Epochs that ban, by owner: those with a fail, and those of a worker's second UNDELIVERED in a window.
 
+    A revocation counts as one UNDELIVERED, in the first epoch of which the worker then owed evidence, though
+    there are others: no time that it is given could bring them. So revoking a worker is never better for a
+    cheat than to deliver nothing, and an honest owner is not banned for it.
+
     Args:
         owners: the owner of each worker; a worker that is not among them is its own.
     """
@@ -77,7 +83,8 @@ def failed_epochs(findings: Findings, owners: Mapping[str, str], window: int) ->
     for epoch, worker in findings.failed:
         found[owners.get(worker, worker)].add(epoch)
     last: dict[str, int] = {}
-    for epoch, worker in sorted(findings.undelivered):
+    first = {worker: epoch for epoch, worker in sorted(findings.revoked, reverse=True)}
+    for epoch, worker in sorted(findings.undelivered | {(at, worker) for worker, at in first.items()}):
         if worker in last and epoch - last[worker] < window:
             found[owners.get(worker, worker)].add(epoch)
         last[worker] = epoch

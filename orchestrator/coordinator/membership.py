@@ -106,10 +106,10 @@ def leave(run: RunState, hotkey: str, told: str = "it left the run") -> None:
 
     `told` is the incident in its record.
     """
-    lose(run, hotkey)
     if hotkey in run.members:
-        run.roster.leave(run.members[hotkey])
         run.members[hotkey].history.happened(run.now, run.epoch, told)
+        _give_up(run, run.members[hotkey])
+        run.roster.leave(run.members[hotkey])
 
 
 def revoke(run: RunState, revocation: Revocation) -> None:
@@ -124,12 +124,17 @@ def revoke(run: RunState, revocation: Revocation) -> None:
 def lose(run: RunState, hotkey: str) -> None:
     """Mark a silent node as lost: its unfinished work goes to others."""
     member = run.members.get(hotkey)
-    if member is None or not member.live:
-        return
-    run.roster.set_live(member, False)
-    run.look_at(member)
-    member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
-    relieve(run, member)
+    if member is not None and member.live:
+        member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
+        _give_up(run, member)
+
+
+def _give_up(run: RunState, member: Member) -> None:
+    """Have others do the unfinished work of a node that is gone."""
+    if member.live:
+        run.roster.set_live(member, False)
+        run.look_at(member)
+        relieve(run, member)
 
 
 def come_back(run: RunState, hotkey: str) -> None:

@@ -69,7 +69,8 @@ def revoke(
     """Revoke a worker of this wallet's hotkey, for the rest of the run: its key is refused from now on.
 
     Its open work goes to others, what it has receipted stands, and other workers go on. It cannot be taken
-    back: for the same machine make a new worker with `iota-miner certify`.
+    back: for the same machine make a new worker with `iota-miner certify`. An address that is no member of
+    the run is taken too, since a worker may be revoked before it joins; the answer then says so.
     """
     import asyncio
 

@@ -173,7 +173,7 @@ async def _orchestrator(url: str, hotkey: str | None, now: Clock) -> Orchestrato
 
 
 async def _revoked(url: str, worker: str | None) -> bool:
-    """Whether the orchestrator has its owner's revocation of this worker; it tells so of those that joined."""
+    """Whether the orchestrator has the owner's revocation of this worker, which must have joined once."""
     if worker is None:
         return False
     async with HttpClient() as http:

@@ -211,21 +211,21 @@ def weight_lines(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str
 
 def _judged(record: MemberRecord) -> Iterator[str]:
     if not record.judged:
-        yield "audits: none drawn yet; they begin with the merge of the first epoch that it has a part in"
+        yield "audits: none yet; they begin with the merge of the first epoch that it has a part in"
         return
-    yield "audits      drawn  passed  failed  undelivered  inconclusive  held-out loss"
+    yield "audits      filed  passed  failed  undelivered  inconclusive  held-out loss"
     yield from _cut(record.judged)
     for work in record.judged[-_SHOWN:]:
-        drawn = work.passed + work.failed + work.undelivered + work.inconclusive
+        filed = work.passed + work.failed + work.undelivered + work.inconclusive
         loss = "-" if work.heldout is None else f"{work.heldout:.4f}"
         yield (
-            f"  epoch {work.epoch:<3}{drawn:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
+            f"  epoch {work.epoch:<3}{filed:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
             f"{work.inconclusive:14}{loss:>15}"
-            f"{'' if work.done else '  not all filed yet'}"
+            f"{'' if work.done else '  more may come'}"
         )
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
-        f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
+        f"in all: {counted(sum(of.values()), 'verdict')} filed: {of[Outcome.PASS]} passed,"
         f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED]} undelivered,"
         f" {of[Outcome.INCONCLUSIVE]} inconclusive;"
         f" {counted(record.heldouts, 'held-out evaluation')}"

@@ -277,8 +277,8 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
         "  epoch 1       7       6       1            0             0         3.6100\n",
-        "  epoch 2       1       0       0            0             1              -  not all filed yet",
-        "in all: 8 audits drawn: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation\n",
+        "  epoch 2       1       0       0            0             1              -  more may come",
+        "in all: 8 verdicts filed: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text
@@ -286,7 +286,7 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
 
 def test_a_validator_without_a_record_is_told_what_comes() -> None:
     text = told_of_a_validator(audits={})
-    for part in ("audits: none drawn yet", "weights: it has reported none as set", "to do: nothing"):
+    for part in ("audits: none yet; they begin", "weights: it has reported none as set", "to do: nothing"):
         assert part in text
 
 

@@ -47,7 +47,10 @@ RETRY_FOR_S = 30.0
     unset={**_NO_CHAIN, "orchestrator_hotkey": "the one that the file names, which is then assumed"},
 )
 def verify(
-    file: Annotated[Path, typer.Argument(help="A contradiction (.json) or the bundle of a verdict (.zip).")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A contradiction (.json) or the bundle of a verdict (.zip)."),
+    ],
     data: Annotated[
         Path | None, typer.Option(help="Check token ids, too, in this folder that `iota data prepare` wrote.")
     ] = None,

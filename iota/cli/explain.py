@@ -26,8 +26,9 @@ def explain(
     hotkey: Annotated[
         str,
         typer.Argument(
+            metavar="HOTKEY",
             help="The member, or an owner of workers: its hotkey, the first characters of it, or the hotkey's"
-            " name in the wallet or in the run's folder."
+            " name in the wallet or in the run's folder.",
         ),
     ],
     run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,

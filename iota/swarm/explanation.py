@@ -267,8 +267,8 @@ def _to_do(record: MemberRecord) -> Iterator[str]:
         )
     elif banned:
         yield (
-            "the ban is for a failed audit of another worker of its owner, or for evidence that twice did not"
-            " come in time (see disk and upload rate); it ends by itself"
+            "the ban is for a failed audit of another worker of its owner, or for evidence of one worker that"
+            " in two epochs did not come in time (see disk and upload rate); it ends by itself"
         )
     lately = record.revocation is None and any(work.withdrawn for work in record.epochs[-_SHOWN:])
     causes = [_CAUSES[why] for why in record.withdrawals if lately]

@@ -126,8 +126,8 @@ def _repeat(file: Path, data: Path | None, flags: dict[str, Any]) -> None:
     found = _with_chain(flags, work)
     verdict, manifest = found.verdict, found.manifest
     typer.echo(
-        f"verdict of {manifest.validator}: epoch {verdict.epoch}, {verdict.miner}, {manifest.task.name},"
-        f" {verdict.outcome}, receipt {verdict.seq}, {verdict.profile or '-'}: {verdict.reason}"
+        f"verdict of {manifest.validator}: epoch {verdict.epoch}, miner {verdict.miner},"
+        f" audit {manifest.task.name}: {_outcome(verdict, verdict.failed_seq or verdict.seq)}"
     )
     for line in found.checked:
         typer.echo(f"holds: {line}")
@@ -137,12 +137,17 @@ def _repeat(file: Path, data: Path | None, flags: dict[str, Any]) -> None:
         typer.echo(f"does not hold: {line}")
     if found.result is not None:
         result = found.result
-        typer.echo(f"here: {result.outcome}, receipt {result.seq}, {result.profile or '-'}: {result.reason}")
+        typer.echo(f"here: {_outcome(result, result.seq)}")
         for line in (_values("the verdict", verdict), _values("here", result)):
             typer.echo(f"  {line}")
     if not found.confirmed:
         raise WorkFailed("the verdict is not confirmed")
     typer.echo("the verdict is confirmed")
+
+
+def _outcome(judged: Verdict | Result, seq: int) -> str:
+    """The outcome, with the miner's receipt that it is about and the profile of the comparison."""
+    return f"{judged.outcome} at receipt {seq}, profile {judged.profile or '-'}: {judged.reason}"
 
 
 def _values(who: str, judged: Verdict | Result) -> str:

@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Final
 
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
-from iota.protocol.member_records import MemberRecord, MemberState
+from iota.console.counts import counted
+from iota.protocol.member_records import WITHDRAWN_BECAUSE, MemberRecord, MemberState
 from iota.protocol.messages import Outcome
 from iota.protocol.problems import Problem
 
@@ -76,6 +77,11 @@ def news(before: MemberRecord | None, now: MemberRecord) -> list[tuple[int, str]
         (logging.INFO, f"weight {w.weight:.4f} by validator {w.validator[:8]} in block {w.block}")
         for w in posted
     ]
+    counts = {} if before is None else before.withdrawals
+    for why, count in now.withdrawals.items():
+        if (more := count - counts.get(why, 0)) > 0:
+            taken = f"{counted(more, 'microbatch')} withdrawn from this miner: {WITHDRAWN_BECAUSE[why]}"
+            lines.append((logging.WARNING, taken))
     troubled = (MemberState.LATE, MemberState.LOST)
     if now.state in troubled and (before is None or before.state != now.state):
         lines.append((logging.WARNING, f"the run counts this miner as {now.state}: {now.why}"))

@@ -43,7 +43,8 @@ async def mine(
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     with _identity(settings) as (hotkey, certificate):
-        by = "" if certificate is None else f", a worker of {certificate.owner}"
+        file = f"by {settings.worker} and no wallet"
+        by = "" if certificate is None else f", a worker of {certificate.owner} {file}"
         log.info("miner %s%s: %s", hotkey.ss58, by, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
         async with open_clients(settings, hotkey, watch) as (client, objects):

@@ -71,7 +71,7 @@ def weights(settings: ChainSettings, as_json: AsJson = False) -> None:
 @settings_command(app, ChainSettings, only=CHAIN)
 def commitment(
     settings: ChainSettings,
-    hotkey: Annotated[str, typer.Argument(help="The address of the hotkey.")],
+    hotkey: Annotated[str, typer.Argument(metavar="HOTKEY", help="The address of the hotkey.")],
     at_block: Annotated[int | None, typer.Option(help="As it stood after this block.", min=0)] = None,
 ) -> None:
     """Print the bytes that a hotkey committed, in hex, with their block."""
@@ -84,8 +84,8 @@ def commitment(
 @settings_command(app, ChainSettings, only=(*WALLET, *CHAIN))
 def serve(
     settings: ChainSettings,
-    ip: Annotated[str, typer.Argument(help="The address that others reach this machine by.")],
-    port: Annotated[int, typer.Argument(help="The port.", min=1, max=65535)],
+    ip: Annotated[str, typer.Argument(metavar="IP", help="The address that others reach this machine by.")],
+    port: Annotated[int, typer.Argument(metavar="PORT", help="The port.", min=1, max=65535)],
 ) -> None:
     """Publish where the hotkey can be reached. IOTA's nodes need no such entry: they listen on no port."""
     from iota.identity.keys import load_hotkey

@@ -97,7 +97,9 @@ def prepare(
 
 @app.command()
 def show(
-    folder: Annotated[Path, typer.Argument(help="Folder that `iota data prepare --out` wrote to.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder that `iota data prepare --out` wrote to.")
+    ],
 ) -> None:
     """Show the data sets in a folder: tokens, sources, fingerprints, and what was skipped."""
     from iota.data import prepared_ids, read_manifest

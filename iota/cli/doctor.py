@@ -32,8 +32,9 @@ def doctor(
 ) -> None:
     """Check versions, wallet, chain, clock, registration, orchestrator, disk and card: one line each.
 
-    Takes the flags that the role starts with, and changes nothing. Ends within 10 s, also if a server does
-    not answer: with code 0 if the role can work, and 1 if there is a problem to solve first.
+    Takes the flags that the role starts with, and changes nothing. With --worker it asks the chain only where
+    --network or --chain-endpoint names one. Ends within 10 s, also if a server does not answer: with code 0
+    if the role can work, and 1 if there is a problem to solve first.
     """
     import asyncio
     import json
@@ -50,7 +51,7 @@ def doctor(
         raise ValueError("--worker is for miners: a validator acts by its own hotkey")
     settings = kind.load(**flags)
     logging.basicConfig(level=logging.ERROR)  # libraries warn of faults that are findings here
-    found = findings(asyncio.run(facts_of(settings, Role(role), spec)))
+    found = findings(asyncio.run(facts_of(settings, Role(role), spec, ask_chain=_needs_chain(kind, flags))))
     well = all(finding.verdict is not Severity.PROBLEM for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": well, "findings": [asdict(finding) for finding in found]}, indent=2))
@@ -61,7 +62,11 @@ def doctor(
 
 
 async def facts_of(
-    settings: MinerSettings | ValidatorSettings, role: Role, spec: Path | None = None
+    settings: MinerSettings | ValidatorSettings,
+    role: Role,
+    spec: Path | None = None,
+    *,
+    ask_chain: bool = True,
 ) -> Facts:
     """The facts about a node; ends within the doctor's deadline, whatever hangs."""
     import asyncio
@@ -71,7 +76,15 @@ async def facts_of(
     from iota.settings.spec_file import read_spec
 
     asyncio.get_running_loop().set_default_executor(DaemonThreads())
-    return await gather(settings, role, None if spec is None else read_spec(spec))
+    return await gather(settings, role, None if spec is None else read_spec(spec), ask_chain=ask_chain)
+
+
+def _needs_chain(kind: type[MinerSettings] | type[ValidatorSettings], flags: dict[str, Any]) -> bool:
+    """Whether to ask the chain: with a worker file only one that is named, since a worker needs none."""
+    from iota.settings.environment import from_variables
+
+    named = from_variables(kind) | kind.given(flags)
+    return "worker" not in named or "network" in named or "chain_endpoint" in named
 
 
 def finding_line(finding: Finding, *, colour: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from iota.settings.flags import SOURCES, with_flags
 app = typer.Typer()
 _ALPHABET = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
 """Of ss58 addresses."""
+_MAX_WORKERS = 256
+"""Records of an owner's workers that are read, one by one."""
 
 
 @app.command(epilog=SOURCES)
@@ -23,8 +26,9 @@ def explain(
     hotkey: Annotated[
         str,
         typer.Argument(
+            metavar="HOTKEY",
             help="The member, or an owner of workers: its hotkey, the first characters of it, or the hotkey's"
-            " name in the wallet or in the run's folder."
+            " name in the wallet or in the run's folder.",
         ),
     ],
     run_dir: Annotated[Path | None, typer.Option(help="The folder of a run of `iota up`, instead.")] = None,
@@ -33,13 +37,14 @@ def explain(
 ) -> None:
     """Say what a run has on record about a member: work, timeliness, audits, weight, why it is idle.
 
-    Of a hotkey that has workers (`iota-miner certify`) it lists them, and says when its bans end.
+    Of a hotkey that has workers (`iota-miner certify`): these, and what it is paid for: the audits of them
+    all, pay by epoch, its weight, and when its bans end. Numbers of 8 epochs are shown; --json has all kept.
     Reads the orchestrator's public record; of a run of `iota up` that has ended or stands still, its journal.
     """
     from iota.cli import orchestrator_calls as calls
     from iota.swarm.ended import how_it_ended, replayed
     from iota.swarm.explanation import explain as explained
-    from iota.swarm.explanation import workers_of
+    from iota.swarm.owner_explanation import workers_of
     from iota.swarm.run_dir import member_names
 
     url = calls.orchestrator_url(run_dir, {"orchestrator": flags.get("orchestrator")})
@@ -64,18 +69,22 @@ def explain(
     own = [row["hotkey"] for row in rows if row["owner"] == owner]
     if found is None and not own:
         raise ValueError(_unknown(hotkey, address, [row["hotkey"] for row in rows], names))
-    of_worker = None
-    if found is None:  # an owner that is no member: its bans stand in the record of each of its workers
-        of_worker = calls.member(url, own[0]) if coordinator is None else coordinator.member_record(own[0])
-    workers = workers_of(owner, rows, names, of_worker)
+    records = []
+    if own != [owner]:  # it has workers: what it is paid for stands in their records
+        read = partial(calls.member, url) if coordinator is None else coordinator.member_record
+        records = [record for record in map(read, own[:_MAX_WORKERS]) if record is not None]
+    workers = workers_of(owner, rows, names, records)
     if as_json:
         shown = {"owner": owner, "workers": [row for row in rows if row["owner"] == owner]}
-        if of_worker is not None:
-            shown["charged"] = [charge.model_dump(mode="json") for charge in of_worker.charged]
+        if records:
+            shown["charged"] = [charge.model_dump(mode="json") for charge in records[0].charged]
+            shown["records"] = [record.model_dump(mode="json") for record in records]
         typer.echo(json.dumps(shown if found is None else found.model_dump(mode="json")))
     else:
         told = [] if found is None else explained(found, names)
-        typer.echo("\n".join([*told, *([""] if told and workers else []), *workers, *ended]))
+        left = len(own) - _MAX_WORKERS
+        cut = [f"pay and audits are without {counted(left, 'further worker')}"] if left > 0 else []
+        typer.echo("\n".join([*told, *([""] if told and workers else []), *workers, *cut, *ended]))
 
 
 def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:

@@ -81,6 +81,8 @@ class ChainFacts:
     """The paying account: the hotkey's owner, else that of `coldkeypub.txt`; None if neither is known."""
     balance_tao: float | Unknown | None
     """The coldkey's balance; None if the coldkey is not known."""
+    asked: bool = True
+    """False with a worker file and no chain named: the machine needs none, and the default may be another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +134,5 @@ class Facts:
     chain: ChainFacts
     orchestrator: OrchestratorFacts | Unknown
     machine: Machine
+    revoked: bool = False
+    """The wallet's worker is revoked in the run, by the orchestrator's record of it."""

@@ -60,8 +60,7 @@ def wallet(facts: Facts) -> list[Finding]:
     """State and permissions of the hotkey's file, and a coldkey that should not be on a node."""
     files = facts.wallet
     found = [_hotkey(facts)]
-    if (other := _other_run(facts)) is not None:
-        found.append(other)
+    found += [finding for finding in (_other_run(facts), _revoked(facts)) if finding is not None]
     if files.mode & 0o077:
         others = f"other users can open it (mode {files.mode:03o})"
         found.append(problem("hotkey file", others, f"run `{command_line('chmod 600', files.hotkey_path)}`"))
@@ -100,9 +99,19 @@ def _other_run(facts: Facts) -> Finding | None:
     return problem("worker", runs, "where the owner's hotkey is, make one for this run: `iota-miner certify`")
 
 
+def _revoked(facts: Facts) -> Finding | None:
+    certificate = facts.wallet.certificate
+    if certificate is None or not facts.revoked:
+        return None
+    gone = f"{certificate.owner} has revoked {certificate.worker} in this run, which refuses it for ever"
+    return problem("worker", gone, "where the owner's hotkey is, make another: `iota-miner certify`")
+
+
 def chain(facts: Facts) -> list[Finding]:
     """Reachability and version of the chain."""
     seen = facts.chain
+    if not seen.asked:
+        return [ok("chain", "not asked: a worker needs none; with --network, its owner is looked up there")]
     if isinstance(seen.info, Unknown):
         remedy = "check the network, or give another node with --chain-endpoint or --network"
         return [

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +22,9 @@ from iota.doctor.facts import ChainFacts, Facts, OrchestratorFacts, Unknown, Wal
 from iota.doctor.machine import graphics_cards, machine, software
 from iota.doctor.wallet import wallet_files
 from iota.http import Answer, AnswerRefused, BodyTooLarge, HttpClient, NoAnswer, is_loopback, read_bounded
+from iota.identity.certificates import is_signed
 from iota.planning import all_needs
+from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
 from iota.spec import RunSpec
@@ -30,6 +33,8 @@ DEADLINE_S: Final = 7.0
 """Seconds for all sources together; the whole command takes about a second more."""
 _CLOSE_S: Final = 0.5
 _MAX_RUN_BYTES: Final = 1 << 20
+"""Of the run, and of a member's record."""
+_OK: Final = 200
 T = TypeVar("T")
 Clock = Callable[[], float]
 
@@ -39,18 +44,22 @@ async def gather(
     role: Role,
     spec: RunSpec | None = None,
     *,
+    ask_chain: bool = True,
     deadline_s: float = DEADLINE_S,
     now: Clock = time.time,
 ) -> Facts:
     """The facts that `deadline_s` seconds suffice for; `now` is this machine's clock (Unix seconds).
 
-    `spec` is that of the run; without one it is the orchestrator's.
+    `spec` is that of the run; without one it is the orchestrator's. Without `ask_chain` the chain's facts
+    are unknown.
     """
     end = asyncio.get_running_loop().time() + deadline_s
     wallet = wallet_files(settings)
-    chain, orchestrator, cards = await asyncio.gather(
-        _chain(settings, wallet, end, now),
+    worker = None if wallet.certificate is None else wallet.certificate.worker
+    chain, orchestrator, revoked, cards = await asyncio.gather(
+        _chain(settings, wallet, end, now) if ask_chain else _not_asked(settings),
         answer_to(_orchestrator(settings.orchestrator, settings.orchestrator_hotkey, now), end),
+        answer_to(_revoked(settings.orchestrator, worker), end),
         answer_to(graphics_cards(), end),
     )
     if spec is None and isinstance(orchestrator, OrchestratorFacts):
@@ -67,6 +76,7 @@ async def gather(
         chain=chain,
         orchestrator=orchestrator,
         machine=machine(settings.data_dir, cards),
+        revoked=revoked is True,
     )
 
 
@@ -117,6 +127,11 @@ def _unreachable(endpoint: str, why: Unknown) -> ChainFacts:
     return ChainFacts(endpoint, why, None, why, None, why, why, None, None)
 
 
+async def _not_asked(settings: MinerSettings | ValidatorSettings) -> ChainFacts:
+    facts = _unreachable(without_secrets(settings.chain), Unknown("not asked"))
+    return replace(facts, asked=False)
+
+
 async def _opened(stack: AsyncExitStack, network: str) -> Chain:
     """A connection that `stack` closes. A coroutine, so that `answer_to` also catches a refused `network`."""
     return await stack.enter_async_context(open_chain(network, timeout_s=DEADLINE_S))
@@ -155,6 +170,19 @@ async def _orchestrator(url: str, hotkey: str | None, now: Clock) -> Orchestrato
         clock_ahead_s=ahead_s,
         same_machine=is_loopback(urlsplit(url).hostname),
     )
+
+
+async def _revoked(url: str, worker: str | None) -> bool:
+    """Whether the orchestrator has the owner's revocation of this worker, which must have joined once."""
+    if worker is None:
+        return False
+    async with HttpClient() as http:
+        path = f"{url}/v1/members/{worker}"
+        answer = await http.fetch("GET", path, max_bytes=_MAX_RUN_BYTES, timeout_s=DEADLINE_S)
+    if answer.status != _OK:
+        return False
+    record = MemberRecord.model_validate_json(answer.body)
+    return record.hotkey == worker and record.revocation is not None and is_signed(record.revocation)
 
 
 def _ahead(date: str | None, now: float) -> float | None:

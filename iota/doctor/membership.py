@@ -27,6 +27,8 @@ def membership(facts: Facts) -> list[Finding]:
     neuron = seen.subnet.neuron(hotkey)
     if neuron is None:
         price = 0.0 if isinstance(seen.terms, Unknown) else seen.terms.cost_tao
+        if facts.wallet.certificate is not None:  # the coldkey that pays is known where the owner's wallet is
+            return [_unregistered(facts)]
         return [_unregistered(facts), *_balance(facts, price + FEES_TAO, "to register, with fees")]
     found = [ok("registration", f"uid {neuron.uid} of subnet {facts.netuid}")]
     if facts.role is Role.VALIDATOR:
@@ -38,8 +40,11 @@ def membership(facts: Facts) -> list[Finding]:
 
 def _unregistered(facts: Facts) -> Finding:
     found = f"{facts.wallet.hotkey} is not registered on subnet {facts.netuid}"
-    command = f"`iota-{facts.role} register {facts.wallet_flags} {facts.chain_flags}`"
     terms = facts.chain.terms
+    if facts.wallet.certificate is not None:  # this machine's wallet is another's, if it has one
+        elsewhere = f"`iota-{facts.role} register --wallet.name W --wallet.hotkey H {facts.chain_flags}`"
+        return problem("registration", found, f"register it where its wallet is: {elsewhere}")
+    command = f"`iota-{facts.role} register {facts.wallet_flags} {facts.chain_flags}`"
     if isinstance(terms, Unknown):
         return problem("registration", found, f"register it: {command}")
     if not terms.open:

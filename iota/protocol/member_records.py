@@ -1,7 +1,7 @@
 """What the orchestrator has on record about one member: the answer of `GET /v1/members/HOTKEY`.
 
 Everything is bounded: the newest `EPOCHS_KEPT` epochs, and the newest `RECENT_KEPT` verdicts, weights and
-incidents. Totals are over the whole run.
+incidents, and the first incident. Totals are over the whole run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,28 @@ class MemberState(StrEnum):
     LEFT = "left"
 
 
+class Withdrawal(StrEnum):
+    """Why microbatches were taken from a miner."""
+
+    LATE = "late"
+    """One of its ops missed its deadline."""
+    ABSENT = "absent"
+    """It was silent, left, was revoked, or began anew without its state."""
+    WORD = "word"
+    """It said that a frame cannot be used, or that its op gives NaN or Inf, and the frames are right."""
+    FRAME = "frame"
+    """Its own frame was other than it announced, none at all, or held NaN or Inf."""
+
+
+WITHDRAWN_BECAUSE: Final = {
+    Withdrawal.LATE: "it was late",
+    Withdrawal.ABSENT: "it was away or began anew",
+    Withdrawal.WORD: "its word against frames was not so",
+    Withdrawal.FRAME: "its own frames were wrong",
+}
+"""Each reason for a person."""
+
+
 class EpochWork(Frozen):
     """A member's work in one epoch."""
 
@@ -51,7 +73,7 @@ class EpochWork(Frozen):
     missed: Count
     """Deadlines that passed while it had a ready op."""
     withdrawn: Count
-    """Microbatches that were taken from it because it was lost or late."""
+    """Microbatches that were taken from it through its own doing, for any reason of `Withdrawal`."""
 
 
 class AuditResult(Frozen):
@@ -139,6 +161,8 @@ class MemberRecord(Frozen):
     tokens: Count
     receipts: Count
     withdrawn: Count
+    withdrawals: dict[Withdrawal, Count] = Field(default_factory=dict)
+    """Those of the whole run by reason."""
     epochs: tuple[EpochWork, ...] = Field(max_length=EPOCHS_KEPT)
     """Oldest first; so are the others."""
     audits: dict[AuditKind, dict[Outcome, Count]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
@@ -18,25 +18,35 @@ SOURCES: Final = (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def with_flags(*kinds: type[Settings], only: Iterable[str] = ()) -> Callable[[Command], Command]:
+def with_flags(
+    *kinds: type[Settings], only: Iterable[str] = (), unset: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
     """Replaces a command's `**flags` by a flag for each setting of `kinds`, or for those named in `only`.
 
-    A flag that was not given is None, so that `Settings.load` takes the variable or the default.
+    A flag that was not given is None, so that `Settings.load` takes the variable or the default. `unset` says
+    by name what a command does without the setting, where that is not the setting's own default.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        set_parameters(command, [*own, *(p for kind in kinds for p in flag_parameters(kind, only))])
+        set_parameters(command, [*own, *(p for kind in kinds for p in flag_parameters(kind, only, unset))])
         return command
 
     return decorate
 
 
-def flag_parameters(kind: type[Settings], only: Iterable[str] = ()) -> list[inspect.Parameter]:
-    """The flags of a settings class, as parameters for typer."""
+def flag_parameters(
+    kind: type[Settings], only: Iterable[str] = (), unset: Mapping[str, str] | None = None
+) -> list[inspect.Parameter]:
+    """The flags of a settings class, as parameters for typer; `unset` as for `with_flags`."""
     return [
-        inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(s))
+        inspect.Parameter(
+            s.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_option(s, (unset or {}).get(s.name)),
+        )
         for s in settings_of(kind, tuple(only))
         if s.flags
     ]
@@ -49,8 +59,8 @@ def set_parameters(command: Callable[..., Any], parameters: list[inspect.Paramet
     command.__annotations__ = {p.name: p.annotation for p in by_kind}
 
 
-def _option(s: Setting) -> Any:
-    default = f"default: {s.default or s.unset}"
+def _option(s: Setting, unset: str | None) -> Any:
+    default = f"default: {unset or s.default or s.unset}"
     sources = f"env {', '.join(s.variables)}; {default}" if s.variables else default
     # The column of flags is cut on a narrow terminal.
     also = f"  Also {', '.join(s.flags[1:])}." if len(s.flags) > 1 else ""

@@ -151,7 +151,8 @@ class MinerSettings(NodeSettings):
 
     worker: HomePath | None = setting(
         None,
-        "Worker file from `iota-miner certify`, to mine with its key and without a wallet.",
+        "Worker file from `iota-miner certify`, to mine with its key and without a wallet, whose settings"
+        " then do not count.",
         "IOTA_MINER_WORKER",
         unset="none: mine with the wallet's hotkey",
     )

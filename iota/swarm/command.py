@@ -147,7 +147,7 @@ def _check(options: SwarmOptions, command: UpOptions, root: Path, card: int | No
     if command.validator and card is None:  # it computes in main memory
         nodes.append(replace(max(stages, key=lambda needs: needs.memory), snapshots=0, graphs=1))
     machine = Machine.free(root, card)
-    if found := shortfalls(nodes, replace(machine, disk=machine.disk - SPARE_BYTES)):
+    if found := shortfalls(nodes, replace(machine, disk=max(0, machine.disk - SPARE_BYTES))):
         raise ValueError("; ".join(found))
 
 

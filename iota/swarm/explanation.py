@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from iota.console.counts import counted
 from iota.console.redaction import printable
-from iota.protocol.member_records import AuditResult, Charge, EpochWork, MemberRecord, MemberState
+from iota.protocol.member_records import (
+    WITHDRAWN_BECAUSE,
+    AuditResult,
+    Charge,
+    EpochWork,
+    MemberRecord,
+    MemberState,
+    Withdrawal,
+)
 from iota.protocol.messages import AuditKind, Outcome, Role
-from iota.swarm.members import state_of
 from validator.core.tasks import STEP_AUDITS
-from validator.core.vesting import Findings, Vesting, ban_end, failed_epochs
+from validator.core.vesting import Findings, Vesting, WorkState, ban_end, failed_epochs
 
 _SHOWN = 8
 """Epochs, verdicts, weights and incidents that are shown, each the newest; `--json` has all."""
@@ -22,6 +28,23 @@ _REMEDIES = {
     MemberState.LATE: "see its log: the device or the line is slower than those of its stage, or it hangs",
     MemberState.LOADING: "wait; if it lasts, its log says what it fetches",
 }
+_CAUSES = {
+    Withdrawal.LATE: "its device or its line was too slow at times: see `waiting` in its log",
+    Withdrawal.ABSENT: "it was away at times: keep its process and its line to the orchestrator up",
+    Withdrawal.WORD: (
+        "what it said of frames was not so: see `cannot be used` in its log, its line to the store, its"
+        " memory (`iota doctor`), and that its program is the published one"
+    ),
+    Withdrawal.FRAME: (
+        "frames that it stored were wrong: check its memory, disk and device (`iota doctor`), and that its"
+        " program is the published one"
+    ),
+}
+UNIT = (
+    "in microbatches whose backward was run (a third of the FLOPs each for forward, backward and weight"
+    " gradient)"
+)
+"""What `EpochWork.backward` counts, and how it stands for pay."""
 
 
 def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
@@ -40,37 +63,25 @@ def explain(record: MemberRecord, names: Mapping[str, str]) -> list[str]:
         lines.append(f"it says: {record.says}")
     if record.role is Role.MINER:
         whose = "" if record.owner == record.hotkey else "its owner "
-        lines += ["", *_work(record), "", *_audits(record, names), *_bans(record, names, whose), ""]
+        lines += ["", *_work(record), "", *_audits(record, names), *ban_lines(record, names, whose), ""]
         lines += [*_pay(record), ""]
-        lines += _weights(record, names)
+        lines += weight_lines(record, names)
     else:
         lines += ["", *_judged(record), "", _posted(record)]
-    lines += ["", "what happened:", *(_incident(record, n) for n in range(-_shown(record.incidents), 0))]
+    lines += ["", "what happened:", *_happened(record)]
     return [printable(line) for line in [*lines, "", *(f"to do: {text}" for text in _to_do(record))]]
 
 
-def workers_of(
-    owner: str,
-    members: Iterable[dict[str, Any]],
-    names: Mapping[str, str],
-    record: MemberRecord | None = None,
-) -> list[str]:
-    """Printable lines on the certified workers of `owner` among a status' members; empty without any.
+def earlier(total: int, shown: int, kept: int) -> list[str]:
+    """A line on what is not shown of `total` records, of which the member's record has `kept`; else none."""
+    if total <= shown:
+        return []
+    of = "" if kept >= total else f", of which --json has {kept - shown}"
+    return [f"  and {total - shown} earlier{of or ': --json'}"]
 
-    Args:
-        record: that of one of the workers, where the owner's bans are to be told too.
-    """
-    found = [row for row in members if row["owner"] == owner and row["hotkey"] != owner]
-    lines = [f"{owner} has {counted(len(found), 'worker')} in this run:"] if found else []
-    for row in found:
-        name = f" ({names[row['hotkey']]})" if row["hotkey"] in names else ""
-        lines.append(
-            f"  {row['hotkey']}{name}, stage {row['stage']}: {state_of(row, {}, ended=False)};"
-            f" {counted(row['tokens'], 'token')}, {counted(row['receipts'], 'receipt')}"
-        )
-    if record is not None:
-        lines += _bans(record, names, "")
-    return [printable(line) for line in lines]
+
+def _cut(kept: Sequence[object], shown: int = _SHOWN) -> list[str]:
+    return earlier(len(kept), shown, len(kept))
 
 
 def _work(record: MemberRecord) -> Iterator[str]:
@@ -78,6 +89,7 @@ def _work(record: MemberRecord) -> Iterator[str]:
         yield "work: none yet"
         return
     yield "work       forward backward  steps      tokens  of stage   in time  late  withdrawn"
+    yield from _cut(record.epochs)
     for work in record.epochs[-_SHOWN:]:
         yield (
             f"  epoch {work.epoch:<3}{work.forward:7}{work.backward:9}{work.steps:7}{work.tokens:12,}"
@@ -86,9 +98,14 @@ def _work(record: MemberRecord) -> Iterator[str]:
     met, missed = sum(w.met for w in record.epochs), sum(w.missed for w in record.epochs)
     yield (
         f"timeliness: {counted(met, 'op')} in time, {counted(missed, 'deadline')} missed,"
-        f" {counted(record.withdrawn, 'microbatch')} withdrawn because it was late or lost"
+        f" {counted(record.withdrawn, 'microbatch')} withdrawn from it{_why_withdrawn(record)}"
     )
     yield f"in all: {counted(record.tokens, 'token')}, {counted(record.receipts, 'receipt')}"
+
+
+def _why_withdrawn(record: MemberRecord) -> str:
+    told = [f"{count} because {WITHDRAWN_BECAUSE[why]}" for why, count in record.withdrawals.items()]
+    return f": {', '.join(told)}" if told else ""
 
 
 def _share(work: EpochWork) -> str:
@@ -99,15 +116,27 @@ def _audits(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
     if not record.audits:
         yield "audits: no verdict yet; the first come after the merge of its first epoch"
         return
-    kinds = (
-        f"{kind}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}"
-        for kind, outcomes in record.audits.items()
-    )
-    yield f"audits: {'; '.join(kinds)}"
-    bad = [v for v in record.verdicts if v.outcome is not Outcome.PASS] or list(record.failed)
+    yield f"audits: {audited(record.audits)}"
+    newest = [v for v in record.verdicts if v.outcome is not Outcome.PASS]
+    fails = sum(verdict.outcome is Outcome.FAIL for verdict in newest)  # the newest of `record.failed`
+    bad = [*record.failed[: len(record.failed) - fails], *newest]
+    total = sum(count for found in record.audits.values() for count in _not_passed(found))
+    yield from earlier(total, min(len(bad), _SHOWN), len(bad))
     for verdict in bad[-_SHOWN:]:
         who = _short(verdict.validator, names)
         yield f"  epoch {verdict.epoch}, {verdict.audit}: {verdict.outcome} by {who}: {verdict.reason or '-'}"
+
+
+def audited(audits: Mapping[AuditKind, Mapping[Outcome, int]]) -> str:
+    """Verdicts by kind and outcome, on one line."""
+    return "; ".join(
+        f"{kind}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}"
+        for kind, outcomes in audits.items()
+    )
+
+
+def _not_passed(found: Mapping[Outcome, int]) -> Iterator[int]:
+    return (count for outcome, count in found.items() if outcome is not Outcome.PASS)
 
 
 def _pay(record: MemberRecord) -> Iterator[str]:
@@ -115,12 +144,19 @@ def _pay(record: MemberRecord) -> Iterator[str]:
     if not record.epochs:
         yield "pay: none yet"
         return
-    yield "pay, by the public verdicts:"
-    vesting = Vesting(_findings(record.settling, record.hotkey), record.epoch)
-    for work in record.epochs[-min(_SHOWN, record.window) :]:
-        state, settled = vesting.of(work.epoch, record.hotkey)
+    whose = "" if record.owner == record.hotkey else " of its owner for it"
+    yield f"pay{whose}, by the public verdicts, {UNIT}:"
+    shown = min(_SHOWN, record.window)
+    yield from _cut(record.epochs, shown)
+    for work, state, settled in pay_states(record)[-shown:]:
         by = "until a STEP audit passes" if settled is None else f"by a verdict of epoch {settled}"
-        yield f"  epoch {work.epoch}: {counted(work.backward, 'backward')} {state} {by}"
+        yield f"  epoch {work.epoch}: {counted(work.backward, 'microbatch')} {state} {by}"
+
+
+def pay_states(record: MemberRecord) -> list[tuple[EpochWork, WorkState, int | None]]:
+    """(work, what became of it, the epoch that settled it) of the epochs in the window, oldest first."""
+    vesting = Vesting(_findings(record.settling, record.hotkey), record.epoch)
+    return [(work, *vesting.of(work.epoch, record.hotkey)) for work in record.epochs[-record.window :]]
 
 
 def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
@@ -135,7 +171,8 @@ def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
     )
 
 
-def _bans(record: MemberRecord, names: Mapping[str, str], whose: str) -> Iterator[str]:
+def ban_lines(record: MemberRecord, names: Mapping[str, str], whose: str) -> Iterator[str]:
+    """A line on each validator's bans of the record's owner, whom `whose` names."""
     for validator, end in bans(record.charged, record.window).items():
         state = f"{whose}{'is' if record.epoch < end else 'was'} banned until epoch {end}".removeprefix("is ")
         ramp = f"then {counted(record.window, 'epoch')} on a ramp"
@@ -166,11 +203,14 @@ def bans(charged: Iterable[Charge], window: int) -> dict[str, int]:
     return found
 
 
-def _weights(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+def weight_lines(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
+    """Lines on the weights of the record's owner, to whom validators give them."""
     if not record.weights:
         yield "weight: no validator has reported one; they come once an epoch is audited"
         return
-    yield "weight, as validators reported it:"
+    whose = "" if record.owner == record.hotkey else f" of its owner {record.owner[:8]}, for all its workers"
+    yield f"weight{whose}, as validators reported it:"
+    yield from _cut(record.weights)
     for posted in record.weights[-_SHOWN:]:
         who = _short(posted.validator, names)
         yield f"  {posted.weight:.4f} by {who}, block {posted.block}, during epoch {posted.epoch}"
@@ -178,20 +218,21 @@ def _weights(record: MemberRecord, names: Mapping[str, str]) -> Iterator[str]:
 
 def _judged(record: MemberRecord) -> Iterator[str]:
     if not record.judged:
-        yield "audits: none drawn yet; they begin with the merge of the first epoch that it has a part in"
+        yield "audits: none yet; they begin with the merge of the first epoch that it has a part in"
         return
-    yield "audits      drawn  passed  failed  undelivered  inconclusive  held-out loss"
+    yield "audits      filed  passed  failed  undelivered  inconclusive  held-out loss"
+    yield from _cut(record.judged)
     for work in record.judged[-_SHOWN:]:
-        drawn = work.passed + work.failed + work.undelivered + work.inconclusive
+        filed = work.passed + work.failed + work.undelivered + work.inconclusive
         loss = "-" if work.heldout is None else f"{work.heldout:.4f}"
         yield (
-            f"  epoch {work.epoch:<3}{drawn:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
+            f"  epoch {work.epoch:<3}{filed:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
             f"{work.inconclusive:14}{loss:>15}"
-            f"{'' if work.done else '  not all filed yet'}"
+            f"{'' if work.done else '  more may come'}"
         )
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
-        f"in all: {counted(sum(of.values()), 'audit')} drawn: {of[Outcome.PASS]} passed,"
+        f"in all: {counted(sum(of.values()), 'verdict')} filed: {of[Outcome.PASS]} passed,"
         f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED] + of[Outcome.REVOKED]} undelivered,"
         f" {of[Outcome.INCONCLUSIVE]} inconclusive;"
         f" {counted(record.heldouts, 'held-out evaluation')}"
@@ -208,9 +249,11 @@ def _posted(record: MemberRecord) -> str:
     )
 
 
-def _incident(record: MemberRecord, index: int) -> str:
-    incident = record.incidents[index]
-    return f"  {_utc(incident.at)}, epoch {incident.epoch}: {incident.text}"
+def _happened(record: MemberRecord) -> list[str]:
+    """The incidents; where they are too many the first, which is its join, and the newest."""
+    lines = [f"  {_utc(each.at)}, epoch {each.epoch}: {each.text}" for each in record.incidents]
+    cut = len(lines) - _SHOWN
+    return lines if cut <= 0 else [lines[0], f"  and {cut} more: --json", *lines[1 - _SHOWN :]]
 
 
 def _utc(at: float) -> str:
@@ -231,16 +274,15 @@ def _to_do(record: MemberRecord) -> Iterator[str]:
         )
     elif banned:
         yield (
-            "the ban is for a failed audit of another worker of its owner, or for evidence that twice did not"
-            " come in time (see disk and upload rate); it ends by itself"
+            "the ban is for a failed audit of another worker of its owner, or for evidence of one worker that"
+            " in two epochs did not come in time (see disk and upload rate); it ends by itself"
         )
-    if remedy is None and not banned:
+    lately = record.revocation is None and any(work.withdrawn for work in record.epochs[-_SHOWN:])
+    causes = [_CAUSES[why] for why in record.withdrawals if lately]
+    yield from causes
+    if remedy is None and not banned and not causes:
         yield "nothing"
 
 
 def _short(hotkey: str, names: Mapping[str, str]) -> str:
     return names.get(hotkey, hotkey[:8])
-
-
-def _shown(values: tuple[object, ...]) -> int:
-    return min(_SHOWN, len(values))

@@ -156,16 +156,17 @@ def summary_table(summary: Summary) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     epochs = counted(summary.epochs, "epoch")
+    trained = summary.tokens_per_second > 0  # an `iota up` that only ended the run measured nothing
     rows: list[tuple[str, str]] = [
         ("tokens", f"{summary.tokens:,} in {counted(summary.steps, 'step')}, {epochs}"),
         ("loss", f"{_number(summary.loss_first)} -> {_number(summary.loss_last)}"),
         ("held-out loss", _heldout(summary)),
-        ("speed", f"{summary.tokens_per_second:,.0f} tokens/s"),
+        ("speed", f"{summary.tokens_per_second:,.0f} tokens/s" if trained else "-"),
         (
             "boundary",
             f"{summary.bytes_per_boundary_per_token:g} bytes a token, {summary.compression_ratio:g}x less",
         ),
-        ("utilization", f"{summary.utilization:.1%}"),
+        ("utilization", f"{summary.utilization:.1%}" if trained else "-"),
         ("audits", ", ".join(f"{count} {name}" for name, count in summary.audits.items())),
         *((f"weight {key[:8]}", _weight(summary, key, weight)) for key, weight in summary.weights.items()),
         ("first loss after", _number(summary.time_to_first_loss_s, " s", 1)),
@@ -209,4 +210,4 @@ def _heldout(summary: Summary) -> str:
 
 
 def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
-    return "none" if value is None else f"{value:.{digits}f}{unit}"
+    return "-" if value is None else f"{value:.{digits}f}{unit}"

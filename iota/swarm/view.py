@@ -127,9 +127,11 @@ def _heldout(status: Status) -> dict[int, float]:
 def _foot(status: Status, shown: Shown, width: int) -> list[Text]:
     """Lines, the most important first."""
     validators = len(status["weights"])
+    owned = any(member["owner"] != member["hotkey"] for member in status["members"])
+    whose = ", each row its owner's" if owned else ""
     items = [
         _audits(status),
-        f"weights by {counted(validators, 'validator')}" if validators else "no weights yet",
+        f"weights by {counted(validators, 'validator')}{whose}" if validators else "no weights yet",
         f"microbatches: {status['settled']} settled, {status['dropped']} dropped,"
         f" {status['rerouted']} re-routed",
         f"boundary: {shown.boundary}" if shown.boundary else "",

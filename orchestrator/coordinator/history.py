@@ -21,6 +21,7 @@ from iota.protocol.member_records import (
     Incident,
     PostedWeight,
     PostedWeights,
+    Withdrawal,
 )
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
@@ -88,6 +89,8 @@ class History:
     """The newest epoch with work."""
     past: tuple[tuple[int, ...], ...] = ()
     """The fields of `Work` of the epochs before it."""
+    withdrawals: dict[str, int] = field(default_factory=dict)
+    """Microbatches that were taken from it, by `Withdrawal`'s value."""
     audits: dict[str, int] = field(default_factory=dict)
     """Verdicts on a miner, or those that a validator has filed, by `audits_of`."""
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OUTCOMES, 0))
@@ -118,6 +121,11 @@ class History:
         yield from (Work(*numbers) for numbers in self.past)
         if self.current is not None:
             yield self.current
+
+    def withdraw(self, epoch: int, why: Withdrawal) -> None:
+        """Count a microbatch that was taken from this member."""
+        self.work(epoch).withdrawn += 1
+        self.withdrawals[why.value] = self.withdrawals.get(why.value, 0) + 1
 
     def judge(self, validator: str, verdict: Verdict) -> None:
         """Keep a verdict on this member."""
@@ -168,5 +176,6 @@ class History:
         self.weights = keep(self.weights[:-1] if repeated else self.weights, posted)
 
     def happened(self, at: float, epoch: int, text: str) -> None:
-        """Keep an incident. `at` is in Unix seconds."""
-        self.incidents = keep(self.incidents, Incident(at=at, epoch=epoch, text=text))
+        """Keep an incident, and of earlier ones the first, its join. `at` is in Unix seconds."""
+        newest = keep(self.incidents, Incident(at=at, epoch=epoch, text=text))
+        self.incidents = newest if len(newest) == 1 else (self.incidents[0], *newest[1:])

@@ -72,7 +72,7 @@ class Member:
     misloaded: int = -1
     """Newest epoch whose base it held with another digest than its stage."""
     withdrawn: int = 0
-    """Microbatches that were taken from it because it was lost or late, all epochs."""
+    """Microbatches that were taken from it through its own doing, all epochs."""
     given_receipts: int = 0
     """Receipts that the ops which it was ever given can have: more are refused."""
     bases_anew: tuple[int, ...] = ()

@@ -15,6 +15,7 @@ from iota.protocol.member_records import (
     MemberRecord,
     MemberState,
     PostedWeight,
+    Withdrawal,
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from orchestrator.coordinator.history import History, Judged, Work, audits_of
@@ -45,6 +46,7 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         tokens=member.tokens,
         receipts=member.receipts,
         withdrawn=member.withdrawn,
+        withdrawals={Withdrawal(why): count for why, count in history.withdrawals.items()},
         epochs=tuple(_work(run, member, work) for work in history.epochs()),
         audits=_audited(history),
         verdicts=tuple(map(AuditResult.model_validate_json, history.verdicts)),

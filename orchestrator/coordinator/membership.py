@@ -109,10 +109,9 @@ def leave(run: RunState, hotkey: str, told: str = "it left the run") -> None:
     `told` is the incident in its record.
     """
     if (member := run.members.get(hotkey)) is not None:
-        if member.live:
-            _take_out(run, member)
-        run.roster.leave(member)
         member.history.happened(run.now, run.epoch, told)
+        _give_up(run, member)
+        run.roster.leave(member)
 
 
 def revoke(run: RunState, revocation: Revocation) -> None:
@@ -131,16 +130,17 @@ def revoke(run: RunState, revocation: Revocation) -> None:
 def lose(run: RunState, hotkey: str) -> None:
     """Mark a silent node as lost: its unfinished work goes to others."""
     member = run.members.get(hotkey)
-    if member is None or not member.live:
-        return
-    member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
-    _take_out(run, member)
+    if member is not None and member.live:
+        member.history.happened(run.now, run.epoch, "it was silent for too long and counts as lost")
+        _give_up(run, member)
 
 
-def _take_out(run: RunState, member: Member) -> None:
-    run.roster.set_live(member, False)
-    run.look_at(member)
-    relieve(run, member)
+def _give_up(run: RunState, member: Member) -> None:
+    """Have others do the unfinished work of a node that is gone."""
+    if member.live:
+        run.roster.set_live(member, False)
+        run.look_at(member)
+        relieve(run, member)
 
 
 def come_back(run: RunState, hotkey: str) -> None:

@@ -7,6 +7,7 @@ import heapq
 from iota.console.counts import counted
 from iota.protocol.events import Drop, Reroute
 from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.member_records import Withdrawal
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
 from orchestrator.coordinator.given_ops import Mark
 from orchestrator.coordinator.lives import give
@@ -122,11 +123,11 @@ def move(
         assign(run, step, mb, stage, min(others, key=lambda m: (len(m.work), m.order)), blame=False)
 
 
-def withdraw(run: RunState, member: Member) -> None:
+def withdraw(run: RunState, member: Member, why: Withdrawal) -> None:
     """Count a microbatch that was taken from a member through its own doing: it lowers its timeliness."""
     member.withdrawn += 1
     run.current.withdrawn[member.hotkey] += 1
-    member.history.work(run.epoch).withdrawn += 1
+    member.history.withdraw(run.epoch, why)
 
 
 def assign(
@@ -156,7 +157,7 @@ def assign(
         send_forward=place.forward is None,
     )
     if blame and chosen is not old and not run.owners.is_revoked(old.owner, old.hotkey):
-        withdraw(run, old)
+        withdraw(run, old, Withdrawal.LATE if old.live and old.stalled else Withdrawal.ABSENT)
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
     give(run, step.given, (mb.index, stage), attempt, chosen, forward=event.send_forward)

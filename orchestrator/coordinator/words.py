@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from iota.protocol.events import FrameReady
 from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.member_records import Withdrawal
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.records import MAX_WORDS, Word
 from orchestrator.coordinator.entries import Finding
@@ -18,6 +19,7 @@ from orchestrator.coordinator.state import RunState
 MAX_LOOKS = 64
 """Unproven words of one member and epoch for which the server reads frames. Further ones count as unproven
 unread, or a member could have it read the store all the time."""
+_COST = "so that the microbatch counts as withdrawn from it"
 Findings = Mapping[FrameName, Finding]
 _TOLD = {
     Finding.OTHER: "stored other bytes than it announced",
@@ -73,8 +75,9 @@ def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Fi
         return
     name, unread = report.name, run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS
     if unread or looked.get(name) in (Finding.SOUND, Finding.LARGE):
-        _is_unproven(run, member, f"it said that frame {name} cannot be used, which is there and right")
-        withdraw(run, member)
+        told = f"it said that frame {name} cannot be used, which is there and right"
+        _is_unproven(run, member, f"{told}, {_COST}")
+        withdraw(run, member, Withdrawal.WORD)
         move(run, *found, member.stage, why=f"{member.hotkey} does not use frame {name}")
     else:
         _lose_frame(run, found, name, looked.get(name, Finding.ABSENT))
@@ -103,8 +106,10 @@ def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Find
     told = f"NaN or Inf at stage {member.stage} ({member.hotkey}), from finite frames"
     epoch, at = run.current, (step.number, mb.index, member.stage)
     attempt, said = mb.places[member.stage].attempt, epoch.words.get(member.hotkey, ())
-    _is_unproven(run, member, f"step {step.number} microbatch {mb.index}: {told}")
-    if len(said) < MAX_WORDS:
+    stands = len(said) < MAX_WORDS
+    cost = "which stands in the epoch's record" if stands else f"once too often, {_COST}"
+    _is_unproven(run, member, f"step {step.number} microbatch {mb.index}: {told}, {cost}")
+    if stands:
         word = Word(
             hotkey=member.hotkey,
             stage=member.stage,
@@ -117,7 +122,7 @@ def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Find
         )
         epoch.words[member.hotkey] = (*said, word)
     else:
-        withdraw(run, member)
+        withdraw(run, member, Withdrawal.WORD)
     again = at in epoch.doubted
     epoch.doubted.add(at)
     if again:
@@ -166,8 +171,8 @@ def _lose_frame(
     sender = run.members[_stored(run, step, mb, name.stage, name.direction).sender]
     if finding in _TOLD:
         run.incidents.named.append(f"{sender.hotkey} {_TOLD[finding]}: frame {name}")
-        sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}")
-        withdraw(run, sender)
+        sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}, {_COST}")
+        withdraw(run, sender, Withdrawal.FRAME)
     elif finding is Finding.LARGE:
         run.incidents.named.append(f"frame {name} of {sender.hotkey} holds values that are too large")
     else:

@@ -36,7 +36,11 @@ class ProgressLog:
             case Left():
                 _log.info("%s left", entry.hotkey)
             case Revoked():
-                _log.info("%s revoked its worker %s", entry.revocation.owner, entry.revocation.worker)
+                owner, worker = entry.revocation.owner, entry.revocation.worker
+                known = self._coordinator.members.get(worker)
+                joined = known is not None and known.owner == owner
+                what = "its worker" if joined else "a key that has not joined as its worker:"
+                _log.info("%s revoked %s %s", owner, what, worker)
             case Lost():
                 _log.warning("%s is lost: it was silent for too long", entry.hotkey)
             case Returned():

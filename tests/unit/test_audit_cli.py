@@ -64,6 +64,7 @@ def test_each_fail_of_a_run_is_repeated_when_all_of_it_is_gone(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the verdict is confirmed" in done.stdout
     assert "assumed: that block" in done.stdout
+    assert "here: the replay gives " in done.stdout, done.stdout[-900:]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,6 +80,24 @@ async def test_the_chain_confirms_what_is_assumed_without_it(
         "holds: the block's hash and the committed chain of the link are those of the chain" in shown.output
     )
     assert "assumed: that block" not in shown.output
+
+
+def test_a_chain_that_does_not_answer_refutes_nothing_and_has_its_own_exit_code(
+    judged: tuple[list[Path], list[Verdict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOTA_NETWORK", "http://127.0.0.1:1")  # as the help says, a variable counts
+    monkeypatch.setattr("iota.chain.ledger.client.RETRY_FOR_S", 0.1, raising=False)
+    shown = CliRunner().invoke(app, ["verify", str(judged[0][0])])
+    assert shown.exit_code == 3, shown.output
+    assert "nothing is proven or refuted" in shown.output
+
+
+@pytest.mark.parametrize("command", ["verify", "epoch"])
+def test_the_help_says_what_a_check_does_without_a_chain_and_a_known_hotkey(command: str) -> None:
+    shown = " ".join(CliRunner(env={"COLUMNS": "400"}).invoke(app, [command, "--help"]).output.split())
+    assert "default: none: no chain is asked" in shown
+    assert "finney)" not in shown
+    assert "data directory" not in shown
 
 
 def test_false_token_ids_are_assumed_without_the_data_and_refused_with_it(
@@ -104,6 +123,11 @@ def test_what_replays_nothing_needs_no_torch() -> None:
 
 
 def test_other_files_are_mistakes_of_the_user(tmp_path: Path) -> None:
+    empty = tmp_path / "x.zip"
+    empty.touch()
+    assert "x.zip is empty" in str(CliRunner().invoke(app, ["verify", str(empty)]).exception)
+    empty.write_text("no zip")
+    assert "is no bundle" in str(CliRunner().invoke(app, ["verify", str(empty)]).exception)
     for data in (b"", b"{}", b"PK", b"PK\x05\x06" + bytes(18)):
         file = tmp_path / "x"
         file.write_bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import zipfile
 from pathlib import Path
@@ -196,9 +197,11 @@ async def test_a_fail_of_an_op_that_nobody_drew_gets_no_bundle_and_the_log_says_
     drawn = {task.seq for task in drawn_tasks(sealed, BLOCK_HASH, LINKS.link(0), hotkey)}
     chosen = next(r for r in sealed.auditable(hotkey) if r.seq not in drawn)
     seq = chosen.seq
+    caplog.set_level(logging.INFO)
     task = AuditTask(AuditKind.OP, f"op:{seq}", seq, chosen.step)
     assert await desk.file(CHEAT, task, Result(Outcome.FAIL, seq, reason="chosen")) is None
     assert f"op:{seq} of {hotkey} gets no file" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_verdict_that_names_another_receipt_as_the_first_that_failed_is_not_confirmed(

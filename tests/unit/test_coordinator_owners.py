@@ -114,7 +114,7 @@ def test_a_second_revocation_and_a_rivals_change_nothing() -> None:
     record = driven.coordinator.member_record(worker.hotkey)
     assert record is not None
     assert record.revocation == first.revocation
-    assert [incident.text for incident in record.incidents].count("its owner revoked its key") == 1
+    assert [incident.text for incident in record.incidents] == ["it joined", "its owner revoked its key"]
 
 
 def test_an_owners_weight_is_on_record_at_each_of_its_workers() -> None:

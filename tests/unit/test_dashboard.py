@@ -55,6 +55,7 @@ def test_owners_stand_beside_their_workers_and_nowhere_else(width: int, height: 
     assert fake_hotkey(1)[:8] in worker
     assert "revoked" in worker
     assert "0.250" in worker
+    assert any("weights by 1 validator, each row its owner's" in row for row in rows)
     assert max(map(len, rows)) <= width
     assert "…" not in "".join(rows)
     assert "owner" not in screen(run_status(3), width, height)

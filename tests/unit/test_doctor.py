@@ -24,12 +24,13 @@ from iota.doctor import DEADLINE_S, Severity, findings, gather
 from iota.doctor.facts import OrchestratorFacts, Unknown
 from iota.doctor.gathering import answer_to
 from iota.doctor.threads import DaemonThreads
+from iota.identity.certificates import revoke
 from iota.identity.coldkey import create_coldkey
 from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
 from iota.identity.worker_file import make_worker
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
-from tests.support.orchestrators import make_spec, orchestrator
+from tests.support.orchestrators import Running, join_request, make_spec, orchestrator
 
 NETUID = 9
 
@@ -41,6 +42,7 @@ class Node:
     folder: Path
     ledger: str
     orchestrator: str
+    run: Running | None = None
 
     async def register(self, role: Role) -> None:
         hotkey = create_hotkey("w", "h", self.folder)
@@ -57,7 +59,7 @@ class Node:
             "wallet.path": str(self.folder),
             "data-dir": str(self.folder / "data"),
         }
-        words = [word for name, value in (given | flags).items() for word in (f"--{name}", value)]
+        words = [word for name, value in (given | flags).items() if value for word in (f"--{name}", value)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("IOTA_", "BT_"))}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "iota.cli.main", "doctor", "--json", "--role", role, *words),
@@ -81,7 +83,7 @@ async def node(folder: Path, ahead_s: float = 0.0, faucet_stake: float = 1000.0)
         faucet_stake=faucet_stake,
     )
     async with TestServer(app) as server, orchestrator(folder / "journal.db") as run:
-        yield Node(folder, str(server.make_url("/")), run.url)
+        yield Node(folder, str(server.make_url("/")), run.url, run)
 
 
 @pytest.mark.parametrize("role", ["miner", "validator"])
@@ -112,6 +114,32 @@ async def test_a_machine_with_a_worker_file_needs_no_wallet_and_its_owner_is_loo
         assert found["worker"]["found"].startswith("the certificate is of run abababababab")
         code, found = await machine.doctor("miner", worker=str(tmp_path / "no.json"), **elsewhere)
     assert (code, found["worker"]["remedy"]) == (1, "`iota-miner certify` makes one")
+
+
+async def test_a_worker_needs_no_chain_and_is_told_where_its_owner_is_to_be_registered(
+    tmp_path: Path,
+) -> None:
+    file, nowhere = tmp_path / "worker.json", {"network": "", "wallet.name": "another"}
+    async with node(tmp_path) as machine:
+        owner = create_hotkey("w", "h", tmp_path)
+        worker = make_worker(file, owner, make_spec().id, 1)
+        code, found = await machine.doctor("miner", worker=str(file), **nowhere)
+        assert code == 0, found
+        assert found["chain"]["found"].startswith("not asked: a worker needs none")
+        code, found = await machine.doctor("miner", worker=str(file))
+        assert code == 1
+        assert found["registration"]["found"].startswith(f"{owner.ss58} is not registered")
+        remedy = found["registration"]["remedy"]
+        assert remedy.startswith("register it where its wallet is: `iota-miner register --wallet.name W ")
+        assert "balance" not in found
+        assert machine.run is not None
+        async with machine.run.client(worker.key) as client:
+            await client.join(join_request(certificate=worker.certificate))
+        async with machine.run.client(owner) as client:
+            await client.revoke(revoke(owner, worker.key.ss58, make_spec().id))
+        code, found = await machine.doctor("miner", worker=str(file), **nowhere)
+    assert (code, "has revoked" in found["worker"]["found"]) == (1, True)
+    assert "`iota-miner certify`" in found["worker"]["remedy"]
 
 
 async def test_on_a_fresh_machine_each_missing_thing_has_its_remedy(tmp_path: Path) -> None:

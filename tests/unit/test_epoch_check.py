@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from typer.testing import CliRunner
 
 from iota.chain import Chain, open_chain
-from iota.cli.audit import app
+from iota.cli.audit import app, report_lines
 from iota.client.run_objects import RunObjects
 from iota.identity.keys import Hotkey
 from iota.objects import PlanKey
@@ -31,7 +31,7 @@ from tests.support.small_runs import small_run
 from tests.support.store_servers import embedded
 from tests.support.validator_stages import NETUID, ORCHESTRATOR, small_ledger
 from tests.support.whole_epochs import epoch, sealed
-from validator.audits.epoch_check import EpochReport, check_epoch
+from validator.audits.epoch_check import Contradiction, EpochReport, ValidatorRow, check_epoch
 from validator.audits.public_chain import PublicChain
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
@@ -163,6 +163,27 @@ async def test_a_validator_that_withholds_its_link_is_named(server: Server, chai
     report = await checked(server, chain)
     assert SILENT.ss58 in report.withheld
     assert not report.holds
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_missing_of_an_open_epoch_is_not_said_to_be_withheld(closed: bool) -> None:
+    rows = [
+        ValidatorRow("5silent"),
+        ValidatorRow("5slow", True, drawn=12, missing=2, outcomes={"fail": 7, "pass": 13}),
+        ValidatorRow("5wrong"),
+    ]
+    wrong = [Contradiction("5wrong", "its link is not of the chain that it committed")]
+    report = EpochReport("ab", 0, "5o", closed=closed, verdicts=True, validators=rows, contradictions=wrong)
+    lines = [line for line in report_lines(report) if line.startswith("validator ")]
+    missing = (
+        ("WITHHOLDS ITS LINK", "WITHHOLDS 2") if closed else ("link not revealed yet", "2 not filed yet")
+    )
+    besides = "10 of them on merges, bases, records and others' accusations"
+    assert lines == [
+        f"validator 5silent: {missing[0]}, no verdicts",
+        f"validator 5slow: 12 drawn, 20 verdicts (7 fail, 13 pass; {besides}), {missing[1]}",
+        "validator 5wrong: a wrong link, no verdicts",
+    ]
 
 
 async def test_a_validator_that_withholds_a_verdict_is_named_with_their_number(

@@ -18,10 +18,12 @@ from iota.protocol.member_records import (
     MemberState,
     PostedWeight,
     PostedWeights,
+    Withdrawal,
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
 from iota.simulate.names import fake_hotkey
-from iota.swarm.explanation import bans, explain, workers_of
+from iota.swarm.explanation import bans, explain
+from iota.swarm.owner_explanation import workers_of
 from tests.support.statuses import run_status
 from tests.support.workers import OWNER, certificate, key
 
@@ -77,7 +79,7 @@ def test_everything_on_record_is_told() -> None:
         f"{MINER} (miner-00), miner of stage 1 of run abababababab, on cpu/x86_64",
         "now: late: an op that was ready missed its deadline, so nothing new is planned for it; until its",
         "3,072       50%        48     1          2",
-        "48 ops in time, 1 deadline missed, 2 microbatches withdrawn",
+        "48 ops in time, 1 deadline missed, 2 microbatches withdrawn from it",
         "audits: op: 6 pass; step: 1 fail",
         "epoch 2, step: fail by validator: another sum",
         "0.2500 by validator, block 31, during epoch 2",
@@ -99,6 +101,68 @@ def test_a_worker_is_told_with_its_owner_and_a_revoked_one_with_what_to_do() -> 
     assert "start it again" not in text
 
 
+def test_why_work_was_withdrawn_is_told_with_what_to_do_about_it() -> None:
+    text = told(
+        withdrawals={Withdrawal.WORD: 60, Withdrawal.LATE: 4},
+        state=MemberState.WORKING,
+        failed=(),
+        charged=(),
+    )
+    assert "60 because its word against frames was not so, 4 because it was late" in text
+    assert "to do: what it said of frames was not so" in text
+    assert "to do: its device or its line was too slow" in text
+    assert "to do: nothing" not in text
+
+
+def test_what_is_cut_is_counted_and_of_the_incidents_the_first_stays() -> None:
+    work = record_of().epochs[0]
+    text = told(
+        epoch=12,
+        epochs=tuple(work.model_copy(update={"epoch": epoch}) for epoch in range(11)),
+        audits={AuditKind.OP: {Outcome.PASS: 40, Outcome.FAIL: 22}},
+        verdicts=(failed(3), verdict(4, AuditKind.OP, Outcome.PASS)),
+        failed=tuple(failed(epoch) for epoch in range(4)) * 3,
+        weights=tuple(record_of().weights[0].model_copy(update={"block": block}) for block in range(10)),
+        incidents=tuple(Incident(at=0.0, epoch=epoch, text=f"incident {epoch}") for epoch in range(12)),
+    )
+    lines = text.split("\n")
+    for above, cut in (
+        ("work  ", "  and 3 earlier: --json"),
+        ("audits: op", "  and 14 earlier, of which --json has 4"),
+        ("pay, by", "  and 3 earlier: --json"),
+        ("weight, as", "  and 2 earlier: --json"),
+    ):
+        [at] = [at for at, line in enumerate(lines) if line.startswith(above)]
+        assert lines[at + 1] == cut
+    assert sum(": fail by" in line for line in lines) == 8
+    at = lines.index("what happened:")
+    assert [line[-11:] for line in lines[at + 1 : at + 4]] == [" incident 0", "ore: --json", " incident 5"]
+    assert lines[at + 2] == "  and 4 more: --json"
+
+
+def test_a_workers_weight_and_pay_are_said_to_be_its_owners() -> None:
+    made = certificate("ab" * 32, key(1))
+    text = told(hotkey=key(1).ss58, owner=OWNER.ss58, certificate=made)
+    assert f"weight of its owner {OWNER.ss58[:8]}, for all its workers, as validators reported it:" in text
+    assert "pay of its owner for it, by the public verdicts" in text
+    assert "of its owner" not in told()
+
+
+def test_an_owner_is_told_its_audits_pay_and_weight_over_its_workers() -> None:
+    status = run_status(2)
+    records = []
+    for number, row in enumerate(status["members"][:2], 1):
+        worker = key(number).ss58
+        row |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
+        passed = (verdict(3, AuditKind.STEP, Outcome.PASS),) if number == 1 else ()
+        records.append(record_of(hotkey=worker, owner=OWNER.ss58, settling=passed, charged=()))
+    text = "\n".join(workers_of(OWNER.ss58, status["members"], NAMES, records))
+    assert "\naudits of its workers: op: 12 pass; step: 2 fail\n" in text
+    assert "\npay for its workers, by the public verdicts, in microbatches whose backward was run" in text
+    assert "\n  epoch 2: 24 open, 24 vested, 0 voided\n" in text
+    assert "\nweight, as validators reported it:\n  0.2500 by validator, block 31" in text
+
+
 def test_the_workers_of_an_owner_are_listed_with_their_state() -> None:
     status = run_status(4)
     for row in status["members"][:3]:
@@ -116,7 +180,7 @@ def test_the_bans_of_an_owner_are_told_below_its_workers() -> None:
     status, worker = run_status(2), key(1).ss58
     status["members"][0] |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
     record = record_of(hotkey=worker, owner=OWNER.ss58, charged=(charge(2, worker),))
-    lines = workers_of(OWNER.ss58, status["members"], NAMES, record)
+    lines = workers_of(OWNER.ss58, status["members"], NAMES, [record])
     assert lines[-1] == "  banned until epoch 10 at validator validator, then 8 epochs on a ramp"
 
 
@@ -127,9 +191,9 @@ def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
 @pytest.mark.parametrize(
     ("verdicts", "told_of_it"),
     [
-        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 backwards open until a STEP audit passes"),
-        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 backwards vested by a verdict of epoch 3"),
-        ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 backwards voided by a verdict of epoch 3"),
+        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 microbatches open until a STEP audit passes"),
+        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 microbatches vested by a verdict of epoch 3"),
+        ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 microbatches voided by a verdict of epoch 3"),
     ],
 )
 def test_it_is_told_what_became_of_its_work(verdicts: tuple[AuditResult, ...], told_of_it: str) -> None:
@@ -213,8 +277,8 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
         "  epoch 1       7       6       1            0             0         3.6100\n",
-        "  epoch 2       1       0       0            0             1              -  not all filed yet",
-        "in all: 8 audits drawn: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation\n",
+        "  epoch 2       1       0       0            0             1              -  more may come",
+        "in all: 8 verdicts filed: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text
@@ -222,7 +286,7 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
 
 def test_a_validator_without_a_record_is_told_what_comes() -> None:
     text = told_of_a_validator(audits={})
-    for part in ("audits: none drawn yet", "weights: it has reported none as set", "to do: nothing"):
+    for part in ("audits: none yet; they begin", "weights: it has reported none as set", "to do: nothing"):
         assert part in text
 
 

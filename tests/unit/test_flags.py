@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,6 +55,14 @@ HELPED = [
         typer.main.get_command(app), "commands", {"": typer.main.get_command(app)}
     ).values()
 ]
+
+
+@pytest.mark.parametrize("name", ["explain", "audit", "chain", "data"])
+def test_what_a_command_wants_is_named_in_capitals(name: str) -> None:
+    command = typer.main.get_command(importlib.import_module(f"iota.cli.{name}").app)
+    for each in getattr(command, "commands", {name: command}).values():
+        for given in each.params:
+            assert given.param_type_name == "option" or given.metavar == str(given.metavar).upper()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from iota.protocol.member_records import (
     EPOCHS_KEPT,
     RECENT_KEPT,
     EpochAudits,
+    Incident,
     MemberRecord,
     MemberState,
     PostedWeights,
+    Withdrawal,
 )
 from iota.protocol.messages import (
     AuditKind,
@@ -25,6 +27,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
+from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Resumed
 from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
@@ -32,6 +35,7 @@ from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import Running, make_spec, node, orchestrator, raw, until
 from tests.support.sealed_runs import sealed_run
+from tests.support.small_spec import small_spec
 
 
 def record_of(driven: Driven, member: Member) -> MemberRecord:
@@ -73,6 +77,21 @@ def test_a_missed_deadline_is_on_record_with_why_it_is_idle_and_until_when() -> 
     assert "missed its deadline" in found.why
     assert "next receipt" in found.until
     assert found.incidents[-1].text == "it missed a deadline"
+
+
+def test_work_that_is_taken_from_a_member_is_on_record_with_why() -> None:
+    for absent in (False, True):
+        driven = Driven.training(small_spec(layout={"cuts": [1, 2], "replicas": 2}))
+        member, other = driven.state.miners(0)
+        if absent:
+            driven.lose(member)
+        else:
+            driven.wait(60.0)
+            driven.run_op(0, next(iter(other.work))[1], 0, OpKind.FORWARD)
+            driven.wait(0.1)  # the other replica is on time again, and takes over
+        found = record_of(driven, member)
+        assert found.withdrawn == sum(found.withdrawals.values()) > 0
+        assert set(found.withdrawals) == {Withdrawal.ABSENT if absent else Withdrawal.LATE}
 
 
 def test_a_lost_and_a_left_member_are_told_apart() -> None:
@@ -139,12 +158,15 @@ def test_a_weight_that_a_validator_no_longer_gives_is_zero() -> None:
 
 def test_a_record_is_bounded_however_long_the_run_is() -> None:
     history = History()
+    history.happened(0.0, 0, "the first")
     for epoch in range(1000):
         history.work(epoch).tokens += 1
         history.happened(float(epoch), epoch, "it joined")
     epochs = list(history.epochs())
     assert (len(epochs), len(history.incidents)) == (EPOCHS_KEPT, RECENT_KEPT)
     assert [(work.epoch, work.tokens) for work in epochs] == [(n, 1) for n in range(1000 - EPOCHS_KEPT, 1000)]
+    first, second = (Incident.model_validate_json(kept) for kept in history.incidents[:2])
+    assert (first.text, second.epoch) == ("the first", 1000 - RECENT_KEPT + 1)
 
 
 def test_a_miner_that_repeats_its_epoch_after_a_restart_is_not_late() -> None:

@@ -183,6 +183,17 @@ def test_the_table_says_which_miner_has_a_weight_and_why_one_was_restarted() -> 
     assert end in shown
 
 
+def test_a_resumption_that_saw_no_training_claims_no_speed() -> None:
+    progress = Progress(began=0.0)
+    progress.observe(1.0, status("finished", 400, (5.0, 4.0)))
+    spec = SwarmOptions(epochs=1).spec("0" * 64, 257)
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(summary_table(summarise(spec, progress, {}, memory={}, disk_bytes=0, restarts={})))
+    rows = dict(line.split("  ", 1) for line in console.export_text().splitlines() if "  " in line)
+    for name in ("speed", "utilization", "first loss after"):
+        assert next(value.strip() for key, value in rows.items() if key.strip() == name) == "-"
+
+
 def test_a_summary_comes_back_from_its_file(tmp_path: Path) -> None:
     spec = SwarmOptions(epochs=1).spec("0" * 64, 257)
     summary = summarise(spec, watched(), {"5F": 1.0}, memory={}, disk_bytes=7, restarts={})

@@ -14,7 +14,7 @@ import pytest
 
 from iota.console.durations import LINE_EVERY_S
 from iota.console.lasting import lasting
-from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight
+from iota.protocol.member_records import AuditResult, MemberRecord, MemberState, PostedWeight, Withdrawal
 from iota.protocol.messages import AuditKind, Outcome, Role, Verdict
 from iota.simulate.names import fake_hotkey
 from iota.swarm.preparation import prepare_data
@@ -121,6 +121,14 @@ def test_verdicts_and_weights_are_told_once() -> None:
         (logging.INFO, f"weight 0.2500 by validator {VALIDATOR[:8]} in block 12"),
         (logging.WARNING, "the run counts this miner as late: slow"),
     ]
+
+
+def test_work_that_was_withdrawn_is_told_once_with_why() -> None:
+    first = record(withdrawals={Withdrawal.LATE: 1})
+    assert news(first, first) == []
+    second = record(withdrawals={Withdrawal.LATE: 1, Withdrawal.WORD: 2})
+    text = "2 microbatches withdrawn from this miner: its word against frames was not so"
+    assert news(first, second) == [(logging.WARNING, text)]
 
 
 def verdict(outcome: Outcome, kind: AuditKind = AuditKind.OP) -> Verdict:

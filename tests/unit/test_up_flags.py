@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,6 +114,13 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(
     (folder / "thesis" / "chapter1.txt").write_text("words")
     assert "holds something that is no run" in refused(capsys, "up", "--run-dir", "thesis")
     assert [p.name for p in (folder / "thesis").iterdir()] == ["chapter1.txt"]
+
+
+def test_a_disk_without_room_has_no_negative_size(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iota.planning.machine.shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    assert "there are 0.00 GB: free some" in refused(capsys, "up", "--run-dir", folder / "run")
 
 
 def test_a_file_as_run_directory_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from iota.protocol.events import Reroute
 from iota.protocol.frames import Direction, FrameName
+from iota.protocol.member_records import Withdrawal
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import MAX_WORDS
@@ -157,6 +158,24 @@ def test_without_another_replica_a_denied_frame_ends_the_microbatch_at_the_speak
     driven.say(liar, reports=[MISSING], looked={NAME: Finding.SOUND})
     assert driven.state.totals.dropped == 1
     assert _costs(driven, sender, liar) == [(0, 0), (1, 1)]
+
+
+def test_the_record_says_what_each_word_cost() -> None:
+    spec = small_spec(layout={"cuts": [1, 2], "replicas": 2})
+    for report, finding, why, told in (
+        (MISSING, Finding.SOUND, Withdrawal.WORD, "there and right, so that the microbatch counts"),
+        (NAN, Finding.SOUND, None, "from finite frames, which stands in the epoch's record"),
+        (MISSING, Finding.OTHER, Withdrawal.FRAME, f"frame {NAME}, so that the microbatch counts"),
+    ):
+        driven = Driven.training(spec)
+        driven.run_op(0, 0, 0, OpKind.FORWARD)
+        sender, receiver = _route(driven)
+        driven.say(receiver, reports=[report], looked={NAME: finding})
+        blamed = sender if why is Withdrawal.FRAME else receiver
+        record = driven.coordinator.member_record(blamed.hotkey)
+        assert record is not None
+        assert told in record.incidents[-1].text
+        assert record.withdrawals == ({} if why is None else {why: 1})
 
 
 def test_words_on_frames_that_are_not_the_members_cost_no_look(driven: Driven) -> None:

@@ -75,7 +75,9 @@ async def test_several_worker_files_are_made_from_a_spec_without_a_server(tmp_pa
     workers = [load_worker(tmp_path / f"gpu-{n}.json") for n in (1, 2, 3)]
     assert len({w.key.ss58 for w in workers}) == len({w.certificate.serial for w in workers}) == 3
     assert {w.certificate.run for w in workers} == {make_spec().id}
-    for line, worker in zip(done.out.splitlines(), workers, strict=True):
+    *lines, last = done.out.splitlines()
+    assert "`iota-miner start --orchestrator URL --worker FILE --data-dir DIR`" in last
+    for line, worker in zip(lines, workers, strict=True):
         assert line.startswith(f"{worker.key.ss58} works for {worker.certificate.owner} in run")
         assert worker.certificate.owner in owner(tmp_path)
     assert stat.S_IMODE((tmp_path / "gpu-1.json").stat().st_mode) == 0o600
@@ -107,7 +109,10 @@ async def test_the_run_is_asked_of_an_orchestrator_and_a_stolen_key_is_revoked(
         assert "has not vested is not paid any more" in done.out
         assert (await call("revoke", worker.key.ss58, *place)).out == done.out
         unknown = await call("revoke", key(5).ss58, *place)
-        assert unknown.out.endswith("it has not joined, and cannot any more\n")
+        assert unknown.out.startswith(
+            f"{key(5).ss58} is no member of run {running.spec.id[:12]}: if it is a "
+        )
+        assert "is revoked" not in unknown.out
         stolen = await call("start", "--worker", out, *place, "--data-dir", tmp_path / "data")
         assert stolen.code == 2
         assert "has revoked its worker" in stolen.err
@@ -122,6 +127,16 @@ async def test_nobody_revokes_the_worker_of_another_hotkey(tmp_path: Path, call:
         mistyped = await call("revoke", key(1).ss58[:-1] + "1", "--orchestrator", running.url)
         assert mistyped.code == 2
         assert "is no worker's address" in mistyped.err
+
+
+async def test_without_an_orchestrator_it_is_said_what_to_give(tmp_path: Path, call: Call) -> None:
+    nowhere = ("--orchestrator", "http://127.0.0.1:1")
+    done = await call("certify", "--out", tmp_path / "worker.json", *nowhere)
+    assert done.code == 1
+    assert done.err.strip().endswith("is the run going? Give --orchestrator URL, or the run's --spec FILE")
+    assert not (tmp_path / "worker.json").exists()
+    done = await call("revoke", key(1).ss58, *nowhere)
+    assert (done.code, "is the run going? Give --orchestrator URL" in done.err) == (1, True)
 
 
 async def joined(running: Running) -> None:

@@ -119,8 +119,9 @@ class BundleKeeper:
             demand_of(epoch.sealed, epoch.block_hash, self._link(filing.epoch), filing.miner, filing.task)
             is None
         ):
-            log.warning(
-                "epoch %d: %s of %s gets no file: the own draw does not demand it",
+            log.info(
+                "epoch %d: %s of %s gets no file here: the own draw does not demand it, and who accused the"
+                " miner of it has one",
                 filing.epoch, filing.task.name, filing.miner,
             )  # fmt: skip
             return None

@@ -1,7 +1,7 @@
 """Scores and weights: a pure function of public records and of what the verdicts come to.
 
 work(w)       = model FLOPs of the worker's ops in the window that have vested (`vesting.py`)
-timeliness(w) = microbatches ended / (ended + withdrawn because late or lost)
+timeliness(w) = microbatches ended / (ended + withdrawn through its own doing)
 valid(o)      = 0 while the owner is banned, then a ramp, else 1
 score(o)      = valid(o) · sum of work(w) · timeliness(w) over its workers w
 weight(o)     = (1 - burn) · score(o) / sum(score)

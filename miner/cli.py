@@ -68,10 +68,10 @@ def revoke(
 ) -> None:
     """Revoke a worker of this wallet's hotkey, for the rest of the run: its key is refused from now on.
 
-    Its unfinished work goes to others, and other workers go on. What it has done and no passed audit has vested
-    yet is not paid any more: audits of it cannot be answered without the key. Nobody is banned for it. It
-    cannot be taken back: for the same machine make a new worker with `iota-miner certify`. An address that is
-    no member of the run is taken too, since a worker may be revoked before it joins; the answer then says so.
+    Its unfinished work goes to others, and other workers go on. What it has done and no passed audit has
+    vested yet is not paid any more: audits of it cannot be answered without the key. Nobody is banned for it.
+    It cannot be taken back: for the same machine make a new worker with `iota-miner certify`. An address that
+    is no member of the run is taken too, since a worker may be revoked before it joins; the answer says so.
     """
     import asyncio
 

@@ -128,7 +128,7 @@ class Remerged(_Timed):
 
 
 class BaseMade(_Timed):
-    """The orchestrator has made a base itself, because its stage's replicas disagree on the digest."""
+    """The orchestrator has made a base itself, because its stage's replicas do not decide the digest."""
 
     kind: Literal[EntryKind.BASE_MADE] = EntryKind.BASE_MADE
     epoch: Small

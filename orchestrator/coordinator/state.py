@@ -78,19 +78,14 @@ class Claims:
     """What the replicas of a stage say is the digest of a base."""
 
     digests: dict[str, str] = field(default_factory=dict)
-    """replica -> digest that it reported."""
-    votes: dict[str, Counter[str]] = field(default_factory=dict)
-    """digest -> owner -> number of its workers among these."""
+    """replica -> digest that it reported first: nobody takes a false one back before it is found out."""
+    votes: dict[str, dict[str, bool]] = field(default_factory=dict)
+    """digest -> owner of a replica with a voice -> whether one of these has work that counts."""
 
-    def take(self, hotkey: str, owner: str, digest: str) -> None:
-        """Take a replica's report in place of an earlier one."""
-        before = self.digests.get(hotkey)
-        if before is not None:
-            self.votes[before] -= Counter([owner])
-            if not self.votes[before]:
-                del self.votes[before]
-        self.digests[hotkey] = digest
-        self.votes.setdefault(digest, Counter())[owner] += 1
+    def vote(self, owner: str, digest: str, works: bool) -> None:
+        """Count the claim of a replica that has a voice."""
+        votes = self.votes.setdefault(digest, {})
+        votes[owner] = works or votes.get(owner, False)
 
 
 @dataclass
@@ -109,6 +104,8 @@ class Bases:
     """Bases that the orchestrator made -> when."""
     makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
     """The replicas whose claims decided the digest."""
+    false_owners: set[str] = field(default_factory=set)
+    """Owners whose replicas claimed another base than the orchestrator made: they decide none any more."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
     """The replica that was asked last to store the base."""
     asked: dict[StageEpoch, set[str]] = field(default_factory=dict)

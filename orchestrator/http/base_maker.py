@@ -1,4 +1,4 @@
-"""Makes bases itself whose replicas disagree on the digest, or that one owner alone claims of the seed."""
+"""Makes base 0 of each stage itself, and bases whose replicas disagree on the digest or say nothing of it."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iota.protocol.events import BaseAssign
 from iota.protocol.frames import StoredObject
@@ -14,6 +14,9 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merging import transfer_limit_s
 from orchestrator.coordinator.state import Claims, Phase, RunState, StageEpoch
 from orchestrator.coordinator.waiting import Waiting
+
+MAX_KEEPERS = 2
+"""Replicas that are asked to store a base and do not, before the orchestrator stores it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class BaseInputs:
     """None where it follows from the seed."""
     merged: tuple[StoredObject, ...] = ()
     """The merged parts; empty where the base stays as it is, and for the base of epoch 0."""
+    store: bool = False
+    """Whether it is to be stored too."""
 
 
 def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
@@ -102,14 +107,21 @@ def settle_bases(run: RunState) -> None:
 
 
 def disputed_bases(run: RunState) -> list[BaseInputs]:
-    """The bases that the orchestrator is to make itself, as far as what they are made of is stored."""
-    found = [_inputs(run, *at) for at in run.bases.unmade]
-    return [inputs for inputs in found if inputs is not None]
+    """The bases that the orchestrator is to make itself, as far as what they are made of is stored.
+
+    First those that the run waits for, then those that it is to store.
+    """
+    made = [_inputs(run, *at) for at in run.bases.unmade]
+    kept = [_inputs(run, *at) for at in run.bases.unkept]
+    return [base for base in made if base] + [replace(base, store=True) for base in kept if base]
 
 
 def take_made(run: RunState, entry: BaseMade) -> None:
-    """Settle a disputed base by the orchestrator's own."""
+    """Settle a disputed base by the orchestrator's own, or record that it stored one itself."""
     at = (entry.epoch, entry.stage)
+    if at in run.bases.unkept and entry.parts:
+        _take_kept(run, at, entry)
+        return
     if at not in run.bases.disputed:
         run.totals.unfit += 1
         return
@@ -119,6 +131,28 @@ def take_made(run: RunState, entry: BaseMade) -> None:
             _note_false(run, run.members[hotkey], at[0])
     _decide(run, at, entry.digest)
     _answer(run, at)
+    run.dirty = True
+
+
+def _take_kept(run: RunState, at: StageEpoch, entry: BaseMade) -> None:
+    """Record a base that the orchestrator stored. Its digest counts, also where replicas agreed on another.
+
+    Nobody could ever load that one, since nobody stored it; those who hold it fail the audits of their work.
+    """
+    if entry.digest != run.bases.digests[at]:
+        told = f"epoch {at[0]}: stage {at[1]} agreed on a false base and did not store it"
+        run.incidents.named.append(told)
+        for hotkey in run.bases.makers.get(at, ()):
+            _note_false(run, run.members[hotkey], at[0])
+        run.bases.digests[at], run.bases.makers[at] = entry.digest, ()
+    _store(run, at, entry.parts)
+
+
+def _store(run: RunState, at: StageEpoch, parts: tuple[StoredObject, ...]) -> None:
+    """A base whose digest is decided is stored in these parts."""
+    (epoch, stage), makers = at, run.bases.makers.get(at, ())
+    base = BaseRecord(epoch=epoch, stage=stage, digest=run.bases.digests[at], parts=parts, makers=makers)
+    run.bases.store(base, run.stages)
     run.dirty = True
 
 
@@ -243,7 +277,11 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
 
 
 def reassign_bases(run: RunState) -> None:
-    """Ask another replica to store a base that the first one did not store in time, or is gone."""
+    """Ask another replica to store a base that the first one did not store in time, or is gone.
+
+    After `MAX_KEEPERS`, or where no other is there, the orchestrator is to store it as well: without bases no
+    audits are closed, and the run does not end. Base 0 follows from the seed, and nobody waits for it.
+    """
     bases, gone = run.bases, run.changed.keepers
     run.changed.keepers = False
     late = _overdue(run, bases.unstored, vectors=2 if run.spec.outer.momentum else 1)
@@ -251,22 +289,23 @@ def reassign_bases(run: RunState) -> None:
         if at[0] <= run.newest_base:
             bases.unstored.end(at)
         elif at in late or not run.members[bases.keepers[at]].live:
+            if at in late:
+                keeper = run.members[bases.keepers[at]]
+                keeper.history.happened(run.now, run.epoch, f"it did not store base {at[0]} in time")
+            asked = len(bases.asked[at])
             assign_base(run, *at)
             run.changed.keepers |= not run.members[bases.keepers[at]].live  # nobody else holds it now
+            if at[0] > 0 and at in late and (asked >= MAX_KEEPERS or asked == len(bases.asked[at])):
+                bases.unkept[at] = None
+    for at in bases.made:
+        if at[0] > 0 and at not in bases.keepers and at not in bases.stored and stands_alone(run, at):
+            bases.unkept[at] = None
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     """Record that a replica that was asked to store a base has done so."""
     if is_wanted_base(run, member, report):
-        base = BaseRecord(
-            epoch=report.epoch,
-            stage=member.stage,
-            digest=report.digest,
-            parts=report.parts,
-            makers=run.bases.makers.get((report.epoch, member.stage), ()),
-        )
-        run.bases.store(base, run.stages)
-        run.dirty = True
+        _store(run, (report.epoch, member.stage), report.parts)
     else:
         run.totals.unfit += 1
 

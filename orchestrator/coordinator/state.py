@@ -112,6 +112,8 @@ class Bases:
     """All that were asked: each writes its own copy, and the first that is whole counts."""
     unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Bases that a replica was asked to store, and has not stored yet, since it was asked."""
+    unkept: dict[StageEpoch, None] = field(default_factory=dict)
+    """Those that no replica stored in time, so that the orchestrator is to store them."""
     stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
     complete: list[int] = field(default_factory=list)
     """The epochs whose base is stored by every stage, in order."""
@@ -122,6 +124,7 @@ class Bases:
         """Record a stored base of one of the run's `stages`."""
         self.stored[base.epoch, base.stage] = base
         self.unstored.end((base.epoch, base.stage))
+        self.unkept.pop((base.epoch, base.stage), None)
         self.stages_stored[base.epoch] += 1
         if self.stages_stored[base.epoch] == stages:
             insort(self.complete, base.epoch)
@@ -132,6 +135,7 @@ class Bases:
             for table in (self.stored, self.digests, self.made, self.makers, self.keepers, self.asked):
                 table.pop(at, None)
             self.unstored.end(at)
+            self.unkept.pop(at, None)
         if self.stages_stored.pop(epoch, 0) == stages:
             self.complete.remove(epoch)
 

@@ -116,6 +116,7 @@ def check_bases(run: RunState) -> None:
     assert {at for at in lacking if at[0] > run.newest_base} <= set(bases.unstored) <= lacking
     assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
     assert bases.unmade.keys() <= set(bases.disputed)
+    assert bases.unkept.keys() <= bases.digests.keys() - bases.stored.keys()
     for claims in bases.claims.values():
         said = {(digest, run.members[hotkey].owner) for hotkey, digest in claims.digests.items()}
         assert {(digest, owner) for digest, owners in claims.votes.items() for owner in owners} <= said

@@ -72,8 +72,14 @@ class Driven:
         """The orchestrator makes the bases that it is to make; returns their number."""
         bases = self.coordinator.disputed_bases()
         for base in bases:
-            true = digest or f"{base.stage:064x}"
-            self.coordinator.apply(BaseMade(at=self.now, epoch=base.epoch, stage=base.stage, digest=true))
+            entry = BaseMade(
+                at=self.now,
+                epoch=base.epoch,
+                stage=base.stage,
+                digest=digest or f"{base.stage:064x}",
+                parts=(StoredObject(key="base", digest="1" * 64, size=1),) if base.store else (),
+            )
+            self.coordinator.apply(entry)
         return len(bases)
 
     def join(self, number: int, role: Role = Role.MINER, **held: int) -> Member:

@@ -289,7 +289,7 @@ def reassign_bases(run: RunState) -> None:
         if at[0] <= run.newest_base:
             bases.unstored.end(at)
         elif at in late or not run.members[bases.keepers[at]].live:
-            if at in late:
+            if at in late and at not in bases.unkept:
                 keeper = run.members[bases.keepers[at]]
                 keeper.history.happened(run.now, run.epoch, f"it did not store base {at[0]} in time")
             asked = len(bases.asked[at])

@@ -289,13 +289,13 @@ def reassign_bases(run: RunState) -> None:
         if at[0] <= run.newest_base:
             bases.unstored.end(at)
         elif at in late or not run.members[bases.keepers[at]].live:
-            if at in late and at not in bases.unkept:
-                keeper = run.members[bases.keepers[at]]
-                keeper.history.happened(run.now, run.epoch, f"it did not store base {at[0]} in time")
-            asked = len(bases.asked[at])
+            keeper, asked = run.members[bases.keepers[at]], len(bases.asked[at])
             assign_base(run, *at)
             run.changed.keepers |= not run.members[bases.keepers[at]].live  # nobody else holds it now
-            if at[0] > 0 and at in late and (asked >= MAX_KEEPERS or asked == len(bases.asked[at])):
+            if at not in late or at in bases.unkept or at[0] == 0:
+                continue
+            keeper.history.happened(run.now, run.epoch, f"it did not store base {at[0]} in time")
+            if asked >= MAX_KEEPERS or asked == len(bases.asked[at]):
                 bases.unkept[at] = None
     for at in bases.made:
         if at[0] > 0 and at not in bases.keepers and at not in bases.stored and stands_alone(run, at):

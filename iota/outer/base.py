@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import safetensors.numpy
 import torch
 from blake3 import blake3
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 from iota.console.counts import counted
 from iota.model.layout import run_shapes
 from iota.objects import part_sizes
-from iota.outer.base_values import read_base_part, seed_base
+from iota.outer.base_values import read_base_part, seed_base, write_partition
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, split
 from iota.outer.pseudo_gradient import unflatten
@@ -39,11 +38,8 @@ def base_digest(spec: RunSpec, base: OuterState) -> str:
 
 def base_parts(spec: RunSpec, base: OuterState) -> list[bytes]:
     """The base as safetensors files, one for each partition."""
-    pieces = {name: split(vector, spec.outer.part_elements) for name, vector in _vectors(spec, base).items()}
-    return [
-        safetensors.numpy.save({name: parts[n] for name, parts in pieces.items()})
-        for n in range(len(pieces["weights"]))
-    ]
+    weights, momentum = (split(vector, spec.outer.part_elements) for vector in (base.weights, base.momentum))
+    return [write_partition(spec, OuterState(*vectors)) for vectors in zip(weights, momentum, strict=True)]
 
 
 def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:

@@ -74,6 +74,12 @@ def read_partition(spec: RunSpec, data: bytes, size: int) -> OuterState:
     return OuterState(read["weights"], read.get("momentum", np.zeros_like(read["weights"])))
 
 
+def write_partition(spec: RunSpec, partition: OuterState) -> bytes:
+    """The part of a base, as it is stored, with one partition."""
+    kept = {"weights": partition.weights}
+    return safetensors.numpy.save(kept | {"momentum": partition.momentum} if spec.outer.momentum else kept)
+
+
 def partition_of(spec: RunSpec, base: OuterState, number: int) -> OuterState:
     """Views of one partition of a whole base."""
     first = number * spec.outer.part_elements

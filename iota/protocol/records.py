@@ -121,7 +121,7 @@ class MinerRecord(Frozen):
     """Microbatches taken from it because it was late or lost, or because of its frames or words: they lower
     its timeliness."""
     unproven: Count = 0
-    """Its words against frames (missing, NaN) that the frames did not bear out."""
+    """Its words against frames (missing, NaN) that the frames did not bear out, and a false base."""
 
 
 class EpochRecord(Frozen):

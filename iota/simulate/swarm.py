@@ -8,7 +8,7 @@ from typing import Final
 
 from iota.objects import SettledKey
 from iota.protocol.events import Event, MergeAssign, StepClose
-from iota.protocol.frames import FrameName
+from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.messages import ExchangeRequest, JoinRequest
 from iota.protocol.receipts import SignedHeader
 from iota.simulate.clock import VirtualClock
@@ -154,7 +154,8 @@ class VirtualSwarm:
             self._merge(assign)
         for base in self.coordinator.disputed_bases():
             true = digest("base", base.epoch, base.stage)
-            self.apply(BaseMade(at=self.now, epoch=base.epoch, stage=base.stage, digest=true))
+            parts = (StoredObject(key="base", digest=true, size=1),) if base.store else ()
+            self.apply(BaseMade(at=self.now, epoch=base.epoch, stage=base.stage, digest=true, parts=parts))
         due = self.coordinator.next_deadline()
         if int(self.now) % BLOCK_S == 0 or (due is not None and due <= self.now):
             block = int(self.now) // BLOCK_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iota.protocol.events import BaseAssign
 from iota.protocol.frames import StoredObject
@@ -11,7 +11,12 @@ from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
 from orchestrator.coordinator.entries import BaseMade
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merging import transfer_limit_s
 from orchestrator.coordinator.state import Claims, Phase, RunState, StageEpoch
+from orchestrator.coordinator.waiting import Waiting
+
+MAX_KEEPERS = 2
+"""Replicas that are asked to store a base and do not, before the orchestrator stores it."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class BaseInputs:
     """None where it follows from the seed."""
     merged: tuple[StoredObject, ...] = ()
     """The merged parts; empty where the base stays as it is, and for the base of epoch 0."""
+    store: bool = False
+    """Whether it is to be stored too."""
 
 
 def take_start(run: RunState, start: Sequence[BaseRecord]) -> None:
@@ -47,7 +54,10 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
     at = (report.epoch, member.stage)
     if not is_new_claim(run, member, report):
         return
-    run.bases.claims.setdefault(at, Claims()).take(member.hotkey, member.owner, report.digest)
+    claims = run.bases.claims.setdefault(at, Claims())
+    claims.digests[member.hotkey] = report.digest
+    if at[0] > 0 and _has_voice(run, member):
+        claims.vote(member.owner, report.digest, run.current.counted[member.hotkey] > 0)
     if at not in run.bases.digests and at not in run.bases.disputed:
         run.bases.disputed.begin(at, run.now)
     run.changed.claims[at] = None
@@ -55,7 +65,7 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
 
 
 def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
-    """Whether a replica may hold this base by now, and has not claimed it with this digest."""
+    """Whether a replica may hold this base by now, and has not claimed it since the last answer."""
     following = (
         run.phase is Phase.MERGING
         and report.epoch == run.epoch + 1
@@ -67,49 +77,96 @@ def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
     if member.misloaded >= report.epoch and run.bases.digests.get(at) not in (None, report.digest):
         return False  # it was told already that this is another base
     claims = run.bases.claims.get(at)
-    return claims is None or claims.digests.get(member.hotkey) != report.digest
+    return claims is None or member.hotkey not in claims.digests
 
 
 def settle_bases(run: RunState) -> None:
     """Decide the digest of each claimed base, and accept the replicas that hold it.
 
-    Equal claims of two owners decide, or those of one where no other owner has a replica of the stage, or
-    says nothing until the deadline. Where owners claim different digests until then, the orchestrator makes
-    the base (`disputed_bases`): the number of workers decides nothing. So it does with a base 0 on which no
-    two owners agree: anyone can make it of the seed, and no merge before it would show who chose it.
+    Claims decide where every owner with a voice claims the same, or two with work do and the others say
+    nothing until the deadline: who is first decides nothing, and the run waits for the others in any case.
+    Else the orchestrator makes the base (`disputed_bases`), however many workers claim another. So it always
+    does with base 0, which has no work before it.
     """
     changed, run.changed.claims = run.changed.claims, {}
-    late = run.bases.disputed.overdue(run.now, run.deadlines.merge.seconds)
+    late = [] if run.store_away_since is not None else _overdue(run, run.bases.disputed)
     for at in sorted({*changed, *late}):
         claims = run.bases.claims.get(at)
         if claims is None:
             continue
         if at not in run.bases.digests:
-            undoubted = at[0] > 0 and at in late and len(claims.votes) == 1
-            if not undoubted and not _decides(run, at, claims):
-                if at in late or (at[0] == 0 and _has_all(run, at, claims)):
-                    run.bases.unmade[at] = None
+            awaited = _is_awaited(run, at, claims)
+            if awaited and at not in late and len(claims.votes) < 2:
                 continue
-            _decide(run, at, max(claims.votes, key=lambda digest: len(claims.votes[digest])))
+            agreed = _agreed(claims, awaited)
+            if agreed is None:
+                run.bases.unmade[at] = None
+                continue
+            _decide(run, at, agreed)
         _answer(run, at)
 
 
 def disputed_bases(run: RunState) -> list[BaseInputs]:
-    """The bases that the orchestrator is to make itself, as far as what they are made of is stored."""
-    found = [_inputs(run, *at) for at in run.bases.unmade]
-    return [inputs for inputs in found if inputs is not None]
+    """The bases that the orchestrator is to make itself, as far as what they are made of is stored.
+
+    First those that the run waits for, then those that it is to store.
+    """
+    made = [_inputs(run, *at) for at in run.bases.unmade]
+    kept = [_inputs(run, *at) for at in run.bases.unkept]
+    return [base for base in made if base] + [replace(base, store=True) for base in kept if base]
 
 
 def take_made(run: RunState, entry: BaseMade) -> None:
-    """Settle a disputed base by the orchestrator's own."""
+    """Settle a disputed base by the orchestrator's own, or record that it stored one itself."""
     at = (entry.epoch, entry.stage)
+    if at in run.bases.unkept and entry.parts:
+        _take_kept(run, at, entry)
+        return
     if at not in run.bases.disputed:
         run.totals.unfit += 1
         return
     run.bases.made[at] = run.now
+    for hotkey, digest in sorted(run.bases.claims[at].digests.items()) if at[0] > 0 else ():
+        if digest != entry.digest:
+            _note_false(run, run.members[hotkey], at[0])
     _decide(run, at, entry.digest)
     _answer(run, at)
     run.dirty = True
+
+
+def _take_kept(run: RunState, at: StageEpoch, entry: BaseMade) -> None:
+    """Record a base that the orchestrator stored. Its digest counts, also where replicas agreed on another.
+
+    Nobody could ever load that one, since nobody stored it; those who hold it fail the audits of their work.
+    """
+    if entry.digest != run.bases.digests[at]:
+        told = f"epoch {at[0]}: stage {at[1]} agreed on a false base and did not store it"
+        run.incidents.named.append(told)
+        for hotkey in run.bases.makers.get(at, ()):
+            _note_false(run, run.members[hotkey], at[0])
+        run.bases.digests[at], run.bases.makers[at] = entry.digest, ()
+    _store(run, at, entry.parts)
+
+
+def _store(run: RunState, at: StageEpoch, parts: tuple[StoredObject, ...]) -> None:
+    """A base whose digest is decided is stored in these parts."""
+    (epoch, stage), makers = at, run.bases.makers.get(at, ())
+    base = BaseRecord(epoch=epoch, stage=stage, digest=run.bases.digests[at], parts=parts, makers=makers)
+    run.bases.store(base, run.stages)
+    run.dirty = True
+
+
+def _note_false(run: RunState, member: Member, epoch: int) -> None:
+    """A replica claimed another base than the orchestrator made: its owner decides none any more.
+
+    So it can delay the run by this once. Base 0 has no votes, and a device of another kind may miss it.
+    """
+    run.bases.false_owners.add(member.owner)
+    run.changed.claims |= dict.fromkeys(run.bases.disputed)  # those that wait for this owner's word
+    unproven = run.current.unproven
+    unproven[member.hotkey] = unproven.get(member.hotkey, 0) + 1
+    told = f"it claimed a false base of epoch {epoch}: its owner has no say in bases any more in this run"
+    member.history.happened(run.now, run.epoch, told)
 
 
 def stands_alone(run: RunState, at: StageEpoch) -> bool:
@@ -118,7 +175,13 @@ def stands_alone(run: RunState, at: StageEpoch) -> bool:
     The epoch before can then be sealed and audited. The next one waits for a replica that makes the base.
     """
     made = run.bases.made.get(at)
-    return made is not None and run.now > made + run.deadlines.merge.seconds
+    return made is not None and run.now > made + transfer_limit_s(run, at[1])
+
+
+def _overdue(run: RunState, waiting: Waiting[StageEpoch], vectors: int = 1) -> list[StageEpoch]:
+    """What has waited for longer than so many vectors of its stage take."""
+    found = waiting.overdue(run.now, run.deadlines.merge.seconds)
+    return [at for at in found if run.now > waiting.since(at) + transfer_limit_s(run, at[1], vectors)]
 
 
 def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
@@ -149,23 +212,28 @@ def _answer(run: RunState, at: StageEpoch) -> None:
         _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
 
 
-def _decides(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether two owners' claims are equal, or no replica of a second owner can make one, after epoch 0."""
-    if any(len(owners) > 1 for owners in claims.votes.values()):
-        return True
-    return at[0] > 0 and len(claims.votes) == 1 and not _others(run, at, claims)
+def _has_voice(run: RunState, member: Member) -> bool:
+    """Whether what the member says of the next base counts: it was admitted to the epoch, with its base.
+
+    Its owner may not have claimed a false one before. To decide, it needs work that counts as well.
+    """
+    admitted = member.joined is not None and member.ready_epoch == run.epoch
+    return admitted and member.owner not in run.bases.false_owners
 
 
-def _has_all(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether all planned replicas of the stage claim a base, and no other is there that may."""
-    return len(claims.digests) >= run.spec.layout.replicas and not _others(run, at, claims)
+def _agreed(claims: Claims, awaited: bool) -> str | None:
+    """The only digest that is claimed, where two owners with work do, or one and nobody is `awaited`."""
+    if len(claims.votes) != 1:
+        return None
+    ((digest, owners),) = claims.votes.items()
+    return digest if sum(owners.values()) >= (2 if awaited else 1) else None
 
 
-def _others(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether a live replica can claim the base whose owner has not claimed it."""
-    epoch, stage = at
+def _is_awaited(run: RunState, at: StageEpoch, claims: Claims) -> bool:
+    """Whether a live replica has a voice whose owner has not claimed the base."""
     claiming = {owner for owners in claims.votes.values() for owner in owners}
-    return any(m.live and m.ready_epoch == epoch - 1 and m.owner not in claiming for m in run.miners(stage))
+    live = (m for m in run.miners(at[1]) if m.live)
+    return at[0] > 0 and any(_has_voice(run, m) and m.owner not in claiming for m in live)
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
@@ -209,30 +277,35 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
 
 
 def reassign_bases(run: RunState) -> None:
-    """Ask another replica to store a base that the first one did not store in time, or is gone."""
+    """Ask another replica to store a base that the first one did not store in time, or is gone.
+
+    After `MAX_KEEPERS`, or where no other is there, the orchestrator is to store it as well: without bases no
+    audits are closed, and the run does not end. Base 0 follows from the seed, and nobody waits for it.
+    """
     bases, gone = run.bases, run.changed.keepers
     run.changed.keepers = False
-    late = bases.unstored.overdue(run.now, run.deadlines.merge.seconds)
+    late = _overdue(run, bases.unstored, vectors=2 if run.spec.outer.momentum else 1)
     for at in list(bases.unstored) if gone else late:
         if at[0] <= run.newest_base:
             bases.unstored.end(at)
         elif at in late or not run.members[bases.keepers[at]].live:
+            keeper, asked = run.members[bases.keepers[at]], len(bases.asked[at])
             assign_base(run, *at)
             run.changed.keepers |= not run.members[bases.keepers[at]].live  # nobody else holds it now
+            if at not in late or at in bases.unkept or at[0] == 0:
+                continue
+            keeper.history.happened(run.now, run.epoch, f"it did not store base {at[0]} in time")
+            if asked >= MAX_KEEPERS or asked == len(bases.asked[at]):
+                bases.unkept[at] = None
+    for at in bases.made:
+        if at[0] > 0 and at not in bases.keepers and at not in bases.stored and stands_alone(run, at):
+            bases.unkept[at] = None
 
 
 def take_base(run: RunState, member: Member, report: BaseStored) -> None:
     """Record that a replica that was asked to store a base has done so."""
     if is_wanted_base(run, member, report):
-        base = BaseRecord(
-            epoch=report.epoch,
-            stage=member.stage,
-            digest=report.digest,
-            parts=report.parts,
-            makers=run.bases.makers.get((report.epoch, member.stage), ()),
-        )
-        run.bases.store(base, run.stages)
-        run.dirty = True
+        _store(run, (report.epoch, member.stage), report.parts)
     else:
         run.totals.unfit += 1
 

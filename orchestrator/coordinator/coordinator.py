@@ -204,9 +204,9 @@ class Coordinator:
         if run.current.unmerged:
             return
         run.current.merged_at = run.current.merged_at or run.now
-        late = run.now > run.current.merged_at + run.deadlines.merge.seconds
         while behind:
             stage = next(iter(behind))
+            late = run.now > run.current.merged_at + merging.transfer_limit_s(run, stage)
             ready = run.roster.holding(stage, following) > 0 or bases.stands_alone(run, (following, stage))
             if not ready or (run.roster.holding(stage, run.epoch) and not late):
                 return

@@ -128,12 +128,15 @@ class Remerged(_Timed):
 
 
 class BaseMade(_Timed):
-    """The orchestrator has made a base itself, because its stage's replicas disagree on the digest."""
+    """The orchestrator has made a base itself, because its stage's replicas do not decide the digest, or do
+    not store it."""
 
     kind: Literal[EntryKind.BASE_MADE] = EntryKind.BASE_MADE
     epoch: Small
     stage: Small
     digest: Hex32
+    parts: tuple[StoredObject, ...] = ()
+    """As it stored them, under keys of its own; none where the digest alone was wanted."""
 
 
 class StoreAway(_Timed):

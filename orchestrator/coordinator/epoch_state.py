@@ -251,7 +251,7 @@ class EpochState:
     merged_block: int | None = None
     """The head at that time: the seal waits for a newer one."""
     unproven: dict[str, int] = field(default_factory=dict)
-    """miner -> its words against frames that the frames did not bear out."""
+    """miner -> its words against frames that the frames did not bear out, and on a base that was false."""
     words: dict[str, tuple[Word, ...]] = field(default_factory=dict)
     """miner -> its words on NaN that stand in the record."""
     doubted: set[tuple[int, int, int]] = field(default_factory=set)

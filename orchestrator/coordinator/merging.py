@@ -72,9 +72,15 @@ def delta_limit_s(run: RunState, stage: int) -> float:
 
     Who restarted from its disk repeats its epoch first.
     """
-    merge, size_s = run.current.merges[stage], sum(run.part_bytes[stage]) / run.spec.audit.line
-    replay_s = max((run.members[hotkey].replay_s for hotkey in merge.awaited), default=0.0)
-    return replay_s + max(run.deadlines.merge.seconds, size_s)
+    awaited = run.current.merges[stage].awaited
+    replay_s = max((run.members[hotkey].replay_s for hotkey in awaited), default=0.0)
+    return replay_s + transfer_limit_s(run, stage)
+
+
+def transfer_limit_s(run: RunState, stage: int, vectors: int = 1) -> float:
+    """How long a wait for `vectors` of a stage's size lasts: as measured, and at least what they take on
+    the slowest line that a miner may have."""
+    return max(run.deadlines.merge.seconds, vectors * sum(run.part_bytes[stage]) / run.spec.audit.line)
 
 
 def fix_contributions(run: RunState) -> list[int]:
@@ -124,5 +130,8 @@ def deadlines(run: RunState) -> list[float | None]:
     times: list[float | None] = [epoch.merges[s].since + delta_limit_s(run, s) for s in epoch.unfixed]
     if epoch.merge_seed is None:
         times.append(epoch.merging_since + run.limits.max_s)
-    times += [made + limit for (number, _), made in run.bases.made.items() if number == run.epoch + 1]
-    return [*times, epoch.merged_at + limit, epoch.unagreed.next_due(run.now, limit)]
+    bases = [(at, run.bases.disputed.since(at)) for at in run.bases.disputed]
+    bases += [(at, made) for at, made in run.bases.made.items() if at[0] == run.epoch + 1]
+    times += [since + transfer_limit_s(run, stage) for (_, stage), since in bases]
+    times += [epoch.merged_at + transfer_limit_s(run, stage) for stage in run.changed.behind]
+    return [*times, epoch.unagreed.next_due(run.now, limit)]

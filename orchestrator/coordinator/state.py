@@ -78,19 +78,14 @@ class Claims:
     """What the replicas of a stage say is the digest of a base."""
 
     digests: dict[str, str] = field(default_factory=dict)
-    """replica -> digest that it reported."""
-    votes: dict[str, Counter[str]] = field(default_factory=dict)
-    """digest -> owner -> number of its workers among these."""
+    """replica -> digest that it reported first: nobody takes a false one back before it is found out."""
+    votes: dict[str, dict[str, bool]] = field(default_factory=dict)
+    """digest -> owner of a replica with a voice -> whether one of these has work that counts."""
 
-    def take(self, hotkey: str, owner: str, digest: str) -> None:
-        """Take a replica's report in place of an earlier one."""
-        before = self.digests.get(hotkey)
-        if before is not None:
-            self.votes[before] -= Counter([owner])
-            if not self.votes[before]:
-                del self.votes[before]
-        self.digests[hotkey] = digest
-        self.votes.setdefault(digest, Counter())[owner] += 1
+    def vote(self, owner: str, digest: str, works: bool) -> None:
+        """Count the claim of a replica that has a voice."""
+        votes = self.votes.setdefault(digest, {})
+        votes[owner] = works or votes.get(owner, False)
 
 
 @dataclass
@@ -109,12 +104,16 @@ class Bases:
     """Bases that the orchestrator made -> when."""
     makers: dict[StageEpoch, tuple[str, ...]] = field(default_factory=dict)
     """The replicas whose claims decided the digest."""
+    false_owners: set[str] = field(default_factory=set)
+    """Owners whose replicas claimed another base than the orchestrator made: they decide none any more."""
     keepers: dict[StageEpoch, str] = field(default_factory=dict)
     """The replica that was asked last to store the base."""
     asked: dict[StageEpoch, set[str]] = field(default_factory=dict)
     """All that were asked: each writes its own copy, and the first that is whole counts."""
     unstored: Waiting[StageEpoch] = field(default_factory=Waiting)
     """Bases that a replica was asked to store, and has not stored yet, since it was asked."""
+    unkept: dict[StageEpoch, None] = field(default_factory=dict)
+    """Those that no replica stored in time, so that the orchestrator is to store them."""
     stored: dict[StageEpoch, BaseRecord] = field(default_factory=dict)
     complete: list[int] = field(default_factory=list)
     """The epochs whose base is stored by every stage, in order."""
@@ -125,6 +124,7 @@ class Bases:
         """Record a stored base of one of the run's `stages`."""
         self.stored[base.epoch, base.stage] = base
         self.unstored.end((base.epoch, base.stage))
+        self.unkept.pop((base.epoch, base.stage), None)
         self.stages_stored[base.epoch] += 1
         if self.stages_stored[base.epoch] == stages:
             insort(self.complete, base.epoch)
@@ -135,6 +135,7 @@ class Bases:
             for table in (self.stored, self.digests, self.made, self.makers, self.keepers, self.asked):
                 table.pop(at, None)
             self.unstored.end(at)
+            self.unkept.pop(at, None)
         if self.stages_stored.pop(epoch, 0) == stages:
             self.complete.remove(epoch)
 

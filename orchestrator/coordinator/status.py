@@ -148,6 +148,11 @@ def _merge_wait(run: RunState) -> str | None:
         return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
     for _, stage in run.bases.unmade:
         return f"the orchestrator makes the next base of stage {stage} itself, as soon as the store gives it"
+    for number, stage in run.bases.unkept:
+        if number == run.spec.schedule.epochs:
+            return (
+                f"no replica stored the last base of stage {stage}, so the orchestrator makes and stores it"
+            )
     return None
 
 

@@ -1,13 +1,22 @@
-"""Makes bases itself whose replicas disagree on the digest, or that one owner alone claims of the seed."""
+"""Makes base 0 of each stage itself, and bases that replicas do not decide, or do not store."""
 
 from __future__ import annotations
 
 import asyncio
 
-from iota.objects import part_sizes
-from iota.outer.base_values import BaseHasher, next_partition, read_partition, seed_partitions
+from blake3 import blake3
+
+from iota.objects import BaseKey, part_sizes
+from iota.outer.base_values import (
+    BaseHasher,
+    next_partition,
+    read_partition,
+    seed_partitions,
+    write_partition,
+)
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
+from iota.protocol.frames import StoredObject
 from orchestrator.coordinator import BaseInputs, BaseMade
 from orchestrator.http.disputes import Disputes
 from orchestrator.http.store_reads import verified_part
@@ -19,10 +28,10 @@ class BaseMaker(Disputes[BaseInputs]):
 
     For base 0 of a stage of 6.5 billion parameters 26 GB of weights are generated, at about 100 million
     weights a second on one core, and hashed: about two minutes. A run with an outer momentum needs as much
-    room for temporary files, as for any base.
+    room for temporary files, as for any base. One that is to be stored is written part by part as it is made.
     """
 
-    what = "a base that is disputed"
+    what = "a base that is disputed, or that no replica stored"
     errors = (*PASSING, PartError)
 
     def disputed(self) -> list[BaseInputs]:
@@ -31,15 +40,20 @@ class BaseMaker(Disputes[BaseInputs]):
 
     async def made(self, dispute: BaseInputs) -> BaseMade:
         """Make one base. Raises PartError where the store has other bytes than are recorded."""
-        digest = await self._digest(dispute)
-        return BaseMade(at=self._recorder.stamp(), epoch=dispute.epoch, stage=dispute.stage, digest=digest)
+        digest, parts = await self._make(dispute)
+        return BaseMade(
+            at=self._recorder.stamp(), epoch=dispute.epoch, stage=dispute.stage, digest=digest, parts=parts
+        )
 
-    async def _digest(self, inputs: BaseInputs) -> str:
+    async def _make(self, inputs: BaseInputs) -> tuple[str, tuple[StoredObject, ...]]:
+        """The digest, and the parts if they are to be stored."""
         spec = self._coordinator.spec
-        start = seed_partitions(spec, inputs.stage)
+        start, stored = seed_partitions(spec, inputs.stage), []
 
-        def take(hasher: BaseHasher, before: OuterState, merged: bytes | None) -> None:
-            hasher.take(next_partition(spec, inputs.epoch - 1, before, merged))
+        def take(hasher: BaseHasher, before: OuterState, merged: bytes | None) -> OuterState:
+            partition = next_partition(spec, inputs.epoch - 1, before, merged)
+            hasher.take(partition)
+            return partition
 
         with BaseHasher(spec) as hasher:
             for number, size in enumerate(part_sizes(spec, inputs.stage)):
@@ -49,5 +63,15 @@ class BaseMaker(Disputes[BaseInputs]):
                     data = await verified_part(self._store, inputs.before.parts[number])
                     before = await asyncio.to_thread(read_partition, spec, data, size)
                 merged = await verified_part(self._store, inputs.merged[number]) if inputs.merged else None
-                await asyncio.to_thread(take, hasher, before, merged)
-            return await asyncio.to_thread(hasher.digest)
+                partition = await asyncio.to_thread(take, hasher, before, merged)
+                if inputs.store:
+                    stored.append(await self._put(inputs, number, partition))
+            return await asyncio.to_thread(hasher.digest), tuple(stored)
+
+    async def _put(self, inputs: BaseInputs, number: int, partition: OuterState) -> StoredObject:
+        """Store one part under a key of the orchestrator; one that is there from an earlier try is kept."""
+        spec = self._coordinator.spec
+        data = await asyncio.to_thread(write_partition, spec, partition)
+        key = str(BaseKey(spec.id, inputs.epoch, inputs.stage, number))
+        await self._store.put(key, data)
+        return StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))

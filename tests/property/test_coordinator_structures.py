@@ -10,9 +10,7 @@ from iota.protocol.frames import Direction
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.routes import GRAIN, interleave
-from orchestrator.coordinator.state import Claims
 from orchestrator.coordinator.waiting import Waiting
-from tests.support.coordinator_indexes import votes_of
 from tests.support.coordinators import frame
 
 # ---- the events of a member -------------------------------------------------------------------------
@@ -113,19 +111,6 @@ def test_what_waits_is_overdue_as_a_table_of_times_says(moves: list[tuple[str, i
         assert [since[key] for key in overdue] == sorted(since[key] for key in overdue)
         coming = (begun + limit_s for begun in since.values() if begun + limit_s > now)
         assert waiting.next_due(now, limit_s) == min(coming, default=None)
-
-
-# ---- what replicas say of a base --------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz")), max_size=30))
-def test_votes_are_the_counts_by_owner_of_what_each_replica_said_last(reports: list[tuple[str, str]]) -> None:
-    owners = {"a": "A", "b": "A", "c": "C", "d": "D"}
-    claims = Claims()
-    for hotkey, digest in reports:
-        claims.take(hotkey, owners[hotkey], digest)
-    assert claims.digests == dict(reports)
-    assert claims.votes == votes_of(claims, owners)
 
 
 # ---- turns ------------------------------------------------------------------------------------------

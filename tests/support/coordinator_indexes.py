@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from iota.protocol.messages import Role
-from orchestrator.coordinator.bases import _decides, stands_alone
+from orchestrator.coordinator.bases import _is_awaited, stands_alone
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
+from orchestrator.coordinator.merging import transfer_limit_s
 from orchestrator.coordinator.rerouting import is_held_by
-from orchestrator.coordinator.state import Claims, Phase, RunState
+from orchestrator.coordinator.state import Phase, RunState
 
 
 def check_indexes(run: RunState) -> None:
@@ -116,16 +116,10 @@ def check_bases(run: RunState) -> None:
     assert {at for at in lacking if at[0] > run.newest_base} <= set(bases.unstored) <= lacking
     assert set(bases.disputed) == bases.claims.keys() - bases.digests.keys()
     assert bases.unmade.keys() <= set(bases.disputed)
+    assert bases.unkept.keys() <= bases.digests.keys() - bases.stored.keys()
     for claims in bases.claims.values():
-        assert claims.votes == votes_of(claims, {hotkey: m.owner for hotkey, m in run.members.items()})
-
-
-def votes_of(claims: Claims, owners: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """What `Claims.votes` must be: digest -> owner -> number of workers."""
-    return {
-        digest: Counter(owners[hotkey] for hotkey, said in claims.digests.items() if said == digest)
-        for digest in set(claims.digests.values())
-    }
+        said = {(digest, run.members[hotkey].owner) for hotkey, digest in claims.digests.items()}
+        assert {(digest, owner) for digest, owners in claims.votes.items() for owner in owners} <= said
 
 
 def check_snapshots(run: RunState) -> None:
@@ -144,10 +138,11 @@ def check_snapshots(run: RunState) -> None:
 
 def check_nothing_is_left_out(run: RunState) -> None:
     """What `RunState.changed` promises once an entry with `dirty` was applied: the rest is as it must be."""
-    changed, limit = run.changed, run.deadlines.merge.seconds
+    changed = run.changed
     for at, claims in run.bases.claims.items():
-        waits = at[0] < run.epoch or (at not in run.bases.digests and not _decides(run, at, claims))
-        assert waits, "a base that can be decided is not"
+        awaited = _is_awaited(run, at, claims)
+        waits = at not in run.bases.digests and (awaited or at in run.bases.unmade)
+        assert at[0] < run.epoch or waits, "a base that can be decided or made is not"
     for at in run.bases.unstored:
         keeper = run.members[run.bases.keepers[at]]
         holders = [m for m in run.miners(at[1]) if m.live and m.ready_epoch >= at[0]]
@@ -171,9 +166,9 @@ def check_nothing_is_left_out(run: RunState) -> None:
         coming = len(copies) + sum(m.live for m in missing)
         assert coming >= wanted or served or not idle, "a part lacks a merger while there is a miner"
     if run.phase is Phase.MERGING and not run.current.unmerged:
-        late = run.now > run.current.merged_at + limit
         for stage in set(range(run.stages)) - changed.behind:
             assert run.roster.holding(stage, run.epoch + 1) or stands_alone(run, (run.epoch + 1, stage))
+            late = run.now > run.current.merged_at + transfer_limit_s(run, stage)
             assert late or not run.roster.holding(stage, run.epoch)
 
 

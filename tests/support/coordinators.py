@@ -63,12 +63,24 @@ class Driven:
         return self.coordinator.state
 
     def hold_base(self) -> None:
-        """All miners hold the base of epoch 0; the orchestrator makes it where one owner alone says so."""
+        """All miners hold the base of epoch 0, which the orchestrator makes too."""
         for member in self.state.miners():
             self.say(member, reports=[Ready(epoch=0, digest=f"{member.stage:064x}")])
-        for base in self.coordinator.disputed_bases():
-            made = BaseMade(at=self.now, epoch=0, stage=base.stage, digest=f"{base.stage:064x}")
-            self.coordinator.apply(made)
+        self.make_bases()
+
+    def make_bases(self, digest: str | None = None) -> int:
+        """The orchestrator makes the bases that it is to make; returns their number."""
+        bases = self.coordinator.disputed_bases()
+        for base in bases:
+            entry = BaseMade(
+                at=self.now,
+                epoch=base.epoch,
+                stage=base.stage,
+                digest=digest or f"{base.stage:064x}",
+                parts=(StoredObject(key="base", digest="1" * 64, size=1),) if base.store else (),
+            )
+            self.coordinator.apply(entry)
+        return len(bases)
 
     def join(self, number: int, role: Role = Role.MINER, **held: int) -> Member:
         """A node joins, without state but for the fields of the request that are given."""

@@ -41,7 +41,14 @@ def merged(store: MemoryStore, epoch: int) -> tuple[StoredObject, ...]:
 
 
 async def made(monkeypatch: pytest.MonkeyPatch, store: MemoryStore, inputs: BaseInputs) -> str:
-    """The digest that the orchestrator journals."""
+    """The digest that the orchestrator journals, without parts."""
+    entry = await entry_of(monkeypatch, store, inputs)
+    assert not entry.parts
+    return entry.digest
+
+
+async def entry_of(monkeypatch: pytest.MonkeyPatch, store: MemoryStore, inputs: BaseInputs) -> BaseMade:
+    """What the orchestrator journals."""
     coordinator, journal = Coordinator(SPEC), MemoryJournal()
     disputed = [inputs]
     monkeypatch.setattr(coordinator, "disputed_bases", lambda: list(disputed))
@@ -56,7 +63,7 @@ async def made(monkeypatch: pytest.MonkeyPatch, store: MemoryStore, inputs: Base
     (entry,) = (record.entry for record in journal.records)
     assert isinstance(entry, BaseMade)
     assert (entry.epoch, entry.stage) == (inputs.epoch, inputs.stage)
-    return entry.digest
+    return entry
 
 
 async def test_base_0_is_made_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +102,16 @@ async def test_a_later_base_is_made_from_the_stored_one_and_the_merge(
 async def test_a_stage_without_a_merge_keeps_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore("http://store", SECRET)
     assert await made(monkeypatch, store, BaseInputs(1, 0, None)) == base_digest(SPEC, START)
+
+
+async def test_a_base_that_no_replica_stores_is_stored_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore("http://store", SECRET)
+    inputs = BaseInputs(1, 0, None, merged(store, 0), store=True)
+    entry = await entry_of(monkeypatch, store, inputs)
+    base = next_base(SPEC, 0, START, MERGED)
+    assert entry.digest == base_digest(SPEC, base)
+    assert [store.objects[part.key] for part in entry.parts] == base_parts(SPEC, base)
+    assert [part.key for part in entry.parts] == [
+        str(BaseKey(SPEC.id, 1, 0, number)) for number in range(len(entry.parts))
+    ]
+    assert all(blake3(store.objects[part.key]).hexdigest() == part.digest for part in entry.parts)

@@ -84,14 +84,12 @@ def test_the_claims_of_two_owners_make_a_base() -> None:
 
 
 def disagreeing(*owners: Hotkey) -> Driven:
-    """The last owner's replica claims another base of stage 0 than all others, until the deadline."""
+    """The last owner's replica claims another base of stage 0 than all others."""
     driven = merged(*owners)
     *liars, honest = driven.state.miners(0)
     for member in liars:
         driven.say(member, reports=[Ready(epoch=1, digest="0" * 64)])
     driven.say(honest, reports=[Ready(epoch=1, digest="a" * 64)])
-    assert not driven.coordinator.disputed_bases()
-    driven.wait(driven.state.deadlines.merge.seconds + 1)
     return driven
 
 
@@ -128,6 +126,20 @@ def test_a_made_base_that_is_not_disputed_changes_nothing() -> None:
     assert (1, 0) not in driven.state.bases.digests
 
 
+def slow_line(driven: Driven, seconds: float) -> None:
+    """The line of the run's spec takes so long for the largest stage."""
+    audit = driven.state.spec.audit.model_copy(
+        update={"line": max(map(sum, driven.state.part_bytes)) / seconds}
+    )
+    driven.state.spec = driven.state.spec.model_copy(update={"audit": audit})
+
+
+def join(driven: Driven, number: int, owner: Hotkey) -> None:
+    """A worker of the owner joins."""
+    request = certified_join(driven.state.spec.id, key(number), owner)
+    driven.coordinator.apply(Joined(at=driven.now, hotkey=key(number).ss58, request=request))
+
+
 def loading(*owners: Hotkey) -> Driven:
     """Two stages whose only replicas have joined; those of stage 1 hold the base."""
     spec = make_spec(steps=1, microbatches=2)
@@ -138,17 +150,8 @@ def loading(*owners: Hotkey) -> Driven:
         driven.coordinator.apply(Joined(at=driven.now, hotkey=key(number + 1).ss58, request=request))
     for member in driven.state.miners(1):
         driven.say(member, reports=[Ready(epoch=0, digest=TRUE)])
-    make(driven)
+    driven.make_bases(TRUE)
     return driven
-
-
-def make(driven: Driven) -> int:
-    """The orchestrator makes what is disputed; the number of bases."""
-    bases = driven.coordinator.disputed_bases()
-    for base in bases:
-        entry = BaseMade(at=driven.now, epoch=base.epoch, stage=base.stage, digest=TRUE)
-        driven.coordinator.apply(entry)
-    return len(bases)
 
 
 @pytest.mark.parametrize("owners", [(OWNER,), (OWNER, OWNER)])
@@ -158,7 +161,7 @@ def test_the_only_owner_of_a_stage_does_not_choose_the_base_of_the_seed(owners: 
         driven.say(member, reports=[Ready(epoch=0, digest="0" * 64)])
     assert (0, 0) not in driven.state.bases.digests
     assert "makes base 0 of stage 0 itself" in str(driven.coordinator.status()["waiting"])
-    assert make(driven) == 1
+    assert driven.make_bases(TRUE) == 1
     assert driven.state.bases.digests[0, 0] == TRUE
     assert driven.state.phase is Phase.GATHERING
     liar = driven.state.miners(0)[0]
@@ -168,27 +171,22 @@ def test_the_only_owner_of_a_stage_does_not_choose_the_base_of_the_seed(owners: 
     assert driven.state.phase is Phase.TRAINING
 
 
-def test_a_base_of_the_seed_on_which_two_owners_agree_costs_the_orchestrator_nothing() -> None:
-    driven = loading(OWNER, RIVAL)
-    for member in driven.state.miners(0):
-        driven.say(member, reports=[Ready(epoch=0, digest=TRUE)])
-    assert not make(driven)
-    assert driven.state.phase is Phase.TRAINING
-
-
-def test_the_only_owner_that_comes_is_not_believed_at_the_deadline() -> None:
-    driven = loading(OWNER, RIVAL)
-    driven.say(driven.state.miners(0)[0], reports=[Ready(epoch=0, digest="0" * 64)])
-    driven.wait(driven.state.deadlines.merge.seconds + 1)
+def test_two_owners_do_not_choose_a_false_base_of_the_seed() -> None:
+    driven = loading(OWNER, RIVAL, key(99))
+    *liars, honest = driven.state.miners(0)
+    for member in liars:
+        driven.say(member, reports=[Ready(epoch=0, digest="0" * 64)])
+    driven.say(honest, reports=[Ready(epoch=0, digest=TRUE)])
     assert (0, 0) not in driven.state.bases.digests
-    assert make(driven) == 1
+    assert driven.make_bases(TRUE) == 1
+    assert (honest.ready_epoch, {member.ready_epoch for member in liars}) == (0, {-1})
 
 
 def test_who_claims_another_base_than_the_orchestrator_made_is_told_to_make_it_anew() -> None:
     driven = disagreeing(OWNER, RIVAL)
     for member in driven.state.miners(0):
         driven.news(member)
-    make(driven)
+    driven.make_bases(TRUE)
     for member in driven.state.miners(0)[:1]:
         load, ready = driven.news(member)
         assert (load, ready) == (LoadBase(epoch=0, digest=f"{0:064x}"), driven.state.current.merges[0].ready)
@@ -230,3 +228,107 @@ def test_one_claim_does_not_make_a_false_base_of_the_seed() -> None:
     assert (inputs.epoch, inputs.before, inputs.merged) == (0, None, ())
     driven.coordinator.apply(BaseMade(at=driven.now, epoch=0, stage=0, digest="a" * 64))
     assert (honest.ready_epoch, liar.ready_epoch) == (0, -1)
+
+
+def test_newcomers_without_work_do_not_choose_the_next_base() -> None:
+    driven = merged(OWNER, RIVAL)
+    for number in range(50, 54):
+        join(driven, number, key(number + 40))
+    one, two, *newcomers = driven.state.miners(0)
+    for member in newcomers:
+        driven.say(member, reports=[Ready(epoch=1, digest="0" * 64)])
+    assert len(newcomers) == 2
+    assert (1, 0) not in driven.state.bases.digests
+    for member in (one, two):
+        driven.say(member, reports=[Ready(epoch=1, digest=TRUE)])
+    assert driven.state.bases.digests[1, 0] == TRUE
+    assert (one.ready_epoch, two.ready_epoch, newcomers[0].ready_epoch) == (1, 1, -1)
+
+
+def test_a_newcomer_alone_is_believed_once_the_orchestrator_has_made_the_same_base() -> None:
+    driven = merged(OWNER, RIVAL)
+    join(driven, 50, key(90))
+    join(driven, 51, key(91))
+    one, two, newcomer = driven.state.miners(0)
+    driven.lose(one)
+    driven.lose(two)
+    driven.say(newcomer, reports=[Ready(epoch=0, digest=driven.state.bases.digests[0, 0])])
+    driven.say(newcomer, reports=[Ready(epoch=1, digest=TRUE)])
+    assert (1, 0) not in driven.state.bases.digests
+    assert driven.make_bases(TRUE) == 1
+    assert newcomer.ready_epoch == 1
+    assert driven.state.bases.makers[1, 0] == (newcomer.hotkey,)
+
+
+def test_a_replica_without_work_makes_a_base_doubtful_and_does_not_decide_it() -> None:
+    driven = merged(OWNER, RIVAL)
+    one, two = driven.state.miners(0)
+    driven.state.current.counted.pop(two.hotkey)
+    driven.say(one, reports=[Ready(epoch=1, digest="0" * 64)])
+    assert (1, 0) not in driven.state.bases.digests
+    driven.say(two, reports=[Ready(epoch=1, digest=TRUE)])
+    assert driven.make_bases(TRUE) == 1
+    assert (one.ready_epoch, two.ready_epoch) == (0, 1)
+
+
+def test_an_owner_does_not_choose_the_base_while_others_cannot_have_fetched_the_merge() -> None:
+    driven = merged(OWNER, RIVAL)
+    slow_line(driven, 2080)
+    stage = max(range(2), key=lambda s: sum(driven.state.part_bytes[s]))
+    liar, _ = driven.state.miners(stage)
+    driven.say(liar, reports=[Ready(epoch=1, digest="0" * 64)])
+    driven.wait(driven.state.limits.max_s)
+    assert not driven.coordinator.disputed_bases()
+    driven.wait(2080 - driven.state.limits.max_s + 1)
+    assert (1, stage) not in driven.state.bases.digests
+    assert driven.make_bases(TRUE) == 1
+    assert liar.ready_epoch == 0
+
+
+def test_two_owners_do_not_choose_a_base_before_a_third_has_made_it() -> None:
+    driven = merged(OWNER, RIVAL, key(99))
+    *liars, honest = driven.state.miners(0)
+    for member in liars:
+        driven.say(member, reports=[Ready(epoch=1, digest="0" * 64)])
+    assert (1, 0) not in driven.state.bases.digests
+    driven.say(honest, reports=[Ready(epoch=1, digest=TRUE)])
+    assert driven.make_bases(TRUE) == 1
+    assert driven.state.bases.makers[1, 0] == (honest.hotkey,)
+
+
+def test_two_owners_make_a_base_at_the_deadline_where_a_third_says_nothing() -> None:
+    driven = merged(OWNER, RIVAL, key(99))
+    for member in driven.state.miners(0)[:2]:
+        driven.say(member, reports=[Ready(epoch=1, digest=TRUE)])
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert driven.state.bases.digests[1, 0] == TRUE
+
+
+def test_a_stage_of_a_size_has_the_time_that_its_base_takes_before_the_next_epoch_begins() -> None:
+    driven = merged(OWNER, OWNER)
+    slow_line(driven, 2080)
+    for stage in (0, 1):
+        driven.say(driven.state.miners(stage)[0], reports=[Ready(epoch=1, digest=TRUE)])
+    driven.wait(2080 - 1)
+    assert driven.state.epoch == 0
+    due = driven.coordinator.next_deadline()
+    assert due is not None
+    driven.wait(due - driven.now + 1)
+    assert driven.state.epoch == 1
+
+
+def test_who_claims_a_false_base_has_no_say_in_bases_any_more() -> None:
+    driven = merged(OWNER, RIVAL)
+    liar, honest = driven.state.miners(0)
+    driven.say(liar, reports=[Ready(epoch=1, digest="0" * 64)])
+    driven.say(liar, reports=[Ready(epoch=1, digest=TRUE)])  # its first claim stands
+    driven.say(honest, reports=[Ready(epoch=1, digest=TRUE)])
+    assert driven.make_bases(TRUE) == 1
+    driven.say(liar, reports=[Ready(epoch=1, digest=TRUE)])
+    assert liar.ready_epoch == 1
+    (other,) = (m for m in driven.state.miners(1) if m.owner != liar.owner)
+    driven.say(other, reports=[Ready(epoch=1, digest=TRUE)])
+    assert driven.state.bases.digests[1, 1] == TRUE  # the liar's owner is not awaited
+    driven.wait(driven.state.deadlines.merge.seconds + 1, driven.state.head.block + 1)
+    driven.wait(0.0, driven.state.head.block + 1)
+    assert {m.hotkey: m.unproven for m in driven.record(0).miners if m.unproven} == {liar.hotkey: 1}

@@ -49,9 +49,14 @@ def coordinator() -> Coordinator:
         made.apply(Joined(at=1.0, hotkey=hotkey.ss58, request=join_request()))
     for hotkey in (FIRST, LAST):
         made.apply(Exchanged(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+    make_bases(made)
+    return made
+
+
+def make_bases(made: Coordinator) -> None:
+    """The orchestrator makes base 0."""
     for base in made.disputed_bases():
         made.apply(BaseMade(at=2.0, epoch=0, stage=base.stage, digest=BASE))
-    return made
 
 
 def member(made: Coordinator, stage: int) -> Member:
@@ -135,6 +140,7 @@ def crowd() -> tuple[Coordinator, dict[str, Member]]:
     made.apply(Joined(at=1.0, hotkey=VALIDATOR.ss58, request=join_request(Role.VALIDATOR)))
     for hotkey in (FIRST, LAST, SPARE, BYSTANDER):
         made.apply(Exchanged(at=2.0, hotkey=hotkey.ss58, reports=(Ready(epoch=0, digest=BASE),)))
+    make_bases(made)
     route = [made.members[made.neighbour(0, 0, 0, stage) or ""] for stage in range(2)]
     other = next(m for m in made.members.values() if m.stage == 1 and m is not route[1])
     return made, {

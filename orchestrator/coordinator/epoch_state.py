@@ -231,6 +231,8 @@ class EpochState:
     """Stages whose merge is not ready."""
     unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)
     """(stage, part) that are not agreed, since their last assignment."""
+    unread: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(stage, part) whose copies agree -> the merger whose copy the orchestrator is to read."""
     disputed: dict[tuple[int, int], None] = field(default_factory=dict)
     """(stage, part) that the orchestrator is to merge itself: copies differ, or too few have come."""
     merging_since: float = 0.0

@@ -144,6 +144,10 @@ def _merge_wait(run: RunState) -> str | None:
     epoch = run.current
     if epoch.unassigned and not epoch.unfixed:
         return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
+    for stage, part in epoch.unread:
+        return (
+            f"the orchestrator reads part {part} of the merge of stage {stage}, as soon as the store gives it"
+        )
     for stage, part in epoch.disputed:
         return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
     for _, stage in run.bases.unmade:

@@ -78,7 +78,7 @@ def test_one_lying_merger_is_named_and_the_honest_one_is_not(driven: Driven) -> 
     remerge(driven, digest=7)
     part = driven.state.current.merges[0].parts[0]
     assert part.agreed is not None
-    assert part.agreed.stored.key == f"merged/{honest.hotkey}"
+    assert part.agreed.stored.key == "merged/orchestrator"
     assert (named(driven, liar), named(driven, honest)) == (True, False)
     assert not driven.coordinator.disputed_parts()
 

@@ -227,6 +227,12 @@ class EpochState:
     """Stages whose contributions are decided, and whose mergers are not drawn yet."""
     merge_seed: str | None = None
     """Hash of the block by which mergers are drawn; None before it is there."""
+    workers: list[Member] = field(default_factory=list)
+    """Those whom mergers are drawn from: their work counted in this epoch or the one before."""
+    unworked: list[Member] = field(default_factory=list)
+    """The others that take part in the epoch when mergers are drawn."""
+    late_mergers: set[str] = field(default_factory=set)
+    """Miners that did not merge a part by its deadline: others are drawn in their place, if there are any."""
     unmerged: int = 0
     """Stages whose merge is not ready."""
     unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)

@@ -67,6 +67,8 @@ class Member:
     """Its ops have at least so many seconds (`op_clocks.own_limit`, as it was at its last measured op)."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
+    worked: int = -1
+    """Newest epoch in which work of it counted; -1 for none."""
     charged: bool = False
     """It signed a merged part that was wrong: it is drawn for no more merges in this run."""
     misloaded: int = -1

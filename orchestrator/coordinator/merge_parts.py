@@ -66,6 +66,12 @@ def assign_parts(run: RunState) -> None:
         run.incidents.named.append(told)
     if epoch.merge_seed is None:
         return
+    if epoch.unassigned and not epoch.workers:
+        for member in run.roster.miners:
+            if member.worked >= max(0, run.epoch - 1):
+                epoch.workers.append(member)
+            elif member.joined is not None and run.able(member):
+                epoch.unworked.append(member)
     for stage in sorted(epoch.unassigned):
         _assign_stage(run, stage, epoch.merges[stage], epoch.merge_seed)
     epoch.unassigned.clear()
@@ -90,19 +96,35 @@ def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str)
         state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
         merge.parts.append(state)
         epoch.unagreed.begin((stage, part), run.now)
-        if not all(_next_merger(run, state) for _ in range(MERGERS)):
+        if not all(_next_merger(run, state, anyone=True) for _ in range(MERGERS)):
             run.changed.unmanned.add((stage, part))
 
 
-def _next_merger(run: RunState, part: PartMerge) -> bool:
-    """Assign the part to one more miner; False when none is left."""
+def _next_merger(run: RunState, part: PartMerge, *, anyone: bool) -> bool:
+    """Assign the part to one more miner; False when none is left.
 
-    owners = {run.members[hotkey].owner for hotkey in part.mergers}
+    It is one that has worked, if it can be: who only joined would hold up every merge, and loses nothing by
+    it. Another owner's comes first, and who was late with a part last. `anyone`: it may be one without work,
+    where it takes part in the epoch and is another owner's, or where nobody else is left.
+    """
+    epoch, owners = run.current, {run.members[hotkey].owner for hotkey in part.mergers}
 
     def fits(member: Member) -> bool:
         return member.live and not member.charged and member.hotkey not in part.mergers
 
-    member = _draw(run, part, lambda m: fits(m) and m.owner not in owners) or _draw(run, part, fits)
+    def is_timely(member: Member) -> bool:
+        return fits(member) and member.hotkey not in epoch.late_mergers
+
+    def is_anothers(member: Member) -> bool:
+        return is_timely(member) and member.owner not in owners
+
+    member = (
+        _draw(part, epoch.workers, is_anothers)
+        or (_draw(part, epoch.unworked, is_anothers) if anyone else None)
+        or _draw(part, epoch.workers, is_timely)
+        or _draw(part, epoch.workers, fits)
+        or (_draw(part, run.roster.miners, fits) if anyone else None)
+    )
     part.alone = member is None
     if member is None:
         return False
@@ -115,14 +137,13 @@ def _next_merger(run: RunState, part: PartMerge) -> bool:
     return True
 
 
-def _draw(run: RunState, part: PartMerge, fits: Callable[[Member], bool]) -> Member | None:
-    """A miner drawn evenly from those that fit, by BLAKE3 over block hash, part and number of the draw.
+def _draw(part: PartMerge, miners: Sequence[Member], fits: Callable[[Member], bool]) -> Member | None:
+    """One of the miners, drawn evenly from those that fit, by BLAKE3 over block hash, part and number of the draw.
 
     The block hash makes the draw unpredictable before the block; anyone can repeat it afterwards. Draws
     that do not fit are drawn again; where few fit, the last draw is among those alone.
     """
-    miners = run.roster.miners
-    for _ in range(_TRIES):
+    for _ in range(_TRIES if miners else 0):
         member = miners[_number(part) % len(miners)]
         if fits(member):
             return member
@@ -218,8 +239,12 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     late = run.now > epoch.unagreed.since(at) + run.deadlines.merge.seconds
     missing = [h for h in part.mergers if h not in copies and not run.members[h].charged]
     coming = len(copies) + sum(run.members[h].live for h in missing)
+    if late:
+        _note_late(run, missing)
     wanted, drawn = 0 if differ else max(MERGERS - coming, int(late)), 0
-    while drawn < wanted and len(part.mergers) < MAX_MERGERS and _next_merger(run, part):
+    while drawn < wanted and len(part.mergers) < MAX_MERGERS:
+        if not _next_merger(run, part, anyone=coming + drawn < MERGERS):
+            break
         drawn += 1
     if differ or (late and drawn < min(wanted, 1)):
         epoch.disputed[at] = None
@@ -227,6 +252,15 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     epoch.disputed.pop(at, None)
     if drawn < wanted:
         run.changed.unmanned.add(at)
+
+
+def _note_late(run: RunState, missing: Sequence[str]) -> None:
+    """These mergers have missed the deadline of a part; each is named once an epoch."""
+    for hotkey in missing:
+        if hotkey not in run.current.late_mergers and run.members[hotkey].live:
+            run.current.late_mergers.add(hotkey)
+            run.incidents.named.append(f"epoch {run.epoch}: {hotkey} did not merge a part in time")
+            run.members[hotkey].history.happened(run.now, run.epoch, "it did not merge a part in time")
 
 
 def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:

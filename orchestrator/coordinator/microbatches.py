@@ -230,6 +230,7 @@ def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member,
     mb.uncounted -= 1
     count_pair(step.order[member.hotkey], mb.index, attempt)
     run.current.counted[member.hotkey] += 1
+    member.worked = run.epoch
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 

@@ -165,10 +165,14 @@ def all_merge_but(driven: Driven, silent: Member) -> None:
 
 
 def silent_newcomer() -> tuple[Driven, Member]:
-    """All parts are merged, without the copy of one merger of part 0 that took no part in the steps."""
+    """All parts are merged, without the copy of one merger of part 0 that took no part in the steps.
+
+    It is drawn as one whose work counted in the epoch before.
+    """
     for number in range(50):
         driven = until_merge()
         silent = driven.join(9)
+        silent.worked = 0
         driven.give_all()
         driven.draw_mergers(f"{number:064x}")
         if silent in mergers(driven):

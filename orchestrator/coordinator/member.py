@@ -81,8 +81,10 @@ class Member:
     """The newest epochs in whose middle it took the base anew, once for each time."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
-    restarted: bool = False
-    """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
+    restarted: int = -1
+    """Newest epoch in which it continued from its disk."""
+    replayed: float = 0.0
+    """Seconds for which it has repeated that epoch, over all of its restarts."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     line: float = 0.0
@@ -91,6 +93,12 @@ class Member:
     """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
     history: History = field(default_factory=History)
     """For people alone."""
+
+    def end_replay(self, now: float) -> None:
+        """It has repeated its epoch, or begins to do so again."""
+        if self.replay_s:
+            self.replayed += now - self.last_progress
+        self.replay_s = 0.0
 
     @property
     def owner(self) -> str:

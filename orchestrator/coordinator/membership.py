@@ -59,10 +59,10 @@ def join(run: RunState, entry: Joined) -> None:
             _start_afresh(run, member)
     member.device, member.addresses = request.capabilities.device, request.addresses
     member.stalled = False
-    if not (member.resume and member.restarted):
-        member.last_progress = run.now
-        member.replay_s = replay_s(run, member) if member.resume else 0.0
-        member.restarted = member.resume
+    if member.resume:
+        _let_repeat(run, member)
+    else:
+        member.last_progress, member.replay_s = run.now, 0.0
     run.roster.set_live(member, True)
     run.clocks.arm(member, again=True)
     run.look_at(member)
@@ -81,6 +81,22 @@ def replay_s(run: RunState, member: Member) -> float:
     tree = run.current.receipts.get(member.hotkey)
     done = 0 if tree is None else tree.count
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
+
+
+def _let_repeat(run: RunState, member: Member) -> None:
+    """Give a member that continues from its disk the time to repeat its epoch.
+
+    All its restarts in an epoch have that time together: else one that restarts after each op would have it
+    for every op. The only replica of a stage has it each time, since nobody could do the work in its place.
+    """
+    member.end_replay(run.now)
+    first = member.restarted < run.epoch
+    if first:
+        member.restarted, member.replayed = run.epoch, 0.0
+    others = any(run.able(other) for other in run.roster.stages[member.stage] if other is not member)
+    left = replay_s(run, member) - (member.replayed if others else 0.0)
+    if first or left > 0:
+        member.last_progress, member.replay_s = run.now, max(0.0, left)
 
 
 def _start_afresh(run: RunState, member: Member) -> None:

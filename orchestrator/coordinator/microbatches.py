@@ -133,8 +133,8 @@ def note_progress(run: RunState, member: Member, *, sooner: bool = False) -> Non
     `sooner`: its `own_s` is shorter.
     """
     sooner = sooner or member.replay_s > 0
-    member.last_progress = run.now
-    member.stalled, member.restarted, member.replay_s = False, False, 0.0
+    member.end_replay(run.now)
+    member.last_progress, member.stalled = run.now, False
     run.clocks.arm(member, again=sooner)
 
 

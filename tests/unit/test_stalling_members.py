@@ -106,6 +106,45 @@ def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
     assert idler.stalled
 
 
+def test_restarts_after_each_op_have_the_time_to_repeat_the_epoch_once() -> None:
+    driven = _many_ops(replicas=2)
+    idler, extra = driven.state.miners(0)[0], 0.0
+    for _ in range(8):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=_again(idler)))
+        due = driven.state.clocks.deadline(idler, next(iter(idler.pending)))
+        assert due is not None
+        extra += max(0.0, due - driven.now - max(driven.state.deadlines.ops[0].seconds, idler.own_s))
+        driven.wait(due - driven.now)
+        assert not idler.stalled
+        step, index, _ = next(iter(idler.pending))
+        driven.run_op(step, index, 0, OpKind.LOSS)
+    assert 0 < extra < 2 * driven.state.limits.first_s
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_replica_that_restarts_twice_in_an_epoch_may_repeat_it_twice(replicas: int) -> None:
+    driven = _many_ops(replicas)
+    honest = driven.state.miners(0)[0]
+    for _ in range(2):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=honest.hotkey, request=_again(honest)))
+        driven.wait(4 if replicas == 2 else 9)  # it starts up, and repeats its ops of 0.1 s
+        step, index, _ = next(iter(honest.pending))
+        driven.run_op(step, index, 0, OpKind.LOSS)
+    assert (honest.stalled, honest.withdrawn) == (False, 0)
+
+
+def _many_ops(replicas: int) -> Driven:
+    """One stage at work, whose ops take 0.1 s."""
+    spec = tiny_spec(
+        stages=1, replicas=replicas, epochs=1, steps=2, microbatches=40, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    for index in range(20):
+        driven.wait(0.1)
+        driven.run_op(0, index, 0, OpKind.LOSS)
+    return driven
+
+
 def test_a_replica_that_answers_at_once_does_not_make_its_honest_neighbour_late() -> None:
     driven = Driven.training(
         tiny_spec(stages=1, replicas=2, epochs=1, steps=2, microbatches=16, pipeline=Pipeline.SYNC, credit=2)

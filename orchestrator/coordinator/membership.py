@@ -93,7 +93,8 @@ def _let_repeat(run: RunState, member: Member) -> None:
     first = member.restarted < run.epoch
     if first:
         member.restarted, member.replayed = run.epoch, 0.0
-    others = any(run.able(other) for other in run.roster.stages[member.stage] if other is not member)
+    mine = member.live and member.ready_epoch == run.epoch
+    others = run.roster.holding(member.stage, run.epoch) > mine
     left = replay_s(run, member) - (member.replayed if others else 0.0)
     if first or left > 0:
         member.last_progress, member.replay_s = run.now, max(0.0, left)

@@ -138,7 +138,7 @@ def _next_merger(run: RunState, part: PartMerge, *, anyone: bool) -> bool:
 
 
 def _draw(part: PartMerge, miners: Sequence[Member], fits: Callable[[Member], bool]) -> Member | None:
-    """One of the miners, drawn evenly from those that fit, by BLAKE3 over block hash, part and number of draw.
+    """One of the miners, drawn evenly from those that fit: BLAKE3 over block hash, part and number of draw.
 
     The block hash makes the draw unpredictable before the block; anyone can repeat it afterwards. Draws
     that do not fit are drawn again; where few fit, the last draw is among those alone.

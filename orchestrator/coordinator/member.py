@@ -94,6 +94,14 @@ class Member:
     history: History = field(default_factory=History)
     """For people alone."""
 
+    def forget_events(self) -> None:
+        """A restart from its disk needs only later events, or it is sent the base that the others led to.
+
+        Those since the last call are kept for an exchange in flight.
+        """
+        self.events.forget_through(self.cursor_start)
+        self.cursor_start = self.events.next_seq - 1
+
     def end_replay(self, now: float) -> None:
         """It has repeated its epoch, or begins to do so again."""
         if self.replay_s:

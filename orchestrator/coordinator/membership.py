@@ -163,6 +163,7 @@ def offer_bases(run: RunState) -> None:
     """Send every miner that lacks the current base the events that lead to it.
 
     One that made a wrong next base makes it anew: perhaps no other replica of its stage holds the right one.
+    Of one that never took the base which it was sent before, the events before that are forgotten.
     """
     lacking, run.changed.offers = run.changed.offers, {}
     for member in () if run.phase is Phase.FINISHED else lacking.values():
@@ -171,6 +172,8 @@ def offer_bases(run: RunState) -> None:
             continue
         events = _events_to_base(run, epoch, member.stage)
         if events:
+            if member.told_base > member.ready_epoch:
+                member.forget_events()
             member.told_base = epoch
         else:
             run.changed.offers[member.hotkey] = member

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from iota.protocol.events import LoadBase
 from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
+    BaseStored,
     Capabilities,
     Delta,
     JoinRequest,
@@ -19,6 +21,7 @@ from orchestrator.coordinator import Joined
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import own_limit
 from tests.support.coordinators import Driven, frame
+from tests.support.small_spec import small_spec
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -213,3 +216,28 @@ def test_a_member_without_counted_work_does_not_decide_a_merge() -> None:
     merge = driven.state.current.merges[0]
     assert (merge.deltas, merge.parts) == ({}, [])
     assert merge.fixed, "the newcomer holds the base, so the stage keeps it and the run goes on"
+
+
+def test_the_events_of_a_member_that_never_takes_a_base_do_not_grow_with_the_epochs() -> None:
+    spec = small_spec(layout={"cuts": [1, 2]}, schedule={"epochs": 9, "steps": 1, "microbatches": 1})
+    driven = Driven.training(spec)
+    honest, idler, held = driven.state.miners(), driven.join(7), []
+    for epoch in range(8):
+        driven.run_microbatch(0, 0)
+        driven.give(*honest)
+        driven.draw_mergers()
+        driven.merge_all()
+        for member in honest:
+            digest = f"{member.stage:064x}"
+            driven.say(member, reports=[Ready(epoch=epoch + 1, digest=digest)])
+        driven.wait(driven.state.deadlines.merge.seconds + 1, driven.state.head.block + 1)
+        for member in honest:
+            parts = (StoredObject(key="k" * 150, digest="1" * 64, size=1),)
+            driven.say(
+                member, reports=[BaseStored(epoch=epoch + 1, digest=f"{member.stage:064x}", parts=parts)]
+            )
+        assert driven.state.epoch == epoch + 1
+        held.append(len(driven.coordinator.events_after(idler.hotkey, 0)))
+    assert held[-1] <= held[3]
+    last = [event.epoch for event in driven.news(idler) if isinstance(event, LoadBase)]
+    assert last[-1] >= 7

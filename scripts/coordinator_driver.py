@@ -42,7 +42,7 @@ from orchestrator.coordinator import (
     Returned,
     Tick,
 )
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 
 try:
     from orchestrator.garbage import settle

@@ -24,6 +24,7 @@ from orchestrator.coordinator import (
     bases,
     membership,
     merge_parts,
+    merger_draws,
     merging,
     microbatches,
     outages,
@@ -201,7 +202,7 @@ class Coordinator:
         """
         run = self.state
         lost = merging.fix_contributions(run)
-        merge_parts.assign_parts(run)
+        merger_draws.assign_parts(run)
         merge_parts.settle_parts(run, lost)
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:

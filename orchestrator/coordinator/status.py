@@ -9,7 +9,7 @@ from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator import sealing
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50

@@ -10,7 +10,7 @@ from orchestrator.coordinator.bases import _decides, stands_alone
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
+from orchestrator.coordinator.merger_draws import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Claims, Phase, RunState
 

@@ -36,7 +36,7 @@ from orchestrator.coordinator import (
     UnreadCopy,
 )
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Limits, RunState
 
 LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)

@@ -12,7 +12,7 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Remerged, Resumed
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import MAX_MERGERS, draw_block
+from orchestrator.coordinator.merger_draws import MAX_MERGERS, draw_block
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.small_spec import small_spec

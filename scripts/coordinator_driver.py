@@ -31,8 +31,18 @@ from iota.protocol.messages import (
 from iota.protocol.receipts import GENESIS, OpKind, Receipt
 from iota.simulate.names import digest
 from iota.spec import RunSpec
-from orchestrator.coordinator import BaseMade, Coordinator, Entry, Exchanged, Joined, Lost, Returned, Tick
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator import (
+    BaseMade,
+    Coordinator,
+    Entry,
+    Exchanged,
+    Finding,
+    Joined,
+    Lost,
+    Returned,
+    Tick,
+)
+from orchestrator.coordinator.merger_draws import draw_block
 
 try:
     from orchestrator.garbage import settle
@@ -155,6 +165,8 @@ class Run:
             stored = StoredObject(key="m", digest=HASH, size=assign.contributions[0].stored.size)
             done = Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
             self.apply("merged", self._merged(hotkey, done))
+            for copy in self.coordinator.unread_copies():
+                self.apply("merged", copy.read(self._later(), Finding.SOUND))
         for hotkey in self.miners:
             made = digest("base", epoch + 1, self._stage(hotkey))
             self.report("ready", hotkey, Ready(epoch=epoch + 1, digest=made))

@@ -22,6 +22,7 @@ from orchestrator.coordinator import (
     BaseMade,
     Coordinator,
     Entry,
+    Finding,
     Limits,
     Lost,
     Member,
@@ -135,6 +136,8 @@ class VirtualSwarm:
         for key in sorted(self.coordinator.take_woken()):
             if key in self.miners and self.miners[key].alive:
                 self.miners[key].poll()
+        for copy in self.coordinator.unread_copies(1):
+            self.apply(copy.read(self.now, Finding.SOUND))
 
     def check_close(self, event: StepClose) -> None:
         """Assert that a step closes only when all of its microbatches have ended."""

@@ -7,6 +7,7 @@ from orchestrator.coordinator.bases import BaseInputs
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.entries import (
     BaseMade,
+    CopyRead,
     Entry,
     Exchanged,
     Finding,
@@ -23,12 +24,14 @@ from orchestrator.coordinator.entries import (
     Tick,
 )
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merge_parts import UnreadCopy
 from orchestrator.coordinator.state import Limits
 
 __all__ = [
     "BaseInputs",
     "BaseMade",
     "Coordinator",
+    "CopyRead",
     "Entry",
     "Exchanged",
     "Finding",
@@ -45,4 +48,5 @@ __all__ = [
     "StoreAway",
     "StoreBack",
     "Tick",
+    "UnreadCopy",
 ]

@@ -23,6 +23,11 @@ MAX_VERDICTS = 64
 """Verdicts of one validator about one miner and epoch: more than any draw demands."""
 MAX_ACCUSATIONS = 64
 """Verdicts of one validator and epoch that the others are told of: more than they examine."""
+WEIGHTS_PER_BLOCK = 32
+"""A report of more weights than that has more blocks between it and the one before: 4,096 weights, which are
+0.25 MB in the journal, may come every 129 blocks, where a tempo of Bittensor has 360."""
+MAX_AHEAD = 10
+"""Blocks by which weights may be newer than the newest known block: the head is read now and then."""
 _ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 
 
@@ -112,10 +117,13 @@ def is_new_loss(run: RunState, member: Member, report: Heldout) -> bool:
 
 
 def is_new_weights(run: RunState, member: Member, report: WeightsSet) -> bool:
-    """Whether it tells other weights than the validator's last report, or of another block."""
+    """Whether it tells of a block that the chain may have, and that is newer than that of the last report.
+
+    The more weights there are, the more blocks must be between the two.
+    """
     last = member.history.posted
-    said = None if last is None else (last.block, last.compute_share, run.audits.weights[member.hotkey])
-    return said != (report.block, report.compute_share, report.weights)
+    least = 0 if last is None else last.block + 1 + len(report.weights) // WEIGHTS_PER_BLOCK
+    return least <= report.block <= run.head.block + MAX_AHEAD
 
 
 def take_weights(run: RunState, member: Member, report: WeightsSet) -> None:

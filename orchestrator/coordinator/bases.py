@@ -250,9 +250,7 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
     run.roster.set_ready(member, epoch)
     member.joined = None
     run.look_at(member)
-    # A restart from disk needs the events after this base. One more epoch is kept for an exchange in flight.
-    member.events.forget_through(member.cursor_start)
-    member.cursor_start = member.events.next_seq - 1
+    member.forget_events()  # a restart from disk needs the events after this base
     if run.phase is Phase.MERGING and epoch == run.epoch:
         ready = run.current.merges[member.stage].ready
         if ready is not None:

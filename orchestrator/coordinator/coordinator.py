@@ -24,6 +24,7 @@ from orchestrator.coordinator import (
     bases,
     membership,
     merge_parts,
+    merger_draws,
     merging,
     microbatches,
     outages,
@@ -36,6 +37,7 @@ from orchestrator.coordinator import (
 )
 from orchestrator.coordinator.entries import (
     BaseMade,
+    CopyRead,
     Entry,
     Exchanged,
     Joined,
@@ -118,6 +120,8 @@ class Coordinator:
                 run.dirty = True
             case Resumed():
                 outages.restart_deadlines(run, run.now - before)
+            case CopyRead():
+                merge_parts.take_read(run, entry)
             case Remerged():
                 merge_parts.take_remerged(run, entry)
             case BaseMade():
@@ -198,7 +202,7 @@ class Coordinator:
         """
         run = self.state
         lost = merging.fix_contributions(run)
-        merge_parts.assign_parts(run)
+        merger_draws.assign_parts(run)
         merge_parts.settle_parts(run, lost)
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:
@@ -301,6 +305,14 @@ class Coordinator:
         """Plans to store in the object store that were made since the last call."""
         plans, self.state.outbox.plans = self.state.outbox.plans, []
         return plans
+
+    def unread_copies(self, limit: int | None = None) -> list[merge_parts.UnreadCopy]:
+        """The first copies that the orchestrator is to read before they count: see `CopyRead`."""
+        return merge_parts.unread_copies(self.state, limit)
+
+    def is_unread(self, copy: merge_parts.UnreadCopy) -> bool:
+        """Whether the orchestrator is still to read this copy."""
+        return merge_parts.is_unread(self.state, (copy.epoch, copy.stage, copy.part), copy.merger)
 
     def disputed_parts(self) -> list[MergeAssign]:
         """The parts that the orchestrator is to merge itself: `Remerged` says how."""

@@ -25,6 +25,7 @@ class EntryKind(StrEnum):
     RETURNED = "returned"
     TICK = "tick"
     RESUMED = "resumed"
+    COPY_READ = "copy_read"
     REMERGED = "remerged"
     BASE_MADE = "base_made"
     STORE_AWAY = "store_away"
@@ -49,7 +50,7 @@ class Joined(_OfMember):
 
 
 class Finding(StrEnum):
-    """What the server found of a frame that a member says it cannot use."""
+    """What the server found of a merged part, or of a frame that a member says it cannot use."""
 
     ABSENT = "absent"
     """The store does not have it any more: it had it when it was announced."""
@@ -116,6 +117,20 @@ class Resumed(_Timed):
     kind: Literal[EntryKind.RESUMED] = EntryKind.RESUMED
 
 
+class CopyRead(_Timed):
+    """The orchestrator has read the copy of a merged part on which its mergers agree, before it counts.
+
+    It is sound, absent, or other bytes than its merger signed.
+    """
+
+    kind: Literal[EntryKind.COPY_READ] = EntryKind.COPY_READ
+    epoch: Small
+    stage: Small
+    part: Small
+    merger: Hotkey
+    found: Finding
+
+
 class Remerged(_Timed):
     """The orchestrator has merged a disputed part itself, and stored the result under a key of its own."""
 
@@ -166,6 +181,7 @@ Entry = Annotated[
     | Returned
     | Tick
     | Resumed
+    | CopyRead
     | Remerged
     | BaseMade
     | StoreAway

@@ -227,10 +227,18 @@ class EpochState:
     """Stages whose contributions are decided, and whose mergers are not drawn yet."""
     merge_seed: str | None = None
     """Hash of the block by which mergers are drawn; None before it is there."""
+    workers: list[Member] = field(default_factory=list)
+    """Those whom mergers are drawn from: their work counted in this epoch or the one before."""
+    unworked: list[Member] = field(default_factory=list)
+    """The others that take part in the epoch when mergers are drawn."""
+    late_mergers: set[str] = field(default_factory=set)
+    """Miners that did not merge a part by its deadline: others are drawn in their place, if there are any."""
     unmerged: int = 0
     """Stages whose merge is not ready."""
     unagreed: Waiting[tuple[int, int]] = field(default_factory=Waiting)
     """(stage, part) that are not agreed, since their last assignment."""
+    unread: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(stage, part) whose copies agree -> the merger whose copy the orchestrator is to read."""
     disputed: dict[tuple[int, int], None] = field(default_factory=dict)
     """(stage, part) that the orchestrator is to merge itself: copies differ, or too few have come."""
     merging_since: float = 0.0

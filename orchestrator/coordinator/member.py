@@ -67,6 +67,8 @@ class Member:
     """Its ops have at least so many seconds (`op_clocks.own_limit`, as it was at its last measured op)."""
     tokens: int = 0
     """Tokens of its counted work, all epochs."""
+    worked: int = -1
+    """Newest epoch in which work of it counted; -1 for none."""
     charged: bool = False
     """It signed a merged part that was wrong: it is drawn for no more merges in this run."""
     misloaded: int = -1
@@ -83,8 +85,10 @@ class Member:
     """Time of its last join."""
     resume: bool = False
     """Its last join continued from the state on its disk."""
-    restarted: bool = False
-    """It continued from its disk, and has made no progress since: the next restart gives it no more time."""
+    restarted: int = -1
+    """Newest epoch in which it continued from its disk."""
+    replayed: float = 0.0
+    """Seconds for which it has repeated that epoch, over all of its restarts."""
     replay_s: float = 0.0
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     line: float = 0.0
@@ -93,6 +97,20 @@ class Member:
     """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
     history: History = field(default_factory=History)
     """For people alone."""
+
+    def forget_events(self) -> None:
+        """A restart from its disk needs only later events, or it is sent the base that the others led to.
+
+        Those since the last call are kept for an exchange in flight.
+        """
+        self.events.forget_through(self.cursor_start)
+        self.cursor_start = self.events.next_seq - 1
+
+    def end_replay(self, now: float) -> None:
+        """It has repeated its epoch, or begins to do so again."""
+        if self.replay_s:
+            self.replayed += now - self.last_progress
+        self.replay_s = 0.0
 
     @property
     def owner(self) -> str:

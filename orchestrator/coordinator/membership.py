@@ -61,10 +61,10 @@ def join(run: RunState, entry: Joined) -> None:
     member.session, member.joined_at = request.session, run.now
     member.device, member.addresses = request.capabilities.device, request.addresses
     member.stalled = False
-    if not (member.resume and member.restarted):
-        member.last_progress = run.now
-        member.replay_s = replay_s(run, member) if member.resume else 0.0
-        member.restarted = member.resume
+    if member.resume:
+        _let_repeat(run, member)
+    else:
+        member.last_progress, member.replay_s = run.now, 0.0
     run.roster.set_live(member, True)
     run.clocks.arm(member, again=True)
     run.look_at(member)
@@ -83,6 +83,23 @@ def replay_s(run: RunState, member: Member) -> float:
     tree = run.current.receipts.get(member.hotkey)
     done = 0 if tree is None else tree.count
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
+
+
+def _let_repeat(run: RunState, member: Member) -> None:
+    """Give a member that continues from its disk the time to repeat its epoch.
+
+    All its restarts in an epoch have that time together: else one that restarts after each op would have it
+    for every op. The only replica of a stage has it each time, since nobody could do the work in its place.
+    """
+    member.end_replay(run.now)
+    first = member.restarted < run.epoch
+    if first:
+        member.restarted, member.replayed = run.epoch, 0.0
+    mine = member.live and member.ready_epoch == run.epoch
+    others = run.roster.holding(member.stage, run.epoch) > mine
+    left = replay_s(run, member) - (member.replayed if others else 0.0)
+    if first or left > 0:
+        member.last_progress, member.replay_s = run.now, max(0.0, left)
 
 
 def _start_afresh(run: RunState, member: Member) -> None:
@@ -157,6 +174,7 @@ def offer_bases(run: RunState) -> None:
     """Send every miner that lacks the current base the events that lead to it.
 
     One that made a wrong next base makes it anew: perhaps no other replica of its stage holds the right one.
+    Of one that never took the base which it was sent before, the events before that are forgotten.
     """
     lacking, run.changed.offers = run.changed.offers, {}
     for member in () if run.phase is Phase.FINISHED else lacking.values():
@@ -165,6 +183,8 @@ def offer_bases(run: RunState) -> None:
             continue
         events = _events_to_base(run, epoch, member.stage)
         if events:
+            if member.told_base > member.ready_epoch:
+                member.forget_events()
             member.told_base = epoch
         else:
             run.changed.offers[member.hotkey] = member

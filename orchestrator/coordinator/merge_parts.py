@@ -2,117 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 
-from blake3 import blake3
-
-from iota.protocol.events import Contribution, MergeAssign, MergeReady
+from iota.protocol.events import MergeAssign, MergeReady
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Merged
 from iota.protocol.receipts import Receipt
-from orchestrator.coordinator.entries import Remerged
+from orchestrator.coordinator.entries import CopyRead, Finding, Remerged
 from orchestrator.coordinator.epoch_state import Copy, Life, PartMerge, StageMerge
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.merger_draws import MAX_MERGERS, MERGERS, next_merger, note_late
 from orchestrator.coordinator.state import Phase, RunState
-
-MERGERS = 2
-"""Equal copies that decide a part: a single merger, or one owner's two, could write anything into it."""
-MAX_MERGERS = 4
-"""Miners that are drawn for a part. If no two copies have come of them, the orchestrator merges it."""
-_TRIES = 64
-"""Draws among all miners before one among those that fit: enough while one in ten does."""
 
 At = tuple[int, int]
 """(stage, part)"""
 
 
-def draw_block(run: RunState) -> int:
-    """The first block by which the mergers of the current epoch may be drawn.
+@dataclass(frozen=True)
+class UnreadCopy:
+    """A merger's stored copy of a part, which the orchestrator is to read before it counts."""
 
-    It comes after the last step has closed, so that nobody who reports late chooses the draw. The next block
-    may be out already where the orchestrator has not seen it, so it is as many blocks later as for the seal.
-    """
-    return run.current.merging_block + run.spec.audit.seal_blocks
+    epoch: int
+    stage: int
+    part: int
+    merger: str
+    stored: StoredObject
 
-
-def assign_parts(run: RunState) -> None:
-    """Draw the mergers of stages whose contributions are fixed, once there is a block to draw them by."""
-    epoch = run.current
-    if epoch.merge_seed is None and run.head.block >= draw_block(run):
-        epoch.merge_seed = run.head.hash
-    elif epoch.merge_seed is None and run.now > epoch.merging_since + run.limits.max_s:
-        epoch.merge_seed = run.head.hash
-        told = f"epoch {run.epoch}: no new block came, so mergers are drawn by block {run.head.block}"
-        run.incidents.named.append(told)
-    if epoch.merge_seed is None:
-        return
-    for stage in sorted(epoch.unassigned):
-        _assign_stage(run, stage, epoch.merges[stage], epoch.merge_seed)
-    epoch.unassigned.clear()
-
-
-def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str) -> None:
-    """Assign each part of a stage's merge to `MERGERS` miners, as far as so many are there."""
-    epoch = run.current
-    given = [
-        (h, run.spec.data.tokens * epoch.counted[h], epoch.lives[h][-1].joined) for h in sorted(merge.deltas)
-    ]
-    for part in range(len(run.part_bytes[stage])):
-        assign = MergeAssign(
-            epoch=run.epoch,
-            stage=stage,
-            part=part,
-            contributions=tuple(
-                Contribution(hotkey=h, tokens=tokens, joined=joined, stored=merge.deltas[h][part])
-                for h, tokens, joined in given
-            ),
+    def read(self, at: float, found: Finding) -> CopyRead:
+        """The entry that says what the orchestrator found."""
+        return CopyRead(
+            at=at, epoch=self.epoch, stage=self.stage, part=self.part, merger=self.merger, found=found
         )
-        state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
-        merge.parts.append(state)
-        epoch.unagreed.begin((stage, part), run.now)
-        if not all(_next_merger(run, state) for _ in range(MERGERS)):
-            run.changed.unmanned.add((stage, part))
-
-
-def _next_merger(run: RunState, part: PartMerge) -> bool:
-    """Assign the part to one more miner; False when none is left."""
-
-    owners = {run.members[hotkey].owner for hotkey in part.mergers}
-
-    def fits(member: Member) -> bool:
-        return member.live and not member.charged and member.hotkey not in part.mergers
-
-    member = _draw(run, part, lambda m: fits(m) and m.owner not in owners) or _draw(run, part, fits)
-    part.alone = member is None
-    if member is None:
-        return False
-    at = (part.assign.stage, part.assign.part)
-    part.mergers.append(member.hotkey)
-    member.merging.add(at)
-    member.given_receipts += 1
-    run.current.unagreed.begin(at, run.now)
-    run.send(member.hotkey, part.assign)
-    return True
-
-
-def _draw(run: RunState, part: PartMerge, fits: Callable[[Member], bool]) -> Member | None:
-    """A miner drawn evenly from those that fit, by BLAKE3 over block hash, part and number of the draw.
-
-    The block hash makes the draw unpredictable before the block; anyone can repeat it afterwards. Draws
-    that do not fit are drawn again; where few fit, the last draw is among those alone.
-    """
-    miners = run.roster.miners
-    for _ in range(_TRIES):
-        member = miners[_number(part) % len(miners)]
-        if fits(member):
-            return member
-    fitting = [member for member in miners if fits(member)]
-    return fitting[_number(part) % len(fitting)] if fitting else None
-
-
-def _number(part: PartMerge) -> int:
-    part.draws += 1
-    return int.from_bytes(blake3(f"{part.seed}{part.draws}".encode()).digest())
 
 
 # ---- copies ------------------------------------------------------------------------------------
@@ -175,27 +98,35 @@ def settle_parts(run: RunState, lost: Sequence[int]) -> None:
     epoch, changed = run.current, run.changed.parts
     run.changed.parts = set()
     overdue = epoch.unagreed.overdue(run.now, run.deadlines.merge.seconds)
-    for at in sorted({*changed, *(at for at in overdue if at not in epoch.disputed)}):
+    late = (at for at in overdue if at not in epoch.disputed and at not in epoch.unread)
+    for at in sorted({*changed, *late}):
         part = epoch.merges[at[0]].parts[at[1]]
         if part.agreed is None:
             _settle(run, at, part)
 
 
 def _settle(run: RunState, at: At, part: PartMerge) -> None:
-    """Accept the part where `MERGERS` copies agree, or the only copy where the run has one miner.
+    """Have the part read where `MERGERS` copies agree, or the only copy where the run has one miner.
 
-    What a merger signed without reporting it decides nothing, and is a dispute where it differs.
+    Nobody is late while the orchestrator reads. What a merger signed without reporting it decides nothing,
+    and is a dispute where it differs.
     """
     epoch, copies = run.current, part.copies()
     differ = len({signed for h, signed in part.outputs.items() if not run.members[h].charged}) > 1
     if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
-        _agree(run, at, part, next(iter(copies.values())))
+        epoch.unread[at] = next(iter(copies))
+        epoch.disputed.pop(at, None)
         return
+    epoch.unread.pop(at, None)
     late = run.now > epoch.unagreed.since(at) + run.deadlines.merge.seconds
     missing = [h for h in part.mergers if h not in copies and not run.members[h].charged]
     coming = len(copies) + sum(run.members[h].live for h in missing)
+    if late:
+        note_late(run, missing)
     wanted, drawn = 0 if differ else max(MERGERS - coming, int(late)), 0
-    while drawn < wanted and len(part.mergers) < MAX_MERGERS and _next_merger(run, part):
+    while drawn < wanted and len(part.mergers) < MAX_MERGERS:
+        if not next_merger(run, part, anyone=coming + drawn < MERGERS):
+            break
         drawn += 1
     if differ or (late and drawn < min(wanted, 1)):
         epoch.disputed[at] = None
@@ -211,6 +142,7 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
     epoch, merge = run.current, run.current.merges[stage]
     part.agreed = copy
     epoch.unagreed.end(at)
+    epoch.unread.pop(at, None)
     epoch.disputed.pop(at, None)
     for hotkey, why in sorted(copy.left_out.items()):
         if (hotkey, why) not in merge.left_out:
@@ -234,6 +166,43 @@ def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
             run.send(member.hotkey, merge.ready)
 
 
+# ---- what is stored ----------------------------------------------------------------------------
+
+
+def unread_copies(run: RunState, limit: int | None) -> list[UnreadCopy]:
+    """The first `limit` copies that the orchestrator is to read: one for each part whose mergers agree."""
+    merges = run.current.merges
+    return [
+        UnreadCopy(run.epoch, stage, part, merger, merges[stage].parts[part].results[merger].stored)
+        for (stage, part), merger in islice(run.current.unread.items(), limit)
+    ]
+
+
+def is_unread(run: RunState, place: tuple[int, int, int], merger: str) -> bool:
+    """Whether the orchestrator is to read this merger's copy of (epoch, stage, part)."""
+    return run.epoch == place[0] and run.current.unread.get(place[1:]) == merger
+
+
+def take_read(run: RunState, entry: CopyRead) -> None:
+    """Settle a part by a copy that was read, or have it settled by other copies where that one is not sound.
+
+    Who stored other bytes than it signed is charged. One whose copy is gone may store it again.
+    """
+    at = (entry.stage, entry.part)
+    if not is_unread(run, (entry.epoch, *at), entry.merger):
+        run.totals.unfit += 1
+        return
+    part = run.current.merges[entry.stage].parts[entry.part]
+    copy = part.results[entry.merger]
+    if entry.found is Finding.SOUND:
+        _agree(run, at, part, copy)
+        return
+    del run.current.unread[at], part.results[entry.merger]
+    run.changed.parts.add(at)
+    if entry.found is not Finding.ABSENT:
+        _charge(run, run.members[entry.merger], part.assign, "stored other bytes of {} than it signed")
+
+
 # ---- disputes ----------------------------------------------------------------------------------
 
 
@@ -246,7 +215,7 @@ def disputed_parts(run: RunState) -> list[MergeAssign]:
 def take_remerged(run: RunState, entry: Remerged) -> None:
     """Judge by the orchestrator's own merge what mergers signed, and settle the part where it is not agreed.
 
-    A right copy of a merger is used, else the orchestrator's.
+    The orchestrator's own copy is used: nobody has read those of the mergers.
     """
     at, place = (entry.stage, entry.part), (entry.epoch, entry.stage, entry.part)
     awaited = entry.epoch == run.epoch and at in run.current.disputed
@@ -261,8 +230,7 @@ def take_remerged(run: RunState, entry: Remerged) -> None:
     for hotkey in part.outputs:
         _judge(run, run.members[hotkey], part)
     if awaited:
-        right = [copy for copy in part.copies().values() if copy.output == true.output]
-        _agree(run, at, part, right[0] if right else true)
+        _agree(run, at, part, true)
 
 
 def _place(part: PartMerge) -> tuple[int, int, int]:
@@ -279,12 +247,15 @@ def _judge(run: RunState, member: Member, part: PartMerge) -> None:
     assert true is not None
     decides = LeftOut.MISSING not in true.left_out.values()
     if decides and part.outputs[member.hotkey] != true.output and not member.charged:
-        _charge(run, member, part.assign)
+        _charge(run, member, part.assign, "merged {} wrongly")
 
 
-def _charge(run: RunState, member: Member, wrong: MergeAssign) -> None:
-    """A merger signed a wrong part: it merges no more, and its other copies are not used."""
-    told = f"merged part {wrong.part} of stage {wrong.stage} wrongly"
+def _charge(run: RunState, member: Member, wrong: MergeAssign, how: str) -> None:
+    """A merger signed or stored a wrong part: it merges no more, and its other copies are not used.
+
+    `how` is what it did to a part that stands for `{}`.
+    """
+    told = how.format(f"part {wrong.part} of stage {wrong.stage}")
     run.incidents.named.append(f"epoch {wrong.epoch} stage {wrong.stage}: {member.hotkey} {told}")
     member.history.happened(run.now, wrong.epoch, f"it {told}, and merges no more in this run")
     member.charged = True
@@ -293,4 +264,5 @@ def _charge(run: RunState, member: Member, wrong: MergeAssign) -> None:
         part = run.current.merges[stage].parts[number]
         if part.agreed is None:
             part.results.pop(member.hotkey, None)
+            run.current.unread.pop((stage, number), None)
             run.changed.parts.add((stage, number))

@@ -115,15 +115,19 @@ def stop_clock(run: RunState, member: Member, step: int, index: int, direction: 
 
 
 def measure(run: RunState, member: Member, step: int, index: int, direction: Direction) -> None:
-    """Learn from a receipt how long the op took. Its deadline runs on until `stop_clock`."""
+    """Learn from a receipt how long the op took. Its deadline runs on until `stop_clock`.
+
+    Nothing is learnt from the first one after a restart: the miner has repeated its epoch before.
+    """
     since, before = member.pending.get((step, index, direction)), member.own_s
     if since is not None:
+        member.history.work(run.epoch).met += 1
+    if since is not None and not member.replay_s:
         seconds, limit = run.now - max(since, member.last_progress), run.deadlines.ops[member.stage]
         limit.add(seconds)
         share = SMOOTHING if member.op_seconds else 1.0
         member.op_seconds += share * (max(seconds, MIN_S) - member.op_seconds)
         member.own_s = own_limit(limit, member)
-        member.history.work(run.epoch).met += 1
     note_progress(run, member, sooner=member.own_s < before)
 
 
@@ -133,8 +137,8 @@ def note_progress(run: RunState, member: Member, *, sooner: bool = False) -> Non
     `sooner`: its `own_s` is shorter.
     """
     sooner = sooner or member.replay_s > 0
-    member.last_progress = run.now
-    member.stalled, member.restarted, member.replay_s = False, False, 0.0
+    member.end_replay(run.now)
+    member.last_progress, member.stalled = run.now, False
     run.clocks.arm(member, again=sooner)
 
 
@@ -230,6 +234,7 @@ def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member,
     mb.uncounted -= 1
     count_pair(step.order[member.hotkey], mb.index, attempt)
     run.current.counted[member.hotkey] += 1
+    member.worked = run.epoch
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
 

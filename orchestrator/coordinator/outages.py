@@ -27,7 +27,7 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
     """
     for member in run.members.values():
         member.last_progress = run.now
-        member.replay_s = membership.replay_s(run, member)
+        member.replay_s, member.replayed = membership.replay_s(run, member), 0.0
         member.pending = dict.fromkeys(member.pending, run.now)
         run.clocks.arm(member, again=True)
     epoch = run.current

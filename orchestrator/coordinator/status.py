@@ -9,7 +9,7 @@ from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator import sealing
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Phase, RunState
 
 RECENT = 50
@@ -144,6 +144,10 @@ def _merge_wait(run: RunState) -> str | None:
     epoch = run.current
     if epoch.unassigned and not epoch.unfixed:
         return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
+    for stage, part in epoch.unread:
+        return (
+            f"the orchestrator reads part {part} of the merge of stage {stage}, as soon as the store gives it"
+        )
     for stage, part in epoch.disputed:
         return f"the orchestrator merges part {part} of stage {stage} itself, as soon as the store gives it"
     for _, stage in run.bases.unmade:

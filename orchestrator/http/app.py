@@ -23,6 +23,7 @@ from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.base_checker import BaseChecker
 from orchestrator.http.base_maker import BaseMaker
+from orchestrator.http.copy_reader import CopyReader
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
@@ -91,6 +92,7 @@ def make_app(deps: Deps) -> web.Application:
     deletions = Deletions(deps.coordinator, deps.store, metrics)
     plans = PlanStore(deps.coordinator, deps.store, metrics)
     remerger = Remerger(deps.coordinator, recorder, deps.store, metrics, deps.scale)
+    reader = CopyReader(deps.coordinator, recorder, deps.store, metrics, deps.scale)
     maker = BaseMaker(deps.coordinator, recorder, deps.store, metrics, deps.scale)
 
     def ready() -> str | None:
@@ -120,7 +122,7 @@ def make_app(deps: Deps) -> web.Application:
     middleware = Middleware(deps.hotkey, verifier, limits, metrics, refusal)
     recorder.observers += [calls.presence.observe, ticker.observe]
     recorder.after.append(lambda: calls.polls.wake(deps.coordinator.take_woken()))
-    recorder.after += [deletions.wake, plans.wake, remerger.wake, maker.wake]
+    recorder.after += [deletions.wake, plans.wake, reader.wake, remerger.wake, maker.wake]
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         restored = recorder.restore()
@@ -128,7 +130,20 @@ def make_app(deps: Deps) -> web.Application:
         progress = ProgressLog(deps.coordinator)
         recorder.observers.append(progress.observe)
         app[BACKGROUND] = asyncio.create_task(
-            _work(deps, recorder, ticker, deletions, plans, remerger, maker, checks, bases, calls, progress),
+            _work(
+                deps,
+                recorder,
+                ticker,
+                deletions,
+                plans,
+                reader,
+                remerger,
+                maker,
+                checks,
+                bases,
+                calls,
+                progress,
+            ),
             name="background",
         )
         if restored:
@@ -182,6 +197,7 @@ async def _work(
     ticker: Ticker,
     deletions: Deletions,
     plans: PlanStore,
+    reader: CopyReader,
     remerger: Remerger,
     maker: BaseMaker,
     checks: ObjectChecks,
@@ -199,6 +215,7 @@ async def _work(
         )
         group.create_task(deletions.run(), name="deletions")
         group.create_task(plans.run(), name="plans")
+        group.create_task(reader.run(), name="merged parts")
         group.create_task(remerger.run(), name="disputed merges")
         group.create_task(maker.run(), name="disputed bases")
         group.create_task(checks.run(), name="object checks")

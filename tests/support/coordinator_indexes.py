@@ -9,7 +9,7 @@ from orchestrator.coordinator.bases import _is_awaited, stands_alone
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import MAX_MERGERS, MERGERS
+from orchestrator.coordinator.merger_draws import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.merging import transfer_limit_s
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
@@ -87,7 +87,9 @@ def check_merging(run: RunState) -> None:
     assert epoch.unfixed == {stage for stage, merge in enumerate(epoch.merges) if not merge.fixed}
     assert epoch.unmerged == sum(merge.ready is None for merge in epoch.merges)
     assert set(epoch.unagreed) == {at for at, part in parts if part.agreed is None}
-    assert epoch.disputed.keys() <= set(epoch.unagreed)
+    assert epoch.disputed.keys() | epoch.unread.keys() <= set(epoch.unagreed)
+    assert not epoch.disputed.keys() & epoch.unread.keys()
+    assert all(h in epoch.merges[s].parts[n].copies() for (s, n), h in epoch.unread.items())
     fixed = {stage for stage, merge in enumerate(epoch.merges) if merge.fixed and merge.deltas}
     assert epoch.unassigned == {stage for stage in fixed if not epoch.merges[stage].parts}
     for stage, merge in enumerate(epoch.merges):

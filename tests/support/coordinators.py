@@ -33,9 +33,10 @@ from orchestrator.coordinator import (
     Lost,
     Returned,
     Tick,
+    UnreadCopy,
 )
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Limits, RunState
 
 LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)
@@ -121,8 +122,9 @@ class Driven:
         *,
         signed: bool = True,
         reported: bool = True,
+        read: bool = True,
     ) -> None:
-        """A merger stores its copy of a part, and signs it in a receipt."""
+        """A merger stores its copy of a part, and signs it in a receipt; `read`: what agrees is read."""
         size = self.state.part_bytes[stage][part]
         stored = StoredObject(key=f"merged/{member.hotkey}", digest=f"{digest:064x}", size=size)
         report = Merged(
@@ -133,6 +135,12 @@ class Driven:
             update={"stage": stage, "output": output}
         )
         self.say(member, receipts=[receipt] if signed else [], reports=[report] if reported else [])
+        for copy in self.coordinator.unread_copies() if read else ():
+            self.read(copy)
+
+    def read(self, copy: UnreadCopy, found: Finding = Finding.SOUND) -> None:
+        """The orchestrator has read a copy on which mergers agree."""
+        self.coordinator.apply(copy.read(self.now, found))
 
     def give_all(self) -> None:
         """Every replica stores its pseudo-gradient."""

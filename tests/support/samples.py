@@ -35,6 +35,7 @@ from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import (
     BaseMade,
+    CopyRead,
     Entry,
     Exchanged,
     Finding,
@@ -333,6 +334,7 @@ ENTRIES: tuple[Entry, ...] = (
     Returned(at=TIME, hotkey=MINER.ss58),
     Tick(at=TIME, block=7_000_000, block_hash=DIGEST),
     Resumed(at=TIME),
+    CopyRead(at=TIME, epoch=1, stage=1, part=0, merger=MINER.ss58, found=Finding.OTHER),
     Remerged(at=TIME, epoch=1, stage=1, part=0, stored=OBJECT, left_out={MINER.ss58: LeftOut.NOT_FINITE}),
     BaseMade(at=TIME, epoch=1, stage=1, digest=DIGEST),
     StoreAway(at=TIME),

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from blake3 import blake3
+
 from iota.objects import DeltaKey, FrameKey, MergedKey
 from iota.protocol.events import EpochClose, MergeAssign, Plan, StepClose
 from iota.protocol.frames import FrameNotice, StoredObject
@@ -80,8 +82,9 @@ async def _merge(running: Running, pair: tuple[Node, Node]) -> None:
     for each in pair:
         for assign in each.events(MergeAssign):
             key = str(MergedKey(run, 0, assign.stage, assign.part, each.hotkey.ss58))
-            stored = StoredObject(key=key, digest="2" * 64, size=assign.contributions[0].stored.size)
-            await each.store.put(key, bytes(stored.size))
+            size = assign.contributions[0].stored.size
+            stored = StoredObject(key=key, digest=blake3(bytes(size)).hexdigest(), size=size)
+            await each.store.put(key, bytes(size))
             report = Merged(epoch=0, stage=assign.stage, part=assign.part, stored=stored)
             part: dict[str, Any] = {"stage": assign.stage, "microbatch": assign.part}
             part |= {"sketch": (), "tokens": 0}

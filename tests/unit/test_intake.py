@@ -375,13 +375,16 @@ def test_what_changes_nothing_gives_no_entry_whatever_its_content(desk: Desk) ->
         assert desk.exchange(desk.validator, reports=audits) is None
 
 
-def test_weights_are_journaled_again_when_they_differ(desk: Desk) -> None:
-    first, later = (
-        WeightsSet(block=block, weights={desk.first.hotkey: 0.5}, compute_share=0.1) for block in (7, 8)
+def test_weights_are_journaled_again_when_they_are_of_a_newer_block_that_there_is(desk: Desk) -> None:
+    first, later, changed, ahead = (
+        WeightsSet(block=block, weights={desk.first.hotkey: 0.5}, compute_share=share)
+        for block, share in ((7, 0.1), (8, 0.1), (8, 0.2), (500, 0.1))
     )
     assert desk.take(desk.validator, reports=(first,))
     assert desk.take(desk.validator, reports=(first,)) is None
     assert desk.take(desk.validator, reports=(later,))
+    assert desk.take(desk.validator, reports=(changed,)) is None
+    assert desk.take(desk.validator, reports=(ahead,)) is None
 
 
 def test_news_that_was_not_journaled_is_taken_again(desk: Desk) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from blake3 import blake3
 
 from iota.objects import DeltaKey, MergedKey
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.messages import Delta, Merged, Report
 from iota.protocol.receipts import OpKind
-from orchestrator.coordinator import Exchanged, StoreAway, StoreBack
+from orchestrator.coordinator import Exchanged, Finding, StoreAway, StoreBack
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import draw_block
+from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.merging import delta_limit_s
 from orchestrator.coordinator.state import Phase
+from orchestrator.http.copy_reader import CopyReader
 from orchestrator.http.metrics import Metrics
 from orchestrator.http.object_checks import ObjectChecks
 from orchestrator.http.recorder import Recorder
@@ -42,6 +44,7 @@ class Door:
         self.driven, self.store, metrics = driven, MemoryStore(STORE, SECRET), Metrics()
         recorder = Recorder(MemoryJournal(), driven.coordinator, metrics)
         self._checks = ObjectChecks(driven.coordinator, self.store, recorder, metrics)
+        self._reader = CopyReader(driven.coordinator, recorder, self.store, metrics)
 
     async def say(self, member: Member, report: Report, *, signed: bool = True) -> tuple[str, ...]:
         """Say one report, a merged part with its receipt; returns the keys of what is missing."""
@@ -54,6 +57,8 @@ class Door:
         left, missing = await self._checks.checked(said)
         if left is not None:
             self.driven.coordinator.apply(left)
+        for copy in self.driven.coordinator.unread_copies():
+            self.driven.coordinator.apply(await self._reader.read(copy))
         assert not self.driven.state.incidents.internal
         return missing
 
@@ -68,15 +73,14 @@ class Door:
             del self.store.objects[parts[-1].key]
         return Delta(epoch=0, parts=tuple(parts))
 
-    def merged(self, member: Member, *, stored: bool = True) -> Merged:
-        """Part 0 of stage 0 as this member merged it."""
+    def merged(self, member: Member, *, stored: bool = True, lie: bool = False) -> Merged:
+        """Part 0 of stage 0 as this member merged it; `lie`: it stores other bytes."""
         key = str(MergedKey(self.driven.state.spec.id, 0, 0, 0, member.hotkey))
-        size = self.driven.state.part_bytes[0][0]
+        true = bytes(self.driven.state.part_bytes[0][0])
         if stored:
-            self.store.objects[key] = bytes(size)
-        return Merged(
-            epoch=0, stage=0, part=0, stored=StoredObject(key=key, digest="7" * 64, size=size), left_out={}
-        )
+            self.store.objects[key] = b"x" * len(true) if lie else true
+        part = StoredObject(key=key, digest=blake3(true).hexdigest(), size=len(true))
+        return Merged(epoch=0, stage=0, part=0, stored=part, left_out={})
 
 
 async def test_a_pseudo_gradient_of_which_the_store_lacks_a_part_runs_into_the_deadline(
@@ -142,6 +146,54 @@ async def test_a_merger_that_never_stores_what_it_signed_is_replaced(driven: Dri
     third = driven.state.members[part.mergers[2]]
     await door.say(third, door.merged(third))
     assert part.agreed is not None
+
+
+async def test_a_merger_that_stores_other_bytes_than_it_signed_is_charged_and_another_copy_is_used(
+    driven: Driven,
+) -> None:
+    door = Door(driven)
+    for member in driven.state.miners():
+        await door.say(member, door.delta(member))
+    driven.draw_mergers()
+    part = driven.state.current.merges[0].parts[0]
+    liar, honest = (driven.state.members[hotkey] for hotkey in part.mergers)
+    await door.say(liar, door.merged(liar, lie=True))
+    await door.say(honest, door.merged(honest))
+    assert (liar.charged, part.agreed) == (True, None)
+    third = driven.state.members[part.mergers[2]]
+    await door.say(third, door.merged(third))
+    assert part.agreed is not None
+    assert part.agreed.stored.key == door.merged(honest).stored.key
+    assert [m.charged for m in driven.state.miners()].count(True) == 1
+
+
+def test_nobody_is_late_while_the_orchestrator_reads_a_copy(driven: Driven) -> None:
+    driven.give_all()
+    driven.draw_mergers()
+    part = driven.state.current.merges[0].parts[0]
+    for hotkey in list(part.mergers):
+        driven.merge(driven.state.members[hotkey], 0, read=False)
+    driven.wait(9 * driven.state.deadlines.merge.seconds)
+    assert len(part.mergers) == 2
+    (copy,) = driven.coordinator.unread_copies()
+    driven.read(copy)
+    assert part.agreed is not None
+    assert not driven.coordinator.unread_copies()
+
+
+def test_a_copy_that_is_gone_when_it_is_read_charges_nobody_and_may_be_stored_again(driven: Driven) -> None:
+    driven.give_all()
+    driven.draw_mergers()
+    part = driven.state.current.merges[0].parts[0]
+    one, two = (driven.state.members[hotkey] for hotkey in part.mergers)
+    for member in (one, two):
+        driven.merge(member, 0, read=False)
+    (copy,) = driven.coordinator.unread_copies()
+    driven.read(copy, Finding.ABSENT)
+    assert not driven.coordinator.unread_copies()
+    driven.merge(one, 0)
+    assert part.agreed is not None
+    assert not any(member.charged for member in driven.state.miners())
 
 
 def test_no_pseudo_gradient_is_late_because_the_store_was_away(driven: Driven) -> None:

@@ -28,7 +28,9 @@ from iota.protocol.messages import (
     WeightsSet,
 )
 from iota.protocol.receipts import OpKind
+from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator import Resumed
+from orchestrator.coordinator.auditing import MAX_AHEAD, WEIGHTS_PER_BLOCK
 from orchestrator.coordinator.history import History
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
@@ -154,6 +156,19 @@ def test_a_weight_that_a_validator_no_longer_gives_is_zero() -> None:
     driven.say(validator, reports=[first])
     driven.say(validator, reports=[WeightsSet(block=9, weights={other.hotkey: 1.0}, compute_share=0.1)])
     assert [(w.block, w.weight) for w in record_of(driven, miner).weights] == [(5, 0.25), (9, 0.0)]
+
+
+def test_the_more_weights_a_report_has_the_more_blocks_are_between_two() -> None:
+    driven, _, validator = sealed_run()
+    taken = []
+    for block in range(1, 300):
+        weights = {fake_hotkey(number): 0.5 for number in range(WEIGHTS_PER_BLOCK)}
+        report = WeightsSet(block=block, weights=weights, compute_share=0.1)
+        if driven.coordinator.is_new(validator.hotkey, report):
+            driven.say(validator, reports=[report])
+            taken.append(block)
+    assert taken[:3] == [1, 3, 5]
+    assert taken[-1] <= driven.state.head.block + MAX_AHEAD
 
 
 def test_a_record_is_bounded_however_long_the_run_is() -> None:

@@ -12,7 +12,7 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Remerged, Resumed
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.merge_parts import MAX_MERGERS, draw_block
+from orchestrator.coordinator.merger_draws import MAX_MERGERS, draw_block
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
 from tests.support.small_spec import small_spec
@@ -78,7 +78,7 @@ def test_one_lying_merger_is_named_and_the_honest_one_is_not(driven: Driven) -> 
     remerge(driven, digest=7)
     part = driven.state.current.merges[0].parts[0]
     assert part.agreed is not None
-    assert part.agreed.stored.key == f"merged/{honest.hotkey}"
+    assert part.agreed.stored.key == "merged/orchestrator"
     assert (named(driven, liar), named(driven, honest)) == (True, False)
     assert not driven.coordinator.disputed_parts()
 
@@ -165,10 +165,14 @@ def all_merge_but(driven: Driven, silent: Member) -> None:
 
 
 def silent_newcomer() -> tuple[Driven, Member]:
-    """All parts are merged, without the copy of one merger of part 0 that took no part in the steps."""
+    """All parts are merged, without the copy of one merger of part 0 that took no part in the steps.
+
+    It is drawn as one whose work counted in the epoch before.
+    """
     for number in range(50):
         driven = until_merge()
         silent = driven.join(9)
+        silent.worked = 0
         driven.give_all()
         driven.draw_mergers(f"{number:064x}")
         if silent in mergers(driven):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from iota.protocol.events import LoadBase
 from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
+    BaseStored,
     Capabilities,
     Delta,
     JoinRequest,
@@ -19,6 +21,7 @@ from orchestrator.coordinator import Joined
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import own_limit
 from tests.support.coordinators import Driven, frame
+from tests.support.small_spec import small_spec
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -106,6 +109,45 @@ def test_joining_again_and_again_gives_no_more_time(driven: Driven) -> None:
     assert idler.stalled
 
 
+def test_restarts_after_each_op_have_the_time_to_repeat_the_epoch_once() -> None:
+    driven = _many_ops(replicas=2)
+    idler, extra = driven.state.miners(0)[0], 0.0
+    for _ in range(8):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=idler.hotkey, request=_again(idler)))
+        due = driven.state.clocks.deadline(idler, next(iter(idler.pending)))
+        assert due is not None
+        extra += max(0.0, due - driven.now - max(driven.state.deadlines.ops[0].seconds, idler.own_s))
+        driven.wait(due - driven.now)
+        assert not idler.stalled
+        step, index, _ = next(iter(idler.pending))
+        driven.run_op(step, index, 0, OpKind.LOSS)
+    assert 0 < extra < 2 * driven.state.limits.first_s
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_replica_that_restarts_twice_in_an_epoch_may_repeat_it_twice(replicas: int) -> None:
+    driven = _many_ops(replicas)
+    honest = driven.state.miners(0)[0]
+    for _ in range(2):
+        driven.coordinator.apply(Joined(at=driven.now, hotkey=honest.hotkey, request=_again(honest)))
+        driven.wait(4 if replicas == 2 else 9)  # it starts up, and repeats its ops of 0.1 s
+        step, index, _ = next(iter(honest.pending))
+        driven.run_op(step, index, 0, OpKind.LOSS)
+    assert (honest.stalled, honest.withdrawn) == (False, 0)
+
+
+def _many_ops(replicas: int) -> Driven:
+    """One stage at work, whose ops take 0.1 s."""
+    spec = tiny_spec(
+        stages=1, replicas=replicas, epochs=1, steps=2, microbatches=40, pipeline=Pipeline.SYNC, credit=1
+    )
+    driven = Driven.training(spec)
+    for index in range(20):
+        driven.wait(0.1)
+        driven.run_op(0, index, 0, OpKind.LOSS)
+    return driven
+
+
 def test_a_replica_that_answers_at_once_does_not_make_its_honest_neighbour_late() -> None:
     driven = Driven.training(
         tiny_spec(stages=1, replicas=2, epochs=1, steps=2, microbatches=16, pipeline=Pipeline.SYNC, credit=2)
@@ -174,3 +216,28 @@ def test_a_member_without_counted_work_does_not_decide_a_merge() -> None:
     merge = driven.state.current.merges[0]
     assert (merge.deltas, merge.parts) == ({}, [])
     assert merge.fixed, "the newcomer holds the base, so the stage keeps it and the run goes on"
+
+
+def test_the_events_of_a_member_that_never_takes_a_base_do_not_grow_with_the_epochs() -> None:
+    spec = small_spec(layout={"cuts": [1, 2]}, schedule={"epochs": 9, "steps": 1, "microbatches": 1})
+    driven = Driven.training(spec)
+    honest, idler, held = driven.state.miners(), driven.join(7), []
+    for epoch in range(8):
+        driven.run_microbatch(0, 0)
+        driven.give(*honest)
+        driven.draw_mergers()
+        driven.merge_all()
+        for member in honest:
+            digest = f"{member.stage:064x}"
+            driven.say(member, reports=[Ready(epoch=epoch + 1, digest=digest)])
+        driven.wait(driven.state.deadlines.merge.seconds + 1, driven.state.head.block + 1)
+        for member in honest:
+            parts = (StoredObject(key="k" * 150, digest="1" * 64, size=1),)
+            driven.say(
+                member, reports=[BaseStored(epoch=epoch + 1, digest=f"{member.stage:064x}", parts=parts)]
+            )
+        assert driven.state.epoch == epoch + 1
+        held.append(len(driven.coordinator.events_after(idler.hotkey, 0)))
+    assert held[-1] <= held[3]
+    last = [event.epoch for event in driven.news(idler) if isinstance(event, LoadBase)]
+    assert last[-1] >= 7

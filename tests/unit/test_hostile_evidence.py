@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from iota.objects import FrameKey
-from iota.protocol.messages import AuditKind, Outcome
+from iota.objects import FrameKey, SnapshotKey
+from iota.protocol.messages import AuditKind, Outcome, SnapshotWanted
 from iota.protocol.receipts import OpKind, Receipt
 from iota.wire.frame import FrameHeader
 from tests.support.audited_miners import Noise
@@ -13,6 +15,7 @@ from tests.support.audited_runs import World
 from tests.support.hostile_evidence import (
     KEY,
     SNAPSHOTS,
+    Validator,
     audited,
     drawn_of,
     hostile,
@@ -106,6 +109,34 @@ async def test_two_neighbours_do_not_hide_work_behind_a_frame_that_is_none() -> 
 
 
 # ---- states ------------------------------------------------------------------------------------------
+
+
+class Fooled(Validator):
+    """A validator to which one miner announces snapshots, and stores other bytes."""
+
+    liar = ""
+
+    def _deliver(self, wanted: SnapshotWanted) -> None:
+        super()._deliver(wanted)
+        if wanted.miner == self.liar:
+            key = str(SnapshotKey(self.world.run, wanted.epoch, wanted.miner, wanted.version))
+            self.world.store[key] = bytes(len(self.world.store[key]))
+
+
+async def test_a_snapshot_of_other_bytes_than_announced_is_undelivered(tmp_path: Path) -> None:
+    world = hostile(trained())
+    validator = Fooled(world, tmp_path)
+    drawn = await drawn_of(world)
+    validator.liar = next(
+        h for h, tasks in drawn.items() if any(t.kind is AuditKind.STEP and t.step for t in tasks)
+    )
+    found = await validator.audit()
+    outcomes = {
+        r.outcome
+        for (hotkey, name), r in found.verdicts.items()
+        if hotkey == validator.liar and "step" in name
+    }
+    assert outcomes == {Outcome.UNDELIVERED}
 
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)

@@ -1,8 +1,13 @@
 """What each cheat gains on average by the scoring rule, at several rates of lying. Prints JSON.
 
-Each row plays one cheat beside an honest miner, with one validator: audits are drawn at the spec's rates, and
-pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no compute. `gain`
-is its profit less that of an honest miner, in units of an honest miner's pay.
+Each row of `rows` plays one cheat beside an honest miner, with one validator: audits are drawn at the spec's
+rates, and pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no
+compute. `gain` is its profit less that of an honest miner, in units of an honest miner's pay.
+
+Each row of `hidden` is a miner that nudges every STEP of some epochs, computes no weight gradient there, and
+has a neighbour store frames that are none, so that no audit of these STEPs is decided. It knows all verdicts
+of the epochs before, and is honest where a STEP audit is certain. `pay` and `work` are shares of an honest
+miner's.
 """
 
 from __future__ import annotations
@@ -10,18 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from iota.spec import AuditSpec
 from validator.core.scoring import MinerWork, scores
-from validator.core.vesting import Findings, ban_end, failed_epochs
+from validator.core.vesting import Findings, MinerEpoch, ban_end, failed_epochs, with_epochs_before
 
 STEPS, MICROBATCHES = 10, 32
 """Of an epoch, and of a step."""
 COST = 0.5
 """Cost of honest compute as a share of its pay: who saves compute gains more where it is larger."""
 RATES = (1.0, 0.3, 0.1, 0.03)
+VALIDATORS = (1, 2, 3, 5)
 _FLOPS = 10**6
 CHEAT, HONEST = "cheat", "honest"
 
@@ -85,6 +91,54 @@ def judged(cheat: Cheat, rate: float, audit: AuditSpec, rng: random.Random) -> t
     return found, of_step or of_epoch
 
 
+HIDING: dict[str, Callable[[int, bool], bool]] = {
+    "every epoch": lambda epoch, passed: True,
+    "every other epoch": lambda epoch, passed: epoch % 2 == 0,
+    "one epoch in ten": lambda epoch, passed: epoch % 10 == 0,
+    "each epoch after a pass": lambda epoch, passed: passed,
+}
+"""When a miner nudges its STEPs: from the epoch, and whether some STEP of it passed in the one before."""
+
+
+@dataclass(frozen=True)
+class HiddenRow:
+    """What a miner comes to that hides nudged STEPs."""
+
+    hides: str
+    validators: int
+    pay: float
+    """At each validator, as a share of an honest miner's."""
+    work: float
+    """Share of an honest miner's compute that it does."""
+
+
+def hide(hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int) -> HiddenRow:
+    """A miner that hides nudged STEPs beside an honest one, scored by the first of some validators."""
+    pay, work = {CHEAT: 0.0, HONEST: 0.0}, 0.0
+    for life in range(lives):
+        rng, owed = random.Random(f"{hides} {validators} {life}"), set[int]()
+        passed, undecided, entries = set[MinerEpoch](), set[MinerEpoch](), list[MinerWork]()
+        for epoch in range(epochs):
+            cheats = HIDING[hides](epoch, (epoch - 1, CHEAT) in passed) and not owed
+            work += 2 / 3 if cheats else 1
+            drawn = {
+                number
+                for number in range(validators)
+                if 0 in (rng.randrange(audit.step_every), rng.randrange(audit.epoch_every))
+            }
+            audited = owed | drawn
+            owed = audited if cheats else set()
+            passed |= {(epoch, HONEST)} if drawn else set()
+            passed |= {(epoch, CHEAT)} if audited and not cheats else set()
+            undecided |= {(epoch, CHEAT)} if cheats and 0 in audited else set()
+            entries += [MinerWork(epoch, name, name, _FLOPS, 1, 0) for name in pay]
+            gone = with_epochs_before(undecided, [(entry.epoch, entry.hotkey) for entry in entries])
+            found = Findings(passed=frozenset(passed), undecided=frozenset(gone))
+            for score in scores(audit, epoch, entries[-2 * audit.window :], found):
+                pay[score.hotkey] += score.score
+    return HiddenRow(hides, validators, pay[CHEAT] / pay[HONEST], work / (lives * epochs))
+
+
 def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -> Row:
     """A cheat and an honest miner with the same draws, in so many lives of `epochs` epochs each."""
     sums, cost, worked, detected = {CHEAT: 0.0, HONEST: 0.0}, 0.0, 0, 0
@@ -134,8 +188,14 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="few lives, for a test of the script")
     args = parser.parse_args()
     audit = AuditSpec()
-    rows = [asdict(row) for row in table(audit, 2 if args.smoke else args.lives, args.epochs)]
-    print(json.dumps({"audit": audit.model_dump(mode="json"), "cost": COST, "rows": rows}, indent=1))
+    lives = 2 if args.smoke else args.lives
+    document = {
+        "audit": audit.model_dump(mode="json"),
+        "cost": COST,
+        "rows": [asdict(row) for row in table(audit, lives, args.epochs)],
+        "hidden": [asdict(hide(h, n, audit, lives, args.epochs)) for h in HIDING for n in VALIDATORS],
+    }
+    print(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ import math
 from typing import Final
 
 from iota.model.layout import count, run_shapes
-from iota.spec import RunSpec
+from iota.spec import Pipeline, RunSpec, StateRule
 
 LINE_SHARE: Final = 0.25
 """Share of its line that a miner is expected to have for snapshots, beside frames and pseudo-gradients."""
-_AT_ONCE: Final = 2
-"""Snapshots that the audit of one step needs where the pipeline is `delayed`."""
-_STORING: Final = 0.5
-"""Largest share of the audit deadline that storing them may take: they are then read, and replayed."""
+_STORING: Final = 0.75
+"""Largest share of the audit deadline that storing what one draw demands may take: the last is then read, and
+replayed, before validators give up (`FILING_SHARE`)."""
 _STATE: Final = 12
 """Bytes of a parameter in a snapshot: its weight and two moments in fp32."""
 
@@ -23,10 +22,20 @@ def storing_s(size: int, line: float) -> float:
     return size / (line * LINE_SHARE)
 
 
+def drawn_snapshots(spec: RunSpec) -> int:
+    """Snapshots of a miner that the draw of one validator can demand, without those of its words.
+
+    One for each op, those at the start and at the end of a step (one and the same where the pipeline is
+    `sync`), and one for moments that are carried over.
+    """
+    of_step = 1 if spec.schedule.pipeline is Pipeline.SYNC else 2
+    return spec.audit.ops + of_step + (spec.optimizer.state is StateRule.CARRY)
+
+
 def least_deadline_s(spec: RunSpec) -> int:
-    """The shortest audit deadline (seconds) that leaves time for a step's snapshots by `audit.line`."""
+    """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
     largest = max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    return math.ceil(storing_s(_AT_ONCE * _STATE * largest, spec.audit.line) / _STORING)
+    return math.ceil(storing_s(drawn_snapshots(spec) * _STATE * largest, spec.audit.line) / _STORING)
 
 
 def deadline_contradiction(spec: RunSpec) -> str | None:

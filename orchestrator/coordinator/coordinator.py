@@ -274,6 +274,10 @@ class Coordinator:
             return []
         return words.questioned(self.state, member, report)
 
+    def receipted(self, name: FrameName) -> str | None:
+        """The payload that the sender of such a frame signed as its op's output; None if not known."""
+        return words.receipted(self.state, name)
+
     def open_epochs(self) -> tuple[int, ...]:
         """The epoch in training and those whose audits are open."""
         return tuple(sorted(n for n, epoch in self.state.epochs.items() if not epoch.audits_closed))

@@ -57,7 +57,7 @@ class Finding(StrEnum):
     OTHER = "other"
     """The store has other bytes than were announced."""
     INVALID = "invalid"
-    """The bytes are those that were announced, and no frame of their sender."""
+    """The bytes are those that were announced, and no frame of their sender, or another than it receipted."""
     NOT_FINITE = "not_finite"
     """A frame of its sender that holds NaN or Inf."""
     LARGE = "large"

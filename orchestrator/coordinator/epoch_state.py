@@ -56,6 +56,10 @@ class Place:
     """A gradient of it stands in a miner's sum. Unset where the miner loses its sum."""
     earlier: tuple[tuple[str, int], ...] = ()
     """The (miner, attempt) that had this place before."""
+    forward_output: tuple[int, str] | None = None
+    """Attempt and output of the newest receipt of an op that sends a frame towards the next stage."""
+    backward_output: tuple[int, str] | None = None
+    """The same towards the stage before."""
 
     def frame(self, direction: Direction) -> Stored | None:
         """The stored frame in one direction."""
@@ -67,6 +71,18 @@ class Place:
             self.forward = stored
         else:
             self.backward = stored
+
+    def receipt(self, direction: Direction, output: str) -> None:
+        """Note what the present attempt signed as the payload that it sends in one direction."""
+        if direction is Direction.FORWARD:
+            self.forward_output = (self.attempt, output)
+        else:
+            self.backward_output = (self.attempt, output)
+
+    def output(self, direction: Direction, attempt: int) -> str | None:
+        """What an attempt signed as its payload; None if that is not known."""
+        signed = self.forward_output if direction is Direction.FORWARD else self.backward_output
+        return signed[1] if signed is not None and signed[0] == attempt else None
 
     def had(self) -> tuple[tuple[str, int], ...]:
         """Every (miner, attempt) that this place was given to."""

@@ -197,11 +197,20 @@ def _take_op(run: RunState, member: Member, epoch: EpochState, life: int, receip
     given.mark(at, receipt.attempt, mark)
     if epoch is not run.current:
         return
+    _note_output(run, member, receipt)
     present = member.joined is not None and life == len(epoch.lives[member.hotkey]) - 1
     if receipt.kind is OpKind.FORWARD:
         _take_forward(run, member, receipt)
     elif present:
         _take_backward(run, member, receipt)
+
+
+def _note_output(run: RunState, member: Member, receipt: Receipt) -> None:
+    """Keep what the op's miner signed as the payload of the frame that it sends, while its step is open."""
+    found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
+    place = found[1].places[member.stage] if found else None
+    if place is not None and (place.miner, place.attempt) == (member.hotkey, receipt.attempt):
+        place.receipt(FrameName.of(receipt.key, member.stage).direction, receipt.output)
 
 
 def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -214,7 +223,7 @@ def _take_forward(run: RunState, member: Member, receipt: Receipt) -> None:
 def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
     if found is None:
-        return  # of a closed step: paid by its receipt, never summed
+        return  # of a closed step: neither summed nor paid
     step, mb = found
     place = mb.places[member.stage]
     if place.counted or mb.ended is Ending.DROPPED:

@@ -57,12 +57,14 @@ def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:
 def _request(run: RunState, miner: Member, epoch: int, version: int) -> None:
     """Ask a miner for a snapshot. It has the time of those that it owes, one after another.
 
-    One that its owner has revoked is not asked: it owes the snapshot, and `miss_of_revoked` decides it.
+    One that its owner has revoked is not asked: it owes the snapshot, and `miss_of_revoked` decides it. Who
+    gives its pseudo-gradient late shows a slow line, and would have time beyond the audits: `audit.line` is
+    the least.
     """
     if run.owners.is_revoked(miner.owner, miner.hotkey):
         miner.owed[epoch, version] = run.now
         return
-    size, line = snapshot_bytes(run.spec, miner.stage), miner.line or run.spec.audit.line
+    size, line = snapshot_bytes(run.spec, miner.stage), max(miner.line, run.spec.audit.line)
     begin = max([run.now, *miner.owed.values()])
     floor = run.now + run.spec.audit.deadline_s * FLOOR_SHARE
     deadline = max(floor, begin + storing_s(size, line))

@@ -23,7 +23,7 @@ _COST = "so that the microbatch counts as withdrawn from it"
 Findings = Mapping[FrameName, Finding]
 _TOLD = {
     Finding.OTHER: "stored other bytes than it announced",
-    Finding.INVALID: "announced and stored what is no frame of its own",
+    Finding.INVALID: "announced and stored what is no frame of the output that it receipted",
     Finding.NOT_FINITE: "sent NaN or Inf",
 }
 """Findings that are the sender's doing: a key is created once, and the digest announced is its own word. A
@@ -39,6 +39,12 @@ def questioned(run: RunState, member: Member, report: BadValue | FrameMissing) -
         return [] if found is None else list(_inputs(run, member, *found))
     missed = missed_microbatch(run, member, report)
     return [] if missed is None else [_stored(run, *missed, report.name.stage, report.name.direction)]
+
+
+def receipted(run: RunState, name: FrameName) -> str | None:
+    """The payload that the sender of a stored frame signed as its op's output; None if that is not known."""
+    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
+    return None if found is None else found[1].places[name.stage].output(name.direction, name.attempt)
 
 
 def bad_microbatch(

@@ -58,8 +58,8 @@ class ObjectChecks:
         self._watch = Watch("the object store, for what members announce", endless=True)
         self._sizes: LRUCache[str, int] = LRUCache(_KEPT)
         """Objects that were there: none is changed, and none deleted while its epoch is open."""
-        self._findings: LRUCache[tuple[str, str, str], Finding] = LRUCache(_KEPT)
-        """By key, announced digest and sender."""
+        self._findings: LRUCache[tuple[str, str, str, str | None], Finding] = LRUCache(_KEPT)
+        """By key, announced digest, sender and receipted payload."""
         self._heads, self._reads = asyncio.Semaphore(_HEADS), asyncio.Semaphore(_READS)
         self._large, self._turn = asyncio.Semaphore(_LARGE), asyncio.Lock()
         self._away = asyncio.Event()
@@ -133,7 +133,8 @@ class ObjectChecks:
         """What the store has under the name of an announced frame."""
         notice, spec = event.notice, self._coordinator.spec
         key = str(FrameKey(spec.id, notice.name))
-        known = (key, notice.digest, event.sender)
+        output = self._coordinator.receipted(notice.name)
+        known = (key, notice.digest, event.sender, output)
         if known in self._findings:
             return self._findings[known]
         async with self._reads:
@@ -146,7 +147,7 @@ class ObjectChecks:
             except StoreError:  # such as ObjectMissing
                 return Finding.ABSENT
             else:
-                found = await asyncio.to_thread(_examined, spec, event, data)
+                found = await asyncio.to_thread(_examined, spec, event, data, output)
         self._findings[known] = found
         return found
 
@@ -159,8 +160,13 @@ class ObjectChecks:
         self._away.set()
 
 
-def _examined(spec: RunSpec, event: FrameReady, data: bytes) -> Finding:
-    """What the stored bytes of an announced frame are. Blocks."""
+def _examined(spec: RunSpec, event: FrameReady, data: bytes, output: str | None) -> Finding:
+    """What the stored bytes of an announced frame are. Blocks.
+
+    Args:
+        output: the payload that its sender receipted, if known: another one is its sender's doing, as is a
+            frame of large values beside the receipt of a true result.
+    """
     notice = event.notice
     if blake3(data).hexdigest() != notice.digest:
         return Finding.OTHER
@@ -169,6 +175,8 @@ def _examined(spec: RunSpec, event: FrameReady, data: bytes) -> Finding:
     except FrameError:
         return Finding.INVALID
     if (frame.header.name, frame.header.sender) != (notice.name, event.sender):
+        return Finding.INVALID
+    if output not in (None, frame.header.payload):
         return Finding.INVALID
     form = (frame.payload, payload_shape(spec), spec.boundary.wire)
     if payload_is_finite(*form):

@@ -14,12 +14,18 @@ from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec
 
 
-def sealed_run() -> tuple[Driven, Member, Member]:
-    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it."""
-    driven = Driven.training(make_spec(steps=1, microbatches=2))
+def sealed_run(upload_s: float = 0.0, line: float = 12.5e6) -> tuple[Driven, Member, Member]:
+    """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it.
+
+    The miners have stored their pseudo-gradients after `upload_s`; `line` is the run's `audit.line`.
+    """
+    spec = make_spec(steps=1, microbatches=2)
+    audit = spec.audit.model_copy(update={"line": line})
+    driven = Driven.training(spec.model_copy(update={"audit": audit}))
     for index in range(2):
         driven.run_microbatch(0, index)
     validator = driven.join(9, Role.VALIDATOR)
+    driven.now += upload_s
     for member in driven.state.miners():
         sizes = driven.state.part_bytes[member.stage]
         parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=s) for n, s in enumerate(sizes))

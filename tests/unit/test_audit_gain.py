@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 
 from iota.spec import AuditSpec
-from scripts.bench_audit_gain import CHEATS, Cheat, play
+from scripts.bench_audit_gain import CHEATS, HIDING, VALIDATORS, Cheat, hide, play
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=[f"{n}" for n in range(len(CHEATS))])
 @pytest.mark.parametrize("rate", [1.0, 0.3])
 def test_a_persistent_cheat_loses_on_average(cheat: Cheat, rate: float) -> None:
     assert play(cheat, rate, AuditSpec(), lives=20, epochs=100).gain < 0
+
+
+@pytest.mark.parametrize("validators", VALIDATORS)
+@pytest.mark.parametrize("hides", HIDING)
+def test_who_hides_nudged_steps_is_paid_less_than_the_share_of_work_that_it_does(
+    hides: str, validators: int
+) -> None:
+    row = hide(hides, validators, AuditSpec(), lives=20, epochs=100)
+    assert row.pay < row.work
 
 
 def test_an_honest_miner_gains_and_loses_nothing() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from iota.objects import FrameKey
-from iota.protocol.messages import AuditKind, Outcome
+from iota.objects import FrameKey, SnapshotKey
+from iota.protocol.messages import AuditKind, Outcome, SnapshotWanted
 from iota.protocol.receipts import OpKind, Receipt
 from iota.wire.frame import FrameHeader
+from tests.support import hostile_evidence
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
 from tests.support.hostile_evidence import (
     KEY,
     SNAPSHOTS,
+    Validator,
     audited,
     drawn_of,
     hostile,
@@ -21,6 +25,7 @@ from tests.support.hostile_evidence import (
     sealed_epoch,
     trained,
 )
+from validator.core.history import History
 from validator.core.pool import Judgement, Task, findings
 from validator.core.results import EVIDENCE
 from validator.core.tasks import WORK_AUDITS, task_name
@@ -108,6 +113,34 @@ async def test_two_neighbours_do_not_hide_work_behind_a_frame_that_is_none() -> 
 # ---- states ------------------------------------------------------------------------------------------
 
 
+class Fooled(Validator):
+    """A validator to which one miner announces snapshots, and stores other bytes."""
+
+    liar = ""
+
+    def _deliver(self, wanted: SnapshotWanted) -> None:
+        super()._deliver(wanted)
+        if wanted.miner == self.liar:
+            key = str(SnapshotKey(self.world.run, wanted.epoch, wanted.miner, wanted.version))
+            self.world.store[key] = bytes(len(self.world.store[key]))
+
+
+async def test_a_snapshot_of_other_bytes_than_announced_is_undelivered(tmp_path: Path) -> None:
+    world = hostile(trained())
+    validator = Fooled(world, tmp_path)
+    drawn = await drawn_of(world)
+    validator.liar = next(
+        h for h, tasks in drawn.items() if any(t.kind is AuditKind.STEP and t.step for t in tasks)
+    )
+    found = await validator.audit()
+    outcomes = {
+        r.outcome
+        for (hotkey, name), r in found.verdicts.items()
+        if hotkey == validator.liar and "step" in name
+    }
+    assert outcomes == {Outcome.UNDELIVERED}
+
+
 @pytest.mark.parametrize("kind", SNAPSHOTS)
 async def test_a_snapshot_that_is_no_state_fails_its_miner_and_ends_nothing(kind: str) -> None:
     world = hostile(trained())
@@ -120,3 +153,33 @@ async def test_a_snapshot_that_is_no_state_fails_its_miner_and_ends_nothing(kind
     assert Outcome.FAIL in found.outcomes(miner)
     others = (other for other in world.miners if other is not miner)
     assert [found.outcomes(other) for other in others] == [{Outcome.PASS}] * 2
+
+
+# ---- who is audited when -----------------------------------------------------------------------------
+
+
+async def test_a_miner_that_is_waited_for_does_not_leave_the_others_unaudited(tmp_path: Path) -> None:
+    world = hostile(trained())
+    for silent in world.miners:
+        (folder := tmp_path / silent.hotkey).mkdir()
+        alone = hostile(world)
+        next(m for m in alone.miners if m.hotkey == silent.hotkey).snapshots = {}
+        found = await Validator(alone, folder).audit()
+        assert found.outcomes(silent) == {Outcome.PASS, Outcome.INCONCLUSIVE}  # its ops at the base pass
+        for other in world.miners:
+            assert other is silent or found.outcomes(other) == {Outcome.PASS}
+
+
+async def test_the_order_of_audits_is_drawn_and_begins_with_who_is_owed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders, owed = set(), trained().miners[1].hotkey
+    for number in range(4):
+        monkeypatch.setattr(hostile_evidence, "BLOCK_HASH", f"{number:02x}" * 32)
+        (folder := tmp_path / str(number)).mkdir()
+        history = History(owing={(-1, owed)}) if number == 3 else None
+        found = await Validator(hostile(trained()), folder, history).audit()
+        order = tuple(dict.fromkeys(miner for miner, name in found.verdicts if name.startswith("op")))
+        assert number < 3 or order[0] == owed
+        orders.add(order)
+    assert len(orders) > 2, "who sorts last is always left out when time is short"

@@ -221,7 +221,8 @@ async def test_each_kind_of_object_must_be_there_in_all_its_parts(kind: str, tmp
 async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -> Finding:
     """What the server found of a frame that the receiver denies."""
     spec, name = running.spec, sender.notice(receiver, 0).name
-    values = {"nan": b"\xff\xff\xff\xff", "large": np.float32(1e16).tobytes()}.get(stored, bytes(4))
+    large = np.float32(1e16).tobytes()
+    values = {"nan": b"\xff\xff\xff\xff", "large": large, "not receipted": large}.get(stored, bytes(4))
     payload = values * (payload_size(spec) // 4)
     who = receiver if stored == "another's" else sender
     header = make_header(spec, name, blake3(payload).hexdigest(), who.hotkey.ss58, receiver.hotkey.ss58)
@@ -229,14 +230,19 @@ async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -
     if stored == "garbage":
         data = bytes(len(data))
     notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
+    if stored != "not receipted":
+        sender.log.add(OpKind.FORWARD, output=header.payload)
+    else:  # its true result, beside another payload
+        sender.log.add(OpKind.FORWARD)
     key = str(FrameKey(spec.id, name))
     _memory(running).objects[key] = data
-    await sender.client.exchange(ExchangeRequest(cursor=0, wait_s=0, frames=(notice,)))
+    said = ExchangeRequest(cursor=0, wait_s=0, frames=(notice,), receipts=sender.log.after(0))
+    await sender.client.exchange(said)
     if stored == "lost":
         del _memory(running).objects[key]
     if stored == "replaced":
         _memory(running).objects[key] = bytes(len(data))
-    if stored in ("nan", "large"):
+    if stored in ("nan", "large", "not receipted"):
         word = signed_word(spec.id, 0, 0, 0)
         signature = receiver.hotkey.sign(signing_bytes(WORD_DOMAIN, word)).hex()
         report: Report = BadValue(epoch=0, step=0, microbatch=0, signature=signature)
@@ -258,6 +264,7 @@ async def _looked(running: Running, sender: Node, receiver: Node, stored: str) -
         ("another's", Finding.INVALID),
         ("nan", Finding.NOT_FINITE),
         ("large", Finding.LARGE),
+        ("not receipted", Finding.INVALID),
     ],
 )
 async def test_a_denied_frame_is_read_and_what_it_is_goes_into_the_journal(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iota.model.snapshot_time import LINE_SHARE
+from iota.model.layout import count, run_shapes
+from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
 from iota.objects import snapshot_bytes
 from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
 from iota.protocol.frames import StoredObject
@@ -21,6 +22,8 @@ from orchestrator.coordinator.snapshots import FLOOR_SHARE, max_wanted
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import join_request
 from tests.support.sealed_runs import sealed_run
+from tests.support.small_spec import small_spec
+from validator.core.core import FILING_SHARE
 
 
 def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> AuditRequest:
@@ -50,8 +53,8 @@ def test_a_quick_line_has_the_floor() -> None:
     assert _ask(driven, validator, miner).deadline == pytest.approx(driven.now + _floor_s(driven))
 
 
-def test_a_slow_line_gets_a_deadline_that_fits_and_that_of_several_is_their_sum() -> None:
-    driven, miner, validator = sealed_run()
+def test_a_large_snapshot_has_a_deadline_that_fits_and_that_of_several_is_their_sum() -> None:
+    driven, miner, validator = sealed_run(line=1.0)
     seconds = 100 * _floor_s(driven)
     miner.line = snapshot_bytes(driven.coordinator.spec, miner.stage) / seconds
     first, second = (_ask(driven, validator, miner, version).deadline for version in (0, 1))
@@ -59,6 +62,23 @@ def test_a_slow_line_gets_a_deadline_that_fits_and_that_of_several_is_their_sum(
     assert second == pytest.approx(driven.now + 2 * seconds / LINE_SHARE)
     driven.wait(seconds)
     assert _told(driven, validator) == []
+
+
+def test_who_is_slow_with_its_pseudo_gradient_has_no_more_time_than_the_runs_line_needs() -> None:
+    """Else its snapshots would be due after validators have given up."""
+    driven, miner, validator = sealed_run(upload_s=5.0)
+    assert 0 < miner.line < driven.coordinator.spec.audit.line
+    assert _ask(driven, validator, miner).deadline == pytest.approx(driven.now + _floor_s(driven))
+
+
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+def test_what_one_draw_demands_is_due_before_validators_give_up(pipeline: str) -> None:
+    spec = small_spec(
+        schedule={"pipeline": pipeline}, optimizer={"lr": 1e-2, "state": "carry"}, audit={"line": 1.0}
+    )
+    largest = 12 * max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
+    storing = (spec.audit.ops + (1 if pipeline == "sync" else 2) + 1) * storing_s(largest, spec.audit.line)
+    assert storing < FILING_SHARE * least_deadline_s(spec)
 
 
 def test_a_line_is_shown_by_the_pseudo_gradients_that_were_stored() -> None:

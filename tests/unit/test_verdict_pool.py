@@ -135,12 +135,26 @@ def test_only_an_own_draw_leaves_work_undecided_and_an_own_pass_of_its_epoch_dec
     step = (Outcome.PASS, epoch, AuditKind.STEP)
     assert found(gone, said(OTHER, *step, of_step(OTHER, epoch)[1])).undecided == {(epoch, MINER)}
     assert not found(gone, said(ME, *step, of_step(ME, epoch)[1])).undecided
-    for other in (
-        replace(gone, lacks_evidence=False),
-        replace(gone, validator=OTHER),
-        replace(gone, task=replace(gone.task, audit=AuditKind.WORD)),
-    ):
+    for other in (replace(gone, lacks_evidence=False), replace(gone, validator=OTHER)):
         assert not found(other).undecided
+
+
+def test_a_word_whose_evidence_is_gone_leaves_its_epoch_undecided() -> None:
+    gone = replace(said(ME, Outcome.INCONCLUSIVE, 3, AuditKind.WORD, 1), lacks_evidence=True)
+    assert found(gone).undecided == {(3, MINER)}
+
+
+def test_an_undecided_step_leaves_the_last_epoch_of_work_before_it_undecided_too() -> None:
+    """Whatever passed there: two epochs cost more than is saved in those between two draws."""
+    before, epoch = (drawn_epoch(ME, first=7), drawn_epoch(ME, first=8))
+    assert epoch == before + 1
+    gone = replace(said(ME, Outcome.INCONCLUSIVE, epoch, AuditKind.EPOCH, STEPS[-1]), lacks_evidence=True)
+    passed = said(ME, Outcome.PASS, before, AuditKind.STEP, of_step(ME, before)[1])
+    assert found(gone, passed).undecided == {(before, MINER), (epoch, MINER)}
+    rested = {**ALL, before: replace(facts(before), steps={MINER: ()})}
+    assert found(gone, epochs=rested).undecided == {(before - 1, MINER), (epoch, MINER)}
+    assert not found(replace(gone, validator=OTHER)).undecided
+    assert not found(gone, said(ME, Outcome.PASS, epoch, AuditKind.STEP, of_step(ME, epoch)[1])).undecided
 
 
 # ---- epochs before the join --------------------------------------------------------------------

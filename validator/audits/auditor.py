@@ -21,7 +21,7 @@ class Auditor:
         self._replay: Replay | None = None
 
     async def run(self, job: jobs.AuditJob) -> object:
-        """The answer of a job. Raises EvidenceMissing, MinerFault, or an error of transport."""
+        """The answer of a job. Raises EvidenceMissing, MinerFault, Undelivered, or an error of transport."""
         run = self._worker.run
         if isinstance(job, jobs.HashBase | jobs.LoadBase | jobs.ReplayMerge | jobs.RemakeBase) or (
             isinstance(job, jobs.LoadSnapshot) and not job.on_top

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from cachetools import FIFOCache
 
+from iota.client.run_objects import ObjectDiffers
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, tensors_digest
@@ -24,12 +25,12 @@ from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import Word
 from iota.spec import RunSpec
-from iota.store import OUTAGES, StoreError
+from iota.store import OUTAGES, ObjectTooLarge, StoreError
 from iota.wire.frame import FrameError, FrameHeader, decode_frame
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.core.jobs import Base, Snapshot
-from validator.core.results import EvidenceMissing, MinerFault, StoreAway
+from validator.core.results import EvidenceMissing, MinerFault, StoreAway, Undelivered
 
 _KEPT_BASES: Final = 2
 """Miners are audited stage by stage, so older bases are not needed again."""
@@ -96,13 +97,20 @@ class Evidence(RecordReader):
 
         Raises:
             MinerFault: it is no state of its stage.
+            Undelivered: the store has other bytes than the miner announced. Whoever stores junk would else
+                hide what its snapshot shows at a lower price than whoever stores nothing.
             EvidenceMissing: the announced object is not in the store.
         """
         name = f"its snapshot of version {given.version}"
         size, limit = given.stored.size, snapshot_bytes(self.spec, given.stage)
         if size > limit:
             raise MinerFault(given.miner, given.seq, f"{name} has {size} bytes, at most {limit}")
-        data = await self._stored(given.stored, limit)
+        try:
+            data = await self.objects.get_verified(given.stored)
+        except (ObjectDiffers, ObjectTooLarge) as error:
+            raise Undelivered(f"{name} is not what it announced: {error}") from error
+        except StoreError as error:
+            raise _missing(given.stored.key, error) from error
         try:
             return await asyncio.to_thread(load_state, data, self.spec, given.stage)
         except StateError as error:
@@ -180,5 +188,9 @@ class Evidence(RecordReader):
         try:
             return await transfer
         except StoreError as error:
-            missing = StoreAway if isinstance(error, OUTAGES) else EvidenceMissing
-            raise missing(f"{key} cannot be had from the store: {error}") from error
+            raise _missing(key, error) from error
+
+
+def _missing(key: str, error: StoreError) -> EvidenceMissing:
+    missing = StoreAway if isinstance(error, OUTAGES) else EvidenceMissing
+    return missing(f"{key} cannot be had from the store: {error}")

@@ -72,7 +72,8 @@ class JobRunner:
         """The answer of a job. It has no deadline; the core cancels jobs that take too long.
 
         Raises:
-            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault: facts for the core.
+            RecordBroken, RecordGone, TransportFailed, EvidenceMissing, MinerFault, Undelivered: facts for the
+                core.
             Problem, OrchestratorUnreachable: an epoch's record cannot be asked for; the membership ends.
             Exception: a fault of this program, which the core makes the result of one audit, unless it
                 `is_condition`.

@@ -21,7 +21,7 @@ from validator.audits.sources import Objects, Records, TokenIds
 from validator.bundles import form
 from validator.bundles.archive import BundleWriter
 from validator.core import jobs
-from validator.core.results import EvidenceMissing, MinerFault
+from validator.core.results import EvidenceMissing, MinerFault, Undelivered
 
 BATCHES: Final = TypeAdapter(list[ReceiptBatch])
 
@@ -80,7 +80,7 @@ class Recording:
 async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
     """Read what the jobs of an audit read, without a replay."""
     for job in done:
-        with suppress(EvidenceMissing, MinerFault):  # as the audit may have ended
+        with suppress(EvidenceMissing, MinerFault, Undelivered):  # as the audit may have ended
             match job:
                 case jobs.FetchBase() | jobs.HashBase() | jobs.HashDelta():
                     await evidence.base(job.base)

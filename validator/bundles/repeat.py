@@ -42,7 +42,7 @@ from validator.core.effects import Effect, Say
 from validator.core.jobs import Base, Script
 from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import stalled_step
-from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
+from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import MERGE_AUDITS, AuditTask
@@ -227,7 +227,7 @@ class _Repeating:
                 job = script.throw(answer) if isinstance(answer, Exception) else script.send(answer)
                 try:
                     answer = await self._answer(job)
-                except (EvidenceMissing, MinerFault) as error:
+                except (EvidenceMissing, MinerFault, Undelivered) as error:
                     answer = error
         except StopIteration as end:
             result: _T = end.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
@@ -18,12 +18,13 @@ from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.history import History
-from validator.core.jobs import Base, Script
+from validator.core.jobs import Base, Script, Wait
 from validator.core.merges import MergeAudits
+from validator.core.order import Group, audit_groups
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EVIDENCE, EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
-from validator.core.snapshots import Snapshots
+from validator.core.snapshots import Awaited, Snapshots
 from validator.core.tasks import (
     MERGE_AUDITS,
     AuditTask,
@@ -37,6 +38,8 @@ from validator.core.tasks import (
 )
 
 _T = TypeVar("_T")
+_Awaiting = tuple[AuditTask, frozenset[int]]
+"""A drawn audit, and the versions whose snapshots it needs."""
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -62,6 +65,8 @@ class EpochAudit:
         self.activity = f"epoch {self.epoch}: fetching its record"
         self._miners: tuple[MinerRecord, ...] | None = None
         """Those of the record, once it is at hand and the link is revealed."""
+        self._checked: set[str] = set()
+        """Miners whose receipts were held against their stage's base."""
 
     def script(self) -> Script[None]:
         """From the sealed record to the report that all audits are done.
@@ -144,9 +149,9 @@ class EpochAudit:
     def _audit_miners(self, sealed: SealedEpoch, block_hash: str, merges: MergeAudits) -> Script[None]:
         """Every drawn audit that is not filed yet. At the deadline the rest is inconclusive."""
         self._repeat_filed()
-        # By stage, so that each base is fetched once.
-        miners = sorted(sealed.miners, key=lambda hotkey: (sealed.miners[hotkey].stage, hotkey))
-        todo = {
+        owed = {miner for epoch, miner in self._history.owing if epoch == self.epoch - 1}
+        groups = audit_groups(sealed, block_hash, self._link, owed)
+        drawn = {
             miner: [
                 task
                 for task in drawn_tasks(
@@ -154,34 +159,71 @@ class EpochAudit:
                     block_hash,
                     self._link,
                     miner,
-                    owed=(self.epoch - 1, miner) in self._history.owing,
+                    owed=miner in owed,
                 )
                 if (self.epoch, miner, task.name) not in self._history.filed
             ]
-            for miner in miners
+            for miner in groups
         }
         for fault in sealed.faults:
             self._file_undrawn(fault)
-        for miner, tasks in todo.items():
-            for task in tasks:
-                self.snapshots.ask(miner, needed_versions(sealed, miner, task))
+        todo: dict[str, list[_Awaiting]] = {}
+        for miner, tasks in drawn.items():
+            todo[miner] = [(task, frozenset(needed_versions(sealed, miner, task))) for task in tasks]
+            for _, versions in todo[miner]:
+                self.snapshots.ask(miner, versions)
         try:
-            for miner, tasks in todo.items():
-                yield from self._audit_miner(sealed, miner, tasks)
+            yield from self._audit_ready(sealed, groups, todo)
             self.activity = f"epoch {self.epoch}: auditing its merges"
             yield from self._contained(merges.run(), "its merges", merges.give_up)
+            while any(todo.values()):
+                if not any(self._is_ready(miner, tasks) for miner, tasks in todo.items()):
+                    yield Wait()
+                yield from self._audit_ready(sealed, groups, todo)
         except Expired:
             merges.give_up("not done before the deadline")
-            for miner, tasks in todo.items():
+            for miner, tasks in drawn.items():
                 for task in tasks:
                     self._file_undecided(miner, task, "not done before the deadline")
 
-    def _audit_miner(self, sealed: SealedEpoch, miner: str, tasks: list[AuditTask]) -> Script[None]:
+    def _is_ready(self, miner: str, tasks: list[_Awaiting]) -> bool:
+        """Whether one of a miner's audits waits for no snapshot, or its receipts were not checked yet."""
+        awaited = self.snapshots.awaited(miner)
+        return miner not in self._checked or any(awaited.isdisjoint(versions) for _, versions in tasks)
+
+    def _audit_ready(
+        self, sealed: SealedEpoch, groups: Mapping[str, Group], todo: dict[str, list[_Awaiting]]
+    ) -> Script[None]:
+        """Do the audits in `todo` that wait for no snapshot, group by group; the others are left there.
+
+        So who is slow to store, or says nothing, keeps nobody else from being audited.
+        """
+        group = None
+        while True:
+            beside = (m for m in todo if groups[m] == group and self._is_ready(m, todo[m]))
+            ready = (m for m in todo if self._is_ready(m, todo[m]))
+            miner = next(beside, None) or next(ready, None)
+            if miner is None:
+                return
+            group = groups[miner]
+            todo[miner] = yield from self._audit_miner(sealed, miner, todo[miner])
+
+    def _audit_miner(
+        self, sealed: SealedEpoch, miner: str, tasks: list[_Awaiting]
+    ) -> Script[list[_Awaiting]]:
+        """A miner's audits. Answers those that wait for a snapshot."""
         self.activity = f"epoch {self.epoch}: auditing {miner}"
-        checks = self._check_records(sealed, miner)
-        yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
-        for task in tasks:
-            yield from self._audit(sealed, miner, task)
+        if miner not in self._checked:
+            self._checked.add(miner)
+            checks = self._check_records(sealed, miner)
+            yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
+        left = []
+        for task, versions in tasks:
+            if not self.snapshots.awaited(miner).isdisjoint(versions):
+                left.append((task, versions))
+            elif (yield from self._audit(sealed, miner, task)) is None:
+                left.append((task, self.snapshots.awaited(miner)))
+        return left
 
     def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
         stage = sealed.miners[miner].stage
@@ -196,19 +238,28 @@ class EpochAudit:
 
     def _audit(
         self, sealed: SealedEpoch, miner: str, task: AuditTask, *, drawn: bool = True
-    ) -> Script[set[str]]:
+    ) -> Script[set[str] | None]:
         """Audit a task and file what comes out. Answers who was found to be at fault; empty if all agrees.
 
         An audit that decides nothing counts its miner among them, since it clears nobody. One that was not
         `drawn` costs the miner nothing where evidence is gone: an accuser would choose what the store lost.
+        One that was, and needs a snapshot that is not decided, answers None: it is to begin again.
         """
         self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
         undecided = partial(self._file_undecided, miner, task)
         return self._contained(self._decide(sealed, miner, task, drawn), f"{task.name} of {miner}", undecided)
 
-    def _decide(self, sealed: SealedEpoch, miner: str, task: AuditTask, drawn: bool) -> Script[set[str]]:
-        audit = Audit(sealed, miner, task, self.snapshots)
-        result = yield from audit.run()
+    def _decide(
+        self, sealed: SealedEpoch, miner: str, task: AuditTask, drawn: bool
+    ) -> Script[set[str] | None]:
+        try:
+            result: Result = yield from Audit(sealed, miner, task, self.snapshots).run()
+        except Awaited:
+            if drawn:
+                return None
+            while self.snapshots.awaited(miner):
+                yield Wait()
+            return (yield from self._decide(sealed, miner, task, drawn))
         if result.profile == EVIDENCE and not drawn:
             result = inconclusive(result.seq, result.reason)
         self._file(miner, task, result)
@@ -266,6 +317,7 @@ class EpochAudit:
         task = named_task(sealed, miner, kind, seq)
         if task is None:
             return None
+        self.snapshots.ask(miner, needed_versions(sealed, miner, task))
         found = yield from self._audit(sealed, miner, task, drawn=False)
         return Outcome.FAIL if found else Outcome.PASS
 

@@ -6,7 +6,8 @@ validator did not audit, because it joined later, the evidence is gone: there an
 the validators that took part in the epoch made it.
 
 Whose evidence is gone is for each validator to find by its own draw: an INCONCLUSIVE of another counts for
-nothing, so that none can withhold a miner's pay by saying so.
+nothing, so that none can withhold a miner's pay by saying so. Where it was evidence on a STEP, the epoch
+before is undecided too.
 
 Who accused where the truth is a PASS, or passed where it is a FAIL, is silenced: of epochs less than a window
 from there, before and after, none of its verdicts counts.
@@ -22,7 +23,7 @@ from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.spec import RunSpec
 from validator.core.draw import draw, step_draw
 from validator.core.tasks import STEP_AUDITS, WORK_AUDITS, is_certain, owes
-from validator.core.vesting import Findings, MinerEpoch
+from validator.core.vesting import Findings, MinerEpoch, with_epochs_before
 
 ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 """Outcomes that count through an examination alone."""
@@ -100,6 +101,7 @@ class _Reading:
         self.spec, self.own, self.epochs = spec, own, epochs
         self.voices: dict[Task, dict[str, Outcome]] = defaultdict(dict)
         self.undecided: set[MinerEpoch] = set()
+        self.undecided_steps: set[MinerEpoch] = set()
         self.owing: set[tuple[str, int, str]] = set()
         """(validator, epoch, miner) whose next epoch has a STEP audit for certain (`tasks.is_certain`)."""
         for judgement in judgements:
@@ -109,6 +111,8 @@ class _Reading:
                 self.owing.add((author, task.epoch, task.miner))
             if author == own and judgement.lacks_evidence and task.audit in WORK_AUDITS:
                 self.undecided.add((task.epoch, task.miner))
+                if task.audit in STEP_AUDITS:
+                    self.undecided_steps.add((task.epoch, task.miner))
         self.refuted: dict[str, set[int]] = defaultdict(set)
 
     def silenced(self, validator: str, epoch: int) -> bool:
@@ -195,11 +199,13 @@ def findings(
             passed.add(at)
         if own in counting:
             decided.add(at)
+    worked = [(n, miner) for n, facts in epochs.items() for miner, steps in facts.steps.items() if steps]
+    before = with_epochs_before(reading.undecided_steps - decided, worked)
     return Findings(
         passed=frozenset(passed),
         undelivered=frozenset(found[Outcome.UNDELIVERED]),
         revoked=frozenset(found[Outcome.REVOKED]),
         failed=frozenset(found[Outcome.FAIL]),
-        undecided=frozenset(reading.undecided - decided),
+        undecided=frozenset((reading.undecided - decided) | before),
         silenced={v: tuple(sorted(epochs)) for v, epochs in sorted(reading.refuted.items())},
     )

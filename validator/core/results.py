@@ -9,7 +9,8 @@ from iota.protocol.messages import Outcome
 
 EVIDENCE: Final = "evidence"
 """The profile of a verdict on evidence that was drawn and is gone, or is not what it should be. It decides
-nothing, and its miner's work of that epoch does not vest unless a STEP of it passes (`vesting.py`)."""
+nothing, and its miner's work of that epoch, and of the one before where it was a STEP, does not vest
+unless a STEP of that epoch passes (`vesting.py`)."""
 
 
 class EvidenceMissing(Exception):
@@ -23,7 +24,7 @@ class StoreAway(EvidenceMissing):
 class Undelivered(Exception):
     """The miner under audit owed evidence and did not deliver it by its deadline, whether it is live or gone.
 
-    The deadline is the same for all validators.
+    The deadline is the same for all validators. Who stores other bytes than it announces has not delivered.
     """
 
     def __init__(self, reason: str, *, revoked: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -89,7 +89,12 @@ class SealedEpoch:
         self._backward_only = {
             (r.step, r.microbatch, r.attempt, r.stage) for r in record.reroutes if not r.send_forward
         }
+        self._forward_again: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        for event in record.reroutes:
+            if event.send_forward:
+                self._forward_again[event.step, event.microbatch, event.stage].append(event.attempt)
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
+        self._counting = self._counting_attempts()
         self._settled = self._settlements()
         self._gave = {delta.miner for delta in record.deltas}
         self._words: dict[str, list[Word]] = {}
@@ -134,23 +139,17 @@ class SealedEpoch:
             receipt
             for receipt in self._own_ops(hotkey)
             if (life := self.life(hotkey, receipt)) is last or receipt.version == life.joined
-            if (receipt.step, receipt.microbatch) in self._settled
+            if self._is_paid(receipt)
             or (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         ]
 
     def paid(self, hotkey: str) -> list[Receipt]:
         """Receipts of assigned ops of settled microbatches: the work that scores count.
 
-        Each op of a microbatch is paid once, whatever attempts and lives of the miner ran it. Who gave no
-        pseudo-gradient is not paid.
+        Each op of a microbatch is paid once at each stage, over all miners: in the attempt that counts. Else
+        friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid.
         """
-        if self.withholds(hotkey):
-            return []
-        once: dict[tuple[int, int, OpKind], Receipt] = {}
-        for receipt in self._own_ops(hotkey):
-            if (receipt.step, receipt.microbatch) in self._settled:
-                once.setdefault((receipt.step, receipt.microbatch, receipt.kind), receipt)
-        return list(once.values())
+        return [] if self.withholds(hotkey) else [r for r in self._own_ops(hotkey) if self._is_paid(r)]
 
     def withholds(self, hotkey: str) -> bool:
         """Whether the miner gave no pseudo-gradient, though its last life has counted work."""
@@ -161,6 +160,21 @@ class SealedEpoch:
         """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""
         counted = (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         return counted and self.step_receipt(hotkey, receipt.step) is not None
+
+    def _is_paid(self, receipt: Receipt) -> bool:
+        """Whether it is of a settled microbatch, and of the attempt that counts at its stage.
+
+        Of FORWARDs that is the one whose activations the counted attempt goes on from: its own, or that of
+        the last attempt before it that ran one.
+        """
+        step, microbatch, stage = receipt.step, receipt.microbatch, receipt.stage
+        paid = self._counting.get((step, microbatch, stage))
+        if paid is None or (step, microbatch) not in self._settled:
+            return False
+        if receipt.kind is OpKind.FORWARD:
+            ran = self._forward_again.get((step, microbatch, stage), ())
+            paid = max((attempt for attempt in ran if attempt <= paid), default=0)
+        return receipt.attempt == paid
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
         miner = self.miners[hotkey]
@@ -271,14 +285,19 @@ class SealedEpoch:
             found[event.step, event.microbatch, event.attempt, event.stage] = event.miner
         return found
 
+    def _counting_attempts(self) -> dict[tuple[int, int, int], int]:
+        """(step, microbatch, stage) -> the attempt that its stage counts."""
+        return {
+            (step, microbatch, self.miners[miner].stage): attempt
+            for (miner, step), counted in self._counted.items()
+            if miner in self.miners
+            for microbatch, attempt in counted
+        }
+
     def _settlements(self) -> set[tuple[int, int]]:
         """(step, microbatch) of the microbatches that every stage counts."""
-        stages: dict[tuple[int, int], set[int]] = defaultdict(set)
-        for (miner, step), counted in self._counted.items():
-            for microbatch, _ in counted:
-                if miner in self.miners:
-                    stages[step, microbatch].add(self.miners[miner].stage)
-        return {name for name, found in stages.items() if len(found) == self.spec.layout.stages}
+        stages = Counter((step, microbatch) for step, microbatch, _ in self._counting)
+        return {name for name, found in stages.items() if found == self.spec.layout.stages}
 
 
 def _check_lives(record: EpochRecord) -> None:

@@ -23,8 +23,8 @@ class AuditTask:
 
 STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
 """Audits that replay a STEP: a passed one vests work."""
-WORK_AUDITS = (AuditKind.OP, *STEP_AUDITS)
-"""Audits of what is paid."""
+WORK_AUDITS = (AuditKind.OP, *STEP_AUDITS, AuditKind.WORD)
+"""Audits of what is paid, and of words in place of work."""
 MERGE_AUDITS = (AuditKind.MERGE, AuditKind.BASE, AuditKind.DELTA)
 """Audits of what came out of a merge."""
 

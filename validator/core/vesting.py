@@ -30,7 +30,8 @@ class Findings:
     """The worker owed evidence and did not deliver it."""
     failed: frozenset[MinerEpoch] = frozenset()
     undecided: frozenset[MinerEpoch] = frozenset()
-    """Evidence that this validator drew is gone or is none, and it passed no STEP of the epoch itself."""
+    """Evidence that this validator drew is gone or is none, and it passed no STEP of the epoch itself; with
+    the epochs before those in which that was evidence on a STEP (`with_epochs_before`)."""
     revoked: frozenset[MinerEpoch] = frozenset()
     """The worker owed evidence, and its owner has revoked it."""
     silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -41,9 +42,9 @@ class Vesting:
     """What became of the work of each worker, as of epoch `now`.
 
     Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail, an UNDELIVERED
-    or a REVOKED voids it, else a pass vests it. So a later verdict never changes what was settled before. An
-    undecided epoch's work does not vest: who hides what it did not do would else be paid for it by the next
-    epoch in which it works, or by another validator that drew what it did.
+    or a REVOKED voids it, else a pass vests it. So a later verdict never changes what was settled before, but
+    for one: an undecided epoch's work does not vest. Who hides what it did not do would else be paid for it by
+    the next epoch in which it works, or by another validator that drew what it did.
     """
 
     def __init__(self, findings: Findings, now: int) -> None:
@@ -67,6 +68,23 @@ class Vesting:
         if state is WorkState.VESTED and (epoch, worker) in self._undecided:
             return WorkState.OPEN, None
         return state, epochs[at]
+
+
+def with_epochs_before(undecided: Iterable[MinerEpoch], worked: Iterable[MinerEpoch]) -> set[MinerEpoch]:
+    """Epochs in which a drawn STEP was undecided, each with the worker's last one before in which it worked.
+
+    A STEP is drawn in one of five epochs, and a third of the compute can be saved in each. So one epoch alone
+    would cost less than is saved between two draws, and two cost more, whatever other validators pass.
+    """
+    epochs: dict[str, list[int]] = defaultdict(list)
+    for epoch, worker in sorted(worked):
+        epochs[worker].append(epoch)
+    found = set(undecided)
+    for epoch, worker in undecided:
+        at = bisect_left(epochs[worker], epoch)
+        if at:
+            found.add((epochs[worker][at - 1], worker))
+    return found
 
 
 def failed_epochs(findings: Findings, owners: Mapping[str, str], window: int) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from iota.spec import RunSpec
 from validator.audits.budget import Budget
 from validator.core.links import LinkChain
 from validator.core.pool import findings
-from validator.core.scoring import EpochPay, Score, scores
+from validator.core.scoring import Score, scores
 from validator.core.vesting import Findings, WorkState
 from validator.database import Database
 
@@ -54,32 +55,31 @@ class Scoreboard:
         if now is None:
             return
         scored, found = self._scored(now)
-        charging, window = self._database.charging(), self._spec.audit.window
-        owners = self._database.scores.owners()
+        window, owners = self._spec.audit.window, self._database.scores.owners()
+        charges: dict[str, list[Verdict]] = defaultdict(list)
+        for verdict in self._database.charging():
+            charges[owners.get(verdict.miner, verdict.miner)].append(verdict)
         document = {
             "epoch": now,
             "compute_share": self._budget.share,
             "internal_errors": self._database.internal_errors(),
-            "miners": {score.hotkey: _explained(score, charging, owners) for score in scored},
+            "miners": {score.hotkey: _explained(score, charges.get(score.hotkey, ())) for score in scored},
             "silenced": {v: {"refuted": at, "until": max(at) + window} for v, at in found.silenced.items()},
             "weights": self._database.weights.shown(),
         }
         write_whole(self._folder / "scores.json", (json.dumps(document, indent=1) + "\n").encode())
 
 
-def _explained(score: Score, charging: list[Verdict], owners: Mapping[str, str]) -> dict[str, Any]:
-    """A score as `scores.json` shows it: with the own verdicts that cost something, and what each did."""
-    return {
-        **asdict(score),
-        "charged": [
-            {**v.model_dump(mode="json"), "voided_flops": _voided(score.epochs, v)}
-            for v in charging
-            if owners.get(v.miner, v.miner) == score.hotkey
-        ],
-    }
+def _explained(score: Score, charges: Sequence[Verdict]) -> dict[str, Any]:
+    """A score as `scores.json` shows it.
 
-
-def _voided(epochs: tuple[EpochPay, ...], verdict: Verdict) -> int:
-    """Model FLOPs within the window that a verdict voided."""
-    at = (WorkState.VOIDED, verdict.epoch, verdict.miner)
-    return sum(pay.flops for pay in epochs if (pay.state, pay.settled, pay.worker) == at)
+    Args:
+        charges: the own verdicts that cost this owner something; each is shown with the model FLOPs within
+            the window that it voided.
+    """
+    voided: Counter[tuple[int | None, str]] = Counter()
+    for pay in score.epochs:
+        if pay.state is WorkState.VOIDED:
+            voided[pay.settled, pay.worker] += pay.flops
+    shown = [{**v.model_dump(mode="json"), "voided_flops": voided[v.epoch, v.miner]} for v in charges]
+    return {**asdict(score), "charged": shown}

@@ -42,9 +42,9 @@ class Vesting:
     """What became of the work of each worker, as of epoch `now`.
 
     Work of epoch w is settled by the first epoch e >= w with a verdict that settles: a fail, an UNDELIVERED
-    or a REVOKED voids it, else a pass vests it. So a later verdict never changes what was settled before, but
-    for one: an undecided epoch's work does not vest. Who hides what it did not do would else be paid for it by
-    the next epoch in which it works, or by another validator that drew what it did.
+    or a REVOKED voids it, else a pass vests it. So a later verdict never changes what was settled before,
+    but for one: an undecided epoch's work does not vest. Who hides what it did not do would else be paid for
+    it by the next epoch in which it works, or by another validator that drew what it did.
     """
 
     def __init__(self, findings: Findings, now: int) -> None:

@@ -32,21 +32,14 @@ class StageState:
 
     weights: dict[str, Tensor]
     moments: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the version before, where the next STEP's gradient is taken; empty in the pipeline `sync`,
+    and at a base."""
 
     @classmethod
     def initial(cls, spec: RunSpec, stage: int) -> StageState:
         """The state at a run's start: initial weights, no moments."""
         return cls(initial_weights(spec, stage))
-
-    @property
-    def weights_digest(self) -> str:
-        """`tensors_digest` of the weights, as in the receipt of a STEP."""
-        return tensors_digest(self.weights)
-
-    @property
-    def moments_digest(self) -> str:
-        """`tensors_digest` of the moments, as in the receipt of a STEP."""
-        return tensors_digest(self.moments)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -91,7 +84,7 @@ def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
         raise StateError(_OTHER_DIGEST)
     for name in sorted(tensors):
         _check_values(name, tensors[name])
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}}
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}, "before": {}}
     for name in file.layout:
         group, _, parameter = name.partition(".")
         groups[group][parameter] = tensors[name]
@@ -116,12 +109,13 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
         raise StateError(_OTHER_DIGEST)
 
 
-def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, Shapes]:
-    """Shapes of a state's tensors by name, without and with moments."""
+def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, ...]:
+    """Shapes of a state's tensors by name: weights, with moments, with the weights of the version before."""
     shapes = run_shapes(spec, stage)
     weights = {f"weights.{name}": shape for name, shape in shapes.items()}
     moments = moment_shapes(spec.optimizer, shapes).items()
-    return weights, weights | {f"moments.{name}": shape for name, shape in moments}
+    whole = weights | {f"moments.{name}": shape for name, shape in moments}
+    return weights, whole, whole | {f"before.{name}": shape for name, shape in shapes.items()}
 
 
 def _hasher() -> blake3:
@@ -135,6 +129,7 @@ def _digest_head(name: str, shape: Sequence[int]) -> bytes:
 def _flat(state: StageState) -> dict[str, Tensor]:
     flat = {f"weights.{name}": tensor for name, tensor in state.weights.items()}
     flat |= {f"moments.{name}": tensor for name, tensor in state.moments.items()}
+    flat |= {f"before.{name}": tensor for name, tensor in state.before.items()}
     return {name: tensor.detach().contiguous().cpu() for name, tensor in sorted(flat.items())}
 
 

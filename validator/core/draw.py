@@ -64,10 +64,10 @@ def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
 
 def step_draw(drawn: bytes, audit: AuditSpec, steps: int) -> StepDraw:
     """Whether a STEP and the epoch are audited, of a miner with so many STEP receipts."""
-    return _step_draw(_Numbers(drawn), audit, steps)
+    return _step_draw(Numbers(drawn), audit, steps)
 
 
-def _step_draw(numbers: _Numbers, audit: AuditSpec, steps: int) -> StepDraw:
+def _step_draw(numbers: Numbers, audit: AuditSpec, steps: int) -> StepDraw:
     step = numbers.below(audit.step_every) == 0
     epoch = numbers.below(audit.epoch_every) == 0
     return StepDraw(step, epoch and steps > 0, numbers.below(steps) if steps else None)
@@ -90,7 +90,7 @@ def choose(
         base_version: the version of its base. At least one chosen op uses a later one, if there is any.
         certain: a STEP is audited whatever the draw says, if there is any (`tasks.is_certain`).
     """
-    numbers = _Numbers(drawn)
+    numbers = Numbers(drawn)
     # First, before any loop: one choice must not depend on how many numbers another used.
     of_steps = _step_draw(numbers, audit, len(steps))
     wanted = of_steps.at is not None and (certain or of_steps.step)
@@ -115,7 +115,7 @@ def choose_parts(drawn: bytes, every: int, parts: Sequence[tuple[int, int]]) -> 
 
 def choose_at_most(drawn: bytes, count: int, items: Sequence[_T]) -> list[_T]:
     """So many different items, or all if there are fewer; in the order drawn."""
-    numbers, pool = _Numbers(drawn), list(items)
+    numbers, pool = Numbers(drawn), list(items)
     count = min(count, len(pool))
     for place in range(count):
         other = place + numbers.below(len(pool) - place)
@@ -123,7 +123,7 @@ def choose_at_most(drawn: bytes, count: int, items: Sequence[_T]) -> list[_T]:
     return pool[:count]
 
 
-class _Numbers:
+class Numbers:
     """Uniform numbers from the draw: BLAKE3's output stream, with rejection against modulo bias."""
 
     def __init__(self, drawn: bytes) -> None:

@@ -241,6 +241,10 @@ class Outcome(StrEnum):
     """It could not be decided, and no miner is known to be at fault."""
 
 
+CHARGING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
+"""Outcomes that cost their miner something."""
+
+
 class Verdict(Frozen):
     """A validator's signed result of one audit, with the values that were compared.
 
@@ -263,6 +267,12 @@ class Verdict(Frozen):
     found: Annotated[str, Field(max_length=1000)] = ""
     reason: Annotated[str, Field(max_length=500)] = ""
     signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+    @property
+    def accuses(self) -> bool:
+        """Whether every other validator is told of it, and examines it itself."""
+        hidden = self.outcome is Outcome.UNSHOWN and self.audit is AuditKind.SEGMENT
+        return hidden or self.outcome in CHARGING
 
 
 class AuditsDone(Frozen):

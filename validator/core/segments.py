@@ -14,7 +14,7 @@ A segment is what a miner did between two of its commitments (`RunSpec.is_commit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iota.spec import RunSpec
 from validator.core.draw import Numbers, draw
@@ -27,6 +27,19 @@ class Drawable:
     block_hash: str
     segments: Mapping[str, int]
     """miner -> segments that can be audited, of miners that have any."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the draws of one validator in one epoch follow from."""
+
+    block_hash: str
+    """Of block B, in hex."""
+    link: str
+    """That the validator revealed for the epoch."""
+    validator: str
+    earlier: Mapping[int, Drawable] = field(default_factory=dict)
+    """The public draws of the epochs before in its window, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,11 @@ def window_epochs(spec: RunSpec) -> int:
     return max(1, spec.audit.window_steps // spec.schedule.steps)
 
 
+def window_start(spec: RunSpec, epoch: int) -> int:
+    """The first epoch of the window that `epoch` is in."""
+    return epoch - epoch % window_epochs(spec)
+
+
 def public_turns(
     spec: RunSpec, epoch: int, miner: str, drawable: Callable[[int], Drawable | None]
 ) -> tuple[Turn, ...]:
@@ -52,9 +70,8 @@ def public_turns(
     Args:
         drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
     """
-    length = window_epochs(spec)
-    first = epoch - epoch % length
-    end = min(first + length, spec.schedule.epochs)
+    first = window_start(spec, epoch)
+    end = min(first + window_epochs(spec), spec.schedule.epochs)
     for number in range(first, epoch + 1):
         known = drawable(number)
         if known is None or not known.segments.get(miner):
@@ -89,7 +106,7 @@ def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
     """Whether every validator draws a segment of every miner: in the run's last epoch, and where one is `owed`.
 
     A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
-    (`tasks.owes`). So it depends on verdicts that are signed and public.
+    (`validator.core.tasks`). So it depends on verdicts that are signed and public.
     """
     return owed or epoch == spec.schedule.epochs - 1
 

@@ -28,7 +28,7 @@ class Auditor:
         self._merges = MergeReplay(evidence.spec, evidence.objects, worker)
         self._replay: Replay | None = None
         self._start: StageState | None = None
-        """The state that the replay began with, where its end is compared with more than a root."""
+        """The weights that the replay began with, where its end is compared by more than roots."""
 
     async def run(self, job: jobs.AuditJob) -> object:
         """The answer of a job. Raises EvidenceMissing, MinerFault, Undelivered, or an error of transport."""
@@ -115,7 +115,7 @@ class Auditor:
         replay = await self._worker.run(lambda: Replay(spec, stage, device, options))
         await self._worker.run(lambda: replay.load(state, version))
         self._replay = replay
-        self._start = None if replay.profile.exact else state
+        self._start = None if replay.profile.exact else StageState(state.weights)
         return replay.profile
 
     async def _base_state(self, job: jobs.LoadBase) -> StageState:

@@ -24,8 +24,8 @@ class Demand(Enum):
 def demand_of(sealed: SealedEpoch, draws: Draws, hotkey: str, task: AuditTask) -> Demand | None:
     """What demands this audit of a miner; None if nothing does.
 
-    None also of an audit that examined another validator's accusation, which no draw of its own demands. Where
-    `draws` knows of no epochs before, a segment may count as drawn that these excuse.
+    None also of an audit that examined another validator's accusation, which no draw of its own demands.
+    Where `draws` knows of no epochs before, a segment may count as drawn that these excuse.
     """
     if task.kind is AuditKind.RECORDS:
         return Demand.RECORDS if task == records_task(task.seq) else None

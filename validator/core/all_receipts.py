@@ -188,7 +188,7 @@ def _check_counted(sealed: SealedEpoch) -> None:
 
 
 def _check_deltas(sealed: SealedEpoch) -> None:
-    """Raise SealBroken for a pseudo-gradient in the merge whose miner has not committed to its last version."""
+    """Raise SealBroken for a merged pseudo-gradient of a miner that has not committed to its last version."""
     for delta in sealed.record.deltas:
         if delta.miner in sealed.miners and delta.miner not in sealed.receipts:
             continue  # likewise

@@ -29,7 +29,7 @@ class History:
     """Report of the held-out loss by epoch of the base."""
 
     def keep_work(self, spec: RunSpec, epoch: int, drawable: Drawable) -> None:
-        """Note an epoch's work, and what its public draw follows from; what no later draw needs is dropped."""
+        """Note an epoch's work and what its public draw follows from. What no later draw needs is dropped."""
         self.worked.add(epoch)
         self.drawable[epoch] = drawable
         first = window_start(spec, max(self.drawable))

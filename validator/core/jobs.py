@@ -300,7 +300,8 @@ AuditJob = (
     | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (
-    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastCommit | AuditJob
+    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastCommit
+    | AuditJob
 )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """What the public verdicts of all validators come to: which count, whose author is silenced. Pure.
 
-For a task that this validator has decided itself, its own verdict stands. An accusation (`Verdict.accuses`) of
-another validator counts through the own verdict of its examination alone. Of an epoch that this validator did
-not audit, because it joined later, the evidence is gone: there an accusation counts if most of the validators
-that took part in the epoch made it.
+For a task that this validator has decided itself, its own verdict stands. An accusation (`Verdict.accuses`)
+of another validator counts through the own verdict of its examination alone. Of an epoch that this validator
+did not audit, because it joined later, the evidence is gone: there an accusation counts if most of the
+validators that took part in the epoch made it.
 
 A pass of a segment counts if its author's draw demands it: the public draw, which is the same for all, or its
 own. What others find UNSHOWN counts for nothing by itself, so that none can withhold a miner's pay by saying

@@ -113,6 +113,10 @@ class RunSpec(Versioned):
         every, last = self.audit.commit_every, self.schedule.steps
         return version >= joined and (version in (joined, last) or version % every == 0)
 
+    def has_before(self, version: int, joined: int = 0) -> bool:
+        """Whether a state at `version` holds the weights of the version before: those of step `version`'s ops."""
+        return self.weight_version(version, joined) < version
+
     def weight_version(self, step: int, joined: int = 0) -> int:
         """u(t) of training.md: the weight version that every op of `step` uses.
 

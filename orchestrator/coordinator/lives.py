@@ -91,11 +91,11 @@ def _committing_life(lives: Sequence[Life], receipt: Receipt) -> int | None:
     Then it is the newest that had begun when the COMMIT did.
     """
     version, newest = receipt.version, newest_life(lives)
-    able = [
-        i for i, life in enumerate(lives) if i >= newest and life.next_commit == version <= life.next_step
-    ]
+    able = [i for i in range(newest, len(lives)) if lives[i].next_commit == version <= lives[i].next_step]
     begun = [index for index in able if lives[index].began <= receipt.started]
-    return (begun[-1:] or able[:1] or [_newest_joined(lives, version)])[0]
+    if able:
+        return begun[-1] if begun else able[0]
+    return _newest_joined(lives, version)
 
 
 def has_committed_all(run: RunState, member: Member) -> bool:

@@ -104,7 +104,7 @@ class ReceiptChecks:
         return self._op_fault(epoch, receipt)
 
     def _commit_fault(self, life: Life, receipt: Receipt) -> str | None:
-        """Whether it commits to the next version of the life that is committed, and its STEPs have made it."""
+        """Whether it commits to the life's next version, which its STEPs have made, in the form that it has."""
         spec, version = self._run.spec, receipt.version
         if version != life.next_commit:
             which = (

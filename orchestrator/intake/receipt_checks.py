@@ -104,13 +104,11 @@ class ReceiptChecks:
         return self._op_fault(epoch, receipt)
 
     def _commit_fault(self, life: Life, receipt: Receipt) -> str | None:
-        """Whether it commits to the life's next version, which its STEPs have made, in the form that it has."""
+        """Whether it commits to the life's next version, which its STEPs have made, in its form."""
         spec, version = self._run.spec, receipt.version
         if version != life.next_commit:
-            which = (
-                "there is none left" if life.next_commit is None else f"the next one is {life.next_commit}"
-            )
-            return f"commits to version {version}, and {which}"
+            following = "all are committed" if life.next_commit is None else f"next is {life.next_commit}"
+            return f"commits to version {version}, and {following}"
         if version > life.next_step:
             return f"commits to version {version}, and the STEP that makes it has no receipt"
         assert receipt.commitment is not None, "the form has been checked"

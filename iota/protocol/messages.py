@@ -7,7 +7,7 @@ of a hostile message is bounded too.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -241,8 +241,8 @@ class Outcome(StrEnum):
     """It could not be decided, and no miner is known to be at fault."""
 
 
-CHARGING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
-"""Outcomes that cost their miner something."""
+CHARGING: Final = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
+"""Outcomes that are held against the miner."""
 
 
 class Verdict(Frozen):
@@ -270,8 +270,8 @@ class Verdict(Frozen):
 
     @property
     def accuses(self) -> bool:
-        """Whether every other validator is told of it, and examines it itself."""
-        hidden = self.outcome is Outcome.UNSHOWN and self.audit is AuditKind.SEGMENT
+        """Whether the other validators are told of it and examine it: a charge, or a hidden segment."""
+        hidden = self.audit is AuditKind.SEGMENT and self.outcome is Outcome.UNSHOWN
         return hidden or self.outcome in CHARGING
 
 

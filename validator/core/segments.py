@@ -3,10 +3,10 @@
 A segment is what a miner did between two of its commitments (`RunSpec.is_committed`). Two draws decide:
 
 - the *public* one, from the hash of block B alone. A window is so many epochs that their steps are
-  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not before
-  its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an epoch that
-  is longer than a window each window's worth of segments has one drawn. The validators of the record take them
-  by turns, and a pass of any validator counts.
+  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not
+  before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
+  epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
+  record take them by turns, and a pass of any validator counts.
 - each validator's *own*, from its link too: one more segment in `audit.extra_every` epochs, so that nobody is
   safe after a check; and in epochs that are certain (`is_certain`).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from iota.spec import RunSpec
 from validator.core.draw import Numbers, draw
@@ -86,8 +87,7 @@ def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
     count = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
     bounds = [segments * n // count for n in range(count + 1)]
     return tuple(
-        Turn(low + numbers.below(high - low), numbers.below(1 << 32))
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
     )
 
 
@@ -103,7 +103,7 @@ def own_segment(
 
 
 def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
-    """Whether every validator draws a segment of every miner: in the run's last epoch, and where one is `owed`.
+    """Whether a validator draws a segment of a miner for certain: in the last epoch, and where one is `owed`.
 
     A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
     (`validator.core.tasks`). So it depends on verdicts that are signed and public.

@@ -32,8 +32,8 @@ class Findings:
     """The worker owed evidence and did not deliver it."""
     failed: frozenset[MinerEpoch] = frozenset()
     undecided: frozenset[MinerEpoch] = frozenset()
-    """Evidence that was drawn is gone or is none. Of an op this validator drew it, and it passed no segment of
-    the epoch itself; of a segment epochs before are there too (`with_epochs_before`)."""
+    """Evidence that was drawn is gone or is none. Of an op this validator drew it, and it passed no segment
+    of the epoch itself; of a segment epochs before are there too (`with_epochs_before`)."""
     revoked: frozenset[MinerEpoch] = frozenset()
     """The worker owed evidence, and its owner has revoked it."""
     silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

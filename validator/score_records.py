@@ -147,7 +147,8 @@ class ScoreRecords:
         """What the public draws of epochs `first` to `last` follow from, where their work is known."""
         rows = self._db.execute(
             "select epoch, block_hash, hotkey, json_array_length(segments)"
-            " from epochs join work using (epoch) where epoch between ? and ? and block_hash is not null and segments != '[]'",
+            " from epochs join work using (epoch) where epoch between ? and ?"
+            " and block_hash is not null and segments != '[]'",
             (first, last),
         )
         found: dict[int, tuple[str, dict[str, int]]] = {}

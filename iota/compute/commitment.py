@@ -6,8 +6,8 @@
 
 A group is its tensors one after another, sorted by name, in row-major order; all are fp32. A part is
 `outer.part_elements` of them, so that the leaves of weights are those of a base and of a pseudo-gradient.
-Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side, and
-a leaf can be compared, or opened, without the others.
+Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side,
+and a leaf can be compared, or opened, without the others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def tensors_root(tensors: Mapping[str, Tensor], part_elements: int) -> str:
 def tensors_leaves(tensors: Mapping[str, Tensor], part_elements: int) -> list[str]:
     """BLAKE3 (hex) of each part of a group, in order. No tensor is copied, unless it is not contiguous."""
     leaves = []
-    for part in _parts(tensors, part_elements):
+    for part in tensor_parts(tensors, part_elements):
         hasher = blake3(max_threads=max(1, torch.get_num_threads()))
         for piece_N in part:
             hasher.update(piece_N.view(torch.uint8).numpy().data)
@@ -51,8 +51,8 @@ def tensors_leaves(tensors: Mapping[str, Tensor], part_elements: int) -> list[st
     return leaves
 
 
-def _parts(tensors: Mapping[str, Tensor], part_elements: int) -> Iterator[list[Tensor]]:
-    """The pieces of tensors, each of one dimension, that make up each part."""
+def tensor_parts(tensors: Mapping[str, Tensor], part_elements: int) -> Iterator[list[Tensor]]:
+    """The pieces of tensors, each of one dimension and a view where it can be, that make up each part."""
     part: list[Tensor] = []
     room = part_elements
     for name in sorted(tensors):

@@ -84,6 +84,7 @@ class Replica:
             self.objects,
             self._bases,
             MergeReceipts(runner, self.device),
+            runner.log.since,
             self._core.wants,
         )
         book = SealBook(runner.disk.root, spec.id, self.reply.orchestrator)
@@ -146,7 +147,7 @@ class Replica:
     async def _receive(self) -> None:
         async for arrived in self.transport.incoming():
             try:
-                frame = self._frames.checked(arrived)
+                frame = await self._frames.keep(arrived)
             except FrameError as error:
                 self._take(lost(arrived, error))
             else:

@@ -10,7 +10,7 @@ size follow from the RunSpec, so a receiver knows them before it reads anything.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -131,3 +131,18 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
     return Frame(header, signature, payload)
+
+
+def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
+    """The frames that lie one after another in `data`, each checked as by `decode_frame`.
+
+    Raises FrameError at the first that is malformed or cut short.
+    """
+    start = 0
+    while start < len(data):
+        if len(data) < start + _PREFIX.size:
+            raise FrameError("shorter than a frame's prefix")
+        _, _, length = _PREFIX.unpack_from(data, start)
+        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        yield decode_frame(data[start:end], spec)
+        start = end

@@ -12,12 +12,12 @@ from iota.protocol.messages import (
     PROTOCOL_VERSION,
     BadValue,
     Capabilities,
+    EvidenceWanted,
     FrameMissing,
     JoinRequest,
     Report,
     Reveal,
     Role,
-    SnapshotWanted,
 )
 from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import VirtualSwarm
@@ -178,7 +178,7 @@ def _ask_for_snapshots(swarm: CheckedSwarm, chance: random.Random) -> None:
                 continue
             reports: list[Report] = [Reveal(epoch=number, link="0" * 64)]
             reports += [
-                SnapshotWanted(epoch=number, miner=hotkey, version=chance.randrange(4))
+                EvidenceWanted(epoch=number, miner=hotkey, version=chance.randrange(4))
                 for hotkey in epoch.stages
             ]
             swarm.apply(Exchanged(at=swarm.now, hotkey=validator.hotkey, reports=tuple(reports)))

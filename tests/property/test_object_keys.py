@@ -13,13 +13,13 @@ from iota.model.layout import run_shapes
 from iota.objects import (
     BaseKey,
     DeltaKey,
+    EvidenceKey,
     FrameKey,
     MergedKey,
     PlanKey,
     RunObject,
     ServerObject,
     SettledKey,
-    SnapshotKey,
     epoch_prefixes,
     max_bytes,
     parse_key,
@@ -52,7 +52,7 @@ keys = st.one_of(
     st.builds(DeltaKey, runs, numbers, numbers, hotkeys, parts),
     st.builds(MergedKey, runs, numbers, numbers, parts, hotkeys),
     st.builds(BaseKey, runs, numbers, numbers, parts, st.just("") | hotkeys),
-    st.builds(SnapshotKey, runs, numbers, hotkeys, numbers),
+    st.builds(EvidenceKey, runs, numbers, hotkeys, numbers),
     st.builds(PlanKey, runs, numbers, numbers, runs),
     st.builds(SettledKey, runs, numbers, numbers, parts, runs),
 )

@@ -9,10 +9,10 @@ from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
-from iota.objects import SnapshotKey
-from iota.protocol.events import SnapshotMissed, SnapshotReady
+from iota.objects import EvidenceKey
+from iota.protocol.events import EvidenceMissed, EvidenceReady
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import AuditKind, SnapshotWanted
+from iota.protocol.messages import AuditKind, EvidenceWanted
 from iota.protocol.receipts import (
     OpKind,
     Receipt,
@@ -24,6 +24,7 @@ from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
+from validator.core.deliveries import Deliveries
 from validator.core.effects import Effect, Say
 from validator.core.jobs import (
     AwaitBlock,
@@ -42,7 +43,6 @@ from validator.core.jobs import (
 from validator.core.receipt_checks import stalled_step
 from validator.core.results import EvidenceMissing, MinerFault, Result
 from validator.core.sealed import SealedEpoch
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
 
@@ -65,14 +65,14 @@ class Bench:
             seq = receipt.seq
         elif kind is AuditKind.EPOCH:
             seq = max(r.seq for r in self.sealed.receipts[miner.hotkey] if r.kind is OpKind.STEP)
-        snapshots: Snapshots
+        snapshots: Deliveries
 
         def asked(effect: Effect) -> None:
             assert isinstance(effect, Say)
-            if isinstance(effect.report, SnapshotWanted):
+            if isinstance(effect.report, EvidenceWanted):
                 self.delivered(snapshots, miner, effect.report)
 
-        snapshots = Snapshots(self.sealed.epoch, asked)
+        snapshots = Deliveries(self.sealed.epoch, asked)
         audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
         return await self.run(audit.run())
 
@@ -106,20 +106,20 @@ class Bench:
         except (EvidenceMissing, MinerFault) as error:
             return error
 
-    def delivered(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
+    def delivered(self, snapshots: Deliveries, miner: Miner, wanted: EvidenceWanted) -> None:
         """Deliver what a miner has of a snapshot that is wanted."""
         data = self.deliver(miner, wanted.version)
         if data is None:
-            late = SnapshotMissed(
+            late = EvidenceMissed(
                 epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=True
             )
             snapshots.decide(late)
             return
-        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
+        key = str(EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
         snapshots.decide(
-            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+            EvidenceReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
         )
 
     def base(self, stage: int) -> Base:

@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
-from iota.protocol.messages import AuditKind, Outcome, SnapshotWanted, Verdict
+from iota.protocol.messages import AuditKind, EvidenceWanted, Outcome, Verdict
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.seals import SignedSeal
 from orchestrator.http.statements import Statements
@@ -23,12 +23,12 @@ from validator.bundles.form import MANIFEST
 from validator.bundles.keeper import BundleKeeper
 from validator.core import jobs
 from validator.core.audit import Audit
+from validator.core.deliveries import Deliveries
 from validator.core.effects import Effect, FileVerdict, Say
 from validator.core.jobs import Script
 from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Result
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
@@ -68,10 +68,10 @@ class Desk:
 
         def asked(effect: Effect) -> None:
             assert isinstance(effect, Say)
-            if isinstance(effect.report, SnapshotWanted):
+            if isinstance(effect.report, EvidenceWanted):
                 self.bench.delivered(snapshots, miner, effect.report)
 
-        snapshots = Snapshots(self.bench.sealed.epoch, asked)
+        snapshots = Deliveries(self.bench.sealed.epoch, asked)
         audit = Audit(self.bench.sealed, miner.hotkey, task, snapshots)
         return await self.bench.run(_followed(audit.run(), self.keeper.did))
 

@@ -23,7 +23,7 @@ from iota.outer.merge import MergedPart, Read, merge_part
 from iota.outer.partition import Vector, part_bytes, read_part
 from iota.protocol.events import FrameReady, MergeAssign
 from iota.protocol.frames import Direction, StoredObject
-from iota.protocol.messages import BadValue, FrameMissing, SnapshotStored
+from iota.protocol.messages import BadValue, EvidenceStored, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.store_transport import StoreTransport
@@ -121,10 +121,10 @@ def still() -> None:
 
 
 def _announce_snapshots_only() -> None:
-    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> SnapshotStored:
+    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> EvidenceStored:
         key = f"{self.spec.id}/audit/{epoch}/{self.hotkey}/{version}"
         stored = StoredObject(key=key, digest="1" * 64, size=1000)
-        return SnapshotStored(epoch=epoch, version=version, stored=stored)
+        return EvidenceStored(epoch=epoch, version=version, stored=stored)
 
     DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
 

@@ -17,10 +17,10 @@ from iota.client.evidence_files import SealBook
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, state_bytes
 from iota.identity.keys import Hotkey
-from iota.objects import SnapshotKey
-from iota.protocol.events import SnapshotReady
+from iota.objects import EvidenceKey
+from iota.protocol.events import EvidenceReady
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Outcome, SnapshotWanted
+from iota.protocol.messages import EvidenceWanted, Outcome
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.records import BaseRecord
 from iota.protocol.seals import SignedSeal
@@ -164,19 +164,19 @@ class Validator:
                 self.found.verdicts[name] = effect.result
             case effects.InternalError():
                 self.found.internal.append(effect)
-            case effects.Say(report=SnapshotWanted() as wanted):
+            case effects.Say(report=EvidenceWanted() as wanted):
                 self._deliver(wanted)
 
-    def _deliver(self, wanted: SnapshotWanted) -> None:
+    def _deliver(self, wanted: EvidenceWanted) -> None:
         miner = next(m for m in self.world.miners if m.hotkey == wanted.miner)
         state = miner.snapshots.get(wanted.version)
         if state is None:
             return
         data = state if isinstance(state, bytes) else state_bytes(state)
-        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
+        key = str(EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        ready = SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+        ready = EvidenceReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
         self._facts.append(ready)
 
     # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------

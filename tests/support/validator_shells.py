@@ -10,15 +10,15 @@ import numpy as np
 from blake3 import blake3
 
 from iota.identity.keys import Hotkey
-from iota.protocol.events import Accusation, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, EvidenceMissed, EvidenceReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
+    EvidenceWanted,
     Heldout,
     Outcome,
     Reveal,
-    SnapshotWanted,
     Verdict,
 )
 from iota.spec import AuditSpec
@@ -182,12 +182,12 @@ class Shell:
         epoch, miner, version = key
         digest = blake3(repr(key).encode()).hexdigest()
         stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
-        self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
+        self.take(EvidenceReady(epoch=epoch, miner=miner, version=version, stored=stored))
 
     def miss(self, key: tuple[int, str, int], *, live: bool = True, revoked: bool = False) -> None:
         """The snapshot of (epoch, miner, version) did not come by its deadline."""
         epoch, miner, version = key
-        missed = SnapshotMissed(
+        missed = EvidenceMissed(
             epoch=epoch, miner=miner, version=version, deadline=1.0, live=live, revoked=revoked
         )
         self.take(missed)
@@ -234,7 +234,7 @@ class Shell:
                 assert reveal.link == self.links.link(reveal.epoch)
                 assert reveal.epoch in self.drawable | self.audited, "no link without record and block"
                 self.revealed.add(reveal.epoch)
-            case effects.Say(report=SnapshotWanted() as wanted):
+            case effects.Say(report=EvidenceWanted() as wanted):
                 key = (wanted.epoch, wanted.miner, wanted.version)
                 assert key not in self.wanted, "each snapshot is asked for once"
                 assert wanted.epoch in self.revealed

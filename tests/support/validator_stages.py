@@ -21,27 +21,27 @@ from iota.data import Manifest, manifest_id
 from iota.data.directory import DirectoryReader
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
-from iota.objects import SnapshotKey, manifest_folder
+from iota.objects import EvidenceKey, manifest_folder
 from iota.protocol.events import (
     AuditsClosed,
     Delivered,
     EpochClose,
     Event,
+    EvidenceReady,
     ExchangeReply,
     RunEnd,
-    SnapshotReady,
 )
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
+    EvidenceWanted,
     ExchangeRequest,
     JoinReply,
     JoinRequest,
     Report,
     Reveal,
     Role,
-    SnapshotWanted,
     Verdict,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -171,15 +171,15 @@ class Orchestrator:
         self.said.append(report)
         if len(self.verdicts_said()) >= 4:
             self.judged.set()
-        if isinstance(report, SnapshotWanted):
+        if isinstance(report, EvidenceWanted):
             assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
             miner = next(m for m in self.world.miners if m.hotkey == report.miner)
             data = state_bytes(miner.snapshots[report.version])
-            key = str(SnapshotKey(self.world.run, report.epoch, miner.hotkey, report.version))
+            key = str(EvidenceKey(self.world.run, report.epoch, miner.hotkey, report.version))
             self.world.store[key] = data
             stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
             self._send(
-                SnapshotReady(epoch=report.epoch, miner=report.miner, version=report.version, stored=stored)
+                EvidenceReady(epoch=report.epoch, miner=report.miner, version=report.version, stored=stored)
             )
         elif isinstance(report, AuditsDone) and report.epoch not in self.closed:
             self.closed.add(report.epoch)

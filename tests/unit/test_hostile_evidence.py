@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iota.objects import FrameKey, SnapshotKey
-from iota.protocol.messages import AuditKind, Outcome, SnapshotWanted
+from iota.objects import EvidenceKey, FrameKey
+from iota.protocol.messages import AuditKind, EvidenceWanted, Outcome
 from iota.protocol.receipts import OpKind, Receipt
 from iota.wire.frame import FrameHeader
 from tests.support import hostile_evidence
@@ -118,10 +118,10 @@ class Fooled(Validator):
 
     liar = ""
 
-    def _deliver(self, wanted: SnapshotWanted) -> None:
+    def _deliver(self, wanted: EvidenceWanted) -> None:
         super()._deliver(wanted)
         if wanted.miner == self.liar:
-            key = str(SnapshotKey(self.world.run, wanted.epoch, wanted.miner, wanted.version))
+            key = str(EvidenceKey(self.world.run, wanted.epoch, wanted.miner, wanted.version))
             self.world.store[key] = bytes(len(self.world.store[key]))
 
 

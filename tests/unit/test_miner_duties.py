@@ -11,24 +11,24 @@ import pytest
 from iota.client.run_objects import RunObjects
 from iota.compute.commitment import commitment
 from iota.compute.state import StageState, load_state, save_state, tensors_digest
-from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
 from iota.protocol.events import (
     Admit,
-    AuditRequest,
     AuditsClosed,
     BaseAssign,
     Contribution,
     Event,
+    EvidenceRequest,
     MergeAssign,
     MergeReady,
 )
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import ObjectReply, ObjectRequest, SnapshotStored
+from iota.protocol.messages import EvidenceStored, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
 from miner.core.duties import Duties
-from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
@@ -37,7 +37,7 @@ from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
-SNAPSHOT = StoreSnapshot(3, 1)
+SNAPSHOT = StoreEvidence(3, 1)
 ME = fake_hotkey(0)
 SPEC = small_spec()
 STATE = StageState.initial(SPEC, 0)
@@ -53,7 +53,7 @@ def _assign(stage: int) -> MergeAssign:
 
 
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
-    duties, event = Duties(stage=0), AuditRequest(epoch=3, version=1, deadline=1.0)
+    duties, event = Duties(stage=0), EvidenceRequest(epoch=3, version=1, deadline=1.0)
     assert duties.on_event(event) == [SNAPSHOT]
     assert duties.on_event(event) == []
     duties.end(SNAPSHOT)
@@ -65,7 +65,7 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     [
         (_assign(1), MergePart(_assign(1))),
         (BaseAssign(epoch=3), StoreBase(3)),
-        (AuditRequest(epoch=3, version=1, deadline=1.0), SNAPSHOT),
+        (EvidenceRequest(epoch=3, version=1, deadline=1.0), SNAPSHOT),
         (AuditsClosed(epoch=3), None),
     ],
 )
@@ -81,11 +81,11 @@ def test_a_duty_whose_object_is_missing_in_the_store_is_done_again_while_it_is_w
     assert duties.again(MergedKey(run, 3, 1, 0, me)) == [MergePart(_assign(1))]
     assert duties.again(MergedKey(run, 3, 1, 0, me)) == []  # it is under way
     assert duties.again(MergedKey(run, 3, 2, 0, me)) == []  # it was never given
-    assert duties.again(SnapshotKey(run, 3, me, 1)) == [SNAPSHOT]
+    assert duties.again(EvidenceKey(run, 3, me, 1)) == [SNAPSHOT]
     assert duties.again(DeltaKey(run, 3, 0, me, 5)) == [StoreDelta(3)]
     assert duties.again(BaseKey(run, 3, 0, 2)) == [StoreBase(3)]
     duties.on_event(AuditsClosed(epoch=2))
-    assert duties.again(SnapshotKey(run, 2, me, 1)) == []
+    assert duties.again(EvidenceKey(run, 2, me, 1)) == []
 
 
 MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
@@ -164,14 +164,14 @@ async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_on_disk_any_more_is_left_to_others(tmp_path: Path) -> None:
-    gone = StoreSnapshot(3, 2)
+    gone = StoreEvidence(3, 2)
     assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyEnded(gone, None)
 
 
 async def test_a_stored_snapshot_is_reported_with_its_digest(tmp_path: Path) -> None:
     async with embedded(tmp_path / "store") as store:
         done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True)
-        assert isinstance(done.report, SnapshotStored)
+        assert isinstance(done.report, EvidenceStored)
         assert (done.report.epoch, done.report.version) == (3, 1)
         stored = load_state(await store.get(done.report.stored.key), SPEC, 0)
         assert tensors_digest(stored.weights) == tensors_digest(STATE.weights)

@@ -31,7 +31,7 @@ MAX_MEMBERS: Final = 60_000
 MAX_NAME: Final = 600
 """Characters of a member's name: a key of the store, and a folder."""
 MAX_SNAPSHOTS: Final = 4
-"""Snapshots that one audit reads."""
+"""Deliveries that one audit reads."""
 TOKEN_BYTES: Final = 4
 """Bytes of a token id."""
 

@@ -9,11 +9,11 @@ from iota.protocol.records import LifeRecord
 from iota.spec import StateRule
 from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
+from validator.core.deliveries import Deliveries
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
 from validator.core.sealed import SealedEpoch, Segment
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
 
@@ -62,7 +62,7 @@ class Audit:
     is not accused of withholding a snapshot when the store has lost evidence that comes before it.
     """
 
-    def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
+    def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Deliveries) -> None:
         self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
         self._snapshots = snapshots
         self._miner, self._life = sealed.miners[hotkey], _life(sealed, hotkey, task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import Final
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import AuditsClosed, EpochClose, EvidenceMissed, EvidenceReady, RunEnd
 from iota.protocol.messages import Reveal
 from iota.spec import RunSpec
 from validator.core import effects
@@ -87,7 +87,7 @@ class ValidatorCore:
                 if epoch is not None and epoch.epoch == fact.epoch:
                     self._expire(epoch)
                 self._close(fact.epoch)
-            case SnapshotReady() | SnapshotMissed():
+            case EvidenceReady() | EvidenceMissed():
                 if epoch is not None and epoch.epoch == fact.epoch:
                     epoch.snapshots.decide(fact)
                     if self._waiting:

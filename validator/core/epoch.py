@@ -14,6 +14,7 @@ from validator.core import effects, jobs
 from validator.core.accusations import Accusations, task_of
 from validator.core.audit import Audit, needed_versions
 from validator.core.containment import contained
+from validator.core.deliveries import Awaited, Deliveries
 from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
@@ -25,7 +26,6 @@ from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.segments import Draws
-from validator.core.snapshots import Awaited, Snapshots
 from validator.core.tasks import (
     MERGE_AUDITS,
     AuditTask,
@@ -63,7 +63,7 @@ class EpochAudit:
         self._spec, self._seal, self._own, self._link = spec, seal, own, link
         self._history, self._emit = history, emit
         self._accusations = accusations
-        self.snapshots = Snapshots(self.epoch, emit)
+        self.snapshots = Deliveries(self.epoch, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: fetching its record"

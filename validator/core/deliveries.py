@@ -1,12 +1,12 @@
-"""Snapshots of an epoch: which were asked for, and what the orchestrator decided about each."""
+"""Deliveries of an epoch: which were asked for, and what the orchestrator decided about each."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.messages import SnapshotWanted
+from iota.protocol.events import EvidenceMissed, EvidenceReady
+from iota.protocol.messages import EvidenceWanted
 from validator.core.effects import Effect, Say
 from validator.core.jobs import Script, Snapshot
 from validator.core.results import Undelivered
@@ -16,7 +16,7 @@ class Awaited(Exception):
     """It is not decided yet whether a snapshot comes: its audit begins again once that is."""
 
 
-class Snapshots:
+class Deliveries:
     """Asks once for each (miner, version).
 
     The orchestrator decides by each one's deadline whether it was delivered, so that it is one fact for all
@@ -26,7 +26,7 @@ class Snapshots:
     def __init__(self, epoch: int, emit: Callable[[Effect], None]) -> None:
         self._epoch, self._emit = epoch, emit
         self._asked: set[tuple[str, int]] = set()
-        self._decided: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = {}
+        self._decided: dict[tuple[str, int], EvidenceReady | EvidenceMissed] = {}
         self._awaited: defaultdict[str, set[int]] = defaultdict(set)
         """miner -> versions that were asked for and are not decided."""
 
@@ -37,9 +37,9 @@ class Snapshots:
                 self._asked.add((miner, version))
                 if (miner, version) not in self._decided:
                     self._awaited[miner].add(version)
-                self._emit(Say(SnapshotWanted(epoch=self._epoch, miner=miner, version=version)))
+                self._emit(Say(EvidenceWanted(epoch=self._epoch, miner=miner, version=version)))
 
-    def decide(self, event: SnapshotReady | SnapshotMissed) -> None:
+    def decide(self, event: EvidenceReady | EvidenceMissed) -> None:
         """Record whether a snapshot was delivered. The first word stands."""
         self._decided.setdefault((event.miner, event.version), event)
         self._awaited[event.miner].discard(event.version)
@@ -66,7 +66,7 @@ class Snapshots:
         decided = self._decided.get((miner, version))
         if decided is None:
             raise Awaited
-        if isinstance(decided, SnapshotMissed):
+        if isinstance(decided, EvidenceMissed):
             if decided.revoked:
                 why = f"its owner has revoked its key, so that its weights of version {version} cannot come"
                 raise Undelivered(why, revoked=True)

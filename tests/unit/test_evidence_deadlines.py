@@ -1,4 +1,4 @@
-"""Snapshots have one deadline for all validators, by size and by the line that the miner has shown."""
+"""Deliveries have one deadline for all validators, by size and by the line that the miner has shown."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
 from iota.objects import snapshot_bytes
-from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
+from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
+    EvidenceStored,
+    EvidenceWanted,
     Reveal,
     Role,
-    SnapshotStored,
-    SnapshotWanted,
 )
 from orchestrator.coordinator import Resumed, StoreAway, StoreBack
+from orchestrator.coordinator.evidence import FLOOR_SHARE, max_wanted
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Joined
-from orchestrator.coordinator.snapshots import FLOOR_SHARE, max_wanted
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import join_request
 from tests.support.sealed_runs import sealed_run
@@ -26,21 +26,21 @@ from tests.support.small_spec import small_spec
 from validator.core.core import FILING_SHARE
 
 
-def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> AuditRequest:
+def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> EvidenceRequest:
     """The request that reaches the miner."""
     driven.news(miner)
-    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
-    [request] = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+    driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=version)])
+    [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
     return request
 
 
 def _store(driven: Driven, miner: Member, version: int = 1) -> None:
     stored = StoredObject(key="k", digest="1" * 64, size=1)
-    driven.say(miner, reports=[SnapshotStored(epoch=0, version=version, stored=stored)])
+    driven.say(miner, reports=[EvidenceStored(epoch=0, version=version, stored=stored)])
 
 
 def _told(driven: Driven, validator: Member) -> list[type]:
-    kinds = (SnapshotReady, SnapshotMissed)
+    kinds = (EvidenceReady, EvidenceMissed)
     return [type(event) for event in driven.news(validator) if isinstance(event, kinds)]
 
 
@@ -99,10 +99,10 @@ def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks
     driven.wait(_floor_s(driven) + 1)
     second = driven.join(10, Role.VALIDATOR)
     driven.say(second, reports=[Reveal(epoch=0, link="2" * 64)])
-    driven.say(second, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)])
+    driven.say(second, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=1)])
     _store(driven, miner)  # too late: what was decided stands
     for validator in (first, second):
-        assert _told(driven, validator) == [SnapshotMissed]
+        assert _told(driven, validator) == [EvidenceMissed]
     assert "was not stored by its deadline" in driven.state.incidents.named[-1]
 
 
@@ -111,7 +111,7 @@ def test_a_snapshot_in_time_is_one_fact_too() -> None:
     deadline = _ask(driven, validator, miner).deadline
     _store(driven, miner)
     driven.wait(deadline - driven.now + 1)
-    assert _told(driven, validator) == [SnapshotReady]
+    assert _told(driven, validator) == [EvidenceReady]
 
 
 def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> None:
@@ -126,7 +126,7 @@ def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> Non
     assert _told(driven, validator) == []
     assert not any(member.hotkey in line for member in driven.state.miners() for line in _named(driven))
     driven.wait(_floor_s(driven) + 1)
-    assert _told(driven, validator) == [SnapshotMissed]
+    assert _told(driven, validator) == [EvidenceMissed]
 
 
 def test_no_deadline_passes_while_the_orchestrator_is_away() -> None:
@@ -144,23 +144,23 @@ def test_a_miner_that_is_started_again_is_asked_again_with_the_same_deadline() -
     for receipts in (miner.receipts, 0):  # from its disk, and without its state
         request = join_request(receipts=receipts, epoch=0)
         driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
-        again = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+        again = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
         assert [event.deadline for event in again] == [deadline]
     _store(driven, miner)
-    assert _told(driven, validator) == [SnapshotReady]
+    assert _told(driven, validator) == [EvidenceReady]
 
 
 def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None:
     driven, miner, validator = sealed_run()
     for version in range(max_wanted(driven.state) + 5):
-        driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
+        driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=version)])
     assert len(miner.owed) == max_wanted(driven.state)
 
 
 def test_nothing_is_owed_once_the_audits_are_closed() -> None:
     driven, miner, validator = sealed_run()
     _ask(driven, validator, miner)
-    from orchestrator.coordinator.snapshots import close
+    from orchestrator.coordinator.evidence import close
 
     close(driven.state, 0)
     assert miner.owed == {}

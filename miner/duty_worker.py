@@ -61,7 +61,7 @@ class DutyWorker:
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
     _evidence_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Evidence is stored one after another, one object after another, as its deadlines are: each takes memory and the line."""
+    """Evidence is stored one object after another, as its deadlines are: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.

@@ -90,7 +90,10 @@ class FrameMover:
             FrameError: it is not what was announced.
             OSError: the disk is full.
         """
-        return await asyncio.to_thread(self._keep, arrived.data, self._checked(arrived))
+        frame = self._checked(arrived)
+        if not self.wants(FetchFrame(arrived.notice, arrived.sender)):
+            return frame  # no op reads it any more
+        return await asyncio.to_thread(self._keep, arrived.data, frame)
 
     def _keep(self, data: bytes, frame: Frame) -> Frame:
         path, header = self.kept(frame.header.name), frame.header

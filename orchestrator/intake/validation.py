@@ -59,8 +59,9 @@ def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) ->
             case Heldout() if report.epoch > run.epoch + 1:
                 raise Problem(ProblemType.FORBIDDEN, f"there is no base of epoch {report.epoch} yet")
             case EvidenceWanted() if report.epoch > run.epoch or report.version > run.spec.schedule.steps:
-                named = f"{report.item} {report.version}"
-                raise Problem(ProblemType.FORBIDDEN, f"epoch {report.epoch} has no {named}")
+                raise Problem(
+                    ProblemType.FORBIDDEN, f"epoch {report.epoch} has no {report.item} {report.version}"
+                )
         stored, keys = _objects(run.spec, member, report)
         named = tuple(one.key for one in stored) == tuple(map(str, keys))
         if not named or any(

@@ -62,7 +62,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 def leaves(buffers: Iterable[memoryview], part_elements: int) -> list[str]:
     """BLAKE3 (hex) of each part of a group, from the bytes of its tensors in the order of their names."""
     digests = []
-    for part in _parts(buffers, _FP32 * part_elements):
+    for part in byte_parts(buffers, _FP32 * part_elements):
         hasher = blake3(max_threads=max(1, torch.get_num_threads()))
         for piece in part:
             hasher.update(piece)
@@ -70,7 +70,7 @@ def leaves(buffers: Iterable[memoryview], part_elements: int) -> list[str]:
     return digests
 
 
-def _parts(buffers: Iterable[memoryview], part_bytes: int) -> Iterator[list[memoryview]]:
+def byte_parts(buffers: Iterable[memoryview], part_bytes: int) -> Iterator[list[memoryview]]:
     """The pieces of buffers that make up each part."""
     part: list[memoryview] = []
     room = part_bytes

@@ -33,6 +33,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.codec.shapes import payload_size
+from iota.codec.wire_dtype import payload_tensor
 from iota.compute import Microbatch
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
 from iota.protocol.messages import Outcome
 from iota.protocol.receipts import OpKind
 from iota.spec import WireDtype
 
-EVIDENCE: Final = "evidence"
-"""The profile of a verdict on evidence that was drawn and is gone, or is not what it should be. It decides
-nothing, and its miner's work of that epoch, and of the one before where it was a STEP, does not vest
-unless a STEP of that epoch passes (`vesting.py`)."""
-
 
 class EvidenceMissing(Exception):
-    """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
+    """Evidence is gone or is none, and no miner is known to withhold it: unshown."""
 
 
 class StoreAway(EvidenceMissing):
-    """The store gave no answer about evidence: whether it is there is not known."""
+    """The store gave no answer about evidence: whether it is there is not known. Inconclusive."""
 
 
 class Undelivered(Exception):
@@ -157,8 +151,9 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
     if isinstance(ending, Undelivered):
         outcome = Outcome.REVOKED if ending.revoked else Outcome.UNDELIVERED
         return Result(outcome, seq, reason=str(ending))
-    result = inconclusive(seq, str(ending))
-    return result if isinstance(ending, StoreAway) else replace(result, profile=EVIDENCE)
+    if isinstance(ending, StoreAway):
+        return inconclusive(seq, str(ending))
+    return Result(Outcome.UNSHOWN, seq, reason=str(ending))
 
 
 def inconclusive(seq: int, reason: str) -> Result:

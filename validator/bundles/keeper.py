@@ -208,7 +208,7 @@ def _needed(sealed: SealedEpoch, verdict: Verdict) -> set[str]:
 
 
 def _largest(spec: RunSpec, trail: list[jobs.Job]) -> int:
-    """Bytes of the states and delivered frames that an audit read, as far as the record says, so that no vain download begins."""
+    """Bytes of what an audit read, as far as the records name it, so that no vain download begins."""
     found = {delivered.stored.key: delivered.stored.size for delivered in delivered_of(trail)}
     for job in trail:
         found |= {part.key: part.size for part in parts_of(spec, job)}

@@ -7,7 +7,7 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iota.protocol.frames import Direction, FrameName
+from iota.protocol.frames import Direction, EvidenceItem, FrameName
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     BadValue,
@@ -178,7 +178,9 @@ def _ask_for_snapshots(swarm: CheckedSwarm, chance: random.Random) -> None:
                 continue
             reports: list[Report] = [Reveal(epoch=number, link="0" * 64)]
             reports += [
-                EvidenceWanted(epoch=number, miner=hotkey, version=chance.randrange(4))
+                EvidenceWanted(
+                    epoch=number, miner=hotkey, item=EvidenceItem.SNAPSHOT, version=chance.randrange(4)
+                )
                 for hotkey in epoch.stages
             ]
             swarm.apply(Exchanged(at=swarm.now, hotkey=validator.hotkey, reports=tuple(reports)))

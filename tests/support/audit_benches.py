@@ -11,7 +11,7 @@ from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
 from iota.objects import EvidenceKey
 from iota.protocol.events import EvidenceMissed, EvidenceReady
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import AuditKind, EvidenceWanted
 from iota.protocol.receipts import (
     OpKind,
@@ -109,15 +109,28 @@ class Bench:
         data = self.deliver(miner, wanted.version)
         if data is None:
             late = EvidenceMissed(
-                epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=True
+                epoch=wanted.epoch,
+                miner=miner.hotkey,
+                item=EvidenceItem.SNAPSHOT,
+                version=wanted.version,
+                deadline=1.0,
+                live=True,
             )
             snapshots.decide(late)
             return
-        key = str(EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
+        key = str(
+            EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, EvidenceItem.SNAPSHOT, wanted.version)
+        )
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
         snapshots.decide(
-            EvidenceReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+            EvidenceReady(
+                epoch=wanted.epoch,
+                miner=miner.hotkey,
+                item=EvidenceItem.SNAPSHOT,
+                version=wanted.version,
+                stored=stored,
+            )
         )
 
     def base(self, stage: int) -> Base:

@@ -30,7 +30,6 @@ from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Result
 from validator.core.segments import Draws
-from validator.core.deliveries import Deliveries
 from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32

@@ -21,7 +21,7 @@ from iota.compute.output import DeviceOutput
 from iota.outer.merge import MergedPart, Read, merge_part
 from iota.outer.partition import Vector, part_bytes, read_part
 from iota.protocol.events import FrameReady, MergeAssign
-from iota.protocol.frames import Direction, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, StoredObject
 from iota.protocol.messages import BadValue, EvidenceStored, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
@@ -123,7 +123,7 @@ def _announce_snapshots_only() -> None:
     async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> EvidenceStored:
         key = f"{self.spec.id}/audit/{epoch}/{self.hotkey}/{version}"
         stored = StoredObject(key=key, digest="1" * 64, size=1000)
-        return EvidenceStored(epoch=epoch, version=version, stored=stored)
+        return EvidenceStored(epoch=epoch, item=EvidenceItem.SNAPSHOT, version=version, stored=stored)
 
     DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
 

@@ -19,7 +19,7 @@ from iota.compute.state import StageState, state_bytes
 from iota.identity.keys import Hotkey
 from iota.objects import EvidenceKey
 from iota.protocol.events import EvidenceReady
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceWanted, Outcome
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.records import BaseRecord
@@ -174,10 +174,18 @@ class Validator:
         if state is None:
             return
         data = state if isinstance(state, bytes) else state_bytes(state)
-        key = str(EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
+        key = str(
+            EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, EvidenceItem.SNAPSHOT, wanted.version)
+        )
         self.world.store[key] = data
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        ready = EvidenceReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
+        ready = EvidenceReady(
+            epoch=wanted.epoch,
+            miner=miner.hotkey,
+            item=EvidenceItem.SNAPSHOT,
+            version=wanted.version,
+            stored=stored,
+        )
         self._facts.append(ready)
 
     # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------

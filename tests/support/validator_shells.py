@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from iota.identity.keys import Hotkey
 from iota.protocol.events import Accusation, EvidenceMissed, EvidenceReady
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
@@ -186,13 +186,23 @@ class Shell:
         epoch, miner, version = key
         digest = blake3(repr(key).encode()).hexdigest()
         stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
-        self.take(EvidenceReady(epoch=epoch, miner=miner, version=version, stored=stored))
+        self.take(
+            EvidenceReady(
+                epoch=epoch, miner=miner, item=EvidenceItem.SNAPSHOT, version=version, stored=stored
+            )
+        )
 
     def miss(self, key: tuple[int, str, int], *, live: bool = True, revoked: bool = False) -> None:
         """The snapshot of (epoch, miner, version) did not come by its deadline."""
         epoch, miner, version = key
         missed = EvidenceMissed(
-            epoch=epoch, miner=miner, version=version, deadline=1.0, live=live, revoked=revoked
+            epoch=epoch,
+            miner=miner,
+            item=EvidenceItem.SNAPSHOT,
+            version=version,
+            deadline=1.0,
+            live=live,
+            revoked=revoked,
         )
         self.take(missed)
 

@@ -31,7 +31,7 @@ from iota.protocol.events import (
     ExchangeReply,
     RunEnd,
 )
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
@@ -175,11 +175,19 @@ class Orchestrator:
             assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
             miner = next(m for m in self.world.miners if m.hotkey == report.miner)
             data = state_bytes(miner.snapshots[report.version])
-            key = str(EvidenceKey(self.world.run, report.epoch, miner.hotkey, report.version))
+            key = str(
+                EvidenceKey(self.world.run, report.epoch, miner.hotkey, EvidenceItem.SNAPSHOT, report.version)
+            )
             self.world.store[key] = data
             stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
             self._send(
-                EvidenceReady(epoch=report.epoch, miner=report.miner, version=report.version, stored=stored)
+                EvidenceReady(
+                    epoch=report.epoch,
+                    miner=report.miner,
+                    item=EvidenceItem.SNAPSHOT,
+                    version=report.version,
+                    stored=stored,
+                )
             )
         elif isinstance(report, AuditsDone) and report.epoch not in self.closed:
             self.closed.add(report.epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iota.identity.certificates import revoke
 from iota.protocol.events import EvidenceMissed, EvidenceRequest, Reroute
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import (
     AuditKind,
     EvidenceWanted,
@@ -80,7 +81,10 @@ def test_what_a_worker_owes_is_decided_at_once_when_its_owner_revokes_it() -> No
     driven = sealed()
     validator = driven.join(9, Role.VALIDATOR)
     worker = driven.state.miners(1)[0]
-    wanted = [EvidenceWanted(epoch=0, miner=worker.hotkey, version=version) for version in (0, 1)]
+    wanted = [
+        EvidenceWanted(epoch=0, miner=worker.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+        for version in (0, 1)
+    ]
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64), wanted[1]])
     driven.news(validator)
     take_out(driven, worker)

@@ -8,7 +8,7 @@ from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
 from iota.objects import snapshot_bytes
 from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
     EvidenceStored,
     EvidenceWanted,
@@ -29,14 +29,19 @@ from validator.core.core import FILING_SHARE
 def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> EvidenceRequest:
     """The request that reaches the miner."""
     driven.news(miner)
-    driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=version)])
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)],
+    )
     [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
     return request
 
 
 def _store(driven: Driven, miner: Member, version: int = 1) -> None:
     stored = StoredObject(key="k", digest="1" * 64, size=1)
-    driven.say(miner, reports=[EvidenceStored(epoch=0, version=version, stored=stored)])
+    driven.say(
+        miner, reports=[EvidenceStored(epoch=0, item=EvidenceItem.SNAPSHOT, version=version, stored=stored)]
+    )
 
 
 def _told(driven: Driven, validator: Member) -> list[type]:
@@ -101,7 +106,9 @@ def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks
     driven.wait(_floor_s(driven) + 1)
     second = driven.join(10, Role.VALIDATOR)
     driven.say(second, reports=[Reveal(epoch=0, link="2" * 64)])
-    driven.say(second, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=1)])
+    driven.say(
+        second, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)]
+    )
     _store(driven, miner)  # too late: what was decided stands
     for validator in (first, second):
         assert _told(driven, validator) == [EvidenceMissed]
@@ -155,7 +162,12 @@ def test_a_miner_that_is_started_again_is_asked_again_with_the_same_deadline() -
 def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None:
     driven, miner, validator = sealed_run(steps=60)
     for version in range(0, 61, 5):
-        driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=version)])
+        driven.say(
+            validator,
+            reports=[
+                EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+            ],
+        )
     assert len(miner.owed) == max_wanted(driven.state) < 13
 
 
@@ -163,7 +175,12 @@ def test_only_versions_that_the_miner_has_committed_to_can_be_wanted() -> None:
     driven, miner, validator = sealed_run(steps=7)
     before = driven.state.totals.unfit
     for version in range(9):
-        driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=version)])
+        driven.say(
+            validator,
+            reports=[
+                EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+            ],
+        )
     assert miner.owed.keys() == {(0, 0), (0, 5), (0, 7)}
     assert driven.state.totals.unfit == before + 6
 
@@ -173,10 +190,16 @@ def test_a_version_whose_commit_is_not_in_the_record_is_owed_to_nobody() -> None
     driven, miner, validator = sealed_run()
     epoch = driven.state.epochs[0]
     epoch.committed[miner.hotkey] = (0, 0)
-    driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=1)])
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)],
+    )
     assert miner.owed == {}
     del epoch.committed[miner.hotkey]
-    driven.say(validator, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, version=0)])
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=0)],
+    )
     assert miner.owed == {}
 
 

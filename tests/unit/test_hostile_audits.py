@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
@@ -20,7 +21,7 @@ from tests.support.sealed_runs import sealed_run
 
 def test_a_snapshot_that_is_wanted_again_and_again_gives_one_request_and_no_more_events() -> None:
     driven, miner, validator = sealed_run()
-    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, version=1)
+    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)
     driven.say(validator, reports=[wanted])
     before = (miner.events.next_seq, validator.events.next_seq)
     driven.say(validator, reports=[wanted] * 100)
@@ -49,7 +50,7 @@ def test_what_comes_with_a_link_counts_with_it() -> None:
     other = driven.join(10, Role.VALIDATOR)
     reports: tuple[Report, ...] = (
         Reveal(epoch=0, link="2" * 64),
-        EvidenceWanted(epoch=0, miner=miner.hotkey, version=1),
+        EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1),
         AuditsDone(epoch=0),
     )
     request = ExchangeRequest(cursor=0, reports=reports)

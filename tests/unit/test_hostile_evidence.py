@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from iota.objects import EvidenceKey, FrameKey
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import AuditKind, EvidenceWanted, Outcome
 from iota.protocol.receipts import OpKind, Receipt
 from iota.wire.frame import FrameHeader
@@ -121,7 +122,9 @@ class Fooled(Validator):
     def _deliver(self, wanted: EvidenceWanted) -> None:
         super()._deliver(wanted)
         if wanted.miner == self.liar:
-            key = str(EvidenceKey(self.world.run, wanted.epoch, wanted.miner, wanted.version))
+            key = str(
+                EvidenceKey(self.world.run, wanted.epoch, wanted.miner, EvidenceItem.SNAPSHOT, wanted.version)
+            )
             self.world.store[key] = bytes(len(self.world.store[key]))
 
 

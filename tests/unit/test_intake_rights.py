@@ -17,7 +17,7 @@ from iota.protocol.events import (
     Plan,
     Reroute,
 )
-from iota.protocol.frames import Direction, FrameName, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, FrameName, StoredObject
 from iota.protocol.messages import (
     Method,
     ObjectRequest,
@@ -116,7 +116,7 @@ def test_stored_things_bring_gets_and_other_events_nothing() -> None:
     reader = member(made, 0)
     assert accesses(SPEC, reader, MergeReady(epoch=0, stage=0, parts=(STORED,))) == get
     assert accesses(SPEC, reader, LoadBase(epoch=1, digest=BASE, parts=(STORED,))) == get
-    ready = EvidenceReady(epoch=0, miner=LAST.ss58, version=1, stored=STORED)
+    ready = EvidenceReady(epoch=0, miner=LAST.ss58, item=EvidenceItem.SNAPSHOT, version=1, stored=STORED)
     assert accesses(SPEC, reader, ready) == get
     assert accesses(SPEC, reader, BaseAssign(epoch=1)) == []
 

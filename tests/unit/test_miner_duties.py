@@ -22,7 +22,7 @@ from iota.protocol.events import (
     MergeAssign,
     MergeReady,
 )
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceStored, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
 from iota.simulate.names import fake_hotkey
@@ -37,7 +37,7 @@ from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
 
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
-SNAPSHOT = StoreEvidence(3, 1)
+SNAPSHOT = StoreEvidence(3, EvidenceItem.SNAPSHOT, 1)
 ME = fake_hotkey(0)
 SPEC = small_spec()
 STATE = StageState.initial(SPEC, 0)
@@ -53,7 +53,10 @@ def _assign(stage: int) -> MergeAssign:
 
 
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
-    duties, event = Duties(stage=0), EvidenceRequest(epoch=3, version=1, deadline=1.0)
+    duties, event = (
+        Duties(stage=0),
+        EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, deadline=1.0),
+    )
     assert duties.on_event(event) == [SNAPSHOT]
     assert duties.on_event(event) == []
     duties.end(SNAPSHOT)
@@ -65,7 +68,7 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     [
         (_assign(1), MergePart(_assign(1))),
         (BaseAssign(epoch=3), StoreBase(3)),
-        (EvidenceRequest(epoch=3, version=1, deadline=1.0), SNAPSHOT),
+        (EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, deadline=1.0), SNAPSHOT),
         (AuditsClosed(epoch=3), None),
     ],
 )
@@ -81,11 +84,11 @@ def test_a_duty_whose_object_is_missing_in_the_store_is_done_again_while_it_is_w
     assert duties.again(MergedKey(run, 3, 1, 0, me)) == [MergePart(_assign(1))]
     assert duties.again(MergedKey(run, 3, 1, 0, me)) == []  # it is under way
     assert duties.again(MergedKey(run, 3, 2, 0, me)) == []  # it was never given
-    assert duties.again(EvidenceKey(run, 3, me, 1)) == [SNAPSHOT]
+    assert duties.again(EvidenceKey(run, 3, me, EvidenceItem.SNAPSHOT, 1)) == [SNAPSHOT]
     assert duties.again(DeltaKey(run, 3, 0, me, 5)) == [StoreDelta(3)]
     assert duties.again(BaseKey(run, 3, 0, 2)) == [StoreBase(3)]
     duties.on_event(AuditsClosed(epoch=2))
-    assert duties.again(EvidenceKey(run, 2, me, 1)) == []
+    assert duties.again(EvidenceKey(run, 2, me, EvidenceItem.SNAPSHOT, 1)) == []
 
 
 MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
@@ -164,7 +167,7 @@ async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_on_disk_any_more_is_left_to_others(tmp_path: Path) -> None:
-    gone = StoreEvidence(3, 2)
+    gone = StoreEvidence(3, EvidenceItem.SNAPSHOT, 2)
     assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyEnded(gone, None)
 
 

@@ -18,16 +18,18 @@ from iota.codec.wire_dtype import encode_wire
 from iota.compute.engine import Engine, Tokens
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.output import DeviceOutput
+from iota.objects import EvidenceKey
 from iota.outer.merge import MergedPart, Read, merge_part
 from iota.outer.partition import Vector, part_bytes, read_part
 from iota.protocol.events import FrameReady, MergeAssign
-from iota.protocol.frames import Direction, EvidenceItem, StoredObject
+from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.messages import BadValue, EvidenceStored, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import OutgoingFrame
 from miner.bases import BaseKeeper
+from miner.core.effects import StoreEvidence
 from miner.duty_worker import DutyWorker
 from miner.ops import OpRunner
 from miner.replica import Replica
@@ -92,7 +94,7 @@ def constants() -> None:
 
 def lazy() -> None:
     """No work after the base, and snapshots that are announced and never stored."""
-    _announce_snapshots_only()
+    _announce_evidence_only()
     run_miner(make_engine=LazyEngine)
 
 
@@ -119,13 +121,13 @@ def still() -> None:
 # ---- evidence ----------------------------------------------------------------------------------
 
 
-def _announce_snapshots_only() -> None:
-    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> EvidenceStored:
-        key = f"{self.spec.id}/audit/{epoch}/{self.hotkey}/{version}"
-        stored = StoredObject(key=key, digest="1" * 64, size=1000)
-        return EvidenceStored(epoch=epoch, item=EvidenceItem.SNAPSHOT, version=version, stored=stored)
+def _announce_evidence_only() -> None:
+    async def store_evidence(self: DutyWorker, duty: StoreEvidence) -> EvidenceStored:
+        key = EvidenceKey(self.spec.id, duty.epoch, self.hotkey, duty.item, duty.version)
+        stored = StoredObject(key=str(key), digest="1" * 64, size=1000)
+        return EvidenceStored(epoch=duty.epoch, item=duty.item, version=duty.version, stored=stored)
 
-    DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
+    DutyWorker._store_evidence = store_evidence  # type: ignore[method-assign]
 
 
 def unstored_frames() -> None:

@@ -11,15 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from blake3 import blake3
-
 from iota.client.evidence_files import SealBook
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, state_bytes
 from iota.identity.keys import Hotkey
-from iota.objects import EvidenceKey
-from iota.protocol.events import EvidenceReady
-from iota.protocol.frames import EvidenceItem, StoredObject
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import EvidenceWanted, Outcome
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.records import BaseRecord
@@ -28,6 +24,7 @@ from iota.spec import AuditSpec
 from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import THREADS, World
+from tests.support.evidence_answers import delivered, kept_frames
 from tests.support.small_runs import small_run
 from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.auditor import Auditor
@@ -170,23 +167,14 @@ class Validator:
 
     def _deliver(self, wanted: EvidenceWanted) -> None:
         miner = next(m for m in self.world.miners if m.hotkey == wanted.miner)
-        state = miner.snapshots.get(wanted.version)
-        if state is None:
-            return
-        data = state if isinstance(state, bytes) else state_bytes(state)
-        key = str(
-            EvidenceKey(self.world.run, wanted.epoch, miner.hotkey, EvidenceItem.SNAPSHOT, wanted.version)
-        )
-        self.world.store[key] = data
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        ready = EvidenceReady(
-            epoch=wanted.epoch,
-            miner=miner.hotkey,
-            item=EvidenceItem.SNAPSHOT,
-            version=wanted.version,
-            stored=stored,
-        )
-        self._facts.append(ready)
+        if wanted.item is EvidenceItem.FRAMES:
+            data = kept_frames(self.world, miner, wanted.version, wanted.epoch)
+        else:
+            state = miner.snapshots.get(wanted.version)
+            if state is None:
+                return
+            data = state if isinstance(state, bytes) else state_bytes(state)
+        self._facts.append(delivered(self.world, wanted, data))
 
     # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------
 

@@ -112,7 +112,7 @@ def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks
     _store(driven, miner)  # too late: what was decided stands
     for validator in (first, second):
         assert _told(driven, validator) == [EvidenceMissed]
-    assert "was not stored by its deadline" in driven.state.incidents.named[-1]
+    assert "was not stored by the deadline" in driven.state.incidents.named[-1]
 
 
 def test_a_snapshot_in_time_is_one_fact_too() -> None:
@@ -168,7 +168,7 @@ def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None
                 EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
             ],
         )
-    assert len(miner.owed) == max_wanted(driven.state) < 13
+    assert len(miner.owed) == max_wanted(driven.state, EvidenceItem.SNAPSHOT) < 13
 
 
 def test_only_versions_that_the_miner_has_committed_to_can_be_wanted() -> None:
@@ -181,7 +181,7 @@ def test_only_versions_that_the_miner_has_committed_to_can_be_wanted() -> None:
                 EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
             ],
         )
-    assert miner.owed.keys() == {(0, 0), (0, 5), (0, 7)}
+    assert miner.owed.keys() == {(0, EvidenceItem.SNAPSHOT, version) for version in (0, 5, 7)}
     assert driven.state.totals.unfit == before + 6
 
 

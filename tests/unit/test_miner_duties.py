@@ -149,7 +149,16 @@ async def _do(
             objects: Any = RunObjects(urls, client)
             nothing: Any = None  # neither a pseudo-gradient nor a merge is asked for
             worker = DutyWorker(
-                SPEC, 0, fake_hotkey(0), disk, objects, nothing, nothing, wants, first_pause_s=0.0
+                SPEC,
+                0,
+                fake_hotkey(0),
+                disk,
+                objects,
+                nothing,
+                nothing,
+                lambda epoch: (),
+                wants,
+                first_pause_s=0.0,
             )
             return await worker.do(duty, {})
 

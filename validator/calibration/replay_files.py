@@ -48,7 +48,7 @@ def state_path(folder: Path, steps: int, stage: int) -> Path:
 
 def read_state(folder: Path, steps: int, stage: int, spec: RunSpec) -> StageState:
     """The state of a stage after so many steps. Raises StateError."""
-    return load_state(state_path(folder, steps, stage), spec, stage)
+    return load_state(state_path(folder, steps, stage).read_bytes(), spec, stage)
 
 
 def _text(name: Name) -> str:

@@ -65,6 +65,7 @@ def calibrate(
     from validator.calibration.calibrate import calibrate as run
     from validator.calibration.variants import variants
 
+    torch.set_num_threads(1)  # comparing: threads that wait for one another are slow beside other programs
     plan = _plan(spec, compute, optimizer, wire, model, segments, steps)
     found = variants(sorted(set(threads or (1, 2))), cuda=torch.cuda.is_available())
     fitted = run(plan, found, out, lambda line: typer.echo(line, err=True))

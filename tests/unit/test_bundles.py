@@ -106,7 +106,8 @@ async def test_a_bundle_has_what_one_audit_read_and_no_more(bundle: Path, cheate
 async def test_a_later_epochs_bundle_has_its_base_and_the_moments_that_were_carried(
     tmp_path: Path, state: str
 ) -> None:
-    late = World(small_run(audit=OFTEN, optimizer={"state": state}), {CHEAT: FalseLoss()})
+    audit = AuditSpec(window_steps=3, extra_every=1)
+    late = World(small_run(audit=audit, optimizer={"state": state}), {CHEAT: FalseLoss()})
     late.train(0)
     late.train(1)
     path = await (await Desk.over(late, tmp_path, epoch=1)).accuse(CHEAT, AuditKind.SEGMENT)
@@ -220,7 +221,7 @@ async def test_a_verdict_that_names_another_receipt_as_the_first_that_failed_is_
 
 async def test_a_bundle_of_another_task_than_its_verdicts_is_refused(bundle: Path, tmp_path: Path) -> None:
     task = json.loads(members(bundle)[MANIFEST])["task"]
-    for other in ({**task, "seq": task["seq"] + 1}, {**task, "kind": "step"}):
+    for other in ({**task, "seq": task["seq"] + 1}, {**task, "kind": "segment"}):
         (fault,) = (await repeated(claimed(bundle, tmp_path / "x.zip", task=other))).faults
         assert fault.startswith("the verdict is of another audit")
 
@@ -250,7 +251,7 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
     changed = members(bundle)[frame][:-1] + b"x"
     found = await repeated(rewritten(bundle, tmp_path / "x.zip", {frame: changed}, manifest=True))
     assert found.result is not None
-    assert found.result.outcome is Outcome.INCONCLUSIVE  # as if the store had lost it
+    assert found.result.outcome is Outcome.UNSHOWN  # as if the store had lost it
 
 
 async def test_another_manifest_confirms_nothing(desk: Desk, bundle: Path, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_everything_on_record_is_told() -> None:
         "now: late: an op that was ready missed its deadline, so nothing new is planned for it; until its",
         "3,072       50%        48     1          2",
         "48 ops in time, 1 deadline missed, 2 microbatches withdrawn from it",
-        "audits: op: 6 pass; step: 1 fail",
-        "epoch 2, step: fail by validator: another sum",
+        "audits: op: 6 pass; segment: 1 fail",
+        "epoch 2, segment: fail by validator: another sum",
         "0.2500 by validator, block 31, during epoch 2",
         "1970-01-01 00:00:00 UTC, epoch 2: it missed a deadline",
         "to do: see its log",
@@ -157,7 +157,7 @@ def test_an_owner_is_told_its_audits_pay_and_weight_over_its_workers() -> None:
         passed = (verdict(3, AuditKind.SEGMENT, Outcome.PASS),) if number == 1 else ()
         records.append(record_of(hotkey=worker, owner=OWNER.ss58, settling=passed, charged=()))
     text = "\n".join(workers_of(OWNER.ss58, status["members"], NAMES, records))
-    assert "\naudits of its workers: op: 12 pass; step: 2 fail\n" in text
+    assert "\naudits of its workers: op: 12 pass; segment: 2 fail\n" in text
     assert "\npay for its workers, by the public verdicts, in microbatches whose backward was run" in text
     assert "\n  epoch 2: 24 open, 24 vested, 0 voided\n" in text
     assert "\nweight, as validators reported it:\n  0.2500 by validator, block 31" in text

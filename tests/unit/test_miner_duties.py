@@ -141,6 +141,7 @@ async def _do(
     wants: Callable[[Duty], bool],
     duty: Duty = SNAPSHOT,
     damage: Damage = lambda path: None,
+    receipts: Callable[[int], Sequence[Receipt]] = lambda epoch: (),
 ) -> DutyEnded:
     with MinerDisk(root) as disk:
         save_state(STATE, disk.snapshot(3, 1), commitment(STATE, SPEC.outer.part_elements))

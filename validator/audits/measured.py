@@ -30,9 +30,7 @@ MAX_DEPTH: Final = 1000
 """Steps of the longest segment that is measured."""
 _THREADS: Final = re.compile(r"/t(\d{1,4})/")
 """The thread count in a CPU's device class."""
-_ANYMAX_DEPTH: Final = 1000
-"""Steps of the longest segment that is measured."""
-_THREADS: Final = "/t*/"
+_ANY_THREADS: Final = "/t*/"
 _Class = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[ -~]+$")]
 _Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

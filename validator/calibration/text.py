@@ -18,7 +18,7 @@ _BYTES: Final = 4 << 20
 
 
 def tokens(spec: RunSpec, number: int, step: int, index: int) -> Tokens:
-    """Tokens of microbatch `index` of `step`, of segment `number`: sequences from places that follow from these.
+    """Tokens of a microbatch of segment `number`: sequences from places that follow from the numbers.
 
     Raises ValueError where the vocabulary is smaller than that of bytes.
     """

@@ -32,11 +32,11 @@ _KERNELS: Final = {
     "default": {},
     "avx2": _OLDER,
     "aten-avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
-    "onednn-avx2": {"DNNL_MAX_CPU_ISA": "AVX2"},
+    "onednn-avx512": {"DNNL_MAX_CPU_ISA": "AVX512_CORE"},
     "mkl-compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
 """Kernels of torch itself, of oneDNN and of MKL. Only those of torch stand in a device class."""
-_ALL_THREADS: Final = ("default", "avx2")
+_ALL_THREADS: Final = ("default", "aten-avx2")
 """Kernels that are run with every number of threads; the others with the least."""
 
 

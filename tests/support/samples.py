@@ -228,7 +228,7 @@ BUNDLE = form.Manifest(
     link="cd" * 32,
     task=form.Task(kind=messages.AuditKind.OP, name="op:2", seq=2, step=0),
     verdict=VERDICT,
-    snapshots=(form.Delivered(version=1, stored=OBJECT),),
+    delivered=tuple(form.Delivered(item=item, version=1, stored=OBJECT) for item in EvidenceItem),
     members=(form.Member(name="spec.json", digest=DIGEST, size=6),),
 )
 REPORTS: tuple[messages.Report, ...] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from iota.protocol.events import (
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceStored, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
+from iota.protocol.receipts import Receipt
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
 from miner.core.duties import Duties

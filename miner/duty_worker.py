@@ -76,7 +76,7 @@ class DutyWorker:
             return DutyEnded(duty, report)
         except NotWanted:
             log.info("%s is no longer needed", what)
-        except (*FAILURES, StateError, OSError) as error:
+        except (*FAILURES, StateError, FrameError, OSError) as error:
             # Refused, or the file is damaged or no longer on disk. The coordinator then asks another replica.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
         return DutyEnded(duty, None)
@@ -168,4 +168,6 @@ class DutyWorker:
                 log.error("frame %s cannot be shown to an audit: %s", name, error)
             else:
                 found.append(data)
+        if not found:
+            raise FrameError(f"none of the frames of step {step} of epoch {epoch} is on this disk")
         return b"".join(found)

@@ -6,7 +6,7 @@ import pytest
 
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
-from iota.objects import snapshot_bytes
+from iota.objects import frames_bytes, snapshot_bytes
 from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
@@ -201,6 +201,50 @@ def test_a_version_whose_commit_is_not_in_the_record_is_owed_to_nobody() -> None
         reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=0)],
     )
     assert miner.owed == {}
+
+
+def _want_frames(driven: Driven, validator: Member, miner: Member, step: int) -> None:
+    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.FRAMES, version=step)
+    driven.say(validator, reports=[wanted])
+
+
+def test_frames_have_the_time_of_the_ops_that_the_miner_has_receipted() -> None:
+    driven, miner, validator = sealed_run(line=1.0)
+    spec, seconds = driven.coordinator.spec, 100 * _floor_s(sealed_run()[0])
+    ops = 2 * spec.schedule.microbatches  # a FORWARD and a BACKWARD of each microbatch, at stage 0
+    miner.line = frames_bytes(spec, 2 * ops) / seconds
+    _want_frames(driven, validator, miner, 0)
+    [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
+    assert (request.item, request.version) == (EvidenceItem.FRAMES, 0)
+    assert request.deadline == pytest.approx(driven.now + seconds / LINE_SHARE)
+
+
+def test_frames_and_a_snapshot_of_the_same_number_are_two_things() -> None:
+    driven, miner, validator = sealed_run(steps=2)
+    _ask(driven, validator, miner, 0)
+    _want_frames(driven, validator, miner, 0)
+    assert len(miner.owed) == 2
+    _store(driven, miner, 0)
+    assert miner.owed.keys() == {(0, EvidenceItem.FRAMES, 0)}
+    driven.wait(_floor_s(driven) + 1)
+    assert _told(driven, validator) == [EvidenceReady, EvidenceMissed]
+    assert "its frames of step 0 of epoch 0 were not stored" in driven.state.incidents.named[-1]
+
+
+def test_a_validator_asks_for_the_frames_of_each_step_with_receipts_once() -> None:
+    driven, miner, validator = sealed_run(steps=3)
+    for step in (0, 1, 2, 2, 3):
+        _want_frames(driven, validator, miner, step)
+    assert miner.owed.keys() == {(0, EvidenceItem.FRAMES, step) for step in range(3)}
+    assert len(miner.owed) == max_wanted(driven.state, EvidenceItem.FRAMES)
+    assert driven.state.totals.unfit == 2
+
+
+def test_no_frames_are_owed_by_who_has_no_receipts_of_the_step() -> None:
+    driven, _, validator = sealed_run()
+    late = driven.join(11)
+    _want_frames(driven, validator, late, 0)
+    assert late.owed == {}
 
 
 def test_nothing_is_owed_once_the_audits_are_closed() -> None:

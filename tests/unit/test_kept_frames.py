@@ -97,7 +97,7 @@ async def test_a_frame_that_the_store_lost_is_asked_of_its_receiver_once_for_all
 
 
 async def test_a_liar_whose_neighbour_stored_junk_fails_or_has_not_delivered(open_bench: Open) -> None:
-    found = World(small_run(audit=OFTEN), {MIDDLE: miners.Noise()})
+    found = World(small_run(audit=OFTEN), {MIDDLE: miners.ZeroBackward()})
     found.train()
     junk(found, 0)
     outcomes = [

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
+from iota.codec.shapes import payload_size
 from iota.compute.commitment import commitment
 from iota.compute.state import StageState, load_state, save_state, tensors_digest
+from iota.identity.keys import Hotkey
 from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
 from iota.protocol.events import (
     Admit,
@@ -22,17 +25,19 @@ from iota.protocol.events import (
     MergeAssign,
     MergeReady,
 )
-from iota.protocol.frames import EvidenceItem, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, FrameName, StoredObject
 from iota.protocol.messages import EvidenceStored, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import Receipt
+from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
+from iota.wire.frame import decode_frame, encode_frame, make_header
 from miner.core.duties import Duties
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
+from miner.receipt_log import ReceiptLog
 from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
@@ -40,6 +45,7 @@ from tests.support.store_servers import StoreUrls, embedded
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
 SNAPSHOT = StoreEvidence(3, EvidenceItem.SNAPSHOT, 1)
 ME = fake_hotkey(0)
+KEY, SENDER = Hotkey.from_seed(b"k" * 32), Hotkey.from_seed(b"s" * 32)
 SPEC = small_spec()
 STATE = StageState.initial(SPEC, 0)
 
@@ -158,7 +164,7 @@ async def _do(
                 objects,
                 nothing,
                 nothing,
-                lambda epoch: (),
+                receipts,
                 wants,
                 first_pause_s=0.0,
             )
@@ -199,3 +205,61 @@ async def test_a_snapshot_that_was_damaged_on_disk_is_not_delivered(tmp_path: Pa
         assert done == DutyEnded(SNAPSHOT, None)
         assert await store.list("") == []
     assert not list((tmp_path / "miner").rglob("*.safetensors"))
+
+
+# ---- frames --------------------------------------------------------------------------------------
+
+FRAMES = StoreEvidence(3, EvidenceItem.FRAMES, 1)
+
+
+def _keep(disk: MinerDisk, log: ReceiptLog, step: int = 1, microbatch: int = 0) -> bytes:
+    """A BACKWARD of stage 0: the gradient that it read is on disk, and its receipt names it."""
+    name = FrameName(
+        epoch=3, step=step, microbatch=microbatch, attempt=0, stage=1, direction=Direction.BACKWARD
+    )
+    payload = bytes(payload_size(SPEC))
+    header = make_header(SPEC, name, blake3(payload).hexdigest(), SENDER.ss58, KEY.ss58)
+    data = encode_frame(header, payload, SENDER.sign)
+    disk.save_frame(name, data)
+    log.append(
+        {
+            "epoch": 3, "step": step, "microbatch": microbatch, "stage": 0, "kind": OpKind.BACKWARD,
+            "version": step, "device": "cpu", "inputs": (decode_frame(data, SPEC).signed_header,), "output": "1" * 64,
+            "tokens": SPEC.data.tokens, "started": 1.0, "ended": 2.0,
+        }
+    )  # fmt: skip
+    return data
+
+
+async def test_the_frames_of_a_step_are_delivered_after_a_restart(tmp_path: Path) -> None:
+    with MinerDisk(tmp_path / "miner") as disk:
+        log = ReceiptLog(disk.receipts, SPEC.id, KEY)
+        kept = _keep(disk, log)
+        _keep(disk, log, step=2)
+        log.close()
+    log = ReceiptLog(tmp_path / "miner" / "receipts.jsonl", SPEC.id, KEY)
+    async with embedded(tmp_path / "store") as store:
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES, receipts=log.since)
+        assert isinstance(done.report, EvidenceStored)
+        assert (done.report.item, done.report.version) == (EvidenceItem.FRAMES, 1)
+        assert done.report.stored.key.endswith("/frames/1")
+        assert await store.get(done.report.stored.key) == kept
+
+
+async def test_a_frame_that_was_damaged_on_disk_is_left_out_of_a_delivery(tmp_path: Path) -> None:
+    with MinerDisk(tmp_path / "miner") as disk:
+        log = ReceiptLog(disk.receipts, SPEC.id, KEY)
+        kept = _keep(disk, log)
+        lost = _keep(disk, log, microbatch=1)
+        disk.frame(decode_frame(lost, SPEC).header.name).write_bytes(lost[:-1])
+    async with embedded(tmp_path / "store") as store:
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES, receipts=log.since)
+        assert isinstance(done.report, EvidenceStored)
+        assert await store.get(done.report.stored.key) == kept
+
+
+async def test_who_has_lost_all_frames_of_a_step_delivers_nothing(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "store") as store:
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES)
+        assert done == DutyEnded(FRAMES, None)
+        assert await store.list("") == []

@@ -224,8 +224,8 @@ def _keep(disk: MinerDisk, log: ReceiptLog, step: int = 1, microbatch: int = 0) 
     log.append(
         {
             "epoch": 3, "step": step, "microbatch": microbatch, "stage": 0, "kind": OpKind.BACKWARD,
-            "version": step, "device": "cpu", "inputs": (decode_frame(data, SPEC).signed_header,), "output": "1" * 64,
-            "tokens": SPEC.data.tokens, "started": 1.0, "ended": 2.0,
+            "version": step, "device": "cpu", "inputs": (decode_frame(data, SPEC).signed_header,),
+            "output": "1" * 64, "tokens": SPEC.data.tokens, "started": 1.0, "ended": 2.0,
         }
     )  # fmt: skip
     return data

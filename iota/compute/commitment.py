@@ -6,8 +6,8 @@
 
 A group is its tensors one after another, sorted by name, in row-major order; all are fp32. A part is
 `outer.part_elements` of them, so that the leaves of weights are those of a base and of a pseudo-gradient.
-Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side, and
-a leaf can be compared, or opened, without the others.
+Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side,
+and a leaf can be compared, or opened, without the others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A segment is what a miner did between two of its commitments (`RunSpec.is_commit
   before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
   epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
   record take them by turns, and a pass of any validator counts.
-- each validator's *own*, from its link too: one more segment in `audit.extra_every` epochs, so that nobody is
+- each validator's *own*, from its link too: one more segment in `audit.extra_every` windows, so that nobody is
   safe after a check; and in epochs that are certain (`is_certain`).
 """
 
@@ -83,8 +83,13 @@ def public_turns(
     return ()
 
 
+def epoch_windows(spec: RunSpec) -> int:
+    """Windows in one epoch, where it is longer than a window; else 1."""
+    return max(1, spec.schedule.steps // spec.audit.window_steps)
+
+
 def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
-    count = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
+    count = min(segments, epoch_windows(spec))
     bounds = [segments * n // count for n in range(count + 1)]
     return tuple(
         Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
@@ -98,7 +103,7 @@ def own_segment(
     if not segments:
         return None
     numbers = Numbers(draw(spec.id, block_hash, link, epoch, f"segment of {miner}"))
-    wanted = numbers.below(spec.audit.extra_every) == 0
+    wanted = numbers.below(spec.audit.extra_every * window_epochs(spec)) < epoch_windows(spec)
     return numbers.below(segments) if wanted or certain else None
 
 

@@ -72,7 +72,7 @@ async def run_case(case: Case, root: Path) -> Outcome:
         "stages": 2,
         "replicas": 2,
         "steps_per_epoch": 3,
-        "values": {"audit": {"step_every": 1, "deadline_s": 60}},
+        "values": {"audit": {"commit_every": 2, "window_steps": 3, "extra_every": 1, "deadline_s": 60}},
     }
     options = tiny(**{**base, "epochs": case.epochs, **case.more})
     entries = {miner: f"tests.support.cheats:{cheat}" for miner, cheat in case.cheats.items()}

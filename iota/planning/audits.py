@@ -4,7 +4,7 @@ Two budgets bound the rates: compute (`COMPUTE_BUDGET` of the swarm's) and the b
 which `LINE_SHARE` is there for evidence. Per miner, with S steps between two public turns
 (docs/validator.md), H steps an epoch, segments of L steps, V validators and m microbatches a step:
 
-    segments a step = (1 + V / extra_every) / S
+    segments a step = 1 / S + 1 / (H * extra_every)
     compute         = L * (segments a step) + V * ops * (share of an op) / (H * m)
 """
 
@@ -79,14 +79,15 @@ def audit_costs(spec: RunSpec, step_s: float, validators: int) -> AuditCosts:
     routed = -(-schedule.microbatches // spec.layout.replicas)
     turn = turn_steps(spec)
     ops = validators * audit.ops * _op_share(spec) / (schedule.steps * routed)
-    segments = 1 + validators / audit.extra_every
+    segments = 1 + turn / (schedule.steps * audit.extra_every)
     snapshot = snapshot_bytes(spec, stage)
     frames = 4 * routed * length * payload_size(spec)
     base = 4 * sizes[stage]
     op_bytes = validators * audit.ops * turn / schedule.steps * (snapshot + 3 * payload_size(spec))
-    stored = segments * SNAPSHOTS * snapshot + op_bytes
-    left = COMPUTE_BUDGET - ops
-    carried = storing_s(SNAPSHOTS * snapshot, audit.line)
+    needed = min(SNAPSHOTS, spec.commitments) * snapshot
+    stored = segments * needed + op_bytes
+    left = COMPUTE_BUDGET - ops - length / (schedule.steps * audit.extra_every)
+    carried = storing_s(needed, audit.line)
     return AuditCosts(
         validators=validators,
         turn_steps=turn,
@@ -94,19 +95,14 @@ def audit_costs(spec: RunSpec, step_s: float, validators: int) -> AuditCosts:
         segment_compute=segments * length / turn,
         op_compute=ops,
         snapshot=snapshot,
-        kept=2 * committed_versions(spec) * snapshot,
+        kept=2 * spec.commitments * snapshot,
         stored=stored,
         fetched=stored + segments * (frames + base),
         storing_s=carried,
         turn_s=turn * step_s,
-        compute_window=math.ceil(segments * length / left) if left > 0 else 0,
+        compute_window=math.ceil(length / left) if left > 0 else 0,
         line_window=math.ceil(carried / step_s),
     )
-
-
-def committed_versions(spec: RunSpec) -> int:
-    """Versions of an epoch whose state a miner keeps."""
-    return sum(spec.is_committed(version) for version in range(spec.schedule.steps + 1))
 
 
 def detection(share: float, windows: int) -> float:

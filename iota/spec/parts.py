@@ -226,7 +226,7 @@ class AuditSpec(SpecPart):
     window_steps: Positive = 30
     """Inner steps in which one segment of every miner is audited by some validator (docs/validator.md)."""
     extra_every: Positive = 10
-    """Windows between two further segments of a miner that each validator draws for itself, on average."""
+    """Epochs between two further segments of a miner that some validator draws for itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
     """Largest relative error of an output between device classes that no profile was measured for."""
     window: Positive = 8

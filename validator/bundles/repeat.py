@@ -242,6 +242,7 @@ class _Repeating:
                 | jobs.AwaitBlock()
                 | jobs.Settle()
                 | jobs.FetchRecord()
+                | jobs.FindFlags()
                 | jobs.FetchPast()
                 | jobs.FetchVerdicts()
                 | jobs.MeasureHeldout()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iota.protocol.messages import Heldout
+from validator.core.op_times import Rates
 
 
 @dataclass
@@ -23,3 +24,5 @@ class History:
     """Epochs of which the verdicts of other validators are known."""
     heldout: dict[int, Heldout] = field(default_factory=dict)
     """Report of the held-out loss by epoch of the base."""
+    rates: dict[int, Rates] = field(default_factory=dict)
+    """By epoch, of the last `audit.window` that this process has audited; in no database."""

@@ -7,7 +7,7 @@ from typing import assert_never
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.objects.keys import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey
-from iota.spec import RunSpec
+from iota.spec import Pipeline, RunSpec
 
 _FP32 = 4
 """Bytes of an element."""
@@ -17,8 +17,8 @@ _PART_SLACK = 1 << 20
 """Room for a file's header besides the values of a partition."""
 _PLANNED = 64
 """Bytes of a hotkey and an index in a plan's JSON."""
-_TENSOR_HEADER = 1024
-"""Room in a safetensors header for one parameter: its weight, two moments and a step count."""
+_TENSOR_HEADER = 1280
+"""Room in a safetensors header for one parameter: two weights, two moments and a step count."""
 
 
 def part_sizes(spec: RunSpec, stage: int) -> list[int]:
@@ -33,9 +33,10 @@ def part_count(spec: RunSpec, stage: int) -> int:
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
-    """Upper bound (bytes) of a snapshot: weights and two moments in fp32, and the file's header."""
+    """Upper bound (bytes) of a snapshot: weights, two moments, in `delayed` the weights before, a header."""
     shapes = run_shapes(spec, stage)
-    return 3 * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
+    values = 4 if spec.schedule.pipeline is Pipeline.DELAYED else 3
+    return values * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
 def largest_object(spec: RunSpec) -> int:

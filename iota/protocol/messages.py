@@ -7,7 +7,7 @@ of a hostile message is bounded too.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.protocol.workers import Certificate
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
@@ -212,9 +212,8 @@ class AuditKind(StrEnum):
     """What an audit re-executes."""
 
     OP = "op"
-    STEP = "step"
-    EPOCH = "epoch"
-    """A whole epoch of a miner."""
+    SEGMENT = "segment"
+    """All ops and STEPs of a miner between two of its commitments, and its pseudo-gradient after the last."""
     MERGE = "merge"
     """One part of a merge."""
     BASE = "base"
@@ -236,8 +235,14 @@ class Outcome(StrEnum):
     """The miner owed evidence and did not deliver it in time, for whatever reason."""
     REVOKED = "revoked"
     """The miner owed evidence, and its owner has revoked its key, so that nobody can deliver it any more."""
+    UNSHOWN = "unshown"
+    """Evidence that the miner owes to nobody is gone, or is none: a base, a frame of a neighbour."""
     INCONCLUSIVE = "inconclusive"
     """It could not be decided, and no miner is known to be at fault."""
+
+
+CHARGING: Final = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
+"""Outcomes that are held against the miner."""
 
 
 class Verdict(Frozen):
@@ -252,7 +257,7 @@ class Verdict(Frozen):
     audit: AuditKind
     outcome: Outcome
     seq: Count
-    """Seq of the audited receipt: for a step that of its STEP, for an epoch that of its last STEP.
+    """Seq of the audited receipt: for a segment that of the COMMIT at its end.
     Of a WORD its number among the miner's, of a DELTA the number of the part, of a BASE that of the stage."""
     failed_seq: Count | None = None
     """Seq of the miner's first receipt that failed."""
@@ -262,6 +267,12 @@ class Verdict(Frozen):
     found: Annotated[str, Field(max_length=1000)] = ""
     reason: Annotated[str, Field(max_length=500)] = ""
     signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+    @property
+    def accuses(self) -> bool:
+        """Whether the other validators are told of it and examine it: a charge, or a hidden segment."""
+        hidden = self.audit is AuditKind.SEGMENT and self.outcome is Outcome.UNSHOWN
+        return hidden or self.outcome in CHARGING
 
 
 class AuditsDone(Frozen):

@@ -9,15 +9,14 @@ from typing import Annotated, Final
 from blake3 import blake3
 from pydantic import Field
 
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.spec import Frozen, Hex32, Positive, Small
 
-RECEIPT_VERSION: Final = 2
+RECEIPT_VERSION: Final = 3
 """Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
 """Stands for "none before": the previous digest of a first receipt, and the root of no receipts."""
-SKETCH_SIZE = 16
-"""Numbers in a sketch of a tensor (`iota.compute.sketch`)."""
 MAX_RECEIPTS = 1024
 """Receipts in one batch."""
 MAX_LOSS = 1000.0
@@ -31,6 +30,7 @@ class OpKind(StrEnum):
     BACKWARD = "backward"
     LOSS = "loss"
     STEP = "step"
+    COMMIT = "commit"
     MERGE = "merge"
 
 
@@ -38,7 +38,8 @@ _COUNTED_FORM: Final = "counted/1"
 """First line of a counted list's text: its form and version."""
 
 OpKey = tuple[int, int, int, int, OpKind]
-"""(epoch, step, microbatch, attempt, kind). Of a MERGE: (epoch, merged stage, part, 0, kind)."""
+"""(epoch, step, microbatch, attempt, kind). Of a COMMIT `step` is the version that it commits to. Of a MERGE:
+(epoch, merged stage, part, 0, kind)."""
 
 
 class SignedHeader(Frozen):
@@ -48,16 +49,9 @@ class SignedHeader(Frozen):
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
-class StepState(Frozen):
-    """The replica's state after a STEP, which its next ops start from."""
+class StepUpdate(Frozen):
+    """What a STEP applied. The state that it made shows in the next commitment."""
 
-    weights: Hex32
-    """Digest of the weights after the step."""
-    moments: Hex32
-    """Digest of the optimizer's moments and step counts after the step."""
-    change_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
-    """Sketch of the step's change of the weights."""
-    moments_sketch: tuple[float, ...] = Field(max_length=SKETCH_SIZE)
     gradient_norm: Annotated[float, Field(ge=0)]
     """L2 norm of the mean gradient before clipping."""
     counted: Hex32
@@ -66,8 +60,28 @@ class StepState(Frozen):
     """The learning rate that was applied, as `step_close` gave it."""
 
 
+class Commitment(Frozen):
+    """The state of a replica at one version, as Merkle roots (`iota.compute.commitment`)."""
+
+    weights: Hex32
+    moments: Hex32
+    """Of the optimizer's moments and step counts; `merkle.EMPTY` where the optimizer has none."""
+    before: Hex32 = EMPTY
+    """Of the weights of the version before, where the next STEP's gradient is taken (`delayed` only)."""
+    momentum: Hex32 | None = None
+    """Of the base's outer momentum, at the version that is the base, else none. With `weights` it gives the
+    base's digest (`iota.outer.base`): nobody need fetch a base to see that the miner began with it."""
+
+    @property
+    def root(self) -> str:
+        """One digest of all three."""
+        return merkle_root([self.weights, self.moments, self.before])
+
+
 class Receipt(Frozen):
-    """The record of one op. `microbatch` and `attempt` are 0 for STEP.
+    """The record of one op. `microbatch` and `attempt` are 0 for STEP and COMMIT.
+
+    Of a COMMIT `step` and `version` are the version that it commits to.
 
     Of a MERGE `stage` is the merged stage, which need not be the miner's, `microbatch` the part; `step`,
     `attempt`, `version` and `tokens` are 0.
@@ -86,14 +100,16 @@ class Receipt(Frozen):
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
     """The frames that the op read."""
     output: Hex32
-    """Digest of the op's output (frame payload; new weights for STEP; `merge_output` for MERGE)."""
-    sketch: tuple[float, ...] = Field((), max_length=SKETCH_SIZE)
+    """Digest of the op's output: of the frame's payload, of a STEP its counted list, of a COMMIT the
+    commitment's root, of a MERGE `merge_output`."""
     loss: float | None = None
     """Mean nats a token, LOSS only."""
     tokens: Small = 0
     """Tokens of the microbatch."""
-    state: StepState | None = None
+    update: StepUpdate | None = None
     """STEP only."""
+    commitment: Commitment | None = None
+    """COMMIT only."""
     started: Annotated[float, Field(ge=0)]
     ended: Annotated[float, Field(ge=0)]
     """Unix seconds by the miner's clock."""

@@ -149,3 +149,5 @@ class EpochRecord(Frozen):
     left_out: Listed[LeftOutRecord] = ()
     words: Listed[Word] = ()
     """By hotkey, and in the order in which they were said."""
+    validators: Listed[Hotkey] = ()
+    """Live validators at the seal, sorted: the segments of the epoch are given to them by turns."""

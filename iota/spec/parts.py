@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
-from iota.spec.versions import Since
 
 
 class SpecPart(Frozen):
@@ -219,21 +218,24 @@ class AuditSpec(SpecPart):
 
     ops: Count = 2
     """Op audits per miner and epoch."""
-    merge_every: Annotated[Positive, Since(3, before=200)] = 200
+    merge_every: Positive = 200
     """A validator replays one in so many merged parts an epoch, at least one (docs/validator.md)."""
-    step_every: Positive = 5
-    """Epochs between two step audits of a miner, on average."""
-    epoch_every: Positive = 50
-    """Epochs between two audits of a whole epoch of a miner, on average."""
+    commit_every: Positive = 5
+    """A miner commits to its state at its first version of an epoch, at every so many-th and at the last. A
+    segment lies between two commitments: it is audited as a whole."""
+    window_steps: Positive = 50
+    """Inner steps in which one segment of every miner is audited by some validator (docs/validator.md)."""
+    extra_every: Positive = 10
+    """Epochs between two further segments of a miner that each validator audits of itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
-    """Largest relative error of a sketch between different device classes."""
+    """Largest relative error of an output between device classes that no profile was measured for."""
     window: Positive = 8
     """Epochs in which work and failed verdicts count towards the score."""
     burn: Fraction = 0.0
     """Share of the weight that goes to the uid of the subnet's owner."""
     seal_blocks: Positive = 2
     """The draw uses the block so many blocks after the head at the seal: its hash is then still unknown."""
-    line: Annotated[float, Since(3, before=12.5e6)] = Field(12.5e6, gt=0)
+    line: float = Field(12.5e6, gt=0)
     """Bytes a second of a miner's line, by which a pseudo-gradient has time; a quarter counts for snapshots,
     until the miner's pseudo-gradients show more."""
     deadline_s: float = Field(600.0, gt=0)
@@ -247,5 +249,5 @@ class InitSpec(SpecPart):
     """Where the weights come from; for people."""
     digests: tuple[Hex32, ...] = Field(min_length=1, max_length=1024)
     """Digest of each stage's base of epoch 0, in order (`iota.outer.base`)."""
-    largest: Annotated[float | None, Field(ge=0), Since(3, before=None)] = None
+    largest: Annotated[float | None, Field(ge=0)] = None
     """Largest absolute value of a weight; none: unknown, and merges have no bounds (docs/training.md)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Final, Self
+from typing import ClassVar, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -27,10 +27,12 @@ from iota.spec.parts import (
     Pipeline,
     ScheduleSpec,
 )
-from iota.spec.versions import Since, Versioned
+from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 3
+SPEC_VERSION: Final = 4
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
+OLDEST_SPEC: Final = 4
+"""The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
 
 
 class RunSpec(Versioned):
@@ -38,6 +40,7 @@ class RunSpec(Versioned):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    oldest: ClassVar[int] = OLDEST_SPEC
     version: Positive = SPEC_VERSION
     name: str = Field("iota", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """A name for people."""
@@ -53,7 +56,7 @@ class RunSpec(Versioned):
     """Number format of activations and matrix products: fp32 (TF32 stays off) or bf16. Weights are fp32."""
     seed: Count = 0
     """Seed of the initial weights and of the order of samples."""
-    init: Annotated[InitSpec | None, Since(2, before=None)] = None
+    init: InitSpec | None = None
     """Existing weights to start from; none: random ones that follow from the seed."""
 
     @model_validator(mode="after")
@@ -104,6 +107,25 @@ class RunSpec(Versioned):
             return o.lr
         progress = min(1.0, (g - o.warmup_steps) / (total - 1 - o.warmup_steps))
         return o.lr * (o.final_lr + (1 - o.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def is_committed(self, version: int, joined: int = 0) -> bool:
+        """Whether a replica commits to its state at `version` of an epoch that it joined at step `joined`."""
+        every, last = self.audit.commit_every, self.schedule.steps
+        return version >= joined and (version in (joined, last) or version % every == 0)
+
+    def committed_after(self, version: int) -> int | None:
+        """The version after `version` that a replica commits to; None after an epoch's last."""
+        every, last = self.audit.commit_every, self.schedule.steps
+        return min(version - version % every + every, last) if version < last else None
+
+    @property
+    def commitments(self) -> int:
+        """Versions of an epoch that a replica commits to, wherever it joins: at most so many."""
+        return 1 + -(-self.schedule.steps // self.audit.commit_every)
+
+    def has_before(self, version: int, joined: int = 0) -> bool:
+        """Whether a state at `version` holds the weights of the version before, which its next step uses."""
+        return self.weight_version(version, joined) < version
 
     def weight_version(self, step: int, joined: int = 0) -> int:
         """u(t) of training.md: the weight version that every op of `step` uses.

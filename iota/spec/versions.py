@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -41,6 +41,8 @@ class Versioned(Frozen):
     one, a tuple of them, or None.
     """
 
+    oldest: ClassVar[int] = 1
+    """The earliest version that this build reads."""
     version: Positive
 
     @classmethod
@@ -57,10 +59,13 @@ class Versioned(Frozen):
         if info.mode == "json" and "version" not in given:
             raise ValueError(f'the document does not say its version: give "version": {cls.newest()}')
         version = given.get("version", cls.newest())
-        if version not in range(1, cls.newest() + 1):
+        if version not in range(cls.oldest, cls.newest() + 1):
+            span = f"version {cls.newest()}"
+            if cls.oldest < cls.newest():
+                span = f"versions {cls.oldest} to {cls.newest()}"
             raise ValueError(
-                f"{cls.__name__} version {version!r} is not read here: this build reads up to version"
-                f" {cls.newest()}; upgrade it, or give a document of such a version"
+                f"{cls.__name__} version {version!r} is not read here: this build reads {span}; use another"
+                " build, or give a document of such a version"
             )
         return given if version == cls.newest() else _filled(cls, given, version)
 

@@ -14,13 +14,14 @@ from iota.codec.shapes import payload_shape
 from iota.console.counts import counted
 from iota.objects import part_count
 from iota.protocol.frames import Direction
-from iota.protocol.receipts import MAX_LOSS, SKETCH_SIZE, OpKind, Receipt
-from iota.spec import RunSpec
+from iota.protocol.merkle import EMPTY
+from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
+from iota.spec import Pipeline, RunSpec
 from iota.wire.frame import FrameHeader
 
-_MIDDLE: Final = frozenset({OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP})
+_MIDDLE: Final = frozenset({OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP, OpKind.COMMIT})
 _BACKWARDS: Final = "ended before it started: set the machine's clock"
-_LAST: Final = frozenset({OpKind.LOSS, OpKind.STEP})
+_LAST: Final = frozenset({OpKind.LOSS, OpKind.STEP, OpKind.COMMIT})
 
 
 def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
@@ -43,29 +44,52 @@ def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
         return "is of a LOSS and names none"
     if not 0 < receipt.started <= receipt.ended:
         return _BACKWARDS
-    return _step_fault(receipt) if receipt.kind is OpKind.STEP else _op_fault(spec, receipt)
+    match receipt.kind:
+        case OpKind.STEP:
+            return _step_fault(receipt)
+        case OpKind.COMMIT:
+            return _commit_fault(spec, receipt)
+        case _:
+            return _op_fault(spec, receipt)
 
 
 def _merge_fault(spec: RunSpec, receipt: Receipt) -> str | None:
     if receipt.stage > spec.last_stage or receipt.microbatch >= part_count(spec, receipt.stage):
         return "is of a merge of a part that the run does not have"
-    trained = (receipt.step, receipt.attempt, receipt.version, receipt.tokens, receipt.inputs, receipt.sketch)
-    if any(trained) or receipt.loss is not None or receipt.state is not None:
+    trained = (receipt.step, receipt.attempt, receipt.version, receipt.tokens, receipt.inputs)
+    states = (receipt.loss, receipt.update, receipt.commitment)
+    if any(trained) or any(state is not None for state in states):
         return "is of a merge and names what only ops of training have"
     return None if 0 < receipt.started <= receipt.ended else _BACKWARDS
 
 
 def _step_fault(receipt: Receipt) -> str | None:
-    state = receipt.state
-    if state is None:
-        return "is of a STEP and commits to no state"
-    if receipt.output != state.weights:
-        return "is of a STEP whose output is not its weights"
-    if {len(state.change_sketch), len(state.moments_sketch)} != {SKETCH_SIZE}:
-        return f"has a sketch that has not {SKETCH_SIZE} numbers"
-    if receipt.inputs or receipt.tokens or receipt.sketch or receipt.microbatch or receipt.attempt:
-        return "is of a STEP and names what only ops on a microbatch have"
+    if receipt.update is None:
+        return "is of a STEP and does not say what it applied"
+    if receipt.output != receipt.update.counted:
+        return "is of a STEP whose output is not its counted list"
+    if receipt.commitment is not None or _on_microbatch(receipt):
+        return "is of a STEP and names what only other ops have"
     return None
+
+
+def _commit_fault(spec: RunSpec, receipt: Receipt) -> str | None:
+    commitment = receipt.commitment
+    if commitment is None:
+        return "is of a COMMIT and commits to no state"
+    if receipt.output != commitment.root:
+        return "is of a COMMIT whose output is not the root of its state"
+    if receipt.update is not None or _on_microbatch(receipt):
+        return "is of a COMMIT and names what only other ops have"
+    if receipt.step > spec.schedule.steps or receipt.version != receipt.step:
+        return "is of a version that an epoch does not have"
+    if commitment.before != EMPTY and spec.schedule.pipeline is Pipeline.SYNC:
+        return "commits to weights of the version before, which a run of this pipeline does not use"
+    return None
+
+
+def _on_microbatch(receipt: Receipt) -> bool:
+    return bool(receipt.inputs or receipt.tokens or receipt.microbatch or receipt.attempt)
 
 
 def _op_fault(spec: RunSpec, receipt: Receipt) -> str | None:
@@ -73,9 +97,9 @@ def _op_fault(spec: RunSpec, receipt: Receipt) -> str | None:
         return "is of a microbatch that the run does not have"
     if receipt.tokens != spec.data.tokens:
         return f"names {counted(receipt.tokens, 'token')}: a microbatch has {spec.data.tokens}"
-    if len(receipt.sketch) != SKETCH_SIZE:
-        return f"has a sketch that has not {SKETCH_SIZE} numbers"
-    return None if receipt.state is None else "names a state, which only a STEP has"
+    if receipt.update is not None or receipt.commitment is not None:
+        return "names a state, which only a STEP or a COMMIT has"
+    return None
 
 
 def input_headers(spec: RunSpec, receipt: Receipt) -> list[FrameHeader]:
@@ -87,7 +111,7 @@ def input_headers(spec: RunSpec, receipt: Receipt) -> list[FrameHeader]:
         ValueError: they are not the inputs of its op; the message is the end of a sentence.
     """
     wanted = []
-    if receipt.stage > 0 and receipt.kind not in (OpKind.STEP, OpKind.MERGE):
+    if receipt.stage > 0 and receipt.kind not in (OpKind.STEP, OpKind.COMMIT, OpKind.MERGE):
         wanted.append((receipt.stage - 1, Direction.FORWARD))
     if receipt.kind is OpKind.BACKWARD:
         wanted.append((receipt.stage + 1, Direction.BACKWARD))

@@ -8,7 +8,7 @@ from validator.core.draw import draw
 from validator.core.sealed import SealedEpoch
 
 Group = tuple[bool, bool, bytes]
-"""What is audited together: one stage, of those that are owed an audit of a STEP or of the others, and of
+"""What is audited together: one stage, of those that are owed the audit of a segment or of the others, and of
 both those that are flagged or the others."""
 
 

@@ -1,0 +1,116 @@
+"""Which segments of a miner are audited, and by whom. Anyone can recompute it. Pure.
+
+A segment is what a miner did between two of its commitments (`RunSpec.is_committed`). Two draws decide:
+
+- the *public* one, from the hash of block B alone. A window is so many epochs that their steps are
+  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not
+  before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
+  epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
+  record take them by turns, and a pass of any validator counts.
+- each validator's *own*, from its link too: one more segment in `audit.extra_every` epochs, so that nobody is
+  safe after a check; and in epochs that are certain (`is_certain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from iota.spec import RunSpec
+from validator.core.draw import Numbers, draw
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """What the public draw of one epoch follows from."""
+
+    block_hash: str
+    segments: Mapping[str, int]
+    """miner -> segments that can be audited, of miners that have any."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the draws of one validator in one epoch follow from."""
+
+    block_hash: str
+    """Of block B, in hex."""
+    link: str
+    """That the validator revealed for the epoch."""
+    validator: str
+    earlier: Mapping[int, Drawable] = field(default_factory=dict)
+    """The public draws of the epochs before in its window, as far as they are known."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A segment of the public draw."""
+
+    at: int
+    """Which of the miner's segments, from 0."""
+    place: int
+    """Whose turn it is, modulo the number of validators."""
+
+
+def window_epochs(spec: RunSpec) -> int:
+    """Epochs of one window."""
+    return max(1, spec.audit.window_steps // spec.schedule.steps)
+
+
+def window_start(spec: RunSpec, epoch: int) -> int:
+    """The first epoch of the window that `epoch` is in."""
+    return epoch - epoch % window_epochs(spec)
+
+
+def public_turns(
+    spec: RunSpec, epoch: int, miner: str, drawable: Callable[[int], Drawable | None]
+) -> tuple[Turn, ...]:
+    """The segments of a miner that the public draw of `epoch` names; none where its window had one before.
+
+    Args:
+        drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
+    """
+    first = window_start(spec, epoch)
+    end = min(first + window_epochs(spec), spec.schedule.epochs)
+    for number in range(first, epoch + 1):
+        known = drawable(number)
+        if known is None or not known.segments.get(miner):
+            continue
+        numbers = Numbers(draw(spec.id, known.block_hash, "", number, miner))
+        if numbers.below(max(1, end - number)) == 0:
+            return _strata(spec, numbers, known.segments[miner]) if number == epoch else ()
+    return ()
+
+
+def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
+    count = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
+    bounds = [segments * n // count for n in range(count + 1)]
+    return tuple(
+        Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
+    )
+
+
+def own_segment(
+    spec: RunSpec, block_hash: str, link: str, epoch: int, miner: str, segments: int, *, certain: bool
+) -> int | None:
+    """The segment of a validator's own draw, from 0; None if it draws none."""
+    if not segments:
+        return None
+    numbers = Numbers(draw(spec.id, block_hash, link, epoch, f"segment of {miner}"))
+    wanted = numbers.below(spec.audit.extra_every) == 0
+    return numbers.below(segments) if wanted or certain else None
+
+
+def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
+    """Whether a validator draws a segment of a miner for certain: in the last epoch, and where one is `owed`.
+
+    A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
+    (`validator.core.tasks`). So it depends on verdicts that are signed and public.
+    """
+    return owed or epoch == spec.schedule.epochs - 1
+
+
+def has_turn(turn: Turn, validators: Sequence[str], validator: str) -> bool:
+    """Whether a segment is a validator's to audit. One that the record leaves out audits them all."""
+    return validator not in validators or validators[turn.place % len(validators)] == validator

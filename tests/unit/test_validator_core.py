@@ -10,6 +10,7 @@ from tests.support.validator_shells import EPOCHS, Shell, drawn, of_draw, opened
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
+from validator.core.flags import find_flags
 from validator.core.results import EvidenceMissing, Profile
 
 DEADLINE_S = 100.0
@@ -176,6 +177,9 @@ def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_i
     assert runs(shell, jobs.FetchRecord)
     assert shell.revealed == set()
     shell.answer(run()[1][0])
+    assert runs(shell, jobs.FindFlags)
+    assert shell.revealed == set()
+    shell.answer(find_flags(run()[1][0], {}))
     assert runs(shell, jobs.AwaitBlock)
     assert shell.revealed == set()
     assert shell.job is not None

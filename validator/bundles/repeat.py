@@ -244,6 +244,7 @@ class _Repeating:
                 | jobs.AwaitBlock()
                 | jobs.Settle()
                 | jobs.FetchRecord()
+                | jobs.FindFlags()
                 | jobs.FetchPast()
                 | jobs.FetchVerdicts()
                 | jobs.MeasureHeldout()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import Receipt
 from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader
+from validator.core.op_times import Rates
+from validator.core.sealed import SealedEpoch
 
 _T = TypeVar("_T")
 
@@ -80,6 +82,15 @@ class FetchRecord:
     def epoch(self) -> int:
         """The sealed epoch."""
         return self.seal.epoch
+
+
+@dataclass(frozen=True)
+class FindFlags:
+    """Find the flags of an epoch; with millions of receipts that takes seconds. Answer: `flags.Flags`."""
+
+    sealed: SealedEpoch
+    past: Mapping[int, Rates]
+    """Rates of earlier epochs."""
 
 
 @dataclass(frozen=True)
@@ -300,8 +311,8 @@ AuditJob = (
     | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (
-    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastCommit
-    | AuditJob
+    AwaitBlock | Settle | FetchRecord | FindFlags | FetchPast | FetchVerdicts | MeasureHeldout
+    | FetchLastCommit | AuditJob
 )  # fmt: skip
 
 

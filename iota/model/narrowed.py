@@ -16,8 +16,8 @@ MAX_TOKENS: Final = 256
 def narrowed(spec: RunSpec) -> RunSpec:
     """The run with one layer a stage, and with bounded widths and tokens; all else as it is.
 
-    The size of a head, the queries for each key and the codec's ratio stay. What is within the bounds stays
-    too, so that small models are only made shorter.
+    The size of a head and the codec's ratio stay; so do the queries for each key, unless those of one key are
+    too wide already. What is within the bounds stays too, so that small models are only made shorter.
     """
     values = spec.model_dump()
     stages = spec.layout.stages

@@ -1,4 +1,4 @@
-"""Fingerprints: what a device answers to a nonce, to show its device class. `iota.compute.fingerprint` makes them."""
+"""Fingerprints: what a device answers to a nonce, to show its class (`iota.compute.fingerprint`)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Fingerprint(Frozen):
 def fingerprint_nonce(run: str, epoch: int, base: str, hotkey: str) -> str:
     """The nonce of a miner's fingerprint in an epoch: BLAKE3 (hex) over its names in canonical form.
 
-    `base` is the digest of the stage's base of that epoch (`iota.outer.base.base_digest`, as in `Ready`). That
-    base is a merge of what all replicas of the stage trained, so nobody knows its digest before the merge, and
-    an answer cannot be bought or computed in advance. There is one exception: the base of epoch 0 follows from
-    the spec, so the nonce of epoch 0 is known to everybody beforehand, and its answer shows less. With the
-    hotkey, an answer is of no use to another miner.
+    `base` is the digest of the stage's base of that epoch (`iota.outer.base.base_digest`, as in `Ready`). The
+    base is merged from what all replicas of the stage trained, so nobody knows its digest before the merge,
+    and no answer can be computed or bought long before. One exception: the base of epoch 0 follows from the
+    spec, so the nonce of epoch 0 is known beforehand, and its answer shows less. The hotkey makes an answer
+    worthless to other miners.
     """
     return json_digest([FINGERPRINT_DOMAIN, run, epoch, base, hotkey])

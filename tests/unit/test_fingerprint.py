@@ -34,9 +34,9 @@ VARIANTS: dict[str, tuple[int, dict[str, str], list[str]]] = {
     "plain": (1, {"ATEN_CPU_CAPABILITY": "default"}, FP32 + BF16),
     # torch asks its library for instructions beyond AVX2 in bf16, which fails on machines that have AMX.
     "avx2": (1, {"ATEN_CPU_CAPABILITY": "avx2"}, FP32),
-    "onednn": (1, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, FP32 + BF16),
+    "onednn": (1, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, FP32 + BF16),
 }
-"""Threads, environment and cases of processes that are compared with one of a thread and no such environment."""
+"""Threads, environment and cases of processes, each compared with one of one thread and no environment."""
 
 Bits = dict[str, Any]
 

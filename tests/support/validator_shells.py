@@ -274,11 +274,6 @@ class Shell:
                 return world.seal_of(job.epoch), sealed[job.epoch]
             case jobs.FetchVerdicts():
                 return self.others.get(job.epoch, Pool({}, (), complete=True))
-            case jobs.HashBase():
-                miner = next(m for m in world.miners if m.stage == job.base.stage)
-                epoch = sealed[job.base.epoch]
-                commitment = epoch.commits(miner.hotkey, epoch.last_life(miner.hotkey))[0].commitment
-                return "" if commitment is None else commitment.weights
             case jobs.FetchLastCommit():
                 commits = sealed[job.epoch].commits(job.miner, sealed[job.epoch].last_life(job.miner))
                 return commits[-1]

@@ -19,7 +19,7 @@ from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.flags import flagged
 from validator.core.history import History
-from validator.core.jobs import Base, Script, Wait
+from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
 from validator.core.receipt_checks import false_commit
@@ -229,15 +229,8 @@ class EpochAudit:
         return left
 
     def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
-        stage = sealed.miners[miner].stage
-        try:
-            root: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
-        except TransportFailed as error:
-            self._log(f"the receipts of {miner} were not checked: {error}")
-        except EvidenceMissing:
-            self._file_undrawn(false_commit(sealed, miner, ""))
-        else:
-            self._file_undrawn(false_commit(sealed, miner, root))
+        self._file_undrawn(false_commit(sealed, miner))
+        yield from ()
 
     def _audit(
         self, sealed: SealedEpoch, miner: str, task: AuditTask, *, drawn: bool = True

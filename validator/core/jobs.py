@@ -131,13 +131,6 @@ class FetchBase:
 
 
 @dataclass(frozen=True)
-class HashBase:
-    """Answer: root of a base's weights in hex, as a COMMIT has it."""
-
-    base: Base
-
-
-@dataclass(frozen=True)
 class FetchLastCommit:
     """Answer: the miner's receipt of its COMMIT to an epoch's last version, or None."""
 
@@ -307,7 +300,7 @@ class RemakeBase:
 
 
 AuditJob = (
-    FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
+    FetchBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
     | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (

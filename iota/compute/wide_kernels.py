@@ -78,7 +78,7 @@ def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
     dtype = torch.bfloat16 if spec.compute is ComputeDtype.BF16 else torch.float32
     count = min(spec.data.tokens * spec.model.ffn_size, _MAX_ACTIVATIONS)
     x_N, gradient_N = (seeded.values(f"activation.{part}", (count,)).to(dtype) for part in ("x", "out"))
-    made = {}
+    made: dict[str, Tensor] = {}
     for start in range(_SLICES):
         x = x_N[start:].requires_grad_()
         with torch.enable_grad():

@@ -52,10 +52,10 @@ class Gate:
         self._let = threading.Semaphore(0)
         monkeypatch.setattr("miner.committer.commitment", self._commitment)
 
-    def _commitment(self, state: StageState, part_elements: int) -> Commitment:
+    def _commitment(self, *given: Any) -> Commitment:
         self.begun.release()
         self._let.acquire()
-        return commitment(state, part_elements)
+        return commitment(*given)
 
     def open(self, count: int = 100) -> None:
         self._let.release(count)

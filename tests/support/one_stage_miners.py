@@ -9,6 +9,7 @@ from iota.compute.commitment import commitment
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, load_state, save_state
 from iota.identity.keys import Hotkey
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from miner.core.schedule import Op
@@ -51,7 +52,7 @@ class OneStageMiner:
     def load(self) -> None:
         """Load the start state of epoch 0, as the trainer does."""
         state = load_state(self.disk.start_state(0), self.spec, 0)
-        self.runner.load(0, self.joined, state)
+        self.runner.load(0, self.joined, state, EMPTY)
 
     def op(self, step: int) -> None:
         """The LOSS of a step."""

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from iota.protocol.merkle import EMPTY
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Commitment, Receipt
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
 
 
-def false_commit(sealed: SealedEpoch, hotkey: str, base_root: str) -> MinerFault | None:
-    """The first COMMIT, in any life, that the others refute.
+def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
+    """The first COMMIT, in any life, that the record or the others refute.
 
-    A life begins with the weights of the base, and STEPs that count microbatches move them.
-
-    Args:
-        base_root: root of the weights that its lives began with; empty if they are unavailable.
+    A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
+    STEPs that count microbatches move the weights.
     """
+    base = sealed.base(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
         commits = [receipt for receipt in sealed.commits(hotkey, life) if receipt.commitment is not None]
-        if commits and base_root:
-            found = _of(commits[0]).weights
-            if found != base_root:
+        if commits and base is not None:
+            first = _of(commits[0])
+            found = merkle_root([first.weights, first.momentum or EMPTY])
+            if found != base.digest:
                 reason = "it committed to other weights than those of the base, where it began with them"
-                return MinerFault(hotkey, commits[0].seq, reason, expected=base_root, found=found)
+                return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
         for start, end in pairwise(commits):
             moved = any(
                 sealed.counted(hotkey, step) and sealed.learning_rate(step) > 0

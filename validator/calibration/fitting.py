@@ -18,8 +18,8 @@ from validator.core.results import Quantity
 
 FALSE_REJECTS: Final = 1e-6
 """Chance that an honest comparison is beyond its bound, by the fitted tail."""
-MARGIN: Final = 2.0
-"""Factor on the distance that has that chance: other models, data and CPUs were not measured."""
+MARGIN: Final = 4.0
+"""Factor on the distance that has that chance: trained models, other data and CPUs were not measured."""
 MIN_SAMPLES: Final = 100
 """Fewer distances show no tail: the quantity has its declared bound."""
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}

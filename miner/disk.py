@@ -76,6 +76,11 @@ class MinerDisk:
         """File of a frame that this miner sent or received. Audits ask for both."""
         return self.root / "frames" / str(name)
 
+    def kept_frames(self, epoch: int, step: int) -> list[Path]:
+        """Files of the frames of one step, in a fixed order."""
+        files = (self.root / "frames" / str(epoch) / str(step)).glob("*/*")
+        return sorted(file for file in files if not file.name.startswith("."))
+
     def snapshot(self, epoch: int, version: int) -> Path:
         """File of the (weights, moments) at one weight version."""
         return self.root / "snapshots" / str(epoch) / f"{version}.safetensors"

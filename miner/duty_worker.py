@@ -28,10 +28,8 @@ from iota.protocol.messages import (
     Merged,
     Report,
 )
-from iota.protocol.receipts import Receipt
 from iota.spec import RunSpec
 from iota.wire.frame import FrameError, decode_frame
-from iota.wire.kept_frames import step_frames
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
@@ -56,8 +54,6 @@ class DutyWorker:
     objects: RunObjects
     bases: BaseKeeper
     receipts: MergeReceipts
-    receipts_since: Callable[[int], Sequence[Receipt]]
-    """Every receipt of this miner from the first of an epoch on."""
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
     _evidence_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -158,14 +154,14 @@ class DutyWorker:
         return found
 
     def _frames(self, epoch: int, step: int) -> bytes:
-        """The kept frames of a step's receipted ops, without those that this disk has lost: others may do."""
+        """The kept frames of a step, without those that this disk has damaged: the others may do."""
         found = []
-        for name in step_frames(self.spec, self.receipts_since(epoch), epoch, step):
+        for file in self.disk.kept_frames(epoch, step):
             try:
-                data = self.disk.frame(name).read_bytes()
+                data = file.read_bytes()
                 decode_frame(data, self.spec)
             except (OSError, FrameError) as error:
-                log.error("frame %s cannot be shown to an audit: %s", name, error)
+                log.error("%s cannot be shown to an audit: %s", file, error)
             else:
                 found.append(data)
         if not found:

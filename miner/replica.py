@@ -84,7 +84,6 @@ class Replica:
             self.objects,
             self._bases,
             MergeReceipts(runner, self.device),
-            runner.log.since,
             self._core.wants,
         )
         book = SealBook(runner.disk.root, spec.id, self.reply.orchestrator)

@@ -73,7 +73,7 @@ class EvidenceItem(StrEnum):
     SNAPSHOT = "snapshot"
     """Weights and optimizer moments at a weight version."""
     FRAMES = "frames"
-    """The frames that the miner's receipted ops of a step read and sent; its version is the step."""
+    """The frames of a step that the miner has received and sent; its version is the step."""
 
 
 class StoredObject(Frozen):

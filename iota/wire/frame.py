@@ -67,6 +67,11 @@ class Frame:
         """The header with its signature, which receipts name as their input."""
         return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
 
+    def encoded(self) -> bytes:
+        """The bytes that it was decoded from."""
+        text = self.header.canonical()
+        return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+
 
 def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:
     """The header of a frame of this run. `payload` is the payload's BLAKE3 (hex)."""
@@ -90,9 +95,7 @@ def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> in
 
 def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
     """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
-    text = header.canonical()
-    signature = sign(signing_bytes(DOMAIN, text))
-    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload))
+    return Frame(header, sign(signing_bytes(DOMAIN, header.canonical())), payload).encoded()
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:

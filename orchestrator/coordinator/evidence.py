@@ -19,7 +19,7 @@ from orchestrator.coordinator.state import RunState
 FLOOR_SHARE: Final = 1 / 3
 """Share of the audit deadline that every miner has for evidence, however small: it may be restarting."""
 _FRAMES_AN_OP: Final = 2
-"""Frames that one receipt adds to those of its step: one that the op read, and one that it sent."""
+"""Frames that one op adds to those of its step: one that it read, and one that it sent."""
 
 
 def max_wanted(run: RunState, item: EvidenceItem) -> int:
@@ -47,20 +47,21 @@ def is_new_wanted(run: RunState, member: Member, report: EvidenceWanted) -> bool
 
 
 def _exists(run: RunState, epoch: EpochState, report: EvidenceWanted) -> bool:
-    """Whether the miner's last life had committed to the version at the seal, or it has ops of the step."""
+    """Whether the miner's last life had committed to the version, or it had frames of the step."""
     if report.item is EvidenceItem.FRAMES:
-        return run.stages > 1 and _receipted(run, epoch, report.miner, report.version) > 0
+        return run.stages > 1 and _ops(run, epoch, report.miner, report.version) > 0
     if report.miner not in epoch.committed:
         return False
     joined, newest = epoch.committed[report.miner]
     return report.version <= newest and run.spec.is_committed(report.version, joined)
 
 
-def _receipted(run: RunState, epoch: EpochState, miner: str, step: int) -> int:
-    """Receipts that the miner has of ops on microbatches of a step."""
+def _ops(run: RunState, epoch: EpochState, miner: str, step: int) -> int:
+    """Ops on microbatches of a step that the miner has receipts of, or a word in the record."""
     if miner not in epoch.stages or step >= len(epoch.steps):
         return 0
-    return epoch.steps[step].given.receipted(epoch.stages[miner], run.members[miner].order)
+    words = sum(word.step == step for word in epoch.words.get(miner, ()))
+    return words + epoch.steps[step].given.receipted(epoch.stages[miner], run.members[miner].order)
 
 
 def take_wanted(run: RunState, member: Member, report: EvidenceWanted) -> None:
@@ -85,7 +86,7 @@ def _size(run: RunState, epoch: EpochState, report: EvidenceWanted) -> int:
     """Bytes of what is asked for, at the most."""
     if report.item is EvidenceItem.SNAPSHOT:
         return snapshot_bytes(run.spec, run.members[report.miner].stage)
-    return frames_bytes(run.spec, _FRAMES_AN_OP * _receipted(run, epoch, report.miner, report.version))
+    return frames_bytes(run.spec, _FRAMES_AN_OP * _ops(run, epoch, report.miner, report.version))
 
 
 def _request(run: RunState, miner: Member, name: Owed, size: int) -> None:

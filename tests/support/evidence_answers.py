@@ -8,15 +8,14 @@ from iota.objects import EvidenceKey
 from iota.protocol.events import EvidenceMissed, EvidenceReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import EvidenceWanted
-from iota.wire.kept_frames import step_frames
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import World
 
 
 def kept_frames(world: World, miner: Miner, step: int, epoch: int = 0) -> bytes:
     """What a miner has kept of a step, as it delivers it."""
-    names = step_frames(world.spec, miner.receipts, epoch, step)
-    return b"".join(world.kept[miner.hotkey][name] for name in names)
+    kept = world.kept[miner.hotkey].items()
+    return b"".join(data for name, data in kept if (name.epoch, name.step) == (epoch, step))
 
 
 def delivered(world: World, wanted: EvidenceWanted, data: bytes) -> EvidenceReady:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from iota.protocol.events import (
 from iota.protocol.frames import Direction, EvidenceItem, FrameName, StoredObject
 from iota.protocol.messages import EvidenceStored, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import OpKind, Receipt
 from iota.simulate.names import fake_hotkey
 from iota.store import ObjectClient
 from iota.wire.frame import decode_frame, encode_frame, make_header
@@ -37,7 +36,6 @@ from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvid
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
-from miner.receipt_log import ReceiptLog
 from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
@@ -45,7 +43,7 @@ from tests.support.store_servers import StoreUrls, embedded
 AWAY = Problem(ProblemType.UNAVAILABLE, "away")
 SNAPSHOT = StoreEvidence(3, EvidenceItem.SNAPSHOT, 1)
 ME = fake_hotkey(0)
-KEY, SENDER = Hotkey.from_seed(b"k" * 32), Hotkey.from_seed(b"s" * 32)
+SENDER = Hotkey.from_seed(b"s" * 32)
 SPEC = small_spec()
 STATE = StageState.initial(SPEC, 0)
 
@@ -148,7 +146,6 @@ async def _do(
     wants: Callable[[Duty], bool],
     duty: Duty = SNAPSHOT,
     damage: Damage = lambda path: None,
-    receipts: Callable[[int], Sequence[Receipt]] = lambda epoch: (),
 ) -> DutyEnded:
     with MinerDisk(root) as disk:
         save_state(STATE, disk.snapshot(3, 1), commitment(STATE, SPEC.outer.part_elements))
@@ -164,7 +161,6 @@ async def _do(
                 objects,
                 nothing,
                 nothing,
-                receipts,
                 wants,
                 first_pause_s=0.0,
             )
@@ -212,34 +208,24 @@ async def test_a_snapshot_that_was_damaged_on_disk_is_not_delivered(tmp_path: Pa
 FRAMES = StoreEvidence(3, EvidenceItem.FRAMES, 1)
 
 
-def _keep(disk: MinerDisk, log: ReceiptLog, step: int = 1, microbatch: int = 0) -> bytes:
-    """A BACKWARD of stage 0: the gradient that it read is on disk, and its receipt names it."""
+def _keep(disk: MinerDisk, step: int = 1, microbatch: int = 0) -> bytes:
+    """A gradient that stage 1 has sent to this miner."""
     name = FrameName(
         epoch=3, step=step, microbatch=microbatch, attempt=0, stage=1, direction=Direction.BACKWARD
     )
     payload = bytes(payload_size(SPEC))
-    header = make_header(SPEC, name, blake3(payload).hexdigest(), SENDER.ss58, KEY.ss58)
+    header = make_header(SPEC, name, blake3(payload).hexdigest(), SENDER.ss58, ME)
     data = encode_frame(header, payload, SENDER.sign)
     disk.save_frame(name, data)
-    log.append(
-        {
-            "epoch": 3, "step": step, "microbatch": microbatch, "stage": 0, "kind": OpKind.BACKWARD,
-            "version": step, "device": "cpu", "inputs": (decode_frame(data, SPEC).signed_header,),
-            "output": "1" * 64, "tokens": SPEC.data.tokens, "started": 1.0, "ended": 2.0,
-        }
-    )  # fmt: skip
     return data
 
 
 async def test_the_frames_of_a_step_are_delivered_after_a_restart(tmp_path: Path) -> None:
     with MinerDisk(tmp_path / "miner") as disk:
-        log = ReceiptLog(disk.receipts, SPEC.id, KEY)
-        kept = _keep(disk, log)
-        _keep(disk, log, step=2)
-        log.close()
-    log = ReceiptLog(tmp_path / "miner" / "receipts.jsonl", SPEC.id, KEY)
+        kept = _keep(disk) + _keep(disk, microbatch=1)
+        _keep(disk, step=2)
     async with embedded(tmp_path / "store") as store:
-        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES, receipts=log.since)
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES)
         assert isinstance(done.report, EvidenceStored)
         assert (done.report.item, done.report.version) == (EvidenceItem.FRAMES, 1)
         assert done.report.stored.key.endswith("/frames/1")
@@ -248,12 +234,10 @@ async def test_the_frames_of_a_step_are_delivered_after_a_restart(tmp_path: Path
 
 async def test_a_frame_that_was_damaged_on_disk_is_left_out_of_a_delivery(tmp_path: Path) -> None:
     with MinerDisk(tmp_path / "miner") as disk:
-        log = ReceiptLog(disk.receipts, SPEC.id, KEY)
-        kept = _keep(disk, log)
-        lost = _keep(disk, log, microbatch=1)
+        kept, lost = _keep(disk), _keep(disk, microbatch=1)
         disk.frame(decode_frame(lost, SPEC).header.name).write_bytes(lost[:-1])
     async with embedded(tmp_path / "store") as store:
-        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES, receipts=log.since)
+        done = await _do(tmp_path / "miner", StoreUrls(store), lambda duty: True, FRAMES)
         assert isinstance(done.report, EvidenceStored)
         assert await store.get(done.report.stored.key) == kept
 

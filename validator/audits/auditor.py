@@ -72,7 +72,7 @@ class Auditor:
             case jobs.FetchFrame():
                 return await self._evidence.frame(job.header, job.kept)
             case jobs.FetchAnnounced():
-                return await self._evidence.announced(job.notice)
+                return await self._evidence.announced(job.notice, job.kept)
             case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
             case jobs.FetchSent():

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 import torch
+from blake3 import blake3
 from cachetools import FIFOCache
 
 from iota.client.run_objects import ObjectDiffers
@@ -23,12 +24,11 @@ from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.problems import Problem
-from iota.protocol.receipts import Receipt
+from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import Word
 from iota.spec import RunSpec
 from iota.store import OUTAGES, ObjectTooLarge, StoreError
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, split_frames
-from iota.wire.kept_frames import sent_name
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.core.jobs import Base, Frames, Snapshot
@@ -151,8 +151,13 @@ class Evidence(RecordReader):
             raise EvidenceMissing(f"{key} holds another frame of {header.sender} than the receipt names")
         return frame.payload
 
-    async def announced(self, notice: FrameNotice) -> bytes:
-        """The payload of a frame that the record names by its notice."""
+    async def announced(self, notice: FrameNotice, kept: Frames | None = None) -> bytes:
+        """The payload of a frame that the record names by its notice. Else as `frame`."""
+        if kept is not None:
+            frame = await self._kept_frame(kept, notice.name)
+            if blake3(frame.encoded()).hexdigest() != notice.digest:
+                raise Undelivered(f"it delivered another frame {notice.name} than the record names")
+            return frame.payload
         key = FrameKey(self.spec.id, notice.name)
         limit = max_bytes(self.spec, key, notice.name.stage)
         data = await self._stored(StoredObject(key=str(key), digest=notice.digest, size=notice.size), limit)
@@ -166,9 +171,9 @@ class Evidence(RecordReader):
 
         Raises MinerFault if the store has another payload of the miner than it receipted.
         """
-        name = sent_name(receipt)
-        if name is None:
+        if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
+        name = FrameName.of(receipt.key, receipt.stage)
         if kept is not None:
             frame = await self._kept_frame(kept, name)
             if (frame.header.sender, frame.header.payload) != (hotkey, receipt.output):

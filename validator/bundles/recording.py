@@ -92,7 +92,7 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
                 case jobs.FetchFrame():
                     await evidence.frame(job.header, job.kept)
                 case jobs.FetchAnnounced():
-                    await evidence.announced(job.notice)
+                    await evidence.announced(job.notice, job.kept)
                 case jobs.FetchTokens():
                     await evidence.tokens(job.receipt)
                 case jobs.FetchSent():
@@ -131,7 +131,7 @@ def delivered_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
     for job in done:
         if (snapshot := _snapshot_of(job)) is not None:
             found[EvidenceItem.SNAPSHOT, snapshot.version] = snapshot.stored
-        if isinstance(job, jobs.FetchFrame | jobs.FetchSent) and job.kept is not None:
+        if isinstance(job, jobs.FetchFrame | jobs.FetchSent | jobs.FetchAnnounced) and job.kept is not None:
             found[EvidenceItem.FRAMES, job.kept.step] = job.kept.stored
     return tuple(form.Delivered(item=at[0], version=at[1], stored=found[at]) for at in sorted(found))
 

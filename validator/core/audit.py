@@ -137,7 +137,9 @@ class Audit:
                 word.epoch, word.step, word.microbatch, comes_from
             ):  # fmt: skip
                 raise EvidenceMissing("the record names inputs of another op for a word")
-            payloads[name.direction] = yield jobs.FetchAnnounced(notice)
+            payload = yield from self._frame(jobs.FetchAnnounced(notice), word.step)
+            assert payload is not None
+            payloads[name.direction] = payload
         if word.stage > 0 and Direction.FORWARD not in payloads:
             raise EvidenceMissing("the record names no input for a word")
         tokens = yield jobs.FetchTokens(word)
@@ -254,7 +256,9 @@ class Audit:
         except ValueError as error:
             raise MinerFault(self._hotkey, receipt.seq, f"its receipt {error}") from None
 
-    def _frame(self, job: jobs.FetchFrame | jobs.FetchSent, step: int) -> Script[bytes | None]:
+    def _frame(
+        self, job: jobs.FetchFrame | jobs.FetchSent | jobs.FetchAnnounced, step: int
+    ) -> Script[bytes | None]:
         """The payload of a frame. What the store does not show, the miner must: it has kept what it names.
 
         Raises Undelivered and Awaited.

@@ -162,9 +162,10 @@ class FetchFrame:
 
 @dataclass(frozen=True)
 class FetchAnnounced:
-    """Answer: the payload of the frame that was announced so."""
+    """Answer: the payload of the frame that was announced so. Else as `FetchFrame`."""
 
     notice: FrameNotice
+    kept: Frames | None = None
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _bounds(
             depth=depth,
             samples=len(values),
             quantiles=quantiles(values),
-            tail=tail.index,
+            tail=tail.shape,
             bound=min(float(f"{fitted:.3g}"), found[-1].bound if found else math.inf),
         )
         found.append(bound)

@@ -95,7 +95,7 @@ async def test_bounds_of_a_class_that_is_not_shown_find_what_they_find_across_cl
     open_bench: Open,
 ) -> None:
     way = Shows(lambda *_: BEGINNING.fingerprint)
-    way.share = 1.0
+    way.share = 100.0
     result = await (await open_bench(way)).audit(1, AuditKind.SEGMENT)
     assert result.outcome is Outcome.FAIL, result
 

@@ -67,7 +67,7 @@ def test_a_measured_profile_of_the_pair_of_classes_is_used() -> None:
 
 def test_one_device_class_is_compared_to_the_bit_whatever_was_measured() -> None:
     same = ["cpu/x86_64/AVX2/t*/torch2"] * 2
-    assert profile_for(SPEC, MINE, MINE, [profile(classes=same)]) is EXACT
+    assert profile_for(SPEC, MINE, MINE, [profile(classes=same)], shown=True) is EXACT
     assert error_bound(profile(classes=same), spec=SPEC, theirs=MINE.replace("t1", "t2")) == 1e-4
 
 

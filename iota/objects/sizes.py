@@ -17,8 +17,8 @@ _MAX_HEADER = 4096
 _FRAMES = 4
 """Frames that a replica reads and sends for one microbatch: from and to both sides."""
 _ATTEMPTS = 5
-"""Attempts at every microbatch of a step that one replica may have had, each with frames of its own: more than
-an orchestrator makes before it drops a microbatch."""
+"""Attempts at every microbatch of a step that one replica may have had, each with frames of its own: more
+than an orchestrator makes before it drops a microbatch."""
 _PART_SLACK = 1 << 20
 """Room for a file's header besides the values of a partition."""
 _PLANNED = 64

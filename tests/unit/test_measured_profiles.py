@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from validator.audits.tolerance import EXACT, profile_for
 from validator.core.results import Quantity
 
 MINE, THEIRS = "cpu/x86_64/AVX2/t1/torch2", "cpu/x86_64/AVX512/t2/torch2"
+ROOT = Path(__file__).parents[2]
 ERROR = (OpKind.FORWARD, Quantity.ERROR)
 
 
@@ -170,3 +172,9 @@ def test_the_shipped_profiles_are_read_and_each_is_of_something_else() -> None:
     found = shipped_profiles()
     assert found
     assert len({(p.classes, p.compute, p.optimizer, p.wire) for p in found}) == len(found)
+
+
+def test_the_page_on_tolerance_names_every_shipped_profile() -> None:
+    page = (ROOT / "docs" / "tolerance.md").read_text()
+    paths = (ROOT / "validator" / "audits" / "profiles").glob("*.json")
+    assert {path.stem for path in paths} == set(re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE))

@@ -1,16 +1,17 @@
 """Every cheat of a miner in docs/threat-model.md, each as a real miner in a real swarm beside honest ones.
 
-Each case is a swarm of processes with a validator (`tests/support/cheat_cases.py`). The short swarms have epochs
-of three steps, and `audit.window_steps` is three too, so that a segment of each miner is audited in each epoch;
-one case has the default rates. How to read the table:
+Each case is a swarm of processes with a validator (`tests/support/cheat_cases.py`). The short swarms have
+epochs of three steps, and `audit.window_steps` is three too, so that a segment of each miner is audited in
+each epoch; one case has the default rates. How to read the table:
 
-- **found by**: what was first held against the cheat: an audit's verdict, a charge of the orchestrator's, or the
-  door, which refuses its receipts.
+- **found by**: what was first held against the cheat: an audit's verdict, a charge of the orchestrator's, or
+  the door, which refuses its receipts.
 - **steps**: inner steps from its first lie, by its own log, to the end of the epoch whose audit found it.
 - **accusations**: what was held against miners that are honest. There must be none.
 
 Cases that lie seldom are marked: at the default rates what they gain on average counts
-(scripts/bench_audit_gain.py). The exit code is 1 if a cheat was not found, or was paid, or an honest miner was accused or not paid.
+(scripts/bench_audit_gain.py). The exit code is 1 if a cheat was not found, or was paid, or an honest miner
+was accused or not paid.
 
     python scripts/bench_audits.py                     # every case, one after another; half an hour
     python scripts/bench_audits.py --only zeros --only "never steps"

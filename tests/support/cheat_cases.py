@@ -1,4 +1,4 @@
-"""Swarms with cheats of `tests.support.cheats` among their miners: every miner's cheat of docs/threat-model.md."""
+"""Swarms with cheats of `tests.support.cheats`: every miner's cheat of docs/threat-model.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 STEPS: Final = 3
-"""Steps of an epoch in the short swarms, and of an audit's window: a segment of each miner and epoch is audited."""
+"""Steps of an epoch in the short swarms, and of a window: a segment of each miner and epoch is audited."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,20 +63,13 @@ def line(name: str, case: Case, outcome: Outcome) -> str:
     return f"| {what} | {cheats} | {honest} | {by} | {steps} | {accused} | {outcome.seconds:.0f} s |"
 
 
-def run(names: Iterable[str], keep: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Run cases one after another, printing each; their figures and rows."""
-    rows, lines = [], []
-    print(HEAD, flush=True)
+def run(names: Iterable[str], keep: Path | None) -> Iterator[tuple[dict[str, Any], str]]:
+    """Run cases one after another; the figures and the row of each."""
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "run" if keep is None else keep / name.replace(" ", "-")
             outcome = asyncio.run(run_case(CASES[name], root))
-        rows.append(row(name, CASES[name], outcome))
-        lines.append(line(name, CASES[name], outcome))
-        print(lines[-1], flush=True)
-        for fault in rows[-1]["faults"]:
-            print(f"{name}: {fault}", file=sys.stderr, flush=True)
-    return rows, lines
+        yield row(name, CASES[name], outcome), line(name, CASES[name], outcome)
 
 
 def main() -> int:
@@ -90,12 +83,19 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep the runs' folders here")
     parser.add_argument("--smoke", action="store_true", help="one case, to see that the script runs")
     args = parser.parse_args()
-    rows, lines = run([SMOKE] if args.smoke else args.only or CASES, args.keep)
-    if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if args.markdown is not None:
-        args.markdown.write_text("\n".join([HEAD, *lines]) + "\n")
-    return int(any(found["faults"] for found in rows))
+    rows, lines = [], [HEAD]
+    print(HEAD, flush=True)
+    for figures, text in run([SMOKE] if args.smoke else args.only or CASES, args.keep):
+        rows.append(figures)
+        lines.append(text)
+        print(text, flush=True)
+        for fault in figures["faults"]:
+            print(f"{figures['name']}: {fault}", file=sys.stderr, flush=True)
+        if args.json is not None:  # after each case, since all of them take long
+            args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if args.markdown is not None:
+            args.markdown.write_text("\n".join(lines) + "\n")
+    return int(any(figures["faults"] for figures in rows))
 
 
 if __name__ == "__main__":

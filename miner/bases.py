@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from iota.client.run_objects import RunObjects
+from iota.compute.commitment import commitment
 from iota.compute.state import StageState, save_state
 from iota.console.counts import counted
 from iota.objects import part_sizes
@@ -120,7 +121,7 @@ class BaseKeeper:
 
         def keep() -> None:
             # The base last: `newest_base` then never finds a base without its start state.
-            save_state(start, disk.start_state(epoch))
+            save_state(start, disk.start_state(epoch), commitment(start, self.spec.outer.part_elements))
             disk.save_base(self.spec, epoch, base, digest)
 
         await asyncio.to_thread(keep)

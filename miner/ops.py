@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blake3 import blake3
@@ -13,18 +13,19 @@ from blake3 import blake3
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
+from iota.compute.host_copy import HostCopy
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
-from iota.compute.state import save_state
+from iota.compute.state import StageState, zero_moments
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
-from iota.objects import snapshot_bytes
 from iota.protocol.frames import FrameName, FrameNotice
-from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt, StepState, counted_digest
+from iota.protocol.receipts import MAX_LOSS, OpKey, OpKind, Receipt, StepUpdate, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
+from miner.committer import Committer
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
 from miner.receipt_log import ReceiptLog
@@ -50,7 +51,7 @@ class Inputs:
 
 @dataclass
 class OpRunner:
-    """One replica's engine with its receipts, frames and snapshots on disk."""
+    """One replica's engine with its receipts, frames and snapshots on disk. `close` ends it."""
 
     spec: RunSpec
     stage: int
@@ -65,6 +66,23 @@ class OpRunner:
     activity: Activity = field(default_factory=Activity)
     _wall_s: float = field(default_factory=time.time)
     _steady_s: float = field(default_factory=time.monotonic)
+    _joined: int = 0
+    """First version of this replica in its epoch."""
+
+    def __post_init__(self) -> None:
+        room = self.snapshot_bytes
+        self.committer = Committer(self.spec, self.stage, self.disk, room, self._now)
+
+    def close(self) -> None:
+        """End the committer; what it has not finished is repeated after a restart."""
+        self.committer.close()
+
+    def load(self, epoch: int, version: int, state: StageState) -> None:
+        """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later."""
+        self.engine.load(state, version=version)
+        self._joined = version
+        start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
+        self._commit(epoch, version, lambda: HostCopy(start))
 
     def run(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
@@ -104,7 +122,6 @@ class OpRunner:
             op,
             inputs=tuple(f.signed_header for f in (work.stage_input, gradient) if f is not None),
             output=output.digest,
-            sketch=output.sketch,
             loss=output.loss,
             tokens=self.spec.data.tokens,
             started=started,
@@ -172,27 +189,23 @@ class OpRunner:
             self._sum_again(op, inputs)
         started, clock = self._now(), time.perf_counter()
         try:
-            result = self.engine.step(op.step, len(op.counted), op.learning_rate, epoch=op.epoch)
+            result = self.engine.step(op.step, len(op.counted), op.learning_rate)
         except BadValueError as error:
             raise StateLost(f"the weights went bad in step {op.step}: {error}") from error
         self.activity.compute_s += time.perf_counter() - clock
         clock = time.perf_counter()
+        counted = counted_digest(op.counted)
         self._record(
             op,
-            output=result.weights,
+            output=counted,
             started=started,
             ended=self._now(),
-            state=StepState(
-                weights=result.weights,
-                moments=result.moments,
-                change_sketch=result.change_sketch,
-                moments_sketch=result.moments_sketch,
-                gradient_norm=result.gradient_norm,
-                counted=counted_digest(op.counted),
-                learning_rate=op.learning_rate,
+            update=StepUpdate(
+                gradient_norm=result.gradient_norm, counted=counted, learning_rate=op.learning_rate
             ),
         )
-        self.keep_snapshot(op.epoch, op.step + 1)
+        if self.spec.is_committed(result.version, self._joined):
+            self._commit(op.epoch, result.version, self.engine.copy_state)
         self.activity.serialise_s += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
@@ -209,50 +222,54 @@ class OpRunner:
             mb = Microbatch(op.epoch, op.step, index, attempt)
             self._compute(kind, mb, op.version, work, recompute=True)
 
+    def _commit(self, epoch: int, version: int, copy: Callable[[], HostCopy]) -> None:
+        """Have the committer commit to a version that was just made."""
+        # Looked up now: when the commitment is complete, the log may have forgotten the epoch.
+        earlier = self.log.find((epoch, version, 0, 0, OpKind.COMMIT))
+        self.committer.give(epoch, version, copy, earlier)
+
+    def record_commits(self) -> None:
+        """Write the receipts of the commitments that are complete, in order.
+
+        None of an epoch may stand after those of a later one: it is then left out. Raises StateLost and
+        OSError; the receipts before the one concerned are written.
+        """
+        for done in self.committer.take():
+            if done.epoch < self.log.newest_epoch:
+                continue
+            key = (done.epoch, done.version, 0, 0, OpKind.COMMIT)
+            fields = {
+                "output": done.made.root,
+                "commitment": done.made,
+                "started": done.started,
+                "ended": done.ended,
+            }
+            self._write(key, done.version, done.earlier, fields)
+
     def _record(self, op: Op, **fields: Any) -> None:
         """Append the op's receipt, or compare the result with the receipt of an earlier process."""
-        earlier = self.log.find(op.key)
+        self._write(op.key, op.version, self.log.find(op.key), fields)
+
+    def _write(self, key: OpKey, version: int, earlier: Receipt | None, fields: dict[str, Any]) -> None:
+        epoch, step, microbatch, attempt, kind = key
         if earlier is None:
             self.log.append(
                 {
-                    "epoch": op.epoch,
-                    "step": op.step,
-                    "microbatch": op.microbatch,
-                    "attempt": op.attempt,
+                    "epoch": epoch,
+                    "step": step,
+                    "microbatch": microbatch,
+                    "attempt": attempt,
                     "stage": self.stage,
-                    "kind": op.kind,
-                    "version": op.version,
+                    "kind": kind,
+                    "version": version,
                     "device": self.device,
                     **fields,
                 }
             )
         elif not _agrees(earlier, fields):
-            raise StateLost(
-                f"{op.kind} {op.step}/{op.microbatch} no longer gives the result that was receipted"
-            )
-
-    def keep_snapshot(self, epoch: int, version: int) -> None:
-        """Keep (weights, moments) of a version for audits; without room, log it and go on."""
-        needed, bound = snapshot_bytes(self.spec, self.stage), self.snapshot_bytes
-        if bound is not None and self.disk.snapshots_size() + needed > bound:
-            remedy = "raise --snapshot-bytes"
-        elif not self.disk.has_room(needed):
-            remedy = "make room on its disk"
-        else:
-            remedy = ""
-        if remedy:
-            log.error(
-                "no room for the snapshot of version %d of epoch %d: audits of it will fail; %s",
-                version, epoch, remedy,
-            )  # fmt: skip
-            return
-        save_state(self.engine.state(copy=False), self.disk.snapshot(epoch, version))
+            raise StateLost(f"{kind} {step}/{microbatch} no longer gives the result that was receipted")
 
 
 def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
-    """Whether a repeated op gave the receipted result. Sketches follow from it and are not compared."""
-    state: StepState | None = fields.get("state")
-    if state is not None:
-        before = earlier.state
-        return before is not None and (before.weights, before.moments) == (state.weights, state.moments)
-    return bool(earlier.output == fields["output"])
+    """Whether a repeated op gave the receipted result."""
+    return (earlier.output, earlier.update) == (fields["output"], fields.get("update"))

@@ -126,6 +126,7 @@ class Replica:
             lost_state = True
         finally:
             await self.transport.close()
+            await asyncio.to_thread(self.runner.close)
         return not lost_state
 
     async def _listen(self) -> None:
@@ -172,6 +173,8 @@ class Replica:
                 self._start(self._trainer.run(effect))
             case effects.ReadTokens():
                 self._start(self._trainer.read_tokens(effect))
+            case effects.WriteCommit():
+                self._start(self._trainer.commit(effect))
             case effects.LoadState():
                 self._start(self._trainer.load(effect))
             case effects.FetchFrame():

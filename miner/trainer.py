@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -14,8 +15,8 @@ from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from iota.wire.frame import Frame
 from miner.activity import Activity
-from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp
-from miner.core.facts import FrameArrived, OpBad, OpDone, StateLoaded, TokensRead
+from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
+from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, StateLoaded, TokensRead
 from miner.device import DeviceThread
 from miner.ops import Inputs, OpRunner, StateLost
 from miner.retry import persist
@@ -42,23 +43,18 @@ class Trainer:
         return needs_tokens(self.spec, self.runner.stage)
 
     async def load(self, effect: LoadState) -> StateLoaded:
-        """Load an epoch's start state from disk, and keep it as the first snapshot.
+        """Load an epoch's start state from disk, and commit to it. What was committed to before is receipted.
 
-        Raises StateLost if the file is damaged.
+        Raises StateLost if the file is damaged, and OSError if the disk is full.
         """
         runner, epoch, step = self.runner, effect.epoch, effect.step
-
-        def load() -> None:
-            try:
-                state = load_state(runner.disk.start_state(epoch), self.spec, runner.stage)
-            except StateError as error:
-                raise StateLost(
-                    f"the start state of epoch {epoch} on this disk is damaged: {error}"
-                ) from error
-            runner.engine.load(state, version=step)
-            runner.keep_snapshot(epoch, step)
-
-        await self.device.run(load)
+        path = runner.disk.start_state(epoch)
+        try:
+            state = await asyncio.to_thread(load_state, path, self.spec, runner.stage)
+        except StateError as error:
+            raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
+        await self._record_commits()
+        await self.device.run(runner.load, epoch, step, state)
         log.info("takes part in epoch %d from step %d", epoch, step)
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)
@@ -100,6 +96,18 @@ class Trainer:
         elif op.kind is not OpKind.FORWARD:
             self.activity.tokens += self.spec.data.tokens
         return OpDone(op, frame)
+
+    async def commit(self, effect: WriteCommit) -> Committed:
+        """Write a COMMIT receipt once the commitment is complete. Raises StateLost, and OSError as `run`."""
+        await self._record_commits()
+        return Committed(effect.epoch, effect.version)
+
+    async def _record_commits(self) -> None:
+        """Wait for the commitments that the device thread has asked for so far, and write their receipts."""
+        newest = await self.device.run(lambda: self.runner.committer.newest)
+        if newest is not None:
+            await asyncio.wrap_future(newest)
+            await self.device.run(self.runner.record_commits)
 
     def forget(self, effect: ForgetMicrobatch) -> None:
         """Free the activations that the engine keeps for a microbatch's backward."""

@@ -5,9 +5,9 @@ rates, and pay follows from `validator.core.scoring`. While it is banned, the ch
 compute. `gain` is its profit less that of an honest miner, in units of an honest miner's pay.
 
 Each row of `hidden` is a miner that nudges every STEP of some epochs, computes no weight gradient there, and
-has a neighbour store frames that are none, so that no audit of these STEPs is decided. It knows all verdicts
-of the epochs before, and is honest where a STEP audit is certain. `pay` and `work` are shares of an honest
-miner's.
+has a neighbour store frames that are none, so that no audit of these segments is decided. It knows all
+verdicts of the epochs before, and is honest where the audit of a segment is certain. `pay` and `work` are
+shares of an honest miner's.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Cheat:
     """It delivers no evidence that shows a lie."""
     hides: bool = False
     """A neighbour stored no frame that can be read where it lies, so that no audit of that is decided."""
+    waits: bool = False
+    """It lies only in epochs after the one in which its window's public draw fell."""
 
 
 CHEATS = (
@@ -54,6 +56,7 @@ CHEATS = (
     Cheat("a false loss", "op", 0.0),
     Cheat("old weights: STEP is nudged, and no weight gradient is computed", "step", 1 / 3),
     Cheat("the same, and no evidence when that is drawn", "step", 1 / 3, withholds=True),
+    Cheat("old weights, only after the window's public draw", "step", 1 / 3, waits=True),
     Cheat("a scaled pseudo-gradient within the bounds", "epoch", 0.0),
 )
 
@@ -72,32 +75,72 @@ class Row:
     gain: float
 
 
-def judged(cheat: Cheat, rate: float, audit: AuditSpec, rng: random.Random) -> tuple[bool, bool]:
-    """(a lie is drawn, a STEP is replayed) of one epoch's audits by one validator.
+class SegmentDraws:
+    """The segments of one miner that are drawn, epoch by epoch, by the rules of `validator.core.segments`."""
 
-    A STEP that passes decides an epoch in which other evidence is hidden.
+    def __init__(self, audit: AuditSpec, validators: int, rng: random.Random) -> None:
+        self._audit, self._validators, self._rng = audit, validators, rng
+        self._length = self._left = max(1, audit.window_steps // STEPS)
+        self.segments = STEPS // audit.commit_every
+        self.fallen = False
+        """Whether the public draw of the window fell in an epoch before."""
+
+    def begin(self, epoch: int) -> None:
+        """An epoch begins: with a window, nothing has fallen yet."""
+        self._left = self._length - epoch % self._length
+        if self._left == self._length:
+            self.fallen = False
+
+    def end(self, *, certain: bool = False) -> set[int]:
+        """The segments of the epoch that some validator audits; `certain` has each draw one."""
+        rng = self._rng
+        found = {
+            rng.randrange(self.segments)
+            for _ in range(self._validators)
+            if rng.randrange(self._audit.extra_every) == 0 or certain
+        }
+        if not self.fallen and rng.randrange(self._left) == 0:
+            self.fallen = True
+            found.add(rng.randrange(self.segments))
+        return found
+
+
+def judged(
+    cheat: Cheat, rate: float, audit: AuditSpec, drawn: set[int], segments: int, rng: random.Random
+) -> tuple[set[str], bool]:
+    """What is found of a lie, in `op` or `segment`; and whether a segment passes, of one epoch's audits.
+
+    Args:
+        rate: share of the cheat's units in which it lies.
+        drawn: the segments that are audited, of so many.
     """
     steps = [rng.random() < rate for _ in range(STEPS)] if cheat.unit == "step" else [False] * STEPS
     poisoned = cheat.unit == "epoch" and rng.random() < rate
     op_rate = rate if cheat.unit == "op" else 0.0
-    of_step, of_epoch = rng.randrange(audit.step_every) == 0, rng.randrange(audit.epoch_every) == 0
-    found = any(rng.random() < op_rate for _ in range(audit.ops))
-    step_lies = steps[rng.randrange(STEPS)] or rng.random() > (1 - op_rate) ** MICROBATCHES
-    epoch_lies = poisoned or any(steps) or rng.random() > (1 - op_rate) ** (MICROBATCHES * STEPS)
-    found |= (of_step and step_lies) or (of_epoch and epoch_lies)
-    if cheat.hides:
-        found |= any(steps[rng.randrange(STEPS)] for _ in range(audit.ops))
-        found &= not ((of_step and not step_lies) or (of_epoch and not epoch_lies))
-    return found, of_step or of_epoch
+    length = STEPS // segments
+    false = {
+        at
+        for at in drawn
+        if poisoned
+        or any(steps[at * length : (at + 1) * length])
+        or rng.random() > (1 - op_rate) ** (MICROBATCHES * length)
+    }
+    of_op = any(rng.random() < op_rate for _ in range(audit.ops))
+    if cheat.hides:  # its outputs are noise in these steps, and the ops that are drawn may be of one
+        of_op |= any(rng.choice(steps) for _ in range(audit.ops))
+    found = ({"op"} if of_op else set()) | ({"segment"} if false else set())
+    return found, bool(drawn - false)
 
 
-HIDING: dict[str, Callable[[int, bool], bool]] = {
-    "every epoch": lambda epoch, passed: True,
-    "every other epoch": lambda epoch, passed: epoch % 2 == 0,
-    "one epoch in ten": lambda epoch, passed: epoch % 10 == 0,
-    "each epoch after a pass": lambda epoch, passed: passed,
+HIDING: dict[str, Callable[[int, bool, bool], bool]] = {
+    "every epoch": lambda epoch, passed, fallen: True,
+    "every other epoch": lambda epoch, passed, fallen: epoch % 2 == 0,
+    "one epoch in ten": lambda epoch, passed, fallen: epoch % 10 == 0,
+    "each epoch after a pass": lambda epoch, passed, fallen: passed,
+    "epochs after the window's public draw": lambda epoch, passed, fallen: fallen,
 }
-"""When a miner nudges its STEPs: from the epoch, and whether some STEP of it passed in the one before."""
+"""When a miner nudges its STEPs: from the epoch, whether a segment of the one before passed, and whether the
+window's public draw fell in an epoch before."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +156,25 @@ class HiddenRow:
 
 
 def hide(hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int) -> HiddenRow:
-    """A miner that hides nudged STEPs beside an honest one, scored by the first of some validators."""
+    """A miner that hides nudged STEPs beside an honest one: each validator finds the same of both."""
     pay, work = {CHEAT: 0.0, HONEST: 0.0}, 0.0
     for life in range(lives):
-        rng, owed = random.Random(f"{hides} {validators} {life}"), set[int]()
-        passed, undecided, entries = set[MinerEpoch](), set[MinerEpoch](), list[MinerWork]()
+        rng, owed = random.Random(f"{hides} {validators} {life}"), False
+        draws = {name: SegmentDraws(audit, validators, rng) for name in pay}
+        passed, hidden, entries = set[MinerEpoch](), set[MinerEpoch](), list[MinerWork]()
         for epoch in range(epochs):
-            cheats = HIDING[hides](epoch, (epoch - 1, CHEAT) in passed) and not owed
+            for each in draws.values():
+                each.begin(epoch)
+            cheats = HIDING[hides](epoch, (epoch - 1, CHEAT) in passed, draws[CHEAT].fallen) and not owed
             work += 2 / 3 if cheats else 1
-            drawn = {
-                number
-                for number in range(validators)
-                if 0 in (rng.randrange(audit.step_every), rng.randrange(audit.epoch_every))
-            }
-            audited = owed | drawn
-            owed = audited if cheats else set()
-            passed |= {(epoch, HONEST)} if drawn else set()
-            passed |= {(epoch, CHEAT)} if audited and not cheats else set()
-            undecided |= {(epoch, CHEAT)} if cheats and 0 in audited else set()
+            drawn = draws[CHEAT].end(certain=owed)
+            owed = bool(drawn) and cheats  # all examine it, and so all owe one
+            if drawn:
+                (hidden if cheats else passed).add((epoch, CHEAT))
+            if draws[HONEST].end():
+                passed.add((epoch, HONEST))
             entries += [MinerWork(epoch, name, name, _FLOPS, 1, 0) for name in pay]
-            gone = with_epochs_before(undecided, [(entry.epoch, entry.hotkey) for entry in entries])
+            gone = with_epochs_before(hidden, [(entry.epoch, entry.hotkey) for entry in entries], audit)
             found = Findings(passed=frozenset(passed), undecided=frozenset(gone))
             for score in scores(audit, epoch, entries[-2 * audit.window :], found):
                 pay[score.hotkey] += score.score
@@ -144,33 +186,55 @@ def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -
     sums, cost, worked, detected = {CHEAT: 0.0, HONEST: 0.0}, 0.0, 0, 0
     for life in range(lives):
         rng = random.Random(f"{cheat.name} {cheat.unit} {rate} {life}")
-        work: list[MinerWork] = []
-        passed: set[tuple[int, str]] = set()
-        bad: set[tuple[int, str]] = set()
+        draws, work, found = SegmentDraws(audit, 1, rng), list[MinerWork](), _Found()
         for epoch in range(epochs):
-            found, replayed = judged(cheat, rate, audit, rng)
-            failed = failed_epochs(_findings(cheat, passed, bad), {}, audit.window).get(CHEAT, ())
+            draws.begin(epoch)
+            now = 0.0 if cheat.waits and not draws.fallen else rate
+            drawn = draws.end()
+            bad, passes = judged(cheat, now, audit, drawn, draws.segments, rng)
+            failed = failed_epochs(found.findings(cheat, work, audit), {}, audit.window).get(CHEAT, ())
             if epoch >= ban_end(failed, audit.window):
                 work.append(MinerWork(epoch, CHEAT, CHEAT, _FLOPS, 1, 0))
-                worked, cost, detected = worked + 1, cost + 1 - rate * cheat.saves, detected + found
-                (bad if found else passed if replayed else set()).add((epoch, CHEAT))
+                worked, cost, detected = worked + 1, cost + 1 - now * cheat.saves, detected + bool(bad)
+                found.add((epoch, CHEAT), bad, passes=passes)
             work.append(MinerWork(epoch, HONEST, HONEST, _FLOPS, 1, 0))
-            if replayed:
-                passed.add((epoch, HONEST))
-            for score in scores(audit, epoch, work[-2 * audit.window :], _findings(cheat, passed, bad)):
+            found.add((epoch, HONEST), set(), passes=bool(drawn))
+            findings = found.findings(cheat, work, audit)
+            for score in scores(audit, epoch, work[-2 * audit.window :], findings):
                 sums[score.hotkey] += score.score
     pay = sums[CHEAT] / sums[HONEST]
     gain = (pay - COST * cost / (lives * epochs)) - (1 - COST)
     return Row(cheat.name, cheat.unit, rate, detected / worked, pay, gain)
 
 
-def _findings(cheat: Cheat, passed: set[tuple[int, str]], bad: set[tuple[int, str]]) -> Findings:
-    found = Findings(passed=frozenset(passed))
-    if cheat.withholds:
-        return replace(found, undelivered=frozenset(bad))
-    if cheat.hides:
-        return replace(found, undecided=frozenset(bad))
-    return replace(found, failed=frozenset(bad))
+class _Found:
+    """What the audits of one life found, by epoch and miner."""
+
+    def __init__(self) -> None:
+        self._passed: set[MinerEpoch] = set()
+        self._bad: set[MinerEpoch] = set()
+        self._segments: set[MinerEpoch] = set()
+        """Those of the bad ones where it was a segment."""
+
+    def add(self, at: MinerEpoch, bad: set[str], *, passes: bool) -> None:
+        if passes:
+            self._passed.add(at)
+        if bad:
+            self._bad.add(at)
+        if "segment" in bad:
+            self._segments.add(at)
+
+    def findings(self, cheat: Cheat, work: list[MinerWork], audit: AuditSpec) -> Findings:
+        found = Findings(passed=frozenset(self._passed))
+        if cheat.withholds:
+            return replace(found, undelivered=frozenset(self._bad))
+        if cheat.hides:
+            before = with_epochs_before(
+                self._segments, [(entry.epoch, entry.hotkey) for entry in work], audit
+            )
+            # A segment that passes decides an epoch in which evidence on an op is hidden.
+            return replace(found, undecided=frozenset(before | (self._bad - self._passed)))
+        return replace(found, failed=frozenset(self._bad))
 
 
 def table(audit: AuditSpec, lives: int, epochs: int) -> Iterator[Row]:

@@ -160,7 +160,7 @@ def train(spec: RunSpec, reader: DirectoryReader, heldout: list[Tokens], device:
         names = [Microbatch(0, step, index) for index in range(spec.schedule.microbatches)]
         losses.append(statistics.fmean(_microbatch(spec, engines, mb, reader) for mb in names))
         for engine in engines:
-            engine.step(step, len(names), spec.learning_rate(0, step), epoch=0)
+            engine.step(step, len(names), spec.learning_rate(0, step))
     seconds = time.perf_counter() - began
     return Row(
         optimizer=spec.optimizer.kind.value,

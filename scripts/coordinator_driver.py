@@ -148,9 +148,11 @@ class Run:
             if number % LOOK_EVERY == 0:
                 self._timed("deadline", self.coordinator.next_deadline)
         self.costs.merge_s += spent if last else 0.0
+        committed = [v for v in (step, step + 1) if self.spec.is_committed(v) and v in (0, step + 1)]
         for hotkey in self.miners:
-            receipts = (self._receipt(hotkey, OpKind.STEP, epoch, step),)
-            self.apply("step", Exchanged(at=self.now, hotkey=hotkey, receipts=receipts))
+            receipts = [self._receipt(hotkey, OpKind.STEP, epoch, step)]
+            receipts += [self._receipt(hotkey, OpKind.COMMIT, epoch, version) for version in committed]
+            self.apply("step", Exchanged(at=receipts[-1].ended, hotkey=hotkey, receipts=tuple(receipts)))
 
     def merge(self, epoch: int) -> None:
         """From the pseudo-gradients to the next epoch's first plan."""
@@ -299,8 +301,8 @@ class Run:
         (count, head), at = self.chains[miner], self._later()
         receipt = Receipt(
             seq=count + 1, epoch=epoch, step=step, microbatch=index, stage=self._stage(miner), kind=kind,
-            version=0, output=HASH, loss=2.0 if kind is OpKind.LOSS else None, tokens=4, started=at, ended=at,
-            device="bench", previous=head,
+            version=step if kind is OpKind.COMMIT else 0, output=HASH, tokens=4, started=at, ended=at,
+            loss=2.0 if kind is OpKind.LOSS else None, device="bench", previous=head,
         )  # fmt: skip
         self.chains[miner] = (count + 1, receipt.content_digest())
         return receipt

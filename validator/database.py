@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock
-from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
+from iota.protocol.messages import CHARGING, AuditKind, Heldout, Outcome, Verdict
 from validator.core.history import History
-from validator.core.pool import ACCUSING, Judgement
-from validator.core.results import EVIDENCE
+from validator.core.pool import Judgement
 from validator.core.tasks import owes
 from validator.score_records import SCHEMA as SCORE_SCHEMA
 from validator.score_records import TASK, ScoreRecords, task_of
@@ -22,9 +21,9 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "validator.sqlite"
-DATABASE_VERSION: Final = 3
+DATABASE_VERSION: Final = 4
 """The form of the tables; the file holds it as SQLite's `user_version`."""
-_ACCUSING: Final = f"({', '.join('?' * len(ACCUSING))})"
+_CHARGING: Final = f"({', '.join('?' * len(CHARGING))})"
 _SCHEMA = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
@@ -105,16 +104,15 @@ class Database:
 
     def charging(self) -> list[Verdict]:
         """All verdicts that cost their miner something, by epoch."""
-        return self._verdicts(f"outcome in {_ACCUSING} order by epoch, rowid", *ACCUSING)
+        return self._verdicts(f"outcome in {_CHARGING} order by epoch, rowid", *CHARGING)
 
     def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
         """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
         rows = self._db.execute(
-            f"select {TASK}, outcome, json_extract(json, '$.profile') = ? from verdicts"
-            f" where epoch between ? and ? or outcome in {_ACCUSING}",
-            (EVIDENCE, first, last, *ACCUSING),
+            f"select {TASK}, outcome from verdicts where epoch between ? and ? or outcome in {_CHARGING}",
+            (first, last, *CHARGING),
         )
-        return [Judgement(own, task_of(row[:-2]), Outcome(row[-2]), bool(row[-1])) for row in rows]
+        return [Judgement(own, task_of(row[:-1]), Outcome(row[-1])) for row in rows]
 
     def keep_internal_error(self, epoch: int, what: str) -> None:
         """Record that an error of this program ended an audit; each audit counts once."""
@@ -137,8 +135,13 @@ class Database:
             "insert or replace into heldout values (?, ?)", (report.epoch, report.model_dump_json())
         )
 
-    def history(self) -> History:
-        """Everything decided so far, for the core of a new membership."""
+    def history(self, window: int) -> History:
+        """Everything decided so far, for the core of a new membership.
+
+        Args:
+            window: epochs of the longest time in which one public draw depends on others.
+        """
+        newest = max(self.scores.epochs("block_hash is not null"), default=0)
         rows = self._db.execute("select epoch, miner, audit, outcome from verdicts")
         return History(
             audited=self.scores.epochs("done = 1"),
@@ -147,6 +150,7 @@ class Database:
                 (e, miner) for e, miner, audit, outcome in rows if owes(AuditKind(audit), Outcome(outcome))
             },
             worked=self.scores.epochs("block_hash is not null"),
+            drawable=self.scores.drawable(newest - window + 1, newest),
             pooled=self.scores.epochs("pooled = 1"),
             heldout={
                 epoch: Heldout.model_validate_json(text)

@@ -13,11 +13,12 @@ from typing import Final
 from iota.protocol.messages import AuditKind, Outcome
 from validator.core.pool import EpochFacts, Judgement, Pool, Task
 from validator.core.scoring import MinerWork
+from validator.core.segments import Drawable
 
 SCHEMA: Final = """
 create table if not exists work (
     epoch integer, hotkey text, flops text not null, ended integer not null, withdrawn integer not null,
-    steps text not null, primary key (epoch, hotkey));
+    segments text not null, primary key (epoch, hotkey));
 create table if not exists workers (hotkey text primary key, owner text not null);
 create table if not exists epochs (
     epoch integer primary key, done integer not null default 0, block_hash text, pooled integer);
@@ -45,7 +46,7 @@ class ScoreRecords:
 
     def keep_work(self, work: list[MinerWork]) -> None:
         """Record the work of miners."""
-        rows = [(w.epoch, w.hotkey, str(w.flops), w.ended, w.withdrawn, json.dumps(w.steps)) for w in work]
+        rows = [(w.epoch, w.hotkey, str(w.flops), w.ended, w.withdrawn, json.dumps(w.segments)) for w in work]
         self._db.executemany("insert or replace into work values (?, ?, ?, ?, ?, ?)", rows)
         self._db.executemany(
             "insert or replace into workers values (?, ?)", [(w.hotkey, w.owner) for w in work]
@@ -96,13 +97,13 @@ class ScoreRecords:
     def work(self, first: int, last: int) -> list[MinerWork]:
         """Work of epochs `first` to `last`, both included."""
         rows = self._db.execute(
-            "select epoch, hotkey, owner, flops, ended, withdrawn, steps"
+            "select epoch, hotkey, owner, flops, ended, withdrawn, segments"
             " from work join workers using (hotkey) where epoch between ? and ? order by epoch, hotkey",
             (first, last),
         )
         return [
-            MinerWork(epoch, hotkey, owner, int(flops), ended, withdrawn, tuple(json.loads(steps)))
-            for epoch, hotkey, owner, flops, ended, withdrawn, steps in rows
+            MinerWork(epoch, hotkey, owner, int(flops), ended, withdrawn, tuple(json.loads(segments)))
+            for epoch, hotkey, owner, flops, ended, withdrawn, segments in rows
         ]
 
     def owners(self) -> dict[str, str]:
@@ -118,9 +119,9 @@ class ScoreRecords:
 
     def facts(self, first: int, last: int, own: str, link: Callable[[int], str]) -> dict[int, EpochFacts]:
         """What the draws of epochs `first` to `last` follow from. `link` gives the links of `own`."""
-        steps: dict[int, dict[str, tuple[int, ...]]] = {}
+        segments: dict[int, dict[str, tuple[int, ...]]] = {}
         for work in self.work(first, last):
-            steps.setdefault(work.epoch, {})[work.hotkey] = work.steps
+            segments.setdefault(work.epoch, {})[work.hotkey] = work.segments
         links: dict[int, dict[str, str]] = {}
         for epoch, validator, text in self._db.execute(
             "select epoch, validator, link from links where epoch between ? and ?", (first, last)
@@ -135,9 +136,22 @@ class ScoreRecords:
             epoch: EpochFacts(
                 block_hash=block_hash,
                 links={**links.get(epoch, {}), **({own: link(epoch)} if done else {})},
-                steps=steps.get(epoch, {}),
+                segments=segments.get(epoch, {}),
                 present=bool(done),
                 pooled=bool(pooled),
             )
             for epoch, done, block_hash, pooled in rows
         }
+
+    def drawable(self, first: int, last: int) -> dict[int, Drawable]:
+        """What the public draws of epochs `first` to `last` follow from, where their work is known."""
+        rows = self._db.execute(
+            "select epoch, block_hash, hotkey, json_array_length(segments)"
+            " from epochs join work using (epoch) where epoch between ? and ?"
+            " and block_hash is not null and segments != '[]'",
+            (first, last),
+        )
+        found: dict[int, tuple[str, dict[str, int]]] = {}
+        for epoch, block_hash, hotkey, count in rows:
+            found.setdefault(epoch, (block_hash, {}))[1][hotkey] = count
+        return {epoch: Drawable(block_hash, counts) for epoch, (block_hash, counts) in found.items()}

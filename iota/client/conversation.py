@@ -210,12 +210,14 @@ class Conversation:
     def _post(self) -> None:
         """Open an exchange with as many queued messages as fit."""
         frames, self._frames = self._frames[:MAX_FRAMES], self._frames[MAX_FRAMES:]
-        reports, self._reports = self._reports[:MAX_REPORTS], self._reports[MAX_REPORTS:]
         batch = self._receipts_after(self._sent) if self._log_end > self._sent else None
         if batch is not None and batch.receipts:
             self._sent = batch.receipts[-1].seq
         else:
             batch, self._log_end = None, min(self._log_end, self._sent)
+        # A report may rest on a receipt that was queued before it, and never overtakes it.
+        room = MAX_REPORTS if self._sent >= self._log_end else 0
+        reports, self._reports = self._reports[:room], self._reports[room:]
         # With `_hurry`, this exchange does not wait, and it makes the server answer the other one.
         wait_s = 0.0 if self._hurry else self._wait_s
         self._hurry = self._hurry and self._has_messages()

@@ -1,4 +1,4 @@
-"""Compute on one device: forward, backward and step, with the digests and sketches of receipts.
+"""Compute on one device: forward, backward and step, with the digests of receipts.
 
 Import the engine from `iota.compute.engine`. The names exported here load without torch.
 """

@@ -6,21 +6,27 @@
 
 A group is its tensors one after another, sorted by name, in row-major order; all are fp32. A part is
 `outer.part_elements` of them, so that the leaves of weights are those of a base and of a pseudo-gradient.
-Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side, and
-a leaf can be compared, or opened, without the others.
+Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side,
+and a leaf can be compared, or opened, without the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.compute.state import StageState
 from iota.protocol.merkle import merkle_root
 from iota.protocol.receipts import Commitment
+
+if TYPE_CHECKING:
+    from iota.compute.state import StageState
+
+_FP32 = 4
+"""Bytes of an element."""
 
 
 def commitment(state: StageState, part_elements: int) -> Commitment:
@@ -42,29 +48,40 @@ def tensors_root(tensors: Mapping[str, Tensor], part_elements: int) -> str:
 
 def tensors_leaves(tensors: Mapping[str, Tensor], part_elements: int) -> list[str]:
     """BLAKE3 (hex) of each part of a group, in order. No tensor is copied, unless it is not contiguous."""
-    leaves = []
-    for part in _parts(tensors, part_elements):
+    return leaves((tensor_bytes(tensors[name]) for name in sorted(tensors)), part_elements)
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The raw bytes of an fp32 tensor on the CPU, in row-major order. Raises TypeError for another dtype."""
+    if tensor.dtype is not torch.float32:
+        raise TypeError(f"a tensor is {tensor.dtype}, and a state is fp32")
+    view: memoryview = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return view
+
+
+def leaves(buffers: Iterable[memoryview], part_elements: int) -> list[str]:
+    """BLAKE3 (hex) of each part of a group, from the bytes of its tensors in the order of their names."""
+    digests = []
+    for part in byte_parts(buffers, _FP32 * part_elements):
         hasher = blake3(max_threads=max(1, torch.get_num_threads()))
-        for piece_N in part:
-            hasher.update(piece_N.view(torch.uint8).numpy().data)
-        leaves.append(hasher.hexdigest())
-    return leaves
+        for piece in part:
+            hasher.update(piece)
+        digests.append(hasher.hexdigest())
+    return digests
 
 
-def _parts(tensors: Mapping[str, Tensor], part_elements: int) -> Iterator[list[Tensor]]:
-    """The pieces of tensors, each of one dimension, that make up each part."""
-    part: list[Tensor] = []
-    room = part_elements
-    for name in sorted(tensors):
-        flat_N = tensors[name].detach().contiguous().reshape(-1)
-        if flat_N.dtype is not torch.float32:
-            raise TypeError(f"tensor {name!r} is {flat_N.dtype}, and a state is fp32")
-        while flat_N.numel():
-            piece_N, flat_N = flat_N[:room], flat_N[room:]
-            part.append(piece_N)
-            room -= piece_N.numel()
+def byte_parts(buffers: Iterable[memoryview], part_bytes: int) -> Iterator[list[memoryview]]:
+    """The pieces of buffers that make up each part."""
+    part: list[memoryview] = []
+    room = part_bytes
+    for buffer in buffers:
+        rest = buffer
+        while len(rest):
+            piece, rest = rest[:room], rest[room:]
+            part.append(piece)
+            room -= len(piece)
             if not room:
                 yield part
-                part, room = [], part_elements
+                part, room = [], part_bytes
     if part:
         yield part

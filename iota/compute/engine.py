@@ -8,31 +8,31 @@ copies a result to the host.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from iota.codec.wire_dtype import encode_wire, round_wire
+from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
+from iota.compute.host_copy import HostCopy, start_copy
 from iota.compute.memory import has_room
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.output import DeviceOutput
 from iota.compute.precision import bf16_names
-from iota.compute.sketch import SketchKey, project, to_sketch
 from iota.compute.stage_pass import Graph, StagePass
-from iota.compute.state import StageState, tensors_digest
+from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.compute.versions import Versions
 from iota.console.counts import counted
 from iota.model.layout import graph_bytes
 from iota.model.updates import clip_threshold
-from iota.protocol.receipts import OpKind
 from iota.settings import Recompute
 from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
 
@@ -65,13 +65,14 @@ class Engine:
         self._pass = StagePass(spec, stage, self.device)
         self._bf16_names = bf16_names(spec, stage)
         self._threshold = clip_threshold(spec, stage)
-        self._run = spec.id
         width = 2 if spec.compute is ComputeDtype.BF16 else 4
         self._graph_bytes = graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, width)
         self._versions: Versions | None = None
         self._optimizer: InnerOptimizer | None = None
         self._steps: dict[int, OpenStep] = {}
         self._in_flight: dict[Microbatch, _InFlight] = {}
+        self._copying: HostCopy | None = None
+        """The newest copy of a state: STEP changes no tensor that it still reads."""
 
     # ---- state --------------------------------------------------------------------------------
 
@@ -79,12 +80,12 @@ class Engine:
         """Start from a copy of `state` as weight version `version`: a base or a snapshot.
 
         A base is version 0, or the step at which the replica joins. Open steps and microbatches are
-        discarded. Empty moments mean zeros.
+        discarded. Empty moments mean zeros. Weights of the version before are held for the next step.
         """
         self._steps.clear()
         self._in_flight.clear()
         self._versions, self._optimizer = None, None  # first, because memory may not suffice for both
-        self._versions = Versions(state.weights, version, self.device, self._bf16_names)
+        self._versions = Versions(state.weights, version, self.device, self._bf16_names, before=state.before)
         self._optimizer = InnerOptimizer(self.spec.optimizer, self._versions.weights)
         self._optimizer.load(state.moments)
 
@@ -95,15 +96,16 @@ class Engine:
         self.load(StageState(weights, moments), version=0)
 
     def state(self, *, copy: bool = True) -> StageState:
-        """The newest weights and moments on the CPU.
+        """The newest weights and moments on the CPU, with the weights of the version before if it is held.
 
         Without `copy` they may share the engine's memory, and are valid until the next op.
         """
-        weights, moments = self._loaded_versions().weights, self._loaded_optimizer().moments()
-        return StageState(
-            weights={n: w.detach().to("cpu", copy=copy) for n, w in weights.items()},
-            moments={n: m.detach().to("cpu", copy=copy) for n, m in moments.items()},
-        )
+        return StageState(*map(partial(_on_cpu, copy=copy), self._groups()))
+
+    def copy_state(self) -> HostCopy:
+        """Start copying `state()` to the host. Later ops do not change the copy."""
+        self._copying = start_copy(*self._groups())
+        return self._copying
 
     @property
     def newest(self) -> int:
@@ -114,20 +116,6 @@ class Engine:
     def versions(self) -> tuple[int, ...]:
         """The weight versions in memory, ascending."""
         return self._loaded_versions().held
-
-    def adopt(self, state: StageState, *, version: int) -> None:
-        """Load `state` as the next version instead of running STEP, as a replay does with a snapshot.
-
-        Open steps stay, and the versions that they use. In `delayed`, a step's gradient at v_{t-1} can so be
-        applied to a snapshot of v_t. Raises VersionError unless `version` is the next.
-        """
-        held = self._loaded_versions()
-        if version != held.newest + 1:
-            raise VersionError(f"version {version} does not follow {held.newest}")
-        weights = held.advance(keep=True, changed=True)
-        for name, tensor in weights.items():
-            tensor.copy_(state.weights[name])
-        self._loaded_optimizer().load(state.moments)
 
     # ---- ops ----------------------------------------------------------------------------------
 
@@ -156,7 +144,7 @@ class Engine:
         if keep:
             flying = _InFlight(version, None, tokens, graph)
         self._in_flight[mb] = flying
-        return self._output(graph.out, self.spec.boundary.wire, mb, OpKind.FORWARD, sent=True)
+        return self._output(graph.out, self.spec.boundary.wire, sent=True)
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
         """LOSS: forward and backward at the last stage. Gives the loss and the previous stage's gradient.
@@ -169,7 +157,7 @@ class Engine:
         graph = self._run_graph(mb, _InFlight(version, stage_input, tokens), keep=True)
         if not all_finite(graph.out):
             raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
-        return replace(self._backward(mb, graph, None, OpKind.LOSS), loss=graph.out.detach())
+        return replace(self._backward(mb, graph, None), loss=graph.out.detach())
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         """BACKWARD: adds to the step's gradient, and gives the previous stage's gradient.
@@ -194,7 +182,7 @@ class Engine:
         # A backward frees the graph even if it fails, so the microbatch cannot be repeated.
         del self._in_flight[mb]
         flying.graph = None
-        return self._backward(mb, graph, arrived, OpKind.BACKWARD)
+        return self._backward(mb, graph, arrived)
 
     def remember(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> None:
         """Keep the inputs of a re-routed microbatch, from which `backward` recomputes its graph.
@@ -217,10 +205,10 @@ class Engine:
         if step in self._steps:
             self._steps[step].clear()
 
-    def step(self, step: int, count: int, learning_rate: float, *, epoch: int) -> StepOutput:
+    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
         """STEP: v_{t+1} = inner_update(v_t, clip(sum / count)). Count 0 leaves weights and moments unchanged.
 
-        `epoch` affects only the signs of the sketches. After an error the step is still open.
+        After an error the step is still open.
 
         Raises:
             CountError: the gradient has another number of microbatches.
@@ -238,26 +226,14 @@ class Engine:
         norm = mean_and_clip(opened.sums, count, self._threshold) if opened and count else 0.0
         self._steps.pop(step, None)
         self._in_flight = {mb: kept for mb, kept in self._in_flight.items() if mb.step > step}
-        change_key = self._key("change", epoch, step, 0)
-        before = project(held.weights, change_key)
         later = self.spec.weight_version(step + 1) == step
         keep = later or any(opened.version == step for opened in self._steps.values())
+        self._await_copy()
         weights = held.advance(keep=keep, changed=count > 0)
         if opened and count:
             inner.update(weights, opened.sums, learning_rate)
         self._release_unused(step)
-        change = project(weights, change_key) - before
-        moments = inner.moments()
-        values = {name: m for name, m in moments.items() if not name.startswith("step.")}
-        moments_key = self._key("moments", epoch, step, 0)
-        return StepOutput(
-            version=held.newest,
-            gradient_norm=norm,
-            weights=tensors_digest(weights),
-            moments=tensors_digest(moments),
-            change_sketch=to_sketch(change, sum(w.numel() for w in weights.values())),
-            moments_sketch=to_sketch(project(values, moments_key), sum(m.numel() for m in values.values())),
-        )
+        return StepOutput(version=held.newest, gradient_norm=norm)
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
@@ -266,27 +242,14 @@ class Engine:
         opened = self._open(mb.step, flying.version)
         return self._pass.run(opened.leaves, inputs, keep=keep)
 
-    def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None, kind: OpKind) -> DeviceOutput:
+    def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None) -> DeviceOutput:
         at_entry = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
         sent = not self._pass.first
         # Stage 0's gradient is not sent, so its digest is of the unrounded values.
-        return self._output(
-            at_entry, self.spec.boundary.wire if sent else WireDtype.FP32, mb, kind, sent=sent
-        )
+        return self._output(at_entry, self.spec.boundary.wire if sent else WireDtype.FP32, sent=sent)
 
-    def _output(
-        self, x_BTK: Tensor, wire: WireDtype, mb: Microbatch, kind: OpKind, *, sent: bool
-    ) -> DeviceOutput:
-        # The sketch is of the rounded values, so that it can be computed from the payload.
-        rounded = round_wire(x_BTK.detach(), wire)
-        key = self._key(kind.value, mb.epoch, mb.step, mb.index)
-        return DeviceOutput(
-            hashed_N=encode_wire(x_BTK, wire),
-            sent=sent,
-            projection_J=project({"": rounded}, key),
-            elements=rounded.numel(),
-            tokens=self.spec.data.tokens,
-        )
+    def _output(self, x_BTK: Tensor, wire: WireDtype, *, sent: bool) -> DeviceOutput:
+        return DeviceOutput(encode_wire(x_BTK, wire), sent, self.spec.data.tokens)
 
     def _open(self, step: int, version: int) -> OpenStep:
         held = self._loaded_versions()
@@ -314,8 +277,16 @@ class Engine:
             return has_room(self.device, self._graph_bytes)
         return self.recompute is Recompute.NEVER
 
-    def _key(self, kind: str, epoch: int, step: int, index: int) -> SketchKey:
-        return SketchKey(self._run, self.stage, kind, epoch, step, index)
+    def _groups(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Weights, moments, and the weights of the version before or none, on the device."""
+        held = self._loaded_versions()
+        before = held.get(held.newest - 1) if held.newest - 1 in held.held else {}
+        return held.weights, self._loaded_optimizer().moments(), before
+
+    def _await_copy(self) -> None:
+        if self._copying is not None:
+            self._copying.hold_back_writes(self.device)
+            self._copying = None
 
     def _loaded_versions(self) -> Versions:
         if self._versions is None:
@@ -326,6 +297,10 @@ class Engine:
         if self._optimizer is None:
             raise VersionError("no state is loaded: call load first")
         return self._optimizer
+
+
+def _on_cpu(tensors: dict[str, Tensor], *, copy: bool) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=copy) for name, tensor in tensors.items()}
 
 
 class EngineFactory(Protocol):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Sketch = tuple[float, ...]
-"""16 fp32 values; see `iota.compute.sketch`."""
-
 
 @dataclass(frozen=True, order=True)
 class Microbatch:
@@ -26,7 +23,6 @@ class Output:
     """Wire bytes; None for the BACKWARD of stage 0, which sends nothing."""
     digest: str
     """BLAKE3 (hex) of the payload; without one, of the raw fp32 gradient at the embedding's output."""
-    sketch: Sketch
     tokens: int
     loss: float | None = None
     """Mean nats per token of a LOSS."""
@@ -40,8 +36,3 @@ class StepOutput:
     """The weight version that the step produced."""
     gradient_norm: float
     """Norm of the mean gradient before clipping."""
-    weights: str
-    moments: str
-    """Digests of weights and moments after the step."""
-    change_sketch: Sketch
-    moments_sketch: Sketch

@@ -9,7 +9,6 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.compute.names import Output
-from iota.compute.sketch import to_sketch
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,6 @@ class DeviceOutput:
     """The bytes to digest, uint8: the payload, or the raw fp32 gradient if nothing is sent."""
     sent: bool
     """False for the BACKWARD of stage 0."""
-    projection_J: Tensor
-    """The sketch before the division by the root of `elements`; float64 of shape (16,)."""
-    elements: int
     tokens: int
     loss: Tensor | None = None
     """Mean nats per token of a LOSS, a scalar."""
@@ -45,29 +41,28 @@ class ReadBack:
 
     def __init__(self, output: DeviceOutput) -> None:
         self._output = output
-        tensors = [output.hashed_N, output.projection_J, *([] if output.loss is None else [output.loss])]
+        tensors = [output.hashed_N, *([] if output.loss is None else [output.loss])]
         self._copied: torch.cuda.Event | None = None
         if output.hashed_N.is_cuda:
-            tensors = [_pinned(tensor) for tensor in tensors]
+            tensors = [pinned(tensor) for tensor in tensors]
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(output.hashed_N.device))
         self._host = tensors
 
     def result(self) -> Output:
-        """Wait for the copy, and compute bytes, digest and sketch from it."""
+        """Wait for the copy, and compute bytes and digest from it."""
         if self._copied is not None:
             self._copied.synchronize()
-        hashed, projection, *loss = self._host
+        hashed, *loss = self._host
         data = hashed.numpy().tobytes()
         return Output(
             payload=data if self._output.sent else None,
             digest=blake3(data).hexdigest(),
-            sketch=to_sketch(projection, self._output.elements),
             tokens=self._output.tokens,
             loss=float(loss[0]) if loss else None,
         )
 
 
-def _pinned(tensor: Tensor) -> Tensor:
+def pinned(tensor: Tensor) -> Tensor:
     """A host copy, which is complete when the current stream has reached it."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)

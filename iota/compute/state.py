@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +13,20 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from iota.codec.shapes import Shapes
+from iota.compute.commitment import commitment, leaves, tensor_bytes
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
-from iota.files import TensorFileError, check_tensors, whole_file
+from iota.files import TensorFile, TensorFileError, check_tensors, whole_file, write_tensors
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
+from iota.protocol.merkle import merkle_root
+from iota.protocol.receipts import Commitment
 from iota.spec import RunSpec
 
-_DIGEST = "blake3"
-"""Metadata of a state on disk: the digest of its tensors, by which the owner notices a damaged file."""
-
-_OTHER_DIGEST = "the state's tensors do not have the digest that was written with them"
+_GROUPS = ("weights", "moments", "before")
+"""Groups of a state's tensors. The metadata of a file on disk has the Merkle root of each, by which its owner
+notices damage."""
+_OTHER_ROOTS = "the state's tensors do not have the roots that were written with them"
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,43 @@ class StageState:
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """BLAKE3 (hex) of names, shapes and raw little-endian bytes, sorted by name."""
-    hasher = _hasher()
+    hasher = blake3()
     for name in sorted(tensors):
         tensor = tensors[name].detach()
-        hasher.update(_digest_head(name, tensor.shape))
+        hasher.update(f"{name}\n{','.join(map(str, tensor.shape))}\n".encode())
         hasher.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 
 def state_bytes(state: StageState) -> bytes:
     """The state as one safetensors file."""
-    return safetensors.torch.save(_flat(state))
+    return safetensors.torch.save({n: t.detach().contiguous().cpu() for n, t in _named(state).items()})
 
 
-def save_state(state: StageState, path: Path) -> None:
-    """Write the state with its digest to `path`. A crash leaves the old file or the new one."""
+def zero_moments(spec: RunSpec, stage: int) -> dict[str, Tensor]:
+    """The moments and step counts of a stage before its first step, sorted by name."""
+    shapes = moment_shapes(spec.optimizer, run_shapes(spec, stage))
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def save_state(state: StageState, path: Path, roots: Commitment) -> None:
+    """Write the state, on the CPU, with the commitment to it. A crash leaves the old file or the new one.
+
+    Raises OSError; the old file, if there is one, then stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    flat = _flat(state)
-    with whole_file(path, durable=True) as part:
-        safetensors.torch.save_file(flat, part, metadata={_DIGEST: tensors_digest(flat)})
+    tensors = _named(state)
+    layout = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    with whole_file(path, durable=True) as part, part.open("wb") as file:
+        write_tensors(file, layout, _metadata(roots), map(tensor_bytes, tensors.values()))
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
     """Read a state of `stage`, and check it against the spec.
 
-    Names, shapes, dtypes and extents are checked in the header, before any tensor is made. Then the tensors
-    must have the digest that `save_state` wrote, if there is one; every value must be finite, and second
-    moments and step counts not negative. Raises StateError.
+    Names, shapes, dtypes and extents are checked in the header, before any tensor is made. Every value must
+    be finite, and second moments and step counts not negative. The tensors of a file on disk must have the
+    roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
     """
     try:
         file = check_tensors(source, *_layouts(spec, stage))
@@ -80,19 +93,20 @@ def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
             tensors = safetensors.torch.load(source)
     except (TensorFileError, SafetensorError, OSError) as error:
         raise StateError(f"the state is no file of this stage: {error}") from error
-    if _DIGEST in file.metadata and file.metadata[_DIGEST] != tensors_digest(tensors):
-        raise StateError(_OTHER_DIGEST)
     for name in sorted(tensors):
         _check_values(name, tensors[name])
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}, "before": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name in file.layout:
         group, _, parameter = name.partition(".")
         groups[group][parameter] = tensors[name]
-    return StageState(**groups)
+    state = StageState(**groups)
+    if isinstance(source, Path) and file.metadata != _metadata(commitment(state, spec.outer.part_elements)):
+        raise StateError(_OTHER_ROOTS)
+    return state
 
 
 def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
-    """Check that bytes that `save_state` wrote still are a state of `stage` with the digest that it wrote.
+    """Check that bytes that `save_state` wrote still are a state of `stage` with the roots that it wrote.
 
     No tensor is made and no value is looked at. Raises StateError.
     """
@@ -100,13 +114,21 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
         file = check_tensors(data, *_layouts(spec, stage))
     except TensorFileError as error:
         raise StateError(f"the state is no file of this stage: {error}") from error
-    hasher, view = _hasher(), memoryview(data)
-    for name in sorted(file.extents):
+    size = spec.outer.part_elements
+    roots = {group: merkle_root(leaves(_extents(data, file, group), size)) for group in _GROUPS}
+    if file.metadata != roots:
+        raise StateError(_OTHER_ROOTS)
+
+
+def _metadata(roots: Commitment) -> dict[str, str]:
+    return {"weights": roots.weights, "moments": roots.moments, "before": roots.before}
+
+
+def _extents(data: bytes, file: TensorFile, group: str) -> Iterator[memoryview]:
+    """The bytes of a group's tensors, in the order of their names."""
+    for name in sorted(name for name in file.layout if name.startswith(f"{group}.")):
         start, stop = file.extents[name]
-        hasher.update(_digest_head(name, file.layout[name]))
-        hasher.update(view[start:stop])
-    if file.metadata.get(_DIGEST) != hasher.hexdigest():
-        raise StateError(_OTHER_DIGEST)
+        yield memoryview(data)[start:stop]
 
 
 def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, ...]:
@@ -118,19 +140,12 @@ def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, ...]:
     return weights, whole, whole | {f"before.{name}": shape for name, shape in shapes.items()}
 
 
-def _hasher() -> blake3:
-    return blake3(max_threads=max(1, torch.get_num_threads()))
-
-
-def _digest_head(name: str, shape: Sequence[int]) -> bytes:
-    return f"{name}\n{','.join(map(str, shape))}\n".encode()
-
-
-def _flat(state: StageState) -> dict[str, Tensor]:
-    flat = {f"weights.{name}": tensor for name, tensor in state.weights.items()}
-    flat |= {f"moments.{name}": tensor for name, tensor in state.moments.items()}
-    flat |= {f"before.{name}": tensor for name, tensor in state.before.items()}
-    return {name: tensor.detach().contiguous().cpu() for name, tensor in sorted(flat.items())}
+def _named(state: StageState) -> dict[str, Tensor]:
+    """All tensors of a state under the names that they have in a file, sorted."""
+    named = {f"weights.{name}": tensor for name, tensor in state.weights.items()}
+    named |= {f"moments.{name}": tensor for name, tensor in state.moments.items()}
+    named |= {f"before.{name}": tensor for name, tensor in state.before.items()}
+    return dict(sorted(named.items()))
 
 
 def _check_values(name: str, tensor: Tensor) -> None:

@@ -24,10 +24,13 @@ class Versions:
         version: int,
         device: torch.device,
         bf16: frozenset[str] = frozenset(),
+        *,
+        before: Mapping[str, Tensor] | None = None,
     ) -> None:
-        # Copied, because versions are updated in place.
-        own = {name: weights[name].to(device=device, copy=True) for name in sorted(weights)}
-        self._held: dict[int, Weights] = {version: own}
+        """`before` holds the weights of the version before, if there are any to hold."""
+        self._held: dict[int, Weights] = {version: _own(weights, device)}
+        if before:
+            self._held[version - 1] = _own(before, device)
         self._spare: Weights | None = None
         self._bf16_names = bf16
         self._bf16: dict[int, Weights] = {}
@@ -90,3 +93,8 @@ class Versions:
         for name, w in weights.items():
             spare[name].copy_(w)
         return spare
+
+
+def _own(weights: Mapping[str, Tensor], device: torch.device) -> Weights:
+    """A copy, because versions are updated in place."""
+    return {name: weights[name].to(device=device, copy=True) for name in sorted(weights)}

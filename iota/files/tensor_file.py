@@ -1,4 +1,7 @@
-"""Checks the header of a safetensors file before anything else reads it. The file may be hostile.
+"""Files of fp32 tensors in the form of safetensors.
+
+They are written one tensor after another. Their headers are checked before anything else reads them, since a
+file may be hostile.
 
 header length u64 LE | header (JSON: name -> dtype, shape, data_offsets) | tensors, without gaps
 """
@@ -9,10 +12,10 @@ import io
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct("<Q")
 _ENTRY_BYTES = 1024
@@ -65,6 +68,25 @@ def check_tensors(source: bytes | Path, *allowed: Layout) -> TensorFile:
         for name, (start, stop) in ((name, found[name]["data_offsets"]) for name in expected)
     }
     return TensorFile(expected, extents, metadata)
+
+
+def write_tensors(
+    file: BinaryIO, layout: Layout, metadata: Mapping[str, str], data: Iterable[memoryview]
+) -> None:
+    """Write fp32 tensors as a safetensors file, one after another, so that none is copied in memory.
+
+    `data` has the bytes of each tensor, in the order of `layout`. Raises OSError.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, shape in layout.items():
+        start, end = end, end + _FP32 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH.size)  # so that the tensors are aligned
+    file.write(_LENGTH.pack(len(text)) + text)
+    for view in data:
+        file.write(view)
 
 
 def _read_header(source: bytes | Path, entries: int) -> tuple[dict[str, Any], int, int]:

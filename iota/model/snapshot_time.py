@@ -6,15 +6,15 @@ import math
 from typing import Final
 
 from iota.model.layout import count, run_shapes
-from iota.spec import Pipeline, RunSpec, StateRule
+from iota.spec import Pipeline, RunSpec
 
 LINE_SHARE: Final = 0.25
 """Share of its line that a miner is expected to have for snapshots, beside frames and pseudo-gradients."""
 _STORING: Final = 0.75
 """Largest share of the audit deadline that storing what one draw demands may take: the last is then read, and
 replayed, before validators give up (`FILING_SHARE`)."""
-_STATE: Final = 12
-"""Bytes of a parameter in a snapshot: its weight and two moments in fp32."""
+_STATE: Final = {Pipeline.SYNC: 12, Pipeline.DELAYED: 16}
+"""Bytes of a parameter in a snapshot: its weight, two moments, and in `delayed` its weight before (fp32)."""
 
 
 def storing_s(size: int, line: float) -> float:
@@ -25,17 +25,20 @@ def storing_s(size: int, line: float) -> float:
 def drawn_snapshots(spec: RunSpec) -> int:
     """Snapshots of a miner that the draw of one validator can demand, without those of its words.
 
-    One for each op, those at the start and at the end of a step (one and the same where the pipeline is
-    `sync`), and one for moments that are carried over.
+    One for each op, the start and the end of each segment of the public draw and of one more, and the last
+    version; no more than there are.
     """
-    of_step = 1 if spec.schedule.pipeline is Pipeline.SYNC else 2
-    return spec.audit.ops + of_step + (spec.optimizer.state is StateRule.CARRY)
+    segments = 1 + max(1, spec.schedule.steps // spec.audit.window_steps)
+    return min(spec.commitments, spec.audit.ops + 2 * segments + 1)
 
 
 def least_deadline_s(spec: RunSpec) -> int:
     """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
     largest = max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    return math.ceil(storing_s(drawn_snapshots(spec) * _STATE * largest, spec.audit.line) / _STORING)
+    return math.ceil(
+        storing_s(drawn_snapshots(spec) * _STATE[spec.schedule.pipeline] * largest, spec.audit.line)
+        / _STORING
+    )
 
 
 def deadline_contradiction(spec: RunSpec) -> str | None:

@@ -39,7 +39,7 @@ class Needs:
     loading: int
     """Main memory for a base while it is loaded or merged: the old one and the new one."""
     snapshots: int
-    """Disk for the weight snapshots that audits may ask for."""
+    """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written."""
     frames: int
     bases: int
     receipts: int
@@ -74,7 +74,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     ends = (stage == 0) + last
     vectors = 2 if spec.outer.momentum else 1
     sent = (2 - ends) * routed * spec.schedule.steps * payload_size(spec) if spec.layout.stages > 1 else 0
-    ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps * spec.schedule.epochs
+    ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps + spec.commitments
     return Needs(
         stage=stage,
         parameters=parameters,
@@ -84,10 +84,10 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
         graph=graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, computed),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
-        snapshots=2 * (spec.schedule.steps + 1) * snapshot_bytes(spec, stage),
+        snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
         frames=EPOCHS_KEPT * sent,
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
-        receipts=RECEIPT_BYTES * ops,
+        receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
     )
 

@@ -7,7 +7,7 @@ of a hostile message is bounded too.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -241,6 +241,10 @@ class Outcome(StrEnum):
     """It could not be decided, and no miner is known to be at fault."""
 
 
+CHARGING: Final = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
+"""Outcomes that are held against the miner."""
+
+
 class Verdict(Frozen):
     """A validator's signed result of one audit, with the values that were compared.
 
@@ -263,6 +267,12 @@ class Verdict(Frozen):
     found: Annotated[str, Field(max_length=1000)] = ""
     reason: Annotated[str, Field(max_length=500)] = ""
     signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+    @property
+    def accuses(self) -> bool:
+        """Whether the other validators are told of it and examine it: a charge, or a hidden segment."""
+        hidden = self.audit is AuditKind.SEGMENT and self.outcome is Outcome.UNSHOWN
+        return hidden or self.outcome in CHARGING
 
 
 class AuditsDone(Frozen):

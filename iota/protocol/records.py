@@ -150,4 +150,4 @@ class EpochRecord(Frozen):
     words: Listed[Word] = ()
     """By hotkey, and in the order in which they were said."""
     validators: Listed[Hotkey] = ()
-    """Validators of the run at the seal, in order: the segments of the epoch are given to them by turns."""
+    """Live validators at the seal, sorted: the segments of the epoch are given to them by turns."""

@@ -29,6 +29,11 @@ class VirtualDisk:
         """The epoch of the newest base, which a join reports; None without one."""
         return max(self.bases, default=None)
 
+    def begin_anew(self) -> None:
+        """Forget the bases, and the commitments of the life that ends: the next one makes its own."""
+        self.bases.clear()
+        self._receipts = {key: r for key, r in self._receipts.items() if r.kind is not OpKind.COMMIT}
+
     def continue_from(self, count: int, head: str) -> None:
         """Take over the orchestrator's chain of `count` receipts up to digest `head`, if it is longer."""
         if count > self.count:

@@ -25,7 +25,7 @@ from iota.simulate.device import VirtualDevice
 from iota.simulate.disk import VirtualDisk
 from iota.simulate.duties import report_of
 from iota.simulate.names import digest
-from iota.simulate.receipts import op_fields
+from iota.simulate.receipts import commit_fields, op_fields
 from iota.wire.frame import frame_size, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.core import effects, facts
@@ -60,6 +60,8 @@ class VirtualMiner:
     applied: list[Applied] = field(default_factory=list)
     """The STEPs of all lives, for the tests."""
     _life: int = 0
+    _joined: int = 0
+    """The version at which its replica joined the epoch."""
     _cursor: int = 0
     _announced: int = 0
     """Number of receipts that may be sent: an exchange sends none before the core says so."""
@@ -90,7 +92,7 @@ class VirtualMiner:
         self.core = ReplicaCore(spec, stage, self.hotkey, needs_tokens(spec, stage))
         newest = self.disk.newest_base
         if not member.resume:
-            self.disk.bases.clear()
+            self.disk.begin_anew()
         elif newest is not None:
             self._take(facts.BaseHeld(newest, self.disk.bases[newest]))
         self.poll()
@@ -177,6 +179,8 @@ class VirtualMiner:
             case effects.LoadState():
                 self._ran.clear()
                 self._inputs.clear()
+                self._joined = effect.step
+                self._commit(effect.epoch, effect.step)
                 return facts.StateLoaded(effect.epoch, effect.step)
             case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreSnapshot():
                 return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
@@ -233,11 +237,24 @@ class VirtualMiner:
             device="virtual",
         )
         if op.kind is OpKind.STEP:
+            self._commit(op.epoch, op.step + 1)
             ran = tuple(self._ran.pop(op.step, ()))
             self.applied.append(Applied(op.epoch, op.step, op.counted, ran))
         elif op.kind is not OpKind.FORWARD:
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
         return facts.OpDone(op, self._frame(effect))
+
+    def _commit(self, epoch: int, version: int) -> None:
+        """Commit to the replica's newest version, if that is one of those."""
+        spec, stage = self.swarm.spec, self.core.stage
+        if spec.is_committed(version, self._joined):
+            self.disk.record(
+                (epoch, version, 0, 0, OpKind.COMMIT),
+                **commit_fields(spec, stage, epoch, version, self._joined),
+                started=self.swarm.clock.now,
+                ended=self.swarm.clock.now,
+                device="virtual",
+            )
 
     def _frame(self, effect: effects.RunOp) -> OutgoingFrame | None:
         if effect.receiver is None:

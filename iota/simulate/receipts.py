@@ -6,34 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from iota.protocol.frames import Direction
-from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState, counted_digest
+from iota.protocol.merkle import EMPTY
+from iota.protocol.receipts import Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.simulate.names import digest
 from iota.spec import RunSpec
 from miner.core.schedule import Op
 
-_SKETCH = (0.0,) * SKETCH_SIZE
-
 
 def op_fields(spec: RunSpec, stage: int, op: Op, arrived: Mapping[Direction, SignedHeader]) -> dict[str, Any]:
     """The fields of an op's receipt but for name, times and device. `arrived` are its microbatch's frames."""
-    fields: dict[str, Any] = {"stage": stage, "version": op.version, "output": digest(stage, op.key)}
+    fields: dict[str, Any] = {"stage": stage, "version": op.version}
     if op.kind is OpKind.STEP:
-        state = StepState(
-            weights=fields["output"],
-            moments=digest("moments", stage, op.key),
-            change_sketch=_SKETCH,
-            moments_sketch=_SKETCH,
-            gradient_norm=1.0,
-            counted=counted_digest(op.counted),
-            learning_rate=op.learning_rate,
+        update = StepUpdate(
+            gradient_norm=1.0, counted=counted_digest(op.counted), learning_rate=op.learning_rate
         )
-        return {**fields, "state": state}
+        return {**fields, "output": update.counted, "update": update}
     wanted = [Direction.FORWARD] if stage > 0 else []
     wanted += [Direction.BACKWARD] if op.kind is OpKind.BACKWARD else []
     return {
         **fields,
+        "output": digest(stage, op.key),
         "inputs": tuple(arrived[direction] for direction in wanted),
-        "sketch": _SKETCH,
         "loss": 1.0 if op.kind is OpKind.LOSS else None,
         "tokens": spec.data.tokens,
     }
+
+
+def commit_fields(spec: RunSpec, stage: int, epoch: int, version: int, joined: int) -> dict[str, Any]:
+    """The fields of the receipt of a COMMIT, likewise, by a replica that joined at step `joined`."""
+    made = Commitment(
+        weights=digest("weights", stage, epoch, version),
+        moments=digest("moments", stage, epoch, version),
+        before=digest("before", stage, epoch, version) if spec.has_before(version, joined) else EMPTY,
+    )
+    return {"stage": stage, "version": version, "output": made.root, "commitment": made}

@@ -113,6 +113,20 @@ class RunSpec(Versioned):
         every, last = self.audit.commit_every, self.schedule.steps
         return version >= joined and (version in (joined, last) or version % every == 0)
 
+    def committed_after(self, version: int) -> int | None:
+        """The version after `version` that a replica commits to; None after an epoch's last."""
+        every, last = self.audit.commit_every, self.schedule.steps
+        return min(version - version % every + every, last) if version < last else None
+
+    @property
+    def commitments(self) -> int:
+        """Versions of an epoch that a replica commits to, wherever it joins: at most so many."""
+        return 1 + -(-self.schedule.steps // self.audit.commit_every)
+
+    def has_before(self, version: int, joined: int = 0) -> bool:
+        """Whether a state at `version` holds the weights of the version before, which its next step uses."""
+        return self.weight_version(version, joined) < version
+
     def weight_version(self, step: int, joined: int = 0) -> int:
         """u(t) of training.md: the weight version that every op of `step` uses.
 

@@ -60,9 +60,12 @@ class Versioned(Frozen):
             raise ValueError(f'the document does not say its version: give "version": {cls.newest()}')
         version = given.get("version", cls.newest())
         if version not in range(cls.oldest, cls.newest() + 1):
+            span = f"version {cls.newest()}"
+            if cls.oldest < cls.newest():
+                span = f"versions {cls.oldest} to {cls.newest()}"
             raise ValueError(
-                f"{cls.__name__} version {version!r} is not read here: this build reads versions"
-                f" {cls.oldest} to {cls.newest()}; use another build, or give a document of such a version"
+                f"{cls.__name__} version {version!r} is not read here: this build reads {span}; use another"
+                " build, or give a document of such a version"
             )
         return given if version == cls.newest() else _filled(cls, given, version)
 

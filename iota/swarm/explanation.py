@@ -17,7 +17,6 @@ from iota.protocol.member_records import (
     Withdrawal,
 )
 from iota.protocol.messages import AuditKind, Outcome, Role
-from validator.core.tasks import STEP_AUDITS
 from validator.core.vesting import Findings, Vesting, WorkState, ban_end, failed_epochs
 
 _SHOWN = 8
@@ -149,7 +148,7 @@ def _pay(record: MemberRecord) -> Iterator[str]:
     shown = min(_SHOWN, record.window)
     yield from _cut(record.epochs, shown)
     for work, state, settled in pay_states(record)[-shown:]:
-        by = "until a STEP audit passes" if settled is None else f"by a verdict of epoch {settled}"
+        by = "until a segment passes" if settled is None else f"by a verdict of epoch {settled}"
         yield f"  epoch {work.epoch}: {counted(work.backward, 'microbatch')} {state} {by}"
 
 
@@ -164,7 +163,7 @@ def _findings(results: tuple[AuditResult, ...], worker: str) -> Findings:
         return frozenset((r.epoch, worker) for r in results if r.outcome is outcome and r.audit in kinds)
 
     return Findings(
-        of(Outcome.PASS, STEP_AUDITS),
+        of(Outcome.PASS, (AuditKind.SEGMENT,)),
         of(Outcome.UNDELIVERED),
         of(Outcome.FAIL),
         revoked=of(Outcome.REVOKED),

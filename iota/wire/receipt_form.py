@@ -81,7 +81,7 @@ def _commit_fault(spec: RunSpec, receipt: Receipt) -> str | None:
         return "is of a COMMIT whose output is not the root of its state"
     if receipt.update is not None or _on_microbatch(receipt):
         return "is of a COMMIT and names what only other ops have"
-    if receipt.step > spec.schedule.steps:
+    if receipt.step > spec.schedule.steps or receipt.version != receipt.step:
         return "is of a version that an epoch does not have"
     if commitment.before != EMPTY and spec.schedule.pipeline is Pipeline.SYNC:
         return "commits to weights of the version before, which a run of this pipeline does not use"

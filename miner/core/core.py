@@ -7,7 +7,7 @@ from typing import assert_never
 
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, SnapshotKey, parse_key
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
-from iota.protocol.messages import FrameMissing, Merged, Ready
+from iota.protocol.messages import Delta, FrameMissing, Merged, Ready
 from iota.spec import RunSpec
 from miner.core import effects, facts
 from miner.core.duties import Duties
@@ -31,7 +31,7 @@ class ReplicaCore:
     ended: str | None = None
     """Why the run has ended."""
     _pending_merge: MergeReady | None = None
-    """A merge that was announced before this replica applied the last step of its epoch."""
+    """A merge that was announced before this replica committed to the last version of its epoch."""
     _delta_given: bool = False
     """Whether the current epoch's pseudo-gradient was given out as a duty."""
 
@@ -43,7 +43,7 @@ class ReplicaCore:
         answer = self._react(fact)
         if self.training is not None:
             answer += self.training.go_on()
-            if self.training.finished:
+            if self.training.settled:
                 answer += self._finish(self.training)
         return answer
 
@@ -98,7 +98,11 @@ class ReplicaCore:
                     joined=fact.step,
                     reads_tokens=self.reads_tokens,
                 )
-                return []
+                return [*self.training.commit(fact.step)]
+            case facts.Committed():
+                if epoch := self._training_of(fact.epoch):
+                    epoch.committed(fact)
+                return [effects.Say(receipts=True)]
             case facts.TokensRead():
                 if epoch := self._training_of(fact.epoch):
                     epoch.tokens_read(fact)
@@ -125,8 +129,9 @@ class ReplicaCore:
                 self.duties.end(fact.duty)
                 if fact.report is None:
                     return []
-                # A merged part counts with its receipt alone.
-                return [effects.Say(reports=(fact.report,), receipts=isinstance(fact.report, Merged))]
+                # A merged part counts with its receipt alone, a pseudo-gradient after the last COMMIT's.
+                receipted = isinstance(fact.report, Merged | Delta)
+                return [effects.Say(reports=(fact.report,), receipts=receipted)]
             case _:
                 assert_never(fact)
 
@@ -179,13 +184,13 @@ class ReplicaCore:
             return self._ready() if self.base is not None and self.base.epoch > event.epoch else []
         self.listening = False
         epoch = self._training_of(event.epoch)
-        if epoch is not None and not epoch.finished:
+        if epoch is not None and not epoch.settled:
             self._pending_merge = event
             return []
         return self._apply(event)
 
     def _finish(self, epoch: EpochTraining) -> list[effects.Effect]:
-        """After the last step: store the pseudo-gradient, then apply the merge if it is pending."""
+        """After the last COMMIT: store the pseudo-gradient, then apply the merge if it is pending."""
         answer: list[effects.Effect] = []
         if not self._delta_given:
             self._delta_given = True

@@ -110,6 +110,17 @@ class LoadState:
     step: int
 
 
+@dataclass(frozen=True)
+class WriteCommit:
+    """Write the COMMIT receipt of a version whose state was copied when it was made; answered by Committed.
+
+    Those of one life are written in the order of the effects.
+    """
+
+    epoch: int
+    version: int
+
+
 # ---- duties: each answered by DutyEnded -------------------------------------------------------------
 
 
@@ -153,5 +164,5 @@ class ForgetEpoch:
 
 
 Duty = StoreDelta | MergePart | StoreBase | StoreSnapshot
-TrainingEffect = RunOp | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame | SendAgain
+TrainingEffect = RunOp | WriteCommit | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame | SendAgain
 Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch

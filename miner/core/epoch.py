@@ -9,8 +9,17 @@ from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import BadValue
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
-from miner.core.effects import Effect, FetchFrame, ForgetMicrobatch, ReadTokens, RunOp, Say, SendFrame
-from miner.core.facts import FrameArrived, OpBad, OpDone, TokensRead
+from miner.core.effects import (
+    Effect,
+    FetchFrame,
+    ForgetMicrobatch,
+    ReadTokens,
+    RunOp,
+    Say,
+    SendFrame,
+    WriteCommit,
+)
+from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, TokensRead
 from miner.core.schedule import Op, Schedule
 
 Place = tuple[int, int]
@@ -32,6 +41,8 @@ class EpochTraining:
         """Stage -> the replica there, for the stages beside this one, of the microbatches that it has."""
         self._tokens: dict[Place, bool] = {}
         """Microbatches whose tokens were asked for; True once they are read."""
+        self._committed = -1
+        """The newest version whose COMMIT receipt is written."""
 
     @property
     def epoch(self) -> int:
@@ -42,6 +53,11 @@ class EpochTraining:
     def finished(self) -> bool:
         """Whether every step of the epoch is applied."""
         return self.schedule.finished
+
+    @property
+    def settled(self) -> bool:
+        """Whether every step is applied and the COMMIT of the last version is receipted."""
+        return self.finished and self._committed == self.schedule.version
 
     def on_event(self, event: Event) -> list[Effect]:
         """Take an event. Events of other epochs have no effect."""
@@ -78,9 +94,19 @@ class EpochTraining:
             for known in (self._tokens, self._neighbours):
                 for place in [place for place in known if place[0] <= op.step]:
                     del known[place]
+            return [Say(receipts=True), *self.commit(self.schedule.version)]
         if fact.frame is None or running is None or running.receiver is None or closed:
             return [Say(receipts=True)]
         return [SendFrame(fact.frame, running.receiver)]
+
+    def commit(self, version: int) -> list[Effect]:
+        """What commits to a version that was loaded or made just now; empty if none is due."""
+        due = self.schedule.spec.is_committed(version, self.schedule.joined)
+        return [WriteCommit(self.epoch, version)] if due else []
+
+    def committed(self, fact: Committed) -> None:
+        """A version's COMMIT receipt is written."""
+        self._committed = max(self._committed, fact.version)
 
     def op_bad(self, fact: OpBad) -> list[Effect]:
         """The running op gave NaN or Inf: drop the microbatch here and report it."""

@@ -69,6 +69,14 @@ class OpDone:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """The receipt of the COMMIT of a version is on disk, and the version's snapshot if there was room."""
+
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True)
 class OpBad:
     """The op gave NaN or Inf. It has no result and no receipt."""
 
@@ -105,5 +113,7 @@ class DutyEnded:
     """None if it was given up; the orchestrator then asks another replica if it still needs it."""
 
 
-TrainingFact = TokensRead | FrameArrived | FrameLost | OpDone | OpBad | FrameStored | FrameNotStored
+TrainingFact = (
+    TokensRead | FrameArrived | FrameLost | OpDone | OpBad | Committed | FrameStored | FrameNotStored
+)
 Fact = Heard | BaseHeld | StateLoaded | TrainingFact | ObjectsMissing | DutyEnded

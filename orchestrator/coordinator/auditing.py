@@ -6,9 +6,9 @@ from iota.objects import epoch_prefixes
 from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
+    CHARGING,
     AuditsDone,
     Heldout,
-    Outcome,
     Reveal,
     Verdict,
     WeightsSet,
@@ -28,7 +28,6 @@ WEIGHTS_PER_BLOCK = 32
 0.25 MB in the journal, may come every 129 blocks, where a tempo of Bittensor has 360."""
 MAX_AHEAD = 10
 """Blocks by which weights may be newer than the newest known block: the head is read now and then."""
-_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 
 
 def is_new_of(run: RunState, member: Member, report: Reveal | Verdict | AuditsDone) -> bool:
@@ -70,10 +69,10 @@ def take_verdict(run: RunState, member: Member, report: Verdict) -> None:
         return
     epoch.filed[member.hotkey, report.miner].add(_task(report))
     epoch.verdicts.append(member.hotkey, report)
-    if report.outcome in _ACCUSING:
+    if report.outcome in CHARGING:
         run.owners.charge(run.members[report.miner], member.hotkey, report)
-        if epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
-            _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
+    if report.accuses and epoch.accused[member.hotkey] < MAX_ACCUSATIONS:
+        _accuse(run, epoch, Accusation(validator=member.hotkey, verdict=report))
     run.audits.verdicts.append((member.hotkey, report))
     run.audits.outcomes[report.outcome] += 1
     run.members[report.miner].history.judge(member.hotkey, report)

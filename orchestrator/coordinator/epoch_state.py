@@ -145,6 +145,12 @@ class Life:
     """The device class that its receipts name."""
     next_step: int
     """The step whose STEP it receipts next."""
+    next_commit: int | None
+    """The version whose COMMIT it receipts next; None after that of the epoch's last."""
+    began: float
+    """Time at which it began (Unix seconds)."""
+    committed: int | None = None
+    """The newest version whose COMMIT is receipted."""
     first_receipt: int = 0
     """Seq of its first receipt of the epoch; 0 before that."""
 
@@ -201,7 +207,7 @@ class StageMerge:
     deltas: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
     """miner -> the stored parts of its pseudo-gradient."""
     early: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
-    """Those of miners that owe STEP receipts: they count once these are stored."""
+    """Those of miners that owe receipts of a STEP or a COMMIT: they count once these are stored."""
     fixed: bool = False
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)
@@ -282,6 +288,8 @@ class EpochState:
     """(step, microbatch, stage) where a replica said NaN of finite frames."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
+    committed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """miner -> the first and the newest version that its last life had committed to at the seal."""
     wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)
     """miner -> version -> validators that asked for the snapshot."""
     snapshots: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = field(default_factory=dict)

@@ -23,11 +23,9 @@ from iota.protocol.member_records import (
     PostedWeights,
     Withdrawal,
 )
-from iota.protocol.messages import AuditKind, Outcome, Verdict
+from iota.protocol.messages import CHARGING, AuditKind, Outcome, Verdict
 from iota.protocol.receipts import OpKind
 
-_STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
-_ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
 _OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
 
@@ -64,7 +62,7 @@ class Work:
             self.forward += 1
         elif kind is OpKind.STEP:
             self.steps += 1
-        elif kind is not OpKind.MERGE:
+        elif kind in (OpKind.BACKWARD, OpKind.LOSS):
             self.backward += 1
 
 
@@ -141,7 +139,7 @@ class History:
         self.verdicts = keep(self.verdicts, result)
         if verdict.outcome is Outcome.FAIL:
             self.failed = keep(self.failed, result)
-        if verdict.audit in _STEP_AUDITS or verdict.outcome in _ACCUSING:
+        if verdict.audit is AuditKind.SEGMENT or verdict.outcome in CHARGING:
             self.settling = keep(self.settling, result)
 
     def _count(self, verdict: Verdict) -> None:

@@ -22,7 +22,9 @@ def begin_life(run: RunState, member: Member) -> None:
     lives = epoch.lives.setdefault(member.hotkey, [])
     if lives:
         member.bases_anew = (*_recent(run, member), run.epoch)
-    lives.append(Life(epoch.closed_steps, member.device, next_step=epoch.closed_steps))
+    joined = epoch.closed_steps
+    lives.append(Life(joined, member.device, next_step=joined, next_commit=joined, began=run.now))
+    member.given_receipts += 1  # the COMMIT of the base
 
 
 def must_wait(run: RunState, member: Member) -> bool:
@@ -58,27 +60,45 @@ def given_op(epoch: EpochState, member: Member, receipt: Receipt) -> Given | Non
 
 def newest_life(lives: Sequence[Life]) -> int:
     """The newest of a miner's lives in an epoch that has receipts; the first where none has."""
-    return max((index for index, life in enumerate(lives) if life.first_receipt), default=0)
+    return next((index for index in reversed(range(len(lives))) if lives[index].first_receipt), 0)
 
 
-def life_of(epoch: EpochState, member: Member, receipt: Receipt) -> int | None:
-    """Which of the member's lives in the epoch ran a receipt's op; None where none was given it.
+def life_of(epoch: EpochState, member: Member, receipt: Receipt, lives: Sequence[Life]) -> int | None:
+    """Which of the member's `lives` in the epoch ran a receipt's op; None where none was given it.
 
     A merge is of the newest one that has receipts, since no life need run it: it begins none, so that what an
     earlier life did may still follow. A STEP is that of the newest life that had joined by then: a life
     begins at the first step that is not closed, so it applies none that an earlier one could have applied.
     """
-    lives = epoch.lives.get(member.hotkey, [])
     if receipt.kind is OpKind.MERGE:
         return newest_life(lives) if lives else None
+    if receipt.kind is OpKind.COMMIT:
+        return _committing_life(lives, receipt)
     if receipt.kind is OpKind.STEP:
-        joined = [index for index, life in enumerate(lives) if life.joined <= receipt.step]
-        return joined[-1] if joined else None
+        return _newest_joined(lives, receipt.step)
     given = given_op(epoch, member, receipt)
     return None if given is None else given.life
 
 
-def owes_steps(run: RunState, member: Member) -> bool:
-    """Whether STEP receipts of closed steps of the member's present life are not stored."""
-    lives = run.current.lives.get(member.hotkey)
-    return lives is None or lives[-1].next_step < run.current.closed_steps
+def _newest_joined(lives: Sequence[Life], step: int) -> int | None:
+    return next((index for index in reversed(range(len(lives))) if lives[index].joined <= step), None)
+
+
+def _committing_life(lives: Sequence[Life], receipt: Receipt) -> int | None:
+    """Which life a COMMIT is of: one that can commit to that version next.
+
+    Two can where one joined at a version that an earlier one may still commit to, in receipts that come late.
+    Then it is the newest that had begun when the COMMIT did.
+    """
+    version, newest = receipt.version, newest_life(lives)
+    able = [i for i in range(newest, len(lives)) if lives[i].next_commit == version <= lives[i].next_step]
+    begun = [index for index in able if lives[index].began <= receipt.started]
+    if able:
+        return begun[-1] if begun else able[0]
+    return _newest_joined(lives, version)
+
+
+def has_committed_all(run: RunState, member: Member) -> bool:
+    """Whether the STEPs and COMMITs of the member's present life are receipted up to the epoch's end."""
+    last = run.current.lives[member.hotkey][-1]
+    return last.next_step == run.spec.schedule.steps and last.next_commit is None

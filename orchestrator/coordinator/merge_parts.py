@@ -56,7 +56,8 @@ def take_merge_receipt(run: RunState, member: Member, receipt: Receipt) -> None:
     part.outputs.setdefault(member.hotkey, receipt.output)
     epoch.stages.setdefault(member.hotkey, member.stage)
     steps = run.spec.schedule.steps
-    epoch.lives.setdefault(member.hotkey, [Life(steps, member.device, next_step=steps)])
+    none = Life(steps, member.device, next_step=steps, next_commit=None, began=run.now)
+    epoch.lives.setdefault(member.hotkey, [none])
     if part.agreed is None:
         run.changed.parts.add((stage, number))
     elif part.remerged is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from iota.protocol.messages import Delta
 from orchestrator.coordinator import snapshots
 from orchestrator.coordinator.epoch_state import StageMerge
-from orchestrator.coordinator.lives import owes_steps
+from orchestrator.coordinator.lives import has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -33,7 +33,8 @@ def begin_merging(run: RunState) -> None:
 def take_delta(run: RunState, member: Member, report: Delta) -> None:
     """Record a replica's stored pseudo-gradient; only its first report counts.
 
-    It counts once the STEP receipts of all closed steps are there: they may come with a later exchange.
+    It counts once the receipts of all STEPs and of the last version's COMMIT are there: they may come with a
+    later exchange.
     """
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
@@ -44,9 +45,9 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
 
 
 def accept_delta(run: RunState, member: Member) -> None:
-    """Count the pseudo-gradient of a member that owes no STEP receipt, in time and if it is stored."""
+    """Count the pseudo-gradient of a member that owes no receipt of training, in time and if it is stored."""
     merge = run.current.merges[member.stage]
-    if merge.fixed or member.hotkey not in merge.early or owes_steps(run, member):
+    if merge.fixed or member.hotkey not in merge.early or not has_committed_all(run, member):
         return
     merge.deltas[member.hotkey] = merge.early.pop(member.hotkey)
     merge.owing.discard(member.hotkey)

@@ -147,7 +147,8 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
 
     A receipt of an epoch that is sealed, or that its miner has no part in, continues the chain and counts
     for nothing. One of an earlier epoch that is not sealed yet belongs to its seal, and is no progress. Nor
-    is a STEP that is not the next of a closed step: there are as many of these as somebody makes up.
+    is a STEP that is not the next of a closed step: there are as many of these as somebody makes up. Nor is a
+    COMMIT: states are hashed beside the ops.
     """
     for receipt in receipts:
         digest = receipt.content_digest()
@@ -163,16 +164,19 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
         epoch.receipts[member.hotkey].append(digest)
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
-        index = life_of(epoch, member, receipt)
+        lives = epoch.lives.get(member.hotkey, [])
+        index = life_of(epoch, member, receipt, lives)
         if index is None:
             run.totals.unfit += 1
             continue
-        life = epoch.lives[member.hotkey][index]
+        life = lives[index]
         life.first_receipt = life.first_receipt or receipt.seq
         if receipt.kind is OpKind.MERGE:
             continue
         if receipt.kind is OpKind.STEP:
             _take_step(run, member, epoch, life, receipt)
+        elif receipt.kind is OpKind.COMMIT:
+            _take_commit(run, member, epoch, life, receipt)
         else:
             _take_op(run, member, epoch, index, receipt)
 
@@ -185,6 +189,15 @@ def _take_step(run: RunState, member: Member, epoch: EpochState, life: Life, rec
         note_progress(run, member)
         if run.phase is Phase.MERGING:
             accept_delta(run, member)
+
+
+def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, receipt: Receipt) -> None:
+    """Record that a life has committed to its next version, whose STEP is receipted."""
+    if life.next_commit != receipt.version or receipt.version > life.next_step:
+        return
+    life.committed, life.next_commit = receipt.version, run.spec.committed_after(receipt.version)
+    if epoch is run.current and run.phase is Phase.MERGING:
+        accept_delta(run, member)
 
 
 def _take_op(run: RunState, member: Member, epoch: EpochState, life: int, receipt: Receipt) -> None:
@@ -300,7 +313,8 @@ def _close(run: RunState, step: PlannedStep) -> None:
         if member.joined is None or member.ready_epoch != run.epoch:
             continue
         member.events.age()
-        member.given_receipts += 1  # its STEP
+        commits = run.spec.is_committed(step.number + 1, epoch.lives[member.hotkey][-1].joined)
+        member.given_receipts += 1 + commits  # its STEP, and the COMMIT to what that makes
         counted = counted_pairs(step.order[member.hotkey]) if member.hotkey in step.order else []
         tokens, stage = len(counted) * run.spec.data.tokens, (run.epoch, member.stage)
         member.tokens += tokens

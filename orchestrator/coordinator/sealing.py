@@ -67,10 +67,17 @@ def _seal(run: RunState, epoch: EpochState) -> None:
         record=blake3(data).hexdigest(),
     )
     epoch.sealed_at = run.now
+    epoch.committed = _committed(epoch)
     run.audits.sealed += 1
     run.audits.published[epoch.epoch] = SealedRecord(epoch.seal, zlib.compress(data, _LEVEL))
     let_go(run, epoch.epoch)
     run.send_all(epoch.seal)
+
+
+def _committed(epoch: EpochState) -> dict[str, tuple[int, int]]:
+    """`EpochState.committed`, of the miners whose last life has committed to a version."""
+    last = {hotkey: lives[-1] for hotkey, lives in epoch.lives.items()}
+    return {h: (life.joined, life.committed) for h, life in last.items() if life.committed is not None}
 
 
 def let_go(run: RunState, number: int) -> None:
@@ -158,6 +165,7 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
         merges=tuple(merge.ready for merge in epoch.merges if merge.ready is not None),
         left_out=tuple(_left_out(epoch)),
         words=tuple(word for hotkey in sorted(epoch.words) for word in epoch.words[hotkey]),
+        validators=tuple(sorted(validator.hotkey for validator in run.validators())),
     )
 
 

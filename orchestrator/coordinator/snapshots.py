@@ -6,12 +6,13 @@ import heapq
 from collections.abc import Sequence
 from typing import Final
 
-from iota.model.snapshot_time import storing_s
+from iota.model.snapshot_time import drawn_snapshots, storing_s
 from iota.objects import snapshot_bytes
 from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import SnapshotStored, SnapshotWanted
 from iota.protocol.records import MAX_WORDS
+from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState
 
@@ -20,21 +21,26 @@ FLOOR_SHARE: Final = 1 / 3
 
 
 def max_wanted(run: RunState) -> int:
-    """Snapshots of one miner and epoch that one validator may ask for: as many as a draw can demand.
-
-    One for each op and word, two for a step, and one for moments that are carried over.
-    """
-    return run.spec.audit.ops + 3 + MAX_WORDS
+    """Snapshots of one miner and epoch that one validator may ask for: as many as a draw can demand."""
+    return drawn_snapshots(run.spec) + MAX_WORDS
 
 
 def is_new_wanted(run: RunState, member: Member, report: SnapshotWanted) -> bool:
     """Whether a validator that has revealed its link asks for this snapshot for the first time."""
     epoch, me = run.auditable(report.epoch), member.hotkey
-    if epoch is None or me not in epoch.links or report.miner not in epoch.stages:
+    if epoch is None or me not in epoch.links or not _is_committed(run, epoch, report):
         return False
     wanted = epoch.wanted.get(report.miner, {})
     mine = sum(me in askers for askers in wanted.values())
     return mine < max_wanted(run) and me not in wanted.get(report.version, ())
+
+
+def _is_committed(run: RunState, epoch: EpochState, report: SnapshotWanted) -> bool:
+    """Whether the miner's last life in the epoch had committed to the version when it was sealed."""
+    if report.miner not in epoch.committed:
+        return False
+    joined, newest = epoch.committed[report.miner]
+    return report.version <= newest and run.spec.is_committed(report.version, joined)
 
 
 def take_wanted(run: RunState, member: Member, report: SnapshotWanted) -> None:

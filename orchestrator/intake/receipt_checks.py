@@ -8,9 +8,11 @@ frames are those that their senders receipted is looked at by validators.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from iota.identity.certificates import Verify
+from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Role
 from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader, counted_digest
 from iota.wire.frame import FrameHeader, is_signed
@@ -33,10 +35,8 @@ class ReceiptChecks:
         """`at` is the time of arrival (Unix seconds); `verify` checks signatures."""
         self._run, self._member, self._at, self._verify = run, member, at, verify
         self._seen: set[OpKey] = set()
-        self._steps: dict[tuple[int, int], int] = {}
-        """(epoch, life) -> the step whose STEP it receipts next."""
-        self._life: dict[int, int] = {}
-        """epoch -> the newest life that has receipts."""
+        self._lives: dict[int, list[Life]] = {}
+        """epoch -> the member's lives, as they are after the receipts so far."""
 
     def fault(self, receipt: Receipt) -> str | None:
         """Why the member cannot have such a receipt, as the end of a sentence; None for a good one."""
@@ -77,49 +77,65 @@ class ReceiptChecks:
         self._seen.add(receipt.key)
         return None
 
-    def _newest_life(self, epoch: EpochState) -> int:
-        """The newest life of the member in an epoch that has receipts."""
-        if epoch.epoch not in self._life:
-            self._life[epoch.epoch] = newest_life(epoch.lives.get(self._member.hotkey, []))
-        return self._life[epoch.epoch]
+    def _lives_of(self, epoch: EpochState) -> list[Life]:
+        if epoch.epoch not in self._lives:
+            self._lives[epoch.epoch] = [replace(life) for life in epoch.lives.get(self._member.hotkey, ())]
+        return self._lives[epoch.epoch]
 
     def _of_life(self, epoch: EpochState, receipt: Receipt) -> str | None:
         """Whether the op was given to the member, in a life whose version and device it has, and is new."""
-        index = life_of(epoch, self._member, receipt)
+        lives = self._lives_of(epoch)
+        index = life_of(epoch, self._member, receipt, lives)
         if index is None:
             return "is of an op that was not given to you"
-        life = epoch.lives[self._member.hotkey][index]
-        if index < self._newest_life(epoch):
+        if index < newest_life(lives):
             return "is of an earlier life than the receipts before it"
-        self._life[epoch.epoch] = index
+        life = lives[index]
+        life.first_receipt = life.first_receipt or receipt.seq
+        if receipt.device != life.device:
+            return f"names another device than you joined with, {life.device}"
+        if receipt.kind is OpKind.COMMIT:
+            return self._commit_fault(life, receipt)
         version = self._run.spec.weight_version(receipt.step, life.joined)
         if receipt.version != version:
             return f"names weight version {receipt.version}, and its step uses {version}"
-        if receipt.device != life.device:
-            return f"names another device than you joined with, {life.device}"
         if receipt.kind is OpKind.STEP:
-            return self._step_fault(epoch, index, life, receipt) or self._applied_fault(epoch, receipt)
+            return self._step_fault(epoch, life, receipt) or self._applied_fault(epoch, receipt)
         return self._op_fault(epoch, receipt)
 
-    def _step_fault(self, epoch: EpochState, index: int, life: Life, receipt: Receipt) -> str | None:
-        following = self._steps.get((epoch.epoch, index), life.next_step)
-        if receipt.step != following:
-            return f"is of STEP {receipt.step}, and the next one is {following}"
+    def _commit_fault(self, life: Life, receipt: Receipt) -> str | None:
+        """Whether it commits to the life's next version, which its STEPs have made, in its form."""
+        spec, version = self._run.spec, receipt.version
+        if version != life.next_commit:
+            following = "all are committed" if life.next_commit is None else f"next is {life.next_commit}"
+            return f"commits to version {version}, and {following}"
+        if version > life.next_step:
+            return f"commits to version {version}, and the STEP that makes it has no receipt"
+        assert receipt.commitment is not None, "the form has been checked"
+        if (receipt.commitment.before != EMPTY) != spec.has_before(version, life.joined):
+            holds = "must" if spec.has_before(version, life.joined) else "cannot"
+            return f"commits to version {version}, which {holds} hold the weights of the version before"
+        life.next_commit = spec.committed_after(version)
+        return None
+
+    def _step_fault(self, epoch: EpochState, life: Life, receipt: Receipt) -> str | None:
+        if receipt.step != life.next_step:
+            return f"is of STEP {receipt.step}, and the next one is {life.next_step}"
         if receipt.step >= epoch.closed_steps:
             return f"is of STEP {receipt.step}, which is not closed"
-        self._steps[epoch.epoch, index] = following + 1
+        life.next_step += 1
         return None
 
     def _applied_fault(self, epoch: EpochState, receipt: Receipt) -> str | None:
         """Whether a STEP applied what its step's close told the member: a closed step's list stands."""
-        step, state = epoch.steps[receipt.step], receipt.state
-        assert state is not None, "the form has been checked"
+        step, update = epoch.steps[receipt.step], receipt.update
+        assert update is not None, "the form has been checked"
         told = counted_digest(counted_pairs(step.order.get(self._member.hotkey, bytearray())))
-        if state.counted != told:
-            lists = f"{told[:16]} by its close, not {state.counted[:16]}"
+        if update.counted != told:
+            lists = f"{told[:16]} by its close, not {update.counted[:16]}"
             return f"is of STEP {receipt.step}, which counts the list {lists}"
-        if state.learning_rate != step.learning_rate:
-            rates = f"{step.learning_rate:g}, not {state.learning_rate:g}"
+        if update.learning_rate != step.learning_rate:
+            rates = f"{step.learning_rate:g}, not {update.learning_rate:g}"
             return f"is of STEP {receipt.step}, which has the learning rate {rates}"
         return None
 

@@ -29,7 +29,7 @@ from validator.core import all_receipts
 from validator.core.sealed import SealedEpoch
 
 STEPS, MICROBATCHES = 2, 4
-KINDS = (OpKind.FORWARD, OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP, OpKind.MERGE)
+KINDS = (OpKind.FORWARD, OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP, OpKind.COMMIT, OpKind.MERGE)
 Move = tuple[str, list[tuple[OpKind, int]]]
 
 receipts = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 99)), max_size=6)
@@ -39,9 +39,9 @@ moves = st.tuples(st.sampled_from(["close", "join", "lose", "send", "send"]), re
 class HostileDoor(Door):
     """A door before which one miner of the first stage is hostile, and all others do their work."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        spec = a_spec(stages=2, steps=STEPS, microbatches=MICROBATCHES, pipeline=pipeline)
-        super().__init__(spec)
+    def __init__(self, pipeline: Pipeline, commit_every: int) -> None:
+        given = {"steps": STEPS, "microbatches": MICROBATCHES, "commit_every": commit_every}
+        super().__init__(a_spec(stages=2, pipeline=pipeline, **given))
         self.liar = self.holder(0)
         self.plans: list[WholePlan] = self.driven.coordinator.take_plans()
         self.taken: dict[str, list[Receipt]] = defaultdict(list)
@@ -87,15 +87,19 @@ class HostileDoor(Door):
             output = merge_output(f"{7:064x}", {})
             stages = range(2 if epoch.merges else 0)
             return [merge.model_copy(update={"stage": stage, "output": output}) for stage in stages]
+        if kind is OpKind.COMMIT:
+            joined = {life.joined for life in epoch.lives[self.liar.hotkey]}
+            versions = range(STEPS + 1)
+            return [self.commit(self.liar, version, step) for version in versions for step in joined]
         names = [(0, 0)] if kind is OpKind.STEP else [(mb, n) for mb in range(MICROBATCHES) for n in range(3)]
         for step in range(len(epoch.steps)):
             for microbatch, attempt in names:
                 inputs = self.gradient(step, microbatch) if kind is OpKind.BACKWARD else ()
                 made = self.receipt(self.liar, kind, microbatch, step=step, attempt=attempt, inputs=inputs)
-                life = life_of(epoch, self.liar, made)
+                lives = epoch.lives[self.liar.hotkey]
+                life = life_of(epoch, self.liar, made, lives)
                 if life is not None:
-                    joined = epoch.lives[self.liar.hotkey][life].joined
-                    version = self.spec.weight_version(step, joined)
+                    version = self.spec.weight_version(step, lives[life].joined)
                     found.append(made.model_copy(update={"version": version}))
         return found
 
@@ -120,6 +124,7 @@ class HostileDoor(Door):
             member = self.run.members[hotkey]
             if member is not self.liar and lives[-1].next_step == step:
                 self.driven.say(member, receipts=[self.driven.receipt(member, OpKind.STEP, step, 0)])
+                self.driven.commit(member)
         self.driven.come_back(self.liar)
 
     def honest_merges(self) -> None:
@@ -151,15 +156,21 @@ class HostileDoor(Door):
 )
 @given(
     pipeline=st.sampled_from(Pipeline),
+    commit_every=st.integers(1, STEPS),
     training=st.lists(moves, max_size=8),
     merging=st.lists(moves, max_size=4),
     block=st.integers(0, 7),
 )
 def test_no_order_of_receipts_that_is_taken_breaks_the_record(
-    monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, training: list[Move], merging: list[Move], block: int
+    monkeypatch: pytest.MonkeyPatch,
+    pipeline: Pipeline,
+    commit_every: int,
+    training: list[Move],
+    merging: list[Move],
+    block: int,
 ) -> None:
     monkeypatch.setattr(all_receipts, "is_signed", lambda *signed: True)  # simulated hotkeys have no key
-    door = HostileDoor(pipeline)
+    door = HostileDoor(pipeline, commit_every)
     driven = door.driven
     for move in training:
         door.move(move)

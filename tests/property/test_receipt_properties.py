@@ -33,10 +33,11 @@ LIMIT_S = 20_000.0
     replicas=st.integers(1, 3),
     steps=st.integers(1, 5),
     pipeline=st.sampled_from(Pipeline),
+    commit_every=st.integers(1, 5),
     faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.floats(0, 60)), max_size=10),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
 )
-@example(0, 2, 2, 1, Pipeline.SYNC, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0)
+@example(0, 2, 2, 1, Pipeline.SYNC, 5, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0)
 def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
@@ -44,6 +45,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     replicas: int,
     steps: int,
     pipeline: Pipeline,
+    commit_every: int,
     faults: list[tuple[str, float]],
     nan_rate: float,
 ) -> None:
@@ -56,6 +58,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         microbatches=6,
         pipeline=pipeline,
         credit=2,
+        commit_every=commit_every,
     )
     swarm = RecordedSwarm(spec, seed, nan_rate=nan_rate)
     for _ in range(stages * replicas):

@@ -28,7 +28,7 @@ from validator.core.effects import Effect, Say
 from validator.core.jobs import (
     AwaitBlock,
     Base,
-    FetchLastStep,
+    FetchLastCommit,
     FetchPast,
     FetchRecord,
     FetchVerdicts,
@@ -39,7 +39,7 @@ from validator.core.jobs import (
     Settle,
     Wait,
 )
-from validator.core.receipt_checks import stalled_step
+from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result
 from validator.core.sealed import SealedEpoch
 from validator.core.snapshots import Snapshots
@@ -58,13 +58,11 @@ class Bench:
     deliver: Callable[[Miner, int], bytes | None]
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
+        """Of an op or a word the one with this seq, of a segment the one that `step` is in."""
         miner = self.world.miners[stage]
-        if kind is AuditKind.STEP:
-            receipt = self.sealed.step_receipt(miner.hotkey, step)
-            assert receipt is not None
-            seq = receipt.seq
-        elif kind is AuditKind.EPOCH:
-            seq = max(r.seq for r in self.sealed.receipts[miner.hotkey] if r.kind is OpKind.STEP)
+        if kind is AuditKind.SEGMENT:
+            found = next(s for s in self.sealed.segments(miner.hotkey) if s.first <= step < s.last)
+            seq, step = found.seq, found.first
         snapshots: Snapshots
 
         def asked(effect: Effect) -> None:
@@ -78,9 +76,9 @@ class Bench:
 
     async def check(self, stage: int) -> MinerFault | None:
         """The fault that a miner's receipts show by themselves."""
-        digest = await self.auditor.run(HashBase(self.base(stage)))
-        assert isinstance(digest, str)
-        return stalled_step(self.sealed, self.world.miners[stage].hotkey, digest)
+        root = await self.auditor.run(HashBase(self.base(stage)))
+        assert isinstance(root, str)
+        return false_commit(self.sealed, self.world.miners[stage].hotkey, root)
 
     async def run(self, script: Script[Result]) -> Result:
         """Carry out the jobs of a script; a wait is always in vain."""
@@ -97,8 +95,8 @@ class Bench:
         match job:
             case Wait():
                 raise AssertionError("each snapshot is decided as soon as it is asked for")
-            case FetchLastStep():
-                return await self.evidence.last_step(job.epoch, job.miner)
+            case FetchLastCommit():
+                return await self.evidence.last_commit(job.epoch, job.miner)
             case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
                 raise AssertionError(f"an audit has no {job}")
         try:

@@ -13,6 +13,7 @@ from blake3 import blake3
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute import Microbatch, Output
+from iota.compute.commitment import commitment
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
@@ -26,7 +27,7 @@ from iota.protocol.receipts import (
     OpKind,
     Receipt,
     ReceiptBatch,
-    StepState,
+    StepUpdate,
     counted_digest,
     signed_payload,
 )
@@ -40,18 +41,18 @@ class Honest:
         """What it claims and sends."""
         return output
 
-    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
-        """STEP, and what it commits to."""
-        made = miner.engine.step(step, count, rate, epoch=epoch)
-        return StepState(
-            weights=made.weights,
-            moments=made.moments,
-            change_sketch=made.change_sketch,
-            moments_sketch=made.moments_sketch,
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
+        """STEP, and what it says that it applied."""
+        made = miner.engine.step(step, count, rate)
+        return StepUpdate(
             gradient_norm=made.gradient_norm,
             counted=counted_digest((index, 0) for index in range(count)),
             learning_rate=miner.spec.learning_rate(epoch, step),
         )
+
+    def commits(self, version: int, state: StageState) -> StageState:
+        """The state that it commits to, and keeps, at a version."""
+        return state
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return delta
@@ -123,7 +124,7 @@ class FalseLoss(Honest):
 class SkipsStep(Honest):
     """Never updates its weights and says so in its own commitments."""
 
-    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
         return super().step(miner, step, count, 0.0, epoch)
 
 
@@ -133,22 +134,70 @@ class StaleWeights(Honest):
     def __init__(self) -> None:
         self.base: StageState | None = None
 
-    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepState:
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
         self.base = self.base or StageState.initial(miner.spec, miner.stage)
-        state = super().step(miner, step, count, rate, epoch)
+        update = super().step(miner, step, count, rate, epoch)
         miner.keep_snapshot(step + 1)
         miner.engine.load(self.base, version=step + 1)
-        return state
+        return update
+
+
+class NudgedStep(Honest):
+    """Nudges one element of one weight in one STEP, by a share of its change, and goes on from there."""
+
+    def __init__(self, at: int = 1, share: float = 1.0) -> None:
+        self.at, self.share = at, share
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
+        before = miner.engine.state()
+        update = super().step(miner, step, count, rate, epoch)
+        if step == self.at:
+            state = miner.engine.state()
+            name = max(state.weights, key=lambda each: state.weights[each].numel())
+            change = (state.weights[name] - before.weights[name]).reshape(-1)
+            state.weights[name].reshape(-1)[0] += self.share * float(change.norm())
+            miner.engine.load(state, version=step + 1)
+        return update
+
+
+class FalseNorm(Honest):
+    """Names another gradient norm than it had."""
+
+    def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
+        update = super().step(miner, step, count, rate, epoch)
+        return update.model_copy(update={"gradient_norm": update.gradient_norm / 2})
+
+
+class FalseCommit(Honest):
+    """Commits at one version to a state with another group than it has, and keeps that."""
+
+    def __init__(self, version: int, group: str) -> None:
+        self.version, self.group = version, group
+
+    def commits(self, version: int, state: StageState) -> StageState:
+        if version != self.version:
+            return state
+        false = {name: tensor * 1.5 for name, tensor in getattr(state, self.group).items()}
+        return replace(state, **{self.group: false})
 
 
 class PoisonedDelta(Honest):
-    """Scales its pseudo-gradient."""
+    """Scales its pseudo-gradient by a factor."""
 
     def __init__(self, factor: float = 1.01) -> None:
         self.factor = np.float32(factor)
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return delta * self.factor
+
+
+class NudgedDelta(Honest):
+    """Moves one element of its pseudo-gradient to the next number."""
+
+    def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        nudged = delta.copy()
+        nudged[len(nudged) // 2] = np.nextafter(nudged[len(nudged) // 2], np.float32(1))
+        return nudged
 
 
 def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
@@ -179,8 +228,14 @@ class Miner:
 
     def keep_snapshot(self, version: int) -> None:
         if version not in self.frozen:
-            self.snapshots[version] = self.engine.state()
+            self.snapshots[version] = self.way.commits(version, self.engine.state())
             self.frozen.add(version)
+
+    def commit(self, epoch: int, version: int) -> None:
+        """The receipt of a COMMIT to the snapshot of a version."""
+        made = commitment(self.snapshots[version], self.spec.outer.part_elements)
+        fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
+        self.write(**fields, output=made.root, commitment=made)
 
     def write(self, **fields: Any) -> Receipt:
         previous = self.receipts[-1].content_digest() if self.receipts else GENESIS

@@ -118,6 +118,7 @@ class World:
             miner.snapshots.clear()
             miner.frozen.clear()
             miner.keep_snapshot(0)
+            miner.commit(epoch, 0)
         for step in range(spec.schedule.steps):
             if rejoin is not None and rejoin[1] == step:
                 self._rejoin(epoch, *rejoin)
@@ -141,6 +142,7 @@ class World:
         miner.snapshots.clear()
         miner.frozen.clear()
         miner.keep_snapshot(step)
+        miner.commit(epoch, step)
 
     def _microbatch(self, mb: Microbatch) -> None:
         tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
@@ -174,7 +176,6 @@ class World:
             version=miner.version(mb.step),
             inputs=tuple(i for i in inputs if i is not None),
             output=claimed.digest,
-            sketch=claimed.sketch,
             loss=claimed.loss,
             tokens=claimed.tokens,
         )
@@ -195,11 +196,13 @@ class World:
     def _steps(self, epoch: int, step: int) -> None:
         count, rate = self.spec.schedule.microbatches, self.spec.learning_rate(epoch, step)
         for miner in self.miners:
-            state = miner.way.step(miner, step, count, rate, epoch)
+            update = miner.way.step(miner, step, count, rate, epoch)
             version = miner.version(step)
             fields = {"epoch": epoch, "step": step, "kind": OpKind.STEP, "version": version}
-            miner.write(**fields, output=state.weights, state=state)
+            miner.write(**fields, output=update.counted, update=update)
             miner.keep_snapshot(step + 1)
+            if self.spec.is_committed(step + 1, miner.joined):
+                miner.commit(epoch, step + 1)
 
     # ---- records -------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from validator.core.jobs import Script
 from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
 from validator.core.results import EvidenceMissing, MinerFault, Result
+from validator.core.segments import Draws
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks
 
@@ -59,7 +60,8 @@ class Desk:
     def drawn(self, stage: int, kind: AuditKind = AuditKind.OP) -> AuditTask:
         """The first audit of a kind that the draw demands of a stage's miner."""
         sealed, hotkey = self.bench.sealed, self.world.miners[stage].hotkey
-        tasks = drawn_tasks(sealed, BLOCK_HASH, LINKS.link(sealed.epoch), hotkey)
+        draws = Draws(BLOCK_HASH, LINKS.link(sealed.epoch), KEY.ss58)
+        tasks = drawn_tasks(sealed, draws, hotkey)
         return next(task for task in tasks if task.kind is kind)
 
     async def audit(self, stage: int, task: AuditTask) -> Result:

@@ -219,7 +219,7 @@ class Driven:
             attempt=attempt,
             stage=member.stage,
             kind=kind,
-            version=0,
+            version=step if kind is OpKind.COMMIT else 0,
             output="0" * 64,
             loss=2.0 if kind is OpKind.LOSS else None,
             started=self.now,
@@ -243,12 +243,19 @@ class Driven:
             self.run_op(step, index, stage, OpKind.BACKWARD)
 
     def receipt_steps(self) -> None:
-        """Every replica has applied the closed steps."""
+        """Every replica has applied the closed steps, and committed to what they made."""
         epoch = self.state.current
         for hotkey, lives in epoch.lives.items():
+            member = self.state.members[hotkey]
             for owed in range(lives[-1].next_step, epoch.closed_steps):
-                member = self.state.members[hotkey]
                 self.say(member, receipts=[self.receipt(member, OpKind.STEP, owed, 0)])
+            self.commit(member)
+
+    def commit(self, member: Member) -> None:
+        """The member commits to the versions that its STEPs have made."""
+        life = self.state.current.lives[member.hotkey][-1]
+        while life.next_commit is not None and life.next_commit <= life.next_step:
+            self.say(member, receipts=[self.receipt(member, OpKind.COMMIT, life.next_commit, 0)])
 
     def run_op(self, step: int, index: int, stage: int, kind: OpKind) -> None:
         """The replica that has the microbatch at `stage` runs one op, and stores what it sends."""

@@ -54,7 +54,7 @@ from validator.bundles import form
 from validator.core.links import verify_link
 from validator.core.pool import Judgement, is_relevant
 from validator.core.record_checks import SealBroken, check_record
-from validator.core.sealed import checked_receipts
+from validator.core.signed_chains import checked_receipts
 
 SPEC = sample_specs.tiny_spec()
 STAGE = 1

@@ -44,6 +44,7 @@ from validator.core.links import LinkChain
 from validator.core.pool import Pool
 from validator.core.results import Result
 from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.segments import Draws
 from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
@@ -59,7 +60,7 @@ def trained(pipeline: str = "sync", epochs: int = 1) -> World:
         small_run(
             schedule={"pipeline": pipeline, "steps": 2, "microbatches": 2},
             optimizer={"state": "carry"},
-            audit=AuditSpec(ops=64, step_every=1, epoch_every=1, deadline_s=100.0),
+            audit=AuditSpec(ops=64, commit_every=1, window_steps=1, extra_every=1, deadline_s=100.0),
         )
     )
     for epoch in range(epochs):
@@ -125,7 +126,7 @@ class Validator:
         options = ReplayOptions(threads=THREADS, max_threads=THREADS)
         auditor = Auditor(evidence, self.worker, options)
         self.jobs = JobRunner(self, self, evidence, auditor, self, seals, self, bundles, self.settle)  # type: ignore[arg-type]
-        self.core = ValidatorCore(world.spec, LINKS, self.history)
+        self.core = ValidatorCore(world.spec, KEY, LINKS, self.history)
         self._facts: list[Fact] = []
         self._job: effects.Start | None = None
         self.found = Audited()
@@ -234,8 +235,8 @@ async def drawn_of(world: World, epoch: int = 0) -> dict[str, list[AuditTask]]:
 
 
 def _drawn(sealed: SealedEpoch) -> dict[str, list[AuditTask]]:
-    link = LINKS.link(sealed.epoch)
-    return {miner: drawn_tasks(sealed, BLOCK_HASH, link, miner) for miner in sealed.miners}
+    draws = Draws(BLOCK_HASH, LINKS.link(sealed.epoch), KEY)
+    return {miner: drawn_tasks(sealed, draws, miner) for miner in sealed.miners}
 
 
 # ---- snapshots that are none ---------------------------------------------------------------------
@@ -253,7 +254,7 @@ def _header(data: bytes, **changes: Any) -> bytes:
 def _with(state: StageState, value: float) -> bytes:
     weights = {name: tensor.clone() for name, tensor in state.weights.items()}
     next(iter(weights.values())).view(-1)[0] = value
-    return state_bytes(StageState(weights, state.moments))
+    return state_bytes(StageState(weights, state.moments, state.before))
 
 
 SNAPSHOTS: dict[str, Callable[[StageState], bytes]] = {

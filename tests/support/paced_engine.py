@@ -71,10 +71,8 @@ class PacedEngine(Engine):
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         return self._paced(self._pace.backward_s, lambda: Engine.backward(self, mb, version, gradient))
 
-    def step(self, step: int, count: int, learning_rate: float, *, epoch: int) -> StepOutput:
-        return self._paced(
-            self._pace.step_s, lambda: Engine.step(self, step, count, learning_rate, epoch=epoch)
-        )
+    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
+        return self._paced(self._pace.step_s, lambda: Engine.step(self, step, count, learning_rate))
 
     def _paced(self, seconds: float, op: Callable[[], T]) -> T:
         end = self._clock() + seconds

@@ -16,14 +16,14 @@ from iota.protocol.messages import (
     Role,
 )
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, StepState
+from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, StepUpdate
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator import Exchanged, Joined
 from orchestrator.coordinator.epoch_state import counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.intake import Intake
 from tests.support.coordinators import Driven
-from tests.support.receipts import content, frame_name, named_input, step_state
+from tests.support.receipts import commit_content, content, frame_name, named_input, step_content
 from tests.support.virtual_runs import tiny_spec
 
 DEVICE = "test"
@@ -53,16 +53,32 @@ class Door:
             "version": 0, "started": self.driven.now, "ended": self.driven.now, "device": DEVICE,
             **content(kind, self.spec.data.tokens),
         } | changes  # fmt: skip
-        if kind is OpKind.STEP and "state" not in changes:
-            given["state"] = self.applied(member, given["step"], given["epoch"])
-        if "inputs" not in given and kind is not OpKind.STEP:
+        if kind is OpKind.STEP and "update" not in changes:
+            given["update"] = self.applied(member, given["step"], given["epoch"])
+        if kind is OpKind.STEP and given["update"] is not None and "output" not in changes:
+            given["output"] = given["update"].counted
+        if "inputs" not in given and kind not in (OpKind.STEP, OpKind.COMMIT):
             given["inputs"] = self.inputs(member, kind, microbatch, given["step"])
         return Receipt.model_validate(given)
 
-    def applied(self, member: Member, step: int, epoch: int = 0) -> StepState:
-        """The state of a STEP that applied what its step's close tells the member."""
+    def applied(self, member: Member, step: int, epoch: int = 0) -> StepUpdate:
+        """What a STEP says that applied what its step's close tells the member."""
         planned = self.run.epochs[epoch].steps[step]
-        return step_state(counted_pairs(planned.order.get(member.hotkey, bytearray())), planned.learning_rate)
+        counted = counted_pairs(planned.order.get(member.hotkey, bytearray()))
+        update = step_content(counted, planned.learning_rate)["update"]
+        assert isinstance(update, StepUpdate)
+        return update
+
+    def step(self, member: Member, step: int, epoch: int = 0) -> Receipt:
+        """The STEP of a step, by a member that joined with the epoch."""
+        version = self.spec.weight_version(step)
+        return self.receipt(member, OpKind.STEP, step=step, version=version, epoch=epoch)
+
+    def commit(self, member: Member, number: int, joined: int = 0, **changes: Any) -> Receipt:
+        """The COMMIT to version `number`, by a member that joined the epoch at step `joined`."""
+        given: dict[str, Any] = {"step": number, "version": number}
+        given |= commit_content(before=self.spec.has_before(number, joined))
+        return self.receipt(member, OpKind.COMMIT, **given | changes)
 
     def inputs(self, member: Member, kind: OpKind, microbatch: int, step: int = 0) -> tuple[Any, ...]:
         stages = [(member.stage - 1, Direction.FORWARD)] if member.stage else []

@@ -6,33 +6,35 @@ from collections.abc import Iterable
 from typing import Any
 
 from iota.protocol.frames import Direction, FrameName
-from iota.protocol.receipts import SKETCH_SIZE, OpKind, SignedHeader, StepState, counted_digest
+from iota.protocol.merkle import EMPTY
+from iota.protocol.receipts import Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import make_header
 
-SKETCH = (0.0,) * SKETCH_SIZE
 OUTPUT = "a" * 64
 
 
 def content(kind: OpKind, tokens: int) -> dict[str, Any]:
     """What a receipt of this kind has beside its name, without inputs."""
     if kind is OpKind.STEP:
-        return {"output": OUTPUT, "state": step_state()}
+        return step_content()
+    if kind is OpKind.COMMIT:
+        return commit_content()
     loss = 1.0 if kind is OpKind.LOSS else None
-    return {"output": OUTPUT, "sketch": SKETCH, "tokens": tokens, "loss": loss}
+    return {"output": OUTPUT, "tokens": tokens, "loss": loss}
 
 
-def step_state(counted: Iterable[tuple[int, int]] = (), learning_rate: float = 0.1) -> StepState:
-    """What a STEP commits to that applied what its close says."""
-    return StepState(
-        weights=OUTPUT,
-        moments=OUTPUT,
-        change_sketch=SKETCH,
-        moments_sketch=SKETCH,
-        gradient_norm=1.0,
-        counted=counted_digest(counted),
-        learning_rate=learning_rate,
-    )
+def step_content(counted: Iterable[tuple[int, int]] = (), learning_rate: float = 0.1) -> dict[str, Any]:
+    """What the receipt of a STEP says that applied what its close says."""
+    digest = counted_digest(counted)
+    update = StepUpdate(gradient_norm=1.0, counted=digest, learning_rate=learning_rate)
+    return {"output": digest, "update": update}
+
+
+def commit_content(*, before: bool = False) -> dict[str, Any]:
+    """What the receipt of a COMMIT says; `before` with weights of the version before."""
+    made = Commitment(weights=OUTPUT, moments="b" * 64, before="c" * 64 if before else EMPTY)
+    return {"output": made.root, "commitment": made}
 
 
 def named_input(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> SignedHeader:

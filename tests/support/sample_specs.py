@@ -27,10 +27,10 @@ _DIGEST = "ab" * 32
 def tiny_spec(wire: WireDtype = WireDtype.BF16) -> RunSpec:
     """Two stages of a few dozen parameters; what has a default is left out.
 
-    Of version 1, so that its id, which stands in frames, outlives newer versions of the spec.
+    Of version 4, so that its id, which stands in frames, outlives newer versions of the spec.
     """
     return RunSpec(
-        version=1,
+        version=4,
         model=ModelSpec(vocab_size=2, hidden_size=2, layers=2, heads=1, kv_heads=1, ffn_size=1),
         layout=LayoutSpec(cuts=(1, 1)),
         boundary=BoundarySpec(codec="identity", wire=wire),
@@ -62,8 +62,8 @@ def full_spec() -> RunSpec:
         ),
         outer=OuterSpec(eta=0.7, momentum=0.9, momentum_warmup=4, part_elements=1000),
         audit=AuditSpec(
-            ops=3, step_every=2, epoch_every=4, tolerance=1e-5, window=3, burn=0.25, seal_blocks=1,
-            deadline_s=30.5,
+            ops=3, merge_every=2, commit_every=2, window_steps=21, extra_every=4, tolerance=1e-5, window=3,
+            burn=0.25, seal_blocks=1, line=1.5e6, deadline_s=30.5,
         ),
         compute=ComputeDtype.BF16,
         seed=2**53 - 1,
@@ -76,4 +76,4 @@ def started_spec() -> RunSpec:
     return RunSpec.model_validate({**full_spec().model_dump(), "init": init})
 
 
-SPECS = {"version 1": tiny_spec(), "full": full_spec(), "started": started_spec()}
+SPECS = {"version 4": tiny_spec(), "full": full_spec(), "started": started_spec()}

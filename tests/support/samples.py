@@ -20,11 +20,12 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
+    Commitment,
     OpKind,
     Receipt,
     ReceiptBatch,
     SignedHeader,
-    StepState,
+    StepUpdate,
     counted_digest,
     signed_payload,
 )
@@ -123,21 +124,14 @@ FRAMES = {wire.value: _frame(wire) for wire in WireDtype}
 def _receipts() -> dict[str, Receipt]:
     """A chain of one receipt of each kind that a miner gives."""
     header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
-    sketch = (0.1, -0.0, 1e-7, -2.5e21, 3.0, 1 / 3)
-    state = StepState(
-        weights=DIGEST,
-        moments="cd" * 32,
-        change_sketch=sketch,
-        moments_sketch=sketch[:2],
-        gradient_norm=1e-5,
-        counted=counted_digest([(1, 0)]),
-        learning_rate=0.005,
-    )
+    update = StepUpdate(gradient_norm=1e-5, counted=counted_digest([(1, 0)]), learning_rate=0.005)
+    commitment = Commitment(weights=DIGEST, moments="cd" * 32, before="ef" * 32)
     kinds = {
-        OpKind.FORWARD: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1},
-        OpKind.LOSS: {"inputs": (header,), "sketch": sketch, "tokens": 3, "microbatch": 1, "loss": 0.6931},
-        OpKind.BACKWARD: {"inputs": (header, header), "sketch": sketch, "microbatch": 1, "attempt": 1},
-        OpKind.STEP: {"state": state},
+        OpKind.FORWARD: {"inputs": (header,), "tokens": 3, "microbatch": 1},
+        OpKind.LOSS: {"inputs": (header,), "tokens": 3, "microbatch": 1, "loss": 0.6931},
+        OpKind.BACKWARD: {"inputs": (header, header), "microbatch": 1, "attempt": 1},
+        OpKind.STEP: {"update": update, "output": update.counted},
+        OpKind.COMMIT: {"commitment": commitment, "output": commitment.root, "step": 1, "version": 1},
     }
     found: dict[str, Receipt] = {}
     previous = GENESIS

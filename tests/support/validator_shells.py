@@ -34,11 +34,14 @@ from validator.core.merges import MergeAudits
 from validator.core.pool import Pool
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch
 from validator.core.sealed import SealedEpoch
+from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks, owes
 
 EPOCHS = 2
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, EPOCHS)
+ME = Hotkey.from_seed(b"\x08" * 32).ss58
+"""The validator."""
 OTHER = Hotkey.from_seed(b"\x07" * 32).ss58
 """Another validator."""
 Name = tuple[int, str, str]
@@ -48,7 +51,7 @@ Answer = Callable[[jobs.Job], object]
 @cache
 def run() -> tuple[World, dict[int, SealedEpoch]]:
     """Two trained epochs, for all examples; nobody changes them."""
-    audit = AuditSpec(step_every=1, epoch_every=1, deadline_s=100.0)
+    audit = AuditSpec(commit_every=2, window_steps=1, extra_every=1, deadline_s=100.0)
     spec = small_run(
         schedule={"pipeline": "delayed", "epochs": EPOCHS}, optimizer={"state": "carry"}, audit=audit
     )
@@ -67,7 +70,8 @@ def drawn(epoch: int, links: LinkChain = LINKS) -> set[Name]:
     link = links.link(epoch)
     merges = MergeAudits(sealed, BLOCK_HASH, link, lambda *filed: None, lambda text: None)
     of_merges = {(epoch, m, t.name) for at in merges.parts for m, t in merges.tasks(at)}
-    of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, BLOCK_HASH, link, m)}
+    draws = Draws(BLOCK_HASH, link, ME)
+    of_miners = {(epoch, m, t.name) for m in sealed.miners for t in drawn_tasks(sealed, draws, m)}
     return of_miners | of_merges
 
 
@@ -114,7 +118,7 @@ class Shell:
             pooled=set(self.pooled),
             heldout=dict(self.heldout),
         )
-        self.core = ValidatorCore(run()[0].spec, self.links, history)
+        self.core = ValidatorCore(run()[0].spec, ME, self.links, history)
         self.job: effects.Start | None = None
         self.stale.clear()
         self.wanted: set[tuple[int, str, int]] = set()
@@ -268,10 +272,14 @@ class Shell:
             case jobs.FetchVerdicts():
                 return self.others.get(job.epoch, Pool({}, (), complete=True))
             case jobs.HashBase():
-                return "00" * 32
-            case jobs.FetchLastStep():
-                return sealed[job.epoch].step_receipt(job.miner, world.spec.schedule.steps - 1)
-            case jobs.FetchFrame():
+                miner = next(m for m in world.miners if m.stage == job.base.stage)
+                epoch = sealed[job.base.epoch]
+                commitment = epoch.commits(miner.hotkey, epoch.last_life(miner.hotkey))[0].commitment
+                return "" if commitment is None else commitment.weights
+            case jobs.FetchLastCommit():
+                commits = sealed[job.epoch].commits(job.miner, sealed[job.epoch].last_life(job.miner))
+                return commits[-1]
+            case jobs.FetchFrame() | jobs.FetchSent():
                 return b""
             case jobs.FetchTokens():
                 return np.zeros((1, 1), dtype=np.int64)
@@ -319,8 +327,10 @@ class Shell:
             case jobs.FetchPast():
                 own = lost
             case jobs.LoadBase() | jobs.LoadSnapshot():
-                own = [Profile("sketch", exact=False), fault, *lost]
-            case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CheckSent():
+                own = [Profile("declared", exact=False), fault, *lost]
+            case jobs.CompareState():
+                own = [mismatch, fault, *lost]
+            case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CompareRoots():
                 own = [mismatch, *lost]
             case jobs.HashDelta():
                 parts = self.good(job)
@@ -330,7 +340,7 @@ class Shell:
                 own = [jobs.Remade("00" * 32, {}), *lost]
             case jobs.RemakeBase():
                 own = ["00" * 32, *lost]
-            case jobs.FetchLastStep() | jobs.MeasureHeldout():
+            case jobs.FetchLastCommit() | jobs.MeasureHeldout():
                 own = [None, *lost]
             case _:
                 own = lost

@@ -274,4 +274,4 @@ async def set_up(
     return Stage(Orchestrator(world, manifest.canonical(), chain), chain, folder, share)
 
 
-THOROUGH = AuditSpec(step_every=1, epoch_every=2)
+THOROUGH = AuditSpec(commit_every=2, window_steps=1, extra_every=1)

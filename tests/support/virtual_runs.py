@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iota.spec import (
+    AuditSpec,
     BoundarySpec,
     DataSpec,
     LayoutSpec,
@@ -24,6 +25,7 @@ def tiny_spec(
     microbatches: int,
     pipeline: Pipeline,
     credit: int,
+    commit_every: int = 5,
 ) -> RunSpec:
     return RunSpec(
         model=ModelSpec(
@@ -37,4 +39,5 @@ def tiny_spec(
         ),
         optimizer=OptimizerSpec(lr=0.1),
         outer=OuterSpec(),
+        audit=AuditSpec(commit_every=commit_every),
     )

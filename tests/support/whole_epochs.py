@@ -14,9 +14,10 @@ from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import Delta, Merged, Ready
 from iota.protocol.receipts import OpKind
+from iota.spec import Pipeline
 from iota.store import ObjectExists
 from tests.support.orchestrators import BASE, Node, Running, node, until
-from tests.support.receipts import step_state
+from tests.support.receipts import commit_content, step_content
 
 
 @asynccontextmanager
@@ -26,6 +27,7 @@ async def epoch(running: Running) -> AsyncIterator[tuple[Node, Node]]:
         pair = (a, b) if a.reply.stage == 0 else (b, a)
         for each in pair:
             each.hold_base()
+            await _commit(running, each, 0)
         for step in range(running.spec.schedule.steps):
             await _step(running, pair, step)
         await _merge(running, pair)
@@ -47,9 +49,19 @@ async def _step(running: Running, pair: tuple[Node, Node], step: int) -> None:
     await until(lambda: all(len(each.events(StepClose)) > step for each in pair))
     for each in pair:
         close: StepClose = each.events(StepClose)[step]
-        state = step_state(close.counted, close.learning_rate)
-        each.log.add(OpKind.STEP, step=step, microbatch=0, version=version, state=state)
-        await _say(each)
+        applied = step_content(close.counted, close.learning_rate)
+        each.log.add(OpKind.STEP, step=step, microbatch=0, version=version, **applied)
+        await _commit(running, each, step + 1)
+
+
+async def _commit(running: Running, who: Node, version: int) -> None:
+    """Say what the miner has, with its COMMIT to a version if one is due."""
+    spec = running.spec
+    if spec.is_committed(version):
+        before = version > 0 and spec.schedule.pipeline is Pipeline.DELAYED
+        made = commit_content(before=before)
+        who.log.add(OpKind.COMMIT, step=version, microbatch=0, version=version, **made)
+    await _say(who)
 
 
 async def _sent(sender: Node, receiver: Node, index: int, step: int) -> FrameNotice:
@@ -87,7 +99,7 @@ async def _merge(running: Running, pair: tuple[Node, Node]) -> None:
             await each.store.put(key, bytes(size))
             report = Merged(epoch=0, stage=assign.stage, part=assign.part, stored=stored)
             part: dict[str, Any] = {"stage": assign.stage, "microbatch": assign.part}
-            part |= {"sketch": (), "tokens": 0}
+            part |= {"tokens": 0}
             each.log.add(OpKind.MERGE, **part, output=merge_output(stored.digest, {}))
             each.talk.send(receipts=len(each.log.receipts), reports=[report])
             assert await each.talk.flush(5)

@@ -135,7 +135,7 @@ def test_versions_follow_the_pipeline() -> None:
         mb = Microbatch(0, step, 0)
         engine.forward(mb, spec.weight_version(step), None, tokens(spec, step))
         engine.backward(mb, spec.weight_version(step), tensor())
-        engine.step(step, 1, 0.1, epoch=0)
+        engine.step(step, 1, 0.1)
         held.append(engine.versions)
     assert held == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
@@ -143,12 +143,12 @@ def test_versions_follow_the_pipeline() -> None:
 def test_an_empty_step_shares_memory_and_later_steps_do_not_disturb_it() -> None:
     spec = small_spec(schedule={"pipeline": "delayed"})
     engine = loaded(spec)
-    engine.step(0, 0, 0.1, epoch=0)
+    engine.step(0, 0, 0.1)
     ahead = Microbatch(0, 2, 0)
     engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
     engine.backward(Microbatch(0, 1, 0), 0, tensor())
     engine.forward(ahead, 1, None, tokens(spec))
-    engine.step(1, 1, 0.1, epoch=0)
+    engine.step(1, 1, 0.1)
     early = read(engine.backward(ahead, 1, tensor()))
     base = loaded(spec)
     base.load(StageState.initial(spec, 0), version=1)
@@ -159,7 +159,7 @@ def test_an_empty_step_shares_memory_and_later_steps_do_not_disturb_it() -> None
 def test_a_version_that_is_gone_is_refused() -> None:
     spec = small_spec()
     engine = loaded(spec)
-    engine.step(0, 0, 0.1, epoch=0)
+    engine.step(0, 0, 0.1)
     with pytest.raises(VersionError):
         engine.forward(Microbatch(0, 0, 5), 0, None, tokens(spec))
 
@@ -168,7 +168,7 @@ def test_an_open_step_keeps_to_one_version() -> None:
     spec = small_spec(schedule={"pipeline": "delayed"})
     engine = loaded(spec)
     engine.forward(Microbatch(0, 1, 0), 0, None, tokens(spec))
-    engine.step(0, 0, 0.1, epoch=0)
+    engine.step(0, 0, 0.1)
     with pytest.raises(VersionError, match="uses weight version 0"):
         engine.forward(Microbatch(0, 1, 1), 1, None, tokens(spec))
 
@@ -179,7 +179,7 @@ def test_clipping_bounds_the_change_of_a_plain_gradient_step() -> None:
     engine.forward(MB, 0, None, tokens(spec))
     engine.backward(MB, 0, tensor(5.0))
     before = engine.state().weights
-    out = engine.step(0, 1, 1.0, epoch=0)
+    out = engine.step(0, 1, 1.0)
     after = engine.state().weights
     change = torch.cat([(after[n] - before[n]).flatten() for n in after]).norm()
     assert out.gradient_norm > 0.01

@@ -72,7 +72,7 @@ def test_a_merge_begins_no_life_so_that_an_earlier_one_may_follow_it(batches: in
         assert len(door.run.current.lives[member.hotkey]) == 2
         door.close_step()
         other = next(m for m in door.run.miners(0) if m is not member)
-        door.send(other, door.receipt(other, OpKind.STEP))
+        door.send(other, door.commit(other, 0), door.step(other, 0), door.commit(other, 1))
         door.driven.give(other)
         door.driven.wait(700)
         door.driven.draw_mergers(f"{block:064x}")
@@ -94,14 +94,20 @@ def test_a_merge_begins_no_life_so_that_an_earlier_one_may_follow_it(batches: in
 
 
 def merged(late: int) -> tuple[Door, Member]:
-    """A door whose epoch 0 is merged and not sealed, and the miner that has `late` STEPs to receipt."""
+    """A door whose epoch 0 is merged and not sealed, and the miner that has `late` STEPs to receipt.
+
+    It has committed to its base alone.
+    """
     door = Door(a_spec(steps=3, stages=1, pipeline=Pipeline.SYNC))
     member, other = door.run.miners(0)
+    for each in (member, other):
+        door.send(each, door.commit(each, 0))
     for step in range(3):
         door.close_step()
-        door.send(other, door.receipt(other, OpKind.STEP, step=step, version=step))
+        door.send(other, door.step(other, step))
         if step < 3 - late:
-            door.send(member, door.receipt(member, OpKind.STEP, step=step, version=step))
+            door.send(member, door.step(member, step))
+    door.send(other, door.commit(other, 3))
     sizes = door.run.part_bytes[0]
     parts = tuple(StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
     door.driven.say(other, reports=[Delta(epoch=0, parts=parts)])
@@ -117,24 +123,26 @@ def test_receipts_go_on_after_the_seal_and_after_the_audits_of_the_last_epoch() 
     door.driven.wait(1, block=1)
     assert door.run.epochs[0].seal is not None
     for step in range(2):  # one by one, and the first is not recorded as done
-        door.send(late, door.receipt(late, OpKind.STEP, epoch=0, step=step, version=step))
-    step_2 = door.receipt(late, OpKind.STEP, epoch=0, step=2, version=2)
+        door.send(late, door.step(late, step))
+    step_2, last = door.step(late, 2), door.commit(late, 3, epoch=0)
     door.run.epochs[0] = EpochState(0, closed_steps=3, audits_closed=True)
-    door.send(late, step_2)
+    door.send(late, step_2, last)
 
 
 def test_receipts_between_the_merge_and_the_seal_are_checked_as_before_it() -> None:
     """They are sealed, also where the next epoch has begun."""
     door, late = merged(late=2)
-    step_1 = door.receipt(late, OpKind.STEP, epoch=0, step=1, version=1)
+    step_1 = door.step(late, 1)
     for changes, why in (
         ({"step": 2, "version": 2}, "the next one is 1"),
         ({"version": 0}, "weight version"),
     ):
         door.refused(why, late, step_1.model_copy(update=changes))
-    assert step_1.state is not None
-    other = step_1.state.model_copy(update={"counted": counted_digest([])})
-    door.refused("counts the list", late, step_1.model_copy(update={"state": other}))
+    assert step_1.update is not None
+    none = counted_digest([])
+    other = {"update": step_1.update.model_copy(update={"counted": none}), "output": none}
+    door.refused("counts the list", late, step_1.model_copy(update=other))
+    door.refused("STEP that makes it", late, step_1, door.commit(late, 3, epoch=0))
     again = door.receipt(late, OpKind.LOSS, epoch=0, microbatch=late_op(door, late), inputs=())
     door.refused("has a receipt", late, again)
     door.send(late, step_1)

@@ -113,7 +113,7 @@ def test_verdicts_are_on_record_by_kind_validator_and_reason() -> None:
     [failed] = found.failed
     assert (failed.validator, failed.epoch, failed.reason) == (validator.hotkey, 0, "another output")
     [shown] = [m for m in driven.coordinator.status()["members"] if m["hotkey"] == miner.hotkey]
-    assert shown["audits"] == {"pass": 1, "fail": 1, "undelivered": 0, "revoked": 0, "inconclusive": 0}
+    assert {outcome: n for outcome, n in shown["audits"].items() if n} == {"pass": 1, "fail": 1}
 
 
 def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:

@@ -26,8 +26,8 @@ from iota.spec import InitSpec, RunSpec
 from iota.store import EmbeddedStore, ObjectClient
 from miner.activity import Activity
 from miner.bases import BaseKeeper
-from miner.core.effects import ApplyMerge, FetchBase, LoadState
-from miner.core.facts import BaseHeld, StateLoaded
+from miner.core.effects import ApplyMerge, FetchBase, LoadState, WriteCommit
+from miner.core.facts import BaseHeld, Committed, StateLoaded
 from miner.device import DeviceThread
 from miner.disk import MinerDisk
 from miner.ops import OpRunner, StateLost
@@ -64,6 +64,7 @@ async def bench(root: Path) -> AsyncIterator[Bench]:
             samples: Any = None  # nothing is read
             keeper = BaseKeeper(SPEC, runner, RunObjects(StoreUrls(store), client), device)
             yield Bench(keeper, Trainer(SPEC, runner, samples, device, Activity()), store)
+            runner.close()
             log.close()
     device.close()
 
@@ -154,6 +155,7 @@ async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_traine
     async with bench(tmp_path) as made:
         await made.keeper.fetch(SEED, {})
         assert await made.trainer.load(LoadState(0, 0)) == StateLoaded(0, 0)
+        assert await made.trainer.commit(WriteCommit(0, 0)) == Committed(0, 0)
         assert made.disk.snapshot(0, 0).exists()
         assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds the base itself"
         merged = part_bytes(np.ones_like(initial_base(SPEC, 0).weights))

@@ -41,10 +41,11 @@ class Pair:
 
     def _open(self, stage: int, spec: RunSpec = SPEC) -> OpRunner:
         disk = MinerDisk(self._root / str(stage))
-        engine = Engine(spec, stage)
-        engine.load(StageState.initial(spec, stage), version=0)
         log = ReceiptLog(disk.receipts, spec.id, KEYS[stage])
-        return OpRunner(spec, stage, KEYS[stage], engine, log, disk, "cpu", snapshot_bytes=1 << 30)
+        engine = Engine(spec, stage)
+        runner = OpRunner(spec, stage, KEYS[stage], engine, log, disk, "cpu", snapshot_bytes=1 << 30)
+        runner.load(0, 0, StageState.initial(spec, stage))
+        return runner
 
     def restart(self) -> None:
         _close(self.first)
@@ -87,6 +88,7 @@ def _decoded(frame: OutgoingFrame) -> Frame:
 
 
 def _close(runner: OpRunner) -> None:
+    runner.close()
     runner.log.close()
     runner.disk.__exit__()
 
@@ -158,12 +160,11 @@ def test_a_step_sums_again_where_another_order_counts_than_was_run(pair: Pair) -
         pair.forward(index)
         pair.backward(index)
     pair.step(1, 0)
-    assert pair.first.disk.snapshot(0, 1).exists()
     pair.restart()
     for index in (1, 0):
         pair.forward(index)
         pair.backward_again(index)
-    pair.step(1, 0)  # held against the receipt: the same weights
+    pair.step(1, 0)  # held against the receipt: the same gradient
     assert [r.kind for r in pair.receipts].count(OpKind.STEP) == 1
 
 
@@ -184,7 +185,7 @@ def test_a_step_sums_again_after_an_overflow_in_a_microbatch_that_does_not_count
         with pytest.raises(BadValueError):
             pair.backward_again(1)
     assert pair.first.engine.summed(0) == []
-    pair.step(0)  # held against the receipt: the same weights
+    pair.step(0)  # held against the receipt: the same gradient
     assert expected in pair.receipts
 
 
@@ -202,20 +203,3 @@ def test_an_absurd_loss_is_a_bad_value(pair: Pair, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BadValueError, match="nats a token"):
         pair.backward(0)
     assert pair.last.log.count == 0
-
-
-def test_snapshots_have_no_bound_but_the_disk_unless_one_is_given(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    runner = pair.first
-    runner.snapshot_bytes = None
-    runner.keep_snapshot(0, 0)
-    assert runner.disk.snapshot(0, 0).exists()
-    monkeypatch.setattr(runner.disk, "has_room", lambda size: False)
-    runner.keep_snapshot(0, 1)
-    assert "make room on its disk" in caplog.text
-    monkeypatch.undo()
-    runner.snapshot_bytes = 1
-    runner.keep_snapshot(0, 1)
-    assert "raise --snapshot-bytes" in caplog.text
-    assert not runner.disk.snapshot(0, 1).exists()

@@ -50,7 +50,7 @@ def one_step(first: Engine, last: Engine) -> list[object]:
     loss = last.loss(mb, 0, sent.payload, tokens)
     assert loss.payload is not None
     back = first.backward(mb, 0, loss.payload)
-    ends = [engine.step(0, 1, 0.01, epoch=0) for engine in (first, last)]
+    ends = [engine.step(0, 1, 0.01) for engine in (first, last)]
     return [*(made.read().result() for made in (sent, loss, back)), *ends]
 
 

@@ -12,7 +12,7 @@ from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.intake import Intake
 from tests.support.receipt_doors import Door, a_spec
-from tests.support.receipts import content, frame_name, named_input
+from tests.support.receipts import commit_content, frame_name, named_input, step_content
 
 
 @pytest.fixture
@@ -70,12 +70,17 @@ def test_a_backward_whose_forward_is_kept_back_is_refused(door: Door) -> None:
     door.send(member, forward, backward)
 
 
-def test_a_pseudo_gradient_without_the_last_step_receipt_is_not_merged() -> None:
+@pytest.mark.parametrize("receipted", ["nothing", "the base", "the STEP"])
+def test_a_pseudo_gradient_without_the_commitment_to_the_last_version_is_not_merged(receipted: str) -> None:
     door = Door(a_spec(stages=1, replicas=2, steps=1))
     door.close_step()
     liar, honest = door.run.miners(0)
     door.driven.give(liar, honest)
-    door.send(honest, door.receipt(honest, OpKind.STEP))
+    door.send(honest, door.commit(honest, 0), door.step(honest, 0), door.commit(honest, 1))
+    if receipted != "nothing":
+        door.send(liar, door.commit(liar, 0))
+    if receipted == "the STEP":
+        door.send(liar, door.step(liar, 0))
     merge = door.run.current.merges[0]
     assert (set(merge.deltas), merge.fixed) == ({honest.hotkey}, False)
     door.driven.wait(700)
@@ -84,12 +89,13 @@ def test_a_pseudo_gradient_without_the_last_step_receipt_is_not_merged() -> None
     assert any(liar.hotkey in said for said in door.run.incidents.named)
 
 
-def test_a_pseudo_gradient_that_comes_before_its_step_receipt_counts_with_it() -> None:
+def test_a_pseudo_gradient_that_comes_before_its_last_receipts_counts_with_them() -> None:
     door = Door(a_spec(stages=1, replicas=2, steps=1))
     door.close_step()
     for member in door.run.miners(0):
         door.driven.give(member)
-        door.send(member, door.receipt(member, OpKind.STEP))
+        door.send(member, door.step(member, 0))
+        door.send(member, door.commit(member, 0), door.commit(member, 1))
     assert set(door.run.current.merges[0].deltas) == {m.hotkey for m in door.run.miners(0)}
 
 
@@ -111,8 +117,8 @@ def test_steps_are_receipted_in_order_once_and_not_before_they_are_closed(door: 
         ({"device": "cuda/another"}, "another device"),
         ({"version": 1}, "weight version"),
         ({"tokens": 5}, "5 tokens"),
-        ({"sketch": (0.0,) * 15}, "sketch"),
-        ({"state": content(OpKind.STEP, 4)["state"]}, "only a STEP has"),
+        ({"update": step_content()["update"]}, "only a STEP or a COMMIT has"),
+        ({"commitment": commit_content()["commitment"]}, "only a STEP or a COMMIT has"),
         ({"started": 1e300, "ended": 1e300}, "clock"),
         ({"started": 1.0, "ended": 1e9}, "clock"),
         ({"inputs": ()}, "other inputs"),
@@ -165,10 +171,13 @@ def test_the_door_refuses_an_input_for_another_receiver_unless_its_sender_signed
     door.send(member, receipt)
 
 
-def test_a_step_has_a_state_and_nothing_of_a_microbatch(door: Door) -> None:
+def test_a_step_says_what_it_applied_and_nothing_of_a_microbatch(door: Door) -> None:
     door.close_step()
     member = door.holder(0, step=1)
-    for changes in ({"state": None}, {"tokens": 4}, {"output": "b" * 64}, {"attempt": 1}):
+    commitment = commit_content()["commitment"]
+    for changes in (
+        {"update": None}, {"tokens": 4}, {"output": "b" * 64}, {"attempt": 1}, {"commitment": commitment},
+    ):  # fmt: skip
         door.refused("STEP", member, door.receipt(member, OpKind.STEP, **changes))
 
 
@@ -186,7 +195,7 @@ def test_a_step_that_applied_another_list_or_rate_than_its_close_tells_is_refuse
 ) -> None:
     member = door.holder(1)
     door.close_step()
-    state = door.applied(member, 0)
-    other = state.model_copy(update=applied)
-    door.refused(why, member, door.receipt(member, OpKind.STEP, state=other))
-    door.send(member, door.receipt(member, OpKind.STEP, state=state))
+    update = door.applied(member, 0)
+    other = update.model_copy(update=applied)
+    door.refused(why, member, door.receipt(member, OpKind.STEP, update=other))
+    door.send(member, door.receipt(member, OpKind.STEP, update=update))

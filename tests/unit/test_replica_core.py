@@ -18,8 +18,8 @@ from iota.protocol.events import (
     RunEnd,
     StepClose,
 )
-from iota.protocol.frames import Direction
-from iota.protocol.messages import BadValue, FrameMissing, Ready
+from iota.protocol.frames import Direction, StoredObject
+from iota.protocol.messages import BadValue, Delta, FrameMissing, Ready
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey
 from iota.spec import Pipeline
@@ -39,9 +39,12 @@ from miner.core.effects import (
     SendAgain,
     SendFrame,
     StoreDelta,
+    WriteCommit,
 )
 from miner.core.facts import (
     BaseHeld,
+    Committed,
+    DutyEnded,
     FrameArrived,
     FrameLost,
     FrameNotStored,
@@ -75,7 +78,7 @@ def _training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
     core = _core(stage, reads_tokens=reads_tokens)
     core.take(BaseHeld(0, BASE))
     assert _hear(core, Admit(epoch=0, step=0)) == [LoadState(0, 0)]
-    core.take(StateLoaded(0, 0))
+    assert core.take(StateLoaded(0, 0)) == [WriteCommit(0, 0)]
     return core
 
 
@@ -147,7 +150,7 @@ def test_an_admission_to_an_epoch_whose_base_is_not_held_changes_nothing() -> No
     assert core.listening
 
 
-def test_a_merge_waits_for_the_last_step_and_follows_the_pseudo_gradient() -> None:
+def test_a_merge_waits_for_the_last_commit_and_follows_the_pseudo_gradient() -> None:
     core = _training()
     _hear(core, _plan(), _close())
     assert core.training is not None
@@ -156,7 +159,9 @@ def test_a_merge_waits_for_the_last_step_and_follows_the_pseudo_gradient() -> No
     assert running.op.kind is OpKind.STEP
     assert _hear(core, MergeReady(epoch=0, stage=1, parts=())) == []
     assert not core.listening
-    effects = core.take(OpDone(running.op, None))
+    assert core.take(OpDone(running.op, None)) == [Say(receipts=True), WriteCommit(0, 1)]
+    assert core.take(Committed(0, 0)) == [Say(receipts=True)]
+    effects = core.take(Committed(0, 1))
     assert effects == [Say(receipts=True), StoreDelta(0), ApplyMerge(0, (), trained=True)]
     assert core.take(BaseHeld(1, NEXT)) == [Say(reports=(Ready(epoch=1, digest=NEXT),))]
     assert core.listening
@@ -182,7 +187,32 @@ def test_a_replica_that_is_admitted_after_the_last_step_gives_a_pseudo_gradient_
     core = _core()
     core.take(BaseHeld(0, BASE))
     _hear(core, Admit(epoch=0, step=SPEC.schedule.steps))
-    assert core.take(StateLoaded(0, SPEC.schedule.steps)) == [StoreDelta(0)]
+    assert core.take(StateLoaded(0, SPEC.schedule.steps)) == [WriteCommit(0, SPEC.schedule.steps)]
+    assert core.take(Committed(0, SPEC.schedule.steps)) == [Say(receipts=True), StoreDelta(0)]
+
+
+def test_a_merge_that_comes_between_the_last_step_and_its_commit_waits() -> None:
+    core = _training()
+    _hear(core, _plan(), _close())
+    assert core.training is not None
+    assert core.training.running is not None
+    core.take(OpDone(core.training.running.op, None))
+    assert _hear(core, MergeReady(epoch=0, stage=1, parts=())) == []
+    assert core.take(Committed(0, 1))[1:] == [StoreDelta(0), ApplyMerge(0, (), trained=True)]
+
+
+def test_a_commit_of_a_replaced_epoch_settles_no_other() -> None:
+    core = _training()
+    _hear(core, LoadBase(epoch=1, digest=NEXT))
+    core.take(BaseHeld(1, NEXT))
+    _hear(core, Admit(epoch=1, step=SPEC.schedule.steps))
+    core.take(StateLoaded(1, SPEC.schedule.steps))
+    assert core.take(Committed(0, SPEC.schedule.steps)) == [Say(receipts=True)]
+
+
+def test_a_pseudo_gradient_goes_out_with_all_receipts_before_it() -> None:
+    report = Delta(epoch=0, parts=(StoredObject(key="a", digest=BASE, size=1),))
+    assert _core().take(DutyEnded(StoreDelta(0), report)) == [Say(reports=(report,), receipts=True)]
 
 
 # ---- ops and tokens ------------------------------------------------------------------------------

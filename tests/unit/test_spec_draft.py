@@ -32,9 +32,9 @@ OTHER_VALUES = {
     "optimizer.weight_decay": 0.2, "optimizer.muon_momentum": 0.9, "optimizer.clip": None,
     "optimizer.state": "reset", "optimizer.warmup_steps": 3, "optimizer.decay": "cosine",
     "optimizer.final_lr": 0.2, "outer.eta": 0.6, "outer.momentum": 0.8, "outer.momentum_warmup": 3,
-    "outer.part_elements": 4096, "audit.ops": 3, "audit.step_every": 4, "audit.epoch_every": 9,
+    "outer.part_elements": 4096, "audit.ops": 3, "audit.commit_every": 3, "audit.window_steps": 21,
     "audit.tolerance": 0.02, "audit.window": 4, "audit.burn": 0.25, "audit.seal_blocks": 3,
-    "audit.line": 5e7,
+    "audit.line": 5e7, "audit.extra_every": 4,
     "audit.deadline_s": 60.0, "audit.merge_every": 7,
 }  # fmt: skip
 """Another value than the default for every field of a spec."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from iota.spec import (
     Versioned,
     added_fields,
 )
+from iota.spec.run_spec import OLDEST_SPEC
 from tests.support.sample_specs import full_spec, tiny_spec
 
 
@@ -34,6 +35,7 @@ class Sparsity(Frozen):
 class LaterSpec(RunSpec):
     """The spec as later versions may have it: fields at the top, in a part, and a part of its own."""
 
+    oldest: ClassVar[int] = 1
     version: Positive = 3
     optimizer: LaterOptimizer
     quorum: Annotated[int, Since(2, before=1)] = 3
@@ -44,7 +46,7 @@ class LaterSpec(RunSpec):
 LATER = LaterSpec.model_validate(tiny_spec().model_dump(exclude={"version"}))
 FIRST = LATER.model_dump(
     mode="json",
-    exclude={"quorum": True, "sparsity": True, "init": True, "audit": {"line", "merge_every"}},
+    exclude={"quorum", "sparsity"},
 ) | {
     "version": 1,
     "optimizer": tiny_spec().optimizer.model_dump(mode="json"),
@@ -59,6 +61,7 @@ def read(document: dict[str, Any]) -> LaterSpec:
 
 def test_a_later_build_gives_an_earlier_document_the_same_bytes_and_id() -> None:
     class First(RunSpec):
+        oldest: ClassVar[int] = 1
         layers: tuple[dict[str, float], ...]
 
     assert read(FIRST).canonical() == First.model_validate(FIRST).canonical()
@@ -131,9 +134,16 @@ def test_parts_made_in_code_follow_the_version_too() -> None:
 
 @pytest.mark.parametrize("version", [0, 4, -1, "1", None, 1.5, [1]])
 def test_an_unknown_version_is_refused_naming_both(version: Any) -> None:
-    with pytest.raises(ValidationError, match="is not read here: this build reads up to version 3") as told:
+    with pytest.raises(ValidationError, match="is not read here: this build reads versions 1 to 3") as told:
         read(FIRST | {"version": version})
     assert f"LaterSpec version {version!r}" in str(told.value)
+
+
+def test_a_spec_of_before_its_oldest_version_is_refused() -> None:
+    """Its runs computed by rules that this build does not have."""
+    earlier = tiny_spec().model_dump(mode="json") | {"version": OLDEST_SPEC - 1}
+    with pytest.raises(ValidationError, match=f"this build reads version {OLDEST_SPEC}"):
+        RunSpec.model_validate_json(json.dumps(earlier))
 
 
 def test_a_text_that_does_not_say_its_version_is_refused() -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from iota.compute import StateError
+from iota.compute.commitment import commitment
 from iota.compute.optim import InnerOptimizer
 from iota.compute.state import StageState, check_intact, load_state, save_state, state_bytes, tensors_digest
 from iota.model.initial import initial_weights
+from iota.protocol.receipts import Commitment
 from iota.spec import RunSpec
 from tests.support.damage import DAMAGES, Damage
 from tests.support.small_spec import small_spec
+
+PART = small_spec().outer.part_elements
 
 
 def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> StageState:
@@ -32,15 +38,22 @@ def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> Stage
     return StageState(weights, {n: m.clone() for n, m in optimizer.moments().items()})
 
 
+def same(a: StageState, b: StageState) -> bool:
+    return roots(a) == roots(b)
+
+
+def roots(state: StageState) -> Commitment:
+    return commitment(state, PART)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
 def test_optimizer_goes_on_from_its_saved_state_to_the_bit(kind: str) -> None:
     spec = small_spec(optimizer={"kind": kind, "lr": 1e-2, "weight_decay": 0.1})
     first = stepped(spec, 2)
     loaded = load_state(state_bytes(first), spec, 1)
     on, again = stepped(spec, 1, first), stepped(spec, 1, loaded)
-    assert on.weights_digest == again.weights_digest
-    assert on.moments_digest == again.moments_digest
-    assert kind == "sgd" or on.weights_digest != stepped(spec, 1, StageState(first.weights)).weights_digest
+    assert same(on, again)
+    assert kind == "sgd" or not same(on, stepped(spec, 1, StageState(first.weights)))
 
 
 def test_muon_leaves_embeddings_head_anchors_and_vectors_to_adamw() -> None:
@@ -55,10 +68,27 @@ def test_muon_leaves_embeddings_head_anchors_and_vectors_to_adamw() -> None:
 def test_a_file_holds_the_state(tmp_path: Path) -> None:
     spec = small_spec()
     state = stepped(spec, 1)
-    save_state(state, tmp_path / "deep" / "state")
+    save_state(state, tmp_path / "deep" / "state", roots(state))
     loaded = load_state(tmp_path / "deep" / "state", spec, 1)
-    assert (loaded.weights_digest, loaded.moments_digest) == (state.weights_digest, state.moments_digest)
+    assert same(loaded, state)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["state"]
+
+
+def test_a_file_on_disk_is_read_by_safetensors_and_has_the_bits(tmp_path: Path) -> None:
+    state = stepped(small_spec(), 1)
+    save_state(state, tmp_path / "state", roots(state))
+    found = safetensors.torch.load_file(tmp_path / "state")
+    assert found.keys() == safetensors.torch.load(state_bytes(state)).keys()
+    assert all(torch.equal(found[f"weights.{name}"], weight) for name, weight in state.weights.items())
+
+
+def test_a_file_with_the_roots_of_another_state_is_damaged(tmp_path: Path) -> None:
+    spec, path = small_spec(), tmp_path / "state"
+    save_state(stepped(spec, 1), path, roots(stepped(spec, 2)))
+    with pytest.raises(StateError, match="roots"):
+        load_state(path, spec, 1)
+    with pytest.raises(StateError, match="roots"):
+        check_intact(path.read_bytes(), spec, 1)
 
 
 def test_a_state_without_moments_is_a_fresh_start() -> None:
@@ -164,7 +194,8 @@ def test_a_negative_second_moment_is_refused() -> None:
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_state_that_was_damaged_on_disk_is_noticed(tmp_path: Path, damage: Damage) -> None:
     spec, path = small_spec(), tmp_path / "state"
-    save_state(stepped(spec, 1), path)
+    state = replace(stepped(spec, 1), before=StageState.initial(spec, 1).weights)
+    save_state(state, path, roots(state))
     check_intact(path.read_bytes(), spec, 1)
     damage(path)
     with pytest.raises(StateError):

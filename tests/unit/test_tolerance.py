@@ -1,115 +1,183 @@
-"""When a replay agrees with a receipt."""
+"""When a replay agrees with what was sent, said and committed to."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from iota.compute.determinism import device_class
-from iota.compute.names import Output, StepOutput
-from iota.protocol.receipts import OpKind, Receipt, StepState
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import encode_wire
+from iota.compute.names import Output
+from iota.compute.state import StageState
+from iota.protocol.receipts import OpKind, Receipt, StepUpdate
+from iota.spec import ComputeDtype, OptimizerKind, RunSpec, WireDtype
 from tests.support.small_runs import small_run
-from validator.audits.replay import ReplayOptions
-from validator.audits.tolerance import compare_output, compare_step, profile_for, sketch_distance
-from validator.core.results import Profile
+from validator.audits.declared import MAX_BOUND, declared_bounds
+from validator.audits.tolerance import EXACT, compare_norm, compare_output, compare_state, profile_for
+from validator.core.results import Profile, Quantity
 
-EXACT = Profile("exact", exact=True)
-NEAR = Profile("sketch/0.01", exact=False, error=0.01, cosine=0.99)
-SKETCH = tuple(float(n % 5 - 2) for n in range(16))
+SPEC = small_run(boundary={"wire": "fp32"})
+NEAR = profile_for(SPEC, "cpu/x", "cuda/y", ())
 A, B = "aa" * 32, "bb" * 32
+
+
+def noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def payload(x_BTK: Tensor, spec: RunSpec = SPEC) -> bytes:
+    return encode_wire(x_BTK, spec.boundary.wire).numpy().tobytes()
+
+
+X_BTK = noise(0, payload_shape(SPEC))
 
 
 def receipt(**fields: Any) -> Receipt:
     return Receipt(
-        seq=1, epoch=0, step=0, stage=0, version=0, started=0, ended=0, device="cpu",
-        **{"kind": OpKind.FORWARD, "output": A, "sketch": SKETCH, **fields},
+        seq=1, epoch=0, step=0, stage=1, version=0, started=0, ended=0, device="cpu",
+        **{"kind": OpKind.FORWARD, "output": A, **fields},
     )  # fmt: skip
 
 
-def step(**fields: Any) -> tuple[Receipt, StepOutput]:
-    values = {"weights": A, "moments": A, "change_sketch": SKETCH, "moments_sketch": SKETCH}
-    told = {"counted": A, "learning_rate": 1e-3}
-    state = StepState(**{**values, **told, "gradient_norm": 1.0, **fields})
-    given = receipt(kind=OpKind.STEP, output=state.weights, sketch=(), state=state)
-    return given, StepOutput(1, 1.0, A, A, SKETCH, SKETCH)
-
-
-def scaled(factor: float) -> tuple[float, ...]:
-    return tuple(value * factor for value in SKETCH)
+def replayed(x_BTK: Tensor | None = X_BTK, loss: float | None = None) -> Output:
+    return Output(None if x_BTK is None else payload(x_BTK), A, 1, loss)
 
 
 def test_one_device_class_has_no_tolerance() -> None:
-    assert profile_for(small_run(), "cpu/x", "cpu/x") == EXACT
+    assert profile_for(SPEC, "cpu/x", "cpu/x") is EXACT
 
 
-def test_two_device_classes_have_the_runs_tolerance() -> None:
-    assert profile_for(small_run(), "cpu/x", "cuda/y") == NEAR
+def test_two_device_classes_without_a_measured_profile_have_the_declared_one() -> None:
+    assert NEAR.bounds == declared_bounds(SPEC)
+    assert (NEAR.exact, NEAR.name) == (False, "declared/0.01/fp32/adamw")
 
 
-def test_equal_digests_agree() -> None:
-    assert compare_output(EXACT, receipt(), Output(b"", A, SKETCH, 1)) is None
+# ---- outputs ------------------------------------------------------------------------------------
 
 
-def test_another_digest_fails_however_near_the_sketch() -> None:
-    off = compare_output(EXACT, receipt(output=B), Output(b"", A, SKETCH, 1))
+def test_on_one_class_the_digest_decides() -> None:
+    assert compare_output(EXACT, receipt(), replayed(), payload(X_BTK)) is None
+    off = compare_output(EXACT, receipt(output=B), replayed(), payload(X_BTK))
     assert off is not None
     assert (off.expected, off.found) == (A, B)
 
 
-def test_a_sketch_that_is_not_the_outputs_fails_on_one_class_too() -> None:
-    assert compare_output(EXACT, receipt(sketch=scaled(-1)), Output(b"", A, SKETCH, 1)) is not None
+def test_across_classes_the_tensor_decides_and_not_the_digest() -> None:
+    near, far = X_BTK * 1.009, X_BTK * 1.011
+    assert compare_output(NEAR, receipt(output=B), replayed(), payload(near)) is None
+    off = compare_output(NEAR, receipt(), replayed(), payload(far))
+    assert off is not None
+    assert off.reason == "forward's error is off by 0.011, and 0.01 is allowed"
 
 
-def test_across_classes_the_sketch_decides_and_not_the_digest() -> None:
-    assert compare_output(NEAR, receipt(output=B, sketch=scaled(1.009)), Output(b"", A, SKETCH, 1)) is None
-    assert (
-        compare_output(NEAR, receipt(output=B, sketch=scaled(1.011)), Output(b"", A, SKETCH, 1)) is not None
-    )
+def test_a_lie_in_one_token_is_named() -> None:
+    small = small_run(data={"sequence_length": 4000}, boundary={"wire": "fp32"})
+    profile, x_BTK = profile_for(small, "cpu/x", "cuda/y", ()), noise(1, payload_shape(small))
+    lie_BTK = x_BTK.clone()
+    lie_BTK[1, 70] *= 1.3
+    off = compare_output(profile, receipt(), replayed(x_BTK), payload(lie_BTK))
+    assert off is not None
+    assert off.reason.startswith("forward's token is off by 0.")
+    assert "at token 4070" in off.reason
+
+
+@pytest.mark.parametrize("wire", WireDtype)
+def test_every_wire_dtype_is_compared_as_what_it_decodes_to(wire: WireDtype) -> None:
+    spec = small_run(boundary={"wire": wire})
+    profile = profile_for(spec, "cpu/x", "cuda/y", ())
+    mine = Output(payload(X_BTK, spec), A, 1)
+    assert compare_output(profile, receipt(output=B), mine, payload(X_BTK * 1.002, spec)) is None
+    assert compare_output(profile, receipt(output=B), mine, payload(X_BTK * 1.05, spec)) is not None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\x00", payload(X_BTK) + b"\x00", payload(X_BTK)[:-4], payload(X_BTK * 0), payload(-X_BTK),
+     payload(X_BTK * math.nan), payload(X_BTK * math.inf), b"\xff" * len(payload(X_BTK))],
+)  # fmt: skip
+def test_what_is_no_output_of_the_op_does_not_agree(sent: bytes) -> None:
+    assert compare_output(NEAR, receipt(), replayed(), sent) is not None
+
+
+def test_an_op_that_sends_nothing_is_not_compared_across_classes() -> None:
+    assert compare_output(NEAR, receipt(kind=OpKind.BACKWARD, output=B), replayed(None), None) is None
+    assert compare_output(EXACT, receipt(kind=OpKind.BACKWARD, output=B), replayed(None), None) is not None
+
+
+def test_a_payload_that_the_caller_left_out_is_no_agreement() -> None:
+    with pytest.raises(ValueError, match="the payload of receipt 1 is needed"):
+        compare_output(NEAR, receipt(), replayed(), None)
 
 
 @pytest.mark.parametrize(("profile", "loss", "agrees"), [(EXACT, 2.0, True), (EXACT, 2.0000001, False),
     (NEAR, 2.01, True), (NEAR, 2.03, False), (NEAR, None, False)])  # fmt: skip
 def test_a_loss_is_held_to_the_profile(profile: Profile, loss: float | None, agrees: bool) -> None:
-    replayed = Output(b"", A, SKETCH, 1, 2.0)
     given = receipt(kind=OpKind.LOSS, loss=loss)
-    assert (compare_output(profile, given, replayed) is None) is agrees
+    assert (compare_output(profile, given, replayed(loss=2.0), payload(X_BTK)) is None) is agrees
 
 
-@pytest.mark.parametrize("fields", [{}, {"gradient_norm": 1.0}])
-def test_an_equal_step_agrees(fields: dict[str, Any]) -> None:
-    assert compare_step(EXACT, *step(**fields)) is None
+# ---- STEPs and states -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"weights": B},
-        {"moments": B},
-        {"gradient_norm": 1.1},
-        {"change_sketch": scaled(2)},
-        {"moments_sketch": ()},
-    ],
-)
-def test_a_step_fails_by_each_of_its_commitments(fields: dict[str, Any]) -> None:
-    assert compare_step(EXACT, *step(**fields)) is not None
+@pytest.mark.parametrize(("profile", "norm", "agrees"), [(EXACT, 1.0, True), (EXACT, 1.0000001, False),
+    (NEAR, 1.009, True), (NEAR, 1.011, False), (NEAR, 0.0, False)])  # fmt: skip
+def test_a_gradient_norm_is_held_to_the_profile(profile: Profile, norm: float, agrees: bool) -> None:
+    update = StepUpdate(gradient_norm=norm, counted=A, learning_rate=1e-3)
+    assert (compare_norm(profile, receipt(kind=OpKind.STEP, update=update), 1.0) is None) is agrees
 
 
-def test_a_step_without_a_state_fails() -> None:
-    assert compare_step(EXACT, receipt(kind=OpKind.STEP), step()[1]) is not None
+def test_a_step_that_names_no_norm_does_not_agree() -> None:
+    assert compare_norm(NEAR, receipt(kind=OpKind.STEP), 1.0) is not None
 
 
-@pytest.mark.parametrize("theirs", [(), scaled(0), (float("nan"),) * 16, scaled(-1)])
-def test_what_is_no_sketch_of_it_does_not_agree(theirs: tuple[float, ...]) -> None:
-    assert sketch_distance(NEAR, theirs, SKETCH) is not None
+START = StageState({"w": noise(1, (30,))})
+MINE = StageState({"w": noise(2, (30,))}, {"exp_avg.w": noise(3, (30,))})
 
 
-def test_a_zero_gradient_agrees_with_itself() -> None:
-    assert sketch_distance(NEAR, scaled(0), scaled(0)) is None
+def moved(share: float) -> StageState:
+    """A state whose change is longer by a share."""
+    change = MINE.weights["w"] - START.weights["w"]
+    return StageState({"w": MINE.weights["w"] + share * change}, MINE.moments)
 
 
-def test_a_replay_takes_the_miners_thread_count_where_that_makes_the_classes_equal() -> None:
-    own = ReplayOptions(threads=1, max_threads=4)
-    assert own.matching(device_class("cpu", 2)).threads == 2
-    assert own.matching(device_class("cpu", 8)) == own
-    assert own.matching("cuda/Some GPU/cuda13/torch2") == own
+def test_a_change_is_held_to_the_profile() -> None:
+    assert compare_state(NEAR, SPEC, 7, START, moved(0.01), MINE) is None
+    off = compare_state(NEAR, SPEC, 7, START, moved(0.6), MINE)
+    assert off is not None
+    assert (off.seq, "commit's" in off.reason) == (7, True)
+
+
+def test_a_lie_in_the_moments_names_its_tensor() -> None:
+    theirs = StageState(MINE.weights, {"exp_avg.w": MINE.moments["exp_avg.w"] * 2})
+    off = compare_state(NEAR, SPEC, 7, START, theirs, MINE)
+    assert off is not None
+    assert off.reason == "commit's moments is off by 1 at exp_avg, and 0.01 is allowed"
+
+
+# ---- declared bounds --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute", ComputeDtype)
+@pytest.mark.parametrize("kind", OptimizerKind)
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-2, 0.3, 1e9])
+def test_no_declared_bound_lets_zeros_pass(
+    tolerance: float, kind: OptimizerKind, compute: ComputeDtype
+) -> None:
+    run = small_run(optimizer={"kind": kind}, compute=compute).model_dump()
+    bounds = declared_bounds(RunSpec.model_validate({**run, "audit": {"tolerance": tolerance}})).values
+    assert all(0 < bound <= MAX_BOUND for bound in bounds.values())
+
+
+def test_the_change_of_sgd_is_held_like_moments() -> None:
+    bounds = declared_bounds(small_run(optimizer={"kind": "sgd"}))
+    assert bounds.of(OpKind.COMMIT, Quantity.CHANGE) == bounds.of(OpKind.COMMIT, Quantity.MOMENTS)
+    adamw = declared_bounds(SPEC)
+    assert adamw.of(OpKind.COMMIT, Quantity.CHANGE) > adamw.of(OpKind.COMMIT, Quantity.MOMENTS)
+
+
+def test_what_has_no_bound_must_be_equal() -> None:
+    assert EXACT.bounds.of(OpKind.FORWARD, Quantity.ERROR) == 0

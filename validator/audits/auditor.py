@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from iota.compute.commitment import commitment, tensors_root
 from iota.compute.state import StageState
+from iota.protocol.receipts import Receipt
 from validator.audits.budget import Worker
+from validator.audits.delta_digests import delta_digests
 from validator.audits.evidence import Evidence
 from validator.audits.merge_replay import MergeReplay
 from validator.audits.replay import Replay, ReplayOptions
 from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
 from validator.core.results import Profile
+
+_Afresh = jobs.HashBase | jobs.LoadBase | jobs.LoadSnapshot | jobs.ReplayMerge | jobs.RemakeBase
+"""Jobs that free the replay before them."""
+_Fetched = jobs.FetchBase | jobs.FetchFrame | jobs.FetchAnnounced | jobs.FetchTokens | jobs.FetchSent
+_Replayed = jobs.ReplayOp | jobs.ReplayWord | jobs.ReplayStep | jobs.CompareRoots
 
 
 class Auditor:
@@ -19,87 +27,130 @@ class Auditor:
         self._evidence, self._worker, self._options = evidence, worker, options
         self._merges = MergeReplay(evidence.spec, evidence.objects, worker)
         self._replay: Replay | None = None
+        self._start: StageState | None = None
+        """The weights that the replay began with, where its end is compared by more than roots."""
 
     async def run(self, job: jobs.AuditJob) -> object:
         """The answer of a job. Raises EvidenceMissing, MinerFault, Undelivered, or an error of transport."""
-        run = self._worker.run
-        if isinstance(job, jobs.HashBase | jobs.LoadBase | jobs.ReplayMerge | jobs.RemakeBase) or (
-            isinstance(job, jobs.LoadSnapshot) and not job.on_top
-        ):
-            self.unload()
+        match job:
+            case (
+                jobs.HashBase()
+                | jobs.LoadBase()
+                | jobs.LoadSnapshot()
+                | jobs.ReplayMerge()
+                | jobs.RemakeBase()
+            ):
+                self.unload()
+                return await self._afresh(job)
+            case jobs.ReplayOp() | jobs.ReplayWord() | jobs.ReplayStep() | jobs.CompareRoots():
+                return await self._replayed(job)
+            case jobs.CompareState():
+                return await self._compare_state(job)
+            case jobs.HashDelta():
+                return await self._hash_delta(job)
+            case _:
+                return await self._fetched(job)
+
+    def unload(self) -> None:
+        """Free the replay, since it and another state might not fit in memory together."""
+        self._replay = self._start = None
+
+    async def _afresh(self, job: _Afresh) -> object:
+        match job:
+            case jobs.HashBase():
+                base = await self._evidence.base(job.base)
+                return await self._worker.run(lambda: tensors_root(base.weights, self._part_elements))
+            case jobs.LoadBase():
+                state = await self._base_state(job)
+                return await self._load(state, job.base.stage, job.version, job.device)
+            case jobs.LoadSnapshot():
+                state = await self._committed(job.snapshot, job.commit, whole=job.whole)
+                given = job.snapshot
+                wanted = state if job.whole else StageState(state.weights)
+                return await self._load(wanted, given.stage, given.version, job.device)
+            case jobs.ReplayMerge():
+                return await self._merges.merge(job)
+            case jobs.RemakeBase():
+                return await self._merges.next_base(job)
+
+    async def _fetched(self, job: _Fetched) -> object:
         match job:
             case jobs.FetchBase():
                 await self._evidence.base(job.base)
                 return None
-            case jobs.HashBase():
-                base = await self._evidence.base(job.base)
-                return await run(lambda: base.weights_digest)
             case jobs.FetchFrame():
                 return await self._evidence.frame(job.header)
             case jobs.FetchAnnounced():
                 return await self._evidence.announced(job.notice)
             case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
-            case jobs.LoadBase():
-                state = await self._base_state(job)
-                return await self._load(state, job.base.stage, job.version, job.device)
-            case jobs.LoadSnapshot():
-                return await self._load_snapshot(job)
-            case jobs.ReplayMerge():
-                return await self._merges.merge(job)
-            case jobs.RemakeBase():
-                return await self._merges.next_base(job)
-        replay = self._replay
-        assert replay is not None
-        match job:
-            case jobs.ReplayOp(receipt, forward, version, inputs):
-                return await run(lambda: replay.op(receipt, forward, version, inputs))
-            case jobs.ReplayWord(word, version, inputs):
-                return await run(lambda: replay.is_finite(word, version, inputs))
-            case jobs.CheckSent(miner, receipt):
-                payload = await self._evidence.sent_payload(miner, receipt)
-                return None if payload is None else await run(lambda: replay.sent(receipt, payload))
-            case jobs.ReplayStep(receipt, count, rate):
-                return await run(lambda: replay.step(receipt, count, rate))
-            case jobs.HashDelta():
-                base = await self._evidence.base(job.base)
-                return await run(lambda: replay.delta_digests(base))
+            case jobs.FetchSent():
+                return await self._evidence.sent_payload(job.miner, job.receipt)
 
-    def unload(self) -> None:
-        """Free the replay, since it and another state might not fit in memory together."""
-        self._replay = None
+    async def _replayed(self, job: _Replayed) -> object:
+        replay = self._loaded
+        match job:
+            case jobs.ReplayOp():
+                return await self._worker.run(lambda: replay.op(job))
+            case jobs.ReplayWord(word, version, inputs):
+                return await self._worker.run(lambda: replay.is_finite(word, version, inputs))
+            case jobs.ReplayStep(receipt, count, rate):
+                return await self._worker.run(lambda: replay.step(receipt, count, rate))
+            case jobs.CompareRoots():
+                return await self._worker.run(lambda: replay.compare_roots(job.commit))
+
+    # ---- states --------------------------------------------------------------------------------
+
+    @property
+    def _loaded(self) -> Replay:
+        assert self._replay is not None
+        return self._replay
+
+    @property
+    def _part_elements(self) -> int:
+        return self._evidence.spec.outer.part_elements
 
     async def _load(self, state: StageState, stage: int, version: int, device: str) -> Profile:
         spec, options = self._evidence.spec, self._options
         replay = await self._worker.run(lambda: Replay(spec, stage, device, options))
         await self._worker.run(lambda: replay.load(state, version))
         self._replay = replay
+        self._start = None if replay.profile.exact else StageState(state.weights)
         return replay.profile
 
     async def _base_state(self, job: jobs.LoadBase) -> StageState:
-        base = await self._evidence.base(job.base)
-        if job.carried is None or job.last is None:
+        base, carried = await self._evidence.base(job.base), job.carried
+        if carried is None:
             return base
-        carried = await self._evidence.snapshot(job.carried)
-        digest = await self._worker.run(lambda: carried.moments_digest)
         # Zero moments are right too: a replica that lost its state started from the base alone.
-        zero = await self._worker.run(lambda: self._evidence.zero_moments_digest(job.base.stage))
-        check_carried(job.carried.miner, job.last, digest, zero)
-        return StageState(base.weights, carried.moments)
+        zero = await self._worker.run(lambda: self._evidence.zero_moments_root(job.base.stage))
+        if not check_carried(carried.snapshot.miner, carried.commit, carried.last, zero):
+            return base
+        state = await self._committed(carried.snapshot, carried.commit, whole=True)
+        return StageState(base.weights, state.moments)
 
-    async def _load_snapshot(self, job: jobs.LoadSnapshot) -> Profile:
-        given = job.snapshot
+    async def _committed(self, given: jobs.Snapshot, commit: Receipt, *, whole: bool) -> StageState:
+        """A state that the miner delivered. Raises MinerFault if it is not what it committed to."""
         state = await self._evidence.snapshot(given)
 
         def check() -> None:
-            moments = state.moments_digest if job.moments else None
-            check_committed(given.miner, job.step, state.weights_digest, moments)
+            shown = state if whole else StageState(state.weights)
+            check_committed(given.miner, commit, commitment(shown, self._part_elements), whole=whole)
 
         await self._worker.run(check)
-        if not job.on_top:
-            wanted = state if job.moments else StageState(state.weights)
-            return await self._load(wanted, given.stage, given.version, job.device)
-        replay = self._replay
-        assert replay is not None
-        await self._worker.run(lambda: replay.adopt(state, given.version))
-        return replay.profile
+        return state
+
+    async def _compare_state(self, job: jobs.CompareState) -> object:
+        theirs = await self._committed(job.snapshot, job.commit, whole=True)
+        replay, start = self._loaded, self._start
+        assert start is not None
+        return await self._worker.run(lambda: replay.compare_state(job.commit, start, theirs))
+
+    async def _hash_delta(self, job: jobs.HashDelta) -> list[str]:
+        if job.snapshot is None:
+            final = await self._worker.run(self._loaded.weights)
+        else:
+            self.unload()
+            final = (await self._committed(job.snapshot, job.commit, whole=False)).weights
+        base = await self._evidence.base(job.base)
+        return await self._worker.run(lambda: delta_digests(base.weights, final, self._part_elements))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -17,12 +18,14 @@ from iota.protocol.seals import SEAL_DOMAIN, SignedSeal
 from iota.protocol.status_delta import Status
 from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import RunSpec
+from iota.store import StoreError
 from validator.audits.public_chain import PublicChain
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records
 from validator.audits.verdicts import verify_verdict
 from validator.core.sealed import SealBroken, SealedEpoch
-from validator.core.tasks import drawn_tasks
+from validator.core.segments import Drawable, Draws, window_start
+from validator.core.tasks import drawable, drawn_tasks
 
 MAX_PAGES: Final = 4096
 """Pages of verdicts that are read: four million verdicts."""
@@ -127,10 +130,12 @@ async def check_epoch(
         else:
             report.contradictions.append(Contradiction(hotkey, fault))
     filed = await _verdicts(client, seal, rows, report)
-    if sealed is not None and report.block_hash is not None:
+    if sealed is not None and chain is not None and report.block_hash is not None:
+        earlier = await _earlier(spec, epoch, client, objects, chain)
         for row in rows.values():
             if row.link:
-                await asyncio.to_thread(_draw, sealed, report, row, links[row.hotkey], filed)
+                draws = Draws(report.block_hash, links[row.hotkey], row.hotkey, earlier)
+                await asyncio.to_thread(_draw, sealed, report, row, draws, filed)
     report.validators = sorted(rows.values(), key=lambda row: row.hotkey)
     return report
 
@@ -157,6 +162,22 @@ async def _sealed(
         Contradiction(fault.hotkey, f"receipt {fault.seq}: {fault.reason}") for fault in sealed.faults
     ]
     return sealed
+
+
+async def _earlier(
+    spec: RunSpec, epoch: int, client: PublicRecords, objects: Objects, chain: PublicChain
+) -> dict[int, Drawable]:
+    """What the public draws of the epochs before in the window follow from, of those that are still kept."""
+    found: dict[int, Drawable] = {}
+    reader = RecordReader(spec, client, objects)
+    for number in range(window_start(spec, epoch), epoch):
+        with suppress(Problem, SealBroken, StoreError):
+            seal = (await client.seal(number)).seal
+            block_hash = await chain.block_hash(seal)
+            if block_hash is not None:
+                sealed = await reader.sealed(await reader.record(seal))
+                found[number] = drawable(sealed, block_hash)
+    return found
 
 
 async def _expected(client: PublicRecords, chain: PublicChain | None, seal: EpochClose) -> list[str]:
@@ -214,14 +235,18 @@ async def _pages(client: PublicRecords, report: EpochReport) -> AsyncIterator[Fi
             yield each
 
 
-def _draw(sealed: SealedEpoch, report: EpochReport, row: ValidatorRow, link: str, filed: _Filed) -> None:
-    """Count what a validator's draw demands, and what of it has no verdict."""
-    assert report.block_hash is not None
-    own = filed[row.hotkey]
+def _draw(sealed: SealedEpoch, report: EpochReport, row: ValidatorRow, draws: Draws, filed: _Filed) -> None:
+    """Count what a validator's draw demands, and what of it has no verdict.
+
+    Segments of the public draw are left out where an epoch before in the window is not known: it may excuse
+    them.
+    """
+    own, epoch = filed[row.hotkey], sealed.epoch
+    known = len(draws.earlier) == epoch - window_start(sealed.spec, epoch)
     demanded = [
         {(hotkey, task.kind, task.seq), (hotkey, task.kind, None)}
         for hotkey in sealed.miners
-        for task in drawn_tasks(sealed, report.block_hash, link, hotkey)
+        for task in drawn_tasks(sealed, draws, hotkey, public=known)
     ]
     row.drawn = len(demanded)
     row.missing = sum(not names & own for names in demanded) if report.verdicts else None

@@ -10,9 +10,10 @@ import torch
 from cachetools import FIFOCache
 
 from iota.client.run_objects import ObjectDiffers
+from iota.compute.commitment import tensors_root
 from iota.compute.errors import StateError
 from iota.compute.optim import moment_shapes
-from iota.compute.state import StageState, load_state, tensors_digest
+from iota.compute.state import StageState, load_state
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import needs_tokens
@@ -116,10 +117,11 @@ class Evidence(RecordReader):
         except StateError as error:
             raise MinerFault(given.miner, given.seq, f"{name} is no state: {error}") from error
 
-    def zero_moments_digest(self, stage: int) -> str:
-        """Digest of the optimizer moments of a replica that starts from a base alone."""
+    def zero_moments_root(self, stage: int) -> str:
+        """Root of the optimizer moments of a replica that starts from a base alone."""
         shapes = moment_shapes(self.spec.optimizer, run_shapes(self.spec, stage))
-        return tensors_digest({name: torch.zeros(shape) for name, shape in shapes.items()})
+        zeros = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+        return tensors_root(zeros, self.spec.outer.part_elements)
 
     # ---- inputs and outputs of ops -------------------------------------------------------------
 
@@ -154,21 +156,23 @@ class Evidence(RecordReader):
             raise EvidenceMissing(f"{key} is no frame: {error}") from error
 
     async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
-        """The payload that the op's miner sent; None if the op sends none or its frame is no longer stored.
+        """The payload that the op's miner sent; None if the op sends none.
 
         Raises MinerFault if the miner sent another payload than it receipted.
         """
         if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
         name = FrameName.of(receipt.key, receipt.stage)
+        key = FrameKey(self.spec.id, name)
+        limit = max_bytes(self.spec, key, receipt.stage)
+        data = await self._from_store(str(key), self.objects.get(str(key), limit))
         try:
-            key = FrameKey(self.spec.id, name)
-            limit = max_bytes(self.spec, key, receipt.stage)
-            data = await self._from_store(str(key), self.objects.get(str(key), limit))
             frame = decode_frame(data, self.spec)
-        except (EvidenceMissing, FrameError):
-            return None
-        if frame.header.sender == hotkey and frame.header.payload != receipt.output:
+        except FrameError as error:
+            raise EvidenceMissing(f"{key} is no frame: {error}") from error
+        if frame.header.sender != hotkey:
+            raise EvidenceMissing(f"{key} holds a frame of {frame.header.sender}")
+        if frame.header.payload != receipt.output:
             reason = "it sent another frame than it receipted"
             raise MinerFault(hotkey, receipt.seq, reason, expected=receipt.output, found=frame.header.payload)
         return frame.payload

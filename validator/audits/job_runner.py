@@ -92,8 +92,8 @@ class JobRunner:
         self.bundles.did(job)
         try:
             match job:
-                case jobs.FetchLastStep():
-                    return await self.evidence.last_step(job.epoch, job.miner)
+                case jobs.FetchLastCommit():
+                    return await self.evidence.last_commit(job.epoch, job.miner)
                 case jobs.FetchPast():
                     return await self._fetch_past(job.epoch)
                 case jobs.FetchVerdicts():

@@ -11,7 +11,7 @@ from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from validator.audits.verdicts import verify_verdict
 from validator.chain import SubnetChain
 from validator.core.links import verify_link
-from validator.core.pool import ACCUSING, Judgement, Pool, is_relevant
+from validator.core.pool import Judgement, Pool, is_relevant
 
 _MAX_PAGES: Final = 4096
 """Four million verdicts: 20 times those of 16 validators on 3,000 miners."""
@@ -39,7 +39,7 @@ class VerdictReader:
         tasks = {
             Judgement.of(filed.validator, filed.verdict).task
             async for filed in self._pages(page)
-            if filed.verdict.outcome in ACCUSING
+            if filed.verdict.accuses
         }
         judgements = [
             judgement

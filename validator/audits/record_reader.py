@@ -25,7 +25,8 @@ from validator.audits.sources import Objects, Records
 from validator.core.all_receipts import check_receipts
 from validator.core.record_checks import check_receipt_counts, check_record
 from validator.core.results import EvidenceMissing
-from validator.core.sealed import SealBroken, SealedEpoch, checked_receipts, signed_chain
+from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.signed_chains import checked_receipts, signed_chain
 
 _RECORD_TRIES: Final = 3
 """A record comes unsigned, so what lies between may have changed it: it is asked for again."""
@@ -106,14 +107,14 @@ class RecordReader:
             raise SealBroken(f"{key} has {counted(microbatches, 'microbatch')} at {counted(stages, 'stage')}")
         return plan
 
-    async def last_step(self, epoch: int, hotkey: str) -> Receipt | None:
-        """The miner's receipt of the last STEP of `epoch`; None if it has none.
+    async def last_commit(self, epoch: int, hotkey: str) -> Receipt | None:
+        """The miner's receipt of its last COMMIT to the last version of `epoch`; None if it has none.
 
         Raises EvidenceMissing for receipts that the miner did not sign.
         """
-        wanted = (epoch, self.spec.schedule.steps - 1, OpKind.STEP)
+        wanted = (epoch, self.spec.schedule.steps, OpKind.COMMIT)
         try:
             chain = signed_chain(self.spec.id, hotkey, await self._client.receipts(epoch, hotkey))
         except SealBroken as error:
             raise EvidenceMissing(str(error)) from error
-        return next((r for r in chain if (r.epoch, r.step, r.kind) == wanted), None)
+        return next((r for r in reversed(chain) if (r.epoch, r.step, r.kind) == wanted), None)

@@ -12,31 +12,29 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from blake3 import blake3
+from torch import Tensor
 
-from iota.codec.shapes import payload_shape
-from iota.codec.wire_dtype import decode_wire, payload_tensor
+from iota.codec.wire_dtype import payload_tensor
+from iota.compute.commitment import commitment
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine, EngineFactory
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
-from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
-from iota.outer import open_delta_codec
-from iota.outer.partition import split
-from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from iota.protocol.records import Word
 from iota.settings import Recompute
 from iota.spec import RunSpec
-from validator.audits.tolerance import EXACT, compare_output, compare_step, profile_for, sketch_distance
-from validator.core.jobs import OpInputs
+from validator.audits.tolerance import compare_norm, compare_output, compare_state, profile_for
+from validator.core.jobs import OpInputs, ReplayOp
 from validator.core.results import ReplayMismatch
 
 _T = TypeVar("_T")
 _THREADS = re.compile(r"/t(\d{1,4})/")
 """The thread count in a CPU's device class."""
+_GROUPS = {"weights": "weights", "moments": "moments", "before": "weights of the version before"}
+"""The groups of a commitment, in words."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,12 @@ class Replay:
 
     # ---- comparisons ---------------------------------------------------------------------------
 
-    def op(
-        self, receipt: Receipt, forward: Receipt | None, version: int, inputs: OpInputs
-    ) -> ReplayMismatch | None:
-        """Run and compare the op of `receipt`; of a BACKWARD first its FORWARD, if that is given.
+    def op(self, job: ReplayOp) -> ReplayMismatch | None:
+        """Run and compare an op; of a BACKWARD first its FORWARD, if that is given.
 
         A BACKWARD or LOSS adds its microbatch to the gradient of its step.
         """
+        receipt, forward, version, inputs = job.receipt, job.forward, job.version, job.inputs
         mb = Microbatch(receipt.epoch, receipt.step, receipt.microbatch, receipt.attempt)
         stage_input = None if inputs.stage_input is None else payload_tensor(inputs.stage_input)
         engine, tokens = self._engine, inputs.tokens
@@ -99,12 +96,13 @@ class Replay:
             return run_backward()
 
         if receipt.kind is OpKind.LOSS:
-            return self._checked(receipt, lambda: engine.loss(mb, version, stage_input, tokens))
+            return self._checked(receipt, job.sent, lambda: engine.loss(mb, version, stage_input, tokens))
         if receipt.kind is OpKind.FORWARD:
-            return self._checked(receipt, run_forward)
+            return self._checked(receipt, job.sent, run_forward)
         if forward is None:
-            return self._checked(receipt, recompute_backward)
-        return self._checked(forward, run_forward) or self._checked(receipt, run_backward)
+            return self._checked(receipt, job.sent, recompute_backward)
+        mismatch = self._checked(forward, job.forward_sent, run_forward)
+        return mismatch or self._checked(receipt, job.sent, run_backward)
 
     def is_finite(self, word: Word, version: int, inputs: OpInputs) -> bool:
         """Whether the ops of a word, as far as their inputs are there, give finite values here."""
@@ -130,34 +128,46 @@ class Replay:
         """Run and compare a STEP over the gradient of `count` microbatches that was summed."""
 
         def run() -> ReplayMismatch | None:
-            made = self._engine.step(receipt.step, count, learning_rate, epoch=receipt.epoch)
-            return compare_step(self.profile, receipt, made)
+            norm = self._engine.step(receipt.step, count, learning_rate).gradient_norm
+            return compare_norm(self.profile, receipt, norm)
 
         return self._found(receipt, run)
 
-    def sent(self, receipt: Receipt, payload: bytes) -> ReplayMismatch | None:
-        """Compare a receipt's sketch with the payload that its miner sent."""
-        key = SketchKey(
-            self.spec.id, receipt.stage, receipt.kind.value, receipt.epoch, receipt.step, receipt.microbatch
-        )
-        tensor = decode_wire(payload_tensor(payload), payload_shape(self.spec), self.spec.boundary.wire)
-        apart = sketch_distance(EXACT, receipt.sketch, sketch(tensor, key))
-        if apart is None:
-            return None
-        return ReplayMismatch(receipt.seq, "", "", f"its sketch is not that of what it sent: {apart}")
+    def compare_roots(self, commit: Receipt) -> ReplayMismatch | None:
+        """Compare the state that the replay came to with a COMMIT, to the bit."""
 
-    def delta_digests(self, base: StageState) -> list[str]:
-        """BLAKE3 (hex) of each encoded part of the pseudo-gradient from `base` to the newest weights."""
-
-        def run() -> list[str]:
-            vector = pseudo_gradient(base.weights, self._engine.state().weights).numpy()
-            encode = open_delta_codec().encode
-            return [blake3(encode(p)).hexdigest() for p in split(vector, self.spec.outer.part_elements)]
+        def run() -> ReplayMismatch | None:
+            found = commitment(self._engine.state(copy=False), self.spec.outer.part_elements)
+            said = commit.commitment
+            if found == said:
+                return None
+            assert said is not None
+            what = next(name for name in _GROUPS if getattr(found, name) != getattr(said, name))
+            expected, theirs = getattr(found, what), getattr(said, what)
+            reason = f"the {_GROUPS[what]} of version {commit.version} are others than its STEPs make"
+            return ReplayMismatch(commit.seq, expected, theirs, reason)
 
         return self._on_thread(run)
 
-    def _checked(self, receipt: Receipt, run: Callable[[], DeviceOutput]) -> ReplayMismatch | None:
-        return self._found(receipt, lambda: compare_output(self.profile, receipt, run().read().result()))
+    def compare_state(self, commit: Receipt, start: StageState, theirs: StageState) -> ReplayMismatch | None:
+        """Compare the state that the replay came to from `start` with the miner's, by the profile."""
+
+        def run() -> ReplayMismatch | None:
+            mine = self._engine.state(copy=False)
+            return compare_state(self.profile, self.spec, commit.seq, start, theirs, mine)
+
+        return self._on_thread(run)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The newest weights on the CPU, which may share the replay's memory."""
+        return self._on_thread(lambda: self._engine.state(copy=False).weights)
+
+    def _checked(
+        self, receipt: Receipt, sent: bytes | None, run: Callable[[], DeviceOutput]
+    ) -> ReplayMismatch | None:
+        return self._found(
+            receipt, lambda: compare_output(self.profile, receipt, run().read().result(), sent)
+        )
 
     def _found(self, receipt: Receipt, run: Callable[[], ReplayMismatch | None]) -> ReplayMismatch | None:
         try:
@@ -177,7 +187,3 @@ class Replay:
     def load(self, state: StageState, version: int) -> None:
         """Start from a state as weight version `version`; without moments they are zero."""
         self._on_thread(lambda: self._engine.load(state, version=version))
-
-    def adopt(self, state: StageState, version: int) -> None:
-        """Replace the state by a later version, but keep the gradient summed at the version before."""
-        self._on_thread(lambda: self._engine.adopt(state, version=version))

@@ -1,98 +1,149 @@
-"""Whether a replay agrees with a receipt: bit for bit on one device class, within a tolerance across two."""
+"""Whether a replay agrees with what a miner sent and committed to.
+
+On one device class it agrees bit for bit. Across two, whole tensors are compared, each quantity within the
+bound of a profile: one that was measured for the two classes, else the wide one that the run declares.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from iota.compute.names import Output, StepOutput
-from iota.protocol.receipts import Receipt
+from iota.codec.errors import PayloadError
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire, payload_tensor
+from iota.compute.names import Output
+from iota.compute.state import StageState
+from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
-from validator.core.results import Profile, ReplayMismatch
+from validator.audits.declared import declared_bounds
+from validator.audits.distances import Worst, number_error, sums, worst_token
+from validator.audits.measured import MeasuredProfile, covers, shipped_profiles
+from validator.audits.state_distances import state_distances
+from validator.core.results import Bounds, PayloadForm, Profile, Quantity, ReplayMismatch
 
-_SKETCH_ROUNDING = 1e-4
-"""Relative difference allowed between sketches of equal bits: the order of a float64 sum may differ."""
+EXACT: Final = Profile("exact", exact=True)
 
 
-EXACT = Profile("exact", exact=True)
+def profile_for(
+    spec: RunSpec, mine: str, theirs: str, profiles: Sequence[MeasuredProfile] | None = None
+) -> Profile:
+    """The exact profile for equal device classes, else a measured one, else the declared one.
 
+    A measured bound is never above the declared one of its quantity: naming another class gains nothing
+    beyond what the run declares.
 
-def profile_for(spec: RunSpec, mine: str, theirs: str) -> Profile:
-    """The exact profile for equal device classes, else one of the run's published tolerance."""
+    Args:
+        mine, theirs: device classes (`iota.compute.determinism.device_class`).
+        profiles: measured ones; None for those that are shipped.
+    """
     if mine == theirs:
         return EXACT
-    error = spec.audit.tolerance
-    return Profile(f"sketch/{error:g}", exact=False, error=error, cosine=1 - error)
+    declared = declared_bounds(spec)
+    form = PayloadForm(spec.boundary.wire, payload_shape(spec))
+    found = [
+        each
+        for each in (shipped_profiles() if profiles is None else profiles)
+        if covers(each, spec, mine, theirs)
+    ]
+    if not found:
+        name = f"declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
+        return Profile(name, exact=False, bounds=declared, payloads=form)
+    # The least depth that covers the spec's segments has the tightest bounds.
+    best = min(found, key=lambda each: (each.depth, each.name))
+    return Profile(best.name, exact=False, bounds=_tighter(declared, best), payloads=form)
 
 
-def compare_output(profile: Profile, receipt: Receipt, replayed: Output) -> ReplayMismatch | None:
-    """Compare a FORWARD, BACKWARD or LOSS receipt with its replay; None if they agree."""
+def compare_output(
+    profile: Profile, receipt: Receipt, replayed: Output, sent: bytes | None
+) -> ReplayMismatch | None:
+    """Compare a FORWARD, BACKWARD or LOSS with its replay; None if they agree.
+
+    Args:
+        sent: the payload as in the store; None where the op sends none (stage 0's gradient), of which
+            across classes only the segment's end tells.
+
+    Raises ValueError without the payload of an op that sends one, which is an error of the caller.
+    """
     if profile.exact and receipt.output != replayed.digest:
         reason = "the output has another digest"
         return ReplayMismatch(receipt.seq, replayed.digest, receipt.output, reason)
-    off = _compare_sketch(profile, receipt.seq, "output's sketch", receipt.sketch, replayed.sketch)
-    if off is not None or replayed.loss is None:
-        return off
-    return _compare_number(profile, receipt.seq, "loss", receipt.loss, replayed.loss)
-
-
-def compare_step(profile: Profile, receipt: Receipt, replayed: StepOutput) -> ReplayMismatch | None:
-    """Compare a STEP receipt with its replay; None if they agree."""
-    seq, state = receipt.seq, receipt.state
-    if state is None:
-        return ReplayMismatch(seq, replayed.weights, "", "the STEP receipt commits to no state")
-    if profile.exact:
-        if state.weights != replayed.weights or receipt.output != replayed.weights:
-            reason = "the weights after the step are others"
-            return ReplayMismatch(seq, replayed.weights, state.weights, reason)
-        if state.moments != replayed.moments:
-            reason = "the moments after the step are others"
-            return ReplayMismatch(seq, replayed.moments, state.moments, reason)
-    change = (state.change_sketch, replayed.change_sketch)
-    moments = (state.moments_sketch, replayed.moments_sketch)
-    return (
-        _compare_sketch(profile, seq, "sketch of the weight change", *change)
-        or _compare_sketch(profile, seq, "sketch of the moments", *moments)
-        or _compare_number(profile, seq, "gradient norm", state.gradient_norm, replayed.gradient_norm)
-    )
-
-
-def sketch_distance(profile: Profile, theirs: Sequence[float], mine: Sequence[float]) -> str | None:
-    """Why two sketches disagree beyond the profile; None if they agree.
-
-    They agree if |theirs - mine| / |mine| and the cosine between them are within the profile's bounds.
-    """
-    if len(theirs) != len(mine) or not all(map(math.isfinite, theirs)):
-        return "it is not a sketch of this run"
-    if tuple(theirs) == tuple(mine):
+    if not profile.exact and replayed.payload is not None:
+        if sent is None:
+            raise ValueError(f"the payload of receipt {receipt.seq} is needed to compare it across classes")
+        for quantity, worst in payload_distances(_form(profile), sent, replayed.payload):
+            off = _beyond(profile, receipt.kind, quantity, receipt.seq, worst)
+            if off is not None:
+                return off
+    if replayed.loss is None:
         return None
-    norm, other = math.hypot(*mine), math.hypot(*theirs)
-    if norm == 0 or other == 0:
-        return f"norms {other:g} and {norm:g}"
-    error = math.dist(theirs, mine) / norm
-    cosine = sum(a * b for a, b in zip(theirs, mine, strict=True)) / (norm * other)
-    allowed = max(profile.error, _SKETCH_ROUNDING)
-    if error <= allowed and cosine >= min(profile.cosine, 1 - _SKETCH_ROUNDING):
-        return None
-    return f"relative error {error:.3g}, cosine {cosine:.6f}"
+    return _compare_number(profile, receipt, Quantity.LOSS, receipt.loss, replayed.loss)
 
 
-def _compare_sketch(
-    profile: Profile, seq: int, what: str, theirs: Sequence[float], mine: Sequence[float]
+def compare_norm(profile: Profile, receipt: Receipt, replayed: float) -> ReplayMismatch | None:
+    """Compare the gradient norm that a STEP names with its replay's; None if they agree."""
+    stated = None if receipt.update is None else receipt.update.gradient_norm
+    return _compare_number(profile, receipt, Quantity.NORM, stated, replayed)
+
+
+def compare_state(
+    profile: Profile, spec: RunSpec, seq: int, start: StageState, theirs: StageState, mine: StageState
 ) -> ReplayMismatch | None:
-    apart = sketch_distance(profile, theirs, mine)
-    if apart is None:
+    """Compare the states at a segment's end, across classes; None if they agree. All are on the CPU.
+
+    Args:
+        seq: of the COMMIT at the segment's end.
+        start: the state at the segment's start, from which both came.
+        theirs: what the miner committed to.
+    """
+    for quantity, worst in state_distances(start, theirs, mine).items():
+        off = _beyond(profile, OpKind.COMMIT, quantity, seq, worst)
+        if off is not None:
+            return off
+    return None
+
+
+def payload_distances(form: PayloadForm, sent: bytes, replayed: bytes) -> Iterator[tuple[Quantity, Worst]]:
+    """Distances of a sent payload from the replay's. One that is no payload of the run is infinitely far."""
+    mine_BTK = decode_wire(payload_tensor(replayed), form.shape, form.wire)
+    try:
+        theirs_BTK = decode_wire(payload_tensor(sent), form.shape, form.wire)
+    except PayloadError as error:
+        yield Quantity.ERROR, Worst(float("inf"), str(error))
+        return
+    whole = sums(theirs_BTK, mine_BTK)
+    yield Quantity.ERROR, Worst(whole.error)
+    yield Quantity.COSINE, Worst(whole.cosine)
+    yield Quantity.TOKEN, worst_token(theirs_BTK, mine_BTK)
+
+
+def _tighter(declared: Bounds, measured: MeasuredProfile) -> Bounds:
+    own = measured.bounds().values
+    return Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.values.items()})
+
+
+def _form(profile: Profile) -> PayloadForm:
+    if profile.payloads is None:
+        raise ValueError(f"profile {profile.name!r} does not say what payloads look like")
+    return profile.payloads
+
+
+def _beyond(
+    profile: Profile, kind: OpKind, quantity: Quantity, seq: int, worst: Worst
+) -> ReplayMismatch | None:
+    """The mismatch of a distance beyond its bound. NaN is beyond any."""
+    bound = profile.bounds.of(kind, quantity)
+    if worst.distance <= bound:
         return None
-    return ReplayMismatch(seq, _shown(mine), _shown(theirs), f"the {what} is off: {apart}")
+    at = f" at {worst.place}" if worst.place else ""
+    reason = f"{kind}'s {quantity} is off by {worst.distance:.3g}{at}, and {bound:.3g} is allowed"
+    return ReplayMismatch(seq, f"at most {bound:.6g}", f"{worst.distance:.6g}", reason)
 
 
 def _compare_number(
-    profile: Profile, seq: int, what: str, theirs: float | None, mine: float
+    profile: Profile, receipt: Receipt, quantity: Quantity, theirs: float | None, mine: float
 ) -> ReplayMismatch | None:
-    if theirs is not None and abs(theirs - mine) <= profile.error * abs(mine):
+    off = _beyond(profile, receipt.kind, quantity, receipt.seq, Worst(number_error(theirs, mine)))
+    if off is None:
         return None
-    return ReplayMismatch(seq, repr(mine), repr(theirs), f"the {what} is another")
-
-
-def _shown(sketch: Sequence[float]) -> str:
-    return " ".join(f"{value:.6g}" for value in sketch)
+    return ReplayMismatch(off.seq, repr(mine), repr(theirs), off.reason)

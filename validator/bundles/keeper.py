@@ -30,6 +30,7 @@ from validator.bundles.recording import Recording, parts_of, read_again, snapsho
 from validator.core import jobs
 from validator.core.effects import FileVerdict
 from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.segments import Draws
 from validator.core.tasks import AuditTask
 
 log = logging.getLogger(__name__)
@@ -115,10 +116,8 @@ class BundleKeeper:
         if epoch is None or epoch.sealed.epoch != filing.epoch:
             log.warning("epoch %d: a verdict gets no file: its record is not at hand", filing.epoch)
             return None
-        if (
-            demand_of(epoch.sealed, epoch.block_hash, self._link(filing.epoch), filing.miner, filing.task)
-            is None
-        ):
+        draws = Draws(epoch.block_hash, self._link(filing.epoch), self._validator)
+        if demand_of(epoch.sealed, draws, filing.miner, filing.task) is None:
             log.info(
                 "epoch %d: %s of %s gets no file here: the own draw does not demand it, and who accused the"
                 " miner of it has one",

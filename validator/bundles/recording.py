@@ -82,24 +82,23 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
     for job in done:
         with suppress(EvidenceMissing, MinerFault, Undelivered):  # as the audit may have ended
             match job:
-                case jobs.FetchBase() | jobs.HashBase() | jobs.HashDelta():
+                case jobs.FetchBase() | jobs.HashBase():
                     await evidence.base(job.base)
-                case jobs.LoadBase():
-                    await evidence.base(job.base)
-                    if job.carried is not None:
-                        await evidence.snapshot(job.carried)
-                case jobs.LoadSnapshot():
-                    await evidence.snapshot(job.snapshot)
+                case jobs.LoadBase() | jobs.LoadSnapshot() | jobs.CompareState() | jobs.HashDelta():
+                    if isinstance(job, jobs.LoadBase | jobs.HashDelta):
+                        await evidence.base(job.base)
+                    if (snapshot := _snapshot_of(job)) is not None:
+                        await evidence.snapshot(snapshot)
                 case jobs.FetchFrame():
                     await evidence.frame(job.header)
                 case jobs.FetchAnnounced():
                     await evidence.announced(job.notice)
                 case jobs.FetchTokens():
                     await evidence.tokens(job.receipt)
-                case jobs.CheckSent():
+                case jobs.FetchSent():
                     await evidence.sent_payload(job.miner, job.receipt)
-                case jobs.FetchLastStep():
-                    await evidence.last_step(job.epoch, job.miner)
+                case jobs.FetchLastCommit():
+                    await evidence.last_commit(job.epoch, job.miner)
                 case jobs.ReplayMerge() | jobs.RemakeBase():
                     await _read_merge(evidence, job)
                 case _:  # a replay, or a question that is no evidence
@@ -130,11 +129,17 @@ def snapshots_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
     """The snapshots that the jobs of an audit read, in order of version."""
     found: dict[int, StoredObject] = {}
     for job in done:
-        snapshot = None
-        if isinstance(job, jobs.LoadSnapshot):
-            snapshot = job.snapshot
-        elif isinstance(job, jobs.LoadBase):
-            snapshot = job.carried
-        if snapshot is not None:
+        if (snapshot := _snapshot_of(job)) is not None:
             found[snapshot.version] = snapshot.stored
     return tuple(form.Delivered(version=version, stored=found[version]) for version in sorted(found))
+
+
+def _snapshot_of(job: jobs.Job) -> jobs.Snapshot | None:
+    """The snapshot that a job reads, if it reads one."""
+    match job:
+        case jobs.LoadBase():
+            return None if job.carried is None else job.carried.snapshot
+        case jobs.LoadSnapshot() | jobs.CompareState() | jobs.HashDelta():
+            return job.snapshot
+        case _:
+            return None

@@ -41,9 +41,10 @@ from validator.core.audit import Audit
 from validator.core.effects import Effect, Say
 from validator.core.jobs import Base, Script
 from validator.core.merges import MergeAudits
-from validator.core.receipt_checks import stalled_step
+from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.segments import Draws
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import MERGE_AUDITS, AuditTask
 
@@ -177,8 +178,9 @@ class _Repeating:
         verdict, task = self._found.verdict, self._task
         if (verdict.audit, verdict.seq) != (task.kind, task.seq):
             raise BundleRefused(f"the verdict is of another audit than {task.name[:40]}")
-        at = (self._sealed, self._manifest.block_hash, self._manifest.link)
-        demand = demand_of(*at, self._hotkey, task)
+        manifest = self._manifest
+        draws = Draws(manifest.block_hash, manifest.link, manifest.validator)
+        demand = demand_of(self._sealed, draws, self._hotkey, task)
         if demand is None:
             raise BundleRefused(f"the draw demands no {task.name[:40]} of {self._hotkey}")
         if demand is Demand.RECORDS:
@@ -187,7 +189,7 @@ class _Repeating:
             self._assume("that the validator owed this audit, since its last one was undecided")
         self._found.checked.append(f"{task.name} follows from the draw of the link and the block's hash")
         if task.kind in MERGE_AUDITS:
-            return await self._merge(*at)
+            return await self._merge(self._sealed, manifest.block_hash, manifest.link)
         return await self._script(Audit(self._sealed, self._hotkey, task, self._snapshots).run())
 
     async def _records(self) -> Result:
@@ -196,13 +198,13 @@ class _Repeating:
         faults = await asyncio.to_thread(check_receipts, self._sealed)
         mine = [fault for fault in faults if fault.hotkey == self._hotkey]
         try:
-            digest = await self._auditor.run(
+            root = await self._auditor.run(
                 jobs.HashBase(Base(self._sealed.epoch, stage, self._sealed.base(stage)))
             )
         except EvidenceMissing:
-            digest = ""
-        stalled = stalled_step(self._sealed, self._hotkey, str(digest))
-        mine += [] if stalled is None else [stalled]
+            root = ""
+        false = false_commit(self._sealed, self._hotkey, str(root))
+        mine += [] if false is None else [false]
         chosen = next((fault for fault in mine if fault.seq == self._task.seq), None)
         return result_of(chosen, self._task.seq)
 
@@ -235,8 +237,8 @@ class _Repeating:
 
     async def _answer(self, job: jobs.Job | jobs.Wait) -> object:
         match job:
-            case jobs.FetchLastStep():
-                return await self._evidence.last_step(job.epoch, job.miner)
+            case jobs.FetchLastCommit():
+                return await self._evidence.last_commit(job.epoch, job.miner)
             case (
                 jobs.Wait()
                 | jobs.AwaitBlock()
@@ -247,7 +249,7 @@ class _Repeating:
                 | jobs.MeasureHeldout()
             ):
                 raise AssertionError(f"an audit has no {type(job).__name__}")
-            case jobs.LoadSnapshot() | jobs.LoadBase():
+            case jobs.LoadSnapshot() | jobs.LoadBase() | jobs.CompareState() | jobs.HashDelta():
                 try:
                     return await self._auditor.run(job)
                 except MinerFault:

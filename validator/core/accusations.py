@@ -10,7 +10,7 @@ from typing import Final
 from blake3 import blake3
 
 from iota.protocol.events import Accusation
-from iota.protocol.messages import AuditKind
+from iota.protocol.messages import CHARGING, AuditKind
 from validator.core.tasks import task_name
 
 MAX_EXAMINED: Final = 8
@@ -76,5 +76,8 @@ def task_of(accusation: Accusation) -> tuple[str, str]:
     return verdict.miner, task_name(verdict.audit, verdict.seq)
 
 
-def _place(seed: bytes, accusation: Accusation) -> bytes:
-    return blake3(seed + accusation.validator.encode() + accusation.verdict.canonical()).digest()
+def _place(seed: bytes, accusation: Accusation) -> tuple[bool, bytes]:
+    """Those that cost a miner something come first, else in an order that no author knew."""
+    verdict = accusation.verdict
+    drawn = blake3(seed + accusation.validator.encode() + verdict.canonical()).digest()
+    return verdict.outcome not in CHARGING, drawn

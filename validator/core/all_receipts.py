@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iota.protocol.frames import Direction
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader
+from iota.spec import Pipeline, RunSpec
 from iota.wire.frame import FrameHeader, is_signed
 from iota.wire.receipt_form import form_fault, input_headers
 from validator.core.results import MinerFault
@@ -49,17 +51,20 @@ def check_receipts(sealed: SealedEpoch) -> list[MinerFault]:
 
 def _good_form(sealed: SealedEpoch, hotkey: str, found: dict[str, MinerFault]) -> list[Receipt]:
     """The miner's receipts that its ops can give, each op once; the first other one is its fault."""
-    good: dict[OpKey, Receipt] = {}
+    good: dict[tuple[OpKey, int], Receipt] = {}
     for receipt in sealed.receipts[hotkey]:
         wrong = form_fault(sealed.spec, sealed.miners[hotkey].stage, receipt)
         try:
             input_headers(sealed.spec, receipt)
         except ValueError as error:
             wrong = wrong or str(error)
-        if wrong is None and receipt.key in good:
+        # A later life commits to the version that it begins with, though an earlier one may have done so.
+        of_life = sealed.life(hotkey, receipt).first_receipt if receipt.kind is OpKind.COMMIT else 0
+        name = (receipt.key, of_life)
+        if wrong is None and name in good:
             wrong = "is of an op that has a receipt"
         if wrong is None:
-            good[receipt.key] = receipt
+            good[name] = receipt
         else:
             found.setdefault(hotkey, MinerFault(hotkey, receipt.seq, f"its receipt {wrong}"))
     return list(good.values())
@@ -70,6 +75,9 @@ def _check_given(sealed: SealedEpoch, hotkey: str, receipt: Receipt) -> None:
     if receipt.kind is OpKind.MERGE:
         return  # it is judged by the parts that the record gave to the miner
     life = sealed.life(hotkey, receipt)
+    if receipt.kind is OpKind.COMMIT:
+        _check_commit(sealed, hotkey, receipt, life.joined)
+        return
     at = (receipt.step, receipt.microbatch, receipt.attempt, receipt.stage)
     if receipt.step < life.joined or (receipt.kind is not OpKind.STEP and sealed.owner(*at) != hotkey):
         raise _let_through(hotkey, receipt, "of an op that it was not given")
@@ -77,10 +85,21 @@ def _check_given(sealed: SealedEpoch, hotkey: str, receipt: Receipt) -> None:
         raise _let_through(hotkey, receipt, "of another weight version than its step uses")
 
 
+def _check_commit(sealed: SealedEpoch, hotkey: str, receipt: Receipt, joined: int) -> None:
+    """Raise SealBroken for a COMMIT that is due at no version, or has `before` where its version has none."""
+    spec, version = sealed.spec, receipt.version
+    if receipt.step != version or not spec.is_committed(version, joined):
+        raise _let_through(hotkey, receipt, "of a COMMIT to a version that it does not commit to")
+    wanted = spec.schedule.pipeline is Pipeline.DELAYED and version > joined
+    if receipt.commitment is not None and wanted != (receipt.commitment.before != EMPTY):
+        raise _let_through(hotkey, receipt, "of a COMMIT with other groups than its version has")
+
+
 def _check_lives(sealed: SealedEpoch, hotkey: str, chain: Sequence[Receipt]) -> None:
-    """Raise SealBroken where a life has two devices, gaps in its STEPs, or a BACKWARD without its FORWARD."""
+    """Raise SealBroken for a life with two devices, STEPs or COMMITs out of order, or half an op."""
     devices: dict[int, str] = {}
     steps: dict[int, int] = {}
+    commits: dict[int, int] = {}
     forwards: set[tuple[int, int, int]] = set()
     for receipt in (each for each in chain if each.kind is not OpKind.MERGE):
         life = sealed.life(hotkey, receipt)
@@ -96,6 +115,19 @@ def _check_lives(sealed: SealedEpoch, hotkey: str, chain: Sequence[Receipt]) -> 
             if receipt.step != steps.get(life.first_receipt, life.joined):
                 raise _let_through(hotkey, receipt, "of a STEP out of order")
             steps[life.first_receipt] = receipt.step + 1
+        elif receipt.kind is OpKind.COMMIT:
+            due = commits.get(life.first_receipt, life.joined)
+            if receipt.version != due or due > steps.get(life.first_receipt, life.joined):
+                raise _let_through(hotkey, receipt, "of a COMMIT out of order")
+            commits[life.first_receipt] = _next_committed(sealed.spec, due, life.joined)
+
+
+def _next_committed(spec: RunSpec, version: int, joined: int) -> int:
+    """The first version after `version` that a life commits to; one that no epoch has if there is none."""
+    return next(
+        (v for v in range(version + 1, spec.schedule.steps + 1) if spec.is_committed(v, joined)),
+        spec.schedule.steps + 1,
+    )
 
 
 def _let_through(hotkey: str, receipt: Receipt, what: str) -> SealBroken:
@@ -156,9 +188,9 @@ def _check_counted(sealed: SealedEpoch) -> None:
 
 
 def _check_deltas(sealed: SealedEpoch) -> None:
-    """Raise SealBroken for a pseudo-gradient in the merge whose miner has not receipted its last STEP."""
+    """Raise SealBroken for a merged pseudo-gradient of a miner that has not committed to its last version."""
     for delta in sealed.record.deltas:
         if delta.miner in sealed.miners and delta.miner not in sealed.receipts:
             continue  # likewise
         if delta.miner not in sealed.miners or not sealed.has_stepped(delta.miner):
-            raise SealBroken(f"the pseudo-gradient of {delta.miner} was merged without its STEP receipts")
+            raise SealBroken(f"the pseudo-gradient of {delta.miner} was merged without its COMMITs")

@@ -12,20 +12,23 @@ from validator.core import jobs, results
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
-from validator.core.sealed import SealedEpoch
+from validator.core.sealed import SealedEpoch, Segment
 from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
 
 def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
-    """Weight versions whose snapshots an audit needs for certain, so that they can be asked for early."""
+    """Weight versions whose snapshots an audit needs on any device, so that they can be asked for early."""
     life = _life(sealed, hotkey, task)
+    if task.kind is not AuditKind.SEGMENT:
+        return [v for v in [_start(sealed, hotkey, life, task)] if v != life.joined]
+    segment, last = _segment(sealed, hotkey, task), sealed.spec.schedule.steps
     needed = set()
-    if task.kind is not AuditKind.EPOCH:
-        needed.add(sealed.spec.weight_version(task.step, life.joined))
-    if task.kind is AuditKind.STEP:
-        needed.add(task.step)
-    return sorted(needed - {life.joined})
+    if segment.first != life.joined or _may_carry(sealed, hotkey, life):
+        needed.add(segment.first)
+    if segment.last != last and sealed.delta(hotkey) is not None:
+        needed.add(last)
+    return sorted(needed)
 
 
 def _life(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> LifeRecord:
@@ -33,6 +36,23 @@ def _life(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> LifeRecord:
     if task.kind is not AuditKind.OP:
         return sealed.last_life(hotkey)
     return sealed.life(hotkey, next(r for r in sealed.receipts[hotkey] if r.seq == task.seq))
+
+
+def _segment(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> Segment:
+    return next(segment for segment in sealed.segments(hotkey) if segment.seq == task.seq)
+
+
+def _start(sealed: SealedEpoch, hotkey: str, life: LifeRecord, task: AuditTask) -> int:
+    """The version that a replay of one op starts from: the newest committed one up to the op's own."""
+    version = sealed.spec.weight_version(task.step, life.joined)
+    commits = (receipt.version for receipt in sealed.commits(hotkey, life))
+    return max((v for v in commits if v <= version), default=life.joined)
+
+
+def _may_carry(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
+    """Whether a life may have begun with moments of the epoch before. One that took the base anew has not."""
+    carries = sealed.spec.optimizer.state is StateRule.CARRY and sealed.epoch > 0
+    return carries and life is sealed.miners[hotkey].lives[0]
 
 
 class Audit:
@@ -47,27 +67,15 @@ class Audit:
         self._snapshots = snapshots
         self._miner, self._life = sealed.miners[hotkey], _life(sealed, hotkey, task)
         self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
-        self._steps = [task.step] if task.kind is AuditKind.STEP else sealed.steps(hotkey)
-        own = sealed.receipts[hotkey]
-        if task.kind is AuditKind.WORD:
-            self._receipts = list(own)  # of its ops, which name its device: this one has no receipt
-        elif task.kind is AuditKind.OP:
-            self._receipts = [receipt for receipt in own if receipt.seq == task.seq]
-        else:
-            trained = [r for r in own if r.kind is not OpKind.MERGE and r.step in self._steps]
-            self._receipts = [r for r in trained if sealed.life(hotkey, r) is self._life]
-        devices = {receipt.device for receipt in self._receipts}
+        self._commits = {receipt.version: receipt for receipt in sealed.commits(hotkey, self._life)}
+        own = [r for r in sealed.receipts[hotkey] if r.kind is not OpKind.MERGE]
+        devices = {r.device for r in own if sealed.life(hotkey, r) is self._life}
         self._device = devices.pop() if len(devices) == 1 else "mixed"
         self._profile: Profile | None = None
 
     def run(self) -> Script[Result]:
         """Run the audit. Lost evidence and faults are results too."""
-        kinds = {
-            AuditKind.OP: self._op,
-            AuditKind.STEP: self._step,
-            AuditKind.EPOCH: self._epoch,
-            AuditKind.WORD: self._word,
-        }
+        kinds = {AuditKind.OP: self._op, AuditKind.SEGMENT: self._replay_segment, AuditKind.WORD: self._word}
         ending: results.Ending
         try:
             ending = yield from kinds[self._task.kind]()
@@ -77,34 +85,23 @@ class Audit:
             return results.inconclusive(self._task.seq, f"evidence cannot be fetched: {error}")
         return results.result_of(ending, self._task.seq, self._profile.name if self._profile else "")
 
-    # ---- the four kinds -----------------------------------------------------------------------
+    # ---- the three kinds ----------------------------------------------------------------------
 
     def _op(self) -> Script[ReplayMismatch | None]:
-        receipt = self._receipts[0]
-        version = self._spec.weight_version(receipt.step, self._life.joined)
+        receipt = next(r for r in self._sealed.receipts[self._hotkey] if r.seq == self._task.seq)
         inputs = yield from self._inputs(receipt)
-        yield from self._load(version, moments=False)
-        return (yield from self._replay(receipt, None, version, inputs))
+        yield from self._load(receipt.version, whole=False)
+        return (yield from self._replay(receipt, None, receipt.version, inputs))
 
-    def _step(self) -> Script[ReplayMismatch | None]:
-        step = self._task.step
-        uses = self._sealed.version(self._hotkey, step)
-        yield from self._load(uses, moments=uses == step)
-        mismatch = yield from self._sum(step)
+    def _replay_segment(self) -> Script[ReplayMismatch | None]:
+        segment = _segment(self._sealed, self._hotkey, self._task)
+        yield from self._load(segment.first, whole=True)
+        if not self._is_exact:  # now, so that nothing is replayed twice for a snapshot that is not there yet
+            self._snapshots.expect(self._hotkey, self._at_end(segment))
+        mismatch = (yield from self._steps(segment.first, segment.last)) or (yield from self._end(segment))
         if mismatch is None:
-            if uses != step:
-                yield from self._load(step, moments=True, on_top=True)
-            mismatch = yield self._apply(step)
+            yield from self._check_delta(segment)
         return mismatch
-
-    def _epoch(self) -> Script[ReplayMismatch | None]:
-        yield from self._load(self._life.joined, moments=True)
-        for step in self._steps:
-            mismatch = (yield from self._sum(step)) or (yield self._apply(step))
-            if mismatch is not None:
-                return mismatch
-        yield from self._check_delta()
-        return None
 
     def _word(self) -> Script[ReplayMismatch | None]:
         """Repeat an op that the miner says gives NaN or Inf, from the frames that the record names."""
@@ -122,7 +119,11 @@ class Audit:
             raise EvidenceMissing("the record names no input for a word")
         tokens = yield jobs.FetchTokens(word)
         version = self._sealed.version(self._hotkey, word.step)
-        yield from self._load(version, moments=False)
+        start = _start(self._sealed, self._hotkey, self._life, self._task)
+        yield from self._load(start, whole=start != version)
+        mismatch = yield from self._steps(start, version)
+        if mismatch is not None:
+            return mismatch
         inputs = OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
         finite: bool = yield jobs.ReplayWord(word, version, inputs)
         if not finite:
@@ -131,6 +132,26 @@ class Audit:
         return ReplayMismatch(self._task.seq, "finite values", "NaN or Inf", reason)
 
     # ---- parts of audits -----------------------------------------------------------------------
+
+    @property
+    def _is_exact(self) -> bool:
+        assert self._profile is not None
+        return self._profile.exact
+
+    def _steps(self, first: int, last: int) -> Script[ReplayMismatch | None]:
+        """Replay steps `first` to `last` - 1 from version `first`; returns the first mismatch."""
+        for step in range(first, last):
+            receipt = self._sealed.step_receipt(self._hotkey, step)
+            if receipt is None:
+                reason = f"it has no STEP receipt for the version {step + 1} that it used"
+                raise MinerFault(self._hotkey, self._task.seq, reason)
+            mismatch = yield from self._sum(step)
+            if mismatch is None:
+                count = len(self._sealed.counted(self._hotkey, step))
+                mismatch = yield jobs.ReplayStep(receipt, count, self._sealed.learning_rate(step))
+            if mismatch is not None:
+                return mismatch
+        return None
 
     def _sum(self, step: int) -> Script[ReplayMismatch | None]:
         """Replay a step's counted microbatches in the order of its sum; returns the first mismatch."""
@@ -151,35 +172,44 @@ class Audit:
     def _replay(
         self, receipt: Receipt, forward: Receipt | None, version: int, inputs: OpInputs
     ) -> Script[ReplayMismatch | None]:
-        mismatch: ReplayMismatch | None = yield jobs.ReplayOp(receipt, forward, version, inputs)
-        assert self._profile is not None
-        if self._profile.exact:
-            return mismatch
-        # Across device classes only sketches were compared, so they must match the bytes that were sent.
-        for sent in (forward, receipt):
-            if mismatch is None and sent is not None:
-                mismatch = yield jobs.CheckSent(self._hotkey, sent)
+        """Replay an op and compare it with what was sent: by its digest, or whole across device classes."""
+        sent = forward_sent = None
+        if not self._is_exact:
+            if forward is not None:
+                forward_sent = yield jobs.FetchSent(self._hotkey, forward)
+            sent = yield jobs.FetchSent(self._hotkey, receipt)
+        mismatch: ReplayMismatch | None = yield jobs.ReplayOp(
+            receipt, forward, version, inputs, sent, forward_sent
+        )
         return mismatch
 
-    def _apply(self, step: int) -> jobs.ReplayStep:
-        """The replay of STEP over the counted microbatches."""
-        receipt = self._sealed.step_receipt(self._hotkey, step)
-        assert receipt is not None
-        count = len(self._sealed.counted(self._hotkey, step))
-        return jobs.ReplayStep(receipt, count, self._sealed.learning_rate(step))
+    def _at_end(self, segment: Segment) -> list[int]:
+        """Versions whose snapshots are compared after the replay, where bits cannot be."""
+        whole = [self._spec.schedule.steps] if self._sealed.delta(self._hotkey) is not None else []
+        return [segment.last, *whole]
 
-    def _check_delta(self) -> Script[None]:
-        """The contributed pseudo-gradient must be what the steps made (exact profile, complete epoch)."""
-        parts = self._sealed.delta(self._hotkey)
-        whole = self._steps[-1:] == [self._spec.schedule.steps - 1]
-        if parts is None or not whole or self._profile is None or not self._profile.exact:
+    def _end(self, segment: Segment) -> Script[ReplayMismatch | None]:
+        """Compare the state after the replay with what the miner committed to."""
+        commit = self._commits[segment.last]
+        job: jobs.AuditJob = jobs.CompareRoots(commit)
+        if not self._is_exact:
+            job = jobs.CompareState((yield from self._snapshot(segment.last)), commit)
+        mismatch: ReplayMismatch | None = yield job
+        return mismatch
+
+    def _check_delta(self, segment: Segment) -> Script[None]:
+        """The contributed pseudo-gradient must be, to the bit, that of the weights last committed to."""
+        parts, last = self._sealed.delta(self._hotkey), self._spec.schedule.steps
+        if parts is None:
             return
-        digests: list[str] = yield jobs.HashDelta(self._base)
+        commit, snapshot = self._commits[last], None
+        if segment.last != last or not self._is_exact:
+            snapshot = yield from self._snapshot(last)
+        digests: list[str] = yield jobs.HashDelta(self._base, commit, snapshot)
         for number, (digest, part) in enumerate(zip(digests, parts, strict=True)):
             if digest != part.digest:
-                reason = f"part {number} of its pseudo-gradient is not what its steps made"
-                seq, found = self._task.seq, part.digest
-                raise MinerFault(self._hotkey, seq, reason, expected=digest, found=found)
+                reason = f"part {number} of its pseudo-gradient is not that of the weights it committed to"
+                raise MinerFault(self._hotkey, commit.seq, reason, expected=digest, found=part.digest)
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
         """Fetch the inputs that a receipt names. Raises MinerFault if its op has other inputs."""
@@ -195,34 +225,24 @@ class Audit:
 
     # ---- states --------------------------------------------------------------------------------
 
-    def _load(self, version: int, *, moments: bool, on_top: bool = False) -> Script[None]:
-        """Load the weights of a version, and its moments if they are needed (else they are zero)."""
+    def _snapshot(self, version: int) -> Script[jobs.Snapshot]:
+        return self._snapshots.get(self._hotkey, self._miner.stage, version, self._task.seq)
+
+    def _load(self, version: int, *, whole: bool) -> Script[None]:
+        """Load a version that the life committed to, or the base; `whole` to run STEPs on top of it."""
         if version == self._life.joined:
-            self._profile = yield from self._load_base(moments=moments)
+            self._profile = yield from self._load_base(whole=whole)
             return
-        step = self._sealed.step_receipt(self._hotkey, version - 1)
-        if step is None:
-            reason = f"it has no STEP receipt for the version {version} that it used"
-            raise MinerFault(self._hotkey, self._task.seq, reason)
-        snapshot = yield from self._snapshots.get(self._hotkey, self._miner.stage, version, self._task.seq)
-        self._profile = yield jobs.LoadSnapshot(snapshot, step, self._device, moments, on_top)
+        snapshot = yield from self._snapshot(version)
+        self._profile = yield jobs.LoadSnapshot(snapshot, self._commits[version], self._device, whole)
 
-    def _load_base(self, *, moments: bool) -> Script[Profile]:
-        """Load the base. With `moments`, and if the run carries them over, also those of the last epoch.
-
-        A life that took the base anew has carried none.
-        """
-        version, epoch = self._life.joined, self._sealed.epoch
-        carries = self._spec.optimizer.state is StateRule.CARRY and epoch > 0
-        carries = carries and self._life is self._miner.lives[0]
-        load = jobs.LoadBase(self._base, version, self._device)
-        if moments and carries:
+    def _load_base(self, *, whole: bool) -> Script[Profile]:
+        """Load the base, and to run STEPs the moments that the miner carried over, if the run has that."""
+        version, epoch, carried = self._life.joined, self._sealed.epoch, None
+        commit = self._commits.get(version)
+        if whole and commit is not None and _may_carry(self._sealed, self._hotkey, self._life):
             yield jobs.FetchBase(self._base)
-            last: Receipt | None = yield jobs.FetchLastStep(epoch - 1, self._hotkey)
-            if last is not None and last.state is not None:
-                carried = yield from self._snapshots.get(
-                    self._hotkey, self._miner.stage, version, self._task.seq
-                )
-                load = jobs.LoadBase(self._base, version, self._device, carried, last)
-        profile: Profile = yield load
+            last: Receipt | None = yield jobs.FetchLastCommit(epoch - 1, self._hotkey)
+            carried = jobs.Carried((yield from self._snapshot(version)), commit, last)
+        profile: Profile = yield jobs.LoadBase(self._base, version, self._device, carried)
         return profile

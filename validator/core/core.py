@@ -33,8 +33,9 @@ class ValidatorCore:
     epochs first, then the verdicts of others on closed epochs, then the audits of the next sealed epoch.
     """
 
-    def __init__(self, spec: RunSpec, links: LinkChain, history: History) -> None:
-        self._spec, self._links, self._history = spec, links, history
+    def __init__(self, spec: RunSpec, own: str, links: LinkChain, history: History) -> None:
+        """`own` is the validator's hotkey."""
+        self._spec, self._own, self._links, self._history = spec, own, links, history
         self._seals: deque[tuple[EpochClose, float]] = deque()
         """Seals of later epochs, each with the time at which it was received."""
         self._closed: set[int] = set()
@@ -223,7 +224,7 @@ class ValidatorCore:
     def _begin(self, seal: EpochClose, received: float) -> None:
         link = self._links.link(seal.epoch)
         accusations = self._accusations[seal.epoch]
-        epoch = EpochAudit(self._spec, seal, link, self._history, accusations, self._emit)
+        epoch = EpochAudit(self._spec, seal, self._own, link, self._history, accusations, self._emit)
         if seal.epoch not in self._history.audited:
             self._run(epoch, epoch.script(), received)
             return

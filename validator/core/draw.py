@@ -1,4 +1,4 @@
-"""The draw: which ops, steps and epochs of a miner are audited. Anyone can recompute it.
+"""The draw: which ops of a miner and which merges are audited. Anyone can recompute it.
 
     draw = BLAKE3(domain, run, hash of block B, revealed link, epoch, miner)
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from blake3 import blake3
@@ -18,35 +17,11 @@ from blake3 import blake3
 from iota.protocol.receipts import Receipt
 from iota.spec import AuditSpec
 
-_DOMAIN = b"iota/draw/2\n"
+_DOMAIN = b"iota/draw/3\n"
 """Separates the hashes of the draw from all others. Another rule of the draw needs another number."""
 _WORD = 1 << 64
 """Numbers are drawn from 64-bit words."""
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class StepDraw:
-    """The part of a draw that decides on the audits of a STEP and of the epoch."""
-
-    step: bool
-    """Whether a STEP is audited."""
-    epoch: bool
-    """Whether the whole epoch is audited."""
-    at: int | None
-    """Which of the miner's STEPs is audited if one is, from 0; None if it has none."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The audits that the draw demands of one miner in one epoch."""
-
-    ops: tuple[Receipt, ...]
-    """Receipts of the ops to audit, by seq."""
-    step: int | None
-    """The step to audit, if any."""
-    epoch: bool
-    """Whether the whole epoch is audited."""
 
 
 def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
@@ -62,38 +37,16 @@ def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
     return blake3(_DOMAIN + framed).digest()
 
 
-def step_draw(drawn: bytes, audit: AuditSpec, steps: int) -> StepDraw:
-    """Whether a STEP and the epoch are audited, of a miner with so many STEP receipts."""
-    return _step_draw(Numbers(drawn), audit, steps)
-
-
-def _step_draw(numbers: Numbers, audit: AuditSpec, steps: int) -> StepDraw:
-    step = numbers.below(audit.step_every) == 0
-    epoch = numbers.below(audit.epoch_every) == 0
-    return StepDraw(step, epoch and steps > 0, numbers.below(steps) if steps else None)
-
-
 def choose(
-    drawn: bytes,
-    audit: AuditSpec,
-    candidates: Sequence[Receipt],
-    steps: Sequence[int],
-    base_version: int,
-    *,
-    certain: bool = False,
-) -> Drawn:
-    """The audits of one miner, from the draw and the public record.
+    drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], base_version: int
+) -> tuple[Receipt, ...]:
+    """The ops of one miner to audit, by seq, from the draw and the public record.
 
     Args:
-        candidates: FORWARD, BACKWARD and LOSS receipts that count.
-        steps: steps for which the miner has a STEP receipt.
+        candidates: FORWARD, BACKWARD and LOSS receipts that count, and whose weights can be shown.
         base_version: the version of its base. At least one chosen op uses a later one, if there is any.
-        certain: a STEP is audited whatever the draw says, if there is any (`tasks.is_certain`).
     """
     numbers = Numbers(drawn)
-    # First, before any loop: one choice must not depend on how many numbers another used.
-    of_steps = _step_draw(numbers, audit, len(steps))
-    wanted = of_steps.at is not None and (certain or of_steps.step)
     pool = sorted(candidates, key=lambda receipt: receipt.seq)
     chosen: list[Receipt] = []
     later = [receipt for receipt in pool if receipt.version > base_version]
@@ -101,11 +54,7 @@ def choose(
         chosen.append(numbers.pick(later))
     while len(chosen) < min(audit.ops, len(pool)):
         chosen.append(numbers.pick([receipt for receipt in pool if receipt not in chosen]))
-    return Drawn(
-        ops=tuple(sorted(chosen, key=lambda receipt: receipt.seq)),
-        step=sorted(steps)[of_steps.at] if wanted and of_steps.at is not None else None,
-        epoch=of_steps.epoch,
-    )
+    return tuple(sorted(chosen, key=lambda receipt: receipt.seq))
 
 
 def choose_parts(drawn: bytes, every: int, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -21,13 +21,15 @@ from validator.core.history import History
 from validator.core.jobs import Base, Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
-from validator.core.receipt_checks import stalled_step
-from validator.core.results import EVIDENCE, EvidenceMissing, MinerFault, Result, inconclusive, result_of
+from validator.core.receipt_checks import false_commit
+from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
+from validator.core.segments import Draws
 from validator.core.snapshots import Awaited, Snapshots
 from validator.core.tasks import (
     MERGE_AUDITS,
     AuditTask,
+    drawable,
     drawn_tasks,
     epoch_work,
     named_task,
@@ -51,13 +53,15 @@ class EpochAudit:
         self,
         spec: RunSpec,
         seal: EpochClose,
+        own: str,
         link: str,
         history: History,
         accusations: Accusations,
         emit: Callable[[Effect], None],
     ) -> None:
         self.epoch = seal.epoch
-        self._spec, self._seal, self._link, self._history, self._emit = spec, seal, link, history, emit
+        self._spec, self._seal, self._own, self._link = spec, seal, own, link
+        self._history, self._emit = history, emit
         self._accusations = accusations
         self.snapshots = Snapshots(self.epoch, emit)
         self.expires = True
@@ -98,7 +102,7 @@ class EpochAudit:
             return
         self._miners = sealed.record.miners
         work = epoch_work(sealed)
-        self._history.worked.add(self.epoch)
+        self._history.keep_work(self._spec, self.epoch, drawable(sealed, block_hash))
         self._emit(effects.KeepDraw(self.epoch, block_hash))
         self._emit(effects.KeepWork(work))
         merges = self._merges_of(sealed, block_hash)
@@ -151,16 +155,11 @@ class EpochAudit:
         self._repeat_filed()
         owed = {miner for epoch, miner in self._history.owing if epoch == self.epoch - 1}
         groups = audit_groups(sealed, block_hash, self._link, owed)
+        draws = Draws(block_hash, self._link, self._own, self._history.drawable)
         drawn = {
             miner: [
                 task
-                for task in drawn_tasks(
-                    sealed,
-                    block_hash,
-                    self._link,
-                    miner,
-                    owed=miner in owed,
-                )
+                for task in drawn_tasks(sealed, draws, miner, owed=miner in owed)
                 if (self.epoch, miner, task.name) not in self._history.filed
             ]
             for miner in groups
@@ -228,13 +227,13 @@ class EpochAudit:
     def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
         stage = sealed.miners[miner].stage
         try:
-            digest: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
+            root: str = yield jobs.HashBase(Base(self.epoch, stage, sealed.base(stage)))
         except TransportFailed as error:
             self._log(f"the receipts of {miner} were not checked: {error}")
         except EvidenceMissing:
-            self._file_undrawn(stalled_step(sealed, miner, ""))
+            self._file_undrawn(false_commit(sealed, miner, ""))
         else:
-            self._file_undrawn(stalled_step(sealed, miner, digest))
+            self._file_undrawn(false_commit(sealed, miner, root))
 
     def _audit(
         self, sealed: SealedEpoch, miner: str, task: AuditTask, *, drawn: bool = True
@@ -243,6 +242,7 @@ class EpochAudit:
 
         An audit that decides nothing counts its miner among them, since it clears nobody. One that was not
         `drawn` costs the miner nothing where evidence is gone: an accuser would choose what the store lost.
+        Of a segment that is filed, and counts where some validator's draw demands it (`pool.py`).
         One that was, and needs a snapshot that is not decided, answers None: it is to begin again.
         """
         self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
@@ -260,7 +260,7 @@ class EpochAudit:
             while self.snapshots.awaited(miner):
                 yield Wait()
             return (yield from self._decide(sealed, miner, task, drawn))
-        if result.profile == EVIDENCE and not drawn:
+        if result.outcome is Outcome.UNSHOWN and not drawn and task.kind is not AuditKind.SEGMENT:
             result = inconclusive(result.seq, result.reason)
         self._file(miner, task, result)
         return set() if result.outcome is Outcome.PASS else {miner}

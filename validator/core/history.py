@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iota.protocol.messages import Heldout
+from iota.spec import RunSpec
+from validator.core.segments import Drawable, window_start
 
 
 @dataclass
@@ -16,10 +18,19 @@ class History:
     filed: set[tuple[int, str, str]] = field(default_factory=set)
     """(epoch, miner, task name) of every filed verdict."""
     owing: set[tuple[int, str]] = field(default_factory=set)
-    """(epoch, miner) whose next epoch has a STEP audit for certain (`tasks.is_certain`)."""
+    """(epoch, miner) whose next epoch has a segment audited for certain (`segments.is_certain`)."""
     worked: set[int] = field(default_factory=set)
     """Epochs whose work is known."""
+    drawable: dict[int, Drawable] = field(default_factory=dict)
+    """What the public draws follow from of those epochs of the newest window whose work is known."""
     pooled: set[int] = field(default_factory=set)
     """Epochs of which the verdicts of other validators are known."""
     heldout: dict[int, Heldout] = field(default_factory=dict)
     """Report of the held-out loss by epoch of the base."""
+
+    def keep_work(self, spec: RunSpec, epoch: int, drawable: Drawable) -> None:
+        """Note an epoch's work and what its public draw follows from. What no later draw needs is dropped."""
+        self.worked.add(epoch)
+        self.drawable[epoch] = drawable
+        first = window_start(spec, max(self.drawable))
+        self.drawable = {number: kept for number, kept in self.drawable.items() if number >= first}

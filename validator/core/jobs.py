@@ -121,14 +121,14 @@ class FetchBase:
 
 @dataclass(frozen=True)
 class HashBase:
-    """Answer: digest of a base's weights in hex."""
+    """Answer: root of a base's weights in hex, as a COMMIT has it."""
 
     base: Base
 
 
 @dataclass(frozen=True)
-class FetchLastStep:
-    """Answer: the miner's receipt of an epoch's last STEP, or None."""
+class FetchLastCommit:
+    """Answer: the miner's receipt of its COMMIT to an epoch's last version, or None."""
 
     epoch: int
     miner: str
@@ -163,28 +163,35 @@ class LoadBase:
     version: int
     device: str
     """Device class that the receipts name."""
-    carried: Snapshot | None = None
-    """Snapshot whose moments it takes; they must match `last` or be zero."""
-    last: Receipt | None = None
-    """The miner's STEP receipt that commits to the carried moments."""
+    carried: Carried | None = None
+    """Moments to begin with; None for zero ones."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Moments that a miner carried over from the epoch before. They are those of `last`, or zero."""
+
+    snapshot: Snapshot
+    """The state that it began the epoch with. It must be the one that `commit` commits to."""
+    commit: Receipt
+    last: Receipt | None
+    """Its COMMIT to the last version of the epoch before."""
 
 
 @dataclass(frozen=True)
 class LoadSnapshot:
-    """Start a replay from a snapshot, or continue one. Answer: the Profile of its comparisons.
+    """Start a replay from a snapshot. Answer: the Profile of its comparisons.
 
-    Fails with MinerFault if the snapshot is not the state that `step` commits to.
+    Fails with MinerFault if the snapshot is not the state that `commit` commits to.
     """
 
     snapshot: Snapshot
-    step: Receipt
-    """The STEP receipt of the snapshot's version."""
+    commit: Receipt
+    """The COMMIT to the snapshot's version."""
     device: str
     """Device class that the receipts name."""
-    moments: bool
-    """Whether the audit needs its moments."""
-    on_top: bool = False
-    """Continue the running replay, keeping the gradient that was summed at the version before."""
+    whole: bool
+    """Whether the audit runs STEPs, and so needs more than the weights."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,9 @@ class ReplayOp:
     """The FORWARD of a BACKWARD, to run and compare before it."""
     version: int
     inputs: OpInputs
+    sent: bytes | None = None
+    """The payload that the op sent; None where it sends none, or digests are compared."""
+    forward_sent: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -208,8 +218,8 @@ class ReplayWord:
 
 
 @dataclass(frozen=True)
-class CheckSent:
-    """Compare a receipt's sketch with the payload that was sent. Answer: ReplayMismatch or None."""
+class FetchSent:
+    """Answer: the payload that the op of a receipt sent; None if it sends none."""
 
     miner: str
     receipt: Receipt
@@ -226,10 +236,34 @@ class ReplayStep:
 
 
 @dataclass(frozen=True)
+class CompareRoots:
+    """Compare the state after the replay with a COMMIT, to the bit. Answer: ReplayMismatch or None."""
+
+    commit: Receipt
+
+
+@dataclass(frozen=True)
+class CompareState:
+    """Compare the state after the replay with the one that the miner delivered, by the profile.
+
+    Answer: ReplayMismatch or None. Fails with MinerFault if the snapshot is not what `commit` commits to.
+    """
+
+    snapshot: Snapshot
+    commit: Receipt
+
+
+@dataclass(frozen=True)
 class HashDelta:
-    """Answer: digests in hex of the parts of the pseudo-gradient from a base to the newest weights."""
+    """Answer: digests in hex of the parts of the pseudo-gradient from a base to a version's weights.
+
+    Without a snapshot these are the newest weights of the replay. Fails with MinerFault if the snapshot's
+    weights are not those that `commit` commits to.
+    """
 
     base: Base
+    commit: Receipt
+    snapshot: Snapshot | None
 
 
 @dataclass(frozen=True)
@@ -263,10 +297,11 @@ class RemakeBase:
 
 AuditJob = (
     FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
-    | ReplayWord | CheckSent | ReplayStep | HashDelta | ReplayMerge | RemakeBase
+    | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (
-    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastStep | AuditJob
+    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastCommit
+    | AuditJob
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from validator.core.draw import draw
 from validator.core.sealed import SealedEpoch
 
 Group = tuple[bool, bytes]
-"""What is audited together: one stage, of those that are owed an audit of a STEP or of the others."""
+"""What is audited together: one stage, of those that are owed the audit of a segment or of the others."""
 
 
 def audit_groups(sealed: SealedEpoch, block_hash: str, link: str, owed: Container[str]) -> dict[str, Group]:

@@ -1,13 +1,15 @@
 """What the public verdicts of all validators come to: which count, whose author is silenced. Pure.
 
-For a task that this validator has decided itself, its own verdict stands. An accusation (FAIL, UNDELIVERED or
-REVOKED) of another validator counts through the own verdict of its examination alone. Of an epoch that this
-validator did not audit, because it joined later, the evidence is gone: there an accusation counts if most of
-the validators that took part in the epoch made it.
+For a task that this validator has decided itself, its own verdict stands. An accusation (`Verdict.accuses`)
+of another validator counts through the own verdict of its examination alone. Of an epoch that this validator
+did not audit, because it joined later, the evidence is gone: there an accusation counts if most of the
+validators that took part in the epoch made it.
 
-Whose evidence is gone is for each validator to find by its own draw: an INCONCLUSIVE of another counts for
-nothing, so that none can withhold a miner's pay by saying so. Where it was evidence on a STEP, the epoch
-before is undecided too.
+A pass of a segment counts if its author's draw demands it: the public draw, which is the same for all, or its
+own. What others find UNSHOWN counts for nothing by itself, so that none can withhold a miner's pay by saying
+so. A segment that is UNSHOWN here too, and that some validator's draw demands, is hidden from all: it makes
+several epochs of the miner undecided (`vesting.with_epochs_before`). Other evidence makes its epoch undecided
+by the own draw alone.
 
 Who accused where the truth is a PASS, or passed where it is a FAIL, is silenced: of epochs less than a window
 from there, before and after, none of its verdicts counts.
@@ -21,12 +23,10 @@ from dataclasses import dataclass
 
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.spec import RunSpec
-from validator.core.draw import draw, step_draw
-from validator.core.tasks import STEP_AUDITS, WORK_AUDITS, is_certain, owes
+from validator.core.segments import Drawable, is_certain, own_segment, public_turns
+from validator.core.tasks import WORK_AUDITS, owes
 from validator.core.vesting import Findings, MinerEpoch, with_epochs_before
 
-ACCUSING = (Outcome.FAIL, Outcome.UNDELIVERED, Outcome.REVOKED)
-"""Outcomes that count through an examination alone."""
 _CONTRARY = {Outcome.PASS, Outcome.FAIL}
 
 
@@ -47,8 +47,6 @@ class Judgement:
     validator: str
     task: Task
     outcome: Outcome
-    lacks_evidence: bool = False
-    """Its own draw demanded evidence that was gone, or was none. Only an own judgement says so."""
 
     @classmethod
     def of(cls, validator: str, verdict: Verdict) -> Judgement:
@@ -75,44 +73,54 @@ class EpochFacts:
 
     block_hash: str
     links: Mapping[str, str]
-    steps: Mapping[str, tuple[int, ...]]
-    """miner -> seqs of its STEP receipts."""
+    segments: Mapping[str, tuple[int, ...]]
+    """miner -> seqs of the COMMITs that end its segments."""
     present: bool
     """This validator filed all its verdicts of the epoch."""
     pooled: bool
     """The verdicts of the others are known."""
+
+    @property
+    def drawable(self) -> Drawable | None:
+        """What the public draw follows from; None while the block's hash is not known."""
+        counts = {miner: len(seqs) for miner, seqs in self.segments.items()}
+        return Drawable(self.block_hash, counts) if self.block_hash else None
 
 
 def is_relevant(judgement: Judgement, accused: Container[Task]) -> bool:
     """Whether scores depend on it: the many passes of ops matter only where somebody accuses.
 
     Args:
-        accused: tasks of which some verdict is in `ACCUSING`.
+        accused: tasks of which some verdict accuses (`Verdict.accuses`).
     """
-    return judgement.task.audit in STEP_AUDITS or judgement.task in accused
+    return judgement.task.audit is AuditKind.SEGMENT or judgement.task in accused
 
 
 class _Reading:
     """The verdicts of all validators, by task, and who takes part in each epoch."""
 
     def __init__(
-        self, spec: RunSpec, own: str, epochs: Mapping[int, EpochFacts], judgements: Iterable[Judgement]
+        self,
+        spec: RunSpec,
+        own: str,
+        epochs: Mapping[int, EpochFacts],
+        judgements: Iterable[Judgement],
+        earlier: Mapping[int, Drawable],
     ) -> None:
         self.spec, self.own, self.epochs = spec, own, epochs
+        self.drawable = {**earlier, **{n: known for n, facts in epochs.items() if (known := facts.drawable)}}
         self.voices: dict[Task, dict[str, Outcome]] = defaultdict(dict)
         self.undecided: set[MinerEpoch] = set()
-        self.undecided_steps: set[MinerEpoch] = set()
         self.owing: set[tuple[str, int, str]] = set()
-        """(validator, epoch, miner) whose next epoch has a STEP audit for certain (`tasks.is_certain`)."""
+        """(validator, epoch, miner) whose next epoch has a segment audited for certain (`is_certain`)."""
         for judgement in judgements:
             task, author = judgement.task, judgement.validator
             self.voices[task][author] = judgement.outcome
             if owes(task.audit, judgement.outcome):
                 self.owing.add((author, task.epoch, task.miner))
-            if author == own and judgement.lacks_evidence and task.audit in WORK_AUDITS:
+            unshown = author == own and judgement.outcome is Outcome.UNSHOWN
+            if unshown and task.audit in WORK_AUDITS and task.audit is not AuditKind.SEGMENT:
                 self.undecided.add((task.epoch, task.miner))
-                if task.audit in STEP_AUDITS:
-                    self.undecided_steps.add((task.epoch, task.miner))
         self.refuted: dict[str, set[int]] = defaultdict(set)
 
     def silenced(self, validator: str, epoch: int) -> bool:
@@ -145,21 +153,24 @@ class _Reading:
         return own
 
     def is_drawn(self, author: str, task: Task) -> bool:
-        """Whether the author's draw demands this audit of a STEP or an epoch."""
+        """Whether the public draw, or the author's own, demands the audit of this segment."""
         facts = self.epochs.get(task.epoch)
         link = None if facts is None else facts.links.get(author)
-        if facts is None or link is None:
+        if facts is None or link is None or task.audit is not AuditKind.SEGMENT:
             return False
-        spec, steps = self.spec, facts.steps.get(task.miner, ())
-        drawn = step_draw(
-            draw(spec.id, facts.block_hash, link, task.epoch, task.miner), spec.audit, len(steps)
-        )
-        if drawn.at is None:
-            return False
-        if task.audit is AuditKind.EPOCH:
-            return drawn.epoch and task.seq == steps[-1]
+        seqs, spec = facts.segments.get(task.miner, ()), self.spec
+        turns = public_turns(spec, task.epoch, task.miner, self.drawable.get)
+        if task.seq in {seqs[turn.at] for turn in turns}:
+            return True
         certain = is_certain(spec, task.epoch, owed=self._owed(author, task))
-        return (drawn.step or certain) and task.seq == steps[drawn.at]
+        at = own_segment(spec, facts.block_hash, link, task.epoch, task.miner, len(seqs), certain=certain)
+        return at is not None and seqs[at] == task.seq
+
+    def is_hidden(self, task: Task) -> bool:
+        """Whether some validator's draw demands a segment that is UNSHOWN as far as this one can tell."""
+        if task.audit is not AuditKind.SEGMENT or self.truth(task) is not Outcome.UNSHOWN:
+            return False
+        return any(self.is_drawn(author, task) for author in self.epochs[task.epoch].links)
 
     def _owed(self, author: str, task: Task) -> bool:
         before = self.epochs.get(task.epoch - 1)
@@ -168,15 +179,21 @@ class _Reading:
 
 
 def findings(
-    spec: RunSpec, own: str, epochs: Mapping[int, EpochFacts], judgements: Iterable[Judgement]
+    spec: RunSpec,
+    own: str,
+    epochs: Mapping[int, EpochFacts],
+    judgements: Iterable[Judgement],
+    earlier: Mapping[int, Drawable] | None = None,
 ) -> Findings:
     """What all verdicts come to, for the validator `own`. The order of `judgements` does not matter.
 
     Args:
         epochs: those that this validator knows something of.
         judgements: its own, and those of others, of these epochs.
+        earlier: the public draws of epochs before these, as far as they are known. Where one is not, more
+            segments count as drawn, never fewer.
     """
-    reading = _Reading(spec, own, epochs, judgements)
+    reading = _Reading(spec, own, epochs, judgements, earlier or {})
     # Own verdicts first: the silence that follows from them decides who has a voice where it was absent.
     reading.refute({task: voices[own] for task, voices in reading.voices.items() if own in voices})
     reading.refute({task: reading.truth(task) for task in reading.voices if own not in reading.voices[task]})
@@ -184,14 +201,14 @@ def findings(
     found: dict[Outcome | None, set[MinerEpoch]] = defaultdict(set)
     passed: set[MinerEpoch] = set()
     decided: set[MinerEpoch] = set()
+    hidden: set[MinerEpoch] = set()
     for task, voices in reading.voices.items():
         at = (task.epoch, task.miner)
         found[reading.truth(task)].add(at)
         counting = {
             author
             for author, outcome in voices.items()
-            if task.audit in STEP_AUDITS
-            and outcome is Outcome.PASS
+            if outcome is Outcome.PASS
             and (author == own or not reading.silenced(author, task.epoch))
             and reading.is_drawn(author, task)
         }
@@ -199,8 +216,10 @@ def findings(
             passed.add(at)
         if own in counting:
             decided.add(at)
-    worked = [(n, miner) for n, facts in epochs.items() for miner, steps in facts.steps.items() if steps]
-    before = with_epochs_before(reading.undecided_steps - decided, worked)
+        if reading.is_hidden(task):
+            hidden.add(at)
+    worked = [(n, miner) for n, facts in epochs.items() for miner, seqs in facts.segments.items() if seqs]
+    before = with_epochs_before(hidden, worked, spec.audit)
     return Findings(
         passed=frozenset(passed),
         undelivered=frozenset(found[Outcome.UNDELIVERED]),

@@ -14,7 +14,8 @@ from validator.core.history import History
 from validator.core.jobs import Script
 from validator.core.pool import Pool
 from validator.core.results import EvidenceMissing
-from validator.core.tasks import epoch_work
+from validator.core.segments import window_start
+from validator.core.tasks import drawable, epoch_work
 
 
 class Pooling:
@@ -38,14 +39,18 @@ class Pooling:
         return f"epoch {self.epoch}: fetching the verdicts of other validators"
 
     def script(self) -> Script[None]:
-        """Fetch what is not known yet of the window's epochs. What is not to be had is said, and left out."""
-        window = range(max(0, self.epoch - self._spec.audit.window + 1), self.epoch + 1)
+        """Fetch what is not known yet of the epochs that count, or that public draws follow from.
+
+        What is not to be had is said, and left out.
+        """
+        scored = max(0, self.epoch - self._spec.audit.window + 1)
+        first = min(scored, window_start(self._spec, self.epoch))
         kept: list[Effect] = []
-        for epoch in (n for n in window if n not in self._open):
+        for epoch in (n for n in range(first, self.epoch + 1) if n not in self._open):
             if epoch not in self._history.worked:
                 work = self._fetch_work(epoch)
                 yield from contained(work, epoch, "its record", lambda reason: None, self._emit)
-            if epoch not in self._history.pooled:
+            if epoch >= scored and epoch not in self._history.pooled:
                 verdicts, none = self._fetch_verdicts(epoch), partial(_nothing, epoch)
                 kept.append((yield from contained(verdicts, epoch, "others' verdicts", none, self._emit)))
         # All at once, so that no weights are set from a part of the window.
@@ -60,7 +65,7 @@ class Pooling:
             self._log(epoch, f"its record is not to be had, so scores leave its work out: {error}")
             return
         work = epoch_work(sealed)
-        self._history.worked.add(epoch)
+        self._history.keep_work(self._spec, epoch, drawable(sealed, block_hash))
         self._emit(effects.KeepDraw(epoch, block_hash))
         self._emit(effects.KeepWork(work))
 

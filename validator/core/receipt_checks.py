@@ -1,66 +1,92 @@
-"""Checks of signed STEPs against states, without a replay: steps without effect, uncommitted states."""
+"""Checks of commitments against each other and against states, without a replay."""
 
 from __future__ import annotations
 
-from iota.protocol.receipts import Receipt
+from itertools import pairwise
+
+from iota.protocol.merkle import EMPTY
+from iota.protocol.receipts import Commitment, Receipt
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
 
 
-def stalled_step(sealed: SealedEpoch, hotkey: str, base_digest: str) -> MinerFault | None:
-    """The first STEP, in any life, that counts microbatches and yet leaves the weights unchanged.
+def false_commit(sealed: SealedEpoch, hotkey: str, base_root: str) -> MinerFault | None:
+    """The first COMMIT, in any life, that the others refute.
+
+    A life begins with the weights of the base, and STEPs that count microbatches move them.
 
     Args:
-        base_digest: digest of the weights that its lives began with; empty if they are unavailable.
+        base_root: root of the weights that its lives began with; empty if they are unavailable.
     """
     for life in sealed.miners[hotkey].lives:
-        before = base_digest
-        for step in sealed.steps_of(hotkey, life):
-            receipt = sealed.step_receipt(hotkey, step)
-            assert receipt is not None
-            if receipt.state is None:
-                break  # a fault of its form, which is found without the base
-            moved = bool(sealed.counted(hotkey, step)) and sealed.learning_rate(step) > 0
-            if moved and receipt.state.weights == before:
-                reason = f"STEP {step} left the weights as they were, though it counts microbatches"
-                return MinerFault(hotkey, receipt.seq, reason, found=before)
-            before = receipt.state.weights
+        commits = [receipt for receipt in sealed.commits(hotkey, life) if receipt.commitment is not None]
+        if commits and base_root:
+            found = _of(commits[0]).weights
+            if found != base_root:
+                reason = "it committed to other weights than those of the base, where it began with them"
+                return MinerFault(hotkey, commits[0].seq, reason, expected=base_root, found=found)
+        for start, end in pairwise(commits):
+            moved = any(
+                sealed.counted(hotkey, step) and sealed.learning_rate(step) > 0
+                for step in range(start.version, end.version)
+            )
+            if moved and _of(start).weights == _of(end).weights:
+                reason = (
+                    f"its weights of version {end.version} are those of version {start.version}, though STEPs"
+                    " between count microbatches"
+                )
+                return MinerFault(hotkey, end.seq, reason, found=_of(end).weights)
     return None
+
+
+def _of(commit: Receipt) -> Commitment:
+    assert commit.commitment is not None
+    return commit.commitment
 
 
 # ---- states ------------------------------------------------------------------------------------
 
 
-def check_committed(hotkey: str, step: Receipt, weights: str, moments: str | None) -> None:
-    """Compare a snapshot's digests with the STEP receipt of its version.
+def check_committed(hotkey: str, commit: Receipt, found: Commitment, *, whole: bool) -> None:
+    """Compare the roots of a state that a miner delivered with those of its COMMIT.
 
     Args:
-        moments: None if the audit needs no moments.
+        whole: False compares the weights alone, which is all that an op needs.
 
     Raises MinerFault if they differ.
     """
-    committed = step.state
-    if committed is None:
-        raise MinerFault(hotkey, step.seq, "the STEP receipt commits to no state")
-    for what, expected, found in (
-        ("weights", committed.weights, weights),
-        ("moments", committed.moments, moments),
-    ):
-        if found is not None and found != expected:
-            reason = f"the {what} it delivers are not those of its STEP receipt"
-            raise MinerFault(hotkey, step.seq, reason, expected=expected, found=found)
+    said = _of(commit)
+    groups = [("weights", said.weights, found.weights)]
+    if whole:
+        groups += [
+            ("moments", said.moments, found.moments),
+            ("weights of the version before", said.before, found.before),
+        ]
+    for what, expected, given in groups:
+        if given != expected:
+            reason = (
+                f"the {what} that it delivered for version {commit.version} are not those it committed to"
+            )
+            raise MinerFault(hotkey, commit.seq, reason, expected=expected, found=given)
 
 
-def check_carried(hotkey: str, last: Receipt, moments: str, fresh: str) -> None:
-    """Compare the moments that a replica began an epoch with to its last STEP of the epoch before.
+def check_carried(hotkey: str, commit: Receipt, last: Receipt | None, fresh: str) -> bool:
+    """Compare the moments that a replica began an epoch with to its last COMMIT of the epoch before.
+
+    Zero moments are right too: the replica may have lost its state and begun from the base alone.
 
     Args:
-        moments: digest of the moments that it delivered.
-        fresh: digest of zero moments, which are right too: the replica may have reloaded its base.
+        commit: its first COMMIT of the epoch.
+        last: its last COMMIT of the epoch before; None if it did not end that.
+        fresh: root of zero moments.
 
-    Raises MinerFault if they are neither.
+    Returns whether it carried any. Raises MinerFault if they are neither.
     """
-    assert last.state is not None
-    if moments not in (last.state.moments, fresh):
-        reason = "the moments that it began the epoch with are not those it ended the last one with"
-        raise MinerFault(hotkey, last.seq, reason, expected=last.state.moments, found=moments)
+    found = _of(commit).moments
+    if found in (fresh, EMPTY):
+        return False
+    if last is not None and found == _of(last).moments:
+        return True
+    reason = "the moments that it began the epoch with are not those it ended the last one with"
+    expected = fresh if last is None else _of(last).moments
+    raise MinerFault(hotkey, commit.seq, reason, expected=expected, found=found)

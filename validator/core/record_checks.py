@@ -66,7 +66,7 @@ def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[Who
     merges = sum(part_count(spec, stage) for stage in range(spec.layout.stages))
     for miner in record.miners:
         count = miner.last_receipt - miner.first_receipt + 1
-        most = _ROOM * (2 * assigned[miner.hotkey] + spec.schedule.steps + merges)
+        most = _ROOM * (2 * assigned[miner.hotkey] + 2 * spec.schedule.steps + merges)
         if count > most:
             raise SealBroken(
                 f"{miner.hotkey} has {counted(count, 'receipt')}, and its work gives at most {most:,}"

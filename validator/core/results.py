@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from iota.protocol.messages import Outcome
-
-EVIDENCE: Final = "evidence"
-"""The profile of a verdict on evidence that was drawn and is gone, or is not what it should be. It decides
-nothing, and its miner's work of that epoch, and of the one before where it was a STEP, does not vest
-unless a STEP of that epoch passes (`vesting.py`)."""
+from iota.protocol.receipts import OpKind
+from iota.spec import WireDtype
 
 
 class EvidenceMissing(Exception):
-    """Evidence is unavailable, and no miner is known to withhold it: inconclusive."""
+    """Evidence is gone or is none, and no miner is known to withhold it: unshown."""
 
 
 class StoreAway(EvidenceMissing):
-    """The store gave no answer about evidence: whether it is there is not known."""
+    """The store gave no answer about evidence: whether it is there is not known. Inconclusive."""
 
 
 class Undelivered(Exception):
@@ -53,16 +51,64 @@ class MinerFault(Exception):
         self.expected, self.found = expected, found
 
 
+class Quantity(StrEnum):
+    """What is compared of an op, or of the state at a segment's end (COMMIT). Each is a distance: 0 is equal.
+
+    Formulas: `validator.audits.distances`.
+    """
+
+    ERROR = "error"
+    """Relative error of the whole output."""
+    COSINE = "cosine"
+    """1 minus the cosine between two outputs."""
+    TOKEN = "token"
+    """Relative error of the output's worst token."""
+    LOSS = "loss"
+    """Relative error of a LOSS's loss."""
+    NORM = "norm"
+    """Relative error of a STEP's gradient norm."""
+    MOMENTS = "moments"
+    """Relative error of all moments of one kind, of the worst kind."""
+    MOMENTS_TENSOR = "moments-tensor"
+    """Relative error of the moments' worst tensor."""
+    ALONG = "along"
+    """Error of the weights' change in the direction of the momentum, of the worst tensor."""
+    CHANGE = "change"
+    """Relative error of the weights' change over the segment."""
+    CHANGE_TENSOR = "change-tensor"
+    """Relative error of the worst tensor's change over the segment."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest distance that passes, for each op kind and quantity."""
+
+    values: Mapping[tuple[OpKind, Quantity], float] = field(default_factory=dict)
+
+    def of(self, kind: OpKind, quantity: Quantity) -> float:
+        """The bound of a quantity of an op kind; 0, so only what is equal, where none is given."""
+        return self.values.get((kind, quantity), 0.0)
+
+
+@dataclass(frozen=True)
+class PayloadForm:
+    """How a run's boundary tensors look in a payload."""
+
+    wire: WireDtype
+    shape: tuple[int, int, int]
+    """(sequences, sequence_length, k)."""
+
+
 @dataclass(frozen=True)
 class Profile:
-    """How closely a replay must match: by digests if `exact`, else by sketches."""
+    """How closely a replay must match: to the bit if `exact`, else within `bounds`."""
 
     name: str
+    """Of at most 200 characters; a verdict states it."""
     exact: bool
-    error: float = 0.0
-    """Largest relative error |theirs - mine| / |mine|."""
-    cosine: float = 1.0
-    """Smallest cosine of the angle between two sketches."""
+    bounds: Bounds = Bounds()
+    payloads: PayloadForm | None = None
+    """The form of what the ops send; an exact profile compares digests and needs none."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +151,9 @@ def result_of(ending: Ending, seq: int, profile: str = "") -> Result:
     if isinstance(ending, Undelivered):
         outcome = Outcome.REVOKED if ending.revoked else Outcome.UNDELIVERED
         return Result(outcome, seq, reason=str(ending))
-    result = inconclusive(seq, str(ending))
-    return result if isinstance(ending, StoreAway) else replace(result, profile=EVIDENCE)
+    if isinstance(ending, StoreAway):
+        return inconclusive(seq, str(ending))
+    return Result(Outcome.UNSHOWN, seq, reason=str(ending))
 
 
 def inconclusive(seq: int, reason: str) -> Result:

@@ -40,8 +40,8 @@ class MinerWork:
     """Microbatches whose backward it ran and its stage counts."""
     withdrawn: int
     """Microbatches taken from it because it was late or lost."""
-    steps: tuple[int, ...] = ()
-    """Seqs of its STEP receipts, from which STEP audits are drawn."""
+    segments: tuple[int, ...] = ()
+    """Seqs of the COMMITs that end its segments, which are drawn from these."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from iota.identity.certificates import certificate_fault
@@ -12,13 +13,10 @@ from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import (
-    RECEIPTS_DOMAIN,
     OpKey,
     OpKind,
     Receipt,
-    ReceiptBatch,
     counted_digest,
-    signed_payload,
 )
 from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord, MinerRecord, Word
 from iota.protocol.words import WORD_DOMAIN, signed_word
@@ -27,11 +25,11 @@ from validator.core.merge_records import merges_fault
 from validator.core.record_checks import SealBroken
 from validator.core.results import MinerFault
 
-__all__ = ["SealBroken", "SealedEpoch", "checked_receipts", "stage_ops"]
+__all__ = ["SealBroken", "SealedEpoch", "Segment", "stage_ops"]
 
 
 def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
-    """The ops on a microbatch that a stage has: drawn and paid one by one. STEP is audited as a step.
+    """The ops on a microbatch that a stage has: drawn and paid one by one.
 
     A receipt of any other kind is of no op: the engine of the stage could not run it.
     """
@@ -40,11 +38,23 @@ def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
     return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
+@dataclass(frozen=True)
+class Segment:
+    """What a miner did between two consecutive commitments of its last life."""
+
+    first: int
+    """The version that it starts from."""
+    last: int
+    """The version that it ends at: its STEPs are `first` to `last` - 1."""
+    seq: int
+    """Of the COMMIT at its end."""
+
+
 class SealedEpoch:
     """An epoch's record, which `check_record` takes, its plans and all its receipts.
 
-    Of a miner's lives only the last one's states can be shown: those of an earlier one were lost. So its
-    STEPs are not audited, and of its ops those that used the base.
+    Of a miner's lives only the last one's states can be shown: those of an earlier one were lost. So it has
+    no segments, and of its ops those are audited that used the base.
 
     Raises SealBroken if the seal does not cover the receipts, the plans are not those of the record, or a
     miner's certificate does not give it the owner that the record names.
@@ -107,6 +117,7 @@ class SealedEpoch:
             named = self._by_name.setdefault(hotkey, {})
             for receipt in given:
                 named.setdefault(receipt.key, receipt)
+        self._segments: dict[str, tuple[Segment, ...]] = {}
         self._check_steps()
 
     def _check_steps(self) -> None:
@@ -116,10 +127,10 @@ class SealedEpoch:
         """
         for hotkey, given in self.receipts.items():
             for receipt in given:
-                state, plan = receipt.state, self._plans.get(receipt.step)
-                if receipt.kind is not OpKind.STEP or state is None or plan is None:
+                update, plan = receipt.update, self._plans.get(receipt.step)
+                if receipt.kind is not OpKind.STEP or update is None or plan is None:
                     continue
-                told = (state.counted, state.learning_rate)
+                told = (update.counted, update.learning_rate)
                 if told != (counted_digest(self.counted(hotkey, receipt.step)), plan.learning_rate):
                     raise SealBroken(
                         f"the orchestrator took receipt {receipt.seq} of {hotkey}, a STEP with another"
@@ -133,12 +144,17 @@ class SealedEpoch:
         return self.miners[hotkey].owner
 
     def auditable(self, hotkey: str) -> list[Receipt]:
-        """Receipts of ops that are paid or counted in a sum, and can be shown; each op once."""
+        """Receipts of ops that are paid or counted in a sum, and can be shown by themselves; each op once.
+
+        That are ops that used a base, or a version that the last life committed to.
+        """
         last = self.last_life(hotkey)
+        shown = {receipt.version for receipt in self.commits(hotkey, last)}
         return [
             receipt
             for receipt in self._own_ops(hotkey)
-            if (life := self.life(hotkey, receipt)) is last or receipt.version == life.joined
+            if receipt.version == (life := self.life(hotkey, receipt)).joined
+            or (life is last and receipt.version in shown)
             if self._is_paid(receipt)
             or (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         ]
@@ -223,9 +239,37 @@ class SealedEpoch:
             found.append(step)
         return found
 
+    def commits(self, hotkey: str, life: LifeRecord) -> list[Receipt]:
+        """The COMMITs of one of the miner's lives by version, from its join up to the first gap.
+
+        Each comes after the STEPs before its version.
+        """
+        made = {
+            receipt.version: receipt
+            for receipt in reversed(self.receipts.get(hotkey, ()))
+            if receipt.kind is OpKind.COMMIT and self.life(hotkey, receipt) is life
+        }
+        found = []
+        for version in range(life.joined, life.joined + len(self.steps_of(hotkey, life)) + 1):
+            if self.spec.is_committed(version, life.joined):
+                if version not in made:
+                    break
+                found.append(made[version])
+        return found
+
+    def segments(self, hotkey: str) -> tuple[Segment, ...]:
+        """The miner's segments in order: those of its last life, since only their states can be shown."""
+        if hotkey not in self._segments:
+            commits = self.commits(hotkey, self.last_life(hotkey))
+            self._segments[hotkey] = tuple(
+                Segment(start.version, end.version, end.seq) for start, end in pairwise(commits)
+            )
+        return self._segments[hotkey]
+
     def has_stepped(self, hotkey: str) -> bool:
-        """Whether the miner's last life has receipted the STEP of every step since its join."""
-        return len(self.steps(hotkey)) == self.spec.schedule.steps - self.last_life(hotkey).joined
+        """Whether the miner's last life has committed to the epoch's last version."""
+        commits = self.commits(hotkey, self.last_life(hotkey))
+        return bool(commits) and commits[-1].version == self.spec.schedule.steps
 
     def last_life(self, hotkey: str) -> LifeRecord:
         """The newest of the miner's lives: the one that its pseudo-gradient and its snapshots are of."""
@@ -325,37 +369,3 @@ def _check_owner(run: str, miner: MinerRecord) -> None:
         fault = certificate_fault(certificate, run, miner.hotkey)
     if fault is not None:
         raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
-
-
-def checked_receipts(
-    run: str, miner: MinerRecord, epoch: int, batches: Sequence[ReceiptBatch]
-) -> list[Receipt]:
-    """The miner's receipts of the epoch, from its signed batches.
-
-    Raises SealBroken for a bad signature, a broken chain, a gap, or a receipt of another epoch.
-    """
-    chain = signed_chain(run, miner.hotkey, batches)
-    own = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]
-    if len(own) != miner.last_receipt - miner.first_receipt + 1:
-        raise SealBroken(f"receipts of {miner.hotkey} are missing")
-    if any(r.epoch != epoch for r in own):
-        raise SealBroken(f"a receipt of {miner.hotkey} is of another epoch")
-    return own
-
-
-def signed_chain(run: str, hotkey: str, batches: Sequence[ReceiptBatch]) -> list[Receipt]:
-    """The receipts of signed batches, in order. Raises SealBroken for a bad signature or a broken chain."""
-    chain: list[Receipt] = []
-    for batch in batches:
-        if not batch.receipts:
-            continue
-        head = batch.receipts[-1].content_digest()
-        payload = signing_bytes(RECEIPTS_DOMAIN, signed_payload(run, hotkey, head))
-        if not verify(payload, bytes.fromhex(batch.signature), hotkey):
-            raise SealBroken(f"a batch of receipts is not signed by {hotkey}")
-        # Batches may overlap where one was sent again.
-        chain += [r for r in batch.receipts if not chain or r.seq > chain[-1].seq]
-    for before, after in pairwise(chain):
-        if after.seq != before.seq + 1 or after.previous != before.content_digest():
-            raise SealBroken(f"the receipts of {hotkey} do not chain at {after.seq}")
-    return chain

@@ -3,10 +3,10 @@
 A segment is what a miner did between two of its commitments (`RunSpec.is_committed`). Two draws decide:
 
 - the *public* one, from the hash of block B alone. A window is so many epochs that their steps are
-  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not before
-  its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an epoch that
-  is longer than a window each window's worth of segments has one drawn. The validators of the record take them
-  by turns, and a pass of any validator counts.
+  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not
+  before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
+  epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
+  record take them by turns, and a pass of any validator counts.
 - each validator's *own*, from its link too: one more segment in `audit.extra_every` epochs, so that nobody is
   safe after a check; and in epochs that are certain (`is_certain`).
 """
@@ -14,7 +14,8 @@ A segment is what a miner did between two of its commitments (`RunSpec.is_commit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from iota.spec import RunSpec
 from validator.core.draw import Numbers, draw
@@ -27,6 +28,19 @@ class Drawable:
     block_hash: str
     segments: Mapping[str, int]
     """miner -> segments that can be audited, of miners that have any."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the draws of one validator in one epoch follow from."""
+
+    block_hash: str
+    """Of block B, in hex."""
+    link: str
+    """That the validator revealed for the epoch."""
+    validator: str
+    earlier: Mapping[int, Drawable] = field(default_factory=dict)
+    """The public draws of the epochs before in its window, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,11 @@ def window_epochs(spec: RunSpec) -> int:
     return max(1, spec.audit.window_steps // spec.schedule.steps)
 
 
+def window_start(spec: RunSpec, epoch: int) -> int:
+    """The first epoch of the window that `epoch` is in."""
+    return epoch - epoch % window_epochs(spec)
+
+
 def public_turns(
     spec: RunSpec, epoch: int, miner: str, drawable: Callable[[int], Drawable | None]
 ) -> tuple[Turn, ...]:
@@ -52,9 +71,8 @@ def public_turns(
     Args:
         drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
     """
-    length = window_epochs(spec)
-    first = epoch - epoch % length
-    end = min(first + length, spec.schedule.epochs)
+    first = window_start(spec, epoch)
+    end = min(first + window_epochs(spec), spec.schedule.epochs)
     for number in range(first, epoch + 1):
         known = drawable(number)
         if known is None or not known.segments.get(miner):
@@ -69,8 +87,7 @@ def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
     count = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
     bounds = [segments * n // count for n in range(count + 1)]
     return tuple(
-        Turn(low + numbers.below(high - low), numbers.below(1 << 32))
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
     )
 
 
@@ -86,10 +103,10 @@ def own_segment(
 
 
 def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
-    """Whether every validator draws a segment of every miner: in the run's last epoch, and where one is `owed`.
+    """Whether a validator draws a segment of a miner for certain: in the last epoch, and where one is `owed`.
 
     A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
-    (`tasks.owes`). So it depends on verdicts that are signed and public.
+    (`validator.core.tasks`). So it depends on verdicts that are signed and public.
     """
     return owed or epoch == spec.schedule.epochs - 1
 

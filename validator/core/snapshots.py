@@ -48,6 +48,13 @@ class Snapshots:
         """Versions of the miner that were asked for and are not decided."""
         return frozenset(self._awaited.get(miner, ()))
 
+    def expect(self, miner: str, versions: Iterable[int]) -> None:
+        """Raise Awaited unless it is decided of each of these versions whether it comes."""
+        wanted = set(versions)
+        self.ask(miner, wanted)
+        if not wanted.isdisjoint(self.awaited(miner)):
+            raise Awaited
+
     def get(self, miner: str, stage: int, version: int, seq: int) -> Script[Snapshot]:
         """A snapshot. `seq` is the receipt under audit.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.messages import AuditKind, Outcome
-from iota.spec import RunSpec
 from validator.core.draw import choose, draw
 from validator.core.scoring import MinerWork, op_flops
 from validator.core.sealed import SealedEpoch
+from validator.core.segments import Drawable, Draws, has_turn, is_certain, own_segment, public_turns
 
 
 @dataclass(frozen=True)
@@ -21,59 +21,56 @@ class AuditTask:
     step: int = 0
 
 
-STEP_AUDITS = (AuditKind.STEP, AuditKind.EPOCH)
-"""Audits that replay a STEP: a passed one vests work."""
-WORK_AUDITS = (AuditKind.OP, *STEP_AUDITS, AuditKind.WORD)
+WORK_AUDITS = (AuditKind.OP, AuditKind.SEGMENT, AuditKind.WORD)
 """Audits of what is paid, and of words in place of work."""
 MERGE_AUDITS = (AuditKind.MERGE, AuditKind.BASE, AuditKind.DELTA)
 """Audits of what came out of a merge."""
 
 
 def owes(kind: AuditKind, outcome: Outcome) -> bool:
-    """Whether a verdict makes its author owe the miner an audit of a STEP in the next epoch."""
+    """Whether a verdict makes its author owe the miner the audit of a segment in the next epoch."""
     withheld = outcome in (Outcome.UNDELIVERED, Outcome.REVOKED)
-    return withheld or (outcome is Outcome.INCONCLUSIVE and kind in STEP_AUDITS)
-
-
-def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
-    """Whether a STEP of every epoch of a miner is audited: in the run's last epoch, and where one is `owed`.
-
-    A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`. So
-    it depends on verdicts that are signed and public.
-    """
-    return owed or epoch == spec.schedule.epochs - 1
+    undecided = outcome in (Outcome.INCONCLUSIVE, Outcome.UNSHOWN)
+    return withheld or (undecided and kind is AuditKind.SEGMENT)
 
 
 def drawn_tasks(
-    sealed: SealedEpoch, block_hash: str, link: str, hotkey: str, *, owed: bool = False
+    sealed: SealedEpoch, draws: Draws, hotkey: str, *, owed: bool = False, public: bool = True
 ) -> list[AuditTask]:
-    """The audits that the draw demands of one miner, and of its words all.
+    """The audits of one miner that the draws demand of one validator, and of its words all.
 
     Anyone with the public record gets the same.
 
     Args:
-        owed: see `is_certain`.
+        owed: see `segments.is_certain`.
+        public: False leaves out the segments of the public draw.
     """
     spec = sealed.spec
-    drawn = choose(
-        draw(spec.id, block_hash, link, sealed.epoch, hotkey),
-        spec.audit,
-        sealed.auditable(hotkey),
-        sealed.steps(hotkey),
-        sealed.last_life(hotkey).joined,
-        certain=is_certain(spec, sealed.epoch, owed=owed),
-    )
-    tasks = [make_task(AuditKind.OP, r.seq, r.step) for r in drawn.ops]
-    if drawn.step is not None:
-        receipt = sealed.step_receipt(hotkey, drawn.step)
-        assert receipt is not None
-        tasks.append(make_task(AuditKind.STEP, receipt.seq, drawn.step))
-    if drawn.epoch:
-        receipt = sealed.step_receipt(hotkey, sealed.steps(hotkey)[-1])
-        assert receipt is not None
-        tasks.append(make_task(AuditKind.EPOCH, receipt.seq))
+    drawn = draw(spec.id, draws.block_hash, draws.link, sealed.epoch, hotkey)
+    ops = choose(drawn, spec.audit, sealed.auditable(hotkey), sealed.last_life(hotkey).joined)
+    tasks = [make_task(AuditKind.OP, r.seq, r.step) for r in ops]
+    segments = sealed.segments(hotkey)
+    for at in sorted(_drawn_segments(sealed, draws, hotkey, owed=owed, public=public)):
+        tasks.append(make_task(AuditKind.SEGMENT, segments[at].seq, segments[at].first))
     words = enumerate(sealed.words(hotkey), 1)
     return tasks + [make_task(AuditKind.WORD, number, word.step) for number, word in words]
+
+
+def _drawn_segments(sealed: SealedEpoch, draws: Draws, hotkey: str, *, owed: bool, public: bool) -> set[int]:
+    """Which of a miner's segments a validator audits, from 0: by its turn, and by its own draw."""
+    spec, epoch, count = sealed.spec, sealed.epoch, len(sealed.segments(hotkey))
+    known = {**draws.earlier, epoch: Drawable(draws.block_hash, {hotkey: count})}
+    turns = public_turns(spec, epoch, hotkey, known.get) if public else ()
+    found = {turn.at for turn in turns if has_turn(turn, sealed.record.validators, draws.validator)}
+    certain = is_certain(spec, epoch, owed=owed)
+    own = own_segment(spec, draws.block_hash, draws.link, epoch, hotkey, count, certain=certain)
+    return found if own is None else found | {own}
+
+
+def drawable(sealed: SealedEpoch, block_hash: str) -> Drawable:
+    """What the public draw of a sealed epoch follows from."""
+    counts = {hotkey: len(sealed.segments(hotkey)) for hotkey in sealed.miners}
+    return Drawable(block_hash, {hotkey: count for hotkey, count in counts.items() if count})
 
 
 def named_task(sealed: SealedEpoch, hotkey: str, kind: AuditKind, seq: int) -> AuditTask | None:
@@ -82,16 +79,14 @@ def named_task(sealed: SealedEpoch, hotkey: str, kind: AuditKind, seq: int) -> A
         return None
     if kind is AuditKind.OP:
         return next((make_task(kind, r.seq, r.step) for r in sealed.auditable(hotkey) if r.seq == seq), None)
-    steps = step_seqs(sealed, hotkey)
-    if kind is AuditKind.STEP and seq in steps:
-        return make_task(kind, seq, sealed.steps(hotkey)[steps.index(seq)])
-    return make_task(kind, seq) if kind is AuditKind.EPOCH and seq in steps[-1:] else None
+    if kind is AuditKind.SEGMENT:
+        return next((make_task(kind, s.seq, s.first) for s in sealed.segments(hotkey) if s.seq == seq), None)
+    return None
 
 
-def step_seqs(sealed: SealedEpoch, hotkey: str) -> tuple[int, ...]:
-    """Seqs of the miner's STEP receipts, in order of the steps that may be drawn."""
-    receipts = (sealed.step_receipt(hotkey, step) for step in sealed.steps(hotkey))
-    return tuple(receipt.seq for receipt in receipts if receipt is not None)
+def segment_seqs(sealed: SealedEpoch, hotkey: str) -> tuple[int, ...]:
+    """Seqs of the COMMITs that end the miner's segments, in order, as they may be drawn."""
+    return tuple(segment.seq for segment in sealed.segments(hotkey))
 
 
 def task_name(kind: AuditKind, seq: int) -> str:
@@ -127,7 +122,7 @@ def epoch_work(sealed: SealedEpoch) -> list[MinerWork]:
             ),
             ended=sealed.ended_work(hotkey),
             withdrawn=miner.withdrawn,
-            steps=step_seqs(sealed, hotkey),
+            segments=segment_seqs(sealed, hotkey),
         )
         for hotkey, miner in sorted(sealed.miners.items())
     ]

@@ -1,4 +1,4 @@
-"""When work becomes pay: a passed audit that replays a STEP vests what is open, a bad verdict voids it."""
+"""When work becomes pay: a passed audit of a segment vests what is open, a bad verdict voids it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from iota.spec import AuditSpec
 
 MinerEpoch = tuple[int, str]
 """(epoch, worker)"""
@@ -25,13 +27,13 @@ class Findings:
     """What the verdicts of all validators come to (`pool.findings`)."""
 
     passed: frozenset[MinerEpoch] = frozenset()
-    """A STEP or the whole epoch was re-executed, and everything agreed."""
+    """A segment was re-executed, and everything agreed."""
     undelivered: frozenset[MinerEpoch] = frozenset()
     """The worker owed evidence and did not deliver it."""
     failed: frozenset[MinerEpoch] = frozenset()
     undecided: frozenset[MinerEpoch] = frozenset()
-    """Evidence that this validator drew is gone or is none, and it passed no STEP of the epoch itself; with
-    the epochs before those in which that was evidence on a STEP (`with_epochs_before`)."""
+    """Evidence that was drawn is gone or is none. Of an op this validator drew it, and it passed no segment
+    of the epoch itself; of a segment epochs before are there too (`with_epochs_before`)."""
     revoked: frozenset[MinerEpoch] = frozenset()
     """The worker owed evidence, and its owner has revoked it."""
     silenced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -70,20 +72,28 @@ class Vesting:
         return state, epochs[at]
 
 
-def with_epochs_before(undecided: Iterable[MinerEpoch], worked: Iterable[MinerEpoch]) -> set[MinerEpoch]:
-    """Epochs in which a drawn STEP was undecided, each with the worker's last one before in which it worked.
+def hidden_epochs(audit: AuditSpec) -> int:
+    """Epochs that a hidden segment leaves undecided: its own, and those before in which the worker worked.
 
-    A STEP is drawn in one of five epochs, and a third of the compute can be saved in each. So one epoch alone
-    would cost less than is saved between two draws, and two cost more, whatever other validators pass.
+    After the public draw of a window one validator draws a segment in one of `extra_every` epochs, and a
+    third of the compute can be saved in each: by leaving out weight gradients, which only a segment shows. So
+    a third of `extra_every` epochs must be lost at least, and one more makes it a loss.
     """
+    return audit.extra_every // 3 + 1
+
+
+def with_epochs_before(
+    hidden: Iterable[MinerEpoch], worked: Iterable[MinerEpoch], audit: AuditSpec
+) -> set[MinerEpoch]:
+    """Epochs of hidden segments, each with those before that it leaves undecided (`hidden_epochs`)."""
     epochs: dict[str, list[int]] = defaultdict(list)
     for epoch, worker in sorted(worked):
         epochs[worker].append(epoch)
-    found = set(undecided)
-    for epoch, worker in undecided:
+    found = set(hidden)
+    for epoch, worker in hidden:
         at = bisect_left(epochs[worker], epoch)
-        if at:
-            found.add((epochs[worker][at - 1], worker))
+        first = max(0, at - hidden_epochs(audit) + 1)
+        found |= {(before, worker) for before in epochs[worker][first:at]}
     return found
 
 

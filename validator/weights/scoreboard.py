@@ -16,6 +16,7 @@ from validator.audits.budget import Budget
 from validator.core.links import LinkChain
 from validator.core.pool import findings
 from validator.core.scoring import Score, scores
+from validator.core.segments import window_start
 from validator.core.vesting import Findings, WorkState
 from validator.database import Database
 
@@ -46,6 +47,7 @@ class Scoreboard:
             self._own,
             records.facts(first, now, self._own, self._links.link),
             [*self._database.judgements(self._own, first, now), *records.judgements(first, now)],
+            records.drawable(window_start(self._spec, max(0, first)), first - 1),
         )
         return scores(audit, now, records.work(first, now), found, records.owners()), found
 

@@ -1,0 +1,1 @@
+"""Tolerance profiles that were measured by `iota-validator calibrate`: what each holds for stands in it."""

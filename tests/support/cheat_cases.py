@@ -28,6 +28,10 @@ FIRST, LAST = "miner-00", "miner-01"
 """Of stage 0 and of stage 1, with miner-02 and miner-03 beside them."""
 _MIDDLE: Final = {"stages": 3}
 """LAST has the middle one of three stages then, with miner-04 beside it."""
+_SNAPSHOTS: Final = {
+    "values": {"audit": {"commit_every": 2, "window_steps": STEPS, "extra_every": 1, "deadline_s": 60}}
+}
+"""Two segments an epoch, of which the later one begins with a snapshot; two draws an epoch."""
 _DEFAULTS: Final = {"steps_per_epoch": 10, "values": {"audit": {"deadline_s": 60}}}
 
 
@@ -80,10 +84,14 @@ CASES: Final = {
     "one element of the pseudo-gradient nudged": _one("states:one_delta_element", LAST),
     "no pseudo-gradient": _one("states:no_delta", epochs=2),  # each merge waits for its deadline
     "an unreadable pseudo-gradient": _one("states:unreadable_delta"),
-    "no work after the base, and no snapshot": _one("evidence:lazy"),
-    "no work after the base, no snapshot, and no second replica": _one("evidence:lazy", more={"replicas": 1}),
-    "no work after the base, and deletes its snapshots": _one("evidence:deletes_snapshots"),
-    "no work after the base, and leaves when drawn": _one("evidence:leaves", occasional=True),
+    "no work after the base, and no snapshot": _one("evidence:lazy", more=_SNAPSHOTS),
+    "no work after the base, no snapshot, and no second replica": _one(
+        "evidence:lazy", more={"replicas": 1, **_SNAPSHOTS}
+    ),
+    "no work after the base, and deletes its snapshots": _one("evidence:deletes_snapshots", more=_SNAPSHOTS),
+    "no work after the base, and leaves when drawn": _one(
+        "evidence:leaves", more=_SNAPSHOTS, occasional=True
+    ),
     "joins anew before every STEP": _one("evidence:rejoins", occasional=True),
     "frames that are not stored, and constants": Case(
         {"miner-00": "evidence:unstored_frames", "miner-01": "compute:constants"}

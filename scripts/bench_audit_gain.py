@@ -53,7 +53,7 @@ class Cheat:
     once: bool = False
     """It lies in one step of each epoch, whatever the rate."""
     renews: bool = False
-    """It leaves when a lie is drawn, and comes back in the next epoch under a new hotkey, which costs nothing."""
+    """It leaves when a lie is drawn, and comes back in the next epoch under a new hotkey, at no cost."""
     forgoes: float = 0.0
     """Share of its pay that it forgoes where it lies; no audit finds such a lie."""
 
@@ -95,7 +95,7 @@ SELDOM = (
     (
         Cheat("joins anew before every STEP", "epoch", 1 / 3, forgoes=1 / 3),
         1.0,
-        "no audit finds it, what it does vests, and bases are taken anew without a limit: none is so in a run",
+        "no audit finds it, its work vests, and bases are taken anew without limit: none is so in a run",
     ),
 )
 """Cheats that lie seldom, the share in which they do, and what their figure rests on."""

@@ -15,10 +15,11 @@ import miner.node
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.engine import Engine, Tokens
+from iota.compute.engine import Engine
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState
+from iota.compute.tokens import Tokens
 from iota.protocol.receipts import OpKind
 from iota.spec import ComputeDtype, RunSpec
 from tests.support.cheats.first_lie import lied

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import torch
-from iota.compute.host_copy import HostCopy
 from torch import Tensor
 
 from iota.compute.engine import Engine
+from iota.compute.host_copy import HostCopy
 from iota.compute.names import StepOutput
 from iota.model.layout import run_shapes
 from iota.objects import DeltaKey
@@ -143,8 +144,8 @@ class FalseCommits(AlteredSteps):
     """Goes on with its true state, and commits to another one, of which it keeps the snapshot."""
 
     def copy_state(self) -> HostCopy:
-        weights, moments, before = self._groups()
-        return HostCopy({name: weight * 1.001 for name, weight in weights.items()}, moments, before)
+        state = self.state()
+        return HostCopy(replace(state, weights={name: w * 1.001 for name, w in state.weights.items()}))
 
 
 def false_commitment() -> None:

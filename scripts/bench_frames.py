@@ -7,8 +7,7 @@ thread's CPU time is the cost of each part; what waits (the disk's flush, the st
 before and after are played too and not counted.
 
 How to read it: **CPU** is the cost; **wall** is what a frame waits, and a miner overlaps `get` and `put`
-with compute. The last line is the design's limit: all parts together below 5 % of the compute. The
-sketch, which audits need and frames do not, is part of the compute and has a line of its own.
+with compute. The last line is the design's limit: all parts together below 5 % of the compute.
 
     python scripts/bench_frames.py                  # the default run of iota up
     python scripts/bench_frames.py --smoke          # does it run at all; seconds
@@ -33,14 +32,13 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.codec.shapes import payload_shape, payload_size
-from iota.codec.wire_dtype import decode_wire, payload_tensor
+from iota.codec.shapes import payload_size
+from iota.codec.wire_dtype import payload_tensor
 from iota.compute import Microbatch
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
 from iota.compute.names import Output
 from iota.compute.output import DeviceOutput
-from iota.compute.sketch import SketchKey, sketch
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.http import HttpClient
@@ -217,28 +215,24 @@ async def measure(spec: RunSpec, microbatches: int, root: Path) -> Clock:
             bench.clock.clear()
             for index in range(WARMUP, WARMUP + microbatches):
                 await bench.microbatch(index)
-            _measure_engine_parts(spec, bench.clock, 2 * microbatches)
+            _measure_digests(spec, bench.clock, 2 * microbatches)
             bench.runner.log.close()
             return bench.clock
 
 
-def _measure_engine_parts(spec: RunSpec, clock: Clock, count: int) -> None:
-    """The digest and the sketch of each frame, by themselves."""
-    shape = payload_shape(spec)
+def _measure_digests(spec: RunSpec, clock: Clock, count: int) -> None:
+    """The digest of each frame, by itself."""
     payload = bytes(payload_size(spec))
-    values = decode_wire(payload_tensor(payload), shape, spec.boundary.wire)
-    for index in range(count):
+    for _ in range(count):
         with clock.timing("digest"):
             blake3(payload).hexdigest()
-        with clock.timing("sketch"):
-            sketch(values, SketchKey(spec.id, STAGE, "forward", 0, 0, index))
 
 
 def report(clock: Clock, microbatches: int) -> dict[str, dict[str, float]]:
     """Milliseconds a microbatch (two frames in, two out) by part, and their share of the compute."""
     for times in (clock.cpu, clock.wall):
         times["make"] = times.pop("run") - times["compute"] - times["digest"]
-    parts = ("compute", "get", "check", "digest", "make", "put", "sketch")
+    parts = ("compute", "get", "check", "digest", "make", "put")
     compute = clock.cpu["compute"]
     found = {
         part: {
@@ -262,7 +256,6 @@ MEANINGS = {
     "digest": "hash of what is sent",
     "make": "header, signature, hash, frame to disk, receipt to disk",
     "put": "sending: PUT to the store",
-    "sketch": "(for audits; part of the compute)",
     "together": "**get, check, digest, make, put**",
 }
 

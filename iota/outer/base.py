@@ -10,13 +10,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from blake3 import blake3
 from torch import Tensor
 
 from iota.console.counts import counted
 from iota.model.layout import run_shapes
 from iota.objects import part_sizes
-from iota.outer.base_values import read_base_part, seed_base, write_partition
+from iota.outer.base_values import (
+    BaseHasher,
+    BaseRoots,
+    partition_of,
+    read_base_part,
+    seed_base,
+    write_partition,
+)
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, split
 from iota.outer.pseudo_gradient import unflatten
@@ -28,12 +34,17 @@ def initial_base(spec: RunSpec, stage: int) -> OuterState:
     return seed_base(spec, stage, torch.get_num_threads())
 
 
+def base_roots(spec: RunSpec, base: OuterState) -> BaseRoots:
+    """Merkle roots over the partitions of a base; their `digest` is the base's."""
+    hasher = BaseHasher(spec)
+    for number in range(-(-base.weights.size // spec.outer.part_elements)):
+        hasher.take(partition_of(spec, base, number))
+    return hasher.roots()
+
+
 def base_digest(spec: RunSpec, base: OuterState) -> str:
-    """BLAKE3 (hex) of the little-endian fp32 weights and, if the run has one, the momentum."""
-    hasher = blake3(max_threads=blake3.AUTO)
-    for vector in _vectors(spec, base).values():
-        hasher.update(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data)
-    return hasher.hexdigest()
+    """The digest (hex) of a base: `base_roots(spec, base).digest`."""
+    return base_roots(spec, base).digest
 
 
 def base_parts(spec: RunSpec, base: OuterState) -> list[bytes]:
@@ -63,8 +74,3 @@ def named_weights(spec: RunSpec, stage: int, weights_N: Vector) -> dict[str, Ten
     shapes = run_shapes(spec, stage)
     like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return unflatten(torch.from_numpy(weights_N), like)
-
-
-def _vectors(spec: RunSpec, base: OuterState) -> dict[str, Vector]:
-    kept = {"weights": base.weights}
-    return kept | {"momentum": base.momentum} if spec.outer.momentum else kept

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
 import safetensors.numpy
@@ -14,11 +13,9 @@ from safetensors import SafetensorError
 from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial_values import initial_tensors, initial_values
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector, part_bytes, read_part
+from iota.outer.partition import PartError, Vector, read_part
+from iota.protocol.merkle import merkle_root
 from iota.spec import RunSpec
-
-_CHUNK: Final = 1 << 24
-"""Bytes that are hashed at a time from a file."""
 
 
 def seed_base(spec: RunSpec, stage: int, threads: int = 1) -> OuterState:
@@ -97,40 +94,40 @@ def next_partition(spec: RunSpec, epoch: int, before: OuterState, merged: bytes 
     return next_base(spec, epoch, before, read_part(merged, before.weights.size))
 
 
-class BaseHasher:
-    """`iota.outer.base.base_digest` with one partition in memory, as a context manager. All methods block.
+@dataclass(frozen=True)
+class BaseRoots:
+    """Merkle roots over the parts of a base: whoever holds one vector can show that the digest is of it."""
 
-    The digest has the momentum after all weights, so that it waits in a file: 4 bytes a parameter.
-    """
+    weights: str
+    momentum: str
+    """`merkle.EMPTY` in a run without outer momentum."""
+
+    @property
+    def digest(self) -> str:
+        """The digest (hex) of a base, as replicas agree on it and the spec pins it."""
+        return merkle_root([self.weights, self.momentum])
+
+
+class BaseHasher:
+    """The roots of a base, from one partition after another."""
 
     def __init__(self, spec: RunSpec) -> None:
-        self._spec, self._hasher = spec, blake3()
-        self._momenta = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
-        self._hashed = 0
-        """Bytes of the momentum."""
-
-    def __enter__(self) -> BaseHasher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._momenta.close()
+        self._momentum = spec.outer.momentum > 0
+        self._weights: list[str] = []
+        self._momenta: list[str] = []
 
     def take(self, partition: OuterState) -> None:
         """Take the next partition."""
-        self._hasher.update(part_bytes(partition.weights))
-        if self._spec.outer.momentum:
-            self._momenta.write(part_bytes(partition.momentum))
+        self._weights.append(leaf(partition.weights))
+        if self._momentum:
+            self._momenta.append(leaf(partition.momentum))
 
-    def take_momentum(self) -> bool:
-        """Once all partitions were taken, hash some of the momentum; False if none is left."""
-        self._momenta.seek(self._hashed)
-        chunk = self._momenta.read(_CHUNK)
-        self._hasher.update(chunk)
-        self._hashed += len(chunk)
-        return bool(chunk)
+    def roots(self) -> BaseRoots:
+        """The roots, once all partitions were taken."""
+        return BaseRoots(merkle_root(self._weights), merkle_root(self._momenta))
 
-    def digest(self) -> str:
-        """The digest (hex), once all partitions were taken."""
-        while self.take_momentum():
-            pass
-        return self._hasher.hexdigest()
+
+def leaf(part: Vector) -> str:
+    """BLAKE3 (hex) of one partition's little-endian fp32: a leaf, as `iota.compute.commitment` has it."""
+    data = np.ascontiguousarray(part, dtype="<f4").view(np.uint8).data
+    return blake3(data, max_threads=blake3.AUTO).hexdigest()

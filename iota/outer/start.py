@@ -18,7 +18,9 @@ from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.model.pretrained import Pretrained
 from iota.objects import BaseKey, part_sizes, start_key
-from iota.outer.partition import Vector, part_bytes
+from iota.outer.base_values import BaseHasher
+from iota.outer.nesterov import OuterState
+from iota.outer.partition import Vector
 from iota.protocol.frames import StoredObject
 from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.spec import InitSpec, RunSpec
@@ -59,14 +61,11 @@ def store_start(spec: RunSpec, weights: Pretrained, put: Callable[[str, bytes], 
 
 def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> tuple[str, float]:
     """`base_digest` of the base, without the base in memory, and its largest absolute weight."""
-    hasher, largest = blake3(), 0.0
+    hasher, largest = BaseHasher(spec), 0.0
     for part in _partitions(spec, stage, weights):
-        hasher.update(part_bytes(part))
+        hasher.take(OuterState(part, np.zeros_like(part)))
         largest = max(largest, float(part.max()), -float(part.min()))
-    if spec.outer.momentum:
-        for size in part_sizes(spec, stage):
-            hasher.update(bytes(4 * size))
-    return hasher.hexdigest(), largest
+    return hasher.roots().digest, largest
 
 
 def _partitions(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:

@@ -68,6 +68,9 @@ class Commitment(Frozen):
     """Of the optimizer's moments and step counts; `merkle.EMPTY` where the optimizer has none."""
     before: Hex32 = EMPTY
     """Of the weights of the version before, where the next STEP's gradient is taken (`delayed` only)."""
+    momentum: Hex32 | None = None
+    """Of the base's outer momentum, at the version that is the base, else none. With `weights` it gives the
+    base's digest (`iota.outer.base`): nobody need fetch a base to see that the miner began with it."""
 
     @property
     def root(self) -> str:

@@ -99,11 +99,12 @@ class BaseChecker:
         """`base_digest` of the stored parts. Raises PartError where they are none of the announced."""
         spec = self._coordinator.spec
 
-        def take(hasher: BaseHasher, data: bytes, size: int) -> None:
+        hasher = BaseHasher(spec)
+
+        def take(data: bytes, size: int) -> None:
             hasher.take(read_partition(spec, data, size))
 
-        with BaseHasher(spec) as hasher:
-            for part, size in zip(base.parts, part_sizes(spec, stage), strict=True):
-                data = await verified_part(self._store, part)
-                await asyncio.to_thread(take, hasher, data, size)
-            return await asyncio.to_thread(hasher.digest)
+        for part, size in zip(base.parts, part_sizes(spec, stage), strict=True):
+            data = await verified_part(self._store, part)
+            await asyncio.to_thread(take, data, size)
+        return hasher.roots().digest

@@ -27,8 +27,8 @@ class BaseMaker(Disputes[BaseInputs]):
     """Makes disputed bases in a thread, with one partition in memory, or two copies of a tensor of the seed.
 
     For base 0 of a stage of 6.5 billion parameters 26 GB of weights are generated, at about 100 million
-    weights a second on one core, and hashed: about two minutes. A run with an outer momentum needs as much
-    room for temporary files, as for any base. One that is to be stored is written part by part as it is made.
+    weights a second on one core, and hashed: about two minutes. One that is to be stored is written part by
+    part as it is made.
     """
 
     what = "a base that is disputed, or that no replica stored"
@@ -50,23 +50,24 @@ class BaseMaker(Disputes[BaseInputs]):
         spec = self._coordinator.spec
         start, stored = seed_partitions(spec, inputs.stage), []
 
-        def take(hasher: BaseHasher, before: OuterState, merged: bytes | None) -> OuterState:
+        hasher = BaseHasher(spec)
+
+        def take(before: OuterState, merged: bytes | None) -> OuterState:
             partition = next_partition(spec, inputs.epoch - 1, before, merged)
             hasher.take(partition)
             return partition
 
-        with BaseHasher(spec) as hasher:
-            for number, size in enumerate(part_sizes(spec, inputs.stage)):
-                if inputs.before is None:
-                    before = await asyncio.to_thread(next, start)
-                else:
-                    data = await verified_part(self._store, inputs.before.parts[number])
-                    before = await asyncio.to_thread(read_partition, spec, data, size)
-                merged = await verified_part(self._store, inputs.merged[number]) if inputs.merged else None
-                partition = await asyncio.to_thread(take, hasher, before, merged)
-                if inputs.store:
-                    stored.append(await self._put(inputs, number, partition))
-            return await asyncio.to_thread(hasher.digest), tuple(stored)
+        for number, size in enumerate(part_sizes(spec, inputs.stage)):
+            if inputs.before is None:
+                before = await asyncio.to_thread(next, start)
+            else:
+                data = await verified_part(self._store, inputs.before.parts[number])
+                before = await asyncio.to_thread(read_partition, spec, data, size)
+            merged = await verified_part(self._store, inputs.merged[number]) if inputs.merged else None
+            partition = await asyncio.to_thread(take, before, merged)
+            if inputs.store:
+                stored.append(await self._put(inputs, number, partition))
+        return hasher.roots().digest, tuple(stored)
 
     async def _put(self, inputs: BaseInputs, number: int, partition: OuterState) -> StoredObject:
         """Store one part under a key of the orchestrator; one that is there from an earlier try is kept."""

@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
-from iota.outer.base import base_digest, base_parts, initial_base, read_base
-from iota.outer.base_values import next_base
-from iota.outer.partition import PartError
+from iota.compute.commitment import tensors_root
+from iota.outer.base import base_digest, base_parts, base_roots, initial_base, named_weights, read_base
+from iota.outer.base_values import BaseRoots, next_base
+from iota.outer.partition import PartError, part_bytes, split
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.spec import OuterSpec, Pipeline, RunSpec
 from tests.support.virtual_runs import tiny_spec
 
@@ -29,6 +32,19 @@ def test_a_base_comes_back_from_its_parts_with_its_digest(momentum: float) -> No
     again = read_base(spec, 1, base_parts(spec, base))
     assert base_digest(spec, again) == base_digest(spec, base) != base_digest(spec, start)
     assert np.array_equal(again.momentum, base.momentum)
+
+
+def test_a_digest_is_the_root_over_the_roots_of_weights_and_momentum_by_parts() -> None:
+    spec = _spec(0.9)
+    base = next_base(spec, 20, initial_base(spec, 1), np.full_like(initial_base(spec, 1).weights, 0.25))
+    weights, momentum = (
+        merkle_root([blake3(part_bytes(part)).hexdigest() for part in split(vector, 100)])
+        for vector in (base.weights, base.momentum)
+    )
+    assert base_roots(spec, base) == BaseRoots(weights, momentum)
+    assert base_digest(spec, base) == merkle_root([weights, momentum])
+    assert weights == tensors_root(named_weights(spec, 1, base.weights), 100)
+    assert base_roots(_spec(0.0), base) == BaseRoots(weights, EMPTY)
 
 
 def test_parts_that_are_not_the_stages_are_refused() -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from iota.compute.sketch import to_sketch
+
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.problems import Problem
 from tests.support.hostile_evidence import SNAPSHOTS, audited, hostile, rewrite, trained

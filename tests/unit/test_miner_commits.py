@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from iota.compute.commitment import commitment, tensors_root
 from iota.compute import Microbatch
+from iota.compute.commitment import commitment, tensors_root
 from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, load_state

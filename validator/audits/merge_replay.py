@@ -49,21 +49,19 @@ class MergeReplay:
         start = None
         if job.base.epoch == 0 and spec.init is None:
             start = await asyncio.to_thread(initial_base, spec, stage)
-        with BaseHasher(spec) as hasher:
-            for number, size in enumerate(part_sizes(spec, stage)):
-                before = await self._base_part(job, number, size, start)
-                data = await self._merged(job, number)
+        hasher = BaseHasher(spec)
+        for number, size in enumerate(part_sizes(spec, stage)):
+            before = await self._base_part(job, number, size, start)
+            data = await self._merged(job, number)
 
-                def make(before: OuterState = before, data: bytes | None = data) -> None:
-                    hasher.take(next_partition(spec, job.base.epoch, before, data))
+            def make(before: OuterState = before, data: bytes | None = data) -> None:
+                hasher.take(next_partition(spec, job.base.epoch, before, data))
 
-                try:
-                    await self._worker.run(make)
-                except PartError as error:
-                    raise EvidenceMissing(f"part {number} of the merge of stage {stage}: {error}") from error
-            while await self._worker.run(hasher.take_momentum):
-                pass
-            return hasher.digest()
+            try:
+                await self._worker.run(make)
+            except PartError as error:
+                raise EvidenceMissing(f"part {number} of the merge of stage {stage}: {error}") from error
+        return hasher.roots().digest
 
     async def _base_part(
         self, job: jobs.RemakeBase, number: int, size: int, start: OuterState | None

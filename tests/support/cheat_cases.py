@@ -26,6 +26,7 @@ class Case:
 
 FIRST, LAST = "miner-00", "miner-01"
 """Of stage 0 and of stage 1, with miner-02 and miner-03 beside them."""
+_SIX: Final = {"steps_per_epoch": 6, "values": {"audit": {"window_steps": 6, "deadline_s": 60}}}
 _MIDDLE: Final = {"stages": 3}
 """LAST has the middle one of three stages then, with miner-04 beside it."""
 _SNAPSHOTS: Final = {
@@ -93,6 +94,9 @@ CASES: Final = {
         "evidence:leaves", more=_SNAPSHOTS, occasional=True
     ),
     "joins anew before every STEP": _one("evidence:rejoins", occasional=True),
+    "constants after the base, and joins anew": _one(
+        "evidence:lies_and_joins_anew", more=_SIX, most=0.9, occasional=True
+    ),
     "frames that are not stored, and constants": Case(
         {"miner-00": "evidence:unstored_frames", "miner-01": "compute:constants"}
     ),

@@ -77,6 +77,23 @@ def rejoins() -> None:
     run_miner()
 
 
+def lies_and_joins_anew() -> None:
+    """Sends constants after the base until the fourth STEP, loses those states, and then works."""
+    lost = False
+    honest = OpRunner._step
+
+    def step(self: OpRunner, op: Any, inputs: Any) -> None:
+        nonlocal lost
+        if op.step == 3 and not lost:
+            lost = True
+            _empty(self.disk)
+            raise StateLost("nobody can show the states of this life")
+        honest(self, op, inputs)
+
+    OpRunner._step = step  # type: ignore[method-assign]
+    sends(lambda work: None if lost else after_the_base(work))
+
+
 def _empty(disk: MinerDisk) -> None:
     for kind in ("base", "snapshots", "frames"):
         shutil.rmtree(disk.root / kind, ignore_errors=True)

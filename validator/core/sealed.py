@@ -163,9 +163,13 @@ class SealedEpoch:
         """Receipts of assigned ops of settled microbatches: the work that scores count.
 
         Each op of a microbatch is paid once at each stage, over all miners: in the attempt that counts. Else
-        friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid.
+        friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid, and nobody
+        is for what no audit can show: an earlier life's ops in versions after its base. Who lies would else
+        lose those states, and be paid.
         """
-        return [] if self.withholds(hotkey) else [r for r in self._own_ops(hotkey) if self._is_paid(r)]
+        if self.withholds(hotkey):
+            return []
+        return [r for r in self._own_ops(hotkey) if self._is_paid(r) and self._can_be_shown(hotkey, r)]
 
     def withholds(self, hotkey: str) -> bool:
         """Whether the miner gave no pseudo-gradient, though its last life has counted work."""
@@ -176,6 +180,11 @@ class SealedEpoch:
         """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""
         counted = (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         return counted and self.step_receipt(hotkey, receipt.step) is not None
+
+    def _can_be_shown(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether an audit can replay the op: it used a base, or is in reach of the last life's segments."""
+        life = self.life(hotkey, receipt)
+        return life is self.last_life(hotkey) or receipt.version == life.joined
 
     def _is_paid(self, receipt: Receipt) -> bool:
         """Whether it is of a settled microbatch, and of the attempt that counts at its stage.

@@ -163,9 +163,9 @@ class SealedEpoch:
         """Receipts of assigned ops of settled microbatches: the work that scores count.
 
         Each op of a microbatch is paid once at each stage, over all miners: in the attempt that counts. Else
-        friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid, and nobody
-        is for what no audit can show: an earlier life's ops in versions after its base. Who lies would else
-        lose those states, and be paid.
+        friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid.
+        Nobody is paid for what no audit can show, an earlier life's ops in versions after its base: who lies
+        there would lose its states, and be paid.
         """
         if self.withholds(hotkey):
             return []

@@ -7,6 +7,7 @@ from iota.console.program import program
 from iota.console.settings_command import settings_command
 from iota.registration.command import add_register
 from iota.settings import ValidatorSettings
+from validator.calibration.command import add_calibrate
 
 app = program("Re-execute sampled work of a run, score its miners, set weights.")
 
@@ -22,6 +23,7 @@ def start(settings: ValidatorSettings) -> None:
 
 
 add_register(app, "validator")
+add_calibrate(app)
 
 
 def main() -> None:

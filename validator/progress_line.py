@@ -14,6 +14,7 @@ _WORDS: Final = {
     Outcome.FAIL: "failed",
     Outcome.UNDELIVERED: "undelivered",
     Outcome.REVOKED: "revoked",
+    Outcome.UNSHOWN: "unshown",
     Outcome.INCONCLUSIVE: "inconclusive",
 }
 

@@ -16,6 +16,7 @@ from iota.console.watch import Watch
 from iota.identity.hotkey_lock import hold_hotkey
 from iota.identity.keys import load_hotkey
 from iota.settings import ValidatorSettings
+from validator.audits.measured import read_profiles
 from validator.audits.replay import ReplayOptions
 from validator.node import ValidatorNode, ValidatorOptions
 
@@ -34,7 +35,11 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
     options = ValidatorOptions(
         data_dir=settings.data_dir,
         compute_share=settings.compute_share,
-        replay=ReplayOptions(threads=threads, max_threads=max(cores, threads)),
+        replay=ReplayOptions(
+            threads=threads,
+            max_threads=max(cores, threads),
+            profiles=None if settings.profiles is None else read_profiles(settings.profiles),
+        ),
     )
     wallet = (settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)
     hotkey = load_hotkey(*wallet)

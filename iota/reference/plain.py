@@ -22,7 +22,7 @@ def train_plain(spec: RunSpec, batches: Sequence[Tokens], threads: int) -> float
     """Tokens per second over `batches`, after a warm-up step on the first batch.
 
     Modules, codecs, clipping, optimizer and microbatches per step are those of the run. The rest of a
-    pipeline is left out: wire, rounding, checks, digests and sketches. Gradients accumulate in `.grad`.
+    pipeline is left out: wire, rounding, checks and digests. Gradients accumulate in `.grad`.
     Raises ValueError without batches.
     """
     if not batches:

@@ -183,6 +183,12 @@ class ValidatorSettings(NodeSettings):
         gt=0,
         le=1,
     )
+    profiles: HomePath | None = setting(
+        None,
+        "Folder of tolerance profiles from `iota-validator calibrate`.",
+        "IOTA_VALIDATOR_PROFILES",
+        unset="those that this build ships",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,8 +60,10 @@ class VirtualMiner:
     applied: list[Applied] = field(default_factory=list)
     """The STEPs of all lives, for the tests."""
     _life: int = 0
-    _joined: int = 0
-    """The version at which its replica joined the epoch."""
+    _joined: tuple[int, int] = (0, 0)
+    """(epoch, version) at which its replica joined."""
+    _committed_at: float = 0.0
+    """When the newest COMMIT is hashed: they end in order."""
     _cursor: int = 0
     _announced: int = 0
     """Number of receipts that may be sent: an exchange sends none before the core says so."""
@@ -143,6 +145,9 @@ class VirtualMiner:
                 self._send(effect)
             case effects.RunOp():
                 self._end_later(self.device.seconds(), lambda: self._op_result(effect))
+            case effects.WriteCommit():
+                self._committed_at = max(self._committed_at, self.swarm.clock.now + self.device.seconds())
+                self._end_later(self._committed_at - self.swarm.clock.now, lambda: self._commit(effect))
             case effects.ForgetEpoch():
                 self.disk.bases.pop(effect.epoch, None)
             case _:
@@ -179,8 +184,7 @@ class VirtualMiner:
             case effects.LoadState():
                 self._ran.clear()
                 self._inputs.clear()
-                self._joined = effect.step
-                self._commit(effect.epoch, effect.step)
+                self._joined = (effect.epoch, effect.step)
                 return facts.StateLoaded(effect.epoch, effect.step)
             case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreSnapshot():
                 return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
@@ -237,24 +241,25 @@ class VirtualMiner:
             device="virtual",
         )
         if op.kind is OpKind.STEP:
-            self._commit(op.epoch, op.step + 1)
             ran = tuple(self._ran.pop(op.step, ()))
             self.applied.append(Applied(op.epoch, op.step, op.counted, ran))
         elif op.kind is not OpKind.FORWARD:
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
         return facts.OpDone(op, self._frame(effect))
 
-    def _commit(self, epoch: int, version: int) -> None:
-        """Commit to the replica's newest version, if that is one of those."""
-        spec, stage = self.swarm.spec, self.core.stage
-        if spec.is_committed(version, self._joined):
-            self.disk.record(
-                (epoch, version, 0, 0, OpKind.COMMIT),
-                **commit_fields(spec, stage, epoch, version, self._joined),
-                started=self.swarm.clock.now,
-                ended=self.swarm.clock.now,
-                device="virtual",
-            )
+    def _commit(self, effect: effects.WriteCommit) -> facts.Committed | None:
+        """Commit to a version; no more in an epoch that the replica has left."""
+        (epoch, joined), spec = self._joined, self.swarm.spec
+        if effect.epoch != epoch:
+            return None
+        self.disk.record(
+            (epoch, effect.version, 0, 0, OpKind.COMMIT),
+            **commit_fields(spec, self.core.stage, epoch, effect.version, joined),
+            started=self.swarm.clock.now,
+            ended=self.swarm.clock.now,
+            device="virtual",
+        )
+        return facts.Committed(epoch, effect.version)
 
     def _frame(self, effect: effects.RunOp) -> OutgoingFrame | None:
         if effect.receiver is None:

@@ -14,16 +14,17 @@ from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec
 
 
-def sealed_run(upload_s: float = 0.0, line: float = 12.5e6) -> tuple[Driven, Member, Member]:
+def sealed_run(upload_s: float = 0.0, line: float = 12.5e6, steps: int = 1) -> tuple[Driven, Member, Member]:
     """A run whose epoch 0 is sealed, its first miner, and a validator that may judge it.
 
     The miners have stored their pseudo-gradients after `upload_s`; `line` is the run's `audit.line`.
     """
-    spec = make_spec(steps=1, microbatches=2)
+    spec = make_spec(steps=steps, microbatches=2)
     audit = spec.audit.model_copy(update={"line": line})
     driven = Driven.training(spec.model_copy(update={"audit": audit}))
-    for index in range(2):
-        driven.run_microbatch(0, index)
+    for step in range(steps):
+        for index in range(2):
+            driven.run_microbatch(step, index)
     validator = driven.join(9, Role.VALIDATOR)
     driven.now += upload_s
     for member in driven.state.miners():

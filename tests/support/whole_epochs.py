@@ -27,7 +27,6 @@ async def epoch(running: Running) -> AsyncIterator[tuple[Node, Node]]:
         pair = (a, b) if a.reply.stage == 0 else (b, a)
         for each in pair:
             each.hold_base()
-            await _commit(running, each, 0)
         for step in range(running.spec.schedule.steps):
             await _step(running, pair, step)
         await _merge(running, pair)
@@ -38,6 +37,9 @@ async def _step(running: Running, pair: tuple[Node, Node], step: int) -> None:
     first, last = pair
     await until(lambda: all(len(each.events(Plan)) > step for each in pair))
     version = running.spec.weight_version(step, 0)
+    if step == 0:
+        for each in pair:
+            await _commit(running, each, 0)
     for i in range(running.spec.schedule.microbatches):
         op: dict[str, Any] = {"step": step, "microbatch": i, "version": version}
         first.log.add(OpKind.FORWARD, **op)

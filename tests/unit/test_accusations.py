@@ -25,8 +25,8 @@ from tests.support.validator_shells import OTHER, Shell, drawn, of_draw, opened,
 from validator.core import jobs
 from validator.core.accusations import MAX_EXAMINED
 from validator.core.facts import RecordBroken, RecordGone
-from validator.core.results import EVIDENCE, EvidenceMissing, ReplayMismatch
-from validator.core.tasks import step_seqs
+from validator.core.results import EvidenceMissing, ReplayMismatch
+from validator.core.tasks import segment_seqs
 
 
 class Unforeseen(Exception):
@@ -283,9 +283,9 @@ def test_an_accuser_costs_a_miner_nothing_by_naming_what_the_store_lost() -> Non
     shell.accuse(own_op(shell))
     work(shell, gone)
     drawn_ops = {name for name in drawn(0) if name[2].startswith("op:")}
-    profiles = {name: filed.result.profile for name, filed in shell.kept.items() if "op:" in name[2]}
-    assert {name for name, profile in profiles.items() if profile == EVIDENCE} == drawn_ops
-    assert profiles.keys() > drawn_ops
+    outcomes = {name: filed.result.outcome for name, filed in shell.kept.items() if "op:" in name[2]}
+    assert {name for name, outcome in outcomes.items() if outcome is Outcome.UNSHOWN} == drawn_ops
+    assert outcomes.keys() > drawn_ops
 
 
 @pytest.mark.parametrize("error", [Unforeseen("a bug"), RecordGone(), RecordBroken("it changed", None)])
@@ -317,8 +317,8 @@ def test_accusations_that_are_left_at_the_deadline_are_passed_over() -> None:
 
 def test_after_the_deadline_no_snapshot_is_waited_for_because_of_an_accusation() -> None:
     shell = opened()
-    [seq] = step_seqs(run()[1][0], run()[0].miners[2].hotkey)[:1]
-    shell.accuse(seq, stage=2, audit=AuditKind.STEP)
+    seq = segment_seqs(run()[1][0], run()[0].miners[2].hotkey)[-1]
+    shell.accuse(seq, stage=2, audit=AuditKind.SEGMENT)
     work(shell, until=lambda: len(shell.kept) == 1)
     shell.wake()
     for _ in range(20):

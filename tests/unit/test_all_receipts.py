@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from iota.protocol.merkle import merkle_root
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import GENESIS, OpKind, Receipt
 from iota.protocol.records import EpochRecord, LifeRecord
 from iota.simulate.names import fake_hotkey
+from iota.spec import AuditSpec
 from iota.wire.frame import FrameHeader
 from tests.support.audit_benches import Bench, bench
 from tests.support.audited_runs import World
@@ -19,15 +20,18 @@ from tests.support.small_runs import small_run
 from validator.core.all_receipts import check_receipts
 from validator.core.scoring import op_flops
 from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks, epoch_work
 
 Chain = list[Receipt]
+
+OFTEN = AuditSpec(commit_every=2)
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     """One honest epoch of three stages, three steps and three microbatches; nobody changes it."""
-    world = World(small_run(schedule={"pipeline": "delayed"}))
+    world = World(small_run(schedule={"pipeline": "delayed"}, audit=OFTEN))
     world.train()
     return world
 
@@ -67,6 +71,20 @@ def with_one(kind: OpKind, /, **changes: Any) -> Callable[[Chain], Chain]:
     return change
 
 
+def with_commitment(version: int, **changes: str) -> Callable[[Chain], Chain]:
+    """One COMMIT is to another state."""
+
+    def change(chain: Chain) -> Chain:
+        at = find(chain, OpKind.COMMIT, version)
+        made = chain[at].commitment
+        assert made is not None
+        other = made.model_copy(update=changes)
+        false = chain[at].model_copy(update={"commitment": other, "output": other.root})
+        return [*chain[:at], false, *chain[at + 1 :]]
+
+    return change
+
+
 def without(kind: OpKind, step: int = 0) -> Callable[[Chain], Chain]:
     def change(chain: Chain) -> Chain:
         at = find(chain, kind, step)
@@ -95,9 +113,11 @@ def test_nothing_is_found_in_an_honest_epoch(world: World) -> None:
         (1, also(OpKind.FORWARD, kind=OpKind.LOSS, loss=1.0), "does not have"),
         (0, also(OpKind.FORWARD, kind=OpKind.MERGE), "merge"),
         (1, with_one(OpKind.FORWARD, tokens=1), "1 token"),
-        (1, with_one(OpKind.FORWARD, sketch=(0.0,)), "sketch"),
         (1, with_one(OpKind.FORWARD, inputs=()), "other inputs"),
-        (1, with_one(OpKind.STEP, state=None), "no state"),
+        (1, with_one(OpKind.STEP, update=None), "does not say what it applied"),
+        (1, with_one(OpKind.COMMIT, commitment=None), "commits to no state"),
+        (1, with_one(OpKind.COMMIT, output="11" * 32), "not the root of its state"),
+        (1, also(OpKind.COMMIT), "has a receipt"),
         (2, with_one(OpKind.LOSS, loss=None), "names none"),
     ],
 )
@@ -142,8 +162,13 @@ def test_a_sender_that_receipts_another_output_than_it_sent_is_at_fault(world: W
         (0, also(OpKind.FORWARD, attempt=1), "not given"),
         (1, with_one(OpKind.FORWARD, version=1), "weight version"),
         (1, without(OpKind.FORWARD), "without its FORWARD"),
-        (1, without(OpKind.STEP, 1), "STEP out of order"),
-        (1, without(OpKind.STEP, 2), "merged without its STEP receipts"),
+        (1, without(OpKind.STEP, 0), "STEP out of order"),
+        (1, without(OpKind.STEP, 2), "COMMIT out of order"),
+        (1, without(OpKind.COMMIT, 2), "COMMIT out of order"),
+        (1, without(OpKind.COMMIT, 3), "merged without its COMMITs"),
+        (1, also(OpKind.COMMIT, step=1, version=1), "does not commit to"),
+        (1, with_commitment(0, before="11" * 32), "other groups"),
+        (1, with_commitment(2, before=EMPTY), "other groups"),
         (1, without(OpKind.BACKWARD), "without a receipt"),
         (1, with_one(OpKind.FORWARD, device="cuda/another"), "another device"),
     ],
@@ -185,7 +210,7 @@ def test_an_extra_loss_receipt_pays_nothing(world: World) -> None:
         assert {w.hotkey: w.flops for w in epoch_work(resealed(world, 2, change))} == honest
     sealed = resealed(world)
     for miner in world.miners:
-        ops = [r for r in sealed.receipts[miner.hotkey] if r.kind is not OpKind.STEP]
+        ops = [r for r in sealed.receipts[miner.hotkey] if r.kind not in (OpKind.STEP, OpKind.COMMIT)]
         assert honest[miner.hotkey] == sum(op_flops(world.spec, r, weight_gradient=True) for r in ops)
 
 
@@ -206,7 +231,9 @@ def test_who_gives_no_pseudo_gradient_is_not_paid(world: World) -> None:
 
 def rejoined(stage: int, step: int) -> World:
     """An epoch in whose middle one miner lost its disk: it took the base anew at `step`, and went on."""
-    again = World(small_run(schedule={"pipeline": "delayed", "steps": 4}, optimizer={"state": "carry"}))
+    again = World(
+        small_run(schedule={"pipeline": "delayed", "steps": 4}, optimizer={"state": "carry"}, audit=OFTEN)
+    )
     again.train(rejoin=(stage, step))
     return again
 
@@ -224,14 +251,17 @@ async def test_a_miner_that_joined_anew_passes_every_audit_that_can_be_drawn(ste
         for receipt in shown:
             result = await opened.audit(1, AuditKind.OP, step=receipt.step, seq=receipt.seq)
             assert result.outcome is Outcome.PASS, result
-        assert {r.step for r in shown} == {0, *([1] if step > 1 else []), *range(step, 4)}
+        uses = {each: again.spec.weight_version(each, step) for each in range(step, 4)}
+        committed = {each for each, version in uses.items() if again.spec.is_committed(version, step)}
+        assert {r.step for r in shown} == {0, *([1] if step > 1 else []), *committed}
         for each in range(step, 4):
-            assert (await opened.audit(1, AuditKind.STEP, step=each)).outcome is Outcome.PASS
-        assert (await opened.audit(1, AuditKind.EPOCH)).outcome is Outcome.PASS
+            result = await opened.audit(1, AuditKind.SEGMENT, step=each)
+            assert result.outcome is Outcome.PASS, result
+        assert await opened.check(1) is None
         paid = {(r.step, r.microbatch, r.kind) for r in sealed.paid(miner.hotkey)}
         assert len(paid) == 4 * 3 * 2
         for block in range(20):
-            for task in drawn_tasks(sealed, f"{block:064x}", "cd" * 32, miner.hotkey):
-                assert task.kind is AuditKind.OP or task.step >= step or task.kind is AuditKind.EPOCH
+            for task in drawn_tasks(sealed, Draws(f"{block:064x}", "cd" * 32, "nobody"), miner.hotkey):
+                assert task.kind is AuditKind.OP or task.step >= step
     finally:
         opened.worker.close()

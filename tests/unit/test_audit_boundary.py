@@ -198,7 +198,7 @@ async def stage(tmp_path: Path, data: tuple[Path, Manifest]) -> AsyncIterator[St
 
 
 async def _one_epoch(folder: Path, url: str, chain: Chain, data: tuple[Path, Manifest]) -> Stage:
-    stage = await set_up(folder, url, chain, data, AuditSpec(ops=2, step_every=1, epoch_every=100))
+    stage = await set_up(folder, url, chain, data, AuditSpec(ops=2, commit_every=3, window_steps=3))
     stage.orchestrator.epochs = 1
     return stage
 

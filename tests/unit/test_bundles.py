@@ -16,7 +16,7 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec, RunSpec
 from tests.support.audited_miners import FalseBase, FalseLoss, FalseMerge, Honest, PoisonedDelta, SkipsStep
 from tests.support.audited_runs import THREADS, World
-from tests.support.bundles import BLOCK_HASH, LINKS, Desk, claimed, members, reseal, rewritten
+from tests.support.bundles import BLOCK_HASH, KEY, LINKS, Desk, claimed, members, reseal, rewritten
 from tests.support.small_runs import small_run
 from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.replay import ReplayOptions
@@ -26,12 +26,13 @@ from validator.bundles.form import MANIFEST
 from validator.bundles.outside import Outside, Repeated
 from validator.bundles.repeat import repeat
 from validator.core.results import Result, result_of
+from validator.core.segments import Draws
 from validator.core.tasks import AuditTask, drawn_tasks, records_task
 
 OPTIONS = ReplayOptions(threads=THREADS, max_threads=THREADS)
 CHEAT = 2
 """Stage of the miner that cheats."""
-OFTEN = AuditSpec(step_every=1, epoch_every=1)
+OFTEN = AuditSpec(commit_every=2, window_steps=3, extra_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def undrawn(desk: Desk) -> str:
     sealed, task = desk.bench.sealed, desk.drawn(CHEAT)
     hotkey = desk.world.miners[CHEAT].hotkey
     hashes = (f"{n:064x}" for n in range(1000))
-    return next(h for h in hashes if task not in drawn_tasks(sealed, h, LINKS.link(0), hotkey))
+    return next(
+        h for h in hashes if task not in drawn_tasks(sealed, Draws(h, LINKS.link(0), KEY.ss58), hotkey)
+    )
 
 
 async def repeated(path: Path) -> Repeated:
@@ -68,7 +71,7 @@ async def repeated(path: Path) -> Repeated:
 # ---- verdicts come out the same -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [AuditKind.OP, AuditKind.STEP, AuditKind.EPOCH])
+@pytest.mark.parametrize("kind", [AuditKind.OP, AuditKind.SEGMENT])
 async def test_a_fail_of_each_kind_comes_out_the_same_without_a_server(desk: Desk, kind: AuditKind) -> None:
     path = await desk.accuse(CHEAT, kind)
     desk.world, desk.bench = None, None  # type: ignore[assignment]
@@ -103,10 +106,11 @@ async def test_a_bundle_has_what_one_audit_read_and_no_more(bundle: Path, cheate
 async def test_a_later_epochs_bundle_has_its_base_and_the_moments_that_were_carried(
     tmp_path: Path, state: str
 ) -> None:
-    late = World(small_run(audit=OFTEN, optimizer={"state": state}), {CHEAT: FalseLoss()})
+    audit = AuditSpec(window_steps=3, extra_every=1)
+    late = World(small_run(audit=audit, optimizer={"state": state}), {CHEAT: FalseLoss()})
     late.train(0)
     late.train(1)
-    path = await (await Desk.over(late, tmp_path, epoch=1)).accuse(CHEAT, AuditKind.EPOCH)
+    path = await (await Desk.over(late, tmp_path, epoch=1)).accuse(CHEAT, AuditKind.SEGMENT)
     names, carries = members(path), state == "carry"
     assert [name for name in names if "/base/1/2/" in name]
     assert bool([name for name in names if "/audit/1/" in name]) is carries
@@ -180,7 +184,7 @@ async def test_a_fail_of_a_merge_comes_out_the_same(tmp_path: Path, way: str) ->
 # ---- lies ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [AuditKind.OP, AuditKind.STEP])
+@pytest.mark.parametrize("kind", [AuditKind.OP, AuditKind.SEGMENT])
 async def test_a_false_fail_of_an_honest_miner_is_refuted(desk: Desk, kind: AuditKind) -> None:
     path = await desk.accuse(0, kind, reason="it cheats")
     found = await repeated(path)
@@ -194,7 +198,7 @@ async def test_a_fail_of_an_op_that_nobody_drew_gets_no_bundle_and_the_log_says_
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     sealed, hotkey = desk.bench.sealed, desk.world.miners[CHEAT].hotkey
-    drawn = {task.seq for task in drawn_tasks(sealed, BLOCK_HASH, LINKS.link(0), hotkey)}
+    drawn = {task.seq for task in drawn_tasks(sealed, Draws(BLOCK_HASH, LINKS.link(0), KEY.ss58), hotkey)}
     chosen = next(r for r in sealed.auditable(hotkey) if r.seq not in drawn)
     seq = chosen.seq
     caplog.set_level(logging.INFO)
@@ -207,7 +211,7 @@ async def test_a_fail_of_an_op_that_nobody_drew_gets_no_bundle_and_the_log_says_
 async def test_a_verdict_that_names_another_receipt_as_the_first_that_failed_is_not_confirmed(
     desk: Desk,
 ) -> None:
-    task = desk.drawn(CHEAT, AuditKind.STEP)
+    task = desk.drawn(CHEAT, AuditKind.SEGMENT)
     true = await desk.audit(CHEAT, task)
     path = await desk.file(CHEAT, task, Result(Outcome.FAIL, true.seq + 1))
     assert path is not None
@@ -217,7 +221,7 @@ async def test_a_verdict_that_names_another_receipt_as_the_first_that_failed_is_
 
 async def test_a_bundle_of_another_task_than_its_verdicts_is_refused(bundle: Path, tmp_path: Path) -> None:
     task = json.loads(members(bundle)[MANIFEST])["task"]
-    for other in ({**task, "seq": task["seq"] + 1}, {**task, "kind": "step"}):
+    for other in ({**task, "seq": task["seq"] + 1}, {**task, "kind": "segment"}):
         (fault,) = (await repeated(claimed(bundle, tmp_path / "x.zip", task=other))).faults
         assert fault.startswith("the verdict is of another audit")
 
@@ -247,7 +251,7 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
     changed = members(bundle)[frame][:-1] + b"x"
     found = await repeated(rewritten(bundle, tmp_path / "x.zip", {frame: changed}, manifest=True))
     assert found.result is not None
-    assert found.result.outcome is Outcome.INCONCLUSIVE  # as if the store had lost it
+    assert found.result.outcome is Outcome.UNSHOWN  # as if the store had lost it
 
 
 async def test_another_manifest_confirms_nothing(desk: Desk, bundle: Path, tmp_path: Path) -> None:
@@ -270,7 +274,7 @@ async def test_a_false_snapshot_is_an_assumption_and_no_proof(desk: Desk, cheate
     """A miner signs what a snapshot must be, and not that it delivered this one."""
     original = desk.bench.deliver
     desk.bench.deliver = lambda miner, version: (original(miner, version) or b"")[:-4] + b"\0\0\x80?"
-    path = await desk.accuse(0, AuditKind.STEP)
+    path = await desk.accuse(0, AuditKind.SEGMENT)
     found = await repeated(path)
     assert found.confirmed
     assert any("delivered the snapshot that is in the file" in line for line in found.assumed)
@@ -385,7 +389,7 @@ async def test_what_does_not_fit_is_not_written_and_the_log_says_so(
 
 async def test_the_oldest_bundles_go_first(desk: Desk, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "KEPT_BYTES", keeper.MAX_BUNDLE_BYTES + bundle.stat().st_size - 1)
-    newer = await desk.accuse(CHEAT, AuditKind.STEP)
+    newer = await desk.accuse(CHEAT, AuditKind.SEGMENT)
     assert newer.exists()
     assert not bundle.exists()
 
@@ -394,7 +398,7 @@ async def test_an_epoch_gets_a_bounded_number_of_bundles(
     desk: Desk, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "BUNDLES_AN_EPOCH", 1)
-    task = desk.drawn(CHEAT, AuditKind.STEP)
+    task = desk.drawn(CHEAT, AuditKind.SEGMENT)
     assert await desk.file(CHEAT, task, await desk.audit(CHEAT, task)) is None
 
 

@@ -54,13 +54,13 @@ def test_judgements_say_whose_evidence_was_gone(tmp_path: Path) -> None:
         for seq, ending in ((1, EvidenceMissing("gone")), (2, StoreAway("away")), (3, None)):
             task, result = AuditTask(AuditKind.OP, f"op:{seq}", seq), result_of(ending, seq)
             database.keep(task.name, VerdictSigner(RUN, KEY)(FileVerdict(0, MINER, task, result)))
-        found = {j.task.seq: j.lacks_evidence for j in database.judgements(KEY.ss58, 0, 0)}
-    assert found == {1: True, 2: False, 3: False}
+        found = {j.task.seq: j.outcome for j in database.judgements(KEY.ss58, 0, 0)}
+    assert found == {1: Outcome.UNSHOWN, 2: Outcome.INCONCLUSIVE, 3: Outcome.PASS}
 
 
 def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: Path) -> None:
     work = [MinerWork(epoch, MINER, OWNER, 10**18, 1, 0, (7, 9)) for epoch in range(3)]
-    theirs = Judgement(OTHER, Task(1, MINER, AuditKind.STEP, 9), Outcome.PASS)
+    theirs = Judgement(OTHER, Task(1, MINER, AuditKind.SEGMENT, 9), Outcome.PASS)
     with Database(tmp_path, RUN, KEY.ss58) as database:
         database.scores.keep_work(work)
         database.scores.keep_draw(1, "cd" * 32)
@@ -76,7 +76,7 @@ def test_work_and_the_verdicts_of_others_come_back_as_they_were_kept(tmp_path: P
             1: EpochFacts("cd" * 32, links, {MINER: (7, 9)}, present=True, pooled=True),
             2: EpochFacts("", {}, {MINER: (7, 9)}, present=False, pooled=False),
         }
-        history = database.history()
+        history = database.history(5)
         assert (history.worked, history.pooled, history.audited) == ({1}, {1}, {1})
 
 
@@ -93,7 +93,7 @@ def test_a_validator_that_starts_again_knows_whom_it_owes_an_audit(tmp_path: Pat
     with Database(tmp_path, RUN, KEY.ss58) as database:
         database.keep("op:7", verdict(Outcome.INCONCLUSIVE, 1))
         database.keep("op:7", verdict(Outcome.UNDELIVERED, 2))
-        assert database.history().owing == {(2, MINER)}
+        assert database.history(5).owing == {(2, MINER)}
 
 
 def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> N
         database.scores.finish(1)
         database.keep("op:7", verdict(epoch=2))
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        history = database.history()
+        history = database.history(5)
         assert (history.audited, history.heldout) == ({0, 1}, {1: HELDOUT})
         assert history.filed == {(2, MINER, "op:7")}
 
@@ -139,12 +139,12 @@ def test_a_damaged_database_is_kept_aside_and_an_empty_one_takes_its_place(
     _damage(tmp_path / DATABASE_NAME, kind)
     damaged = (tmp_path / DATABASE_NAME).read_bytes()
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.history().audited == set()
+        assert database.history(5).audited == set()
         database.scores.finish(4)
     assert (tmp_path / f"{DATABASE_NAME}.damaged-1").read_bytes() == damaged
     assert "is damaged" in caplog.text
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        assert database.history().audited == {4}
+        assert database.history(5).audited == {4}
 
 
 def test_a_database_of_another_version_is_refused_and_not_changed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.core.draw import Drawn, choose, draw
+from validator.core.draw import choose, draw
 from validator.core.links import LinkChain, commitment, committed_tip, verify_link
 from validator.link_seed import SeedUnreadable, load_or_create_seed
 
@@ -28,8 +28,8 @@ def receipts(count: int, later_from: int = 10**9) -> list[Receipt]:
     ]  # fmt: skip
 
 
-def chosen(number: int, audit: AuditSpec, given: list[Receipt], steps: int = 3) -> Drawn:
-    return choose(blake3(b"%d" % number).digest(), audit, given, range(steps), 0)
+def chosen(number: int, audit: AuditSpec, given: list[Receipt]) -> tuple[Receipt, ...]:
+    return choose(blake3(b"%d" % number).digest(), audit, given, 0)
 
 
 # ---- links ------------------------------------------------------------------------------------
@@ -102,36 +102,19 @@ def test_the_draw_depends_on_everything_it_names() -> None:
 def test_two_different_ops_are_drawn_one_of_them_after_the_base() -> None:
     for number in range(50):
         drawn = chosen(number, AuditSpec(), receipts(20, later_from=18))
-        assert len({r.seq for r in drawn.ops}) == 2
-        assert any(r.version > 0 for r in drawn.ops)
+        assert len({r.seq for r in drawn}) == 2
+        assert any(r.version > 0 for r in drawn)
 
 
 def test_with_fewer_receipts_than_audits_all_are_drawn() -> None:
-    assert [r.seq for r in chosen(1, AuditSpec(), receipts(1)).ops] == [1]
-    assert chosen(1, AuditSpec(), [], steps=0) == Drawn((), None, False)
+    assert [r.seq for r in chosen(1, AuditSpec(), receipts(1))] == [1]
+    assert chosen(1, AuditSpec(), []) == ()
 
 
 def test_every_op_has_the_same_chance() -> None:
     counts = dict.fromkeys(range(1, 11), 0)
     for number in range(4000):
-        for receipt in chosen(number, AuditSpec(ops=2), receipts(10)).ops:
+        for receipt in chosen(number, AuditSpec(ops=2), receipts(10)):
             counts[receipt.seq] += 1
     # 800 expected each, standard deviation 25: five of them
     assert all(abs(count - 800) < 130 for count in counts.values()), counts
-
-
-def test_steps_and_epochs_are_drawn_at_the_published_rates() -> None:
-    audit = AuditSpec(step_every=5, epoch_every=50)
-    drawn = [chosen(number, audit, receipts(4)) for number in range(5000)]
-    steps = [d.step for d in drawn if d.step is not None]
-    assert abs(len(steps) - 1000) < 150
-    assert all(abs(steps.count(step) - len(steps) / 3) < 100 for step in range(3))
-    assert abs(sum(d.epoch for d in drawn) - 100) < 50
-
-
-def test_a_miner_without_steps_is_drawn_no_step_and_no_epoch() -> None:
-    audit = AuditSpec(step_every=1, epoch_every=1)
-    without_steps = chosen(0, audit, receipts(4), steps=0)
-    assert (len(without_steps.ops), without_steps.step, without_steps.epoch) == (2, None, False)
-    whole = chosen(0, audit, receipts(4))
-    assert (len(whole.ops), whole.step is not None, whole.epoch) == (2, True, True)

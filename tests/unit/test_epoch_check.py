@@ -38,6 +38,7 @@ from validator.core.effects import FileVerdict
 from validator.core.links import LinkChain, commitment
 from validator.core.results import Result
 from validator.core.sealed import SealedEpoch
+from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
 
 GOOD, SILENT = Hotkey.from_seed(b"\x21" * 32), Hotkey.from_seed(b"\x22" * 32)
@@ -46,7 +47,7 @@ LINKS = {GOOD.ss58: LinkChain(b"\x31" * 32, 2), SILENT.ss58: LinkChain(b"\x32" *
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    found = World(small_run(audit=AuditSpec(step_every=1)))
+    found = World(small_run(audit=AuditSpec(commit_every=2, window_steps=1, extra_every=1)))
     found.train(0)
     return found
 
@@ -117,7 +118,8 @@ class Server:
         """All verdicts of a validator's draw, less the last `but`."""
         sign, own = VerdictSigner(self.world.run, key), []
         for hotkey in sealed.miners:
-            for task in drawn_tasks(sealed, block_hash, LINKS[key.ss58].link(0), hotkey):
+            draws = Draws(block_hash, LINKS[key.ss58].link(0), key.ss58)
+            for task in drawn_tasks(sealed, draws, hotkey):
                 filing = FileVerdict(0, hotkey, task, Result(Outcome.PASS, task.seq, "exact"))
                 own.append(FiledVerdict(validator=key.ss58, verdict=sign(filing)))
         self.filed += own[: len(own) - but]

@@ -16,7 +16,7 @@ from tests.support.coordinators import Driven, frame
 from tests.support.small_spec import small_spec
 from tests.support.validator_shells import run
 from validator.core.sealed import SealedEpoch
-from validator.core.tasks import epoch_work, step_seqs
+from validator.core.tasks import epoch_work, segment_seqs
 
 
 def sealed_without(world: World, stage: int, step: int) -> SealedEpoch:
@@ -49,7 +49,7 @@ def test_a_backward_without_its_step_is_paid_without_the_weight_gradient() -> No
     whole = stage_flops(spec.model, spec.layout.cuts, miner.stage, spec.data.sequence_length, spec.boundary)
     thirds = spec.schedule.microbatches * (whole * spec.data.tokens // 3)
     assert abs(work.flops - less.flops - thirds) <= 2 * spec.schedule.microbatches
-    assert less.steps == work.steps[:-1] == step_seqs(without, miner.hotkey)
+    assert less.segments == work.segments[:-1] == segment_seqs(without, miner.hotkey)
     assert work.owner == miner.hotkey
 
 

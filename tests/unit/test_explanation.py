@@ -33,12 +33,12 @@ NAMES = {MINER: "miner-00", VALIDATOR: "validator"}
 
 def failed(epoch: int) -> AuditResult:
     return AuditResult(
-        validator=VALIDATOR, epoch=epoch, audit=AuditKind.STEP, outcome=Outcome.FAIL, reason="another sum"
+        validator=VALIDATOR, epoch=epoch, audit=AuditKind.SEGMENT, outcome=Outcome.FAIL, reason="another sum"
     )
 
 
 def charge(epoch: int, miner: str = MINER, outcome: Outcome = Outcome.FAIL) -> Charge:
-    return Charge(validator=VALIDATOR, epoch=epoch, audit=AuditKind.STEP, outcome=outcome, miner=miner)
+    return Charge(validator=VALIDATOR, epoch=epoch, audit=AuditKind.SEGMENT, outcome=outcome, miner=miner)
 
 
 def record_of(**changes: Any) -> MemberRecord:
@@ -59,7 +59,7 @@ def record_of(**changes: Any) -> MemberRecord:
         "receipts": 54,
         "withdrawn": 2,
         "epochs": (EpochWork(epoch=2, stage=1, met=48, missed=1, withdrawn=2, **work),),
-        "audits": {AuditKind.OP: {Outcome.PASS: 6}, AuditKind.STEP: {Outcome.FAIL: 1}},
+        "audits": {AuditKind.OP: {Outcome.PASS: 6}, AuditKind.SEGMENT: {Outcome.FAIL: 1}},
         "verdicts": (failed(2),),
         "failed": (failed(2),),
         "charged": (charge(2),),
@@ -80,8 +80,8 @@ def test_everything_on_record_is_told() -> None:
         "now: late: an op that was ready missed its deadline, so nothing new is planned for it; until its",
         "3,072       50%        48     1          2",
         "48 ops in time, 1 deadline missed, 2 microbatches withdrawn from it",
-        "audits: op: 6 pass; step: 1 fail",
-        "epoch 2, step: fail by validator: another sum",
+        "audits: op: 6 pass; segment: 1 fail",
+        "epoch 2, segment: fail by validator: another sum",
         "0.2500 by validator, block 31, during epoch 2",
         "1970-01-01 00:00:00 UTC, epoch 2: it missed a deadline",
         "to do: see its log",
@@ -154,10 +154,10 @@ def test_an_owner_is_told_its_audits_pay_and_weight_over_its_workers() -> None:
     for number, row in enumerate(status["members"][:2], 1):
         worker = key(number).ss58
         row |= {"hotkey": worker, "owner": OWNER.ss58, "receipts": 5}
-        passed = (verdict(3, AuditKind.STEP, Outcome.PASS),) if number == 1 else ()
+        passed = (verdict(3, AuditKind.SEGMENT, Outcome.PASS),) if number == 1 else ()
         records.append(record_of(hotkey=worker, owner=OWNER.ss58, settling=passed, charged=()))
     text = "\n".join(workers_of(OWNER.ss58, status["members"], NAMES, records))
-    assert "\naudits of its workers: op: 12 pass; step: 2 fail\n" in text
+    assert "\naudits of its workers: op: 12 pass; segment: 2 fail\n" in text
     assert "\npay for its workers, by the public verdicts, in microbatches whose backward was run" in text
     assert "\n  epoch 2: 24 open, 24 vested, 0 voided\n" in text
     assert "\nweight, as validators reported it:\n  0.2500 by validator, block 31" in text
@@ -191,8 +191,8 @@ def verdict(epoch: int, audit: AuditKind, outcome: Outcome) -> AuditResult:
 @pytest.mark.parametrize(
     ("verdicts", "told_of_it"),
     [
-        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 microbatches open until a STEP audit passes"),
-        ((verdict(3, AuditKind.STEP, Outcome.PASS),), "24 microbatches vested by a verdict of epoch 3"),
+        ((verdict(2, AuditKind.OP, Outcome.PASS),), "24 microbatches open until a segment passes"),
+        ((verdict(3, AuditKind.SEGMENT, Outcome.PASS),), "24 microbatches vested by a verdict of epoch 3"),
         ((verdict(3, AuditKind.OP, Outcome.UNDELIVERED),), "24 microbatches voided by a verdict of epoch 3"),
     ],
 )
@@ -259,7 +259,7 @@ def told_of_a_validator(**changes: Any) -> str:
 
 
 def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
-    audits = {AuditKind.OP: {Outcome.PASS: 6, Outcome.INCONCLUSIVE: 1}, AuditKind.STEP: {Outcome.FAIL: 1}}
+    audits = {AuditKind.OP: {Outcome.PASS: 6, Outcome.INCONCLUSIVE: 1}, AuditKind.SEGMENT: {Outcome.FAIL: 1}}
     text = told_of_a_validator(
         audits=audits,
         heldouts=1,

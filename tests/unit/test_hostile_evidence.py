@@ -27,7 +27,6 @@ from tests.support.hostile_evidence import (
 )
 from validator.core.history import History
 from validator.core.pool import Judgement, Task, findings
-from validator.core.results import EVIDENCE
 from validator.core.tasks import WORK_AUDITS, task_name
 from validator.core.vesting import Findings, Vesting, WorkState
 
@@ -98,7 +97,7 @@ async def test_two_neighbours_do_not_hide_work_behind_a_frame_that_is_none() -> 
     found = await audited(world)
     found.check()
     judgements = [
-        Judgement(KEY, Task(0, miner, kind, result.seq), result.outcome, result.profile == EVIDENCE)
+        Judgement(KEY, Task(0, miner, kind, result.seq), result.outcome)
         for (miner, name), result in found.verdicts.items()
         for kind in WORK_AUDITS
         if name == task_name(kind, result.seq)
@@ -130,13 +129,13 @@ async def test_a_snapshot_of_other_bytes_than_announced_is_undelivered(tmp_path:
     validator = Fooled(world, tmp_path)
     drawn = await drawn_of(world)
     validator.liar = next(
-        h for h, tasks in drawn.items() if any(t.kind is AuditKind.STEP and t.step for t in tasks)
+        h for h, tasks in drawn.items() if any(t.kind is AuditKind.SEGMENT and t.step for t in tasks)
     )
     found = await validator.audit()
     outcomes = {
         r.outcome
         for (hotkey, name), r in found.verdicts.items()
-        if hotkey == validator.liar and "step" in name
+        if hotkey == validator.liar and "segment" in name
     }
     assert outcomes == {Outcome.UNDELIVERED}
 
@@ -145,7 +144,9 @@ async def test_a_snapshot_of_other_bytes_than_announced_is_undelivered(tmp_path:
 async def test_a_snapshot_that_is_no_state_fails_its_miner_and_ends_nothing(kind: str) -> None:
     world = hostile(trained())
     drawn = await drawn_of(world)
-    miner = next(m for m in world.miners if any(t.kind is AuditKind.STEP and t.step for t in drawn[m.hotkey]))
+    miner = next(
+        m for m in world.miners if any(t.kind is AuditKind.SEGMENT and t.step for t in drawn[m.hotkey])
+    )
     for version in (1, 2):
         miner.snapshots[version] = SNAPSHOTS[kind](miner.snapshots[version])  # type: ignore[assignment]
     found = await audited(world)

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import gc
-import math
 import sys
 import tracemalloc
 import warnings
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from iota.compute.sketch import to_sketch
 
 from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.protocol.problems import Problem
+from iota.protocol.receipts import Receipt
 from tests.support.hostile_evidence import SNAPSHOTS, audited, hostile, rewrite, trained
-from validator.audits.tolerance import EXACT, sketch_distance
 from validator.audits.verdicts import VerdictSigner, verify_verdict
 from validator.core.effects import FileVerdict
-from validator.core.results import Profile, Result
+from validator.core.results import Result
 from validator.core.tasks import AuditTask
-
-finite = st.floats(allow_nan=False, allow_infinity=False)
-
-
-@given(st.lists(finite, max_size=16), st.lists(st.floats(), min_size=16, max_size=16))
-def test_two_sketches_of_any_numbers_are_equal_or_apart(theirs: list[float], mine: list[float]) -> None:
-    for profile in (EXACT, Profile("sketch", exact=False, error=0.01, cosine=0.99)):
-        assert sketch_distance(profile, theirs, mine) is None or theirs != mine
-
-
-def test_a_sketch_of_huge_values_is_infinite_without_a_warning() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert math.inf in map(abs, to_sketch(torch.full((16,), 1e300, dtype=torch.float64), 1))
 
 
 def test_a_verdict_can_quote_any_bytes_that_a_server_sent() -> None:
@@ -74,7 +56,7 @@ async def test_memory_stays_flat_over_the_same_hostile_epoch_again_and_again() -
     miner = world.miners[1]
     for version in (1, 2):
         miner.snapshots[version] = SNAPSHOTS["another value"](miner.snapshots[version])  # type: ignore[assignment]
-    rewrite(world, miner, [r.model_copy(update={"sketch": (1e38,) * 16}) for r in world.of_epoch(0, miner)])
+    rewrite(world, miner, [_with_norm(r, 1e38) for r in world.of_epoch(0, miner)])
     for _ in range(3):
         await audited(world)
     gc.collect()
@@ -90,6 +72,12 @@ async def test_memory_stays_flat_over_the_same_hostile_epoch_again_and_again() -
     tracemalloc.stop()
     assert grown < MAX_GROWN_BYTES
     assert _tensor_bytes() <= tensors
+
+
+def _with_norm(receipt: Receipt, norm: float) -> Receipt:
+    if receipt.update is None:
+        return receipt
+    return receipt.model_copy(update={"update": receipt.update.model_copy(update={"gradient_norm": norm})})
 
 
 EPOCHS = 20

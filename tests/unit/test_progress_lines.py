@@ -139,14 +139,15 @@ def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
     lines = validator_line.ProgressLines(0.0)
     for _ in range(5):
         lines.filed(verdict(Outcome.PASS))
-    lines.filed(verdict(Outcome.FAIL, AuditKind.STEP))
+    lines.filed(verdict(Outcome.FAIL, AuditKind.SEGMENT))
+    lines.filed(verdict(Outcome.UNSHOWN, AuditKind.SEGMENT))
     assert lines.look(29.0, "replaying", "none yet", 0.05) is None
     assert lines.look(30.0, "replaying", "none yet", 0.05) == (
-        "audits: epoch 3 op: 5 passed; epoch 3 step: 1 failed (6 in all);"
+        "audits: epoch 3 op: 5 passed; epoch 3 segment: 1 failed, 1 unshown (7 in all);"
         " now: replaying; weights: none yet; 5.0% of the machine"
     )
     assert lines.look(59.0, "waiting", "none yet", 0.05) is None
-    assert "no new verdict (6 in all)" in str(lines.look(60.0, "waiting", "none yet", 0.05))
+    assert "no new verdict (7 in all)" in str(lines.look(60.0, "waiting", "none yet", 0.05))
 
 
 def test_a_validator_that_has_nothing_to_audit_says_so_after_half_a_minute() -> None:

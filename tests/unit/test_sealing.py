@@ -152,6 +152,24 @@ def test_the_seal_names_the_records_bytes_its_receipts_and_its_members_parts() -
     assert len(record.merges) == 2
 
 
+def test_the_record_names_the_validators_that_are_there_at_the_seal() -> None:
+    driven = merged()
+    here = [driven.join(number, Role.VALIDATOR).hotkey for number in (20, 12, 16)]
+    driven.lose(driven.join(14, Role.VALIDATOR))
+    driven.wait(1, block=6)
+    driven.join(18, Role.VALIDATOR)
+    assert driven.record(0).validators == tuple(sorted(here))
+
+
+def test_a_seal_keeps_which_versions_each_miner_had_committed_to() -> None:
+    driven = merged()
+    driven.join(20, Role.VALIDATOR)
+    driven.wait(1, block=6)
+    epoch = driven.state.epochs[0]
+    assert epoch.lives == {}, "let go"
+    assert epoch.committed == {member.hotkey: (0, 1) for member in driven.state.miners()}
+
+
 def test_receipts_between_the_merge_and_the_seal_are_sealed_and_later_ones_are_not() -> None:
     driven = merged()
     member = driven.state.miners()[0]

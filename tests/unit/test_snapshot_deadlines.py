@@ -74,10 +74,12 @@ def test_who_is_slow_with_its_pseudo_gradient_has_no_more_time_than_the_runs_lin
 @pytest.mark.parametrize("pipeline", ["sync", "delayed"])
 def test_what_one_draw_demands_is_due_before_validators_give_up(pipeline: str) -> None:
     spec = small_spec(
-        schedule={"pipeline": pipeline}, optimizer={"lr": 1e-2, "state": "carry"}, audit={"line": 1.0}
+        schedule={"pipeline": pipeline, "steps": 100}, optimizer={"lr": 1e-2}, audit={"line": 1.0}
     )
-    largest = 12 * max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    storing = (spec.audit.ops + (1 if pipeline == "sync" else 2) + 1) * storing_s(largest, spec.audit.line)
+    of_parameter = 12 if pipeline == "sync" else 16
+    largest = of_parameter * max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
+    of_segments = 2 * (2 + 1) + 1  # of two windows, the validator's own, and the last version
+    storing = (spec.audit.ops + of_segments) * storing_s(largest, spec.audit.line)
     assert storing < FILING_SHARE * least_deadline_s(spec)
 
 
@@ -151,10 +153,31 @@ def test_a_miner_that_is_started_again_is_asked_again_with_the_same_deadline() -
 
 
 def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None:
-    driven, miner, validator = sealed_run()
-    for version in range(max_wanted(driven.state) + 5):
+    driven, miner, validator = sealed_run(steps=60)
+    for version in range(0, 61, 5):
         driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
-    assert len(miner.owed) == max_wanted(driven.state)
+    assert len(miner.owed) == max_wanted(driven.state) < 13
+
+
+def test_only_versions_that_the_miner_has_committed_to_can_be_wanted() -> None:
+    driven, miner, validator = sealed_run(steps=7)
+    before = driven.state.totals.unfit
+    for version in range(9):
+        driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
+    assert miner.owed.keys() == {(0, 0), (0, 5), (0, 7)}
+    assert driven.state.totals.unfit == before + 6
+
+
+def test_a_version_whose_commit_is_not_in_the_record_is_owed_to_nobody() -> None:
+    """A miner that stopped before cannot store it, and its life tells which versions it had."""
+    driven, miner, validator = sealed_run()
+    epoch = driven.state.epochs[0]
+    epoch.committed[miner.hotkey] = (0, 0)
+    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)])
+    assert miner.owed == {}
+    del epoch.committed[miner.hotkey]
+    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=0)])
+    assert miner.owed == {}
 
 
 def test_nothing_is_owed_once_the_audits_are_closed() -> None:

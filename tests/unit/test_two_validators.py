@@ -18,8 +18,9 @@ from validator.core import effects, jobs
 from validator.core.effects import FileVerdict
 from validator.core.facts import Accused, TransportFailed
 from validator.core.links import LinkChain
-from validator.core.pool import ACCUSING, Judgement, Pool
+from validator.core.pool import Judgement, Pool
 from validator.core.results import ReplayMismatch, Result
+from validator.core.segments import Draws
 from validator.core.tasks import AuditTask, drawn_tasks
 from validator.database import Database
 from validator.weights.scoreboard import Scoreboard
@@ -104,7 +105,7 @@ class Validator(Shell):
         for author, verdict in self.board.filed:
             told = {id(event.accusation.verdict) for event in self.events if isinstance(event, Accused)}
             concerns = author != self.key.ss58 and verdict.epoch in self.revealed
-            if concerns and verdict.outcome in ACCUSING and id(verdict) not in told:
+            if concerns and verdict.accuses and id(verdict) not in told:
                 self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed=True))
 
 
@@ -120,7 +121,8 @@ class Liar:
         sealed = run()[1][epoch]
         self.board.links[epoch][self.key.ss58] = self.links.link(epoch)
         for hotkey, miner in sealed.miners.items():
-            tasks = drawn_tasks(sealed, BLOCK_HASH, self.links.link(epoch), hotkey)
+            draws = Draws(BLOCK_HASH, self.links.link(epoch), self.key.ss58)
+            tasks = drawn_tasks(sealed, draws, hotkey)
             for task in tasks:
                 honest = miner.stage != NOISY
                 self._say(epoch, hotkey, task, Outcome.FAIL if honest else Outcome.PASS)
@@ -189,7 +191,7 @@ def test_what_one_could_not_decide_vests_by_the_other_s_pass(
         validator.work()
     last = run()[0].miners[2].hotkey
     undecided = {v.audit for a, v in board.filed if v.outcome is Outcome.INCONCLUSIVE}
-    assert undecided >= {AuditKind.STEP, AuditKind.EPOCH}
+    assert AuditKind.SEGMENT in undecided
     for validator in validators:
         validator.on_event(AuditsClosed(epoch=1))
         validator.work()

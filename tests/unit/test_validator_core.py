@@ -10,7 +10,7 @@ from tests.support.validator_shells import EPOCHS, Shell, drawn, of_draw, opened
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
-from validator.core.results import EvidenceMissing
+from validator.core.results import EvidenceMissing, Profile
 
 DEADLINE_S = 100.0
 
@@ -52,7 +52,7 @@ def test_a_lost_frame_accuses_nobody_and_the_other_audits_go_on() -> None:
         return EvidenceMissing("gone") if isinstance(job, jobs.FetchFrame) else shell.good(job)
 
     work(shell, answer)
-    assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "gone")}
+    assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.UNSHOWN, "gone")}
     assert shell.done == [0]
 
 
@@ -107,12 +107,27 @@ def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
     assert shell.wanted == asked
 
 
-def test_moments_that_the_run_carries_are_asked_for_once_the_last_step_is_known() -> None:
+def test_the_snapshots_of_a_segment_are_asked_for_before_any_replay() -> None:
+    """The start, with carried moments, and the last version, for the pseudo-gradient."""
     shell = opened(1)
-    work(shell, until=lambda: runs(shell, jobs.FetchLastStep))
-    assert not any(version == 0 for _, _, version in shell.wanted)
-    shell.answer(shell.good(shell.job.job) if shell.job else None)
-    assert any(version == 0 for _, _, version in shell.wanted)
+    work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.HashBase))
+    tasks = [name for _, miner, name in drawn(1) if name.startswith("segment:")]
+    assert len(tasks) == 6  # the two segments of three miners
+    assert {version for _, _, version in shell.wanted} >= {0, 2, 3}
+
+
+def test_across_classes_a_segment_waits_for_the_state_at_its_end_before_it_is_replayed() -> None:
+    shell, steps = opened(), list[tuple[int, str]]()
+
+    def other(job: jobs.Job) -> object:
+        if isinstance(job, jobs.ReplayStep):
+            steps.append((job.receipt.seq, job.receipt.content_digest()))
+        loads = isinstance(job, jobs.LoadBase | jobs.LoadSnapshot)
+        return Profile("declared", exact=False) if loads else shell.good(job)
+
+    work(shell, other)
+    assert {outcome for outcome, _ in outcomes(shell)} == {Outcome.PASS}
+    assert len(steps) == len(set(steps)) == 9, "each STEP of the three miners is replayed once"
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -160,7 +160,7 @@ def test_a_miner_can_read_why_its_score_is_what_it_is(finished: Finished) -> Non
 async def test_what_the_compute_cap_leaves_undone_is_filed_as_inconclusive(
     tmp_path: Path, ledger: str, chain: Chain, data: tuple[Path, Manifest]
 ) -> None:
-    audit = AuditSpec(ops=2, step_every=1, deadline_s=6.0)
+    audit = AuditSpec(ops=2, commit_every=1, window_steps=1, extra_every=1, deadline_s=6.0)
     stage = await set_up(tmp_path, ledger, chain, data, audit, share=1e-6)
     stage.orchestrator.epochs = 1
     await stage.validate()

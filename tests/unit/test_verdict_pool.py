@@ -12,21 +12,24 @@ from hypothesis import strategies as st
 from iota.protocol.messages import AuditKind, Outcome
 from iota.spec import AuditSpec
 from tests.support.small_runs import small_run
-from validator.core.draw import draw, step_draw
 from validator.core.links import LinkChain
 from validator.core.pool import EpochFacts, Judgement, Task, findings
-from validator.core.vesting import Findings
+from validator.core.segments import own_segment, public_turns
+from validator.core.vesting import Findings, hidden_epochs
 
 ME, OTHER, LIAR, MINER = "me", "other", "liar", "miner"
-EPOCHS = 12
-SPEC = small_run(schedule={"epochs": EPOCHS}, audit=AuditSpec(window=4))
+EPOCHS = 24
+SPEC = small_run(
+    schedule={"epochs": EPOCHS}, audit=AuditSpec(window=4, commit_every=1, window_steps=12, extra_every=4)
+)
 CHAINS = {v: LinkChain(blake3(v.encode()).digest(), EPOCHS) for v in (ME, OTHER, LIAR)}
-STEPS = (4, 8, 12)
+SEGMENTS = (4, 8, 12)
+"""Seqs of the COMMITs at their ends."""
 
 
 def facts(epoch: int, *, present: bool = True, pooled: bool = True) -> EpochFacts:
     links = {v: chain.link(epoch) for v, chain in CHAINS.items() if present or v != ME}
-    return EpochFacts(f"{epoch:064x}", links, {MINER: STEPS}, present, pooled)
+    return EpochFacts(f"{epoch:064x}", links, {MINER: SEGMENTS}, present, pooled)
 
 
 ALL = {epoch: facts(epoch) for epoch in range(EPOCHS)}
@@ -40,16 +43,34 @@ def said(
     return Judgement(validator, Task(epoch, MINER, audit, seq), outcome)
 
 
-def of_step(validator: str, epoch: int) -> tuple[bool, int]:
-    """Whether the draw of a validator demands a STEP of the miner, and the seq of that STEP."""
+def by_turn(epoch: int) -> set[int]:
+    """The seqs of the miner's segments that the public draw names."""
+    turns = public_turns(SPEC, epoch, MINER, lambda number: facts(number).drawable)
+    return {SEGMENTS[turn.at] for turn in turns}
+
+
+def of_own(validator: str, epoch: int, *, certain: bool = True) -> int | None:
+    """The seq of the segment that the own draw of a validator names; with `certain` the one it would."""
     link = CHAINS[validator].link(epoch)
-    drawn = step_draw(draw(SPEC.id, f"{epoch:064x}", link, epoch, MINER), SPEC.audit, len(STEPS))
-    assert drawn.at is not None
-    return drawn.step, STEPS[drawn.at]
+    at = own_segment(SPEC, f"{epoch:064x}", link, epoch, MINER, len(SEGMENTS), certain=certain)
+    return None if at is None else SEGMENTS[at]
 
 
-def drawn_epoch(validator: str, *, drawn: bool = True, first: int = 1) -> int:
-    return next(epoch for epoch in range(first, EPOCHS - 1) if of_step(validator, epoch)[0] is drawn)
+def own_epoch(validator: str, *, drawn: bool = True, first: int = 1) -> int:
+    """The first epoch in which the own draw of a validator names a segment that the public one does not."""
+    return next(
+        epoch
+        for epoch in range(first, EPOCHS - 1)
+        if (of_own(validator, epoch, certain=False) is not None) is drawn
+        and of_own(validator, epoch) not in by_turn(epoch)
+    )
+
+
+def segment(validator: str, outcome: Outcome, epoch: int, seq: int | None = None) -> Judgement:
+    """Of the segment of the validator's own draw, or of that with `seq`."""
+    return said(
+        validator, outcome, epoch, AuditKind.SEGMENT, of_own(validator, epoch) if seq is None else seq
+    )
 
 
 def found(*judgements: Judgement, epochs: dict[int, EpochFacts] | None = None) -> Findings:
@@ -68,9 +89,9 @@ def test_a_fail_of_another_counts_only_once_it_is_confirmed_here() -> None:
 
 
 def test_a_refuted_fail_silences_its_author_for_a_window_before_and_after() -> None:
-    epoch = drawn_epoch(LIAR)
-    passed = said(LIAR, Outcome.PASS, epoch, AuditKind.STEP, of_step(LIAR, epoch)[1])
-    for lie, counts in ((epoch, False), (max(0, epoch - 3), False), (epoch + 3, False), (epoch + 4, True)):
+    epoch = own_epoch(LIAR, first=4)
+    passed = segment(LIAR, Outcome.PASS, epoch)
+    for lie, counts in ((epoch, False), (epoch - 3, False), (epoch + 3, False), (epoch + 4, True)):
         lies = (said(LIAR, Outcome.FAIL, lie), said(ME, Outcome.PASS, lie))
         result = found(passed, *lies)
         assert (result.silenced, result.failed) == ({LIAR: (lie,)}, frozenset())
@@ -92,35 +113,47 @@ def test_nobody_is_silenced_for_what_it_was_not_delivered_and_it_counts_through_
 # ---- passes -----------------------------------------------------------------------------------
 
 
-def test_a_pass_of_another_vests_if_its_draw_demands_it_and_for_no_other_step() -> None:
-    epoch = drawn_epoch(OTHER)
-    seq = of_step(OTHER, epoch)[1]
-    assert found(said(OTHER, Outcome.PASS, epoch, AuditKind.STEP, seq)).passed == {(epoch, MINER)}
-    for wrong in set(STEPS) - {seq}:
-        assert not found(said(OTHER, Outcome.PASS, epoch, AuditKind.STEP, wrong)).passed
-    undrawn = drawn_epoch(OTHER, drawn=False)
-    task = (undrawn, AuditKind.STEP, of_step(OTHER, undrawn)[1])
-    assert not found(said(OTHER, Outcome.PASS, *task)).passed
+def test_a_pass_of_another_vests_if_its_own_draw_demands_it_and_for_no_other_segment() -> None:
+    epoch = own_epoch(OTHER)
+    seq = of_own(OTHER, epoch)
+    assert found(segment(OTHER, Outcome.PASS, epoch)).passed == {(epoch, MINER)}
+    for wrong in set(SEGMENTS) - {seq} - by_turn(epoch):
+        assert not found(segment(OTHER, Outcome.PASS, epoch, wrong)).passed
+    assert not found(segment(OTHER, Outcome.PASS, own_epoch(OTHER, drawn=False))).passed
     assert not found(said(OTHER, Outcome.PASS, epoch)).passed, "an op vests nothing"
 
 
+def test_a_pass_of_any_validator_vests_where_the_public_draw_demands_it() -> None:
+    epoch = next(epoch for epoch in range(EPOCHS) if by_turn(epoch))
+    [seq] = by_turn(epoch)
+    for validator in (ME, OTHER, LIAR):
+        assert found(segment(validator, Outcome.PASS, epoch, seq)).passed == {(epoch, MINER)}
+
+
+def test_who_knows_no_epochs_before_counts_at_least_what_others_count() -> None:
+    for epoch in range(1, EPOCHS):
+        for seq in SEGMENTS:
+            known = found(segment(OTHER, Outcome.PASS, epoch, seq)).passed
+            alone = {number: ALL[number] for number in (epoch - 1, epoch)}
+            assert known <= found(segment(OTHER, Outcome.PASS, epoch, seq), epochs=alone).passed
+
+
 def test_a_pass_of_a_validator_without_a_checked_link_vests_nothing() -> None:
-    epoch = drawn_epoch(OTHER)
-    passed = said(OTHER, Outcome.PASS, epoch, AuditKind.STEP, of_step(OTHER, epoch)[1])
-    assert not found(passed, epochs={epoch: EpochFacts("00", {}, {MINER: STEPS}, True, True)}).passed
+    epoch = own_epoch(OTHER)
+    passed = segment(OTHER, Outcome.PASS, epoch)
+    assert not found(passed, epochs={epoch: EpochFacts("00", {}, {MINER: SEGMENTS}, True, True)}).passed
     assert not findings(SPEC, ME, {}, [passed]).passed
 
 
-def test_the_last_epoch_has_a_step_audit_for_certain() -> None:
-    seq = of_step(OTHER, EPOCHS - 1)[1]
-    assert found(said(OTHER, Outcome.PASS, EPOCHS - 1, AuditKind.STEP, seq)).passed == {(EPOCHS - 1, MINER)}
+def test_the_last_epoch_has_a_segment_audited_for_certain() -> None:
+    assert found(segment(OTHER, Outcome.PASS, EPOCHS - 1)).passed == {(EPOCHS - 1, MINER)}
 
 
-def test_the_epoch_after_an_undecided_step_or_undelivered_evidence_has_one_for_certain() -> None:
-    epoch = drawn_epoch(OTHER, drawn=False)
-    passed = said(OTHER, Outcome.PASS, epoch, AuditKind.STEP, of_step(OTHER, epoch)[1])
-    undecided = said(OTHER, Outcome.INCONCLUSIVE, epoch - 1, AuditKind.STEP, STEPS[0])
-    assert found(passed, undecided).passed == {(epoch, MINER)}
+def test_the_epoch_after_an_undecided_segment_or_undelivered_evidence_has_one_for_certain() -> None:
+    epoch = own_epoch(OTHER, drawn=False)
+    passed = segment(OTHER, Outcome.PASS, epoch)
+    for outcome in (Outcome.INCONCLUSIVE, Outcome.UNSHOWN):
+        assert found(passed, segment(OTHER, outcome, epoch - 1, SEGMENTS[0])).passed == {(epoch, MINER)}
     assert found(passed, said(OTHER, Outcome.UNDELIVERED, epoch - 1)).passed == {(epoch, MINER)}
     assert not found(passed, said(OTHER, Outcome.INCONCLUSIVE, epoch - 1)).passed, "an op owes nothing"
     assert not found(passed, said(LIAR, Outcome.UNDELIVERED, epoch - 1)).passed, "others owe nothing"
@@ -129,32 +162,50 @@ def test_the_epoch_after_an_undecided_step_or_undelivered_evidence_has_one_for_c
 # ---- evidence that is gone ----------------------------------------------------------------------
 
 
-def test_only_an_own_draw_leaves_work_undecided_and_an_own_pass_of_its_epoch_decides_it() -> None:
-    epoch = drawn_epoch(ME)
-    gone = replace(said(ME, Outcome.INCONCLUSIVE, epoch), lacks_evidence=True)
-    step = (Outcome.PASS, epoch, AuditKind.STEP)
-    assert found(gone, said(OTHER, *step, of_step(OTHER, epoch)[1])).undecided == {(epoch, MINER)}
-    assert not found(gone, said(ME, *step, of_step(ME, epoch)[1])).undecided
-    for other in (replace(gone, lacks_evidence=False), replace(gone, validator=OTHER)):
+def test_an_own_unshown_op_leaves_its_epoch_undecided_and_an_own_pass_of_a_segment_decides_it() -> None:
+    epoch = own_epoch(ME)
+    gone = said(ME, Outcome.UNSHOWN, epoch)
+    assert found(gone, segment(OTHER, Outcome.PASS, epoch)).undecided == {(epoch, MINER)}
+    assert not found(gone, segment(ME, Outcome.PASS, epoch)).undecided
+    for other in (said(ME, Outcome.INCONCLUSIVE, epoch), replace(gone, validator=OTHER)):
         assert not found(other).undecided
 
 
 def test_a_word_whose_evidence_is_gone_leaves_its_epoch_undecided() -> None:
-    gone = replace(said(ME, Outcome.INCONCLUSIVE, 3, AuditKind.WORD, 1), lacks_evidence=True)
-    assert found(gone).undecided == {(3, MINER)}
+    assert found(said(ME, Outcome.UNSHOWN, 3, AuditKind.WORD, 1)).undecided == {(3, MINER)}
 
 
-def test_an_undecided_step_leaves_the_last_epoch_of_work_before_it_undecided_too() -> None:
-    """Whatever passed there: two epochs cost more than is saved in those between two draws."""
-    before, epoch = (drawn_epoch(ME, first=7), drawn_epoch(ME, first=8))
-    assert epoch == before + 1
-    gone = replace(said(ME, Outcome.INCONCLUSIVE, epoch, AuditKind.EPOCH, STEPS[-1]), lacks_evidence=True)
-    passed = said(ME, Outcome.PASS, before, AuditKind.STEP, of_step(ME, before)[1])
-    assert found(gone, passed).undecided == {(before, MINER), (epoch, MINER)}
-    rested = {**ALL, before: replace(facts(before), steps={MINER: ()})}
-    assert found(gone, epochs=rested).undecided == {(before - 1, MINER), (epoch, MINER)}
-    assert not found(replace(gone, validator=OTHER)).undecided
-    assert not found(gone, said(ME, Outcome.PASS, epoch, AuditKind.STEP, of_step(ME, epoch)[1])).undecided
+def test_a_hidden_segment_leaves_epochs_of_work_before_it_undecided_whoever_drew_it() -> None:
+    """Whatever passed there: so many epochs cost more than is saved in those between two draws."""
+    count = hidden_epochs(SPEC.audit)
+    for author in (ME, OTHER):
+        epoch = own_epoch(author, first=6)
+        seq = of_own(author, epoch)
+        gone = segment(ME, Outcome.UNSHOWN, epoch, seq)
+        before = {(number, MINER) for number in range(epoch - count + 1, epoch + 1)}
+        assert found(gone, segment(OTHER, Outcome.UNSHOWN, epoch, seq)).undecided == before
+        rested = {**ALL, epoch - 1: replace(facts(epoch - 1), segments={MINER: ()})}
+        resting = found(gone, epochs=rested).undecided
+        assert (epoch - 1, MINER) not in resting
+        assert len(resting) == count
+
+
+def test_a_pass_of_the_own_examination_clears_a_segment_and_another_segments_does_not() -> None:
+    epoch = own_epoch(OTHER, first=6)
+    seq = of_own(OTHER, epoch)
+    theirs = segment(OTHER, Outcome.UNSHOWN, epoch, seq)
+    assert not found(theirs).undecided
+    assert not found(theirs, segment(ME, Outcome.PASS, epoch, seq)).undecided
+    mine = segment(ME, Outcome.UNSHOWN, epoch, seq)
+    others = [segment(ME, Outcome.PASS, epoch, each) for each in SEGMENTS if each != seq]
+    assert found(theirs, mine, *others).undecided
+
+
+def test_an_unshown_segment_that_nobody_drew_costs_nothing() -> None:
+    for epoch in range(1, EPOCHS - 1):
+        drawn = by_turn(epoch) | {of_own(v, epoch, certain=False) for v in (ME, OTHER, LIAR)}
+        for seq in set(SEGMENTS) - drawn:
+            assert not found(segment(ME, Outcome.UNSHOWN, epoch, seq)).undecided
 
 
 # ---- epochs before the join --------------------------------------------------------------------
@@ -180,8 +231,8 @@ judgements = st.lists(
         st.sampled_from([ME, OTHER, LIAR]),
         st.sampled_from(Outcome),
         st.integers(0, EPOCHS - 1),
-        st.sampled_from([AuditKind.OP, AuditKind.STEP, AuditKind.EPOCH, AuditKind.RECORDS]),
-        st.sampled_from(STEPS),
+        st.sampled_from([AuditKind.OP, AuditKind.SEGMENT, AuditKind.RECORDS]),
+        st.sampled_from(SEGMENTS),
     ),
     max_size=25,
     unique_by=lambda j: (j.validator, j.task),

@@ -26,6 +26,8 @@ PROFILE_FORM: Final = 1
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_FILES: Final = 256
 """Profiles of one folder."""
+MAX_DEPTH: Final = 1000
+"""Steps of the longest segment that is measured."""
 _THREADS: Final = re.compile(r"/t(\d{1,4})/")
 """The thread count in a CPU's device class."""
 _ANY_THREADS: Final = "/t*/"
@@ -40,16 +42,16 @@ class MeasuredBound(Frozen):
 
     kind: OpKind
     quantity: Quantity
+    depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)]
+    """Steps from the segment's start to the end of the op's step: it holds up to there."""
     samples: Positive
-    """Honest comparisons."""
+    """Honest comparisons of this depth."""
     quantiles: tuple[_Distance, _Distance, _Distance, _Distance]
     """Of the distances: median, 90 %, 99 %, largest."""
     tail: _Distance
     """Index of the fitted tail (`validator.calibration.tail`)."""
     bound: _Distance
-    """The largest distance that passes."""
-    lie: _Distance
-    """The largest lie in this quantity that passes beside an honest replay of the median distance."""
+    """The largest distance that passes. It is not below that of a lesser depth."""
 
 
 class MeasuredProfile(Frozen):
@@ -71,35 +73,44 @@ class MeasuredProfile(Frozen):
     """Of the largest stage."""
     tokens: Positive
     """In a microbatch."""
-    depth: Positive
-    """Steps in a segment."""
     false_rejects: Annotated[float, Field(gt=0, lt=1)]
     """Chance that an honest comparison is beyond its bound, by the fitted tail."""
     margin: Annotated[float, Field(ge=1, le=100)]
     """Factor on the fitted quantile that is in the bounds."""
-    measured: tuple[MeasuredBound, ...] = Field(min_length=1, max_length=100)
+    measured: tuple[MeasuredBound, ...] = Field(min_length=1, max_length=1000)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if list(self.classes) != sorted(self.classes) or any(_THREADS.search(c) for c in self.classes):
             raise ValueError('"classes" are sorted, and have /t*/ for the number of threads')
-        keys = [(each.kind, each.quantity) for each in self.measured]
-        if len(set(keys)) != len(keys):
-            raise ValueError('"measured" names a quantity of an op kind twice')
-        for kind, quantity in keys:
-            if quantity not in COMPARED.get(kind, ()):
-                raise ValueError(f"{quantity} of a {kind} is not compared")
+        largest: dict[tuple[OpKind, Quantity], MeasuredBound] = {}
+        for each in self.measured:
+            if each.quantity not in COMPARED.get(each.kind, ()):
+                raise ValueError(f"{each.quantity} of a {each.kind} is not compared")
+            before = largest.get((each.kind, each.quantity))
+            if before is not None and not (before.depth < each.depth and before.bound <= each.bound):
+                raise ValueError(f"{each.quantity} of a {each.kind}: depths ascend, and bounds with them")
+            largest[each.kind, each.quantity] = each
         return self
 
     @property
-    def name(self) -> str:
-        """What a verdict calls it: what it is for, and a digest of its content."""
-        kind = f"{self.compute}/{self.optimizer}/{self.wire}/d{self.depth}"
-        return f"measured/{kind}/{self.content_digest()[:16]}"
+    def depth(self) -> int:
+        """Steps of the longest segment that it holds for."""
+        return max(each.depth for each in self.measured)
 
-    def bounds(self) -> Bounds:
-        """The bound of each quantity that was measured."""
-        return Bounds({(each.kind, each.quantity): each.bound for each in self.measured})
+    def name(self, steps: int) -> str:
+        """What a verdict calls it for segments of so many steps: what it is for, and its content's digest."""
+        kind = f"{self.compute}/{self.optimizer}/{self.wire}"
+        return f"measured/{kind}/{steps} steps/{self.content_digest()[:16]}"
+
+    def bounds(self, steps: int) -> Bounds:
+        """The bound of each quantity that was measured, for segments of so many steps."""
+        found: dict[tuple[OpKind, Quantity], float] = {}
+        for each in reversed(self.measured):
+            # Those of lesser depths come later, and the least depth that suffices counts.
+            if each.depth >= steps:
+                found[each.kind, each.quantity] = each.bound
+        return Bounds(found)
 
 
 def family(device_class: str) -> str:
@@ -113,9 +124,13 @@ def threads_of(device_class: str) -> int:
     return int(match[1]) if match else 1
 
 
+def segment_steps(spec: RunSpec) -> int:
+    """Most steps of a segment of a run."""
+    return min(spec.audit.commit_every, spec.schedule.steps)
+
+
 def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> bool:
     """Whether a profile was measured for two device classes, and for what a run computes."""
-    steps = min(spec.audit.commit_every, spec.schedule.steps)
     same = (
         profile.classes == tuple(sorted((family(mine), family(theirs))))
         and profile.compute is spec.compute
@@ -129,7 +144,7 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
         and spec.model.hidden_size <= profile.hidden_size
         and max(spec.layout.cuts) <= profile.layers
         and spec.data.tokens <= profile.tokens
-        and steps <= profile.depth
+        and segment_steps(spec) <= profile.depth
     )
 
 

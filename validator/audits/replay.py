@@ -26,6 +26,7 @@ from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from iota.protocol.records import Word
 from iota.settings import Recompute
 from iota.spec import RunSpec
+from validator.audits.measured import MeasuredProfile
 from validator.audits.tolerance import compare_norm, compare_output, compare_state, profile_for
 from validator.core.jobs import OpInputs, ReplayOp
 from validator.core.results import ReplayMismatch
@@ -46,6 +47,8 @@ class ReplayOptions:
     max_threads: int = 1
     """Most threads that a replay may use to match a miner's device class."""
     make_engine: EngineFactory = Engine
+    profiles: tuple[MeasuredProfile, ...] | None = None
+    """Tolerances that were measured between device classes; None for those that are shipped."""
 
     def matching(self, theirs: str) -> ReplayOptions:
         """These options with the miner's thread count, if that makes the device classes equal.
@@ -66,7 +69,9 @@ class Replay:
         self.spec = spec
         options = options.matching(theirs)
         self._threads = options.threads
-        self.profile = profile_for(spec, device_class(options.device, self._threads), theirs)
+        self.profile = profile_for(
+            spec, device_class(options.device, self._threads), theirs, options.profiles
+        )
         # No recomputation: a replay holds one microbatch at a time, so there is no memory to save.
         self._engine = self._on_thread(
             lambda: options.make_engine(spec, stage, device=options.device, recompute=Recompute.NEVER)

@@ -18,7 +18,7 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from validator.audits.declared import declared_bounds
 from validator.audits.distances import Worst, number_error, sums, worst_token
-from validator.audits.measured import MeasuredProfile, covers, shipped_profiles
+from validator.audits.measured import MeasuredProfile, covers, segment_steps, shipped_profiles
 from validator.audits.state_distances import state_distances
 from validator.core.results import Bounds, PayloadForm, Profile, Quantity, ReplayMismatch
 
@@ -35,7 +35,7 @@ def profile_for(
 
     Args:
         mine, theirs: device classes (`iota.compute.determinism.device_class`).
-        profiles: measured ones; None for those that are shipped.
+        profiles: measured ones, of which the first that holds is taken; None for those that are shipped.
     """
     if mine == theirs:
         return EXACT
@@ -49,9 +49,10 @@ def profile_for(
     if not found:
         name = f"declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
         return Profile(name, exact=False, bounds=declared, payloads=form)
-    # The least depth that covers the spec's segments has the tightest bounds.
-    best = min(found, key=lambda each: (each.depth, each.name))
-    return Profile(best.name, exact=False, bounds=_tighter(declared, best), payloads=form)
+    steps = segment_steps(spec)
+    own = found[0].bounds(steps).values
+    bounds = Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.values.items()})
+    return Profile(found[0].name(steps), exact=False, bounds=bounds, payloads=form)
 
 
 def compare_output(
@@ -115,11 +116,6 @@ def payload_distances(form: PayloadForm, sent: bytes, replayed: bytes) -> Iterat
     yield Quantity.ERROR, Worst(whole.error)
     yield Quantity.COSINE, Worst(whole.cosine)
     yield Quantity.TOKEN, worst_token(theirs_BTK, mine_BTK)
-
-
-def _tighter(declared: Bounds, measured: MeasuredProfile) -> Bounds:
-    own = measured.bounds().values
-    return Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.values.items()})
 
 
 def _form(profile: Profile) -> PayloadForm:

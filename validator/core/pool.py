@@ -170,7 +170,8 @@ class _Reading:
         """Whether some validator's draw demands a segment that is UNSHOWN as far as this one can tell."""
         if task.audit is not AuditKind.SEGMENT or self.truth(task) is not Outcome.UNSHOWN:
             return False
-        return any(self.is_drawn(author, task) for author in self.epochs[task.epoch].links)
+        facts = self.epochs.get(task.epoch)
+        return facts is not None and any(self.is_drawn(author, task) for author in facts.links)
 
     def _owed(self, author: str, task: Task) -> bool:
         before = self.epochs.get(task.epoch - 1)

@@ -1,0 +1,1 @@
+"""`iota-validator calibrate`: measures how far honest replays on different devices are from one another."""

@@ -1,0 +1,93 @@
+"""A whole calibration: measures, fits, writes the profiles and their plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from iota.console.command import Stopped, WorkFailed
+from iota.files import whole_file
+from iota.protocol.receipts import OpKind
+from iota.spec import RunSpec
+from validator.audits.declared import declared_bounds
+from validator.audits.measured import MeasuredProfile
+from validator.calibration.fitting import Pooled, pooled, profile_of
+from validator.calibration.measuring import Say, measure, samples_in
+from validator.calibration.plan import Plan, name_of
+from validator.calibration.variants import Variant
+from validator.core.results import Quantity
+
+PROFILES: Final = "profiles"
+"""The folder of the profiles in that of a calibration: what `--profiles` takes."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A profile that was written, and what it was made from."""
+
+    spec: RunSpec
+    profile: MeasuredProfile
+    samples: Pooled
+    path: Path
+
+
+def calibrate(plan: Plan, variants: Sequence[Variant], folder: Path, say: Say) -> list[Fitted]:
+    """Measure what is missing in `folder`, and write the profiles of all that is there.
+
+    Raises Stopped at Ctrl-C: what is measured stays, and the profiles are of that; WorkFailed where there is
+    nothing to fit.
+    """
+    stopped = False
+    try:
+        measure(plan, variants, folder, say)
+    except KeyboardInterrupt:
+        stopped = True
+    fitted = [each for spec in plan.specs for each in _fitted(spec, folder)]
+    if stopped:
+        raise Stopped(
+            f"stopped: {folder} keeps what was measured, and its profiles; the same command goes on"
+        )
+    if not fitted:
+        raise WorkFailed("all replays were of one device class, which needs no profile: give more --threads")
+    return fitted
+
+
+def lie_of(profile: MeasuredProfile, spec: RunSpec, kind: OpKind) -> float:
+    """The largest lie of an op kind that passes in the deepest segments: a share of what is told.
+
+    It is noise of so many times the output's norm, spread over all tokens (FORWARD, BACKWARD, LOSS), of the
+    norm (STEP), of the weights' change (COMMIT). Bounds are those that count: measured, at most declared.
+    """
+    declared, own = declared_bounds(spec), profile.bounds(profile.depth)
+    of = {
+        quantity: min(declared.of(each, quantity), own.of(each, quantity))
+        for each, quantity in own.values
+        if each is kind
+    }
+    if kind is OpKind.STEP:
+        return of[Quantity.NORM]
+    if kind is OpKind.COMMIT:
+        return min(of[Quantity.CHANGE], of[Quantity.CHANGE_TENSOR])
+    cosine = float((2 * of[Quantity.COSINE]) ** 0.5)
+    return min(of[Quantity.ERROR], of[Quantity.TOKEN], cosine)
+
+
+def _fitted(spec: RunSpec, folder: Path) -> list[Fitted]:
+    found = []
+    for samples in pooled(pair for each in samples_in(folder, spec) for pair in each.pairs):
+        profile = profile_of(spec, samples)
+        path = folder / PROFILES / f"{name_of(spec)}-{_pair_name(samples.classes)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            part.write_text(profile.model_dump_json(indent=1) + "\n")
+        found.append(Fitted(spec, profile, samples, path))
+    return found
+
+
+def _pair_name(classes: tuple[str, str]) -> str:
+    """`avx2-avx512` of two CPU classes; of a GPU its name."""
+    places = {"cpu": 2, "cuda": 1}
+    parts = (name.split("/") for name in classes)
+    return "-".join(part[places.get(part[0], 0)].lower().replace(" ", "_") for part in parts)

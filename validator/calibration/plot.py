@@ -1,0 +1,49 @@
+"""A plot of a profile: how often an honest distance is beyond x, the fitted tail, and the bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from validator.audits.declared import COMPARED, declared_bounds
+from validator.calibration.calibrate import Fitted
+from validator.calibration.fitting import FALSE_REJECTS
+from validator.calibration.tail import fit_tail
+
+
+def plot(fitted: Fitted, path: Path) -> None:
+    """Draw a profile at its deepest, one op kind a panel. Raises ImportError without matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 4), layout="constrained")
+    panels = figure.subplots(1, len(COMPARED), sharey=True)
+    for axes, (kind, quantities) in zip(panels, COMPARED.items(), strict=True):
+        for number, quantity in enumerate(quantities):
+            key = kind, quantity, fitted.profile.depth
+            if fitted.samples.distances.get(key):
+                _draw(axes, fitted, key, f"C{number}")
+        axes.set(
+            xscale="log", yscale="log", xlabel="distance", title=kind.value, ylim=(FALSE_REJECTS / 2, 1.5)
+        )
+        axes.grid(True, which="both", alpha=0.2)
+        axes.legend(fontsize="small")
+    panels[0].set_ylabel("share of honest replays beyond it")
+    figure.suptitle(
+        f"{fitted.path.stem}, {fitted.profile.depth} steps deep"
+        " (dashed: the fitted tail, solid: the bound, dotted: the declared bound)"
+    )
+    figure.savefig(path)
+
+
+def _draw(axes: Any, fitted: Fitted, key: Any, colour: str) -> None:
+    kind, quantity, depth = key
+    values = sorted(value for value in fitted.samples.distances[key] if value > 0)
+    total = len(fitted.samples.distances[key])
+    shares = [(len(values) - at) / total for at in range(len(values))]
+    axes.plot(values, shares, ".", color=colour, ms=3, label=quantity.value)
+    tail = fit_tail(fitted.samples.distances[key])
+    if tail.index:
+        ends = [tail.start, tail.beyond(FALSE_REJECTS)]
+        axes.plot(ends, [tail.share, FALSE_REJECTS], "--", color=colour)
+    axes.axvline(fitted.profile.bounds(depth).of(kind, quantity), color=colour, lw=1)
+    axes.axvline(declared_bounds(fitted.spec).of(kind, quantity), color=colour, lw=1, ls=":")

@@ -18,7 +18,7 @@ SHORT = (
     "three mergers against one",
     "denied frames",
     "never steps, and nudges one weight",
-    "bf16 in place of fp32, as another device class",
+    "noise of the result's norm, as another device class",
 )
 """Cheats in the short form: one each of evidence, collusion, merges, words, states and device classes."""
 

@@ -15,8 +15,8 @@ from iota.compute.commitment import commitment
 from iota.compute.state import StageState, save_state
 from iota.console.counts import counted
 from iota.objects import part_sizes
-from iota.outer.base import base_digest, initial_base, named_weights, read_base
-from iota.outer.base_values import next_base
+from iota.outer.base import base_roots, initial_base, named_weights, read_base
+from iota.outer.base_values import BaseRoots, next_base
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, read_part
 from iota.outer.pseudo_gradient import flatten
@@ -51,10 +51,10 @@ class BaseKeeper:
         """
         load = self.runner.disk.load_base
         try:
-            self._base, digest = await asyncio.to_thread(load, self.spec, self.runner.stage, epoch)
+            self._base, roots = await asyncio.to_thread(load, self.spec, self.runner.stage, epoch)
         except PartError as error:
             raise StateLost(f"the base of epoch {epoch} on this disk is damaged: {error}") from error
-        return BaseHeld(epoch, digest)
+        return BaseHeld(epoch, roots.digest)
 
     async def fetch(self, effect: FetchBase, urls: Mapping[str, str]) -> BaseHeld:
         """Fetch a base from the store, or make the base of epoch 0 from the seed.
@@ -68,18 +68,18 @@ class BaseKeeper:
             raise StateLost("the run starts from existing weights, and the orchestrator names none")
         else:
             base = await self.device.run(initial_base, self.spec, self.runner.stage)
-        digest = await asyncio.to_thread(base_digest, self.spec, base)
+        roots = await asyncio.to_thread(base_roots, self.spec, base)
         expected = {effect.digest} - {None}
         if init is not None and effect.epoch == 0:
             expected.add(init.digests[self.runner.stage])
-        if expected - {digest}:
+        if expected - {roots.digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
         how = f"fetched {_megabytes(effect.parts)}" if effect.parts else "made from the seed"
         return await self._keep(
             how,
             effect.epoch,
             base,
-            digest,
+            roots,
             StageState(named_weights(self.spec, self.runner.stage, base.weights)),
         )
 
@@ -91,7 +91,7 @@ class BaseKeeper:
             merged = await self._fetched(what, effect.parts, urls, _read_merged)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
 
-        digest = await asyncio.to_thread(base_digest, self.spec, base)
+        roots = await asyncio.to_thread(base_roots, self.spec, base)
 
         def rebased() -> StageState:
             weights = named_weights(self.spec, self.runner.stage, base.weights)
@@ -101,7 +101,7 @@ class BaseKeeper:
             return self.runner.engine.state()
 
         how = f"merged epoch {effect.epoch} ({_megabytes(effect.parts)})"
-        return await self._keep(how, effect.epoch + 1, base, digest, await self.device.run(rebased))
+        return await self._keep(how, effect.epoch + 1, base, roots, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
         """The held base minus the engine's current weights: one fp32 vector (N,).
@@ -116,19 +116,21 @@ class BaseKeeper:
 
         return await self.device.run(difference)
 
-    async def _keep(self, how: str, epoch: int, base: OuterState, digest: str, start: StageState) -> BaseHeld:
+    async def _keep(
+        self, how: str, epoch: int, base: OuterState, roots: BaseRoots, start: StageState
+    ) -> BaseHeld:
         disk = self.runner.disk
 
         def keep() -> None:
             # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch), commitment(start, self.spec.outer.part_elements))
-            disk.save_base(self.spec, epoch, base, digest)
+            disk.save_base(self.spec, epoch, base, roots)
 
         await asyncio.to_thread(keep)
         log.info("%s: the base of epoch %d is on disk", how, epoch)
         self._base = base
         self.runner.log.forget_before(epoch)
-        return BaseHeld(epoch, digest)
+        return BaseHeld(epoch, roots.digest)
 
     async def _fetched(
         self,

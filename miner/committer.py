@@ -65,17 +65,25 @@ class Committer:
         self.newest: Future[Committed] | None = None
         """The commitment that was asked for last; when it is complete, those before it are."""
 
-    def give(self, epoch: int, version: int, copy: Callable[[], HostCopy], earlier: Receipt | None) -> None:
+    def give(
+        self,
+        epoch: int,
+        version: int,
+        copy: Callable[[], HostCopy],
+        earlier: Receipt | None,
+        momentum: str | None = None,
+    ) -> None:
         """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
 
-        `earlier` is the receipt of an earlier process. Raises CommitterClosed, also while it waits.
+        `earlier` is the receipt of an earlier process, `momentum` that of `iota.compute.commitment`. Raises
+        CommitterClosed, also while it waits.
         """
         self._free.acquire()
         with self._closing:
             if self._closed:
                 raise CommitterClosed
             self._copies.append(copy())
-            self.newest = self._pool.submit(self._commit, epoch, version, earlier)
+            self.newest = self._pool.submit(self._commit, epoch, version, earlier, momentum)
         self.newest.add_done_callback(lambda _: self._free.release())
         self._asked.append(self.newest)
 
@@ -97,11 +105,11 @@ class Committer:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._copies.clear()
 
-    def _commit(self, epoch: int, version: int, earlier: Receipt | None) -> Committed:
+    def _commit(self, epoch: int, version: int, earlier: Receipt | None, momentum: str | None) -> Committed:
         state = self._copies.popleft().result()
         try:
             started = self._now()
-            made = commitment(state, self._spec.outer.part_elements)
+            made = commitment(state, self._spec.outer.part_elements, momentum)
             ended = self._now()
             self._keep(epoch, version, state, made)
         except OSError as error:

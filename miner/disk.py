@@ -2,7 +2,7 @@
 
 receipts.jsonl                        the receipt chain
 base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
-base/<epoch>/digest                   the base's digest
+base/<epoch>/digest                   the roots of the base's weights and momentum, which give its digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
 frames/<epoch>/...                    sent frames, kept until the epoch's audits are closed
@@ -25,7 +25,8 @@ from typing import Final, Self
 
 from iota.files import FileLock, remove_unfinished, whole_folder, write_whole
 from iota.objects import part_count
-from iota.outer.base import base_digest, base_parts, read_base
+from iota.outer.base import base_parts, base_roots, read_base
+from iota.outer.base_values import BaseRoots
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.protocol.frames import FrameName
@@ -92,19 +93,19 @@ class MinerDisk:
         epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
         return max((e for e in epochs if self.start_state(e).exists()), default=None)
 
-    def save_base(self, spec: RunSpec, epoch: int, base: OuterState, digest: str) -> None:
-        """Write a base and its `base_digest` atomically: a crash leaves the complete base or none."""
+    def save_base(self, spec: RunSpec, epoch: int, base: OuterState, roots: BaseRoots) -> None:
+        """Write a base and its `base_roots` atomically: a crash leaves the complete base or none."""
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
         with whole_folder(folder) as part:
             for n, data in enumerate(base_parts(spec, base)):
                 _base_part(part, n).write_bytes(data)
-            (part / "digest").write_text(digest)
+            (part / "digest").write_text(_written(roots))
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, str]:
-        """Read a base that `save_base` wrote, and its digest. Raises PartError if it is damaged or gone."""
+    def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, BaseRoots]:
+        """Read a base that `save_base` wrote, and its roots. Raises PartError if it is damaged or gone."""
         folder = self.root / "base" / str(epoch)
         try:
             parts = [_base_part(folder, n).read_bytes() for n in range(part_count(spec, stage))]
@@ -112,10 +113,18 @@ class MinerDisk:
         except OSError as error:
             raise PartError(f"{folder} cannot be read: {error.strerror}") from error
         base = read_base(spec, stage, parts)
-        digest = base_digest(spec, base)
-        if digest.encode() != written:
+        roots = base_roots(spec, base)
+        if _written(roots).encode() != written:
             raise PartError(f"{folder} does not have the digest that was written with it")
-        return base, digest
+        return base, roots
+
+    def momentum_root(self, epoch: int) -> str:
+        """Root of the outer momentum of a base, as `save_base` wrote it. Raises PartError if it is gone."""
+        path = self.root / "base" / str(epoch) / "digest"
+        try:
+            return path.read_text().split(" ")[1]
+        except (OSError, IndexError) as error:
+            raise PartError(f"{path} cannot be read: {error}") from error
 
     def save_frame(self, name: FrameName, data: bytes) -> None:
         """Write a frame atomically."""
@@ -143,6 +152,10 @@ class MinerDisk:
             for path in (self.root / kind).glob("*"):
                 if path.name not in map(str, kept):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _written(roots: BaseRoots) -> str:
+    return f"{roots.weights} {roots.momentum}"
 
 
 def _base_part(folder: Path, number: int) -> Path:

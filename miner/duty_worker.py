@@ -124,10 +124,10 @@ class DutyWorker:
         )
 
     async def _store_base(self, epoch: int) -> BaseStored:
-        base, digest = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
+        base, roots = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
         parts = await asyncio.to_thread(base_parts, self.spec, base)
         keys = [BaseKey(self.spec.id, epoch, self.stage, n, self.hotkey) for n in range(len(parts))]
-        return BaseStored(epoch=epoch, digest=digest, parts=await self._put_parts(keys, parts))
+        return BaseStored(epoch=epoch, digest=roots.digest, parts=await self._put_parts(keys, parts))
 
     async def _put_parts(
         self, keys: Sequence[DeltaKey | BaseKey], parts: list[bytes]

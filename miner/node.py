@@ -190,6 +190,7 @@ def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int |
     if reply.resume and newest is not None:
         log.info("continuing stage %d from the base of epoch %d on disk", reply.stage, newest)
         return newest
+    receipts.begin_life()
     disk.forget_state()
     # Without receipts here it is new to this run: what lies on the disk is nobody's.
     disk.forget_other_epochs(reply.open_epochs if reply.receipts else ())

@@ -77,12 +77,15 @@ class OpRunner:
         """End the committer; what it has not finished is repeated after a restart."""
         self.committer.close()
 
-    def load(self, epoch: int, version: int, state: StageState) -> None:
-        """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later."""
+    def load(self, epoch: int, version: int, state: StageState, momentum: str) -> None:
+        """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later.
+
+        `momentum` is the root of the base's outer momentum.
+        """
         self.engine.load(state, version=version)
         self._joined = version
         start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
-        self._commit(epoch, version, lambda: HostCopy(start))
+        self._commit(epoch, version, lambda: HostCopy(start), momentum)
 
     def run(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
@@ -222,11 +225,13 @@ class OpRunner:
             mb = Microbatch(op.epoch, op.step, index, attempt)
             self._compute(kind, mb, op.version, work, recompute=True)
 
-    def _commit(self, epoch: int, version: int, copy: Callable[[], HostCopy]) -> None:
+    def _commit(
+        self, epoch: int, version: int, copy: Callable[[], HostCopy], momentum: str | None = None
+    ) -> None:
         """Have the committer commit to a version that was just made."""
         # Looked up now: when the commitment is complete, the log may have forgotten the epoch.
         earlier = self.log.find((epoch, version, 0, 0, OpKind.COMMIT))
-        self.committer.give(epoch, version, copy, earlier)
+        self.committer.give(epoch, version, copy, earlier, momentum)
 
     def record_commits(self) -> None:
         """Write the receipts of the commitments that are complete, in order.

@@ -181,6 +181,10 @@ class ReceiptLog:
         """Free receipts for `find` of epochs that no restart can run again."""
         self._earlier = {k: r for k, r in self._earlier.items() if k[0] >= epoch}
 
+    def begin_life(self) -> None:
+        """Free the receipts of ops for `find`: a new life repeats none, but may have the same keys."""
+        self._earlier = {key: r for key, r in self._earlier.items() if r.kind is OpKind.MERGE}
+
     def append(self, fields: dict[str, Any]) -> Receipt:
         """Chain, write and flush one receipt.
 

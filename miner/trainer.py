@@ -10,6 +10,7 @@ from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
 from iota.compute.state import load_state
 from iota.data.samples import Samples, needs_tokens
+from iota.outer.partition import PartError
 from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
@@ -51,10 +52,11 @@ class Trainer:
         path = runner.disk.start_state(epoch)
         try:
             state = await asyncio.to_thread(load_state, path, self.spec, runner.stage)
-        except StateError as error:
+            momentum = await asyncio.to_thread(runner.disk.momentum_root, epoch)
+        except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
         await self._record_commits()
-        await self.device.run(runner.load, epoch, step, state)
+        await self.device.run(runner.load, epoch, step, state, momentum)
         log.info("takes part in epoch %d from step %d", epoch, step)
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)

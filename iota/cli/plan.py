@@ -12,8 +12,17 @@ from rich.table import Table
 
 from iota.cli.spec import given_values
 from iota.console.counts import counted
+from iota.console.durations import duration
 from iota.model.proposal import make_spec
-from iota.planning import EXPECTED_UTILIZATION, PlanTable, plan_table
+from iota.planning import (
+    COMPUTE_BUDGET,
+    EXPECTED_UTILIZATION,
+    AuditCosts,
+    PlanTable,
+    plan_table,
+    windows_until,
+)
+from iota.spec import RunSpec
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
 
 app = typer.Typer()
@@ -35,9 +44,10 @@ def plan(
     set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     link_mbps: Annotated[float, typer.Option(help="Slowest uplink or downlink of a miner.")] = 100.0,
     device_tflops: Annotated[float, typer.Option(help="Peak of the slowest device, at its dtype.")] = 100.0,
+    validators: Annotated[int, typer.Option(help="Validators of the run.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the cut, and each stage's parameters, FLOPs, memory and disk."""
+    """Show the cut, each stage's parameters, FLOPs, memory and disk, and what audits cost and find."""
     own: Draft = {}
     flags = {PRESET: model, STAGES: stages, "data.sequence_length": sequence_length, "boundary.ratio": ratio}
     for path, value in flags.items():
@@ -45,16 +55,18 @@ def plan(
             set_value(own, path, value)
     given = merged(given_values(spec, set), own)
     made = make_spec(given, value_at(given, MANIFEST) or "0" * 64, 2)
-    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops)
+    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops, validators=validators)
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
     else:
-        _show(table, made.name, link_mbps)
+        _show(table, made, link_mbps)
 
 
-def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
+def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
     console = Console()
-    title = f"{model}: {counted(plan.model_parameters, 'parameter')} in {counted(len(plan.stages), 'stage')}"
+    title = (
+        f"{spec.name}: {counted(plan.model_parameters, 'parameter')} in {counted(len(plan.stages), 'stage')}"
+    )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     headings = ("stage", "layers", "parameters\n(M)", "MFLOP\na token", "memory\n(GB)", "recomputing\n(GB)")
     for heading in (*headings, "disk\n(GB)", "load"):
@@ -77,6 +89,36 @@ def _show(plan: PlanTable, model: str, link_mbps: float) -> None:
     console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
     console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
     console.print(_verdict(plan, link_mbps))
+    for line in _audits(plan.audits, spec):
+        console.print(line)
+
+
+def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
+    """What audits cost and find, and what is out of reach."""
+    who = counted(costs.validators, "validator")
+    lines = [
+        f"Audits by {who} take {costs.compute:.1%} of the swarm's compute"
+        f" ({costs.segment_compute:.1%} segments, {costs.op_compute:.1%} single ops)."
+        f" A cheat in every segment is found within {costs.turn_steps:,.0f} steps; in one of ten,"
+        f" with a chance of 99 % within {windows_until(0.1, 0.99) * costs.turn_steps:,.0f}.",
+        f"In {costs.turn_steps:,.0f} steps ({duration(costs.turn_s)}) a miner of the largest stage stores"
+        f" {costs.stored / 1e9:,.2f} GB for them, and keeps {costs.kept / 1e9:,.1f} GB of states on its disk;"
+        f" validators fetch {costs.fetched / 1e9:,.2f} GB of it.",
+    ]
+    if costs.compute > COMPUTE_BUDGET:
+        remedy = (
+            f"audit.window_steps {costs.compute_window:,} would"
+            if costs.compute_window
+            else "longer epochs, fewer audit.ops or fewer validators would"
+        )
+        lines.append(f"That is above {COMPUTE_BUDGET:.0%} of the compute: {remedy} keep it.")
+    if costs.storing_s > costs.turn_s:
+        lines.append(
+            f"Out of reach: by a quarter of audit.line ({spec.audit.line * 8 / 1e6:,.0f} Mbps) one segment's"
+            f" evidence takes {duration(costs.storing_s)}, longer than the steps between two of them:"
+            f" audit.window_steps {costs.line_window:,}, faster lines or more stages would do."
+        )
+    return lines
 
 
 def _verdict(plan: PlanTable, link_mbps: float) -> str:

@@ -29,12 +29,16 @@ _FP32 = 4
 """Bytes of an element."""
 
 
-def commitment(state: StageState, part_elements: int) -> Commitment:
-    """The commitment to a state on the CPU. A state without moments commits to `merkle.EMPTY` for them."""
+def commitment(state: StageState, part_elements: int, momentum: str | None = None) -> Commitment:
+    """The commitment to a state on the CPU. A state without moments commits to `merkle.EMPTY` for them.
+
+    `momentum` is the root of the base's outer momentum, at the version that is the base.
+    """
     return Commitment(
         weights=tensors_root(state.weights, part_elements),
         moments=tensors_root(state.moments, part_elements),
         before=tensors_root(state.before, part_elements),
+        momentum=momentum,
     )
 
 

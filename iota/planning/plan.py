@@ -8,6 +8,7 @@ from typing import Any
 from iota.codec.shapes import boundary_width
 from iota.codec.wire_dtype import token_bytes
 from iota.model.layout import stage_flops, stage_parameters
+from iota.planning.audits import AuditCosts, audit_costs, step_seconds
 from iota.planning.needs import all_needs
 from iota.spec import BoundarySpec, ModelSpec, RunSpec
 
@@ -55,6 +56,7 @@ class PlanTable:
     """Throughput of one replica of each stage if transfers are hidden."""
     hiding_ratio: int | None
     """The smallest ratio at which transfers take no longer than compute; None if there is none."""
+    audits: AuditCosts
     balance: float
     """Mean load of the stages: the share of their compute that the pipeline uses."""
 
@@ -78,10 +80,12 @@ def hiding_ratio(
     return None
 
 
-def plan_table(spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float = 100.0) -> PlanTable:
+def plan_table(
+    spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float = 100.0, validators: int = 3
+) -> PlanTable:
     """The content of `iota plan`. Raises ValueError for speeds that are not positive, or an unknown codec."""
-    if link_mbps <= 0 or device_tflops <= 0:
-        raise ValueError("link speed and device speed must be above zero")
+    if link_mbps <= 0 or device_tflops <= 0 or validators <= 0:
+        raise ValueError("link speed, device speed and the number of validators must be above zero")
     model, cuts, codec = spec.model, spec.layout.cuts, spec.boundary
     width = boundary_width(spec)
     needs = all_needs(spec)
@@ -112,5 +116,6 @@ def plan_table(spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float 
         seconds_per_token=seconds,
         tokens_per_second=1 / seconds,
         hiding_ratio=hiding_ratio(model, codec, link_mbps, seconds),
+        audits=audit_costs(spec, step_seconds(spec, seconds), validators),
         balance=sum(flops) / (len(cuts) * most),
     )

@@ -221,7 +221,7 @@ class SnapshotMissed(Frozen):
 
 
 class Accusation(Frozen):
-    """To a validator: another one filed a FAIL, UNDELIVERED or REVOKED, which counts once it is examined."""
+    """To a validator: another one filed a verdict that `accuses`, which counts once it is examined."""
 
     kind: Literal[EventKind.ACCUSATION] = EventKind.ACCUSATION
     validator: Hotkey

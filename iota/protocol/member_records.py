@@ -173,7 +173,7 @@ class MemberRecord(Frozen):
     charged: tuple[Charge, ...] = Field(default=(), max_length=RECENT_KEPT)
     """The newest failed and undelivered verdicts on any miner of its owner. Bans of the owner follow."""
     settling: tuple[AuditResult, ...] = Field(default=(), max_length=RECENT_KEPT)
-    """The newest verdicts that vest or void work: those on STEPs and epochs, fails, and undelivered ones."""
+    """The newest verdicts that vest or void work: those on segments, fails, and undelivered ones."""
     weights: tuple[PostedWeight, ...] = Field(max_length=RECENT_KEPT)
     incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)
     judged: tuple[EpochAudits, ...] = Field(default=(), max_length=EPOCHS_KEPT)

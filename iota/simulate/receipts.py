@@ -38,5 +38,6 @@ def commit_fields(spec: RunSpec, stage: int, epoch: int, version: int, joined: i
         weights=digest("weights", stage, epoch, version),
         moments=digest("moments", stage, epoch, version),
         before=digest("before", stage, epoch, version) if spec.has_before(version, joined) else EMPTY,
+        momentum=digest("momentum", stage, epoch) if version == joined else None,
     )
     return {"stage": stage, "version": version, "output": made.root, "commitment": made}

@@ -223,10 +223,10 @@ class AuditSpec(SpecPart):
     commit_every: Positive = 5
     """A miner commits to its state at its first version of an epoch, at every so many-th and at the last. A
     segment lies between two commitments: it is audited as a whole."""
-    window_steps: Positive = 50
+    window_steps: Positive = 30
     """Inner steps in which one segment of every miner is audited by some validator (docs/validator.md)."""
     extra_every: Positive = 10
-    """Epochs between two further segments of a miner that each validator audits of itself, on average."""
+    """Epochs between two further segments of a miner that some validator draws for itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
     """Largest relative error of an output between device classes that no profile was measured for."""
     window: Positive = 8

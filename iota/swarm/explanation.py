@@ -233,7 +233,7 @@ def _judged(record: MemberRecord) -> Iterator[str]:
     yield (
         f"in all: {counted(sum(of.values()), 'verdict')} filed: {of[Outcome.PASS]} passed,"
         f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED] + of[Outcome.REVOKED]} undelivered,"
-        f" {of[Outcome.UNSHOWN]} unshown, {of[Outcome.INCONCLUSIVE]} inconclusive;"
+        f" {of[Outcome.INCONCLUSIVE] + of[Outcome.UNSHOWN]} inconclusive;"
         f" {counted(record.heldouts, 'held-out evaluation')}"
     )
 

@@ -75,7 +75,7 @@ def _audits(judged: Judged) -> EpochAudits:
         passed=judged.verdicts[Outcome.PASS],
         failed=judged.verdicts[Outcome.FAIL],
         undelivered=judged.verdicts[Outcome.UNDELIVERED] + judged.verdicts[Outcome.REVOKED],
-        inconclusive=judged.verdicts[Outcome.INCONCLUSIVE],
+        inconclusive=judged.verdicts[Outcome.INCONCLUSIVE] + judged.verdicts[Outcome.UNSHOWN],
         heldout=judged.heldout,
         done=judged.done,
     )

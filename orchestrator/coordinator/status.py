@@ -61,7 +61,7 @@ def public_status(run: RunState) -> dict[str, Any]:
             "passed": run.audits.outcomes[Outcome.PASS],
             "failed": run.audits.outcomes[Outcome.FAIL],
             "undelivered": run.audits.outcomes[Outcome.UNDELIVERED] + run.audits.outcomes[Outcome.REVOKED],
-            "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE],
+            "inconclusive": run.audits.outcomes[Outcome.INCONCLUSIVE] + run.audits.outcomes[Outcome.UNSHOWN],
             "closed_epochs": len(run.audits.closed_epochs),
         },
         "verdicts": [

@@ -115,6 +115,9 @@ class ReceiptChecks:
         if (receipt.commitment.before != EMPTY) != spec.has_before(version, life.joined):
             holds = "must" if spec.has_before(version, life.joined) else "cannot"
             return f"commits to version {version}, which {holds} hold the weights of the version before"
+        if (receipt.commitment.momentum is not None) != (version == life.joined):
+            holds = "must" if version == life.joined else "cannot"
+            return f"commits to version {version}, which {holds} name the base's momentum"
         life.next_commit = spec.committed_after(version)
         return None
 

@@ -21,6 +21,7 @@ from iota.identity.signatures import signing_bytes
 from iota.outer.merge import MergedPart
 from iota.outer.nesterov import OuterState
 from iota.protocol.merges import LeftOut
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
@@ -218,6 +219,8 @@ class Miner:
         self.frozen: set[int] = set()
         self.joined = 0
         """The step at which its version was the base."""
+        self.momentum = EMPTY
+        """Root of its base's outer momentum."""
 
     @property
     def hotkey(self) -> str:
@@ -234,7 +237,8 @@ class Miner:
 
     def commit(self, epoch: int, version: int) -> None:
         """The receipt of a COMMIT to the snapshot of a version."""
-        made = commitment(self.snapshots[version], self.spec.outer.part_elements)
+        momentum = self.momentum if version == self.joined else None
+        made = commitment(self.snapshots[version], self.spec.outer.part_elements, momentum)
         fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
         self.write(**fields, output=made.root, commitment=made)
 

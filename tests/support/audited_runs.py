@@ -22,7 +22,7 @@ from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
 from iota.outer import open_delta_codec
-from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.base import base_parts, base_roots, initial_base
 from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
 from iota.outer.partition import split
@@ -275,10 +275,12 @@ class World:
         outer = self.miners[stage].way.next_base(epoch, self.outer[stage])
         for n, data in enumerate(base_parts(self.spec, outer)):
             parts.append(self._put(str(BaseKey(self.run, epoch, stage, n)), data))
+        roots = base_roots(self.spec, outer)
+        self.miners[stage].momentum = roots.momentum
         record = BaseRecord(
             epoch=epoch,
             stage=stage,
-            digest=base_digest(self.spec, outer),
+            digest=roots.digest,
             parts=tuple(parts),
             makers=(self.miners[stage].hotkey,),
         )

@@ -9,6 +9,7 @@ from iota.compute.commitment import commitment
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, load_state, save_state
 from iota.identity.keys import Hotkey
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from miner.core.schedule import Op
@@ -28,12 +29,22 @@ def one_stage(steps: int = 7, pipeline: str = "delayed", **changes: Any) -> RunS
 
 
 class OneStageMiner:
-    """The op runner of a life that joined at step `joined`; `close` it."""
+    """The op runner of a life that joined at step `joined`, resumed from the disk or new; `close` it."""
 
-    def __init__(self, root: Path, spec: RunSpec, *, joined: int = 0, snapshots: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spec: RunSpec,
+        *,
+        joined: int = 0,
+        resumes: bool = True,
+        snapshots: int | None = None,
+    ) -> None:
         self.spec, self.joined = spec, joined
         self.disk = MinerDisk(root)
         log = ReceiptLog(self.disk.receipts, spec.id, KEY)
+        if not resumes:
+            log.begin_life()
         self.runner = OpRunner(spec, 0, KEY, Engine(spec, 0), log, self.disk, "cpu", snapshots)
         start = StageState.initial(spec, 0)
         save_state(start, self.disk.start_state(0), commitment(start, spec.outer.part_elements))
@@ -41,7 +52,7 @@ class OneStageMiner:
     def load(self) -> None:
         """Load the start state of epoch 0, as the trainer does."""
         state = load_state(self.disk.start_state(0), self.spec, 0)
-        self.runner.load(0, self.joined, state)
+        self.runner.load(0, self.joined, state, EMPTY)
 
     def op(self, step: int) -> None:
         """The LOSS of a step."""

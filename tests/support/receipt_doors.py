@@ -77,7 +77,7 @@ class Door:
     def commit(self, member: Member, number: int, joined: int = 0, **changes: Any) -> Receipt:
         """The COMMIT to version `number`, by a member that joined the epoch at step `joined`."""
         given: dict[str, Any] = {"step": number, "version": number}
-        given |= commit_content(before=self.spec.has_before(number, joined))
+        given |= commit_content(before=self.spec.has_before(number, joined), first=number == joined)
         return self.receipt(member, OpKind.COMMIT, **given | changes)
 
     def inputs(self, member: Member, kind: OpKind, microbatch: int, step: int = 0) -> tuple[Any, ...]:

@@ -31,9 +31,14 @@ def step_content(counted: Iterable[tuple[int, int]] = (), learning_rate: float =
     return {"output": digest, "update": update}
 
 
-def commit_content(*, before: bool = False) -> dict[str, Any]:
-    """What the receipt of a COMMIT says; `before` with weights of the version before."""
-    made = Commitment(weights=OUTPUT, moments="b" * 64, before="c" * 64 if before else EMPTY)
+def commit_content(*, before: bool = False, first: bool = False) -> dict[str, Any]:
+    """What the receipt of a COMMIT says; `before` with weights of the version before, `first` of a life."""
+    made = Commitment(
+        weights=OUTPUT,
+        moments="b" * 64,
+        before="c" * 64 if before else EMPTY,
+        momentum="d" * 64 if first else None,
+    )
     return {"output": made.root, "commitment": made}
 
 

@@ -28,6 +28,7 @@ from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
 from validator.core.facts import Accused, Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
+from validator.core.flags import find_flags
 from validator.core.history import History
 from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
@@ -267,15 +268,12 @@ class Shell:
                 return BLOCK_HASH
             case jobs.FetchRecord():
                 return sealed[job.epoch]
+            case jobs.FindFlags():
+                return find_flags(job.sealed, job.past)
             case jobs.FetchPast():
                 return world.seal_of(job.epoch), sealed[job.epoch]
             case jobs.FetchVerdicts():
                 return self.others.get(job.epoch, Pool({}, (), complete=True))
-            case jobs.HashBase():
-                miner = next(m for m in world.miners if m.stage == job.base.stage)
-                epoch = sealed[job.base.epoch]
-                commitment = epoch.commits(miner.hotkey, epoch.last_life(miner.hotkey))[0].commitment
-                return "" if commitment is None else commitment.weights
             case jobs.FetchLastCommit():
                 commits = sealed[job.epoch].commits(job.miner, sealed[job.epoch].last_life(job.miner))
                 return commits[-1]

@@ -61,7 +61,7 @@ async def _commit(running: Running, who: Node, version: int) -> None:
     spec = running.spec
     if spec.is_committed(version):
         before = version > 0 and spec.schedule.pipeline is Pipeline.DELAYED
-        made = commit_content(before=before)
+        made = commit_content(before=before, first=version == 0)
         who.log.add(OpKind.COMMIT, step=version, microbatch=0, version=version, **made)
     await _say(who)
 

@@ -89,7 +89,7 @@ def test_an_answer_that_makes_the_scripts_fail_ends_one_audit_too() -> None:
     assert shell.done == [0]
 
 
-@pytest.mark.parametrize("kind", [jobs.HashBase, jobs.MeasureHeldout])
+@pytest.mark.parametrize("kind", [jobs.FindFlags, jobs.MeasureHeldout])
 def test_checks_without_a_verdict_are_left_out_and_counted(kind: type[jobs.Job]) -> None:
     shell = opened()
     work(shell, lambda job: Unforeseen() if isinstance(job, kind) else shell.good(job))

@@ -89,9 +89,11 @@ def test_weights_of_the_version_before_are_committed_where_the_next_step_uses_th
     if version:
         door.send(member, door.commit(member, 0))
     expected = pipeline is Pipeline.DELAYED and version > 0
-    other = commit_content(before=not expected)
+    other = commit_content(before=not expected, first=version == 0)
     door.refused("version before", member, door.commit(member, version, **other))
-    door.send(member, door.commit(member, version, **commit_content(before=expected)))
+    without = commit_content(before=expected, first=version != 0)
+    door.refused("base's momentum", member, door.commit(member, version, **without))
+    door.send(member, door.commit(member, version))
 
 
 @pytest.mark.parametrize(

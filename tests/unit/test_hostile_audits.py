@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from iota.protocol.events import Accusation
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
@@ -42,6 +45,21 @@ def test_verdicts_beyond_the_bound_and_repeats_give_no_entry() -> None:
         driven.say(validator, reports=[verdict])
         assert intake.exchange(validator.hotkey, request, driven.now) is None
     assert driven.state.audits.outcomes[Outcome.PASS] == MAX_VERDICTS
+
+
+@pytest.mark.parametrize("audit", [AuditKind.OP, AuditKind.SEGMENT])
+def test_a_hidden_segment_is_told_to_the_others_and_charged_to_nobody(audit: AuditKind) -> None:
+    driven, miner, validator = sealed_run()
+    other = driven.join(10, Role.VALIDATOR)
+    driven.say(other, reports=[Reveal(epoch=0, link="2" * 64), AuditsDone(epoch=0)])
+    driven.news(other)
+    verdict = Verdict(epoch=0, miner=miner.hotkey, audit=audit, outcome=Outcome.UNSHOWN, seq=4, profile="")
+    driven.say(validator, reports=[verdict])
+    told = [event for event in driven.news(other) if isinstance(event, Accusation)]
+    assert [each.verdict for each in told] == [verdict] * (audit is AuditKind.SEGMENT)
+    assert (other.hotkey in driven.state.epochs[0].done) == (audit is AuditKind.OP)
+    assert driven.state.owners.charged == {}
+    assert driven.coordinator.status()["audits"]["inconclusive"] == 1
 
 
 def test_what_comes_with_a_link_counts_with_it() -> None:

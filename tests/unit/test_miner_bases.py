@@ -18,7 +18,8 @@ from iota.compute.engine import Engine
 from iota.compute.state import load_state
 from iota.identity.keys import Hotkey
 from iota.objects import BaseKey
-from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.base import base_digest, base_parts, base_roots, initial_base
+from iota.outer.base_values import BaseRoots
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
 from iota.protocol.frames import StoredObject
@@ -82,10 +83,10 @@ async def test_a_base_is_hashed_beside_the_event_loop(
     """26 GB take seconds, in which heartbeats and frames would wait."""
     loop_ran = threading.Event()
 
-    def hash_while_the_loop_runs(spec: RunSpec, base: OuterState) -> str:
+    def hash_while_the_loop_runs(spec: RunSpec, base: OuterState) -> BaseRoots:
         assert loop_ran.wait(10), "the event loop stands still while a base is hashed"
         loop_ran.clear()
-        return base_digest(spec, base)
+        return base_roots(spec, base)
 
     async def tick() -> None:
         while True:
@@ -93,7 +94,7 @@ async def test_a_base_is_hashed_beside_the_event_loop(
             await asyncio.sleep(0)
 
     for module in ("miner.bases", "miner.disk"):
-        monkeypatch.setattr(f"{module}.base_digest", hash_while_the_loop_runs)
+        monkeypatch.setattr(f"{module}.base_roots", hash_while_the_loop_runs)
     async with bench(tmp_path) as made:
         ticking = asyncio.create_task(tick())
         await made.keeper.fetch(SEED, {})

@@ -34,8 +34,8 @@ def start(tmp_path: Path) -> Iterator[Open]:
 
     def start(spec: RunSpec = SPEC, **options: Any) -> OneStageMiner:
         """A process on the same disk, after the end of the one before; it has loaded the start state."""
-        if opened:
-            opened[-1].close()
+        for before in opened[-1:]:
+            before.close()
         opened.append(OneStageMiner(tmp_path, spec, **options))
         opened[-1].load()
         return opened[-1]
@@ -52,10 +52,10 @@ class Gate:
         self._let = threading.Semaphore(0)
         monkeypatch.setattr("miner.committer.commitment", self._commitment)
 
-    def _commitment(self, state: StageState, part_elements: int) -> Commitment:
+    def _commitment(self, *given: Any) -> Commitment:
         self.begun.release()
         self._let.acquire()
-        return commitment(state, part_elements)
+        return commitment(*given)
 
     def open(self, count: int = 100) -> None:
         self._let.release(count)
@@ -113,7 +113,8 @@ def test_the_snapshot_has_the_roots_of_the_receipt(start: Open) -> None:
     miner.settle()
     for receipt in miner.of(OpKind.COMMIT):
         state = load_state(miner.disk.snapshot(0, receipt.version), SPEC, 0)
-        assert commitment(state, SPEC.outer.part_elements) == receipt.commitment
+        momentum = EMPTY if receipt.version == 0 else None
+        assert commitment(state, SPEC.outer.part_elements, momentum) == receipt.commitment
         assert receipt.commitment is not None
         assert receipt.output == receipt.commitment.root
         assert 0 < receipt.started <= receipt.ended
@@ -209,6 +210,18 @@ def test_a_commit_that_differs_from_its_receipt_loses_the_state(
     miner = start()
     with pytest.raises(StateLost, match="commit 0/0 no longer gives"):
         miner.settle()
+
+
+def test_a_new_life_may_commit_to_another_state_of_the_same_version(start: Open) -> None:
+    miner = start()
+    miner.train(0, 6)
+    miner.settle()
+    miner = start(joined=5)  # it has lost its state, and its version 5 is the base
+    with pytest.raises(StateLost, match="commit 5/0 no longer gives"):
+        miner.settle()
+    miner = start(joined=5, resumes=False)
+    miner.settle()
+    assert versions(miner) == [0, 5, 5]
 
 
 @pytest.mark.parametrize(("room", "remedy"), [(1, "raise --snapshot-bytes"), (None, "make room on its disk")])

@@ -11,7 +11,7 @@ import pytest
 
 import miner.disk
 from iota.objects import part_count
-from iota.outer.base import base_digest, base_parts, initial_base
+from iota.outer.base import base_parts, base_roots, initial_base
 from iota.outer.partition import PartError
 from miner.disk import MinerDisk
 from tests.support.damage import DAMAGES, Damage
@@ -30,29 +30,29 @@ def disk(tmp_path: Path) -> Iterator[MinerDisk]:
 
 def _keep(disk: MinerDisk, epoch: int) -> None:
     """A base with its start state."""
-    disk.save_base(SPEC, epoch, BASE, base_digest(SPEC, BASE))
+    disk.save_base(SPEC, epoch, BASE, base_roots(SPEC, BASE))
     disk.start_state(epoch).parent.mkdir(parents=True, exist_ok=True)
     disk.start_state(epoch).write_bytes(b"state")
 
 
 def test_a_base_reads_back_to_the_same_digest_and_may_be_saved_again(disk: MinerDisk) -> None:
     for _ in range(2):
-        disk.save_base(SPEC, 0, BASE, base_digest(SPEC, BASE))
-    base, digest = disk.load_base(SPEC, 0, 0)
-    assert digest == base_digest(SPEC, base) == base_digest(SPEC, BASE)
+        disk.save_base(SPEC, 0, BASE, base_roots(SPEC, BASE))
+    base, roots = disk.load_base(SPEC, 0, 0)
+    assert roots == base_roots(SPEC, base) == base_roots(SPEC, BASE)
 
 
 def test_a_base_of_more_than_a_thousand_parts_reads_back_in_their_order(disk: MinerDisk) -> None:
     spec = small_spec(outer={"part_elements": 10})
     assert part_count(spec, 0) > 1001
-    disk.save_base(spec, 0, BASE, base_digest(spec, BASE))
+    disk.save_base(spec, 0, BASE, base_roots(spec, BASE))
     assert np.array_equal(disk.load_base(spec, 0, 0)[0].weights, BASE.weights)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("name", ["part-000.safetensors", "digest"])
 def test_a_base_that_was_damaged_on_disk_is_noticed(disk: MinerDisk, name: str, damage: Damage) -> None:
-    disk.save_base(SPEC, 0, BASE, base_digest(SPEC, BASE))
+    disk.save_base(SPEC, 0, BASE, base_roots(SPEC, BASE))
     damage(disk.root / "base" / "0" / name)
     with pytest.raises(PartError):
         disk.load_base(SPEC, 0, 0)
@@ -61,7 +61,7 @@ def test_a_base_that_was_damaged_on_disk_is_noticed(disk: MinerDisk, name: str, 
 def test_the_newest_base_is_one_whose_start_state_is_there_too(disk: MinerDisk) -> None:
     assert disk.newest_base() is None
     _keep(disk, 0)
-    disk.save_base(SPEC, 1, BASE, base_digest(SPEC, BASE))
+    disk.save_base(SPEC, 1, BASE, base_roots(SPEC, BASE))
     assert disk.newest_base() == 0
 
 
@@ -78,7 +78,7 @@ def test_a_crash_while_a_base_is_written_leaves_the_one_before(
 
     monkeypatch.setattr(miner.disk, "base_parts", torn)
     with pytest.raises(OSError, match="no space"):
-        disk.save_base(SPEC, 1, BASE, base_digest(SPEC, BASE))
+        disk.save_base(SPEC, 1, BASE, base_roots(SPEC, BASE))
     assert disk.newest_base() == 0
 
 

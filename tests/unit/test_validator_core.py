@@ -10,6 +10,7 @@ from tests.support.validator_shells import EPOCHS, Shell, drawn, of_draw, opened
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
+from validator.core.flags import find_flags
 from validator.core.results import EvidenceMissing, Profile
 
 DEADLINE_S = 100.0
@@ -100,7 +101,7 @@ def test_a_snapshot_of_a_worker_that_its_owner_revoked_is_a_verdict_of_its_own()
 
 def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
     shell = opened()
-    work(shell, until=lambda: runs(shell, jobs.HashBase))
+    work(shell, until=lambda: runs(shell, jobs.LoadBase))
     asked = set(shell.wanted)
     assert {miner for _, miner, _ in asked} == {miner.hotkey for miner in run()[0].miners}
     work(shell)
@@ -110,7 +111,7 @@ def test_all_snapshots_are_asked_for_before_the_first_audit() -> None:
 def test_the_snapshots_of_a_segment_are_asked_for_before_any_replay() -> None:
     """The start, with carried moments, and the last version, for the pseudo-gradient."""
     shell = opened(1)
-    work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.HashBase))
+    work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.LoadBase))
     tasks = [name for _, miner, name in drawn(1) if name.startswith("segment:")]
     assert len(tasks) == 6  # the two segments of three miners
     assert {version for _, _, version in shell.wanted} >= {0, 2, 3}
@@ -176,6 +177,9 @@ def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_i
     assert runs(shell, jobs.FetchRecord)
     assert shell.revealed == set()
     shell.answer(run()[1][0])
+    assert runs(shell, jobs.FindFlags)
+    assert shell.revealed == set()
+    shell.answer(find_flags(run()[1][0], {}))
     assert runs(shell, jobs.AwaitBlock)
     assert shell.revealed == set()
     assert shell.job is not None

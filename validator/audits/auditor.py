@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iota.compute.commitment import commitment, tensors_root
+from iota.compute.commitment import commitment
 from iota.compute.state import StageState
 from iota.protocol.receipts import Receipt
 from validator.audits.budget import Worker
@@ -14,7 +14,7 @@ from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
 from validator.core.results import Profile
 
-_Afresh = jobs.HashBase | jobs.LoadBase | jobs.LoadSnapshot | jobs.ReplayMerge | jobs.RemakeBase
+_Afresh = jobs.LoadBase | jobs.LoadSnapshot | jobs.ReplayMerge | jobs.RemakeBase
 """Jobs that free the replay before them."""
 _Fetched = jobs.FetchBase | jobs.FetchFrame | jobs.FetchAnnounced | jobs.FetchTokens | jobs.FetchSent
 _Replayed = jobs.ReplayOp | jobs.ReplayWord | jobs.ReplayStep | jobs.CompareRoots
@@ -33,13 +33,7 @@ class Auditor:
     async def run(self, job: jobs.AuditJob) -> object:
         """The answer of a job. Raises EvidenceMissing, MinerFault, Undelivered, or an error of transport."""
         match job:
-            case (
-                jobs.HashBase()
-                | jobs.LoadBase()
-                | jobs.LoadSnapshot()
-                | jobs.ReplayMerge()
-                | jobs.RemakeBase()
-            ):
+            case jobs.LoadBase() | jobs.LoadSnapshot() | jobs.ReplayMerge() | jobs.RemakeBase():
                 self.unload()
                 return await self._afresh(job)
             case jobs.ReplayOp() | jobs.ReplayWord() | jobs.ReplayStep() | jobs.CompareRoots():
@@ -57,9 +51,6 @@ class Auditor:
 
     async def _afresh(self, job: _Afresh) -> object:
         match job:
-            case jobs.HashBase():
-                base = await self._evidence.base(job.base)
-                return await self._worker.run(lambda: tensors_root(base.weights, self._part_elements))
             case jobs.LoadBase():
                 state = await self._base_state(job)
                 return await self._load(state, job.base.stage, job.version, job.device)

@@ -28,6 +28,7 @@ from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
 from validator.core import jobs
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
+from validator.core.flags import find_flags
 from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken, SealedEpoch
 
@@ -89,6 +90,8 @@ class JobRunner:
                 return await self.settle()
             case jobs.FetchRecord():
                 return await self._fetch_record(job.seal)
+            case jobs.FindFlags():
+                return await asyncio.to_thread(find_flags, job.sealed, job.past)
         self.bundles.did(job)
         try:
             match job:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.data.manifest import DataError
 from iota.files import remove_unfinished, whole_file
-from iota.protocol.messages import AuditKind, Outcome, Verdict
+from iota.protocol.messages import Outcome, Verdict
 from iota.protocol.problems import Problem
 from iota.protocol.seals import SignedSeal
 from iota.spec import RunSpec
@@ -163,8 +163,6 @@ class BundleKeeper:
     ) -> None:
         """Read again what the audit read. Every read is checked as in the audit, so it is the same."""
         sealed, spec = epoch.sealed, epoch.sealed.spec
-        if task.kind is not AuditKind.RECORDS:  # the base's digest is asked for each miner, beside its audits
-            trail = [job for job in trail if not isinstance(job, jobs.HashBase)]
         with BundleWriter(path, self._limit) as writer:
             writer.check_room(_largest(spec, trail))
             source = Recording(writer, *self._sources)

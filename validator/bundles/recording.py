@@ -82,7 +82,7 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
     for job in done:
         with suppress(EvidenceMissing, MinerFault, Undelivered):  # as the audit may have ended
             match job:
-                case jobs.FetchBase() | jobs.HashBase():
+                case jobs.FetchBase():
                     await evidence.base(job.base)
                 case jobs.LoadBase() | jobs.LoadSnapshot() | jobs.CompareState() | jobs.HashDelta():
                     if isinstance(job, jobs.LoadBase | jobs.HashDelta):
@@ -117,7 +117,7 @@ async def _read_merge(evidence: Evidence, job: jobs.ReplayMerge | jobs.RemakeBas
 
 def parts_of(spec: RunSpec, job: jobs.Job) -> tuple[StoredObject, ...]:
     """The parts of a base, and of the merge that it is made again by, that a job reads."""
-    if not isinstance(job, jobs.FetchBase | jobs.HashBase | jobs.LoadBase | jobs.HashDelta | jobs.RemakeBase):
+    if not isinstance(job, jobs.FetchBase | jobs.LoadBase | jobs.HashDelta | jobs.RemakeBase):
         return ()
     record = job.base.record
     from_seed = job.base.epoch == 0 and spec.init is None

@@ -39,7 +39,7 @@ from validator.core import jobs
 from validator.core.all_receipts import check_receipts
 from validator.core.audit import Audit
 from validator.core.effects import Effect, Say
-from validator.core.jobs import Base, Script
+from validator.core.jobs import Script
 from validator.core.merges import MergeAudits
 from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered, inconclusive, result_of
@@ -194,16 +194,9 @@ class _Repeating:
 
     async def _records(self) -> Result:
         """What the receipts show by themselves."""
-        stage = self._sealed.miners[self._hotkey].stage
         faults = await asyncio.to_thread(check_receipts, self._sealed)
         mine = [fault for fault in faults if fault.hotkey == self._hotkey]
-        try:
-            root = await self._auditor.run(
-                jobs.HashBase(Base(self._sealed.epoch, stage, self._sealed.base(stage)))
-            )
-        except EvidenceMissing:
-            root = ""
-        false = false_commit(self._sealed, self._hotkey, str(root))
+        false = false_commit(self._sealed, self._hotkey)
         mine += [] if false is None else [false]
         chosen = next((fault for fault in mine if fault.seq == self._task.seq), None)
         return result_of(chosen, self._task.seq)
@@ -244,6 +237,7 @@ class _Repeating:
                 | jobs.AwaitBlock()
                 | jobs.Settle()
                 | jobs.FetchRecord()
+                | jobs.FindFlags()
                 | jobs.FetchPast()
                 | jobs.FetchVerdicts()
                 | jobs.MeasureHeldout()

@@ -53,9 +53,10 @@ def calibrate(
     Validators replay miners' work. On one device class a replay gives the same bits; on another it gives
     nearly the same values, and a profile says how nearly. This command replays the same segments in child
     processes with other numbers of threads and other kernels (AVX2 or AVX-512, those of oneDNN and MKL, CUDA
-    where there is a device), compares each two, fits the tail of the distances, and writes
-    OUT/profiles/*.json, a plot beside each. A bound is the distance that one honest comparison in a million passes, times two; the
-    table says the largest lie that still passes. Ctrl-C keeps what was measured; the same command goes on.
+    where there is a device), compares each two, and fits the tail of the distances. It writes
+    OUT/profiles/*.json and a plot beside each. A bound is the distance that one honest replay in a million
+    passes, times two; the table says the largest lie that still passes. Ctrl-C keeps what was measured; the
+    same command goes on.
 
     `iota-validator start --profiles OUT/profiles` uses them.
     """
@@ -64,6 +65,7 @@ def calibrate(
     from validator.calibration.calibrate import calibrate as run
     from validator.calibration.variants import variants
 
+    torch.set_num_threads(1)  # comparing: threads that wait for one another are slow beside other programs
     plan = _plan(spec, compute, optimizer, wire, model, segments, steps)
     found = variants(sorted(set(threads or (1, 2))), cuda=torch.cuda.is_available())
     fitted = run(plan, found, out, lambda line: typer.echo(line, err=True))

@@ -21,6 +21,7 @@ from iota.settings.environment import child_environment
 from iota.spec import RunSpec
 from validator.calibration.child import Order, starts
 from validator.calibration.plan import Plan, name_of
+from validator.calibration.replay_files import is_complete
 from validator.calibration.samples import SegmentSamples, compare_all
 from validator.calibration.variants import Variant, is_left_out
 
@@ -53,7 +54,6 @@ def _segment(
 ) -> SegmentSamples:
     """Replay one segment by all variants. It starts where the one before ended, else from initial weights."""
     work, start = own / "work" / str(number), own / "work" / "start"
-    shutil.rmtree(work, ignore_errors=True)
     orders: list[Order] = []
     for variant in usable:
         order = Order(
@@ -80,8 +80,12 @@ def _segment(
 
 
 def _replay(order: Order, variant: Variant, work: Path) -> None:
+    """Replay in a child process, unless an earlier run did the same."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{variant.name}.json"
+    if path.exists() and path.read_bytes() == order.canonical() and is_complete(Path(order.out)):
+        return
+    shutil.rmtree(order.out, ignore_errors=True)
     path.write_bytes(order.canonical())
     command = [sys.executable, "-m", "validator.calibration.child", str(path)]
     environment = {**child_environment(variant.threads), **variant.environment}

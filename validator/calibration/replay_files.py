@@ -10,6 +10,7 @@ import safetensors.torch
 
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.state import StageState, load_state, state_bytes
+from iota.files import whole_file
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from validator.calibration.honest import Honest, Name
@@ -27,7 +28,13 @@ def write_replay(folder: Path, found: Honest) -> None:
     for (steps, stage), state in found.states.items():
         state_path(folder, steps, stage).write_bytes(state_bytes(state))
     numbers = {_text(name): number for name, number in found.numbers.items()}
-    (folder / _NUMBERS).write_text(json.dumps({"device": found.device, "numbers": numbers}))
+    with whole_file(folder / _NUMBERS) as part:
+        part.write_text(json.dumps({"device": found.device, "numbers": numbers}))
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a whole replay."""
+    return (folder / _NUMBERS).exists()
 
 
 def read_replay(folder: Path) -> Honest:

@@ -17,6 +17,7 @@ _SHARE: Final = 10
 """One in so many distances is of the tail."""
 _LEAST: Final = 10
 """Least distances of a tail."""
+_LARGEST: Final = math.log(1e300)
 QUANTILES: Final = (0.5, 0.9, 0.99, 1.0)
 
 
@@ -29,8 +30,10 @@ class Tail:
     index: float
 
     def beyond(self, chance: float) -> float:
-        """The distance that is passed with a chance, which is at most `share`."""
-        return self.start * (self.share / chance) ** self.index if chance < self.share else self.start
+        """The distance that is passed with a chance; at most 1e300, so that it is a number."""
+        if chance >= self.share or self.start == 0:
+            return self.start
+        return math.exp(min(_LARGEST, math.log(self.start) + self.index * math.log(self.share / chance)))
 
 
 def fit_tail(distances: Sequence[float]) -> Tail:

@@ -91,7 +91,8 @@ def _check_commit(sealed: SealedEpoch, hotkey: str, receipt: Receipt, joined: in
     if receipt.step != version or not spec.is_committed(version, joined):
         raise _let_through(hotkey, receipt, "of a COMMIT to a version that it does not commit to")
     wanted = spec.schedule.pipeline is Pipeline.DELAYED and version > joined
-    if receipt.commitment is not None and wanted != (receipt.commitment.before != EMPTY):
+    made = receipt.commitment
+    if made is not None and (wanted, version == joined) != (made.before != EMPTY, made.momentum is not None):
         raise _let_through(hotkey, receipt, "of a COMMIT with other groups than its version has")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from iota.protocol.messages import Heldout
 from iota.spec import RunSpec
+from validator.core.op_times import Rates
 from validator.core.segments import Drawable, window_start
 
 
@@ -27,6 +28,8 @@ class History:
     """Epochs of which the verdicts of other validators are known."""
     heldout: dict[int, Heldout] = field(default_factory=dict)
     """Report of the held-out loss by epoch of the base."""
+    rates: dict[int, Rates] = field(default_factory=dict)
+    """By epoch, of the last `audit.window` that this process has audited; in no database."""
 
     def keep_work(self, spec: RunSpec, epoch: int, drawable: Drawable) -> None:
         """Note an epoch's work and what its public draw follows from. What no later draw needs is dropped."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import Receipt
 from iota.protocol.records import BaseRecord, Word
 from iota.wire.frame import FrameHeader
+from validator.core.op_times import Rates
+from validator.core.sealed import SealedEpoch
 
 _T = TypeVar("_T")
 
@@ -83,6 +85,15 @@ class FetchRecord:
 
 
 @dataclass(frozen=True)
+class FindFlags:
+    """Find the flags of an epoch; with millions of receipts that takes seconds. Answer: `flags.Flags`."""
+
+    sealed: SealedEpoch
+    past: Mapping[int, Rates]
+    """Rates of earlier epochs."""
+
+
+@dataclass(frozen=True)
 class MeasureHeldout:
     """Measure the held-out loss of the base of `epoch`, once every stage has stored its base.
 
@@ -115,13 +126,6 @@ class FetchVerdicts:
 @dataclass(frozen=True)
 class FetchBase:
     """Fetch a base and check it against its record. No answer."""
-
-    base: Base
-
-
-@dataclass(frozen=True)
-class HashBase:
-    """Answer: root of a base's weights in hex, as a COMMIT has it."""
 
     base: Base
 
@@ -296,12 +300,12 @@ class RemakeBase:
 
 
 AuditJob = (
-    FetchBase | HashBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
+    FetchBase | FetchFrame | FetchAnnounced | FetchTokens | LoadBase | LoadSnapshot | ReplayOp
     | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (
-    AwaitBlock | Settle | FetchRecord | FetchPast | FetchVerdicts | MeasureHeldout | FetchLastCommit
-    | AuditJob
+    AwaitBlock | Settle | FetchRecord | FindFlags | FetchPast | FetchVerdicts | MeasureHeldout
+    | FetchLastCommit | AuditJob
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
-from iota.protocol.merkle import EMPTY
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Commitment, Receipt
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
@@ -14,21 +14,21 @@ MOVING_NORM: Final = 1e-3
 """L2 norm of a gradient that no optimizer's update loses in rounding. A neighbour can send less, or zeros."""
 
 
-def false_commit(sealed: SealedEpoch, hotkey: str, base_root: str) -> MinerFault | None:
-    """The first COMMIT, in any life, that the others refute.
+def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
+    """The first COMMIT, in any life, that the record or the others refute.
 
-    A life begins with the weights of the base, and STEPs with a gradient move them.
-
-    Args:
-        base_root: root of the weights that its lives began with; empty if they are unavailable.
+    A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
+    STEPs with a gradient move the weights.
     """
+    base = sealed.base(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
         commits = [receipt for receipt in sealed.commits(hotkey, life) if receipt.commitment is not None]
-        if commits and base_root:
-            found = _of(commits[0]).weights
-            if found != base_root:
+        if commits and base is not None:
+            first = _of(commits[0])
+            found = merkle_root([first.weights, first.momentum or EMPTY])
+            if found != base.digest:
                 reason = "it committed to other weights than those of the base, where it began with them"
-                return MinerFault(hotkey, commits[0].seq, reason, expected=base_root, found=found)
+                return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
         for start, end in pairwise(commits):
             moved = any(_moves(sealed, hotkey, step) for step in range(start.version, end.version))
             if moved and _of(start).weights == _of(end).weights:

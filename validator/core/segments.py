@@ -7,8 +7,9 @@ A segment is what a miner did between two of its commitments (`RunSpec.is_commit
   before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
   epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
   record take them by turns, and a pass of any validator counts.
-- each validator's *own*, from its link too: one more segment in `audit.extra_every` epochs, so that nobody is
-  safe after a check; and in epochs that are certain (`is_certain`).
+- each validator's *own*, from its link too: all validators together draw one more segment in
+  `audit.extra_every` epochs, so that nobody is safe after a check; and each one in epochs that are certain
+  (`is_certain`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 from iota.spec import RunSpec
 from validator.core.draw import Numbers, draw
+
+_SHARES: Final = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,13 @@ def public_turns(
     return ()
 
 
+def epoch_windows(spec: RunSpec) -> int:
+    """Windows in one epoch, where it is longer than a window; else 1."""
+    return max(1, spec.schedule.steps // spec.audit.window_steps)
+
+
 def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
-    count = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
+    count = min(segments, epoch_windows(spec))
     bounds = [segments * n // count for n in range(count + 1)]
     return tuple(
         Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
@@ -92,13 +101,24 @@ def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
 
 
 def own_segment(
-    spec: RunSpec, block_hash: str, link: str, epoch: int, miner: str, segments: int, *, certain: bool
+    spec: RunSpec,
+    block_hash: str,
+    link: str,
+    epoch: int,
+    miner: str,
+    segments: int,
+    *,
+    certain: bool,
+    validators: int = 1,
 ) -> int | None:
-    """The segment of a validator's own draw, from 0; None if it draws none."""
+    """The segment of a validator's own draw, from 0; None if it draws none.
+
+    The more validators an epoch has, the fewer each draws; one that is drawn among many is among few too.
+    """
     if not segments:
         return None
     numbers = Numbers(draw(spec.id, block_hash, link, epoch, f"segment of {miner}"))
-    wanted = numbers.below(spec.audit.extra_every) == 0
+    wanted = numbers.below(_SHARES) < _SHARES // (spec.audit.extra_every * max(1, validators))
     return numbers.below(segments) if wanted or certain else None
 
 

@@ -63,7 +63,16 @@ def _drawn_segments(sealed: SealedEpoch, draws: Draws, hotkey: str, *, owed: boo
     turns = public_turns(spec, epoch, hotkey, known.get) if public else ()
     found = {turn.at for turn in turns if has_turn(turn, sealed.record.validators, draws.validator)}
     certain = is_certain(spec, epoch, owed=owed)
-    own = own_segment(spec, draws.block_hash, draws.link, epoch, hotkey, count, certain=certain)
+    own = own_segment(
+        spec,
+        draws.block_hash,
+        draws.link,
+        epoch,
+        hotkey,
+        count,
+        certain=certain,
+        validators=len(sealed.record.validators),
+    )
     return found if own is None else found | {own}
 
 

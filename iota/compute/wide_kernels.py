@@ -1,0 +1,92 @@
+"""Single kernels of training over a run's own lengths, with few rows: the part `wide` of a fingerprint.
+
+Libraries choose a kernel by the sizes of an operation. Its lengths decide how a sum is split, and which
+values are left to a loop without vector instructions. A narrowed layer has other lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from iota.compute.precision import autocast
+from iota.compute.seeded import Seeded
+from iota.compute.state import tensors_digest
+from iota.model.stage import token_loss
+from iota.spec import ComputeDtype, RunSpec
+
+_ROWS: Final = 64
+_MAX_ATTENTION: Final = 2048
+"""Tokens that are attended to: the cost grows with their square."""
+_MAX_ACTIVATIONS: Final = 1 << 20
+_SLICES: Final = 8
+"""Activations are repeated, since the threads' shares end at few values, and one in 25 of those differs."""
+
+Kernel = tuple[str, Tensor, list[Tensor]]
+"""A name, a result, and the inputs at which its gradient is taken."""
+
+
+def wide_digest(spec: RunSpec, *, last: bool, seeded: Seeded) -> str:
+    """BLAKE3 (hex) of the results and gradients. `last`: with those of the stage that has the loss."""
+    made: dict[str, Tensor] = {}
+    with torch.enable_grad(), autocast(spec.compute, seeded.device):
+        for name, out, inputs in _kernels(spec, last, seeded):
+            given = seeded.values(f"{name}.out", out.shape).to(out.dtype)
+            found = torch.autograd.grad(out, inputs, given)
+            made |= {f"{name}.{index}": tensor.detach() for index, tensor in enumerate((out, *found))}
+    made |= _activations(spec, seeded)
+    return tensors_digest(made)
+
+
+def _kernels(spec: RunSpec, last: bool, seeded: Seeded) -> Iterator[Kernel]:
+    """One after another, so that the graph of one is in memory at a time."""
+    model, tokens = spec.model, spec.data.tokens
+    lengths = {model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size}
+    if last:
+        lengths.add(model.vocab_size)
+    # A product sums over inputs in a forward, over outputs and over rows in a backward.
+    yield _product(tokens, _ROWS, _ROWS, seeded)
+    for length in sorted(lengths):
+        yield _product(_ROWS, length, _ROWS, seeded)
+        yield _product(_ROWS, _ROWS, length, seeded)
+    for rows, width in ((_ROWS, model.hidden_size), (tokens, _ROWS)):
+        norm = LlamaRMSNorm(width, eps=model.norm_eps).to(seeded.device)
+        x = _leaf(seeded, f"norm.{rows}.x", rows, width)
+        yield f"norm.{rows}", norm(x), [x, norm.weight]
+    length = min(spec.data.sequence_length, _MAX_ATTENTION)
+    q, k, v = (_leaf(seeded, f"attention.{part}", 1, 1, length, model.head_dim) for part in "qkv")
+    yield "attention", F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+    if last:
+        logits = _leaf(seeded, "loss.logits", 1, _ROWS, model.vocab_size)
+        labels = torch.from_numpy(seeded.tokens("loss.labels", (1, _ROWS), model.vocab_size))
+        yield "loss", token_loss(logits, labels.to(seeded.device)), [logits]
+
+
+def _product(rows: int, inputs: int, outputs: int, seeded: Seeded) -> Kernel:
+    name = f"linear.{rows}.{inputs}.{outputs}"
+    x, w = _leaf(seeded, f"{name}.x", rows, inputs), _leaf(seeded, f"{name}.w", outputs, inputs)
+    return name, F.linear(x, w), [x, w]
+
+
+def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
+    """SwiGLU's activation and its gradient over as many values as a microbatch has, from several starts."""
+    dtype = torch.bfloat16 if spec.compute is ComputeDtype.BF16 else torch.float32
+    count = min(spec.data.tokens * spec.model.ffn_size, _MAX_ACTIVATIONS)
+    x_N, gradient_N = (seeded.values(f"activation.{part}", (count,)).to(dtype) for part in ("x", "out"))
+    made: dict[str, Tensor] = {}
+    for start in range(_SLICES):
+        x = x_N[start:].requires_grad_()
+        with torch.enable_grad():
+            out = F.silu(x)
+        (found,) = torch.autograd.grad(out, x, gradient_N[start:])
+        made |= {f"activation.{start}.0": out.detach(), f"activation.{start}.1": found}
+    return made
+
+
+def _leaf(seeded: Seeded, name: str, *shape: int) -> Tensor:
+    return seeded.values(name, shape).requires_grad_()

@@ -56,7 +56,7 @@ def line(name: str, case: Case, outcome: Outcome) -> str:
     """A case's row of the table."""
     cheats = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in case.cheats)
     honest = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in outcome.honest)
-    by = "" if outcome.found is None else f"{outcome.found.by}: {outcome.found.reason}"
+    by = case.unpaid if outcome.found is None else f"{outcome.found.by}: {outcome.found.reason}"
     steps = "" if outcome.steps_to_detection is None else str(outcome.steps_to_detection)
     accused = len(outcome.false_accusations(case.cheats))
     what = f"{name} (seldom)" if case.occasional else name

@@ -20,6 +20,8 @@ class Case:
     """What the cheat may earn, as a share of what the honest miner earns that has least."""
     accomplices: frozenset[str] = frozenset()
     """Of the cheats those that work honestly themselves, and may be paid."""
+    unpaid: str = ""
+    """Why it is not paid, where no audit finds it."""
     occasional: bool = False
     """It lies seldom. At the default rates what it gains on average counts, and not how soon it is found."""
 
@@ -93,9 +95,15 @@ CASES: Final = {
     "no work after the base, and leaves when drawn": _one(
         "evidence:leaves", more=_SNAPSHOTS, occasional=True
     ),
-    "joins anew before every STEP": _one("evidence:rejoins", occasional=True),
+    "joins anew before every STEP": _one(
+        "evidence:rejoins", unpaid="no segment of its ever passes", occasional=True
+    ),
     "constants after the base, and joins anew": _one(
-        "evidence:lies_and_joins_anew", more=_SIX, most=0.9, occasional=True
+        "evidence:lies_and_joins_anew",
+        more=_SIX,
+        most=0.9,
+        unpaid="what no audit can show is not paid",
+        occasional=True,
     ),
     "frames that are not stored, and constants": Case(
         {"miner-00": "evidence:unstored_frames", "miner-01": "compute:constants"}

@@ -91,7 +91,7 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
     liars = [name for name in case.cheats if name not in case.accomplices]
     if outcome.lies_from is None:
         found.append("the cheat never lied")
-    if outcome.found is None and case.most == 0:
+    if outcome.found is None and not case.unpaid and case.most == 0:
         found.append("nothing found it")
     least = min(outcome.weights[name] for name in outcome.honest)
     if any(outcome.weights[liar] > case.most * least for liar in liars):

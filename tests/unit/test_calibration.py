@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from iota.codec.wire_dtype import encode_wire, payload_tensor
 from iota.compute.names import Output
 from iota.compute.state import StageState
+from iota.console.command import WorkFailed
 from iota.protocol.receipts import OpKind, Receipt, StepUpdate
 from iota.spec import ComputeDtype, RunSpec
 from tests.support.small_runs import small_run
@@ -22,7 +23,7 @@ from validator.audits.tolerance import compare_norm, compare_output, compare_sta
 from validator.calibration import calibrate as calibration
 from validator.calibration.calibrate import Fitted, calibrate, lie_of
 from validator.calibration.child import Order, starts
-from validator.calibration.fitting import MARGIN, least_bound, pooled
+from validator.calibration.fitting import MARGIN, MIN_SAMPLES, least_bound, pooled
 from validator.calibration.honest import Honest
 from validator.calibration.measuring import samples_in
 from validator.calibration.plan import Plan, calibrated, depths_of
@@ -116,6 +117,7 @@ def fitted(folder: Path) -> Fitted:
     with pytest.MonkeyPatch.context() as patch:
         # What they replay is compared here again.
         patch.setattr("validator.calibration.measuring.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("validator.calibration.fitting.MIN_SAMPLES", 1)
         (found,) = calibrate(PLAN, [FAST, PLAIN], folder, lambda line: None)
     return found
 
@@ -171,7 +173,7 @@ def begun() -> list[StageState]:
 
 def run_of(fitted: Fitted) -> RunSpec:
     run = fitted.spec.model_dump()
-    return RunSpec.model_validate({**run, "audit": {"commit_every": 2, "tolerance": 1.0}})
+    return RunSpec.model_validate({**run, "audit": {"commit_every": 2}})
 
 
 def devices(folder: Path) -> tuple[str, str]:
@@ -206,7 +208,10 @@ def test_a_profile_says_what_it_was_made_from(fitted: Fitted, folder: Path) -> N
         assert bound.bound >= 0.99 * MARGIN * bound.quantiles[-1]
 
 
-def test_what_is_measured_is_not_measured_again(fitted: Fitted, folder: Path) -> None:
+def test_what_is_measured_is_not_measured_again(
+    fitted: Fitted, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validator.calibration.fitting.MIN_SAMPLES", 1)
     lines: list[str] = []
     (again,) = calibrate(PLAN, [FAST, PLAIN], folder, lines.append)
     assert lines == ["fp32-muon-bf16: segment 1 of 1 is there"]
@@ -220,6 +225,12 @@ def test_a_plot_shows_a_profile(fitted: Fitted, tmp_path: Path) -> None:
 
     plot(fitted, tmp_path / "profile.png")
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_too_few_samples_give_no_profile(fitted: Fitted, folder: Path) -> None:
+    assert max(bound.samples for bound in fitted.profile.measured) < MIN_SAMPLES
+    with pytest.raises(WorkFailed, match="too little"):
+        calibrate(PLAN, [FAST, PLAIN], folder, lambda line: None)
 
 
 def test_the_flags_of_a_spec_are_refused_beside_a_spec(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from validator.core.effects import FileVerdict
 from validator.core.pool import EpochFacts, Judgement, Pool, Task
 from validator.core.results import EvidenceMissing, Result, StoreAway, result_of
 from validator.core.scoring import MinerWork
+from validator.core.segments import Drawable
 from validator.core.tasks import AuditTask
 from validator.database import DATABASE_NAME, Database, DatabaseInUse
 
@@ -156,3 +157,16 @@ def test_a_database_of_another_version_is_refused_and_not_changed(tmp_path: Path
         with pytest.raises(DatabaseInUse, match="of version 9"):
             Database(tmp_path, RUN, KEY.ss58)
     assert not list(tmp_path.glob("*.damaged-*"))
+
+
+def test_what_public_draws_follow_from_is_known_after_a_restart_for_one_window(tmp_path: Path) -> None:
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        for epoch in range(4):
+            database.scores.keep_work(
+                [MinerWork(epoch, MINER, OWNER, 1, 1, 0, (7, 9)), MinerWork(epoch, OTHER, OWNER, 1, 1, 0, ())]
+            )
+            if epoch != 2:  # of which the block's hash is not known
+                database.scores.keep_draw(epoch, f"{epoch:064x}")
+    with Database(tmp_path, RUN, KEY.ss58) as database:
+        expected = {epoch: Drawable(f"{epoch:064x}", {MINER: 2}) for epoch in (1, 3)}
+        assert database.history(3).drawable == expected

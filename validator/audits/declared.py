@@ -13,13 +13,15 @@ MAX_BOUND: Final = 0.5
 """No bound is above it, whatever a spec says: zeros, or twice the value, never pass."""
 _BF16: Final = 10
 """bf16 compute is allowed so many times as much as fp32."""
+_MUON: Final = 3
+"""Muon is allowed so many times as much as AdamW and SGD: replays drift apart over a segment."""
 _FACTORS: Final = {
     Quantity.ERROR: 1.0,
     Quantity.TOKEN: 3.0,
     Quantity.LOSS: 1.0,
     Quantity.NORM: 1.0,
     Quantity.MOMENTS: 1.0,
-    Quantity.MOMENTS_TENSOR: 3.0,
+    Quantity.MOMENTS_TENSOR: 10.0,
     Quantity.ALONG: 3.0,
     Quantity.CHANGE: 30.0,
     Quantity.CHANGE_TENSOR: 50.0,
@@ -44,12 +46,15 @@ COMPARED: Final = {
 
 
 def declared_bounds(spec: RunSpec) -> Bounds:
-    """Each quantity's bound: its factor times `audit.tolerance`, times 10 in bf16 compute, at most 1/2.
+    """Each quantity's bound: its factor times `audit.tolerance`, at most 1/2.
+
+    In bf16 compute it is 10 times as much, in fp32 with Muon 3 times.
 
     The cosine's is that of two tensors with the relative error's bound e: 1 - sqrt(1 - e²). SGD keeps no
     moments, and its change is as well conditioned as they are, so the change has the bounds of moments.
     """
-    unit = spec.audit.tolerance * (_BF16 if spec.compute is ComputeDtype.BF16 else 1)
+    bf16, muon = spec.compute is ComputeDtype.BF16, spec.optimizer.kind is OptimizerKind.MUON
+    unit = spec.audit.tolerance * (_BF16 if bf16 else _MUON if muon else 1)
 
     def bound(quantity: Quantity) -> float:
         if quantity is Quantity.COSINE:

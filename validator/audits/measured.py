@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from iota.protocol.receipts import OpKind
 from iota.spec import ComputeDtype, Frozen, OptimizerKind, Positive, RunSpec, WireDtype
-from validator.audits.declared import COMPARED
+from validator.audits.declared import COMPARED, declared_bounds
 from validator.core.results import Bounds, Quantity
 
 PROFILE_FORM: Final = 1
@@ -146,6 +146,13 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
         and spec.data.tokens <= profile.tokens
         and segment_steps(spec) <= profile.depth
     )
+
+
+def effective_bounds(spec: RunSpec, profile: MeasuredProfile, steps: int) -> Bounds:
+    """The bounds that count for segments of so many steps: the measured ones, and at most the declared."""
+    own = profile.bounds(steps).values
+    declared = declared_bounds(spec).values
+    return Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.items()})
 
 
 def read_profiles(folder: Path) -> tuple[MeasuredProfile, ...]:

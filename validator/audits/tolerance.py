@@ -18,9 +18,15 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from validator.audits.declared import declared_bounds
 from validator.audits.distances import Worst, number_error, sums, worst_token
-from validator.audits.measured import MeasuredProfile, covers, segment_steps, shipped_profiles
+from validator.audits.measured import (
+    MeasuredProfile,
+    covers,
+    effective_bounds,
+    segment_steps,
+    shipped_profiles,
+)
 from validator.audits.state_distances import state_distances
-from validator.core.results import Bounds, PayloadForm, Profile, Quantity, ReplayMismatch
+from validator.core.results import PayloadForm, Profile, Quantity, ReplayMismatch
 
 EXACT: Final = Profile("exact", exact=True)
 
@@ -39,7 +45,6 @@ def profile_for(
     """
     if mine == theirs:
         return EXACT
-    declared = declared_bounds(spec)
     form = PayloadForm(spec.boundary.wire, payload_shape(spec))
     found = [
         each
@@ -48,10 +53,9 @@ def profile_for(
     ]
     if not found:
         name = f"declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
-        return Profile(name, exact=False, bounds=declared, payloads=form)
+        return Profile(name, exact=False, bounds=declared_bounds(spec), payloads=form)
     steps = segment_steps(spec)
-    own = found[0].bounds(steps).values
-    bounds = Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.values.items()})
+    bounds = effective_bounds(spec, found[0], steps)
     return Profile(found[0].name(steps), exact=False, bounds=bounds, payloads=form)
 
 

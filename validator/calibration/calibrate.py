@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,7 @@ from iota.console.command import Stopped, WorkFailed
 from iota.files import whole_file
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
-from validator.audits.declared import declared_bounds
-from validator.audits.measured import MeasuredProfile
+from validator.audits.measured import MeasuredProfile, effective_bounds
 from validator.calibration.fitting import Pooled, pooled, profile_of
 from validator.calibration.measuring import Say, measure, samples_in
 from validator.calibration.plan import Plan, name_of
@@ -50,7 +50,7 @@ def calibrate(plan: Plan, variants: Sequence[Variant], folder: Path, say: Say) -
             f"stopped: {folder} keeps what was measured, and its profiles; the same command goes on"
         )
     if not fitted:
-        raise WorkFailed("all replays were of one device class, which needs no profile: give more --threads")
+        raise WorkFailed("there is too little to fit a profile to: give more --segments or --threads")
     return fitted
 
 
@@ -58,26 +58,23 @@ def lie_of(profile: MeasuredProfile, spec: RunSpec, kind: OpKind) -> float:
     """The largest lie of an op kind that passes in the deepest segments: a share of what is told.
 
     It is noise of so many times the output's norm, spread over all tokens (FORWARD, BACKWARD, LOSS), of the
-    norm (STEP), of the weights' change (COMMIT). Bounds are those that count: measured, at most declared.
+    norm (STEP), of the weights' change (COMMIT).
     """
-    declared, own = declared_bounds(spec), profile.bounds(profile.depth)
-    of = {
-        quantity: min(declared.of(each, quantity), own.of(each, quantity))
-        for each, quantity in own.values
-        if each is kind
-    }
+    bounds = effective_bounds(spec, profile, profile.depth)
     if kind is OpKind.STEP:
-        return of[Quantity.NORM]
+        return bounds.of(kind, Quantity.NORM)
     if kind is OpKind.COMMIT:
-        return min(of[Quantity.CHANGE], of[Quantity.CHANGE_TENSOR])
-    cosine = float((2 * of[Quantity.COSINE]) ** 0.5)
-    return min(of[Quantity.ERROR], of[Quantity.TOKEN], cosine)
+        return min(bounds.of(kind, Quantity.CHANGE), bounds.of(kind, Quantity.CHANGE_TENSOR))
+    cosine = math.sqrt(2 * bounds.of(kind, Quantity.COSINE))
+    return min(bounds.of(kind, Quantity.ERROR), bounds.of(kind, Quantity.TOKEN), cosine)
 
 
 def _fitted(spec: RunSpec, folder: Path) -> list[Fitted]:
     found = []
     for samples in pooled(pair for each in samples_in(folder, spec) for pair in each.pairs):
         profile = profile_of(spec, samples)
+        if profile is None:
+            continue
         path = folder / PROFILES / f"{name_of(spec)}-{_pair_name(samples.classes)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:

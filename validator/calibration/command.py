@@ -55,7 +55,7 @@ def calibrate(
     processes with other numbers of threads and other kernels (AVX2 or AVX-512, those of oneDNN and MKL, CUDA
     where there is a device), compares each two, and fits the tail of the distances. It writes
     OUT/profiles/*.json and a plot beside each. A bound is the distance that one honest replay in a million
-    passes, times two; the table says the largest lie that still passes. Ctrl-C keeps what was measured; the
+    passes, times four; the table says the largest lie that still passes. Ctrl-C keeps what was measured; the
     same command goes on.
 
     `iota-validator start --profiles OUT/profiles` uses them.

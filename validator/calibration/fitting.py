@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 from iota.protocol.receipts import OpKind
@@ -19,8 +18,10 @@ from validator.core.results import Quantity
 
 FALSE_REJECTS: Final = 1e-6
 """Chance that an honest comparison is beyond its bound, by the fitted tail."""
-MARGIN: Final = 2.0
-"""Factor on the distance that has that chance: other models, data and CPUs were not measured."""
+MARGIN: Final = 4.0
+"""Factor on the distance that has that chance: trained models, other data and CPUs were not measured."""
+MIN_SAMPLES: Final = 100
+"""Fewer distances show no tail: the quantity has its declared bound."""
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
 """Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
 _LEAST: Final = 1e-5
@@ -54,9 +55,16 @@ def pooled(pairs: Iterable[PairSamples]) -> list[Pooled]:
     return [Pooled(classes, threads[classes], kept) for classes, kept in sorted(found.items())]
 
 
-def profile_of(spec: RunSpec, samples: Pooled) -> MeasuredProfile:
-    """The profile of a pair of classes, for a run as `spec`."""
-    ordered = sorted(samples.distances.items(), key=lambda item: _order(item[0]))
+def profile_of(spec: RunSpec, samples: Pooled) -> MeasuredProfile | None:
+    """The profile of a pair of classes, for a run as `spec`; None where no quantity has `MIN_SAMPLES`."""
+    measured = [
+        bound
+        for kind, quantities in COMPARED.items()
+        for quantity in quantities
+        for bound in _bounds(spec, kind, quantity, samples.distances)
+    ]
+    if not measured:
+        return None
     return MeasuredProfile(
         classes=samples.classes,
         threads=samples.threads,
@@ -69,12 +77,19 @@ def profile_of(spec: RunSpec, samples: Pooled) -> MeasuredProfile:
         tokens=spec.data.tokens,
         false_rejects=FALSE_REJECTS,
         margin=MARGIN,
-        measured=tuple(
-            bound
-            for _, group in groupby(ordered, key=lambda item: item[0][:2])
-            for bound in _ascending(spec, group)
-        ),
+        measured=tuple(measured),
     )
+
+
+def within(distances: Mapping[_Key, Sequence[float]], key: _Key) -> list[float]:
+    """The distances of a quantity at a depth and at all lesser ones."""
+    kind, quantity, depth = key
+    return [
+        value
+        for (of, what, at), values in sorted(distances.items())
+        if of is kind and what is quantity and at <= depth
+        for value in values
+    ]
 
 
 def least_bound(spec: RunSpec, quantity: Quantity) -> float:
@@ -91,24 +106,26 @@ def least_bound(spec: RunSpec, quantity: Quantity) -> float:
             return _LEAST
 
 
-def _ascending(spec: RunSpec, group: Iterable[tuple[_Key, Sequence[float]]]) -> Iterable[MeasuredBound]:
-    """The bounds of one quantity by depth: none is below that of a lesser depth."""
-    least = 0.0
-    for (kind, quantity, depth), values in group:
+def _bounds(
+    spec: RunSpec, kind: OpKind, quantity: Quantity, distances: Mapping[_Key, Sequence[float]]
+) -> list[MeasuredBound]:
+    """The bounds of one quantity by depth, ascending. None is above that of a greater depth."""
+    depths = sorted({at for of, what, at in distances if of is kind and what is quantity})
+    found: list[MeasuredBound] = []
+    for depth in reversed(depths):
+        values = within(distances, (kind, quantity, depth))
+        if len(values) < MIN_SAMPLES:
+            break
         tail = fit_tail(values)
-        fitted = MARGIN * max(tail.beyond(FALSE_REJECTS), *values)
-        least = max(least, least_bound(spec, quantity), fitted)
-        yield MeasuredBound(
+        fitted = max(least_bound(spec, quantity), MARGIN * max(tail.beyond(FALSE_REJECTS), *values))
+        bound = MeasuredBound(
             kind=kind,
             quantity=quantity,
             depth=depth,
             samples=len(values),
             quantiles=quantiles(values),
             tail=tail.index,
-            bound=float(f"{least:.3g}"),
+            bound=min(float(f"{fitted:.3g}"), found[-1].bound if found else math.inf),
         )
-
-
-def _order(key: _Key) -> tuple[int, int, int]:
-    kind, quantity, depth = key
-    return list(COMPARED).index(kind), COMPARED[kind].index(quantity), depth
+        found.append(bound)
+    return found[::-1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from validator.audits.declared import COMPARED, declared_bounds
 from validator.calibration.calibrate import Fitted
-from validator.calibration.fitting import FALSE_REJECTS
+from validator.calibration.fitting import FALSE_REJECTS, within
 from validator.calibration.tail import fit_tail
 
 
@@ -20,7 +20,7 @@ def plot(fitted: Fitted, path: Path) -> None:
     for axes, (kind, quantities) in zip(panels, COMPARED.items(), strict=True):
         for number, quantity in enumerate(quantities):
             key = kind, quantity, fitted.profile.depth
-            if fitted.samples.distances.get(key):
+            if fitted.profile.bounds(fitted.profile.depth).of(kind, quantity):
                 _draw(axes, fitted, key, f"C{number}")
         axes.set(
             xscale="log", yscale="log", xlabel="distance", title=kind.value, ylim=(FALSE_REJECTS / 2, 1.5)
@@ -37,11 +37,11 @@ def plot(fitted: Fitted, path: Path) -> None:
 
 def _draw(axes: Any, fitted: Fitted, key: Any, colour: str) -> None:
     kind, quantity, depth = key
-    values = sorted(value for value in fitted.samples.distances[key] if value > 0)
-    total = len(fitted.samples.distances[key])
+    found = within(fitted.samples.distances, key)
+    values, total = sorted(value for value in found if value > 0), len(found)
     shares = [(len(values) - at) / total for at in range(len(values))]
     axes.plot(values, shares, ".", color=colour, ms=3, label=quantity.value)
-    tail = fit_tail(fitted.samples.distances[key])
+    tail = fit_tail(found)
     if tail.index:
         ends = [tail.start, tail.beyond(FALSE_REJECTS)]
         axes.plot(ends, [tail.share, FALSE_REJECTS], "--", color=colour)

@@ -75,7 +75,6 @@ CASES: Final = {
     "three times the learning rate": _one("states:fast"),
     "a random change of the right norm": _one("states:foreign_change", LAST),
     "leaves out its last STEP": _one("states:no_last_step"),
-    "leaves out its last STEP and the receipt": _one("words:no_last_receipt"),
     "leaves out one STEP an epoch": _one("states:one_step", occasional=True),
     "leaves one tensor out of one STEP": _one("states:one_tensor", occasional=True),
     "commits to other weights": _one("states:false_commitment"),
@@ -86,6 +85,7 @@ CASES: Final = {
     "one tensor of the pseudo-gradient times 1.1": _one("states:one_delta_tensor"),
     "one element of the pseudo-gradient nudged": _one("states:one_delta_element", LAST),
     "no pseudo-gradient": _one("states:no_delta", epochs=2),  # each merge waits for its deadline
+    "leaves out its last STEP and the receipt": _one("words:no_last_receipt", epochs=2),  # so does this
     "an unreadable pseudo-gradient": _one("states:unreadable_delta"),
     "no work after the base, and no snapshot": _one("evidence:lazy", more=_SNAPSHOTS),
     "no work after the base, no snapshot, and no second replica": _one(

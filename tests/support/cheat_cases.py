@@ -105,6 +105,7 @@ CASES: Final = {
         unpaid="what no audit can show is not paid",
         occasional=True,
     ),
+    "constants forward, and no backward for them": _one("evidence:forwards_alone", more=_SIX),
     "frames that are not stored, and constants": Case(
         {"miner-00": "evidence:unstored_frames", "miner-01": "compute:constants"}
     ),

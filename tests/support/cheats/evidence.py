@@ -11,7 +11,7 @@ from blake3 import blake3
 
 import miner.node
 from iota.codec.shapes import payload_size
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import Direction, FrameNotice, StoredObject
 from iota.protocol.messages import SnapshotStored
 from iota.protocol.receipts import OpKind
 from iota.wire.store_transport import StoreTransport
@@ -19,7 +19,7 @@ from iota.wire.transport import OutgoingFrame
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
 from miner.ops import OpRunner, StateLost
-from tests.support.cheats.compute import after_the_base, sends
+from tests.support.cheats.compute import after_the_base, of_one_size, sends
 from tests.support.cheats.first_lie import lied
 from tests.support.miner_program import run_miner
 
@@ -97,6 +97,19 @@ def lies_and_joins_anew() -> None:
 def _empty(disk: MinerDisk) -> None:
     for kind in ("base", "snapshots", "frames"):
         shutil.rmtree(disk.root / kind, ignore_errors=True)
+
+
+def forwards_alone() -> None:
+    """Sends constants forward for one microbatch a step after the base, and leaves its backward to others."""
+    honest = StoreTransport.fetch
+
+    async def fetch(self: StoreTransport, notice: FrameNotice, sender: str) -> None:
+        name = notice.name
+        if name.direction is Direction.FORWARD or name.step < 2 or name.microbatch > 1:
+            await honest(self, notice, sender)
+
+    StoreTransport.fetch = fetch  # type: ignore[method-assign]
+    sends(lambda work: of_one_size(work) if work.mb.step >= 2 and work.mb.index <= 1 else None)
 
 
 def unstored_frames() -> None:

@@ -171,6 +171,20 @@ class SealedEpoch:
             return []
         return [r for r in self._own_ops(hotkey) if self._is_paid(r) and self._can_be_shown(hotkey, r)]
 
+    def forwards_alone(self, hotkey: str, step: int) -> list[Receipt]:
+        """Paid FORWARDs of a step of the last life whose attempt the miner does not count.
+
+        Another attempt went on from their activations: its backward shows nothing of them.
+        """
+        counted, last = self.counted(hotkey, step), self.last_life(hotkey)
+        return [
+            receipt
+            for receipt in self.paid(hotkey)
+            if (receipt.kind, receipt.step) == (OpKind.FORWARD, step)
+            and (receipt.microbatch, receipt.attempt) not in counted
+            and self.life(hotkey, receipt) is last
+        ]
+
     def withholds(self, hotkey: str) -> bool:
         """Whether the miner gave no pseudo-gradient, though its last life has counted work."""
         steps = range(self.last_life(hotkey).joined, self.spec.schedule.steps)

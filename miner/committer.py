@@ -18,7 +18,7 @@ from iota.compute.commitment import commitment
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, save_state
 from iota.objects import snapshot_bytes
-from iota.protocol.receipts import Commitment, Receipt
+from iota.protocol.receipts import Beginning, Commitment, Receipt
 from iota.spec import RunSpec
 from miner.disk import MinerDisk
 
@@ -71,19 +71,19 @@ class Committer:
         version: int,
         copy: Callable[[], HostCopy],
         earlier: Receipt | None,
-        momentum: str | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
         """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
 
-        `earlier` is the receipt of an earlier process, `momentum` that of `iota.compute.commitment`. Raises
-        CommitterClosed, also while it waits.
+        `earlier` is the receipt of an earlier process, `beginning` what a life shows at its first version.
+        Raises CommitterClosed, also while it waits.
         """
         self._free.acquire()
         with self._closing:
             if self._closed:
                 raise CommitterClosed
             self._copies.append(copy())
-            self.newest = self._pool.submit(self._commit, epoch, version, earlier, momentum)
+            self.newest = self._pool.submit(self._commit, epoch, version, earlier, beginning)
         self.newest.add_done_callback(lambda _: self._free.release())
         self._asked.append(self.newest)
 
@@ -105,11 +105,13 @@ class Committer:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._copies.clear()
 
-    def _commit(self, epoch: int, version: int, earlier: Receipt | None, momentum: str | None) -> Committed:
+    def _commit(
+        self, epoch: int, version: int, earlier: Receipt | None, beginning: Beginning | None
+    ) -> Committed:
         state = self._copies.popleft().result()
         try:
             started = self._now()
-            made = commitment(state, self._spec.outer.part_elements, momentum)
+            made = commitment(state, self._spec.outer.part_elements, beginning)
             ended = self._now()
             self._keep(epoch, version, state, made)
         except OSError as error:

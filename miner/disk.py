@@ -118,13 +118,14 @@ class MinerDisk:
             raise PartError(f"{folder} does not have the digest that was written with it")
         return base, roots
 
-    def momentum_root(self, epoch: int) -> str:
-        """Root of the outer momentum of a base, as `save_base` wrote it. Raises PartError if it is gone."""
+    def base_roots(self, epoch: int) -> BaseRoots:
+        """The roots of a base, as `save_base` wrote them. Raises PartError if they are gone."""
         path = self.root / "base" / str(epoch) / "digest"
         try:
-            return path.read_text().split(" ")[1]
-        except (OSError, IndexError) as error:
+            weights, momentum = path.read_text().split(" ")
+        except (OSError, ValueError) as error:
             raise PartError(f"{path} cannot be read: {error}") from error
+        return BaseRoots(weights, momentum)
 
     def save_frame(self, name: FrameName, data: bytes) -> None:
         """Write a frame atomically."""

@@ -13,14 +13,17 @@ from blake3 import blake3
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
+from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState, zero_moments
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
+from iota.outer.base_values import BaseRoots
+from iota.protocol.fingerprints import fingerprint_nonce
 from iota.protocol.frames import FrameName, FrameNotice
-from iota.protocol.receipts import MAX_LOSS, OpKey, OpKind, Receipt, StepUpdate, counted_digest
+from iota.protocol.receipts import MAX_LOSS, Beginning, OpKey, OpKind, Receipt, StepUpdate, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
@@ -77,15 +80,23 @@ class OpRunner:
         """End the committer; what it has not finished is repeated after a restart."""
         self.committer.close()
 
-    def load(self, epoch: int, version: int, state: StageState, momentum: str) -> None:
+    def load(self, epoch: int, version: int, state: StageState, base: BaseRoots) -> None:
         """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later.
 
-        `momentum` is the root of the base's outer momentum.
+        `base` are the roots of the base whose weights `state` has.
         """
         self.engine.load(state, version=version)
         self._joined = version
         start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
-        self._commit(epoch, version, lambda: HostCopy(start), momentum)
+        self._commit(epoch, version, lambda: HostCopy(start), self._beginning(epoch, base))
+
+    def _beginning(self, epoch: int, base: BaseRoots) -> Beginning:
+        """What the life shows of its base and its device. The suite runs as the ops do."""
+        nonce = fingerprint_nonce(self.spec.id, epoch, base.digest, self.hotkey.ss58)
+        return Beginning(
+            momentum=base.momentum,
+            fingerprint=fingerprint(self.spec, self.stage, self.engine.device, nonce),
+        )
 
     def run(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
@@ -226,12 +237,16 @@ class OpRunner:
             self._compute(kind, mb, op.version, work, recompute=True)
 
     def _commit(
-        self, epoch: int, version: int, copy: Callable[[], HostCopy], momentum: str | None = None
+        self,
+        epoch: int,
+        version: int,
+        copy: Callable[[], HostCopy],
+        beginning: Beginning | None = None,
     ) -> None:
         """Have the committer commit to a version that was just made."""
         # Looked up now: when the commitment is complete, the log may have forgotten the epoch.
         earlier = self.log.find((epoch, version, 0, 0, OpKind.COMMIT))
-        self.committer.give(epoch, version, copy, earlier, momentum)
+        self.committer.give(epoch, version, copy, earlier, beginning)
 
     def record_commits(self) -> None:
         """Write the receipts of the commitments that are complete, in order.
@@ -277,4 +292,5 @@ class OpRunner:
 
 def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
     """Whether a repeated op gave the receipted result."""
-    return (earlier.output, earlier.update) == (fields["output"], fields.get("update"))
+    found = (fields["output"], fields.get("update"), fields.get("commitment"))
+    return (earlier.output, earlier.update, earlier.commitment) == found

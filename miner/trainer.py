@@ -52,11 +52,11 @@ class Trainer:
         path = runner.disk.start_state(epoch)
         try:
             state = await asyncio.to_thread(load_state, path, self.spec, runner.stage)
-            momentum = await asyncio.to_thread(runner.disk.momentum_root, epoch)
+            base = await asyncio.to_thread(runner.disk.base_roots, epoch)
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
         await self._record_commits()
-        await self.device.run(runner.load, epoch, step, state, momentum)
+        await self.device.run(runner.load, epoch, step, state, base)
         log.info("takes part in epoch %d from step %d", epoch, step)
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)

@@ -137,7 +137,7 @@ class SegmentDraws:
         found = {
             rng.randrange(self.segments)
             for _ in range(self._validators)
-            if rng.randrange(self._audit.extra_every) == 0 or certain
+            if rng.randrange(self._audit.extra_every * self._validators) == 0 or certain
         }
         if not self.fallen and rng.randrange(self._left) == 0:
             self.fallen = True

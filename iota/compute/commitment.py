@@ -20,7 +20,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.protocol.merkle import merkle_root
-from iota.protocol.receipts import Commitment
+from iota.protocol.receipts import Beginning, Commitment
 
 if TYPE_CHECKING:
     from iota.compute.state import StageState
@@ -29,16 +29,16 @@ _FP32 = 4
 """Bytes of an element."""
 
 
-def commitment(state: StageState, part_elements: int, momentum: str | None = None) -> Commitment:
+def commitment(state: StageState, part_elements: int, beginning: Beginning | None = None) -> Commitment:
     """The commitment to a state on the CPU. A state without moments commits to `merkle.EMPTY` for them.
 
-    `momentum` is the root of the base's outer momentum, at the version that is the base.
+    `beginning` is what the replica shows at the version that is the base.
     """
     return Commitment(
         weights=tensors_root(state.weights, part_elements),
         moments=tensors_root(state.moments, part_elements),
         before=tensors_root(state.before, part_elements),
-        momentum=momentum,
+        beginning=beginning,
     )
 
 

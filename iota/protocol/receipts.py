@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from blake3 import blake3
 from pydantic import Field
 
+from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.spec import Frozen, Hex32, Positive, Small
 
@@ -60,6 +61,16 @@ class StepUpdate(Frozen):
     """The learning rate that was applied, as `step_close` gave it."""
 
 
+class Beginning(Frozen):
+    """What a replica shows where it begins with a base, besides its state."""
+
+    momentum: Hex32
+    """Root of the base's outer momentum. With that of the weights it gives the base's digest
+    (`iota.outer.base`): nobody need fetch a base to see that the miner began with it."""
+    fingerprint: Fingerprint
+    """Of the device that computes its ops, for the nonce of `Commitment.nonce`."""
+
+
 class Commitment(Frozen):
     """The state of a replica at one version, as Merkle roots (`iota.compute.commitment`)."""
 
@@ -68,14 +79,22 @@ class Commitment(Frozen):
     """Of the optimizer's moments and step counts; `merkle.EMPTY` where the optimizer has none."""
     before: Hex32 = EMPTY
     """Of the weights of the version before, where the next STEP's gradient is taken (`delayed` only)."""
-    momentum: Hex32 | None = None
-    """Of the base's outer momentum, at the version that is the base, else none. With `weights` it gives the
-    base's digest (`iota.outer.base`): nobody need fetch a base to see that the miner began with it."""
+    beginning: Beginning | None = None
+    """At the version that is the base, else none."""
 
     @property
     def root(self) -> str:
         """One digest of all three."""
         return merkle_root([self.weights, self.moments, self.before])
+
+    @property
+    def base(self) -> str | None:
+        """Digest of the base that the replica began with; None at other versions."""
+        return None if self.beginning is None else merkle_root([self.weights, self.beginning.momentum])
+
+    def nonce(self, run: str, epoch: int, hotkey: str) -> str | None:
+        """The nonce that the fingerprint must answer; None at versions without one."""
+        return None if self.base is None else fingerprint_nonce(run, epoch, self.base, hotkey)
 
 
 class Receipt(Frozen):

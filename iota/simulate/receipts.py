@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.frames import Direction
 from iota.protocol.merkle import EMPTY
-from iota.protocol.receipts import Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
+from iota.protocol.receipts import Beginning, Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.simulate.names import digest
 from iota.spec import RunSpec
 from miner.core.schedule import Op
@@ -38,6 +39,11 @@ def commit_fields(spec: RunSpec, stage: int, epoch: int, version: int, joined: i
         weights=digest("weights", stage, epoch, version),
         moments=digest("moments", stage, epoch, version),
         before=digest("before", stage, epoch, version) if spec.has_before(version, joined) else EMPTY,
-        momentum=digest("momentum", stage, epoch) if version == joined else None,
+        beginning=_beginning(stage, epoch) if version == joined else None,
     )
     return {"stage": stage, "version": version, "output": made.root, "commitment": made}
+
+
+def _beginning(stage: int, epoch: int) -> Beginning:
+    parts = {name: digest("fingerprint", name, stage, epoch) for name in Fingerprint.model_fields}
+    return Beginning(momentum=digest("momentum", stage, epoch), fingerprint=Fingerprint(**parts))

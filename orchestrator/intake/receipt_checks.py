@@ -115,9 +115,9 @@ class ReceiptChecks:
         if (receipt.commitment.before != EMPTY) != spec.has_before(version, life.joined):
             holds = "must" if spec.has_before(version, life.joined) else "cannot"
             return f"commits to version {version}, which {holds} hold the weights of the version before"
-        if (receipt.commitment.momentum is not None) != (version == life.joined):
+        if (receipt.commitment.beginning is not None) != (version == life.joined):
             holds = "must" if version == life.joined else "cannot"
-            return f"commits to version {version}, which {holds} name the base's momentum"
+            return f"commits to version {version}, which {holds} say with what its life began"
         life.next_commit = spec.committed_after(version)
         return None
 

@@ -14,17 +14,21 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute import Microbatch, Output
 from iota.compute.commitment import commitment
+from iota.compute.determinism import device_class
 from iota.compute.engine import Engine
+from iota.compute.fingerprint import fingerprint
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
 from iota.outer.merge import MergedPart
 from iota.outer.nesterov import OuterState
+from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merges import LeftOut
-from iota.protocol.merkle import EMPTY
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
+    Beginning,
     OpKind,
     Receipt,
     ReceiptBatch,
@@ -32,7 +36,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
-from iota.spec import RunSpec
+from iota.spec import RunSpec, json_digest
 
 
 class Honest:
@@ -54,6 +58,13 @@ class Honest:
     def commits(self, version: int, state: StageState) -> StageState:
         """The state that it commits to, and keeps, at a version."""
         return state
+
+    def fingerprint(self, miner: Miner, nonce: str) -> Fingerprint:
+        """What it shows of its device: other bits than this machine's, if it names another class."""
+        if miner.device == device_class("cpu", torch.get_num_threads()):
+            return fingerprint(miner.spec, miner.stage, "cpu", nonce)
+        parts = Fingerprint.model_fields
+        return Fingerprint(**{name: json_digest([miner.device, nonce, name]) for name in parts})
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return delta
@@ -237,8 +248,12 @@ class Miner:
 
     def commit(self, epoch: int, version: int) -> None:
         """The receipt of a COMMIT to the snapshot of a version."""
-        momentum = self.momentum if version == self.joined else None
-        made = commitment(self.snapshots[version], self.spec.outer.part_elements, momentum)
+        made = commitment(self.snapshots[version], self.spec.outer.part_elements)
+        if version == self.joined:
+            base = merkle_root([made.weights, self.momentum])
+            nonce = fingerprint_nonce(self.spec.id, epoch, base, self.hotkey)
+            begun = Beginning(momentum=self.momentum, fingerprint=self.way.fingerprint(self, nonce))
+            made = made.model_copy(update={"beginning": begun})
         fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
         self.write(**fields, output=made.root, commitment=made)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from iota.compute.commitment import commitment
+from iota.compute.commitment import commitment, tensors_root
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, load_state, save_state
 from iota.identity.keys import Hotkey
+from iota.outer.base_values import BaseRoots
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
@@ -52,7 +53,8 @@ class OneStageMiner:
     def load(self) -> None:
         """Load the start state of epoch 0, as the trainer does."""
         state = load_state(self.disk.start_state(0), self.spec, 0)
-        self.runner.load(0, self.joined, state, EMPTY)
+        weights = tensors_root(state.weights, self.spec.outer.part_elements)
+        self.runner.load(0, self.joined, state, BaseRoots(weights, EMPTY))
 
     def op(self, step: int) -> None:
         """The LOSS of a step."""

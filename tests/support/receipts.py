@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.frames import Direction, FrameName
 from iota.protocol.merkle import EMPTY
-from iota.protocol.receipts import Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
+from iota.protocol.receipts import Beginning, Commitment, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.spec import RunSpec
 from iota.wire.frame import make_header
 
 OUTPUT = "a" * 64
+BEGINNING = Beginning(
+    momentum="d" * 64,
+    fingerprint=Fingerprint(forward="1" * 64, backward="2" * 64, step="3" * 64, wide="4" * 64),
+)
+"""What a life shows whose base and device nobody looks at."""
 
 
 def content(kind: OpKind, tokens: int) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def commit_content(*, before: bool = False, first: bool = False) -> dict[str, An
         weights=OUTPUT,
         moments="b" * 64,
         before="c" * 64 if before else EMPTY,
-        momentum="d" * 64 if first else None,
+        beginning=BEGINNING if first else None,
     )
     return {"output": made.root, "commitment": made}
 

@@ -15,11 +15,13 @@ from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
+    Beginning,
     Commitment,
     OpKind,
     Receipt,
@@ -125,7 +127,9 @@ def _receipts() -> dict[str, Receipt]:
     """A chain of one receipt of each kind that a miner gives."""
     header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
     update = StepUpdate(gradient_norm=1e-5, counted=counted_digest([(1, 0)]), learning_rate=0.005)
-    commitment = Commitment(weights=DIGEST, moments="cd" * 32, before="ef" * 32)
+    fingerprint = Fingerprint(forward="01" * 32, backward="23" * 32, step="45" * 32, wide="67" * 32)
+    beginning = Beginning(momentum="89" * 32, fingerprint=fingerprint)
+    commitment = Commitment(weights=DIGEST, moments="cd" * 32, before="ef" * 32, beginning=beginning)
     kinds = {
         OpKind.FORWARD: {"inputs": (header,), "tokens": 3, "microbatch": 1},
         OpKind.LOSS: {"inputs": (header,), "tokens": 3, "microbatch": 1, "loss": 0.6931},

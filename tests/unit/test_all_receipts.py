@@ -16,6 +16,7 @@ from iota.spec import AuditSpec
 from iota.wire.frame import FrameHeader
 from tests.support.audit_benches import Bench, bench
 from tests.support.audited_runs import World
+from tests.support.receipts import BEGINNING
 from tests.support.small_runs import small_run
 from validator.core.all_receipts import check_receipts
 from validator.core.scoring import op_flops
@@ -71,7 +72,7 @@ def with_one(kind: OpKind, /, **changes: Any) -> Callable[[Chain], Chain]:
     return change
 
 
-def with_commitment(version: int, **changes: str) -> Callable[[Chain], Chain]:
+def with_commitment(version: int, **changes: object) -> Callable[[Chain], Chain]:
     """One COMMIT is to another state."""
 
     def change(chain: Chain) -> Chain:
@@ -169,6 +170,8 @@ def test_a_sender_that_receipts_another_output_than_it_sent_is_at_fault(world: W
         (1, also(OpKind.COMMIT, step=1, version=1), "does not commit to"),
         (1, with_commitment(0, before="11" * 32), "other groups"),
         (1, with_commitment(2, before=EMPTY), "other groups"),
+        (1, with_commitment(0, beginning=None), "other groups"),
+        (1, with_commitment(2, beginning=BEGINNING), "other groups"),
         (1, without(OpKind.BACKWARD), "without a receipt"),
         (1, with_one(OpKind.FORWARD, device="cuda/another"), "another device"),
     ],

@@ -92,7 +92,7 @@ def test_weights_of_the_version_before_are_committed_where_the_next_step_uses_th
     other = commit_content(before=not expected, first=version == 0)
     door.refused("version before", member, door.commit(member, version, **other))
     without = commit_content(before=expected, first=version != 0)
-    door.refused("base's momentum", member, door.commit(member, version, **without))
+    door.refused("with what its life began", member, door.commit(member, version, **without))
     door.send(member, door.commit(member, version))
 
 

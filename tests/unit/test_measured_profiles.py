@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from validator.audits.tolerance import EXACT, profile_for
 from validator.core.results import Quantity
 
 MINE, THEIRS = "cpu/x86_64/AVX2/t1/torch2", "cpu/x86_64/AVX512/t2/torch2"
+ROOT = Path(__file__).parents[2]
 ERROR = (OpKind.FORWARD, Quantity.ERROR)
 
 
@@ -65,7 +67,7 @@ def test_a_measured_profile_of_the_pair_of_classes_is_used() -> None:
 
 def test_one_device_class_is_compared_to_the_bit_whatever_was_measured() -> None:
     same = ["cpu/x86_64/AVX2/t*/torch2"] * 2
-    assert profile_for(SPEC, MINE, MINE, [profile(classes=same)]) is EXACT
+    assert profile_for(SPEC, MINE, MINE, [profile(classes=same)], shown=True) is EXACT
     assert error_bound(profile(classes=same), spec=SPEC, theirs=MINE.replace("t1", "t2")) == 1e-4
 
 
@@ -170,3 +172,9 @@ def test_the_shipped_profiles_are_read_and_each_is_of_something_else() -> None:
     found = shipped_profiles()
     assert found
     assert len({(p.classes, p.compute, p.optimizer, p.wire) for p in found}) == len(found)
+
+
+def test_the_page_on_tolerance_names_every_shipped_profile() -> None:
+    page = (ROOT / "docs" / "tolerance.md").read_text()
+    paths = (ROOT / "validator" / "audits" / "profiles").glob("*.json")
+    assert {path.stem for path in paths} == set(re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE))

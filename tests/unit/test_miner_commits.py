@@ -14,14 +14,16 @@ import pytest
 from iota.compute import Microbatch
 from iota.compute.commitment import commitment, tensors_root
 from iota.compute.engine import Engine
+from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, load_state
-from iota.protocol.merkle import EMPTY
-from iota.protocol.receipts import Commitment, OpKind
+from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
+from iota.protocol.merkle import EMPTY, merkle_root
+from iota.protocol.receipts import Beginning, Commitment, OpKind
 from iota.spec import RunSpec
 from miner.committer import COPIES, CommitterClosed
 from miner.ops import StateLost
-from tests.support.one_stage_miners import OneStageMiner, one_stage
+from tests.support.one_stage_miners import KEY, OneStageMiner, one_stage
 from tests.support.small_runs import sample
 
 SPEC = one_stage()
@@ -113,9 +115,9 @@ def test_the_snapshot_has_the_roots_of_the_receipt(start: Open) -> None:
     miner.settle()
     for receipt in miner.of(OpKind.COMMIT):
         state = load_state(miner.disk.snapshot(0, receipt.version), SPEC, 0)
-        momentum = EMPTY if receipt.version == 0 else None
-        assert commitment(state, SPEC.outer.part_elements, momentum) == receipt.commitment
         assert receipt.commitment is not None
+        begun = receipt.commitment.beginning
+        assert commitment(state, SPEC.outer.part_elements, begun) == receipt.commitment
         assert receipt.output == receipt.commitment.root
         assert 0 < receipt.started <= receipt.ended
 
@@ -198,6 +200,34 @@ def test_a_commit_that_is_repeated_to_the_bit_has_no_second_receipt(start: Open)
     miner.runner.log.forget_before(1)  # the merge was applied meanwhile
     miner.settle()
     assert miner.receipts == before
+
+
+@pytest.mark.parametrize("joined", [0, 3])
+def test_a_life_shows_its_device_with_its_base_and_nowhere_else(start: Open, joined: int) -> None:
+    miner = start(joined=joined)
+    miner.train(joined, 7)
+    miner.settle()
+    first, *others = [receipt.commitment for receipt in miner.of(OpKind.COMMIT)]
+    assert first is not None
+    nonce = fingerprint_nonce(SPEC.id, 0, merkle_root([first.weights, EMPTY]), KEY.ss58)
+    assert first.nonce(SPEC.id, 0, KEY.ss58) == nonce
+    assert first.beginning == Beginning(momentum=EMPTY, fingerprint=fingerprint(SPEC, 0, "cpu", nonce))
+    assert [each.beginning for each in others if each] == [None] * len(others)
+
+
+def test_a_device_that_shows_other_bits_after_a_restart_loses_the_state(
+    start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    miner = start()
+    miner.settle()
+    other = Fingerprint(forward="1" * 64, backward="2" * 64, step="3" * 64, wide="4" * 64)
+    monkeypatch.setattr("miner.ops.fingerprint", lambda *_: other)
+    miner = start()
+    with pytest.raises(StateLost, match="commit 0/0 no longer gives"):
+        miner.settle()
+    miner = start(resumes=False)
+    miner.settle()
+    assert versions(miner) == [0, 0]
 
 
 def test_a_commit_that_differs_from_its_receipt_loses_the_state(

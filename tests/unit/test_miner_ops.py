@@ -12,6 +12,7 @@ from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
+from iota.outer.base_values import BaseRoots
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
@@ -45,7 +46,7 @@ class Pair:
         log = ReceiptLog(disk.receipts, spec.id, KEYS[stage])
         engine = Engine(spec, stage)
         runner = OpRunner(spec, stage, KEYS[stage], engine, log, disk, "cpu", snapshot_bytes=1 << 30)
-        runner.load(0, 0, StageState.initial(spec, stage), EMPTY)
+        runner.load(0, 0, StageState.initial(spec, stage), BaseRoots("ab" * 32, EMPTY))
         return runner
 
     def restart(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,8 +48,14 @@ def replayed(x_BTK: Tensor | None = X_BTK, loss: float | None = None) -> Output:
     return Output(None if x_BTK is None else payload(x_BTK), A, 1, loss)
 
 
-def test_one_device_class_has_no_tolerance() -> None:
-    assert profile_for(SPEC, "cpu/x", "cpu/x") is EXACT
+@pytest.mark.parametrize("theirs", ["cpu/x", "cuda/y"])
+def test_a_device_class_that_was_shown_has_no_tolerance_whatever_it_is_called(theirs: str) -> None:
+    assert profile_for(SPEC, "cpu/x", theirs, shown=True) is EXACT
+
+
+def test_a_device_class_of_this_name_that_was_not_shown_has_the_declared_bounds() -> None:
+    profile = profile_for(SPEC, "cpu/x", "cpu/x")
+    assert profile == replace(NEAR, name=f"class not shown/{NEAR.name}")
 
 
 def test_two_device_classes_without_a_measured_profile_have_the_declared_one() -> None:

@@ -9,7 +9,7 @@ from validator.audits.budget import Worker
 from validator.audits.delta_digests import delta_digests
 from validator.audits.evidence import Evidence
 from validator.audits.merge_replay import MergeReplay
-from validator.audits.replay import Replay, ReplayOptions
+from validator.audits.replay import OwnFingerprint, Replay, ReplayOptions
 from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
 from validator.core.results import Profile
@@ -26,6 +26,7 @@ class Auditor:
     def __init__(self, evidence: Evidence, worker: Worker, options: ReplayOptions) -> None:
         self._evidence, self._worker, self._options = evidence, worker, options
         self._merges = MergeReplay(evidence.spec, evidence.objects, worker)
+        self._own = OwnFingerprint()
         self._replay: Replay | None = None
         self._start: StageState | None = None
         """The weights that the replay began with, where its end is compared by more than roots."""
@@ -53,12 +54,12 @@ class Auditor:
         match job:
             case jobs.LoadBase():
                 state = await self._base_state(job)
-                return await self._load(state, job.base.stage, job.version, job.device)
+                return await self._load(state, job.base.stage, job.version, job.shown)
             case jobs.LoadSnapshot():
                 state = await self._committed(job.snapshot, job.commit, whole=job.whole)
                 given = job.snapshot
                 wanted = state if job.whole else StageState(state.weights)
-                return await self._load(wanted, given.stage, given.version, job.device)
+                return await self._load(wanted, given.stage, given.version, job.shown)
             case jobs.ReplayMerge():
                 return await self._merges.merge(job)
             case jobs.RemakeBase():
@@ -101,9 +102,9 @@ class Auditor:
     def _part_elements(self) -> int:
         return self._evidence.spec.outer.part_elements
 
-    async def _load(self, state: StageState, stage: int, version: int, device: str) -> Profile:
+    async def _load(self, state: StageState, stage: int, version: int, shown: jobs.Shown) -> Profile:
         spec, options = self._evidence.spec, self._options
-        replay = await self._worker.run(lambda: Replay(spec, stage, device, options))
+        replay = await self._worker.run(lambda: Replay(spec, stage, shown, options, self._own))
         await self._worker.run(lambda: replay.load(state, version))
         self._replay = replay
         self._start = None if replay.profile.exact else StageState(state.weights)

@@ -49,7 +49,7 @@ class MeasuredBound(Frozen):
     quantiles: tuple[_Distance, _Distance, _Distance, _Distance]
     """Of the distances: median, 90 %, 99 %, largest."""
     tail: _Distance
-    """Index of the fitted tail (`validator.calibration.tail`)."""
+    """Shape of the fitted tail (`validator.calibration.tail`)."""
     bound: _Distance
     """The largest distance that passes. It is not below that of a lesser depth."""
 

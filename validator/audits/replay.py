@@ -19,16 +19,18 @@ from iota.compute.commitment import commitment
 from iota.compute.determinism import device_class
 from iota.compute.engine import Engine, EngineFactory
 from iota.compute.errors import BadValueError
+from iota.compute.fingerprint import fingerprint
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from iota.protocol.records import Word
 from iota.settings import Recompute
 from iota.spec import RunSpec
 from validator.audits.measured import MeasuredProfile
 from validator.audits.tolerance import compare_norm, compare_output, compare_state, profile_for
-from validator.core.jobs import OpInputs, ReplayOp
+from validator.core.jobs import OpInputs, ReplayOp, Shown
 from validator.core.results import ReplayMismatch
 
 _T = TypeVar("_T")
@@ -53,7 +55,7 @@ class ReplayOptions:
     def matching(self, theirs: str) -> ReplayOptions:
         """These options with the miner's thread count, if that makes the device classes equal.
 
-        Equal classes are compared to the bit, since they give the same bits.
+        Whoever named its class truly then shows the bits of this machine.
         """
         match = _THREADS.search(theirs)
         threads = int(match[1]) if match else 0
@@ -62,16 +64,35 @@ class ReplayOptions:
         return self
 
 
-class Replay:
-    """One miner's stage on this machine. `theirs` is the device class that its receipts name."""
+class OwnFingerprint:
+    """This machine's fingerprint for the nonce that was asked for last: a miner's audits ask for one."""
 
-    def __init__(self, spec: RunSpec, stage: int, theirs: str, options: ReplayOptions) -> None:
+    def __init__(self) -> None:
+        self._asked: tuple[str, int] | None = None
+        self._found: Fingerprint | None = None
+
+    def equals(self, shown: Shown, spec: RunSpec, stage: int, options: ReplayOptions) -> bool:
+        """Whether this machine's device, as torch is set now, gives the fingerprint that a miner showed."""
+        if shown.fingerprint is None:
+            return False
+        asked = (shown.nonce, options.threads)
+        if self._asked != asked:
+            self._found, self._asked = fingerprint(spec, stage, options.device, shown.nonce), asked
+        return self._found == shown.fingerprint
+
+
+class Replay:
+    """One miner's stage on this machine, compared to the bit if the miner showed this machine's class."""
+
+    def __init__(
+        self, spec: RunSpec, stage: int, theirs: Shown, options: ReplayOptions, own: OwnFingerprint
+    ) -> None:
         self.spec = spec
-        options = options.matching(theirs)
+        options = options.matching(theirs.device)
         self._threads = options.threads
-        self.profile = profile_for(
-            spec, device_class(options.device, self._threads), theirs, options.profiles
-        )
+        same = self._on_thread(lambda: own.equals(theirs, spec, stage, options))
+        mine = device_class(options.device, self._threads)
+        self.profile = profile_for(spec, mine, theirs.device, options.profiles, shown=same)
         # No recomputation: a replay holds one microbatch at a time, so there is no memory to save.
         self._engine = self._on_thread(
             lambda: options.make_engine(spec, stage, device=options.device, recompute=Recompute.NEVER)

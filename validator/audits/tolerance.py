@@ -1,7 +1,8 @@
 """Whether a replay agrees with what a miner sent and committed to.
 
-On one device class it agrees bit for bit. Across two, whole tensors are compared, each quantity within the
-bound of a profile: one that was measured for the two classes, else the wide one that the run declares.
+On one device class, which a fingerprint shows, it agrees bit for bit. Else whole tensors are compared, each
+quantity within the bound of a profile: one that was measured for the two classes, else the wide one that the
+run declares.
 """
 
 from __future__ import annotations
@@ -32,27 +33,35 @@ EXACT: Final = Profile("exact", exact=True)
 
 
 def profile_for(
-    spec: RunSpec, mine: str, theirs: str, profiles: Sequence[MeasuredProfile] | None = None
+    spec: RunSpec,
+    mine: str,
+    theirs: str,
+    profiles: Sequence[MeasuredProfile] | None = None,
+    *,
+    shown: bool = False,
 ) -> Profile:
-    """The exact profile for equal device classes, else a measured one, else the declared one.
+    """The exact profile for a device class that was shown to be this one, else a measured or declared one.
 
-    A measured bound is never above the declared one of its quantity: naming another class gains nothing
-    beyond what the run declares.
+    A name decides nothing that the bits have decided. Where names are equal and nothing shows it, the bounds
+    are those that the run declares. A measured bound is never above the declared one of its quantity: no
+    name gains anything beyond what the run declares.
 
     Args:
         mine, theirs: device classes (`iota.compute.determinism.device_class`).
         profiles: measured ones, of which the first that holds is taken; None for those that are shipped.
+        shown: whether the miner's fingerprint is this machine's.
     """
-    if mine == theirs:
+    if shown:
         return EXACT
     form = PayloadForm(spec.boundary.wire, payload_shape(spec))
     found = [
         each
         for each in (shipped_profiles() if profiles is None else profiles)
-        if covers(each, spec, mine, theirs)
+        if mine != theirs and covers(each, spec, mine, theirs)
     ]
     if not found:
-        name = f"declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
+        why = "class not shown/" if mine == theirs else ""
+        name = f"{why}declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
         return Profile(name, exact=False, bounds=declared_bounds(spec), payloads=form)
     steps = segment_steps(spec)
     bounds = effective_bounds(spec, found[0], steps)

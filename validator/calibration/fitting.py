@@ -24,8 +24,8 @@ MIN_SAMPLES: Final = 100
 """Fewer distances show no tail: the quantity has its declared bound."""
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
 """Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
-_LEAST: Final = 1e-5
-"""Least bound of a number or a state: some roundings of fp32."""
+_LEAST: Final = 1e-4
+"""Least bound of a number or a state: a smaller lie gains nothing."""
 
 _Key = tuple[OpKind, Quantity, int]
 
@@ -124,7 +124,7 @@ def _bounds(
             depth=depth,
             samples=len(values),
             quantiles=quantiles(values),
-            tail=tail.index,
+            tail=tail.shape,
             bound=min(float(f"{fitted:.3g}"), found[-1].bound if found else math.inf),
         )
         found.append(bound)

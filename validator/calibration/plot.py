@@ -42,8 +42,7 @@ def _draw(axes: Any, fitted: Fitted, key: Any, colour: str) -> None:
     shares = [(len(values) - at) / total for at in range(len(values))]
     axes.plot(values, shares, ".", color=colour, ms=3, label=quantity.value)
     tail = fit_tail(found)
-    if tail.index:
-        ends = [tail.start, tail.beyond(FALSE_REJECTS)]
-        axes.plot(ends, [tail.share, FALSE_REJECTS], "--", color=colour)
+    chances = [tail.share * (FALSE_REJECTS / tail.share) ** (n / 20) for n in range(21)]
+    axes.plot([tail.beyond(chance) for chance in chances], chances, "--", color=colour)
     axes.axvline(fitted.profile.bounds(depth).of(kind, quantity), color=colour, lw=1)
     axes.axvline(declared_bounds(fitted.spec).of(kind, quantity), color=colour, lw=1, ls=":")

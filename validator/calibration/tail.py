@@ -1,9 +1,9 @@
 """Bounds from measured distances: the distance that an honest replay passes but with a given chance.
 
-The largest tenth of the distances is taken for the tail of a Pareto distribution, which is a straight line in
-a plot of log P(distance > x) over log x. Hill's estimate of its index is the mean of log(x / u) over the
-distances x above the tenth's lower end u. A Pareto tail is heavier than that of sums of rounding errors: it
-errs towards wide bounds, and needs few samples.
+What the largest tenth of the distances exceeds its lower end u by is taken to have a generalised Pareto
+distribution, as exceedances of a high threshold have in the limit (Pickands 1975). Its shape is fitted by
+probability-weighted moments (Hosking and Wallis 1987), which need few samples. It is not below 0: a tail that
+ends is taken for an exponential one.
 """
 
 from __future__ import annotations
@@ -17,39 +17,47 @@ _SHARE: Final = 10
 """One in so many distances is of the tail."""
 _LEAST: Final = 10
 """Least distances of a tail."""
-_LARGEST: Final = math.log(1e300)
+_MAX_SHAPE: Final = 0.9
+"""At a shape of 1 a tail has no mean."""
 QUANTILES: Final = (0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
 class Tail:
-    """A fitted tail: P(distance > x) = share · (x / start) ** (-1 / index)."""
+    """P(distance > start + y) = share · (1 + shape · y / scale) ** (-1 / shape); exponential at shape 0."""
 
     start: float
     share: float
-    index: float
+    shape: float
+    scale: float
 
     def beyond(self, chance: float) -> float:
-        """The distance that is passed with a chance; at most 1e300, so that it is a number."""
-        if chance >= self.share or self.start == 0:
+        """The distance that is passed with a chance."""
+        if chance >= self.share:
             return self.start
-        return math.exp(min(_LARGEST, math.log(self.start) + self.index * math.log(self.share / chance)))
+        times = self.share / chance
+        growth = (times**self.shape - 1) / self.shape if self.shape else math.log(times)
+        return self.start + self.scale * growth
 
 
 def fit_tail(distances: Sequence[float]) -> Tail:
     """Fit the tail of some distances, none of which is negative or infinite.
 
-    Zeros (equal bits) count as distances, and not as parts of the tail: with too few others the tail begins
-    at the smallest of these. Raises ValueError without any distance.
+    Raises ValueError without any distance.
     """
     if not distances:
         raise ValueError("there is no distance to fit a tail to")
-    positive = sorted(d for d in distances if d > 0)
-    count = min(max(_LEAST, len(distances) // _SHARE), len(positive) - 1)
+    ordered = sorted(distances)
+    count = min(max(_LEAST, len(ordered) // _SHARE), len(ordered) - 1)
     if count < 1:
-        return Tail(max(distances), 1 / len(distances), 0.0)
-    start, above = positive[-count - 1], positive[-count:]
-    return Tail(start, count / len(distances), sum(math.log(x / start) for x in above) / count)
+        return Tail(ordered[0], 1.0, 0.0, 0.0)
+    start = ordered[-count - 1]
+    above = [value - start for value in ordered[-count:]]
+    mean = sum(above) / count
+    weighted = sum((1 - (at + 0.65) / count) * y for at, y in enumerate(above)) / count
+    apart = mean - 2 * weighted
+    shape = min(_MAX_SHAPE, max(0.0, 2 - mean / apart)) if apart > 0 else 0.0
+    return Tail(start, count / len(ordered), shape, mean * (1 - shape))
 
 
 def quantiles(distances: Sequence[float]) -> tuple[float, float, float, float]:

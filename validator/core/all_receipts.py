@@ -92,7 +92,7 @@ def _check_commit(sealed: SealedEpoch, hotkey: str, receipt: Receipt, joined: in
         raise _let_through(hotkey, receipt, "of a COMMIT to a version that it does not commit to")
     wanted = spec.schedule.pipeline is Pipeline.DELAYED and version > joined
     made = receipt.commitment
-    if made is not None and (wanted, version == joined) != (made.before != EMPTY, made.momentum is not None):
+    if made is not None and (wanted, version == joined) != (made.before != EMPTY, made.beginning is not None):
         raise _let_through(hotkey, receipt, "of a COMMIT with other groups than its version has")
 
 

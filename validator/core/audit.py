@@ -10,7 +10,7 @@ from iota.spec import StateRule
 from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
 from validator.core.facts import TransportFailed
-from validator.core.jobs import Base, OpInputs, Script
+from validator.core.jobs import Base, OpInputs, Script, Shown
 from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
 from validator.core.sealed import SealedEpoch, Segment
 from validator.core.snapshots import Snapshots
@@ -70,7 +70,7 @@ class Audit:
         self._commits = {receipt.version: receipt for receipt in sealed.commits(hotkey, self._life)}
         own = [r for r in sealed.receipts[hotkey] if r.kind is not OpKind.MERGE]
         devices = {r.device for r in own if sealed.life(hotkey, r) is self._life}
-        self._device = devices.pop() if len(devices) == 1 else "mixed"
+        self._shown = self._device_of_life(devices.pop() if len(devices) == 1 else "mixed")
         self._profile: Profile | None = None
 
     def run(self) -> Script[Result]:
@@ -84,6 +84,15 @@ class Audit:
         except TransportFailed as error:
             return results.inconclusive(self._task.seq, f"evidence cannot be fetched: {error}")
         return results.result_of(ending, self._task.seq, self._profile.name if self._profile else "")
+
+    def _device_of_life(self, device: str) -> Shown:
+        commit = self._commits.get(self._life.joined)
+        made = None if commit is None else commit.commitment
+        if made is None or made.beginning is None:
+            return Shown(device)
+        nonce = made.nonce(self._spec.id, self._sealed.epoch, self._hotkey)
+        assert nonce is not None
+        return Shown(device, made.beginning.fingerprint, nonce)
 
     # ---- the three kinds ----------------------------------------------------------------------
 
@@ -242,7 +251,7 @@ class Audit:
             self._profile = yield from self._load_base(whole=whole)
             return
         snapshot = yield from self._snapshot(version)
-        self._profile = yield jobs.LoadSnapshot(snapshot, self._commits[version], self._device, whole)
+        self._profile = yield jobs.LoadSnapshot(snapshot, self._commits[version], self._shown, whole)
 
     def _load_base(self, *, whole: bool) -> Script[Profile]:
         """Load the base, and to run STEPs the moments that the miner carried over, if the run has that."""
@@ -252,5 +261,5 @@ class Audit:
             yield jobs.FetchBase(self._base)
             last: Receipt | None = yield jobs.FetchLastCommit(epoch - 1, self._hotkey)
             carried = jobs.Carried((yield from self._snapshot(version)), commit, last)
-        profile: Profile = yield jobs.LoadBase(self._base, version, self._device, carried)
+        profile: Profile = yield jobs.LoadBase(self._base, version, self._shown, carried)
         return profile

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iota.protocol.events import EpochClose, MergeAssign
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import Receipt
@@ -160,13 +161,23 @@ class FetchTokens:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The device of a miner's life: the class that its receipts name, and what shows it."""
+
+    device: str
+    fingerprint: Fingerprint | None = None
+    """Of the life's first COMMIT; None where the record has none."""
+    nonce: str = ""
+    """What the fingerprint must answer."""
+
+
+@dataclass(frozen=True)
 class LoadBase:
     """Start a replay from a base as weight version `version`. Answer: the Profile of its comparisons."""
 
     base: Base
     version: int
-    device: str
-    """Device class that the receipts name."""
+    shown: Shown
     carried: Carried | None = None
     """Moments to begin with; None for zero ones."""
 
@@ -192,8 +203,7 @@ class LoadSnapshot:
     snapshot: Snapshot
     commit: Receipt
     """The COMMIT to the snapshot's version."""
-    device: str
-    """Device class that the receipts name."""
+    shown: Shown
     whole: bool
     """Whether the audit runs STEPs, and so needs more than the weights."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
-from iota.protocol.merkle import EMPTY, merkle_root
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import Commitment, Receipt
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
@@ -24,8 +24,7 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
     for life in sealed.miners[hotkey].lives:
         commits = [receipt for receipt in sealed.commits(hotkey, life) if receipt.commitment is not None]
         if commits and base is not None:
-            first = _of(commits[0])
-            found = merkle_root([first.weights, first.momentum or EMPTY])
+            found = _of(commits[0]).base or EMPTY
             if found != base.digest:
                 reason = "it committed to other weights than those of the base, where it began with them"
                 return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)

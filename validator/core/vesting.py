@@ -77,9 +77,9 @@ def hidden_epochs(audit: AuditSpec) -> int:
 
     After the public draw of a window one validator draws a segment in one of `extra_every` epochs, and a
     third of the compute can be saved in each: by leaving out weight gradients, which only a segment shows. So
-    a third of `extra_every` epochs must be lost at least, and one more makes it a loss.
+    a third of `extra_every` epochs must be lost at least, and two more make it a loss.
     """
-    return audit.extra_every // 3 + 1
+    return audit.extra_every // 3 + 2
 
 
 def with_epochs_before(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import miner.node
+import miner.ops
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute.accumulate import OpenStep
@@ -20,6 +21,7 @@ from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.receipts import OpKind
 from iota.spec import ComputeDtype, RunSpec
 from tests.support.cheats.first_lie import lied
@@ -261,12 +263,18 @@ def low_precision() -> None:
 
 
 def low_precision_elsewhere() -> None:
-    """The same, and names the class of a device that nobody has."""
-    miner.node.device_class = lambda device, threads: OTHER_CLASS
+    """The same, and names and shows the class of a device that nobody has."""
+    _elsewhere()
     low_precision()
 
 
 def noise_elsewhere() -> None:
-    """Sends noise of the result's norm, and names the class of a device that nobody has."""
-    miner.node.device_class = lambda device, threads: OTHER_CLASS
+    """Sends noise of the result's norm, and names and shows the class of a device that nobody has."""
+    _elsewhere()
     scaled_noise()
+
+
+def _elsewhere() -> None:
+    shown = Fingerprint(**dict.fromkeys(Fingerprint.model_fields, "1" * 64))
+    miner.node.device_class = lambda device, threads: OTHER_CLASS
+    miner.ops.fingerprint = lambda *given: shown

@@ -87,11 +87,16 @@ def _newest_joined(lives: Sequence[Life], step: int) -> int | None:
 def _committing_life(lives: Sequence[Life], receipt: Receipt) -> int | None:
     """Which life a COMMIT is of: one that can commit to that version next.
 
-    Two can where one joined at a version that an earlier one may still commit to, in receipts that come late.
-    Then it is the newest that had begun when the COMMIT did.
+    A life's first COMMIT says with what it began, and no other does. Two can be first where both joined at
+    that version: then it is the newest that had begun when the COMMIT did.
     """
     version, newest = receipt.version, newest_life(lives)
-    able = [i for i in range(newest, len(lives)) if lives[i].next_commit == version <= lives[i].next_step]
+    begins = receipt.commitment is not None and receipt.commitment.beginning is not None
+    able = [
+        i
+        for i in range(newest, len(lives))
+        if lives[i].next_commit == version <= lives[i].next_step and begins == (lives[i].joined == version)
+    ]
     begun = [index for index in able if lives[index].began <= receipt.started]
     if able:
         return begun[-1] if begun else able[0]

@@ -13,7 +13,7 @@ import torch
 
 from iota.compute.determinism import device_class
 from iota.compute.state import StageState
-from iota.spec import Frozen, RunSpec
+from iota.spec import Count, Frozen, RunSpec
 from validator.calibration.honest import Segment
 from validator.calibration.replay_files import read_replay, read_state, write_replay
 from validator.calibration.text import tokens
@@ -23,20 +23,20 @@ class Order(Frozen):
     """What a child process replays."""
 
     spec: RunSpec
-    number: int
+    number: Count
     """Of the segment; its data follows from it."""
-    steps: int
-    kept: tuple[int, ...]
+    steps: Count
+    kept: tuple[Count, ...]
     """Numbers of steps after which states are kept."""
     start: str | None
     """Folder with the states at the start; None: the run's initial ones."""
-    start_steps: int
+    start_steps: Count
     """The states in `start` are those after so many steps."""
     sent: str | None
     """Folder of the leading replay; None for the leading one itself."""
     out: str
     device: str
-    threads: int
+    threads: Count
 
 
 def replay(order: Order) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from iota.codec.shapes import payload_shape
 from iota.compute.state import StageState
 from iota.protocol.receipts import OpKind
-from iota.spec import Frozen, RunSpec
+from iota.spec import Count, Frozen, RunSpec
 from validator.audits.distances import number_error
 from validator.audits.state_distances import state_distances
 from validator.audits.tolerance import payload_distances
@@ -31,7 +31,7 @@ class Distances(Frozen):
 
     kind: OpKind
     quantity: Quantity
-    depth: int
+    depth: Count
     values: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
 
 

@@ -163,7 +163,10 @@ class Audit:
         return None
 
     def _sum(self, step: int) -> Script[ReplayMismatch | None]:
-        """Replay a step's counted microbatches in the order of its sum; returns the first mismatch."""
+        """Replay a step's counted microbatches in the order of its sum, then the FORWARDs beside them.
+
+        Returns the first mismatch.
+        """
         version = self._sealed.version(self._hotkey, step)
         last = self._miner.stage == self._spec.last_stage
         for microbatch, attempt in self._sealed.counted(self._hotkey, step):
@@ -174,6 +177,11 @@ class Audit:
             forward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, OpKind.FORWARD)
             inputs = yield from self._inputs(backward)
             mismatch = yield from self._replay(backward, forward, version, inputs)
+            if mismatch is not None:
+                return mismatch
+        for alone in self._sealed.forwards_alone(self._hotkey, step):
+            inputs = yield from self._inputs(alone)
+            mismatch = yield from self._replay(alone, None, version, inputs)
             if mismatch is not None:
                 return mismatch
         return None

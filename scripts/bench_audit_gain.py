@@ -8,6 +8,9 @@ Each row of `hidden` is a miner that nudges every STEP of some epochs, computes 
 has a neighbour store frames that are none, so that no audit of these segments is decided. It knows all
 verdicts of the epochs before, and is honest where the audit of a segment is certain. `pay` and `work` are
 shares of an honest miner's.
+
+Each row of `seldom` is a cheat that lies in little of its work, or leaves in place of an answer; `assumes`
+says what its figure rests on.
 """
 
 from __future__ import annotations
@@ -47,6 +50,12 @@ class Cheat:
     """A neighbour stored no frame that can be read where it lies, so that no audit of that is decided."""
     waits: bool = False
     """It lies only in epochs after the one in which its window's public draw fell."""
+    once: bool = False
+    """It lies in one step of each epoch, whatever the rate."""
+    renews: bool = False
+    """It leaves when a lie is drawn, and comes back in the next epoch under a new hotkey, at no cost."""
+    forgoes: float = 0.0
+    """Share of its pay that it forgoes where it lies; no audit finds such a lie."""
 
 
 CHEATS = (
@@ -59,6 +68,37 @@ CHEATS = (
     Cheat("old weights, only after the window's public draw", "step", 1 / 3, waits=True),
     Cheat("a scaled pseudo-gradient within the bounds", "epoch", 0.0),
 )
+
+_ONE_STEP = "a segment of audit.commit_every steps shows it if it is drawn, an op audit never does"
+SELDOM = (
+    (
+        Cheat("noise in 5 % of its ops", "op", 1.0),
+        0.05,
+        "an op audit and a segment each find any lie in what they replay; the class is the same",
+    ),
+    (
+        Cheat("one STEP an epoch is left out, with its weight gradients", "step", 1 / 3, once=True),
+        1 / STEPS,
+        _ONE_STEP,
+    ),
+    (
+        Cheat("one tensor is left out of one STEP an epoch", "step", 0.0, once=True),
+        1 / STEPS,
+        f"{_ONE_STEP}; it saves nothing",
+    ),
+    (
+        Cheat("old weights in each STEP, and leaves when that is drawn", "step", 1 / 3, renews=True),
+        1.0,
+        "its new hotkey costs nothing, has no ban, and loses no epoch",
+    ),
+    (Cheat("the same in 10 % of its steps", "step", 1 / 3, renews=True), 0.1, "the same"),
+    (
+        Cheat("joins anew before every STEP", "epoch", 1 / 3, forgoes=1 / 3),
+        1.0,
+        "no audit finds it, its work vests, and bases are taken anew without limit: none is so in a run",
+    ),
+)
+"""Cheats that lie seldom, the share in which they do, and what their figure rests on."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +154,7 @@ def judged(
         rate: share of the cheat's units in which it lies.
         drawn: the segments that are audited, of so many.
     """
-    steps = [rng.random() < rate for _ in range(STEPS)] if cheat.unit == "step" else [False] * STEPS
+    steps = _false_steps(cheat, rate, rng)
     poisoned = cheat.unit == "epoch" and rng.random() < rate
     op_rate = rate if cheat.unit == "op" else 0.0
     length = STEPS // segments
@@ -130,6 +170,13 @@ def judged(
         of_op |= any(rng.choice(steps) for _ in range(audit.ops))
     found = ({"op"} if of_op else set()) | ({"segment"} if false else set())
     return found, bool(drawn - false)
+
+
+def _false_steps(cheat: Cheat, rate: float, rng: random.Random) -> list[bool]:
+    if cheat.once and rate:
+        chosen = rng.randrange(STEPS)
+        return [step == chosen for step in range(STEPS)]
+    return [cheat.unit == "step" and rng.random() < rate for _ in range(STEPS)]
 
 
 HIDING: dict[str, Callable[[int, bool, bool], bool]] = {
@@ -186,22 +233,26 @@ def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -
     sums, cost, worked, detected = {CHEAT: 0.0, HONEST: 0.0}, 0.0, 0, 0
     for life in range(lives):
         rng = random.Random(f"{cheat.name} {cheat.unit} {rate} {life}")
-        draws, work, found = SegmentDraws(audit, 1, rng), list[MinerWork](), _Found()
+        draws, work, found, name = SegmentDraws(audit, 1, rng), list[MinerWork](), _Found(), CHEAT
         for epoch in range(epochs):
             draws.begin(epoch)
             now = 0.0 if cheat.waits and not draws.fallen else rate
             drawn = draws.end()
-            bad, passes = judged(cheat, now, audit, drawn, draws.segments, rng)
-            failed = failed_epochs(found.findings(cheat, work, audit), {}, audit.window).get(CHEAT, ())
+            bad, passes = judged(cheat, 0.0 if cheat.forgoes else now, audit, drawn, draws.segments, rng)
+            failed = failed_epochs(found.findings(cheat, work, audit), {}, audit.window).get(name, ())
             if epoch >= ban_end(failed, audit.window):
-                work.append(MinerWork(epoch, CHEAT, CHEAT, _FLOPS, 1, 0))
+                paid = round(_FLOPS * (1 - now * cheat.forgoes))
+                work.append(MinerWork(epoch, name, name, paid, 1, 0))
                 worked, cost, detected = worked + 1, cost + 1 - now * cheat.saves, detected + bool(bad)
-                found.add((epoch, CHEAT), bad, passes=passes)
+                found.add((epoch, name), bad, passes=passes)
+                if bad and cheat.renews:
+                    name = f"{CHEAT} from {epoch + 1}"
+                    draws.fallen = False
             work.append(MinerWork(epoch, HONEST, HONEST, _FLOPS, 1, 0))
             found.add((epoch, HONEST), set(), passes=bool(drawn))
             findings = found.findings(cheat, work, audit)
             for score in scores(audit, epoch, work[-2 * audit.window :], findings):
-                sums[score.hotkey] += score.score
+                sums[HONEST if score.hotkey == HONEST else CHEAT] += score.score
     pay = sums[CHEAT] / sums[HONEST]
     gain = (pay - COST * cost / (lives * epochs)) - (1 - COST)
     return Row(cheat.name, cheat.unit, rate, detected / worked, pay, gain)
@@ -226,7 +277,7 @@ class _Found:
 
     def findings(self, cheat: Cheat, work: list[MinerWork], audit: AuditSpec) -> Findings:
         found = Findings(passed=frozenset(self._passed))
-        if cheat.withholds:
+        if cheat.withholds or cheat.renews:
             return replace(found, undelivered=frozenset(self._bad))
         if cheat.hides:
             before = with_epochs_before(
@@ -257,6 +308,10 @@ def main() -> None:
         "audit": audit.model_dump(mode="json"),
         "cost": COST,
         "rows": [asdict(row) for row in table(audit, lives, args.epochs)],
+        "seldom": [
+            {**asdict(play(cheat, rate, audit, lives, args.epochs)), "assumes": assumes}
+            for cheat, rate, assumes in SELDOM
+        ],
         "hidden": [asdict(hide(h, n, audit, lives, args.epochs)) for h in HIDING for n in VALIDATORS],
     }
     print(json.dumps(document, indent=1))

@@ -9,26 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cheat_runs import CASES, Case, run_case
+from tests.support.cheat_cases import CASES, Case
+from tests.support.cheat_runs import faults, run_case
 
 SHORT = (
     "no work after the base, and no snapshot",
     "frames that are not stored, and constants",
     "three mergers against one",
     "denied frames",
+    "never steps, and nudges one weight",
+    "noise of the result's norm, as another device class",
 )
-"""Cheats in the short form: one each of evidence, collusion, merges and words."""
+"""Cheats in the short form: one each of evidence, collusion, merges, words, states and device classes."""
 
 
 async def _check(case: Case, folder: Path) -> None:
     outcome = await run_case(case, folder / "run")
-    most = case.most * min(outcome.weights[name] for name in outcome.honest)
-    assert all(outcome.weights[liar] <= most for liar in case.cheats), outcome
-    for name, score in outcome.honest.items():
-        assert outcome.weights[name] > 0, outcome
-        assert (score["voided"], score["failed_epochs"]) == (0, []), outcome
-    assert not outcome.failed.keys() - case.cheats.keys(), outcome
-    assert not outcome.internal_errors
+    assert not faults(case, outcome), outcome
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -37,6 +34,15 @@ async def test_a_cheat_loses_its_weight_and_the_honest_are_paid(name: str, tmp_p
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(CASES.keys() - set(SHORT)))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason=case.may_pass, strict=False))
+        if case.may_pass
+        else name
+        for name, case in CASES.items()
+        if name not in SHORT
+    ],
+)
 async def test_every_cheat_loses_its_weight_and_the_honest_are_paid(name: str, tmp_path: Path) -> None:
     await _check(CASES[name], tmp_path)

@@ -13,7 +13,7 @@ EPOCHS = 3
 
 async def test_noise_has_no_weight_within_three_epochs_and_the_honest_keep_theirs(tmp_path: Path) -> None:
     options = tiny(stages=2, replicas=2, epochs=EPOCHS, steps_per_epoch=3)
-    entries = {"miner-00": "tests.support.cheats:noise"}
+    entries = {"miner-00": "tests.support.cheats.compute:noise"}
     async with LiveSwarm(tmp_path / "run", options, validator=True, entries=entries) as swarm:
         await swarm.finished(200)
         await swarm.validator_done(60)

@@ -114,7 +114,7 @@ class Noise(Honest):
         if kind is not OpKind.FORWARD:
             return output
         noise = torch.randn(payload_shape(miner.spec), generator=torch.Generator().manual_seed(mb.index))
-        return _resent(miner.spec, output, noise)
+        return resent(miner.spec, output, noise)
 
 
 class ZeroBackward(Honest):
@@ -123,7 +123,7 @@ class ZeroBackward(Honest):
     def output(self, miner: Miner, mb: Microbatch, kind: OpKind, output: Output) -> Output:
         if kind is not OpKind.BACKWARD:
             return output
-        return _resent(miner.spec, output, torch.zeros(payload_shape(miner.spec)))
+        return resent(miner.spec, output, torch.zeros(payload_shape(miner.spec)))
 
 
 class FalseLoss(Honest):
@@ -212,7 +212,8 @@ class NudgedDelta(Honest):
         return nudged
 
 
-def _resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
+def resent(spec: RunSpec, output: Output, values: torch.Tensor) -> Output:
+    """The output with other values (B, T, k) in its payload."""
     payload = encode_wire(values, spec.boundary.wire).numpy().tobytes()
     return replace(output, payload=payload, digest=blake3(payload).hexdigest())
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from iota.spec import AuditSpec
-from scripts.bench_audit_gain import CHEATS, HIDING, VALIDATORS, Cheat, hide, play
+from scripts.bench_audit_gain import CHEATS, HIDING, SELDOM, VALIDATORS, Cheat, hide, play
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=[f"{n}" for n in range(len(CHEATS))])
 @pytest.mark.parametrize("rate", [1.0, 0.3])
 def test_a_persistent_cheat_loses_on_average(cheat: Cheat, rate: float) -> None:
+    assert play(cheat, rate, AuditSpec(), lives=20, epochs=100).gain < 0
+
+
+@pytest.mark.parametrize(("cheat", "rate"), [row[:2] for row in SELDOM], ids=[row[0].name for row in SELDOM])
+def test_who_lies_seldom_or_leaves_when_drawn_loses_on_average(cheat: Cheat, rate: float) -> None:
     assert play(cheat, rate, AuditSpec(), lives=20, epochs=100).gain < 0
 
 

@@ -189,11 +189,19 @@ class Audit:
         return None
 
     def _sum(self, step: int) -> Script[ReplayMismatch | None]:
-        """Replay a step's counted microbatches in the order of its sum; returns the first mismatch."""
+        """Replay a step's counted microbatches in the order of its sum, then the FORWARDs beside them.
+
+        Returns the first mismatch.
+        """
         version = self._sealed.version(self._hotkey, step)
         for forward, backward in self._summed(step):
             inputs = yield from self._inputs(backward)
             mismatch = yield from self._replay(backward, forward, version, inputs)
+            if mismatch is not None:
+                return mismatch
+        for alone in self._sealed.forwards_alone(self._hotkey, step):
+            inputs = yield from self._inputs(alone)
+            mismatch = yield from self._replay(alone, None, version, inputs)
             if mismatch is not None:
                 return mismatch
         return None

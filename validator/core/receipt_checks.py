@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Final
 
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import Commitment, Receipt
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
 
+MOVING_NORM: Final = 1e-3
+"""L2 norm of a gradient that no optimizer's update loses in rounding. A neighbour can send less, or zeros."""
+
 
 def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
     """The first COMMIT, in any life, that the record or the others refute.
 
     A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
-    STEPs that count microbatches move the weights.
+    STEPs with a gradient move the weights.
     """
     base = sealed.base(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
@@ -25,17 +29,25 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
                 reason = "it committed to other weights than those of the base, where it began with them"
                 return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
         for start, end in pairwise(commits):
-            moved = any(
-                sealed.counted(hotkey, step) and sealed.learning_rate(step) > 0
-                for step in range(start.version, end.version)
-            )
+            moved = any(_moves(sealed, hotkey, step) for step in range(start.version, end.version))
             if moved and _of(start).weights == _of(end).weights:
                 reason = (
                     f"its weights of version {end.version} are those of version {start.version}, though STEPs"
-                    " between count microbatches"
+                    " between have a gradient"
                 )
                 return MinerFault(hotkey, end.seq, reason, found=_of(end).weights)
     return None
+
+
+def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:
+    """Whether a STEP must have changed the weights, by the gradient that its receipt says.
+
+    One that says none may be a lie, or due to a neighbour that sent none: its segment shows which.
+    """
+    receipt = sealed.step_receipt(hotkey, step)
+    if receipt is None or receipt.update is None or not sealed.counted(hotkey, step):
+        return False
+    return receipt.update.gradient_norm >= MOVING_NORM and sealed.learning_rate(step) > 0
 
 
 def _of(commit: Receipt) -> Commitment:

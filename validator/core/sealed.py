@@ -164,8 +164,26 @@ class SealedEpoch:
 
         Each op of a microbatch is paid once at each stage, over all miners: in the attempt that counts. Else
         friends could have work made again and all be paid. Who gave no pseudo-gradient is not paid.
+        Nobody is paid for what no audit can show, an earlier life's ops in versions after its base: who lies
+        there would lose its states, and be paid.
         """
-        return [] if self.withholds(hotkey) else [r for r in self._own_ops(hotkey) if self._is_paid(r)]
+        if self.withholds(hotkey):
+            return []
+        return [r for r in self._own_ops(hotkey) if self._is_paid(r) and self._can_be_shown(hotkey, r)]
+
+    def forwards_alone(self, hotkey: str, step: int) -> list[Receipt]:
+        """Paid FORWARDs of a step of the last life whose attempt the miner does not count.
+
+        Another attempt went on from their activations: its backward shows nothing of them.
+        """
+        counted, last = self.counted(hotkey, step), self.last_life(hotkey)
+        return [
+            receipt
+            for receipt in self.paid(hotkey)
+            if (receipt.kind, receipt.step) == (OpKind.FORWARD, step)
+            and (receipt.microbatch, receipt.attempt) not in counted
+            and self.life(hotkey, receipt) is last
+        ]
 
     def withholds(self, hotkey: str) -> bool:
         """Whether the miner gave no pseudo-gradient, though its last life has counted work."""
@@ -176,6 +194,11 @@ class SealedEpoch:
         """Whether the op's weight gradient stands in a sum that the miner has a STEP receipt of."""
         counted = (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         return counted and self.step_receipt(hotkey, receipt.step) is not None
+
+    def _can_be_shown(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether an audit can replay the op: it used a base, or is in reach of the last life's segments."""
+        life = self.life(hotkey, receipt)
+        return life is self.last_life(hotkey) or receipt.version == life.joined
 
     def _is_paid(self, receipt: Receipt) -> bool:
         """Whether it is of a settled microbatch, and of the attempt that counts at its stage.

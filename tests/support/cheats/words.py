@@ -1,0 +1,114 @@
+"""Cheats in receipts, and in what a miner says of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iota.protocol.events import FrameReady
+from iota.protocol.frames import Direction
+from iota.protocol.messages import BadValue, FrameMissing
+from iota.protocol.receipts import OpKind
+from miner.ops import OpRunner
+from miner.replica import Replica
+from tests.support.cheats.compute import noise_forward
+from tests.support.cheats.first_lie import lied
+from tests.support.miner_program import run_miner
+
+# ---- receipts ----------------------------------------------------------------------------------
+
+
+def no_forward_receipts() -> None:
+    """Sends noise forward, and keeps the receipts of its FORWARDs back."""
+    record = OpRunner._record
+
+    def without_forwards(self: OpRunner, op: Any, **fields: Any) -> None:
+        if op.kind is not OpKind.FORWARD:
+            record(self, op, **fields)
+
+    OpRunner._record = without_forwards  # type: ignore[method-assign]
+    noise_forward()
+
+
+def no_last_receipt() -> None:
+    """Leaves its epoch's last STEP out, with its receipt and the commitment after it."""
+    honest = OpRunner._step
+
+    def step(self: OpRunner, op: Any, inputs: Any) -> None:
+        if op.step == self.spec.schedule.steps - 1:
+            lied(op.epoch, op.step)
+        else:
+            honest(self, op, inputs)
+
+    OpRunner._step = step  # type: ignore[method-assign]
+    run_miner()
+
+
+def second_receipts() -> None:
+    """Claims each op a second time."""
+    record = OpRunner._record
+
+    def twice(self: OpRunner, op: Any, **fields: Any) -> None:
+        fresh = self.log.find(op.key) is None
+        record(self, op, **fields)
+        if fresh and op.kind is not OpKind.STEP:
+            lied(op.epoch, op.step)
+            last = self.log.after(self.log.count - 1)
+            assert last is not None
+            again = last.receipts[-1].model_dump(exclude={"seq", "previous"})
+            self.log.append(again)
+
+    OpRunner._record = twice  # type: ignore[method-assign]
+    run_miner()
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def denier() -> None:
+    """Says of every frame from its neighbours that it is missing, and works with it all the same."""
+
+    def say_missing(self: Replica, delivered: Any) -> None:
+        if isinstance(delivered.event, FrameReady):
+            name = delivered.event.notice.name
+            lied(name.epoch, name.step)
+            self._talk.send(reports=[FrameMissing(name=name, reason="it is not there")])
+
+    _on_event(say_missing)
+
+
+def crier() -> None:
+    """Cries NaN on every fourth microbatch, where its activations reach it."""
+
+    def say_bad(self: Replica, delivered: Any) -> None:
+        if isinstance(delivered.event, FrameReady):
+            name = delivered.event.notice.name
+            if name.direction is Direction.FORWARD and name.microbatch % 4 == 0:
+                lied(name.epoch, name.step)
+                word = BadValue(epoch=name.epoch, step=name.step, microbatch=name.microbatch)
+                self._talk.send(reports=[self._signed(word)])
+
+    _on_event(say_bad)
+
+
+def _on_event(react: Any) -> None:
+    from miner import replica
+
+    check = replica.check_plan
+
+    def checked(spec: Any, reply: Any, hotkey: Any, delivered: Any) -> None:
+        check(spec, reply, hotkey, delivered)
+        react(_LIVES[-1], delivered)
+
+    prepare = Replica.__post_init__
+
+    def remember(self: Replica) -> None:
+        prepare(self)
+        _LIVES.append(self)
+
+    Replica.__post_init__ = remember  # type: ignore[method-assign]
+    replica.check_plan = checked
+    run_miner()
+
+
+_LIVES: list[Replica] = []
+"""The replica of this process, for cheats that speak."""

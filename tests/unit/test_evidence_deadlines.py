@@ -15,6 +15,7 @@ from iota.protocol.messages import (
     Reveal,
     Role,
 )
+from iota.protocol.records import Word
 from orchestrator.coordinator import Resumed, StoreAway, StoreBack
 from orchestrator.coordinator.evidence import FLOOR_SHARE, max_wanted
 from orchestrator.coordinator.member import Member
@@ -245,6 +246,26 @@ def test_no_frames_are_owed_by_who_has_no_receipts_of_the_step() -> None:
     late = driven.join(11)
     _want_frames(driven, validator, late, 0)
     assert late.owed == {}
+
+
+def test_frames_are_owed_for_a_word_in_the_record_too() -> None:
+    driven, _, validator = sealed_run()
+    late = driven.join(11)
+    epoch = driven.state.epochs[0]
+    epoch.stages[late.hotkey] = late.stage
+    word = Word(
+        hotkey=late.hotkey,
+        epoch=0,
+        step=0,
+        microbatch=0,
+        attempt=0,
+        stage=late.stage,
+        inputs=(),
+        signature="0" * 128,
+    )
+    epoch.words[late.hotkey] = (word,)
+    _want_frames(driven, validator, late, 0)
+    assert late.owed.keys() == {(0, EvidenceItem.FRAMES, 0)}
 
 
 def test_nothing_is_owed_once_the_audits_are_closed() -> None:

@@ -109,7 +109,7 @@ def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
         remedy = (
             f"audit.window_steps {costs.compute_window:,} would"
             if costs.compute_window
-            else "longer epochs, fewer audit.ops or fewer validators would"
+            else "longer epochs, a larger audit.extra_every or fewer audit.ops would"
         )
         lines.append(f"That is above {COMPUTE_BUDGET:.0%} of the compute: {remedy} keep it.")
     if costs.storing_s > costs.turn_s:

@@ -223,7 +223,7 @@ class AuditSpec(SpecPart):
     commit_every: Positive = 5
     """A miner commits to its state at its first version of an epoch, at every so many-th and at the last. A
     segment lies between two commitments: it is audited as a whole."""
-    window_steps: Positive = 30
+    window_steps: Positive = 40
     """Inner steps in which one segment of every miner is audited by some validator (docs/validator.md)."""
     extra_every: Positive = 10
     """Epochs between two further segments of a miner that some validator draws for itself, on average."""

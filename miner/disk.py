@@ -5,7 +5,7 @@ base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
 base/<epoch>/digest                   the roots of the base's weights and momentum, which give its digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
-frames/<epoch>/...                    sent frames, kept until the epoch's audits are closed
+frames/<epoch>/...                    sent and received frames, kept until the epoch's audits are closed
 cache/                                blocks of the data shards
 seals/, evidence/                     of the orchestrator (iota.client.evidence_files)
 orchestrator                          the hotkey that must sign for a run (iota.client.known_orchestrator)
@@ -73,8 +73,13 @@ class MinerDisk:
         return self.root / "snapshots" / str(epoch) / "start.safetensors"
 
     def frame(self, name: FrameName) -> Path:
-        """File of a sent frame. It is sent again after a restart, and audits ask for it."""
+        """File of a frame that this miner sent or received. Audits ask for both."""
         return self.root / "frames" / str(name)
+
+    def kept_frames(self, epoch: int, step: int) -> list[Path]:
+        """Files of the frames of one step, in a fixed order."""
+        files = (self.root / "frames" / str(epoch) / str(step)).glob("*/*")
+        return sorted(file for file in files if not file.name.startswith("."))
 
     def snapshot(self, epoch: int, version: int) -> Path:
         """File of the (weights, moments) at one weight version."""

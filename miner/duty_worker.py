@@ -1,4 +1,4 @@
-"""Carries out duties: stores pseudo-gradients, merged parts, bases and snapshots."""
+"""Carries out duties: stores pseudo-gradients, merged parts, bases and evidence."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from iota.client.contributions import read_contributions
 from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.state import check_intact
-from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
 from iota.outer.merge import merge_part
 from iota.outer.partition import Vector, split
 from iota.protocol.events import MergeAssign
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     BaseStored,
     Delta,
+    EvidenceStored,
     Merged,
     Report,
-    SnapshotStored,
 )
 from iota.spec import RunSpec
+from iota.wire.frame import FrameError, decode_frame
 from miner.bases import BaseKeeper
-from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.merge_receipts import MergeReceipts
@@ -55,8 +56,8 @@ class DutyWorker:
     receipts: MergeReceipts
     wants: Callable[[Duty], bool]
     first_pause_s: float = FIRST_PAUSE_S
-    _snapshot_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Snapshots are stored one after another, as their deadlines are: each takes memory and the line."""
+    _evidence_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Evidence is stored one object after another, as its deadlines are: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.
@@ -71,7 +72,7 @@ class DutyWorker:
             return DutyEnded(duty, report)
         except NotWanted:
             log.info("%s is no longer needed", what)
-        except (*FAILURES, StateError, OSError) as error:
+        except (*FAILURES, StateError, FrameError, OSError) as error:
             # Refused, or the file is damaged or no longer on disk. The coordinator then asks another replica.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)
         return DutyEnded(duty, None)
@@ -93,11 +94,9 @@ class DutyWorker:
                 )
             case StoreBase(epoch):
                 return f"storing the base of epoch {epoch}", lambda _: self._store_base(epoch)
-            case StoreSnapshot(epoch, version):
-                return (
-                    f"storing the snapshot of version {version} of epoch {epoch}",
-                    lambda _: self._store_snapshot(epoch, version),
-                )
+            case StoreEvidence(epoch, item, version):
+                what = f"{item} {version} of epoch {epoch}"
+                return f"storing the evidence {what}", lambda _: self._store_evidence(duty)
 
     async def _store_delta(self, epoch: int, delta: Vector) -> Delta:
         """Store a pseudo-gradient (N,), one object per partition."""
@@ -135,19 +134,36 @@ class DutyWorker:
         puts = [self.objects.put(str(key), part) for key, part in zip(keys, parts, strict=True)]
         return tuple(await asyncio.gather(*puts))
 
-    async def _store_snapshot(self, epoch: int, version: int) -> SnapshotStored:
-        def read() -> bytes:
-            path = self.disk.snapshot(epoch, version)
-            found = path.read_bytes()
-            try:
-                check_intact(found, self.spec, self.stage)
-            except StateError:
-                path.unlink()  # an audit would take it for this miner's lie
-                raise
-            return found
-
-        async with self._snapshot_turn:
-            data = await asyncio.to_thread(read)
-            key = SnapshotKey(self.spec.id, epoch, self.hotkey, version)
+    async def _store_evidence(self, duty: StoreEvidence) -> EvidenceStored:
+        epoch, item, version = duty.epoch, duty.item, duty.version
+        read = self._snapshot if item is EvidenceItem.SNAPSHOT else self._frames
+        async with self._evidence_turn:
+            data = await asyncio.to_thread(read, epoch, version)
+            key = EvidenceKey(self.spec.id, epoch, self.hotkey, item, version)
             stored = await self.objects.put(str(key), data)
-        return SnapshotStored(epoch=epoch, version=version, stored=stored)
+        return EvidenceStored(epoch=epoch, item=item, version=version, stored=stored)
+
+    def _snapshot(self, epoch: int, version: int) -> bytes:
+        path = self.disk.snapshot(epoch, version)
+        found = path.read_bytes()
+        try:
+            check_intact(found, self.spec, self.stage)
+        except StateError:
+            path.unlink()  # an audit would take it for this miner's lie
+            raise
+        return found
+
+    def _frames(self, epoch: int, step: int) -> bytes:
+        """The kept frames of a step, without those that this disk has damaged: the others may do."""
+        found = []
+        for file in self.disk.kept_frames(epoch, step):
+            try:
+                data = file.read_bytes()
+                decode_frame(data, self.spec)
+            except (OSError, FrameError) as error:
+                log.error("%s cannot be shown to an audit: %s", file, error)
+            else:
+                found.append(data)
+        if not found:
+            raise FrameError(f"none of the frames of step {step} of epoch {epoch} is on this disk")
+        return b"".join(found)

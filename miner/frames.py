@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from iota.files import write_whole
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.messages import MAX_REASON
 from iota.spec import RunSpec
@@ -34,7 +35,7 @@ class FrameMover:
     wants: Callable[[SendFrame | FetchFrame], bool]
     activity: Activity
     kept: Callable[[FrameName], Path]
-    """The file of a sent frame on this disk."""
+    """The file of a sent or received frame on this disk."""
     first_pause_s: float = FIRST_PAUSE_S
 
     async def send(self, effect: SendFrame) -> FrameStored | FrameNotStored:
@@ -79,6 +80,35 @@ class FrameMover:
             self.activity.received_bytes += notice.size
         return None
 
+    async def keep(self, arrived: IncomingFrame) -> Frame:
+        """Check a frame that has arrived, and keep it on disk as it is, for audits of the op that reads it.
+
+        The first frame of a name stands, also after a restart: a receipt may name it already. One that is
+        sent again, with other content perhaps, is answered with that first one.
+
+        Raises:
+            FrameError: it is not what was announced.
+            OSError: the disk is full.
+        """
+        frame = self._checked(arrived)
+        if not self.wants(FetchFrame(arrived.notice, arrived.sender)):
+            return frame  # no op reads it any more
+        return await asyncio.to_thread(self._keep, arrived.data, frame)
+
+    def _keep(self, data: bytes, frame: Frame) -> Frame:
+        path, header = self.kept(frame.header.name), frame.header
+        try:
+            first = decode_frame(path.read_bytes(), self.spec)
+            if (first.header.name, first.header.sender) == (header.name, header.sender):
+                return first
+        except FileNotFoundError:
+            pass
+        except FrameError as error:
+            log.warning("frame %s on this disk is damaged and is replaced: %s", header.name, error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+        return frame
+
     async def _move(
         self, what: str, effect: SendFrame | FetchFrame, move: Callable[[], Awaitable[None]]
     ) -> None:
@@ -92,7 +122,7 @@ class FrameMover:
         wanted = partial(self.wants, effect)
         await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
 
-    def checked(self, frame: IncomingFrame) -> Frame:
+    def _checked(self, frame: IncomingFrame) -> Frame:
         """Decode a frame and check its signature, values, digest, name and sender. Raises FrameError."""
         if blake3(frame.data).hexdigest() != frame.notice.digest:
             raise FrameError("not the bytes that were announced")

@@ -146,7 +146,7 @@ class Replica:
     async def _receive(self) -> None:
         async for arrived in self.transport.incoming():
             try:
-                frame = self._frames.checked(arrived)
+                frame = await self._frames.keep(arrived)
             except FrameError as error:
                 self._take(lost(arrived, error))
             else:

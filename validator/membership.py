@@ -12,7 +12,7 @@ from typing import Final
 from iota.chain import ChainError
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import UntrustedAnswer
-from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, EvidenceMissed, EvidenceReady, RunEnd
 from iota.protocol.messages import Outcome
 from iota.protocol.seals import SignedSeal
 from validator.audits.job_runner import JobRunner, is_condition
@@ -74,7 +74,7 @@ class Membership:
             elif isinstance(event, Accusation):
                 signed = verify_verdict(self.sign.run, event.verdict, event.validator)
                 await self._facts.put(Accused(event, signed))
-            elif isinstance(event, SnapshotReady | SnapshotMissed | AuditsClosed | RunEnd):
+            elif isinstance(event, EvidenceReady | EvidenceMissed | AuditsClosed | RunEnd):
                 await self._facts.put(event)
 
     async def _is_sealed(self, seal: EpochClose, signature: str | None) -> bool:

@@ -95,13 +95,13 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
 
 def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
     """What audits cost and find, and what is out of reach."""
-    who = counted(costs.validators, "validator")
+    who, turn = counted(costs.validators, "validator"), counted(round(costs.turn_steps), "step")
     lines = [
         f"Audits by {who} take {costs.compute:.1%} of the swarm's compute"
-        f" ({costs.segment_compute:.1%} segments, {costs.op_compute:.1%} single ops)."
-        f" A cheat in every segment is found within {costs.turn_steps:,.0f} steps; in one of ten,"
+        f" (segments {costs.segment_compute:.1%}, single ops {costs.op_compute:.1%})."
+        f" A cheat in every segment is found within {turn}; in one of ten,"
         f" with a chance of 99 % within {windows_until(0.1, 0.99) * costs.turn_steps:,.0f}.",
-        f"In {costs.turn_steps:,.0f} steps ({duration(costs.turn_s)}) a miner of the largest stage stores"
+        f"In {turn} ({duration(costs.turn_s)}) a miner of the largest stage stores"
         f" {costs.stored / 1e9:,.2f} GB for them, and keeps {costs.kept / 1e9:,.1f} GB of states on its disk;"
         f" validators fetch {costs.fetched / 1e9:,.2f} GB of it.",
     ]

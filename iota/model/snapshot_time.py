@@ -23,7 +23,7 @@ def storing_s(size: int, line: float) -> float:
 
 
 def drawn_snapshots(spec: RunSpec) -> int:
-    """Snapshots of a miner that the draw of one validator can demand, without those of its words.
+    """Deliveries of a miner that the draw of one validator can demand, without those of its words.
 
     One for each op, the start and the end of each segment of the public draw and of one more, and the last
     version; no more than there are.

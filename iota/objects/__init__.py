@@ -6,7 +6,7 @@
 | `DeltaKey` | `RUN/delta/EPOCH/STAGE/HOTKEY/part-NNN` | that replica, while the epoch merges |
 | `MergedKey` | `RUN/merged/EPOCH/STAGE/part-NNN.HOTKEY` | that miner, if it was drawn to merge the part |
 | `BaseKey` | `RUN/base/EPOCH/STAGE/part-NNN.HOTKEY.safetensors` | that replica, if it was asked to |
-| `SnapshotKey` | `RUN/audit/EPOCH/HOTKEY/VERSION` | that miner, if a validator asked for it |
+| `EvidenceKey` | `RUN/audit/EPOCH/HOTKEY/ITEM/VERSION` | that miner, if a validator asked for it |
 | `PlanKey` | `RUN/plan/EPOCH/STEP-ROOT.json` | the orchestrator |
 | `SettledKey` | `RUN/merged/EPOCH/STAGE/part-NNN-DIGEST` | the orchestrator, where its mergers differed |
 
@@ -17,13 +17,13 @@ from iota.objects.grammar import validate_key
 from iota.objects.keys import (
     BaseKey,
     DeltaKey,
+    EvidenceKey,
     FrameKey,
     MergedKey,
     PlanKey,
     RunObject,
     ServerObject,
     SettledKey,
-    SnapshotKey,
     epoch_prefixes,
     manifest_folder,
     parse_key,
@@ -32,25 +32,28 @@ from iota.objects.keys import (
     tokenizer_key,
 )
 from iota.objects.sizes import (
+    frames_bytes,
     largest_object,
     max_bytes,
     max_plan_bytes,
     part_count,
     part_sizes,
+    planned_frames,
     snapshot_bytes,
 )
 
 __all__ = [
     "BaseKey",
     "DeltaKey",
+    "EvidenceKey",
     "FrameKey",
     "MergedKey",
     "PlanKey",
     "RunObject",
     "ServerObject",
     "SettledKey",
-    "SnapshotKey",
     "epoch_prefixes",
+    "frames_bytes",
     "largest_object",
     "manifest_folder",
     "max_bytes",
@@ -58,6 +61,7 @@ __all__ = [
     "parse_key",
     "part_count",
     "part_sizes",
+    "planned_frames",
     "plans_prefix",
     "snapshot_bytes",
     "start_key",

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iota.protocol.frames import FrameName
+from iota.protocol.frames import EvidenceItem, FrameName
 
 _RUN = r"(?P<run>[0-9a-f]{64})"
 _EPOCH = r"(?P<epoch>\d{1,10})"
 _STAGE = r"(?P<stage>\d{1,10})"
 _HOTKEY = r"(?P<hotkey>[1-9A-HJ-NP-Za-km-z]{46,48})"
+_ITEM = "|".join(EvidenceItem)
 _PART = r"part-(?P<part>\d{3,6})"
 
 
@@ -74,16 +75,17 @@ class BaseKey:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotKey:
-    """Weights and optimizer moments of a miner at one version."""
+class EvidenceKey:
+    """A state of a miner at one version, or its frames of one step."""
 
     run: str
     epoch: int
     hotkey: str
+    item: EvidenceItem
     version: int
 
     def __str__(self) -> str:
-        return f"{self.run}/audit/{self.epoch}/{self.hotkey}/{self.version}"
+        return f"{self.run}/audit/{self.epoch}/{self.hotkey}/{self.item}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class SettledKey:
         return f"{self.run}/merged/{self.epoch}/{self.stage}/part-{self.part:03d}-{self.digest}"
 
 
-RunObject = FrameKey | DeltaKey | MergedKey | BaseKey | SnapshotKey
+RunObject = FrameKey | DeltaKey | MergedKey | BaseKey | EvidenceKey
 """What members write."""
 ServerObject = PlanKey | SettledKey
 """What the orchestrator writes."""
@@ -121,6 +123,10 @@ ServerObject = PlanKey | SettledKey
 
 def _frame_key(run: str, **name: Any) -> FrameKey:
     return FrameKey(run, FrameName(**name))
+
+
+def _evidence_key(run: str, epoch: int, hotkey: str, item: str, version: int) -> EvidenceKey:
+    return EvidenceKey(run, epoch, hotkey, EvidenceItem(item), version)
 
 
 _FORMS: tuple[tuple[Callable[..., RunObject | ServerObject], re.Pattern[str]], ...] = (
@@ -135,11 +141,14 @@ _FORMS: tuple[tuple[Callable[..., RunObject | ServerObject], re.Pattern[str]], .
     (MergedKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}\.{_HOTKEY}")),
     (SettledKey, re.compile(rf"{_RUN}/merged/{_EPOCH}/{_STAGE}/{_PART}-(?P<digest>[0-9a-f]{{64}})")),
     (BaseKey, re.compile(rf"{_RUN}/base/{_EPOCH}/{_STAGE}/{_PART}(?:\.{_HOTKEY})?\.safetensors")),
-    (SnapshotKey, re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<version>\d{{1,10}})")),
+    (
+        _evidence_key,
+        re.compile(rf"{_RUN}/audit/{_EPOCH}/{_HOTKEY}/(?P<item>{_ITEM})/(?P<version>\d{{1,10}})"),
+    ),
     (PlanKey, re.compile(rf"{_RUN}/plan/{_EPOCH}/(?P<step>\d{{1,10}})-(?P<root>[0-9a-f]{{64}})\.json")),
 )
 """The inverse of each `__str__`: what makes a key from the named groups of its pattern."""
-_TEXTS = frozenset({"run", "hotkey", "direction", "root", "digest"})
+_TEXTS = frozenset({"run", "hotkey", "direction", "root", "digest", "item"})
 """Groups that are text; all others are numbers."""
 
 

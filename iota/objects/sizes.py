@@ -6,13 +6,19 @@ from typing import assert_never
 
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
-from iota.objects.keys import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey
+from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
+from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
 
 _FP32 = 4
 """Bytes of an element."""
 _MAX_HEADER = 4096
 """Upper bound of a frame's bytes besides its payload: prefix, header and signature."""
+_FRAMES = 4
+"""Frames that a replica reads and sends for one microbatch: from and to both sides."""
+_ATTEMPTS = 5
+"""Attempts at every microbatch of a step that one replica may have had, each with frames of its own: more
+than an orchestrator makes before it drops a microbatch."""
 _PART_SLACK = 1 << 20
 """Room for a file's header besides the values of a partition."""
 _PLANNED = 64
@@ -39,12 +45,25 @@ def snapshot_bytes(spec: RunSpec, stage: int) -> int:
     return values * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
+def frames_bytes(spec: RunSpec, frames: int) -> int:
+    """Upper bound (bytes) of so many frames, one after another."""
+    return frames * (payload_size(spec) + _MAX_HEADER)
+
+
 def largest_object(spec: RunSpec) -> int:
     """Upper bound (bytes) of every object of a run."""
-    parts = max_bytes(spec, BaseKey(spec.id, 0, 0, 0), 0)
+    stages = range(spec.layout.stages)
     return max(
-        parts, payload_size(spec) + _MAX_HEADER, *(snapshot_bytes(spec, s) for s in range(spec.layout.stages))
+        max_bytes(spec, BaseKey(spec.id, 0, 0, 0), 0),
+        frames_bytes(spec, planned_frames(spec)),
+        *(snapshot_bytes(spec, stage) for stage in stages),
     )
+
+
+def planned_frames(spec: RunSpec) -> int:
+    """Frames that a replica of a middle stage reads and sends in a step, while its stage is complete."""
+    routed = -(-spec.schedule.microbatches // spec.layout.replicas)
+    return _FRAMES * routed if spec.layout.stages > 1 else 0
 
 
 def max_plan_bytes(spec: RunSpec) -> int:
@@ -59,12 +78,16 @@ def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
     """
     match key:
         case FrameKey():
-            return payload_size(spec) + _MAX_HEADER
+            return frames_bytes(spec, 1)
         case DeltaKey() | MergedKey():
             return _FP32 * spec.outer.part_elements + _PART_SLACK
         case BaseKey():
             return 2 * _FP32 * spec.outer.part_elements + _PART_SLACK
-        case SnapshotKey():
-            return snapshot_bytes(spec, stage)
+        case EvidenceKey():
+            return (
+                snapshot_bytes(spec, stage)
+                if key.item is EvidenceItem.SNAPSHOT
+                else frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.schedule.microbatches)
+            )
         case _:
             assert_never(key)

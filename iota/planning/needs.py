@@ -41,6 +41,7 @@ class Needs:
     snapshots: int
     """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written."""
     frames: int
+    """Disk for the frames that the ops read and sent, which audits may ask for."""
     bases: int
     receipts: int
     """Of the whole run."""
@@ -73,7 +74,8 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     last = stage == spec.last_stage
     ends = (stage == 0) + last
     vectors = 2 if spec.outer.momentum else 1
-    sent = (2 - ends) * routed * spec.schedule.steps * payload_size(spec) if spec.layout.stages > 1 else 0
+    sides = 2 - ends if spec.layout.stages > 1 else 0
+    moved = 2 * sides * routed * spec.schedule.steps * payload_size(spec)
     ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps + spec.commitments
     return Needs(
         stage=stage,
@@ -85,7 +87,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
-        frames=EPOCHS_KEPT * sent,
+        frames=EPOCHS_KEPT * moved,
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,

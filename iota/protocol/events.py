@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.frames import FrameNotice, Key, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameNotice, Key, StoredObject
 from iota.protocol.messages import Hotkey, Verdict
 from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Listed, Small
@@ -31,9 +31,9 @@ class EventKind(StrEnum):
     MERGE_ASSIGN = "merge_assign"
     MERGE_READY = "merge_ready"
     BASE_ASSIGN = "base_assign"
-    AUDIT_REQUEST = "audit_request"
-    SNAPSHOT_READY = "snapshot_ready"
-    SNAPSHOT_MISSED = "snapshot_missed"
+    EVIDENCE_REQUEST = "evidence_request"
+    EVIDENCE_READY = "evidence_ready"
+    EVIDENCE_MISSED = "evidence_missed"
     ACCUSATION = "accusation"
     AUDITS_CLOSED = "audits_closed"
     RUN_END = "run_end"
@@ -179,28 +179,30 @@ class BaseAssign(Frozen):
     epoch: Small
 
 
-class AuditRequest(Frozen):
-    """A validator audits the receiver, which must store its weights and moments of `version` of `epoch`."""
+class EvidenceRequest(Frozen):
+    """A validator audits the receiver, which must store a state of `epoch`, or the frames of a step."""
 
-    kind: Literal[EventKind.AUDIT_REQUEST] = EventKind.AUDIT_REQUEST
+    kind: Literal[EventKind.EVIDENCE_REQUEST] = EventKind.EVIDENCE_REQUEST
     epoch: Small
+    item: EvidenceItem
     version: Small
     deadline: float
-    """Unix seconds, by the size of a snapshot and the line that the miner has shown."""
+    """Unix seconds, by the size of what is asked for and the line that the miner has shown."""
 
 
-class SnapshotReady(Frozen):
-    """To a validator: a snapshot that it asked for is stored."""
+class EvidenceReady(Frozen):
+    """To a validator: evidence that it asked for is stored."""
 
-    kind: Literal[EventKind.SNAPSHOT_READY] = EventKind.SNAPSHOT_READY
+    kind: Literal[EventKind.EVIDENCE_READY] = EventKind.EVIDENCE_READY
     epoch: Small
     miner: Hotkey
+    item: EvidenceItem
     version: Small
     stored: StoredObject
 
 
-class SnapshotMissed(Frozen):
-    """To a validator: a snapshot that it asked for was not stored by its deadline, and counts no more.
+class EvidenceMissed(Frozen):
+    """To a validator: evidence that it asked for was not stored by its deadline, and counts no more.
 
     The deadline of a miner whose owner has revoked its key is when that was decided: nothing that it stores
     is taken any more.
@@ -208,9 +210,10 @@ class SnapshotMissed(Frozen):
     The orchestrator decides it once, by its own clock, so that it is the same for all validators.
     """
 
-    kind: Literal[EventKind.SNAPSHOT_MISSED] = EventKind.SNAPSHOT_MISSED
+    kind: Literal[EventKind.EVIDENCE_MISSED] = EventKind.EVIDENCE_MISSED
     epoch: Small
     miner: Hotkey
+    item: EvidenceItem
     version: Small
     deadline: float
     """Unix seconds."""
@@ -255,9 +258,9 @@ Event = Annotated[
     | MergeAssign
     | MergeReady
     | BaseAssign
-    | AuditRequest
-    | SnapshotReady
-    | SnapshotMissed
+    | EvidenceRequest
+    | EvidenceReady
+    | EvidenceMissed
     | Accusation
     | AuditsClosed
     | RunEnd,

@@ -67,6 +67,15 @@ class FrameNotice(Frozen):
     size: Small
 
 
+class EvidenceItem(StrEnum):
+    """What a validator may ask a miner for. Each has a number beside it, its version."""
+
+    SNAPSHOT = "snapshot"
+    """Weights and optimizer moments at a weight version."""
+    FRAMES = "frames"
+    """The frames of a step that the miner has received and sent; its version is the step."""
+
+
 class StoredObject(Frozen):
     """An object in the store; `digest` is the BLAKE3 of its bytes, `size` their number."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from iota.protocol.fields import Hotkey as Hotkey
-from iota.protocol.frames import FrameName, FrameNotice, Key, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, Key, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.protocol.workers import Certificate
@@ -115,9 +115,9 @@ class ReportKind(StrEnum):
     BASE = "base"
     BAD_VALUE = "bad_value"
     FRAME_MISSING = "frame_missing"
-    SNAPSHOT = "snapshot"
+    EVIDENCE_STORED = "evidence_stored"
     REVEAL = "reveal"
-    SNAPSHOT_WANTED = "snapshot_wanted"
+    EVIDENCE_WANTED = "evidence_wanted"
     VERDICT = "verdict"
     AUDITS_DONE = "audits_done"
     HELDOUT = "heldout"
@@ -182,11 +182,12 @@ class FrameMissing(Frozen):
     reason: Annotated[str, Field(max_length=MAX_REASON)]
 
 
-class SnapshotStored(Frozen):
-    """A requested snapshot is stored: weights and moments of `version` of `epoch`."""
+class EvidenceStored(Frozen):
+    """What a validator asked this miner for is stored."""
 
-    kind: Literal[ReportKind.SNAPSHOT] = ReportKind.SNAPSHOT
+    kind: Literal[ReportKind.EVIDENCE_STORED] = ReportKind.EVIDENCE_STORED
     epoch: Small
+    item: EvidenceItem
     version: Small
     stored: StoredObject
 
@@ -199,12 +200,13 @@ class Reveal(Frozen):
     link: Hex32
 
 
-class SnapshotWanted(Frozen):
-    """A validator needs the weights and moments of `miner` at `version` of `epoch`."""
+class EvidenceWanted(Frozen):
+    """A validator needs a state of `miner`, or the frames of one of its steps."""
 
-    kind: Literal[ReportKind.SNAPSHOT_WANTED] = ReportKind.SNAPSHOT_WANTED
+    kind: Literal[ReportKind.EVIDENCE_WANTED] = ReportKind.EVIDENCE_WANTED
     epoch: Small
     miner: Hotkey
+    item: EvidenceItem
     version: Small
 
 
@@ -317,9 +319,9 @@ Report = Annotated[
     | BaseStored
     | BadValue
     | FrameMissing
-    | SnapshotStored
+    | EvidenceStored
     | Reveal
-    | SnapshotWanted
+    | EvidenceWanted
     | Verdict
     | AuditsDone
     | Heldout

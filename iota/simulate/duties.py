@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from iota.objects import BaseKey, DeltaKey, MergedKey, RunObject, SnapshotKey, part_sizes, snapshot_bytes
+from iota.objects import (
+    BaseKey,
+    DeltaKey,
+    EvidenceKey,
+    MergedKey,
+    RunObject,
+    frames_bytes,
+    part_sizes,
+    planned_frames,
+    snapshot_bytes,
+)
 from iota.protocol.events import MergeAssign
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
     BaseStored,
     Delta,
+    EvidenceStored,
     Merged,
     Report,
-    SnapshotStored,
 )
 from iota.simulate.names import digest
 from iota.spec import RunSpec
-from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 
 
 def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping[int, str]) -> Report | None:
@@ -35,9 +45,11 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
                 return None
             parts = (_stored(BaseKey(spec.id, epoch, stage, n, hotkey), 2 * s) for n, s in enumerate(sizes))
             return BaseStored(epoch=epoch, digest=bases[epoch], parts=tuple(parts))
-        case StoreSnapshot():
-            stored = _stored(SnapshotKey(spec.id, epoch, hotkey, duty.version), snapshot_bytes(spec, stage))
-            return SnapshotStored(epoch=epoch, version=duty.version, stored=stored)
+        case StoreEvidence(epoch, item, version):
+            snapshot = item is EvidenceItem.SNAPSHOT
+            size = snapshot_bytes(spec, stage) if snapshot else frames_bytes(spec, planned_frames(spec))
+            stored = _stored(EvidenceKey(spec.id, epoch, hotkey, item, version), size)
+            return EvidenceStored(epoch=epoch, item=item, version=version, stored=stored)
         case _:
             assert_never(duty)
 

@@ -186,7 +186,7 @@ class VirtualMiner:
                 self._inputs.clear()
                 self._joined = (effect.epoch, effect.step)
                 return facts.StateLoaded(effect.epoch, effect.step)
-            case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreSnapshot():
+            case effects.StoreDelta() | effects.MergePart() | effects.StoreBase() | effects.StoreEvidence():
                 return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
             case _:
                 return None

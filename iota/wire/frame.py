@@ -10,7 +10,7 @@ size follow from the RunSpec, so a receiver knows them before it reads anything.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -67,6 +67,11 @@ class Frame:
         """The header with its signature, which receipts name as their input."""
         return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
 
+    def encoded(self) -> bytes:
+        """The bytes that it was decoded from."""
+        text = self.header.canonical()
+        return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+
 
 def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:
     """The header of a frame of this run. `payload` is the payload's BLAKE3 (hex)."""
@@ -90,9 +95,7 @@ def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> in
 
 def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
     """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
-    text = header.canonical()
-    signature = sign(signing_bytes(DOMAIN, text))
-    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, signature, payload))
+    return Frame(header, sign(signing_bytes(DOMAIN, header.canonical())), payload).encoded()
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:
@@ -131,3 +134,18 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
     return Frame(header, signature, payload)
+
+
+def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
+    """The frames that lie one after another in `data`, each checked as by `decode_frame`.
+
+    Raises FrameError at the first that is malformed or cut short.
+    """
+    start = 0
+    while start < len(data):
+        if len(data) < start + _PREFIX.size:
+            raise FrameError("shorter than a frame's prefix")
+        _, _, length = _PREFIX.unpack_from(data, start)
+        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        yield decode_frame(data[start:end], spec)
+        start = end

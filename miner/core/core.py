@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, SnapshotKey, parse_key
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, parse_key
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
 from iota.protocol.messages import Delta, FrameMissing, Merged, Ready
 from iota.spec import RunSpec
@@ -159,7 +159,7 @@ class ReplicaCore:
             case FrameKey(_, name):
                 epoch = self._training_of(name.epoch)
                 return [effects.SendAgain(name)] if epoch is not None and epoch.wants_sent(name) else []
-            case DeltaKey() | MergedKey() | BaseKey() | SnapshotKey() as named:
+            case DeltaKey() | MergedKey() | BaseKey() | EvidenceKey() as named:
                 return [*self.duties.again(named)]
             case _:
                 return []

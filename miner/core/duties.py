@@ -1,4 +1,4 @@
-"""Duties: work for the run beside training (pseudo-gradients, merges, bases, snapshots).
+"""Duties: work for the run beside training (pseudo-gradients, merges, bases, evidence).
 
 A duty is never done twice at the same time, and is given up once the run needs it no more.
 """
@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey
-from iota.protocol.events import Admit, AuditRequest, AuditsClosed, BaseAssign, Event, MergeAssign, MergeReady
-from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreSnapshot
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
+from iota.protocol.events import (
+    Admit,
+    AuditsClosed,
+    BaseAssign,
+    Event,
+    EvidenceRequest,
+    MergeAssign,
+    MergeReady,
+)
+from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 
 
 @dataclass
@@ -43,13 +51,13 @@ class Duties:
                 return self.begin(self._parts[event.stage, event.part])
             case BaseAssign():
                 return self.begin(StoreBase(event.epoch))
-            case AuditRequest():
-                return self.begin(StoreSnapshot(event.epoch, event.version))
+            case EvidenceRequest():
+                return self.begin(StoreEvidence(event.epoch, event.item, event.version))
             case _:
                 pass
         return []
 
-    def again(self, key: DeltaKey | MergedKey | BaseKey | SnapshotKey) -> list[Duty]:
+    def again(self, key: DeltaKey | MergedKey | BaseKey | EvidenceKey) -> list[Duty]:
         """The duty that stores an object, to be done again; empty if it is under way or no longer wanted."""
         duty: Duty | None
         match key:
@@ -59,8 +67,8 @@ class Duties:
                 duty = self._parts.get((key.stage, key.part))
             case BaseKey():
                 duty = StoreBase(key.epoch)
-            case SnapshotKey():
-                duty = StoreSnapshot(key.epoch, key.version)
+            case EvidenceKey():
+                duty = StoreEvidence(key.epoch, key.item, key.version)
         return self.begin(duty) if duty is not None and self.wants(duty) else []
 
     def begin(self, duty: Duty) -> list[Duty]:
@@ -83,7 +91,7 @@ class Duties:
                 # Another stage's MergeReady is not sent here. The next epoch starts after all merges.
                 over = self._is_merged if assign.stage == self.stage else self._is_past
                 return not over(assign.epoch)
-            case StoreBase() | StoreSnapshot():
+            case StoreBase() | StoreEvidence():
                 # Audits of an epoch start from its own base, also when newer bases exist.
                 return duty.epoch not in self._audited
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.events import MergeAssign
-from iota.protocol.frames import FrameName, FrameNotice, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.messages import Report
 from iota.wire.transport import OutgoingFrame
 from miner.core.schedule import Op
@@ -146,10 +146,11 @@ class StoreBase:
 
 
 @dataclass(frozen=True)
-class StoreSnapshot:
-    """Store the (weights, moments) of a weight version for an audit."""
+class StoreEvidence:
+    """Store a state of this replica, or the frames of a step, for an audit."""
 
     epoch: int
+    item: EvidenceItem
     version: int
 
 
@@ -163,6 +164,6 @@ class ForgetEpoch:
     epoch: int
 
 
-Duty = StoreDelta | MergePart | StoreBase | StoreSnapshot
+Duty = StoreDelta | MergePart | StoreBase | StoreEvidence
 TrainingEffect = RunOp | WriteCommit | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame | SendAgain
 Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch

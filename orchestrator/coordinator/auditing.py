@@ -13,7 +13,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from orchestrator.coordinator import sealing, snapshots
+from orchestrator.coordinator import evidence, sealing
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
@@ -160,7 +160,7 @@ def close_audits(run: RunState) -> None:
 
 def _close(run: RunState, number: int, epoch: EpochState) -> None:
     epoch.audits_closed = True
-    snapshots.close(run, number)
+    evidence.close(run, number)
     run.contested = {h: part for h, part in run.contested.items() if part.assign.epoch != number}
     run.audits.closed_epochs.append(number)
     run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
@@ -186,8 +186,8 @@ def public_verdicts(run: RunState, number: int) -> PublicVerdicts | None:
 
 
 def repeat_requests(run: RunState, member: Member) -> None:
-    """Send a restarted node the requests that it has not answered: snapshots and parts to merge."""
-    snapshots.repeat(run, member)
+    """Send a restarted node the requests that it has not answered: evidence and parts to merge."""
+    evidence.repeat(run, member)
     for stage, part in sorted(member.merging) if run.phase is Phase.MERGING else ():
         owed = run.current.merges[stage].parts[part]
         if owed.agreed is None and member.hotkey not in owed.results:

@@ -22,6 +22,7 @@ from iota.spec import RunSpec
 from orchestrator.coordinator import (
     auditing,
     bases,
+    evidence,
     membership,
     merge_parts,
     merger_draws,
@@ -32,7 +33,6 @@ from orchestrator.coordinator import (
     rerouting,
     routes,
     sealing,
-    snapshots,
     words,
 )
 from orchestrator.coordinator.entries import (
@@ -116,7 +116,7 @@ class Coordinator:
                 sealing.seal(run)
                 if run.store_away_since is None:
                     rerouting.take_overdue(run)
-                    snapshots.miss_overdue(run)
+                    evidence.miss_overdue(run)
                 run.dirty = True
             case Resumed():
                 outages.restart_deadlines(run, run.now - before)
@@ -337,7 +337,7 @@ class Coordinator:
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
         run = self.state
-        times: list[float | None] = [snapshots.next_due(run)]
+        times: list[float | None] = [evidence.next_due(run)]
         if run.phase is Phase.TRAINING:
             times.append(run.clocks.next_due(run.now))
         elif run.phase is Phase.MERGING:

@@ -12,18 +12,18 @@ from typing import Final
 from iota.protocol.events import (
     Accusation,
     EpochClose,
+    EvidenceMissed,
+    EvidenceReady,
     MergeAssign,
     MergeReady,
     Reroute,
-    SnapshotMissed,
-    SnapshotReady,
 )
 from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import MerkleFrontier
 from iota.protocol.records import Word
 from orchestrator.coordinator.given_ops import GivenOps
-from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.member import Member, Owed
 from orchestrator.coordinator.verdict_log import VerdictLog
 from orchestrator.coordinator.waiting import Waiting
 
@@ -290,10 +290,10 @@ class EpochState:
     sealed_at: float = 0.0
     committed: dict[str, tuple[int, int]] = field(default_factory=dict)
     """miner -> the first and the newest version that its last life had committed to at the seal."""
-    wanted: dict[str, dict[int, set[str]]] = field(default_factory=dict)
-    """miner -> version -> validators that asked for the snapshot."""
-    snapshots: dict[tuple[str, int], SnapshotReady | SnapshotMissed] = field(default_factory=dict)
-    """(miner, version) -> whether it was delivered in time, once that is known."""
+    wanted: dict[str, dict[Owed, set[str]]] = field(default_factory=dict)
+    """miner -> its evidence that was asked for -> the validators that asked."""
+    delivered: dict[tuple[str, Owed], EvidenceReady | EvidenceMissed] = field(default_factory=dict)
+    """(miner, its evidence) -> whether it was delivered in time, once that is known."""
     links: dict[str, str] = field(default_factory=dict)
     """validator -> the link that it revealed for this epoch."""
     done: set[str] = field(default_factory=set)

@@ -83,6 +83,18 @@ class GivenOps:
         later = self._rerouted.get(self._place(at), array("I"))
         return (planned is not None and planned.member == member) or member in later[1::3]
 
+    def receipted(self, stage: int, member: int) -> int:
+        """Receipts of ops at a stage that a member has stored. Linear in the microbatches."""
+        count, size = 0, _FIELDS * self.stages
+        planned = range(_FIELDS * stage, len(self._planned), size)
+        found = [self._planned[at + 1] for at in planned if self._planned[at] == member]
+        for place, later in self._rerouted.items():
+            if place % self.stages == stage:
+                found += [later[i + 2] for i in range(0, len(later), 3) if later[i + 1] == member]
+        for marks in found:
+            count += bool(marks & Mark.FORWARD) + bool(marks & Mark.BACKWARD)
+        return count
+
     def mark(self, at: tuple[int, int], attempt: int, mark: Mark) -> None:
         """Mark an op that was given."""
         numbers, index = self._find(at, attempt)

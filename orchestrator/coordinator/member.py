@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.frames import Direction
+from iota.protocol.frames import Direction, EvidenceItem
 from iota.protocol.messages import Role
 from iota.protocol.receipts import GENESIS
 from iota.protocol.workers import Certificate
 from orchestrator.coordinator.event_log import EventLog
 from orchestrator.coordinator.history import History
 
+Owed = tuple[int, EvidenceItem, int]
+"""Epoch, item and version of evidence of a miner."""
 PendingKey = tuple[int, int, Direction]
 """(step, microbatch, direction) of an op whose inputs are all there."""
 
@@ -93,8 +95,8 @@ class Member:
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     line: float = 0.0
     """The most bytes a second that it has stored a pseudo-gradient with; 0 before the first."""
-    owed: dict[tuple[int, int], float] = field(default_factory=dict)
-    """(epoch, version) of the snapshots that it was asked for and has not delivered -> their deadline."""
+    owed: dict[Owed, float] = field(default_factory=dict)
+    """The evidence that it was asked for and has not delivered -> its deadline (Unix seconds)."""
     history: History = field(default_factory=History)
     """For people alone."""
 

@@ -6,7 +6,7 @@ from iota.protocol.events import Admit, Event, LoadBase, RunEnd
 from iota.protocol.messages import JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.workers import Revocation
-from orchestrator.coordinator import snapshots
+from orchestrator.coordinator import evidence
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
 from orchestrator.coordinator.lives import begin_life, must_wait
@@ -141,7 +141,7 @@ def revoke(run: RunState, revocation: Revocation) -> None:
         if member is not None and member.owner == revocation.owner:
             leave(run, member.hotkey, "its owner revoked its key")
             run.outbox.woken.add(member.hotkey)  # its open exchange ends with a refusal
-            snapshots.miss_of_revoked(run, member)
+            evidence.miss_of_revoked(run, member)
 
 
 def lose(run: RunState, hotkey: str) -> None:

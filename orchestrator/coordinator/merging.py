@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iota.protocol.messages import Delta
-from orchestrator.coordinator import snapshots
+from orchestrator.coordinator import evidence
 from orchestrator.coordinator.epoch_state import StageMerge
 from orchestrator.coordinator.lives import has_committed_all
 from orchestrator.coordinator.member import Member
@@ -39,7 +39,7 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
-    snapshots.measure_line(run, member, report.parts)
+    evidence.measure_line(run, member, report.parts)
     run.current.merges[member.stage].early[member.hotkey] = report.parts
     accept_delta(run, member)
 

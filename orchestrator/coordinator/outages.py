@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.coordinator import membership, snapshots
+from orchestrator.coordinator import evidence, membership
 from orchestrator.coordinator.state import RunState
 
 
@@ -42,4 +42,4 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
         waiting.restart(run.now)
     if run.gathering_since is not None:
         run.gathering_since = run.now
-    snapshots.postpone(run, away_s)
+    evidence.postpone(run, away_s)

@@ -10,18 +10,18 @@ from iota.protocol.messages import (
     BadValue,
     BaseStored,
     Delta,
+    EvidenceStored,
+    EvidenceWanted,
     FrameMissing,
     Heldout,
     Merged,
     Ready,
     Report,
     Reveal,
-    SnapshotStored,
-    SnapshotWanted,
     Verdict,
     WeightsSet,
 )
-from orchestrator.coordinator import auditing, bases, merge_parts, merging, microbatches, snapshots, words
+from orchestrator.coordinator import auditing, bases, evidence, merge_parts, merging, microbatches, words
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState
 
@@ -41,12 +41,12 @@ def take_report(run: RunState, member: Member, report: Report, looked: words.Fin
             words.take_bad_value(run, member, report, looked)
         case FrameMissing():
             words.take_missing(run, member, report, looked)
-        case SnapshotStored():
-            snapshots.take_stored(run, member, report)
+        case EvidenceStored():
+            evidence.take_stored(run, member, report)
         case Reveal():
             auditing.take_reveal(run, member, report)
-        case SnapshotWanted():
-            snapshots.take_wanted(run, member, report)
+        case EvidenceWanted():
+            evidence.take_wanted(run, member, report)
         case Verdict():
             auditing.take_verdict(run, member, report)
         case AuditsDone():
@@ -76,10 +76,10 @@ def is_new(run: RunState, member: Member, said: FrameNotice | Report) -> bool:
             return merging.is_wanted_delta(run, member, said)
         case Merged():
             return merge_parts.wanted_part(run, member, said) is not None
-        case SnapshotWanted():
-            return snapshots.is_new_wanted(run, member, said)
-        case SnapshotStored():
-            return snapshots.is_new_stored(run, member, said)
+        case EvidenceWanted():
+            return evidence.is_new_wanted(run, member, said)
+        case EvidenceStored():
+            return evidence.is_new_stored(run, member, said)
         case Heldout():
             return auditing.is_new_loss(run, member, said)
         case WeightsSet():

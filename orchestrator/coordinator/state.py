@@ -16,7 +16,7 @@ from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PartMerge, PlannedStep
-from orchestrator.coordinator.member import Member, PendingKey
+from orchestrator.coordinator.member import Member, Owed, PendingKey
 from orchestrator.coordinator.op_clocks import OpClocks
 from orchestrator.coordinator.owners import Owners
 from orchestrator.coordinator.roster import Roster
@@ -67,8 +67,8 @@ class Head:
     hash: str = GENESIS
 
 
-SnapshotDue = tuple[float, str, int, int]
-"""(deadline, miner, epoch, version) of a snapshot that was asked for."""
+EvidenceDue = tuple[float, str, Owed]
+"""Deadline, miner and name of evidence that was asked for."""
 StageEpoch = tuple[int, int]
 """(epoch, stage)"""
 
@@ -214,8 +214,8 @@ class Audits:
     """Number of epochs that are sealed: they are sealed in order."""
     published: dict[int, SealedRecord] = field(default_factory=dict)
     """The sealed epochs that can be read, until `audit.window` epochs after their audits were closed."""
-    due: list[SnapshotDue] = field(default_factory=list)
-    """A heap of the deadlines of snapshots. One that was delivered or postponed leaves its entry behind."""
+    due: list[EvidenceDue] = field(default_factory=list)
+    """A heap of the deadlines of evidence. One that was delivered or postponed leaves its entry behind."""
     filed: dict[int, PublicVerdicts] = field(default_factory=dict)
     """epoch -> its verdicts, for a window of epochs after its audits were closed."""
 

@@ -10,9 +10,9 @@ from iota.protocol.frames import FrameNotice
 from iota.protocol.messages import (
     BaseStored,
     Delta,
+    EvidenceStored,
     Merged,
     Report,
-    SnapshotStored,
 )
 from iota.spec import RunSpec
 from orchestrator.coordinator import Exchanged
@@ -25,7 +25,7 @@ def announced(spec: RunSpec, said: FrameNotice | Report) -> dict[str, int]:
             return {str(FrameKey(spec.id, said.name)): said.size}
         case Delta() | BaseStored():
             return {part.key: part.size for part in said.parts}
-        case Merged() | SnapshotStored():
+        case Merged() | EvidenceStored():
             return {said.stored.key: said.stored.size}
         case _:
             return {}

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from iota.objects import FrameKey, MergedKey
 from iota.protocol.events import (
     Event,
+    EvidenceReady,
     FrameReady,
     LoadBase,
     MergeAssign,
     MergeReady,
     Plan,
     Reroute,
-    SnapshotReady,
 )
 from iota.protocol.frames import Direction, FrameName, StoredObject
 from iota.protocol.messages import Method
@@ -46,7 +46,7 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
             return _reads(c.stored for c in event.contributions) + put
         case MergeReady() | LoadBase():
             return _reads(event.parts)
-        case SnapshotReady():
+        case EvidenceReady():
             return _reads([event.stored])
         case _:
             return []

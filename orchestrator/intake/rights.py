@@ -8,10 +8,10 @@ from typing import assert_never
 from iota.objects import (
     BaseKey,
     DeltaKey,
+    EvidenceKey,
     FrameKey,
     MergedKey,
     ServerObject,
-    SnapshotKey,
     manifest_folder,
     max_bytes,
     parse_key,
@@ -24,7 +24,7 @@ from iota.wire.frame import frame_size
 from orchestrator.coordinator import Coordinator, Member
 from orchestrator.coordinator.state import Phase
 
-OwnObject = DeltaKey | MergedKey | BaseKey | SnapshotKey
+OwnObject = DeltaKey | MergedKey | BaseKey | EvidenceKey
 """Objects whose writer follows from the key and the state of the run; a frame's follows from the route."""
 
 
@@ -74,11 +74,11 @@ def check_reader(coordinator: Coordinator, member: Member, text: str) -> None:
         return
     if key is None or key.run != spec.id:
         raise Problem(ProblemType.FORBIDDEN, f"{text} is no object of this run that members read")
-    if member.role is Role.VALIDATOR or not isinstance(key, FrameKey | SnapshotKey):
+    if member.role is Role.VALIDATOR or not isinstance(key, FrameKey | EvidenceKey):
         return
     mine = (
         key.hotkey == member.hotkey
-        if isinstance(key, SnapshotKey)
+        if isinstance(key, EvidenceKey)
         else coordinator.concerns(member, key.name)
     )
     if not mine:
@@ -114,11 +114,11 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
 def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> None:
     """Raise Problem (LATE or FORBIDDEN) unless the run expects this object from this member now."""
     run = coordinator.state
-    if key.hotkey != member.hotkey or (not isinstance(key, SnapshotKey) and key.stage >= run.stages):
+    if key.hotkey != member.hotkey or (not isinstance(key, EvidenceKey) and key.stage >= run.stages):
         raise _not_yours(str(key))
     if key.epoch < run.epoch and (key.epoch not in run.epochs or run.epochs[key.epoch].audits_closed):
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is closed")
-    if not isinstance(key, SnapshotKey) and key.part >= part_count(run.spec, key.stage):
+    if not isinstance(key, EvidenceKey) and key.part >= part_count(run.spec, key.stage):
         raise _not_yours(str(key))
     if isinstance(key, DeltaKey | MergedKey) and key.epoch < run.epoch:
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is merged already")
@@ -138,8 +138,8 @@ def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bo
             return key.part < len(parts) and member.hotkey in parts[key.part].mergers
         case BaseKey():
             return key.stage == member.stage and coordinator.may_store_base(member.hotkey, key.epoch)
-        case SnapshotKey():
-            return (key.epoch, key.version) in member.owed
+        case EvidenceKey():
+            return (key.epoch, key.item, key.version) in member.owed
         case _:
             assert_never(key)
 

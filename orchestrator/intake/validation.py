@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from iota.codec.shapes import payload_size
-from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, RunObject, SnapshotKey, max_bytes, part_count
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject, max_bytes, part_count
 from iota.protocol.frames import FrameNotice, StoredObject
 from iota.protocol.messages import (
     BaseStored,
     Delta,
+    EvidenceStored,
+    EvidenceWanted,
     Heldout,
     Merged,
     Report,
     ReportKind,
     Role,
-    SnapshotStored,
-    SnapshotWanted,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
@@ -26,7 +26,7 @@ from orchestrator.coordinator.state import RunState
 _OF_VALIDATORS: Final = frozenset(
     {
         ReportKind.REVEAL,
-        ReportKind.SNAPSHOT_WANTED,
+        ReportKind.EVIDENCE_WANTED,
         ReportKind.VERDICT,
         ReportKind.AUDITS_DONE,
         ReportKind.HELDOUT,
@@ -58,8 +58,10 @@ def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) ->
         match report:
             case Heldout() if report.epoch > run.epoch + 1:
                 raise Problem(ProblemType.FORBIDDEN, f"there is no base of epoch {report.epoch} yet")
-            case SnapshotWanted() if report.epoch > run.epoch or report.version > run.spec.schedule.steps:
-                raise Problem(ProblemType.FORBIDDEN, f"epoch {report.epoch} has no version {report.version}")
+            case EvidenceWanted() if report.epoch > run.epoch or report.version > run.spec.schedule.steps:
+                raise Problem(
+                    ProblemType.FORBIDDEN, f"epoch {report.epoch} has no {report.item} {report.version}"
+                )
         stored, keys = _objects(run.spec, member, report)
         named = tuple(one.key for one in stored) == tuple(map(str, keys))
         if not named or any(
@@ -86,7 +88,7 @@ def _objects(
             fits = report.stage <= spec.last_stage and report.part < part_count(spec, report.stage)
             key = MergedKey(run, report.epoch, report.stage, report.part, me)
             return (report.stored,), (key,) if fits else ()
-        case SnapshotStored():
-            return (report.stored,), (SnapshotKey(run, report.epoch, me, report.version),)
+        case EvidenceStored():
+            return (report.stored,), (EvidenceKey(run, report.epoch, me, report.item, report.version),)
         case _:
             return (), ()

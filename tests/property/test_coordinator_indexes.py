@@ -7,17 +7,17 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iota.protocol.frames import Direction, FrameName
+from iota.protocol.frames import Direction, EvidenceItem, FrameName
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     BadValue,
     Capabilities,
+    EvidenceWanted,
     FrameMissing,
     JoinRequest,
     Report,
     Reveal,
     Role,
-    SnapshotWanted,
 )
 from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import VirtualSwarm
@@ -144,7 +144,7 @@ def _inject(swarm: CheckedSwarm, chance: random.Random, fault: str) -> None:
         case "denial":
             _deny(swarm, chance)
         case "snapshots":
-            _ask_for_snapshots(swarm, chance)
+            _ask_for_evidence(swarm, chance)
 
 
 def _deny(swarm: CheckedSwarm, chance: random.Random) -> None:
@@ -169,8 +169,8 @@ def _deny(swarm: CheckedSwarm, chance: random.Random) -> None:
     swarm.apply(Exchanged(at=swarm.now, hotkey=hotkey, reports=(report,), looked=looked))
 
 
-def _ask_for_snapshots(swarm: CheckedSwarm, chance: random.Random) -> None:
-    """A validator asks for snapshots of epochs with open audits; some of the miners deliver."""
+def _ask_for_evidence(swarm: CheckedSwarm, chance: random.Random) -> None:
+    """A validator asks for snapshots and frames of epochs with open audits; some of the miners deliver."""
     _come_and_go(swarm, chance)
     for validator in swarm.state.validators():
         for number, epoch in list(swarm.state.epochs.items()):
@@ -178,8 +178,9 @@ def _ask_for_snapshots(swarm: CheckedSwarm, chance: random.Random) -> None:
                 continue
             reports: list[Report] = [Reveal(epoch=number, link="0" * 64)]
             reports += [
-                SnapshotWanted(epoch=number, miner=hotkey, version=chance.randrange(4))
+                EvidenceWanted(epoch=number, miner=hotkey, item=item, version=chance.randrange(4))
                 for hotkey in epoch.stages
+                for item in EvidenceItem
             ]
             swarm.apply(Exchanged(at=swarm.now, hotkey=validator.hotkey, reports=tuple(reports)))
 

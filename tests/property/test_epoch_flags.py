@@ -30,15 +30,18 @@ def epochs(draw: st.DrawFn) -> SealedEpoch:
     spec, found = sealed.spec, {}
     for hotkey, chain in sealed.receipts.items():
         changed: list[Receipt] = []
-        honest = draw(st.booleans())
+        lies = draw(st.booleans())
         for receipt in chain:
-            began, ended = sorted((draw(TIMES), draw(TIMES)))
-            update: dict[str, Any] = {} if honest else {"started": began, "ended": ended}
-            if receipt.kind is OpKind.LOSS and not honest:
-                update["loss"] = draw(LOSSES)
-            receipt = receipt.model_copy(update=update)
+            copies = 1
+            if lies:
+                began, ended = sorted((draw(TIMES), draw(TIMES)))
+                update: dict[str, Any] = {"started": began, "ended": ended}
+                if receipt.kind is OpKind.LOSS:
+                    update["loss"] = draw(LOSSES)
+                receipt = receipt.model_copy(update=update)
+                copies = draw(st.sampled_from((1, 1, 1, 0, 2)))
             assert form_fault(spec, sealed.miners[hotkey].stage, receipt) is None
-            changed += [receipt] * draw(st.sampled_from((1, 1, 1, 0, 2)))
+            changed += [receipt] * copies
         found[hotkey] = tuple(changed)
     sealed.receipts = found
     return sealed

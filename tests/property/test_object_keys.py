@@ -13,13 +13,13 @@ from iota.model.layout import run_shapes
 from iota.objects import (
     BaseKey,
     DeltaKey,
+    EvidenceKey,
     FrameKey,
     MergedKey,
     PlanKey,
     RunObject,
     ServerObject,
     SettledKey,
-    SnapshotKey,
     epoch_prefixes,
     max_bytes,
     parse_key,
@@ -29,7 +29,7 @@ from iota.objects import (
     snapshot_bytes,
     validate_key,
 )
-from iota.protocol.frames import Direction, FrameName
+from iota.protocol.frames import Direction, EvidenceItem, FrameName
 from iota.simulate.names import fake_hotkey
 from tests.support.small_spec import small_spec
 
@@ -52,7 +52,7 @@ keys = st.one_of(
     st.builds(DeltaKey, runs, numbers, numbers, hotkeys, parts),
     st.builds(MergedKey, runs, numbers, numbers, parts, hotkeys),
     st.builds(BaseKey, runs, numbers, numbers, parts, st.just("") | hotkeys),
-    st.builds(SnapshotKey, runs, numbers, hotkeys, numbers),
+    st.builds(EvidenceKey, runs, numbers, hotkeys, st.sampled_from(EvidenceItem), numbers),
     st.builds(PlanKey, runs, numbers, numbers, runs),
     st.builds(SettledKey, runs, numbers, numbers, parts, runs),
 )

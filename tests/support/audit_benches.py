@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from blake3 import blake3
+from dataclasses import dataclass, field
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
-from iota.objects import SnapshotKey
-from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.frames import StoredObject
-from iota.protocol.messages import AuditKind, SnapshotWanted
+from iota.protocol.frames import EvidenceItem
+from iota.protocol.messages import AuditKind, EvidenceWanted
 from iota.protocol.receipts import (
     OpKind,
     Receipt,
 )
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import THREADS, World
+from tests.support.evidence_answers import delivered, kept_frames, missed
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Worker
 from validator.audits.evidence import Evidence
 from validator.audits.replay import ReplayOptions
 from validator.core.audit import Audit
+from validator.core.deliveries import Deliveries
 from validator.core.effects import Effect, Say
 from validator.core.jobs import (
     AwaitBlock,
@@ -39,9 +37,8 @@ from validator.core.jobs import (
     Wait,
 )
 from validator.core.receipt_checks import false_commit
-from validator.core.results import EvidenceMissing, MinerFault, Result
+from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered
 from validator.core.sealed import SealedEpoch
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
 
@@ -55,6 +52,9 @@ class Bench:
     worker: Worker
     sealed: SealedEpoch
     deliver: Callable[[Miner, int], bytes | None]
+    frames: Callable[[Miner, int], bytes | None]
+    asked: list[tuple[EvidenceItem, int]] = field(default_factory=list)
+    """Evidence that miners were asked for."""
 
     async def audit(self, stage: int, kind: AuditKind, *, step: int = 0, seq: int = 0) -> Result:
         """Of an op or a word the one with this seq, of a segment the one that `step` is in."""
@@ -62,15 +62,15 @@ class Bench:
         if kind is AuditKind.SEGMENT:
             found = next(s for s in self.sealed.segments(miner.hotkey) if s.first <= step < s.last)
             seq, step = found.seq, found.first
-        snapshots: Snapshots
+        deliveries: Deliveries
 
         def asked(effect: Effect) -> None:
             assert isinstance(effect, Say)
-            if isinstance(effect.report, SnapshotWanted):
-                self.delivered(snapshots, miner, effect.report)
+            if isinstance(effect.report, EvidenceWanted):
+                self.delivered(deliveries, miner, effect.report)
 
-        snapshots = Snapshots(self.sealed.epoch, asked)
-        audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), snapshots)
+        deliveries = Deliveries(self.sealed.epoch, asked)
+        audit = Audit(self.sealed, miner.hotkey, AuditTask(kind, kind.value, seq, step), deliveries)
         return await self.run(audit.run())
 
     async def check(self, stage: int) -> MinerFault | None:
@@ -91,31 +91,23 @@ class Bench:
     async def _answer(self, job: Job | Wait) -> object:
         match job:
             case Wait():
-                raise AssertionError("each snapshot is decided as soon as it is asked for")
+                raise AssertionError("evidence is decided as soon as it is asked for")
             case FetchLastCommit():
                 return await self.evidence.last_commit(job.epoch, job.miner)
             case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
                 raise AssertionError(f"an audit has no {job}")
         try:
             return await self.auditor.run(job)
-        except (EvidenceMissing, MinerFault) as error:
+        except (EvidenceMissing, MinerFault, Undelivered) as error:
             return error
 
-    def delivered(self, snapshots: Snapshots, miner: Miner, wanted: SnapshotWanted) -> None:
-        """Deliver what a miner has of a snapshot that is wanted."""
-        data = self.deliver(miner, wanted.version)
-        if data is None:
-            late = SnapshotMissed(
-                epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, deadline=1.0, live=True
-            )
-            snapshots.decide(late)
-            return
-        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
-        self.world.store[key] = data
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        snapshots.decide(
-            SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
-        )
+    def delivered(self, deliveries: Deliveries, miner: Miner, wanted: EvidenceWanted) -> None:
+        """Deliver what a miner has of evidence that is wanted."""
+        of = self.deliver if wanted.item is EvidenceItem.SNAPSHOT else self.frames
+        data = of(miner, wanted.version)
+        self.asked.append((wanted.item, wanted.version))
+        answer = missed(wanted) if data is None else delivered(self.world, wanted, data)
+        deliveries.decide(answer)
 
     def base(self, stage: int) -> Base:
         return Base(self.sealed.epoch, stage, self.sealed.base(stage))
@@ -133,11 +125,16 @@ async def bench(
     deliver: Callable[[Miner, int], bytes | None] = lambda miner, version: state_bytes(
         miner.snapshots[version]
     ),
+    frames: Callable[[Miner, int], bytes | None] | None = None,
 ) -> Bench:
-    """The validator's parts for one trained epoch; `deliver` is how miners answer for snapshots."""
+    """The validator's parts for one trained epoch.
+
+    `deliver` is how miners answer for snapshots, by version, `frames` for frames, by step: as they kept them.
+    """
     objects = RunObjects(world, world)  # type: ignore[arg-type]
     evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
     worker = Worker()
     auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
-    return Bench(world, evidence, auditor, worker, sealed, deliver)
+    kept = frames or (lambda miner, step: kept_frames(world, miner, step, epoch))
+    return Bench(world, evidence, auditor, worker, sealed, deliver, kept)

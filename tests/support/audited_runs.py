@@ -88,6 +88,8 @@ class World:
         ]
         self.outer = [initial_base(spec, stage) for stage in range(spec.layout.stages)]
         self.store: dict[str, bytes] = {}
+        self.kept: dict[str, dict[FrameName, bytes]] = {miner.hotkey: {} for miner in self.miners}
+        """miner -> the frames that it sent and received."""
         self.records: dict[int, EpochRecord] = {}
         self.made: dict[int, Merges] = {}
         self.blocks: dict[int, int] = {}
@@ -188,6 +190,8 @@ class World:
         header = make_header(self.spec, name, claimed.digest, miner.hotkey, receiver)
         frame = encode_frame(header, claimed.payload, miner.key.sign)
         self.store[str(FrameKey(self.run, name))] = frame
+        for keeper in (miner.hotkey, receiver):
+            self.kept[keeper][name] = frame
         signature = miner.key.sign(signing_bytes(DOMAIN, header.canonical())).hex()
         return payload_tensor(claimed.payload), SignedHeader(
             header=header.canonical().decode(), signature=signature

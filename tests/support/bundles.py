@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from iota.client.run_objects import RunObjects
-from iota.protocol.messages import AuditKind, Outcome, SnapshotWanted, Verdict
+from iota.protocol.messages import AuditKind, EvidenceWanted, Outcome, Verdict
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.seals import SignedSeal
 from orchestrator.http.statements import Statements
@@ -23,13 +23,13 @@ from validator.bundles.form import MANIFEST
 from validator.bundles.keeper import BundleKeeper
 from validator.core import jobs
 from validator.core.audit import Audit
+from validator.core.deliveries import Deliveries
 from validator.core.effects import Effect, FileVerdict, Say
 from validator.core.jobs import Script
 from validator.core.links import LinkChain
 from validator.core.merges import MergeAudits
-from validator.core.results import EvidenceMissing, MinerFault, Result
+from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered
 from validator.core.segments import Draws
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
@@ -65,16 +65,16 @@ class Desk:
         return next(task for task in tasks if task.kind is kind)
 
     async def audit(self, stage: int, task: AuditTask) -> Result:
-        """Do an audit as a membership does it; snapshots are delivered by the miner."""
+        """Do an audit as a membership does it; evidence is delivered by the miner."""
         miner = self.world.miners[stage]
 
         def asked(effect: Effect) -> None:
             assert isinstance(effect, Say)
-            if isinstance(effect.report, SnapshotWanted):
-                self.bench.delivered(snapshots, miner, effect.report)
+            if isinstance(effect.report, EvidenceWanted):
+                self.bench.delivered(deliveries, miner, effect.report)
 
-        snapshots = Snapshots(self.bench.sealed.epoch, asked)
-        audit = Audit(self.bench.sealed, miner.hotkey, task, snapshots)
+        deliveries = Deliveries(self.bench.sealed.epoch, asked)
+        audit = Audit(self.bench.sealed, miner.hotkey, task, deliveries)
         return await self.bench.run(_followed(audit.run(), self.keeper.did))
 
     async def merges(self, *, base: bool = False) -> list[tuple[int, AuditTask, Result]]:
@@ -124,7 +124,7 @@ def _followed(script: Script[Result], did: Callable[[jobs.Job], None]) -> Script
             did(job)
         try:
             answer = yield job
-        except (EvidenceMissing, MinerFault) as error:
+        except (EvidenceMissing, MinerFault, Undelivered) as error:
             answer = error
 
 

@@ -23,7 +23,7 @@ def check_indexes(run: RunState) -> None:
     if run.phase is Phase.MERGING:
         check_merging(run)
     check_bases(run)
-    check_snapshots(run)
+    check_evidence(run)
     if not run.dirty:
         check_nothing_is_left_out(run)
 
@@ -124,18 +124,18 @@ def check_bases(run: RunState) -> None:
         assert {(digest, owner) for digest, owners in claims.votes.items() for owner in owners} <= said
 
 
-def check_snapshots(run: RunState) -> None:
-    """`Member.owed`: the snapshots that were asked for in open epochs and that are not decided."""
+def check_evidence(run: RunState) -> None:
+    """`Member.owed`: the evidence that was asked for in open epochs and that is not decided."""
     owed = {
-        (hotkey, number, version)
-        for number, epoch in run.epochs.items()
-        for hotkey, versions in epoch.wanted.items()
-        for version in versions
-        if (hotkey, version) not in epoch.snapshots
+        (hotkey, name)
+        for epoch in run.epochs.values()
+        for hotkey, wanted in epoch.wanted.items()
+        for name in wanted
+        if (hotkey, name) not in epoch.delivered
     }
-    assert owed == {(m.hotkey, *at) for m in run.members.values() for at in m.owed}
+    assert owed == {(m.hotkey, name) for m in run.members.values() for name in m.owed}
     due = set(run.audits.due)
-    assert all((d, m.hotkey, *at) in due for m in run.members.values() for at, d in m.owed.items())
+    assert all((d, m.hotkey, at) in due for m in run.members.values() for at, d in m.owed.items())
 
 
 def check_nothing_is_left_out(run: RunState) -> None:

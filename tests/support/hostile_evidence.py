@@ -11,16 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from blake3 import blake3
-
 from iota.client.evidence_files import SealBook
 from iota.client.run_objects import RunObjects
 from iota.compute.state import StageState, state_bytes
 from iota.identity.keys import Hotkey
-from iota.objects import SnapshotKey
-from iota.protocol.events import SnapshotReady
-from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Outcome, SnapshotWanted
+from iota.protocol.frames import EvidenceItem
+from iota.protocol.messages import EvidenceWanted, Outcome
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.records import BaseRecord
 from iota.protocol.seals import SignedSeal
@@ -28,6 +24,7 @@ from iota.spec import AuditSpec
 from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Miner
 from tests.support.audited_runs import THREADS, World
+from tests.support.evidence_answers import delivered, kept_frames
 from tests.support.small_runs import small_run
 from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.auditor import Auditor
@@ -165,20 +162,19 @@ class Validator:
                 self.found.verdicts[name] = effect.result
             case effects.InternalError():
                 self.found.internal.append(effect)
-            case effects.Say(report=SnapshotWanted() as wanted):
+            case effects.Say(report=EvidenceWanted() as wanted):
                 self._deliver(wanted)
 
-    def _deliver(self, wanted: SnapshotWanted) -> None:
+    def _deliver(self, wanted: EvidenceWanted) -> None:
         miner = next(m for m in self.world.miners if m.hotkey == wanted.miner)
-        state = miner.snapshots.get(wanted.version)
-        if state is None:
-            return
-        data = state if isinstance(state, bytes) else state_bytes(state)
-        key = str(SnapshotKey(self.world.run, wanted.epoch, miner.hotkey, wanted.version))
-        self.world.store[key] = data
-        stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-        ready = SnapshotReady(epoch=wanted.epoch, miner=miner.hotkey, version=wanted.version, stored=stored)
-        self._facts.append(ready)
+        if wanted.item is EvidenceItem.FRAMES:
+            data = kept_frames(self.world, miner, wanted.version, wanted.epoch)
+        else:
+            state = miner.snapshots.get(wanted.version)
+            if state is None:
+                return
+            data = state if isinstance(state, bytes) else state_bytes(state)
+        self._facts.append(delivered(self.world, wanted, data))
 
     # ---- what jobs ask of the orchestrator, the chain, the meter and the others --------------------
 

@@ -16,7 +16,7 @@ from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
 from iota.protocol import events, messages, records
 from iota.protocol.fingerprints import Fingerprint
-from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import (
     GENESIS,
@@ -210,9 +210,11 @@ EVENTS: tuple[events.Event, ...] = (
     MERGE,
     MERGED,
     events.BaseAssign(epoch=2),
-    events.AuditRequest(epoch=1, version=1, deadline=TIME),
-    events.SnapshotReady(epoch=1, miner=MINER.ss58, version=1, stored=OBJECT),
-    events.SnapshotMissed(epoch=1, miner=MINER.ss58, version=1, deadline=TIME, live=True),
+    events.EvidenceRequest(epoch=1, item=EvidenceItem.SNAPSHOT, version=1, deadline=TIME),
+    events.EvidenceReady(epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1, stored=OBJECT),
+    events.EvidenceMissed(
+        epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1, deadline=TIME, live=True
+    ),
     events.AuditsClosed(epoch=1),
     events.Accusation(validator=VALIDATOR.ss58, verdict=VERDICT),
     events.RunEnd(reason="all epochs are done"),
@@ -230,7 +232,7 @@ BUNDLE = form.Manifest(
     link="cd" * 32,
     task=form.Task(kind=messages.AuditKind.OP, name="op:2", seq=2, step=0),
     verdict=VERDICT,
-    snapshots=(form.Delivered(version=1, stored=OBJECT),),
+    delivered=tuple(form.Delivered(item=item, version=1, stored=OBJECT) for item in EvidenceItem),
     members=(form.Member(name="spec.json", digest=DIGEST, size=6),),
 )
 REPORTS: tuple[messages.Report, ...] = (
@@ -240,9 +242,9 @@ REPORTS: tuple[messages.Report, ...] = (
     messages.BaseStored(epoch=2, digest=DIGEST, parts=(OBJECT,)),
     messages.BadValue(epoch=1, step=0, microbatch=1, signature="5a" * 64),
     messages.FrameMissing(name=NOTICE.name, reason="404"),
-    messages.SnapshotStored(epoch=1, version=1, stored=OBJECT),
+    messages.EvidenceStored(epoch=1, item=EvidenceItem.SNAPSHOT, version=1, stored=OBJECT),
     messages.Reveal(epoch=1, link=DIGEST),
-    messages.SnapshotWanted(epoch=1, miner=MINER.ss58, version=1),
+    messages.EvidenceWanted(epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1),
     VERDICT,
     messages.AuditsDone(epoch=1),
     messages.Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096, before_merge=2.75),

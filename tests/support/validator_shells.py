@@ -10,15 +10,15 @@ import numpy as np
 from blake3 import blake3
 
 from iota.identity.keys import Hotkey
-from iota.protocol.events import Accusation, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, EvidenceMissed, EvidenceReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
+    EvidenceWanted,
     Heldout,
     Outcome,
     Reveal,
-    SnapshotWanted,
     Verdict,
 )
 from iota.spec import AuditSpec
@@ -27,6 +27,7 @@ from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
 from validator.core import effects, jobs
 from validator.core.core import ValidatorCore
+from validator.core.deliveries import Piece
 from validator.core.facts import Accused, Done, Fact, Failed, RecordBroken, RecordGone, Tick, TransportFailed
 from validator.core.flags import find_flags
 from validator.core.history import History
@@ -122,7 +123,7 @@ class Shell:
         self.core = ValidatorCore(run()[0].spec, ME, self.links, history)
         self.job: effects.Start | None = None
         self.stale.clear()
-        self.wanted: set[tuple[int, str, int]] = set()
+        self.wanted: set[tuple[int, str, Piece]] = set()
         self.said: Counter[Name] = Counter()
         """How often this process reported each verdict."""
         self.revealed: set[int] = set()
@@ -182,18 +183,28 @@ class Shell:
         )
         self.on_event(Accused(Accusation(validator=author, verdict=verdict), signed))
 
-    def deliver(self, key: tuple[int, str, int]) -> None:
-        """The snapshot of (epoch, miner, version) comes."""
-        epoch, miner, version = key
+    def deliver(self, key: tuple[int, str, Piece]) -> None:
+        """The evidence (epoch, miner, piece) comes."""
+        epoch, miner, piece = key
         digest = blake3(repr(key).encode()).hexdigest()
-        stored = StoredObject(key=f"audit/{epoch}/{miner}/{version}", digest=digest, size=1)
-        self.take(SnapshotReady(epoch=epoch, miner=miner, version=version, stored=stored))
+        stored = StoredObject(
+            key=f"audit/{epoch}/{miner}/{piece.item}/{piece.version}", digest=digest, size=1
+        )
+        self.take(
+            EvidenceReady(epoch=epoch, miner=miner, item=piece.item, version=piece.version, stored=stored)
+        )
 
-    def miss(self, key: tuple[int, str, int], *, live: bool = True, revoked: bool = False) -> None:
-        """The snapshot of (epoch, miner, version) did not come by its deadline."""
-        epoch, miner, version = key
-        missed = SnapshotMissed(
-            epoch=epoch, miner=miner, version=version, deadline=1.0, live=live, revoked=revoked
+    def miss(self, key: tuple[int, str, Piece], *, live: bool = True, revoked: bool = False) -> None:
+        """The evidence (epoch, miner, piece) did not come by its deadline."""
+        epoch, miner, piece = key
+        missed = EvidenceMissed(
+            epoch=epoch,
+            miner=miner,
+            item=piece.item,
+            version=piece.version,
+            deadline=1.0,
+            live=live,
+            revoked=revoked,
         )
         self.take(missed)
 
@@ -239,9 +250,9 @@ class Shell:
                 assert reveal.link == self.links.link(reveal.epoch)
                 assert reveal.epoch in self.drawable | self.audited, "no link without record and block"
                 self.revealed.add(reveal.epoch)
-            case effects.Say(report=SnapshotWanted() as wanted):
-                key = (wanted.epoch, wanted.miner, wanted.version)
-                assert key not in self.wanted, "each snapshot is asked for once"
+            case effects.Say(report=EvidenceWanted() as wanted):
+                key = (wanted.epoch, wanted.miner, Piece(wanted.item, wanted.version))
+                assert key not in self.wanted, "each piece is asked for once"
                 assert wanted.epoch in self.revealed
                 self.wanted.add(key)
             case effects.Say(report=AuditsDone() as done):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
-from blake3 import blake3
 
 from iota.chain import Chain, open_chain
 from iota.chain.ledger.server import make_app
@@ -21,7 +20,7 @@ from iota.data import Manifest, manifest_id
 from iota.data.directory import DirectoryReader
 from iota.data.sample import sequence_indices
 from iota.identity.keys import Hotkey
-from iota.objects import SnapshotKey, manifest_folder
+from iota.objects import manifest_folder
 from iota.protocol.events import (
     AuditsClosed,
     Delivered,
@@ -29,19 +28,18 @@ from iota.protocol.events import (
     Event,
     ExchangeReply,
     RunEnd,
-    SnapshotReady,
 )
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
+    EvidenceWanted,
     ExchangeRequest,
     JoinReply,
     JoinRequest,
     Report,
     Reveal,
     Role,
-    SnapshotWanted,
     Verdict,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -53,6 +51,7 @@ from iota.spec import AuditSpec, RunSpec
 from orchestrator.http.statements import Statements
 from tests.support.audited_miners import Noise
 from tests.support.audited_runs import World
+from tests.support.evidence_answers import delivered, kept_frames
 from tests.support.small_runs import small_run
 from validator.node import ValidatorNode, ValidatorOptions
 
@@ -171,16 +170,14 @@ class Orchestrator:
         self.said.append(report)
         if len(self.verdicts_said()) >= 4:
             self.judged.set()
-        if isinstance(report, SnapshotWanted):
+        if isinstance(report, EvidenceWanted):
             assert any(isinstance(r, Reveal) and r.epoch == report.epoch for r in self.said)
             miner = next(m for m in self.world.miners if m.hotkey == report.miner)
-            data = state_bytes(miner.snapshots[report.version])
-            key = str(SnapshotKey(self.world.run, report.epoch, miner.hotkey, report.version))
-            self.world.store[key] = data
-            stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
-            self._send(
-                SnapshotReady(epoch=report.epoch, miner=report.miner, version=report.version, stored=stored)
-            )
+            if report.item is EvidenceItem.FRAMES:
+                data = kept_frames(self.world, miner, report.version, report.epoch)
+            else:
+                data = state_bytes(miner.snapshots[report.version])
+            self._send(delivered(self.world, report, data))
         elif isinstance(report, AuditsDone) and report.epoch not in self.closed:
             self.closed.add(report.epoch)
             self.audited.set()

@@ -251,7 +251,7 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
     changed = members(bundle)[frame][:-1] + b"x"
     found = await repeated(rewritten(bundle, tmp_path / "x.zip", {frame: changed}, manifest=True))
     assert found.result is not None
-    assert found.result.outcome is Outcome.UNSHOWN  # as if the store had lost it
+    assert found.result.outcome is Outcome.UNDELIVERED  # as if store and miner had lost it
 
 
 async def test_another_manifest_confirms_nothing(desk: Desk, bundle: Path, tmp_path: Path) -> None:

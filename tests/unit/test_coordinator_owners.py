@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from iota.identity.certificates import revoke
-from iota.protocol.events import AuditRequest, Reroute, SnapshotMissed
+from iota.protocol.events import EvidenceMissed, EvidenceRequest, Reroute
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import (
     AuditKind,
+    EvidenceWanted,
     Outcome,
     Reveal,
     Role,
-    SnapshotWanted,
     Verdict,
     WeightsSet,
 )
@@ -80,15 +81,18 @@ def test_what_a_worker_owes_is_decided_at_once_when_its_owner_revokes_it() -> No
     driven = sealed()
     validator = driven.join(9, Role.VALIDATOR)
     worker = driven.state.miners(1)[0]
-    wanted = [SnapshotWanted(epoch=0, miner=worker.hotkey, version=version) for version in (0, 1)]
+    wanted = [
+        EvidenceWanted(epoch=0, miner=worker.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+        for version in (0, 1)
+    ]
     driven.say(validator, reports=[Reveal(epoch=0, link="1" * 64), wanted[1]])
     driven.news(validator)
     take_out(driven, worker)
     driven.say(validator, reports=[wanted[0]])
-    told = [event for event in driven.news(validator) if isinstance(event, SnapshotMissed)]
+    told = [event for event in driven.news(validator) if isinstance(event, EvidenceMissed)]
     assert [(event.version, event.revoked) for event in told] == [(1, True), (0, True)]
     assert not worker.owed
-    assert not any(isinstance(e, AuditRequest) and e.version == 0 for e in driven.news(worker))
+    assert not any(isinstance(e, EvidenceRequest) and e.version == 0 for e in driven.news(worker))
 
 
 def test_what_a_revoked_worker_did_stands_under_its_owner() -> None:

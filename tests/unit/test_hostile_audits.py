@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from iota.protocol.events import Accusation
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
+    EvidenceWanted,
     ExchangeRequest,
     Outcome,
     Report,
     Reveal,
     Role,
-    SnapshotWanted,
     Verdict,
 )
 from orchestrator.coordinator.auditing import MAX_VERDICTS
@@ -23,7 +24,7 @@ from tests.support.sealed_runs import sealed_run
 
 def test_a_snapshot_that_is_wanted_again_and_again_gives_one_request_and_no_more_events() -> None:
     driven, miner, validator = sealed_run()
-    wanted = SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)
+    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)
     driven.say(validator, reports=[wanted])
     before = (miner.events.next_seq, validator.events.next_seq)
     driven.say(validator, reports=[wanted] * 100)
@@ -67,7 +68,7 @@ def test_what_comes_with_a_link_counts_with_it() -> None:
     other = driven.join(10, Role.VALIDATOR)
     reports: tuple[Report, ...] = (
         Reveal(epoch=0, link="2" * 64),
-        SnapshotWanted(epoch=0, miner=miner.hotkey, version=1),
+        EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1),
         AuditsDone(epoch=0),
     )
     request = ExchangeRequest(cursor=0, reports=reports)

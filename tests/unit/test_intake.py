@@ -9,14 +9,16 @@ from unittest.mock import Mock
 import pytest
 
 from iota.codec.shapes import payload_size
-from iota.objects import BaseKey, DeltaKey, MergedKey, SnapshotKey, max_bytes, part_count
-from iota.protocol.frames import Direction, FrameName, FrameNotice, StoredObject
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey, max_bytes, part_count
+from iota.protocol.frames import Direction, EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     AuditsDone,
     BaseStored,
     Capabilities,
     Delta,
+    EvidenceStored,
+    EvidenceWanted,
     ExchangeRequest,
     Heldout,
     JoinRequest,
@@ -26,8 +28,6 @@ from iota.protocol.messages import (
     Ready,
     Reveal,
     Role,
-    SnapshotStored,
-    SnapshotWanted,
     WeightsSet,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -302,11 +302,13 @@ def test_each_role_has_its_own_reports(desk: Desk) -> None:
 def test_a_validator_speaks_of_bases_and_versions_that_there_are(desk: Desk) -> None:
     miner = desk.first.hotkey
     assert desk.exchange(desk.validator, reports=(Heldout(epoch=1, loss=1.0, standard_error=None, tokens=8),))
-    desk.exchange(desk.validator, reports=(SnapshotWanted(epoch=0, miner=miner, version=2),))
+    desk.exchange(
+        desk.validator, reports=(EvidenceWanted(epoch=0, miner=miner, item=EvidenceItem.SNAPSHOT, version=2),)
+    )
     for report in (
         Heldout(epoch=2, loss=1.0, standard_error=None, tokens=8),
-        SnapshotWanted(epoch=1, miner=miner, version=0),
-        SnapshotWanted(epoch=0, miner=miner, version=3),
+        EvidenceWanted(epoch=1, miner=miner, item=EvidenceItem.SNAPSHOT, version=0),
+        EvidenceWanted(epoch=0, miner=miner, item=EvidenceItem.SNAPSHOT, version=3),
     ):
         assert desk.refusal(desk.validator, reports=(report,)).type is ProblemType.FORBIDDEN
 
@@ -326,7 +328,12 @@ def test_a_merged_part_and_a_snapshot_bear_their_makers_name(desk: Desk) -> None
     me, other = desk.first.hotkey, desk.last.hotkey
     for hotkey, refused in ((me, False), (other, True)):
         merged = Merged(epoch=0, stage=1, part=0, stored=stored(MergedKey(SPEC.id, 0, 1, 0, hotkey)))
-        snapshot = SnapshotStored(epoch=0, version=1, stored=stored(SnapshotKey(SPEC.id, 0, hotkey, 1)))
+        snapshot = EvidenceStored(
+            epoch=0,
+            item=EvidenceItem.SNAPSHOT,
+            version=1,
+            stored=stored(EvidenceKey(SPEC.id, 0, hotkey, EvidenceItem.SNAPSHOT, 1)),
+        )
         for report in (merged, snapshot):
             if refused:
                 assert desk.refusal(desk.first, reports=(report,)).type is ProblemType.FORBIDDEN
@@ -369,7 +376,7 @@ def test_what_changes_nothing_gives_no_entry_whatever_its_content(desk: Desk) ->
         assert desk.exchange(desk.first, reports=nothing) is None
         audits = (
             Reveal(epoch=0, link=f"{size:064x}"),
-            SnapshotWanted(epoch=0, miner=desk.first.hotkey, version=1),
+            EvidenceWanted(epoch=0, miner=desk.first.hotkey, item=EvidenceItem.SNAPSHOT, version=1),
             AuditsDone(epoch=0),
         )
         assert desk.exchange(desk.validator, reports=audits) is None

@@ -10,14 +10,14 @@ from iota.objects import BaseKey, FrameKey, part_count
 from iota.protocol.events import (
     BaseAssign,
     Contribution,
+    EvidenceReady,
     LoadBase,
     MergeAssign,
     MergeReady,
     Plan,
     Reroute,
-    SnapshotReady,
 )
-from iota.protocol.frames import Direction, FrameName, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, FrameName, StoredObject
 from iota.protocol.messages import (
     Method,
     ObjectRequest,
@@ -116,7 +116,7 @@ def test_stored_things_bring_gets_and_other_events_nothing() -> None:
     reader = member(made, 0)
     assert accesses(SPEC, reader, MergeReady(epoch=0, stage=0, parts=(STORED,))) == get
     assert accesses(SPEC, reader, LoadBase(epoch=1, digest=BASE, parts=(STORED,))) == get
-    ready = SnapshotReady(epoch=0, miner=LAST.ss58, version=1, stored=STORED)
+    ready = EvidenceReady(epoch=0, miner=LAST.ss58, item=EvidenceItem.SNAPSHOT, version=1, stored=STORED)
     assert accesses(SPEC, reader, ready) == get
     assert accesses(SPEC, reader, BaseAssign(epoch=1)) == []
 
@@ -167,7 +167,7 @@ EVERYBODY = {"sender", "receiver", "other", "validator"}
         ("{run}/frames/0/0/0.0/1.b", {"sender", "receiver", "validator"}),
         ("{run}/frames/0/9/0.0/0.f", {"validator"}),
         ("{run}/frames/7/0/0.0/0.f", {"validator"}),
-        ("{run}/audit/0/{sender}/1", {"sender", "validator"}),
+        ("{run}/audit/0/{sender}/snapshot/1", {"sender", "validator"}),
         ("{run}/start.json", set()),
         ("{run}/anything", set()),
         ("{run}", set()),
@@ -212,7 +212,7 @@ def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
     begin_merging(made.state)
-    member(made, 0).owed[0, 1] = 1e9
+    member(made, 0).owed[0, EvidenceItem.SNAPSHOT, 1] = 1e9
     return made
 
 
@@ -245,10 +245,14 @@ def test_a_merged_part_is_stored_by_whom_it_was_given_to() -> None:
 def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
     made = merging()
     who = member(made, 0)
-    key = f"{RUN}/audit/0/{who.hotkey}/1"
-    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/2", 10) is ProblemType.FORBIDDEN
+    key = f"{RUN}/audit/0/{who.hotkey}/snapshot/1"
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/snapshot/2", 10) is ProblemType.FORBIDDEN
     assert ask(made, who, Method.PUT, key, 10) == Access(Method.PUT, key, 10)
-    del who.owed[0, 1]  # it was delivered, or its deadline has passed
+    frames = f"{RUN}/audit/0/{who.hotkey}/frames/1"
+    assert ask(made, who, Method.PUT, frames, 10) is ProblemType.FORBIDDEN
+    who.owed[0, EvidenceItem.FRAMES, 1] = 1e9
+    assert ask(made, who, Method.PUT, frames, 10) == Access(Method.PUT, frames, 10)
+    del who.owed[0, EvidenceItem.SNAPSHOT, 1]  # it was delivered, or its deadline has passed
     assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
 
 
@@ -262,7 +266,7 @@ def test_a_text_that_is_no_key_is_malformed(tail: str) -> None:
 def test_a_member_writes_its_own_keys() -> None:
     made = merging()
     who = member(made, 0)
-    for key in (f"{RUN}/delta/0/0/{who.hotkey}/part-000", f"{RUN}/audit/0/{who.hotkey}/1"):
+    for key in (f"{RUN}/delta/0/0/{who.hotkey}/part-000", f"{RUN}/audit/0/{who.hotkey}/snapshot/1"):
         assert ask(made, who, Method.PUT, key, 4096) == Access(Method.PUT, key, 4096)
 
 
@@ -272,7 +276,7 @@ def test_a_key_of_another_member_stage_kind_or_run_is_forbidden() -> None:
     for key in (
         f"{RUN}/delta/0/1/{other.hotkey}/part-000",
         f"{RUN}/delta/0/1/{who.hotkey}/part-000",
-        f"{RUN}/audit/0/{other.hotkey}/1",
+        f"{RUN}/audit/0/{other.hotkey}/snapshot/1",
         f"{RUN}/merged/0/0/part-000.{other.hotkey}",
         f"{RUN}/receipts/0/{who.hotkey}/000",
         f"{'e' * 64}/delta/0/0/{who.hotkey}/part-000",
@@ -306,7 +310,9 @@ async def test_what_one_keeper_of_a_base_wrote_does_not_stand_in_the_next_ones_w
 def test_sizes_are_bounded() -> None:
     made = merging()
     who = member(made, 0)
-    for kind in (f"delta/0/0/{who.hotkey}/part-000", f"audit/0/{who.hotkey}/1"):
+    who.owed[0, EvidenceItem.FRAMES, 1] = 1e9
+    kinds = (f"delta/0/0/{who.hotkey}/part-000", *(f"audit/0/{who.hotkey}/{i}/1" for i in EvidenceItem))
+    for kind in kinds:
         for size in (0, 1 << 40):
             assert ask(made, who, Method.PUT, f"{RUN}/{kind}", size) is ProblemType.TOO_LARGE
 
@@ -330,4 +336,4 @@ def test_a_validator_writes_nothing() -> None:
     made = coordinator()
     made.apply(Joined(at=3.0, hotkey=SPARE.ss58, request=join_request(Role.VALIDATOR)))
     who = made.members[SPARE.ss58]
-    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{SPARE.ss58}/1", 10) is ProblemType.FORBIDDEN
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{SPARE.ss58}/snapshot/1", 10) is ProblemType.FORBIDDEN

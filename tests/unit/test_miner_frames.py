@@ -14,7 +14,7 @@ from iota.identity.keys import Hotkey
 from iota.protocol.events import Delivered
 from iota.protocol.frames import FrameNotice
 from iota.simulate.names import fake_hotkey
-from iota.wire.frame import SIGNATURE_BYTES, FrameError, encode_frame, make_header
+from iota.wire.frame import SIGNATURE_BYTES, FrameError, decode_frame, encode_frame, make_header
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransferRefused, TransportError, Unreachable
 from miner.activity import Activity
 from miner.core.effects import FetchFrame, SendAgain, SendFrame
@@ -60,6 +60,11 @@ def _mover(transport: Failing, wanted_tries: int = 1000, kept: Path = Path("/now
     )
 
 
+def _receiver(folder: Path, *, wants: bool = True) -> FrameMover:
+    """A mover that keeps what arrives in `folder`."""
+    return _mover(Failing(Unreachable("away"), 0), 1 if wants else 0, folder / "kept" / "frame")
+
+
 async def test_a_frame_that_the_store_lost_is_sent_again_from_the_disk(tmp_path: Path) -> None:
     file, transport = tmp_path / "frame", Failing(Unreachable("down"), 1)
     name = frame_name()
@@ -101,9 +106,9 @@ async def test_a_frame_that_cannot_be_moved_is_lost(error: TransportError, tries
     assert transport.tries == tries
 
 
-def _arrived() -> IncomingFrame:
+def _arrived(fill: bytes = b"\x00") -> IncomingFrame:
     """A frame as it must be."""
-    payload = bytes(payload_size(SPEC))
+    payload = fill * payload_size(SPEC)
     digest = blake3(payload).hexdigest()
     header = make_header(SPEC, frame_name(), digest, SENDER.ss58, RECEIVER.ss58)
     data = encode_frame(header, payload, SENDER.sign)
@@ -111,28 +116,51 @@ def _arrived() -> IncomingFrame:
     return IncomingFrame(notice, SENDER.ss58, data)
 
 
-def _check(frame: IncomingFrame) -> None:
-    _mover(Failing(Unreachable("away"), 0)).checked(frame)
+async def test_a_frame_that_is_what_was_announced_is_kept_as_it_arrived(tmp_path: Path) -> None:
+    arrived = _arrived()
+    frame = await _receiver(tmp_path).keep(arrived)
+    assert frame == decode_frame(arrived.data, SPEC)
+    assert (tmp_path / "kept" / "frame").read_bytes() == arrived.data
 
 
-def test_a_frame_that_is_what_was_announced_is_taken() -> None:
-    _check(_arrived())
+async def test_the_first_frame_of_a_name_stands_also_after_a_restart(tmp_path: Path) -> None:
+    """Its op may have read it: the receipt names its header, and an audit asks for its content."""
+    first, second = _arrived(), _arrived(b"\x01")
+    await _receiver(tmp_path).keep(first)
+    assert await _receiver(tmp_path).keep(second) == decode_frame(first.data, SPEC)
+    assert (tmp_path / "kept" / "frame").read_bytes() == first.data
 
 
-def test_other_bytes_another_name_or_another_sender_than_announced_are_refused() -> None:
+async def test_a_kept_frame_that_was_damaged_is_replaced(tmp_path: Path) -> None:
+    await _receiver(tmp_path).keep(_arrived())
+    file = tmp_path / "kept" / "frame"
+    file.write_bytes(file.read_bytes()[:-1])
+    second = _arrived(b"\x01")
+    assert await _receiver(tmp_path).keep(second) == decode_frame(second.data, SPEC)
+    assert file.read_bytes() == second.data
+
+
+async def test_a_frame_that_no_op_reads_any_more_takes_no_disk(tmp_path: Path) -> None:
+    arrived = _arrived()
+    assert await _receiver(tmp_path, wants=False).keep(arrived) == decode_frame(arrived.data, SPEC)
+    assert not (tmp_path / "kept").exists()
+
+
+async def test_other_bytes_another_name_or_another_sender_than_announced_are_refused(tmp_path: Path) -> None:
     frame = _arrived()
     with pytest.raises(FrameError, match="not the bytes"):
-        _check(replace(frame, data=frame.data[:-1] + b"\x01"))
+        await _receiver(tmp_path).keep(replace(frame, data=frame.data[:-1] + b"\x01"))
     other = frame.notice.model_copy(update={"name": frame_name(1)})
     for wrong in (replace(frame, notice=other), replace(frame, sender=RECEIVER.ss58)):
         with pytest.raises(FrameError, match="another frame, or another sender"):
-            _check(wrong)
+            await _receiver(tmp_path).keep(wrong)
+    assert not (tmp_path / "kept").exists()
 
 
-def test_a_frame_that_its_sender_did_not_sign_is_refused() -> None:
+async def test_a_frame_that_its_sender_did_not_sign_is_refused(tmp_path: Path) -> None:
     frame = _arrived()
     forged = bytearray(frame.data)
     forged[-payload_size(SPEC) - SIGNATURE_BYTES] ^= 1
     notice = frame.notice.model_copy(update={"digest": blake3(bytes(forged)).hexdigest()})
     with pytest.raises(FrameError, match="not signed"):
-        _check(IncomingFrame(notice, frame.sender, bytes(forged)))
+        await _receiver(tmp_path).keep(IncomingFrame(notice, frame.sender, bytes(forged)))

@@ -12,18 +12,18 @@ from blake3 import blake3
 from iota.codec.shapes import payload_size
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, SnapshotKey
+from iota.objects import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey
 from iota.protocol.events import FrameReady, Plan
-from iota.protocol.frames import FrameNotice, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameNotice, StoredObject
 from iota.protocol.messages import (
     BadValue,
     BaseStored,
     Delta,
+    EvidenceStored,
     ExchangeRequest,
     FrameMissing,
     Merged,
     Report,
-    SnapshotStored,
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
@@ -191,7 +191,12 @@ def _kinds(run: str, me: str) -> dict[str, Report]:
         "base": BaseStored(
             epoch=1, digest="1" * 64, parts=tuple(stored(BaseKey(run, 1, 0, n, me)) for n in range(3))
         ),
-        "snapshot": SnapshotStored(epoch=0, version=1, stored=stored(SnapshotKey(run, 0, me, 1))),
+        "snapshot": EvidenceStored(
+            epoch=0,
+            item=EvidenceItem.SNAPSHOT,
+            version=1,
+            stored=stored(EvidenceKey(run, 0, me, EvidenceItem.SNAPSHOT, 1)),
+        ),
     }
 
 

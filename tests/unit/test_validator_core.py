@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from iota.protocol.events import AuditsClosed, RunEnd
+from iota.protocol.frames import EvidenceItem
 from iota.protocol.messages import Outcome
 from tests.support.validator_shells import EPOCHS, Shell, drawn, of_draw, opened, run, work
 from validator.core import jobs
 from validator.core.core import FILING_SHARE
+from validator.core.deliveries import Piece
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
 from validator.core.flags import find_flags
-from validator.core.results import EvidenceMissing, Profile
+from validator.core.results import EvidenceMissing, Profile, Undelivered
 
 DEADLINE_S = 100.0
 
@@ -46,11 +50,34 @@ def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
     assert shell.ended
 
 
-def test_a_lost_frame_accuses_nobody_and_the_other_audits_go_on() -> None:
+def _gone(shell: Shell, *, delivered: bool) -> Callable[[jobs.Job], object]:
+    """The store has lost all frames. Miners deliver theirs, or other ones."""
+
+    def answer(job: jobs.Job) -> object:
+        if not isinstance(job, jobs.FetchFrame):
+            return shell.good(job)
+        if job.kept is None:
+            return EvidenceMissing("gone")
+        return shell.good(job) if delivered else Undelivered("others")
+
+    return answer
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_frames_that_the_store_lost_are_asked_for_once_and_the_other_audits_go_on(delivered: bool) -> None:
+    shell = opened()
+    work(shell, _gone(shell, delivered=delivered))
+    found = {(Outcome.PASS, "")} | (set() if delivered else {(Outcome.UNDELIVERED, "others")})
+    assert outcomes(shell) == found
+    assert shell.done == [0]
+    assert EvidenceItem.FRAMES in {piece.item for _, _, piece in shell.wanted}
+
+
+def test_a_base_that_the_store_lost_accuses_nobody_and_the_other_audits_go_on() -> None:
     shell = opened()
 
     def answer(job: jobs.Job) -> object:
-        return EvidenceMissing("gone") if isinstance(job, jobs.FetchFrame) else shell.good(job)
+        return EvidenceMissing("gone") if isinstance(job, jobs.LoadBase) else shell.good(job)
 
     work(shell, answer)
     assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.UNSHOWN, "gone")}
@@ -92,7 +119,7 @@ def test_a_snapshot_of_a_worker_that_its_owner_revoked_is_a_verdict_of_its_own()
         shell.answer(shell.good(shell.job.job))
         for key in sorted(shell.wanted):
             if shell.job is None:
-                waited |= shell.core.activity.endswith("it waits for the miner's snapshot")
+                waited |= shell.core.activity.endswith("it waits for the miner's evidence")
                 shell.miss(key, live=False, revoked=True)
     assert waited
     revoked = [filed.result for filed in shell.kept.values() if "has revoked its key" in filed.result.reason]
@@ -114,7 +141,7 @@ def test_the_snapshots_of_a_segment_are_asked_for_before_any_replay() -> None:
     work(shell, until=lambda: shell.job is not None and isinstance(shell.job.job, jobs.LoadBase))
     tasks = [name for _, miner, name in drawn(1) if name.startswith("segment:")]
     assert len(tasks) == 6  # the two segments of three miners
-    assert {version for _, _, version in shell.wanted} >= {0, 2, 3}
+    assert {piece for _, _, piece in shell.wanted} >= {Piece.snapshot(version) for version in (0, 2, 3)}
 
 
 def test_across_classes_a_segment_waits_for_the_state_at_its_end_before_it_is_replayed() -> None:

@@ -71,13 +71,13 @@ class Auditor:
                 await self._evidence.base(job.base)
                 return None
             case jobs.FetchFrame():
-                return await self._evidence.frame(job.header)
+                return await self._evidence.frame(job.header, job.kept)
             case jobs.FetchAnnounced():
-                return await self._evidence.announced(job.notice)
+                return await self._evidence.announced(job.notice, job.kept)
             case jobs.FetchTokens():
                 return await self._evidence.tokens(job.receipt)
             case jobs.FetchSent():
-                return await self._evidence.sent_payload(job.miner, job.receipt)
+                return await self._evidence.sent_payload(job.miner, job.receipt, job.kept)
 
     async def _replayed(self, job: _Replayed) -> object:
         replay = self._loaded

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 import torch
+from blake3 import blake3
 from cachetools import FIFOCache
 
 from iota.client.run_objects import ObjectDiffers
@@ -18,19 +19,19 @@ from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import needs_tokens
 from iota.model.layout import run_shapes
-from iota.objects import BaseKey, FrameKey, max_bytes, part_count, snapshot_bytes
+from iota.objects import BaseKey, EvidenceKey, FrameKey, max_bytes, part_count, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
-from iota.protocol.frames import FrameName, FrameNotice, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import Word
 from iota.spec import RunSpec
 from iota.store import OUTAGES, ObjectTooLarge, StoreError
-from iota.wire.frame import FrameError, FrameHeader, decode_frame
+from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, split_frames
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
-from validator.core.jobs import Base, Snapshot
+from validator.core.jobs import Base, Frames, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault, StoreAway, Undelivered
 
 _KEPT_BASES: Final = 2
@@ -43,6 +44,8 @@ class Evidence(RecordReader):
     def __init__(self, spec: RunSpec, client: Records, objects: Objects, samples: TokenIds) -> None:
         super().__init__(spec, client, objects)
         self._samples = samples
+        self._kept: FIFOCache[tuple[str, str], dict[FrameName, Frame]] = FIFOCache(1)
+        """(key, digest) of the frames that a miner delivered last -> the frames."""
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
 
     # ---- weights -------------------------------------------------------------------------------
@@ -106,12 +109,7 @@ class Evidence(RecordReader):
         size, limit = given.stored.size, snapshot_bytes(self.spec, given.stage)
         if size > limit:
             raise MinerFault(given.miner, given.seq, f"{name} has {size} bytes, at most {limit}")
-        try:
-            data = await self.objects.get_verified(given.stored)
-        except (ObjectDiffers, ObjectTooLarge) as error:
-            raise Undelivered(f"{name} is not what it announced: {error}") from error
-        except StoreError as error:
-            raise _missing(given.stored.key, error) from error
+        data = await self._announced(given.stored, name)
         try:
             return await asyncio.to_thread(load_state, data, self.spec, given.stage)
         except StateError as error:
@@ -131,8 +129,16 @@ class Evidence(RecordReader):
             return await self._samples.microbatch(receipt.epoch, receipt.step, receipt.microbatch)
         return self._samples.blank_tokens()
 
-    async def frame(self, header: FrameHeader) -> bytes:
-        """The payload of the frame that a receipt names as an input by its header."""
+    async def frame(self, header: FrameHeader, kept: Frames | None = None) -> bytes:
+        """The payload of the frame that a receipt names as an input by its header.
+
+        It comes from the store, or from what its miner delivered. Raises Undelivered for another one there.
+        """
+        if kept is not None:
+            frame = await self._kept_frame(kept, header.name)
+            if frame.header != header:
+                raise Undelivered(f"it delivered another frame {header.name} than its receipt names")
+            return frame.payload
         key = FrameKey(self.spec.id, header.name)
         limit = max_bytes(self.spec, key, header.name.stage)
         data = await self._from_store(str(key), self.objects.get(str(key), limit))
@@ -145,8 +151,13 @@ class Evidence(RecordReader):
             raise EvidenceMissing(f"{key} holds another frame of {header.sender} than the receipt names")
         return frame.payload
 
-    async def announced(self, notice: FrameNotice) -> bytes:
-        """The payload of a frame that the record names by its notice."""
+    async def announced(self, notice: FrameNotice, kept: Frames | None = None) -> bytes:
+        """The payload of a frame that the record names by its notice. Else as `frame`."""
+        if kept is not None:
+            frame = await self._kept_frame(kept, notice.name)
+            if blake3(frame.encoded()).hexdigest() != notice.digest:
+                raise Undelivered(f"it delivered another frame {notice.name} than the record names")
+            return frame.payload
         key = FrameKey(self.spec.id, notice.name)
         limit = max_bytes(self.spec, key, notice.name.stage)
         data = await self._stored(StoredObject(key=str(key), digest=notice.digest, size=notice.size), limit)
@@ -155,14 +166,19 @@ class Evidence(RecordReader):
         except FrameError as error:
             raise EvidenceMissing(f"{key} is no frame: {error}") from error
 
-    async def sent_payload(self, hotkey: str, receipt: Receipt) -> bytes | None:
-        """The payload that the op's miner sent; None if the op sends none.
+    async def sent_payload(self, hotkey: str, receipt: Receipt, kept: Frames | None = None) -> bytes | None:
+        """The payload that the op's miner sent; None if the op sends none. Else as `frame`.
 
-        Raises MinerFault if the miner sent another payload than it receipted.
+        Raises MinerFault if the store has another payload of the miner than it receipted.
         """
         if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
             return None
         name = FrameName.of(receipt.key, receipt.stage)
+        if kept is not None:
+            frame = await self._kept_frame(kept, name)
+            if (frame.header.sender, frame.header.payload) != (hotkey, receipt.output):
+                raise Undelivered(f"it delivered another frame {name} than it receipted")
+            return frame.payload
         key = FrameKey(self.spec.id, name)
         limit = max_bytes(self.spec, key, receipt.stage)
         data = await self._from_store(str(key), self.objects.get(str(key), limit))
@@ -177,7 +193,44 @@ class Evidence(RecordReader):
             raise MinerFault(hotkey, receipt.seq, reason, expected=receipt.output, found=frame.header.payload)
         return frame.payload
 
+    async def _kept_frame(self, kept: Frames, name: FrameName) -> Frame:
+        """A frame of those that a miner delivered, with its digest and its sender's signature checked.
+
+        Raises:
+            Undelivered: the miner stored other bytes than it announced, no frames, or not this one.
+            EvidenceMissing: the announced object is not in the store.
+        """
+        key = (kept.stored.key, kept.stored.digest)
+        if key not in self._kept:
+            self._kept[key] = await self._delivered_frames(kept)
+        frame = self._kept[key].get(name)
+        if frame is None:
+            raise Undelivered(f"its frames of step {kept.step} lack {name}")
+        return frame
+
+    async def _delivered_frames(self, kept: Frames) -> dict[FrameName, Frame]:
+        what, stored = f"its frames of step {kept.step}", kept.stored
+        key = EvidenceKey(self.spec.id, 0, kept.miner, EvidenceItem.FRAMES, kept.step)
+        limit = max_bytes(self.spec, key, kept.stage)
+        if stored.size > limit:
+            raise Undelivered(f"{what} have {stored.size} bytes, at most {limit}")
+        data = await self._announced(stored, what)
+        try:
+            frames = await asyncio.to_thread(lambda: list(split_frames(data, self.spec)))
+        except FrameError as error:
+            raise Undelivered(f"{what} are none: {error}") from error
+        return {frame.header.name: frame for frame in frames}
+
     # ---- objects -------------------------------------------------------------------------------
+
+    async def _announced(self, stored: StoredObject, what: str) -> bytes:
+        """What a miner delivered. Raises Undelivered where it lies there with other bytes."""
+        try:
+            return await self.objects.get_verified(stored)
+        except (ObjectDiffers, ObjectTooLarge) as error:
+            raise Undelivered(f"{what}: not the bytes that it announced: {error}") from error
+        except StoreError as error:
+            raise _missing(stored.key, error) from error
 
     async def _stored(self, stored: StoredObject, limit: int) -> bytes:
         """An object that a record names, checked against its digest."""

@@ -5,7 +5,7 @@ spec.json                         the RunSpec
 record.json                       the bytes whose BLAKE3 the seal names
 receipts/<epoch>/<hotkey>.json    a miner's signed batches
 bases/<epoch>/<stage>.json        the BaseRecord of a base whose record has no parts
-objects/<key>                     an object of the run: plans, frames, parts of a base, snapshots
+objects/<key>                     an object of the run: plans, frames, parts of a base, evidence
 tokens/<epoch>/<step>/<index>     the token ids of a microbatch, int32, little endian
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import AuditKind, Hotkey, Verdict
 from iota.protocol.seals import SignedSeal
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
@@ -30,8 +30,8 @@ MAX_MEMBERS: Final = 60_000
 """Members of a bundle; above 65,535 a zip's directory has another form."""
 MAX_NAME: Final = 600
 """Characters of a member's name: a key of the store, and a folder."""
-MAX_SNAPSHOTS: Final = 4
-"""Snapshots that one audit reads."""
+MAX_DELIVERED: Final = 1 << 12
+"""Pieces of evidence that one audit reads: a few states, and the frames of a segment's steps."""
 TOKEN_BYTES: Final = 4
 """Bytes of a token id."""
 
@@ -70,8 +70,9 @@ class Member(Frozen):
 
 
 class Delivered(Frozen):
-    """A snapshot that the miner delivered for the audit."""
+    """Evidence that the miner delivered for the audit: a state, or the frames of a step."""
 
+    item: EvidenceItem
     version: Small
     stored: StoredObject
 
@@ -110,5 +111,5 @@ class Manifest(Frozen):
     """That the validator revealed for the epoch."""
     task: Task
     verdict: Verdict
-    snapshots: tuple[Delivered, ...] = Field((), max_length=MAX_SNAPSHOTS)
+    delivered: tuple[Delivered, ...] = Field((), max_length=MAX_DELIVERED)
     members: tuple[Member, ...] = Field(max_length=MAX_MEMBERS)

@@ -26,7 +26,7 @@ from validator.audits.sources import Objects, Records, TokenIds
 from validator.bundles import form
 from validator.bundles.archive import MAX_BUNDLE_BYTES, BundleTooLarge, BundleWriter
 from validator.bundles.demands import demand_of
-from validator.bundles.recording import Recording, parts_of, read_again, snapshots_of
+from validator.bundles.recording import Recording, delivered_of, parts_of, read_again
 from validator.core import jobs
 from validator.core.effects import FileVerdict
 from validator.core.sealed import SealBroken, SealedEpoch
@@ -182,7 +182,7 @@ class BundleKeeper:
                 link=self._link(sealed.epoch),
                 task=form.Task.of(task),
                 verdict=verdict,
-                snapshots=snapshots_of(trail),
+                delivered=delivered_of(trail),
                 members=tuple(writer.members.values()),
             )
             await asyncio.to_thread(writer.finish, manifest.model_dump_json().encode())
@@ -206,8 +206,8 @@ def _needed(sealed: SealedEpoch, verdict: Verdict) -> set[str]:
 
 
 def _largest(spec: RunSpec, trail: list[jobs.Job]) -> int:
-    """Bytes of the states that an audit read, as far as the record says, so that no vain download begins."""
-    found = {delivered.stored.key: delivered.stored.size for delivered in snapshots_of(trail)}
+    """Bytes of what an audit read, as far as the records name it, so that no vain download begins."""
+    found = {delivered.stored.key: delivered.stored.size for delivered in delivered_of(trail)}
     for job in trail:
         found |= {part.key: part.size for part in parts_of(spec, job)}
     return sum(found.values())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from iota.client.contributions import read_contribution
-from iota.protocol.frames import StoredObject
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
@@ -90,13 +90,13 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
                     if (snapshot := _snapshot_of(job)) is not None:
                         await evidence.snapshot(snapshot)
                 case jobs.FetchFrame():
-                    await evidence.frame(job.header)
+                    await evidence.frame(job.header, job.kept)
                 case jobs.FetchAnnounced():
-                    await evidence.announced(job.notice)
+                    await evidence.announced(job.notice, job.kept)
                 case jobs.FetchTokens():
                     await evidence.tokens(job.receipt)
                 case jobs.FetchSent():
-                    await evidence.sent_payload(job.miner, job.receipt)
+                    await evidence.sent_payload(job.miner, job.receipt, job.kept)
                 case jobs.FetchLastCommit():
                     await evidence.last_commit(job.epoch, job.miner)
                 case jobs.ReplayMerge() | jobs.RemakeBase():
@@ -125,13 +125,15 @@ def parts_of(spec: RunSpec, job: jobs.Job) -> tuple[StoredObject, ...]:
     return parts + (job.merged if isinstance(job, jobs.RemakeBase) else ())
 
 
-def snapshots_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
-    """The snapshots that the jobs of an audit read, in order of version."""
-    found: dict[int, StoredObject] = {}
+def delivered_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
+    """The evidence that the jobs of an audit read of what its miner delivered, in order."""
+    found: dict[tuple[EvidenceItem, int], StoredObject] = {}
     for job in done:
         if (snapshot := _snapshot_of(job)) is not None:
-            found[snapshot.version] = snapshot.stored
-    return tuple(form.Delivered(version=version, stored=found[version]) for version in sorted(found))
+            found[EvidenceItem.SNAPSHOT, snapshot.version] = snapshot.stored
+        if isinstance(job, jobs.FetchFrame | jobs.FetchSent | jobs.FetchAnnounced) and job.kept is not None:
+            found[EvidenceItem.FRAMES, job.kept.step] = job.kept.stored
+    return tuple(form.Delivered(item=at[0], version=at[1], stored=found[at]) for at in sorted(found))
 
 
 def _snapshot_of(job: jobs.Job) -> jobs.Snapshot | None:

@@ -15,8 +15,8 @@ from iota.console.counts import counted
 from iota.data.manifest import DataError
 from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
-from iota.protocol.events import SnapshotMissed, SnapshotReady
-from iota.protocol.messages import MAX_PARTS, AuditKind, SnapshotWanted
+from iota.protocol.events import EvidenceMissed, EvidenceReady
+from iota.protocol.messages import MAX_PARTS, AuditKind, EvidenceWanted
 from iota.protocol.seals import SEAL_DOMAIN
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
@@ -38,6 +38,7 @@ from validator.bundles.playback import Playback
 from validator.core import jobs
 from validator.core.all_receipts import check_receipts
 from validator.core.audit import Audit
+from validator.core.deliveries import Deliveries, Piece
 from validator.core.effects import Effect, Say
 from validator.core.jobs import Script
 from validator.core.merges import MergeAudits
@@ -45,7 +46,6 @@ from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import MERGE_AUDITS, AuditTask
 
 _T = TypeVar("_T")
@@ -171,7 +171,7 @@ class _Repeating:
         self._found, self._sealed, self._evidence, self._auditor = found, sealed, evidence, auditor
         self._manifest = found.manifest
         self._hotkey, self._task = found.verdict.miner, found.manifest.task.task()
-        self._snapshots = Snapshots(sealed.epoch, self._asked)
+        self._deliveries = Deliveries(sealed.epoch, self._asked)
 
     async def run(self) -> Result:
         """The result of the audit here. Raises BundleRefused where the task does not follow from the draw."""
@@ -190,7 +190,7 @@ class _Repeating:
         self._found.checked.append(f"{task.name} follows from the draw of the link and the block's hash")
         if task.kind in MERGE_AUDITS:
             return await self._merge(self._sealed, manifest.block_hash, manifest.link)
-        return await self._script(Audit(self._sealed, self._hotkey, task, self._snapshots).run())
+        return await self._script(Audit(self._sealed, self._hotkey, task, self._deliveries).run())
 
     async def _records(self) -> Result:
         """What the receipts show by themselves."""
@@ -253,17 +253,19 @@ class _Repeating:
                 return await self._auditor.run(job)
 
     def _asked(self, effect: Effect) -> None:
-        """Decide a snapshot that is asked for: what the miner delivered is in the bundle."""
+        """Decide what is asked for: what the miner delivered is in the bundle."""
         wanted = effect.report if isinstance(effect, Say) else None
-        if not isinstance(wanted, SnapshotWanted):
+        if not isinstance(wanted, EvidenceWanted):
             return
-        at = {"epoch": wanted.epoch, "miner": wanted.miner, "version": wanted.version}
-        given = next((g for g in self._manifest.snapshots if g.version == wanted.version), None)
+        piece = Piece(wanted.item, wanted.version)
+        at = {"epoch": wanted.epoch, "miner": wanted.miner, **piece._asdict()}
+        delivered = {Piece(given.item, given.version): given for given in self._manifest.delivered}
+        given = delivered.get(piece)
         if given is not None:
-            self._snapshots.decide(SnapshotReady.model_validate({**at, "stored": given.stored}))
+            self._deliveries.decide(EvidenceReady.model_validate({**at, "stored": given.stored}))
             return
-        self._assume(f"that {wanted.miner} was asked for its snapshot and did not deliver it in time")
-        self._snapshots.decide(SnapshotMissed.model_validate({**at, "deadline": 0.0, "live": True}))
+        self._assume(f"that {wanted.miner} was asked for its {piece} and did not deliver in time")
+        self._deliveries.decide(EvidenceMissed.model_validate({**at, "deadline": 0.0, "live": True}))
 
     def _assume(self, what: str) -> None:
         if what not in self._found.assumed:

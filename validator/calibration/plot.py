@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from iota.console.counts import counted
 from validator.audits.declared import COMPARED, declared_bounds
 from validator.calibration.calibrate import Fitted
 from validator.calibration.fitting import FALSE_REJECTS, within
@@ -29,7 +30,7 @@ def plot(fitted: Fitted, path: Path) -> None:
         axes.legend(fontsize="small")
     panels[0].set_ylabel("share of honest replays beyond it")
     figure.suptitle(
-        f"{fitted.path.stem}, {fitted.profile.depth} steps deep"
+        f"{fitted.path.stem}, {counted(fitted.profile.depth, 'step')} deep"
         " (dashed: the fitted tail, solid: the bound, dotted: the declared bound)"
     )
     figure.savefig(path)

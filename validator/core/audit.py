@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from iota.protocol.frames import Direction
 from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import LifeRecord
 from iota.spec import StateRule
+from iota.wire.frame import FrameHeader
 from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
+from validator.core.deliveries import Awaited, Deliveries, Piece
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script, Shown
-from validator.core.results import EvidenceMissing, MinerFault, Profile, ReplayMismatch, Result, Undelivered
+from validator.core.results import (
+    EvidenceMissing,
+    MinerFault,
+    Profile,
+    ReplayMismatch,
+    Result,
+    StoreAway,
+    Undelivered,
+)
 from validator.core.sealed import SealedEpoch, Segment
-from validator.core.snapshots import Snapshots
 from validator.core.tasks import AuditTask
 
 
-def needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
-    """Weight versions whose snapshots an audit needs on any device, so that they can be asked for early."""
+def needed_pieces(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[Piece]:
+    """The snapshots that an audit needs on any device, so that they can be asked for early."""
+    return [Piece.snapshot(version) for version in _needed_versions(sealed, hotkey, task)]
+
+
+def _needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
     life = _life(sealed, hotkey, task)
     if task.kind is not AuditKind.SEGMENT:
         return [v for v in [_start(sealed, hotkey, life, task)] if v != life.joined]
@@ -59,12 +75,12 @@ class Audit:
     """The script of one audit.
 
     Evidence is fetched in the order of its use. The verdict then names the first op that fails, and a miner
-    is not accused of withholding a snapshot when the store has lost evidence that comes before it.
+    is not accused of withholding a snapshot when evidence that comes before it is gone.
     """
 
-    def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, snapshots: Snapshots) -> None:
+    def __init__(self, sealed: SealedEpoch, hotkey: str, task: AuditTask, deliveries: Deliveries) -> None:
         self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
-        self._snapshots = snapshots
+        self._deliveries = deliveries
         self._miner, self._life = sealed.miners[hotkey], _life(sealed, hotkey, task)
         self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
         self._commits = {receipt.version: receipt for receipt in sealed.commits(hotkey, self._life)}
@@ -72,6 +88,8 @@ class Audit:
         devices = {r.device for r in own if sealed.life(hotkey, r) is self._life}
         self._shown = self._device_of_life(devices.pop() if len(devices) == 1 else "mixed")
         self._profile: Profile | None = None
+        self._at = 0
+        """The step under replay."""
 
     def run(self) -> Script[Result]:
         """Run the audit. Lost evidence and faults are results too."""
@@ -106,8 +124,13 @@ class Audit:
         segment = _segment(self._sealed, self._hotkey, self._task)
         yield from self._load(segment.first, whole=True)
         if not self._is_exact:  # now, so that nothing is replayed twice for a snapshot that is not there yet
-            self._snapshots.expect(self._hotkey, self._at_end(segment))
-        mismatch = (yield from self._steps(segment.first, segment.last)) or (yield from self._end(segment))
+            self._deliveries.expect(self._hotkey, self._at_end(segment))
+        try:
+            mismatch = yield from self._steps(segment.first, segment.last)
+        except Awaited:
+            yield from self._look_ahead(range(self._at, segment.last))
+            raise
+        mismatch = mismatch or (yield from self._end(segment))
         if mismatch is None:
             yield from self._check_delta(segment)
         return mismatch
@@ -123,7 +146,9 @@ class Audit:
                 word.epoch, word.step, word.microbatch, comes_from
             ):  # fmt: skip
                 raise EvidenceMissing("the record names inputs of another op for a word")
-            payloads[name.direction] = yield jobs.FetchAnnounced(notice)
+            payload = yield from self._frame(jobs.FetchAnnounced(notice), word.step)
+            assert payload is not None
+            payloads[name.direction] = payload
         if word.stage > 0 and Direction.FORWARD not in payloads:
             raise EvidenceMissing("the record names no input for a word")
         tokens = yield jobs.FetchTokens(word)
@@ -150,6 +175,7 @@ class Audit:
     def _steps(self, first: int, last: int) -> Script[ReplayMismatch | None]:
         """Replay steps `first` to `last` - 1 from version `first`; returns the first mismatch."""
         for step in range(first, last):
+            self._at = step
             receipt = self._sealed.step_receipt(self._hotkey, step)
             if receipt is None:
                 reason = f"it has no STEP receipt for the version {step + 1} that it used"
@@ -168,13 +194,7 @@ class Audit:
         Returns the first mismatch.
         """
         version = self._sealed.version(self._hotkey, step)
-        last = self._miner.stage == self._spec.last_stage
-        for microbatch, attempt in self._sealed.counted(self._hotkey, step):
-            kind = OpKind.LOSS if last else OpKind.BACKWARD
-            backward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, kind)
-            if backward is None:
-                raise EvidenceMissing(f"microbatch {microbatch} of step {step} counts without a receipt")
-            forward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, OpKind.FORWARD)
+        for forward, backward in self._summed(step):
             inputs = yield from self._inputs(backward)
             mismatch = yield from self._replay(backward, forward, version, inputs)
             if mismatch is not None:
@@ -186,6 +206,15 @@ class Audit:
                 return mismatch
         return None
 
+    def _summed(self, step: int) -> Iterator[tuple[Receipt | None, Receipt]]:
+        """FORWARD, if there is one, and BACKWARD or LOSS of each microbatch in a step's sum, in its order."""
+        kind = OpKind.LOSS if self._miner.stage == self._spec.last_stage else OpKind.BACKWARD
+        for microbatch, attempt in self._sealed.counted(self._hotkey, step):
+            backward = self._sealed.receipt(self._hotkey, step, microbatch, attempt, kind)
+            if backward is None:
+                raise EvidenceMissing(f"microbatch {microbatch} of step {step} counts without a receipt")
+            yield self._sealed.receipt(self._hotkey, step, microbatch, attempt, OpKind.FORWARD), backward
+
     def _replay(
         self, receipt: Receipt, forward: Receipt | None, version: int, inputs: OpInputs
     ) -> Script[ReplayMismatch | None]:
@@ -193,24 +222,24 @@ class Audit:
         sent = forward_sent = None
         if not self._is_exact:
             if forward is not None:
-                forward_sent = yield jobs.FetchSent(self._hotkey, forward)
-            sent = yield jobs.FetchSent(self._hotkey, receipt)
+                forward_sent = yield from self._frame(jobs.FetchSent(self._hotkey, forward), forward.step)
+            sent = yield from self._frame(jobs.FetchSent(self._hotkey, receipt), receipt.step)
         mismatch: ReplayMismatch | None = yield jobs.ReplayOp(
             receipt, forward, version, inputs, sent, forward_sent
         )
         return mismatch
 
-    def _at_end(self, segment: Segment) -> list[int]:
-        """Versions whose snapshots are compared after the replay, where bits cannot be."""
+    def _at_end(self, segment: Segment) -> list[Piece]:
+        """The snapshots that are compared after the replay, where bits cannot be."""
         whole = [self._spec.schedule.steps] if self._sealed.delta(self._hotkey) is not None else []
-        return [segment.last, *whole]
+        return [Piece.snapshot(version) for version in (segment.last, *whole)]
 
     def _end(self, segment: Segment) -> Script[ReplayMismatch | None]:
         """Compare the state after the replay with what the miner committed to."""
         commit = self._commits[segment.last]
         job: jobs.AuditJob = jobs.CompareRoots(commit)
         if not self._is_exact:
-            job = jobs.CompareState((yield from self._snapshot(segment.last)), commit)
+            job = jobs.CompareState(self._snapshot(segment.last), commit)
         mismatch: ReplayMismatch | None = yield job
         return mismatch
 
@@ -221,7 +250,7 @@ class Audit:
             return
         commit, snapshot = self._commits[last], None
         if segment.last != last or not self._is_exact:
-            snapshot = yield from self._snapshot(last)
+            snapshot = self._snapshot(last)
         digests: list[str] = yield jobs.HashDelta(self._base, commit, snapshot)
         for number, (digest, part) in enumerate(zip(digests, parts, strict=True)):
             if digest != part.digest:
@@ -230,27 +259,68 @@ class Audit:
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
         """Fetch the inputs that a receipt names. Raises MinerFault if its op has other inputs."""
-        try:
-            headers = input_headers(self._spec, receipt)
-        except ValueError as error:
-            raise MinerFault(self._hotkey, receipt.seq, f"its receipt {error}") from None
         payloads: dict[Direction, bytes] = {}
-        for header in headers:
-            payloads[header.name.direction] = yield jobs.FetchFrame(header)
+        for header in self._headers(receipt):
+            payload = yield from self._frame(jobs.FetchFrame(header), receipt.step)
+            assert payload is not None
+            payloads[header.name.direction] = payload
         tokens = yield jobs.FetchTokens(receipt)
         return OpInputs(tokens, payloads.get(Direction.FORWARD), payloads.get(Direction.BACKWARD))
 
+    def _headers(self, receipt: Receipt) -> list[FrameHeader]:
+        try:
+            return input_headers(self._spec, receipt)
+        except ValueError as error:
+            raise MinerFault(self._hotkey, receipt.seq, f"its receipt {error}") from None
+
+    def _frame(
+        self, job: jobs.FetchFrame | jobs.FetchSent | jobs.FetchAnnounced, step: int
+    ) -> Script[bytes | None]:
+        """The payload of a frame. What the store does not show, the miner must: it has kept what it names.
+
+        Raises Undelivered and Awaited.
+        """
+        payload: bytes | None
+        try:
+            payload = yield job
+        except StoreAway:
+            raise
+        except EvidenceMissing:
+            kept = self._deliveries.frames(self._hotkey, self._miner.stage, step)
+            payload = yield replace(job, kept=kept)
+        return payload
+
+    def _look_ahead(self, steps: range) -> Script[None]:
+        """Ask for the frames of each step that the store lacks, so that the replay begins anew once."""
+        for step in steps:
+            try:
+                yield from self._frames_of(step)
+            except StoreAway:
+                return
+            except EvidenceMissing:
+                self._deliveries.ask(self._hotkey, [Piece.frames(step)])
+            except (MinerFault, TransportFailed):  # the replay finds it, if it comes so far
+                return
+
+    def _frames_of(self, step: int) -> Iterator[jobs.FetchFrame | jobs.FetchSent]:
+        """What a replay of a step fetches of frames. Raises MinerFault as `_headers`."""
+        for forward, backward in self._summed(step):
+            for header in self._headers(backward):
+                yield jobs.FetchFrame(header)
+            if not self._is_exact:
+                yield from (jobs.FetchSent(self._hotkey, r) for r in (forward, backward) if r is not None)
+
     # ---- states --------------------------------------------------------------------------------
 
-    def _snapshot(self, version: int) -> Script[jobs.Snapshot]:
-        return self._snapshots.get(self._hotkey, self._miner.stage, version, self._task.seq)
+    def _snapshot(self, version: int) -> jobs.Snapshot:
+        return self._deliveries.snapshot(self._hotkey, self._miner.stage, version, self._task.seq)
 
     def _load(self, version: int, *, whole: bool) -> Script[None]:
         """Load a version that the life committed to, or the base; `whole` to run STEPs on top of it."""
         if version == self._life.joined:
             self._profile = yield from self._load_base(whole=whole)
             return
-        snapshot = yield from self._snapshot(version)
+        snapshot = self._snapshot(version)
         self._profile = yield jobs.LoadSnapshot(snapshot, self._commits[version], self._shown, whole)
 
     def _load_base(self, *, whole: bool) -> Script[Profile]:
@@ -260,6 +330,6 @@ class Audit:
         if whole and commit is not None and _may_carry(self._sealed, self._hotkey, self._life):
             yield jobs.FetchBase(self._base)
             last: Receipt | None = yield jobs.FetchLastCommit(epoch - 1, self._hotkey)
-            carried = jobs.Carried((yield from self._snapshot(version)), commit, last)
+            carried = jobs.Carried(self._snapshot(version), commit, last)
         profile: Profile = yield jobs.LoadBase(self._base, version, self._shown, carried)
         return profile

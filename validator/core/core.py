@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import Final
 
-from iota.protocol.events import AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import AuditsClosed, EpochClose, EvidenceMissed, EvidenceReady, RunEnd
 from iota.protocol.messages import Reveal
 from iota.spec import RunSpec
 from validator.core import effects
@@ -29,7 +29,7 @@ class ValidatorCore:
     """One membership of a validator: audits sealed epochs in turn, or repeats the verdicts of audited ones.
 
     Facts may come late, repeated and in any order. The core has no clock; `now` is monotonic seconds. It
-    runs one script at a time, which waits for one job at a time or for a snapshot: accusations in audited
+    runs one script at a time, which waits for one job at a time or for evidence: accusations in audited
     epochs first, then the verdicts of others on closed epochs, then the audits of the next sealed epoch.
     """
 
@@ -55,13 +55,13 @@ class ValidatorCore:
         self._running: int | None = None
         """Number of the job that the script waits for. An answer with another number is stale."""
         self._waiting = False
-        """Whether the script waits for a snapshot instead of a job."""
+        """Whether the script waits for evidence instead of a job."""
 
     @property
     def activity(self) -> str:
         """The current work in words, for the status line."""
         work = self._epoch or self._pooling
-        waits = "; it waits for the miner's snapshot" if self._waiting else ""
+        waits = "; it waits for the miner's evidence" if self._waiting else ""
         return _IDLE if work is None else work.activity + waits
 
     @property
@@ -87,13 +87,13 @@ class ValidatorCore:
                 if epoch is not None and epoch.epoch == fact.epoch:
                     self._expire(epoch)
                 self._close(fact.epoch)
-            case SnapshotReady() | SnapshotMissed():
+            case EvidenceReady() | EvidenceMissed():
                 if epoch is not None and epoch.epoch == fact.epoch:
-                    epoch.snapshots.decide(fact)
+                    epoch.deliveries.decide(fact)
                     if self._waiting:
                         self._resume(None)
                 elif fact.epoch in self._audited:
-                    self._audited[fact.epoch][0].snapshots.decide(fact)
+                    self._audited[fact.epoch][0].deliveries.decide(fact)
             case Accused():
                 self._hear(fact)
             case RunEnd():

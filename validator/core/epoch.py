@@ -12,8 +12,9 @@ from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
 from validator.core.accusations import Accusations, task_of
-from validator.core.audit import Audit, needed_versions
+from validator.core.audit import Audit, needed_pieces
 from validator.core.containment import contained
+from validator.core.deliveries import Awaited, Deliveries, Piece
 from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
@@ -26,7 +27,6 @@ from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.segments import Draws
-from validator.core.snapshots import Awaited, Snapshots
 from validator.core.tasks import (
     MERGE_AUDITS,
     AuditTask,
@@ -41,8 +41,8 @@ from validator.core.tasks import (
 )
 
 _T = TypeVar("_T")
-_Awaiting = tuple[AuditTask, frozenset[int]]
-"""A drawn audit, and the versions whose snapshots it needs."""
+_Awaiting = tuple[AuditTask, frozenset[Piece]]
+"""A drawn audit, and the evidence that it needs of its miner."""
 _REASON_CHARS: Final = 300
 """Length to which a broken seal's error is cut in a verdict."""
 
@@ -64,7 +64,7 @@ class EpochAudit:
         self._spec, self._seal, self._own, self._link = spec, seal, own, link
         self._history, self._emit = history, emit
         self._accusations = accusations
-        self.snapshots = Snapshots(self.epoch, emit)
+        self.deliveries = Deliveries(self.epoch, emit)
         self.expires = True
         """Whether Expired may be thrown into the script now. It is thrown once at most."""
         self.activity = f"epoch {self.epoch}: fetching its record"
@@ -172,9 +172,9 @@ class EpochAudit:
             self._file_undrawn(fault)
         todo: dict[str, list[_Awaiting]] = {}
         for miner, tasks in drawn.items():
-            todo[miner] = [(task, frozenset(needed_versions(sealed, miner, task))) for task in tasks]
-            for _, versions in todo[miner]:
-                self.snapshots.ask(miner, versions)
+            todo[miner] = [(task, frozenset(needed_pieces(sealed, miner, task))) for task in tasks]
+            for _, pieces in todo[miner]:
+                self.deliveries.ask(miner, pieces)
         try:
             yield from self._audit_ready(sealed, groups, todo)
             self.activity = f"epoch {self.epoch}: auditing its merges"
@@ -190,9 +190,9 @@ class EpochAudit:
                     self._file_undecided(miner, task, "not done before the deadline")
 
     def _is_ready(self, miner: str, tasks: list[_Awaiting]) -> bool:
-        """Whether one of a miner's audits waits for no snapshot, or its receipts were not checked yet."""
-        awaited = self.snapshots.awaited(miner)
-        return miner not in self._checked or any(awaited.isdisjoint(versions) for _, versions in tasks)
+        """Whether one of a miner's audits waits for no evidence, or its receipts were not checked yet."""
+        awaited = self.deliveries.awaited(miner)
+        return miner not in self._checked or any(awaited.isdisjoint(pieces) for _, pieces in tasks)
 
     def _audit_ready(
         self, sealed: SealedEpoch, groups: Mapping[str, Group], todo: dict[str, list[_Awaiting]]
@@ -214,18 +214,18 @@ class EpochAudit:
     def _audit_miner(
         self, sealed: SealedEpoch, miner: str, tasks: list[_Awaiting]
     ) -> Script[list[_Awaiting]]:
-        """A miner's audits. Answers those that wait for a snapshot."""
+        """A miner's audits. Answers those that wait for evidence."""
         self.activity = f"epoch {self.epoch}: auditing {miner}"
         if miner not in self._checked:
             self._checked.add(miner)
             checks = self._check_records(sealed, miner)
             yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
         left = []
-        for task, versions in tasks:
-            if not self.snapshots.awaited(miner).isdisjoint(versions):
-                left.append((task, versions))
+        for task, pieces in tasks:
+            if not self.deliveries.awaited(miner).isdisjoint(pieces):
+                left.append((task, pieces))
             elif (yield from self._audit(sealed, miner, task)) is None:
-                left.append((task, self.snapshots.awaited(miner)))
+                left.append((task, self.deliveries.awaited(miner)))
         return left
 
     def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
@@ -240,7 +240,7 @@ class EpochAudit:
         An audit that decides nothing counts its miner among them, since it clears nobody. One that was not
         `drawn` costs the miner nothing where evidence is gone: an accuser would choose what the store lost.
         Of a segment that is filed, and counts where some validator's draw demands it (`pool.py`).
-        One that was, and needs a snapshot that is not decided, answers None: it is to begin again.
+        One that was, and needs evidence that is not decided, answers None: it is to begin again.
         """
         self.activity = f"epoch {self.epoch}: auditing {miner}, {task.name}"
         undecided = partial(self._file_undecided, miner, task)
@@ -250,11 +250,11 @@ class EpochAudit:
         self, sealed: SealedEpoch, miner: str, task: AuditTask, drawn: bool
     ) -> Script[set[str] | None]:
         try:
-            result: Result = yield from Audit(sealed, miner, task, self.snapshots).run()
+            result: Result = yield from Audit(sealed, miner, task, self.deliveries).run()
         except Awaited:
             if drawn:
                 return None
-            while self.snapshots.awaited(miner):
+            while self.deliveries.awaited(miner):
                 yield Wait()
             return (yield from self._decide(sealed, miner, task, drawn))
         if result.outcome is Outcome.UNSHOWN and not drawn and task.kind is not AuditKind.SEGMENT:
@@ -314,7 +314,7 @@ class EpochAudit:
         task = named_task(sealed, miner, kind, seq)
         if task is None:
             return None
-        self.snapshots.ask(miner, needed_versions(sealed, miner, task))
+        self.deliveries.ask(miner, needed_pieces(sealed, miner, task))
         found = yield from self._audit(sealed, miner, task, drawn=False)
         return Outcome.FAIL if found else Outcome.PASS
 

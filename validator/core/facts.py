@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.events import Accusation, AuditsClosed, EpochClose, RunEnd, SnapshotMissed, SnapshotReady
+from iota.protocol.events import Accusation, AuditsClosed, EpochClose, EvidenceMissed, EvidenceReady, RunEnd
 from iota.protocol.records import MinerRecord
 
 
@@ -37,7 +37,7 @@ class Accused:
     signed: bool
 
 
-Fact = EpochClose | SnapshotReady | SnapshotMissed | Accused | AuditsClosed | RunEnd | Done | Failed | Tick
+Fact = EpochClose | EvidenceReady | EvidenceMissed | Accused | AuditsClosed | RunEnd | Done | Failed | Tick
 
 
 # ---- why jobs fail, beside the endings of an audit (`results.py`) -------------------------------------

@@ -44,6 +44,16 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """The frames of one step that a miner delivered."""
+
+    miner: str
+    stage: int
+    step: int
+    stored: StoredObject
+
+
+@dataclass(frozen=True)
 class OpInputs:
     """The inputs of one microbatch's op; frames as their payloads."""
 
@@ -141,16 +151,22 @@ class FetchLastCommit:
 
 @dataclass(frozen=True)
 class FetchFrame:
-    """Answer: the payload of the frame with this header."""
+    """Answer: the payload of the frame with this header, from the store or from what the miner delivered.
+
+    Fails with Undelivered if the miner delivered other frames.
+    """
 
     header: FrameHeader
+    kept: Frames | None = None
+    """Where the store has it not: what the miner delivered of its step."""
 
 
 @dataclass(frozen=True)
 class FetchAnnounced:
-    """Answer: the payload of the frame that was announced so."""
+    """Answer: the payload of the frame that was announced so. Else as `FetchFrame`."""
 
     notice: FrameNotice
+    kept: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -233,10 +249,11 @@ class ReplayWord:
 
 @dataclass(frozen=True)
 class FetchSent:
-    """Answer: the payload that the op of a receipt sent; None if it sends none."""
+    """Answer: the payload that the op of a receipt sent; None if it sends none. Else as `FetchFrame`."""
 
     miner: str
     receipt: Receipt
+    kept: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -321,7 +338,7 @@ Job = (
 
 @dataclass(frozen=True)
 class Wait:
-    """Resume when it is decided whether some snapshot was delivered. No answer."""
+    """Resume when it is decided whether some evidence was delivered. No answer."""
 
 
 Script = Generator[Job | Wait, Any, _T]

@@ -11,11 +11,13 @@ from blake3 import blake3
 
 import miner.node
 from iota.codec.shapes import payload_size
+from iota.objects import EvidenceKey
 from iota.protocol.frames import Direction, FrameNotice, StoredObject
-from iota.protocol.messages import SnapshotStored
+from iota.protocol.messages import EvidenceStored
 from iota.protocol.receipts import OpKind
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import OutgoingFrame
+from miner.core.effects import StoreEvidence
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
 from miner.ops import OpRunner, StateLost
@@ -30,37 +32,37 @@ MANY: Final = 1_000_000
 
 
 def lazy() -> None:
-    """No work after the base, and snapshots that are announced and never stored."""
+    """No work after the base, and evidence that is announced and never stored."""
 
-    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> SnapshotStored:
-        key = f"{self.spec.id}/audit/{epoch}/{self.hotkey}/{version}"
-        stored = StoredObject(key=key, digest="1" * 64, size=1000)
-        return SnapshotStored(epoch=epoch, version=version, stored=stored)
+    async def store_evidence(self: DutyWorker, duty: StoreEvidence) -> EvidenceStored:
+        key = EvidenceKey(self.spec.id, duty.epoch, self.hotkey, duty.item, duty.version)
+        stored = StoredObject(key=str(key), digest="1" * 64, size=1000)
+        return EvidenceStored(epoch=duty.epoch, item=duty.item, version=duty.version, stored=stored)
 
-    DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
+    DutyWorker._store_evidence = store_evidence  # type: ignore[method-assign]
     sends(after_the_base)
 
 
 def deletes_snapshots() -> None:
     """No work after the base, and no snapshot on its disk when one is asked for."""
-    honest = DutyWorker._store_snapshot
+    honest = DutyWorker._store_evidence
 
-    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> SnapshotStored:
-        shutil.rmtree(self.disk.snapshot(epoch, version).parent, ignore_errors=True)
-        return await honest(self, epoch, version)
+    async def store_evidence(self: DutyWorker, duty: StoreEvidence) -> EvidenceStored:
+        shutil.rmtree(self.disk.snapshot(duty.epoch, duty.version).parent, ignore_errors=True)
+        return await honest(self, duty)
 
-    DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
+    DutyWorker._store_evidence = store_evidence  # type: ignore[method-assign]
     sends(after_the_base)
 
 
 def leaves() -> None:
-    """No work after the base, and leaves the run when a snapshot of its is asked for."""
+    """No work after the base, and leaves the run when evidence of it is asked for."""
 
-    async def store_snapshot(self: DutyWorker, epoch: int, version: int) -> SnapshotStored:
-        log.warning("a snapshot of epoch %d is asked for: it leaves", epoch)
+    async def store_evidence(self: DutyWorker, duty: StoreEvidence) -> EvidenceStored:
+        log.warning("evidence of epoch %d is asked for: it leaves", duty.epoch)
         os._exit(0)
 
-    DutyWorker._store_snapshot = store_snapshot  # type: ignore[method-assign]
+    DutyWorker._store_evidence = store_evidence  # type: ignore[method-assign]
     sends(after_the_base)
 
 

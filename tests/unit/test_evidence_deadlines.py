@@ -1,4 +1,4 @@
-"""Snapshots have one deadline for all validators, by size and by the line that the miner has shown."""
+"""Evidence has one deadline for all validators, by size and by the line that the miner has shown."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import pytest
 
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
-from iota.objects import snapshot_bytes
-from iota.protocol.events import AuditRequest, SnapshotMissed, SnapshotReady
-from iota.protocol.frames import StoredObject
+from iota.objects import frames_bytes, snapshot_bytes
+from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
+from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
+    EvidenceStored,
+    EvidenceWanted,
     Reveal,
     Role,
-    SnapshotStored,
-    SnapshotWanted,
 )
+from iota.protocol.records import Word
 from orchestrator.coordinator import Resumed, StoreAway, StoreBack
+from orchestrator.coordinator.evidence import FLOOR_SHARE, max_wanted
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Joined
-from orchestrator.coordinator.snapshots import FLOOR_SHARE, max_wanted
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import join_request
 from tests.support.sealed_runs import sealed_run
@@ -26,21 +27,26 @@ from tests.support.small_spec import small_spec
 from validator.core.core import FILING_SHARE
 
 
-def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> AuditRequest:
+def _ask(driven: Driven, validator: Member, miner: Member, version: int = 1) -> EvidenceRequest:
     """The request that reaches the miner."""
     driven.news(miner)
-    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
-    [request] = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)],
+    )
+    [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
     return request
 
 
 def _store(driven: Driven, miner: Member, version: int = 1) -> None:
     stored = StoredObject(key="k", digest="1" * 64, size=1)
-    driven.say(miner, reports=[SnapshotStored(epoch=0, version=version, stored=stored)])
+    driven.say(
+        miner, reports=[EvidenceStored(epoch=0, item=EvidenceItem.SNAPSHOT, version=version, stored=stored)]
+    )
 
 
 def _told(driven: Driven, validator: Member) -> list[type]:
-    kinds = (SnapshotReady, SnapshotMissed)
+    kinds = (EvidenceReady, EvidenceMissed)
     return [type(event) for event in driven.news(validator) if isinstance(event, kinds)]
 
 
@@ -101,11 +107,13 @@ def test_a_missed_deadline_is_one_fact_for_all_validators_also_for_one_that_asks
     driven.wait(_floor_s(driven) + 1)
     second = driven.join(10, Role.VALIDATOR)
     driven.say(second, reports=[Reveal(epoch=0, link="2" * 64)])
-    driven.say(second, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)])
+    driven.say(
+        second, reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)]
+    )
     _store(driven, miner)  # too late: what was decided stands
     for validator in (first, second):
-        assert _told(driven, validator) == [SnapshotMissed]
-    assert "was not stored by its deadline" in driven.state.incidents.named[-1]
+        assert _told(driven, validator) == [EvidenceMissed]
+    assert "was not stored by the deadline" in driven.state.incidents.named[-1]
 
 
 def test_a_snapshot_in_time_is_one_fact_too() -> None:
@@ -113,7 +121,7 @@ def test_a_snapshot_in_time_is_one_fact_too() -> None:
     deadline = _ask(driven, validator, miner).deadline
     _store(driven, miner)
     driven.wait(deadline - driven.now + 1)
-    assert _told(driven, validator) == [SnapshotReady]
+    assert _told(driven, validator) == [EvidenceReady]
 
 
 def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> None:
@@ -128,7 +136,7 @@ def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> Non
     assert _told(driven, validator) == []
     assert not any(member.hotkey in line for member in driven.state.miners() for line in _named(driven))
     driven.wait(_floor_s(driven) + 1)
-    assert _told(driven, validator) == [SnapshotMissed]
+    assert _told(driven, validator) == [EvidenceMissed]
 
 
 def test_no_deadline_passes_while_the_orchestrator_is_away() -> None:
@@ -146,25 +154,35 @@ def test_a_miner_that_is_started_again_is_asked_again_with_the_same_deadline() -
     for receipts in (miner.receipts, 0):  # from its disk, and without its state
         request = join_request(receipts=receipts, epoch=0)
         driven.coordinator.apply(Joined(at=driven.now, hotkey=miner.hotkey, request=request))
-        again = [event for event in driven.news(miner) if isinstance(event, AuditRequest)]
+        again = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
         assert [event.deadline for event in again] == [deadline]
     _store(driven, miner)
-    assert _told(driven, validator) == [SnapshotReady]
+    assert _told(driven, validator) == [EvidenceReady]
 
 
 def test_a_validator_asks_for_no_more_snapshots_than_a_draw_can_demand() -> None:
-    driven, miner, validator = sealed_run(steps=60)
-    for version in range(0, 61, 5):
-        driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
-    assert len(miner.owed) == max_wanted(driven.state) < 13
+    driven, miner, validator = sealed_run(steps=100)
+    for version in range(0, 101, 5):
+        driven.say(
+            validator,
+            reports=[
+                EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+            ],
+        )
+    assert len(miner.owed) == max_wanted(driven.state, EvidenceItem.SNAPSHOT) < 21
 
 
 def test_only_versions_that_the_miner_has_committed_to_can_be_wanted() -> None:
     driven, miner, validator = sealed_run(steps=7)
     before = driven.state.totals.unfit
     for version in range(9):
-        driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=version)])
-    assert miner.owed.keys() == {(0, 0), (0, 5), (0, 7)}
+        driven.say(
+            validator,
+            reports=[
+                EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=version)
+            ],
+        )
+    assert miner.owed.keys() == {(0, EvidenceItem.SNAPSHOT, version) for version in (0, 5, 7)}
     assert driven.state.totals.unfit == before + 6
 
 
@@ -173,17 +191,87 @@ def test_a_version_whose_commit_is_not_in_the_record_is_owed_to_nobody() -> None
     driven, miner, validator = sealed_run()
     epoch = driven.state.epochs[0]
     epoch.committed[miner.hotkey] = (0, 0)
-    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=1)])
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=1)],
+    )
     assert miner.owed == {}
     del epoch.committed[miner.hotkey]
-    driven.say(validator, reports=[SnapshotWanted(epoch=0, miner=miner.hotkey, version=0)])
+    driven.say(
+        validator,
+        reports=[EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.SNAPSHOT, version=0)],
+    )
     assert miner.owed == {}
+
+
+def _want_frames(driven: Driven, validator: Member, miner: Member, step: int) -> None:
+    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, item=EvidenceItem.FRAMES, version=step)
+    driven.say(validator, reports=[wanted])
+
+
+def test_frames_have_the_time_of_the_ops_that_the_miner_has_receipted() -> None:
+    driven, miner, validator = sealed_run(line=1.0)
+    spec, seconds = driven.coordinator.spec, 100 * _floor_s(sealed_run()[0])
+    ops = 2 * spec.schedule.microbatches  # a FORWARD and a BACKWARD of each microbatch, at stage 0
+    miner.line = frames_bytes(spec, 2 * ops) / seconds
+    _want_frames(driven, validator, miner, 0)
+    [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
+    assert (request.item, request.version) == (EvidenceItem.FRAMES, 0)
+    assert request.deadline == pytest.approx(driven.now + seconds / LINE_SHARE)
+
+
+def test_frames_and_a_snapshot_of_the_same_number_are_two_things() -> None:
+    driven, miner, validator = sealed_run(steps=2)
+    _ask(driven, validator, miner, 0)
+    _want_frames(driven, validator, miner, 0)
+    assert len(miner.owed) == 2
+    _store(driven, miner, 0)
+    assert miner.owed.keys() == {(0, EvidenceItem.FRAMES, 0)}
+    driven.wait(_floor_s(driven) + 1)
+    assert _told(driven, validator) == [EvidenceReady, EvidenceMissed]
+    assert "its frames of step 0 of epoch 0 were not stored" in driven.state.incidents.named[-1]
+
+
+def test_a_validator_asks_for_the_frames_of_each_step_with_receipts_once() -> None:
+    driven, miner, validator = sealed_run(steps=3)
+    for step in (0, 1, 2, 2, 3):
+        _want_frames(driven, validator, miner, step)
+    assert miner.owed.keys() == {(0, EvidenceItem.FRAMES, step) for step in range(3)}
+    assert len(miner.owed) == max_wanted(driven.state, EvidenceItem.FRAMES)
+    assert driven.state.totals.unfit == 2
+
+
+def test_no_frames_are_owed_by_who_has_no_receipts_of_the_step() -> None:
+    driven, _, validator = sealed_run()
+    late = driven.join(11)
+    _want_frames(driven, validator, late, 0)
+    assert late.owed == {}
+
+
+def test_frames_are_owed_for_a_word_in_the_record_too() -> None:
+    driven, _, validator = sealed_run()
+    late = driven.join(11)
+    epoch = driven.state.epochs[0]
+    epoch.stages[late.hotkey] = late.stage
+    word = Word(
+        hotkey=late.hotkey,
+        epoch=0,
+        step=0,
+        microbatch=0,
+        attempt=0,
+        stage=late.stage,
+        inputs=(),
+        signature="0" * 128,
+    )
+    epoch.words[late.hotkey] = (word,)
+    _want_frames(driven, validator, late, 0)
+    assert late.owed.keys() == {(0, EvidenceItem.FRAMES, 0)}
 
 
 def test_nothing_is_owed_once_the_audits_are_closed() -> None:
     driven, miner, validator = sealed_run()
     _ask(driven, validator, miner)
-    from orchestrator.coordinator.snapshots import close
+    from orchestrator.coordinator.evidence import close
 
     close(driven.state, 0)
     assert miner.owed == {}

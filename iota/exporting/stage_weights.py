@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 from torch import Tensor
 
 from iota.exporting.facts import Facts
 from iota.objects import BaseKey, max_bytes, parse_key, part_count, part_sizes
 from iota.outer.base import initial_base, named_weights
-from iota.outer.base_values import read_base_part
-from iota.outer.partition import PartError, Vector, part_bytes
+from iota.outer.base_values import BaseHasher, read_partition
+from iota.outer.partition import PartError
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -60,21 +59,16 @@ def read_stage(spec: RunSpec, record: BaseRecord, files: Sequence[Path]) -> dict
     """
     sizes = part_sizes(spec, record.stage)
     weights = np.empty(sum(sizes), np.float32)
-    digest, first = blake3(), 0
-
-    def part(path: Path, size: int) -> dict[str, Vector]:
-        try:
-            return read_base_part(spec, path.read_bytes(), size)
-        except PartError as error:
-            raise BadBase(f"the base of stage {record.stage} is damaged: {error}") from error
+    hasher, first = BaseHasher(spec), 0
 
     for path, size in zip(files, sizes, strict=True):
-        weights[first : first + size] = part(path, size)["weights"]
-        digest.update(part_bytes(weights[first : first + size]))
+        try:
+            partition = read_partition(spec, path.read_bytes(), size)
+        except PartError as error:
+            raise BadBase(f"the base of stage {record.stage} is damaged: {error}") from error
+        weights[first : first + size] = partition.weights
+        hasher.take(partition)
         first += size
-    if spec.outer.momentum:  # the digest has all weights before the momentum: the files are read twice
-        for path, size in zip(files, sizes, strict=True):
-            digest.update(part_bytes(part(path, size)["momentum"]))
-    if digest.hexdigest() != record.digest:
+    if hasher.roots().digest != record.digest:
         raise BadBase(f"the base of stage {record.stage} is not the one that its replicas agreed on")
     return named_weights(spec, record.stage, weights)

@@ -26,10 +26,11 @@ def _whole(status: Status) -> None:
     planned = options.epochs * options.steps_per_epoch * options.microbatches
     assert (status["settled"], status["dropped"]) == (planned, 0)
     assert status["tokens"] == planned * options.sequence_length * options.sequences
-    # forward and backward at two stages, loss at the third, and a STEP of each replica
+    # forward and backward at two stages, loss at the third, and a STEP of each replica, and its COMMITs
     steps = options.epochs * options.steps_per_epoch
+    commits = 3 * 2 * options.epochs  # to the first and the last version
     merges = 3 * 2 * options.epochs  # two miners merge the one part of each stage
-    assert status["receipts"] == 5 * planned + 3 * steps + merges
+    assert status["receipts"] == 5 * planned + 3 * steps + commits + merges
 
 
 def test_the_undisturbed_run_counts_everything_once(undisturbed: Status) -> None:

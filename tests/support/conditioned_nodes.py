@@ -38,9 +38,9 @@ class Machine:
         machine = self
 
         class Failing(Engine):
-            def state(self, **options: Any) -> Any:
+            def step(self, *given: Any, **options: Any) -> Any:
                 machine.check()
-                return super().state(**options)
+                return super().step(*given, **options)
 
         self.check()
         return Failing(*args, **kwargs)

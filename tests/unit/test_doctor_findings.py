@@ -190,7 +190,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
         changed(role=Role.MINER, needs=LARGE),
         "disk",
         "problem",
-        "1,?[0-9.]+ GB for every",
+        "[0-9.]+ GB for every",
     ),
     (
         "no stage fits the card",

@@ -51,9 +51,10 @@ COMMANDS: list[tuple[typer.Typer, type[Settings]]] = [
 HELPED = [
     (command, settings)
     for app, settings in COMMANDS
-    for command in getattr(
+    for name, command in getattr(
         typer.main.get_command(app), "commands", {"": typer.main.get_command(app)}
-    ).values()
+    ).items()
+    if name != "calibrate"  # it has no settings
 ]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-
-from iota.spec import ComputeDtype, OptimizerKind, WireDtype
 
 if TYPE_CHECKING:
     from validator.calibration.calibrate import Fitted
     from validator.calibration.plan import Plan
 
 _MAX_DEPTH = 1000
+_Kind = TypeVar("_Kind", bound=StrEnum)
 
 
 def add_calibrate(app: typer.Typer) -> None:
@@ -30,13 +30,13 @@ def calibrate(
         typer.Option(metavar="FILE", help="Calibrate for this run instead of for the small default model."),
     ] = None,
     compute: Annotated[
-        list[ComputeDtype] | None, typer.Option(help="Compute dtypes; may be given again. Default: all.")
+        list[str] | None, typer.Option(help="Compute dtype; may be given again. Default: fp32 and bf16.")
     ] = None,
     optimizer: Annotated[
-        list[OptimizerKind] | None, typer.Option(help="Optimizers; may be given again. Default: all.")
+        list[str] | None, typer.Option(help="Optimizer; may be given again. Default: adamw, muon and sgd.")
     ] = None,
     wire: Annotated[
-        list[WireDtype] | None, typer.Option(help="Wire dtypes; may be given again. Default: bf16.")
+        list[str] | None, typer.Option(help="fp32, bf16 or int8; may be given again. Default: bf16.")
     ] = None,
     model: Annotated[str, typer.Option(help="Preset of the model, without --spec.")] = "small",
     segments: Annotated[int, typer.Option(min=1, max=1000, help="Segments of each run.")] = 4,
@@ -75,14 +75,15 @@ def calibrate(
 
 def _plan(
     spec: Path | None,
-    compute: list[ComputeDtype] | None,
-    optimizer: list[OptimizerKind] | None,
-    wire: list[WireDtype] | None,
+    compute: list[str] | None,
+    optimizer: list[str] | None,
+    wire: list[str] | None,
     model: str,
     segments: int,
     steps: int,
 ) -> Plan:
     from iota.settings.spec_file import read_spec
+    from iota.spec import ComputeDtype, OptimizerKind, WireDtype
     from validator.calibration.plan import Plan, calibrated, default_specs, depths_of
 
     if spec is not None and (compute or optimizer or wire):
@@ -90,9 +91,20 @@ def _plan(
     if spec is not None:
         specs = [calibrated(read_spec(spec))]
     else:
-        every = compute or list(ComputeDtype), optimizer or list(OptimizerKind), wire or [WireDtype.BF16]
-        specs = list(default_specs(*every, model))
+        dtypes = _chosen("--compute", compute, ComputeDtype)
+        optimizers = _chosen("--optimizer", optimizer, OptimizerKind)
+        wires = _chosen("--wire", wire or ["bf16"], WireDtype)
+        specs = list(default_specs(dtypes, optimizers, wires, model))
     return Plan(tuple(specs), segments, depths_of(steps))
+
+
+def _chosen(flag: str, given: list[str] | None, kind: type[_Kind]) -> list[_Kind]:
+    """The values of a flag, all where it was not given. Raises ValueError for one that there is not."""
+    known = [str(each) for each in kind]
+    for value in given or ():
+        if value not in known:
+            raise ValueError(f"{flag} {value} is none of {', '.join(known)}: give one of them")
+    return [kind(value) for value in given or known]
 
 
 def _show(fitted: list[Fitted]) -> None:

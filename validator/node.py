@@ -47,7 +47,6 @@ from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
 from validator.core.core import ValidatorCore
 from validator.core.links import LinkChain
-from validator.core.segments import window_epochs
 from validator.database import Database
 from validator.link_seed import load_or_create_seed
 from validator.membership import Membership
@@ -168,9 +167,7 @@ class ValidatorNode:
             spec, ShardReader(manifest, objects.get_range, options.data_dir / "cache", CACHE_BYTES)
         )
         evidence = Evidence(spec, self._client, objects, samples)
-        core = ValidatorCore(
-            spec, self._hotkey.ss58, parts.links, parts.database.history(window_epochs(spec))
-        )
+        core = ValidatorCore(spec, self._hotkey.ss58, parts.links, parts.database.history(spec.window_epochs))
         sign = VerdictSigner(spec.id, self._hotkey)
         async with Conversation(
             self._client,

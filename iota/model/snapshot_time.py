@@ -28,7 +28,7 @@ def drawn_snapshots(spec: RunSpec) -> int:
     One for each op, the start and the end of each segment of the public draw and of one more, and the last
     version; no more than there are.
     """
-    segments = 1 + max(1, spec.schedule.steps // spec.audit.window_steps)
+    segments = 1 + spec.epoch_windows
     return min(spec.commitments, spec.audit.ops + 2 * segments + 1)
 
 

@@ -62,8 +62,7 @@ def largest_object(spec: RunSpec) -> int:
 
 def planned_frames(spec: RunSpec) -> int:
     """Frames that a replica of a middle stage reads and sends in a step, while its stage is complete."""
-    routed = -(-spec.schedule.microbatches // spec.layout.replicas)
-    return _FRAMES * routed if spec.layout.stages > 1 else 0
+    return _FRAMES * spec.routed if spec.layout.stages > 1 else 0
 
 
 def max_plan_bytes(spec: RunSpec) -> int:

@@ -64,10 +64,7 @@ class AuditCosts:
 
 def turn_steps(spec: RunSpec) -> float:
     """Steps between two public turns of a miner (`validator.core.segments`)."""
-    steps, window = spec.schedule.steps, spec.audit.window_steps
-    if steps < window:
-        return float(window // steps * steps)
-    return steps / (steps // window)
+    return spec.schedule.steps * spec.window_epochs / spec.epoch_windows
 
 
 def audit_costs(spec: RunSpec, step_s: float, validators: int) -> AuditCosts:
@@ -76,12 +73,11 @@ def audit_costs(spec: RunSpec, step_s: float, validators: int) -> AuditCosts:
     stage = max(range(len(sizes)), key=sizes.__getitem__)
     schedule, audit = spec.schedule, spec.audit
     length = min(audit.commit_every, schedule.steps)
-    routed = -(-schedule.microbatches // spec.layout.replicas)
     turn = turn_steps(spec)
-    ops = validators * audit.ops * _op_share(spec) / (schedule.steps * routed)
+    ops = validators * audit.ops * _op_share(spec) / (schedule.steps * spec.routed)
     segments = 1 + turn / (schedule.steps * audit.extra_every)
     snapshot = snapshot_bytes(spec, stage)
-    frames = 4 * routed * length * payload_size(spec)
+    frames = 4 * spec.routed * length * payload_size(spec)
     base = 4 * sizes[stage]
     op_bytes = validators * audit.ops * turn / schedule.steps * (snapshot + 3 * payload_size(spec))
     needed = min(SNAPSHOTS, spec.commitments) * snapshot
@@ -105,11 +101,6 @@ def audit_costs(spec: RunSpec, step_s: float, validators: int) -> AuditCosts:
     )
 
 
-def detection(share: float, windows: int) -> float:
-    """Chance that a cheat in `share` of a miner's segments is found in so many windows, by public turns."""
-    return 1 - (1 - share) ** windows
-
-
 def windows_until(share: float, chance: float) -> int:
     """Windows after which a cheat in `share` of a miner's segments is found with `chance`."""
     return 1 if share >= 1 else math.ceil(math.log(1 - chance) / math.log(1 - share))
@@ -117,8 +108,7 @@ def windows_until(share: float, chance: float) -> int:
 
 def step_seconds(spec: RunSpec, seconds_per_token: float) -> float:
     """Seconds of one step of the slowest stage, from its seconds a token."""
-    routed = -(-spec.schedule.microbatches // spec.layout.replicas)
-    return routed * spec.data.tokens * seconds_per_token
+    return spec.routed * spec.data.tokens * seconds_per_token
 
 
 def _op_share(spec: RunSpec) -> float:

@@ -70,7 +70,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
     computed = 2 if spec.compute is ComputeDtype.BF16 else 4
     copy = computed if spec.compute is ComputeDtype.BF16 else 0
-    routed = -(-spec.schedule.microbatches // spec.layout.replicas)
+    routed = spec.routed
     last = stage == spec.last_stage
     ends = (stage == 0) + last
     vectors = 2 if spec.outer.momentum else 1

@@ -63,7 +63,7 @@ def contradictions(spec: RunSpec, given: Collection[str]) -> list[str]:
             f"optimizer.decay cosine has no step to decay over: of schedule.epochs x schedule.steps ="
             f" {steps}, optimizer.warmup_steps {warmup} warm up: train longer, or choose constant"
         )
-    busy = min(spec.layout.stages, -(-spec.schedule.microbatches // spec.layout.replicas))
+    busy = min(spec.layout.stages, spec.routed)
     if spec.schedule.credit < busy:
         found.append(
             f"schedule.credit {spec.schedule.credit} leaves some of the {spec.layout.stages} stages of"

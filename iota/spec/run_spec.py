@@ -108,6 +108,21 @@ class RunSpec(Versioned):
         progress = min(1.0, (g - o.warmup_steps) / (total - 1 - o.warmup_steps))
         return o.lr * (o.final_lr + (1 - o.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
 
+    @property
+    def routed(self) -> int:
+        """Microbatches of a step that the plan gives to one replica, at most."""
+        return -(-self.schedule.microbatches // self.layout.replicas)
+
+    @property
+    def window_epochs(self) -> int:
+        """Epochs of one window of audits."""
+        return max(1, self.audit.window_steps // self.schedule.steps)
+
+    @property
+    def epoch_windows(self) -> int:
+        """Windows of audits in one epoch, where it is longer than a window; else 1."""
+        return max(1, self.schedule.steps // self.audit.window_steps)
+
     def is_committed(self, version: int, joined: int = 0) -> bool:
         """Whether a replica commits to its state at `version` of an epoch that it joined at step `joined`."""
         every, last = self.audit.commit_every, self.schedule.steps

@@ -16,7 +16,6 @@ from validator.core.segments import (
     is_certain,
     own_segment,
     public_turns,
-    window_epochs,
     window_start,
 )
 
@@ -74,7 +73,7 @@ def test_who_does_not_know_epochs_before_draws_at_least_what_others_draw(
 def test_an_epoch_without_segments_leaves_the_draw_to_the_others_of_its_window(
     spec: RunSpec, salt: int, segments: int
 ) -> None:
-    block, length = hashes(salt), window_epochs(spec)
+    block, length = hashes(salt), spec.window_epochs
 
     def known(epoch: int) -> Drawable:
         return Drawable(block(epoch), {} if epoch % length == 0 else {"a": segments})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from iota.protocol.frames import Direction
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader
-from iota.spec import Pipeline, RunSpec
+from iota.spec import Pipeline
 from iota.wire.frame import FrameHeader, is_signed
 from iota.wire.receipt_form import form_fault, input_headers
 from validator.core.results import MinerFault
@@ -100,7 +100,7 @@ def _check_lives(sealed: SealedEpoch, hotkey: str, chain: Sequence[Receipt]) -> 
     """Raise SealBroken for a life with two devices, STEPs or COMMITs out of order, or half an op."""
     devices: dict[int, str] = {}
     steps: dict[int, int] = {}
-    commits: dict[int, int] = {}
+    commits: dict[int, int | None] = {}
     forwards: set[tuple[int, int, int]] = set()
     for receipt in (each for each in chain if each.kind is not OpKind.MERGE):
         life = sealed.life(hotkey, receipt)
@@ -118,17 +118,9 @@ def _check_lives(sealed: SealedEpoch, hotkey: str, chain: Sequence[Receipt]) -> 
             steps[life.first_receipt] = receipt.step + 1
         elif receipt.kind is OpKind.COMMIT:
             due = commits.get(life.first_receipt, life.joined)
-            if receipt.version != due or due > steps.get(life.first_receipt, life.joined):
+            if due is None or receipt.version != due or due > steps.get(life.first_receipt, life.joined):
                 raise _let_through(hotkey, receipt, "of a COMMIT out of order")
-            commits[life.first_receipt] = _next_committed(sealed.spec, due, life.joined)
-
-
-def _next_committed(spec: RunSpec, version: int, joined: int) -> int:
-    """The first version after `version` that a life commits to; one that no epoch has if there is none."""
-    return next(
-        (v for v in range(version + 1, spec.schedule.steps + 1) if spec.is_committed(v, joined)),
-        spec.schedule.steps + 1,
-    )
+            commits[life.first_receipt] = sealed.spec.committed_after(due)
 
 
 def _let_through(hotkey: str, receipt: Receipt, what: str) -> SealBroken:

@@ -57,14 +57,9 @@ class Turn:
     """Whose turn it is, modulo the number of validators."""
 
 
-def window_epochs(spec: RunSpec) -> int:
-    """Epochs of one window."""
-    return max(1, spec.audit.window_steps // spec.schedule.steps)
-
-
 def window_start(spec: RunSpec, epoch: int) -> int:
     """The first epoch of the window that `epoch` is in."""
-    return epoch - epoch % window_epochs(spec)
+    return epoch - epoch % spec.window_epochs
 
 
 def public_turns(
@@ -76,7 +71,7 @@ def public_turns(
         drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
     """
     first = window_start(spec, epoch)
-    end = min(first + window_epochs(spec), spec.schedule.epochs)
+    end = min(first + spec.window_epochs, spec.schedule.epochs)
     for number in range(first, epoch + 1):
         known = drawable(number)
         if known is None or not known.segments.get(miner):
@@ -87,13 +82,8 @@ def public_turns(
     return ()
 
 
-def epoch_windows(spec: RunSpec) -> int:
-    """Windows in one epoch, where it is longer than a window; else 1."""
-    return max(1, spec.schedule.steps // spec.audit.window_steps)
-
-
 def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
-    count = min(segments, epoch_windows(spec))
+    count = min(segments, spec.epoch_windows)
     bounds = [segments * n // count for n in range(count + 1)]
     return tuple(
         Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)

@@ -24,6 +24,8 @@ class Case:
     """Why it is not paid, where no audit finds it."""
     may_pass: str = ""
     """Why it may not be found: it stands among what cannot be stopped (docs/threat-model.md)."""
+    misnames: bool = False
+    """The run takes its word against an honest miner, whose pay validators know better than to cut."""
     occasional: bool = False
     """It lies seldom. At the default rates what it gains on average counts, and not how soon it is found."""
 
@@ -44,8 +46,8 @@ def _one(cheat: str, miner: str = FIRST, **more: Any) -> Case:
     return Case({miner: cheat}, **more)
 
 
-def _three(cheat: str) -> Case:
-    return Case({f"miner-0{n}": cheat for n in (0, 1, 2)})
+def _three(cheat: str, **more: Any) -> Case:
+    return Case({f"miner-0{n}": cheat for n in (0, 1, 2)}, **more)
 
 
 CASES: Final = {
@@ -116,7 +118,7 @@ CASES: Final = {
     "other frames than its receipts say": _one("evidence:other_frames"),
     "a lying merger": _one("merges:lying_merger", most=1.0),
     "three lying mergers": _three("merges:lying_merger"),
-    "three mergers against one": _three("merges:excluding_merger"),
+    "three mergers against one": _three("merges:excluding_merger", misnames=True),
     "noise without receipts": _one("words:no_forward_receipts"),
     "second receipts": _one("words:second_receipts"),
     "denied frames": _one("words:denier", LAST, most=0.9),

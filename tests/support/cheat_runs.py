@@ -62,11 +62,12 @@ class Outcome:
             return None
         return self.found.step - self.lies_from
 
-    def false_accusations(self, cheats: Iterable[str]) -> list[str]:
+    def false_accusations(self, case: Case) -> list[str]:
         """What was held against an honest miner."""
+        cheats, said = case.cheats, [] if case.misnames else self.named
         bad = [f"{m}: {r}" for m, found in self.reasons.items() if m not in cheats for r in found]
         paid = [f"{m}: {s}" for m, s in self.honest.items() if s["failed_epochs"] or s["voided"]]
-        charged = [line for line in self.named if any(m in line for m in self.honest) and _LATE not in line]
+        charged = [line for line in said if any(m in line for m in self.honest) and _LATE not in line]
         return bad + paid + charged
 
 
@@ -98,7 +99,7 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
         found.append("the cheat is paid")
     if least <= 0:
         found.append("an honest miner is not paid")
-    found += outcome.false_accusations(case.cheats)
+    found += outcome.false_accusations(case)
     return found + outcome.internal_errors
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from iota.chain import ChainError
 from iota.client.conversation import Conversation
@@ -142,9 +142,7 @@ class Membership:
             case effects.Log():
                 log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
             case effects.InternalError():
-                self.database.keep_internal_error(effect.epoch, effect.what)
-                text = "epoch %d: %s: an error of this program, which its maintainers should see"
-                log.error(text, effect.epoch, effect.what, exc_info=effect.error)
+                self._internal_error(effect)
             case effects.End():
                 self._ended = True
 
@@ -169,4 +167,19 @@ class Membership:
         self.lines.filed(kept)
         self.conversation.send(reports=[kept])
         if (writing := self.jobs.bundles.filed(effect, kept)) is not None:
-            tasks.create_task(writing, name="bundle")
+            tasks.create_task(self._write_bundle(effect, writing), name="bundle")
+
+    async def _write_bundle(self, filed: effects.FileVerdict, writing: Coroutine[Any, Any, None]) -> None:
+        """An error that the writing does not handle costs the bundle; a condition ends the membership."""
+        error: BaseException | None
+        (error,) = await asyncio.gather(writing, return_exceptions=True)
+        if isinstance(error, Exception) and not is_condition(error):
+            what = f"the file of {filed.task.name} of {filed.miner}"
+            self._internal_error(effects.InternalError(filed.epoch, what, error))
+        elif error is not None:
+            raise error
+
+    def _internal_error(self, effect: effects.InternalError) -> None:
+        self.database.keep_internal_error(effect.epoch, effect.what)
+        text = "epoch %d: %s: an error of this program, which its maintainers should see"
+        log.error(text, effect.epoch, effect.what, exc_info=effect.error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,17 +41,17 @@ def miner_names(count: int) -> list[str]:
     return [f"miner-{i:02d}" for i in range(count)]
 
 
-def make_crew(wallets: Path, miners: int, validator: bool) -> Crew:
+def make_crew(wallets: Path, miners: int, validators: Sequence[str]) -> Crew:
     """Load the hotkeys of the orchestrator and all nodes, creating those that are missing.
+
+    `validators` are names, as `miner_names` gives those of miners.
 
     Raises:
         ValueError: a hotkey file is damaged or encrypted.
     """
     from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
 
-    roles = dict.fromkeys(miner_names(miners), Role.MINER)
-    if validator:
-        roles[VALIDATOR] = Role.VALIDATOR
+    roles = dict.fromkeys(miner_names(miners), Role.MINER) | dict.fromkeys(validators, Role.VALIDATOR)
     hotkeys = {
         name: (
             load_hotkey(WALLET, name, wallets)

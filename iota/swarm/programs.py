@@ -80,9 +80,9 @@ class Programs:
         """One miner for each replica of each stage."""
         return [self._node(name, "miner.cli:main", "--device", self.device) for name in miner_names(count)]
 
-    def validator(self) -> Program:
-        """The validator, on the CPU."""
-        return self._node(VALIDATOR, "validator.cli:main")
+    def validator(self, name: str = VALIDATOR) -> Program:
+        """A validator, on the CPU."""
+        return self._node(name, "validator.cli:main")
 
     def export(self) -> Program:
         """`iota export` of the run, in a process of its own for its memory."""

@@ -85,7 +85,8 @@ class SwarmUp:
         command = self._command
         programs = Programs(self._run_dir, ports, command.threads, command.device, command.max_passes)
         layout = (self._run_dir.saved_spec() or self._options.draft_spec()).layout
-        crew = make_crew(self._run_dir.wallets, layout.stages * layout.replicas, command.validator)
+        validators = (VALIDATOR,) if command.validator else ()
+        crew = make_crew(self._run_dir.wallets, layout.stages * layout.replicas, validators)
         self._run_dir.note(
             pid=os.getpid(),
             ports=ports,

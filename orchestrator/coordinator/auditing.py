@@ -154,8 +154,13 @@ def close_audits(run: RunState) -> None:
         if epoch.seal is None or epoch.audits_closed or under_way or run.newest_base <= number:
             continue
         over = run.now > epoch.sealed_at + run.spec.audit.deadline_s
-        if over or all(v.hotkey in epoch.done for v in run.validators()):
+        if over or not awaited(run, epoch):
             _close(run, number, epoch)
+
+
+def awaited(run: RunState, epoch: EpochState) -> list[str]:
+    """The live validators that have not filed all verdicts of a sealed epoch which they were told of."""
+    return [v.hotkey for v in run.validators() if v.hotkey in epoch.told - epoch.done]
 
 
 def _close(run: RunState, number: int, epoch: EpochState) -> None:

@@ -288,6 +288,8 @@ class EpochState:
     """(step, microbatch, stage) where a replica said NaN of finite frames."""
     seal: EpochClose | None = None
     sealed_at: float = 0.0
+    told: frozenset[str] = frozenset()
+    """Validators that were sent the seal: who joins later does not audit this epoch."""
     committed: dict[str, tuple[int, int]] = field(default_factory=dict)
     """miner -> the first and the newest version that its last life had committed to at the seal."""
     wanted: dict[str, dict[Owed, set[str]]] = field(default_factory=dict)

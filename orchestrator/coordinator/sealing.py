@@ -67,6 +67,7 @@ def _seal(run: RunState, epoch: EpochState) -> None:
         record=blake3(data).hexdigest(),
     )
     epoch.sealed_at = run.now
+    epoch.told = frozenset(validator.hotkey for validator in run.roster.validators)
     epoch.committed = _committed(epoch)
     run.audits.sealed += 1
     run.audits.published[epoch.epoch] = SealedRecord(epoch.seal, zlib.compress(data, _LEVEL))

@@ -8,6 +8,7 @@ from iota.console.durations import duration
 from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
 from orchestrator.coordinator import sealing
+from orchestrator.coordinator.auditing import awaited
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Phase, RunState
@@ -168,7 +169,7 @@ def _last_audits(run: RunState) -> str:
     if not still:
         return "the run ends"
     left = max(0.0, max(e.sealed_at for e in still) + run.spec.audit.deadline_s - run.now)
-    late = sorted({v.hotkey[:8] for e in still for v in run.validators() if v.hotkey not in e.done})
+    late = sorted({hotkey[:8] for e in still for hotkey in awaited(run, e)})
     epochs = ", ".join(str(e.epoch) for e in still)
     who = f"validator {', '.join(late[:3])}" if late else "any validator"
     return f"all epochs are trained; {who} still audits epoch {epochs}, for {duration(left)} at most"

@@ -49,8 +49,9 @@ class Desk:
         self.world, self.bench, self.folder = world, bench, folder
         sources: Any = (world, RunObjects(world, world), world)  # type: ignore[arg-type]
         self.keeper = BundleKeeper(folder, ORCHESTRATOR.ss58, KEY.ss58, LINKS.link, sources, **bounds)
-        self.keeper.began(bench.sealed, signed_seal(world, bench.sealed.epoch))
-        self.keeper.drawn(BLOCK_HASH)
+        seal = signed_seal(world, bench.sealed.epoch)
+        self.keeper.began(bench.sealed, seal)
+        self.keeper.drawn(seal.seal.block, BLOCK_HASH)
 
     @classmethod
     async def over(cls, world: World, folder: Path, epoch: int = 0, **bounds: Any) -> Desk:

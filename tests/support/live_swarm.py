@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -27,9 +27,22 @@ Status = dict[str, Any]
 STORE = "store"
 
 
+@dataclasses.dataclass(frozen=True)
+class OtherValidator:
+    """A validator beside the first one."""
+
+    name: str
+    entry: str | None = None
+    """Another program, which is not forked, so that it may choose its own kernels. Its imports count as its
+    compute, so that it has a larger share of the machine than the others."""
+    late: bool = False
+    """Whether the test starts it, by `LiveSwarm.start_validator`. If not, it joins before any miner does."""
+
+
 class LiveSwarm:
     """Processes of one run in `root`. `entries` replaces the program of a node by name.
 
+    `others`: validators beside the first one, which there is then too.
     `in_order`: a node starts once the one before has joined, so that each has its stage: 0, 1, ..., 0, 1, ...
     """
 
@@ -41,8 +54,10 @@ class LiveSwarm:
         validator: bool = False,
         entries: Mapping[str, str] | None = None,
         in_order: bool = False,
+        others: Sequence[OtherValidator] = (),
     ) -> None:
-        self.options, self.validator, self.in_order = options, validator, in_order
+        self.options, self.validator, self.in_order = options, validator or bool(others), in_order
+        self.others = {other.name: other for other in others}
         self.run_dir = RunDir(root)
         self.entries = dict(entries or {})
         self.running: dict[str, Running] = {}
@@ -58,14 +73,19 @@ class LiveSwarm:
         stack.push_async_callback(self.launcher.close, 3.0)
         preload = asyncio.create_task(self.launcher.preload())
         self.spec = await asyncio.to_thread(self._prepare)
-        self.crew = make_crew(self.run_dir.wallets, self.miners, self.validator)
+        validators = (VALIDATOR, *self.others) if self.validator else ()
+        self.crew = make_crew(self.run_dir.wallets, self.miners, validators)
         await self.start(self.programs.store())
         await self.start_chain()
         await until_ready(self.http, "store", f"{self.programs.url('store')}/healthz")
         await self.start(self.programs.orchestrator())
         await until_ready(self.http, ORCHESTRATOR, f"{self.url}/readyz")
         await preload
-        for number, program in enumerate(self.nodes(), 1):
+        for other in self.others.values():
+            if not other.late:
+                await self.start_validator(other.name)
+        already = len((await self.until(bool))["members"])
+        for number, program in enumerate(self.nodes(), 1 + already):
             await self.start(program)
             if self.in_order:
                 await self.until(lambda status, number=number: len(status["members"]) >= number)
@@ -103,6 +123,15 @@ class LiveSwarm:
     def make_programs(self, ports: dict[str, int]) -> Programs:
         return Programs(self.run_dir, ports, threads=1, device="cpu")
 
+    async def start_validator(self, name: str) -> None:
+        """Start one of `others`, and wait until it has joined."""
+        program = self.programs.validator(name)
+        if (entry := self.others[name].entry) is not None:
+            arguments = (*program.arguments, "--compute-share", "1")
+            program = dataclasses.replace(program, entry=entry, arguments=arguments, forked=False)
+        await self.start(program)
+        await self.until(lambda s: self.crew.addresses[name] in {m["hotkey"] for m in s["members"]})
+
     async def start_chain(self) -> None:
         """A chain with every member registered."""
         await self.start(self.programs.ledger())
@@ -138,9 +167,9 @@ class LiveSwarm:
             await asyncio.sleep(0.1)
         raise AssertionError(f"not reached in {timeout_s} s; the last status is {status}")
 
-    async def validator_done(self, timeout_s: float) -> None:
-        """Wait until the validator has set its last weights and ended."""
-        await asyncio.wait_for(asyncio.shield(self.running[VALIDATOR].ended), timeout_s)
+    async def validator_done(self, timeout_s: float, name: str = VALIDATOR) -> None:
+        """Wait until a validator has set its last weights and ended."""
+        await asyncio.wait_for(asyncio.shield(self.running[name].ended), timeout_s)
 
     async def finished(self, timeout_s: float = 120.0) -> Status:
         return await self.until(lambda s: bool(s["finished"]), timeout_s)
@@ -161,4 +190,4 @@ def tiny(**changes: Any) -> SwarmOptions:
     return SwarmOptions.of(**{**given, **changes})
 
 
-__all__ = ["ORCHESTRATOR", "STORE", "VALIDATOR", "LiveSwarm", "Status", "tiny"]
+__all__ = ["ORCHESTRATOR", "STORE", "VALIDATOR", "LiveSwarm", "OtherValidator", "Status", "tiny"]

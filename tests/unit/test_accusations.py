@@ -13,7 +13,7 @@ from iota.protocol.messages import AuditKind, AuditsDone, Outcome, Reveal, Role,
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import OpKind
 from iota.protocol.verdicts import PAGE, FiledVerdict
-from orchestrator.coordinator.auditing import MAX_ACCUSATIONS, _close
+from orchestrator.coordinator.auditing import MAX_ACCUSATIONS, _close, awaited
 from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.verdict_log import PublicVerdicts, VerdictLog
@@ -77,6 +77,14 @@ def test_who_reveals_its_link_later_is_told_what_was_filed_before() -> None:
     assert told(driven, late) == []
     driven.say(late, reports=[Reveal(epoch=0, link="2" * 64)])
     assert len(told(driven, late)) == 1
+
+
+def test_the_audits_of_an_epoch_wait_for_no_validator_that_joined_after_its_seal() -> None:
+    driven, _, author = sealed_run()
+    driven.join(10, Role.VALIDATOR)
+    assert awaited(driven.state, driven.state.epochs[0]) == [author.hotkey]
+    driven.say(author, reports=[AuditsDone(epoch=0)])
+    assert awaited(driven.state, driven.state.epochs[0]) == []
 
 
 def test_a_validator_that_fails_everybody_costs_the_others_a_bounded_number_of_events() -> None:
@@ -143,12 +151,17 @@ def test_a_fail_that_comes_after_the_audits_were_done_is_re_executed_while_they_
     seq = own_op(shell)
     shell.accuse(seq)
 
+    asked: list[type[jobs.Job]] = []
+
     def differs(job: jobs.Job) -> object:
+        asked.append(type(job))
         return ReplayMismatch(seq, "a", "b", "off") if isinstance(job, jobs.ReplayOp) else shell.good(job)
 
     work(shell, differs)
     assert shell.kept[0, run()[0].miners[0].hotkey, f"op:{seq}"].result.outcome is Outcome.FAIL
     assert (shell.done, shell.settled) == ([0, 0], {0: 1})
+    # Whoever keeps bundles begins an epoch with its record, and then hears its block's hash.
+    assert asked[:2] == [jobs.FetchRecord, jobs.AwaitBlock]
 
 
 def undrawn_merge() -> tuple[int, int]:

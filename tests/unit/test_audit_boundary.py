@@ -28,6 +28,7 @@ from tests.support.data_sets import prepare_made_up
 from tests.support.validator_shells import Shell, drawn, of_draw, opened, run, work
 from tests.support.validator_stages import KEY, Stage, set_up, small_ledger
 from validator.audits.job_runner import is_condition
+from validator.bundles.keeper import BundleKeeper
 from validator.core import jobs
 from validator.core.results import EvidenceMissing
 from validator.database import Database
@@ -234,6 +235,21 @@ async def test_a_validator_goes_on_after_an_error_says_so_and_counts_it(
     await stage.validate()  # its next process still says so
     assert any(state.startswith(f"{len(ended)} audits ended by an internal error; ") for state in said)
     assert len(stage.orchestrator.verdicts_said()) == 2 * len(verdicts), "said again, and none audited again"
+
+
+async def test_an_error_in_writing_a_bundle_costs_that_bundle_and_is_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise Unforeseen("a bug")
+
+    monkeypatch.setattr(BundleKeeper, "_write", broken)
+    await stage.validate()
+    fails = [v for v in stage.orchestrator.verdicts_said() if v.outcome is Outcome.FAIL]
+    assert any(isinstance(report, AuditsDone) for report in stage.orchestrator.said)
+    with Database(stage.folder / "validator" / stage.spec.id[:16], stage.spec.id, KEY.ss58) as database:
+        assert database.internal_errors() == len(fails) > 0
+    assert f"the file of {fails[0].audit}:" in caplog.text
 
 
 async def test_a_full_disk_in_an_audit_is_waited_for_and_its_audits_are_done_then(

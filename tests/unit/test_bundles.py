@@ -16,7 +16,17 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec, RunSpec
 from tests.support.audited_miners import FalseBase, FalseLoss, FalseMerge, Honest, PoisonedDelta, SkipsStep
 from tests.support.audited_runs import THREADS, World
-from tests.support.bundles import BLOCK_HASH, KEY, LINKS, Desk, claimed, members, reseal, rewritten
+from tests.support.bundles import (
+    BLOCK_HASH,
+    KEY,
+    LINKS,
+    Desk,
+    claimed,
+    members,
+    reseal,
+    rewritten,
+    signed_seal,
+)
 from tests.support.small_runs import small_run
 from tests.support.validator_stages import ORCHESTRATOR
 from validator.audits.replay import ReplayOptions
@@ -400,6 +410,19 @@ async def test_an_epoch_gets_a_bounded_number_of_bundles(
     monkeypatch.setattr(keeper, "BUNDLES_AN_EPOCH", 1)
     task = desk.drawn(CHEAT, AuditKind.SEGMENT)
     assert await desk.file(CHEAT, task, await desk.audit(CHEAT, task)) is None
+
+
+async def test_no_bundle_is_written_before_the_hash_of_the_seals_block_is_known(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, seal = desk.drawn(CHEAT), signed_seal(desk.world, 0)
+    found = await desk.audit(CHEAT, task)
+    desk.keeper.began(desk.bench.sealed, seal)
+    desk.keeper.drawn(seal.seal.block + 1, BLOCK_HASH)
+    assert await desk.file(CHEAT, task, found) is None
+    assert "gets no file" in caplog.text
+    desk.keeper.drawn(seal.seal.block, BLOCK_HASH)
+    assert await desk.file(CHEAT, task, found) is not None
 
 
 async def test_a_pass_leaves_no_bundle(desk: Desk) -> None:

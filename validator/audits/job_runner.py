@@ -82,7 +82,7 @@ class JobRunner:
         match job:
             case jobs.AwaitBlock():
                 block_hash = await self.chain.hash_of(job.block)
-                self.bundles.drawn(block_hash)
+                self.bundles.drawn(job.block, block_hash)
                 return block_hash
             case jobs.Settle():
                 self.auditor.unload()

@@ -56,7 +56,8 @@ class _Epoch:
 
     sealed: SealedEpoch
     seal: SignedSeal
-    block_hash: str = ""
+    block_hash: str | None = None
+    """Of the seal's block; None before it is known."""
 
 
 class BundleKeeper:
@@ -96,9 +97,9 @@ class BundleKeeper:
         there = len(list(self._folder.glob(f"{sealed.epoch}-*.zip")))
         self._written[sealed.epoch] = max(there, self._written[sealed.epoch])
 
-    def drawn(self, block_hash: str) -> None:
-        """The hash of the seal's block is known."""
-        if self._epoch is not None:
+    def drawn(self, block: int, block_hash: str) -> None:
+        """The hash of a block is known, which may be that of the epoch's seal."""
+        if self._epoch is not None and self._epoch.seal.seal.block == block:
             self._epoch = replace(self._epoch, block_hash=block_hash)
 
     def did(self, job: jobs.Job) -> None:
@@ -113,7 +114,7 @@ class BundleKeeper:
         epoch = self._epoch
         if verdict.outcome is not Outcome.FAIL:
             return None
-        if epoch is None or epoch.sealed.epoch != filing.epoch:
+        if epoch is None or epoch.sealed.epoch != filing.epoch or epoch.block_hash is None:
             log.warning("epoch %d: a verdict gets no file: its record is not at hand", filing.epoch)
             return None
         draws = Draws(epoch.block_hash, self._link(filing.epoch), self._validator)
@@ -131,7 +132,7 @@ class BundleKeeper:
         if self._written[filing.epoch] > BUNDLES_AN_EPOCH:
             log.warning("epoch %d: %s gets no file: it has %d", filing.epoch, path.name, BUNDLES_AN_EPOCH)
             return None
-        return self._keep(path, epoch, filing.task, verdict, list(self._trail))
+        return self._keep(path, epoch, draws, filing.task, verdict, list(self._trail))
 
     async def settle(self) -> None:
         """Wait, within bounds, for the bundles under way: they are written one after the other."""
@@ -144,14 +145,20 @@ class BundleKeeper:
     # ---- writing -------------------------------------------------------------------------------
 
     async def _keep(
-        self, path: Path, epoch: _Epoch, task: AuditTask, verdict: Verdict, trail: list[jobs.Job]
+        self,
+        path: Path,
+        epoch: _Epoch,
+        draws: Draws,
+        task: AuditTask,
+        verdict: Verdict,
+        trail: list[jobs.Job],
     ) -> None:
         async with self._writing:
             try:
                 await asyncio.to_thread(self._make_room)
                 async with asyncio.timeout(KEEP_S):
                     with whole_file(path) as part:
-                        await self._write(part, epoch, task, verdict, trail)
+                        await self._write(part, epoch, draws, task, verdict, trail)
             except _REFUSALS as error:
                 reason = str(error) or type(error).__name__
                 log.warning("%s is not written, so nobody can repeat that verdict: %s", path.name, reason)
@@ -159,7 +166,13 @@ class BundleKeeper:
                 log.info("%s lets anyone repeat that verdict: iota audit verify FILE", path)
 
     async def _write(
-        self, path: Path, epoch: _Epoch, task: AuditTask, verdict: Verdict, trail: list[jobs.Job]
+        self,
+        path: Path,
+        epoch: _Epoch,
+        draws: Draws,
+        task: AuditTask,
+        verdict: Verdict,
+        trail: list[jobs.Job],
     ) -> None:
         """Read again what the audit read. Every read is checked as in the audit, so it is the same."""
         sealed, spec = epoch.sealed, epoch.sealed.spec
@@ -178,8 +191,8 @@ class BundleKeeper:
                 orchestrator=self._orchestrator,
                 validator=self._validator,
                 seal=epoch.seal,
-                block_hash=epoch.block_hash,
-                link=self._link(sealed.epoch),
+                block_hash=draws.block_hash,
+                link=draws.link,
                 task=form.Task.of(task),
                 verdict=verdict,
                 delivered=delivered_of(trail),

@@ -275,8 +275,8 @@ class EpochAudit:
 
     def _examine_later(self) -> Script[None]:
         try:
-            block_hash: str = yield jobs.AwaitBlock(self._seal.block)
             sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
+            block_hash: str = yield jobs.AwaitBlock(self._seal.block)
         except (Expired, RecordGone, RecordBroken) as error:
             self._log(f"accusations of other validators are not examined: {error}")
             return

@@ -110,8 +110,8 @@ class RecordReader:
     async def last_commit(self, epoch: int, hotkey: str) -> Receipt | None:
         """The miner's receipt of its COMMIT to the last version of `epoch`; None if it has none.
 
-        Of several it is the first, the one that was sealed: what comes after the seal is taken as it is, and no
-        segment ends there. Raises EvidenceMissing for receipts that the miner did not sign.
+        Of several it is the first, the one that was sealed: what comes after the seal is taken as it is, and
+        no segment ends there. Raises EvidenceMissing for receipts that the miner did not sign.
         """
         wanted = (epoch, self.spec.schedule.steps, OpKind.COMMIT)
         try:

@@ -26,7 +26,7 @@ create table if not exists links (
     epoch integer, validator text, link text not null, primary key (epoch, validator));
 create table if not exists pool (
     epoch integer, validator text, miner text, audit text, seq integer, outcome text not null,
-    primary key (epoch, validator, miner, audit, seq));
+    profile text not null, primary key (epoch, validator, miner, audit, seq));
 """
 TASK: Final = "epoch, miner, audit, seq"
 """Columns of a task, here and in the table of own verdicts."""
@@ -66,9 +66,9 @@ class ScoreRecords:
             [(epoch, v, link) for v, link in pool.links.items()],
         )
         self._db.executemany(
-            "insert or replace into pool values (?, ?, ?, ?, ?, ?)",
+            "insert or replace into pool values (?, ?, ?, ?, ?, ?, ?)",
             [
-                (epoch, j.validator, j.task.miner, j.task.audit, j.task.seq, j.outcome)
+                (epoch, j.validator, j.task.miner, j.task.audit, j.task.seq, j.outcome, j.profile)
                 for j in pool.judgements
             ],
         )
@@ -113,9 +113,9 @@ class ScoreRecords:
     def judgements(self, first: int, last: int) -> list[Judgement]:
         """The verdicts of others on epochs `first` to `last`."""
         rows = self._db.execute(
-            f"select validator, outcome, {TASK} from pool where epoch between ? and ?", (first, last)
+            f"select validator, outcome, profile, {TASK} from pool where epoch between ? and ?", (first, last)
         )
-        return [Judgement(row[0], task_of(row[2:]), Outcome(row[1])) for row in rows]
+        return [Judgement(row[0], task_of(row[3:]), Outcome(row[1]), row[2]) for row in rows]
 
     def facts(self, first: int, last: int, own: str, link: Callable[[int], str]) -> dict[int, EpochFacts]:
         """What the draws of epochs `first` to `last` follow from. `link` gives the links of `own`."""

@@ -2,7 +2,8 @@
 
 Distances are of whole tensors. Sums are taken in float64 over blocks, so that the memory used does not
 depend on a tensor's size. NaN, Inf, other shapes, and anything where the replay has nothing but zeros, are
-infinitely far: no value makes a function here raise, or come out near by accident.
+infinitely far: no value makes a function here raise, or come out near by accident. What is below `TINY`
+counts as zero: whether a device rounds it to zero is no fault.
 
 Some distances take the worst of many parts (tokens, tensors). A part is measured against its own norm, but
 at least against a floor that follows from the others: the rounding of a part that is all but zero is not a
@@ -21,6 +22,9 @@ from torch import Tensor
 
 FLOOR: Final = 1e-3
 """Least root mean square by which a tensor is measured, as a share of that of all tensors of its group."""
+TINY: Final = 1e-33
+"""Norms and differences up to this are zero. A neighbour may send values that some devices flush to zero: of
+a billion elements below fp32's least normal number the norm is smaller."""
 _BLOCK: Final = 1 << 20
 """Elements that are converted to float64 at a time: 8 MiB."""
 
@@ -63,8 +67,10 @@ class Sums:
     def cosine(self) -> float:
         """1 - cosine between the two; symmetric. Infinite where one is zero and the other not."""
         norms = math.sqrt(self.mine) * math.sqrt(self.theirs)
+        if max(self.mine, self.theirs) <= TINY**2:
+            return 0.0
         if norms == 0:
-            return ratio(self.mine + self.theirs, 0.0)
+            return math.inf
         return max(0.0, 1 - self.product / norms) if math.isfinite(self.difference) else math.inf
 
 
@@ -73,10 +79,10 @@ NOT_COMPARABLE: Final = Sums(mine=math.nan, theirs=math.nan, difference=math.nan
 
 
 def ratio(difference: float, size: float) -> float:
-    """difference / size: 0 for 0 / 0, infinite where only `size` is 0 and for what is not finite."""
+    """difference / size: 0 for no difference, infinite if `size` alone is 0, and for what is not finite."""
     if not (math.isfinite(difference) and math.isfinite(size)):
         return math.inf
-    if difference == 0:
+    if difference <= TINY:
         return 0.0
     return difference / size if size > 0 else math.inf
 
@@ -111,9 +117,10 @@ def sums(theirs: Tensor, mine: Tensor, start: Tensor | None = None, direction: T
 
 
 def worst_token(theirs_BTK: Tensor, mine_BTK: Tensor) -> Worst:
-    """The largest |a_t - b_t| / max(|b_t|, median of all |b_t|) over tokens t, of boundary tensors (B, T, k).
+    """The largest |a_t - b_t| / max(|b_t|, floor) over tokens t, of boundary tensors (B, T, k).
 
-    a_t and b_t are the k values of a token; the median is the norm of a typical token.
+    a_t and b_t are the k values of a token. The floor is the median of all |b_t|, the norm of a typical
+    token, and at least `FLOOR` times their root mean square: a neighbour can send zeros for half of them.
     """
     if theirs_BTK.shape != mine_BTK.shape or mine_BTK.numel() == 0:
         return Worst(math.inf, "all tokens")
@@ -121,8 +128,8 @@ def worst_token(theirs_BTK: Tensor, mine_BTK: Tensor) -> Worst:
     apart_N, norm_N = _row_norms(theirs_BTK.reshape(-1, width), mine_BTK.reshape(-1, width))
     if not bool(apart_N.isfinite().all() and norm_N.isfinite().all()):
         return Worst(math.inf, f"token {int((~(apart_N + norm_N).isfinite()).nonzero()[0])}")
-    size_N = norm_N.clamp(min=float(norm_N.median()))
-    errors_N = torch.where(apart_N == 0, 0.0, apart_N / size_N)
+    least = max(float(norm_N.median()), FLOOR * float(norm_N.square().mean().sqrt()))
+    errors_N = torch.where(apart_N <= TINY, 0.0, apart_N / norm_N.clamp(min=least))
     at = int(errors_N.argmax())
     return Worst(float(errors_N[at]), f"token {at}")
 

@@ -108,13 +108,14 @@ class RecordReader:
         return plan
 
     async def last_commit(self, epoch: int, hotkey: str) -> Receipt | None:
-        """The miner's receipt of its last COMMIT to the last version of `epoch`; None if it has none.
+        """The miner's receipt of its COMMIT to the last version of `epoch`; None if it has none.
 
-        Raises EvidenceMissing for receipts that the miner did not sign.
+        Of several it is the first, the one that was sealed: what comes after the seal is taken as it is, and
+        no segment ends there. Raises EvidenceMissing for receipts that the miner did not sign.
         """
         wanted = (epoch, self.spec.schedule.steps, OpKind.COMMIT)
         try:
             chain = signed_chain(self.spec.id, hotkey, await self._client.receipts(epoch, hotkey))
         except SealBroken as error:
             raise EvidenceMissing(str(error)) from error
-        return next((r for r in reversed(chain) if (r.epoch, r.step, r.kind) == wanted), None)
+        return next((r for r in chain if (r.epoch, r.step, r.kind) == wanted), None)

@@ -88,11 +88,13 @@ class Replay:
         self, spec: RunSpec, stage: int, theirs: Shown, options: ReplayOptions, own: OwnFingerprint
     ) -> None:
         self.spec = spec
-        options = options.matching(theirs.device)
-        self._threads = options.threads
-        same = self._on_thread(lambda: own.equals(theirs, spec, stage, options))
-        mine = device_class(options.device, self._threads)
+        named = options.matching(theirs.device)
+        self._threads = named.threads
+        same = self._on_thread(lambda: own.equals(theirs, spec, stage, named))
+        mine = device_class(named.device, named.threads)
         self.profile = profile_for(spec, mine, theirs.device, options.profiles, shown=same)
+        if not same:  # a name alone does not have this machine compute with one thread
+            self._threads = options.threads
         # No recomputation: a replay holds one microbatch at a time, so there is no memory to save.
         self._engine = self._on_thread(
             lambda: options.make_engine(spec, stage, device=options.device, recompute=Recompute.NEVER)

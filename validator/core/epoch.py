@@ -23,6 +23,7 @@ from validator.core.history import History
 from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
+from validator.core.pool import is_narrower
 from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
@@ -73,6 +74,8 @@ class EpochAudit:
         self._checked: set[str] = set()
         """Miners whose receipts were held against their stage's base."""
         self._flagged: frozenset[str] = frozenset()
+        self._compared: dict[tuple[str, str], str] = {}
+        """(miner, task) -> the profile of its own verdict."""
 
     def script(self) -> Script[None]:
         """From the sealed record to the report that all audits are done.
@@ -298,7 +301,10 @@ class EpochAudit:
                 if (self.epoch, miner, name) in self._history.filed:
                     continue
                 outcome = yield from self._re_execute(sealed, merges, miner, kind, seq)
-                if outcome is Outcome.PASS and accusation.verdict.outcome is Outcome.FAIL:
+                narrower = is_narrower(
+                    kind, accusation.verdict.profile, self._compared.get((miner, name), "")
+                )
+                if outcome is Outcome.PASS and accusation.verdict.outcome is Outcome.FAIL and not narrower:
                     self._accusations.refute(accusation.validator)
         except Expired:
             self._log("not all accusations of other validators were examined before the deadline")
@@ -338,6 +344,7 @@ class EpochAudit:
         if name in self._history.filed:
             return
         self._history.filed.add(name)
+        self._compared[miner, task.name] = result.profile
         if owes(task.kind, result.outcome):
             self._history.owing.add((self.epoch, miner))
         self._emit(effects.FileVerdict(self.epoch, miner, task, result))

@@ -12,7 +12,8 @@ several epochs of the miner undecided (`vesting.with_epochs_before`). Other evid
 by the own draw alone.
 
 Who accused where the truth is a PASS, or passed where it is a FAIL, is silenced: of epochs less than a window
-from there, before and after, none of its verdicts counts.
+from there, before and after, none of its verdicts counts. Not where the FAIL compared more narrowly than the
+PASS (`is_narrower`).
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ class Judgement:
     validator: str
     task: Task
     outcome: Outcome
+    profile: str = ""
+    """Of its comparisons."""
 
     @classmethod
     def of(cls, validator: str, verdict: Verdict) -> Judgement:
         """The judgement of a verdict."""
         task = Task(verdict.epoch, verdict.miner, verdict.audit, verdict.seq)
-        return cls(validator, task, verdict.outcome)
+        return cls(validator, task, verdict.outcome, verdict.profile)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,16 @@ class EpochFacts:
         return Drawable(self.block_hash, counts) if self.block_hash else None
 
 
+def is_narrower(audit: AuditKind, failed: str, passed: str = "") -> bool:
+    """Whether a FAIL shows lies that a PASS of the task cannot see, by the profiles of their comparisons.
+
+    What is compared to the bit, or within what was measured of two classes, shows lies that lie within the
+    wider bounds of other classes. With one a miner would else have honest validators silence each other.
+    """
+    by_device = audit in (AuditKind.OP, AuditKind.SEGMENT)
+    return by_device and failed != passed and failed.startswith(("exact", "measured/"))
+
+
 def is_relevant(judgement: Judgement, accused: Container[Task]) -> bool:
     """Whether scores depend on it: the many passes of ops matter only where somebody accuses.
 
@@ -110,12 +123,14 @@ class _Reading:
         self.spec, self.own, self.epochs = spec, own, epochs
         self.drawable = {**earlier, **{n: known for n, facts in epochs.items() if (known := facts.drawable)}}
         self.voices: dict[Task, dict[str, Outcome]] = defaultdict(dict)
+        self.profiles: dict[tuple[Task, str], str] = {}
         self.undecided: set[MinerEpoch] = set()
         self.owing: set[tuple[str, int, str]] = set()
         """(validator, epoch, miner) whose next epoch has a segment audited for certain (`is_certain`)."""
         for judgement in judgements:
             task, author = judgement.task, judgement.validator
             self.voices[task][author] = judgement.outcome
+            self.profiles[task, author] = judgement.profile
             if owes(task.audit, judgement.outcome):
                 self.owing.add((author, task.epoch, task.miner))
             unshown = author == own and judgement.outcome is Outcome.UNSHOWN
@@ -131,7 +146,9 @@ class _Reading:
         """Note who said the contrary of the truth. UNDELIVERED is none, since a line may have been down."""
         for task, truth in truths.items():
             for author, outcome in self.voices[task].items():
-                if {outcome, truth} == _CONTRARY:
+                pair = (author, self.own) if outcome is Outcome.FAIL else (self.own, author)
+                failed, passed = (self.profiles.get((task, each), "") for each in pair)
+                if {outcome, truth} == _CONTRARY and not is_narrower(task.audit, failed, passed):
                     self.refuted[author].add(task.epoch)
 
     def absent(self, epoch: int) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from iota.console.counts import counted
+from iota.identity.certificates import certificate_fault
 from iota.objects import part_count
 from iota.protocol.plans import WholePlan
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import EpochRecord, MinerRecord
 from iota.spec import RunSpec
 
 _ROOM: Final = 4
@@ -90,3 +91,30 @@ def _parts(spec: RunSpec, what: str, stage: int, parts: int) -> None:
     _below(f"{what}: stage", stage, spec.layout.stages)
     if parts != part_count(spec, stage):
         raise SealBroken(f"{what} has {counted(parts, 'part')}, and its stage {part_count(spec, stage)}")
+
+
+def check_lives(record: EpochRecord) -> None:
+    """Raise SealBroken where the lives of a miner do not follow each other."""
+    for miner in record.miners:
+        joins = [life.joined for life in miner.lives]
+        firsts = [life.first_receipt for life in miner.lives]
+        ends = (miner.first_receipt, miner.last_receipt + 1)
+        if (
+            joins != sorted(joins)
+            or firsts != sorted(firsts)
+            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
+        ):
+            raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
+
+
+def check_owner(run: str, miner: MinerRecord) -> None:
+    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
+    certificate = miner.certificate
+    if certificate is None:
+        fault = None if miner.owner == miner.hotkey else "is missing"
+    elif certificate.owner != miner.owner:
+        fault = f"is of {certificate.owner}"
+    else:
+        fault = certificate_fault(certificate, run, miner.hotkey)
+    if fault is not None:
+        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")

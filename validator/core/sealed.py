@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 
-from iota.identity.certificates import certificate_fault
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import EMPTY, merkle_root
@@ -22,7 +23,7 @@ from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord
 from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.spec import RunSpec
 from validator.core.merge_records import merges_fault
-from validator.core.record_checks import SealBroken
+from validator.core.record_checks import SealBroken, check_lives, check_owner
 from validator.core.results import MinerFault
 
 __all__ = ["SealBroken", "SealedEpoch", "Segment", "stage_ops"]
@@ -88,12 +89,12 @@ class SealedEpoch:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
-        _check_lives(record)
+        check_lives(record)
         if fault := merges_fault(spec, record):
             raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
         for miner in record.miners:
-            _check_owner(spec.id, miner)
+            check_owner(spec.id, miner)
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
         self._backward_only = {
@@ -118,6 +119,10 @@ class SealedEpoch:
             for receipt in given:
                 named.setdefault(receipt.key, receipt)
         self._segments: dict[str, tuple[Segment, ...]] = {}
+        self._commits: dict[str, dict[LifeRecord, dict[int, Receipt]]] = {}
+        self._ended: Counter[str] = Counter()
+        for counted in record.counted:
+            self._ended[counted.miner] += len(counted.counted)
         self._check_steps()
 
     def _check_steps(self) -> None:
@@ -236,10 +241,13 @@ class SealedEpoch:
 
     def ended_work(self, hotkey: str) -> int:
         """Number of microbatches whose backward this miner ran and its stage counts."""
-        return sum(len(counted) for (miner, _), counted in self._counted.items() if miner == hotkey)
+        return self._ended[hotkey]
 
     def words(self, hotkey: str) -> tuple[Word, ...]:
-        """The words of a miner that it has signed, as many as a record may hold of one."""
+        """The words of a miner's last life that it has signed, as many as a record may hold of one.
+
+        The weights that an earlier life spoke of are lost, so that nothing shows whether it was true.
+        """
         return tuple(self._words.get(hotkey, ()))
 
     # ---- steps ---------------------------------------------------------------------------------
@@ -267,11 +275,7 @@ class SealedEpoch:
 
         Each comes after the STEPs before its version.
         """
-        made = {
-            receipt.version: receipt
-            for receipt in reversed(self.receipts.get(hotkey, ()))
-            if receipt.kind is OpKind.COMMIT and self.life(hotkey, receipt) is life
-        }
+        made = self._commits_of(hotkey).get(life, {})
         found = []
         for version in range(life.joined, life.joined + len(self.steps_of(hotkey, life)) + 1):
             if self.spec.is_committed(version, life.joined):
@@ -279,6 +283,15 @@ class SealedEpoch:
                     break
                 found.append(made[version])
         return found
+
+    def _commits_of(self, hotkey: str) -> dict[LifeRecord, dict[int, Receipt]]:
+        """The first COMMIT to each version, by life."""
+        if hotkey not in self._commits:
+            found = self._commits.setdefault(hotkey, {})
+            for receipt in self.receipts.get(hotkey, ()):
+                if receipt.kind is OpKind.COMMIT:
+                    found.setdefault(self.life(hotkey, receipt), {}).setdefault(receipt.version, receipt)
+        return self._commits[hotkey]
 
     def segments(self, hotkey: str) -> tuple[Segment, ...]:
         """The miner's segments in order: those of its last life, since only their states can be shown."""
@@ -301,7 +314,7 @@ class SealedEpoch:
     def life(self, hotkey: str, receipt: Receipt) -> LifeRecord:
         """The life that one of the miner's receipts is of."""
         lives = self.miners[hotkey].lives
-        return next((life for life in reversed(lives) if life.first_receipt <= receipt.seq), lives[0])
+        return lives[max(0, bisect_right(lives, receipt.seq, key=attrgetter("first_receipt")) - 1)]
 
     def step_receipt(self, hotkey: str, step: int) -> Receipt | None:
         """The miner's receipt of a STEP; None if it has none."""
@@ -338,7 +351,7 @@ class SealedEpoch:
         miner = self.miners.get(word.hotkey)
         fits = miner is not None and (word.epoch, word.stage) == (self.epoch, miner.stage)
         signed = signing_bytes(WORD_DOMAIN, signed_word(self.spec.id, word.epoch, word.step, word.microbatch))
-        known = miner is not None and miner.lives[0].joined <= word.step < self.spec.schedule.steps
+        known = miner is not None and _first_known(miner) <= word.step < self.spec.schedule.steps
         return fits and known and verify(signed, bytes.fromhex(word.signature), word.hotkey)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
@@ -367,28 +380,6 @@ class SealedEpoch:
         return {name for name, found in stages.items() if found == self.spec.layout.stages}
 
 
-def _check_lives(record: EpochRecord) -> None:
-    """Raise SealBroken where the lives of a miner do not follow each other."""
-    for miner in record.miners:
-        joins = [life.joined for life in miner.lives]
-        firsts = [life.first_receipt for life in miner.lives]
-        ends = (miner.first_receipt, miner.last_receipt + 1)
-        if (
-            joins != sorted(joins)
-            or firsts != sorted(firsts)
-            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
-        ):
-            raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
-
-
-def _check_owner(run: str, miner: MinerRecord) -> None:
-    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
-    certificate = miner.certificate
-    if certificate is None:
-        fault = None if miner.owner == miner.hotkey else "is missing"
-    elif certificate.owner != miner.owner:
-        fault = f"is of {certificate.owner}"
-    else:
-        fault = certificate_fault(certificate, run, miner.hotkey)
-    if fault is not None:
-        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
+def _first_known(miner: MinerRecord) -> int:
+    """The first step of which only the last life can have spoken: an earlier one may have begun its last."""
+    return miner.lives[-1].joined + (len(miner.lives) > 1)

@@ -1,0 +1,57 @@
+"""Whose moments begin an epoch: those of the sealed record, and none that were committed to afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from iota.compute.state import StageState
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import OpKind
+from iota.spec import AuditSpec
+from tests.support import audit_benches as benches
+from tests.support.audited_runs import World
+from tests.support.small_runs import small_run
+from validator.core.results import Result
+
+
+async def _second_epoch(*, late: bool) -> Result:
+    """The audit of a miner that commits to other moments once epoch 0 is sealed, and trains on with them.
+
+    `late`: its record of epoch 0 has no COMMIT to the last version, so that it gave no pseudo-gradient.
+    """
+    spec = small_run(optimizer={"state": "carry"}, audit=AuditSpec(commit_every=1))
+    world = World(spec)
+    world.train(0)
+    miner, last = world.miners[1], spec.schedule.steps
+    if late:  # what came after it are merges, which are not looked at here
+        at = next(i for i, r in enumerate(miner.receipts) if (r.kind, r.step) == (OpKind.COMMIT, last))
+        del miner.receipts[at:]
+    state = miner.engine.state()
+    forged = {name: -1e3 * m if name.startswith("exp_avg.") else m for name, m in state.moments.items()}
+    miner.snapshots[last] = replace(miner.snapshots[last], moments=forged)
+    miner.commit(0, last)
+    miner.engine.load(StageState(state.weights, forged), version=0)
+    world.train(1)
+    bench = await benches.bench(world, 1)
+    result = await bench.audit(1, AuditKind.SEGMENT)
+    bench.worker.close()
+    return result
+
+
+async def test_moments_of_a_second_commit_after_the_seal_are_not_what_an_epoch_begins_with() -> None:
+    """The door takes any COMMIT of a sealed epoch. No segment ends there, so no audit would see it."""
+    result = await _second_epoch(late=False)
+    assert result.outcome is Outcome.FAIL
+    assert "moments that it began the epoch with" in result.reason
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="nobody can tell what the seal of the epoch before covers, and honest miners may commit late",
+)
+async def test_moments_of_a_commit_that_no_record_holds_are_not_those_that_an_epoch_begins_with() -> None:
+    """A miner that keeps its last COMMIT back until the seal loses that epoch's pay at most."""
+    result = await _second_epoch(late=True)
+    assert result.outcome is not Outcome.PASS

@@ -16,13 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Final
 
 from iota.spec import RunSpec
-from validator.core.draw import Numbers, draw
-
-_SHARES: Final = 1 << 32
+from validator.core.draw import Numbers, draw, strata
 
 
 @dataclass(frozen=True)
@@ -83,11 +79,8 @@ def public_turns(
 
 
 def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
-    count = min(segments, spec.epoch_windows)
-    bounds = [segments * n // count for n in range(count + 1)]
-    return tuple(
-        Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
-    )
+    bounds = strata(segments, spec.epoch_windows)
+    return tuple(Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in bounds)
 
 
 def own_segment(
@@ -108,12 +101,12 @@ def own_segment(
     if not segments:
         return None
     numbers = Numbers(draw(spec.id, block_hash, link, epoch, f"segment of {miner}"))
-    wanted = numbers.below(_SHARES) < _SHARES // (spec.audit.extra_every * max(1, validators))
+    wanted = numbers.one_in(spec.audit.extra_every * max(1, validators))
     return numbers.below(segments) if wanted or certain else None
 
 
 def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
-    """Whether a validator draws a segment of a miner for certain: in the last epoch, and where one is `owed`.
+    """Whether a validator draws ops and a segment of a miner for certain: in the last epoch, and if `owed`.
 
     A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
     (`validator.core.tasks`). So it depends on verdicts that are signed and public.

@@ -18,12 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from iota.spec import AuditSpec
 from validator.core.scoring import MinerWork, scores
-from validator.core.vesting import Findings, MinerEpoch, ban_end, failed_epochs, with_epochs_before
+from validator.core.vesting import Findings, MinerEpoch, ban_end, failed_epochs, hidden_epochs, with_epochs_before
 
 STEPS, MICROBATCHES = 10, 32
 """Of an epoch, and of a step."""
@@ -142,12 +142,23 @@ class Row:
     gain: float
 
 
+def window_epochs(audit: AuditSpec) -> int:
+    """Epochs of one window of audits."""
+    return max(1, audit.window_steps // STEPS)
+
+
+def before(hidden: Iterable[MinerEpoch], work: Iterable[MinerWork], audit: AuditSpec) -> set[MinerEpoch]:
+    """The epochs that hidden segments leave undecided."""
+    count = hidden_epochs(window_epochs(audit), audit.extra_every)
+    return with_epochs_before(hidden, [(entry.epoch, entry.hotkey) for entry in work], count)
+
+
 class SegmentDraws:
     """The segments of one miner that are drawn, epoch by epoch, by the rules of `validator.core.segments`."""
 
     def __init__(self, audit: AuditSpec, validators: int, rng: random.Random) -> None:
         self._audit, self._validators, self._rng = audit, validators, rng
-        self._length = self._left = max(1, audit.window_steps // STEPS)
+        self._length = self._left = window_epochs(audit)
         self.segments = STEPS // audit.commit_every
         self.fallen = False
         """Whether the public draw of the window fell in an epoch before."""
@@ -166,7 +177,7 @@ class SegmentDraws:
             for _ in range(self._validators)
             if rng.randrange(self._audit.extra_every * self._validators) == 0 or certain
         }
-        if not self.fallen and rng.randrange(self._left) == 0:
+        if rng.randrange(self._length if self.fallen else self._left) == 0:
             self.fallen = True
             found.add(rng.randrange(self.segments))
         return found
@@ -256,8 +267,7 @@ def hide(lie: str, hides: str, validators: int, audit: AuditSpec, lives: int, ep
             if draws[HONEST].end():
                 passed.add((epoch, HONEST))
             entries += [MinerWork(epoch, name, name, _FLOPS, 1, 0) for name in pay]
-            gone = with_epochs_before(hidden, [(entry.epoch, entry.hotkey) for entry in entries], audit)
-            found = Findings(passed=frozenset(passed), undecided=frozenset(gone))
+            found = Findings(passed=frozenset(passed), undecided=frozenset(before(hidden, entries, audit)))
             for score in scores(audit, epoch, entries[-2 * audit.window :], found):
                 pay[score.hotkey] += score.score
     return HiddenRow(lie, hides, validators, pay[CHEAT] / pay[HONEST], work / (lives * epochs))
@@ -315,11 +325,9 @@ class _Found:
         if cheat.withholds or cheat.renews:
             return replace(found, undelivered=frozenset(self._bad))
         if cheat.hides:
-            before = with_epochs_before(
-                self._segments, [(entry.epoch, entry.hotkey) for entry in work], audit
-            )
+            gone = before(self._segments, work, audit)
             # A segment that passes decides an epoch in which evidence on an op is hidden.
-            return replace(found, undecided=frozenset(before | (self._bad - self._passed)))
+            return replace(found, undecided=frozenset(gone | (self._bad - self._passed)))
         return replace(found, failed=frozenset(self._bad))
 
 

@@ -3,12 +3,13 @@
 A segment is what a miner did between two of its commitments (`RunSpec.is_committed`). Two draws decide:
 
 - the *public* one, from the hash of block B alone. A window is so many epochs that their steps are
-  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not
-  before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
-  epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
-  record take them by turns, and a pass of any validator counts.
+  `audit.window_steps` (one epoch if it has more). In each window at least one epoch of every miner is drawn:
+  not before its seal, and with a chance of one in the epochs that are left, so that the last is certain.
+  After one was drawn, each further one has a chance of one in the epochs of a window, so that nobody is safe
+  after a check. In an epoch that is longer than a window each window's worth of segments has one drawn. The
+  validators of the record take them by turns, and a pass of any validator counts.
 - each validator's *own*, from its link too: all validators together draw one more segment in
-  `audit.extra_every` epochs, so that nobody is safe after a check; and each one in epochs that are certain
+  `audit.extra_every` epochs, which hang on no block alone; and each one in epochs that are certain
   (`is_certain`).
 """
 
@@ -61,20 +62,22 @@ def window_start(spec: RunSpec, epoch: int) -> int:
 def public_turns(
     spec: RunSpec, epoch: int, miner: str, drawable: Callable[[int], Drawable | None]
 ) -> tuple[Turn, ...]:
-    """The segments of a miner that the public draw of `epoch` names; none where its window had one before.
+    """The segments of a miner that the public draw of `epoch` names; as a rule none.
 
     Args:
         drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
     """
-    first = window_start(spec, epoch)
+    first, fallen = window_start(spec, epoch), False
     end = min(first + spec.window_epochs, spec.schedule.epochs)
     for number in range(first, epoch + 1):
         known = drawable(number)
         if known is None or not known.segments.get(miner):
             continue
         numbers = Numbers(draw(spec.id, known.block_hash, "", number, miner))
-        if numbers.below(max(1, end - number)) == 0:
-            return _strata(spec, numbers, known.segments[miner]) if number == epoch else ()
+        drawn = numbers.one_in(spec.window_epochs if fallen else end - number)
+        if drawn and number == epoch:
+            return _strata(spec, numbers, known.segments[miner])
+        fallen |= drawn
     return ()
 
 

@@ -23,7 +23,14 @@ from dataclasses import asdict, dataclass, replace
 
 from iota.spec import AuditSpec
 from validator.core.scoring import MinerWork, scores
-from validator.core.vesting import Findings, MinerEpoch, ban_end, failed_epochs, hidden_epochs, with_epochs_before
+from validator.core.vesting import (
+    Findings,
+    MinerEpoch,
+    ban_end,
+    failed_epochs,
+    hidden_epochs,
+    with_epochs_before,
+)
 
 STEPS, MICROBATCHES = 10, 32
 """Of an epoch, and of a step."""
@@ -99,7 +106,13 @@ SELDOM = (
         "a segment finds any lie in what it replays, an op audit none",
     ),
     (
-        Cheat("all ops after the base's version, and leaves when that is drawn", "op", 1.0, later=True, renews=True),
+        Cheat(
+            "all ops after the base's version, and leaves when that is drawn",
+            "op",
+            1.0,
+            later=True,
+            renews=True,
+        ),
         1.0,
         "its new hotkey costs nothing, has no ban, and loses no epoch",
     ),
@@ -201,7 +214,8 @@ def judged(
         for at in drawn
         if poisoned
         or any(steps[at * length : (at + 1) * length])
-        or rng.random() > (1 - op_rate) ** (MICROBATCHES * ((at + 1) * length - max(at * length, cheat.first)))
+        or rng.random()
+        > (1 - op_rate) ** (MICROBATCHES * ((at + 1) * length - max(at * length, cheat.first)))
     }
     if cheat.hides:  # its outputs are noise in these steps
         op_rate = sum(steps[:BASE_STEPS]) / BASE_STEPS

@@ -85,7 +85,7 @@ def hidden_epochs(window_epochs: int, extra_every: int) -> int:
 def with_epochs_before(
     hidden: Iterable[MinerEpoch], worked: Iterable[MinerEpoch], count: int
 ) -> set[MinerEpoch]:
-    """Epochs of hidden segments, each with those before that it leaves undecided: `count` (`hidden_epochs`)."""
+    """Epochs of hidden segments, each with those before that it leaves undecided: `count` in all."""
     epochs: dict[str, list[int]] = defaultdict(list)
     for epoch, worker in sorted(worked):
         epochs[worker].append(epoch)

@@ -4,10 +4,10 @@ Each row of `rows` plays one cheat beside an honest miner, with one validator: a
 rates, and pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no
 compute. `gain` is its profit less that of an honest miner, in units of an honest miner's pay.
 
-Each row of `hidden` is a miner that in some epochs does no work after the base's version, or nudges every STEP
-and computes no weight gradient, and loses the evidence, so that no audit of these segments is decided. It
-knows all verdicts of the epochs before, and is honest where the audit of a segment is certain. `pay` and
-`work` are shares of an honest miner's.
+Each row of `hidden` is a miner that in some epochs does no work after the base's version, or nudges every
+STEP and computes no weight gradient, and whose evidence is lost, so that no audit of these segments is
+decided. It knows all verdicts of the epochs before, and is honest where the audit of a segment is certain.
+`pay` and `work` are shares of an honest miner's.
 
 Each row of `seldom` is a cheat that lies in little of its work, or leaves in place of an answer; `assumes`
 says what its figure rests on.

@@ -21,7 +21,7 @@ COMPUTE_BUDGET: Final = 0.03
 _OWN: Final = 1 / 6
 """Share of the budget for the own draws of validators, where rates are made for it."""
 _COMMITMENTS: Final = 10
-"""Segments of an epoch that are proposed at the most: the states between them are kept on the miners' disks."""
+"""Segments of an epoch that are proposed at the most: miners keep the states between them on their disks."""
 _OP: Final = 2 / 3
 """Compute of an op audit, in microbatches: a BACKWARD is replayed with its FORWARD, which is a third."""
 
@@ -79,7 +79,7 @@ def rates_within(spec: RunSpec, budget: float) -> AuditSpec | None:
 
 
 def least_score_window(spec: RunSpec) -> int:
-    """The least `audit.window`, in epochs: work waits for up to two windows of audits, and should count then."""
+    """The least `audit.window`, in epochs: work may wait for two windows of audits, and should count then."""
     return 2 * spec.window_epochs
 
 

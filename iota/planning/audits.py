@@ -35,7 +35,7 @@ class Rates:
     window: int
     """Epochs of work that score: at least those of two windows of audits."""
     turn_steps: float
-    """Steps in which each miner has a segment audited for certain: every segment false is found within them."""
+    """Steps in which each miner has a segment audited for certain."""
     segment_compute: float
     op_compute: float
 

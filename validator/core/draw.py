@@ -65,7 +65,7 @@ def choose(
 
 
 def strata(items: int, most: int) -> list[tuple[int, int]]:
-    """Bounds (from, to) of so many strata of a row of items, about equally long; at most one for each item."""
+    """Bounds (from, to) of so many strata of a row of items, about equally long; one item each at least."""
     count = min(most, items)
     return list(pairwise(items * n // count for n in range(count + 1))) if count else []
 

@@ -72,7 +72,8 @@ def rates_within(spec: RunSpec, budget: float) -> AuditSpec | None:
     extra = math.ceil(length / (steps * left * _OWN))
     segments = (left - length / (steps * extra)) * steps / length  # an epoch, by the public draw
     if segments >= 1:
-        window = -(-steps // math.floor(segments))
+        window = steps // math.floor(segments)
+        window += steps // window > segments  # rounded down, it may have one more
     else:  # the least W with (3W - 1) / 2W² of them
         window = steps * math.ceil((3 + math.sqrt(9 - 8 * segments)) / (4 * segments))
     return audit.model_copy(update={"extra_every": extra, "window_steps": window})

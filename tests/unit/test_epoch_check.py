@@ -256,7 +256,7 @@ async def test_a_real_server_is_checked_and_its_silent_validator_named(
     tmp_path: Path, silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a chain: links and draws are not followed, and everything that is signed is checked."""
-    monkeypatch.setattr(all_receipts, "false_commit", lambda *of: None)  # its miners have no weights
+    monkeypatch.setattr(all_receipts, "false_commit", lambda *of: None)  # these miners have no weights
     async with (
         embedded(tmp_path / "store", time.time) as store,
         orchestrator(tmp_path / "journal", store=store) as running,

@@ -4,10 +4,10 @@ Each row of `rows` plays one cheat beside an honest miner, with one validator: a
 rates, and pay follows from `validator.core.scoring`. While it is banned, the cheat rests and pays for no
 compute. `gain` is its profit less that of an honest miner, in units of an honest miner's pay.
 
-Each row of `hidden` is a miner that nudges every STEP of some epochs, computes no weight gradient there, and
-has a neighbour store frames that are none, so that no audit of these segments is decided. It knows all
-verdicts of the epochs before, and is honest where the audit of a segment is certain. `pay` and `work` are
-shares of an honest miner's.
+Each row of `hidden` is a miner that in some epochs does no work after the base's version, or nudges every
+STEP and computes no weight gradient, and whose evidence is lost, so that no audit of these segments is
+decided. It knows all verdicts of the epochs before, and is honest where the audit of a segment is certain.
+`pay` and `work` are shares of an honest miner's.
 
 Each row of `seldom` is a cheat that lies in little of its work, or leaves in place of an answer; `assumes`
 says what its figure rests on.
@@ -18,15 +18,24 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from iota.spec import AuditSpec
 from validator.core.scoring import MinerWork, scores
-from validator.core.vesting import Findings, MinerEpoch, ban_end, failed_epochs, with_epochs_before
+from validator.core.vesting import (
+    Findings,
+    MinerEpoch,
+    ban_end,
+    failed_epochs,
+    hidden_epochs,
+    with_epochs_before,
+)
 
 STEPS, MICROBATCHES = 10, 32
 """Of an epoch, and of a step."""
+BASE_STEPS = 1
+"""Steps of an epoch whose ops use the base, and are drawn one by one; in `delayed` there is one more."""
 COST = 0.5
 """Cost of honest compute as a share of its pay: who saves compute gains more where it is larger."""
 RATES = (1.0, 0.3, 0.1, 0.03)
@@ -52,16 +61,31 @@ class Cheat:
     """It lies only in epochs after the one in which its window's public draw fell."""
     once: bool = False
     """It lies in one step of each epoch, whatever the rate."""
+    later: bool = False
+    """It is honest in the ops that use the base, so that segments alone find it."""
     renews: bool = False
     """It leaves when a lie is drawn, and comes back in the next epoch under a new hotkey, at no cost."""
     forgoes: float = 0.0
     """Share of its pay that it forgoes where it lies; no audit finds such a lie."""
+
+    @property
+    def first(self) -> int:
+        """The first step of an epoch in which it may lie."""
+        return BASE_STEPS if self.later else 0
+
+    @property
+    def saved(self) -> float:
+        """Share of an epoch's compute that it saves where it lies."""
+        return self.saves * (STEPS - self.first) / STEPS
 
 
 CHEATS = (
     Cheat("noise, zeros or another's output in place of a result", "op", 1.0),
     Cheat("the same, and no evidence when that is drawn", "op", 1.0, withholds=True),
     Cheat("noise, where a neighbour stores frames that are none", "step", 1.0, hides=True),
+    Cheat("noise in ops that use a later version than the base", "op", 1.0, later=True),
+    Cheat("the same, and no evidence when that is drawn", "op", 1.0, later=True, withholds=True),
+    Cheat("the same noise, only after the window's public draw", "op", 1.0, later=True, waits=True),
     Cheat("a false loss", "op", 0.0),
     Cheat("old weights: STEP is nudged, and no weight gradient is computed", "step", 1 / 3),
     Cheat("the same, and no evidence when that is drawn", "step", 1 / 3, withholds=True),
@@ -75,6 +99,22 @@ SELDOM = (
         Cheat("noise in 5 % of its ops", "op", 1.0),
         0.05,
         "an op audit and a segment each find any lie in what they replay; the class is the same",
+    ),
+    (
+        Cheat("the same in ops that use a later version than the base", "op", 1.0, later=True),
+        0.05,
+        "a segment finds any lie in what it replays, an op audit none",
+    ),
+    (
+        Cheat(
+            "all ops after the base's version, and leaves when that is drawn",
+            "op",
+            1.0,
+            later=True,
+            renews=True,
+        ),
+        1.0,
+        "its new hotkey costs nothing, has no ban, and loses no epoch",
     ),
     (
         Cheat("one STEP an epoch is left out, with its weight gradients", "step", 1 / 3, once=True),
@@ -115,12 +155,23 @@ class Row:
     gain: float
 
 
+def window_epochs(audit: AuditSpec) -> int:
+    """Epochs of one window of audits."""
+    return max(1, audit.window_steps // STEPS)
+
+
+def before(hidden: Iterable[MinerEpoch], work: Iterable[MinerWork], audit: AuditSpec) -> set[MinerEpoch]:
+    """The epochs that hidden segments leave undecided."""
+    count = hidden_epochs(window_epochs(audit), audit.extra_every)
+    return with_epochs_before(hidden, [(entry.epoch, entry.hotkey) for entry in work], count)
+
+
 class SegmentDraws:
     """The segments of one miner that are drawn, epoch by epoch, by the rules of `validator.core.segments`."""
 
     def __init__(self, audit: AuditSpec, validators: int, rng: random.Random) -> None:
         self._audit, self._validators, self._rng = audit, validators, rng
-        self._length = self._left = max(1, audit.window_steps // STEPS)
+        self._length = self._left = window_epochs(audit)
         self.segments = STEPS // audit.commit_every
         self.fallen = False
         """Whether the public draw of the window fell in an epoch before."""
@@ -139,7 +190,7 @@ class SegmentDraws:
             for _ in range(self._validators)
             if rng.randrange(self._audit.extra_every * self._validators) == 0 or certain
         }
-        if not self.fallen and rng.randrange(self._left) == 0:
+        if rng.randrange(self._length if self.fallen else self._left) == 0:
             self.fallen = True
             found.add(rng.randrange(self.segments))
         return found
@@ -163,11 +214,12 @@ def judged(
         for at in drawn
         if poisoned
         or any(steps[at * length : (at + 1) * length])
-        or rng.random() > (1 - op_rate) ** (MICROBATCHES * length)
+        or rng.random()
+        > (1 - op_rate) ** (MICROBATCHES * ((at + 1) * length - max(at * length, cheat.first)))
     }
-    of_op = any(rng.random() < op_rate for _ in range(audit.ops))
-    if cheat.hides:  # its outputs are noise in these steps, and the ops that are drawn may be of one
-        of_op |= any(rng.choice(steps) for _ in range(audit.ops))
+    if cheat.hides:  # its outputs are noise in these steps
+        op_rate = sum(steps[:BASE_STEPS]) / BASE_STEPS
+    of_op = not cheat.later and any(rng.random() < op_rate for _ in range(audit.ops))
     found = ({"op"} if of_op else set()) | ({"segment"} if false else set())
     return found, bool(drawn - false)
 
@@ -186,14 +238,22 @@ HIDING: dict[str, Callable[[int, bool, bool], bool]] = {
     "each epoch after a pass": lambda epoch, passed, fallen: passed,
     "epochs after the window's public draw": lambda epoch, passed, fallen: fallen,
 }
-"""When a miner nudges its STEPs: from the epoch, whether a segment of the one before passed, and whether the
+"""When a miner lies: from the epoch, whether a segment of the one before passed, and whether the
 window's public draw fell in an epoch before."""
+
+
+HIDDEN = {
+    "no work after the base's version": (STEPS - BASE_STEPS) / STEPS,
+    "no weight gradients": 1 / 3,
+}
+"""Share of an epoch's compute that a lie saves which segments alone find."""
 
 
 @dataclass(frozen=True)
 class HiddenRow:
-    """What a miner comes to that hides nudged STEPs."""
+    """What a miner comes to that hides such a lie."""
 
+    lie: str
     hides: str
     validators: int
     pay: float
@@ -202,8 +262,8 @@ class HiddenRow:
     """Share of an honest miner's compute that it does."""
 
 
-def hide(hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int) -> HiddenRow:
-    """A miner that hides nudged STEPs beside an honest one: each validator finds the same of both."""
+def hide(lie: str, hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int) -> HiddenRow:
+    """A miner that hides a lie beside an honest one: each validator finds the same of both."""
     pay, work = {CHEAT: 0.0, HONEST: 0.0}, 0.0
     for life in range(lives):
         rng, owed = random.Random(f"{hides} {validators} {life}"), False
@@ -213,7 +273,7 @@ def hide(hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int)
             for each in draws.values():
                 each.begin(epoch)
             cheats = HIDING[hides](epoch, (epoch - 1, CHEAT) in passed, draws[CHEAT].fallen) and not owed
-            work += 2 / 3 if cheats else 1
+            work += 1 - HIDDEN[lie] if cheats else 1
             drawn = draws[CHEAT].end(certain=owed)
             owed = bool(drawn) and cheats  # all examine it, and so all owe one
             if drawn:
@@ -221,11 +281,10 @@ def hide(hides: str, validators: int, audit: AuditSpec, lives: int, epochs: int)
             if draws[HONEST].end():
                 passed.add((epoch, HONEST))
             entries += [MinerWork(epoch, name, name, _FLOPS, 1, 0) for name in pay]
-            gone = with_epochs_before(hidden, [(entry.epoch, entry.hotkey) for entry in entries], audit)
-            found = Findings(passed=frozenset(passed), undecided=frozenset(gone))
+            found = Findings(passed=frozenset(passed), undecided=frozenset(before(hidden, entries, audit)))
             for score in scores(audit, epoch, entries[-2 * audit.window :], found):
                 pay[score.hotkey] += score.score
-    return HiddenRow(hides, validators, pay[CHEAT] / pay[HONEST], work / (lives * epochs))
+    return HiddenRow(lie, hides, validators, pay[CHEAT] / pay[HONEST], work / (lives * epochs))
 
 
 def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -> Row:
@@ -243,7 +302,7 @@ def play(cheat: Cheat, rate: float, audit: AuditSpec, lives: int, epochs: int) -
             if epoch >= ban_end(failed, audit.window):
                 paid = round(_FLOPS * (1 - now * cheat.forgoes))
                 work.append(MinerWork(epoch, name, name, paid, 1, 0))
-                worked, cost, detected = worked + 1, cost + 1 - now * cheat.saves, detected + bool(bad)
+                worked, cost, detected = worked + 1, cost + 1 - now * cheat.saved, detected + bool(bad)
                 found.add((epoch, name), bad, passes=passes)
                 if bad and cheat.renews:
                     name = f"{CHEAT} from {epoch + 1}"
@@ -280,11 +339,9 @@ class _Found:
         if cheat.withholds or cheat.renews:
             return replace(found, undelivered=frozenset(self._bad))
         if cheat.hides:
-            before = with_epochs_before(
-                self._segments, [(entry.epoch, entry.hotkey) for entry in work], audit
-            )
+            gone = before(self._segments, work, audit)
             # A segment that passes decides an epoch in which evidence on an op is hidden.
-            return replace(found, undecided=frozenset(before | (self._bad - self._passed)))
+            return replace(found, undecided=frozenset(gone | (self._bad - self._passed)))
         return replace(found, failed=frozenset(self._bad))
 
 
@@ -312,7 +369,12 @@ def main() -> None:
             {**asdict(play(cheat, rate, audit, lives, args.epochs)), "assumes": assumes}
             for cheat, rate, assumes in SELDOM
         ],
-        "hidden": [asdict(hide(h, n, audit, lives, args.epochs)) for h in HIDING for n in VALIDATORS],
+        "hidden": [
+            asdict(hide(lie, h, n, audit, lives, args.epochs))
+            for lie in HIDDEN
+            for h in HIDING
+            for n in VALIDATORS
+        ],
     }
     print(json.dumps(document, indent=1))
 

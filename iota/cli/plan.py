@@ -19,8 +19,9 @@ from iota.planning import (
     EXPECTED_UTILIZATION,
     AuditCosts,
     PlanTable,
+    Rates,
     plan_table,
-    windows_until,
+    segments_until,
 )
 from iota.spec import RunSpec
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
@@ -44,7 +45,6 @@ def plan(
     set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     link_mbps: Annotated[float, typer.Option(help="Slowest uplink or downlink of a miner.")] = 100.0,
     device_tflops: Annotated[float, typer.Option(help="Peak of the slowest device, at its dtype.")] = 100.0,
-    validators: Annotated[int, typer.Option(help="Validators of the run.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the cut, each stage's parameters, FLOPs, memory and disk, and what audits cost and find."""
@@ -55,7 +55,7 @@ def plan(
             set_value(own, path, value)
     given = merged(given_values(spec, set), own)
     made = make_spec(given, value_at(given, MANIFEST) or "0" * 64, 2)
-    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops, validators=validators)
+    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops)
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
     else:
@@ -95,23 +95,25 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
 
 def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
     """What audits cost and find, and what is out of reach."""
-    who, turn = counted(costs.validators, "validator"), counted(round(costs.turn_steps), "step")
+    rates, turn = costs.rates, counted(round(costs.rates.turn_steps), "step")
+    tenth = segments_until(0.1, 0.99) / costs.segments * rates.turn_steps
     lines = [
-        f"Audits by {who} take {costs.compute:.1%} of the swarm's compute"
-        f" (segments {costs.segment_compute:.1%}, single ops {costs.op_compute:.1%})."
-        f" A cheat in every segment is found within {turn}; in one of ten,"
-        f" with a chance of 99 % within {windows_until(0.1, 0.99) * costs.turn_steps:,.0f}.",
+        f"Audits take {rates.compute:.1%} of the swarm's compute, however many validators there are"
+        f" (segments {rates.segment_compute:.1%}, single ops {rates.op_compute:.2%})."
+        f" A cheat in every segment is found within a window of {turn}; in one of ten,"
+        f" with a chance of 99 % within {tenth:,.0f}.",
         f"In {turn} ({duration(costs.turn_s)}) a miner of the largest stage stores"
-        f" {costs.stored / 1e9:,.2f} GB for them, and keeps {costs.kept / 1e9:,.1f} GB of states on its disk;"
-        f" validators fetch {costs.fetched / 1e9:,.2f} GB of it.",
+        f" {_gb(costs.stored)} for them, and validators fetch {_gb(costs.fetched)} of it.",
+        f"A kept state is {_gb(costs.snapshot)}: its disk holds {_gb(costs.kept)} of them, and"
+        f" {_gb(costs.written_day)} a day are written to it"
+        f" (audit.commit_every {spec.audit.commit_every}).",
+        _budget(costs, spec),
     ]
-    if costs.compute > COMPUTE_BUDGET:
-        remedy = (
-            f"audit.window_steps {costs.compute_window:,} would"
-            if costs.compute_window
-            else "longer epochs, a larger audit.extra_every or fewer audit.ops would"
+    if spec.audit.window < rates.window:
+        lines.append(
+            f"audit.window {spec.audit.window} leaves work out of scores before it is audited:"
+            f" {counted(rates.window, 'epoch')} would count it."
         )
-        lines.append(f"That is above {COMPUTE_BUDGET:.0%} of the compute: {remedy} keep it.")
     if costs.storing_s > costs.turn_s:
         lines.append(
             f"Out of reach: by a quarter of audit.line ({spec.audit.line * 8 / 1e6:,.0f} Mbps) one segment's"
@@ -119,6 +121,30 @@ def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
             f" audit.window_steps {costs.line_window:,}, faster lines or more stages would do."
         )
     return lines
+
+
+def _budget(costs: AuditCosts, spec: RunSpec) -> str:
+    """Whether the audits keep the compute budget, and the smallest rates that do."""
+    most = f"{COMPUTE_BUDGET:.0%} of the compute"
+    kept = costs.rates.compute <= COMPUTE_BUDGET
+    if costs.within is None:
+        return f"That is above {most}, and single ops alone are: longer epochs or fewer audit.ops would do."
+    if kept and _rates(costs.within) == _rates(costs.rates):
+        return f"These are the smallest windows within {most}."
+    found = (
+        f"{_rates(costs.within)} would take {costs.within.compute:.1%}, and find a cheat in every segment"
+        f" within {counted(round(costs.within.turn_steps), 'step')}"
+    )
+    return f"That is {'within' if kept else 'above'} {most}: {found}."
+
+
+def _rates(rates: Rates) -> str:
+    given = {"window_steps": rates.window_steps, "extra_every": rates.extra_every, "window": rates.window}
+    return ", ".join(f"audit.{name} {value:,}" for name, value in given.items())
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.{0 if size >= 1e10 else 2}f} GB"
 
 
 def _verdict(plan: PlanTable, link_mbps: float) -> str:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from iota.codec.shapes import boundary_width
 from iota.console.counts import counted
+from iota.model.audit_rates import least_commit_every, least_score_window, rates_within
 from iota.model.cuts import balanced_cuts
 from iota.model.layout import stage_parameters
 from iota.model.presets import load_model
@@ -19,7 +20,6 @@ from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
-_DEADLINE: Final = "audit.deadline_s"
 DEFAULT_PRESET: Final = "small"
 _PARTS: Final = "outer.part_elements"
 _MAX_PARTS: Final = 128
@@ -52,16 +52,39 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
     except ValidationError as error:
         raise ValueError(sentence(error)) from None
     boundary_width(spec)  # raises for a codec that is unknown or does not fit the model
-    if value_at(given, _DEADLINE) is None and (least := least_deadline_s(spec)) > spec.audit.deadline_s:
-        set_value(draft, _DEADLINE, least)
-        spec = RunSpec.model_validate(draft)
+    spec = _with_audits(spec, given)
     if value_at(given, _PARTS) is None and (parts := _part_elements(spec)) > spec.outer.part_elements:
-        set_value(draft, _PARTS, parts)
-        spec = RunSpec.model_validate(draft)
+        outer = spec.outer.model_copy(update={"part_elements": parts})
+        spec = spec.model_copy(update={"outer": outer})
     found = contradictions(spec, {path for path, _ in values_of(given)})
     if found := [*found, *filter(None, [deadline_contradiction(spec)])]:
         raise ValueError("; ".join(found))
     return spec
+
+
+def _with_audits(spec: RunSpec, given: Draft) -> RunSpec:
+    """The spec with audits for its size, where they are not given: rates, score window and deadline."""
+
+    def propose(spec: RunSpec, **values: int) -> RunSpec:
+        free = {name: value for name, value in values.items() if name not in given.get("audit", {})}
+        return spec.model_copy(update={"audit": spec.audit.model_copy(update=free)})
+
+    share = _schedule(spec.model, given).audit_share
+    if share is not None:
+        spec = propose(spec, commit_every=max(spec.audit.commit_every, least_commit_every(spec)))
+        rates = rates_within(spec, share) or spec.audit
+        spec = propose(spec, window_steps=rates.window_steps, extra_every=rates.extra_every)
+    spec = propose(spec, window=max(spec.audit.window, least_score_window(spec)))
+    least = least_deadline_s(spec)
+    return propose(spec, deadline_s=least) if least > spec.audit.deadline_s else spec
+
+
+def _schedule(model: ModelSpec, given: Draft) -> Schedule:
+    return schedule_for(model, _preset(given))
+
+
+def _preset(given: Draft) -> str | None:
+    return value_at(given, PRESET) or (None if given.get("model") else DEFAULT_PRESET)
 
 
 def _part_elements(spec: RunSpec) -> int:
@@ -92,8 +115,7 @@ def _model(given: Draft, vocab_size: int) -> ModelSpec:
 
 def _proposed(model: ModelSpec, given: Draft) -> Draft:
     """Values for what is not given: by the model's size, and by those given values that decide others."""
-    preset = value_at(given, PRESET) or (None if given.get("model") else DEFAULT_PRESET)
-    schedule = schedule_for(model, preset)
+    schedule, preset = _schedule(model, given), _preset(given)
     at = merged(_by_size(schedule), given)
     cuts, stages = value_at(given, "layout.cuts"), value_at(at, STAGES)
     if cuts is not None:

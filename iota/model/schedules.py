@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from iota.model.audit_rates import COMPUTE_BUDGET
 from iota.model.layout import stage_parameters
 from iota.model.presets import PRESETS
 from iota.spec import ComputeDtype, ModelSpec, OptimizerKind
@@ -32,6 +33,8 @@ class Schedule:
     """Share of all steps that warm up, and `warmup_most` steps at most."""
     warmup_most: int = 2000
     compute: ComputeDtype = ComputeDtype.BF16
+    audit_share: float | None = None
+    """Share of the compute that audits may take, which their rates follow from; None: the RunSpec's rates."""
 
     def warmup(self, steps: int) -> int:
         """Warm-up of a run of `steps` steps."""
@@ -64,15 +67,15 @@ SCHEDULES: dict[str, Schedule] = {
     ),
     "llama-1b": Schedule(
         stages=4, epochs=1430, steps=20, microbatches=256, sequence_length=2048, sequences=2,
-        rates=_rates(3e-4),
+        rates=_rates(3e-4), audit_share=COMPUTE_BUDGET,
     ),
     "llama-8b": Schedule(
         stages=8, epochs=1915, steps=20, microbatches=1024, sequence_length=4096, sequences=1,
-        rates=_rates(3e-4),
+        rates=_rates(3e-4), audit_share=COMPUTE_BUDGET,
     ),
     "orion-100b": Schedule(
         stages=16, replicas=3, epochs=1000, steps=10, microbatches=480, sequence_length=8000, sequences=1,
-        ratio=64, rates=_rates(1e-4),
+        ratio=64, rates=_rates(1e-4), audit_share=COMPUTE_BUDGET,
     ),
 }  # fmt: skip
 """By preset."""

@@ -1,10 +1,11 @@
-"""How long a miner may take to store a snapshot, and the audit deadline that leaves time for it."""
+"""How long a miner may take to store evidence, and the audit deadline that leaves time for it."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
+from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.spec import Pipeline, RunSpec
 
@@ -15,6 +16,10 @@ _STORING: Final = 0.75
 replayed, before validators give up (`FILING_SHARE`)."""
 _STATE: Final = {Pipeline.SYNC: 12, Pipeline.DELAYED: 16}
 """Bytes of a parameter in a snapshot: its weight, two moments, and in `delayed` its weight before (fp32)."""
+_FRAMES: Final = 4
+"""Frames of a microbatch: from and to both sides."""
+_HEADER: Final = 4096
+"""Bytes of a frame besides its payload, at the most."""
 
 
 def storing_s(size: int, line: float) -> float:
@@ -25,27 +30,36 @@ def storing_s(size: int, line: float) -> float:
 def drawn_snapshots(spec: RunSpec) -> int:
     """Deliveries of a miner that the draw of one validator can demand, without those of its words.
 
-    One for each op, the start and the end of each segment of the public draw and of one more, and the last
-    version; no more than there are.
+    The start and the end of each segment, and the last version; no more than there are.
     """
-    segments = 1 + spec.epoch_windows
-    return min(spec.commitments, spec.audit.ops + 2 * segments + 1)
+    return min(spec.commitments, 2 * _segments(spec) + 1)
+
+
+def _segments(spec: RunSpec) -> int:
+    """Segments of a miner that one validator audits in an epoch: of the public draw, and one of its own."""
+    return 1 + spec.epoch_windows
+
+
+def _drawn_frames(spec: RunSpec) -> int:
+    """Bytes of the frames of all steps that the draw of one validator looks at: the store may lose each."""
+    if spec.layout.stages == 1:
+        return 0
+    steps = min(spec.schedule.steps, _segments(spec) * spec.audit.commit_every + spec.audit.ops)
+    return steps * _FRAMES * spec.routed * (payload_size(spec) + _HEADER)
 
 
 def least_deadline_s(spec: RunSpec) -> int:
     """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
     largest = max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    return math.ceil(
-        storing_s(drawn_snapshots(spec) * _STATE[spec.schedule.pipeline] * largest, spec.audit.line)
-        / _STORING
-    )
+    snapshots = drawn_snapshots(spec) * _STATE[spec.schedule.pipeline] * largest
+    return math.ceil(storing_s(snapshots + _drawn_frames(spec), spec.audit.line) / _STORING)
 
 
 def deadline_contradiction(spec: RunSpec) -> str | None:
-    """A sentence where the audit deadline leaves no time for snapshots; else None."""
+    """A sentence where the audit deadline leaves no time for evidence; else None."""
     if spec.audit.deadline_s >= (least := least_deadline_s(spec)):
         return None
     return (
-        f"audit.deadline_s {spec.audit.deadline_s:g} leaves no time to store a stage's snapshots by a quarter"
+        f"audit.deadline_s {spec.audit.deadline_s:g} leaves no time to store a stage's evidence by a quarter"
         f" of audit.line {spec.audit.line:g}: give at least {least}, a faster line, or more stages"
     )

@@ -80,12 +80,10 @@ def hiding_ratio(
     return None
 
 
-def plan_table(
-    spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float = 100.0, validators: int = 3
-) -> PlanTable:
+def plan_table(spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float = 100.0) -> PlanTable:
     """The content of `iota plan`. Raises ValueError for speeds that are not positive, or an unknown codec."""
-    if link_mbps <= 0 or device_tflops <= 0 or validators <= 0:
-        raise ValueError("link speed, device speed and the number of validators must be above zero")
+    if link_mbps <= 0 or device_tflops <= 0:
+        raise ValueError("link speed and device speed must be above zero")
     model, cuts, codec = spec.model, spec.layout.cuts, spec.boundary
     width = boundary_width(spec)
     needs = all_needs(spec)
@@ -116,6 +114,6 @@ def plan_table(
         seconds_per_token=seconds,
         tokens_per_second=1 / seconds,
         hiding_ratio=hiding_ratio(model, codec, link_mbps, seconds),
-        audits=audit_costs(spec, step_seconds(spec, seconds), validators),
+        audits=audit_costs(spec, step_seconds(spec, seconds)),
         balance=sum(flops) / (len(cuts) * most),
     )

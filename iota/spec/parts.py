@@ -217,15 +217,15 @@ class AuditSpec(SpecPart):
     """Audit rates and scoring rules; every draw must get a verdict."""
 
     ops: Count = 2
-    """Op audits per miner and epoch."""
+    """Op audits per miner and epoch, by all validators together, of ops that used the epoch's base."""
     merge_every: Positive = 200
     """A validator replays one in so many merged parts an epoch, at least one (docs/validator.md)."""
     commit_every: Positive = 5
     """A miner commits to its state at its first version of an epoch, at every so many-th and at the last. A
     segment lies between two commitments: it is audited as a whole."""
     window_steps: Positive = 40
-    """Inner steps in which one segment of every miner is audited by some validator (docs/validator.md)."""
-    extra_every: Positive = 10
+    """Inner steps in which a segment of every miner is audited by some validator (docs/validator.md)."""
+    extra_every: Positive = 20
     """Epochs between two further segments of a miner that some validator draws for itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
     """Largest relative error of an output between device classes that no profile was measured for."""

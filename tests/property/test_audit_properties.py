@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec
-from validator.core.draw import choose
+from validator.core.draw import choose, strata
 from validator.core.scoring import MinerWork, scores
 from validator.core.vesting import Findings, Vesting, WorkState, validity
 
@@ -129,26 +129,27 @@ def test_validity_is_within_bounds_and_comes_back(failed: list[int], window: int
 
 
 @given(
-    st.binary(min_size=1, max_size=32),
-    st.lists(st.integers(0, 2), max_size=12),
-    st.integers(0, 4),
-    st.randoms(),
+    st.binary(min_size=1, max_size=32), st.integers(0, 12), st.integers(0, 4), st.integers(0, 5), st.randoms()
 )
-def test_a_draw_is_reproducible_without_repeats_and_covers_later_versions(
-    seed: bytes, versions: list[int], ops: int, rng: random.Random
+def test_a_draw_is_reproducible_and_has_at_most_one_op_of_each_stratum(
+    seed: bytes, count: int, ops: int, validators: int, rng: random.Random
 ) -> None:
     receipts = [
         Receipt(
-            seq=n + 1, epoch=0, step=version, microbatch=n, stage=0, kind=OpKind.FORWARD, version=version,
+            seq=n + 1, epoch=0, step=0, microbatch=n, stage=0, kind=OpKind.FORWARD, version=0,
             output="0" * 64, started=0, ended=0, device="cpu",
         )
-        for n, version in enumerate(versions)
+        for n in range(count)
     ]  # fmt: skip
     audit, drawn = AuditSpec(ops=ops), blake3(seed).digest()
-    found = choose(drawn, audit, receipts, 0)
+    found = choose(drawn, audit, receipts, validators, certain=False)
     shuffled = receipts[:]
     rng.shuffle(shuffled)
-    assert choose(drawn, audit, shuffled, 0) == found
-    assert len({r.seq for r in found}) == len(found) == min(ops, len(receipts))
-    if ops and any(versions):
-        assert any(r.version > 0 for r in found)
+    assert choose(drawn, audit, shuffled, validators, certain=False) == found
+    every = choose(drawn, audit, receipts, validators, certain=True)
+    bounds = strata(count, ops)
+    assert len(every) == len(bounds) == min(ops, count)
+    assert all(low < r.seq <= high for r, (low, high) in zip(every, bounds, strict=True))
+    fewer = choose(drawn, audit, receipts, max(1, validators - 1), certain=False)
+    assert set(found) <= set(fewer) <= set(every)  # who is drawn among many is drawn among few
+    assert validators > 1 or found == every

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iota.model.audit_rates import window_draws
 from iota.spec import AuditSpec, RunSpec
 from tests.support.small_runs import small_run
 from validator.core.segments import (
@@ -44,7 +46,7 @@ def drawn(spec: RunSpec, known: Callable[[int], Drawable | None], miner: str) ->
 
 
 @given(specs, st.integers(0, 10**6), st.integers(1, 12))
-def test_each_window_has_one_drawn_epoch_of_every_miner_with_one_segment_a_stratum(
+def test_each_window_has_a_drawn_epoch_of_every_miner_with_one_segment_a_stratum(
     spec: RunSpec, salt: int, segments: int
 ) -> None:
     strata = min(segments, max(1, spec.schedule.steps // spec.audit.window_steps))
@@ -53,8 +55,8 @@ def test_each_window_has_one_drawn_epoch_of_every_miner_with_one_segment_a_strat
         windows: dict[int, list[tuple[Turn, ...]]] = {}
         for epoch, found in turns.items():
             windows.setdefault(window_start(spec, epoch), []).extend([found] if found else [])
-        assert all(len(found) == 1 for found in windows.values()), windows
-        for (found,) in windows.values():
+        assert all(windows.values()), windows
+        for found in (found for each in windows.values() for found in each):
             assert [segments * n // strata <= turn.at for n, turn in enumerate(found)] == [True] * strata
             assert [turn.at < segments * (n + 1) // strata for n, turn in enumerate(found)] == [True] * strata
 
@@ -81,7 +83,7 @@ def test_an_epoch_without_segments_leaves_the_draw_to_the_others_of_its_window(
     turns = drawn(spec, known, "a")
     for first in range(0, spec.schedule.epochs, length):
         window = range(first, min(first + length, spec.schedule.epochs))
-        assert sum(bool(turns[epoch]) for epoch in window) == (len(window) > 1)
+        assert any(turns[epoch] for epoch in window) == (len(window) > 1)
 
 
 def test_before_its_seal_no_epoch_but_the_last_of_a_window_is_certain_and_each_is_as_likely() -> None:
@@ -91,6 +93,18 @@ def test_before_its_seal_no_epoch_but_the_last_of_a_window_is_certain_and_each_i
         epochs[next(epoch for epoch, found in turns.items() if found)] += 1
     # 400 expected each, standard deviation 18: five of them
     assert all(abs(count - 400) < 90 for count in epochs), epochs
+
+
+def test_after_a_draw_no_epoch_of_the_window_is_safe_and_a_window_has_as_many_draws_as_is_said() -> None:
+    spec, after, draws = spec_of(10, 5, 50, 5), [0] * 5, 0
+    for salt in range(2000):
+        found = [epoch for epoch, turns in drawn(spec, drawable(spec, salt, 2), "a").items() if turns]
+        draws += len(found)
+        for epoch in found[1:]:
+            after[epoch] += 1
+    # Epoch n comes after a draw with a chance of n in 5, and is then drawn with one in 5.
+    assert all(abs(count - 80 * epoch) < 90 for epoch, count in enumerate(after)), after
+    assert draws / 2000 == pytest.approx(window_draws(spec), abs=0.08)
 
 
 @given(st.integers(0, 10**6), st.sets(st.text("xyz", min_size=1, max_size=3), min_size=1, max_size=6))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from iota.model.proposal import make_spec
 from iota.spec import AuditSpec
-from scripts.bench_audit_gain import CHEATS, HIDING, SELDOM, VALIDATORS, Cheat, hide, play
+from iota.spec.draft import from_assignments
+from scripts.bench_audit_gain import CHEATS, HIDDEN, HIDING, SELDOM, STEPS, VALIDATORS, Cheat, hide, play
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=[f"{n}" for n in range(len(CHEATS))])
@@ -21,10 +23,20 @@ def test_who_lies_seldom_or_leaves_when_drawn_loses_on_average(cheat: Cheat, rat
 
 @pytest.mark.parametrize("validators", VALIDATORS)
 @pytest.mark.parametrize("hides", HIDING)
-def test_who_hides_nudged_steps_is_paid_less_than_the_share_of_work_that_it_does(
-    hides: str, validators: int
+@pytest.mark.parametrize("lie", HIDDEN)
+def test_who_hides_what_segments_alone_find_is_paid_less_than_the_share_of_work_that_it_does(
+    lie: str, hides: str, validators: int
 ) -> None:
-    row = hide(hides, validators, AuditSpec(), lives=20, epochs=100)
+    row = hide(lie, hides, validators, AuditSpec(), lives=20, epochs=100)
+    assert row.pay < row.work
+
+
+@pytest.mark.parametrize("hides", HIDING)
+@pytest.mark.parametrize("lie", HIDDEN)
+def test_hiding_is_a_loss_too_at_the_rates_that_are_proposed_at_full_size(lie: str, hides: str) -> None:
+    spec = make_spec(from_assignments(["model.preset=orion-100b"]), "0" * 64, 2)
+    assert spec.schedule.steps == STEPS
+    row = hide(lie, hides, 1, spec.audit, lives=4, epochs=600)
     assert row.pay < row.work
 
 

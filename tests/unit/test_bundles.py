@@ -42,7 +42,7 @@ from validator.core.tasks import AuditTask, drawn_tasks, records_task
 OPTIONS = ReplayOptions(threads=THREADS, max_threads=THREADS)
 CHEAT = 2
 """Stage of the miner that cheats."""
-OFTEN = AuditSpec(commit_every=2, window_steps=3, extra_every=1)
+OFTEN = AuditSpec(ops=1, commit_every=2, window_steps=3, extra_every=1)
 
 
 @pytest.fixture(scope="module")

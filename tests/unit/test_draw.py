@@ -18,18 +18,18 @@ RUN = "ab" * 32
 SEED = bytes(range(32))
 
 
-def receipts(count: int, later_from: int = 10**9) -> list[Receipt]:
+def receipts(count: int) -> list[Receipt]:
     return [
         Receipt(
-            seq=n + 1, epoch=0, step=int(n >= later_from), microbatch=n, stage=0, kind=OpKind.FORWARD,
-            version=int(n >= later_from), output="0" * 64, started=0, ended=0, device="cpu",
+            seq=n + 1, epoch=0, step=0, microbatch=n, stage=0, kind=OpKind.FORWARD,
+            version=0, output="0" * 64, started=0, ended=0, device="cpu",
         )
         for n in range(count)
     ]  # fmt: skip
 
 
-def chosen(number: int, audit: AuditSpec, given: list[Receipt]) -> tuple[Receipt, ...]:
-    return choose(blake3(b"%d" % number).digest(), audit, given, 0)
+def chosen(number: int, audit: AuditSpec, given: list[Receipt], validators: int = 1) -> tuple[Receipt, ...]:
+    return choose(blake3(b"%d" % number).digest(), audit, given, validators, certain=False)
 
 
 # ---- links ------------------------------------------------------------------------------------
@@ -99,11 +99,19 @@ def test_the_draw_depends_on_everything_it_names() -> None:
     assert len(others | {same}) == 6
 
 
-def test_two_different_ops_are_drawn_one_of_them_after_the_base() -> None:
+def test_one_op_of_each_half_is_drawn() -> None:
     for number in range(50):
-        drawn = chosen(number, AuditSpec(), receipts(20, later_from=18))
-        assert len({r.seq for r in drawn}) == 2
-        assert any(r.version > 0 for r in drawn)
+        first, second = chosen(number, AuditSpec(), receipts(20))
+        assert first.seq <= 10 < second.seq
+
+
+@pytest.mark.parametrize("validators", [1, 3, 20])
+def test_all_validators_together_draw_as_many_ops_whatever_their_number(validators: int) -> None:
+    """Each by its own link: 2 of a miner and epoch on average."""
+    epochs = 6000 // validators
+    drawn = [len(chosen(n, AuditSpec(ops=2), receipts(10), validators)) for n in range(epochs * validators)]
+    # Standard deviation below 0.034: five of them.
+    assert abs(sum(drawn) / epochs - 2) < 0.17
 
 
 def test_with_fewer_receipts_than_audits_all_are_drawn() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import LINE_SHARE, least_deadline_s, storing_s
-from iota.objects import frames_bytes, snapshot_bytes
+from iota.objects import frames_bytes, planned_frames, snapshot_bytes
 from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import (
@@ -84,9 +84,10 @@ def test_what_one_draw_demands_is_due_before_validators_give_up(pipeline: str) -
     )
     of_parameter = 12 if pipeline == "sync" else 16
     largest = of_parameter * max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    of_segments = 2 * (2 + 1) + 1  # of two windows, the validator's own, and the last version
-    storing = (spec.audit.ops + of_segments) * storing_s(largest, spec.audit.line)
-    assert storing < FILING_SHARE * least_deadline_s(spec)
+    segments = 2 + 1  # of two windows, and the validator's own; and the last version
+    steps = segments * spec.audit.commit_every + spec.audit.ops  # the store may have lost their frames
+    size = (2 * segments + 1) * largest + steps * frames_bytes(spec, planned_frames(spec))
+    assert storing_s(size, spec.audit.line) < FILING_SHARE * least_deadline_s(spec)
 
 
 def test_a_line_is_shown_by_the_pseudo_gradients_that_were_stored() -> None:

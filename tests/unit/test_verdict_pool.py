@@ -177,7 +177,7 @@ def test_a_word_whose_evidence_is_gone_leaves_its_epoch_undecided() -> None:
 
 def test_a_hidden_segment_leaves_epochs_of_work_before_it_undecided_whoever_drew_it() -> None:
     """Whatever passed there: so many epochs cost more than is saved in those between two draws."""
-    count = hidden_epochs(SPEC.audit)
+    count = hidden_epochs(SPEC.window_epochs, SPEC.audit.extra_every)
     for author in (ME, OTHER):
         epoch = own_epoch(author, first=6)
         seq = of_own(author, epoch)

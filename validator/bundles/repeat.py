@@ -42,7 +42,6 @@ from validator.core.deliveries import Deliveries, Piece
 from validator.core.effects import Effect, Say
 from validator.core.jobs import Script
 from validator.core.merges import MergeAudits
-from validator.core.receipt_checks import false_commit
 from validator.core.results import EvidenceMissing, MinerFault, Result, Undelivered, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
@@ -195,11 +194,8 @@ class _Repeating:
     async def _records(self) -> Result:
         """What the receipts show by themselves."""
         faults = await asyncio.to_thread(check_receipts, self._sealed)
-        mine = [fault for fault in faults if fault.hotkey == self._hotkey]
-        false = false_commit(self._sealed, self._hotkey)
-        mine += [] if false is None else [false]
-        chosen = next((fault for fault in mine if fault.seq == self._task.seq), None)
-        return result_of(chosen, self._task.seq)
+        named = (self._hotkey, self._task.seq)
+        return result_of(next((f for f in faults if (f.hotkey, f.seq) == named), None), self._task.seq)
 
     async def _merge(self, sealed: SealedEpoch, block_hash: str, link: str) -> Result:
         """What merging the part again, or making the base again, gives. The file lacks other parts."""

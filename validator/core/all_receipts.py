@@ -15,12 +15,13 @@ from iota.protocol.receipts import OpKey, OpKind, Receipt, SignedHeader
 from iota.spec import Pipeline
 from iota.wire.frame import FrameHeader, is_signed
 from iota.wire.receipt_form import form_fault, input_headers
+from validator.core.receipt_checks import false_commit
 from validator.core.results import MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch
 
 
 def check_receipts(sealed: SealedEpoch) -> list[MinerFault]:
-    """The first fault of each miner that its receipts, or frames of others, show; by hotkey.
+    """The first fault of each miner that its receipts, its COMMITs, or frames of others show; by hotkey.
 
     A signature of an input frame is checked only where its digest is not the one that the sender receipted
     (else the sender has signed that twice) or it is for another receiver, as after a re-route. So an honest
@@ -41,6 +42,9 @@ def check_receipts(sealed: SealedEpoch) -> list[MinerFault]:
                 fault = _input_fault(sealed, hotkey, receipt, header, signed)
                 if fault is not None:
                     found.setdefault(fault.hotkey, fault)
+        false = false_commit(sealed, hotkey)
+        if false is not None:
+            found.setdefault(hotkey, false)
     _check_counted(sealed)
     _check_deltas(sealed)
     return [found[hotkey] for hotkey in sorted(found)]

@@ -30,14 +30,16 @@ from validator.core.tasks import AuditTask
 
 
 def needed_pieces(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[Piece]:
-    """The snapshots that an audit needs on any device, so that they can be asked for early."""
+    """The snapshots that an audit needs on any device, so that they can be asked for early; of an op none."""
     return [Piece.snapshot(version) for version in _needed_versions(sealed, hotkey, task)]
 
 
 def _needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
-    life = _life(sealed, hotkey, task)
-    if task.kind is not AuditKind.SEGMENT:
-        return [v for v in [_start(sealed, hotkey, life, task)] if v != life.joined]
+    if task.kind is AuditKind.OP:
+        return []
+    life = sealed.last_life(hotkey)
+    if task.kind is AuditKind.WORD:
+        return [v for v in [_start(sealed, hotkey, task)] if v != life.joined]
     segment, last = _segment(sealed, hotkey, task), sealed.spec.schedule.steps
     needed = set()
     if segment.first != life.joined or _may_carry(sealed, hotkey, life):
@@ -58,9 +60,9 @@ def _segment(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> Segment:
     return next(segment for segment in sealed.segments(hotkey) if segment.seq == task.seq)
 
 
-def _start(sealed: SealedEpoch, hotkey: str, life: LifeRecord, task: AuditTask) -> int:
-    """The version that a replay of one op starts from: the newest committed one up to the op's own."""
-    version = sealed.spec.weight_version(task.step, life.joined)
+def _start(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> int:
+    """The version that a replay of a word starts from: the newest committed one up to its op's own."""
+    life, version = sealed.last_life(hotkey), sealed.version(hotkey, task.step)
     commits = (receipt.version for receipt in sealed.commits(hotkey, life))
     return max((v for v in commits if v <= version), default=life.joined)
 
@@ -117,7 +119,7 @@ class Audit:
     def _op(self) -> Script[ReplayMismatch | None]:
         receipt = next(r for r in self._sealed.receipts[self._hotkey] if r.seq == self._task.seq)
         inputs = yield from self._inputs(receipt)
-        yield from self._load(receipt.version, whole=False)
+        self._profile = yield from self._load_base(whole=False)
         return (yield from self._replay(receipt, None, receipt.version, inputs))
 
     def _replay_segment(self) -> Script[ReplayMismatch | None]:
@@ -153,7 +155,7 @@ class Audit:
             raise EvidenceMissing("the record names no input for a word")
         tokens = yield jobs.FetchTokens(word)
         version = self._sealed.version(self._hotkey, word.step)
-        start = _start(self._sealed, self._hotkey, self._life, self._task)
+        start = _start(self._sealed, self._hotkey, self._task)
         yield from self._load(start, whole=start != version)
         mismatch = yield from self._steps(start, version)
         if mismatch is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 from blake3 import blake3
@@ -17,10 +18,12 @@ from blake3 import blake3
 from iota.protocol.receipts import Receipt
 from iota.spec import AuditSpec
 
-_DOMAIN = b"iota/draw/3\n"
+_DOMAIN = b"iota/draw/4\n"
 """Separates the hashes of the draw from all others. Another rule of the draw needs another number."""
 _WORD = 1 << 64
 """Numbers are drawn from 64-bit words."""
+_SHARES = 1 << 32
+"""Chances are drawn as whole shares of so many."""
 _T = TypeVar("_T")
 
 
@@ -38,23 +41,33 @@ def draw(run: str, block_hash: str, link: str, epoch: int, miner: str) -> bytes:
 
 
 def choose(
-    drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], base_version: int
+    drawn: bytes, audit: AuditSpec, candidates: Sequence[Receipt], validators: int, *, certain: bool
 ) -> tuple[Receipt, ...]:
-    """The ops of one miner to audit, by seq, from the draw and the public record.
+    """The ops of one miner that a validator audits, by seq, from its draw and the public record.
+
+    The candidates, by seq, are cut into `audit.ops` strata (fewer where there are fewer). Of each the
+    validator picks one, and audits it with a chance of one in the number of validators: all of them together
+    audit `audit.ops`, on average.
 
     Args:
-        candidates: FORWARD, BACKWARD and LOSS receipts that count, and whose weights can be shown.
-        base_version: the version of its base. At least one chosen op uses a later one, if there is any.
+        candidates: receipts of ops that count and used the base (`SealedEpoch.auditable`).
+        validators: those of the epoch's record.
+        certain: it audits all that it picks.
     """
-    numbers = Numbers(drawn)
-    pool = sorted(candidates, key=lambda receipt: receipt.seq)
-    chosen: list[Receipt] = []
-    later = [receipt for receipt in pool if receipt.version > base_version]
-    if later and audit.ops > 0:
-        chosen.append(numbers.pick(later))
-    while len(chosen) < min(audit.ops, len(pool)):
-        chosen.append(numbers.pick([receipt for receipt in pool if receipt not in chosen]))
-    return tuple(sorted(chosen, key=lambda receipt: receipt.seq))
+    numbers, pool = Numbers(drawn), sorted(candidates, key=lambda receipt: receipt.seq)
+    chosen = []
+    for low, high in strata(len(pool), audit.ops):
+        wanted = numbers.one_in(validators)
+        picked = pool[low + numbers.below(high - low)]
+        if wanted or certain:
+            chosen.append(picked)
+    return tuple(chosen)
+
+
+def strata(items: int, most: int) -> list[tuple[int, int]]:
+    """Bounds (from, to) of so many strata of a row of items, about equally long; one item each at least."""
+    count = min(most, items)
+    return list(pairwise(items * n // count for n in range(count + 1))) if count else []
 
 
 def choose_parts(drawn: bytes, every: int, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -88,6 +101,6 @@ class Numbers:
             if word < largest:
                 return word % limit
 
-    def pick(self, items: Sequence[_T]) -> _T:
-        """A uniformly chosen item."""
-        return items[self.below(len(items))]
+    def one_in(self, count: int) -> bool:
+        """True with a chance of one in `count`. What is true for a count is true for each smaller one."""
+        return self.below(_SHARES) < _SHARES // max(1, count)

@@ -24,8 +24,7 @@ from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
 from validator.core.pool import is_narrower
-from validator.core.receipt_checks import false_commit
-from validator.core.results import EvidenceMissing, MinerFault, Result, inconclusive, result_of
+from validator.core.results import EvidenceMissing, Result, inconclusive, result_of
 from validator.core.sealed import SealedEpoch
 from validator.core.segments import Draws
 from validator.core.tasks import (
@@ -71,8 +70,6 @@ class EpochAudit:
         self.activity = f"epoch {self.epoch}: fetching its record"
         self._miners: tuple[MinerRecord, ...] | None = None
         """Those of the record, once it is at hand and the link is revealed."""
-        self._checked: set[str] = set()
-        """Miners whose receipts were held against their stage's base."""
         self._flagged: frozenset[str] = frozenset()
         self._compared: dict[tuple[str, str], str] = {}
         """(miner, task) -> the profile of its own verdict."""
@@ -172,7 +169,7 @@ class EpochAudit:
             for miner in groups
         }
         for fault in sealed.faults:
-            self._file_undrawn(fault)
+            self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
         todo: dict[str, list[_Awaiting]] = {}
         for miner, tasks in drawn.items():
             todo[miner] = [(task, frozenset(needed_pieces(sealed, miner, task))) for task in tasks]
@@ -193,9 +190,9 @@ class EpochAudit:
                     self._file_undecided(miner, task, "not done before the deadline")
 
     def _is_ready(self, miner: str, tasks: list[_Awaiting]) -> bool:
-        """Whether one of a miner's audits waits for no evidence, or its receipts were not checked yet."""
+        """Whether one of a miner's audits waits for no evidence."""
         awaited = self.deliveries.awaited(miner)
-        return miner not in self._checked or any(awaited.isdisjoint(pieces) for _, pieces in tasks)
+        return any(awaited.isdisjoint(pieces) for _, pieces in tasks)
 
     def _audit_ready(
         self, sealed: SealedEpoch, groups: Mapping[str, Group], todo: dict[str, list[_Awaiting]]
@@ -219,10 +216,6 @@ class EpochAudit:
     ) -> Script[list[_Awaiting]]:
         """A miner's audits. Answers those that wait for evidence."""
         self.activity = f"epoch {self.epoch}: auditing {miner}"
-        if miner not in self._checked:
-            self._checked.add(miner)
-            checks = self._check_records(sealed, miner)
-            yield from self._contained(checks, f"the receipts of {miner}", lambda reason: None)
         left = []
         for task, pieces in tasks:
             if not self.deliveries.awaited(miner).isdisjoint(pieces):
@@ -230,10 +223,6 @@ class EpochAudit:
             elif (yield from self._audit(sealed, miner, task)) is None:
                 left.append((task, self.deliveries.awaited(miner)))
         return left
-
-    def _check_records(self, sealed: SealedEpoch, miner: str) -> Script[None]:
-        self._file_undrawn(false_commit(sealed, miner))
-        yield from ()
 
     def _audit(
         self, sealed: SealedEpoch, miner: str, task: AuditTask, *, drawn: bool = True
@@ -328,11 +317,6 @@ class EpochAudit:
         """Report verdicts that an earlier process filed: it may have ended before they arrived."""
         if any(epoch == self.epoch for epoch, _, _ in self._history.filed):
             self._emit(effects.RepeatVerdicts(self.epoch))
-
-    def _file_undrawn(self, fault: MinerFault | None) -> None:
-        """File a fault that no draw asked for: the records themselves prove it."""
-        if fault is not None:
-            self._file(fault.hotkey, records_task(fault.seq), result_of(fault, fault.seq))
 
     def _file_undecided(self, miner: str, task: AuditTask, reason: str) -> set[str]:
         self._file(miner, task, inconclusive(task.seq, reason))

@@ -26,7 +26,7 @@ from iota.protocol.messages import AuditKind, Outcome, Verdict
 from iota.spec import RunSpec
 from validator.core.segments import Drawable, is_certain, own_segment, public_turns
 from validator.core.tasks import WORK_AUDITS, owes
-from validator.core.vesting import Findings, MinerEpoch, with_epochs_before
+from validator.core.vesting import Findings, MinerEpoch, hidden_epochs, with_epochs_before
 
 _CONTRARY = {Outcome.PASS, Outcome.FAIL}
 
@@ -237,7 +237,8 @@ def findings(
         if reading.is_hidden(task):
             hidden.add(at)
     worked = [(n, miner) for n, facts in epochs.items() for miner, seqs in facts.segments.items() if seqs]
-    before = with_epochs_before(hidden, worked, spec.audit)
+    count = hidden_epochs(spec.window_epochs, spec.audit.extra_every)
+    before = with_epochs_before(hidden, worked, count)
     return Findings(
         passed=frozenset(passed),
         undelivered=frozenset(found[Outcome.UNDELIVERED]),

@@ -149,17 +149,14 @@ class SealedEpoch:
         return self.miners[hotkey].owner
 
     def auditable(self, hotkey: str) -> list[Receipt]:
-        """Receipts of ops that are paid or counted in a sum, and can be shown by themselves; each op once.
+        """Receipts of ops that are paid or counted in a sum, and used the base; each op once.
 
-        That are ops that used a base, or a version that the last life committed to.
+        An audit of one needs no state of its miner: what lies later is shown by segments.
         """
-        last = self.last_life(hotkey)
-        shown = {receipt.version for receipt in self.commits(hotkey, last)}
         return [
             receipt
             for receipt in self._own_ops(hotkey)
-            if receipt.version == (life := self.life(hotkey, receipt)).joined
-            or (life is last and receipt.version in shown)
+            if self._used_base(hotkey, receipt)
             if self._is_paid(receipt)
             or (receipt.microbatch, receipt.attempt) in self.counted(hotkey, receipt.step)
         ]
@@ -202,8 +199,11 @@ class SealedEpoch:
 
     def _can_be_shown(self, hotkey: str, receipt: Receipt) -> bool:
         """Whether an audit can replay the op: it used a base, or is in reach of the last life's segments."""
-        life = self.life(hotkey, receipt)
-        return life is self.last_life(hotkey) or receipt.version == life.joined
+        return self.life(hotkey, receipt) is self.last_life(hotkey) or self._used_base(hotkey, receipt)
+
+    def _used_base(self, hotkey: str, receipt: Receipt) -> bool:
+        """Whether an op used the base, which is the version that its life joined with."""
+        return receipt.version == self.life(hotkey, receipt).joined
 
     def _is_paid(self, receipt: Receipt) -> bool:
         """Whether it is of a settled microbatch, and of the attempt that counts at its stage.

@@ -3,12 +3,13 @@
 A segment is what a miner did between two of its commitments (`RunSpec.is_committed`). Two draws decide:
 
 - the *public* one, from the hash of block B alone. A window is so many epochs that their steps are
-  `audit.window_steps` (one epoch if it has more). In each window one epoch of every miner is drawn: not
-  before its seal, and with a chance of one in the epochs that are left, so that the last is certain. In an
-  epoch that is longer than a window each window's worth of segments has one drawn. The validators of the
-  record take them by turns, and a pass of any validator counts.
+  `audit.window_steps` (one epoch if it has more). In each window at least one epoch of every miner is drawn:
+  not before its seal, and with a chance of one in the epochs that are left, so that the last is certain.
+  After one was drawn, each further one has a chance of one in the epochs of a window, so that nobody is safe
+  after a check. In an epoch that is longer than a window each window's worth of segments has one drawn. The
+  validators of the record take them by turns, and a pass of any validator counts.
 - each validator's *own*, from its link too: all validators together draw one more segment in
-  `audit.extra_every` epochs, so that nobody is safe after a check; and each one in epochs that are certain
+  `audit.extra_every` epochs, which hang on no block alone; and each one in epochs that are certain
   (`is_certain`).
 """
 
@@ -16,13 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Final
 
 from iota.spec import RunSpec
-from validator.core.draw import Numbers, draw
-
-_SHARES: Final = 1 << 32
+from validator.core.draw import Numbers, draw, strata
 
 
 @dataclass(frozen=True)
@@ -65,29 +62,28 @@ def window_start(spec: RunSpec, epoch: int) -> int:
 def public_turns(
     spec: RunSpec, epoch: int, miner: str, drawable: Callable[[int], Drawable | None]
 ) -> tuple[Turn, ...]:
-    """The segments of a miner that the public draw of `epoch` names; none where its window had one before.
+    """The segments of a miner that the public draw of `epoch` names; as a rule none.
 
     Args:
         drawable: an epoch's part of the draw; None where it is not known, which counts as not drawn.
     """
-    first = window_start(spec, epoch)
+    first, fallen = window_start(spec, epoch), False
     end = min(first + spec.window_epochs, spec.schedule.epochs)
     for number in range(first, epoch + 1):
         known = drawable(number)
         if known is None or not known.segments.get(miner):
             continue
         numbers = Numbers(draw(spec.id, known.block_hash, "", number, miner))
-        if numbers.below(max(1, end - number)) == 0:
-            return _strata(spec, numbers, known.segments[miner]) if number == epoch else ()
+        drawn = numbers.one_in(spec.window_epochs if fallen else end - number)
+        if drawn and number == epoch:
+            return _strata(spec, numbers, known.segments[miner])
+        fallen |= drawn
     return ()
 
 
 def _strata(spec: RunSpec, numbers: Numbers, segments: int) -> tuple[Turn, ...]:
-    count = min(segments, spec.epoch_windows)
-    bounds = [segments * n // count for n in range(count + 1)]
-    return tuple(
-        Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in pairwise(bounds)
-    )
+    bounds = strata(segments, spec.epoch_windows)
+    return tuple(Turn(low + numbers.below(high - low), numbers.below(1 << 32)) for low, high in bounds)
 
 
 def own_segment(
@@ -108,12 +104,12 @@ def own_segment(
     if not segments:
         return None
     numbers = Numbers(draw(spec.id, block_hash, link, epoch, f"segment of {miner}"))
-    wanted = numbers.below(_SHARES) < _SHARES // (spec.audit.extra_every * max(1, validators))
+    wanted = numbers.one_in(spec.audit.extra_every * max(1, validators))
     return numbers.below(segments) if wanted or certain else None
 
 
 def is_certain(spec: RunSpec, epoch: int, *, owed: bool) -> bool:
-    """Whether a validator draws a segment of a miner for certain: in the last epoch, and where one is `owed`.
+    """Whether a validator draws ops and a segment of a miner for certain: in the last epoch, and if `owed`.
 
     A validator owes a miner one if of the epoch before it published a verdict on that miner which `owes`
     (`validator.core.tasks`). So it depends on verdicts that are signed and public.

@@ -47,22 +47,24 @@ def drawn_tasks(
     """
     spec = sealed.spec
     drawn = draw(spec.id, draws.block_hash, draws.link, sealed.epoch, hotkey)
-    ops = choose(drawn, spec.audit, sealed.auditable(hotkey), sealed.last_life(hotkey).joined)
+    certain, validators = is_certain(spec, sealed.epoch, owed=owed), len(sealed.record.validators)
+    ops = choose(drawn, spec.audit, sealed.auditable(hotkey), validators, certain=certain)
     tasks = [make_task(AuditKind.OP, r.seq, r.step) for r in ops]
     segments = sealed.segments(hotkey)
-    for at in sorted(_drawn_segments(sealed, draws, hotkey, owed=owed, public=public)):
+    for at in sorted(_drawn_segments(sealed, draws, hotkey, certain=certain, public=public)):
         tasks.append(make_task(AuditKind.SEGMENT, segments[at].seq, segments[at].first))
     words = enumerate(sealed.words(hotkey), 1)
     return tasks + [make_task(AuditKind.WORD, number, word.step) for number, word in words]
 
 
-def _drawn_segments(sealed: SealedEpoch, draws: Draws, hotkey: str, *, owed: bool, public: bool) -> set[int]:
+def _drawn_segments(
+    sealed: SealedEpoch, draws: Draws, hotkey: str, *, certain: bool, public: bool
+) -> set[int]:
     """Which of a miner's segments a validator audits, from 0: by its turn, and by its own draw."""
     spec, epoch, count = sealed.spec, sealed.epoch, len(sealed.segments(hotkey))
     known = {**draws.earlier, epoch: Drawable(draws.block_hash, {hotkey: count})}
     turns = public_turns(spec, epoch, hotkey, known.get) if public else ()
     found = {turn.at for turn in turns if has_turn(turn, sealed.record.validators, draws.validator)}
-    certain = is_certain(spec, epoch, owed=owed)
     own = own_segment(
         spec,
         draws.block_hash,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-from iota.spec import AuditSpec
 
 MinerEpoch = tuple[int, str]
 """(epoch, worker)"""
@@ -72,27 +71,28 @@ class Vesting:
         return state, epochs[at]
 
 
-def hidden_epochs(audit: AuditSpec) -> int:
+def hidden_epochs(window_epochs: int, extra_every: int) -> int:
     """Epochs that a hidden segment leaves undecided: its own, and those before in which the worker worked.
 
-    After the public draw of a window one validator draws a segment in one of `extra_every` epochs, and a
-    third of the compute can be saved in each: by leaving out weight gradients, which only a segment shows. So
-    a third of `extra_every` epochs must be lost at least, and two more make it a loss.
+    After the first public draw of a window a segment is drawn in one epoch of so many, by the public draw or
+    an own one, and nearly all compute can be saved in each: what lies after the base's version is shown by
+    segments alone. So that many epochs must be lost at least, and two more make it a loss.
     """
-    return audit.extra_every // 3 + 2
+    none = (1 - 1 / window_epochs) * (1 - 1 / extra_every)
+    return math.ceil(1 / (1 - none)) + 2
 
 
 def with_epochs_before(
-    hidden: Iterable[MinerEpoch], worked: Iterable[MinerEpoch], audit: AuditSpec
+    hidden: Iterable[MinerEpoch], worked: Iterable[MinerEpoch], count: int
 ) -> set[MinerEpoch]:
-    """Epochs of hidden segments, each with those before that it leaves undecided (`hidden_epochs`)."""
+    """Epochs of hidden segments, each with those before that it leaves undecided: `count` in all."""
     epochs: dict[str, list[int]] = defaultdict(list)
     for epoch, worker in sorted(worked):
         epochs[worker].append(epoch)
     found = set(hidden)
     for epoch, worker in hidden:
         at = bisect_left(epochs[worker], epoch)
-        first = max(0, at - hidden_epochs(audit) + 1)
+        first = max(0, at - count + 1)
         found |= {(before, worker) for before in epochs[worker][first:at]}
     return found
 

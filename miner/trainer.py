@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
-from iota.compute.state import load_state
+from iota.compute.state import StageState, load_state
 from iota.data.samples import Samples, needs_tokens
 from iota.outer.partition import PartError
 from iota.protocol.frames import Direction
@@ -55,6 +55,8 @@ class Trainer:
             base = await asyncio.to_thread(runner.disk.base_roots, epoch)
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
+        if not effect.carries:
+            state = StageState(state.weights)
         await self._record_commits()
         await self.device.run(runner.load, epoch, step, state, base)
         log.info("takes part in epoch %d from step %d", epoch, step)

@@ -45,6 +45,9 @@ class Admit(Frozen):
     kind: Literal[EventKind.ADMIT] = EventKind.ADMIT
     epoch: Small
     step: Small
+    carries: bool
+    """Its pseudo-gradient of the epoch before was merged: it begins with the moments that it ended that with,
+    where the run carries any, and else with zero ones. So nothing that it committed to late comes back."""
 
 
 class LoadBase(Frozen):

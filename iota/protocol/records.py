@@ -110,6 +110,8 @@ class MinerRecord(Frozen):
     """The hotkey that is paid for its work: its own, unless it has a certificate."""
     certificate: Certificate | None
     stage: Small
+    carries: bool
+    """It is among the contributions to its stage's merge of the epoch before (`EpochRecord.deltas`)."""
     lives: tuple[LifeRecord, ...] = Field(min_length=1)
     """In order."""
     first_receipt: Count

@@ -177,7 +177,7 @@ class ReplicaCore:
         if self.base is None or self.base.epoch != event.epoch:
             return []  # of an epoch whose merge this replica has applied since
         self.listening, self.training = False, None
-        return [effects.LoadState(event.epoch, event.step)]
+        return [effects.LoadState(event.epoch, event.step, event.carries)]
 
     def _merge_ready(self, event: MergeReady) -> list[effects.Effect]:
         if self.base is None or self.base.epoch != event.epoch:

@@ -108,6 +108,8 @@ class LoadState:
 
     epoch: int
     step: int
+    carries: bool
+    """Whether it begins with the moments that it has kept; else with zero ones."""
 
 
 @dataclass(frozen=True)

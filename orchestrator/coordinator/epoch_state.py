@@ -235,6 +235,8 @@ class EpochState:
     """One epoch, from its first plan to the close of its audits."""
 
     epoch: int
+    carrying: frozenset[str] = frozenset()
+    """Miners whose pseudo-gradient of the epoch before was merged: their moments carry over."""
     steps: list[PlannedStep] = field(default_factory=list)
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""

@@ -99,6 +99,8 @@ class World:
         """By epoch."""
         self.lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
         """(epoch, miner) -> (step of the join, first receipt) of each life."""
+        self.merged: dict[int, set[str]] = {}
+        """epoch -> who contributed to its merges."""
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
@@ -238,6 +240,7 @@ class World:
                 data = open_delta_codec().encode(part)
                 parts.append(self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data))
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
+        self.merged[epoch] = {record.miner for record in records}
         return tuple(records)
 
     def _put(self, key: str, data: bytes) -> StoredObject:
@@ -310,6 +313,7 @@ class World:
                     owner=m.hotkey,
                     certificate=None,
                     stage=m.stage,
+                    carries=m.hotkey in self.merged.get(epoch - 1, ()),
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)
                         for joined, first in self.lives[epoch, m.hotkey]

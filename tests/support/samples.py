@@ -199,7 +199,7 @@ VERDICT = VerdictSigner(DIGEST, VALIDATOR)(
     )
 )
 EVENTS: tuple[events.Event, ...] = (
-    events.Admit(epoch=1, step=0),
+    events.Admit(epoch=1, step=0, carries=True),
     events.LoadBase(epoch=1, digest=DIGEST, parts=(OBJECT,)),
     PLAN,
     REROUTE,
@@ -294,7 +294,7 @@ MESSAGES = {
         receipts=4,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1,
+                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1, carries=True,
                 lives=(records.LifeRecord(joined=0, first_receipt=1),),
                 first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1, unproven=1,
             ),

@@ -155,7 +155,7 @@ async def test_a_merge_without_parts_keeps_the_weights(tmp_path: Path) -> None:
 async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_trained(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         await made.keeper.fetch(SEED, {})
-        assert await made.trainer.load(LoadState(0, 0)) == StateLoaded(0, 0)
+        assert await made.trainer.load(LoadState(0, 0, carries=True)) == StateLoaded(0, 0)
         assert await made.trainer.commit(WriteCommit(0, 0)) == Committed(0, 0)
         assert made.disk.snapshot(0, 0).exists()
         assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds the base itself"
@@ -167,6 +167,10 @@ async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_traine
         start = load_state(made.disk.start_state(1), SPEC, 0)
         assert start.moments
         assert held == await made.keeper.from_disk(1)
+        for carries in (True, False):
+            await made.trainer.load(LoadState(1, 0, carries))
+            moments = made.keeper.runner.engine.state().moments
+            assert bool(moments) is carries or not any(m.any() for m in moments.values())
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -181,7 +185,7 @@ async def test_a_damaged_base_or_start_state_is_lost_and_can_be_made_again(
         await made.keeper.fetch(SEED, {})
         damage(made.disk.start_state(0))
         with pytest.raises(StateLost, match="start state of epoch 0 on this disk"):
-            await made.trainer.load(LoadState(0, 0))
+            await made.trainer.load(LoadState(0, 0, carries=True))
         made.disk.forget_state()
         assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, FIRST)
-        assert await made.trainer.load(LoadState(0, 0)) == StateLoaded(0, 0)
+        assert await made.trainer.load(LoadState(0, 0, carries=True)) == StateLoaded(0, 0)

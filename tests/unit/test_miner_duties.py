@@ -96,8 +96,8 @@ def test_a_duty_whose_object_is_missing_in_the_store_is_done_again_while_it_is_w
     assert duties.again(EvidenceKey(run, 2, me, EvidenceItem.SNAPSHOT, 1)) == []
 
 
-MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0)
-BEFORE, STILL = MergeReady(epoch=2, stage=0, parts=()), Admit(epoch=3, step=0)
+MERGED, LEFT = MergeReady(epoch=3, stage=0, parts=()), Admit(epoch=4, step=0, carries=True)
+BEFORE, STILL = MergeReady(epoch=2, stage=0, parts=()), Admit(epoch=3, step=0, carries=True)
 CLOSED = AuditsClosed(epoch=3)
 
 

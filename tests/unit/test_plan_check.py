@@ -49,7 +49,7 @@ MINE = share_of(planned(), ME)
 
 def test_an_honest_plan_is_taken_and_other_events_need_no_signature() -> None:
     check(signed(MINE))
-    check(Delivered(seq=1, event=Admit(epoch=0, step=0)))
+    check(Delivered(seq=1, event=Admit(epoch=0, step=0, carries=True)))
 
 
 @pytest.mark.parametrize(

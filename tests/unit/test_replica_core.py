@@ -77,7 +77,7 @@ def _training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
     """Admitted to epoch 0 from its start."""
     core = _core(stage, reads_tokens=reads_tokens)
     core.take(BaseHeld(0, BASE))
-    assert _hear(core, Admit(epoch=0, step=0)) == [LoadState(0, 0)]
+    assert _hear(core, Admit(epoch=0, step=0, carries=True)) == [LoadState(0, 0, carries=True)]
     assert core.take(StateLoaded(0, 0)) == [WriteCommit(0, 0)]
     return core
 
@@ -144,9 +144,9 @@ def test_another_base_is_fetched_and_events_wait_for_it() -> None:
 
 def test_an_admission_to_an_epoch_whose_base_is_not_held_changes_nothing() -> None:
     core = _core()
-    assert _hear(core, Admit(epoch=0, step=0)) == []
+    assert _hear(core, Admit(epoch=0, step=0, carries=True)) == []
     core.take(BaseHeld(1, BASE))
-    assert _hear(core, Admit(epoch=0, step=0)) == []
+    assert _hear(core, Admit(epoch=0, step=0, carries=True)) == []
     assert core.listening
 
 
@@ -186,7 +186,7 @@ def test_a_merge_that_is_in_the_base_already_is_answered_with_that_base() -> Non
 def test_a_replica_that_is_admitted_after_the_last_step_gives_a_pseudo_gradient_too() -> None:
     core = _core()
     core.take(BaseHeld(0, BASE))
-    _hear(core, Admit(epoch=0, step=SPEC.schedule.steps))
+    _hear(core, Admit(epoch=0, step=SPEC.schedule.steps, carries=True))
     assert core.take(StateLoaded(0, SPEC.schedule.steps)) == [WriteCommit(0, SPEC.schedule.steps)]
     assert core.take(Committed(0, SPEC.schedule.steps)) == [Say(receipts=True), StoreDelta(0)]
 
@@ -205,7 +205,7 @@ def test_a_commit_of_a_replaced_epoch_settles_no_other() -> None:
     core = _training()
     _hear(core, LoadBase(epoch=1, digest=NEXT))
     core.take(BaseHeld(1, NEXT))
-    _hear(core, Admit(epoch=1, step=SPEC.schedule.steps))
+    _hear(core, Admit(epoch=1, step=SPEC.schedule.steps, carries=True))
     core.take(StateLoaded(1, SPEC.schedule.steps))
     assert core.take(Committed(0, SPEC.schedule.steps)) == [Say(receipts=True)]
 
@@ -264,7 +264,7 @@ def test_the_last_op_of_a_replaced_epoch_still_has_its_receipt() -> None:
     op = next(e.op for e in effects if isinstance(e, RunOp))
     _hear(core, LoadBase(epoch=1, digest=NEXT))
     core.take(BaseHeld(1, NEXT))
-    _hear(core, Admit(epoch=1, step=0))
+    _hear(core, Admit(epoch=1, step=0, carries=True))
     assert core.take(OpDone(op, _made(core))) == [Say(receipts=True)]
 
 
@@ -370,7 +370,7 @@ def test_the_status_says_what_the_replica_is_at() -> None:
     states = [core.state]
     core.take(BaseHeld(0, BASE))
     states.append(core.state)
-    _hear(core, Admit(epoch=0, step=0))
+    _hear(core, Admit(epoch=0, step=0, carries=True))
     core.take(StateLoaded(0, 0))
     states.append(core.state)
     assert core.idle

@@ -110,7 +110,7 @@ def training(event: Event | None = None) -> ReplicaCore:
     """A replica of stage 1 that is admitted to epoch 0, and has heard `event`."""
     core = ReplicaCore(SPEC, 1, ME, reads_tokens=False)
     core.take(BaseHeld(0, "ba" * 32))
-    core.take(Heard(Admit(epoch=0, step=0)))
+    core.take(Heard(Admit(epoch=0, step=0, carries=True)))
     core.take(StateLoaded(0, 0))
     if event is not None:
         core.take(Heard(event))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import pytest
 
@@ -197,6 +198,20 @@ def test_a_broken_record_leaves_all_its_miners_undecided() -> None:
     assert {name for _, _, name in shell.kept} == {"seal"}
     assert {len(filed.result.reason) for filed in shell.kept.values()} == {300}
     assert (len(shell.kept), shell.done, shell.audited) == (3, [0], set())
+
+
+def test_a_record_that_says_who_was_merged_before_otherwise_than_that_record_is_broken() -> None:
+    world, sealed = run()
+    one = world.miners[0].hotkey
+    fewer = tuple(delta for delta in sealed[0].record.deltas if delta.miner != one)
+    other = copy(sealed[0])
+    other.record = other.record.model_copy(update={"deltas": fewer})
+    shell = opened()
+    work(shell, lambda job: other if isinstance(job, jobs.FetchRecord) else shell.good(job))
+    shell.on_event(world.seal_of(1))
+    work(shell)
+    later = {filed.result.reason for (epoch, *_), filed in shell.kept.items() if epoch == 1}
+    assert later == {f"{one} was not among the contributions of epoch 0"}
 
 
 def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_is_final() -> None:

@@ -68,9 +68,12 @@ def _start(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> int:
 
 
 def _may_carry(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
-    """Whether a life may have begun with moments of the epoch before. One that took the base anew has not."""
-    carries = sealed.spec.optimizer.state is StateRule.CARRY and sealed.epoch > 0
-    return carries and life is sealed.miners[hotkey].lives[0]
+    """Whether a life may have begun with moments of the epoch before. One that took the base anew has not.
+
+    Nor has one whose pseudo-gradient was not merged: that epoch's seal need not hold its last COMMIT.
+    """
+    miner = sealed.miners[hotkey]
+    return sealed.spec.optimizer.state is StateRule.CARRY and miner.carries and life is miner.lives[0]
 
 
 class Audit:

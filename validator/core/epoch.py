@@ -24,8 +24,9 @@ from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
 from validator.core.pool import is_narrower
+from validator.core.record_checks import check_carrying
 from validator.core.results import EvidenceMissing, Result, inconclusive, result_of
-from validator.core.sealed import SealedEpoch
+from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
 from validator.core.tasks import (
     MERGE_AUDITS,
@@ -92,6 +93,7 @@ class EpochAudit:
             if sealed is None:
                 return
             if isinstance(sealed, SealedEpoch):
+                self._history.merged = {self.epoch: frozenset(delta.miner for delta in sealed.record.deltas)}
                 self._flagged = yield from flagged(sealed, self._history, self._emit)
             self.activity = f"epoch {self.epoch}: waiting for block {self._seal.block}"
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
@@ -127,9 +129,13 @@ class EpochAudit:
         """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
         try:
             sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
+            if (merged := self._history.merged.get(self.epoch - 1)) is not None:
+                check_carrying(sealed.record, merged)
         except RecordGone:
             self._log("its audits are closed already")
             return None
+        except SealBroken as broken:
+            return RecordBroken(str(broken), sealed.record.miners)
         except RecordBroken as broken:
             if broken.miners is not None:
                 return broken

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import Pipeline
 from orchestrator.coordinator.lives import BASES_ANEW
@@ -17,6 +18,8 @@ from tests.support.virtual_records import RecordedSwarm
 from tests.support.virtual_runs import tiny_spec
 from validator.core import all_receipts
 from validator.core.sealed import SealedEpoch, stage_ops
+from validator.core.segments import Draws
+from validator.core.tasks import drawn_tasks
 
 FAULTS = ("kill", "blink", "disk", "state", "join", "orchestrator", "slow", "slow")
 LIMIT_S = 20_000.0
@@ -72,6 +75,19 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     for sealed in swarm.sealed.values():
         assert all_receipts.check_receipts(sealed) == []
         _check_pay(swarm, sealed)
+        _check_drawn(sealed)
+
+
+def _check_drawn(sealed: SealedEpoch) -> None:
+    """Single ops are drawn of those alone that used the base of their life, and all of them can be."""
+    draws = Draws("ab" * 32, "cd" * 32, "nobody")
+    for hotkey in sealed.miners:
+        shown = {r.seq: r for r in sealed.auditable(hotkey)}
+        assert all(r.version == sealed.life(hotkey, r).joined for r in shown.values())
+        at_base = {r.seq for r in sealed.paid(hotkey) if r.version == sealed.life(hotkey, r).joined}
+        assert at_base <= shown.keys()
+        tasks = [task for task in drawn_tasks(sealed, draws, hotkey) if task.kind is AuditKind.OP]
+        assert {task.seq for task in tasks} <= shown.keys()
 
 
 def _check_pay(swarm: RecordedSwarm, sealed: SealedEpoch) -> None:

@@ -26,10 +26,11 @@ from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
 from tests.support.audited_runs import DEVICE, World
 from tests.support.small_runs import small_run
+from validator.core.audit import needed_pieces
 from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken
 from validator.core.segments import Draws
-from validator.core.tasks import drawn_tasks
+from validator.core.tasks import drawn_tasks, make_task
 
 Open = Callable[..., Coroutine[Any, Any, benches.Bench]]
 OFTEN = AuditSpec(commit_every=2)
@@ -83,6 +84,21 @@ async def test_every_honest_op_passes_to_the_bit(pipeline: str, open_bench: Open
             audited += 1
     # Two stages with FORWARD and BACKWARD, one with LOSS; 3 microbatches of steps that use the base.
     assert audited == 5 * 3 * len([step for step in range(3) if bench.world.spec.weight_version(step) == 0])
+    assert bench.asked == []
+
+
+@pytest.mark.parametrize("device", [DEVICE, OTHER])
+async def test_an_audit_of_an_op_asks_its_miner_for_nothing_that_the_store_has(
+    device: str, open_bench: Open
+) -> None:
+    """Whatever the device class, and though the miner carried moments over."""
+    bench = await open_bench(honest("delayed", 2, "adamw", device), 1, deliver=lambda miner, version: None)
+    for miner in bench.world.miners:
+        for receipt in bench.sealed.auditable(miner.hotkey):
+            task = make_task(AuditKind.OP, receipt.seq, receipt.step)
+            assert needed_pieces(bench.sealed, miner.hotkey, task) == []
+            result = await bench.audit(miner.stage, AuditKind.OP, step=receipt.step, seq=receipt.seq)
+            assert result.outcome is Outcome.PASS, result
     assert bench.asked == []
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from iota.compute.state import StageState
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
@@ -14,39 +16,56 @@ from tests.support.small_runs import small_run
 from validator.core.results import Result
 
 
-async def _second_epoch(*, late: bool) -> Result:
-    """The audit of a miner that commits to other moments once epoch 0 is sealed, and trains on with them.
+def _forged(*, commits: bool, sealed: bool = True) -> World:
+    """Two epochs of a miner that begins the second one with other moments than its own.
 
-    `late`: its record of epoch 0 has no COMMIT to the last version, so that it gave no pseudo-gradient.
+    Args:
+        commits: it commits to them as its last state of epoch 0, after the seal.
+        sealed: the record of epoch 0 has its true COMMIT; else it gave no pseudo-gradient there.
     """
     spec = small_run(optimizer={"state": "carry"}, audit=AuditSpec(commit_every=1))
     world = World(spec)
     world.train(0)
     miner, last = world.miners[1], spec.schedule.steps
-    if late:  # what came after it are merges, which are not looked at here
+    if not sealed:  # what came after it are merges, which are not looked at here
         world.merged[0].discard(miner.hotkey)
         at = next(i for i, r in enumerate(miner.receipts) if (r.kind, r.step) == (OpKind.COMMIT, last))
         del miner.receipts[at:]
     state = miner.engine.state()
     forged = {name: -1e3 * m if name.startswith("exp_avg.") else m for name, m in state.moments.items()}
-    miner.snapshots[last] = replace(miner.snapshots[last], moments=forged)
-    miner.commit(0, last)
+    if commits:
+        miner.snapshots[last] = replace(miner.snapshots[last], moments=forged)
+        miner.commit(0, last)
     miner.engine.load(StageState(state.weights, forged), version=0)
     world.train(1)
+    return world
+
+
+async def _audited(world: World, step: int = 0) -> Result:
     bench = await benches.bench(world, 1)
-    result = await bench.audit(1, AuditKind.SEGMENT)
-    bench.worker.close()
-    return result
+    try:
+        if await bench.check(1) is not None:
+            return Result(Outcome.FAIL, 0, "records")
+        return await bench.audit(1, AuditKind.SEGMENT, step=step)
+    finally:
+        bench.worker.close()
 
 
 async def test_moments_of_a_second_commit_after_the_seal_are_not_what_an_epoch_begins_with() -> None:
     """The door takes any COMMIT of a sealed epoch. No segment ends there, so no audit would see it."""
-    result = await _second_epoch(late=False)
+    result = await _audited(_forged(commits=True))
     assert result.outcome is Outcome.FAIL
     assert "moments that it began the epoch with" in result.reason
 
 
-async def test_moments_of_a_commit_that_no_record_holds_are_not_those_that_an_epoch_begins_with() -> None:
+async def test_moments_of_a_commit_that_no_record_holds_are_not_what_an_epoch_begins_with() -> None:
     """Who keeps its last COMMIT back until the seal has no pseudo-gradient in the merge, and begins anew."""
-    result = await _second_epoch(late=True)
+    result = await _audited(_forged(commits=True, sealed=False))
+    assert result.outcome is Outcome.FAIL
+
+
+@pytest.mark.xfail(strict=True, reason="they are compared where the epoch's first segment is drawn")
+async def test_moments_that_are_not_those_that_ended_the_last_epoch_show_without_a_draw() -> None:
+    """Later segments and epochs go on from them, and all of their audits pass."""
+    result = await _audited(_forged(commits=False), step=1)
     assert result.outcome is Outcome.FAIL

@@ -1,0 +1,70 @@
+"""What a hostile validator, or a hostile record, does to the audits of the honest ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.identity.keys import Hotkey
+from iota.model.snapshot_time import LINE_SHARE, drawn_snapshots
+from iota.objects import snapshot_bytes
+from iota.protocol.events import EvidenceRequest
+from iota.protocol.frames import EvidenceItem
+from iota.protocol.messages import EvidenceWanted, Reveal, Role
+from iota.spec import AuditSpec
+from orchestrator.coordinator.evidence import max_wanted
+from orchestrator.coordinator.member import Member
+from tests.support.audited_runs import World
+from tests.support.coordinators import Driven
+from tests.support.sealed_runs import sealed_run
+from tests.support.small_runs import small_run
+from tests.unit.test_all_receipts import resealed
+from validator.core.core import FILING_SHARE
+from validator.core.segments import Draws
+from validator.core.tasks import drawn_tasks
+
+STEPS = 100
+ME = Hotkey.from_seed(bytes(32)).ss58
+
+
+def _want(driven: Driven, validator: Member, miner: Member, item: EvidenceItem, version: int) -> None:
+    wanted = EvidenceWanted(epoch=0, miner=miner.hotkey, item=item, version=version)
+    driven.say(validator, reports=[wanted])
+
+
+def _line() -> float:
+    """The line by which what one draw demands takes three quarters of the audit deadline."""
+    driven, miner, _ = sealed_run()
+    spec = driven.coordinator.spec
+    size = snapshot_bytes(spec, miner.stage) * drawn_snapshots(sealed_run(steps=STEPS)[0].coordinator.spec)
+    return size / (0.75 * spec.audit.deadline_s * LINE_SHARE)
+
+
+@pytest.mark.xfail(strict=True, reason="a miner's evidence is due in the order in which it was asked for")
+def test_what_a_hostile_validator_asks_for_first_does_not_make_an_honest_ones_evidence_late() -> None:
+    driven, miner, validator = sealed_run(steps=STEPS, line=_line())
+    spec, sealed_at = driven.coordinator.spec, driven.state.epochs[0].sealed_at
+    hostile = driven.join(10, Role.VALIDATOR)
+    driven.say(hostile, reports=[Reveal(epoch=0, link="2" * 64)])
+    for number in range(max_wanted(driven.state, EvidenceItem.SNAPSHOT)):
+        _want(driven, hostile, miner, EvidenceItem.SNAPSHOT, spec.audit.commit_every * number)
+    for step in range(STEPS):
+        _want(driven, hostile, miner, EvidenceItem.FRAMES, step)
+    driven.news(miner)
+    _want(driven, validator, miner, EvidenceItem.SNAPSHOT, STEPS)
+    [request] = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
+    assert request.deadline < sealed_at + FILING_SHARE * spec.audit.deadline_s
+
+
+@pytest.mark.xfail(strict=True, reason="who the validators of an epoch are is the orchestrator's word")
+def test_made_up_validators_of_a_record_take_no_turns() -> None:
+    """With them a hostile orchestrator spares its friends every segment but that of the run's last epoch."""
+    world = World(small_run(schedule={"epochs": 9}, audit=AuditSpec(commit_every=1, window_steps=3)))
+    world.train()
+    made_up = (Hotkey.from_seed(bytes([n // 256, n % 256]) + bytes(30)).ss58 for n in range(400))
+    sealed = resealed(world, validators=tuple(sorted([ME, *made_up])))
+    hotkey = world.miners[0].hotkey
+    drawn = [
+        [t for t in drawn_tasks(sealed, Draws(f"{n:064x}", "cd" * 32, ME), hotkey) if t.kind == "segment"]
+        for n in range(20)
+    ]
+    assert all(drawn)

@@ -31,7 +31,7 @@ async def _by_both(world: World, monkeypatch: pytest.MonkeyPatch, **how: object)
     for other in (False, True):
         if other:
             monkeypatch.setattr(OwnFingerprint, "equals", lambda *_: False)
-        bench = await benches.bench(world, **how)  # type: ignore[arg-type]
+        bench = await benches.bench(world, **how)
         found.append(await bench.audit(1, AuditKind.SEGMENT))
         bench.worker.close()
     return found

@@ -36,7 +36,7 @@ def _line() -> float:
     driven, miner, _ = sealed_run()
     spec = driven.coordinator.spec
     size = snapshot_bytes(spec, miner.stage) * drawn_snapshots(sealed_run(steps=STEPS)[0].coordinator.spec)
-    return size / (0.75 * spec.audit.deadline_s * LINE_SHARE)
+    return float(size / (0.75 * spec.audit.deadline_s * LINE_SHARE))
 
 
 @pytest.mark.xfail(strict=True, reason="a miner's evidence is due in the order in which it was asked for")

@@ -12,7 +12,7 @@ from validator.audits.merge_replay import MergeReplay
 from validator.audits.replay import OwnFingerprint, Replay, ReplayOptions
 from validator.core import jobs
 from validator.core.receipt_checks import check_carried, check_committed
-from validator.core.results import Profile
+from validator.core.results import MinerFault, Profile, Undelivered
 
 _Afresh = jobs.LoadBase | jobs.LoadSnapshot | jobs.ReplayMerge | jobs.RemakeBase
 """Jobs that free the replay before them."""
@@ -133,7 +133,10 @@ class Auditor:
         return state
 
     async def _compare_state(self, job: jobs.CompareState) -> object:
-        theirs = await self._committed(job.snapshot, job.commit, whole=True)
+        try:
+            theirs = await self._committed(job.snapshot, job.commit, whole=True)
+        except MinerFault as fault:  # who compares to the bit needs no such state, and finds the work right
+            raise Undelivered(fault.reason) from fault
         replay, start = self._loaded, self._start
         assert start is not None
         return await self._worker.run(lambda: replay.compare_state(job.commit, start, theirs))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from iota.client.contributions import read_contributions
@@ -36,6 +36,7 @@ from miner.core.facts import DutyEnded
 from miner.disk import MinerDisk
 from miner.merge_receipts import MergeReceipts
 from miner.retry import FAILURES, FIRST_PAUSE_S, NotWanted, persist
+from miner.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,10 @@ Attempt = Callable[[bool], Awaitable[Report]]
 
 @dataclass
 class DutyWorker:
-    """Retries each duty until it succeeds, fails for good, or `wants` says that the run needs it no more."""
+    """Retries each duty until it succeeds, fails for good, or `wants` says that the run needs it no more.
+
+    `due` gives the deadline of evidence (Unix seconds).
+    """
 
     spec: RunSpec
     stage: int
@@ -55,9 +59,12 @@ class DutyWorker:
     bases: BaseKeeper
     receipts: MergeReceipts
     wants: Callable[[Duty], bool]
+    due: Callable[[StoreEvidence], float]
     first_pause_s: float = FIRST_PAUSE_S
-    _evidence_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Evidence is stored one object after another, as its deadlines are: each takes memory and the line."""
+
+    def __post_init__(self) -> None:
+        self._evidence = Turns(self.due)
+        """Evidence is stored one object after another, by its deadlines: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.
@@ -137,7 +144,7 @@ class DutyWorker:
     async def _store_evidence(self, duty: StoreEvidence) -> EvidenceStored:
         epoch, item, version = duty.epoch, duty.item, duty.version
         read = self._snapshot if item is EvidenceItem.SNAPSHOT else self._frames
-        async with self._evidence_turn:
+        async with self._evidence.turn(duty):
             data = await asyncio.to_thread(read, epoch, version)
             key = EvidenceKey(self.spec.id, epoch, self.hotkey, item, version)
             stored = await self.objects.put(str(key), data)

@@ -190,7 +190,8 @@ class EvidenceRequest(Frozen):
     item: EvidenceItem
     version: Small
     deadline: float
-    """Unix seconds, by the size of what is asked for and the line that the miner has shown."""
+    """Unix seconds, by the size of what is asked for and the line that the miner has shown. What is due first
+    is to be stored first. It is asked for again where the deadline has changed."""
 
 
 class EvidenceReady(Frozen):

@@ -33,6 +33,8 @@ class Duties:
     """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it."""
     _parts: dict[tuple[int, int], MergePart] = field(default_factory=dict)
     """By stage and part: the parts of the newest epoch that this replica was drawn to merge."""
+    _due: dict[StoreEvidence, float] = field(default_factory=dict)
+    """The newest deadline of evidence (Unix seconds)."""
     _audited: set[int] = field(default_factory=set)
     """Epochs whose audits are closed."""
 
@@ -46,13 +48,16 @@ class Duties:
                 self._parts.clear()
             case AuditsClosed():
                 self._audited.add(event.epoch)
+                self._due = {duty: due for duty, due in self._due.items() if duty.epoch != event.epoch}
             case MergeAssign():
                 self._parts[event.stage, event.part] = MergePart(event)
                 return self.begin(self._parts[event.stage, event.part])
             case BaseAssign():
                 return self.begin(StoreBase(event.epoch))
             case EvidenceRequest():
-                return self.begin(StoreEvidence(event.epoch, event.item, event.version))
+                duty = StoreEvidence(event.epoch, event.item, event.version)
+                self._due[duty] = event.deadline
+                return self.begin(duty)
             case _:
                 pass
         return []
@@ -77,6 +82,10 @@ class Duties:
             return []
         self.under_way.add(duty)
         return [duty]
+
+    def due(self, duty: StoreEvidence) -> float:
+        """When evidence is due (Unix seconds)."""
+        return self._due.get(duty, 0.0)
 
     def end(self, duty: Duty) -> None:
         """A duty has succeeded or was given up; the same one may begin again."""

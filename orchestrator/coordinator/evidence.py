@@ -13,7 +13,7 @@ from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceStored, EvidenceWanted
 from iota.protocol.records import MAX_WORDS
 from orchestrator.coordinator.epoch_state import EpochState
-from orchestrator.coordinator.member import Member, Owed
+from orchestrator.coordinator.member import Debt, Member, Owed
 from orchestrator.coordinator.state import RunState
 
 FLOOR_SHARE: Final = 1 / 3
@@ -76,8 +76,10 @@ def take_wanted(run: RunState, member: Member, report: EvidenceWanted) -> None:
     miner = run.members[report.miner]
     if decided is not None:
         run.send(member.hotkey, decided)
-    elif not askers:
-        _request(run, miner, name, _size(run, epoch, report))
+    else:
+        rank = sum(member.hotkey in others for others in epoch.wanted[report.miner].values())
+        if not askers or (name in miner.owed and rank < miner.owed[name].rank):
+            _request(run, miner, name, _size(run, epoch, report), rank)
     askers.add(member.hotkey)
     miss_of_revoked(run, miner)
 
@@ -89,27 +91,42 @@ def _size(run: RunState, epoch: EpochState, report: EvidenceWanted) -> int:
     return frames_bytes(run.spec, _FRAMES_AN_OP * _ops(run, epoch, report.miner, report.version))
 
 
-def _request(run: RunState, miner: Member, name: Owed, size: int) -> None:
+def _request(run: RunState, miner: Member, name: Owed, size: int, rank: int) -> None:
     """Ask a miner for evidence of `size` bytes. It has the time of what it owes, one after another.
+
+    The first that any validator asks for comes before the second that another one asked for earlier, and so
+    on: a validator that asks for all that it may makes its own evidence late, and nobody else's. What comes
+    later then is due later; what the miner is storing already may come first.
 
     One that its owner has revoked is not asked: it owes the evidence, and `miss_of_revoked` decides it. Who
     gives its pseudo-gradient late shows a slow line, and would have time beyond the audits: `audit.line` is
     the least.
     """
     if run.owners.is_revoked(miner.owner, miner.hotkey):
-        miner.owed[name] = run.now
+        miner.owed[name] = Debt(run.now)
         return
-    line = max(miner.line, run.spec.audit.line)
-    begin = max([run.now, *miner.owed.values()])
+    earlier = miner.owed.pop(name, None)
+    seconds = storing_s(size, max(miner.line, run.spec.audit.line))
+    before = [debt.deadline for debt in miner.owed.values() if debt.rank <= rank]
+    after = {other: debt for other, debt in miner.owed.items() if debt.rank > rank}
+    begun = max((debt.seconds for debt in after.values()), default=0.0)
     floor = run.now + run.spec.audit.deadline_s * FLOOR_SHARE
-    miner.owed[name] = max(floor, begin + storing_s(size, line))
-    heapq.heappush(run.audits.due, (miner.owed[name], miner.hotkey, name))
+    _owe(run, miner, name, Debt(max(floor, max([run.now, *before]) + begun + seconds), rank, seconds))
+    for other, debt in after.items():
+        if earlier is not None and debt.deadline > earlier.deadline:
+            continue  # it came after this one before
+        _owe(run, miner, other, debt._replace(deadline=debt.deadline + seconds))
+
+
+def _owe(run: RunState, miner: Member, name: Owed, debt: Debt) -> None:
+    miner.owed[name] = debt
+    heapq.heappush(run.audits.due, (debt.deadline, miner.hotkey, name))
     _send_request(run, miner, name)
 
 
 def _send_request(run: RunState, miner: Member, name: Owed) -> None:
     epoch, item, version = name
-    request = EvidenceRequest(epoch=epoch, item=item, version=version, deadline=miner.owed[name])
+    request = EvidenceRequest(epoch=epoch, item=item, version=version, deadline=miner.owed[name].deadline)
     run.send(miner.hotkey, request)
 
 
@@ -139,7 +156,8 @@ def miss_overdue(run: RunState) -> None:
     while due and due[0][0] <= run.now:
         deadline, hotkey, name = heapq.heappop(due)
         miner = run.members[hotkey]
-        if miner.owed.get(name) != deadline:
+        debt = miner.owed.get(name)
+        if debt is None or debt.deadline != deadline:
             continue
         epoch, item, version = name
         snapshot = item is EvidenceItem.SNAPSHOT
@@ -186,9 +204,9 @@ def postpone(run: RunState, seconds: float) -> None:
     """Give everything that is owed more time: nobody could deliver for so long."""
     run.audits.due = []
     for miner in run.roster.miners:
-        for name, deadline in miner.owed.items():
-            miner.owed[name] = deadline + seconds
-            run.audits.due.append((deadline + seconds, miner.hotkey, name))
+        for name, debt in miner.owed.items():
+            miner.owed[name] = debt._replace(deadline=debt.deadline + seconds)
+            run.audits.due.append((debt.deadline + seconds, miner.hotkey, name))
     heapq.heapify(run.audits.due)
 
 

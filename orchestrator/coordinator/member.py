@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from iota.protocol.frames import Direction, EvidenceItem
 from iota.protocol.messages import Role
@@ -13,6 +14,19 @@ from orchestrator.coordinator.history import History
 
 Owed = tuple[int, EvidenceItem, int]
 """Epoch, item and version of evidence of a miner."""
+
+
+class Debt(NamedTuple):
+    """When evidence is due that a miner was asked for."""
+
+    deadline: float
+    """Unix seconds."""
+    rank: int = 0
+    """How much evidence of the miner and epoch one that asked for it had asked for before: the least."""
+    seconds: float = 0.0
+    """That storing it takes."""
+
+
 PendingKey = tuple[int, int, Direction]
 """(step, microbatch, direction) of an op whose inputs are all there."""
 
@@ -95,8 +109,8 @@ class Member:
     """Seconds that repeating its epoch may take after a restart; 0 once it has done something new."""
     line: float = 0.0
     """The most bytes a second that it has stored a pseudo-gradient with; 0 before the first."""
-    owed: dict[Owed, float] = field(default_factory=dict)
-    """The evidence that it was asked for and has not delivered -> its deadline (Unix seconds)."""
+    owed: dict[Owed, Debt] = field(default_factory=dict)
+    """The evidence that it was asked for and has not delivered."""
     history: History = field(default_factory=History)
     """For people alone."""
 

@@ -135,7 +135,7 @@ def check_evidence(run: RunState) -> None:
     }
     assert owed == {(m.hotkey, name) for m in run.members.values() for name in m.owed}
     due = set(run.audits.due)
-    assert all((d, m.hotkey, at) in due for m in run.members.values() for at, d in m.owed.items())
+    assert all((d.deadline, m.hotkey, at) in due for m in run.members.values() for at, d in m.owed.items())
 
 
 def check_nothing_is_left_out(run: RunState) -> None:

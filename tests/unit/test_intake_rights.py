@@ -28,6 +28,7 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import BaseMade, Coordinator, Exchanged, Joined, Lost, Member
 from orchestrator.coordinator.epoch_state import EpochState, PartMerge
+from orchestrator.coordinator.member import Debt
 from orchestrator.coordinator.merging import begin_merging
 from orchestrator.coordinator.sealing import let_go
 from orchestrator.intake.grants import accesses
@@ -212,7 +213,7 @@ def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
     begin_merging(made.state)
-    member(made, 0).owed[0, EvidenceItem.SNAPSHOT, 1] = 1e9
+    member(made, 0).owed[0, EvidenceItem.SNAPSHOT, 1] = Debt(1e9)
     return made
 
 
@@ -250,7 +251,7 @@ def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
     assert ask(made, who, Method.PUT, key, 10) == Access(Method.PUT, key, 10)
     frames = f"{RUN}/audit/0/{who.hotkey}/frames/1"
     assert ask(made, who, Method.PUT, frames, 10) is ProblemType.FORBIDDEN
-    who.owed[0, EvidenceItem.FRAMES, 1] = 1e9
+    who.owed[0, EvidenceItem.FRAMES, 1] = Debt(1e9)
     assert ask(made, who, Method.PUT, frames, 10) == Access(Method.PUT, frames, 10)
     del who.owed[0, EvidenceItem.SNAPSHOT, 1]  # it was delivered, or its deadline has passed
     assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
@@ -310,7 +311,7 @@ async def test_what_one_keeper_of_a_base_wrote_does_not_stand_in_the_next_ones_w
 def test_sizes_are_bounded() -> None:
     made = merging()
     who = member(made, 0)
-    who.owed[0, EvidenceItem.FRAMES, 1] = 1e9
+    who.owed[0, EvidenceItem.FRAMES, 1] = Debt(1e9)
     kinds = (f"delta/0/0/{who.hotkey}/part-000", *(f"audit/0/{who.hotkey}/{i}/1" for i in EvidenceItem))
     for kind in kinds:
         for size in (0, 1 << 40):

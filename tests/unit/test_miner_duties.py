@@ -162,6 +162,7 @@ async def _do(
                 nothing,
                 nothing,
                 wants,
+                lambda duty: 0.0,
                 first_pause_s=0.0,
             )
             return await worker.do(duty, {})

@@ -21,7 +21,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
+from iota.model.proposal import make_spec
 from iota.spec import AuditSpec
+from iota.spec.draft import from_assignments
 from validator.core.scoring import MinerWork, scores
 from validator.core.vesting import (
     Findings,
@@ -345,6 +347,12 @@ class _Found:
         return replace(found, failed=frozenset(self._bad))
 
 
+def proposed_audit(preset: str) -> AuditSpec:
+    """The audits that are proposed for a preset."""
+    spec = make_spec(from_assignments([f"model.preset={preset}", f"schedule.steps={STEPS}"]), "0" * 64, 2)
+    return spec.audit
+
+
 def table(audit: AuditSpec, lives: int, epochs: int) -> Iterator[Row]:
     """Every cheat at every rate."""
     for cheat in CHEATS:
@@ -357,9 +365,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lives", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--preset", help="take the rates that are proposed for it; its epochs have 10 steps")
     parser.add_argument("--smoke", action="store_true", help="few lives, for a test of the script")
     args = parser.parse_args()
-    audit = AuditSpec()
+    audit = AuditSpec() if args.preset is None else proposed_audit(args.preset)
     lives = 2 if args.smoke else args.lives
     document = {
         "audit": audit.model_dump(mode="json"),

@@ -65,7 +65,7 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
 def _with_audits(spec: RunSpec, given: Draft) -> RunSpec:
     """The spec with audits for its size, where they are not given: rates, score window and deadline."""
 
-    def propose(spec: RunSpec, **values: int) -> RunSpec:
+    def propose(spec: RunSpec, **values: float) -> RunSpec:
         free = {name: value for name, value in values.items() if name not in given.get("audit", {})}
         return spec.model_copy(update={"audit": spec.audit.model_copy(update=free)})
 
@@ -75,8 +75,7 @@ def _with_audits(spec: RunSpec, given: Draft) -> RunSpec:
         rates = rates_within(spec, share) or spec.audit
         spec = propose(spec, window_steps=rates.window_steps, extra_every=rates.extra_every)
     spec = propose(spec, window=max(spec.audit.window, least_score_window(spec)))
-    least = least_deadline_s(spec)
-    return propose(spec, deadline_s=least) if least > spec.audit.deadline_s else spec
+    return propose(spec, deadline_s=max(spec.audit.deadline_s, float(least_deadline_s(spec))))
 
 
 def _schedule(model: ModelSpec, given: Draft) -> Schedule:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from iota.model.proposal import make_spec
 from iota.spec import AuditSpec
-from iota.spec.draft import from_assignments
-from scripts.bench_audit_gain import CHEATS, HIDDEN, HIDING, SELDOM, STEPS, VALIDATORS, Cheat, hide, play
+from scripts.bench_audit_gain import (
+    CHEATS,
+    HIDDEN,
+    HIDING,
+    SELDOM,
+    VALIDATORS,
+    Cheat,
+    hide,
+    play,
+    proposed_audit,
+)
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=[f"{n}" for n in range(len(CHEATS))])
@@ -34,9 +42,7 @@ def test_who_hides_what_segments_alone_find_is_paid_less_than_the_share_of_work_
 @pytest.mark.parametrize("hides", HIDING)
 @pytest.mark.parametrize("lie", HIDDEN)
 def test_hiding_is_a_loss_too_at_the_rates_that_are_proposed_at_full_size(lie: str, hides: str) -> None:
-    spec = make_spec(from_assignments(["model.preset=orion-100b"]), "0" * 64, 2)
-    assert spec.schedule.steps == STEPS
-    row = hide(lie, hides, 1, spec.audit, lives=4, epochs=600)
+    row = hide(lie, hides, 1, proposed_audit("orion-100b"), lives=4, epochs=600)
     assert row.pay < row.work
 
 

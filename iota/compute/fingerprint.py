@@ -23,7 +23,7 @@ from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.names import Microbatch
-from iota.compute.optim import InnerOptimizer, moment_shapes
+from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import bf16_names
 from iota.compute.seeded import SMALL, Seeded
 from iota.compute.stage_pass import StagePass
@@ -32,7 +32,7 @@ from iota.compute.versions import Versions
 from iota.compute.wide_kernels import wide_digest
 from iota.model.layout import run_shapes
 from iota.model.narrowed import narrowed
-from iota.model.updates import clip_threshold
+from iota.model.updates import clip_threshold, moment_shapes
 from iota.protocol.fingerprints import Fingerprint
 from iota.spec import RunSpec
 

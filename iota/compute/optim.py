@@ -7,21 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from iota.codec.shapes import Shapes
-from iota.model.updates import uses_muon, weight_decay
+from iota.model.updates import moment_kinds, uses_muon, weight_decay
 from iota.spec import OptimizerKind, OptimizerSpec
-
-_ADAM = ("exp_avg", "exp_avg_sq", "step")
-_MUON = ("momentum_buffer",)
-
-
-def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
-    """Shapes of the moments of these weights, sorted by name. A step count has shape ()."""
-    shapes: Shapes = {}
-    for name, shape in weights.items():
-        for kind in _kinds(spec, name, len(shape)):
-            shapes[f"{kind}.{name}"] = () if kind == "step" else shape
-    return dict(sorted(shapes.items()))
 
 
 class InnerOptimizer:
@@ -53,7 +40,7 @@ class InnerOptimizer:
     def reset(self) -> None:
         """Set moments and step counts to zero."""
         for optimizer, name, parameter in self._owned():
-            kinds = _kinds(self._spec, name, parameter.dim())
+            kinds = moment_kinds(self._spec, name, parameter.dim())
             optimizer.state[parameter] = {kind: _zero(kind, parameter) for kind in kinds}
 
     def moments(self) -> dict[str, Tensor]:
@@ -61,7 +48,7 @@ class InnerOptimizer:
         found = {
             f"{kind}.{name}": optimizer.state[parameter][kind]
             for optimizer, name, parameter in self._owned()
-            for kind in _kinds(self._spec, name, parameter.dim())
+            for kind in moment_kinds(self._spec, name, parameter.dim())
         }
         return dict(sorted(found.items()))
 
@@ -115,12 +102,6 @@ def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[st
     vectors = [p for p in parameters if p.dim() < 2]
     groups = ((matrices, weight_decay(spec, 2)), (vectors, weight_decay(spec, 1)))
     return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
-
-
-def _kinds(spec: OptimizerSpec, name: str, dimensions: int) -> tuple[str, ...]:
-    if spec.kind is OptimizerKind.SGD:
-        return ()
-    return _MUON if uses_muon(spec, name, dimensions) else _ADAM
 
 
 def _zero(kind: str, parameter: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 from iota.codec.shapes import Shapes
 from iota.compute.commitment import commitment, leaves, tensor_bytes
 from iota.compute.errors import StateError
-from iota.compute.optim import moment_shapes
 from iota.files import TensorFile, TensorFileError, check_tensors, whole_file, write_tensors
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
+from iota.model.updates import moment_shapes
 from iota.protocol.merkle import merkle_root
 from iota.protocol.receipts import Commitment
 from iota.spec import RunSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from iota.codec.shapes import boundary_parameters
+from iota.codec.shapes import Shapes, boundary_parameters
 from iota.model.layout import stage_parameters
 from iota.spec import OptimizerKind, OptimizerSpec, RunSpec
 
@@ -20,6 +20,24 @@ def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
     if spec.kind is not OptimizerKind.MUON or dimensions != 2:
         return False
     return name.startswith(("layers.", "boundary.")) and ".anchor." not in name
+
+
+def moment_kinds(spec: OptimizerSpec, name: str, dimensions: int) -> tuple[str, ...]:
+    """The kinds of moments that a parameter has, by torch's names."""
+    if spec.kind is OptimizerKind.SGD:
+        return ()
+    if uses_muon(spec, name, dimensions):
+        return ("momentum_buffer",)
+    return ("exp_avg", "exp_avg_sq", "step")
+
+
+def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
+    """Shapes of the moments of these weights, sorted by name. A step count has shape ()."""
+    shapes: Shapes = {}
+    for name, shape in weights.items():
+        for kind in moment_kinds(spec, name, len(shape)):
+            shapes[f"{kind}.{name}"] = () if kind == "step" else shape
+    return dict(sorted(shapes.items()))
 
 
 def weight_decay(spec: OptimizerSpec, dimensions: int) -> float:

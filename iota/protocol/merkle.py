@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from blake3 import blake3
@@ -20,6 +21,14 @@ def merkle_root(digests: Sequence[str]) -> str:
     last node without a partner moves up a level unchanged.
     """
     return _levels(digests)[-1][0].hex() if digests else EMPTY
+
+
+@cache
+def zeros_root(size: int, part: int) -> str:
+    """Root of the digests of so many zero bytes in parts of `part` bytes, of which two at most are hashed."""
+    whole, rest = divmod(size, part)
+    parts = [blake3(bytes(part)).hexdigest()] * whole if whole else []
+    return merkle_root(parts + [blake3(bytes(rest)).hexdigest()] * bool(rest))
 
 
 def merkle_paths(digests: Sequence[str]) -> list[tuple[str, ...]]:

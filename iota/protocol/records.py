@@ -110,8 +110,9 @@ class MinerRecord(Frozen):
     """The hotkey that is paid for its work: its own, unless it has a certificate."""
     certificate: Certificate | None
     stage: Small
-    carries: bool
-    """It is among the contributions to its stage's merge of the epoch before (`EpochRecord.deltas`)."""
+    moments: Hex32 | None
+    """Root of the moments of its last COMMIT of the epoch before, where its pseudo-gradient was merged and
+    the run carries moments. It begins with these or with zero ones."""
     lives: tuple[LifeRecord, ...] = Field(min_length=1)
     """In order."""
     first_receipt: Count

@@ -174,11 +174,9 @@ class Coordinator:
 
     def _begin_epoch(self, number: int) -> None:
         run = self.state
-        before = run.epochs.get(number - 1)
-        merged = frozenset(h for merge in before.merges for h in merge.deltas) if before else frozenset()
         run.epoch, run.phase, run.dirty = number, Phase.TRAINING, True
         sealing.let_go(run, number - 1)
-        run.epochs.setdefault(number, EpochState(number, merged))
+        run.epochs.setdefault(number, EpochState(number, merging.carried(run, number - 1)))
         for stage in range(run.stages):
             for member in run.miners(stage):
                 if member.ready_epoch < number:

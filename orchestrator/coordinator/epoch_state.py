@@ -20,7 +20,7 @@ from iota.protocol.events import (
 )
 from iota.protocol.frames import Direction, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
-from iota.protocol.merkle import MerkleFrontier
+from iota.protocol.merkle import EMPTY, MerkleFrontier
 from iota.protocol.records import Word
 from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.member import Member, Owed
@@ -151,6 +151,8 @@ class Life:
     """Time at which it began (Unix seconds)."""
     committed: int | None = None
     """The newest version whose COMMIT is receipted."""
+    moments: str = EMPTY
+    """Root of the moments of that COMMIT."""
     first_receipt: int = 0
     """Seq of its first receipt of the epoch; 0 before that."""
 
@@ -235,8 +237,8 @@ class EpochState:
     """One epoch, from its first plan to the close of its audits."""
 
     epoch: int
-    carrying: frozenset[str] = frozenset()
-    """Miners whose pseudo-gradient of the epoch before was merged: their moments carry over."""
+    carried: Mapping[str, str] = field(default_factory=dict)
+    """Miner whose moments carry over, since its last pseudo-gradient was merged -> their root."""
     steps: list[PlannedStep] = field(default_factory=list)
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""

@@ -230,7 +230,7 @@ def admit(run: RunState) -> None:
         member.joined = (run.epoch, step)
         begin_life(run, member)
         epoch.stages[member.hotkey] = member.stage
-        carries = member.hotkey in epoch.carrying
+        carries = member.hotkey in epoch.carried
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step, carries=carries))
         for at in sorted(member.work):
             state, mb = run.open_microbatch(at)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Delta
+from iota.spec import StateRule
 from orchestrator.coordinator import evidence
 from orchestrator.coordinator.epoch_state import StageMerge
 from orchestrator.coordinator.lives import has_committed_all
@@ -123,6 +125,22 @@ def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
         if not merge.owing:  # one that never comes must not lengthen the deadline
             run.deadlines.merge.add(run.now - merge.since)
         run.current.unassigned.add(stage)
+
+
+def carried(run: RunState, number: int) -> dict[str, str]:
+    """Contributor to the merges of an epoch -> root of the moments that it begins the next one with.
+
+    Its receipts up to the last COMMIT came before its pseudo-gradient counted, so the seal holds them.
+    """
+    epoch = run.epochs.get(number)
+    if epoch is None or run.spec.optimizer.state is not StateRule.CARRY:
+        return {}
+    last = run.spec.schedule.steps
+    found = {}
+    for hotkey in (hotkey for merge in epoch.merges for hotkey in merge.deltas):
+        ended = (life.moments for life in reversed(epoch.lives[hotkey]) if life.committed == last)
+        found[hotkey] = next(ended, EMPTY)
+    return found
 
 
 def deadlines(run: RunState) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iota.protocol.events import FrameReady, StepClose
 from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator.epoch_state import (
     Ending,
@@ -196,6 +197,7 @@ def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, r
     if life.next_commit != receipt.version or receipt.version > life.next_step:
         return
     life.committed, life.next_commit = receipt.version, run.spec.committed_after(receipt.version)
+    life.moments = receipt.commitment.moments if receipt.commitment is not None else EMPTY
     if epoch is run.current and run.phase is Phase.MERGING:
         accept_delta(run, member)
 

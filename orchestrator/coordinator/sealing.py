@@ -188,7 +188,7 @@ def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
         owner=member.owner,
         certificate=member.certificate,
         stage=epoch.stages[hotkey],
-        carries=hotkey in epoch.carrying,
+        moments=epoch.carried.get(hotkey),
         lives=lives,
         first_receipt=lives[0].first_receipt,
         last_receipt=lives[0].first_receipt + count - 1,

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, state_bytes
 from iota.model.layout import run_shapes
+from iota.model.updates import moment_shapes
 from iota.objects import (
     BaseKey,
     DeltaKey,

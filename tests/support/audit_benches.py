@@ -26,7 +26,6 @@ from validator.core.effects import Effect, Say
 from validator.core.jobs import (
     AwaitBlock,
     Base,
-    FetchLastCommit,
     FetchPast,
     FetchRecord,
     FetchVerdicts,
@@ -92,8 +91,6 @@ class Bench:
         match job:
             case Wait():
                 raise AssertionError("evidence is decided as soon as it is asked for")
-            case FetchLastCommit():
-                return await self.evidence.last_commit(job.epoch, job.miner)
             case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
                 raise AssertionError(f"an audit has no {job}")
         try:

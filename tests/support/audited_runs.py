@@ -50,7 +50,7 @@ from iota.protocol.records import (
     PlanRecord,
 )
 from iota.protocol.seals import member_parts
-from iota.spec import RunSpec
+from iota.spec import RunSpec, StateRule
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
@@ -99,8 +99,8 @@ class World:
         """By epoch."""
         self.lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
         """(epoch, miner) -> (step of the join, first receipt) of each life."""
-        self.merged: dict[int, set[str]] = {}
-        """epoch -> who contributed to its merges."""
+        self.ended: dict[tuple[int, str], str] = {}
+        """(epoch, contributor to its merges) -> root of its last moments, where the run carries them."""
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
@@ -240,7 +240,10 @@ class World:
                 data = open_delta_codec().encode(part)
                 parts.append(self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data))
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
-        self.merged[epoch] = {record.miner for record in records}
+        if self.spec.optimizer.state is StateRule.CARRY:
+            for miner in self.miners:
+                last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
+                self.ended[epoch, miner.hotkey] = last.commitment.moments
         return tuple(records)
 
     def _put(self, key: str, data: bytes) -> StoredObject:
@@ -313,7 +316,7 @@ class World:
                     owner=m.hotkey,
                     certificate=None,
                     stage=m.stage,
-                    carries=m.hotkey in self.merged.get(epoch - 1, ()),
+                    moments=self.ended.get((epoch - 1, m.hotkey)),
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)
                         for joined, first in self.lives[epoch, m.hotkey]

@@ -23,7 +23,6 @@ from pydantic import BaseModel, ValidationError
 from iota.client import orchestrator as client
 from iota.client.orchestrator import UntrustedAnswer
 from iota.compute.errors import StateError
-from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state, state_bytes
 from iota.data.blocks import BlockIndex
 from iota.data.manifest import DataError, Manifest, Shard, manifest_id, parse_manifest
@@ -32,6 +31,7 @@ from iota.data.sequences import Span
 from iota.identity.signatures import signing_bytes
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
+from iota.model.updates import moment_shapes
 from iota.objects import part_count, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts

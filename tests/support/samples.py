@@ -294,7 +294,7 @@ MESSAGES = {
         receipts=4,
         miners=(
             records.MinerRecord(
-                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1, carries=True,
+                hotkey=MINER.ss58, owner=OTHER.ss58, certificate=CERTIFICATE, stage=1, moments=DIGEST,
                 lives=(records.LifeRecord(joined=0, first_receipt=1),),
                 first_receipt=1, last_receipt=4, receipts=DIGEST, withdrawn=1, unproven=1,
             ),

@@ -285,9 +285,6 @@ class Shell:
                 return world.seal_of(job.epoch), sealed[job.epoch]
             case jobs.FetchVerdicts():
                 return self.others.get(job.epoch, Pool({}, (), complete=True))
-            case jobs.FetchLastCommit():
-                commits = sealed[job.epoch].commits(job.miner, sealed[job.epoch].last_life(job.miner))
-                return commits[-1]
             case jobs.FetchFrame() | jobs.FetchSent():
                 return b""
             case jobs.FetchTokens():
@@ -349,7 +346,7 @@ class Shell:
                 own = [jobs.Remade("00" * 32, {}), *lost]
             case jobs.RemakeBase():
                 own = ["00" * 32, *lost]
-            case jobs.FetchLastCommit() | jobs.MeasureHeldout():
+            case jobs.MeasureHeldout():
                 own = [None, *lost]
             case _:
                 own = lost

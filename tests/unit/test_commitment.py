@@ -14,6 +14,7 @@ from iota.outer.partition import split
 from iota.outer.pseudo_gradient import flatten
 from iota.protocol.merkle import EMPTY, merkle_root
 from tests.support.small_spec import small_spec
+from validator.core.receipt_checks import zero_moments_root
 
 SPEC = small_spec()
 
@@ -41,6 +42,14 @@ def test_one_bit_changes_the_root_of_its_group_alone(group: str) -> None:
     groups = ("weights", "moments", "before")
     assert [name for name in groups if getattr(changed, name) != getattr(whole, name)] == [group]
     assert changed.root != whole.root
+
+
+@pytest.mark.parametrize("part", [10, 1000, 1 << 20])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+def test_the_root_of_zero_moments_is_known_without_making_them(kind: str, part: int) -> None:
+    spec = small_spec(optimizer={"kind": kind}, outer={"part_elements": part})
+    for stage in range(spec.layout.stages):
+        assert zero_moments_root(spec, stage) == tensors_root(zero_moments(spec, stage), part)
 
 
 def test_a_group_without_tensors_has_the_empty_root_and_another_dtype_is_refused() -> None:

@@ -15,12 +15,12 @@ import miner.cli
 from iota.cli.main import main
 from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine
-from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, state_bytes
 from iota.console.command import run_command
 from iota.data.passes import check_passes
 from iota.model.layout import count, run_shapes
 from iota.model.proposal import make_spec
+from iota.model.updates import moment_shapes
 from iota.planning import (
     Machine,
     all_needs,

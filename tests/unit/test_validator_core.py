@@ -211,7 +211,7 @@ def test_a_record_that_says_who_was_merged_before_otherwise_than_that_record_is_
     shell.on_event(world.seal_of(1))
     work(shell)
     later = {filed.result.reason for (epoch, *_), filed in shell.kept.items() if epoch == 1}
-    assert later == {f"{one} was not among the contributions of epoch 0"}
+    assert later == {f"{one} did not end epoch 0 with the moments named"}
 
 
 def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_is_final() -> None:

@@ -11,7 +11,7 @@ from validator.audits.evidence import Evidence
 from validator.audits.merge_replay import MergeReplay
 from validator.audits.replay import OwnFingerprint, Replay, ReplayOptions
 from validator.core import jobs
-from validator.core.receipt_checks import check_carried, check_committed
+from validator.core.receipt_checks import check_committed, zero_moments_root
 from validator.core.results import MinerFault, Profile, Undelivered
 
 _Afresh = jobs.LoadBase | jobs.LoadSnapshot | jobs.ReplayMerge | jobs.RemakeBase
@@ -114,9 +114,8 @@ class Auditor:
         base, carried = await self._evidence.base(job.base), job.carried
         if carried is None:
             return base
-        # Zero moments are right too: a replica that lost its state started from the base alone.
-        zero = await self._worker.run(lambda: self._evidence.zero_moments_root(job.base.stage))
-        if not check_carried(carried.snapshot.miner, carried.commit, carried.last, zero):
+        assert carried.commit.commitment is not None
+        if carried.commit.commitment.moments == zero_moments_root(self._evidence.spec, job.base.stage):
             return base
         state = await self._committed(carried.snapshot, carried.commit, whole=True)
         return StageState(base.weights, state.moments)

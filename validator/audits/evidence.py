@@ -6,19 +6,15 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
-import torch
 from blake3 import blake3
 from cachetools import FIFOCache
 
 from iota.client.run_objects import ObjectDiffers
-from iota.compute.commitment import tensors_root
 from iota.compute.errors import StateError
-from iota.compute.optim import moment_shapes
 from iota.compute.state import StageState, load_state
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import needs_tokens
-from iota.model.layout import run_shapes
 from iota.objects import BaseKey, EvidenceKey, FrameKey, max_bytes, part_count, snapshot_bytes
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
@@ -114,12 +110,6 @@ class Evidence(RecordReader):
             return await asyncio.to_thread(load_state, data, self.spec, given.stage)
         except StateError as error:
             raise MinerFault(given.miner, given.seq, f"{name} is no state: {error}") from error
-
-    def zero_moments_root(self, stage: int) -> str:
-        """Root of the optimizer moments of a replica that starts from a base alone."""
-        shapes = moment_shapes(self.spec.optimizer, run_shapes(self.spec, stage))
-        zeros = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
-        return tensors_root(zeros, self.spec.outer.part_elements)
 
     # ---- inputs and outputs of ops -------------------------------------------------------------
 

@@ -95,8 +95,6 @@ class JobRunner:
         self.bundles.did(job)
         try:
             match job:
-                case jobs.FetchLastCommit():
-                    return await self.evidence.last_commit(job.epoch, job.miner)
                 case jobs.FetchPast():
                     return await self._fetch_past(job.epoch)
                 case jobs.FetchVerdicts():

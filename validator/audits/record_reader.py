@@ -15,7 +15,6 @@ from iota.objects import PlanKey, max_plan_bytes
 from iota.protocol.events import EpochClose
 from iota.protocol.merkle import merkle_root
 from iota.protocol.plans import WholePlan
-from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import EpochRecord, PlanRecord
 from iota.protocol.seals import member_parts
 from iota.settings.sentences import sentence
@@ -24,9 +23,8 @@ from iota.store import ObjectTooLarge
 from validator.audits.sources import Objects, Records
 from validator.core.all_receipts import check_receipts
 from validator.core.record_checks import check_receipt_counts, check_record
-from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken, SealedEpoch
-from validator.core.signed_chains import checked_receipts, signed_chain
+from validator.core.signed_chains import checked_receipts
 
 _RECORD_TRIES: Final = 3
 """A record comes unsigned, so what lies between may have changed it: it is asked for again."""
@@ -106,16 +104,3 @@ class RecordReader:
         if (microbatches, stages) != (self.spec.schedule.microbatches, self.spec.layout.stages):
             raise SealBroken(f"{key} has {counted(microbatches, 'microbatch')} at {counted(stages, 'stage')}")
         return plan
-
-    async def last_commit(self, epoch: int, hotkey: str) -> Receipt | None:
-        """The miner's receipt of its COMMIT to the last version of `epoch`; None if it has none.
-
-        Of several it is the first, the one that was sealed: what comes after the seal is taken as it is, and
-        no segment ends there. Raises EvidenceMissing for receipts that the miner did not sign.
-        """
-        wanted = (epoch, self.spec.schedule.steps, OpKind.COMMIT)
-        try:
-            chain = signed_chain(self.spec.id, hotkey, await self._client.receipts(epoch, hotkey))
-        except SealBroken as error:
-            raise EvidenceMissing(str(error)) from error
-        return next((r for r in chain if (r.epoch, r.step, r.kind) == wanted), None)

@@ -97,8 +97,6 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
                     await evidence.tokens(job.receipt)
                 case jobs.FetchSent():
                     await evidence.sent_payload(job.miner, job.receipt, job.kept)
-                case jobs.FetchLastCommit():
-                    await evidence.last_commit(job.epoch, job.miner)
                 case jobs.ReplayMerge() | jobs.RemakeBase():
                     await _read_merge(evidence, job)
                 case _:  # a replay, or a question that is no evidence

@@ -226,8 +226,6 @@ class _Repeating:
 
     async def _answer(self, job: jobs.Job | jobs.Wait) -> object:
         match job:
-            case jobs.FetchLastCommit():
-                return await self._evidence.last_commit(job.epoch, job.miner)
             case (
                 jobs.Wait()
                 | jobs.AwaitBlock()

@@ -9,13 +9,13 @@ from iota.protocol.frames import Direction
 from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import LifeRecord
-from iota.spec import StateRule
 from iota.wire.frame import FrameHeader
 from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
 from validator.core.deliveries import Awaited, Deliveries, Piece
 from validator.core.facts import TransportFailed
 from validator.core.jobs import Base, OpInputs, Script, Shown
+from validator.core.receipt_checks import begins_with
 from validator.core.results import (
     EvidenceMissing,
     MinerFault,
@@ -72,8 +72,7 @@ def _may_carry(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
 
     Nor has one whose pseudo-gradient was not merged: that epoch's seal need not hold its last COMMIT.
     """
-    miner = sealed.miners[hotkey]
-    return sealed.spec.optimizer.state is StateRule.CARRY and miner.carries and life is miner.lives[0]
+    return begins_with(sealed, hotkey, life) is not None
 
 
 class Audit:
@@ -330,11 +329,10 @@ class Audit:
 
     def _load_base(self, *, whole: bool) -> Script[Profile]:
         """Load the base, and to run STEPs the moments that the miner carried over, if the run has that."""
-        version, epoch, carried = self._life.joined, self._sealed.epoch, None
+        version, carried = self._life.joined, None
         commit = self._commits.get(version)
         if whole and commit is not None and _may_carry(self._sealed, self._hotkey, self._life):
             yield jobs.FetchBase(self._base)
-            last: Receipt | None = yield jobs.FetchLastCommit(epoch - 1, self._hotkey)
-            carried = jobs.Carried(self._snapshot(version), commit, last)
+            carried = jobs.Carried(self._snapshot(version), commit)
         profile: Profile = yield jobs.LoadBase(self._base, version, self._shown, carried)
         return profile

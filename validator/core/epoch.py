@@ -24,7 +24,7 @@ from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
 from validator.core.pool import is_narrower
-from validator.core.record_checks import check_carrying
+from validator.core.receipt_checks import check_carried, ended_with
 from validator.core.results import EvidenceMissing, Result, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
@@ -93,7 +93,7 @@ class EpochAudit:
             if sealed is None:
                 return
             if isinstance(sealed, SealedEpoch):
-                self._history.merged = {self.epoch: frozenset(delta.miner for delta in sealed.record.deltas)}
+                self._history.ended = {self.epoch: ended_with(sealed)}
                 self._flagged = yield from flagged(sealed, self._history, self._emit)
             self.activity = f"epoch {self.epoch}: waiting for block {self._seal.block}"
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
@@ -129,8 +129,8 @@ class EpochAudit:
         """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
         try:
             sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
-            if (merged := self._history.merged.get(self.epoch - 1)) is not None:
-                check_carrying(sealed.record, merged)
+            if (ended := self._history.ended.get(self.epoch - 1)) is not None:
+                check_carried(sealed.record, ended)
         except RecordGone:
             self._log("its audits are closed already")
             return None

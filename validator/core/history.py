@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from iota.protocol.messages import Heldout
@@ -28,8 +29,8 @@ class History:
     """Epochs of which the verdicts of other validators are known."""
     heldout: dict[int, Heldout] = field(default_factory=dict)
     """Report of the held-out loss by epoch of the base."""
-    merged: dict[int, frozenset[str]] = field(default_factory=dict)
-    """Of the newest epoch whose record this process has read: who contributed to its merges."""
+    ended: dict[int, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    """Of the newest epoch whose record this process has read: `receipt_checks.ended_with`."""
     rates: dict[int, Rates] = field(default_factory=dict)
     """By epoch, of the last `audit.window` that this process has audited; in no database."""
 

@@ -142,14 +142,6 @@ class FetchBase:
 
 
 @dataclass(frozen=True)
-class FetchLastCommit:
-    """Answer: the miner's receipt of its COMMIT to an epoch's last version, or None."""
-
-    epoch: int
-    miner: str
-
-
-@dataclass(frozen=True)
 class FetchFrame:
     """Answer: the payload of the frame with this header, from the store or from what the miner delivered.
 
@@ -200,13 +192,11 @@ class LoadBase:
 
 @dataclass(frozen=True)
 class Carried:
-    """Moments that a miner carried over from the epoch before. They are those of `last`, or zero."""
+    """Moments that a miner carried over from the epoch before."""
 
     snapshot: Snapshot
     """The state that it began the epoch with. It must be the one that `commit` commits to."""
     commit: Receipt
-    last: Receipt | None
-    """Its COMMIT to the last version of the epoch before."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +322,7 @@ AuditJob = (
 )  # fmt: skip
 Job = (
     AwaitBlock | Settle | FetchRecord | FindFlags | FetchPast | FetchVerdicts | MeasureHeldout
-    | FetchLastCommit | AuditJob
+    | AuditJob
 )  # fmt: skip
 
 

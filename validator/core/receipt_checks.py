@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
-from iota.protocol.merkle import EMPTY
+from iota.model.layout import run_shapes
+from iota.model.updates import moment_shapes
+from iota.protocol.merkle import EMPTY, zeros_root
 from iota.protocol.receipts import Commitment, Receipt
+from iota.protocol.records import EpochRecord, LifeRecord
+from iota.spec import RunSpec
 from validator.core.results import MinerFault
-from validator.core.sealed import SealedEpoch
+from validator.core.sealed import SealBroken, SealedEpoch
 
 MOVING_NORM: Final = 1e-3
 """L2 norm of a gradient that no optimizer's update loses in rounding. A neighbour can send less, or zeros."""
+
+_FP32: Final = 4
+"""Bytes of an element of a state."""
 
 
 def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
     """The first COMMIT, in any life, that the record or the others refute.
 
     A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
-    STEPs with a gradient move the weights.
+    Its moments are zero, or those that the record has it carry. STEPs with a gradient move the weights.
     """
     base = sealed.base(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
@@ -28,6 +37,8 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
             if found != base.digest:
                 reason = "it committed to other weights than those of the base, where it began with them"
                 return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
+        if commits and (fault := _false_moments(sealed, hotkey, life, commits[0])) is not None:
+            return fault
         for start, end in pairwise(commits):
             moved = any(_moves(sealed, hotkey, step) for step in range(start.version, end.version))
             if moved and _of(start).weights == _of(end).weights:
@@ -37,6 +48,47 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
                 )
                 return MinerFault(hotkey, end.seq, reason, found=_of(end).weights)
     return None
+
+
+def begins_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> str | None:
+    """Root of the moments that a life may have carried over; None for zero ones, as after the base anew."""
+    miner = sealed.miners[hotkey]
+    return miner.moments if life is miner.lives[0] else None
+
+
+def zero_moments_root(spec: RunSpec, stage: int) -> str:
+    """Root of the moments of a replica that begins with a base alone."""
+    shapes = moment_shapes(spec.optimizer, run_shapes(spec, stage))
+    return zeros_root(_FP32 * sum(map(math.prod, shapes.values())), _FP32 * spec.outer.part_elements)
+
+
+def _false_moments(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Receipt) -> MinerFault | None:
+    """Zero moments are right too where it carries any: it may have lost its state."""
+    found, carried = _of(first).moments, begins_with(sealed, hotkey, life)
+    zero = zero_moments_root(sealed.spec, sealed.miners[hotkey].stage)
+    if found in (zero, carried):
+        return None
+    reason = "the moments that it began the epoch with are not those it ended the last one with"
+    return MinerFault(hotkey, first.seq, reason, expected=carried or zero, found=found)
+
+
+def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[str]]:
+    """Contributor to the merges of an epoch -> roots of the moments of its lives' last COMMITs."""
+    last, found = sealed.spec.schedule.steps, {}
+    for hotkey in {delta.miner for delta in sealed.record.deltas}:
+        lives = (sealed.commits(hotkey, life) for life in sealed.miners[hotkey].lives)
+        found[hotkey] = frozenset(_of(c[-1]).moments for c in lives if c and c[-1].version == last)
+    return found
+
+
+def check_carried(record: EpochRecord, ended: Mapping[str, frozenset[str]]) -> None:
+    """Raise SealBroken where a record has a miner carry moments that it did not end the last epoch with.
+
+    A miner that contributed to the merge, and carries none, is not held up by that: it begins with zero ones.
+    """
+    for miner in record.miners:
+        if miner.moments is not None and miner.moments not in ended.get(miner.hotkey, ()):
+            raise SealBroken(f"{miner.hotkey} did not end epoch {record.epoch - 1} with the moments named")
 
 
 def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:
@@ -79,25 +131,3 @@ def check_committed(hotkey: str, commit: Receipt, found: Commitment, *, whole: b
                 f"the {what} that it delivered for version {commit.version} are not those it committed to"
             )
             raise MinerFault(hotkey, commit.seq, reason, expected=expected, found=given)
-
-
-def check_carried(hotkey: str, commit: Receipt, last: Receipt | None, fresh: str) -> bool:
-    """Compare the moments that a replica began an epoch with to its last COMMIT of the epoch before.
-
-    Zero moments are right too: the replica may have lost its state and begun from the base alone.
-
-    Args:
-        commit: its first COMMIT of the epoch.
-        last: its last COMMIT of the epoch before; None if it did not end that.
-        fresh: root of zero moments.
-
-    Returns whether it carried any. Raises MinerFault if they are neither.
-    """
-    found = _of(commit).moments
-    if found in (fresh, EMPTY):
-        return False
-    if last is not None and found == _of(last).moments:
-        return True
-    reason = "the moments that it began the epoch with are not those it ended the last one with"
-    expected = fresh if last is None else _of(last).moments
-    raise MinerFault(hotkey, commit.seq, reason, expected=expected, found=found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from iota.console.counts import counted
@@ -72,14 +72,6 @@ def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[Who
             raise SealBroken(
                 f"{miner.hotkey} has {counted(count, 'receipt')}, and its work gives at most {most:,}"
             )
-
-
-def check_carrying(record: EpochRecord, merged: Container[str]) -> None:
-    """Raise SealBroken where a record names others than the contributors to the merges before, `merged`."""
-    for miner in record.miners:
-        if miner.carries is not (miner.hotkey in merged):
-            was = "was not" if miner.carries else "was"
-            raise SealBroken(f"{miner.hotkey} {was} among the contributions of epoch {record.epoch - 1}")
 
 
 def _below(what: str, number: int, end: int) -> None:

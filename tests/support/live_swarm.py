@@ -29,6 +29,8 @@ Status = dict[str, Any]
 STORE = "store"
 DATA = Path(iota.__file__).parent
 """A tenth of the default data: each swarm prepares its own."""
+TEMPO_BLOCKS = 8
+"""Weights are set once a tempo: the last ones, for which a swarm waits, go out within 4 s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,9 @@ class LiveSwarm:
 
     async def start_chain(self) -> None:
         """A chain with every member registered."""
-        await self.start(self.programs.ledger())
+        ledger = self.programs.ledger()
+        arguments = (*ledger.arguments, "--tempo", str(TEMPO_BLOCKS))
+        await self.start(dataclasses.replace(ledger, arguments=arguments))
         await until_ready(self.http, "ledger", f"{self.programs.url('ledger')}/v1/head")
         await register(self.crew, self.programs.url("ledger"), NETUID)
 

@@ -49,6 +49,12 @@ class _Parent:
                 assert json.loads(self.process.stdout.readline()) == {"ready": True}
                 self._ready = True
 
+    def end(self) -> None:
+        """End it: it does so when its orders do."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+
     @property
     def is_fit(self) -> bool:
         """Whether it runs, and began with what this process has now."""
@@ -84,8 +90,17 @@ class _Attached:
             transport.close()
 
 
-_parents: list[_Parent] = []
-"""The newest is in use; those before it end with this process."""
+_current: _Parent | None = None
+
+
+def _parent() -> _Parent:
+    """The parent, started anew where it does not fit. Only one swarm at a time has use for it."""
+    global _current
+    if _current is None or not _current.is_fit:
+        if _current is not None:
+            _current.end()
+        _current = _Parent()
+    return _current
 
 
 class SharedLauncher(Launcher):
@@ -99,10 +114,9 @@ class SharedLauncher(Launcher):
         """Attach to the parent, which is started if there is none that fits."""
         async with self._starting:
             if self._preload is None or self._preload.dead:
-                if not _parents or not _parents[-1].is_fit:
-                    _parents.append(_Parent())
-                await asyncio.to_thread(_parents[-1].wait_ready)
-                attached: Any = _Attached(_parents[-1])
+                parent = _parent()
+                await asyncio.to_thread(parent.wait_ready)
+                attached: Any = _Attached(parent)
                 await attached.attach()
                 self._attached, self._preload = attached, _Preload(attached)
             await self._preload.ready()

@@ -123,7 +123,8 @@ def report(bench: Bench, layer: int, size: int) -> dict[str, object]:
 
     def segment(kind: str, end: str) -> float:
         once = each["read"][kind] + each[end][kind]
-        return FULL * (once + work * each["op"][kind] + given.steps * each["step"][kind])
+        a_parameter: float = once + work * each["op"][kind] + given.steps * each["step"][kind]
+        return FULL * a_parameter
 
     state = size / parameters
     return {

@@ -12,19 +12,25 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import iota
 from iota.http import HttpClient
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.ports import choose_ports
 from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, make_crew, prepare_data, register
-from iota.swarm.processes import Launcher, Program, Running
-from iota.swarm.programs import NETUID, SERVERS, Programs, preloaded
+from iota.swarm.processes import Program, Running
+from iota.swarm.programs import NETUID, SERVERS, Programs
 from iota.swarm.run_dir import RunDir, write_json
 from iota.swarm.starting import start_from
 from iota.swarm.watching import read_status, until_ready
+from tests.support.shared_launcher import SharedLauncher
 
 Status = dict[str, Any]
 STORE = "store"
+DATA = Path(iota.__file__).parent
+"""A tenth of the default data: each swarm prepares its own."""
+TEMPO_BLOCKS = 8
+"""Weights are set once a tempo: the last ones, for which a swarm waits, go out within 4 s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,7 @@ class LiveSwarm:
         self.http = await stack.enter_async_context(HttpClient())
         ports = choose_ports(SERVERS, {}, {})
         self.programs = self.make_programs(ports)
-        self.launcher = Launcher(preloaded(self.validator), self.run_dir.log("preload"), 1)
+        self.launcher = SharedLauncher()
         stack.push_async_callback(self.launcher.close, 3.0)
         preload = asyncio.create_task(self.launcher.preload())
         self.spec = await asyncio.to_thread(self._prepare)
@@ -134,7 +140,9 @@ class LiveSwarm:
 
     async def start_chain(self) -> None:
         """A chain with every member registered."""
-        await self.start(self.programs.ledger())
+        ledger = self.programs.ledger()
+        arguments = (*ledger.arguments, "--tempo", str(TEMPO_BLOCKS))
+        await self.start(dataclasses.replace(ledger, arguments=arguments))
         await until_ready(self.http, "ledger", f"{self.programs.url('ledger')}/v1/head")
         await register(self.crew, self.programs.url("ledger"), NETUID)
 
@@ -184,6 +192,7 @@ def tiny(**changes: Any) -> SwarmOptions:
         "steps_per_epoch": 4,
         "microbatches": 4,
         "model": "tiny",
+        "data": str(DATA),
         "sequence_length": 64,
         "sequences": 2,
     }

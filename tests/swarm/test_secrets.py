@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.identity.coldkey import load_coldkey
 from tests.support.live_swarm import LiveSwarm, tiny
-from tests.support.subtensor.fixtures import sdk_home
-from tests.support.subtensor.process import NodeProcess
-from tests.support.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm
-
-__all__ = ["sdk_home"]
 
 SIGNED_URL = re.compile(r"[?&](sig|X-Amz-Signature|X-Amz-Credential)=", re.IGNORECASE)
 
@@ -28,25 +22,6 @@ async def test_the_logs_of_a_whole_swarm_hold_no_secret(
         await swarm.validator_done(120)
         secrets = swarm_secrets(swarm)
     assert_none_told(logs_of(swarm), secrets)
-
-
-async def test_nor_do_they_and_the_commands_on_a_node_with_an_access_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sdk_home: Path
-) -> None:
-    monkeypatch.setenv("IOTA_LOG_LEVEL", "DEBUG")
-    times = ("--block-time", "0.25", "--slot-time", "0.25", "--tempo", "12", "--weights-rate-limit", "4")
-    async with (
-        NodeProcess(*times) as node,
-        SubtensorSwarm(tmp_path / "run", tiny(), node) as swarm,
-    ):
-        await swarm.finished(120)
-        await swarm.validator_done(120)
-        await swarm.iota("chain", "show", *swarm.chain)
-        root = swarm.run_dir.root
-        words = (root / "mnemonic").read_text().strip()
-        secrets = swarm_secrets(swarm) | {"password": PASSWORD, "access token": TOKEN, "mnemonic": words}
-    assert load_coldkey(root.name, root.parent, PASSWORD).ss58 in swarm.said
-    assert_none_told({**logs_of(swarm), "the commands": swarm.said}, secrets)
 
 
 def logs_of(swarm: LiveSwarm) -> dict[str, str]:

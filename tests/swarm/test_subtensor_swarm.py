@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from iota.chain.weight_rules import normalise
+from iota.identity.coldkey import load_coldkey
 from iota.swarm.preparation import VALIDATOR
 from tests.support.live_swarm import Status, tiny
 from tests.support.subtensor.fixtures import sdk_home  # noqa: F401
 from tests.support.subtensor.process import NodeProcess
-from tests.support.subtensor_swarm import SubtensorSwarm, succeeded
+from tests.support.subtensor_swarm import PASSWORD, TOKEN, SubtensorSwarm, succeeded
+from tests.swarm.test_secrets import assert_none_told, logs_of, swarm_secrets
 
 BLOCK_S = 0.25
 BTCLI = Path(sys.executable).with_name("btcli")
@@ -30,7 +32,10 @@ TIMES = (
 
 
 @pytest.mark.usefixtures("sdk_home")
-async def test_a_swarm_on_a_node_ends_with_weights_in_force(tmp_path: Path) -> None:
+async def test_a_swarm_on_a_node_ends_with_weights_in_force_and_tells_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOTA_LOG_LEVEL", "DEBUG")
     async with (
         NodeProcess(*TIMES, "--shielded") as node,
         SubtensorSwarm(tmp_path / "run", tiny(), node) as swarm,
@@ -44,6 +49,10 @@ async def test_a_swarm_on_a_node_ends_with_weights_in_force(tmp_path: Path) -> N
         rows = json.loads(await swarm.iota("chain", "weights", "--json", *swarm.chain))
         tip = await swarm.iota("chain", "commitment", validator, *swarm.chain)
         seen = await succeeded([str(BTCLI), "subnets", "metagraph", "9", "--network", node.url, "--json"])
+        await swarm.iota("chain", "show", *swarm.chain)
+        root = swarm.run_dir.root
+        words = (root / "mnemonic").read_text().strip()
+        secrets = swarm_secrets(swarm) | {"password": PASSWORD, "access token": TOKEN, "mnemonic": words}
     assert status is not None
     assert status["audits"]["passed"] > 0
     assert status["audits"]["failed"] == 0
@@ -54,6 +63,8 @@ async def test_a_swarm_on_a_node_ends_with_weights_in_force(tmp_path: Path) -> N
     assert {int(uid): w for uid, w in row["weights"].items()} == expected_row(status, neurons)
     assert tip.split()[1]
     assert miner in seen
+    assert load_coldkey(root.name, root.parent, PASSWORD).ss58 in swarm.said
+    assert_none_told({**logs_of(swarm), "the commands": swarm.said}, secrets)
 
 
 @pytest.mark.usefixtures("sdk_home")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +27,13 @@ from iota.identity.keys import WalletExists, WalletLocked, WalletMissing, Wallet
 PASSWORD = "correct horse Battery 1"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Coldkey, str]:
+    """A folder with a coldkey under `PASSWORD`, the key and its mnemonic: to encrypt one takes 3 s of CPU."""
+    folder = tmp_path_factory.mktemp("wallets")
+    return folder, *create_coldkey("w", folder, PASSWORD)
+
+
 def sdk_wallet(folder: Path, *, encrypted: bool) -> bittensor.Wallet:
     wallet = bittensor.Wallet("w", "h", str(folder))
     wallet.create_new_coldkey(
@@ -42,20 +50,19 @@ def test_a_coldkey_of_the_sdk_is_read(tmp_path: Path, encrypted: bool) -> None:
     assert coldkey_address("w", tmp_path) == theirs
 
 
-def test_the_sdk_reads_ours_and_its_mnemonic_restores_it(tmp_path: Path) -> None:
-    ours, mnemonic = create_coldkey("w", tmp_path, PASSWORD)
-    wallet = bittensor.Wallet("w", "h", str(tmp_path))
+def test_the_sdk_reads_ours_and_its_mnemonic_restores_it(made: tuple[Path, Coldkey, str]) -> None:
+    folder, ours, mnemonic = made
+    wallet = bittensor.Wallet("w", "h", str(folder))
     assert wallet.coldkey_file.is_encrypted()
     assert wallet.get_coldkey(PASSWORD).ss58_address == wallet.coldkeypub.ss58_address == ours.ss58
     assert bittensor.sp_core.Keypair.create_from_mnemonic(mnemonic, 1).ss58_address == ours.ss58
-    assert coldkey_path("w", tmp_path).stat().st_mode & 0o777 == 0o600
+    assert coldkey_path("w", folder).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
-def test_without_its_password_it_stays_locked(tmp_path: Path, password: str | None) -> None:
-    create_coldkey("w", tmp_path, PASSWORD)
+def test_without_its_password_it_stays_locked(made: tuple[Path, Coldkey, str], password: str | None) -> None:
     with pytest.raises(WalletLocked):
-        load_coldkey("w", tmp_path, password)
+        load_coldkey("w", made[0], password)
 
 
 def test_a_coldkey_that_is_elsewhere_is_missing(tmp_path: Path) -> None:
@@ -78,15 +85,15 @@ def test_a_damaged_file_is_refused_without_quoting_it(tmp_path: Path) -> None:
         coldkey_address("w", tmp_path)
 
 
-def test_a_coldkey_is_never_overwritten(tmp_path: Path) -> None:
-    first, _ = create_coldkey("w", tmp_path, PASSWORD)
+def test_a_coldkey_is_never_overwritten(made: tuple[Path, Coldkey, str]) -> None:
+    folder, first, _ = made
     with pytest.raises(WalletExists):
-        create_coldkey("w", tmp_path, PASSWORD)
-    assert load_coldkey("w", tmp_path, PASSWORD).ss58 == first.ss58
+        create_coldkey("w", folder, PASSWORD)
+    assert load_coldkey("w", folder, PASSWORD).ss58 == first.ss58
 
 
-def test_neither_its_text_nor_a_pickle_reveals_it(tmp_path: Path) -> None:
-    key, mnemonic = create_coldkey("w", tmp_path, PASSWORD)
+def test_neither_its_text_nor_a_pickle_reveals_it(made: tuple[Path, Coldkey, str]) -> None:
+    _, key, mnemonic = made
     assert repr(key) == f"Coldkey({key.ss58})"
     assert mnemonic not in repr(key)
     with pytest.raises(TypeError):
@@ -111,9 +118,11 @@ importlib.import_module(sys.argv.pop(1)).main()
 
 
 @pytest.mark.parametrize("command", ["miner.cli", "validator.cli"])
-def test_a_node_that_starts_opens_its_hotkey_and_never_the_coldkey(tmp_path: Path, command: str) -> None:
+def test_a_node_that_starts_opens_its_hotkey_and_never_the_coldkey(
+    made: tuple[Path, Coldkey, str], tmp_path: Path, command: str
+) -> None:
     """A real process, watched by the interpreter's own audit events until it dials out."""
-    create_coldkey("w", tmp_path, PASSWORD)
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
     create_hotkey("w", "h", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"

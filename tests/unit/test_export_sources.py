@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,16 +19,14 @@ import torch
 from blake3 import blake3
 
 from iota.cli.main import main
-from iota.data import open_tokenizer, read_manifest
+from iota.data import open_tokenizer
 from iota.data.exported_tokenizer import write_tokenizer
 from iota.data.manifest import DataError
 from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
-from iota.exporting.card import model_card
 from iota.model.export import exported_name
 from iota.model.initial import initial_weights
 from iota.objects import BaseKey, tokenizer_key
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Heldout
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import EmbeddedStore
@@ -334,65 +330,6 @@ async def test_only_parts_of_stored_bases_and_the_tokenizer_are_public(run: Stor
             f"{spec.id}/merged/0/0/part-000.x",
         ):
             assert (await answered(running, f"/v1/objects?key={key}"))[0] == 403
-
-
-def test_the_model_card_says_what_the_model_is(run: StoredRun, tmp_path: Path) -> None:
-    run.write_journal()
-    assert export("--run-dir", run.root, "--license", "apache-2.0", "--to", tmp_path / "model") == 0
-    card = (tmp_path / "model" / "README.md").read_text()
-    for said in (
-        run.spec.id,
-        "license: apache-2.0",
-        "transformers>=4.57,<6.0",
-        "1 of 2 epochs",
-        "not measured",
-    ):
-        assert said in card
-    assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["pad_token_id"] == 256
-
-
-def test_the_lines_of_the_model_card_ask_no_question(run: StoredRun, tmp_path: Path) -> None:
-    run.write_journal()
-    assert export("--run-dir", run.root, "--to", tmp_path / "model") == 0
-    card = (tmp_path / "model" / "README.md").read_text()
-    lines = card.split("```python\n")[1].split("```")[0].replace("FOLDER", repr(str(tmp_path / "model")))
-    done = subprocess.run(
-        [sys.executable, "-c", lines],
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-        input="",
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_an_export_measures_the_held_out_loss_with_its_standard_error(run: StoredRun, tmp_path: Path) -> None:
-    run.write_journal()
-    assert export("--run-dir", run.root, "--heldout-tokens", 3000, "--to", tmp_path / "model") == 0
-    found = json.loads((tmp_path / "model" / "evaluation.json").read_text())
-    assert 4 < found["loss"] < 8
-    assert 0 < found["standard_error"] < 0.1 * found["loss"]
-    assert (found["epoch"], found["tokens"] > 2900, found["documents"] > 5) == (1, True, True)
-    assert f"{found['loss']:.4f} ±" in (tmp_path / "model" / "README.md").read_text()
-
-
-async def test_the_card_states_what_validators_have_reported(run: StoredRun, tmp_path: Path) -> None:
-    run.write_journal()
-    async with served(run) as (running, _):
-        report = Heldout(epoch=1, loss=3.25, standard_error=0.0125, tokens=4096)
-        running.coordinator.state.audits.heldout[1] = report
-        assert await exported("--orchestrator", running.url, "--to", tmp_path / "model") == 0
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "3.2500 ± 0.0125 (standard error) nats a token, on 4,096 tokens" in card
-
-
-def test_names_of_others_are_no_markup_in_the_model_card(run: StoredRun) -> None:
-    evil = "x](http://evil) <script>alert(1)</script> ![a](b) | z\n\n# owned"
-    given = read_manifest(run.store, run.spec.data.manifest)
-    card = model_card(run.spec, 1, given.model_copy(update={"source": evil}), None, None)
-    assert "\n# owned" not in card
-    assert not re.search(r"(?<!\\)[<>\[\]!]", card.split("| data |")[1].split("\n")[0])
 
 
 def test_an_eos_beyond_any_vocabulary_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Words on NaN in real epochs: a false one fails in the replay, a true one passes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from iota.compute.engine import Engine
+from iota.compute.errors import BadValueError
+from iota.identity.signatures import signing_bytes
+from iota.objects import FrameKey
+from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.records import Word
+from iota.protocol.words import WORD_DOMAIN, signed_word
+from tests.support import audit_benches as benches
+from tests.support.audited_runs import World
+from tests.unit.test_replay import Open, honest
+from validator.core.segments import Draws
+from validator.core.tasks import drawn_tasks
+
+
+@pytest.fixture
+async def open_bench() -> AsyncIterator[Open]:
+    opened: list[benches.Bench] = []
+
+    async def make(world: World, epoch: int = 0, **options: Any) -> benches.Bench:
+        opened.append(await benches.bench(world, epoch, **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.worker.close()
+
+
+def said(world: World, stage: int, step: int, *, by: int | None = None) -> World:
+    """The same run, whose record has a word of the miner of `stage`, signed by that of stage `by`."""
+    names = [
+        FrameName(epoch=0, step=step, microbatch=1, attempt=0, stage=at, direction=direction)
+        for at, direction in ((stage - 1, Direction.FORWARD), (stage + 1, Direction.BACKWARD))
+        if 0 <= at < len(world.miners)
+    ]
+    data = [world.store[str(FrameKey(world.run, name))] for name in names]
+    signer = world.miners[stage if by is None else by].key
+    message = signing_bytes(WORD_DOMAIN, signed_word(world.run, 0, step, 1))
+    word = Word(
+        hotkey=world.miners[stage].hotkey,
+        stage=stage,
+        epoch=0,
+        step=step,
+        microbatch=1,
+        attempt=0,
+        inputs=tuple(
+            FrameNotice(name=name, digest=blake3(each).hexdigest(), size=len(each))
+            for name, each in zip(names, data, strict=True)
+        ),
+        signature=signer.sign(message).hex(),
+    )
+    spoken = copy.copy(world)
+    spoken.records = {0: world.records[0].model_copy(update={"words": (word,)})}
+    return spoken
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("step", [0, 1, 2])
+async def test_a_false_cry_of_nan_fails_in_the_replay(stage: int, step: int, open_bench: Open) -> None:
+    bench = await open_bench(said(honest("sync"), stage, step))
+    result = await bench.audit(stage, AuditKind.WORD, step=step, seq=1)
+    assert (result.outcome, result.expected) == (Outcome.FAIL, "finite values")
+    assert "replay is finite" in result.reason
+
+
+async def test_a_true_cry_of_nan_passes(open_bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = await open_bench(said(honest("sync"), 1, 0))
+
+    def broken(*_: object) -> None:
+        raise BadValueError("NaN, made for this test")
+
+    monkeypatch.setattr(Engine, "forward", broken)
+    assert (await bench.audit(1, AuditKind.WORD, step=0, seq=1)).outcome is Outcome.PASS
+
+
+async def test_every_word_is_repeated_without_a_draw_and_one_that_nobody_signed_is_none(
+    open_bench: Open,
+) -> None:
+    bench = await open_bench(said(honest("sync"), 1, 0))
+    miner, draws = bench.world.miners[1].hotkey, Draws("ab" * 32, "cd" * 32, "nobody")
+    tasks = [t for t in drawn_tasks(bench.sealed, draws, miner) if t.kind is AuditKind.WORD]
+    assert [(task.name, task.seq, task.step) for task in tasks] == [("word:1", 1, 0)]
+    made_up = await open_bench(said(honest("sync"), 1, 0, by=2))
+    assert made_up.sealed.words(miner) == ()
+
+
+async def test_a_word_whose_frames_the_store_lost_is_repeated_from_what_its_miner_has_kept(
+    open_bench: Open,
+) -> None:
+    world = said(honest("sync"), 1, 0)
+    world.store = {key: data for key, data in world.store.items() if "/frames/" not in key}
+    kept: dict[str, Any]
+    for kept, outcome in (
+        ({}, Outcome.FAIL),
+        ({"frames": lambda miner, step: None}, Outcome.UNDELIVERED),
+        ({"frames": lambda miner, step: benches.kept_frames(world, miner, 1)}, Outcome.UNDELIVERED),
+    ):
+        bench = await open_bench(world, **kept)
+        result = await bench.audit(1, AuditKind.WORD, step=0, seq=1)
+        assert result.outcome is outcome, result

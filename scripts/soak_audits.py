@@ -1,15 +1,15 @@
 """Honest work on other kernels, audited by the product's code until enough has passed: are there false fails?
 
-Each row of a seeded matrix is a run of small models in one process, by real engines: its receipts, frames,
+Each row of a seeded matrix is a run of a small model in one process, by real engines: its receipts, frames,
 commitments and records are those of a swarm. Miners and validators of a row are processes with kernels and
-threads of their own (AVX2 or AVX-512 of torch, oneDNN and MKL; 1 to 4 threads). What is drawn: compute dtype,
-optimizer, wire dtype, codec, pipeline, kept or recomputed graphs, carried or reset moments, length of segments,
-size of the model. Audits have the thresholds and profiles that ship.
+threads of their own: AVX2 or AVX-512 of torch, oneDNN and MKL; 1 to 4 threads. What is drawn: compute dtype,
+optimizer, wire dtype, codec, pipeline, kept or recomputed graphs, carried or reset moments, length of
+segments, size of the model. Audits have the thresholds and profiles that ship.
 
-    python scripts/soak_audits.py --out soak                # goes on with what is there, until the counts are reached
-    python scripts/soak_audits.py --out soak --swarms 4     # real swarms: replicas, re-routes, restarts
-    python scripts/soak_audits.py --out lies --lies --rows 60   # how much of bf16 in place of fp32 is found
-    python scripts/soak_audits.py --out soak --show         # the totals of what is there
+    python scripts/soak_audits.py --out soak               # until the counts are reached; goes on
+    python scripts/soak_audits.py --out soak --swarms 6    # real swarms: replicas, re-routes, restarts
+    python scripts/soak_audits.py --out lies --lies --rows 9    # how much of bf16 in place of fp32 is found
+    python scripts/soak_audits.py --out soak --show        # the totals of what is there
 
 OUT/rows/NUMBER.json has the figures of a row, OUT/failed/NUMBER what a false fail was found in. The exit code
 is 1 after a false fail.
@@ -31,11 +31,11 @@ from typing import Any, Final
 from iota.files import whole_file
 from iota.settings.environment import child_environment
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.soak_rows import Row, row, variant_of
 from tests.support.soak_swarms import soak_swarm
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 _MOST_S: Final = 900.0
 """Longest that one process may take."""
 

@@ -1,4 +1,4 @@
-"""Which honest work `scripts/soak_audits.py` makes and audits: seeded rows of a matrix of runs and kernels."""
+"""Which work `scripts/soak_audits.py` makes and audits: seeded rows of a matrix of runs and kernels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SIZES: Final[dict[str, dict[str, Any]]] = {
     "small": {"model": (256, 704), "data": (128, 8)},
 }
 """(hidden_size, ffn_size) and (sequence_length, sequences); `small` is the largest that profiles ship for."""
-_OFTEN: Final = (*["nano"] * 5, *["tiny"] * 4, "small")
+_OFTEN: Final = (*["nano"] * 14, *["tiny"] * 5, "small")
 _RATES: Final = {OptimizerKind.ADAMW: 3e-3, OptimizerKind.MUON: 2e-2, OptimizerKind.SGD: 3e-2}
 _EPOCHS: Final = 3
 _TEXTS: Final = 100
@@ -66,7 +66,7 @@ class Row(Frozen):
 
 
 def row(seed: int, number: int, *, lies: bool = False) -> Row:
-    """Row `number` of the matrix. The compute dtype, the optimizer and the wire go by turns, the rest is drawn."""
+    """Row `number` of the matrix. The compute dtype and the optimizer go by turns, the rest is drawn."""
     rng = random.Random(f"{seed}/{number}")
     compute = ComputeDtype.FP32 if lies or number % 3 else ComputeDtype.BF16
     optimizer = list(OptimizerKind)[number // 3 % len(OptimizerKind)]

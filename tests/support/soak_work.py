@@ -1,4 +1,4 @@
-"""A process of `scripts/soak_audits.py`, whose environment chooses the kernels: makes a row's work, or audits it.
+"""A process of `scripts/soak_audits.py`, whose environment chooses the kernels: makes a row or audits it.
 
     python -m tests.support.soak_work make ROW.json FOLDER
     python -m tests.support.soak_work audit ROW.json FOLDER NUMBER      # NUMBER: which auditor

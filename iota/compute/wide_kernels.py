@@ -29,6 +29,9 @@ _MAX_ATTENTION: Final = 2048
 _MAX_ACTIVATIONS: Final = 1 << 20
 _LARGE: Final = 1024.0
 """Scores that are rounding errors of products of such values are about 1, so that softmax shows them."""
+_UNEVEN: Final = 3.0
+"""Queries of such size give weights of many magnitudes."""
+_BLOCK: Final = 64
 _SLICES: Final = 8
 """Activations are repeated, since the threads' shares end at few values, and one in 25 of those differs."""
 
@@ -64,8 +67,7 @@ def _kernels(spec: RunSpec, last: bool, seeded: Seeded) -> Iterator[Kernel]:
         norm = LlamaRMSNorm(width, eps=model.norm_eps).to(seeded.device)
         x = _leaf(seeded, f"norm.{rows}.x", rows, width)
         yield f"norm.{rows}", norm(x), [x, norm.weight]
-    yield _attention(spec, seeded, opposed=False)
-    yield _attention(spec, seeded, opposed=True)
+    yield from (_attention(spec, seeded, sums) for sums in ("plain", "scores", "values"))
     if last:
         logits = _leaf(seeded, "loss.logits", 1, _ROWS, model.vocab_size)
         labels = torch.from_numpy(seeded.tokens("loss.labels", (1, _ROWS), model.vocab_size))
@@ -81,22 +83,29 @@ def _product(rows: int, inputs: int, outputs: int, seeded: Seeded, *, opposed: b
     return name, F.linear(x, w), [x, w]
 
 
-def _attention(spec: RunSpec, seeded: Seeded, *, opposed: bool) -> Kernel:
-    name = f"attention.{opposed}"
-    shape = (1, 1, min(spec.data.sequence_length, _MAX_ATTENTION), spec.model.head_dim)
-    q, k, v = (seeded.values(f"{name}.{part}", shape) for part in "qkv")
-    if opposed:
+def _attention(spec: RunSpec, seeded: Seeded, sums: str) -> Kernel:
+    """Of one head. `sums`: `plain`, or what is opposed: the products of its scores, or its values."""
+    name, length = f"attention.{sums}", min(spec.data.sequence_length, _MAX_ATTENTION)
+    q, k, v = (seeded.values(f"{name}.{part}", (1, 1, length, spec.model.head_dim)) for part in "qkv")
+    if sums == "scores":
         _oppose(q, k)
         q, k = q * _LARGE, k * _LARGE
+    elif sums == "values":
+        # Keys of equal scores have opposed values, in blocks since a token sees those before it alone.
+        for low in range(0, length, _BLOCK):
+            block = slice(low, low + _BLOCK)
+            _oppose(k[..., block, :].mT, v[..., block, :].mT)
+        q = q * _UNEVEN
     q, k, v = q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
     return name, F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
 
 
 def _oppose(x: Tensor, y: Tensor) -> None:
     """Change x and y so that each sum of x · y over the last dimension is 0 but for rounding."""
-    half = x.shape[-1] // 2
-    x[..., -half:] = x[..., :half].flip(-1)
-    y[..., -half:] = -y[..., :half].flip(-1)
+    length = x.shape[-1]
+    half = length // 2
+    x[..., length - half :] = x[..., :half].flip(-1)
+    y[..., length - half :] = -y[..., :half].flip(-1)
 
 
 def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:

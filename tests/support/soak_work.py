@@ -1,9 +1,9 @@
 """A process of `scripts/soak_audits.py`, whose environment chooses the kernels: makes a row or audits it.
 
-    python -m tests.support.soak_work make ROW.json FOLDER
-    python -m tests.support.soak_work audit ROW.json FOLDER NUMBER      # NUMBER: which auditor
+    python -m tests.support.soak_work make FOLDER...
+    python -m tests.support.soak_work audit FOLDER:NUMBER...      # NUMBER: which auditor of the row
 
-`make` writes FOLDER/EPOCH.pickle; `audit` writes FOLDER/audit-NUMBER.json: `Found`.
+Each FOLDER has row.json. `make` writes FOLDER/EPOCH.pickle; `audit` writes FOLDER/audit-NUMBER.json: `Found`.
 """
 
 from __future__ import annotations
@@ -175,22 +175,21 @@ def compared_by(profile: str) -> str:
 
 
 def main() -> None:
-    what, row, folder = (
-        sys.argv[1],
-        Row.model_validate_json(Path(sys.argv[2]).read_bytes()),
-        Path(sys.argv[3]),
-    )
+    what, *orders = sys.argv[1:]
     audited_runs.THREADS = int(
         os.environ["OMP_NUM_THREADS"]
     )  # torch takes no more than there are cores by itself
     torch.set_num_threads(audited_runs.THREADS)
-    if what == "make":
-        make(row, folder)
-        return
-    number = int(sys.argv[4])
-    soak = Soak(row, number)
-    asyncio.run(soak.audit(folder))
-    (folder / f"audit-{number}.json").write_bytes(FOUND.dump_json(soak.found))
+    for order in orders:
+        path, _, number = order.partition(":")
+        folder = Path(path)
+        row = Row.model_validate_json((folder / "row.json").read_bytes())
+        if what == "make":
+            make(row, folder)
+            continue
+        soak = Soak(row, int(number))
+        asyncio.run(soak.audit(folder))
+        (folder / f"audit-{number}.json").write_bytes(FOUND.dump_json(soak.found))
 
 
 if __name__ == "__main__":

@@ -194,3 +194,28 @@ def test_the_change_of_sgd_is_held_like_moments() -> None:
 
 def test_what_has_no_bound_must_be_equal() -> None:
     assert EXACT.bounds(1).of(OpKind.FORWARD, Quantity.ERROR) == 0
+
+
+@pytest.mark.parametrize("kind", OptimizerKind)
+def test_where_weights_are_equal_to_the_bit_fp32_has_narrow_bounds(
+    kind: OptimizerKind,
+) -> None:
+    spec = small_run(optimizer={"kind": kind}, boundary={"wire": "fp32"})
+    first, later = declared_bounds(spec, 1), declared_bounds(spec, LATER)
+    assert first.of(OpKind.FORWARD, Quantity.ERROR) == spec.audit.tolerance / 20
+    assert later.of(OpKind.FORWARD, Quantity.ERROR) >= spec.audit.tolerance
+    assert all(first.values[key] <= bound for key, bound in later.values.items())
+    spec = RunSpec.model_validate({**spec.model_dump(), "compute": ComputeDtype.BF16})
+    assert declared_bounds(spec, 1) == declared_bounds(spec, LATER)
+
+
+@pytest.mark.parametrize("wire", WireDtype)
+def test_a_value_that_the_wire_rounds_the_other_way_is_within_the_bounds(wire: WireDtype) -> None:
+    spec = small_run(boundary={"wire": wire}, data={"sequence_length": 2, "sequences": 1})
+    near = profile_for(spec, "cpu/x", "cuda/y", ())
+    x_BTK = noise(3, payload_shape(spec))
+    sent_N = encode_wire(x_BTK, wire)
+    other_N = sent_N.clone()
+    other_N[0] ^= 1
+    replay = Output(sent_N.numpy().tobytes(), A, 1)
+    assert compare_output(near, receipt(), replay, other_N.numpy().tobytes(), 1) is None

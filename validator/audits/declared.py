@@ -29,11 +29,11 @@ _LATER: Final = {
 """Bound of each quantity in units of `audit.tolerance`. A worst part is farther off than the whole. Muon's
 orthogonalisation turns 1e-6 of the gradient into 1e-3 of the change, which grows with each step."""
 _FIRST: Final = {
-    Quantity.ERROR: 0.1,
+    Quantity.ERROR: 0.05,
     Quantity.TOKEN: 1.0,
-    Quantity.LOSS: 0.1,
-    Quantity.NORM: 0.1,
-    Quantity.MOMENTS: 0.1,
+    Quantity.LOSS: 0.05,
+    Quantity.NORM: 0.05,
+    Quantity.MOMENTS: 0.05,
     Quantity.MOMENTS_TENSOR: 1.0,
 }
 """The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op is

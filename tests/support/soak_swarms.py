@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import os
 import random
 import time
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+from iota.client.orchestrator import OrchestratorClient
+from iota.protocol.messages import Outcome, Verdict
+from iota.protocol.verdicts import PAGE
 from iota.spec import Pipeline
 from iota.swarm.preparation import VALIDATOR
 from iota.swarm.processes import Launcher, Program
@@ -48,17 +50,6 @@ class _OtherKernels(LiveSwarm):
         self.running[VALIDATOR] = await launcher.start(dataclasses.replace(program, forked=False))
 
 
-class _Verdicts:
-    """All verdicts of a run: a status shows the newest alone."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[str, Any]] = {}
-
-    def see(self, status: Status) -> None:
-        for verdict in status["verdicts"]:
-            self.found.setdefault(json.dumps(verdict, sort_keys=True), verdict)
-
-
 def soak_swarm(number: int, folder: Path) -> dict[str, Any]:
     """Run swarm `number` to its end. Its figures, in the form of a row's."""
     return asyncio.run(_run(number, folder))
@@ -82,9 +73,9 @@ async def _run(number: int, folder: Path) -> dict[str, Any]:
         optimizer=optimizer,
         values={"audit": audit, "boundary": boundary},
     )
-    verdicts = _Verdicts()
     async with swarm:
-        status = await _disturbed(swarm, verdicts, replicas)
+        status = await _disturbed(swarm, replicas)
+        verdicts = await _verdicts(swarm)
     return {
         "number": number,
         "size": "tiny",
@@ -103,43 +94,47 @@ async def _run(number: int, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _disturbed(swarm: LiveSwarm, verdicts: _Verdicts, replicas: int) -> Status:
+async def _disturbed(swarm: LiveSwarm, replicas: int) -> Status:
     """Kill a miner in one or two epochs, start it again, and wait for the end of run and audits."""
-
-    async def until(reached: Any) -> Status:
-        def seen(status: Status) -> bool:
-            verdicts.see(status)
-            return bool(reached(status))
-
-        return await swarm.until(seen, _LONGEST_S)
-
     planned = _STEPS * _MICROBATCHES
     for epoch in range(1 if replicas == 1 else 2):
-        status = await until(lambda s, epoch=epoch: s["settled"] >= epoch * planned + planned // 3)
-        name = f"miner-0{epoch}"
+        status = await swarm.until(
+            lambda s, epoch=epoch: s["settled"] >= epoch * planned + planned // 3, _LONGEST_S
+        )
         before = status["rerouted"]
-        await swarm.kill(name)
+        await swarm.kill(f"miner-0{epoch}")
         if replicas > 1:
-            await until(lambda s, before=before: s["rerouted"] > before or s["finished"])
-        await swarm.restart(name)
-    await until(lambda s: s["finished"])
-    while not swarm.running[VALIDATOR].ended.done():
-        verdicts.see(await swarm.status() or {"verdicts": []})
-        await asyncio.sleep(0.2)
-    return await until(lambda s: True)
+            await swarm.until(lambda s, before=before: s["rerouted"] > before or s["finished"], _LONGEST_S)
+        await swarm.restart(f"miner-0{epoch}")
+    status = await swarm.finished(_LONGEST_S)
+    await swarm.validator_done(_LONGEST_S)
+    return status
 
 
-def _tallies(variant: str, verdicts: _Verdicts) -> dict[str, Any]:
+async def _verdicts(swarm: LiveSwarm) -> list[Verdict]:
+    """All verdicts of a run that has ended."""
+    found: list[Verdict] = []
+    async with OrchestratorClient(None, swarm.url) as client:
+        for epoch in range(swarm.spec.schedule.epochs):
+            number, total = 0, 1
+            while number * PAGE < total:
+                page = await client.verdicts(epoch, number)
+                found += [filed.verdict for filed in page.verdicts]
+                number, total = number + 1, page.total
+    return found
+
+
+def _tallies(variant: str, verdicts: list[Verdict]) -> dict[str, Any]:
     tallies: dict[str, dict[str, Any]] = {}
     fails, others = [], Counter[str]()
-    for verdict in verdicts.found.values():
-        how = f"{verdict['audit']} {compared_by(verdict['profile'])}"
-        if verdict["outcome"] not in ("pass", "fail", "undelivered"):
-            others[f"{verdict['audit']} {verdict['outcome']}: {verdict['reason']}"] += 1
+    for verdict in verdicts:
+        how = f"{verdict.audit} {compared_by(verdict.profile)}"
+        if verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.UNDELIVERED):
+            others[f"{verdict.audit} {verdict.outcome}: {verdict.reason}"] += 1
             continue
         tally = tallies.setdefault(how, {"audits": 0, "failed": 0, "compared": 0, "largest": {}})
         tally["audits"] += 1
-        if verdict["outcome"] != "pass":
+        if verdict.outcome is not Outcome.PASS:
             tally["failed"] += 1
-            fails.append(f"{how} of {verdict['miner']}: {verdict['outcome']}: {verdict['reason']}")
+            fails.append(f"{how} of {verdict.miner}: {verdict.outcome}: {verdict.reason}")
     return {"variant": variant, "tallies": tallies, "fails": fails, "undecided": dict(others)}

@@ -47,7 +47,7 @@ def row(name: str, case: Case, outcome: Outcome) -> dict[str, Any]:
         "case": {**asdict(case), "accomplices": sorted(case.accomplices)},
         "outcome": asdict(outcome),
         "steps_to_detection": outcome.steps_to_detection,
-        "false_accusations": outcome.false_accusations(case.cheats),
+        "false_accusations": outcome.false_accusations(case),
         "faults": faults(case, outcome),
     }
 
@@ -58,7 +58,7 @@ def line(name: str, case: Case, outcome: Outcome) -> str:
     honest = ", ".join(f"{outcome.weights[miner]:.3f}" for miner in outcome.honest)
     by = case.unpaid if outcome.found is None else f"{outcome.found.by}: {outcome.found.reason}"
     steps = "" if outcome.steps_to_detection is None else str(outcome.steps_to_detection)
-    accused = len(outcome.false_accusations(case.cheats))
+    accused = len(outcome.false_accusations(case))
     what = f"{name} (seldom)" if case.occasional else name
     return f"| {what} | {cheats} | {honest} | {by} | {steps} | {accused} | {outcome.seconds:.0f} s |"
 

@@ -2,6 +2,9 @@
 
 Libraries choose a kernel by the sizes of an operation. Its lengths decide how a sum is split, and which
 values are left to a loop without vector instructions. A narrowed layer has other lengths.
+
+In bf16 a result seldom shows how a sum was split: its rounding hides it in all but one of some 100,000
+values. Where the terms of a sum are opposed in pairs, its rounding errors are all that is left of it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ _ROWS: Final = 64
 _MAX_ATTENTION: Final = 2048
 """Tokens that are attended to: the cost grows with their square."""
 _MAX_ACTIVATIONS: Final = 1 << 20
+_LARGE: Final = 1024.0
+"""Scores that are rounding errors of products of such values are about 1, so that softmax shows them."""
+_UNEVEN: Final = 3.0
+"""Queries of such size give weights of many magnitudes."""
+_BLOCK: Final = 64
 _SLICES: Final = 8
 """Activations are repeated, since the threads' shares end at few values, and one in 25 of those differs."""
 
@@ -53,24 +61,51 @@ def _kernels(spec: RunSpec, last: bool, seeded: Seeded) -> Iterator[Kernel]:
     yield _product(tokens, _ROWS, _ROWS, seeded)
     for length in sorted(lengths):
         yield _product(_ROWS, length, _ROWS, seeded)
+        yield _product(_ROWS, length, _ROWS, seeded, opposed=True)
         yield _product(_ROWS, _ROWS, length, seeded)
     for rows, width in ((_ROWS, model.hidden_size), (tokens, _ROWS)):
         norm = LlamaRMSNorm(width, eps=model.norm_eps).to(seeded.device)
         x = _leaf(seeded, f"norm.{rows}.x", rows, width)
         yield f"norm.{rows}", norm(x), [x, norm.weight]
-    length = min(spec.data.sequence_length, _MAX_ATTENTION)
-    q, k, v = (_leaf(seeded, f"attention.{part}", 1, 1, length, model.head_dim) for part in "qkv")
-    yield "attention", F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+    yield from (_attention(spec, seeded, sums) for sums in ("plain", "scores", "values"))
     if last:
         logits = _leaf(seeded, "loss.logits", 1, _ROWS, model.vocab_size)
         labels = torch.from_numpy(seeded.tokens("loss.labels", (1, _ROWS), model.vocab_size))
         yield "loss", token_loss(logits, labels.to(seeded.device)), [logits]
 
 
-def _product(rows: int, inputs: int, outputs: int, seeded: Seeded) -> Kernel:
-    name = f"linear.{rows}.{inputs}.{outputs}"
-    x, w = _leaf(seeded, f"{name}.x", rows, inputs), _leaf(seeded, f"{name}.w", outputs, inputs)
+def _product(rows: int, inputs: int, outputs: int, seeded: Seeded, *, opposed: bool = False) -> Kernel:
+    name = f"linear.{rows}.{inputs}.{outputs}.{opposed}"
+    x, w = seeded.values(f"{name}.x", (rows, inputs)), seeded.values(f"{name}.w", (outputs, inputs))
+    if opposed:
+        _oppose(x, w)
+    x, w = x.requires_grad_(), w.requires_grad_()
     return name, F.linear(x, w), [x, w]
+
+
+def _attention(spec: RunSpec, seeded: Seeded, sums: str) -> Kernel:
+    """Of one head. `sums`: `plain`, or what is opposed: the products of its scores, or its values."""
+    name, length = f"attention.{sums}", min(spec.data.sequence_length, _MAX_ATTENTION)
+    q, k, v = (seeded.values(f"{name}.{part}", (1, 1, length, spec.model.head_dim)) for part in "qkv")
+    if sums == "scores":
+        _oppose(q, k)
+        q, k = q * _LARGE, k * _LARGE
+    elif sums == "values":
+        # Keys of equal scores have opposed values, in blocks since a token sees those before it alone.
+        for low in range(0, length, _BLOCK):
+            block = slice(low, low + _BLOCK)
+            _oppose(k[..., block, :].mT, v[..., block, :].mT)
+        q = q * _UNEVEN
+    q, k, v = q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
+    return name, F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+
+
+def _oppose(x: Tensor, y: Tensor) -> None:
+    """Change x and y so that each sum of x · y over the last dimension is 0 but for rounding."""
+    length = x.shape[-1]
+    half = length // 2
+    x[..., length - half :] = x[..., :half].flip(-1)
+    y[..., length - half :] = -y[..., :half].flip(-1)
 
 
 def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:

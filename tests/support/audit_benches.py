@@ -123,15 +123,18 @@ async def bench(
         miner.snapshots[version]
     ),
     frames: Callable[[Miner, int], bytes | None] | None = None,
+    options: ReplayOptions | None = None,
 ) -> Bench:
     """The validator's parts for one trained epoch.
 
     `deliver` is how miners answer for snapshots, by version, `frames` for frames, by step: as they kept them.
+    `options` are by default those of the world's miners.
     """
     objects = RunObjects(world, world)  # type: ignore[arg-type]
     evidence = Evidence(world.spec, world, objects, world)  # type: ignore[arg-type]
     worker = Worker()
-    auditor = Auditor(evidence, worker, ReplayOptions(threads=THREADS, max_threads=THREADS))
+    options = options or ReplayOptions(threads=THREADS, max_threads=THREADS)
+    auditor = Auditor(evidence, worker, options)
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
     kept = frames or (lambda miner, step: kept_frames(world, miner, step, epoch))
     return Bench(world, evidence, auditor, worker, sealed, deliver, kept)

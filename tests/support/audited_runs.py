@@ -388,5 +388,5 @@ class World:
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
         return self._batches(epoch, step, index)
 
-    def nothing(self) -> Tokens:
+    def blank_tokens(self) -> Tokens:
         return np.zeros_like(self._batches(0, 0, 0))

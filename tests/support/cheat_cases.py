@@ -22,8 +22,6 @@ class Case:
     """Of the cheats those that work honestly themselves, and may be paid."""
     unpaid: str = ""
     """Why it is not paid, where no audit finds it."""
-    may_pass: str = ""
-    """Why it may not be found: it stands among what cannot be stopped (docs/threat-model.md)."""
     misnames: bool = False
     """The run takes its word against an honest miner, whose pay validators know better than to cut."""
     occasional: bool = False
@@ -68,9 +66,7 @@ CASES: Final = {
     "backward with the other sign": _one("compute:flipped_backward", LAST),
     "half of the loss": _one("compute:false_loss", LAST),
     "bf16 in place of fp32": _one("compute:low_precision"),
-    "bf16 in place of fp32, as another device class": _one(
-        "compute:low_precision_elsewhere", may_pass="bf16 is within the bounds of a class without a profile"
-    ),
+    "bf16 in place of fp32, as another device class": _one("compute:low_precision_elsewhere"),
     "noise of the result's norm, as another device class": _one("compute:noise_elsewhere"),
     "noise in 5 % of its ops": _one("compute:occasional", occasional=True),
     "never steps": _one("states:never_steps"),

@@ -18,12 +18,13 @@ from iota.console.command import WorkFailed
 from iota.protocol.receipts import OpKind, Receipt, StepUpdate
 from iota.spec import ComputeDtype, RunSpec
 from tests.support.small_runs import small_run
+from validator.audits.declared import least_bound
 from validator.audits.measured import read_profiles
 from validator.audits.tolerance import compare_norm, compare_output, compare_state, profile_for
 from validator.calibration import calibrate as calibration
 from validator.calibration.calibrate import Fitted, calibrate, lie_of
 from validator.calibration.child import Order, starts
-from validator.calibration.fitting import MARGIN, MIN_SAMPLES, least_bound, pooled
+from validator.calibration.fitting import MARGIN, MIN_SAMPLES, pooled
 from validator.calibration.honest import Honest
 from validator.calibration.measuring import samples_in
 from validator.calibration.plan import Plan, calibrated, depths_of
@@ -149,16 +150,16 @@ def failures(fitted: Fitted, folder: Path, *, times: float = 0.0) -> dict[OpKind
         said = receipt(name[3], theirs.numbers.get(name))
         output = Output(mine.payloads[name], "", 1, mine.numbers.get(name))
         sent = noisy(payload, lie[name[3]])
-        found[name[3]].append(compare_output(profile, said, output, sent) is not None)
+        found[name[3]].append(compare_output(profile, said, output, sent, 2) is not None)
     for name, number in theirs.numbers.items():
         if name[3] is OpKind.STEP:
             told = receipt(OpKind.STEP, number * (1 + lie[OpKind.STEP]))
-            found[OpKind.STEP].append(compare_norm(profile, told, mine.numbers[name]) is not None)
+            found[OpKind.STEP].append(compare_norm(profile, told, mine.numbers[name], 2) is not None)
     for stage, start in enumerate(begun()):
         a, b = (read_state(path, 2, stage, SPEC) for path in (leading, other))
         moved = {n: w + lie[OpKind.COMMIT] * (w - start.weights[n]) for n, w in a.weights.items()}
         committed = StageState(moved, a.moments, a.before)
-        found[OpKind.COMMIT].append(compare_state(profile, SPEC, 1, start, committed, b) is not None)
+        found[OpKind.COMMIT].append(compare_state(profile, 1, start, committed, b, 2) is not None)
     return found
 
 

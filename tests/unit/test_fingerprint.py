@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[int, dict[str, str], list[str]]] = {
     # torch asks its library for instructions beyond AVX2 in bf16, which fails on machines that have AMX.
     "avx2": (1, {"ATEN_CPU_CAPABILITY": "avx2"}, FP32),
     "onednn": (1, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, FP32 + BF16),
+    "mkl": (1, {"MKL_CBWR": "COMPATIBLE"}, FP32 + BF16),
 }
 """Threads, environment and cases of processes, each compared with one of one thread and no environment."""
 

@@ -21,6 +21,7 @@ from validator.audits.measured import (
     MeasuredProfile,
     read_profile,
     read_profiles,
+    segment_steps,
     shipped_profiles,
 )
 from validator.audits.tolerance import EXACT, profile_for
@@ -51,16 +52,17 @@ def profile(**fields: Any) -> MeasuredProfile:
 
 
 def error_bound(*profiles: MeasuredProfile, spec: RunSpec, mine: str = MINE, theirs: str = THEIRS) -> float:
-    return profile_for(spec, mine, theirs, profiles).bounds.of(*ERROR)
+    return profile_for(spec, mine, theirs, profiles).bounds(segment_steps(spec)).of(*ERROR)
 
 
 SPEC = small_run()
-WIDE = declared_bounds(SPEC).of(*ERROR)
+STEPS = segment_steps(SPEC)
+WIDE = declared_bounds(SPEC, STEPS).of(*ERROR)
 
 
 def test_a_measured_profile_of_the_pair_of_classes_is_used() -> None:
     found = profile_for(SPEC, MINE, THEIRS, [profile()])
-    assert found.bounds.of(*ERROR) == 1e-4
+    assert found.bounds(STEPS).of(*ERROR) == 1e-4
     assert found.name.startswith("measured/fp32/adamw/bf16/3 steps/")
     assert profile_for(SPEC, THEIRS, MINE, [profile()]) == found
 
@@ -72,9 +74,10 @@ def test_one_device_class_is_compared_to_the_bit_whatever_was_measured() -> None
 
 
 def test_quantities_that_were_not_measured_have_the_declared_bound() -> None:
-    found = profile_for(SPEC, MINE, THEIRS, [profile()]).bounds
-    declared = declared_bounds(SPEC)
-    assert {key for key in declared.values if found.values[key] != declared.values[key]} == {ERROR}
+    found = profile_for(SPEC, MINE, THEIRS, [profile()])
+    for depth in (1, STEPS):
+        own, declared = found.bounds(depth).values, declared_bounds(SPEC, depth).values
+        assert {key for key in declared if own[key] != declared[key]} == {ERROR}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,12 @@ def test_the_least_depth_that_suffices_gives_the_bounds() -> None:
     assert error_bound(measured, spec=_with_audit(commit_every=11, steps=20)) == WIDE
 
 
+def test_each_depth_of_a_segment_has_its_own_bounds() -> None:
+    measured = profile(measured=[bound(1e-5, 1), bound(1e-4, 3)])
+    found = profile_for(SPEC, MINE, THEIRS, [measured])
+    assert [found.bounds(depth).of(*ERROR) for depth in (1, 2, 3, 4)] == [1e-5, 1e-4, 1e-4, 1e-4]
+
+
 def _with_audit(*, commit_every: int, steps: int) -> RunSpec:
     run = small_run(schedule={"steps": steps}).model_dump()
     return RunSpec.model_validate({**run, "audit": {"commit_every": commit_every}})
@@ -108,12 +117,13 @@ CLASSES = st.one_of(
 
 @given(CLASSES, st.floats(0, 1e6))
 def test_no_declared_class_makes_an_audit_weaker_than_the_declared_bounds(theirs: str, value: float) -> None:
-    declared = declared_bounds(SPEC).values
     measured = [
         bound(value, kind=kind, quantity=quantity) for kind in COMPARED for quantity in COMPARED[kind]
     ]
     found = profile_for(SPEC, MINE, theirs, [profile(measured=measured)])
-    assert all(found.bounds.of(*key) <= wide for key, wide in declared.items())
+    for depth in range(1, STEPS + 1):
+        declared = declared_bounds(SPEC, depth).values
+        assert all(found.bounds(depth).of(*key) <= wide for key, wide in declared.items())
 
 
 # ---- files ------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import validator.audits.replay as replay
+from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
+from iota.compute.state import StageState
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
-from iota.spec import AuditSpec
+from iota.spec import AuditSpec, ComputeDtype
 from tests.support import audit_benches as benches
 from tests.support.audited_miners import Honest, Miner, NudgedStep
 from tests.support.audited_runs import DEVICE, World
@@ -145,3 +147,36 @@ async def test_the_audits_of_a_miner_compute_one_fingerprint(
         result = await bench.audit(stage, AuditKind.SEGMENT)
         assert (result.outcome, result.profile) == (Outcome.PASS, "exact"), result
     assert len(asked) == len(set(asked)) == 2
+
+
+# ---- bf16 in place of fp32 ------------------------------------------------------------------------
+
+
+class Bf16(Honest):
+    """Computes in bf16 where the run says fp32, and shows a made-up fingerprint."""
+
+    def fingerprint(self, miner: Miner, nonce: str) -> Fingerprint:
+        return Fingerprint(**dict.fromkeys(Fingerprint.model_fields, "1" * 64))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("device", [DEVICE, OTHER])
+async def test_bf16_for_fp32_fails_in_every_op_whatever_class_is_named(optimizer: str, device: str) -> None:
+    spec = small_run(
+        data={"sequence_length": 64}, optimizer={"kind": optimizer}, audit=AuditSpec(commit_every=2)
+    )
+    world = World(spec, {1: Bf16()}, device)
+    liar = world.miners[1]
+    liar.engine = Engine(spec.model_copy(update={"compute": ComputeDtype.BF16}), 1)
+    liar.engine.load(StageState.initial(spec, 1), version=0)
+    world.train()
+    opened = await benches.bench(world)
+    ops = opened.sealed.auditable(liar.hotkey)
+    assert ops
+    for receipt in ops:
+        result = await opened.audit(1, AuditKind.OP, step=receipt.step, seq=receipt.seq)
+        assert result.outcome is Outcome.FAIL, result
+    for step in (0, 2):
+        result = await opened.audit(1, AuditKind.SEGMENT, step=step)
+        assert result.outcome is Outcome.FAIL, result
+    opened.worker.close()

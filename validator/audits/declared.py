@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from iota.protocol.receipts import OpKind
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+from iota.spec import ComputeDtype, OptimizerKind, RunSpec, WireDtype
 from validator.core.results import Bounds, Quantity
 
 MAX_BOUND: Final = 0.5
@@ -15,7 +15,7 @@ _BF16: Final = 10
 """bf16 compute is allowed so many times as much as fp32."""
 _MUON: Final = 3
 """Muon is allowed so many times as much as AdamW and SGD: replays drift apart over a segment."""
-_FACTORS: Final = {
+_LATER: Final = {
     Quantity.ERROR: 1.0,
     Quantity.TOKEN: 3.0,
     Quantity.LOSS: 1.0,
@@ -28,6 +28,22 @@ _FACTORS: Final = {
 }
 """Bound of each quantity in units of `audit.tolerance`. A worst part is farther off than the whole. Muon's
 orthogonalisation turns 1e-6 of the gradient into 1e-3 of the change, which grows with each step."""
+_FIRST: Final = {
+    Quantity.ERROR: 0.05,
+    Quantity.TOKEN: 1.0,
+    Quantity.LOSS: 0.05,
+    Quantity.NORM: 0.05,
+    Quantity.MOMENTS: 0.05,
+    Quantity.MOMENTS_TENSOR: 1.0,
+}
+"""The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op is
+off by the order of its sums alone. bf16 compute is farther off."""
+_FLIPS: Final = 2.0
+"""A first error is allowed at least so many times what one value makes that the wire rounds the other way."""
+_ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
+"""Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
+_LEAST: Final = 1e-4
+"""Least bound of a number or a state: a smaller lie gains nothing."""
 _OUTPUT: Final = (Quantity.ERROR, Quantity.COSINE, Quantity.TOKEN)
 COMPARED: Final = {
     OpKind.FORWARD: _OUTPUT,
@@ -45,25 +61,45 @@ COMPARED: Final = {
 """What is compared of each op kind, in this order."""
 
 
-def declared_bounds(spec: RunSpec) -> Bounds:
-    """Each quantity's bound: its factor times `audit.tolerance`, at most 1/2.
+def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
+    """Each quantity's bound at a depth (`Profile.depths`): its factor times `audit.tolerance`, at most 1/2.
 
-    In bf16 compute it is 10 times as much, in fp32 with Muon 3 times.
+    In bf16 compute it is 10 times as much, in fp32 with Muon 3 times. At depth 1 of fp32 compute what no
+    update has changed has a narrower bound.
 
     The cosine's is that of two tensors with the relative error's bound e: 1 - sqrt(1 - e²). SGD keeps no
     moments, and its change is as well conditioned as they are, so the change has the bounds of moments.
     """
     bf16, muon = spec.compute is ComputeDtype.BF16, spec.optimizer.kind is OptimizerKind.MUON
     unit = spec.audit.tolerance * (_BF16 if bf16 else _MUON if muon else 1)
+    first = {} if bf16 or depth > 1 else _FIRST
 
     def bound(quantity: Quantity) -> float:
         if quantity is Quantity.COSINE:
             return 1 - math.sqrt(1 - bound(Quantity.ERROR) ** 2)
         if spec.optimizer.kind is OptimizerKind.SGD:
             quantity = _OF_SGD.get(quantity, quantity)
-        return min(MAX_BOUND, unit * _FACTORS[quantity])
+        later = min(MAX_BOUND, unit * _LATER[quantity])
+        if quantity not in first:
+            return later
+        flips = _FLIPS * least_bound(spec, quantity) if quantity in _OUTPUT else 0.0
+        return min(later, max(flips, spec.audit.tolerance * first[quantity]))
 
     return Bounds({(kind, each): bound(each) for kind, compared in COMPARED.items() for each in compared})
+
+
+def least_bound(spec: RunSpec, quantity: Quantity) -> float:
+    """A distance that is no fault of anybody: what one value that is rounded the other way makes."""
+    rounding = _ROUNDINGS[spec.boundary.wire]
+    match quantity:
+        case Quantity.TOKEN:
+            return rounding
+        case Quantity.ERROR:
+            return rounding / math.sqrt(spec.data.tokens)
+        case Quantity.COSINE:
+            return rounding**2 / spec.data.tokens / 2
+        case _:
+            return _LEAST
 
 
 _OF_SGD: Final = {Quantity.CHANGE: Quantity.MOMENTS, Quantity.CHANGE_TENSOR: Quantity.MOMENTS_TENSOR}

@@ -103,12 +103,12 @@ class MeasuredProfile(Frozen):
         kind = f"{self.compute}/{self.optimizer}/{self.wire}"
         return f"measured/{kind}/{steps} steps/{self.content_digest()[:16]}"
 
-    def bounds(self, steps: int) -> Bounds:
-        """The bound of each quantity that was measured, for segments of so many steps."""
+    def bounds(self, depth: int) -> Bounds:
+        """The bound of each quantity that was measured, at a depth."""
         found: dict[tuple[OpKind, Quantity], float] = {}
         for each in reversed(self.measured):
             # Those of lesser depths come later, and the least depth that suffices counts.
-            if each.depth >= steps:
+            if each.depth >= depth:
                 found[each.kind, each.quantity] = each.bound
         return Bounds(found)
 
@@ -148,10 +148,10 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
     )
 
 
-def effective_bounds(spec: RunSpec, profile: MeasuredProfile, steps: int) -> Bounds:
-    """The bounds that count for segments of so many steps: the measured ones, and at most the declared."""
-    own = profile.bounds(steps).values
-    declared = declared_bounds(spec).values
+def effective_bounds(spec: RunSpec, profile: MeasuredProfile, depth: int) -> Bounds:
+    """The bounds that count at a depth: the measured ones, and at most the declared."""
+    own = profile.bounds(depth).values
+    declared = declared_bounds(spec, depth).values
     return Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.items()})
 
 

@@ -90,6 +90,8 @@ class Replay:
         self.spec = spec
         named = options.matching(theirs.device)
         self._threads = named.threads
+        self._first = 0
+        """The version that was loaded."""
         same = self._on_thread(lambda: own.equals(theirs, spec, stage, named))
         mine = device_class(named.device, named.threads)
         self.profile = profile_for(spec, mine, theirs.device, options.profiles, shown=same)
@@ -157,7 +159,7 @@ class Replay:
 
         def run() -> ReplayMismatch | None:
             norm = self._engine.step(receipt.step, count, learning_rate).gradient_norm
-            return compare_norm(self.profile, receipt, norm)
+            return compare_norm(self.profile, receipt, norm, self._depth(receipt.step))
 
         return self._found(receipt, run)
 
@@ -182,7 +184,7 @@ class Replay:
 
         def run() -> ReplayMismatch | None:
             mine = self._engine.state(copy=False)
-            return compare_state(self.profile, self.spec, commit.seq, start, theirs, mine)
+            return compare_state(self.profile, commit.seq, start, theirs, mine, commit.version - self._first)
 
         return self._on_thread(run)
 
@@ -193,9 +195,16 @@ class Replay:
     def _checked(
         self, receipt: Receipt, sent: bytes | None, run: Callable[[], DeviceOutput]
     ) -> ReplayMismatch | None:
-        return self._found(
-            receipt, lambda: compare_output(self.profile, receipt, run().read().result(), sent)
-        )
+        depth = self._depth(receipt.version)
+
+        def compared() -> ReplayMismatch | None:
+            return compare_output(self.profile, receipt, run().read().result(), sent, depth)
+
+        return self._found(receipt, compared)
+
+    def _depth(self, version: int) -> int:
+        """Of an op that used a weight version. The one before the loaded version was given too."""
+        return max(1, version - self._first + 1)
 
     def _found(self, receipt: Receipt, run: Callable[[], ReplayMismatch | None]) -> ReplayMismatch | None:
         try:
@@ -214,4 +223,5 @@ class Replay:
 
     def load(self, state: StageState, version: int) -> None:
         """Start from a state as weight version `version`; without moments they are zero."""
+        self._first = version
         self._on_thread(lambda: self._engine.load(state, version=version))

@@ -2,7 +2,7 @@
 
 On one device class, which a fingerprint shows, it agrees bit for bit. Else whole tensors are compared, each
 quantity within the bound of a profile: one that was measured for the two classes, else the wide one that the
-run declares.
+run declares. Bounds depend on the depth (`Profile.depths`): replays drift apart from step to step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from validator.audits.measured import (
     shipped_profiles,
 )
 from validator.audits.state_distances import state_distances
-from validator.core.results import PayloadForm, Profile, Quantity, ReplayMismatch
+from validator.core.results import Bounds, PayloadForm, Profile, Quantity, ReplayMismatch
 
 EXACT: Final = Profile("exact", exact=True)
 
@@ -53,7 +53,8 @@ def profile_for(
     """
     if shown:
         return EXACT
-    form = PayloadForm(spec.boundary.wire, payload_shape(spec))
+    form, steps = PayloadForm(spec.boundary.wire, payload_shape(spec)), segment_steps(spec)
+    depths = range(1, steps + 1)
     found = [
         each
         for each in (shipped_profiles() if profiles is None else profiles)
@@ -62,20 +63,21 @@ def profile_for(
     if not found:
         why = "class not shown/" if mine == theirs else ""
         name = f"{why}declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
-        return Profile(name, exact=False, bounds=declared_bounds(spec), payloads=form)
-    steps = segment_steps(spec)
-    bounds = effective_bounds(spec, found[0], steps)
-    return Profile(found[0].name(steps), exact=False, bounds=bounds, payloads=form)
+        declared = tuple(declared_bounds(spec, depth) for depth in depths)
+        return Profile(name, exact=False, depths=declared, payloads=form)
+    bounds = tuple(effective_bounds(spec, found[0], depth) for depth in depths)
+    return Profile(found[0].name(steps), exact=False, depths=bounds, payloads=form)
 
 
 def compare_output(
-    profile: Profile, receipt: Receipt, replayed: Output, sent: bytes | None
+    profile: Profile, receipt: Receipt, replayed: Output, sent: bytes | None, depth: int
 ) -> ReplayMismatch | None:
     """Compare a FORWARD, BACKWARD or LOSS with its replay; None if they agree.
 
     Args:
         sent: the payload as in the store; None where the op sends none (stage 0's gradient), of which
             across classes only the segment's end tells.
+        depth: 1 where the replay was given the weights that the op used.
 
     Raises ValueError without the payload of an op that sends one, which is an error of the caller.
     """
@@ -86,22 +88,22 @@ def compare_output(
         if sent is None:
             raise ValueError(f"the payload of receipt {receipt.seq} is needed to compare it across classes")
         for quantity, worst in payload_distances(_form(profile), sent, replayed.payload):
-            off = _beyond(profile, receipt.kind, quantity, receipt.seq, worst)
+            off = _beyond(profile.bounds(depth), receipt.kind, quantity, receipt.seq, worst)
             if off is not None:
                 return off
     if replayed.loss is None:
         return None
-    return _compare_number(profile, receipt, Quantity.LOSS, receipt.loss, replayed.loss)
+    return _compare_number(profile.bounds(depth), receipt, Quantity.LOSS, receipt.loss, replayed.loss)
 
 
-def compare_norm(profile: Profile, receipt: Receipt, replayed: float) -> ReplayMismatch | None:
+def compare_norm(profile: Profile, receipt: Receipt, replayed: float, depth: int) -> ReplayMismatch | None:
     """Compare the gradient norm that a STEP names with its replay's; None if they agree."""
     stated = None if receipt.update is None else receipt.update.gradient_norm
-    return _compare_number(profile, receipt, Quantity.NORM, stated, replayed)
+    return _compare_number(profile.bounds(depth), receipt, Quantity.NORM, stated, replayed)
 
 
 def compare_state(
-    profile: Profile, spec: RunSpec, seq: int, start: StageState, theirs: StageState, mine: StageState
+    profile: Profile, seq: int, start: StageState, theirs: StageState, mine: StageState, depth: int
 ) -> ReplayMismatch | None:
     """Compare the states at a segment's end, across classes; None if they agree. All are on the CPU.
 
@@ -109,9 +111,10 @@ def compare_state(
         seq: of the COMMIT at the segment's end.
         start: the state at the segment's start, from which both came.
         theirs: what the miner committed to.
+        depth: the steps of the segment.
     """
     for quantity, worst in state_distances(start, theirs, mine).items():
-        off = _beyond(profile, OpKind.COMMIT, quantity, seq, worst)
+        off = _beyond(profile.bounds(depth), OpKind.COMMIT, quantity, seq, worst)
         if off is not None:
             return off
     return None
@@ -138,10 +141,10 @@ def _form(profile: Profile) -> PayloadForm:
 
 
 def _beyond(
-    profile: Profile, kind: OpKind, quantity: Quantity, seq: int, worst: Worst
+    bounds: Bounds, kind: OpKind, quantity: Quantity, seq: int, worst: Worst
 ) -> ReplayMismatch | None:
     """The mismatch of a distance beyond its bound. NaN is beyond any."""
-    bound = profile.bounds.of(kind, quantity)
+    bound = bounds.of(kind, quantity)
     if worst.distance <= bound:
         return None
     at = f" at {worst.place}" if worst.place else ""
@@ -150,9 +153,9 @@ def _beyond(
 
 
 def _compare_number(
-    profile: Profile, receipt: Receipt, quantity: Quantity, theirs: float | None, mine: float
+    bounds: Bounds, receipt: Receipt, quantity: Quantity, theirs: float | None, mine: float
 ) -> ReplayMismatch | None:
-    off = _beyond(profile, receipt.kind, quantity, receipt.seq, Worst(number_error(theirs, mine)))
+    off = _beyond(bounds, receipt.kind, quantity, receipt.seq, Worst(number_error(theirs, mine)))
     if off is None:
         return None
     return ReplayMismatch(off.seq, repr(mine), repr(theirs), off.reason)

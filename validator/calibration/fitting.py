@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from iota.protocol.receipts import OpKind
-from iota.spec import RunSpec, WireDtype
-from validator.audits.declared import COMPARED
+from iota.spec import RunSpec
+from validator.audits.declared import COMPARED, least_bound
 from validator.audits.measured import MeasuredBound, MeasuredProfile, family, threads_of
 from validator.calibration.samples import PairSamples
 from validator.calibration.tail import fit_tail, quantiles
@@ -22,10 +22,6 @@ MARGIN: Final = 4.0
 """Factor on the distance that has that chance: trained models, other data and CPUs were not measured."""
 MIN_SAMPLES: Final = 100
 """Fewer distances show no tail: the quantity has its declared bound."""
-_ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
-"""Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
-_LEAST: Final = 1e-4
-"""Least bound of a number or a state: a smaller lie gains nothing."""
 
 _Key = tuple[OpKind, Quantity, int]
 
@@ -90,20 +86,6 @@ def within(distances: Mapping[_Key, Sequence[float]], key: _Key) -> list[float]:
         if of is kind and what is quantity and at <= depth
         for value in values
     ]
-
-
-def least_bound(spec: RunSpec, quantity: Quantity) -> float:
-    """The bound where all distances were smaller: what one value that is rounded the other way makes."""
-    rounding = _ROUNDINGS[spec.boundary.wire]
-    match quantity:
-        case Quantity.TOKEN:
-            return rounding
-        case Quantity.ERROR:
-            return rounding / math.sqrt(spec.data.tokens)
-        case Quantity.COSINE:
-            return rounding**2 / spec.data.tokens / 2
-        case _:
-            return _LEAST
 
 
 def _bounds(

@@ -46,4 +46,4 @@ def _draw(axes: Any, fitted: Fitted, key: Any, colour: str) -> None:
     chances = [tail.share * (FALSE_REJECTS / tail.share) ** (n / 20) for n in range(21)]
     axes.plot([tail.beyond(chance) for chance in chances], chances, "--", color=colour)
     axes.axvline(fitted.profile.bounds(depth).of(kind, quantity), color=colour, lw=1)
-    axes.axvline(declared_bounds(fitted.spec).of(kind, quantity), color=colour, lw=1, ls=":")
+    axes.axvline(declared_bounds(fitted.spec, depth).of(kind, quantity), color=colour, lw=1, ls=":")

@@ -106,9 +106,15 @@ class Profile:
     name: str
     """Of at most 200 characters; a verdict states it."""
     exact: bool
-    bounds: Bounds = Bounds()
+    depths: tuple[Bounds, ...] = ()
+    """The bounds at depth 1, 2 and so on: how many steps lie between the weights that the replay was given
+    and the end of the compared op's step. What lies deeper has the last ones."""
     payloads: PayloadForm | None = None
     """The form of what the ops send; an exact profile compares digests and needs none."""
+
+    def bounds(self, depth: int) -> Bounds:
+        """The bounds at a depth of at least 1; those of an exact profile let only what is equal pass."""
+        return self.depths[min(depth, len(self.depths)) - 1] if self.depths else Bounds()
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,9 @@ class SwarmUp:
         run_dir, options = self._run_dir, self._options
         manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
         identity = manifest.content_digest()
-        spec = run_dir.saved_spec() or options.spec(identity, manifest.tokenizer.vocab_size)
+        spec = run_dir.saved_spec() or options.spec(
+            identity, manifest.tokenizer.vocab_size, manifest.heldout.tokens
+        )
         if spec.data.manifest != identity:
             raise ValueError(
                 f"the run in {run_dir.root} trains on other data than {options.data} holds now: give another"

@@ -171,7 +171,7 @@ class Evidence(RecordReader):
 
         Raises MinerFault if the store has another payload of the miner than it receipted.
         """
-        if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
+        if receipt.kind is OpKind.EVAL or (receipt.kind is not OpKind.FORWARD and receipt.stage == 0):
             return None
         name = FrameName.of(receipt.key, receipt.stage)
         if kept is not None:

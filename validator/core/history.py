@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iota.protocol.messages import Heldout
 from iota.spec import RunSpec
 from validator.core.op_times import Rates
 from validator.core.segments import Drawable, window_start
@@ -26,8 +25,6 @@ class History:
     """What the public draws follow from of those epochs of the newest window whose work is known."""
     pooled: set[int] = field(default_factory=set)
     """Epochs of which the verdicts of other validators are known."""
-    heldout: dict[int, Heldout] = field(default_factory=dict)
-    """Report of the held-out loss by epoch of the base."""
     rates: dict[int, Rates] = field(default_factory=dict)
     """By epoch, of the last `audit.window` that this process has audited; in no database."""
 

@@ -7,9 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from iota.console.counts import counted
+from iota.identity.certificates import certificate_fault
 from iota.objects import part_count
 from iota.protocol.plans import WholePlan
-from iota.protocol.records import EpochRecord
+from iota.protocol.records import EpochRecord, MinerRecord
 from iota.spec import RunSpec
 
 _ROOM: Final = 4
@@ -36,7 +37,7 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
     for reroute in record.reroutes:
         _below("a re-route: stage", reroute.stage, stages)
         _below("a re-route: step", reroute.step, steps)
-        _below("a re-route: microbatch", reroute.microbatch, spec.schedule.microbatches)
+        _below("a re-route: microbatch", reroute.microbatch, spec.planned(reroute.step))
     _each_once("counted list", ((each.miner, each.step) for each in record.counted))
     for each in record.counted:
         what = f"the counted list of {each.miner}"
@@ -44,6 +45,14 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
         _each_once(f"{what}: attempt", each.counted)
         for microbatch, _ in each.counted:
             _below(f"{what}: microbatch", microbatch, spec.schedule.microbatches)
+    _each_once("held-out microbatch", (each.microbatch for each in record.heldout))
+    for done in record.heldout:
+        what = f"held-out microbatch {done.microbatch}"
+        if not spec.is_heldout(done.microbatch):
+            raise SealBroken(f"{what} is one of training")
+        _below("a held-out one: microbatch", done.microbatch, spec.planned(0))
+        if len(done.attempts) != stages:
+            raise SealBroken(f"{what} has {counted(len(done.attempts), 'attempt')} at {stages} stages")
     _each_once("base", ((base.epoch, base.stage) for base in record.bases))
     for base in record.bases:
         if base.parts:  # a base that was not stored at the seal has none
@@ -71,6 +80,33 @@ def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[Who
             raise SealBroken(
                 f"{miner.hotkey} has {counted(count, 'receipt')}, and its work gives at most {most:,}"
             )
+
+
+def check_lives(record: EpochRecord) -> None:
+    """Raise SealBroken where the lives of a miner do not follow each other."""
+    for miner in record.miners:
+        joins = [life.joined for life in miner.lives]
+        firsts = [life.first_receipt for life in miner.lives]
+        ends = (miner.first_receipt, miner.last_receipt + 1)
+        if (
+            joins != sorted(joins)
+            or firsts != sorted(firsts)
+            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
+        ):
+            raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
+
+
+def check_owner(run: str, miner: MinerRecord) -> None:
+    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
+    certificate = miner.certificate
+    if certificate is None:
+        fault = None if miner.owner == miner.hotkey else "is missing"
+    elif certificate.owner != miner.owner:
+        fault = f"is of {certificate.owner}"
+    else:
+        fault = certificate_fault(certificate, run, miner.hotkey)
+    if fault is not None:
+        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
 
 
 def _below(what: str, number: int, end: int) -> None:

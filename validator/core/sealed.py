@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from iota.identity.certificates import certificate_fault
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import EMPTY, merkle_root
@@ -18,11 +17,11 @@ from iota.protocol.receipts import (
     Receipt,
     counted_digest,
 )
-from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord, MinerRecord, Word
+from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord, Word
 from iota.protocol.words import WORD_DOMAIN, signed_word
 from iota.spec import RunSpec
 from validator.core.merge_records import merges_fault
-from validator.core.record_checks import SealBroken
+from validator.core.record_checks import SealBroken, check_lives, check_owner
 from validator.core.results import MinerFault
 
 __all__ = ["SealBroken", "SealedEpoch", "Segment", "stage_ops"]
@@ -34,7 +33,7 @@ def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
     A receipt of any other kind is of no op: the engine of the stage could not run it.
     """
     if stage == stages - 1:
-        return frozenset({OpKind.LOSS})
+        return frozenset({OpKind.LOSS, OpKind.EVAL})
     return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
@@ -88,12 +87,12 @@ class SealedEpoch:
             raise SealBroken(f"the receipts of epoch {record.epoch} are not those that were sealed")
         if [(plan.step, plan.root()) for plan in plans] != [(p.step, p.root) for p in record.plans]:
             raise SealBroken(f"the plans of epoch {record.epoch} are not those of its record")
-        _check_lives(record)
+        check_lives(record)
         if fault := merges_fault(spec, record):
             raise SealBroken(f"the merges of epoch {record.epoch}: {fault}")
         self.miners = {miner.hotkey: miner for miner in record.miners}
         for miner in record.miners:
-            _check_owner(spec.id, miner)
+            check_owner(spec.id, miner)
         self._plans = {plan.step: plan for plan in plans}
         self._assigned = self._assignments()
         self._backward_only = {
@@ -105,6 +104,11 @@ class SealedEpoch:
                 self._forward_again[event.step, event.microbatch, event.stage].append(event.attempt)
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._counting = self._counting_attempts()
+        self._heldout = {
+            (done.microbatch, stage): attempt
+            for done in record.heldout
+            for stage, attempt in enumerate(done.attempts)
+        }
         self._settled = self._settlements()
         self._gave = {delta.miner for delta in record.deltas}
         self._words: dict[str, list[Word]] = {}
@@ -171,16 +175,18 @@ class SealedEpoch:
             return []
         return [r for r in self._own_ops(hotkey) if self._is_paid(r) and self._can_be_shown(hotkey, r)]
 
-    def forwards_alone(self, hotkey: str, step: int) -> list[Receipt]:
-        """Paid FORWARDs of a step of the last life whose attempt the miner does not count.
+    def alone(self, hotkey: str, step: int) -> list[Receipt]:
+        """Paid FORWARDs and EVALs of a step of the last life whose attempt the miner does not count.
 
-        Another attempt went on from their activations: its backward shows nothing of them.
+        They are of held-out microbatches, or another attempt went on from their activations: no backward of
+        the miner shows anything of them.
         """
         counted, last = self.counted(hotkey, step), self.last_life(hotkey)
         return [
             receipt
             for receipt in self.paid(hotkey)
-            if (receipt.kind, receipt.step) == (OpKind.FORWARD, step)
+            if receipt.step == step
+            and receipt.kind in (OpKind.FORWARD, OpKind.EVAL)
             and (receipt.microbatch, receipt.attempt) not in counted
             and self.life(hotkey, receipt) is last
         ]
@@ -203,10 +209,14 @@ class SealedEpoch:
     def _is_paid(self, receipt: Receipt) -> bool:
         """Whether it is of a settled microbatch, and of the attempt that counts at its stage.
 
+        Of a held-out one the record names that attempt.
+
         Of FORWARDs that is the one whose activations the counted attempt goes on from: its own, or that of
         the last attempt before it that ran one.
         """
         step, microbatch, stage = receipt.step, receipt.microbatch, receipt.stage
+        if self.spec.is_heldout(microbatch):
+            return step == 0 and receipt.attempt == self._heldout.get((microbatch, stage))
         paid = self._counting.get((step, microbatch, stage))
         if paid is None or (step, microbatch) not in self._settled:
             return False
@@ -365,30 +375,3 @@ class SealedEpoch:
         """(step, microbatch) of the microbatches that every stage counts."""
         stages = Counter((step, microbatch) for step, microbatch, _ in self._counting)
         return {name for name, found in stages.items() if found == self.spec.layout.stages}
-
-
-def _check_lives(record: EpochRecord) -> None:
-    """Raise SealBroken where the lives of a miner do not follow each other."""
-    for miner in record.miners:
-        joins = [life.joined for life in miner.lives]
-        firsts = [life.first_receipt for life in miner.lives]
-        ends = (miner.first_receipt, miner.last_receipt + 1)
-        if (
-            joins != sorted(joins)
-            or firsts != sorted(firsts)
-            or not firsts[0] == ends[0] <= firsts[-1] <= ends[1]
-        ):
-            raise SealBroken(f"the lives of {miner.hotkey} do not follow each other")
-
-
-def _check_owner(run: str, miner: MinerRecord) -> None:
-    """Raise SealBroken unless the miner works by itself or has its owner's certificate."""
-    certificate = miner.certificate
-    if certificate is None:
-        fault = None if miner.owner == miner.hotkey else "is missing"
-    elif certificate.owner != miner.owner:
-        fault = f"is of {certificate.owner}"
-    else:
-        fault = certificate_fault(certificate, run, miner.hotkey)
-    if fault is not None:
-        raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-LEAST_LOSSES: Final = 8
+LEAST_LOSSES: Final = 4
 """Fewer say too little of how microbatches differ."""
 
 

@@ -31,7 +31,6 @@ from validator.core.jobs import (
     FetchRecord,
     FetchVerdicts,
     Job,
-    MeasureHeldout,
     Script,
     Settle,
     Wait,
@@ -94,7 +93,7 @@ class Bench:
                 raise AssertionError("evidence is decided as soon as it is asked for")
             case FetchLastCommit():
                 return await self.evidence.last_commit(job.epoch, job.miner)
-            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
+            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts():
                 raise AssertionError(f"an audit has no {job}")
         try:
             return await self.auditor.run(job)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.compute.evaluate import Evaluation, evaluate_model
-from iota.compute.heldout_loss import LEAST_TOKENS, MOST_TOKENS, heldout_loss, validator_tokens
+from iota.compute.heldout_loss import heldout_loss
 from iota.compute.state import StageState
 from iota.data import ShardReader, directory_fetch
 from iota.data.samples import Samples, heldout_sequences
@@ -96,14 +96,3 @@ def test_losses_of_tokens_average_to_the_loss_of_training() -> None:
     assert evaluate_model(spec, states, batches) == pytest.approx(evaluation.mean)
     found = heldout_loss(evaluation.losses, [np.zeros((2, 12), np.int64)] * 3)
     assert found.loss == pytest.approx(evaluation.mean, rel=1e-6)
-
-
-def test_a_validators_measurement_is_bounded_by_an_epochs_cost() -> None:
-    def cap(steps: int, microbatches: int) -> int:
-        sizes = {"steps": steps, "microbatches": microbatches, "epochs": 1}
-        return validator_tokens(small_run(schedule=sizes, data={"sequence_length": 256, "sequences": 4}))
-
-    assert cap(1, 3) == 3 * 256  # a quarter of a small epoch
-    assert cap(4, 8) == LEAST_TOKENS
-    assert cap(20, 8) == 20 * 8 * 1024 // 32
-    assert cap(1000, 512) == MOST_TOKENS

@@ -79,9 +79,9 @@ def check_heldout(spec: RunSpec, heldout_count: int) -> None:
     needed = spec.schedule.heldout * spec.data.sequences
     if heldout_count < needed:
         raise DataError(
-            f"the data holds out {counted(heldout_count, 'sequence')} of {spec.data.sequence_length} tokens,"
-            f" and schedule.heldout {spec.schedule.heldout} needs {needed}: lower it, or prepare the data"
-            " with more --heldout-tokens"
+            f"the data holds out {counted(heldout_count, 'sequence')} of"
+            f" {counted(spec.data.sequence_length, 'token')}, and schedule.heldout {spec.schedule.heldout}"
+            f" needs {needed}: lower it, or prepare the data with more --heldout-tokens"
         )
 
 

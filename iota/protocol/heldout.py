@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from iota.console.counts import counted
+
 LEAST_LOSSES: Final = 4
 """Fewer say too little of how microbatches differ."""
 
@@ -25,7 +27,7 @@ class BaseLoss:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
-        return f"{self.loss:.4f}{error} nats a token, on {self.tokens:,} tokens"
+        return f"{self.loss:.4f}{error} nats a token, on {counted(self.tokens, 'token')}"
 
 
 def base_loss(losses: Collection[float], tokens: int) -> BaseLoss | None:

@@ -52,7 +52,9 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
             raise SealBroken(f"{what} is one of training")
         _below("a held-out one: microbatch", done.microbatch, spec.planned(0))
         if len(done.attempts) != stages:
-            raise SealBroken(f"{what} has {counted(len(done.attempts), 'attempt')} at {stages} stages")
+            raise SealBroken(
+                f"{what} has {counted(len(done.attempts), 'attempt')} at {counted(stages, 'stage')}"
+            )
     _each_once("base", ((base.epoch, base.stage) for base in record.bases))
     for base in record.bases:
         if base.parts:  # a base that was not stored at the seal has none

@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 
 from iota.codec import open_codec
-from iota.console.counts import counted
-from iota.data.manifest import DataError
+from iota.data.passes import check_heldout
 from iota.data.reader import ShardReader, Tokens, gather
 from iota.data.sample import sequence_indices
 from iota.spec import RunSpec
@@ -74,17 +73,6 @@ def drawn_sequences(
     )
 
 
-def check_heldout(spec: RunSpec, heldout_count: int) -> None:
-    """Raise DataError where a data set holds out fewer sequences than the held-out microbatches have."""
-    needed = spec.schedule.heldout * spec.data.sequences
-    if heldout_count < needed:
-        raise DataError(
-            f"the data holds out {counted(heldout_count, 'sequence')} of"
-            f" {counted(spec.data.sequence_length, 'token')}, and schedule.heldout {spec.schedule.heldout}"
-            f" needs {needed}: lower it, or prepare the data with more --heldout-tokens"
-        )
-
-
 def heldout_sequences(spec: RunSpec, count: int, most_tokens: int) -> list[list[int]]:
     """Numbers of the held-out sequences to measure on, by batch: all `count`, or evenly spaced ones.
 
@@ -103,10 +91,9 @@ class Samples:
     """
 
     def __init__(self, spec: RunSpec, reader: ShardReader) -> None:
-        """Raises DataError as `check_heldout`."""
+        """Raises ValueError as `check_heldout`."""
         self._spec, self._reader = spec, reader
-        if spec.schedule.heldout:
-            check_heldout(spec, reader.heldout_count(spec.data.sequence_length))
+        check_heldout(spec, reader.manifest)
 
     @property
     def eos_id(self) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from iota.compute.engine import Engine
+from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch, Output
 from iota.protocol.heldout import base_loss
 from iota.protocol.messages import AuditKind, Outcome
@@ -19,6 +21,7 @@ from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
+from tests.support.spoken_words import said
 from validator.core.all_receipts import check_receipts
 from validator.core.heldout import heldout_of
 from validator.core.record_checks import check_record
@@ -188,3 +191,25 @@ def test_one_that_counts_without_its_receipts_or_for_nobody_breaks_the_record() 
     del sealed._by_name[last][0, 0, FIRST, 0, OpKind.EVAL]
     with pytest.raises(SealBroken, match="without a receipt"):
         check_receipts(sealed)
+
+
+# ---- words ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+async def test_a_false_cry_of_nan_of_a_held_out_microbatch_fails(stage: int, open_bench: Open) -> None:
+    bench = await open_bench(said(trained(), stage, 0, microbatch=FIRST))
+    result = await bench.audit(stage, AuditKind.WORD, seq=1)
+    assert (result.outcome, result.expected) == (Outcome.FAIL, "finite values")
+
+
+async def test_a_true_cry_of_nan_of_a_held_out_microbatch_passes(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await open_bench(said(trained(), 2, 0, microbatch=FIRST))
+
+    def broken(*_: object) -> None:
+        raise BadValueError("NaN, made for this test")
+
+    monkeypatch.setattr(Engine, "evaluate", broken)
+    assert (await bench.audit(2, AuditKind.WORD, seq=1)).outcome is Outcome.PASS

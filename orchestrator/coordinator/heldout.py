@@ -1,8 +1,8 @@
 """Held-out microbatches of an epoch's first step: what they give, and when those that lack are left out.
 
 They are planned and re-routed as the others, and enter no sum. Their ops have no deadline of their own. Once
-nothing else of the step is open, they may go on while one of their ops ends in each time that an op has; what
-is then missing is left out of the loss, and nobody is blamed for it: it is not paid.
+nothing else of the step is open, they may go on while one of their ops ends in each time that a slow replica
+has for an op; what is then missing is left out of the loss. Nobody is blamed for it: it is not paid.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from iota.protocol.receipts import Receipt
 from iota.wire.frame import FrameHeader
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.op_clocks import OWN_TIMES
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -57,7 +58,10 @@ def deadline(run: RunState) -> float | None:
     if run.phase is not Phase.TRAINING:
         return None
     since = next((step.heldout_since for step in run.current.open_steps()[:1]), None)
-    return None if since is None else since + max(limit.seconds for limit in run.deadlines.ops)
+    if since is None:
+        return None
+    slowest = max(limit.seconds for limit in run.deadlines.ops)
+    return since + min(OWN_TIMES * slowest, run.limits.max_s)
 
 
 def leave_out(run: RunState) -> None:

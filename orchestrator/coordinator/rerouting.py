@@ -139,7 +139,8 @@ def assign(
 
     The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
     input frames are announced to `chosen`. It is counted as withdrawn from who had it with `blame`, and never
-    from one that its owner has revoked: that may have worked well, and is paid nothing for open work.
+    from one that its owner has revoked: that may have worked well, and is paid nothing for open work. Nor is
+    a held-out one.
 
     A held-out one whose frame is stored without a receipt is given up: the next stage may have used the
     frame, and does its op once.
@@ -164,7 +165,8 @@ def assign(
         after=beside.get(stage + 1),
         send_forward=place.forward is None,
     )
-    if blame and chosen is not old and not run.owners.is_revoked(old.owner, old.hotkey):
+    blame = blame and chosen is not old and not mb.heldout
+    if blame and not run.owners.is_revoked(old.owner, old.hotkey):
         withdraw(run, old, Withdrawal.LATE if old.live and old.stalled else Withdrawal.ABSENT)
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt

@@ -114,6 +114,10 @@ def test_those_of_a_lost_replica_go_to_another_as_new_attempts() -> None:
     taken = [e for e in news if isinstance(e, Reroute) and e.microbatch >= FIRST]
     assert taken
     assert all(e.send_forward and e.attempt for e in taken)
+    trained = [mb for mb in driven.state.current.steps[0].microbatches if not mb.heldout]
+    planned = sum(place.had()[0][0] == holder.hotkey for mb in trained for place in mb.places)
+    later = sum(e.step == 1 for e in news if isinstance(e, Reroute))
+    assert holder.withdrawn == planned + later  # held-out ones lower nobody's timeliness
     assert FIRST in {e.notice.name.microbatch for e in news if isinstance(e, FrameReady)}
     run_training(driven)
     for index in range(FIRST, FIRST + 4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +18,23 @@ from iota.protocol.heldout import base_loss
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
 from iota.protocol.records import EpochRecord
+from iota.spec import AuditSpec
 from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
-from tests.support.audited_runs import World
+from tests.support.audited_runs import THREADS, World
+from tests.support.bundles import BLOCK_HASH, KEY, LINKS, Desk
 from tests.support.small_runs import small_run
 from tests.support.spoken_words import said
+from validator.audits.replay import ReplayOptions
+from validator.bundles.outside import Outside
+from validator.bundles.repeat import repeat
 from validator.core.all_receipts import check_receipts
 from validator.core.heldout import heldout_of
 from validator.core.record_checks import check_record
 from validator.core.scoring import op_flops
 from validator.core.sealed import SealBroken, SealedEpoch
-from validator.core.tasks import epoch_work
+from validator.core.segments import Draws
+from validator.core.tasks import drawn_tasks, epoch_work
 
 Open = Callable[..., Coroutine[Any, Any, benches.Bench]]
 HELDOUT = 4
@@ -213,3 +220,25 @@ async def test_a_true_cry_of_nan_of_a_held_out_microbatch_passes(
 
     monkeypatch.setattr(Engine, "evaluate", broken)
     assert (await bench.audit(2, AuditKind.WORD, seq=1)).outcome is Outcome.PASS
+
+
+# ---- bundles ----------------------------------------------------------------------------------------
+
+
+async def test_a_verdict_on_a_held_out_loss_is_repeated_without_a_server(tmp_path: Path) -> None:
+    """The bundle has the receipts of the audited miner alone: the draw follows from them and the record."""
+    spec = small_run(schedule={"heldout": HELDOUT}, audit=AuditSpec(ops=100))
+    world = World(spec, {2: HeldoutNumber()})
+    world.train()
+    desk = await Desk.over(world, tmp_path)
+    draws = Draws(BLOCK_HASH, LINKS.link(0), KEY.ss58)
+    lie = desk.bench.op(2, OpKind.EVAL, 0, FIRST)
+    drawn = drawn_tasks(desk.bench.sealed, draws, world.miners[2].hotkey)
+    task = next(task for task in drawn if (task.kind, task.seq) == (AuditKind.OP, lie.seq))
+    path = await desk.file(2, task, await desk.audit(2, task))
+    desk.bench.worker.close()
+    assert path is not None
+    found = await repeat(path, ReplayOptions(threads=THREADS, max_threads=THREADS), Outside())
+    assert (found.faults, found.confirmed) == ([], True)
+    assert found.result is not None
+    assert (found.result.outcome, found.result.seq) == (Outcome.FAIL, lie.seq)

@@ -124,7 +124,7 @@ class OpRunner:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
         ended = self._now()
         self.activity.compute_s += time.perf_counter() - clock
-        if output.loss is not None:
+        if op.kind is OpKind.LOSS and output.loss is not None:
             self.activity.loss_sum += output.loss
             self.activity.losses += 1
         clock = time.perf_counter()
@@ -154,12 +154,14 @@ class OpRunner:
     def _compute(
         self, kind: OpKind, mb: Microbatch, version: int, work: Inputs, *, recompute: bool
     ) -> DeviceOutput:
-        """Start FORWARD, LOSS or BACKWARD. `recompute`: a BACKWARD computes its own forward first."""
+        """Start FORWARD, LOSS, EVAL or BACKWARD. `recompute`: a BACKWARD computes its own forward first."""
         tokens, stage_input = work.tokens, None
         if tokens is None:
             raise StateLost("an op was scheduled before its tokens were read")
         if work.stage_input is not None:
             stage_input = payload_tensor(work.stage_input.payload)
+        if self.spec.is_heldout(mb.index):
+            return self.engine.evaluate(mb, version, stage_input, tokens)
         if kind is OpKind.FORWARD:
             return self.engine.forward(mb, version, stage_input, tokens)
         if kind is OpKind.LOSS:

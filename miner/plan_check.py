@@ -43,7 +43,8 @@ def _fits(spec: RunSpec, share: PlanShare) -> bool:
     """Whether a share's numbers are within the schedule, and it names the replicas beside each microbatch."""
     schedule, indices = spec.schedule, [planned.microbatch for planned in share.microbatches]
     within = share.epoch < schedule.epochs and share.step < schedule.steps
-    ascending = all(a < b for a, b in pairwise(indices)) and all(i < schedule.microbatches for i in indices)
+    planned = spec.planned(share.step)
+    ascending = all(a < b for a, b in pairwise(indices)) and all(i < planned for i in indices)
     ends = (share.stage == 0, share.stage == spec.last_stage)
     beside = all((m.before is None, m.after is None) == ends for m in share.microbatches)
     return within and ascending and beside

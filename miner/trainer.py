@@ -97,7 +97,7 @@ class Trainer:
         if op.kind is OpKind.STEP:
             for key in [key for key in self._inputs if key[0] <= op.step]:
                 del self._inputs[key]
-        elif op.kind is not OpKind.FORWARD:
+        elif op.kind in (OpKind.BACKWARD, OpKind.LOSS):
             self.activity.tokens += self.spec.data.tokens
         return OpDone(op, frame)
 

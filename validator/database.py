@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock
-from iota.protocol.messages import CHARGING, AuditKind, Heldout, Outcome, Verdict
+from iota.protocol.messages import CHARGING, AuditKind, Outcome, Verdict
 from validator.core.history import History
 from validator.core.pool import Judgement
 from validator.core.tasks import owes
@@ -21,7 +21,7 @@ from validator.weights.records import WeightRecords
 log = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "validator.sqlite"
-DATABASE_VERSION: Final = 4
+DATABASE_VERSION: Final = 5
 """The form of the tables; the file holds it as SQLite's `user_version`."""
 _CHARGING: Final = f"({', '.join('?' * len(CHARGING))})"
 _SCHEMA = """
@@ -29,7 +29,6 @@ create table if not exists about (name text primary key, value text not null);
 create table if not exists verdicts (
     epoch integer, miner text, name text, audit text not null, seq integer not null,
     outcome text not null, json text not null, primary key (epoch, miner, name));
-create table if not exists heldout (epoch integer primary key, json text not null);
 create table if not exists internal_errors (epoch integer, what text, primary key (epoch, what));
 """
 
@@ -130,12 +129,6 @@ class Database:
 
     # ---- epochs --------------------------------------------------------------------------------
 
-    def keep_heldout(self, report: Heldout) -> None:
-        """Record the held-out loss of a base."""
-        self._db.execute(
-            "insert or replace into heldout values (?, ?)", (report.epoch, report.model_dump_json())
-        )
-
     def history(self, window: int) -> History:
         """Everything decided so far, for the core of a new membership.
 
@@ -153,10 +146,6 @@ class Database:
             worked=self.scores.epochs("block_hash is not null"),
             drawable=self.scores.drawable(newest - window + 1, newest),
             pooled=self.scores.epochs("pooled = 1"),
-            heldout={
-                epoch: Heldout.model_validate_json(text)
-                for epoch, text in self._db.execute("select epoch, json from heldout")
-            },
         )
 
 

@@ -132,8 +132,8 @@ class Membership:
                 self.database.scores.keep_draw(effect.epoch, effect.block_hash)
             case effects.KeepPool():
                 self.database.scores.keep_pool(effect.epoch, effect.pool)
-            case effects.KeepHeldout():
-                self.database.keep_heldout(effect.report)
+            case effects.Measured():
+                log.info("epoch %d: held-out loss of its base %s", effect.epoch, effect.found)
             case effects.KeepAudited():
                 self.database.scores.finish(effect.epoch)
                 log.info("%s", self.lines.audited(effect.epoch))

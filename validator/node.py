@@ -17,7 +17,6 @@ from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects
 from iota.compute.determinism import device_class
-from iota.compute.heldout_loss import validator_tokens
 from iota.console.counts import counted
 from iota.console.lasting import lasting
 from iota.console.watch import Watch
@@ -38,7 +37,6 @@ from iota.store.transfer import ObjectClient
 from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
-from validator.audits.heldout import HeldoutMeter
 from validator.audits.job_runner import JobRunner
 from validator.audits.public_verdicts import VerdictReader
 from validator.audits.replay import ReplayOptions
@@ -74,8 +72,6 @@ class ValidatorOptions:
     compute_share: float = 0.10
     """Largest share of the machine's compute that this process may use."""
     replay: ReplayOptions = field(default_factory=ReplayOptions)
-    heldout_tokens: int | None = None
-    """Most tokens that the held-out loss is measured on; None takes a share of an epoch's."""
     retry_for_s: float = RETRY_FOR_S
     """How long the orchestrator may be silent before the validator joins again."""
 
@@ -183,9 +179,6 @@ class ValidatorNode:
                 self._chain,
                 evidence,
                 Auditor(evidence, parts.worker, options.replay),
-                HeldoutMeter(
-                    evidence, samples, parts.worker, options.heldout_tokens or validator_tokens(spec)
-                ),
                 SealBook(folder, spec.id, reply.orchestrator),
                 VerdictReader(spec.id, self._hotkey.ss58, self._client, self._chain),
                 BundleKeeper(

@@ -48,7 +48,7 @@ def export(
     heldout_tokens: Annotated[
         int,
         typer.Option(
-            help="Measure the held-out loss on at most so many tokens, on the CPU; 0 takes the validators'.",
+            help="Measure the held-out loss on at most so many tokens, on the CPU; 0 takes the run's own.",
             min=0,
         ),
     ] = 0,

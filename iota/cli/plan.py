@@ -88,9 +88,19 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
     console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
     console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
+    console.print(_heldout(plan, spec.schedule.heldout))
     console.print(_verdict(plan, link_mbps))
     for line in _audits(plan.audits, spec):
         console.print(line)
+
+
+def _heldout(plan: PlanTable, microbatches: int) -> str:
+    if not microbatches:
+        return "No epoch's base is measured on held-out text: give schedule.heldout."
+    return (
+        f"Each epoch's base is measured on {counted(microbatches, 'held-out microbatch')} of"
+        f" {counted(plan.microbatch_tokens, 'token')}: {plan.heldout_share:.1%} of the compute."
+    )
 
 
 def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""The engine: FORWARD, LOSS, BACKWARD and STEP of one replica on one device.
+"""The engine: FORWARD, LOSS, BACKWARD, EVAL and STEP of one replica on one device.
 
 Callers run one op at a time. A result depends only on the op's name, its inputs and the order of the
 backwards in its step, which the caller decides. Payloads are tensors on both sides; `DeviceOutput.read`
@@ -158,6 +158,27 @@ class Engine:
         if not all_finite(graph.out):
             raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
         return replace(self._backward(mb, graph, None), loss=graph.out.detach())
+
+    def evaluate(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
+        """The op of a held-out microbatch: FORWARD, and EVAL at the last stage. Nothing of it is kept.
+
+        An EVAL sends nothing. What is digested are the nats of each token, fp32, (sequences,
+        sequence_length); the loss is their mean in float64. Arguments and errors are those of `forward`.
+        """
+        inputs = self._pass.inputs(stage_input, tokens)
+        weights = self._open(mb.step, version).leaves
+        if self._pass.last:
+            result = self._pass.token_losses(weights, inputs)
+        else:
+            result = self._pass.run(weights, inputs, keep=False).out
+        if not all_finite(result):
+            raise BadValueError(f"NaN or Inf in held-out microbatch {mb.index} of step {mb.step}")
+        if not self._pass.last:
+            return self._output(result, self.spec.boundary.wire, sent=True)
+        made = self._output(result, WireDtype.FP32, sent=False)
+        return replace(made, loss=result.double().mean())
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         """BACKWARD: adds to the step's gradient, and gives the previous stage's gradient.

@@ -12,17 +12,6 @@ import numpy as np
 from iota.compute.evaluate import Losses
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
-from iota.spec import RunSpec
-
-MOST_TOKENS: Final = 1 << 20
-"""Most tokens of a measurement. The losses of documents vary by some 15 %, so that a standard error under
-0.5 % needs about a thousand documents."""
-EPOCH_SHARE: Final = 32
-"""A validator's measurement has at most this part of an epoch's tokens: about 1 % of the epoch's compute."""
-LEAST_TOKENS: Final = 1 << 12
-"""A validator measures on so many at least, where that is a small part of the epoch: less says little."""
-SMALL_EPOCH_SHARE: Final = 4
-"""Of an epoch with few tokens at most this part, since a validator's compute is bounded."""
 
 LEAST_DOCUMENTS: Final = 8
 """Fewer say too little of how documents differ."""
@@ -44,12 +33,6 @@ class HeldoutLoss:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
         documents = "" if self.documents is None else f" of {counted(self.documents, 'document')}"
         return f"{self.loss:.4f}{error} nats a token, on {counted(self.tokens, 'token')}{documents}"
-
-
-def validator_tokens(spec: RunSpec) -> int:
-    """Most held-out tokens that a validator measures on after each epoch, for the cost."""
-    epoch = spec.schedule.steps * spec.schedule.microbatches * spec.data.tokens
-    return min(MOST_TOKENS, max(epoch // EPOCH_SHARE, min(LEAST_TOKENS, epoch // SMALL_EPOCH_SHARE)))
 
 
 def heldout_loss(losses: Sequence[Losses], documents: Sequence[Tokens]) -> HeldoutLoss:

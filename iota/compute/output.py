@@ -13,15 +13,16 @@ from iota.compute.names import Output
 
 @dataclass(frozen=True)
 class DeviceOutput:
-    """Result of a FORWARD, LOSS or BACKWARD on the device. Making it does not wait for the device."""
+    """Result of an op on a microbatch on the device. Making it does not wait for the device."""
 
     hashed_N: Tensor
-    """The bytes to digest, uint8: the payload, or the raw fp32 gradient if nothing is sent."""
+    """The bytes to digest, uint8: the payload, or raw fp32 values if nothing is sent: the gradient, or an
+    EVAL's losses of tokens."""
     sent: bool
-    """False for the BACKWARD of stage 0."""
+    """False for the BACKWARD of stage 0 and for EVAL."""
     tokens: int
     loss: Tensor | None = None
-    """Mean nats per token of a LOSS, a scalar."""
+    """Mean nats per token of a LOSS or EVAL, a scalar."""
 
     @property
     def payload(self) -> Tensor | None:

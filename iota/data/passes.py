@@ -1,7 +1,8 @@
-"""How often a run reads its training data."""
+"""How often a run reads its training data, and whether there is enough held out for it."""
 
 from __future__ import annotations
 
+from iota.console.counts import counted
 from iota.data.manifest import Manifest
 from iota.data.sequences import SequenceMap
 from iota.spec import RunSpec
@@ -39,3 +40,19 @@ def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
             f" --max-passes {-(-found // 1):.0f}"
         )
     return text
+
+
+def check_heldout(spec: RunSpec, manifest: Manifest) -> None:
+    """Refuse data that holds out fewer sequences than the held-out microbatches of an epoch have.
+
+    Raises:
+        ValueError: it does.
+    """
+    heldout, length = spec.schedule.heldout, spec.data.sequence_length
+    needed, there = heldout * spec.data.sequences, SequenceMap((manifest.heldout,), length).count
+    if there < needed:
+        raise ValueError(
+            f"the data holds out {counted(there, 'sequence')} of {counted(length, 'token')}, and"
+            f" schedule.heldout {heldout} needs {needed}: lower it, or prepare the data with more"
+            " --heldout-tokens"
+        )

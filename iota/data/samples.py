@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from iota.codec import open_codec
+from iota.data.passes import check_heldout
 from iota.data.reader import ShardReader, Tokens, gather
 from iota.data.sample import sequence_indices
 from iota.spec import RunSpec
@@ -32,6 +33,46 @@ class HeldoutTokens:
     """Number of each label's document, (sequences, length) for each batch; an EOS is of the one it ends."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The sequences of one microbatch."""
+
+    heldout: bool
+    """Whether they are of the held-out shard."""
+    numbers: list[int]
+
+
+def drawn_sequences(
+    spec: RunSpec, epoch: int, step: int, index: int, *, count: int, heldout_count: int
+) -> Drawn:
+    """The sequences of a microbatch: they follow from its name, the spec and the data set.
+
+    A held-out microbatch has the same ones in each epoch. All of them together are evenly spaced in the
+    held-out shard, and so are those of one: they are of as many documents as can be.
+
+    Args:
+        count: training sequences of the data set.
+        heldout_count: its held-out ones, as many as `check_heldout` demands.
+    """
+    size, schedule = spec.data.sequences, spec.schedule
+    if spec.is_heldout(index):
+        places = range(index - schedule.microbatches, size * schedule.heldout, schedule.heldout)
+        return Drawn(True, [place * heldout_count // (size * schedule.heldout) for place in places])
+    return Drawn(
+        False,
+        sequence_indices(
+            spec.seed,
+            epoch,
+            step,
+            index,
+            steps=schedule.steps,
+            microbatches=schedule.microbatches,
+            sequences=size,
+            count=count,
+        ),
+    )
+
+
 def heldout_sequences(spec: RunSpec, count: int, most_tokens: int) -> list[list[int]]:
     """Numbers of the held-out sequences to measure on, by batch: all `count`, or evenly spaced ones.
 
@@ -50,7 +91,9 @@ class Samples:
     """
 
     def __init__(self, spec: RunSpec, reader: ShardReader) -> None:
+        """Raises ValueError as `check_heldout`."""
         self._spec, self._reader = spec, reader
+        check_heldout(spec, reader.manifest)
 
     @property
     def eos_id(self) -> int:
@@ -58,19 +101,18 @@ class Samples:
         return self._reader.manifest.tokenizer.eos_id
 
     async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
-        """The tokens of a microbatch. They depend on its name and the spec only."""
-        spec, length = self._spec, self._spec.data.sequence_length
-        wanted = sequence_indices(
-            spec.seed,
+        """The tokens of a microbatch, as `drawn_sequences` says."""
+        reader, length = self._reader, self._spec.data.sequence_length
+        drawn = drawn_sequences(
+            self._spec,
             epoch,
             step,
             index,
-            steps=spec.schedule.steps,
-            microbatches=spec.schedule.microbatches,
-            sequences=spec.data.sequences,
-            count=self._reader.sequence_count(length),
+            count=reader.sequence_count(length),
+            heldout_count=reader.heldout_count(length) if self._spec.is_heldout(index) else 0,
         )
-        return np.stack(await gather(self._reader.tokens(s, length) for s in wanted))
+        read = reader.heldout_tokens if drawn.heldout else reader.tokens
+        return np.stack(await gather(read(number, length) for number in drawn.numbers))
 
     def blank_tokens(self) -> Tokens:
         """A batch of zeros: the placeholder for a stage that does not read tokens."""

@@ -1,4 +1,4 @@
-"""The held-out loss of an export: measured while its stages pass, or as validators have reported it."""
+"""The held-out loss of an export: measured while its stages pass, or as the run has measured it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class HeldoutRun:
 
 
 def reported(status: dict[str, Any], epoch: int) -> HeldoutLoss | None:
-    """The held-out loss of the base of `epoch`, if a validator has reported it.
+    """The held-out loss of the base of `epoch`, if its held-out microbatches gave one.
 
     Raises ValueError for a status that does not follow the protocol.
     """

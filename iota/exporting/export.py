@@ -53,7 +53,7 @@ class Target:
     """Name or folder of the tokenizer, where the store does not have it."""
     license_name: str | None = None
     heldout_tokens: int = 0
-    """Measure the held-out loss on at most so many tokens; 0 states what validators have reported."""
+    """Measure the held-out loss on at most so many tokens; 0 states what the run has measured."""
 
 
 class Exporter:

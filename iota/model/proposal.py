@@ -21,6 +21,14 @@ from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
 DEFAULT_PRESET: Final = "small"
+HELDOUT_TOKENS: Final = 1 << 20
+"""Of an epoch, at most: the losses of documents vary by some 15 %, so that a standard error under 0.5 % needs
+about a thousand documents (docs/data.md)."""
+HELDOUT_SHARE: Final = 40
+"""Held-out microbatches take at most this part of an epoch's compute, 2.5 %."""
+_THIRDS: Final = 3
+"""Compute of a trained microbatch, in held-out ones: a FORWARD is a third."""
+_HELDOUT: Final = "schedule.heldout"
 _PARTS: Final = "outer.part_elements"
 _MAX_PARTS: Final = 128
 """Partitions of the largest stage: each costs two mergers a message, and the epoch's record an entry."""
@@ -28,10 +36,11 @@ _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
 """docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
 
 
-def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
+def make_spec(given: Draft, manifest: str, vocab_size: int, heldout_tokens: int | None = None) -> RunSpec:
     """The RunSpec with the values of `given` on the data set with id `manifest`; the rest is proposed.
 
-    `vocab_size` is the tokenizer's: a preset's vocabulary grows to it.
+    `vocab_size` is the tokenizer's: a preset's vocabulary grows to it. `heldout_tokens` are the data set's;
+    None where it is not known, and then as many as are needed.
 
     Raises:
         ValueError: values that cannot be, or contradict each other, by the names of their fields.
@@ -56,6 +65,9 @@ def make_spec(given: Draft, manifest: str, vocab_size: int) -> RunSpec:
     if value_at(given, _PARTS) is None and (parts := _part_elements(spec)) > spec.outer.part_elements:
         outer = spec.outer.model_copy(update={"part_elements": parts})
         spec = spec.model_copy(update={"outer": outer})
+    if value_at(given, _HELDOUT) is None:
+        schedule = spec.schedule.model_copy(update={"heldout": _heldout(spec, heldout_tokens)})
+        spec = spec.model_copy(update={"schedule": schedule})
     found = contradictions(spec, {path for path, _ in values_of(given)})
     if found := [*found, *filter(None, [deadline_contradiction(spec)])]:
         raise ValueError("; ".join(found))
@@ -84,6 +96,15 @@ def _schedule(model: ModelSpec, given: Draft) -> Schedule:
 
 def _preset(given: Draft) -> str | None:
     return value_at(given, PRESET) or (None if given.get("model") else DEFAULT_PRESET)
+
+
+def _heldout(spec: RunSpec, available: int | None) -> int:
+    """Held-out microbatches an epoch: for a standard error under 0.5 %, as far as compute and data allow."""
+    schedule, length = spec.schedule, spec.data.sequence_length
+    wanted = -(-HELDOUT_TOKENS // spec.data.tokens)
+    allowed = _THIRDS * schedule.steps * schedule.microbatches // HELDOUT_SHARE
+    held = wanted if available is None else max(0, available - 1) // length // spec.data.sequences
+    return min(wanted, allowed, held)
 
 
 def _part_elements(spec: RunSpec) -> int:

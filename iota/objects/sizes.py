@@ -62,12 +62,12 @@ def largest_object(spec: RunSpec) -> int:
 
 def planned_frames(spec: RunSpec) -> int:
     """Frames that a replica of a middle stage reads and sends in a step, while its stage is complete."""
-    return _FRAMES * spec.routed if spec.layout.stages > 1 else 0
+    return _FRAMES * spec.routed + 2 * spec.routed_heldout if spec.layout.stages > 1 else 0
 
 
 def max_plan_bytes(spec: RunSpec) -> int:
     """Upper bound (bytes) of the plan of one step: a member and a number for each op, and some text."""
-    return (1 << 12) + _PLANNED * spec.schedule.microbatches * spec.layout.stages
+    return (1 << 12) + _PLANNED * spec.planned(0) * spec.layout.stages
 
 
 def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
@@ -86,7 +86,7 @@ def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
             return (
                 snapshot_bytes(spec, stage)
                 if key.item is EvidenceItem.SNAPSHOT
-                else frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.schedule.microbatches)
+                else frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.planned(0))
             )
         case _:
             assert_never(key)

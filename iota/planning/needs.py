@@ -75,8 +75,8 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     ends = (stage == 0) + last
     vectors = 2 if spec.outer.momentum else 1
     sides = 2 - ends if spec.layout.stages > 1 else 0
-    moved = 2 * sides * routed * spec.schedule.steps * payload_size(spec)
-    ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps + spec.commitments
+    moved = sides * (2 * routed * spec.schedule.steps + spec.routed_heldout) * payload_size(spec)
+    ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps + spec.routed_heldout + spec.commitments
     return Needs(
         stage=stage,
         parameters=parameters,

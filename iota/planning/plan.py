@@ -57,6 +57,10 @@ class PlanTable:
     hiding_ratio: int | None
     """The smallest ratio at which transfers take no longer than compute; None if there is none."""
     audits: AuditCosts
+    heldout_tokens: int
+    """That the base of an epoch is measured on."""
+    heldout_share: float
+    """Part of an epoch's compute that this is."""
     balance: float
     """Mean load of the stages: the share of their compute that the pipeline uses."""
 
@@ -115,5 +119,7 @@ def plan_table(spec: RunSpec, *, link_mbps: float = 100.0, device_tflops: float 
         tokens_per_second=1 / seconds,
         hiding_ratio=hiding_ratio(model, codec, link_mbps, seconds),
         audits=audit_costs(spec, step_seconds(spec, seconds)),
+        heldout_tokens=spec.schedule.heldout * spec.data.tokens,
+        heldout_share=spec.heldout_share,
         balance=sum(flops) / (len(cuts) * most),
     )

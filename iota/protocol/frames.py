@@ -22,7 +22,7 @@ class Direction(StrEnum):
 
     @classmethod
     def of(cls, kind: OpKind) -> Direction:
-        """The direction of the frame that an op on a microbatch makes."""
+        """The direction of the frame that an op on a microbatch makes. EVAL makes none."""
         return cls.FORWARD if kind is OpKind.FORWARD else cls.BACKWARD
 
     def destination(self, stage: int, stages: int) -> int | None:

@@ -100,8 +100,6 @@ class EpochAudits(Frozen):
     failed: Count
     undelivered: Count
     inconclusive: Count
-    heldout: Annotated[float, Field(ge=0)] | None
-    """Its held-out loss of the epoch's merge, nats a token; None until it is measured."""
     done: bool
     """It has said that all its verdicts of the epoch are filed."""
 
@@ -178,8 +176,6 @@ class MemberRecord(Frozen):
     incidents: tuple[Incident, ...] = Field(max_length=RECENT_KEPT)
     judged: tuple[EpochAudits, ...] = Field(default=(), max_length=EPOCHS_KEPT)
     """Of a validator, in the order of its first words on each epoch."""
-    heldouts: Count = 0
-    """Merges whose held-out loss this validator measured, whole run."""
     posted: PostedWeights | None = None
     heard: Seconds | None = None
     """Unix time of its last request to this orchestrator process."""

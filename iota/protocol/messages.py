@@ -18,7 +18,7 @@ from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.protocol.workers import Certificate
 from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""
@@ -120,7 +120,6 @@ class ReportKind(StrEnum):
     EVIDENCE_WANTED = "evidence_wanted"
     VERDICT = "verdict"
     AUDITS_DONE = "audits_done"
-    HELDOUT = "heldout"
     WEIGHTS = "weights"
 
 
@@ -286,22 +285,6 @@ class AuditsDone(Frozen):
     """Accusations of the epoch that it was told of and has examined or passed over."""
 
 
-class Heldout(Frozen):
-    """Held-out loss (nats a token) of the base of `epoch`.
-
-    `standard_error` is that of the loss, None where too few documents give none; `tokens` is the number that
-    it was measured on. `before_merge` is the loss of the replicas' weights before the merge, where it was
-    measured.
-    """
-
-    kind: Literal[ReportKind.HELDOUT] = ReportKind.HELDOUT
-    epoch: Small
-    loss: Annotated[float, Field(ge=0)]
-    standard_error: Annotated[float, Field(ge=0)] | None
-    tokens: Count
-    before_merge: Annotated[float, Field(ge=0)] | None = None
-
-
 class WeightsSet(Frozen):
     """A validator's weights as it set them on the chain. Informational only."""
 
@@ -324,7 +307,6 @@ Report = Annotated[
     | EvidenceWanted
     | Verdict
     | AuditsDone
-    | Heldout
     | WeightsSet,
     Field(discriminator="kind"),
 ]

@@ -30,6 +30,7 @@ class OpKind(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
     LOSS = "loss"
+    EVAL = "eval"
     STEP = "step"
     COMMIT = "commit"
     MERGE = "merge"
@@ -119,10 +120,10 @@ class Receipt(Frozen):
     inputs: tuple[SignedHeader, ...] = Field((), max_length=2)
     """The frames that the op read."""
     output: Hex32
-    """Digest of the op's output: of the frame's payload, of a STEP its counted list, of a COMMIT the
-    commitment's root, of a MERGE `merge_output`."""
+    """Digest of the op's output: of the frame's payload, of an EVAL the fp32 nats of each token, of a STEP
+    its counted list, of a COMMIT the commitment's root, of a MERGE `merge_output`."""
     loss: float | None = None
-    """Mean nats a token, LOSS only."""
+    """Mean nats a token, LOSS and EVAL only."""
     tokens: Small = 0
     """Tokens of the microbatch."""
     update: StepUpdate | None = None

@@ -23,6 +23,14 @@ class CountedList(Frozen):
     """(microbatch, attempt)"""
 
 
+class HeldoutRecord(Frozen):
+    """A held-out microbatch of the epoch's first step that every stage did: it is paid, its loss counts."""
+
+    microbatch: Small
+    attempts: Listed[Small]
+    """By stage: the attempt that the next stage went on from; at the last stage, whose EVAL counts."""
+
+
 class BaseRecord(Frozen):
     """A stored base of one stage, with the digest of (W, m) that its replicas agreed on."""
 
@@ -143,6 +151,8 @@ class EpochRecord(Frozen):
     plans: Listed[PlanRecord]
     reroutes: Listed[Reroute]
     counted: Listed[CountedList]
+    heldout: Listed[HeldoutRecord] = ()
+    """By number of the microbatch."""
     bases: Listed[BaseRecord]
     """The base that each stage began the epoch with, and the one that it made; without parts where it was not
     stored at the seal."""

@@ -116,7 +116,6 @@ class RunStatus(TypedDict, total=False):
     heldout: _ByEpoch
     heldout_error: Annotated[dict[_Epoch, _Finite | None], Field(max_length=_MAX_EPOCHS)]
     heldout_tokens: Annotated[dict[_Epoch, Count], Field(max_length=_MAX_EPOCHS)]
-    heldout_before_merge: _ByEpoch
     tokens: Count
     settled: Count
     dropped: Count

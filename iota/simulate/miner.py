@@ -243,7 +243,7 @@ class VirtualMiner:
         if op.kind is OpKind.STEP:
             ran = tuple(self._ran.pop(op.step, ()))
             self.applied.append(Applied(op.epoch, op.step, op.counted, ran))
-        elif op.kind is not OpKind.FORWARD:
+        elif op.kind in (OpKind.BACKWARD, OpKind.LOSS):
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
         return facts.OpDone(op, self._frame(effect))
 

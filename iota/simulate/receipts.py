@@ -28,7 +28,7 @@ def op_fields(spec: RunSpec, stage: int, op: Op, arrived: Mapping[Direction, Sig
         **fields,
         "output": digest(stage, op.key),
         "inputs": tuple(arrived[direction] for direction in wanted),
-        "loss": 1.0 if op.kind is OpKind.LOSS else None,
+        "loss": 1.0 if op.kind in (OpKind.LOSS, OpKind.EVAL) else None,
         "tokens": spec.data.tokens,
     }
 

@@ -30,6 +30,7 @@ PROPOSED = {
             "schedule.steps",
             "schedule.microbatches",
             "schedule.credit",
+            "schedule.heldout",
             "optimizer.kind",
             "optimizer.lr",
             "optimizer.weight_decay",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
+from iota.spec.versions import Since
 
 
 class SpecPart(Frozen):
@@ -165,6 +166,8 @@ class ScheduleSpec(SpecPart):
     """Weight versions: `sync`, or `delayed` with gradients one step late (docs/training.md)."""
     credit: Positive = 8
     """Microbatches that a replica may hold between their forward and their backward."""
+    heldout: Annotated[Count, Since(5, before=0)] = 0
+    """Held-out microbatches an epoch: the loss of its base (docs/training.md). 0: none."""
 
 
 class OptimizerSpec(SpecPart):
@@ -228,8 +231,8 @@ class AuditSpec(SpecPart):
     extra_every: Positive = 20
     """Epochs between two further segments of a miner that some validator draws for itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
-    """Largest relative error of an output between device classes that no profile was measured for; a twentieth
-    of it in fp32 where the weights are equal to the bit (docs/tolerance.md)."""
+    """Largest relative error of an output between device classes that no profile was measured for; a
+    twentieth of it in fp32 where the weights are equal to the bit (docs/tolerance.md)."""
     window: Positive = 8
     """Epochs in which work and failed verdicts count towards the score."""
     burn: Fraction = 0.0

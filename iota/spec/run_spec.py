@@ -29,7 +29,7 @@ from iota.spec.parts import (
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 4
+SPEC_VERSION: Final = 5
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 OLDEST_SPEC: Final = 4
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
@@ -112,6 +112,25 @@ class RunSpec(Versioned):
     def routed(self) -> int:
         """Microbatches of a step that the plan gives to one replica, at most."""
         return -(-self.schedule.microbatches // self.layout.replicas)
+
+    @property
+    def routed_heldout(self) -> int:
+        """Held-out microbatches of an epoch that the plan gives to one replica, at most."""
+        return -(-self.schedule.heldout // self.layout.replicas)
+
+    @property
+    def heldout_share(self) -> float:
+        """Part of an epoch's compute that its held-out microbatches are: each a third of a trained one."""
+        trained = 3 * self.schedule.steps * self.schedule.microbatches
+        return self.schedule.heldout / (trained + self.schedule.heldout)
+
+    def planned(self, step: int) -> int:
+        """Microbatches in the plan of `step`: in an epoch's first step held-out ones follow the others."""
+        return self.schedule.microbatches + (self.schedule.heldout if step == 0 else 0)
+
+    def is_heldout(self, microbatch: int) -> bool:
+        """Whether a microbatch of this number is a held-out one: FORWARD and EVAL, and nothing is trained."""
+        return microbatch >= self.schedule.microbatches
 
     @property
     def window_epochs(self) -> int:

@@ -219,22 +219,20 @@ def _judged(record: MemberRecord) -> Iterator[str]:
     if not record.judged:
         yield "audits: none yet; they begin with the merge of the first epoch that it has a part in"
         return
-    yield "audits      filed  passed  failed  undelivered  inconclusive  held-out loss"
+    yield "audits      filed  passed  failed  undelivered  inconclusive"
     yield from _cut(record.judged)
     for work in record.judged[-_SHOWN:]:
         filed = work.passed + work.failed + work.undelivered + work.inconclusive
-        loss = "-" if work.heldout is None else f"{work.heldout:.4f}"
         yield (
             f"  epoch {work.epoch:<3}{filed:6}{work.passed:8}{work.failed:8}{work.undelivered:13}"
-            f"{work.inconclusive:14}{loss:>15}"
+            f"{work.inconclusive:14}"
             f"{'' if work.done else '  more may come'}"
         )
     of = {outcome: sum(found.get(outcome, 0) for found in record.audits.values()) for outcome in Outcome}
     yield (
         f"in all: {counted(sum(of.values()), 'verdict')} filed: {of[Outcome.PASS]} passed,"
         f" {of[Outcome.FAIL]} failed, {of[Outcome.UNDELIVERED] + of[Outcome.REVOKED]} undelivered,"
-        f" {of[Outcome.INCONCLUSIVE] + of[Outcome.UNSHOWN]} inconclusive;"
-        f" {counted(record.heldouts, 'held-out evaluation')}"
+        f" {of[Outcome.INCONCLUSIVE] + of[Outcome.UNSHOWN]} inconclusive"
     )
 
 

@@ -77,15 +77,17 @@ class RunOptions(Settings):
         """The spec before its data is known, with placeholders for what the data gives. Raises as `spec`."""
         return self.spec(value_at(self.draft(), MANIFEST) or "0" * 64, 2)
 
-    def spec(self, manifest: str, vocab_size: int) -> RunSpec:
+    def spec(self, manifest: str, vocab_size: int, heldout_tokens: int | None = None) -> RunSpec:
         """The RunSpec for the data set with manifest id `manifest`, whose tokenizer has `vocab_size` ids.
+
+        `heldout_tokens` are those that it holds out.
 
         Raises:
             ValueError: values that cannot be, or contradict each other.
         """
         from iota.model.proposal import make_spec  # slow to import, and a --help needs none of it
 
-        return make_spec(self.draft(), manifest, vocab_size)
+        return make_spec(self.draft(), manifest, vocab_size, heldout_tokens)
 
 
 SPEC_PATHS = {

@@ -53,7 +53,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def take_heldout(self, path: Path) -> None:
-        """Take the held-out loss that the export measured, on more tokens than a validator does."""
+        """Take the held-out loss that the export measured: of the last base, which no epoch begins with."""
         measured = json.loads(path.read_bytes())
         self.heldout_loss = measured["loss"]
         self.heldout_standard_error = measured["standard_error"]

@@ -21,7 +21,7 @@ from iota.console.counts import counted
 from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.signatures import SIGNATURE_BYTES, signing_bytes
-from iota.protocol.frames import FrameName
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import Hotkey
 from iota.protocol.receipts import SignedHeader
 from iota.spec import Frozen, Hex32, RunSpec, Small, WireDtype
@@ -71,6 +71,13 @@ class Frame:
         """The bytes that it was decoded from."""
         text = self.header.canonical()
         return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+
+
+def leads_nowhere(spec: RunSpec, name: FrameName) -> bool:
+    """Whether no replica has a use for such a frame: it leaves the model, or is a held-out one's gradient."""
+    if name.direction is Direction.BACKWARD and spec.is_heldout(name.microbatch):
+        return True
+    return name.direction.destination(name.stage, spec.layout.stages) is None
 
 
 def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, receiver: str) -> FrameHeader:

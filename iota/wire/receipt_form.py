@@ -21,7 +21,10 @@ from iota.wire.frame import FrameHeader
 
 _MIDDLE: Final = frozenset({OpKind.FORWARD, OpKind.BACKWARD, OpKind.STEP, OpKind.COMMIT})
 _BACKWARDS: Final = "ended before it started: set the machine's clock"
-_LAST: Final = frozenset({OpKind.LOSS, OpKind.STEP, OpKind.COMMIT})
+_LAST: Final = frozenset({OpKind.LOSS, OpKind.EVAL, OpKind.STEP, OpKind.COMMIT})
+_HELDOUT: Final = frozenset({OpKind.FORWARD, OpKind.EVAL})
+"""Ops on held-out microbatches."""
+_WITH_LOSS: Final = frozenset({OpKind.LOSS, OpKind.EVAL})
 
 
 def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
@@ -36,12 +39,12 @@ def form_fault(spec: RunSpec, stage: int, receipt: Receipt) -> str | None:
     if receipt.kind not in (_LAST if stage == spec.last_stage else _MIDDLE):
         return f"is of the kind {receipt.kind}, which stage {stage} does not have"
     if receipt.loss is not None:
-        if receipt.kind is not OpKind.LOSS:
-            return "names a loss, which only a LOSS of the last stage has"
+        if receipt.kind not in _WITH_LOSS:
+            return "names a loss, which only a LOSS or an EVAL of the last stage has"
         if not 0 <= receipt.loss <= MAX_LOSS:
             return f"names a loss of {receipt.loss:g}: at least 0 and at most {MAX_LOSS:g} nats a token"
-    elif receipt.kind is OpKind.LOSS:
-        return "is of a LOSS and names none"
+    elif receipt.kind in _WITH_LOSS:
+        return f"is of {'a LOSS' if receipt.kind is OpKind.LOSS else 'an EVAL'} and names none"
     if not 0 < receipt.started <= receipt.ended:
         return _BACKWARDS
     match receipt.kind:
@@ -93,8 +96,13 @@ def _on_microbatch(receipt: Receipt) -> bool:
 
 
 def _op_fault(spec: RunSpec, receipt: Receipt) -> str | None:
-    if receipt.step >= spec.schedule.steps or receipt.microbatch >= spec.schedule.microbatches:
+    if receipt.step >= spec.schedule.steps or receipt.microbatch >= spec.planned(receipt.step):
         return "is of a microbatch that the run does not have"
+    if spec.is_heldout(receipt.microbatch):
+        if receipt.kind not in _HELDOUT:
+            return f"is of the kind {receipt.kind}, and a held-out microbatch is not trained on"
+    elif receipt.kind is OpKind.EVAL:
+        return "is of the kind eval, and its microbatch is not held out"
     if receipt.tokens != spec.data.tokens:
         return f"names {counted(receipt.tokens, 'token')}: a microbatch has {spec.data.tokens}"
     if receipt.update is not None or receipt.commitment is not None:

@@ -182,7 +182,7 @@ class EpochTraining:
         return [ReadTokens(self.epoch, step, index) for index in new]
 
     def _receiver(self, op: Op) -> str | None:
-        if op.kind is OpKind.STEP:
+        if op.kind in (OpKind.STEP, OpKind.EVAL):
             return None
         stages = self.schedule.spec.layout.stages
         towards = Direction.of(op.kind).destination(self.schedule.stage, stages)

@@ -7,6 +7,9 @@ The order of ops is the order of floating-point sums, so it follows from the pla
 - re-routed work takes its place by index among the remaining work, and does not wait for credit.
   The first microbatch of a step that has not ended can then always proceed, at every replica of its
   route, so that even a credit of one cannot deadlock.
+
+Held-out microbatches enter no sum. Their one op here runs when no forward of their step is left to begin, in
+the order of their numbers among those whose input is there: none holds up anything else.
 """
 
 from __future__ import annotations
@@ -56,8 +59,11 @@ class ScheduledMicrobatch:
     gradient_ready: bool = False
     forward_done: bool = False
     backward_done: bool = False
+    """Of a held-out one: its only op here is done."""
     gone: bool = False
     """Dropped, or given to another replica."""
+
+    heldout: bool = False
 
     @property
     def over(self) -> bool:
@@ -78,7 +84,14 @@ class ScheduledStep:
     close: StepClose | None = None
 
     def waiting(self) -> Iterator[ScheduledMicrobatch]:
-        """Microbatches whose backward is still to run, by index."""
+        """Microbatches of training whose backward is still to run, by index."""
+        return (entry for entry in self._open() if not entry.heldout)
+
+    def heldout(self) -> Iterator[ScheduledMicrobatch]:
+        """Held-out microbatches whose op is still to run, by index."""
+        return (entry for entry in self._open() if entry.heldout)
+
+    def _open(self) -> Iterator[ScheduledMicrobatch]:
         return (entry for _, entry in sorted(self.microbatches.items()) if not entry.over)
 
 
@@ -111,7 +124,7 @@ class Schedule:
         state = self.steps.setdefault(share.step, ScheduledStep())
         indices = [planned.microbatch for planned in share.microbatches]
         for index in indices:
-            entry = state.microbatches.setdefault(index, ScheduledMicrobatch(index, 0))
+            entry = state.microbatches.setdefault(index, self._entry_of(index, 0))
             entry.input_ready = entry.input_ready or self.stage == 0
         return indices
 
@@ -126,12 +139,9 @@ class Schedule:
                 old.gone = True
             return False
         if old is None or old.gone or old.attempt < event.attempt:
-            state.microbatches[event.microbatch] = ScheduledMicrobatch(
-                event.microbatch,
-                event.attempt,
-                send_forward=event.send_forward,
-                input_ready=self.stage == 0,
-            )
+            entry = self._entry_of(event.microbatch, event.attempt)
+            entry.send_forward, entry.input_ready = event.send_forward, self.stage == 0
+            state.microbatches[event.microbatch] = entry
         return True
 
     def frame(self, step: int, index: int, direction: Direction) -> None:
@@ -179,7 +189,7 @@ class Schedule:
         if entry is None or entry.attempt != op.attempt:
             return
         entry.forward_done = True
-        if op.kind is not OpKind.FORWARD:
+        if op.kind is not OpKind.FORWARD or entry.heldout:
             entry.backward_done = True
 
     # ---- decision ------------------------------------------------------------------------------
@@ -206,6 +216,9 @@ class Schedule:
     def finished(self) -> bool:
         """Whether every step of the epoch is applied."""
         return self.version == self.spec.schedule.steps
+
+    def _entry_of(self, index: int, attempt: int) -> ScheduledMicrobatch:
+        return ScheduledMicrobatch(index, attempt, heldout=self.spec.is_heldout(index))
 
     def _entry(self, step: int, index: int) -> ScheduledMicrobatch | None:
         state = self.steps.get(step)
@@ -249,6 +262,9 @@ class Schedule:
                 if not entry.input_ready or (free <= 0 and entry.attempt == 0):
                     return None
                 return self._op(OpKind.LOSS if last else OpKind.FORWARD, step, entry)
+            for entry in self.steps[step].heldout():
+                if entry.input_ready:
+                    return self._op(OpKind.EVAL if last else OpKind.FORWARD, step, entry)
         return None
 
     def _runnable(self) -> Iterator[int]:

@@ -8,7 +8,6 @@ from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
     CHARGING,
     AuditsDone,
-    Heldout,
     Reveal,
     Verdict,
     WeightsSet,
@@ -97,22 +96,6 @@ def take_done(run: RunState, member: Member, report: AuditsDone) -> None:
         if (judged := member.history.judged_of(report.epoch)) is not None:
             judged.done = True
     run.dirty = True
-
-
-def take_heldout(run: RunState, member: Member, report: Heldout) -> None:
-    """Record the held-out loss of a base; the first report of each base counts."""
-    if not is_new_loss(run, member, report):
-        run.totals.unfit += 1
-        return
-    run.audits.heldout.setdefault(report.epoch, report)
-    member.history.measure(report.epoch, report.loss)
-
-
-def is_new_loss(run: RunState, member: Member, report: Heldout) -> bool:
-    """Whether it is the first of a base, or this validator's first of an epoch that it audits."""
-    judged = member.history.judged_of(report.epoch - 1)
-    first = report.epoch not in run.audits.heldout or (judged is not None and judged.heldout is None)
-    return first and report.epoch <= run.epoch + 1
 
 
 def is_new_weights(run: RunState, member: Member, report: WeightsSet) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.coordinator import (
     auditing,
     bases,
     evidence,
+    heldout,
     membership,
     merge_parts,
     merger_draws,
@@ -116,6 +117,7 @@ class Coordinator:
                 sealing.seal(run)
                 if run.store_away_since is None:
                     rerouting.take_overdue(run)
+                    heldout.leave_out(run)
                     evidence.miss_overdue(run)
                 run.dirty = True
             case Resumed():
@@ -339,7 +341,7 @@ class Coordinator:
         run = self.state
         times: list[float | None] = [evidence.next_due(run)]
         if run.phase is Phase.TRAINING:
-            times.append(run.clocks.next_due(run.now))
+            times += [run.clocks.next_due(run.now), heldout.deadline(run)]
         elif run.phase is Phase.MERGING:
             times += merging.deadlines(run)
         elif run.phase is Phase.GATHERING and run.gathering_since is not None:

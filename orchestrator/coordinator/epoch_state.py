@@ -97,7 +97,11 @@ class MicrobatchState:
     places: list[Place]
     """By stage."""
     uncounted: int
-    """Stages whose gradient stands in no sum yet."""
+    """Stages whose gradient stands in no sum yet. Of a held-out one: whose op has no receipt."""
+    inputs: dict[int, int] = field(default_factory=dict)
+    """Of a held-out one: stage -> attempt of the frame that its counted op read."""
+    heldout: bool = False
+    """Its `places` are counted with the receipt of their one op, FORWARD or EVAL."""
     next_attempt: int = 1
     """Counts attempts over all stages; attempt 0 is the planned route."""
     ended: Ending | None = None
@@ -133,6 +137,12 @@ class PlannedStep:
     There is one for each miner and step, so it is bytes, which the garbage collector need not follow."""
     losses: dict[int, float] = field(default_factory=dict)
     """microbatch -> the loss of its counted LOSS op (nats a token)."""
+    heldout: dict[int, float] = field(default_factory=dict)
+    """Held-out microbatch -> the loss of its EVAL (nats a token)."""
+    heldout_open: int = 0
+    """Those of the open ones that are held out."""
+    heldout_since: float | None = None
+    """Their deadline runs from here; None while others are open."""
 
 
 @dataclass(slots=True)
@@ -245,6 +255,8 @@ class EpochState:
     reroutes: list[Reroute] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     """miner -> its counted microbatches."""
+    heldout: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Settled held-out microbatch -> the attempt that counts at each stage."""
     merges: list[StageMerge] = field(default_factory=list)
     """By stage; empty until all steps are closed."""
     unfixed: set[int] = field(default_factory=set)

@@ -26,7 +26,7 @@ class Mark(IntFlag):
     FORWARD = 1
     """Its FORWARD is receipted."""
     BACKWARD = 2
-    """Its BACKWARD or LOSS is receipted."""
+    """Its BACKWARD, LOSS or EVAL is receipted."""
     NO_FORWARD = 4
     """The next stage has its activations, so that only its BACKWARD is receipted."""
 

@@ -75,7 +75,6 @@ class Judged:
 
     epoch: int
     verdicts: Counter[Outcome] = field(default_factory=Counter)
-    heldout: float | None = None
     done: bool = False
 
 
@@ -103,7 +102,6 @@ class History:
     """`Incident`"""
     judged: tuple[Judged, ...] = ()
     """Of a validator, as the rest below: the epochs that it has revealed its link for."""
-    heldouts: int = 0
     posted: PostedWeights | None = None
 
     def work(self, epoch: int) -> Work:
@@ -159,13 +157,6 @@ class History:
         self._count(verdict)
         if (judged := self.judged_of(verdict.epoch)) is not None:
             judged.verdicts[verdict.outcome] += 1
-
-    def measure(self, base: int, loss: float) -> None:
-        """Keep this validator's held-out loss of the base of epoch `base`, which the epoch before made."""
-        judged = self.judged_of(base - 1)
-        if judged is not None and judged.heldout is None:
-            judged.heldout = loss
-            self.heldouts += 1
 
     def weigh(self, posted: PostedWeight) -> None:
         """Keep a weight; a repeated report of the same block takes the place of the first."""

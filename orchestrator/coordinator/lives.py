@@ -47,7 +47,8 @@ def give(
     """Give a microbatch at a stage, `at`, to a member of the current epoch. `forward`: with its FORWARD."""
     life = len(run.current.lives[member.hotkey]) - 1
     given.give(at, attempt, member.order, life, Mark.NONE if forward else Mark.NO_FORWARD)
-    member.given_receipts += 1 if member.stage == run.spec.last_stage else 2
+    alone = member.stage == run.spec.last_stage or run.spec.is_heldout(at[0])
+    member.given_receipts += 1 if alone else 2
 
 
 def given_op(epoch: EpochState, member: Member, receipt: Receipt) -> Given | None:

@@ -56,7 +56,6 @@ def member_record(run: RunState, member: Member) -> MemberRecord:
         weights=tuple(map(PostedWeight.model_validate_json, history.weights)),
         incidents=tuple(map(Incident.model_validate_json, history.incidents)),
         judged=tuple(_audits(judged) for judged in history.judged),
-        heldouts=history.heldouts,
         posted=history.posted,
     )
 
@@ -76,7 +75,6 @@ def _audits(judged: Judged) -> EpochAudits:
         failed=judged.verdicts[Outcome.FAIL],
         undelivered=judged.verdicts[Outcome.UNDELIVERED] + judged.verdicts[Outcome.REVOKED],
         inconclusive=judged.verdicts[Outcome.INCONCLUSIVE] + judged.verdicts[Outcome.UNSHOWN],
-        heldout=judged.heldout,
         done=judged.done,
     )
 

@@ -6,6 +6,8 @@ from iota.protocol.events import FrameReady, StepClose
 from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
+from iota.wire.frame import leads_nowhere
+from orchestrator.coordinator import heldout
 from orchestrator.coordinator.epoch_state import (
     Ending,
     EpochState,
@@ -55,7 +57,7 @@ def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchSt
         return None
     place = found[1].places[member.stage]
     mine = (place.miner, place.attempt) == (member.hotkey, name.attempt)
-    leads = name.direction.destination(member.stage, run.stages) is not None
+    leads = not leads_nowhere(run.spec, name)
     return found[1] if mine and leads and place.frame(name.direction) is None else None
 
 
@@ -90,14 +92,14 @@ def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> 
     name, member = notice.name, run.members[receiver]
     _, mb = run.open_microbatch((name.step, name.microbatch))
     waited_for = name.direction is Direction.BACKWARD or mb.places[member.stage].forward is None
-    if waited_for and name.step <= run.newest_runnable:
+    if waited_for and not mb.heldout and name.step <= run.newest_runnable:
         run.start_clock(member, (name.step, name.microbatch, name.direction))
 
 
 def start_clocks(run: RunState, step: int) -> None:
     """Start the deadlines of forwards whose input is there, in a step that has become runnable."""
     for mb in run.current.steps[step].microbatches:
-        if mb.ended is not None:
+        if mb.ended is not None or mb.heldout:
             continue
         for stage, place in enumerate(mb.places):
             arrived = stage == 0 or mb.places[stage - 1].forward is not None
@@ -212,12 +214,24 @@ def _take_op(run: RunState, member: Member, epoch: EpochState, life: int, receip
     given.mark(at, receipt.attempt, mark)
     if epoch is not run.current:
         return
-    _note_output(run, member, receipt)
+    if receipt.kind is not OpKind.EVAL:  # it sends nothing
+        _note_output(run, member, receipt)
+    if run.spec.is_heldout(receipt.microbatch):
+        _take_heldout(run, member, receipt)
+        return
     present = member.joined is not None and life == len(epoch.lives[member.hotkey]) - 1
     if receipt.kind is OpKind.FORWARD:
         _take_forward(run, member, receipt)
     elif present:
         _take_backward(run, member, receipt)
+
+
+def _take_heldout(run: RunState, member: Member, receipt: Receipt) -> None:
+    found = find_microbatch(run, receipt.epoch, receipt.step, receipt.microbatch)
+    if found is None:
+        return
+    note_progress(run, member)
+    heldout.take_op(run, member, found, receipt)
 
 
 def _note_output(run: RunState, member: Member, receipt: Receipt) -> None:
@@ -269,9 +283,10 @@ def _backward_input(run: RunState, member: Member) -> Direction:
 
 
 def end_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState, how: Ending) -> None:
-    """End an open microbatch, and stop the deadlines of its ops."""
+    """End an open microbatch that is trained on, and stop the deadlines of its ops."""
     mb.ended = how
     step.open -= 1
+    heldout.note_progress(run, step)
     for place in mb.places:
         member = run.members[place.miner]
         member.work.pop((step.number, mb.index), None)
@@ -288,6 +303,7 @@ def reopen_microbatch(run: RunState, step: PlannedStep, mb: MicrobatchState) -> 
     """Open a settled microbatch again: a gradient of it is lost."""
     mb.ended = None
     step.open += 1
+    step.heldout_since = None
     for place in mb.places:
         run.members[place.miner].work[step.number, mb.index] = None
     run.totals.settled -= 1
@@ -310,6 +326,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     epoch.closed_steps += 1
     if step.losses:
         run.totals.losses.append(sum(step.losses.values()) / len(step.losses))
+    heldout.keep_loss(run, step)
     step.microbatches = []
     for member in run.roster.miners:  # who has left too: it may come back with what is on its disk
         if member.joined is None or member.ready_epoch != run.epoch:

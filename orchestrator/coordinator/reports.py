@@ -13,7 +13,6 @@ from iota.protocol.messages import (
     EvidenceStored,
     EvidenceWanted,
     FrameMissing,
-    Heldout,
     Merged,
     Ready,
     Report,
@@ -51,8 +50,6 @@ def take_report(run: RunState, member: Member, report: Report, looked: words.Fin
             auditing.take_verdict(run, member, report)
         case AuditsDone():
             auditing.take_done(run, member, report)
-        case Heldout():
-            auditing.take_heldout(run, member, report)
         case WeightsSet():
             auditing.take_weights(run, member, report)
         case _:
@@ -80,8 +77,6 @@ def is_new(run: RunState, member: Member, said: FrameNotice | Report) -> bool:
             return evidence.is_new_wanted(run, member, said)
         case EvidenceStored():
             return evidence.is_new_stored(run, member, said)
-        case Heldout():
-            return auditing.is_new_loss(run, member, said)
         case WeightsSet():
             return auditing.is_new_weights(run, member, said)
         case _:

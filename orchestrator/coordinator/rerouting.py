@@ -10,6 +10,7 @@ from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.member_records import Withdrawal
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
 from orchestrator.coordinator.given_ops import Mark
+from orchestrator.coordinator.heldout import give_up
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, count, end_microbatch, reopen_microbatch
@@ -80,7 +81,8 @@ def is_held_by(mb: MicrobatchState, member: Member) -> bool:
     place = mb.places[member.stage]
     if mb.ended is not None or place.miner != member.hotkey:
         return False
-    unsent = (d for d in Direction if place.frame(d) is None)
+    sent = (Direction.FORWARD,) if mb.heldout else Direction
+    unsent = (d for d in sent if place.frame(d) is None)
     sends = any(d.destination(member.stage, len(mb.places)) is not None for d in unsent)
     return not place.counted or sends
 
@@ -137,9 +139,16 @@ def assign(
 
     The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
     input frames are announced to `chosen`. It is counted as withdrawn from who had it with `blame`, and never
-    from one that its owner has revoked: that may have worked well, and is paid nothing for open work.
+    from one that its owner has revoked: that may have worked well, and is paid nothing for open work. Nor is
+    a held-out one.
+
+    A held-out one whose frame is stored without a receipt is given up: the next stage may have used the
+    frame, and does its op once.
     """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
+    if mb.heldout and place.forward is not None:
+        give_up(run, step, mb)
+        return
     for direction in Direction:
         old.pending.pop((step.number, mb.index, direction), None)
     attempt, mb.next_attempt = mb.next_attempt, mb.next_attempt + 1
@@ -156,7 +165,8 @@ def assign(
         after=beside.get(stage + 1),
         send_forward=place.forward is None,
     )
-    if blame and chosen is not old and not run.owners.is_revoked(old.owner, old.hotkey):
+    blame = blame and chosen is not old and not mb.heldout
+    if blame and not run.owners.is_revoked(old.owner, old.hotkey):
         withdraw(run, old, Withdrawal.LATE if old.live and old.stalled else Withdrawal.ABSENT)
     place.earlier = place.had()
     place.miner, place.attempt = chosen.hotkey, attempt
@@ -167,7 +177,10 @@ def assign(
     run.current.reroutes.append(event)
     for hotkey in dict.fromkeys([old.hotkey, chosen.hotkey, *beside.values()]):
         run.send(hotkey, event)
-    if stage == 0 and event.send_forward and step.number <= run.newest_runnable:
+    if mb.heldout and place.counted:  # its receipt is of a frame that is lost
+        place.counted = False
+        mb.uncounted += 1
+    if stage == 0 and event.send_forward and not mb.heldout and step.number <= run.newest_runnable:
         run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
     for at, sender in beside.items():
         direction = Direction.FORWARD if at < stage else Direction.BACKWARD
@@ -187,6 +200,9 @@ def assign(
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:
     """End an open microbatch without settling it. Gradients that are already counted stay in their sums."""
+    if mb.heldout:
+        give_up(run, step, mb)
+        return
     end_microbatch(run, step, mb, Ending.DROPPED)
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"

@@ -35,7 +35,8 @@ def plan_ahead(run: RunState) -> None:
 
 def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     spec, epoch = run.spec, run.current
-    step, count = len(epoch.steps), spec.schedule.microbatches
+    step = len(epoch.steps)
+    count = spec.planned(step)
     turns = assign_turns([[m.op_seconds for m in stage] for stage in replicas], count)
     chosen = [[replicas[s][turns[s][i]] for s in range(run.stages)] for i in range(count)]
     members = tuple(sorted({m.hotkey for route in chosen for m in route}))
@@ -49,7 +50,7 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     )
     run.outbox.plans.append(plan)
     microbatches = [
-        MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages)
+        MicrobatchState(i, [Place(m.hotkey) for m in route], uncounted=run.stages, heldout=spec.is_heldout(i))
         for i, route in enumerate(chosen)
     ]
     given = GivenOps.of(count, run.stages)
@@ -58,7 +59,10 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
             member.work[step, i] = None
             give(run, given, (i, stage), 0, member)
     root = _send_shares(run, plan)
-    epoch.steps.append(PlannedStep(step, plan.learning_rate, root, microbatches, count, given))
+    heldout = count - spec.schedule.microbatches
+    epoch.steps.append(
+        PlannedStep(step, plan.learning_rate, root, microbatches, count, given, heldout_open=heldout)
+    )
     if step <= run.newest_runnable:
         start_clocks(run, step)
 

@@ -21,6 +21,7 @@ from iota.protocol.records import (
     CountedList,
     DeltaRecord,
     EpochRecord,
+    HeldoutRecord,
     LeftOutRecord,
     LifeRecord,
     MinerRecord,
@@ -92,12 +93,14 @@ def let_go(run: RunState, number: int) -> None:
     for step in epoch.steps:
         step.order.clear()
         step.losses.clear()
+        step.heldout.clear()
     for merge in epoch.merges:
         merge.deltas, merge.parts, merge.left_out = {}, [], {}
         merge.owing.clear()
     for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted, epoch.unproven, epoch.words):
         table.clear()
     epoch.reroutes.clear()
+    epoch.heldout.clear()
 
 
 def keep(run: RunState, number: int, epoch: EpochState) -> None:
@@ -155,6 +158,10 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
         plans=tuple(PlanRecord(step=step.number, root=step.root) for step in epoch.steps),
         reroutes=tuple(epoch.reroutes),
         counted=tuple(counted),
+        heldout=tuple(
+            HeldoutRecord(microbatch=microbatch, attempts=attempts)
+            for microbatch, attempts in sorted(epoch.heldout.items())
+        ),
         bases=tuple(
             base
             for number in (epoch.epoch, epoch.epoch + 1)

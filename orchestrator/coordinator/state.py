@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from iota.objects import part_sizes
 from iota.protocol.events import EpochClose, Event
-from iota.protocol.messages import Heldout, Outcome, Role, Verdict
+from iota.protocol.heldout import BaseLoss
+from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
@@ -171,6 +172,8 @@ class Totals:
     """Mean loss of each closed step (nats a token), in order."""
     merges: list[int] = field(default_factory=list)
     """Number of losses at each merge: where the merges stand on a loss curve."""
+    heldout: dict[int, BaseLoss] = field(default_factory=dict)
+    """epoch -> the held-out loss of its base, by its receipts."""
     stage_tokens: dict[tuple[int, int], int] = field(default_factory=dict)
     """(epoch, stage) -> tokens that count at the stage."""
     tokens: int = 0
@@ -203,8 +206,6 @@ class Audits:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     verdicts: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=MAX_NAMED))
     """The newest (validator, verdict), shown in the status."""
-    heldout: dict[int, Heldout] = field(default_factory=dict)
-    """epoch -> the first report of its base's held-out loss."""
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
     """validator -> weight by miner, as the validator reported them."""
     compute_share: dict[str, float] = field(default_factory=dict)

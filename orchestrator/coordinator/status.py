@@ -34,7 +34,7 @@ def public_status(run: RunState) -> dict[str, Any]:
     """The public state as JSON values but for the losses, for `GET /v1/status` and the metrics."""
     epoch = run.epochs.get(run.epoch)
     newest = run.newest_base
-    heldout = [report for _, report in sorted(run.audits.heldout.items())]
+    heldout = sorted(run.totals.heldout.items())
     return {
         "run": run.spec.id,
         "name": run.spec.name,
@@ -46,12 +46,9 @@ def public_status(run: RunState) -> dict[str, Any]:
         "steps": run.spec.schedule.steps,
         "open_microbatches": sum(s.open for s in epoch.open_steps()) if epoch else 0,
         "merges": list(run.totals.merges),
-        "heldout": {str(report.epoch): report.loss for report in heldout},
-        "heldout_error": {str(report.epoch): report.standard_error for report in heldout},
-        "heldout_tokens": {str(report.epoch): report.tokens for report in heldout},
-        "heldout_before_merge": {
-            str(report.epoch): report.before_merge for report in heldout if report.before_merge is not None
-        },
+        "heldout": {str(number): found.loss for number, found in heldout},
+        "heldout_error": {str(number): found.standard_error for number, found in heldout},
+        "heldout_tokens": {str(number): found.tokens for number, found in heldout},
         "tokens": run.totals.tokens,
         "settled": run.totals.settled,
         "dropped": run.totals.dropped,

@@ -64,8 +64,9 @@ def _frames(
 
     `at` is (epoch, step, microbatch, attempt). Without `forward`, only the frame to the stage before.
     """
-    receivers = {Direction.FORWARD: beside.after if forward else None, Direction.BACKWARD: beside.before}
     epoch, step, microbatch, attempt = at
+    backward = None if spec.is_heldout(microbatch) else beside.before
+    receivers = {Direction.FORWARD: beside.after if forward else None, Direction.BACKWARD: backward}
     found = []
     for direction, receiver in receivers.items():
         if receiver is None:

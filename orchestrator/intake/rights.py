@@ -20,7 +20,7 @@ from iota.objects import (
 )
 from iota.protocol.messages import Method, ObjectRequest, Role
 from iota.protocol.problems import Problem, ProblemType
-from iota.wire.frame import frame_size
+from iota.wire.frame import frame_size, leads_nowhere
 from orchestrator.coordinator import Coordinator, Member
 from orchestrator.coordinator.state import Phase
 
@@ -106,8 +106,8 @@ def _frame_size(coordinator: Coordinator, member: Member, key: FrameKey) -> int:
         raise Problem(ProblemType.FORBIDDEN, f"{key} is not yours to write: another replica has it now")
     towards = name.direction.destination(name.stage, coordinator.state.stages)
     receiver = None if towards is None else coordinator.neighbour(*at, towards)
-    if receiver is None:
-        raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model")
+    if receiver is None or leads_nowhere(coordinator.spec, name):
+        raise Problem(ProblemType.FORBIDDEN, f"{key} leads out of the model, or is a held-out gradient")
     return frame_size(coordinator.spec, name, member.hotkey, receiver)
 
 

@@ -12,7 +12,6 @@ from iota.protocol.messages import (
     Delta,
     EvidenceStored,
     EvidenceWanted,
-    Heldout,
     Merged,
     Report,
     ReportKind,
@@ -20,6 +19,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
+from iota.wire.frame import leads_nowhere
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
 
@@ -29,7 +29,6 @@ _OF_VALIDATORS: Final = frozenset(
         ReportKind.EVIDENCE_WANTED,
         ReportKind.VERDICT,
         ReportKind.AUDITS_DONE,
-        ReportKind.HELDOUT,
         ReportKind.WEIGHTS,
     }
 )
@@ -42,7 +41,7 @@ def check_frames(spec: RunSpec, member: Member, frames: tuple[FrameNotice, ...])
         name = notice.name
         if member.role is not Role.MINER or name.stage != member.stage:
             raise Problem(ProblemType.FORBIDDEN, f"a frame of stage {name.stage} is not yours to announce")
-        leaves = name.direction.destination(name.stage, spec.layout.stages) is None
+        leaves = leads_nowhere(spec, name)
         limit = max_bytes(spec, FrameKey(spec.id, name), member.stage)
         if leaves or not payload_size(spec) < notice.size <= limit:
             raise Problem(
@@ -56,8 +55,6 @@ def check_reports(run: RunState, member: Member, reports: tuple[Report, ...]) ->
         if (report.kind in _OF_VALIDATORS) != (member.role is Role.VALIDATOR):
             raise Problem(ProblemType.FORBIDDEN, f"a {member.role} does not report {report.kind}")
         match report:
-            case Heldout() if report.epoch > run.epoch + 1:
-                raise Problem(ProblemType.FORBIDDEN, f"there is no base of epoch {report.epoch} yet")
             case EvidenceWanted() if report.epoch > run.epoch or report.version > run.spec.schedule.steps:
                 raise Problem(
                     ProblemType.FORBIDDEN, f"epoch {report.epoch} has no {report.item} {report.version}"

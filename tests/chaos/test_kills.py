@@ -30,7 +30,9 @@ def _whole(status: Status) -> None:
     steps = options.epochs * options.steps_per_epoch
     commits = 3 * 2 * options.epochs  # to the first and the last version
     merges = 3 * 2 * options.epochs  # two miners merge the one part of each stage
-    assert status["receipts"] == 5 * planned + 3 * steps + commits + merges
+    heldout = 3 * options.epochs  # one microbatch an epoch is proposed, with an op at each stage
+    assert status["receipts"] == 5 * planned + 3 * steps + commits + merges + heldout
+    assert status["heldout"].keys() == {"0", "1"}
 
 
 def test_the_undisturbed_run_counts_everything_once(undisturbed: Status) -> None:
@@ -62,6 +64,7 @@ async def test_a_killed_miner_comes_back_to_the_same_bits(
         status = await swarm.finished()
     _whole(status)
     assert status["losses"] == undisturbed["losses"]
+    assert status["heldout"] == undisturbed["heldout"]
     assert status["bases"] == undisturbed["bases"]
 
 

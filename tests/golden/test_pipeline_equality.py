@@ -7,12 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 
 from iota.compute import Microbatch
+from iota.compute.engine import Engine
+from iota.compute.evaluate import Evaluation, evaluate_model
 from iota.compute.state import StageState
 from iota.outer import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.outer.weighted_mean import weighted_mean
+from iota.protocol.heldout import base_loss
 from iota.reference.pipeline import ReferenceTrainer
 from iota.settings import Recompute
 from iota.spec import RunSpec
@@ -181,3 +185,42 @@ def test_replaying_a_step_gives_the_same_state() -> None:
         engine.clear_gradient(0)
     again.run_steps(0)
     assert_same_bits(again.states(), pipeline.states())
+
+
+@pytest.mark.parametrize(
+    ("boundary", "compute"),
+    [
+        ({"codec": "identity", "wire": "fp32"}, "fp32"),
+        ({"codec": "resbm-anchor", "wire": "bf16"}, "fp32"),
+        ({"codec": "resbm", "wire": "int8"}, "bf16"),
+    ],
+)
+def test_the_held_out_loss_of_the_pipeline_is_that_of_the_evaluation(
+    boundary: dict[str, str], compute: str
+) -> None:
+    """To the bit for each token. The mean of a microbatch is taken by torch there, by NumPy here."""
+    spec = small_run(boundary=boundary, compute=compute, schedule={"heldout": 4})
+    states = [StageState.initial(spec, stage) for stage in range(spec.layout.stages)]
+    engines = [Engine(spec, stage) for stage in range(spec.layout.stages)]
+    for engine, state in zip(engines, states, strict=True):
+        engine.load(state, version=0)
+    numbers = range(spec.schedule.microbatches, spec.planned(0))
+    batches = [sample(spec)(0, 0, number) for number in numbers]
+    evaluation = Evaluation(spec, batches)
+    for stage, state in enumerate(states):
+        assert len(list(evaluation.stage(stage, state))) == len(batches)
+    losses = []
+    for at, number in enumerate(numbers):
+        payload: torch.Tensor | None = None
+        for engine in engines:
+            made = engine.evaluate(Microbatch(0, 0, number), 0, payload, batches[at])
+            payload = made.payload
+        assert payload is None
+        found = made.read().result()
+        assert found.digest == blake3(evaluation.losses[at].tobytes()).hexdigest()
+        assert found.loss is not None
+        losses.append(found.loss)
+    measured = base_loss(losses, spec.data.tokens)
+    assert measured is not None
+    assert measured.loss == pytest.approx(evaluation.mean, rel=1e-14)
+    assert evaluate_model(spec, states, batches) == evaluation.mean

@@ -91,6 +91,7 @@ def test_every_index_equals_a_scan_after_every_entry(
         microbatches=microbatches,
         pipeline=pipeline,
         credit=2,
+        heldout=2,
     )
     swarm = CheckedSwarm(spec, seed, nan_rate=nan_rate)
     for _ in range(stages * replicas):

@@ -17,6 +17,7 @@ from orchestrator.coordinator.state import Phase
 from tests.support.virtual_records import RecordedSwarm
 from tests.support.virtual_runs import tiny_spec
 from validator.core import all_receipts
+from validator.core.heldout import heldout_of
 from validator.core.sealed import SealedEpoch, stage_ops
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
@@ -37,10 +38,11 @@ LIMIT_S = 20_000.0
     steps=st.integers(1, 5),
     pipeline=st.sampled_from(Pipeline),
     commit_every=st.integers(1, 5),
+    heldout=st.integers(0, 4),
     faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.floats(0, 60)), max_size=10),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
 )
-@example(0, 2, 2, 1, Pipeline.SYNC, 5, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0)
+@example(0, 2, 2, 1, Pipeline.SYNC, 5, 0, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0)
 def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
@@ -49,6 +51,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     steps: int,
     pipeline: Pipeline,
     commit_every: int,
+    heldout: int,
     faults: list[tuple[str, float]],
     nan_rate: float,
 ) -> None:
@@ -63,6 +66,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         pipeline=pipeline,
         credit=2,
         commit_every=commit_every,
+        heldout=heldout,
     )
     swarm = RecordedSwarm(spec, seed, nan_rate=nan_rate)
     for _ in range(stages * replicas):
@@ -76,6 +80,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         assert all_receipts.check_receipts(sealed) == []
         _check_pay(swarm, sealed)
         _check_drawn(sealed)
+        _check_heldout(sealed)
 
 
 def _check_drawn(sealed: SealedEpoch) -> None:
@@ -120,6 +125,25 @@ def _check_pay(swarm: RecordedSwarm, sealed: SealedEpoch) -> None:
                 or any(_lost(sealed, h, r) for r in sealed.receipts[h] if _op(r) == _op(receipt))
             }
             assert _op(receipt) in ops or unpaid, "done, settled, and paid to nobody"
+
+
+def _check_heldout(sealed: SealedEpoch) -> None:
+    """Of the held-out microbatches those ops are paid that the record names, once, and no others."""
+    spec = sealed.spec
+    paid = {
+        _op(r): hotkey
+        for hotkey in sealed.miners
+        for r in sealed.paid(hotkey)
+        if spec.is_heldout(r.microbatch)
+    }
+    named = {}
+    for done in sealed.record.heldout:
+        for stage, attempt in enumerate(done.attempts):
+            kind = OpKind.EVAL if stage == spec.last_stage else OpKind.FORWARD
+            named[0, done.microbatch, stage, kind] = sealed.owner(0, done.microbatch, attempt, stage)
+    assert paid == {op: hotkey for op, hotkey in named.items() if hotkey and not sealed.withholds(hotkey)}
+    found = heldout_of(sealed)
+    assert (found.microbatches if found else 0) == len(sealed.record.heldout) <= spec.schedule.heldout
 
 
 def _lost(sealed: SealedEpoch, hotkey: str, receipt: Receipt) -> bool:

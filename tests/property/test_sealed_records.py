@@ -43,7 +43,7 @@ def test_a_replay_gives_the_same_record_bytes_and_no_entry_changes_them(
 ) -> None:
     spec = small_spec(
         layout={"cuts": [1, 2], "replicas": replicas},
-        schedule={"epochs": 3, "steps": steps, "microbatches": 4},
+        schedule={"epochs": 3, "steps": steps, "microbatches": 4, "heldout": 3},
     )
     swarm: Any = Watched(spec, seed, nan_rate=nan_rate)
     miners = [swarm.add_miner() for _ in range(2 * replicas)]

@@ -60,6 +60,7 @@ class Books:
     steps=st.integers(1, 4),
     pipeline=st.sampled_from(Pipeline),
     credit=st.integers(1, 3),
+    heldout=st.integers(0, 4),
     faults=st.lists(st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
 )
@@ -71,6 +72,7 @@ def test_every_microbatch_ends_once_whatever_happens(
     steps: int,
     pipeline: Pipeline,
     credit: int,
+    heldout: int,
     faults: list[str],
     nan_rate: float,
 ) -> None:
@@ -83,6 +85,7 @@ def test_every_microbatch_ends_once_whatever_happens(
         microbatches=microbatches,
         pipeline=pipeline,
         credit=credit,
+        heldout=heldout,
     )
     swarm = VirtualSwarm(spec, seed, nan_rate=nan_rate)
     for _ in range(stages * replicas):
@@ -100,6 +103,10 @@ def test_every_microbatch_ends_once_whatever_happens(
         books.ends[Ending.DROPPED],
     )
     assert state.totals.tokens == state.totals.settled * spec.data.tokens
+    measured = {number: found.microbatches for number, found in state.totals.heldout.items()}
+    assert all(0 < count <= heldout for count in measured.values())
+    if heldout and not faults and not nan_rate:
+        assert measured == dict.fromkeys(range(epochs), heldout)
     again = Coordinator(spec, LIMITS)
     for entry in swarm.entries:
         again.apply(entry)

@@ -30,7 +30,6 @@ from validator.core.jobs import (
     FetchRecord,
     FetchVerdicts,
     Job,
-    MeasureHeldout,
     Script,
     Settle,
     Wait,
@@ -91,7 +90,7 @@ class Bench:
         match job:
             case Wait():
                 raise AssertionError("evidence is decided as soon as it is asked for")
-            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts() | MeasureHeldout():
+            case AwaitBlock() | Settle() | FetchRecord() | FetchPast() | FetchVerdicts():
                 raise AssertionError(f"an audit has no {job}")
         try:
             return await self.auditor.run(job)

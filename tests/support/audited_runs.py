@@ -44,6 +44,7 @@ from iota.protocol.records import (
     CountedList,
     DeltaRecord,
     EpochRecord,
+    HeldoutRecord,
     LeftOutRecord,
     LifeRecord,
     MinerRecord,
@@ -128,6 +129,8 @@ class World:
                 self._rejoin(epoch, *rejoin)
             for index in range(spec.schedule.microbatches):
                 self._microbatch(Microbatch(epoch, step, index))
+            for index in range(spec.schedule.microbatches, spec.planned(step)):
+                self._heldout(Microbatch(epoch, step, index))
             self._steps(epoch, step)
             plans.append(self._plan(epoch, step))
         deltas = self._deltas(epoch)
@@ -166,6 +169,15 @@ class World:
                 made = miner.engine.backward(mb, miner.version(mb.step), gradient).read().result()
                 inputs = [headers[miner.stage], back]
                 gradient, back = self._send(miner, mb, OpKind.BACKWARD, made, inputs)
+
+    def _heldout(self, mb: Microbatch) -> None:
+        tokens = self._batches(mb.epoch, mb.step, mb.index)
+        payload: Tensor | None = None
+        header: SignedHeader | None = None
+        for miner in self.miners:
+            kind = OpKind.EVAL if miner.stage == self.spec.last_stage else OpKind.FORWARD
+            made = miner.engine.evaluate(mb, miner.version(mb.step), payload, tokens).read().result()
+            payload, header = self._send(miner, mb, kind, made, [header])
 
     def _send(
         self, miner: Miner, mb: Microbatch, kind: OpKind, made: Output, inputs: Iterable[SignedHeader | None]
@@ -215,7 +227,7 @@ class World:
     def _plan(self, epoch: int, step: int) -> PlanRecord:
         plan = whole_plan(
             [m.hotkey for m in self.miners],
-            self.spec.schedule.microbatches,
+            self.spec.planned(step),
             epoch=epoch,
             step=step,
             learning_rate=self.spec.learning_rate(epoch, step),
@@ -334,6 +346,10 @@ class World:
                 CountedList(step=plan.step, miner=m.hotkey, counted=everything)
                 for plan in plans
                 for m in ordered
+            ),
+            heldout=tuple(
+                HeldoutRecord(microbatch=index, attempts=(0,) * len(self.miners))
+                for index in range(self.spec.schedule.microbatches, self.spec.planned(0))
             ),
             bases=tuple(base for base in self.bases if base.epoch in (epoch, epoch + 1)),
             deltas=deltas,

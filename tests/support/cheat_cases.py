@@ -33,6 +33,7 @@ FIRST, LAST = "miner-00", "miner-01"
 _SIX: Final = {"steps_per_epoch": 6, "values": {"audit": {"window_steps": 6, "deadline_s": 60}}}
 _MIDDLE: Final = {"stages": 3}
 """LAST has the middle one of three stages then, with miner-04 beside it."""
+_HELDOUT: Final = {"values": {"schedule": {"heldout": 4}, "audit": {"window_steps": STEPS, "deadline_s": 60}}}
 _SNAPSHOTS: Final = {
     "values": {"audit": {"commit_every": 2, "window_steps": STEPS, "extra_every": 1, "deadline_s": 60}}
 }
@@ -65,6 +66,8 @@ CASES: Final = {
     "backward times 3": _one("compute:scaled_backward", LAST),
     "backward with the other sign": _one("compute:flipped_backward", LAST),
     "half of the loss": _one("compute:false_loss", LAST),
+    "false held-out loss": _one("compute:false_heldout_loss", LAST, more=_HELDOUT),
+    "noise in held-out microbatches alone": _one("compute:heldout_noise", more=_HELDOUT),
     "bf16 in place of fp32": _one("compute:low_precision"),
     "bf16 in place of fp32, as another device class": _one("compute:low_precision_elsewhere"),
     "noise of the result's norm, as another device class": _one("compute:noise_elsewhere"),

@@ -70,6 +70,7 @@ def check_counts(run: RunState) -> None:
             if step.number >= epoch.lives[hotkey][-1].joined and not lost:
                 counted[hotkey] += len(counted_pairs(order))
         assert step.open == sum(mb.ended is None for mb in step.microbatches)
+        assert step.heldout_open == sum(mb.ended is None for mb in step.microbatches if mb.heldout)
         for mb in step.microbatches:
             assert mb.uncounted == sum(not place.counted for place in mb.places)
     assert +epoch.counted == +counted

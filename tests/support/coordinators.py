@@ -221,7 +221,7 @@ class Driven:
             kind=kind,
             version=step if kind is OpKind.COMMIT else 0,
             output="0" * 64,
-            loss=2.0 if kind is OpKind.LOSS else None,
+            loss=2.0 if kind in (OpKind.LOSS, OpKind.EVAL) else None,
             started=self.now,
             ended=self.now,
             device="test",
@@ -241,6 +241,13 @@ class Driven:
         self.run_op(step, index, last, OpKind.LOSS)
         for stage in reversed(range(last)):
             self.run_op(step, index, stage, OpKind.BACKWARD)
+
+    def run_heldout(self, index: int) -> None:
+        """Every replica on a held-out microbatch's route runs its op."""
+        last = self.state.stages - 1
+        for stage in range(last):
+            self.run_op(0, index, stage, OpKind.FORWARD)
+        self.run_op(0, index, last, OpKind.EVAL)
 
     def receipt_steps(self) -> None:
         """Every replica has applied the closed steps, and committed to what they made."""
@@ -263,7 +270,7 @@ class Driven:
         member = self.state.members[place.miner]
         receipt = self.receipt(member, kind, step, index, place.attempt)
         forward = kind is OpKind.FORWARD
-        sends = forward or stage > 0
+        sends = forward or (stage > 0 and kind is not OpKind.EVAL)
         direction = Direction.FORWARD if forward else Direction.BACKWARD
         frames = [frame(self.state.epoch, step, index, place.attempt, stage, direction)] if sends else []
         self.say(member, receipts=[receipt], frames=frames)

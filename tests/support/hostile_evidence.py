@@ -122,7 +122,7 @@ class Validator:
         self.worker = Worker()
         options = ReplayOptions(threads=THREADS, max_threads=THREADS)
         auditor = Auditor(evidence, self.worker, options)
-        self.jobs = JobRunner(self, self, evidence, auditor, self, seals, self, bundles, self.settle)  # type: ignore[arg-type]
+        self.jobs = JobRunner(self, self, evidence, auditor, seals, self, bundles, self.settle)  # type: ignore[arg-type]
         self.core = ValidatorCore(world.spec, KEY, LINKS, self.history)
         self._facts: list[Fact] = []
         self._job: effects.Start | None = None

@@ -119,7 +119,9 @@ class LiveSwarm:
 
     def _prepare(self) -> RunSpec:
         manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)
-        spec = self.options.spec(manifest.content_digest(), manifest.tokenizer.vocab_size)
+        spec = self.options.spec(
+            manifest.content_digest(), manifest.tokenizer.vocab_size, manifest.heldout.tokens
+        )
         if self.options.init is not None:
             spec = start_from(spec, self.options.init, self.run_dir.store, lambda line: None)
         write_json(self.run_dir.manifest_file, json.loads(manifest.canonical()))

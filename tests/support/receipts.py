@@ -26,7 +26,7 @@ def content(kind: OpKind, tokens: int) -> dict[str, Any]:
         return step_content()
     if kind is OpKind.COMMIT:
         return commit_content()
-    loss = 1.0 if kind is OpKind.LOSS else None
+    loss = 1.0 if kind in (OpKind.LOSS, OpKind.EVAL) else None
     return {"output": OUTPUT, "tokens": tokens, "loss": loss}
 
 

@@ -54,7 +54,7 @@ def full_spec() -> RunSpec:
             codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
         ),
         data=DataSpec(manifest="c" * 64, sequence_length=128, sequences=4),
-        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2),
+        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2, heldout=3),
         optimizer=OptimizerSpec(
             kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,
             muon_momentum=0.9, clip=None, state=StateRule.RESET, warmup_steps=3, decay=Decay.COSINE,

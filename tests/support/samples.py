@@ -136,6 +136,7 @@ def _receipts() -> dict[str, Receipt]:
         OpKind.BACKWARD: {"inputs": (header, header), "microbatch": 1, "attempt": 1},
         OpKind.STEP: {"update": update, "output": update.counted},
         OpKind.COMMIT: {"commitment": commitment, "output": commitment.root, "step": 1, "version": 1},
+        OpKind.EVAL: {"inputs": (header,), "tokens": 3, "microbatch": 2, "loss": 0.75},
     }
     found: dict[str, Receipt] = {}
     previous = GENESIS
@@ -247,7 +248,6 @@ REPORTS: tuple[messages.Report, ...] = (
     messages.EvidenceWanted(epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1),
     VERDICT,
     messages.AuditsDone(epoch=1),
-    messages.Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096, before_merge=2.75),
     messages.WeightsSet(block=7_000_100, weights={MINER.ss58: 0.75, OTHER.ss58: 0.25}, compute_share=0.1),
 )
 CERTIFICATE = certify(OTHER, MINER, DIGEST, 1_753_000_000_125)
@@ -302,6 +302,7 @@ MESSAGES = {
         plans=(records.PlanRecord(step=0, root=PLAN.proof.root),),
         reroutes=(REROUTE,),
         counted=(records.CountedList(step=0, miner=MINER.ss58, counted=((1, 0),)),),
+        heldout=(records.HeldoutRecord(microbatch=2, attempts=(1, 0)),),
         bases=(records.BaseRecord(
                 epoch=1, stage=1, digest=DIGEST, parts=(OBJECT,), makers=(MINER.ss58,)
             ),),

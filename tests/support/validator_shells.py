@@ -16,7 +16,6 @@ from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
     EvidenceWanted,
-    Heldout,
     Outcome,
     Reveal,
     Verdict,
@@ -98,7 +97,6 @@ class Shell:
         """Epochs of which they were asked for, in vain or not."""
         self.others: dict[int, Pool] = {}
         """What others published, by epoch."""
-        self.heldout: dict[int, Heldout] = {}
         self.internal: set[tuple[int, str]] = set()
         """Audits that an error of the program ended."""
         self.events: list[Fact] = []
@@ -118,7 +116,6 @@ class Shell:
             },
             worked=set(self.worked),
             pooled=set(self.pooled),
-            heldout=dict(self.heldout),
         )
         self.core = ValidatorCore(run()[0].spec, ME, self.links, history)
         self.job: effects.Start | None = None
@@ -243,9 +240,6 @@ class Shell:
                 self.audited.add(effect.epoch)
             case effects.InternalError():
                 self.internal.add((effect.epoch, effect.what))
-            case effects.KeepHeldout():
-                assert effect.report.epoch not in self.heldout
-                self.heldout[effect.report.epoch] = effect.report
             case effects.Say(report=Reveal() as reveal):
                 assert reveal.link == self.links.link(reveal.epoch)
                 assert reveal.epoch in self.drawable | self.audited, "no link without record and block"
@@ -294,8 +288,6 @@ class Shell:
             case jobs.HashDelta():
                 miner = next(m for m in world.miners if m.stage == job.base.stage)
                 return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
-            case jobs.MeasureHeldout():
-                return Heldout(epoch=job.epoch, loss=2.5, standard_error=0.1, tokens=64)
             case jobs.ReplayMerge(assign):
                 parts = sealed[assign.epoch].record.merges[assign.stage].parts
                 return jobs.Remade(parts[assign.part].digest, {})
@@ -346,8 +338,6 @@ class Shell:
                 own = [jobs.Remade("00" * 32, {}), *lost]
             case jobs.RemakeBase():
                 own = ["00" * 32, *lost]
-            case jobs.MeasureHeldout():
-                own = [None, *lost]
             case _:
                 own = lost
         return own[choice % len(own)]

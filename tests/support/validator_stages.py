@@ -215,9 +215,7 @@ class Stage:
         return self.orchestrator.world.spec
 
     def node(self) -> ValidatorNode:
-        options = ValidatorOptions(
-            self.folder / "validator", compute_share=self.share, heldout_tokens=1, retry_for_s=0.2
-        )  # fmt: skip
+        options = ValidatorOptions(self.folder / "validator", compute_share=self.share, retry_for_s=0.2)
         world: Any = self.orchestrator.world
         client: Any = self.orchestrator
         return ValidatorNode(options, KEY, client, world, self.chain, NETUID, self.watch)

@@ -26,6 +26,7 @@ def tiny_spec(
     pipeline: Pipeline,
     credit: int,
     commit_every: int = 5,
+    heldout: int = 0,
 ) -> RunSpec:
     return RunSpec(
         model=ModelSpec(
@@ -35,7 +36,12 @@ def tiny_spec(
         boundary=BoundarySpec(codec="identity"),
         data=DataSpec(manifest="0" * 64, sequence_length=4, sequences=1),
         schedule=ScheduleSpec(
-            epochs=epochs, steps=steps, microbatches=microbatches, pipeline=pipeline, credit=credit
+            epochs=epochs,
+            steps=steps,
+            microbatches=microbatches,
+            pipeline=pipeline,
+            credit=credit,
+            heldout=heldout,
         ),
         optimizer=OptimizerSpec(lr=0.1),
         outer=OuterSpec(),

@@ -90,10 +90,9 @@ def test_an_answer_that_makes_the_scripts_fail_ends_one_audit_too() -> None:
     assert shell.done == [0]
 
 
-@pytest.mark.parametrize("kind", [jobs.FindFlags, jobs.MeasureHeldout])
-def test_checks_without_a_verdict_are_left_out_and_counted(kind: type[jobs.Job]) -> None:
+def test_checks_without_a_verdict_are_left_out_and_counted() -> None:
     shell = opened()
-    work(shell, lambda job: Unforeseen() if isinstance(job, kind) else shell.good(job))
+    work(shell, lambda job: Unforeseen() if isinstance(job, jobs.FindFlags) else shell.good(job))
     assert {filed.result.outcome for filed in shell.kept.values()} == {Outcome.PASS}
     assert shell.internal
     assert shell.done == [0]

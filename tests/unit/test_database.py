@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iota.identity.keys import Hotkey
-from iota.protocol.messages import AuditKind, Heldout, Outcome, Verdict
+from iota.protocol.messages import AuditKind, Outcome, Verdict
 from validator.audits.verdicts import VerdictSigner
 from validator.core.effects import FileVerdict
 from validator.core.pool import EpochFacts, Judgement, Pool, Task
@@ -24,7 +24,6 @@ OWNER = Hotkey.from_seed(b"\x03" * 32).ss58
 OTHER = Hotkey.from_seed(b"\x04" * 32).ss58
 """Another validator."""
 RUN = "ab" * 32
-HELDOUT = Heldout(epoch=1, loss=2.5, standard_error=0.01, tokens=4096)
 
 
 def verdict(outcome: Outcome = Outcome.PASS, epoch: int = 0, seq: int = 7) -> Verdict:
@@ -97,15 +96,14 @@ def test_a_validator_that_starts_again_knows_whom_it_owes_an_audit(tmp_path: Pat
         assert database.history(5).owing == {(2, MINER)}
 
 
-def test_finished_epochs_and_held_out_losses_are_remembered(tmp_path: Path) -> None:
+def test_finished_epochs_are_remembered(tmp_path: Path) -> None:
     with Database(tmp_path, RUN, KEY.ss58) as database:
-        database.keep_heldout(HELDOUT)
         database.scores.finish(0)
         database.scores.finish(1)
         database.keep("op:7", verdict(epoch=2))
     with Database(tmp_path, RUN, KEY.ss58) as database:
         history = database.history(5)
-        assert (history.audited, history.heldout) == ({0, 1}, {1: HELDOUT})
+        assert history.audited == {0, 1}
         assert history.filed == {(2, MINER, "op:7")}
 
 

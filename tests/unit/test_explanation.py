@@ -258,14 +258,13 @@ def told_of_a_validator(**changes: Any) -> str:
     return told(**{**given, **changes})
 
 
-def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
+def test_a_validator_is_told_its_audits_and_weights() -> None:
     audits = {AuditKind.OP: {Outcome.PASS: 6, Outcome.INCONCLUSIVE: 1}, AuditKind.SEGMENT: {Outcome.FAIL: 1}}
     text = told_of_a_validator(
         audits=audits,
-        heldouts=1,
         judged=(
-            EpochAudits(epoch=1, passed=6, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
-            EpochAudits(epoch=2, passed=0, failed=0, undelivered=0, inconclusive=1, heldout=None, done=False),
+            EpochAudits(epoch=1, passed=6, failed=1, undelivered=0, inconclusive=0, done=True),
+            EpochAudits(epoch=2, passed=0, failed=0, undelivered=0, inconclusive=1, done=False),
         ),
         posted=PostedWeights(epoch=2, block=37, miners=3, compute_share=0.05),
         heard=60.0,
@@ -276,9 +275,9 @@ def test_a_validator_is_told_its_audits_held_out_losses_and_weights() -> None:
         "now: idle: it has audited every epoch whose audits are open; until the merge of epoch 3",
         "last heard: 1970-01-01 00:01:00 UTC",
         "it says: no epoch to audit; weights: set in block 37",
-        "  epoch 1       7       6       1            0             0         3.6100\n",
-        "  epoch 2       1       0       0            0             1              -  more may come",
-        "in all: 8 verdicts filed: 6 passed, 1 failed, 0 undelivered, 1 inconclusive; 1 held-out evaluation",
+        "  epoch 1       7       6       1            0             0\n",
+        "  epoch 2       1       0       0            0             1  more may come",
+        "in all: 8 verdicts filed: 6 passed, 1 failed, 0 undelivered, 1 inconclusive",
         "weights: of 3 miners in block 37, during epoch 2; it uses 5.0% of its machine",
     ):
         assert part in text, text

@@ -13,7 +13,7 @@ import pytest
 
 from iota.data import read_manifest
 from iota.exporting.card import model_card
-from iota.protocol.messages import Heldout
+from iota.protocol.heldout import BaseLoss
 from tests.support.stored_runs import StoredRun, store_run
 from tests.unit.test_export_sources import export, exported, served
 
@@ -64,11 +64,10 @@ def test_an_export_measures_the_held_out_loss_with_its_standard_error(run: Store
     assert f"{found['loss']:.4f} ±" in (tmp_path / "model" / "README.md").read_text()
 
 
-async def test_the_card_states_what_validators_have_reported(run: StoredRun, tmp_path: Path) -> None:
+async def test_the_card_states_what_the_run_has_measured(run: StoredRun, tmp_path: Path) -> None:
     run.write_journal()
     async with served(run) as (running, _):
-        report = Heldout(epoch=1, loss=3.25, standard_error=0.0125, tokens=4096)
-        running.coordinator.state.audits.heldout[1] = report
+        running.coordinator.state.totals.heldout[1] = BaseLoss(3.25, 0.0125, 16, 4096)
         assert await exported("--orchestrator", running.url, "--to", tmp_path / "model") == 0
     card = (tmp_path / "model" / "README.md").read_text()
     assert "3.2500 ± 0.0125 (standard error) nats a token, on 4,096 tokens" in card

@@ -40,7 +40,7 @@ async def test_a_segment_shows_a_false_forward_that_its_miner_does_not_count(
     try:
         forward = opened.op(1, OpKind.FORWARD, *LATER)
         monkeypatch.setattr(SealedEpoch, "counted", without)
-        assert opened.sealed.forwards_alone(liar, LATER[0]) == [forward]
+        assert opened.sealed.alone(liar, LATER[0]) == [forward]
         result = await opened.audit(1, AuditKind.SEGMENT)
         assert (result.outcome, result.seq) == (Outcome.FAIL, forward.seq)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iota.compute.evaluate import Evaluation, evaluate_model
-from iota.compute.heldout_loss import LEAST_TOKENS, MOST_TOKENS, heldout_loss, validator_tokens
+from iota.compute.heldout_loss import heldout_loss
 from iota.compute.state import StageState
 from iota.data import ShardReader, directory_fetch
-from iota.data.samples import Samples, heldout_sequences
+from iota.data.samples import Samples, drawn_sequences, heldout_sequences
 from tests.support.data_sets import prepare_made_up
 from tests.support.small_runs import sample, small_run
 
@@ -98,12 +99,51 @@ def test_losses_of_tokens_average_to_the_loss_of_training() -> None:
     assert found.loss == pytest.approx(evaluation.mean, rel=1e-6)
 
 
-def test_a_validators_measurement_is_bounded_by_an_epochs_cost() -> None:
-    def cap(steps: int, microbatches: int) -> int:
-        sizes = {"steps": steps, "microbatches": microbatches, "epochs": 1}
-        return validator_tokens(small_run(schedule=sizes, data={"sequence_length": 256, "sequences": 4}))
+# ---- held-out microbatches --------------------------------------------------------------------------
 
-    assert cap(1, 3) == 3 * 256  # a quarter of a small epoch
-    assert cap(4, 8) == LEAST_TOKENS
-    assert cap(20, 8) == 20 * 8 * 1024 // 32
-    assert cap(1000, 512) == MOST_TOKENS
+
+@given(
+    heldout=st.integers(1, 40),
+    sequences=st.integers(1, 6),
+    spare=st.integers(0, 500),
+    epoch=st.integers(0, 1000),
+)
+def test_held_out_microbatches_are_the_same_each_epoch_and_from_all_over(
+    heldout: int, sequences: int, spare: int, epoch: int
+) -> None:
+    spec = small_run(data={"sequences": sequences}, schedule={"heldout": heldout})
+    count = heldout * sequences + spare
+    first = spec.schedule.microbatches
+    drawn = [
+        drawn_sequences(spec, epoch, 0, index, count=1, heldout_count=count)
+        for index in range(first, spec.planned(0))
+    ]
+    assert drawn == [
+        drawn_sequences(spec, 0, 0, index, count=999, heldout_count=count)
+        for index in range(first, spec.planned(0))
+    ]
+    assert all(each.heldout and len(each.numbers) == sequences for each in drawn)
+    chosen = sorted(number for each in drawn for number in each.numbers)
+    assert len(set(chosen)) == len(chosen)
+    assert 0 <= chosen[0] <= chosen[-1] < count
+    if len(chosen) > 1:
+        assert np.diff(chosen).max() - np.diff(chosen).min() <= 1
+    for each in drawn:  # those of one microbatch are as far apart as can be
+        assert all(b - a >= heldout for a, b in pairwise(each.numbers))
+
+
+async def test_tokens_of_a_microbatch_are_of_the_part_that_it_is_of(tmp_path: Path) -> None:
+    manifest = prepare_made_up(tmp_path, count=3000, heldout_tokens=20_000)
+    spec = small_run(data={"sequence_length": 64, "sequences": 4}, schedule={"heldout": 5})
+    reader = ShardReader(manifest, directory_fetch(tmp_path), tmp_path / "cache", 1 << 20)
+    samples, length = Samples(spec, reader), spec.data.sequence_length
+    for index in range(spec.planned(0)):
+        counts = {"count": reader.sequence_count(length), "heldout_count": reader.heldout_count(length)}
+        drawn = drawn_sequences(spec, 1, 0, index, **counts)
+        assert drawn.heldout is (index >= spec.schedule.microbatches)
+        read = reader.heldout_tokens if drawn.heldout else reader.tokens
+        wanted = [await read(number, length) for number in drawn.numbers]
+        assert np.array_equal(await samples.microbatch(1, 0, index), wanted)
+    too_many = small_run(data={"sequence_length": 64, "sequences": 4}, schedule={"heldout": 500})
+    with pytest.raises(ValueError, match=r"schedule.heldout 500 needs 2000: lower it"):
+        Samples(too_many, reader)

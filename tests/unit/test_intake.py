@@ -19,7 +19,6 @@ from iota.protocol.messages import (
     EvidenceStored,
     EvidenceWanted,
     ExchangeRequest,
-    Heldout,
     JoinRequest,
     Merged,
     Method,
@@ -296,14 +295,12 @@ def test_each_role_has_its_own_reports(desk: Desk) -> None:
     assert desk.refusal(desk.validator, reports=(ready,)).type is ProblemType.FORBIDDEN
 
 
-def test_a_validator_speaks_of_bases_and_versions_that_there_are(desk: Desk) -> None:
+def test_a_validator_speaks_of_versions_that_there_are(desk: Desk) -> None:
     miner = desk.first.hotkey
-    assert desk.exchange(desk.validator, reports=(Heldout(epoch=1, loss=1.0, standard_error=None, tokens=8),))
     desk.exchange(
         desk.validator, reports=(EvidenceWanted(epoch=0, miner=miner, item=EvidenceItem.SNAPSHOT, version=2),)
     )
     for report in (
-        Heldout(epoch=2, loss=1.0, standard_error=None, tokens=8),
         EvidenceWanted(epoch=1, miner=miner, item=EvidenceItem.SNAPSHOT, version=0),
         EvidenceWanted(epoch=0, miner=miner, item=EvidenceItem.SNAPSHOT, version=3),
     ):

@@ -21,7 +21,6 @@ from iota.protocol.member_records import (
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
-    Heldout,
     Outcome,
     Role,
     Verdict,
@@ -116,22 +115,19 @@ def test_verdicts_are_on_record_by_kind_validator_and_reason() -> None:
     assert {outcome: n for outcome, n in shown["audits"].items() if n} == {"pass": 1, "fail": 1}
 
 
-def test_a_validator_s_audits_held_out_loss_and_weights_are_on_record() -> None:
+def test_a_validator_s_audits_and_weights_are_on_record() -> None:
     driven, miner, validator = sealed_run()
     found = record_of(driven, validator)
     assert (found.state, found.judged[0].done) == (MemberState.WORKING, False)
     assert found.why == "it audits epoch 0"
     verdicts = [verdict(miner, 1, Outcome.PASS), verdict(miner, 2, Outcome.FAIL)]
     driven.say(validator, reports=[*verdicts, verdicts[0], AuditsDone(epoch=0)])
-    loss = Heldout(epoch=1, loss=3.61, standard_error=0.01, tokens=64)
-    driven.say(validator, reports=[loss, loss])
     driven.say(validator, reports=[WeightsSet(block=9, weights={miner.hotkey: 1.0}, compute_share=0.1)])
     found = record_of(driven, validator)
     assert found.judged == (
-        EpochAudits(epoch=0, passed=1, failed=1, undelivered=0, inconclusive=0, heldout=3.61, done=True),
+        EpochAudits(epoch=0, passed=1, failed=1, undelivered=0, inconclusive=0, done=True),
     )
     assert found.audits == {AuditKind.OP: {Outcome.PASS: 1, Outcome.FAIL: 1}}
-    assert found.heldouts == 1
     assert found.posted == PostedWeights(epoch=1, block=9, miners=1, compute_share=0.1)
     assert (found.state, found.until) == (MemberState.IDLE, "the merge of epoch 1")
 

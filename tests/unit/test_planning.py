@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -21,6 +22,7 @@ from iota.data.passes import check_passes
 from iota.model.layout import count, run_shapes
 from iota.model.proposal import make_spec
 from iota.model.updates import moment_shapes
+from iota.objects.sizes import max_plan_bytes, planned_frames
 from iota.planning import (
     Machine,
     all_needs,
@@ -239,7 +241,7 @@ async def test_an_orchestrator_refuses_them_before_it_starts(tmp_path: Path) -> 
     from iota.settings import OrchestratorSettings
 
     manifest = prepare_made_up(tmp_path, count=400, heldout_tokens=5000)
-    spec = make_spec(from_assignments(["schedule.epochs=5000"]), manifest.content_digest(), 257)
+    spec = make_spec(from_assignments(["schedule.epochs=5000"]), manifest.content_digest(), 257, 5000)
     (tmp_path / "spec.json").write_bytes(spec.canonical())
     settings = OrchestratorSettings.of(
         spec=tmp_path / "spec.json", journal=tmp_path / "j",
@@ -258,3 +260,39 @@ def test_a_plan_shows_the_needs_of_a_spec(tmp_path: Path, capsys: pytest.Capture
     for needs in all_needs(SPEC):
         assert f'"disk": {needs.disk}' in shown
         assert f'"memory": {needs.memory}' in shown
+
+
+# ---- held-out text -------------------------------------------------------------------------------
+
+
+def test_more_held_out_microbatches_than_the_data_has_text_for_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_made_up(tmp_path / "data", count=400, heldout_tokens=5000)
+    flags = ("spec", "--data", tmp_path / "data", "--out", tmp_path / "s.json", "--max-passes", 1e6)
+    said = refused(capsys, *flags, "--set", "schedule.heldout=6")
+    assert "holds out 19 sequences of 256 tokens, and schedule.heldout 6 needs 24: lower it" in said
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in flags])
+    assert ended.value.code == 0
+    assert json.loads((tmp_path / "s.json").read_text())["schedule"]["heldout"] == 4
+
+
+def test_the_plan_says_what_the_held_out_loss_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, sentence in (
+        ((), "measured on 12 held-out microbatches of 1,024 tokens: 2.4% of the compute."),
+        (("--set", "schedule.heldout=0"), "No epoch's base is measured on held-out text"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["plan", "--model", "small", *flags])
+        assert ended.value.code == 0
+        assert sentence in " ".join(capsys.readouterr().out.split())
+
+
+def test_frames_receipts_and_plans_of_held_out_microbatches_have_room() -> None:
+    without = make_spec(from_assignments(["schedule.heldout=0"]), "0" * 64, 257)
+    for stage in range(3):
+        more, less = stage_needs(SPEC, stage), stage_needs(without, stage)
+        assert (more.frames > less.frames, more.receipts > less.receipts) == (True, True)
+    assert planned_frames(SPEC) == planned_frames(without) + 2 * SPEC.schedule.heldout
+    assert max_plan_bytes(SPEC) > max_plan_bytes(without)

@@ -60,6 +60,43 @@ def test_padding_with_receipts_of_past_epochs_ends_with_the_ops_that_were_given(
     door.refused("one more than", member, door.receipt(member, OpKind.FORWARD, epoch=0))
 
 
+# ---- held-out microbatches --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "changes", "why"),
+    [
+        (2, OpKind.EVAL, {"microbatch": 0}, "its microbatch is not held out"),
+        (2, OpKind.LOSS, {"microbatch": 4}, "held-out microbatch is not trained on"),
+        (1, OpKind.BACKWARD, {"microbatch": 4}, "held-out microbatch is not trained on"),
+        (1, OpKind.EVAL, {"microbatch": 4}, "stage 1 does not have"),
+        (2, OpKind.EVAL, {"microbatch": 6, "inputs": ()}, "microbatch that the run does not have"),
+        (2, OpKind.EVAL, {"microbatch": 4, "step": 1, "inputs": ()}, "microbatch that the run does not have"),
+        (2, OpKind.EVAL, {"microbatch": 4, "loss": None}, "of an EVAL and names none"),
+        (2, OpKind.EVAL, {"microbatch": 4, "loss": -1.0}, "names a loss of -1"),
+        (2, OpKind.EVAL, {"microbatch": 4, "version": 1}, "names weight version 1"),
+        (1, OpKind.FORWARD, {"microbatch": 4, "loss": 1.0}, "names a loss"),
+    ],
+)
+def test_receipts_of_what_held_out_microbatches_do_not_have_are_refused(
+    stage: int, kind: OpKind, changes: dict[str, Any], why: str
+) -> None:
+    door = Door(a_spec(heldout=2))
+    member = door.holder(stage, 4)
+    door.refused(why, member, door.receipt(member, kind, **changes))
+
+
+def test_a_held_out_microbatch_is_receipted_once_by_those_who_were_given_it() -> None:
+    door = Door(a_spec(heldout=2))
+    for stage, kind in enumerate((OpKind.FORWARD, OpKind.FORWARD, OpKind.EVAL)):
+        member, other = door.holder(stage, 4), door.holder(stage, 5)
+        assert member is not other
+        door.refused("not given to you", other, door.receipt(other, kind, 4))
+        door.send(member, door.receipt(member, kind, 4))
+        door.refused("has a receipt", member, door.receipt(member, kind, 4))
+    assert door.run.current.heldout == {4: (0, 0, 0)}
+
+
 # ---- what is left out -------------------------------------------------------------------------------
 
 

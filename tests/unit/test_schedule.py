@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from iota.protocol.events import Drop, Reroute, StepClose
 from iota.protocol.frames import Direction
 from iota.protocol.plans import PlanShare
@@ -15,10 +17,18 @@ from tests.support.virtual_runs import tiny_spec
 ME, UP, DOWN, OTHER = fake_hotkey(1), fake_hotkey(0), fake_hotkey(2), fake_hotkey(3)
 
 
-def _schedule(stage: int, *, pipeline: Pipeline = Pipeline.DELAYED, credit: int = 8) -> Schedule:
+def _schedule(
+    stage: int,
+    *,
+    pipeline: Pipeline = Pipeline.DELAYED,
+    credit: int = 8,
+    microbatches: int = 3,
+    heldout: int = 0,
+) -> Schedule:
     spec = tiny_spec(
-        stages=3, replicas=1, epochs=1, steps=4, microbatches=3, pipeline=pipeline, credit=credit
-    )
+        stages=3, replicas=1, epochs=1, steps=4, microbatches=microbatches, pipeline=pipeline,
+        credit=credit, heldout=heldout,
+    )  # fmt: skip
     return Schedule(spec, stage, ME, 0)
 
 
@@ -155,7 +165,7 @@ def _reroute(index: int, miner: str, replaces: str, *, stage: int, send: bool) -
 
 
 def test_work_taken_over_needs_no_credit() -> None:
-    schedule = _schedule(1, credit=1)
+    schedule = _schedule(1, credit=1, microbatches=8)
     schedule.plan(_plan(0, 1))
     schedule.frame(0, 0, Direction.FORWARD)
     _run(schedule)
@@ -218,3 +228,54 @@ def test_what_does_not_count_in_a_closed_step_holds_up_nothing() -> None:
     schedule.frame(0, 2, Direction.BACKWARD)
     schedule.close(_close(0, 2))
     assert _run(schedule)[-2:] == [(OpKind.BACKWARD, 0, 2), (OpKind.STEP, 0, 0)]
+
+
+def _heldout(stage: int, **options: Any) -> Schedule:
+    """A replica with three microbatches to train on in step 0 and two held-out ones, and step 1 planned."""
+    schedule = _schedule(stage, heldout=2, **options)
+    chain = [UP, DOWN]
+    chain.insert(stage, ME)
+    schedule.plan(share_of(whole_plan(chain, 5), ME).share)
+    schedule.plan(_plan(1, stage))
+    return schedule
+
+
+def test_held_out_microbatches_come_after_the_forwards_of_their_step_and_before_the_next_step() -> None:
+    schedule = _heldout(0)
+    first, later = [(OpKind.FORWARD, 0, i) for i in range(5)], [(OpKind.FORWARD, 1, i) for i in range(3)]
+    assert _run(schedule) == first + later
+    assert schedule.credit_used() == 6  # held-out ones keep nothing
+    schedule = _heldout(0, credit=2)
+    assert _run(schedule) == first[:2]  # the third waits for a backward, and nothing overtakes it
+
+
+def test_a_held_out_microbatch_whose_input_is_missing_holds_nothing_up() -> None:
+    schedule = _heldout(2)
+    for step, index in ((0, 0), (0, 1), (0, 2), (0, 4), (1, 0)):
+        schedule.frame(step, index, Direction.FORWARD)
+    ran = _run(schedule)
+    assert ran == [*((OpKind.LOSS, 0, i) for i in range(3)), (OpKind.EVAL, 0, 4), (OpKind.LOSS, 1, 0)]
+    schedule.frame(0, 3, Direction.FORWARD)
+    assert _run(schedule) == [(OpKind.EVAL, 0, 3)]
+
+
+def test_a_closed_step_runs_its_step_without_its_held_out_microbatches() -> None:
+    schedule = _heldout(0)
+    forwards = [_next(schedule) for _ in range(3) if not schedule.done(_next(schedule))]
+    assert len(forwards) == 3
+    for index in range(3):
+        schedule.frame(0, index, Direction.BACKWARD)
+    schedule.close(_close(0, 0, 1, 2))
+    ran = _run(schedule)
+    assert (OpKind.STEP, 0, 0) in ran
+    assert not any(step == 0 and index > 2 for _, step, index in ran)
+
+
+def test_a_gradient_for_a_held_out_microbatch_is_never_used() -> None:
+    schedule = _heldout(1)
+    schedule.frame(0, 3, Direction.FORWARD)
+    schedule.frame(0, 3, Direction.BACKWARD)
+    assert schedule.next_op() is None  # the forwards of its step come first
+    for index in range(3):
+        schedule.frame(0, index, Direction.FORWARD)
+    assert _run(schedule) == [(OpKind.FORWARD, 0, i) for i in range(4)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iota.model.presets import PRESETS
-from iota.model.proposal import make_spec
+from iota.model.proposal import HELDOUT_TOKENS, make_spec
 from iota.model.schedules import SCHEDULES
 from iota.objects import part_count
 from iota.spec import ComputeDtype, Decay, OptimizerKind, RunSpec, json_digest
@@ -59,9 +59,9 @@ def test_orion_is_as_the_orion_run() -> None:
 
 
 def test_the_default_spec_is_that_of_the_version_before() -> None:
-    """But for the version and its audits, so that `iota up` computes the same losses."""
+    """But for the version, its audits and what is held out, so that `iota up` computes the same losses."""
     spec = make_spec({}, "0" * 64, 257)
-    computed = spec.model_dump(mode="json", exclude={"version", "audit"})
+    computed = spec.model_dump(mode="json", exclude={"version": True, "audit": True, "schedule": {"heldout"}})
     assert json_digest(computed) == "71d538f7989bff0e5e3fcb051e47b7c3e307eab43c0f5fb50e1bbfb0eb7617be"
 
 
@@ -104,3 +104,16 @@ def test_every_preset_has_a_schedule_and_its_row_in_the_docs() -> None:
 def test_a_large_tokenizer_leaves_the_schedule_of_the_preset_alone() -> None:
     plain, grown = (make_spec({}, "0" * 64, ids) for ids in (257, 128_256))
     assert (grown.schedule, grown.data, grown.optimizer) == (plain.schedule, plain.data, plain.optimizer)
+
+
+def test_held_out_microbatches_take_little_compute_and_no_more_than_the_data_holds_out() -> None:
+    for preset in PRESETS:
+        spec = proposed(preset)
+        assert 0 < spec.heldout_share <= 1 / 40, preset
+        assert spec.schedule.heldout * spec.data.tokens < HELDOUT_TOKENS + spec.data.tokens
+    spec = proposed("small")
+    assert (spec.schedule.heldout, spec.heldout_share) == (12, 12 / 492)
+    little = make_spec({}, "0" * 64, 257, 3 * 4 * 256 + 1)
+    assert little.schedule.heldout == 3
+    assert make_spec({}, "0" * 64, 257, 100).schedule.heldout == 0
+    assert make_spec(from_assignments(["schedule.heldout=99"]), "0" * 64, 257, 100).schedule.heldout == 99

@@ -28,6 +28,7 @@ OTHER_VALUES = {
     "boundary.hidden_ratio": 2.0, "boundary.anchor_rank": 16, "data.sequence_length": 128,
     "data.sequences": 2, "schedule.epochs": 5,
     "schedule.steps": 7, "schedule.microbatches": 10, "schedule.pipeline": "sync", "schedule.credit": 4,
+    "schedule.heldout": 6,
     "optimizer.kind": "muon", "optimizer.lr": 2e-3, "optimizer.betas": [0.8, 0.99], "optimizer.eps": 1e-6,
     "optimizer.weight_decay": 0.2, "optimizer.muon_momentum": 0.9, "optimizer.clip": None,
     "optimizer.state": "reset", "optimizer.warmup_steps": 3, "optimizer.decay": "cosine",

@@ -34,11 +34,7 @@ def test_every_drawn_audit_of_an_honest_epoch_passes_and_then_it_is_done() -> No
     work(shell)
     assert of_draw(shell.kept) == drawn(0)
     assert outcomes(shell) == {(Outcome.PASS, "")}
-    assert (shell.done, shell.audited, {e: r.loss for e, r in shell.heldout.items()}) == (
-        [0],
-        {0},
-        {1: 2.5},
-    )
+    assert (shell.done, shell.audited) == ([0], {0})
 
 
 def test_epochs_are_audited_in_turn_and_the_end_comes_after_the_last() -> None:
@@ -96,7 +92,6 @@ def test_what_transport_does_not_give_is_inconclusive_and_says_so() -> None:
     work(shell, answer)
     assert outcomes(shell) == {(Outcome.INCONCLUSIVE, "evidence cannot be fetched: nobody answers")}
     assert of_draw(shell.kept) == drawn(0)
-    assert shell.heldout == {}
 
 
 def test_a_snapshot_that_does_not_come_in_time_is_undelivered() -> None:
@@ -173,7 +168,7 @@ def test_what_is_undone_at_the_deadline_or_the_closing_is_inconclusive(closed: b
     assert of_draw(shell.kept) == drawn(0)
     assert outcomes(shell) == {(Outcome.PASS, ""), (Outcome.INCONCLUSIVE, "not done before the deadline")}
     work(shell)
-    assert (shell.done, shell.heldout) == ([0], {})
+    assert shell.done == [0]
 
 
 def test_without_a_draw_before_the_deadline_there_are_no_audits() -> None:

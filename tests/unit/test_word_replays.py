@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from blake3 import blake3
 
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
-from iota.identity.signatures import signing_bytes
-from iota.objects import FrameKey
-from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.messages import AuditKind, Outcome
-from iota.protocol.records import Word
-from iota.protocol.words import WORD_DOMAIN, signed_word
 from tests.support import audit_benches as benches
 from tests.support.audited_runs import World
+from tests.support.spoken_words import said
 from tests.unit.test_replay import Open, honest
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
@@ -35,34 +29,6 @@ async def open_bench() -> AsyncIterator[Open]:
     yield make
     for each in opened:
         each.worker.close()
-
-
-def said(world: World, stage: int, step: int, *, by: int | None = None) -> World:
-    """The same run, whose record has a word of the miner of `stage`, signed by that of stage `by`."""
-    names = [
-        FrameName(epoch=0, step=step, microbatch=1, attempt=0, stage=at, direction=direction)
-        for at, direction in ((stage - 1, Direction.FORWARD), (stage + 1, Direction.BACKWARD))
-        if 0 <= at < len(world.miners)
-    ]
-    data = [world.store[str(FrameKey(world.run, name))] for name in names]
-    signer = world.miners[stage if by is None else by].key
-    message = signing_bytes(WORD_DOMAIN, signed_word(world.run, 0, step, 1))
-    word = Word(
-        hotkey=world.miners[stage].hotkey,
-        stage=stage,
-        epoch=0,
-        step=step,
-        microbatch=1,
-        attempt=0,
-        inputs=tuple(
-            FrameNotice(name=name, digest=blake3(each).hexdigest(), size=len(each))
-            for name, each in zip(names, data, strict=True)
-        ),
-        signature=signer.sign(message).hex(),
-    )
-    spoken = copy.copy(world)
-    spoken.records = {0: world.records[0].model_copy(update={"words": (word,)})}
-    return spoken
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

@@ -36,8 +36,8 @@ _FIRST: Final = {
     Quantity.MOMENTS: 0.05,
     Quantity.MOMENTS_TENSOR: 1.0,
 }
-"""The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op is
-off by the order of its sums alone. bf16 compute is farther off."""
+"""The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op
+is off by the order of its sums alone. bf16 compute is farther off."""
 _FLIPS: Final = 2.0
 """A first error is allowed at least so many times what one value makes that the wire rounds the other way."""
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}

@@ -162,7 +162,7 @@ class Evidence(RecordReader):
         Where the store has another one than it receipted, the miner is asked for its own: who compares to the
         bit looks at neither. Whoever worked on the other has a receipt that shows it (`all_receipts.py`).
         """
-        if receipt.kind is not OpKind.FORWARD and receipt.stage == 0:
+        if receipt.kind is OpKind.EVAL or (receipt.kind is not OpKind.FORWARD and receipt.stage == 0):
             return None
         name = FrameName.of(receipt.key, receipt.stage)
         if kept is not None:

@@ -13,16 +13,13 @@ import torch
 from iota.chain import ChainError
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
-from iota.compute.errors import BadValueError
 from iota.console.classification import passing
 from iota.data.manifest import DataError
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import Heldout
 from iota.protocol.problems import Problem, ProblemType
 from iota.store import StoreError
 from validator.audits.auditor import Auditor
 from validator.audits.evidence import Evidence
-from validator.audits.heldout import HeldoutMeter
 from validator.audits.public_verdicts import VerdictReader
 from validator.bundles.keeper import BundleKeeper
 from validator.chain import SubnetChain
@@ -34,8 +31,6 @@ from validator.core.sealed import SealBroken, SealedEpoch
 
 log = logging.getLogger(__name__)
 
-BASE_POLL_S: Final = 0.5
-"""Pause between looks for the next base: miners store it shortly after the merge."""
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem, ChainError)
 """Errors of a fetch that prove nothing against a miner."""
 _NO_MEMORY: Final = "can't allocate memory"
@@ -63,7 +58,6 @@ class JobRunner:
     chain: SubnetChain
     evidence: Evidence
     auditor: Auditor
-    heldout: HeldoutMeter
     seals: SealBook
     verdicts: VerdictReader
     bundles: BundleKeeper
@@ -99,8 +93,6 @@ class JobRunner:
                     return await self._fetch_past(job.epoch)
                 case jobs.FetchVerdicts():
                     return await self.verdicts.read(job.epoch)
-                case jobs.MeasureHeldout():
-                    return await self._measure(job.epoch)
                 case _:
                     return await self.auditor.run(job)
         except _TRANSPORT as error:
@@ -134,19 +126,3 @@ class JobRunner:
             return signed.seal, await self.evidence.sealed(await self.evidence.record(signed.seal))
         except SealBroken as error:
             raise EvidenceMissing(str(error)) from error
-
-    async def _measure(self, epoch: int) -> Heldout | None:
-        """Held-out loss of the base of `epoch`, once every stage has stored its base."""
-        self.auditor.unload()
-        while epoch not in await self.client.base_epochs():  # noqa: ASYNC110 - another process stores it
-            await asyncio.sleep(BASE_POLL_S)
-        stages = range(self.evidence.spec.layout.stages)
-        bases = [jobs.Base(epoch, stage, await self.client.base(epoch, stage)) for stage in stages]
-        try:
-            found = await self.heldout.measure(bases)
-        except BadValueError as error:
-            raise EvidenceMissing(str(error)) from error
-        if found is None:
-            return None
-        log.info("epoch %d: held-out loss %s", epoch, found)
-        return Heldout(epoch=epoch, loss=found.loss, standard_error=found.standard_error, tokens=found.tokens)

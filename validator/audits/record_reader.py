@@ -101,6 +101,6 @@ class RecordReader:
         if not math.isclose(plan.learning_rate, self.spec.learning_rate(epoch, plan.step), rel_tol=1e-9):
             raise SealBroken(f"{key} has another learning rate than the spec: {plan.learning_rate}")
         microbatches, stages = len(plan.routes), len(plan.routes[0])
-        if (microbatches, stages) != (self.spec.schedule.microbatches, self.spec.layout.stages):
+        if (microbatches, stages) != (self.spec.planned(plan.step), self.spec.layout.stages):
             raise SealBroken(f"{key} has {counted(microbatches, 'microbatch')} at {counted(stages, 'stage')}")
         return plan

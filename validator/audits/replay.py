@@ -127,6 +127,8 @@ class Replay:
 
         if receipt.kind is OpKind.LOSS:
             return self._checked(receipt, job.sent, lambda: engine.loss(mb, version, stage_input, tokens))
+        if self.spec.is_heldout(mb.index):
+            return self._checked(receipt, job.sent, lambda: engine.evaluate(mb, version, stage_input, tokens))
         if receipt.kind is OpKind.FORWARD:
             return self._checked(receipt, job.sent, run_forward)
         if forward is None:
@@ -142,8 +144,10 @@ class Replay:
 
         def run() -> bool:
             try:
-                if word.stage == self.spec.last_stage:
-                    loss = engine.loss(mb, version, stage_input, inputs.tokens).read().result().loss
+                heldout = self.spec.is_heldout(mb.index)
+                if heldout or word.stage == self.spec.last_stage:
+                    ends = engine.evaluate if heldout else engine.loss
+                    loss = ends(mb, version, stage_input, inputs.tokens).read().result().loss
                     return loss is None or loss <= MAX_LOSS
                 engine.forward(mb, version, stage_input, inputs.tokens).read().result()
                 if inputs.gradient is not None:

@@ -72,11 +72,11 @@ def profile_for(
 def compare_output(
     profile: Profile, receipt: Receipt, replayed: Output, sent: bytes | None, depth: int
 ) -> ReplayMismatch | None:
-    """Compare a FORWARD, BACKWARD or LOSS with its replay; None if they agree.
+    """Compare a FORWARD, BACKWARD, LOSS or EVAL with its replay; None if they agree.
 
     Args:
-        sent: the payload as in the store; None where the op sends none (stage 0's gradient), of which
-            across classes only the segment's end tells.
+        sent: the payload as in the store; None where the op sends none: EVAL, of which the loss is compared,
+            and stage 0's gradient, of which across classes only the segment's end tells.
         depth: 1 where the replay was given the weights that the op used.
 
     Raises ValueError without the payload of an op that sends one, which is an error of the caller.

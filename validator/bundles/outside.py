@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from iota.chain import Chain
 from iota.console.counts import counted
-from iota.data import DirectoryReader, sequence_indices
+from iota.data import DirectoryReader
+from iota.data.samples import drawn_sequences
 from iota.protocol.messages import Outcome, Verdict
 from iota.spec import RunSpec
 from validator.audits.public_chain import PublicChain
@@ -110,19 +111,18 @@ class Outside:
 def _false_tokens(spec: RunSpec, read: Tokens, data: Path) -> list[str]:
     """The members whose token ids are not those of the data set."""
     reader = DirectoryReader(data, spec.data.manifest)
-    length, schedule = spec.data.sequence_length, spec.schedule
+    length = spec.data.sequence_length
     false = []
     for (epoch, step, index), given in sorted(read.items()):
-        wanted = sequence_indices(
-            spec.seed,
+        drawn = drawn_sequences(
+            spec,
             epoch,
             step,
             index,
-            steps=schedule.steps,
-            microbatches=schedule.microbatches,
-            sequences=spec.data.sequences,
             count=reader.sequence_count(length),
+            heldout_count=reader.heldout_count(length),
         )
-        if not np.array_equal(given, [reader.tokens(number, length) for number in wanted]):
+        of = reader.heldout_tokens if drawn.heldout else reader.tokens
+        if not np.array_equal(given, [of(number, length) for number in drawn.numbers]):
             false.append(tokens_name(epoch, step, index))
     return false

@@ -234,7 +234,6 @@ class _Repeating:
                 | jobs.FindFlags()
                 | jobs.FetchPast()
                 | jobs.FetchVerdicts()
-                | jobs.MeasureHeldout()
             ):
                 raise AssertionError(f"an audit has no {type(job).__name__}")
             case jobs.LoadSnapshot() | jobs.LoadBase() | jobs.CompareState() | jobs.HashDelta():

@@ -46,6 +46,7 @@ def check_receipts(sealed: SealedEpoch) -> list[MinerFault]:
         if false is not None:
             found.setdefault(hotkey, false)
     _check_counted(sealed)
+    _check_heldout(sealed)
     _check_deltas(sealed)
     return [found[hotkey] for hotkey in sorted(found)]
 
@@ -182,6 +183,33 @@ def _check_counted(sealed: SealedEpoch) -> None:
             if (counted.step, microbatch, miner.stage) in seen:
                 raise SealBroken(f"{told} counts twice at stage {miner.stage}")
             seen.add((counted.step, microbatch, miner.stage))
+
+
+def _check_heldout(sealed: SealedEpoch) -> None:
+    """Raise SealBroken for a held-out microbatch without an op's receipt, or off the attempt that counts."""
+    last = sealed.spec.last_stage
+    for done in sealed.record.heldout:
+        for stage, attempt in enumerate(done.attempts):
+            miner = sealed.owner(0, done.microbatch, attempt, stage)
+            told = f"held-out microbatch {done.microbatch} counts at stage {stage}"
+            if miner is None:
+                raise SealBroken(f"{told} by an attempt that nobody was given")
+            if miner not in sealed.receipts and miner in sealed.miners:
+                continue  # its receipts are not at hand: the epoch is checked in part
+            kind = OpKind.EVAL if stage == last else OpKind.FORWARD
+            receipt = sealed.receipt(miner, 0, done.microbatch, attempt, kind)
+            if receipt is None:
+                raise SealBroken(f"{told} for {miner} without a receipt")
+            if stage and _attempt_before(sealed, receipt) not in (done.attempts[stage - 1], None):
+                raise SealBroken(f"{told} for {miner}, who went on from another attempt than counts")
+
+
+def _attempt_before(sealed: SealedEpoch, receipt: Receipt) -> int | None:
+    """The attempt of the frame that a receipt names first; None for a receipt that is at fault itself."""
+    try:
+        return input_headers(sealed.spec, receipt)[0].name.attempt
+    except ValueError:
+        return None
 
 
 def _check_deltas(sealed: SealedEpoch) -> None:

@@ -193,7 +193,7 @@ class Audit:
         return None
 
     def _sum(self, step: int) -> Script[ReplayMismatch | None]:
-        """Replay a step's counted microbatches in the order of its sum, then the FORWARDs beside them.
+        """Replay a step's counted microbatches in the order of its sum, then the ops that stand alone.
 
         Returns the first mismatch.
         """
@@ -203,7 +203,7 @@ class Audit:
             mismatch = yield from self._replay(backward, forward, version, inputs)
             if mismatch is not None:
                 return mismatch
-        for alone in self._sealed.forwards_alone(self._hotkey, step):
+        for alone in self._sealed.alone(self._hotkey, step):
             inputs = yield from self._inputs(alone)
             mismatch = yield from self._replay(alone, None, version, inputs)
             if mismatch is not None:
@@ -313,6 +313,11 @@ class Audit:
                 yield jobs.FetchFrame(header)
             if not self._is_exact:
                 yield from (jobs.FetchSent(self._hotkey, r) for r in (forward, backward) if r is not None)
+        for alone in self._sealed.alone(self._hotkey, step):
+            for header in self._headers(alone):
+                yield jobs.FetchFrame(header)
+            if not self._is_exact:
+                yield jobs.FetchSent(self._hotkey, alone)
 
     # ---- states --------------------------------------------------------------------------------
 

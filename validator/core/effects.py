@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iota.protocol.messages import Heldout, Report
+from iota.protocol.heldout import BaseLoss
+from iota.protocol.messages import Report
 from validator.core.jobs import Job
 from validator.core.pool import Pool
 from validator.core.results import Result
@@ -74,10 +75,11 @@ class KeepPool:
 
 
 @dataclass(frozen=True)
-class KeepHeldout:
-    """Record the held-out loss of a base."""
+class Measured:
+    """Log the held-out loss of the base of `epoch`."""
 
-    report: Heldout
+    epoch: int
+    found: BaseLoss
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,6 @@ class End:
 
 
 Effect = (
-    Start | Stop | Say | FileVerdict | RepeatVerdicts | KeepWork | KeepDraw | KeepPool | KeepHeldout
+    Start | Stop | Say | FileVerdict | RepeatVerdicts | KeepWork | KeepDraw | KeepPool | Measured
     | KeepAudited | Explain | Log | InternalError | End
 )  # fmt: skip

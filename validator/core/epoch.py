@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from iota.protocol.events import EpochClose
-from iota.protocol.messages import AuditKind, AuditsDone, Heldout, Outcome, Reveal
+from iota.protocol.messages import AuditKind, AuditsDone, Outcome, Reveal
 from iota.protocol.records import MinerRecord
 from iota.spec import RunSpec
 from validator.core import effects, jobs
@@ -19,6 +19,7 @@ from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.flags import flagged
+from validator.core.heldout import heldout_of
 from validator.core.history import History
 from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
@@ -107,6 +108,8 @@ class EpochAudit:
             yield from self._file_broken(sealed)
             return
         self._miners = sealed.record.miners
+        if (measured := heldout_of(sealed)) is not None:
+            self._emit(effects.Measured(self.epoch, measured))
         work = epoch_work(sealed)
         self._history.keep_work(self._spec, self.epoch, drawable(sealed, block_hash))
         self._emit(effects.KeepDraw(self.epoch, block_hash))
@@ -115,7 +118,6 @@ class EpochAudit:
         yield from self._audit_miners(sealed, block_hash, merges)
         for script, what in (
             (self._examine(sealed, block_hash, merges), "accusations of others"),
-            (self._measure(self.epoch + 1), "the held-out loss"),
             (self._check_base(merges), "the base that follows"),
         ):
             yield from self._contained(script, what, lambda reason: None)
@@ -352,30 +354,6 @@ class EpochAudit:
             self._log("the base that follows was not made again before the deadline")
         except (EvidenceMissing, TransportFailed) as error:
             self._log(f"the base that follows cannot be made again: {error}")
-
-    # ---- held-out loss -------------------------------------------------------------------------
-
-    def _measure(self, epoch: int) -> Script[None]:
-        """Measure and report the held-out loss of the base of `epoch`, once that is stored."""
-        self.activity = f"held-out loss of the base of epoch {epoch}"
-        known = self._history.heldout
-        if epoch not in known:
-            try:
-                if not self.expires:
-                    raise Expired
-                report: Heldout | None = yield jobs.MeasureHeldout(epoch)
-            except Expired:
-                self._emit(Log(f"epoch {epoch}: its base was not measured before the deadline"))
-                return
-            except (EvidenceMissing, TransportFailed) as error:
-                self._emit(Log(f"epoch {epoch}: its base cannot be measured: {error}"))
-                return
-            if report is None:
-                self._emit(Log("the data holds out less than one batch: there is no held-out loss"))
-                return
-            known[epoch] = report
-            self._emit(effects.KeepHeldout(report))
-        self._emit(Say(known[epoch]))
 
     def _contained(self, script: Script[_T], what: str, otherwise: Callable[[str], _T]) -> Script[_T]:
         return contained(script, self.epoch, what, otherwise, self._emit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from iota.protocol.messages import Heldout
 from iota.spec import RunSpec
 from validator.core.op_times import Rates
 from validator.core.segments import Drawable, window_start
@@ -27,8 +26,6 @@ class History:
     """What the public draws follow from of those epochs of the newest window whose work is known."""
     pooled: set[int] = field(default_factory=set)
     """Epochs of which the verdicts of other validators are known."""
-    heldout: dict[int, Heldout] = field(default_factory=dict)
-    """Report of the held-out loss by epoch of the base."""
     ended: dict[int, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     """Of the newest epoch whose record this process has read: `receipt_checks.ended_with`."""
     rates: dict[int, Rates] = field(default_factory=dict)

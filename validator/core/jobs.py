@@ -105,16 +105,6 @@ class FindFlags:
 
 
 @dataclass(frozen=True)
-class MeasureHeldout:
-    """Measure the held-out loss of the base of `epoch`, once every stage has stored its base.
-
-    Answer: the report; None if the data holds out less than one batch.
-    """
-
-    epoch: int
-
-
-@dataclass(frozen=True)
 class FetchPast:
     """As FetchRecord, of an epoch whose audits are closed. Answer: (its seal, SealedEpoch).
 
@@ -321,7 +311,7 @@ AuditJob = (
     | ReplayWord | FetchSent | ReplayStep | CompareRoots | CompareState | HashDelta | ReplayMerge | RemakeBase
 )  # fmt: skip
 Job = (
-    AwaitBlock | Settle | FetchRecord | FindFlags | FetchPast | FetchVerdicts | MeasureHeldout
+    AwaitBlock | Settle | FetchRecord | FindFlags | FetchPast | FetchVerdicts
     | AuditJob
 )  # fmt: skip
 

@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.float64]
 Rates = Mapping[tuple[int, OpKind], Floats]
 """(stage, kind) -> percentiles of the logarithms of one epoch's FLOP rates, lowest first."""
 
-ON_DEVICE: Final = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS, OpKind.STEP)
+ON_DEVICE: Final = (OpKind.FORWARD, OpKind.BACKWARD, OpKind.LOSS, OpKind.EVAL, OpKind.STEP)
 """Ops that have the device to themselves. A MERGE runs beside them."""
 _CODES: Final = {kind: code for code, kind in enumerate(ON_DEVICE)}
-_WITH_FLOPS: Final = ON_DEVICE[:3]
+_WITH_FLOPS: Final = ON_DEVICE[:4]
 LEAST_OPS: Final = 3
 LEAST_SHARE: Final = 0.05
 """A miner is named for at least so many of its ops, and at least this share of them: a clock that is set

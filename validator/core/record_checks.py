@@ -37,7 +37,7 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
     for reroute in record.reroutes:
         _below("a re-route: stage", reroute.stage, stages)
         _below("a re-route: step", reroute.step, steps)
-        _below("a re-route: microbatch", reroute.microbatch, spec.schedule.microbatches)
+        _below("a re-route: microbatch", reroute.microbatch, spec.planned(reroute.step))
     _each_once("counted list", ((each.miner, each.step) for each in record.counted))
     for each in record.counted:
         what = f"the counted list of {each.miner}"
@@ -45,6 +45,16 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
         _each_once(f"{what}: attempt", each.counted)
         for microbatch, _ in each.counted:
             _below(f"{what}: microbatch", microbatch, spec.schedule.microbatches)
+    _each_once("held-out microbatch", (each.microbatch for each in record.heldout))
+    for done in record.heldout:
+        what = f"held-out microbatch {done.microbatch}"
+        if not spec.is_heldout(done.microbatch):
+            raise SealBroken(f"{what} is one of training")
+        _below("a held-out one: microbatch", done.microbatch, spec.planned(0))
+        if len(done.attempts) != stages:
+            raise SealBroken(
+                f"{what} has {counted(len(done.attempts), 'attempt')} at {counted(stages, 'stage')}"
+            )
     _each_once("base", ((base.epoch, base.stage) for base in record.bases))
     for base in record.bases:
         if base.parts:  # a base that was not stored at the seal has none
@@ -74,25 +84,6 @@ def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[Who
             )
 
 
-def _below(what: str, number: int, end: int) -> None:
-    if number >= end:
-        raise SealBroken(f"{what} {number}, and the run has {end}")
-
-
-def _each_once(what: str, names: Iterable[Hashable]) -> None:
-    seen: set[Hashable] = set()
-    for name in names:
-        if name in seen:
-            raise SealBroken(f"{what} {name} comes twice")
-        seen.add(name)
-
-
-def _parts(spec: RunSpec, what: str, stage: int, parts: int) -> None:
-    _below(f"{what}: stage", stage, spec.layout.stages)
-    if parts != part_count(spec, stage):
-        raise SealBroken(f"{what} has {counted(parts, 'part')}, and its stage {part_count(spec, stage)}")
-
-
 def check_lives(record: EpochRecord) -> None:
     """Raise SealBroken where the lives of a miner do not follow each other."""
     for miner in record.miners:
@@ -118,3 +109,22 @@ def check_owner(run: str, miner: MinerRecord) -> None:
         fault = certificate_fault(certificate, run, miner.hotkey)
     if fault is not None:
         raise SealBroken(f"the certificate of {miner.hotkey} as a worker of {miner.owner} {fault}")
+
+
+def _below(what: str, number: int, end: int) -> None:
+    if number >= end:
+        raise SealBroken(f"{what} {number}, and the run has {end}")
+
+
+def _each_once(what: str, names: Iterable[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for name in names:
+        if name in seen:
+            raise SealBroken(f"{what} {name} comes twice")
+        seen.add(name)
+
+
+def _parts(spec: RunSpec, what: str, stage: int, parts: int) -> None:
+    _below(f"{what}: stage", stage, spec.layout.stages)
+    if parts != part_count(spec, stage):
+        raise SealBroken(f"{what} has {counted(parts, 'part')}, and its stage {part_count(spec, stage)}")

@@ -64,7 +64,7 @@ class Quantity(StrEnum):
     TOKEN = "token"
     """Relative error of the output's worst token."""
     LOSS = "loss"
-    """Relative error of a LOSS's loss."""
+    """Relative error of the loss of a LOSS or EVAL."""
     NORM = "norm"
     """Relative error of a STEP's gradient norm."""
     MOMENTS = "moments"
@@ -86,7 +86,11 @@ class Bounds:
     values: Mapping[tuple[OpKind, Quantity], float] = field(default_factory=dict)
 
     def of(self, kind: OpKind, quantity: Quantity) -> float:
-        """The bound of a quantity of an op kind; 0, so only what is equal, where none is given."""
+        """The bound of a quantity of an op kind; 0, so only what is equal, where none is given.
+
+        An EVAL is computed as the loss of a LOSS is, so it has that one's bound.
+        """
+        kind = OpKind.LOSS if kind is OpKind.EVAL else kind
         return self.values.get((kind, quantity), 0.0)
 
 

@@ -19,7 +19,7 @@ from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import AuditSpec, RunSpec
 from validator.core.vesting import Findings, Vesting, WorkState, ban_end, failed_epochs, validity
 
-_THIRDS = {OpKind.FORWARD: 1, OpKind.BACKWARD: 1, OpKind.LOSS: 2}
+_THIRDS = {OpKind.FORWARD: 1, OpKind.BACKWARD: 1, OpKind.LOSS: 2, OpKind.EVAL: 1}
 """An op's share, in thirds, of one forward and backward, without the weight gradient's. Recomputation is not
 paid (training.md)."""
 _WEIGHT_GRADIENT = (OpKind.BACKWARD, OpKind.LOSS)

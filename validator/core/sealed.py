@@ -35,7 +35,7 @@ def stage_ops(stage: int, stages: int) -> frozenset[OpKind]:
     A receipt of any other kind is of no op: the engine of the stage could not run it.
     """
     if stage == stages - 1:
-        return frozenset({OpKind.LOSS})
+        return frozenset({OpKind.LOSS, OpKind.EVAL})
     return frozenset({OpKind.FORWARD, OpKind.BACKWARD})
 
 
@@ -106,6 +106,11 @@ class SealedEpoch:
                 self._forward_again[event.step, event.microbatch, event.stage].append(event.attempt)
         self._counted = {(c.miner, c.step): c.counted for c in record.counted}
         self._counting = self._counting_attempts()
+        self._heldout = {
+            (done.microbatch, stage): attempt
+            for done in record.heldout
+            for stage, attempt in enumerate(done.attempts)
+        }
         self._settled = self._settlements()
         self._gave = {delta.miner for delta in record.deltas}
         self._words: dict[str, list[Word]] = {}
@@ -173,16 +178,18 @@ class SealedEpoch:
             return []
         return [r for r in self._own_ops(hotkey) if self._is_paid(r) and self._can_be_shown(hotkey, r)]
 
-    def forwards_alone(self, hotkey: str, step: int) -> list[Receipt]:
-        """Paid FORWARDs of a step of the last life whose attempt the miner does not count.
+    def alone(self, hotkey: str, step: int) -> list[Receipt]:
+        """Paid FORWARDs and EVALs of a step of the last life whose attempt the miner does not count.
 
-        Another attempt went on from their activations: its backward shows nothing of them.
+        They are of held-out microbatches, or another attempt went on from their activations: no backward of
+        the miner shows anything of them.
         """
         counted, last = self.counted(hotkey, step), self.last_life(hotkey)
         return [
             receipt
             for receipt in self.paid(hotkey)
-            if (receipt.kind, receipt.step) == (OpKind.FORWARD, step)
+            if receipt.step == step
+            and receipt.kind in (OpKind.FORWARD, OpKind.EVAL)
             and (receipt.microbatch, receipt.attempt) not in counted
             and self.life(hotkey, receipt) is last
         ]
@@ -208,10 +215,14 @@ class SealedEpoch:
     def _is_paid(self, receipt: Receipt) -> bool:
         """Whether it is of a settled microbatch, and of the attempt that counts at its stage.
 
+        Of a held-out one the record names that attempt.
+
         Of FORWARDs that is the one whose activations the counted attempt goes on from: its own, or that of
         the last attempt before it that ran one.
         """
         step, microbatch, stage = receipt.step, receipt.microbatch, receipt.stage
+        if self.spec.is_heldout(microbatch):
+            return step == 0 and receipt.attempt == self._heldout.get((microbatch, stage))
         paid = self._counting.get((step, microbatch, stage))
         if paid is None or (step, microbatch) not in self._settled:
             return False

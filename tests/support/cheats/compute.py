@@ -80,6 +80,12 @@ class FalseEngine(Engine):
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         return self._false(OpKind.BACKWARD, mb, version, gradient, super().backward(mb, version, gradient))
 
+    def evaluate(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
+        made = super().evaluate(mb, version, stage_input, tokens)
+        return self._false(OpKind.FORWARD, mb, version, stage_input, made)
+
     def _false(
         self, kind: OpKind, mb: Microbatch, version: int, received: Tensor | None, made: DeviceOutput
     ) -> DeviceOutput:
@@ -223,6 +229,43 @@ class FalseLoss(Engine):
 def false_loss() -> None:
     """Receipts half of each loss."""
     run_miner(make_engine=FalseLoss)
+
+
+class FalseHeldoutLoss(Engine):
+    """Receipts half of the held-out loss, and works honestly otherwise."""
+
+    def evaluate(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
+        made = super().evaluate(mb, version, stage_input, tokens)
+        if made.loss is None:
+            return made
+        lied(mb.epoch, mb.step)
+        return dataclasses.replace(made, loss=made.loss / 2)
+
+
+def false_heldout_loss() -> None:
+    """Receipts half of each held-out loss."""
+    run_miner(make_engine=FalseHeldoutLoss)
+
+
+class HeldoutNoise(Engine):
+    """Sends noise for its forwards of held-out microbatches, and works honestly otherwise."""
+
+    def evaluate(
+        self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
+    ) -> DeviceOutput:
+        made = super().evaluate(mb, version, stage_input, tokens)
+        if made.payload is None:
+            return made
+        lied(mb.epoch, mb.step)
+        noise = encode_wire(torch.randn(payload_shape(self.spec)), self.spec.boundary.wire)
+        return dataclasses.replace(made, hashed_N=noise)
+
+
+def heldout_noise() -> None:
+    """Sends noise for its forwards of held-out microbatches alone."""
+    run_miner(make_engine=HeldoutNoise)
 
 
 class StaleEngine(Engine):

@@ -130,7 +130,7 @@ class RunSpec(Versioned):
 
     def is_heldout(self, microbatch: int) -> bool:
         """Whether a microbatch of this number is a held-out one: FORWARD and EVAL, and nothing is trained."""
-        return microbatch >= self.schedule.microbatches
+        return self.schedule.microbatches <= microbatch < self.planned(0)
 
     @property
     def window_epochs(self) -> int:

@@ -127,10 +127,9 @@ class World:
         for step in range(spec.schedule.steps):
             if rejoin is not None and rejoin[1] == step:
                 self._rejoin(epoch, *rejoin)
-            for index in range(spec.schedule.microbatches):
-                self._microbatch(Microbatch(epoch, step, index))
-            for index in range(spec.schedule.microbatches, spec.planned(step)):
-                self._heldout(Microbatch(epoch, step, index))
+            for index in range(spec.planned(step)):
+                run = self._heldout if spec.is_heldout(index) else self._microbatch
+                run(Microbatch(epoch, step, index))
             self._steps(epoch, step)
             plans.append(self._plan(epoch, step))
         deltas = self._deltas(epoch)

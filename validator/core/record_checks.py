@@ -48,9 +48,9 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
     _each_once("held-out microbatch", (each.microbatch for each in record.heldout))
     for done in record.heldout:
         what = f"held-out microbatch {done.microbatch}"
+        _below("a held-out one: microbatch", done.microbatch, spec.planned(0))
         if not spec.is_heldout(done.microbatch):
             raise SealBroken(f"{what} is one of training")
-        _below("a held-out one: microbatch", done.microbatch, spec.planned(0))
         if len(done.attempts) != stages:
             raise SealBroken(
                 f"{what} has {counted(len(done.attempts), 'attempt')} at {counted(stages, 'stage')}"

@@ -228,8 +228,8 @@ class AuditSpec(SpecPart):
     extra_every: Positive = 10
     """Epochs between two further segments of a miner that some validator draws for itself, on average."""
     tolerance: float = Field(1e-2, gt=0)
-    """Largest relative error of an output between device classes that no profile was measured for; a twentieth
-    of it in fp32 where the weights are equal to the bit (docs/tolerance.md)."""
+    """Largest relative error of an output between device classes that no profile was measured for; a
+    twentieth of it in fp32 where the weights are equal to the bit (docs/tolerance.md)."""
     window: Positive = 8
     """Epochs in which work and failed verdicts count towards the score."""
     burn: Fraction = 0.0

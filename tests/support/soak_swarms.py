@@ -37,8 +37,13 @@ class _OtherKernels(LiveSwarm):
     """A swarm whose validator is a process of its own with the kernels of a variant."""
 
     def __init__(self, root: Path, variant: str, **changes: Any) -> None:
-        super().__init__(root, tiny(**changes), validator=True)
+        super().__init__(root, tiny(**changes), validator=True, in_order=True)
         self._chosen = variant_of(variant).environment
+
+    def nodes(self) -> list[Program]:
+        """The validator first: it must be there before the first epoch ends."""
+        *miners, validator = super().nodes()
+        return [validator, *miners]
 
     async def start(self, program: Program) -> None:
         if program.name != VALIDATOR:
@@ -58,6 +63,7 @@ def soak_swarm(number: int, folder: Path) -> dict[str, Any]:
 async def _run(number: int, folder: Path) -> dict[str, Any]:
     begun, rng, replicas = time.monotonic(), random.Random(number), 1 + number % 3
     variant, optimizer = _KERNELS[number % len(_KERNELS)], _OPTIMIZERS[number // 3 % len(_OPTIMIZERS)]
+    compute = "bf16" if variant.startswith("onednn") else "fp32"  # the other one shows in bf16 alone
     pipeline, codec, wire = rng.choice(list(Pipeline)), rng.choice(_CODECS), rng.choice(_WIRES)
     boundary = {"codec": codec, "wire": wire} | ({} if codec != "identity" else {"ratio": 1})
     audit = {"ops": _OPS, "commit_every": 2, "window_steps": _STEPS, "extra_every": 1, "deadline_s": 300}
@@ -71,7 +77,7 @@ async def _run(number: int, folder: Path) -> dict[str, Any]:
         microbatches=_MICROBATCHES,
         pipeline=pipeline,
         optimizer=optimizer,
-        values={"audit": audit, "boundary": boundary},
+        values={"audit": audit, "boundary": boundary, "compute": compute},
     )
     async with swarm:
         status = await _disturbed(swarm, replicas)

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import torch
 from pydantic import TypeAdapter
@@ -130,11 +131,11 @@ class Soak:
                 self._seen.append((kind, quantity, worst.distance, bound))
             return beyond(bounds, kind, quantity, seq, worst)
 
-        tolerance._beyond = noted
-        for epoch in range(self._row.epochs):
-            opened = await bench(read_world(self._row, folder, epoch), epoch, options=self._options)
-            await self._epoch(opened, epoch)
-            opened.worker.close()
+        with mock.patch.object(tolerance, "_beyond", noted):
+            for epoch in range(self._row.epochs):
+                opened = await bench(read_world(self._row, folder, epoch), epoch, options=self._options)
+                await self._epoch(opened, epoch)
+                opened.worker.close()
 
     async def _epoch(self, opened: Bench, epoch: int) -> None:
         rng = random.Random(f"{self._row.number}/{self._number}/{epoch}")

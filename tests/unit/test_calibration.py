@@ -144,7 +144,7 @@ def failures(fitted: Fitted, folder: Path, *, times: float = 0.0) -> dict[OpKind
     profile = profile_for(run_of(fitted), *devices(folder), [fitted.profile])
     assert profile.name.startswith("measured/")
     theirs, mine, leading, other = replays(folder)
-    lie = {kind: times * lie_of(fitted.profile, SPEC, kind) for kind in OpKind if kind in KINDS}
+    lie = {kind: times * lie_of(profile.bounds(2), kind) for kind in OpKind if kind in KINDS}
     found: dict[OpKind, list[bool]] = {kind: [] for kind in lie}
     for name, payload in theirs.payloads.items():
         said = receipt(name[3], theirs.numbers.get(name))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from tests.support.small_runs import small_run
-from validator.audits.declared import COMPARED, declared_bounds
+from validator.audits.declared import COMPARED, declared_bounds, least_bound
 from validator.audits.measured import (
     MAX_FILE_BYTES,
     MAX_FILES,
@@ -32,16 +32,21 @@ ROOT = Path(__file__).parents[2]
 ERROR = (OpKind.FORWARD, Quantity.ERROR)
 
 
+def _run(**changes: Any) -> RunSpec:
+    """With fp32 on the wire, whose rounding is far below what was measured."""
+    return small_run(boundary={"wire": "fp32"}, **changes)
+
+
 def bound(value: float, depth: int = 5, **fields: Any) -> dict[str, Any]:
     return {"kind": "forward", "quantity": "error", "depth": depth, "samples": 100,
             "quantiles": [0.0, 0.0, 0.0, value], "tail": 0.1, "bound": value, **fields}  # fmt: skip
 
 
 def document(**fields: Any) -> dict[str, Any]:
-    spec = small_run()
+    spec = _run()
     return {
         "form": 1, "classes": ["cpu/x86_64/AVX2/t*/torch2", "cpu/x86_64/AVX512/t*/torch2"], "threads": 2,
-        "compute": "fp32", "optimizer": "adamw", "wire": "bf16", "codec": "resbm-anchor",
+        "compute": "fp32", "optimizer": "adamw", "wire": "fp32", "codec": "resbm-anchor",
         "hidden_size": spec.model.hidden_size, "layers": 2, "tokens": spec.data.tokens,
         "false_rejects": 1e-6, "margin": 2.0, "measured": [bound(1e-4)], **fields,
     }  # fmt: skip
@@ -55,7 +60,7 @@ def error_bound(*profiles: MeasuredProfile, spec: RunSpec, mine: str = MINE, the
     return profile_for(spec, mine, theirs, profiles).bounds(segment_steps(spec)).of(*ERROR)
 
 
-SPEC = small_run()
+SPEC = _run()
 STEPS = segment_steps(SPEC)
 WIDE = declared_bounds(SPEC, STEPS).of(*ERROR)
 
@@ -63,7 +68,7 @@ WIDE = declared_bounds(SPEC, STEPS).of(*ERROR)
 def test_a_measured_profile_of_the_pair_of_classes_is_used() -> None:
     found = profile_for(SPEC, MINE, THEIRS, [profile()])
     assert found.bounds(STEPS).of(*ERROR) == 1e-4
-    assert found.name.startswith("measured/fp32/adamw/bf16/3 steps/")
+    assert found.name.startswith("measured/fp32/adamw/fp32/3 steps/")
     assert profile_for(SPEC, THEIRS, MINE, [profile()]) == found
 
 
@@ -105,8 +110,15 @@ def test_each_depth_of_a_segment_has_its_own_bounds() -> None:
     assert [found.bounds(depth).of(*ERROR) for depth in (1, 2, 3, 4)] == [1e-5, 1e-4, 1e-4, 1e-4]
 
 
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_a_run_of_fewer_tokens_has_at_least_what_its_wire_rounds(sequences: int) -> None:
+    spec = _run(data={"sequences": sequences})
+    assert error_bound(profile(measured=[bound(0.0)]), spec=spec) == least_bound(spec, Quantity.ERROR)
+    assert least_bound(spec, Quantity.ERROR) < WIDE
+
+
 def _with_audit(*, commit_every: int, steps: int) -> RunSpec:
-    run = small_run(schedule={"steps": steps}).model_dump()
+    run = _run(schedule={"steps": steps}).model_dump()
     return RunSpec.model_validate({**run, "audit": {"commit_every": commit_every}})
 
 

@@ -39,7 +39,6 @@ _FIRST: Final = {
 """The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op
 is off by the order of its sums alone. bf16 compute is farther off."""
 _FLIPS: Final = 2.0
-"""A first error is allowed at least so many times what one value makes that the wire rounds the other way."""
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
 """Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
 _LEAST: Final = 1e-4
@@ -82,15 +81,17 @@ def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
         later = min(MAX_BOUND, unit * _LATER[quantity])
         if quantity not in first:
             return later
-        flips = _FLIPS * least_bound(spec, quantity) if quantity in _OUTPUT else 0.0
-        return min(later, max(flips, spec.audit.tolerance * first[quantity]))
+        return min(later, max(least_bound(spec, quantity), spec.audit.tolerance * first[quantity]))
 
     return Bounds({(kind, each): bound(each) for kind, compared in COMPARED.items() for each in compared})
 
 
 def least_bound(spec: RunSpec, quantity: Quantity) -> float:
-    """A distance that is no fault of anybody: what one value that is rounded the other way makes."""
-    rounding = _ROUNDINGS[spec.boundary.wire]
+    """A distance that is no fault of anybody: what few values make that are rounded the other way.
+
+    It is `_FLIPS` times what one makes that is all of its token. Fewer tokens show it more.
+    """
+    rounding = _FLIPS * _ROUNDINGS[spec.boundary.wire]
     match quantity:
         case Quantity.TOKEN:
             return rounding

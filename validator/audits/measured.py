@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from iota.protocol.receipts import OpKind
 from iota.spec import ComputeDtype, Frozen, OptimizerKind, Positive, RunSpec, WireDtype
-from validator.audits.declared import COMPARED, declared_bounds
+from validator.audits.declared import COMPARED, declared_bounds, least_bound
 from validator.core.results import Bounds, Quantity
 
 PROFILE_FORM: Final = 1
@@ -149,10 +149,19 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
 
 
 def effective_bounds(spec: RunSpec, profile: MeasuredProfile, depth: int) -> Bounds:
-    """The bounds that count at a depth: the measured ones, and at most the declared."""
+    """The bounds that count at a depth: the measured ones, and at most the declared.
+
+    None is below what the wire's rounding makes in a microbatch of the run, which may have fewer tokens than
+    what was measured.
+    """
     own = profile.bounds(depth).values
     declared = declared_bounds(spec, depth).values
-    return Bounds({key: min(bound, own.get(key, bound)) for key, bound in declared.items()})
+    return Bounds(
+        {
+            key: min(bound, max(own.get(key, bound), least_bound(spec, key[1])))
+            for key, bound in declared.items()
+        }
+    )
 
 
 def read_profiles(folder: Path) -> tuple[MeasuredProfile, ...]:

@@ -12,12 +12,12 @@ from iota.console.command import Stopped, WorkFailed
 from iota.files import whole_file
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
-from validator.audits.measured import MeasuredProfile, effective_bounds
+from validator.audits.measured import MeasuredProfile
 from validator.calibration.fitting import Pooled, pooled, profile_of
 from validator.calibration.measuring import Say, measure, samples_in
 from validator.calibration.plan import Plan, name_of
 from validator.calibration.variants import Variant
-from validator.core.results import Quantity
+from validator.core.results import Bounds, Quantity
 
 PROFILES: Final = "profiles"
 """The folder of the profiles in that of a calibration: what `--profiles` takes."""
@@ -54,13 +54,12 @@ def calibrate(plan: Plan, variants: Sequence[Variant], folder: Path, say: Say) -
     return fitted
 
 
-def lie_of(profile: MeasuredProfile, spec: RunSpec, kind: OpKind) -> float:
-    """The largest lie of an op kind that passes in the deepest segments: a share of what is told.
+def lie_of(bounds: Bounds, kind: OpKind) -> float:
+    """The largest lie of an op kind that bounds let pass: a share of what is told.
 
     It is noise of so many times the output's norm, spread over all tokens (FORWARD, BACKWARD, LOSS), of the
     norm (STEP), of the weights' change (COMMIT).
     """
-    bounds = effective_bounds(spec, profile, profile.depth)
     if kind is OpKind.STEP:
         return bounds.of(kind, Quantity.NORM)
     if kind is OpKind.COMMIT:

@@ -109,12 +109,18 @@ def _chosen(flag: str, given: list[str] | None, kind: type[_Kind]) -> list[_Kind
 
 def _show(fitted: list[Fitted]) -> None:
     from validator.audits.declared import COMPARED
+    from validator.audits.measured import effective_bounds
     from validator.calibration.calibrate import lie_of
 
-    typer.echo("largest lie that passes, in percent of what is told:")
+    typer.echo(
+        "largest lie that passes, in percent of what is told, in the first and the last step of a segment:"
+    )
     for each in fitted:
-        lies = (f"{kind} {100 * lie_of(each.profile, each.spec, kind):.2g}" for kind in COMPARED)
-        typer.echo(f"{each.path.stem}: {', '.join(lies)}")
+        first, last = (effective_bounds(each.spec, each.profile, depth) for depth in (1, each.profile.depth))
+        lies = (
+            f"{kind} {100 * lie_of(first, kind):.2g}, {100 * lie_of(last, kind):.2g}" for kind in COMPARED
+        )
+        typer.echo(f"{each.path.stem}: {'; '.join(lies)}")
         typer.echo(f"  {each.path}")
 
 

@@ -82,7 +82,7 @@ def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[str]]:
 
 
 def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozenset[str]]) -> None:
-    """Raise SealBroken unless a record gives moments to who contributed to the merge before, their own."""
+    """Raise SealBroken unless a record gives moments to who contributed to the merge before, their own.
 
     Else the orchestrator could admit a miner with its moments, and seal that it has none: its first COMMIT
     would look like its own lie.

@@ -3,8 +3,8 @@
 Libraries choose a kernel by the sizes of an operation. Its lengths decide how a sum is split, and which
 values are left to a loop without vector instructions. A narrowed layer has other lengths.
 
-In bf16 a result seldom shows how a sum was split: its rounding hides it in all but one of some 100,000
-values. Where the terms of a sum are opposed in pairs, its rounding errors are all that is left of it.
+In bf16 a result seldom shows how a sum was split: its rounding hides it in nearly all values. Where the
+terms of a sum are opposed in pairs, its rounding errors are all that is left of it.
 """
 
 from __future__ import annotations

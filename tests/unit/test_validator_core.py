@@ -17,6 +17,7 @@ from validator.core.deliveries import Piece
 from validator.core.facts import RecordBroken, RecordGone, TransportFailed
 from validator.core.flags import find_flags
 from validator.core.results import EvidenceMissing, Profile, Undelivered
+from validator.core.sealed import SealedEpoch
 
 DEADLINE_S = 100.0
 
@@ -206,7 +207,38 @@ def test_a_record_that_says_who_was_merged_before_otherwise_than_that_record_is_
     shell.on_event(world.seal_of(1))
     work(shell)
     later = {filed.result.reason for (epoch, *_), filed in shell.kept.items() if epoch == 1}
-    assert later == {f"{one} did not end epoch 0 with the moments named"}
+    assert later == {f"{one} did not end the epoch before with the moments named"}
+
+
+def _with_moments(sealed: SealedEpoch, hotkey: str, moments: str | None) -> SealedEpoch:
+    miners = tuple(
+        miner.model_copy(update={"moments": moments}) if miner.hotkey == hotkey else miner
+        for miner in sealed.record.miners
+    )
+    other = copy(sealed)
+    other.record = sealed.record.model_copy(update={"miners": miners})
+    return other
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_who_carries_what_is_not_the_word_of_the_record_that_says_so(epoch: int) -> None:
+    """A false one would make a liar of a miner that it admitted with moments, or give a friend any."""
+    world, sealed = run()
+    one = world.miners[0].hotkey
+    other = _with_moments(sealed[epoch], one, None if epoch else "5" * 64)
+    shell = opened()
+    for number in range(epoch + 1):
+        if number:
+            shell.on_event(world.seal_of(number))
+        fetched = other if number == epoch else sealed[number]
+        work(
+            shell, lambda job, given=fetched: given if isinstance(job, jobs.FetchRecord) else shell.good(job)
+        )
+    reasons = {filed.result.reason for (number, *_), filed in shell.kept.items() if number == epoch}
+    why = "contributed to the last merge, and the record has it carry no moments"
+    assert reasons == {
+        f"{one} {why}" if epoch else f"{one} did not end the epoch before with the moments named"
+    }
 
 
 def test_no_link_is_revealed_before_the_sealed_record_is_at_hand_and_the_block_is_final() -> None:

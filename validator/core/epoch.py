@@ -131,8 +131,9 @@ class EpochAudit:
         """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
         try:
             sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
-            if (ended := self._history.ended.get(self.epoch - 1)) is not None:
-                check_carried(sealed.record, ended)
+            ended = self._history.ended.get(self.epoch - 1) if self.epoch else {}
+            if ended is not None:
+                check_carried(self._spec, sealed.record, ended)
         except RecordGone:
             self._log("its audits are closed already")
             return None

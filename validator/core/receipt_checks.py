@@ -12,7 +12,7 @@ from iota.model.updates import moment_shapes
 from iota.protocol.merkle import EMPTY, zeros_root
 from iota.protocol.receipts import Commitment, Receipt
 from iota.protocol.records import EpochRecord, LifeRecord
-from iota.spec import RunSpec
+from iota.spec import RunSpec, StateRule
 from validator.core.results import MinerFault
 from validator.core.sealed import SealBroken, SealedEpoch
 
@@ -81,14 +81,23 @@ def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[str]]:
     return found
 
 
-def check_carried(record: EpochRecord, ended: Mapping[str, frozenset[str]]) -> None:
-    """Raise SealBroken where a record has a miner carry moments that it did not end the last epoch with.
+def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozenset[str]]) -> None:
+    """Raise SealBroken unless a record gives moments to who contributed to the merge before, their own.
 
-    A miner that contributed to the merge, and carries none, is not held up by that: it begins with zero ones.
+    Else the orchestrator could admit a miner with its moments, and seal that it has none: its first COMMIT
+    would look like its own lie.
+
+    Args:
+        ended: `ended_with` of the epoch before; empty for the first epoch of a run.
     """
+    carries = spec.optimizer.state is StateRule.CARRY
     for miner in record.miners:
-        if miner.moments is not None and miner.moments not in ended.get(miner.hotkey, ()):
-            raise SealBroken(f"{miner.hotkey} did not end epoch {record.epoch - 1} with the moments named")
+        known = ended.get(miner.hotkey) if carries else None
+        if miner.moments is None and known is not None:
+            told = "contributed to the last merge, and the record has it carry no moments"
+            raise SealBroken(f"{miner.hotkey} {told}")
+        if miner.moments is not None and miner.moments not in (known or ()):
+            raise SealBroken(f"{miner.hotkey} did not end the epoch before with the moments named")
 
 
 def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:

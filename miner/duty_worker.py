@@ -48,7 +48,7 @@ Attempt = Callable[[bool], Awaitable[Report]]
 class DutyWorker:
     """Retries each duty until it succeeds, fails for good, or `wants` says that the run needs it no more.
 
-    `due` gives the deadline of evidence (Unix seconds).
+    `turn` gives what evidence is stored in the order of: (rank, deadline in Unix seconds).
     """
 
     spec: RunSpec
@@ -59,12 +59,12 @@ class DutyWorker:
     bases: BaseKeeper
     receipts: MergeReceipts
     wants: Callable[[Duty], bool]
-    due: Callable[[StoreEvidence], float]
+    turn: Callable[[StoreEvidence], tuple[int, float]]
     first_pause_s: float = FIRST_PAUSE_S
 
     def __post_init__(self) -> None:
-        self._evidence = Turns(self.due)
-        """Evidence is stored one object after another, by its deadlines: each takes memory and the line."""
+        self._evidence = Turns(self.turn)
+        """Evidence is stored one object after another, by its ranks: each takes memory and the line."""
 
     async def do(self, duty: Duty, urls: Mapping[str, str]) -> DutyEnded:
         """Carry out a duty; a failure is logged and gives a fact without a report.

@@ -85,7 +85,7 @@ class Replica:
             self._bases,
             MergeReceipts(runner, self.device),
             self._core.wants,
-            self._core.duties.due,
+            self._core.duties.turn,
         )
         book = SealBook(runner.disk.root, spec.id, self.reply.orchestrator)
         self._told = Told(book, self.hotkey, runner.log)

@@ -1,4 +1,4 @@
-"""One thing at a time: whoever is due first is next."""
+"""One thing at a time: whoever has the least turn is next."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """A lock whose waiters come in the order of what `due` says of them when it becomes free."""
+    """A lock whose waiters come in the order of what `turn` says of them when it becomes free."""
 
-    def __init__(self, due: Callable[[T], float]) -> None:
-        self._due = due
+    def __init__(self, turn: Callable[[T], tuple[int, float]]) -> None:
+        self._turn = turn
         self._waiting: list[tuple[T, asyncio.Future[None]]] = []
         self._taken = False
 
@@ -39,8 +39,8 @@ class Turns(Generic[T]):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give the turn to the waiter that is due first."""
+        """Give the turn to the waiter with the least turn."""
         self._taken = bool(self._waiting)
         if self._waiting:
-            first = min(range(len(self._waiting)), key=lambda n: self._due(self._waiting[n][0]))
+            first = min(range(len(self._waiting)), key=lambda n: self._turn(self._waiting[n][0]))
             self._waiting.pop(first)[1].set_result(None)

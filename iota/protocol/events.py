@@ -189,9 +189,12 @@ class EvidenceRequest(Frozen):
     epoch: Small
     item: EvidenceItem
     version: Small
+    rank: Small
+    """What has a lower rank is to be stored first, and of the same rank what is due first. It is asked for
+    again where the rank has become lower."""
     deadline: float
-    """Unix seconds, by the size of what is asked for and the line that the miner has shown. What is due first
-    is to be stored first. It is asked for again where the deadline has changed."""
+    """Unix seconds, by the size of what is asked for and the line that the miner has shown. It may become
+    later without notice, by what is asked for afterwards and has a lower rank."""
 
 
 class EvidenceReady(Frozen):

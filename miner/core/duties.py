@@ -33,8 +33,8 @@ class Duties:
     """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it."""
     _parts: dict[tuple[int, int], MergePart] = field(default_factory=dict)
     """By stage and part: the parts of the newest epoch that this replica was drawn to merge."""
-    _due: dict[StoreEvidence, float] = field(default_factory=dict)
-    """The newest deadline of evidence (Unix seconds)."""
+    _turns: dict[StoreEvidence, tuple[int, float]] = field(default_factory=dict)
+    """(rank, deadline in Unix seconds) of evidence, as it was asked for last."""
     _audited: set[int] = field(default_factory=set)
     """Epochs whose audits are closed."""
 
@@ -48,7 +48,7 @@ class Duties:
                 self._parts.clear()
             case AuditsClosed():
                 self._audited.add(event.epoch)
-                self._due = {duty: due for duty, due in self._due.items() if duty.epoch != event.epoch}
+                self._turns = {duty: at for duty, at in self._turns.items() if duty.epoch != event.epoch}
             case MergeAssign():
                 self._parts[event.stage, event.part] = MergePart(event)
                 return self.begin(self._parts[event.stage, event.part])
@@ -56,7 +56,7 @@ class Duties:
                 return self.begin(StoreBase(event.epoch))
             case EvidenceRequest():
                 duty = StoreEvidence(event.epoch, event.item, event.version)
-                self._due[duty] = event.deadline
+                self._turns[duty] = event.rank, event.deadline
                 return self.begin(duty)
             case _:
                 pass
@@ -83,9 +83,9 @@ class Duties:
         self.under_way.add(duty)
         return [duty]
 
-    def due(self, duty: StoreEvidence) -> float:
-        """When evidence is due (Unix seconds)."""
-        return self._due.get(duty, 0.0)
+    def turn(self, duty: StoreEvidence) -> tuple[int, float]:
+        """What is to be stored first has the least."""
+        return self._turns.get(duty, (0, 0.0))
 
     def end(self, duty: Duty) -> None:
         """A duty has succeeded or was given up; the same one may begin again."""

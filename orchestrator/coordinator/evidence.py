@@ -96,7 +96,8 @@ def _request(run: RunState, miner: Member, name: Owed, size: int, rank: int) -> 
 
     The first that any validator asks for comes before the second that another one asked for earlier, and so
     on: a validator that asks for all that it may makes its own evidence late, and nobody else's. What comes
-    later then is due later; what the miner is storing already may come first.
+    later then is due later, which the miner need not be told: it goes by ranks. What it is storing already
+    may come first. Nobody has more time because another validator asks for the same.
 
     One that its owner has revoked is not asked: it owes the evidence, and `miss_of_revoked` decides it. Who
     gives its pseudo-gradient late shows a slow line, and would have time beyond the audits: `audit.line` is
@@ -111,7 +112,11 @@ def _request(run: RunState, miner: Member, name: Owed, size: int, rank: int) -> 
     after = {other: debt for other, debt in miner.owed.items() if debt.rank > rank}
     begun = max((debt.seconds for debt in after.values()), default=0.0)
     floor = run.now + run.spec.audit.deadline_s * FLOOR_SHARE
-    _owe(run, miner, name, Debt(max(floor, max([run.now, *before]) + begun + seconds), rank, seconds))
+    deadline = max(floor, max([run.now, *before]) + begun + seconds)
+    if earlier is not None:
+        deadline = min(deadline, earlier.deadline)
+    _owe(run, miner, name, Debt(deadline, rank, seconds))
+    _send_request(run, miner, name)
     for other, debt in after.items():
         if earlier is not None and debt.deadline > earlier.deadline:
             continue  # it came after this one before
@@ -121,12 +126,11 @@ def _request(run: RunState, miner: Member, name: Owed, size: int, rank: int) -> 
 def _owe(run: RunState, miner: Member, name: Owed, debt: Debt) -> None:
     miner.owed[name] = debt
     heapq.heappush(run.audits.due, (debt.deadline, miner.hotkey, name))
-    _send_request(run, miner, name)
 
 
 def _send_request(run: RunState, miner: Member, name: Owed) -> None:
-    epoch, item, version = name
-    request = EvidenceRequest(epoch=epoch, item=item, version=version, deadline=miner.owed[name].deadline)
+    (epoch, item, version), debt = name, miner.owed[name]
+    request = EvidenceRequest(epoch=epoch, item=item, version=version, rank=debt.rank, deadline=debt.deadline)
     run.send(miner.hotkey, request)
 
 

@@ -211,7 +211,7 @@ EVENTS: tuple[events.Event, ...] = (
     MERGE,
     MERGED,
     events.BaseAssign(epoch=2),
-    events.EvidenceRequest(epoch=1, item=EvidenceItem.SNAPSHOT, version=1, deadline=TIME),
+    events.EvidenceRequest(epoch=1, item=EvidenceItem.SNAPSHOT, version=1, rank=2, deadline=TIME),
     events.EvidenceReady(epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1, stored=OBJECT),
     events.EvidenceMissed(
         epoch=1, miner=MINER.ss58, item=EvidenceItem.SNAPSHOT, version=1, deadline=TIME, live=True

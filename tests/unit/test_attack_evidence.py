@@ -57,11 +57,51 @@ def test_what_a_hostile_validator_asks_for_first_does_not_make_an_honest_ones_ev
     new = miner.owed[0, EvidenceItem.SNAPSHOT, STEPS]
     assert max(miner.owed.values()).deadline == last.deadline + new.seconds
     news = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
-    told = {(e.epoch, e.item, e.version): e.deadline for e in news}
-    assert told == {name: debt.deadline for name, debt in miner.owed.items()}
-    for debt in miner.owed.values():
-        before = sum(other.seconds for other in miner.owed.values() if other.deadline <= debt.deadline)
-        assert driven.now + before <= debt.deadline + 1e-6, "it cannot be stored in time"
+    told = {(e.epoch, e.item, e.version): e.rank for e in news}
+    assert told == {name: debt.rank for name, debt in miner.owed.items()}
+    assert_can_be_stored(driven, miner)
+
+
+def assert_can_be_stored(driven: Driven, miner: Member) -> None:
+    """In the order of ranks, and of deadlines within one, all that a miner owes is stored in time."""
+    ended = driven.now
+    for debt in sorted(miner.owed.values(), key=lambda debt: (debt.rank, debt.deadline)):
+        ended += debt.seconds
+        assert ended <= debt.deadline + 1e-6, "it cannot be stored in time"
+
+
+def _ask_for_all(driven: Driven, validator: Member, miner: Member, *, backwards: bool) -> None:
+    driven.say(validator, reports=[Reveal(epoch=0, link="2" * 64)])
+    every, most = driven.coordinator.spec.audit.commit_every, max_wanted(driven.state, EvidenceItem.SNAPSHOT)
+    wanted = [(EvidenceItem.SNAPSHOT, every * number) for number in range(most)]
+    wanted += [(EvidenceItem.FRAMES, step) for step in range(STEPS)]
+    for item, version in reversed(wanted) if backwards else wanted:
+        _want(driven, validator, miner, item, version)
+
+
+def test_what_validators_ask_for_together_is_no_flood_of_requests() -> None:
+    """Each that comes before others moved their deadlines, and all of them were asked for again."""
+    driven, miner, _ = sealed_run(steps=STEPS, line=_line())
+    driven.news(miner)
+    for number, backwards in enumerate((False, True)):
+        _ask_for_all(driven, driven.join(10 + number, Role.VALIDATOR), miner, backwards=backwards)
+    asked = sum(len(askers) for askers in driven.state.epochs[0].wanted[miner.hotkey].values())
+    requests = [event for event in driven.news(miner) if isinstance(event, EvidenceRequest)]
+    assert len(requests) <= asked
+    assert_can_be_stored(driven, miner)
+
+
+def test_who_asks_for_the_same_just_before_its_deadline_gives_the_miner_no_more_time() -> None:
+    driven, miner, validator = sealed_run(steps=STEPS)
+    friend = driven.join(10, Role.VALIDATOR)
+    driven.say(friend, reports=[Reveal(epoch=0, link="2" * 64)])
+    for version in (0, STEPS):
+        _want(driven, validator, miner, EvidenceItem.SNAPSHOT, version)
+    name = (0, EvidenceItem.SNAPSHOT, STEPS)
+    deadline = miner.owed[name].deadline
+    driven.wait(deadline - driven.now - 0.5)
+    _want(driven, friend, miner, EvidenceItem.SNAPSHOT, STEPS)
+    assert name not in miner.owed or miner.owed[name].deadline <= deadline
 
 
 @pytest.mark.xfail(strict=True, reason="who the validators of an epoch are is the orchestrator's word")

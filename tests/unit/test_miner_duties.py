@@ -60,7 +60,7 @@ def _assign(stage: int) -> MergeAssign:
 def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None:
     duties, event = (
         Duties(stage=0),
-        EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, deadline=1.0),
+        EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, rank=0, deadline=1.0),
     )
     assert duties.on_event(event) == [SNAPSHOT]
     assert duties.on_event(event) == []
@@ -73,7 +73,7 @@ def test_a_duty_that_is_given_again_while_it_is_under_way_is_done_once() -> None
     [
         (_assign(1), MergePart(_assign(1))),
         (BaseAssign(epoch=3), StoreBase(3)),
-        (EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, deadline=1.0), SNAPSHOT),
+        (EvidenceRequest(epoch=3, item=EvidenceItem.SNAPSHOT, version=1, rank=0, deadline=1.0), SNAPSHOT),
         (AuditsClosed(epoch=3), None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Evidence is stored one object after another, and what is due first is next."""
+"""Evidence is stored one object after another, and what has the least turn is next."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Bench:
     """Tasks that each note their name while they hold the turn, until they are let go."""
 
     def __init__(self) -> None:
-        self.due: dict[str, float] = {}
+        self.due: dict[str, tuple[int, float]] = {}
         self.held: list[str] = []
         self._turns = Turns(self.due.__getitem__)
         self._go = asyncio.Event()
 
     def begin(self, name: str, due: float) -> asyncio.Task[None]:
-        self.due[name] = due
+        self.due[name] = 1, due
         return asyncio.create_task(self._hold(name))
 
     async def _hold(self, name: str) -> None:
@@ -38,7 +38,7 @@ async def test_the_first_has_its_turn_at_once_and_then_whoever_is_due_first() ->
         tasks.append(bench.begin(name, due))
         await asyncio.sleep(0)
     assert bench.held == ["a"]
-    bench.due["b"] = 1.0  # asked for again, by somebody who asks for less
+    bench.due["b"] = 0, 9.0  # asked for again, by somebody who asks for less
     assert await bench.let_all_go(*tasks) == ["a", "b", "c", "d"]
 
 

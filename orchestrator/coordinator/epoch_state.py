@@ -141,8 +141,8 @@ class PlannedStep:
     """Held-out microbatch -> the loss of its EVAL (nats a token)."""
     heldout_open: int = 0
     """Those of the open ones that are held out."""
-    heldout_since: float | None = None
-    """Their deadline runs from here; None while others are open."""
+    heldout_since: tuple[float, float] | None = None
+    """Since when they alone are open, and since when none of their ops has ended; None before that."""
 
 
 @dataclass(slots=True)

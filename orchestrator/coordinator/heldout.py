@@ -2,10 +2,13 @@
 
 They are planned and re-routed as the others, and enter no sum. Their ops have no deadline of their own. Once
 nothing else of the step is open, they may go on while one of their ops ends in each time that a slow replica
-has for an op; what is then missing is left out of the loss. Nobody is blamed for it: it is not paid.
+has for an op, and for `TIMES` such times in all; what is then missing is left out of the loss. Nobody is
+blamed for it: it is not paid.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from iota.protocol.events import Drop
 from iota.protocol.heldout import base_loss
@@ -15,6 +18,9 @@ from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, Planne
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import OWN_TIMES
 from orchestrator.coordinator.state import Phase, RunState
+
+TIMES: Final = 4
+"""A replica that ends each op just in time holds the step up no longer."""
 
 
 def take_op(
@@ -50,7 +56,8 @@ def take_op(
 def note_progress(run: RunState, step: PlannedStep) -> None:
     """An op on a held-out microbatch of the step has ended, or the last other microbatch of it has."""
     if step.heldout_open and step.heldout_open == step.open:
-        step.heldout_since = run.now
+        began = step.heldout_since[0] if step.heldout_since is not None else run.now
+        step.heldout_since = began, run.now
 
 
 def deadline(run: RunState) -> float | None:
@@ -61,7 +68,9 @@ def deadline(run: RunState) -> float | None:
     if since is None:
         return None
     slowest = max(limit.seconds for limit in run.deadlines.ops)
-    return since + min(OWN_TIMES * slowest, run.limits.max_s)
+    time_s = min(OWN_TIMES * slowest, run.limits.max_s)
+    began, newest = since
+    return min(newest + time_s, began + TIMES * time_s)
 
 
 def leave_out(run: RunState) -> None:

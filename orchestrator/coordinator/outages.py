@@ -32,7 +32,7 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
         run.clocks.arm(member, again=True)
     epoch = run.current
     for step in epoch.open_steps():
-        step.heldout_since = None if step.heldout_since is None else run.now
+        step.heldout_since = None if step.heldout_since is None else (run.now, run.now)
     epoch.merging_since = run.now
     epoch.merged_at = run.now if epoch.merged_at else 0.0
     for sealed in (each for each in run.epochs.values() if each.seal is not None):

@@ -43,7 +43,8 @@ def _cancelled(module: Module, width: int) -> Tensor:
     token, damping = (torch.randn(width, generator=torch.Generator().manual_seed(0)) * 0.05).double(), 1.0
     out = module.of_token(token).detach()
     for _ in range(TRIES):
-        jacobian = torch.autograd.functional.jacobian(module.of_token, token).double()
+        jacobian = torch.autograd.functional.jacobian(module.of_token, token)  # type: ignore[no-untyped-call]
+        jacobian = jacobian.double()
         square = jacobian.T @ jacobian
         change = torch.linalg.solve(square + damping * square.diagonal().diag(), -(jacobian.T @ out))
         moved = module.of_token(token + change).detach()

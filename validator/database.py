@@ -108,11 +108,11 @@ class Database:
     def judgements(self, own: str, first: int, last: int) -> list[Judgement]:
         """The verdicts of `own` on epochs `first` to `last`, and all that cost something."""
         rows = self._db.execute(
-            f"select json_extract(json, '$.profile'), outcome, {TASK} from verdicts"
+            f"select {TASK}, outcome, json_extract(json, '$.profile') from verdicts"
             f" where epoch between ? and ? or outcome in {_CHARGING}",
             (first, last, *CHARGING),
         )
-        return [Judgement(own, task_of(row[2:]), Outcome(row[1]), row[0]) for row in rows]
+        return [Judgement(own, task_of(row[:4]), Outcome(row[4]), row[5]) for row in rows]
 
     def keep_internal_error(self, epoch: int, what: str) -> None:
         """Record that an error of this program ended an audit; each audit counts once."""

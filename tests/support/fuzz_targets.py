@@ -165,7 +165,7 @@ def _record() -> EpochRecord:
     parts = (samples.OBJECT,) * part_count(SPEC, STAGE)
     bases = tuple(base.model_copy(update={"parts": parts}) for base in record.bases)
     deltas = tuple(delta.model_copy(update={"parts": parts}) for delta in record.deltas)
-    return record.model_copy(update={"bases": bases, "deltas": deltas})
+    return record.model_copy(update={"bases": bases, "deltas": deltas, "heldout": ()})
 
 
 def _epoch_record(data: bytes) -> None:

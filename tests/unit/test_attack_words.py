@@ -7,7 +7,7 @@ import pytest
 from tests.support import audit_benches as benches
 from tests.support.audited_runs import World
 from tests.support.small_runs import small_run
-from tests.unit.test_replay import said
+from tests.support.spoken_words import said
 
 
 @pytest.mark.parametrize(("step", "known"), [(0, False), (2, False), (3, True)])

@@ -101,7 +101,7 @@ def _address(given: str, names: dict[str, str], settings: NodeSettings) -> str:
         known = f"; the run's folder has {', '.join(sorted(by_name))}" if by_name else ""
         raise ValueError(
             f"{given!r} is no hotkey, and wallet {settings.wallet_name!r} has no hotkey of that name{known}:"
-            " give at least 4 characters of the hotkey"
+            " give the address, or its first 4 characters or more"
         )
     return text
 

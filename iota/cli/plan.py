@@ -59,10 +59,10 @@ def plan(
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
     else:
-        _show(table, made, link_mbps)
+        _show(table, made, link_mbps, device_tflops)
 
 
-def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
+def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float) -> None:
     console = Console()
     title = (
         f"{spec.name}: {counted(plan.model_parameters, 'parameter')} in {counted(len(plan.stages), 'stage')}"
@@ -83,7 +83,10 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float) -> None:
             f"{row.load:.0%}",
         )
     console.print(table)
-    speed = f"{plan.tokens_per_second:,.0f} tokens/s a chain at {EXPECTED_UTILIZATION:.0%} of the peak"
+    speed = (
+        f"{plan.tokens_per_second:,.0f} tokens/s a chain of devices of {device_tflops:g} TFLOPS"
+        f" (--device-tflops) at {EXPECTED_UTILIZATION:.0%} of that"
+    )
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
     console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
@@ -113,8 +116,8 @@ def _audits(costs: AuditCosts, spec: RunSpec) -> list[str]:
         f" A cheat in every segment is found within a window of {turn}; in one of ten,"
         f" with a chance of 99 % within {tenth:,.0f}.",
         f"In {turn} ({duration(costs.turn_s)}) a miner of the largest stage stores"
-        f" {_gb(costs.stored)} for them, and validators fetch {_gb(costs.fetched)} of it.",
-        f"A kept state is {_gb(costs.snapshot)}: its disk holds {_gb(costs.kept)} of them, and"
+        f" {_gb(costs.stored)} for them; validators fetch {_gb(costs.fetched)}, with frames and bases.",
+        f"A kept state is {_gb(costs.snapshot)}: its disk needs {_gb(costs.kept)} for them, and"
         f" {_gb(costs.written_day)} a day are written to it"
         f" (audit.commit_every {spec.audit.commit_every}).",
         _budget(costs, spec),

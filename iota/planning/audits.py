@@ -17,6 +17,7 @@ from iota.model.audit_rates import COMPUTE_BUDGET
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import storing_s
 from iota.objects import frames_bytes, planned_frames, snapshot_bytes
+from iota.planning.needs import stage_needs
 from iota.spec import RunSpec
 
 SNAPSHOTS: Final = 3
@@ -69,7 +70,7 @@ class AuditCosts:
     snapshot: int
     """Bytes of one kept state."""
     kept: int
-    """Bytes of the kept states of two epochs on a miner's disk."""
+    """Bytes of the kept states of two epochs on a miner's disk, as `Needs.snapshots`."""
     written_day: float
     """Bytes that a miner writes to its disk a day for kept states."""
     stored: float
@@ -100,7 +101,7 @@ def audit_costs(spec: RunSpec, step_s: float) -> AuditCosts:
         within=_within_budget(spec),
         segments=segments,
         snapshot=snapshot,
-        kept=2 * spec.commitments * snapshot,
+        kept=stage_needs(spec, stage).snapshots,
         written_day=spec.commitments * snapshot * DAY_S / (steps * step_s),
         stored=stored,
         fetched=stored + segments * (frames + 4 * sizes[stage]) + ops,

@@ -33,8 +33,8 @@ def shortfalls(nodes: Sequence[Needs], machine: Machine) -> list[str]:
     if disk > machine.disk:
         found.append(
             f"{what} {_gb(disk)} of disk, and for {machine.place} there are"
-            f" {_gb(machine.disk)}: free some, take a folder on another disk, or take fewer steps an epoch"
-            " (schedule.steps), of which each is kept as a snapshot"
+            f" {_gb(machine.disk)}: free some, take a folder on another disk, or keep fewer snapshots"
+            " (a larger audit.commit_every, or fewer schedule.steps)"
         )
     return found
 

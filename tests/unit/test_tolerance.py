@@ -94,6 +94,19 @@ def test_a_lie_in_one_token_is_named() -> None:
     assert "at token 4070" in off.reason
 
 
+def test_what_is_left_of_a_frame_is_measured_by_what_was_read_too() -> None:
+    little = X_BTK * 1e-4
+    rounded = little + noise(7, little.shape) * 1e-4
+    assert compare_output(NEAR, receipt(), replayed(little), payload(rounded), LATER) is not None
+    assert compare_output(NEAR, receipt(), replayed(little), payload(rounded), LATER, payload(X_BTK)) is None
+    lie = little + noise(7, little.shape) * 1e-2
+    assert compare_output(NEAR, receipt(), replayed(little), payload(lie), LATER, payload(X_BTK)) is not None
+    one = little.clone()
+    one[0, 0] += 0.1
+    off = compare_output(NEAR, receipt(), replayed(little), payload(one), LATER, payload(X_BTK))
+    assert off is not None
+
+
 @pytest.mark.parametrize("wire", WireDtype)
 def test_every_wire_dtype_is_compared_as_what_it_decodes_to(wire: WireDtype) -> None:
     spec = small_run(boundary={"wire": wire})

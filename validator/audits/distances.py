@@ -22,6 +22,10 @@ from torch import Tensor
 
 FLOOR: Final = 1e-3
 """Least root mean square by which a tensor is measured, as a share of that of all tensors of its group."""
+GIVEN_FLOOR: Final = 0.1
+"""Least norm by which what an op sends is measured, as a share of that of the frame that it read. A stage
+adds to what it reads: a neighbour that knows the weights can send what comes out all but zero, and then the
+rounding of the sum is most of what is left."""
 TINY: Final = 1e-33
 """Norms and differences up to this are zero. A neighbour may send values that some devices flush to zero: of
 a billion elements below fp32's least normal number the norm is smaller."""
@@ -61,7 +65,11 @@ class Sums:
     @property
     def error(self) -> float:
         """|theirs - mine| / |mine|."""
-        return ratio(math.sqrt(self.difference), math.sqrt(self.mine))
+        return self.error_by(0.0)
+
+    def error_by(self, floor: float) -> float:
+        """|theirs - mine| / max(|mine|, floor)."""
+        return ratio(math.sqrt(self.difference), max(math.sqrt(self.mine), floor))
 
     @property
     def cosine(self) -> float:
@@ -116,11 +124,14 @@ def sums(theirs: Tensor, mine: Tensor, start: Tensor | None = None, direction: T
     return found
 
 
-def worst_token(theirs_BTK: Tensor, mine_BTK: Tensor) -> Worst:
+def worst_token(theirs_BTK: Tensor, mine_BTK: Tensor, floor_N: Tensor | None = None) -> Worst:
     """The largest |a_t - b_t| / max(|b_t|, floor) over tokens t, of boundary tensors (B, T, k).
 
     a_t and b_t are the k values of a token. The floor is the median of all |b_t|, the norm of a typical
     token, and at least `FLOOR` times their root mean square: a neighbour can send zeros for half of them.
+
+    Args:
+        floor_N: a floor of each token's own, float64 (B·T,).
     """
     if theirs_BTK.shape != mine_BTK.shape or mine_BTK.numel() == 0:
         return Worst(math.inf, "all tokens")
@@ -129,9 +140,18 @@ def worst_token(theirs_BTK: Tensor, mine_BTK: Tensor) -> Worst:
     if not bool(apart_N.isfinite().all() and norm_N.isfinite().all()):
         return Worst(math.inf, f"token {int((~(apart_N + norm_N).isfinite()).nonzero()[0])}")
     least = max(float(norm_N.median()), FLOOR * float(norm_N.square().mean().sqrt()))
-    errors_N = torch.where(apart_N <= TINY, 0.0, apart_N / norm_N.clamp(min=least))
+    size_N = norm_N.clamp(min=least)
+    if floor_N is not None:
+        size_N = size_N.maximum(floor_N)
+    errors_N = torch.where(apart_N <= TINY, 0.0, apart_N / size_N)
     at = int(errors_N.argmax())
     return Worst(float(errors_N[at]), f"token {at}")
+
+
+def token_norms(x_BTK: Tensor) -> Tensor:
+    """|x_t| of each token of a boundary tensor (B, T, k), float64 (B·T,)."""
+    rows_NK = x_BTK.reshape(-1, x_BTK.shape[-1])
+    return _row_norms(rows_NK, rows_NK)[1]
 
 
 def worst_error(parts: Mapping[str, Sums]) -> Worst:

@@ -117,6 +117,9 @@ class Replay:
         def run_forward() -> DeviceOutput:
             return engine.forward(mb, version, stage_input, tokens)
 
+        def evaluate() -> DeviceOutput:
+            return engine.evaluate(mb, version, stage_input, tokens)
+
         def run_backward() -> DeviceOutput:
             assert inputs.gradient is not None
             return engine.backward(mb, version, payload_tensor(inputs.gradient))
@@ -127,14 +130,15 @@ class Replay:
 
         if receipt.kind is OpKind.LOSS:
             return self._checked(receipt, job.sent, lambda: engine.loss(mb, version, stage_input, tokens))
+        read, gradient = inputs.stage_input, inputs.gradient
         if self.spec.is_heldout(mb.index):
-            return self._checked(receipt, job.sent, lambda: engine.evaluate(mb, version, stage_input, tokens))
+            return self._checked(receipt, job.sent, evaluate, read)
         if receipt.kind is OpKind.FORWARD:
-            return self._checked(receipt, job.sent, run_forward)
+            return self._checked(receipt, job.sent, run_forward, read)
         if forward is None:
-            return self._checked(receipt, job.sent, recompute_backward)
-        mismatch = self._checked(forward, job.forward_sent, run_forward)
-        return mismatch or self._checked(receipt, job.sent, run_backward)
+            return self._checked(receipt, job.sent, recompute_backward, gradient)
+        mismatch = self._checked(forward, job.forward_sent, run_forward, read)
+        return mismatch or self._checked(receipt, job.sent, run_backward, gradient)
 
     def is_finite(self, word: Word, version: int, inputs: OpInputs) -> bool:
         """Whether the ops of a word, as far as their inputs are there, give finite values here."""
@@ -197,12 +201,16 @@ class Replay:
         return self._on_thread(lambda: self._engine.state(copy=False).weights)
 
     def _checked(
-        self, receipt: Receipt, sent: bytes | None, run: Callable[[], DeviceOutput]
+        self,
+        receipt: Receipt,
+        sent: bytes | None,
+        run: Callable[[], DeviceOutput],
+        given: bytes | None = None,
     ) -> ReplayMismatch | None:
         depth = self._depth(receipt.version)
 
         def compared() -> ReplayMismatch | None:
-            return compare_output(self.profile, receipt, run().read().result(), sent, depth)
+            return compare_output(self.profile, receipt, run().read().result(), sent, depth, given)
 
         return self._found(receipt, compared)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from torch import Tensor
+
 from iota.codec.errors import PayloadError
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, payload_tensor
@@ -18,7 +20,14 @@ from iota.compute.state import StageState
 from iota.protocol.receipts import OpKind, Receipt
 from iota.spec import RunSpec
 from validator.audits.declared import declared_bounds
-from validator.audits.distances import Worst, number_error, sums, worst_token
+from validator.audits.distances import (
+    GIVEN_FLOOR,
+    Worst,
+    number_error,
+    sums,
+    token_norms,
+    worst_token,
+)
 from validator.audits.measured import (
     MeasuredProfile,
     covers,
@@ -70,7 +79,12 @@ def profile_for(
 
 
 def compare_output(
-    profile: Profile, receipt: Receipt, replayed: Output, sent: bytes | None, depth: int
+    profile: Profile,
+    receipt: Receipt,
+    replayed: Output,
+    sent: bytes | None,
+    depth: int,
+    given: bytes | None = None,
 ) -> ReplayMismatch | None:
     """Compare a FORWARD, BACKWARD, LOSS or EVAL with its replay; None if they agree.
 
@@ -78,6 +92,8 @@ def compare_output(
         sent: the payload as in the store; None where the op sends none: EVAL, of which the loss is compared,
             and stage 0's gradient, of which across classes only the segment's end tells.
         depth: 1 where the replay was given the weights that the op used.
+        given: payload of the frame to which the op adds: the activations of a FORWARD, the gradient of a
+            BACKWARD; None where there is none.
 
     Raises ValueError without the payload of an op that sends one, which is an error of the caller.
     """
@@ -87,7 +103,7 @@ def compare_output(
     if not profile.exact and replayed.payload is not None:
         if sent is None:
             raise ValueError(f"the payload of receipt {receipt.seq} is needed to compare it across classes")
-        for quantity, worst in payload_distances(_form(profile), sent, replayed.payload):
+        for quantity, worst in payload_distances(_form(profile), sent, replayed.payload, given):
             off = _beyond(profile.bounds(depth), receipt.kind, quantity, receipt.seq, worst)
             if off is not None:
                 return off
@@ -120,18 +136,32 @@ def compare_state(
     return None
 
 
-def payload_distances(form: PayloadForm, sent: bytes, replayed: bytes) -> Iterator[tuple[Quantity, Worst]]:
-    """Distances of a sent payload from the replay's. One that is no payload of the run is infinitely far."""
+def payload_distances(
+    form: PayloadForm, sent: bytes, replayed: bytes, given: bytes | None = None
+) -> Iterator[tuple[Quantity, Worst]]:
+    """Distances of a sent payload from the replay's. One that is no payload of the run is infinitely far.
+
+    `given` is what the op was to add to: what is left of it is measured by a share of it at least
+    (`GIVEN_FLOOR`), and below that has no direction.
+    """
     mine_BTK = decode_wire(payload_tensor(replayed), form.shape, form.wire)
     try:
         theirs_BTK = decode_wire(payload_tensor(sent), form.shape, form.wire)
     except PayloadError as error:
         yield Quantity.ERROR, Worst(float("inf"), str(error))
         return
+    floor_N = None if given is None else _floors(form, given)
+    floor = 0.0 if floor_N is None else float(floor_N.norm())
     whole = sums(theirs_BTK, mine_BTK)
-    yield Quantity.ERROR, Worst(whole.error)
-    yield Quantity.COSINE, Worst(whole.cosine)
-    yield Quantity.TOKEN, worst_token(theirs_BTK, mine_BTK)
+    yield Quantity.ERROR, Worst(whole.error_by(floor))
+    if whole.mine >= floor**2:
+        yield Quantity.COSINE, Worst(whole.cosine)
+    yield Quantity.TOKEN, worst_token(theirs_BTK, mine_BTK, floor_N)
+
+
+def _floors(form: PayloadForm, given: bytes) -> Tensor:
+    """Least norm of each token by the frame that the op was given, float64 (B·T,)."""
+    return GIVEN_FLOOR * token_norms(decode_wire(payload_tensor(given), form.shape, form.wire))
 
 
 def _form(profile: Profile) -> PayloadForm:

@@ -12,6 +12,7 @@ import numpy as np
 from iota.compute.evaluate import Losses
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
+from iota.protocol.heldout import loss_text
 
 LEAST_DOCUMENTS: Final = 8
 """Fewer say too little of how documents differ."""
@@ -30,9 +31,8 @@ class HeldoutLoss:
     """None where it is not known."""
 
     def __str__(self) -> str:
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
         documents = "" if self.documents is None else f" of {counted(self.documents, 'document')}"
-        return f"{self.loss:.4f}{error} nats a token, on {counted(self.tokens, 'token')}{documents}"
+        return loss_text(self.loss, self.standard_error, self.tokens) + documents
 
 
 def heldout_loss(losses: Sequence[Losses], documents: Sequence[Tokens]) -> HeldoutLoss:

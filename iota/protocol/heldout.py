@@ -26,8 +26,13 @@ class BaseLoss:
     """That it was measured on."""
 
     def __str__(self) -> str:
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f} (standard error)"
-        return f"{self.loss:.4f}{error} nats a token, on {counted(self.tokens, 'token')}"
+        return loss_text(self.loss, self.standard_error, self.tokens)
+
+
+def loss_text(loss: float, standard_error: float | None, tokens: int) -> str:
+    """A held-out loss in words."""
+    error = "" if standard_error is None else f" ± {standard_error:.4f} (standard error)"
+    return f"{loss:.4f}{error} nats a token, on {counted(tokens, 'token')}"
 
 
 def base_loss(losses: Collection[float], tokens: int) -> BaseLoss | None:

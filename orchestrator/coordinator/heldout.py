@@ -86,6 +86,11 @@ def leave_out(run: RunState) -> None:
 def give_up(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
     """End a held-out microbatch without its loss."""
     end(run, step, mb, Ending.DROPPED)
+    tell_dropped(run, step, mb)
+
+
+def tell_dropped(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
+    """Tell all that had a microbatch that it is dropped."""
     event = Drop(epoch=run.epoch, step=step.number, microbatch=mb.index)
     for hotkey in sorted({h for place in mb.places for h, _ in place.had()}):
         run.send(hotkey, event)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 
 from iota.console.counts import counted
-from iota.protocol.events import Drop, Reroute
+from iota.protocol.events import Reroute
 from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.member_records import Withdrawal
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
 from orchestrator.coordinator.given_ops import Mark
-from orchestrator.coordinator.heldout import give_up
+from orchestrator.coordinator.heldout import give_up, tell_dropped
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import announce, count, end_microbatch, reopen_microbatch
@@ -207,9 +207,7 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
     run.incidents.named.append(
         f"epoch {run.epoch} step {step.number} microbatch {mb.index} dropped: {reason}"
     )
-    event = Drop(epoch=run.epoch, step=step.number, microbatch=mb.index)
-    for hotkey in sorted({h for place in mb.places for h, _ in place.had()}):
-        run.send(hotkey, event)
+    tell_dropped(run, step, mb)
 
 
 def take_overdue(run: RunState) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from iota.client.run_objects import RunObjects
 from iota.compute.state import state_bytes
@@ -137,3 +139,21 @@ async def bench(
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
     kept = frames or (lambda miner, step: kept_frames(world, miner, step, epoch))
     return Bench(world, evidence, auditor, worker, sealed, deliver, kept)
+
+
+Open = Callable[..., Coroutine[Any, Any, Bench]]
+"""Opens a bench, as `bench` does."""
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Open]:
+    """Opens benches over worlds, and closes all of them at the end."""
+    made: list[Bench] = []
+
+    async def make(world: World, epoch: int = 0, **options: Any) -> Bench:
+        made.append(await bench(world, epoch, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.worker.close()

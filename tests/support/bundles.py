@@ -14,9 +14,12 @@ from iota.client.run_objects import RunObjects
 from iota.protocol.messages import AuditKind, EvidenceWanted, Outcome, Verdict
 from iota.protocol.receipts import GENESIS, Receipt
 from iota.protocol.seals import SignedSeal
+from iota.spec import AuditSpec
 from orchestrator.http.statements import Statements
 from tests.support.audit_benches import Bench, bench
+from tests.support.audited_miners import FalseLoss
 from tests.support.audited_runs import World
+from tests.support.small_runs import small_run
 from tests.support.validator_stages import KEY, ORCHESTRATOR
 from validator.audits.verdicts import VerdictSigner
 from validator.bundles.form import MANIFEST
@@ -34,6 +37,16 @@ from validator.core.tasks import AuditTask, drawn_tasks
 
 BLOCK_HASH = "cd" * 32
 LINKS = LinkChain(b"\x01" * 32, 4)
+CHEAT = 2
+"""Stage of the miner that cheats in `cheated_world`."""
+OFTEN = AuditSpec(ops=1, commit_every=2, window_steps=3, extra_every=1)
+
+
+def cheated_world() -> World:
+    """An epoch whose miner of the last stage claims better losses than it has."""
+    found = World(small_run(audit=OFTEN), {CHEAT: FalseLoss()})
+    found.train(0)
+    return found
 
 
 def signed_seal(world: World, epoch: int) -> SignedSeal:

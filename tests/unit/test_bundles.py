@@ -18,9 +18,12 @@ from tests.support.audited_miners import FalseBase, FalseLoss, FalseMerge, Hones
 from tests.support.audited_runs import THREADS, World
 from tests.support.bundles import (
     BLOCK_HASH,
+    CHEAT,
     KEY,
     LINKS,
+    OFTEN,
     Desk,
+    cheated_world,
     claimed,
     members,
     reseal,
@@ -38,17 +41,11 @@ from validator.core.segments import Draws
 from validator.core.tasks import AuditTask, drawn_tasks, records_task
 
 OPTIONS = ReplayOptions(threads=THREADS, max_threads=THREADS)
-CHEAT = 2
-"""Stage of the miner that cheats."""
-OFTEN = AuditSpec(ops=1, commit_every=2, window_steps=3, extra_every=1)
 
 
 @pytest.fixture(scope="module")
 def cheated() -> World:
-    """An epoch whose miner of the last stage claims better losses than it has."""
-    found = World(small_run(audit=OFTEN), {CHEAT: FalseLoss()})
-    found.train(0)
-    return found
+    return cheated_world()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from iota.protocol.records import EpochRecord
 from iota.spec import AuditSpec
 from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
+from tests.support.audit_benches import Open
 from tests.support.audited_runs import THREADS, World
 from tests.support.bundles import BLOCK_HASH, KEY, LINKS, Desk
 from tests.support.small_runs import small_run
@@ -36,7 +37,6 @@ from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks, epoch_work
 
-Open = Callable[..., Coroutine[Any, Any, benches.Bench]]
 HELDOUT = 4
 FIRST = 3
 """Number of the first held-out microbatch."""
@@ -67,15 +67,8 @@ class HeldoutNumber(miners.Honest):
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[benches.Bench] = []
-
-    async def make(world: World) -> benches.Bench:
-        opened.append(await benches.bench(world))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.worker.close()
+    async with benches.opened() as make:
+        yield make
 
 
 @cache

@@ -7,24 +7,20 @@ from pathlib import Path
 import pytest
 
 from iota.protocol.messages import AuditKind
-from tests.support.audited_miners import FalseLoss
 from tests.support.audited_runs import World
 from tests.support.bundles import (
     BLOCK_HASH,
+    CHEAT,
     Desk,
+    cheated_world,
     signed_seal,
 )
-from tests.support.small_runs import small_run
-from tests.unit.test_bundles import CHEAT, OFTEN
 from validator.bundles import keeper
 
 
 @pytest.fixture(scope="module")
 def cheated() -> World:
-    """An epoch whose miner of the last stage claims better losses than it has."""
-    found = World(small_run(audit=OFTEN), {CHEAT: FalseLoss()})
-    found.train(0)
-    return found
+    return cheated_world()
 
 
 @pytest.fixture

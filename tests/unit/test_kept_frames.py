@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from iota.spec import AuditSpec
 from iota.wire.frame import FrameError, decode_frame, encode_frame, make_header, split_frames
 from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
+from tests.support.audit_benches import Open
 from tests.support.audited_runs import THREADS, World
 from tests.support.bundles import Desk
 from tests.support.evidence_answers import kept_frames
@@ -29,21 +30,13 @@ from validator.bundles.repeat import repeat
 
 OFTEN = AuditSpec(commit_every=2, window_steps=3, extra_every=1)
 OTHER = "cuda/Some GPU/cuda1/torch1"
-Open = Callable[..., Awaitable[benches.Bench]]
 MIDDLE = 1
 
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[benches.Bench] = []
-
-    async def make(world: World, **options: Any) -> benches.Bench:
-        opened.append(await benches.bench(world, **options))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.worker.close()
+    async with benches.opened() as make:
+        yield make
 
 
 @cache

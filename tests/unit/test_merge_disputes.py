@@ -305,13 +305,19 @@ def test_a_stage_whose_only_replica_never_delivers_keeps_its_base_and_the_run_go
     assert [(r.miner, r.why, r.parts) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING, ())]
 
 
-def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
+def merged_without_one() -> tuple[Driven, Member, list[Member]]:
+    """A merged run, the miner that gave no pseudo-gradient by the deadline, and the others."""
     driven = until_merge()
     silent, *others = driven.state.miners()
     driven.give(*others)
     driven.wait(driven.state.deadlines.merge.seconds + 1)
     driven.draw_mergers()
     driven.merge_all()
+    return driven, silent, others
+
+
+def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
+    driven, silent, _ = merged_without_one()
     assert len(driven.state.current.merges[silent.stage].parts[0].assign.contributions) == 1
     record = driven.seal()
     assert [(r.miner, r.why) for r in record.left_out] == [(silent.hotkey, LeftOut.MISSING)]
@@ -319,12 +325,7 @@ def test_a_missing_pseudo_gradient_is_charged_and_the_others_merge() -> None:
 
 
 def test_who_gave_no_pseudo_gradient_is_told_to_begin_with_zero_moments_and_the_record_says_so() -> None:
-    driven = until_merge()
-    silent, *others = driven.state.miners()
-    driven.give(*others)
-    driven.wait(driven.state.deadlines.merge.seconds + 1)
-    driven.draw_mergers()
-    driven.merge_all()
+    driven, silent, others = merged_without_one()
     driven.next_base()
     for member in (silent, *others):
         [admit] = [event for event in driven.news(member) if isinstance(event, Admit) and event.epoch == 1]

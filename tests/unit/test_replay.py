@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from iota.spec import AuditSpec
 from iota.store import OUTAGES
 from tests.support import audit_benches as benches
 from tests.support import audited_miners as miners
+from tests.support.audit_benches import Open
 from tests.support.audited_runs import DEVICE, World
 from tests.support.small_runs import small_run
 from validator.core.audit import needed_pieces
@@ -23,7 +24,6 @@ from validator.core.results import EvidenceMissing
 from validator.core.sealed import SealBroken
 from validator.core.tasks import make_task
 
-Open = Callable[..., Coroutine[Any, Any, benches.Bench]]
 OFTEN = AuditSpec(commit_every=2)
 """Segments of versions 0 to 2 and 2 to 3."""
 OTHER = "cuda/Some GPU/cuda1/torch1"
@@ -32,15 +32,8 @@ OTHER = "cuda/Some GPU/cuda1/torch1"
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[benches.Bench] = []
-
-    async def make(world: World, epoch: int = 0, **options: Any) -> benches.Bench:
-        opened.append(await benches.bench(world, epoch, **options))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.worker.close()
+    async with benches.opened() as make:
+        yield make
 
 
 @cache

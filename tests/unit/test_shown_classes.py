@@ -30,18 +30,15 @@ SMALL = 1e-7
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[benches.Bench] = []
+    async with benches.opened() as opened:
 
-    async def make(way: Honest, device: str = DEVICE, epochs: int = 1) -> benches.Bench:
-        world = World(small_run(audit=AuditSpec(commit_every=2)), {1: way}, device)
-        for epoch in range(epochs):
-            world.train(epoch)
-        opened.append(await benches.bench(world, epochs - 1))
-        return opened[-1]
+        async def make(way: Honest, device: str = DEVICE, epochs: int = 1) -> benches.Bench:
+            world = World(small_run(audit=AuditSpec(commit_every=2)), {1: way}, device)
+            for epoch in range(epochs):
+                world.train(epoch)
+            return await opened(world, epochs - 1)
 
-    yield make
-    for each in opened:
-        each.worker.close()
+        yield make
 
 
 class Shows(NudgedStep):

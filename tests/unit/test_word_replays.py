@@ -11,24 +11,17 @@ from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.protocol.messages import AuditKind, Outcome
 from tests.support import audit_benches as benches
-from tests.support.audited_runs import World
+from tests.support.audit_benches import Open
 from tests.support.spoken_words import said
-from tests.unit.test_replay import Open, honest
+from tests.unit.test_replay import honest
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
 
 
 @pytest.fixture
 async def open_bench() -> AsyncIterator[Open]:
-    opened: list[benches.Bench] = []
-
-    async def make(world: World, epoch: int = 0, **options: Any) -> benches.Bench:
-        opened.append(await benches.bench(world, epoch, **options))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.worker.close()
+    async with benches.opened() as make:
+        yield make
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -132,7 +132,8 @@ class BundleKeeper:
         if self._written[filing.epoch] > BUNDLES_AN_EPOCH:
             log.warning("epoch %d: %s gets no file: it has %d", filing.epoch, path.name, BUNDLES_AN_EPOCH)
             return None
-        return self._keep(path, epoch, draws, filing.task, verdict, list(self._trail))
+        trail = list(self._trail)
+        return self._keep(path, lambda part: self._write(part, epoch, draws, filing.task, verdict, trail))
 
     async def settle(self) -> None:
         """Wait, within bounds, for the bundles under way: they are written one after the other."""
@@ -144,21 +145,13 @@ class BundleKeeper:
 
     # ---- writing -------------------------------------------------------------------------------
 
-    async def _keep(
-        self,
-        path: Path,
-        epoch: _Epoch,
-        draws: Draws,
-        task: AuditTask,
-        verdict: Verdict,
-        trail: list[jobs.Job],
-    ) -> None:
+    async def _keep(self, path: Path, write: Callable[[Path], Awaitable[None]]) -> None:
         async with self._writing:
             try:
                 await asyncio.to_thread(self._make_room)
                 async with asyncio.timeout(KEEP_S):
                     with whole_file(path) as part:
-                        await self._write(part, epoch, draws, task, verdict, trail)
+                        await write(part)
             except _REFUSALS as error:
                 reason = str(error) or type(error).__name__
                 log.warning("%s is not written, so nobody can repeat that verdict: %s", path.name, reason)

@@ -42,7 +42,7 @@ def _needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[
         return [v for v in [_start(sealed, hotkey, task)] if v != life.joined]
     segment, last = _segment(sealed, hotkey, task), sealed.spec.schedule.steps
     needed = set()
-    if segment.first != life.joined or _may_carry(sealed, hotkey, life):
+    if segment.first != life.joined or begins_with(sealed, hotkey, life) is not None:
         needed.add(segment.first)
     if segment.last != last and sealed.delta(hotkey) is not None:
         needed.add(last)
@@ -65,14 +65,6 @@ def _start(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> int:
     life, version = sealed.last_life(hotkey), sealed.version(hotkey, task.step)
     commits = (receipt.version for receipt in sealed.commits(hotkey, life))
     return max((v for v in commits if v <= version), default=life.joined)
-
-
-def _may_carry(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
-    """Whether a life may have begun with moments of the epoch before. One that took the base anew has not.
-
-    Nor has one whose pseudo-gradient was not merged: that epoch's seal need not hold its last COMMIT.
-    """
-    return begins_with(sealed, hotkey, life) is not None
 
 
 class Audit:
@@ -336,7 +328,7 @@ class Audit:
         """Load the base, and to run STEPs the moments that the miner carried over, if the run has that."""
         version, carried = self._life.joined, None
         commit = self._commits.get(version)
-        if whole and commit is not None and _may_carry(self._sealed, self._hotkey, self._life):
+        if whole and commit is not None and begins_with(self._sealed, self._hotkey, self._life) is not None:
             yield jobs.FetchBase(self._base)
             carried = jobs.Carried(self._snapshot(version), commit)
         profile: Profile = yield jobs.LoadBase(self._base, version, self._shown, carried)

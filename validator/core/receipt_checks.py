@@ -51,7 +51,10 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
 
 
 def begins_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> str | None:
-    """Root of the moments that a life may have carried over; None for zero ones, as after the base anew."""
+    """Root of the moments that a life may have carried over; None for zero ones, as after the base anew.
+
+    One whose pseudo-gradient was not merged has none either: that seal need not hold its last COMMIT.
+    """
     miner = sealed.miners[hotkey]
     return miner.moments if life is miner.lives[0] else None
 

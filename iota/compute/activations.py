@@ -33,7 +33,7 @@ def open_saving(policy: Activations, offload: Offload, constants: Iterable[Tenso
         case Activations.OFFLOAD:
             return Selective(offload.begin(constants))
         case Activations.RECOMPUTE:
-            return RecomputeLayers()
+            return RecomputeLayers(_OnDevice)
         case Activations.AUTO:
             raise ValueError("AUTO is chosen by the memory that is free, before a pass")
 
@@ -96,10 +96,16 @@ class Selective:
 class RecomputeLayers:
     """Keeps the input of each layer; a layer is computed again when its backward begins."""
 
+    def __init__(self, open_shelf: Callable[[], Shelf]) -> None:
+        self._open_shelf = open_shelf
+
     def layer(self, run: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
         """See `Saving`."""
-        again = Again(lambda x: (run(x),), (x_BTD,), [_OnDevice().put(x_BTD)])
-        return again.first(x_BTD)[0]
+        shelf = self._open_shelf()
+        again = Again(lambda x: (run(x),), (x_BTD,), [shelf.put(x_BTD)])
+        (out_BTD,) = again.first(x_BTD)
+        shelf.close()
+        return out_BTD
 
     def piece(self, run: Piece, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See `Saving`."""
@@ -136,7 +142,7 @@ class Again:
     def output(self, index: int, view: Tensor) -> Held:
         """For `view`, a view of output `index` that an op outside saves."""
         self._promised += 1
-        return partial(self._take_output, index, view.size(), view.stride(), view.storage_offset())
+        return partial(self._take_output, index, view.size(), view.stride(), int(view.storage_offset()))
 
     def _pack(self, tensor: Tensor) -> Held:
         self._count += 1

@@ -39,7 +39,7 @@ from iota.spec import Pipeline, RunSpec, StateRule, WireDtype
 
 @dataclass
 class _InFlight:
-    """A microbatch between its forward and its backward: its graph, or the inputs of one that was re-routed."""
+    """A microbatch between its forward and its backward: its graph, or, if it was re-routed, its inputs."""
 
     version: int
     stage_input: Tensor | None

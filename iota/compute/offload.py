@@ -39,7 +39,7 @@ class Lane(Protocol):
         """A mark behind all that was sent."""
 
     def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
-        """Start copies to the device behind the mark `sent`; they are complete at the mark that is returned."""
+        """Start copies to the device behind the mark `sent`. They are complete at the returned mark."""
 
     def hold(self, mark: Mark) -> None:
         """Let the device wait for a mark before what is queued from now on."""
@@ -83,7 +83,8 @@ class CudaLane:
 
     def sent(self) -> Mark:
         """See `Lane`."""
-        return self._out.record_event()
+        mark: Mark = self._out.record_event()
+        return mark
 
     def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
         """See `Lane`."""
@@ -182,7 +183,7 @@ class OffloadedLayer:
             self._parts.append(moved)
         moved.uses += 1
         return partial(
-            self._take, moved, tensor.dtype, tensor.storage_offset(), tensor.size(), tensor.stride()
+            self._take, moved, tensor.dtype, int(tensor.storage_offset()), tensor.size(), tensor.stride()
         )
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ class StagePass:
         inputs: StageInputs,
         activations: Activations = Activations.KEEP,
     ) -> Graph:
-        """Run the module, and at the last stage the loss, for a backward; `activations` as of `open_saving`."""
+        """Run the module, and at the last stage the loss, for a backward. `activations` is not AUTO."""
         received = inputs.received_BTK
         saving = open_saving(activations, self._offload, [*weights.values(), *self._module.tables])
         with torch.enable_grad(), autocast(self.spec.compute, self.device):

@@ -30,13 +30,13 @@ class Kept:
     graph: int
     """On the device for each microbatch between its forward and its backward."""
     working: int
-    """On the device besides, in one microbatch's pass: what is computed again, comes back, or is a gradient."""
+    """On the device besides, in one pass: what is computed again, what comes back, gradients."""
     host: int = 0
     """Of the host for each microbatch."""
 
 
 def kept_bytes(spec: RunSpec, stage: int, value_bytes: int) -> Mapping[Activations, Kept]:
-    """Of each policy, in the order of `POLICIES`. `value_bytes` is the size of a computed value: 2 in bf16."""
+    """Of each policy, in the order of `POLICIES`. `value_bytes`: size of a computed value, 2 in bf16."""
     return {policy: _kept(spec, stage, policy, value_bytes) for policy in POLICIES}
 
 

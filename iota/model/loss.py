@@ -67,7 +67,7 @@ class _Loss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         at_normed_ND, at_head_VD = ctx.saved_tensors
         return at_normed_ND.mul_(gradient), at_head_VD.mul_(gradient), None, None

@@ -27,7 +27,6 @@ from iota.model.layer import KeepAll, Saving, Tables, rms_norm, run_layer
 from iota.model.layout import stage_layers
 from iota.spec import ModelSpec, RunSpec
 
-
 _KEEP_ALL: Final = KeepAll()
 
 

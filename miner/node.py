@@ -124,10 +124,10 @@ class MinerNode:
         needs = stage_needs(spec, reply.stage)
         check_snapshot_bound(needs, self._settings.snapshot_bytes)
         self._check(needs, disk)
-        device, recompute = self._torch_device, self._settings.recompute
+        device, activations = self._torch_device, self._settings.activations
         async with lasting(f"making stage {reply.stage} on {device}"):
             engine = await self._device.run(
-                self._make_engine, spec, reply.stage, device=device, recompute=recompute
+                self._make_engine, spec, reply.stage, device=device, activations=activations
             )
         runner = OpRunner(
             spec,

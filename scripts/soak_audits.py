@@ -69,7 +69,7 @@ def figures(made: Row, folder: Path, seconds: float) -> dict[str, Any]:
         "wire": spec.boundary.wire,
         "codec": spec.boundary.codec,
         "pipeline": spec.schedule.pipeline,
-        "recompute": made.recompute,
+        "activations": made.activations,
         "commit_every": spec.audit.commit_every,
         "steps": spec.schedule.steps,
         "maker": made.maker,
@@ -130,7 +130,7 @@ _BY: Final = (
     "wire",
     "codec",
     "pipeline",
-    "recompute",
+    "activations",
     "commit_every",
     "maker",
 )

@@ -56,6 +56,10 @@ class BoundaryCodec(ABC):
     ) -> Mapping[str, CodecParameter]:
         """Parameters of one side, by their name within that side."""
 
+    @abstractmethod
+    def saved_values(self, side: Side, model: ModelSpec, boundary: BoundarySpec) -> int:
+        """Values of a token that a backward of one side needs: inputs of products and of activations."""
+
     @staticmethod
     @abstractmethod
     def encode(weights: Mapping[str, Tensor], x_BTD: Tensor, ids_BT: Tensor) -> Tensor:

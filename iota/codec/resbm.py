@@ -59,6 +59,10 @@ class Resbm(BoundaryCodec):
             found |= {"anchor.tokens": tokens, "anchor.basis": CodecParameter((rank, d))}
         return found
 
+    def saved_values(self, side: Side, model: ModelSpec, boundary: BoundarySpec) -> int:
+        hidden, inputs = self.parameters(side, model, boundary)["inner.weight"].shape
+        return inputs + 2 * hidden + (boundary.anchor_rank if self.needs_tokens else 0)
+
     @staticmethod
     def encode(weights: Mapping[str, Tensor], x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
         from torch.nn.functional import embedding, linear, silu

@@ -21,7 +21,7 @@ from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
 from iota.compute.host_copy import HostCopy, start_copy
-from iota.compute.memory import has_room
+from iota.compute.memory import choose
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.output import DeviceOutput
@@ -31,15 +31,15 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.compute.versions import Versions
 from iota.console.counts import counted
-from iota.model.layout import graph_bytes
 from iota.model.updates import clip_threshold
-from iota.settings import Recompute
-from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
+from iota.planning import stage_needs
+from iota.settings import Activations
+from iota.spec import Pipeline, RunSpec, StateRule, WireDtype
 
 
 @dataclass
 class _InFlight:
-    """A microbatch between its forward and its backward: its graph, or the inputs to recompute it."""
+    """A microbatch between its forward and its backward: its graph, or, if it was re-routed, its inputs."""
 
     version: int
     stage_input: Tensor | None
@@ -56,17 +56,16 @@ class Engine:
         stage: int,
         *,
         device: str | torch.device = "cpu",
-        recompute: Recompute = Recompute.NEVER,
+        activations: Activations = Activations.KEEP,
     ) -> None:
         self.spec, self.stage = spec, stage
         self.device = torch.device(device)
-        self.recompute = recompute
+        self.activations = activations
         make_deterministic(self.device)
         self._pass = StagePass(spec, stage, self.device)
         self._bf16_names = bf16_names(spec, stage)
         self._threshold = clip_threshold(spec, stage)
-        width = 2 if spec.compute is ComputeDtype.BF16 else 4
-        self._graph_bytes = graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, width)
+        self._needs = stage_needs(spec, stage)
         self._versions: Versions | None = None
         self._optimizer: InnerOptimizer | None = None
         self._steps: dict[int, OpenStep] = {}
@@ -136,14 +135,10 @@ class Engine:
         if self._pass.last:
             raise MicrobatchError("the last stage runs LOSS, not FORWARD")
         self._in_flight.pop(mb, None)
-        flying = _InFlight(version, stage_input, tokens)
-        keep = self._keeps_graph()
-        graph = self._run_graph(mb, flying, keep=keep)
+        graph = self._run_graph(mb, _InFlight(version, stage_input, tokens))
         if not all_finite(graph.out):
             raise BadValueError(f"NaN or Inf in the output of microbatch {mb.index} of step {mb.step}")
-        if keep:
-            flying = _InFlight(version, None, tokens, graph)
-        self._in_flight[mb] = flying
+        self._in_flight[mb] = _InFlight(version, None, tokens, graph)
         return self._output(graph.out, self.spec.boundary.wire, sent=True)
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
@@ -154,7 +149,7 @@ class Engine:
         if not self._pass.last:
             raise MicrobatchError("only the last stage runs LOSS")
         self._refuse_repeated(mb)
-        graph = self._run_graph(mb, _InFlight(version, stage_input, tokens), keep=True)
+        graph = self._run_graph(mb, _InFlight(version, stage_input, tokens))
         if not all_finite(graph.out):
             raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
         return replace(self._backward(mb, graph, None), loss=graph.out.detach())
@@ -172,7 +167,7 @@ class Engine:
         if self._pass.last:
             result = self._pass.token_losses(weights, inputs)
         else:
-            result = self._pass.run(weights, inputs, keep=False).out
+            result = self._pass.forward(weights, inputs)
         if not all_finite(result):
             raise BadValueError(f"NaN or Inf in held-out microbatch {mb.index} of step {mb.step}")
         if not self._pass.last:
@@ -199,7 +194,7 @@ class Engine:
         if flying.version != version:
             raise VersionError(f"forward in version {flying.version}, backward in {version}")
         arrived = self._pass.received(gradient)
-        graph = flying.graph or self._run_graph(mb, flying, keep=True)
+        graph = flying.graph or self._run_graph(mb, flying)
         # A backward frees the graph even if it fails, so the microbatch cannot be repeated.
         del self._in_flight[mb]
         flying.graph = None
@@ -258,10 +253,10 @@ class Engine:
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
-    def _run_graph(self, mb: Microbatch, flying: _InFlight, *, keep: bool) -> Graph:
+    def _run_graph(self, mb: Microbatch, flying: _InFlight) -> Graph:
         inputs = self._pass.inputs(flying.stage_input, flying.tokens)
         opened = self._open(mb.step, flying.version)
-        return self._pass.run(opened.leaves, inputs, keep=keep)
+        return self._pass.graph(opened.leaves, inputs, self._policy())
 
     def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None) -> DeviceOutput:
         at_entry = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
@@ -293,10 +288,22 @@ class Engine:
             if version < step and version not in needed:
                 self._loaded_versions().release(version)
 
-    def _keeps_graph(self) -> bool:
-        if self.recompute is Recompute.AUTO:
-            return has_room(self.device, self._graph_bytes)
-        return self.recompute is Recompute.NEVER
+    def _policy(self) -> Activations:
+        """The policy of a pass that is about to run."""
+        if self.activations is not Activations.AUTO:
+            return self.activations
+        more = max(1, self._needs.graphs - len(self._in_flight))
+        return choose(self.device, self._needs.kept, graphs=more, besides=self._state_to_come())
+
+    def _state_to_come(self) -> int:
+        """Bytes that versions and gradient sums will need besides those in memory."""
+        held, summed = self._loaded_versions().held, sum(bool(o.summed) for o in self._steps.values())
+        versions = 2 if self.spec.schedule.pipeline is Pipeline.DELAYED else 1
+        needs = self._needs
+        return sum(
+            whole * max(0, versions - there) // versions
+            for whole, there in ((needs.weights, len(held)), (needs.gradients, summed))
+        )
 
     def _groups(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Weights, moments, and the weights of the version before or none, on the device."""
@@ -328,5 +335,5 @@ class EngineFactory(Protocol):
     """Constructor of an engine: `Engine`, or a substitute in tests."""
 
     def __call__(
-        self, spec: RunSpec, stage: int, *, device: str | torch.device, recompute: Recompute
+        self, spec: RunSpec, stage: int, *, device: str | torch.device, activations: Activations
     ) -> Engine: ...

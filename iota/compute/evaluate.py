@@ -49,7 +49,7 @@ class Evaluation:
             if stage_pass.last:
                 result = stage_pass.token_losses(weights, inputs)
             else:
-                result = stage_pass.run(weights, inputs, keep=False).out
+                result = stage_pass.forward(weights, inputs)
             if not all_finite(result):
                 raise BadValueError(f"NaN or Inf in the evaluation of stage {stage}")
             if stage_pass.last:

@@ -67,7 +67,7 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
     inputs = ran.inputs(received, seeded.tokens("tokens", ids, spec.model.vocab_size))
-    graph = ran.run(opened.leaves, inputs, keep=True)
+    graph = ran.graph(opened.leaves, inputs)
     if ran.last:
         made = {"loss": graph.out, "losses": ran.token_losses(opened.leaves, inputs)}
         gradient = None

@@ -11,11 +11,15 @@ from torch import Tensor
 from iota.codec.errors import PayloadError
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire
+from iota.compute.activations import open_saving
 from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
+from iota.compute.offload import Offload
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
-from iota.model.stage import Stage, run_stage, token_loss, token_losses
+from iota.model.loss import token_loss, token_losses
+from iota.model.stage import Stage, run_stage
+from iota.settings import Activations
 from iota.spec import RunSpec
 
 
@@ -46,6 +50,7 @@ class StagePass:
         self.spec, self.device = spec, device
         self._module = Stage(spec, stage)
         self._module.move_tables(device)
+        self._offload = Offload(device)
         self.first, self.last = self._module.first, self._module.last
 
     def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
@@ -63,18 +68,31 @@ class StagePass:
             raise BadValueError("NaN or Inf in a received tensor")
         return tensor
 
-    def run(self, weights: Mapping[str, Tensor], inputs: StageInputs, *, keep: bool) -> Graph:
-        """Run the module, and at the last stage the loss. `keep` records the graph for a backward."""
+    def forward(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
+        """What a stage other than the last sends, (B, T, k) as in `Graph`; without a graph."""
+        with torch.no_grad(), autocast(self.spec.compute, self.device):
+            return run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT).out
+
+    def graph(
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: StageInputs,
+        activations: Activations = Activations.KEEP,
+    ) -> Graph:
+        """Run the module, and at the last stage the loss, for a backward. `activations` is not AUTO."""
         received = inputs.received_BTK
-        with torch.set_grad_enabled(keep), autocast(self.spec.compute, self.device):
+        saving = open_saving(activations, self._offload, [*weights.values(), *self._module.tables])
+        with torch.enable_grad(), autocast(self.spec.compute, self.device):
             if received is not None:
-                received.requires_grad_(keep)
-            result = run_stage(self._module, dict(weights), received, inputs.ids_BT)
-            out = token_loss(result.out, inputs.labels_BT) if self.last else result.out
+                received.requires_grad_()
+            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving)
+            out = result.out
+            if self.last:
+                out = token_loss(out, weights["head.weight"], inputs.labels_BT)
         return Graph(result.entry_BTD if received is None else received, out)
 
     def token_losses(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """Nats of each token (B, T) in fp32, at the last stage; without a graph."""
         with torch.no_grad(), autocast(self.spec.compute, self.device):
             result = run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT)
-            return token_losses(result.out, inputs.labels_BT)
+            return token_losses(result.out, weights["head.weight"], inputs.labels_BT)

@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from iota.compute.precision import autocast
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
-from iota.model.stage import token_loss
+from iota.model.loss import cross_entropy
 from iota.spec import ComputeDtype, RunSpec
 
 _ROWS: Final = 64
@@ -69,9 +69,9 @@ def _kernels(spec: RunSpec, last: bool, seeded: Seeded) -> Iterator[Kernel]:
         yield f"norm.{rows}", norm(x), [x, norm.weight]
     yield from (_attention(spec, seeded, sums) for sums in ("plain", "scores", "values"))
     if last:
-        logits = _leaf(seeded, "loss.logits", 1, _ROWS, model.vocab_size)
-        labels = torch.from_numpy(seeded.tokens("loss.labels", (1, _ROWS), model.vocab_size))
-        yield "loss", token_loss(logits, labels.to(seeded.device)), [logits]
+        logits = _leaf(seeded, "loss.logits", _ROWS, model.vocab_size)
+        labels = torch.from_numpy(seeded.tokens("loss.labels", (_ROWS,), model.vocab_size))
+        yield "loss", cross_entropy(logits, labels.to(seeded.device)), [logits]
 
 
 def _product(rows: int, inputs: int, outputs: int, seeded: Seeded, *, opposed: bool = False) -> Kernel:

@@ -1,4 +1,4 @@
-"""Parameter shapes and counts, FLOPs and memory of each stage. No torch.
+"""Parameter shapes, counts and FLOPs of each stage. No torch.
 
 `stage_shapes` defines a stage's parameters; modules, received files and the planner are checked against
 it. Names do not depend on the cut, except that boundary b is between stages b and b+1.
@@ -97,19 +97,6 @@ def multiplied_names(spec: RunSpec, stage: int) -> frozenset[str]:
     return frozenset(
         name for name in run_shapes(spec, stage) if name not in looked_up and not name.endswith("norm.weight")
     )
-
-
-def graph_bytes(model: ModelSpec, cuts: tuple[int, ...], stage: int, tokens: int, value_bytes: int) -> int:
-    """Estimate of the bytes that autograd saves for a microbatch of `tokens` tokens.
-
-    `value_bytes` is the size of a computed value: 4 in fp32, 2 in bf16.
-    """
-    d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
-    # Two norms save three fp32 values of width d each. Projections save their inputs, q, k, v and the
-    # output; SwiGLU saves gate, silu(gate), up and their product.
-    layer = 4 * 6 * d + value_bytes * (5 * d + 3 * d_kv + 4 * ffn)
-    head = (2 * 4 * model.vocab_size) if stage == len(cuts) - 1 else 0
-    return tokens * (cuts[stage] * layer + head)
 
 
 def _looked_up(codec: Mapping[str, CodecParameter]) -> set[str]:

@@ -1,15 +1,16 @@
-"""A stage: a contiguous slice of a Llama, made of the layers of `transformers`.
+"""A stage: a contiguous slice of a Llama.
 
-Modules are built on the meta device, so their parameters have names and shapes but no memory. Weights
-are arguments of each call (`run_stage`), so that several versions can be in use at once.
+Modules are those of `transformers`, built on the meta device: their parameters have names and
+shapes but no memory. Weights are arguments of each call (`run_stage`), so that several versions can be in
+use at once. Layers are computed by `iota.model.layer`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -22,8 +23,11 @@ from transformers.models.llama.modeling_llama import (
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
 from iota.codec.shapes import boundary_parameters
+from iota.model.layer import KeepAll, Saving, Tables, rms_norm, run_layer
 from iota.model.layout import stage_layers
 from iota.spec import ModelSpec, RunSpec
+
+_KEEP_ALL: Final = KeepAll()
 
 
 class StageOutput(NamedTuple):
@@ -32,7 +36,8 @@ class StageOutput(NamedTuple):
     entry_BTD: Tensor
     """Input of the first layer: the embedding's output at stage 0, else the decoded boundary tensor."""
     out: Tensor
-    """(B, T, k) fp32 for the next stage, not rounded to the wire; logits (B, T, V) at the last stage."""
+    """(B, T, k) fp32 for the next stage, not rounded to the wire; at the last stage (B, T, D), which its head
+    multiplies (`iota.model.loss`)."""
 
 
 class Stage(nn.Module):
@@ -48,12 +53,12 @@ class Stage(nn.Module):
             raise ValueError(f"stage {stage} is not one of this run's {spec.layout.stages}")
         self.index = stage
         self.first, self.last = stage == 0, stage == spec.last_stage
-        self._codec = open_codec(spec.boundary.codec)
+        self._model, self._codec = spec.model, open_codec(spec.boundary.codec)
         config = llama_config(spec.model, spec.data.sequence_length)
         # The tables of cos and sin depend on the shape only, so they are made once.
         rotary = LlamaRotaryEmbedding(config)
         positions = torch.arange(spec.data.sequence_length)[None]
-        self._cos, self._sin = rotary(torch.empty(0), positions)
+        self._tables = Tables(*rotary(torch.empty(0), positions))
         with torch.device("meta"):
             self._build(spec, config)
 
@@ -74,9 +79,14 @@ class Stage(nn.Module):
 
     def move_tables(self, device: torch.device) -> None:
         """Move the tables of cos and sin to `device`."""
-        self._cos, self._sin = self._cos.to(device), self._sin.to(device)
+        self._tables = Tables(*(table.to(device) for table in self._tables))
 
-    def forward(self, z_BTK: Tensor | None, ids_BT: Tensor) -> StageOutput:
+    @property
+    def tables(self) -> Tables:
+        """The tables of cos and sin."""
+        return self._tables
+
+    def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving) -> StageOutput:
         """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
         if z_BTK is None:
             entry_BTD = self.embed(ids_BT)
@@ -84,12 +94,13 @@ class Stage(nn.Module):
             decoder = self._boundary_weights(self.index - 1, Side.DECODE)
             entry_BTD = self._codec.decode(decoder, z_BTK, ids_BT)
         x_BTD, length = entry_BTD, entry_BTD.shape[1]
-        positions = (self._cos[:, :length], self._sin[:, :length])
+        tables = Tables(*(table[:, :length] for table in self._tables))
         for layer in self.layers.values():
-            # No mask: without one, the sdpa attention of these layers is causal.
-            x_BTD = layer(x_BTD, attention_mask=None, position_embeddings=positions)
+            weights = dict(layer.named_parameters())  # as functional_call set them
+            run = partial(run_layer, weights, self._model, tables, saving)
+            x_BTD = saving.layer(run, x_BTD)
         if self.last:
-            return StageOutput(entry_BTD, self.head(self.norm(x_BTD)))
+            return StageOutput(entry_BTD, rms_norm(x_BTD, self.norm.weight, self._model.norm_eps))
         encoder = self._boundary_weights(self.index, Side.ENCODE)
         return StageOutput(entry_BTD, self._codec.encode(encoder, x_BTD, ids_BT).float())
 
@@ -109,21 +120,12 @@ def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> Non
     module.register_parameter(last, parameter)
 
 
-def run_stage(stage: Stage, weights: dict[str, Tensor], z_BTK: Tensor | None, ids_BT: Tensor) -> StageOutput:
+def run_stage(
+    stage: Stage, weights: dict[str, Tensor], z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving = _KEEP_ALL
+) -> StageOutput:
     """Run `stage` with `weights`, which has all of its parameters by name. Shapes as in `Stage.forward`."""
-    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT), strict=True)
+    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving), strict=True)
     return output
-
-
-def token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-    """Mean cross entropy in nats per token, a scalar in fp32."""
-    return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten())
-
-
-def token_losses(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-    """Cross entropy of each token in nats, (B, T) in fp32."""
-    losses = F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten(), reduction="none")
-    return losses.view(labels_BT.shape)
 
 
 def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from iota.codec.shapes import payload_size
-from iota.model.layout import count, graph_bytes, run_shapes
+from iota.model.graph_sizes import Kept, kept_bytes
+from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
+from iota.settings import Activations
 from iota.settings.kinds import format_bytes
 from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
 
@@ -32,8 +35,8 @@ class Needs:
     """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int
     """Upper bound: Muon keeps half of AdamW's."""
-    graph: int
-    """One microbatch's graph, at the last stage with its logits."""
+    kept: Mapping[Activations, Kept]
+    """What each activation policy keeps of a microbatch."""
     graphs: int
     """Graphs that are kept at once: the credit; the last stage keeps one."""
     loading: int
@@ -50,12 +53,17 @@ class Needs:
     @property
     def memory(self) -> int:
         """Memory of the device, with every graph kept."""
-        return self.weights + self.gradients + self.moments + self.graphs * self.graph
+        return self.memory_of(Activations.KEEP)
 
     @property
     def memory_recomputing(self) -> int:
-        """Memory of the device with one graph at a time: the least that the stage runs in."""
-        return self.memory - (self.graphs - 1) * self.graph
+        """Memory of the device with one layer's graph at a time: what a stage runs in without host memory."""
+        return self.memory_of(Activations.RECOMPUTE)
+
+    def memory_of(self, policy: Activations) -> int:
+        """Memory of the device under an activation policy; not of AUTO."""
+        kept = self.kept[policy]
+        return self.weights + self.gradients + self.moments + self.graphs * kept.graph + kept.working
 
     @property
     def disk(self) -> int:
@@ -83,7 +91,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
         weights=versions * (_FP32 + copy) * parameters,
         gradients=versions * _FP32 * parameters,
         moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
-        graph=graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, computed),
+        kept=kept_bytes(spec, stage, computed),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from iota.compute.clip import mean_and_clip
@@ -17,7 +18,8 @@ from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens, token_tensors
-from iota.model.stage import Stage, run_stage, token_loss
+from iota.model.loss import token_loss
+from iota.model.stage import Stage, run_stage
 from iota.model.updates import clip_threshold
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
@@ -94,7 +96,7 @@ class ReferenceTrainer:
     def logits(self, ids_BT: Tensor) -> Tensor:
         """Logits (B, T, V) of the current weights for token ids (B, T), with the wire's rounding."""
         with torch.no_grad():
-            return self._forward(self._weights, ids_BT)
+            return F.linear(self._forward(self._weights, ids_BT), self._weights[-1]["head.weight"])
 
     def _gradients(
         self, weights: _Weights, epoch: int, step: int, batches: Batches
@@ -106,7 +108,7 @@ class ReferenceTrainer:
         for index in range(self.spec.schedule.microbatches):
             ids, labels = token_tensors(self.spec, batches(epoch, step, index), _CPU)
             with autocast(self.spec.compute, _CPU):
-                loss = token_loss(self._forward(leaves, ids), labels)
+                loss = token_loss(self._forward(leaves, ids), leaves[-1]["head.weight"], labels)
             gradients = torch.autograd.grad(loss, flat)
             totals = (
                 [total + g for total, g in zip(totals, gradients, strict=True)] if totals else list(gradients)
@@ -116,6 +118,7 @@ class ReferenceTrainer:
         return [{name: next(remaining) for name in stage} for stage in leaves], losses
 
     def _forward(self, weights: _Weights, ids_BT: Tensor) -> Tensor:
+        """What the last stage's head multiplies, (B, T, D)."""
         out: Tensor | None = None
         for module, own in zip(self._modules, weights, strict=True):
             received = None if out is None else wire_round(out, self.spec.boundary.wire)

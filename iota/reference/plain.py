@@ -13,7 +13,8 @@ from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
 from iota.model.initial import initial_weights
-from iota.model.stage import Stage, run_stage, token_loss
+from iota.model.loss import token_loss
+from iota.model.stage import Stage, run_stage
 from iota.model.updates import clip_threshold
 from iota.spec import RunSpec
 
@@ -50,7 +51,7 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
             for module, own in zip(modules, weights, strict=True):
                 out = run_stage(module, own, out, ids).out
             assert out is not None
-            loss = token_loss(out, labels)
+            loss = token_loss(out, weights[-1]["head.weight"], labels)
         torch.autograd.backward(loss)
 
     def update(count: int, rate: float) -> None:

@@ -24,13 +24,19 @@ et al., "Scaling Data-Constrained Language Models", 2023), and thousands are a m
 _MAX_PORT = 65535
 
 
-class Recompute(StrEnum):
-    """Whether a backward recomputes its forward."""
+class Activations(StrEnum):
+    """What a forward keeps for its backward. The bits are the same under all of them."""
 
-    NEVER = "never"
     AUTO = "auto"
-    """Keep the graph while the device has free memory, else recompute."""
-    ALWAYS = "always"
+    """The first of those below for which the device has memory."""
+    KEEP = "keep"
+    """The whole graph."""
+    SELECTIVE = "selective"
+    """What matrix products and attention make; norms and SwiGLU are computed again."""
+    OFFLOAD = "offload"
+    """The same, in host memory, on its way there and back while the device computes."""
+    RECOMPUTE = "recompute"
+    """Each layer's input; layers are computed again, one at a time."""
 
 
 class LogLevel(StrEnum):
@@ -158,10 +164,11 @@ class MinerSettings(NodeSettings):
     )
 
     device: str = setting("auto", "Device of the tensors: auto, cpu, cuda, cuda:1 and so on.", "IOTA_DEVICE")
-    recompute: Recompute = setting(
-        Recompute.AUTO,
-        "Recompute forwards in the backward: never, auto (when memory is short) or always.",
-        "IOTA_MINER_RECOMPUTE",
+    activations: Activations = setting(
+        Activations.AUTO,
+        "What a forward keeps for its backward: keep (all), selective, offload (selective, in host memory),"
+        " recompute (inputs of layers), or auto: the first of these that there is memory for.",
+        "IOTA_MINER_ACTIVATIONS",
     )
     snapshot_bytes: ByteCount | None = setting(
         None,

@@ -19,7 +19,7 @@ from iota.compute.engine import Engine
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.output import DeviceOutput
 from iota.compute.tokens import Tokens
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import RunSpec
 
 T = TypeVar("T")
@@ -50,12 +50,12 @@ class PacedEngine(Engine):
         stage: int,
         *,
         device: str | torch.device = "cpu",
-        recompute: Recompute = Recompute.NEVER,
+        activations: Activations = Activations.KEEP,
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(spec, stage, device=device, recompute=recompute)
+        super().__init__(spec, stage, device=device, activations=activations)
         self._pace, self._clock, self._sleep = pace, clock, sleep
 
     def forward(

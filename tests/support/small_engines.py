@@ -11,13 +11,13 @@ from iota.compute.engine import Engine
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import RunSpec, WireDtype
 
 
-def loaded(spec: RunSpec, stage: int = 0, recompute: Recompute = Recompute.NEVER) -> Engine:
+def loaded(spec: RunSpec, stage: int = 0, activations: Activations = Activations.KEEP) -> Engine:
     """A loaded engine of `stage`, at its initial weights."""
-    engine = Engine(spec, stage, recompute=recompute)
+    engine = Engine(spec, stage, activations=activations)
     engine.load(StageState.initial(spec, stage), version=0)
     return engine
 

@@ -15,7 +15,7 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import RunSpec
 
 VOCABULARY = 61
@@ -59,9 +59,9 @@ def sample(spec: RunSpec) -> Callable[[int, int, int], Tokens]:
 class EnginePipeline:
     """One replica of every stage; payloads go from engine to engine as tensors."""
 
-    def __init__(self, spec: RunSpec, recompute: Recompute = Recompute.NEVER) -> None:
+    def __init__(self, spec: RunSpec, activations: Activations = Activations.KEEP) -> None:
         self.spec = spec
-        self.engines = [Engine(spec, stage, recompute=recompute) for stage in range(spec.layout.stages)]
+        self.engines = [Engine(spec, stage, activations=activations) for stage in range(spec.layout.stages)]
         for stage, engine in enumerate(self.engines):
             engine.load(StageState.initial(spec, stage), version=0)
         self.momenta = [np.zeros_like(flatten(e.state().weights).numpy()) for e in self.engines]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from iota.compute.tokens import Tokens
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import (
     AuditSpec,
     ComputeDtype,
@@ -53,7 +53,7 @@ class Row(Frozen):
     size: str
     maker: str
     """The variant of the miners."""
-    recompute: Recompute
+    activations: Activations
     lies: bool
     """The middle stage computes in bf16, whatever the spec says, and all name a class that nobody has."""
     auditors: tuple[Auditor, ...]
@@ -105,7 +105,7 @@ def row(seed: int, number: int, *, lies: bool = False) -> Row:
         spec=spec,
         size=size,
         maker=maker,
-        recompute=rng.choice((Recompute.NEVER, Recompute.ALWAYS)),
+        activations=rng.choice([policy for policy in Activations if policy is not Activations.AUTO]),
         lies=lies,
         auditors=tuple(
             Auditor(variant=name, max_threads=rng.choice((4, *[VARIANTS[name].threads] * 3)))

@@ -84,7 +84,7 @@ def make(row: Row, folder: Path) -> None:
             bf16 = row.spec.model_copy(update={"compute": ComputeDtype.BF16})
             miner.engine = Engine(bf16, miner.stage)
             miner.engine.load(StageState.initial(row.spec, miner.stage), version=0)
-        miner.engine.recompute = row.recompute
+        miner.engine.activations = row.activations
     for epoch in range(row.epochs):
         world.train(epoch)
         (folder / f"{epoch}.pickle").write_bytes(pickle.dumps(_parts(world)))

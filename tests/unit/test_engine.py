@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from blake3 import blake3
@@ -19,15 +22,19 @@ from iota.compute import (
     CountError,
     Microbatch,
     MicrobatchError,
+    Output,
     VersionError,
 )
 from iota.compute.engine import Engine
 from iota.compute.evaluate import evaluate_model
+from iota.compute.memory import choose
+from iota.compute.stage_pass import StagePass
 from iota.compute.state import StageState, tensors_digest
 from iota.compute.tokens import Tokens
+from iota.planning import stage_needs
 from iota.reference.pipeline import ReferenceTrainer
 from iota.reference.plain import train_plain
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import WireDtype
 from tests.support.small_engines import loaded, read, tensor, tokens
 from tests.support.small_runs import assert_same_bits
@@ -157,16 +164,58 @@ def test_a_remembered_input_gives_the_gradient_of_a_kept_graph() -> None:
     assert read(kept.backward(MB, 0, tensor())) == read(remembered.backward(MB, 0, tensor()))
 
 
-def test_auto_keeps_the_graph_only_with_memory_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = small_spec()
-    engine = loaded(spec, recompute=Recompute.AUTO)
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+def test_auto_takes_the_first_policy_that_there_is_memory_for(
+    pipeline: str, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(schedule={"pipeline": pipeline})
+    engine, needs = loaded(spec, stage, activations=Activations.AUTO), stage_needs(spec, stage)
+    ran: list[Activations] = []
+    graph = StagePass.graph
+
+    def noted(own: StagePass, weights: Any, inputs: Any, activations: Activations) -> Any:
+        ran.append(activations)
+        return graph(own, weights, inputs, activations)
+
+    monkeypatch.setattr(StagePass, "graph", noted)
+    # A version is in memory already, and in `delayed` another comes.
+    to_come = needs.gradients + (needs.weights // 2 if pipeline == "delayed" else 0)
     outputs = []
-    for room in (True, False):
-        monkeypatch.setattr("iota.compute.engine.has_room", lambda *_, room=room: room)
-        outputs.append(read(engine.forward(MB, 0, None, tokens(spec))))
-        outputs.append(read(engine.backward(MB, 0, tensor())))
-        engine.clear_gradient(0)
-    assert outputs[:2] == outputs[2:]
+    for policy in (Activations.KEEP, Activations.SELECTIVE, Activations.RECOMPUTE):
+        kept = needs.kept[policy]
+        free = to_come + needs.graphs * kept.graph + kept.working
+        for available in (free, free - 1):
+            memory = SimpleNamespace(available=available)
+            monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
+            outputs.append(_one_microbatch(engine, stage))
+    assert outputs == [outputs[0]] * 6
+    assert ran == [
+        Activations.KEEP,
+        *[Activations.SELECTIVE] * 2,
+        *[Activations.RECOMPUTE] * 3,
+    ]
+
+
+def _one_microbatch(engine: Engine, stage: int) -> list[Output]:
+    spec = engine.spec
+    if stage == spec.last_stage:
+        made = [read(engine.loss(MB, 0, tensor(), tokens(spec)))]
+    else:
+        made = [read(engine.forward(MB, 0, None, tokens(spec))), read(engine.backward(MB, 0, tensor()))]
+    engine.clear_gradient(0)
+    return made
+
+
+def test_auto_counts_the_graphs_that_are_held() -> None:
+    cpu = torch.device("cpu")
+    kept = stage_needs(small_spec(), 0).kept
+    free = psutil.virtual_memory().available
+    assert choose(cpu, kept, graphs=1, besides=0) is Activations.KEEP
+    assert (
+        choose(cpu, kept, graphs=free // kept[Activations.KEEP].graph + 1, besides=0) is not Activations.KEEP
+    )
+    assert choose(cpu, kept, graphs=1, besides=2 * free) is Activations.RECOMPUTE
 
 
 def test_a_step_over_another_count_is_refused() -> None:

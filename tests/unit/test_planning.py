@@ -31,6 +31,7 @@ from iota.planning import (
     stage_needs,
     stageless,
 )
+from iota.settings import Activations
 from iota.spec.draft import from_assignments
 from orchestrator.run import orchestrate
 from tests.support.data_sets import prepare_made_up
@@ -68,14 +69,21 @@ def test_the_state_is_at_least_what_an_engine_holds(kind: str, pipeline: str) ->
         assert kept <= needs.snapshots
 
 
-def test_the_last_stage_keeps_one_graph_with_its_logits_and_others_as_many_as_their_credit() -> None:
+def test_the_last_stage_keeps_one_graph_without_its_logits_and_others_as_many_as_their_credit() -> None:
     first, _, last = all_needs(SPEC)
     assert (first.graphs, last.graphs) == (SPEC.schedule.credit, 1)
     wide = make_spec(
         from_assignments(["model.preset=small", "model.vocab_size=32000", "layout.cuts=2,2,2"]), "0" * 64, 257
     )
-    assert stage_needs(wide, 2).graph - last.graph == 8 * (32000 - 257) * SPEC.data.tokens
-    assert first.memory - first.memory_recomputing == 2 * first.graph
+    keep, recompute = first.kept[Activations.KEEP], first.kept[Activations.RECOMPUTE]
+    larger = stage_needs(wide, 2).kept[Activations.KEEP]
+    mine = last.kept[Activations.KEEP]
+    # Logits are of a chunk; the gradient of the head is there whole.
+    assert larger.graph - mine.graph == 4 * (32000 - 257) * SPEC.model.hidden_size
+    assert larger.working < 4 * SPEC.data.tokens * 32000 * 8
+    assert first.memory - keep.working == first.memory_recomputing - recompute.working + 3 * (
+        keep.graph - recompute.graph
+    )
 
 
 def test_more_credit_replicas_steps_and_momentum_need_what_they_keep() -> None:
@@ -123,6 +131,17 @@ def test_all_nodes_of_a_machine_count_together() -> None:
     alone = replace(ROOMY, memory=max(n.memory_recomputing + n.loading for n in needs) + 200_000_000)
     assert [shortfalls([n], alone) for n in needs] == [[], [], []]
     assert shortfalls(needs, alone)
+
+
+def test_a_card_with_enough_host_memory_beside_it_has_room_that_it_has_not_alone() -> None:
+    needs = stage_needs(make_spec(from_assignments(["model.preset=orion-100b"]), "0" * 64, 2), 1)
+    offload, recompute = (needs.memory_of(policy) for policy in (Activations.OFFLOAD, Activations.RECOMPUTE))
+    assert offload < recompute
+    hosted = 200_000_000 + needs.loading
+    moved = needs.graphs * needs.kept[Activations.OFFLOAD].host
+    assert shortfalls([needs], replace(ROOMY, card=offload, memory=hosted + moved)) == []
+    assert shortfalls([needs], replace(ROOMY, card=recompute, memory=hosted)) == []
+    assert shortfalls([needs], replace(ROOMY, card=offload, memory=hosted))
 
 
 def test_a_machine_for_one_stage_is_not_stageless() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import ComputeDtype, OptimizerKind, Pipeline, WireDtype
 from tests.support.soak_rows import VARIANTS, row
 from tests.support.soak_work import Soak, make
@@ -18,7 +18,7 @@ def test_the_matrix_has_every_value_in_its_first_rows() -> None:
     assert {spec.boundary.wire for spec in specs} == set(WireDtype)
     assert {spec.boundary.codec for spec in specs} == {"identity", "resbm", "resbm-anchor"}
     assert {spec.schedule.pipeline for spec in specs} == set(Pipeline)
-    assert {each.recompute for each in rows} == {Recompute.NEVER, Recompute.ALWAYS}
+    assert {each.activations for each in rows} == set(Activations) - {Activations.AUTO}
     assert {each.maker for each in rows} == set(VARIANTS)
     assert {auditor.variant for each in rows for auditor in each.auditors} == set(VARIANTS)
     assert {VARIANTS[each.maker].threads for each in rows} == {1, 2, 3, 4}

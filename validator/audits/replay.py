@@ -26,7 +26,7 @@ from iota.compute.state import StageState
 from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from iota.protocol.records import Word
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import RunSpec
 from validator.audits.measured import MeasuredProfile
 from validator.audits.tolerance import compare_norm, compare_output, compare_state, profile_for
@@ -97,9 +97,8 @@ class Replay:
         self.profile = profile_for(spec, mine, theirs.device, options.profiles, shown=same)
         if not same:  # a name alone does not have this machine compute with one thread
             self._threads = options.threads
-        # No recomputation: a replay holds one microbatch at a time, so there is no memory to save.
         self._engine = self._on_thread(
-            lambda: options.make_engine(spec, stage, device=options.device, recompute=Recompute.NEVER)
+            lambda: options.make_engine(spec, stage, device=options.device, activations=Activations.AUTO)
         )
 
     # ---- comparisons ---------------------------------------------------------------------------

@@ -1,0 +1,237 @@
+"""Saved tensors in host memory: they leave while the device goes on, and come back ahead of the backward.
+
+Copies wait for the device's stream and run beside it, in each direction on a stream of its own. When a
+layer has run, the copies of the layer before are waited for (by the device, not by the host), and their
+memory is free; when a layer's backward begins, the layer before it starts coming back. So two layers'
+tensors are on the device at a time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+Held = Callable[[], Tensor]
+"""A saved tensor, wherever it is: the call brings it to the device. Called once as a rule."""
+Mark = torch.cuda.Event | None
+"""What a copy's stream has been given so far; None where copies are complete at once."""
+
+_SMALL_BYTES: Final = 1 << 10
+"""Tensors below stay on the device: a transfer costs more than their memory."""
+
+
+class Lane(Protocol):
+    """Copies of bytes between a device and the host. Nothing here makes the host wait."""
+
+    device: str
+    """Type of the device."""
+
+    def send(self, here_N: Tensor) -> Tensor:
+        """Start a copy to the host; `here_N` must stay until the device has waited for a later `sent`."""
+
+    def sent(self) -> Mark:
+        """A mark behind all that was sent."""
+
+    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
+        """Start copies to the device behind the mark `sent`. They are complete at the returned mark."""
+
+    def hold(self, mark: Mark) -> None:
+        """Let the device wait for a mark before what is queued from now on."""
+
+
+class PlainLane:
+    """Copies that are complete when the call returns: the CPU, where they go from memory to memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.device = device, device.type
+
+    def send(self, here_N: Tensor) -> Tensor:
+        """See `Lane`."""
+        return here_N.to("cpu", copy=True)
+
+    def sent(self) -> Mark:
+        """See `Lane`."""
+        return None
+
+    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
+        """See `Lane`."""
+        return [tensor.to(self._device, copy=True) for tensor in there], None
+
+    def hold(self, mark: Mark) -> None:
+        """See `Lane`."""
+
+
+class CudaLane:
+    """Pinned memory, and a stream for each direction."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.device = device, device.type
+        self._out, self._back = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def send(self, here_N: Tensor) -> Tensor:
+        """See `Lane`."""
+        there_N = torch.empty_like(here_N, device="cpu", pin_memory=True)
+        self._out.wait_stream(self._device_stream())
+        with torch.cuda.stream(self._out):
+            return there_N.copy_(here_N, non_blocking=True)
+
+    def sent(self) -> Mark:
+        """See `Lane`."""
+        mark: Mark = self._out.record_event()
+        return mark
+
+    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
+        """See `Lane`."""
+        # From the pool of the device's stream, which may use this memory up to here.
+        here = [torch.empty_like(tensor, device=self._device) for tensor in there]
+        self._back.wait_stream(self._device_stream())
+        if sent is not None:
+            self._back.wait_event(sent)
+        with torch.cuda.stream(self._back):
+            for target, source in zip(here, there, strict=True):
+                target.copy_(source, non_blocking=True)
+        return here, self._back.record_event()
+
+    def hold(self, mark: Mark) -> None:
+        """See `Lane`."""
+        if mark is not None:
+            self._device_stream().wait_event(mark)
+
+    def _device_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self._device)
+
+
+class Offload:
+    """The offloaded layers of a stage's passes, on one lane."""
+
+    def __init__(self, device: torch.device, lane: Lane | None = None) -> None:
+        self.lane = lane or (CudaLane(device) if device.type == "cuda" else PlainLane(device))
+        self._newest: weakref.ref[OffloadedLayer] | None = None
+        """The layer that has run last. Its tensors are still on the device."""
+        self._coming: OffloadedLayer | None = None
+        """Referenced so that its memory is not given out again before the copies are complete."""
+
+    def begin(self, constants: Iterable[Tensor]) -> Callable[[], OffloadedLayer]:
+        """A pass; the call begins its next layer. `constants` are not moved."""
+        stay = frozenset(tensor.untyped_storage().data_ptr() for tensor in constants)
+        before: OffloadedLayer | None = None
+
+        def next_layer() -> OffloadedLayer:
+            nonlocal before
+            before = OffloadedLayer(self, stay, before)
+            return before
+
+        return next_layer
+
+    def ran(self, layer: OffloadedLayer) -> None:
+        """A layer's forward has run."""
+        before = self._newest() if self._newest else None
+        if before is not None:
+            before.leave()
+        self._newest = weakref.ref(layer)
+
+    def comes(self, layer: OffloadedLayer) -> None:
+        """A layer's tensors have begun to come back."""
+        if self._coming is not None:
+            self._coming.wait()
+        self._coming = layer
+
+    def came(self, layer: OffloadedLayer) -> None:
+        """The device waits for the layer's tensors before what is queued from now on."""
+        if self._coming is layer:
+            self._coming = None
+
+
+@dataclass
+class _Moved:
+    """One storage."""
+
+    there_N: Tensor
+    here_N: Tensor | None
+    uses: int = 0
+
+
+class OffloadedLayer:
+    """The saved tensors of one layer of a pass; see `iota.compute.activations.Shelf`."""
+
+    def __init__(self, offload: Offload, stay: frozenset[int], before: OffloadedLayer | None) -> None:
+        self._offload, self._stay, self._before = offload, stay, before
+        self._device = offload.lane.device
+        self._moved: dict[int, _Moved] = {}
+        """By address while the layer runs: each storage is moved once."""
+        self._parts: list[_Moved] = []
+        self._sent: Mark = None
+        self._fetched: Mark = None
+        self._away = self._used = self._awaited = False
+
+    def put(self, tensor: Tensor) -> Held:
+        """Start moving what a view shows, unless it is small, a constant, or on another device."""
+        storage, kept = tensor.untyped_storage(), tensor.detach()
+        at = storage.data_ptr()
+        if at in self._stay or storage.nbytes() < _SMALL_BYTES or tensor.device.type != self._device:
+            return lambda: kept
+        moved = self._moved.get(at)
+        if moved is None:
+            here_N = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+            moved = self._moved[at] = _Moved(self._offload.lane.send(here_N), here_N)
+            self._parts.append(moved)
+        moved.uses += 1
+        return partial(
+            self._take, moved, tensor.dtype, int(tensor.storage_offset()), tensor.size(), tensor.stride()
+        )
+
+    def close(self) -> None:
+        """The layer's forward has run."""
+        self._moved.clear()
+        self._sent = self._offload.lane.sent()
+        self._offload.ran(self)
+
+    def leave(self) -> None:
+        """Give the device's memory back, unless the backward uses it already."""
+        if not self._used:
+            self._offload.lane.hold(self._sent)
+            self._away = True
+            for moved in self._parts:
+                moved.here_N = None
+
+    def fetch(self) -> None:
+        """Start coming back, if it is not on the device."""
+        if not self._away:
+            return
+        self._away, self._awaited = False, True
+        lane = self._offload.lane
+        here, self._fetched = lane.fetch([moved.there_N for moved in self._parts], self._sent)
+        for moved, here_N in zip(self._parts, here, strict=True):
+            moved.here_N = here_N
+        self._offload.comes(self)
+
+    def wait(self) -> None:
+        """Let the device wait until the tensors are there."""
+        if self._awaited:
+            self._awaited = False
+            self._offload.lane.hold(self._fetched)
+            self._offload.came(self)
+
+    def _take(
+        self, moved: _Moved, dtype: torch.dtype, offset: int, size: torch.Size, stride: tuple[int, ...]
+    ) -> Tensor:
+        if not self._used:
+            self._used = True
+            self.fetch()
+            self.wait()
+            before, self._before = self._before, None
+            if before is not None:
+                before.fetch()
+        here_N = moved.here_N
+        assert here_N is not None, "a saved tensor is taken as often as it was put"
+        moved.uses -= 1
+        if not moved.uses:
+            moved.here_N = None
+        view = torch.empty(0, dtype=dtype, device=here_N.device)
+        return view.set_(here_N.untyped_storage(), offset, size, stride)

@@ -1,0 +1,126 @@
+"""One Llama layer as a function of its weights, in pieces: what is cheap to compute again, and what is not.
+
+It gives the bits of `transformers`' layer on the same device, forward and backward
+(`tests/unit/test_layer.py`). That one has no seams between its cheap parts and its matrix products, and
+torch's own checkpoints cannot compute again what a later product saves: the product's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from iota.spec import ModelSpec
+
+Piece = Callable[..., tuple[Tensor, ...]]
+"""A pure function of tensors that repeats its bits. Weights and constants are bound to it."""
+
+
+class Saving(Protocol):
+    """How a pass keeps what its backward needs. The bits are the same, whatever it does."""
+
+    def layer(self, run: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+        """Run one layer, whose weights are bound to `run`."""
+
+    def piece(self, run: Piece, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run elementwise work of a layer, which a backward may do again."""
+
+
+class KeepAll:
+    """Autograd keeps the whole graph."""
+
+    def layer(self, run: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+        """See `Saving`."""
+        return run(x_BTD)
+
+    def piece(self, run: Piece, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See `Saving`."""
+        return run(*inputs)
+
+
+class Tables(NamedTuple):
+    """Rotary embedding of each position, (1, T, head_dim) each."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def run_layer(
+    weights: Mapping[str, Tensor], model: ModelSpec, tables: Tables, saving: Saving, x_BTD: Tensor
+) -> Tensor:
+    """The layer's output, (B, T, D). `weights` are named as in `iota.model.layout`, without `layers.N.`."""
+    linear = partial(_linear, weights)
+    to_q, to_k, to_v = saving.piece(_norm(weights, "input", model, 3), x_BTD)
+    heads = (*x_BTD.shape[:-1], -1, model.head_dim)
+    q, k, v = (
+        linear(f"self_attn.{name}_proj", x).view(heads).transpose(1, 2)
+        for name, x in (("q", to_q), ("k", to_k), ("v", to_v))
+    )
+    q, k = apply_rotary_pos_emb(q, k, *tables)
+    grouped = model.heads != model.kv_heads
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=model.head_dim**-0.5, enable_gqa=grouped
+    )
+    x_BTD = x_BTD + linear("self_attn.o_proj", mixed.transpose(1, 2).reshape(x_BTD.shape))
+    to_gate, to_up = saving.piece(_norm(weights, "post_attention", model, 2), x_BTD)
+    gate, up = linear("mlp.gate_proj", to_gate), linear("mlp.up_proj", to_up)
+    (product,) = saving.piece(_swiglu, gate, up)
+    return x_BTD + linear("mlp.down_proj", product)
+
+
+def rms_norm(x_BTD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """RMS norm, computed in fp32; the result has the dtype of `x_BTD` and `weight_D` promoted."""
+    x = x_BTD.float()
+    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    return weight_D * x.to(x_BTD.dtype)
+
+
+def operand(x: Tensor) -> Tensor:
+    """`x` in the dtype of matrix products: that of autocast where it is on."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def _norm(weights: Mapping[str, Tensor], name: str, model: ModelSpec, products: int) -> Piece:
+    return partial(_normed, weights[f"{name}_layernorm.weight"], model.norm_eps, products)
+
+
+def _normed(weight_D: Tensor, eps: float, products: int, x_BTD: Tensor) -> tuple[Tensor, ...]:
+    """The norm's output once for each of the matrix products that read it."""
+    normed = rms_norm(x_BTD, weight_D, eps)
+    return _FanOut.apply(normed, operand(normed.detach()), products)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _swiglu(gate: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+    return (F.silu(gate) * up,)
+
+
+def _linear(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return F.linear(x, weights[f"{name}.weight"])
+
+
+class _FanOut(torch.autograd.Function):
+    """One copy of a norm's output for several products, whose gradients are summed in the norm's dtype.
+
+    Autocast would make and save a copy for each. Gradients are added from the last product to the first,
+    as autograd does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, normed: Tensor, converted: Tensor, products: int) -> tuple[Tensor, ...]:
+        ctx.dtype = normed.dtype
+        return tuple(converted.view_as(converted) for _ in range(products))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        *earlier, last = gradients
+        total = last.to(ctx.dtype)
+        for gradient in reversed(earlier):
+            total = total + gradient.to(ctx.dtype)
+        return total, None, None

@@ -1,0 +1,67 @@
+"""One layer of ours gives the bits of `transformers`' layer, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+from iota.compute.precision import autocast
+from iota.model.layer import KeepAll, Tables, run_layer
+from iota.model.stage import llama_config
+from iota.spec import ComputeDtype, ModelSpec
+from tests.support.devices import DEVICES
+
+LENGTH = 12
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize("compute", list(ComputeDtype))
+def test_a_layer_has_the_bits_of_the_layer_of_transformers(
+    compute: ComputeDtype, kv_heads: int, device: str
+) -> None:
+    model = ModelSpec(vocab_size=61, hidden_size=32, layers=1, heads=4, kv_heads=kv_heads, ffn_size=48)
+    config = llama_config(model, LENGTH)
+    theirs = LlamaDecoderLayer(config, 0).to(device)
+    tables = LlamaRotaryEmbedding(config)(torch.empty(0), torch.arange(LENGTH)[None])
+    tables = Tables(*(table.to(device) for table in tables))
+    generator = torch.Generator().manual_seed(5)
+    weights = {n: torch.randn(p.shape, generator=generator) / 4 for n, p in theirs.named_parameters()}
+    x_BTD = torch.randn(2, LENGTH, 32, generator=generator).to(device)
+    given = torch.randn(2, LENGTH, 32, generator=generator).to(device)
+    found = []
+    for ours in (False, True):
+        own = {
+            n: (w.bfloat16() if compute is ComputeDtype.BF16 and "norm" not in n else w.clone()).to(device)
+            for n, w in weights.items()
+        }
+        run = (
+            partial(run_layer, own, model, tables, KeepAll())
+            if ours
+            else partial(functional_call, theirs, own, kwargs={"position_embeddings": tables})
+        )
+        found.append(_results(run, own, x_BTD, given, compute))
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
+
+
+def _results(
+    run: Callable[[Tensor], Tensor],
+    own: dict[str, Tensor],
+    x_BTD: Tensor,
+    given: Tensor,
+    compute: ComputeDtype,
+) -> dict[str, Tensor]:
+    """The output, and the gradients of the input and of each weight."""
+    leaves = {**own, "x": x_BTD.clone()}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    with autocast(compute, x_BTD.device):
+        out = run(leaves["x"])
+    gradients = torch.autograd.grad(out, list(leaves.values()), given)
+    return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}

@@ -1,0 +1,154 @@
+"""The checks of `gpu_check.py`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import decode_wire, encode_wire
+from iota.compute import Microbatch
+from iota.compute.engine import Engine
+from iota.compute.fingerprint import fingerprint
+from iota.compute.output import DeviceOutput
+from iota.compute.state import StageState, tensors_digest
+from iota.planning.needs import stage_needs
+from iota.settings import Recompute
+from iota.spec import ComputeDtype, OptimizerKind
+from scripts.bench_stage import measure
+from scripts.stage_runs import STAGES, Case, StageRun, random_weights
+
+Check = Callable[[], tuple[bool, dict[str, Any]]]
+NONCE: Final = "5e" * 32
+ALLOWED: Final = {ComputeDtype.FP32: 5e-4, ComputeDtype.BF16: 3e-2}
+"""Largest relative error of an op's output on another device, with equal weights. fp32: what audits allow."""
+WITHIN: Final = 0.05
+"""Of the planned memory."""
+_SMALL = Case(
+    "small", "middle", 2, 512, 2, OptimizerKind.MUON, ComputeDtype.FP32, Recompute.NEVER, vocabulary=257
+)
+_ORION = Case("orion-100b", "middle", 3, 8192, 4, OptimizerKind.MUON, ComputeDtype.BF16, Recompute.NEVER)
+
+
+def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
+    """The checks by name, in order; the first word is what `--skip` takes."""
+    found: dict[str, Check] = {}
+    for compute in ComputeDtype:
+        for stage in STAGES:
+            case = replace(_SMALL, compute=compute, stage=stage)
+            found[f"numerics: {compute} {stage}"] = partial(numerics, case, device)
+    for optimizer in OptimizerKind:
+        case = replace(_SMALL, optimizer=optimizer)
+        found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
+    orion = replace(_SMALL, model="tiny", tokens=64) if smoke else _ORION
+    for policy in (Recompute.NEVER, Recompute.ALWAYS):
+        case = replace(orion, activations=policy, in_flight=2)
+        if device.type == "cuda":
+            found[f"memory: {policy}"] = partial(memory, case, device)
+        found[f"speed: middle {policy}"] = partial(speed, case, device)
+    for stage in ("first", "last"):
+        case = replace(orion, stage=stage, layers=1)
+        found[f"speed: {stage}"] = partial(speed, case, device)
+    case = replace(orion, layers=1)
+    found["speed: commits"] = partial(speed, case, device, commit_every=5)
+    return found
+
+
+def numerics(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
+    """Two steps on the device, twice, by each way of keeping activations, and on one CPU thread."""
+    kept = list(outputs(case, device))
+    again = list(outputs(case, device))
+    ways = [each for each in Recompute if each is not Recompute.AUTO]
+    others = {way: list(outputs(replace(case, activations=way), device)) for way in ways}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        reference = list(outputs(case, torch.device("cpu")))
+    finally:
+        torch.set_num_threads(before)
+    # Those of the first step: later ones have other weights.
+    first = range(2 * case.microbatches - case.microbatches * (case.stage == "last"))
+    error = max(float((kept[i] - reference[i]).norm() / reference[i].norm()) for i in first)
+    same = {f"same as {way}": equal(kept, found) for way, found in others.items()}
+    figures = {"repeats": equal(kept, again), **same, "error": error, "allowed": ALLOWED[case.compute]}
+    return figures["repeats"] is True and all(same.values()) and error <= ALLOWED[case.compute], figures
+
+
+def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:
+    """On the CPU: what each op of two steps sends, and at the end all weights."""
+    spec, stage = case.spec(), case.number
+    torch.manual_seed(0)
+    weights = dict(random_weights(spec, stage, torch.device("cpu")))
+    engine = Engine(spec, stage, device=device, recompute=case.activations)
+    engine.load(StageState(weights), version=0)
+    tokens = torch.randint(spec.model.vocab_size, (1, case.tokens + 1)).numpy()
+    payload = encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
+    first, last = stage == 0, stage == spec.last_stage
+
+    def sent(made: DeviceOutput) -> Tensor:
+        if made.payload is None:
+            return made.hashed_N.cpu().view(torch.float32)
+        return decode_wire(made.payload.cpu(), payload_shape(spec), spec.boundary.wire)
+
+    for step in range(2):
+        for index in range(case.microbatches):
+            mb = Microbatch(0, step, index)
+            op = engine.loss if last else engine.forward
+            yield sent(op(mb, step, None if first else payload, tokens))
+            if not last:
+                yield sent(engine.backward(mb, step, payload))
+        engine.step(step, case.microbatches, spec.optimizer.lr)
+    for _, weight in sorted(engine.state().weights.items()):
+        yield weight
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether all bits are equal."""
+    return tensors_digest(dict(enumerate_named(one))) == tensors_digest(dict(enumerate_named(other)))
+
+
+def enumerate_named(tensors: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors by their place."""
+    return ((f"{place:04}", tensor) for place, tensor in enumerate(tensors))
+
+
+def repeated_fingerprint(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
+    """The fingerprint of each stage, twice."""
+    found = [[fingerprint(case.spec(), stage, device, NONCE) for stage in range(3)] for _ in range(2)]
+    return found[0] == found[1], {"equal": found[0] == found[1]}
+
+
+def memory(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
+    """The most memory of two steps against the plan's."""
+    clean(device)
+    run = StageRun(case, device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run.step()
+    run.step()
+    peak = torch.cuda.max_memory_allocated(device)
+    needs = stage_needs(run.spec, case.number)
+    graphs = case.in_flight if case.activations is Recompute.NEVER else 1
+    planned = needs.memory - (needs.graphs - graphs) * needs.graph
+    figures = {"peak_gb": round(peak / 1e9, 2), "planned_gb": round(planned / 1e9, 2)}
+    return abs(peak / planned - 1) <= WITHIN, figures
+
+
+def speed(
+    case: Case, device: torch.device, commit_every: int | None = None
+) -> tuple[bool, dict[str, Any]]:
+    """The figures of `bench_stage.py`; they hold whatever they are."""
+    clean(device)
+    return True, measure(case, device, 2, commit_every)
+
+
+def clean(device: torch.device) -> None:
+    """Give back the memory of the check before."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

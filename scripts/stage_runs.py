@@ -1,0 +1,239 @@
+"""One stage on one device, run as a miner runs it: what `bench_stage.py` and `gpu_check.py` measure.
+
+Nothing here needs more than the engine does: no bittensor, no server, no settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import encode_wire
+from iota.compute import Microbatch
+from iota.compute.commitment import commitment
+from iota.compute.engine import Engine
+from iota.compute.host_copy import HostCopy
+from iota.compute.optim import InnerOptimizer
+from iota.compute.output import DeviceOutput, ReadBack
+from iota.compute.precision import autocast
+from iota.compute.state import StageState, save_state
+from iota.model.layout import run_shapes, stage_flops
+from iota.model.presets import PRESETS
+from iota.model.proposal import make_spec
+from iota.model.stage import llama_config
+from iota.settings import Recompute
+from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+
+PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+"""bf16 dense FLOP/s by a part of the device's name, as the maker states them."""
+STAGES: Final = {"first": 0, "middle": 1, "last": 2}
+"""Stages of a pipeline of three."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stage and how it is run."""
+
+    model: str
+    stage: str
+    layers: int
+    tokens: int
+    """Of a microbatch, in one sequence."""
+    microbatches: int
+    """Of a step."""
+    optimizer: OptimizerKind
+    compute: ComputeDtype
+    activations: Recompute
+    in_flight: int = 1
+    """Microbatches between their forward and their backward."""
+    vocabulary: int | None = None
+    """None: the preset's."""
+
+    @property
+    def number(self) -> int:
+        """Of the stage."""
+        return STAGES[self.stage]
+
+    def spec(self) -> RunSpec:
+        """A run of three stages in `sync`, of which the one in question has the layers."""
+        model = PRESETS[self.model]
+        cuts = [self.layers if number == self.number else 1 for number in STAGES.values()]
+        vocabulary = self.vocabulary or model.vocab_size
+        given = {
+            "model": {**model.model_dump(), "vocab_size": vocabulary, "layers": sum(cuts)},
+            "layout": {"cuts": cuts, "replicas": 1},
+            "data": {"sequences": 1, "sequence_length": self.tokens},
+            "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
+            "optimizer": {"kind": self.optimizer},
+            "compute": self.compute,
+        }
+        return make_spec(given, "0" * 64, vocabulary)
+
+
+class StageRun:
+    """Steps of one stage. Every microbatch has the same inputs: values do not change how long an op takes."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self.case, self.device, self.spec = case, device, case.spec()
+        self.first, self.last = case.number == 0, case.number == self.spec.last_stage
+        torch.manual_seed(0)
+        self.engine = Engine(self.spec, case.number, device=device, recompute=case.activations)
+        self.engine.load(StageState(dict(random_weights(self.spec, case.number, device))), version=0)
+        values = torch.randn(payload_shape(self.spec), device=device)
+        self._payload = encode_wire(values, self.spec.boundary.wire).cpu()
+        generator = np.random.default_rng(0)
+        shape = (1, case.tokens + 1)
+        self._tokens = generator.integers(0, self.spec.model.vocab_size, shape).astype(np.int32)
+        self._step = 0
+        self._reading: ReadBack | None = None
+
+    @property
+    def flops(self) -> int:
+        """Of one step: 6N and causal attention; what is recomputed does not count."""
+        spec, case = self.spec, self.case
+        each = stage_flops(spec.model, spec.layout.cuts, case.number, case.tokens, spec.boundary)
+        return each * case.tokens * case.microbatches
+
+    def forward(self, index: int) -> None:
+        """FORWARD of a microbatch, at the last stage LOSS."""
+        mb, payload = Microbatch(0, self._step, index), None if self.first else self._payload
+        op = self.engine.loss if self.last else self.engine.forward
+        self._read(op(mb, self._step, payload, self._tokens))
+
+    def backward(self, index: int) -> None:
+        """BACKWARD of a microbatch; nothing at the last stage."""
+        if not self.last:
+            self._read(self.engine.backward(Microbatch(0, self._step, index), self._step, self._payload))
+
+    def update(self) -> None:
+        """STEP."""
+        self.engine.step(self._step, self.case.microbatches, self.spec.optimizer.lr)
+        self._step += 1
+
+    def step(self) -> None:
+        """All ops of a step, with `in_flight` microbatches between their forward and their backward."""
+        flying: deque[int] = deque()
+        for index in range(self.case.microbatches):
+            self.forward(index)
+            flying.append(index)
+            if len(flying) == self.case.in_flight:
+                self.backward(flying.popleft())
+        while flying:
+            self.backward(flying.popleft())
+        self.update()
+
+    def _read(self, made: DeviceOutput) -> None:
+        """Start reading a result, and wait for the one before: the device is never without work."""
+        before, self._reading = self._reading, made.read()
+        if before is not None:
+            before.result()
+
+
+def random_weights(spec: RunSpec, stage: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """Weights of a trained model's size; those of a start have zeros, and the values of a base take minutes."""
+    for name, shape in run_shapes(spec, stage).items():
+        if len(shape) > 1:
+            yield name, torch.randn(shape, device=device) * spec.model.init_std
+        else:
+            yield name, torch.ones(shape, device=device)
+
+
+class Plain:
+    """The same layers in a plain loop of PyTorch: no codec, no checks, nothing is sent."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self.case, self.device, self.spec = case, device, case.spec()
+        config = llama_config(self.spec.model, case.tokens)
+        with device:
+            self._layers = nn.ModuleList(LlamaDecoderLayer(config, i) for i in range(case.layers))
+            rotary = LlamaRotaryEmbedding(config)
+            self._positions = rotary(torch.empty(0), torch.arange(case.tokens)[None])
+            self._x = torch.randn(1, case.tokens, self.spec.model.hidden_size, requires_grad=True)
+            self._gradient = torch.randn_like(self._x)
+        weights = {f"layers.{name}": w.data for name, w in self._layers.named_parameters()}
+        self._parameters = dict(zip(weights, self._layers.parameters(), strict=True))
+        self._optimizer, self._weights = InnerOptimizer(self.spec.optimizer, weights), weights
+
+    def step(self) -> None:
+        """Forward and backward of each microbatch, and the optimizer's update."""
+        for _ in range(self.case.microbatches):
+            x = self._x
+            with autocast(self.spec.compute, self.device):
+                for layer in self._layers:
+                    x = layer(x, attention_mask=None, position_embeddings=self._positions)
+            x.backward(self._gradient)
+        sums = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        self._optimizer.update(self._weights, sums, self.spec.optimizer.lr)
+        for parameter in self._layers.parameters():
+            parameter.grad = None
+
+
+class Commits:
+    """State commitments and snapshots in a thread of their own, as a miner's committer makes them."""
+
+    def __init__(self, run: StageRun, folder: Path) -> None:
+        self._run, self._folder = run, folder
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+        self.hash_s = self.write_s = self.copy_s = self.wait_s = 0.0
+
+    def commit(self) -> None:
+        """Start a commitment to the newest state; waits for the one before."""
+        clock = time.perf_counter()
+        self.wait()
+        self.wait_s += time.perf_counter() - clock
+        clock = time.perf_counter()
+        copy = self._run.engine.copy_state()
+        self.copy_s += time.perf_counter() - clock
+        self._last = self._pool.submit(self._make, copy)
+
+    def wait(self) -> None:
+        """Wait for the commitment in work."""
+        if self._last is not None:
+            self._last.result()
+
+    def _make(self, copy: HostCopy) -> None:
+        state = copy.result()
+        clock = time.perf_counter()
+        made = commitment(state, self._run.spec.outer.part_elements)
+        self.hash_s += time.perf_counter() - clock
+        clock = time.perf_counter()
+        save_state(state, self._folder / "snapshot", made)
+        self.write_s += time.perf_counter() - clock
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for all work of a device."""
+    if device.type != "cpu":
+        torch.get_device_module(device.type).synchronize(device)
+
+
+def seconds(device: torch.device, work: Callable[[], Any], times: int, warm: int = 1) -> float:
+    """Mean seconds of a call, after `warm` calls, with all its work on the device."""
+    for _ in range(warm):
+        work()
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    synchronize(device)
+    return (time.perf_counter() - start) / times
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """bf16 dense FLOP/s of a GPU that `PEAKS` knows."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)

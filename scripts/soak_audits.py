@@ -3,7 +3,7 @@
 Each row of a seeded matrix is a run of a small model in one process, by real engines: its receipts, frames,
 commitments and records are those of a swarm. Miners and validators of a row are processes with kernels and
 threads of their own: AVX2 or AVX-512 of torch, oneDNN and MKL; 1 to 4 threads. What is drawn: compute dtype,
-optimizer, wire dtype, codec, pipeline, kept or recomputed graphs, carried or reset moments, length of
+optimizer, wire dtype, codec, pipeline, activation policy, carried or reset moments, length of
 segments, size of the model. Audits have the thresholds and profiles that ship.
 
     python scripts/soak_audits.py --out soak               # until the counts are reached; goes on

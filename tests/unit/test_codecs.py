@@ -44,6 +44,9 @@ class Half(BoundaryCodec):
         bias = {"by_token.bias": CodecParameter((model.vocab_size, k), multiplied=False)}
         return scale if side is Side.ENCODE else scale | bias
 
+    def saved_values(self, side: Side, model: ModelSpec, boundary: BoundarySpec) -> int:
+        return self.width(model, boundary)
+
     @staticmethod
     def encode(weights: Mapping[str, Tensor], x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
         return x_BTD[..., ::2] * weights["scale"]

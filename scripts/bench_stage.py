@@ -4,14 +4,14 @@ The stage is one of a pipeline of three, run by the engine as a miner runs it, a
 same inputs. How to read the JSON, a row a case:
 
     forward_s, backward_s, update_s   one op by itself, with all its work on the device
-    step_s                            a whole step: its microbatches one after another, and STEP
-    mfu                               model FLOPs of the step (6N and causal attention; what is recomputed
-                                      does not count) over the maker's bf16 dense peak
-    plain                             a plain PyTorch loop of the same layers with the same optimizer, over the
-                                      engine's step; the stage's codec, embedding and head are the engine's alone
-    parts                             shares of an op's and of STEP's own time by kind of kernel
-    peak_gb, planned_gb               most memory of the device, and what `iota plan` says of it
-    commits                           the same steps with a state commitment and a synced snapshot every so many
+    step_s       a whole step: its microbatches one after another, and STEP
+    mfu          model FLOPs of the step (6N and causal attention; what is recomputed does not count) over the
+                 bf16 dense peak that the maker states
+    plain        a plain PyTorch loop of the same layers with the same optimizer, over the engine's step; the
+                 stage's codec, embedding and head are the engine's alone
+    parts        shares of an op's and of STEP's own time by kind of kernel
+    peak_gb, planned_gb   most memory of the device, and what `iota plan` says of it
+    commits      the same steps with a state commitment and a synced snapshot every so many
 
     python scripts/bench_stage.py                               # `small` on the CPU, all three stages
     python scripts/bench_stage.py --smoke
@@ -25,22 +25,26 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds, synchronize
 from torch.profiler import ProfilerActivity, profile
 
 from iota.compute.determinism import device_class
 from iota.model.presets import PRESETS
 from iota.planning.needs import stage_needs
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import ComputeDtype, OptimizerKind
-from scripts.stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds, synchronize
 
 _KINDS: Final = (
     ("attention", ("attention", "flash", "fmha")),
-    ("matrix products", ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "gemm", "nvjet", "cutlass")),
+    (
+        "matrix products",
+        ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "gemm", "nvjet", "cutlass"),
+    ),
     ("copies and casts", ("copy_", "memcpy", "memset", "fill_", "zero_")),
     ("optimizer", ("adam", "foreach", "lerp")),
     ("reductions", ("sum", "norm", "mean", "max", "reduce")),
@@ -97,11 +101,14 @@ def ops(run: StageRun, device: torch.device, times: int) -> dict[str, Any]:
     totals = {"forward": 0.0, "backward": 0.0, "update": 0.0}
     for _ in range(times):
         for index in range(run.case.microbatches):
-            totals["forward"] += seconds(device, lambda i=index: run.forward(i), 1, 0) / run.case.microbatches
-            totals["backward"] += seconds(device, lambda i=index: run.backward(i), 1, 0) / run.case.microbatches
+            totals["forward"] += seconds(device, partial(run.forward, index), 1, 0) / run.case.microbatches
+            totals["backward"] += seconds(device, partial(run.backward, index), 1, 0) / run.case.microbatches
         totals["update"] += seconds(device, run.update, 1, 0)
     found |= {f"{name}_s": round(total / times, 5) for name, total in totals.items() if total}
-    parts = {"forward": shares(lambda: run.forward(0), device), "backward": shares(lambda: run.backward(0), device)}
+    parts = {
+        "forward": shares(lambda: run.forward(0), device),
+        "backward": shares(lambda: run.backward(0), device),
+    }
     for index in range(1, run.case.microbatches):
         run.forward(index)
         run.backward(index)
@@ -129,12 +136,16 @@ def committed(run: StageRun, device: torch.device, every: int, alone_s: float) -
         "step_s": round(step_s, 4),
         "cost": round(step_s / alone_s - 1, 4),
         "state_gb": round(size / 1e9, 3),
-        "seconds": {name: round(getattr(commits, f"{name}_s") / 3, 3) for name in ("copy", "wait", "hash", "write")},
+        "seconds": {
+            name: round(getattr(commits, f"{name}_s") / 3, 3) for name in ("copy", "wait", "hash", "write")
+        },
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--smoke", action="store_true", help="`tiny`, once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
@@ -146,7 +157,9 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--optimizer", choices=list(OptimizerKind), default=OptimizerKind.MUON)
     parser.add_argument("--compute", choices=list(ComputeDtype), default=ComputeDtype.FP32)
-    parser.add_argument("--activations", choices=list(Recompute), action="append", help="may be given again")
+    parser.add_argument(
+        "--activations", choices=list(Activations), action="append", help="may be given again"
+    )
     parser.add_argument("--commit-every", type=int, help="measure commitments too")
     parser.add_argument("--times", type=int, default=3, help="steps that are timed")
     parser.add_argument("--json", type=Path, help="write the rows here")
@@ -157,10 +170,10 @@ def main() -> None:
     device = torch.device(given.device)
     rows = []
     for stage in given.stage or STAGES:
-        for activations in given.activations or [Recompute.NEVER]:
+        for activations in given.activations or [Activations.KEEP]:
             case = Case(
                 given.model, stage, given.layers, given.tokens, given.microbatches,
-                OptimizerKind(given.optimizer), ComputeDtype(given.compute), Recompute(activations),
+                OptimizerKind(given.optimizer), ComputeDtype(given.compute), Activations(activations),
                 given.in_flight,
             )  # fmt: skip
             rows.append(measure(case, device, given.times, given.commit_every))

@@ -6,7 +6,7 @@ is missing is named before anything runs. In this order, each with its seconds:
     numerics   the engine's bits repeat, whatever is kept for the backward; another device's are within the
                bounds that audits allow; the fingerprint repeats
     memory     the most memory that steps take is what `iota plan` says, within 5 %
-    speed      `bench_stage.py` of the middle, first and last stage at Orion's width, with and without commitments
+    speed      `bench_stage.py` of each stage at Orion's width, with and without commitments
 
 Each check that fails is named at the end, and the exit code is 1. A check that raises counts as failed, and
 the others run.
@@ -27,7 +27,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-NEEDED: Final = ("torch", "transformers", "numpy", "pydantic", "blake3", "rfc8785", "safetensors", "zstandard", "psutil")
+NEEDED: Final = (
+    "torch",
+    "transformers",
+    "numpy",
+    "pydantic",
+    "blake3",
+    "rfc8785",
+    "safetensors",
+    "zstandard",
+    "psutil",
+)
 """Modules that the engine imports, by the names of their packages."""
 
 
@@ -48,7 +58,7 @@ class Report:
         clock = time.perf_counter()
         try:
             holds, figures = work()
-        except Exception as error:  # one check must not end the others
+        except Exception as error:  # noqa: BLE001 - one check must not end the others
             holds, figures = False, {"error": "".join(traceback.format_exception(error))[-2000:]}
         took = round(time.perf_counter() - clock, 1)
         self.found["checks"][name] = {"holds": holds, "seconds": took, **figures}
@@ -61,33 +71,37 @@ class Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="write the figures here, after each check")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes")
-    parser.add_argument("--skip", action="append", default=[], choices=("numerics", "memory", "speed"))
+    parser.add_argument("--only", action="append", metavar="TEXT", help="checks with this in their name")
     given = parser.parse_args()
     if lacking := missing():
         print(
-            f"{sys.executable} has no {', '.join(lacking)}: make wheels of them on another machine (pip download"
-            f" --no-deps {' '.join(lacking)}, in the versions of constraints.txt), copy them here, and give their"
-            " folder to pip install --no-index --target",
+            f"{sys.executable} has no {', '.join(lacking)}: pip download --no-deps {' '.join(lacking)} on another"
+            " machine, in the versions of constraints.txt, and pip install --no-index --target FOLDER here",
             file=sys.stderr,
         )
         raise SystemExit(1)
     import torch
 
     if given.device.startswith("cuda") and not torch.cuda.is_available():
-        print("torch finds no CUDA device: give --device cpu, or install a build of torch for it", file=sys.stderr)
+        print(
+            "torch finds no CUDA device: give --device cpu, or install a build of torch for it",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import stage_checks
+
     from iota.compute.determinism import device_class
-    from scripts import stage_checks
 
     report = Report(given.json, device_class(given.device, torch.get_num_threads()))
     checks = stage_checks.all_checks(torch.device(given.device), smoke=given.smoke)
     for name, work in checks.items():
-        if name.split()[0].rstrip(":") not in given.skip:
+        if not given.only or any(text in name for text in given.only):
             report.check(name, work)
     failed = report.found["failed"]
     print(f"{len(report.found['checks'])} checks, failed: {', '.join(failed) or 'none'}")

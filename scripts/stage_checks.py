@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 import torch
+from bench_stage import measure
+from stage_runs import STAGES, Case, StageRun, random_weights
 from torch import Tensor
 
 from iota.codec.shapes import payload_shape
@@ -18,11 +20,10 @@ from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState, tensors_digest
+from iota.model.graph_sizes import POLICIES
 from iota.planning.needs import stage_needs
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import ComputeDtype, OptimizerKind
-from scripts.bench_stage import measure
-from scripts.stage_runs import STAGES, Case, StageRun, random_weights
 
 Check = Callable[[], tuple[bool, dict[str, Any]]]
 NONCE: Final = "5e" * 32
@@ -31,13 +32,13 @@ ALLOWED: Final = {ComputeDtype.FP32: 5e-4, ComputeDtype.BF16: 3e-2}
 WITHIN: Final = 0.05
 """Of the planned memory."""
 _SMALL = Case(
-    "small", "middle", 2, 512, 2, OptimizerKind.MUON, ComputeDtype.FP32, Recompute.NEVER, vocabulary=257
+    "small", "middle", 2, 512, 2, OptimizerKind.MUON, ComputeDtype.FP32, Activations.KEEP, vocabulary=257
 )
-_ORION = Case("orion-100b", "middle", 3, 8192, 4, OptimizerKind.MUON, ComputeDtype.BF16, Recompute.NEVER)
+_ORION = Case("orion-100b", "middle", 3, 8192, 4, OptimizerKind.MUON, ComputeDtype.BF16, Activations.KEEP)
 
 
 def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
-    """The checks by name, in order; the first word is what `--skip` takes."""
+    """The checks by name, in order."""
     found: dict[str, Check] = {}
     for compute in ComputeDtype:
         for stage in STAGES:
@@ -47,7 +48,7 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
         case = replace(_SMALL, optimizer=optimizer)
         found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
     orion = replace(_SMALL, model="tiny", tokens=64) if smoke else _ORION
-    for policy in (Recompute.NEVER, Recompute.ALWAYS):
+    for policy in POLICIES:
         case = replace(orion, activations=policy, in_flight=2)
         if device.type == "cuda":
             found[f"memory: {policy}"] = partial(memory, case, device)
@@ -64,8 +65,7 @@ def numerics(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     """Two steps on the device, twice, by each way of keeping activations, and on one CPU thread."""
     kept = list(outputs(case, device))
     again = list(outputs(case, device))
-    ways = [each for each in Recompute if each is not Recompute.AUTO]
-    others = {way: list(outputs(replace(case, activations=way), device)) for way in ways}
+    others = {way: list(outputs(replace(case, activations=way), device)) for way in POLICIES[1:]}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -85,7 +85,7 @@ def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:
     spec, stage = case.spec(), case.number
     torch.manual_seed(0)
     weights = dict(random_weights(spec, stage, torch.device("cpu")))
-    engine = Engine(spec, stage, device=device, recompute=case.activations)
+    engine = Engine(spec, stage, device=device, activations=case.activations)
     engine.load(StageState(weights), version=0)
     tokens = torch.randint(spec.model.vocab_size, (1, case.tokens + 1)).numpy()
     payload = encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
@@ -133,15 +133,13 @@ def memory(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     run.step()
     peak = torch.cuda.max_memory_allocated(device)
     needs = stage_needs(run.spec, case.number)
-    graphs = case.in_flight if case.activations is Recompute.NEVER else 1
-    planned = needs.memory - (needs.graphs - graphs) * needs.graph
+    kept = needs.kept[case.activations]
+    planned = needs.memory_of(case.activations) + (case.in_flight - needs.graphs) * kept.graph
     figures = {"peak_gb": round(peak / 1e9, 2), "planned_gb": round(planned / 1e9, 2)}
     return abs(peak / planned - 1) <= WITHIN, figures
 
 
-def speed(
-    case: Case, device: torch.device, commit_every: int | None = None
-) -> tuple[bool, dict[str, Any]]:
+def speed(case: Case, device: torch.device, commit_every: int | None = None) -> tuple[bool, dict[str, Any]]:
     """The figures of `bench_stage.py`; they hold whatever they are."""
     clean(device)
     return True, measure(case, device, 2, commit_every)

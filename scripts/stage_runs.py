@@ -32,7 +32,7 @@ from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.model.stage import llama_config
-from iota.settings import Recompute
+from iota.settings import Activations
 from iota.spec import ComputeDtype, OptimizerKind, RunSpec
 
 PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
@@ -54,7 +54,7 @@ class Case:
     """Of a step."""
     optimizer: OptimizerKind
     compute: ComputeDtype
-    activations: Recompute
+    activations: Activations
     in_flight: int = 1
     """Microbatches between their forward and their backward."""
     vocabulary: int | None = None
@@ -88,7 +88,7 @@ class StageRun:
         self.case, self.device, self.spec = case, device, case.spec()
         self.first, self.last = case.number == 0, case.number == self.spec.last_stage
         torch.manual_seed(0)
-        self.engine = Engine(self.spec, case.number, device=device, recompute=case.activations)
+        self.engine = Engine(self.spec, case.number, device=device, activations=case.activations)
         self.engine.load(StageState(dict(random_weights(self.spec, case.number, device))), version=0)
         values = torch.randn(payload_shape(self.spec), device=device)
         self._payload = encode_wire(values, self.spec.boundary.wire).cpu()
@@ -141,7 +141,7 @@ class StageRun:
 
 
 def random_weights(spec: RunSpec, stage: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a trained model's size; those of a start have zeros, and the values of a base take minutes."""
+    """Weights of the usual size. Those of a start have zeros, and take minutes to make."""
     for name, shape in run_shapes(spec, stage).items():
         if len(shape) > 1:
             yield name, torch.randn(shape, device=device) * spec.model.init_std
@@ -172,7 +172,7 @@ class Plain:
             with autocast(self.spec.compute, self.device):
                 for layer in self._layers:
                     x = layer(x, attention_mask=None, position_embeddings=self._positions)
-            x.backward(self._gradient)
+            torch.autograd.backward(x, self._gradient)
         sums = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
         self._optimizer.update(self._weights, sums, self.spec.optimizer.lr)
         for parameter in self._layers.parameters():

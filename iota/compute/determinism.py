@@ -7,6 +7,8 @@ import platform
 
 import torch
 
+from iota.compute.compiled import is_compiled
+
 
 def make_deterministic(device: torch.device) -> None:
     """Select kernels that are reproducible from run to run; CPU kernels are. Call before the first op."""
@@ -27,7 +29,8 @@ def device_class(device: str | torch.device, threads: int) -> str:
     target = torch.device(device)
     version = f"torch{torch.__version__.split('+')[0]}"
     if target.type == "cuda":
-        return f"cuda/{torch.cuda.get_device_name(target)}/cuda{torch.version.cuda}/{version}"
+        kernels = "compiled" if is_compiled(target) else "eager"
+        return f"cuda/{torch.cuda.get_device_name(target)}/{kernels}/cuda{torch.version.cuda}/{version}"
     if target.type == "cpu":
         kernels = torch.backends.cpu.get_cpu_capability()
         return f"cpu/{platform.machine()}/{kernels}/t{threads}/{version}"

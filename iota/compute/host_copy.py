@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from iota.compute.output import pinned
 from iota.compute.state import StageState
+from iota.compute.transfer import pinned
 
 
 class HostCopy:

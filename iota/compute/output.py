@@ -9,6 +9,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from iota.compute.names import Output
+from iota.compute.transfer import pinned
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,3 @@ class ReadBack:
             tokens=self._output.tokens,
             loss=float(loss[0]) if loss else None,
         )
-
-
-def pinned(tensor: Tensor) -> Tensor:
-    """A host copy, which is complete when the current stream has reached it."""
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)

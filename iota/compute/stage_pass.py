@@ -12,13 +12,15 @@ from iota.codec.errors import PayloadError
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire
 from iota.compute.activations import open_saving
+from iota.compute.compiled import open_layer
 from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
 from iota.compute.offload import Offload
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
+from iota.compute.transfer import to_device
 from iota.model.loss import token_loss, token_losses
-from iota.model.stage import Stage, run_stage
+from iota.model.stage import Stage, StageOutput, run_stage
 from iota.settings import Activations
 from iota.spec import RunSpec
 
@@ -51,6 +53,7 @@ class StagePass:
         self._module = Stage(spec, stage)
         self._module.move_tables(device)
         self._offload = Offload(device)
+        self._layer = open_layer(spec.model, spec.data.sequence_length, device)
         self.first, self.last = self._module.first, self._module.last
 
     def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
@@ -62,7 +65,7 @@ class StagePass:
 
     def received(self, payload: Tensor) -> Tensor:
         """Boundary tensor (B, T, k) of a neighbour's payload. Raises PayloadError or BadValueError."""
-        moved = payload.to(self.device, non_blocking=True)
+        moved = to_device(payload, self.device)
         tensor = decode_wire(moved, payload_shape(self.spec), self.spec.boundary.wire)
         if not all_finite(tensor):
             raise BadValueError("NaN or Inf in a received tensor")
@@ -71,7 +74,7 @@ class StagePass:
     def forward(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """What a stage other than the last sends, (B, T, k) as in `Graph`; without a graph."""
         with torch.no_grad(), autocast(self.spec.compute, self.device):
-            return run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT).out
+            return self._run(weights, inputs).out
 
     def graph(
         self,
@@ -85,7 +88,7 @@ class StagePass:
         with torch.enable_grad(), autocast(self.spec.compute, self.device):
             if received is not None:
                 received.requires_grad_()
-            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving)
+            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._layer)
             out = result.out
             if self.last:
                 out = token_loss(out, weights["head.weight"], inputs.labels_BT)
@@ -94,5 +97,10 @@ class StagePass:
     def token_losses(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """Nats of each token (B, T) in fp32, at the last stage; without a graph."""
         with torch.no_grad(), autocast(self.spec.compute, self.device):
-            result = run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT)
+            result = self._run(weights, inputs)
             return token_losses(result.out, weights["head.weight"], inputs.labels_BT)
+
+    def _run(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> StageOutput:
+        """Without a graph."""
+        received, ids = inputs.received_BTK, inputs.ids_BT
+        return run_stage(self._module, dict(weights), received, ids, layer=self._layer)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from iota.compute.compiled import open_attention
 from iota.compute.precision import autocast
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
@@ -97,7 +98,8 @@ def _attention(spec: RunSpec, seeded: Seeded, sums: str) -> Kernel:
             _oppose(k[..., block, :].mT, v[..., block, :].mT)
         q = q * _UNEVEN
     q, k, v = q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
-    return name, F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+    attention = open_attention(spec.model.head_dim, length, seeded.device)
+    return name, attention(q, k, v), [q, k, v]
 
 
 def _oppose(x: Tensor, y: Tensor) -> None:

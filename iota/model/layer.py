@@ -18,6 +18,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from iota.spec import ModelSpec
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Causal attention of q (B, H, T, C) over k and v (B, G, T, C), where G divides H: (B, H, T, C)."""
 Piece = Callable[..., tuple[Tensor, ...]]
 """A pure function of tensors that repeats its bits. Weights and constants are bound to it."""
 
@@ -30,6 +32,14 @@ class Saving(Protocol):
 
     def piece(self, run: Piece, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run elementwise work of a layer, which a backward may do again."""
+
+
+class Layer(Protocol):
+    """`run_layer`, or what computes the same by other kernels."""
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], model: ModelSpec, tables: Tables, saving: Saving, x_BTD: Tensor
+    ) -> Tensor: ...
 
 
 class KeepAll:
@@ -52,9 +62,17 @@ class Tables(NamedTuple):
 
 
 def run_layer(
-    weights: Mapping[str, Tensor], model: ModelSpec, tables: Tables, saving: Saving, x_BTD: Tensor
+    weights: Mapping[str, Tensor],
+    model: ModelSpec,
+    tables: Tables,
+    saving: Saving,
+    x_BTD: Tensor,
+    attention: Attention | None = None,
 ) -> Tensor:
-    """The layer's output, (B, T, D). `weights` are named as in `iota.model.layout`, without `layers.N.`."""
+    """The layer's output, (B, T, D). `weights` are named as in `iota.model.layout`, without `layers.N.`.
+
+    `attention` is torch's own (`sdpa`) where none is given.
+    """
     linear = partial(_linear, weights)
     to_q, to_k, to_v = saving.piece(_norm(weights, "input", model, 3), x_BTD)
     heads = (*x_BTD.shape[:-1], -1, model.head_dim)
@@ -63,15 +81,18 @@ def run_layer(
         for name, x in (("q", to_q), ("k", to_k), ("v", to_v))
     )
     q, k = apply_rotary_pos_emb(q, k, *tables)
-    grouped = model.heads != model.kv_heads
-    mixed = F.scaled_dot_product_attention(
-        q, k, v, is_causal=True, scale=model.head_dim**-0.5, enable_gqa=grouped
-    )
+    mixed = (attention or sdpa)(q, k, v)
     x_BTD = x_BTD + linear("self_attn.o_proj", mixed.transpose(1, 2).reshape(x_BTD.shape))
     to_gate, to_up = saving.piece(_norm(weights, "post_attention", model, 2), x_BTD)
     gate, up = linear("mlp.gate_proj", to_gate), linear("mlp.up_proj", to_up)
     (product,) = saving.piece(_swiglu, gate, up)
     return x_BTD + linear("mlp.down_proj", product)
+
+
+def sdpa(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:
+    """Causal attention by torch's fused kernels."""
+    grouped = q_BHTC.shape[1] != k_BGTC.shape[1]
+    return F.scaled_dot_product_attention(q_BHTC, k_BGTC, v_BGTC, is_causal=True, enable_gqa=grouped)
 
 
 def rms_norm(x_BTD: Tensor, weight_D: Tensor, eps: float) -> Tensor:

@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import (
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
 from iota.codec.shapes import boundary_parameters
-from iota.model.layer import KeepAll, Saving, Tables, rms_norm, run_layer
+from iota.model.layer import KeepAll, Layer, Saving, Tables, rms_norm, run_layer
 from iota.model.layout import stage_layers
 from iota.spec import ModelSpec, RunSpec
 
@@ -86,7 +86,7 @@ class Stage(nn.Module):
         """The tables of cos and sin."""
         return self._tables
 
-    def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving) -> StageOutput:
+    def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving, run_layer: Layer) -> StageOutput:
         """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
         if z_BTK is None:
             entry_BTD = self.embed(ids_BT)
@@ -121,10 +121,15 @@ def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> Non
 
 
 def run_stage(
-    stage: Stage, weights: dict[str, Tensor], z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving = _KEEP_ALL
+    stage: Stage,
+    weights: dict[str, Tensor],
+    z_BTK: Tensor | None,
+    ids_BT: Tensor,
+    saving: Saving = _KEEP_ALL,
+    layer: Layer = run_layer,
 ) -> StageOutput:
     """Run `stage` with `weights`, which has all of its parameters by name. Shapes as in `Stage.forward`."""
-    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving), strict=True)
+    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving, layer), strict=True)
     return output
 
 

@@ -1,0 +1,61 @@
+"""Layers compiled by torch: here on the CPU, where nodes do not use them, and on CUDA where there is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from iota.compute.activations import open_saving
+from iota.compute.compiled import _compiled_layer, is_compiled, open_attention, open_layer
+from iota.compute.offload import Offload
+from iota.model.layer import Tables, run_layer, sdpa
+from iota.model.layout import layer_shapes
+from iota.model.presets import PRESETS
+from iota.settings import Activations
+from tests.support.devices import DEVICES
+
+TOKENS = 48
+MODEL = PRESETS["tiny"]
+POLICIES = [policy for policy in Activations if policy is not Activations.AUTO]
+
+
+def run(layer: object, policy: Activations, device: str) -> list[Tensor]:
+    """A layer's output, and the gradients of its input and weights."""
+    torch.manual_seed(1)
+    weights = {
+        name.removeprefix("layers.0."): (torch.randn(shape) * shape[-1] ** -0.5).to(device).requires_grad_()
+        for name, shape in layer_shapes(MODEL, 0).items()
+    }
+    angles = torch.randn(1, TOKENS, MODEL.head_dim, device=device)
+    tables, x = Tables(angles.cos(), angles.sin()), torch.randn(1, TOKENS, MODEL.hidden_size, device=device)
+    saving = open_saving(policy, Offload(torch.device(device)), [*weights.values(), *tables])
+    x.requires_grad_()
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        out = saving.layer(lambda x_BTD: layer(weights, MODEL, tables, saving, x_BTD), x * 1)  # type: ignore[operator]
+    out.backward(torch.ones_like(out))
+    assert x.grad is not None
+    return [out.detach(), x.grad, *(w.grad for w in weights.values() if w.grad is not None)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_compiled_layer_computes_what_the_layer_does(device: str) -> None:
+    compiled = _compiled_layer(MODEL.model_dump_json(), TOKENS, torch.device(device))
+    one, other = (run(layer, Activations.KEEP, device) for layer in (compiled, run_layer))
+    for made, expected in zip(one, other, strict=True):
+        assert float((made - expected).norm() / expected.norm()) < 2e-2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_compiled_layer_has_the_same_bits_under_every_policy(policy: Activations, device: str) -> None:
+    layer = _compiled_layer(MODEL.model_dump_json(), TOKENS, torch.device(device))
+    kept, found = run(layer, Activations.KEEP, device), run(layer, policy, device)
+    assert all(map(torch.equal, kept, found))
+
+
+def test_the_cpu_compiles_nothing() -> None:
+    cpu = torch.device("cpu")
+    assert not is_compiled(cpu)
+    assert open_layer(MODEL, TOKENS, cpu) is run_layer
+    assert open_attention(MODEL.head_dim, TOKENS, cpu) is sdpa

@@ -81,8 +81,8 @@ def main() -> None:
     given = parser.parse_args()
     if lacking := missing():
         print(
-            f"{sys.executable} has no {', '.join(lacking)}: pip download --no-deps {' '.join(lacking)} on another"
-            " machine, in the versions of constraints.txt, and pip install --no-index --target FOLDER here",
+            f"{sys.executable} has no {', '.join(lacking)}. On another machine: pip download --no-deps"
+            f" {' '.join(lacking)}, in the versions of constraints.txt; here: pip install --no-index --target",
             file=sys.stderr,
         )
         raise SystemExit(1)

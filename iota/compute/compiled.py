@@ -10,12 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from iota.model.layer import Attention, KeepAll, Layer, Saving, Tables, run_layer, sdpa
 from iota.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import FlexKernelOptions
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ def _attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
 
 @cache
 def _flex(tokens: int, device: torch.device) -> Attention:
-    from torch.nn.attention.flex_attention import FlexKernelOptions, create_block_mask, flex_attention
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     def causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return query >= key

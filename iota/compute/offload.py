@@ -131,21 +131,25 @@ class Offload:
 
     def ran(self, layer: OffloadedLayer) -> None:
         """A layer's forward has run."""
-        before = self._newest() if self._newest else None
-        if before is not None:
-            before.leave()
+        self._make_room()
         self._newest = weakref.ref(layer)
 
     def comes(self, layer: OffloadedLayer) -> None:
-        """A layer's tensors have begun to come back."""
+        """A layer's tensors are about to come back."""
         if self._coming is not None:
             self._coming.wait()
         self._coming = layer
+        self._make_room()
 
     def came(self, layer: OffloadedLayer) -> None:
         """The device waits for the layer's tensors before what is queued from now on."""
         if self._coming is layer:
             self._coming = None
+
+    def _make_room(self) -> None:
+        newest, self._newest = self._newest() if self._newest else None, None
+        if newest is not None:
+            newest.leave()
 
 
 @dataclass
@@ -205,11 +209,11 @@ class OffloadedLayer:
         if not self._away:
             return
         self._away, self._awaited = False, True
+        self._offload.comes(self)
         lane = self._offload.lane
         here, self._fetched = lane.fetch([moved.there_N for moved in self._parts], self._sent)
         for moved, here_N in zip(self._parts, here, strict=True):
             moved.here_N = here_N
-        self._offload.comes(self)
 
     def wait(self) -> None:
         """Let the device wait until the tensors are there."""

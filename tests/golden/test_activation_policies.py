@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,43 @@ def test_policies_may_change_between_microbatches_and_a_remembered_one_has_any(
     turns = Trained(spec, device, policy, turns=True)
     assert turns.made == kept.made
     assert_same_bits([engine.state() for engine in turns.engines], [e.state() for e in kept.engines])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_a_pass_leaves_no_tensor_in_memory_whether_it_ends_or_is_dropped(
+    compute: str, policy: Activations
+) -> None:
+    """Without the help of a garbage collection, which comes too late for gigabytes."""
+    spec, mb = small_run(compute=compute), Microbatch(0, 0, 0)
+    tokens = sample(spec)(0, 0, 0)
+    sizes = []
+    for _ in range(2):
+        engine = Engine(spec, 0, activations=policy)
+        engine.load(StageState.initial(spec, 0), version=0)
+        gc.collect()
+        gc.disable()
+        try:
+            for ends in (True, False, True):
+                payload = engine.forward(mb, 0, None, tokens).payload
+                assert payload is not None
+                if ends:
+                    engine.backward(mb, 0, payload)
+                    engine.clear_gradient(0)
+                else:
+                    engine.drop(mb)
+                del payload
+                sizes.append(_live_bytes())
+        finally:
+            gc.enable()
+    assert max(sizes) - min(sizes) <= spec.data.tokens * 8, "token ids alone may differ"
+
+
+def _live_bytes() -> int:
+    """Of all tensors that Python can reach."""
+    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and not each.is_meta]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
+    return sum(storages.values())
 
 
 class Trained:

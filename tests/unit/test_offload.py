@@ -72,6 +72,22 @@ def test_two_layers_are_on_the_device_at_a_time_and_the_next_comes_before_it_is_
     assert lane.most_here <= 2.05 * own / LAYERS
 
 
+def test_the_newest_layer_of_another_pass_makes_room_for_what_comes_back() -> None:
+    lane = Noting()
+    offload = Offload(CPU, lane)
+    passes = [offload.begin([]) for _ in range(2)]
+    held = []
+    for layers in passes:
+        for _ in range(3):
+            layer = layers()
+            held.append(layer.put(torch.randn(1024)))
+            layer.close()
+    lane.most_here = 0
+    for number in (2, 1, 0, 5, 4, 3):
+        held[number]()
+    assert lane.most_here == 2 * 4096
+
+
 def test_what_is_dropped_is_freed() -> None:
     lane = Noting()
     graph, _ = a_graph(lane)

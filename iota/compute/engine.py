@@ -34,7 +34,7 @@ from iota.console.counts import counted
 from iota.model.layout import graph_bytes
 from iota.model.updates import clip_threshold
 from iota.settings import Recompute
-from iota.spec import ComputeDtype, RunSpec, StateRule, WireDtype
+from iota.spec import RunSpec, StateRule, WireDtype
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Engine:
         self._pass = StagePass(spec, stage, self.device)
         self._bf16_names = bf16_names(spec, stage)
         self._threshold = clip_threshold(spec, stage)
-        width = 2 if spec.compute is ComputeDtype.BF16 else 4
+        width = 2 if spec.precision.computes_bf16 else 4
         self._graph_bytes = graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, width)
         self._versions: Versions | None = None
         self._optimizer: InnerOptimizer | None = None

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from iota.model.layout import multiplied_names
-from iota.spec import ComputeDtype, RunSpec
+from iota.spec import Precision, RunSpec
 
 
-def autocast(dtype: ComputeDtype, device: torch.device) -> AbstractContextManager[object]:
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Context manager for ops of a run: bf16 autocast or nothing. Weights and gradient sums stay fp32."""
-    if dtype is ComputeDtype.FP32:
+    if precision is Precision.FP32:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
@@ -22,4 +22,4 @@ def bf16_names(spec: RunSpec, stage: int) -> frozenset[str]:
 
     Converted once for each weight version, they give the same values, and graphs share them.
     """
-    return multiplied_names(spec, stage) if spec.compute is ComputeDtype.BF16 else frozenset()
+    return multiplied_names(spec, stage) if spec.precision.computes_bf16 else frozenset()

@@ -66,7 +66,7 @@ class StagePass:
     def run(self, weights: Mapping[str, Tensor], inputs: StageInputs, *, keep: bool) -> Graph:
         """Run the module, and at the last stage the loss. `keep` records the graph for a backward."""
         received = inputs.received_BTK
-        with torch.set_grad_enabled(keep), autocast(self.spec.compute, self.device):
+        with torch.set_grad_enabled(keep), autocast(self.spec.precision, self.device):
             if received is not None:
                 received.requires_grad_(keep)
             result = run_stage(self._module, dict(weights), received, inputs.ids_BT)
@@ -75,6 +75,6 @@ class StagePass:
 
     def token_losses(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """Nats of each token (B, T) in fp32, at the last stage; without a graph."""
-        with torch.no_grad(), autocast(self.spec.compute, self.device):
+        with torch.no_grad(), autocast(self.spec.precision, self.device):
             result = run_stage(self._module, dict(weights), inputs.received_BTK, inputs.ids_BT)
             return token_losses(result.out, inputs.labels_BT)

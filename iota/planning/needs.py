@@ -9,7 +9,7 @@ from iota.codec.shapes import payload_size
 from iota.model.layout import count, graph_bytes, run_shapes
 from iota.objects import snapshot_bytes
 from iota.settings.kinds import format_bytes
-from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
+from iota.spec import OptimizerKind, Pipeline, RunSpec
 
 EPOCHS_KEPT: Final = 3
 """Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
@@ -27,7 +27,7 @@ class Needs:
     stage: int
     parameters: int
     weights: int
-    """The weight versions that are in use at once, and their copies in the compute dtype."""
+    """The weight versions that are in use at once, and their bf16 copies."""
     gradients: int
     """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int
@@ -68,8 +68,8 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     shapes = run_shapes(spec, stage)
     parameters = count(shapes)
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
-    computed = 2 if spec.compute is ComputeDtype.BF16 else 4
-    copy = computed if spec.compute is ComputeDtype.BF16 else 0
+    computed = 2 if spec.precision.computes_bf16 else 4
+    copy = computed if spec.precision.computes_bf16 else 0
     routed = spec.routed
     last = stage == spec.last_stage
     ends = (stage == 0) + last

@@ -105,7 +105,7 @@ class ReferenceTrainer:
         losses: list[float] = []
         for index in range(self.spec.schedule.microbatches):
             ids, labels = token_tensors(self.spec, batches(epoch, step, index), _CPU)
-            with autocast(self.spec.compute, _CPU):
+            with autocast(self.spec.precision, _CPU):
                 loss = token_loss(self._forward(leaves, ids), labels)
             gradients = torch.autograd.grad(loss, flat)
             totals = (

@@ -45,7 +45,7 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
 
     def one(tokens: Tokens) -> None:
         ids, labels = token_tensors(spec, tokens, device)
-        with autocast(spec.compute, device):
+        with autocast(spec.precision, device):
             out: Tensor | None = None
             for module, own in zip(modules, weights, strict=True):
                 out = run_stage(module, own, out, ids).out

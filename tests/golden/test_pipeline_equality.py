@@ -54,7 +54,7 @@ def test_stages_equal_the_model_unsplit(codec: str, wire: str, pipeline: str, ki
 
 
 def test_bf16_compute_equals_the_model_unsplit_in_bf16() -> None:
-    compare(small_run(compute="bf16"))
+    compare(small_run(precision="bf16-master"))
 
 
 def test_weights_do_not_depend_on_the_cut_with_an_exact_wire() -> None:
@@ -188,18 +188,18 @@ def test_replaying_a_step_gives_the_same_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boundary", "compute"),
+    ("boundary", "precision"),
     [
         ({"codec": "identity", "wire": "fp32"}, "fp32"),
         ({"codec": "resbm-anchor", "wire": "bf16"}, "fp32"),
-        ({"codec": "resbm", "wire": "int8"}, "bf16"),
+        ({"codec": "resbm", "wire": "int8"}, "bf16-master"),
     ],
 )
 def test_the_held_out_loss_of_the_pipeline_is_that_of_the_evaluation(
-    boundary: dict[str, str], compute: str
+    boundary: dict[str, str], precision: str
 ) -> None:
     """To the bit for each token. The mean of a microbatch is taken by torch there, by NumPy here."""
-    spec = small_run(boundary=boundary, compute=compute, schedule={"heldout": 4})
+    spec = small_run(boundary=boundary, precision=precision, schedule={"heldout": 4})
     states = [StageState.initial(spec, stage) for stage in range(spec.layout.stages)]
     engines = [Engine(spec, stage) for stage in range(spec.layout.stages)]
     for engine, state in zip(engines, states, strict=True):

@@ -22,12 +22,12 @@ from iota.model.layout import count, run_shapes
 from iota.model.narrowed import MAX_FFN, MAX_TOKENS, MAX_VOCABULARY, MAX_WIDTH, narrowed
 from iota.model.presets import PRESETS
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
-from iota.spec import ComputeDtype, RunSpec, WireDtype
+from iota.spec import Precision, RunSpec, WireDtype
 from tests.support.device_bits import NONCE, measure
 from tests.support.small_spec import small_spec
 
 FP32 = ["fp32-adamw-0", "fp32-muon-1", "fp32-adamw-2"]
-BF16 = ["bf16-adamw-1", "bf16-muon-2"]
+BF16 = ["bf16-master-adamw-1", "bf16-master-muon-2"]
 VARIANTS: dict[str, tuple[int, dict[str, str], list[str]]] = {
     "same": (1, {}, FP32 + BF16),
     "3 threads": (3, {}, FP32 + BF16),
@@ -137,7 +137,7 @@ def test_another_kernel_changes_the_parts_that_run_it(change: dict[str, Any], pa
 
 
 def test_bf16_changes_what_computes_in_it() -> None:
-    spec = RunSpec.model_validate({**small_spec().model_dump(), "compute": ComputeDtype.BF16})
+    spec = RunSpec.model_validate({**small_spec().model_dump(), "precision": Precision.BF16_MASTER})
     assert set(made().differences(made(spec))) == {"forward", "backward", "wide"}
 
 

@@ -86,7 +86,7 @@ def test_an_applied_steps_sums_are_freed_at_once() -> None:
 
 
 def test_graphs_of_one_version_share_its_bf16_weights() -> None:
-    spec = small_spec(compute="bf16")
+    spec = small_spec(precision="bf16-master")
     engine = loaded(spec)
     weights = engine.state().weights
     matrices = [name for name in bf16_names(spec, 0) if weights[name].dim() == 2]

@@ -69,7 +69,8 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     parameters = count(shapes)
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
     computed = 2 if spec.precision.computes_bf16 else 4
-    copy = computed if spec.precision.computes_bf16 else 0
+    weight = spec.precision.weight_bytes
+    copy = computed if computed < weight else 0
     routed = spec.routed
     last = stage == spec.last_stage
     ends = (stage == 0) + last
@@ -80,7 +81,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     return Needs(
         stage=stage,
         parameters=parameters,
-        weights=versions * (_FP32 + copy) * parameters,
+        weights=versions * (weight + copy) * parameters,
         gradients=versions * _FP32 * parameters,
         moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
         graph=graph_bytes(spec.model, spec.layout.cuts, stage, spec.data.tokens, computed),

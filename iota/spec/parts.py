@@ -61,11 +61,23 @@ class Precision(StrEnum):
     """fp32 throughout; TF32 stays off."""
     BF16_MASTER = "bf16-master"
     """fp32 weights, and a bf16 copy of them for the matrix products of each weight version."""
+    BF16_SR = "bf16-sr"
+    """bf16 weights alone: each STEP rounds them stochastically (`iota.compute.rounding`)."""
 
     @property
     def computes_bf16(self) -> bool:
         """Whether matrix products and their operands are bf16."""
         return self is not Precision.FP32
+
+    @property
+    def holds_bf16(self) -> bool:
+        """Whether the weights of a replica are bf16, and no copy of them has more bits."""
+        return self is Precision.BF16_SR
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight of a replica's state."""
+        return 2 if self.holds_bf16 else 4
 
 
 MAX_LAYERS: Final = 4096

@@ -53,8 +53,8 @@ class RunSpec(Versioned):
     outer: OuterSpec
     audit: AuditSpec = AuditSpec()
     precision: Precision = Precision.FP32
-    """Number formats of weights and computed values: fp32 (TF32 stays off), or bf16-master: fp32 weights,
-    computed with in bf16."""
+    """Number formats: fp32 (TF32 stays off), bf16-master (fp32 weights, computed with in bf16), or bf16-sr
+    (bf16 weights alone, which each step rounds stochastically)."""
     seed: Count = 0
     """Seed of the initial weights and of the order of samples."""
     init: InitSpec | None = None

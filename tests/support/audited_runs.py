@@ -297,7 +297,7 @@ class World:
         for n, data in enumerate(base_parts(self.spec, outer)):
             parts.append(self._put(str(BaseKey(self.run, epoch, stage, n)), data))
         roots = base_roots(self.spec, outer)
-        self.miners[stage].momentum = roots.momentum
+        self.miners[stage].rest = roots.rest
         record = BaseRecord(
             epoch=epoch,
             stage=stage,

@@ -17,7 +17,7 @@ from iota.compute import (
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.errors import BadValueError
-from iota.compute.precision import bf16_names
+from iota.compute.precision import operand_dtypes
 from iota.compute.state import StageState
 from iota.compute.versions import Versions
 from tests.support.small_engines import loaded, read, tensor, tokens
@@ -89,7 +89,7 @@ def test_graphs_of_one_version_share_its_bf16_weights() -> None:
     spec = small_spec(precision="bf16-master")
     engine = loaded(spec)
     weights = engine.state().weights
-    matrices = [name for name in bf16_names(spec, 0) if weights[name].dim() == 2]
+    matrices = [name for name in operand_dtypes(spec, 0) if weights[name].dim() == 2]
     storages: list[set[int]] = []
 
     def pack(saved: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_graphs_of_one_version_share_its_bf16_weights() -> None:
 
 
 def test_the_bf16_weights_of_a_version_follow_its_update() -> None:
-    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, frozenset({"w"}))
+    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, {"w": torch.bfloat16})
     first = versions.operands(0)
     assert (first["w"].dtype, first["norm"].dtype) == (torch.bfloat16, torch.float32)
     assert versions.operands(0)["w"] is first["w"]

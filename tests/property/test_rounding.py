@@ -1,4 +1,4 @@
-"""Stochastic rounding: unbiased, to a neighbour at most, the same bits everywhere, and in separate streams."""
+"""Stochastic rounding: unbiased, to a neighbour at most, the same bits everywhere, in separate streams."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class LogDamaged(Exception):
 class LogHeader(Frozen):
     """The first line: whose receipts these are, and the receipt that the chain continues from."""
 
-    version: Literal[3] = RECEIPT_LOG_VERSION
+    version: Literal[4] = RECEIPT_LOG_VERSION
     run: Hex32
     hotkey: Hotkey
     count: Count

@@ -67,7 +67,8 @@ class Row(Frozen):
 def row(seed: int, number: int, *, lies: bool = False) -> Row:
     """Row `number` of the matrix. The precision and the optimizer go by turns, the rest is drawn."""
     rng = random.Random(f"{seed}/{number}")
-    precision = Precision.FP32 if lies or number % 3 else Precision.BF16_MASTER
+    bf16 = Precision.BF16_SR if number % 2 else Precision.BF16_MASTER
+    precision = Precision.FP32 if lies or number % 3 else bf16
     optimizer = list(OptimizerKind)[number // 3 % len(OptimizerKind)]
     # Profiles ship for bf16 wires and `resbm-anchor`: half of the rows have them.
     wire, codec = WireDtype.BF16, "resbm-anchor"

@@ -41,7 +41,7 @@ NOBODYS: Final = "cuda/Some GPU/cuda1/torch1"
 MAX_OPS: Final = 100
 """Ops that one auditor draws of one epoch."""
 _WORLD: Final = ("store", "kept", "records", "made", "blocks", "bases", "plans", "lives")
-_MINER: Final = ("device", "receipts", "snapshots", "joined", "momentum")
+_MINER: Final = ("device", "receipts", "snapshots", "joined", "rest")
 
 
 @dataclass

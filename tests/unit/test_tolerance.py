@@ -205,6 +205,14 @@ def test_the_change_of_sgd_is_held_like_moments() -> None:
     assert adamw.of(OpKind.COMMIT, Quantity.CHANGE) > adamw.of(OpKind.COMMIT, Quantity.MOMENTS)
 
 
+def test_the_change_of_sgd_is_held_as_that_of_others_where_its_roundings_are_stochastic() -> None:
+    sgd, adamw = (
+        declared_bounds(small_run(optimizer={"kind": kind}, precision="bf16-sr"), LATER)
+        for kind in ("sgd", "adamw")
+    )
+    assert sgd == adamw
+
+
 def test_what_has_no_bound_must_be_equal() -> None:
     assert EXACT.bounds(1).of(OpKind.FORWARD, Quantity.ERROR) == 0
 

@@ -16,7 +16,7 @@ from iota.compute.state import StageState, save_state
 from iota.console.counts import counted
 from iota.objects import part_sizes
 from iota.outer.base import base_roots, initial_base, named_weights, read_base
-from iota.outer.base_values import BaseRoots, next_base
+from iota.outer.base_values import BaseRoots, next_base, started
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector, read_part
 from iota.outer.pseudo_gradient import flatten
@@ -104,14 +104,15 @@ class BaseKeeper:
         return await self._keep(how, effect.epoch + 1, base, roots, await self.device.run(rebased))
 
     async def pseudo_gradient(self) -> Vector:
-        """The held base minus the engine's current weights: one fp32 vector (N,).
+        """What the epoch started with minus the engine's current weights: one fp32 vector (N,).
 
         The merge replaces both operands, so this must be called before it is applied.
         """
         base, engine = self._held, self.runner.engine
 
         def difference() -> Vector:
-            found: Vector = base.weights - flatten(engine.state(copy=False).weights).numpy()
+            found: Vector = started(self.spec, base.weights)
+            found = found - flatten(engine.state(copy=False).weights).numpy()
             return found
 
         return await self.device.run(difference)

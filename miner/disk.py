@@ -2,7 +2,7 @@
 
 receipts.jsonl                        the receipt chain
 base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
-base/<epoch>/digest                   the roots of the base's weights and momentum, which give its digest
+base/<epoch>/digest                   two roots, which give the base's digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
 frames/<epoch>/...                    sent and received frames, kept until the epoch's audits are closed
@@ -127,10 +127,10 @@ class MinerDisk:
         """The roots of a base, as `save_base` wrote them. Raises PartError if they are gone."""
         path = self.root / "base" / str(epoch) / "digest"
         try:
-            weights, momentum = path.read_text().split(" ")
+            start, rest = path.read_text().split(" ")
         except (OSError, ValueError) as error:
             raise PartError(f"{path} cannot be read: {error}") from error
-        return BaseRoots(weights, momentum)
+        return BaseRoots(start, rest)
 
     def save_frame(self, name: FrameName, data: bytes) -> None:
         """Write a frame atomically."""
@@ -161,7 +161,7 @@ class MinerDisk:
 
 
 def _written(roots: BaseRoots) -> str:
-    return f"{roots.weights} {roots.momentum}"
+    return f"{roots.start} {roots.rest}"
 
 
 def _base_part(folder: Path, number: int) -> Path:

@@ -94,7 +94,7 @@ class OpRunner:
         """What the life shows of its base and its device. The suite runs as the ops do."""
         nonce = fingerprint_nonce(self.spec.id, epoch, base.digest, self.hotkey.ss58)
         return Beginning(
-            momentum=base.momentum,
+            rest=base.rest,
             fingerprint=fingerprint(self.spec, self.stage, self.engine.device, nonce),
         )
 

@@ -37,7 +37,7 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.data import DirectoryReader, sequence_indices
 from iota.model.layout import stage_parameters
-from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
+from iota.spec import OptimizerKind, Pipeline, Precision, RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.preparation import prepare_data
 from iota.swarm.run_dir import write_json
@@ -62,7 +62,7 @@ class Size:
     """Held-out microbatches; the same for every row."""
     learning_rates: dict[OptimizerKind, float]
     """Of each optimizer that is compared; the same for dense and compressed."""
-    compute: ComputeDtype = ComputeDtype.FP32
+    precision: Precision = Precision.FP32
 
 
 TINY_RATES = {OptimizerKind.ADAMW: 3e-3, OptimizerKind.MUON: 2e-2}
@@ -72,7 +72,7 @@ SIZES = {
     "small": Size("tiny", 4, 240, 1, 8, 128, ratios=(8, 32), heldout=24, learning_rates=TINY_RATES),
     "gpu": Size(
         "nano-100m", 4, 4000, 2, 32, 1024, ratios=(4, 16, 64), heldout=8,
-        learning_rates=LARGE_RATES, compute=ComputeDtype.BF16,
+        learning_rates=LARGE_RATES, precision=Precision.BF16_MASTER,
     ),
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ def spec_of(
         sequences=size.sequences,
         seed=seed,
     ).spec(manifest, vocabulary)
-    return RunSpec.model_validate({**spec.model_dump(), "compute": size.compute})
+    return RunSpec.model_validate({**spec.model_dump(), "precision": size.precision})
 
 
 def settings(size: Size) -> list[tuple[OptimizerKind, str, int]]:

@@ -31,7 +31,7 @@ from iota.compute.fingerprint import fingerprint
 from iota.compute.state import StageState
 from iota.model.layout import count, run_shapes
 from iota.model.narrowed import narrowed
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+from iota.spec import OptimizerKind, Precision, RunSpec
 from iota.swarm.options import SwarmOptions
 
 STAGES = 3
@@ -42,11 +42,11 @@ MAX_MEASURED = 10**8
 """Parameters of a stage whose microbatch is measured too."""
 
 
-def spec_of(model: str, optimizer: OptimizerKind, compute: ComputeDtype) -> RunSpec:
+def spec_of(model: str, optimizer: OptimizerKind, precision: Precision) -> RunSpec:
     """The run that `iota up` proposes."""
     options = SwarmOptions.of(stages=STAGES, model=model, optimizer=optimizer)
     spec = options.spec("0" * 64, VOCABULARY.get(model, 128_256))
-    return RunSpec.model_validate({**spec.model_dump(), "compute": compute})
+    return RunSpec.model_validate({**spec.model_dump(), "precision": precision})
 
 
 def best(work: Callable[[], Any], times: int) -> tuple[float, float]:
@@ -82,16 +82,16 @@ def microbatch(spec: RunSpec, stage: int, device: str) -> Callable[[], None]:
 
 
 def row(
-    model: str, optimizer: OptimizerKind, compute: ComputeDtype, stage: int, device: str, times: int
+    model: str, optimizer: OptimizerKind, precision: Precision, stage: int, device: str, times: int
 ) -> dict[str, Any]:
     """The figures of one stage."""
-    spec = spec_of(model, optimizer, compute)
+    spec = spec_of(model, optimizer, precision)
     narrow = narrowed(spec)
     wall_s, cpu_s = best(lambda: fingerprint(spec, stage, device, NONCE), times)
     found = {
         "model": model,
         "optimizer": optimizer.value,
-        "compute": compute.value,
+        "precision": precision.value,
         "stage": stage,
         "wall_s": round(wall_s, 3),
         "cpu_s": round(cpu_s, 3),
@@ -113,10 +113,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     models = ["tiny"] if given.smoke else ["small", "llama-1b", "orion-100b"]
     rows = [
-        row(model, optimizer, compute, stage, given.device, 1 if given.smoke else 3)
+        row(model, optimizer, precision, stage, given.device, 1 if given.smoke else 3)
         for model in models
         for optimizer in (OptimizerKind.ADAMW, OptimizerKind.MUON)
-        for compute in ComputeDtype
+        for precision in Precision
         for stage in (1, 2)
     ]
     report = {

@@ -39,7 +39,7 @@ from iota.compute.engine import Engine
 from iota.compute.state import StageState, load_state, save_state
 from iota.model.layout import count, run_shapes
 from iota.model.presets import PRESETS
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+from iota.spec import OptimizerKind, Precision, RunSpec
 from iota.swarm.options import SwarmOptions
 from validator.audits.state_distances import state_distances
 
@@ -59,7 +59,7 @@ def spec_of(given: argparse.Namespace, layers: int) -> RunSpec:
         values={"model": {**PRESETS[given.model].model_dump(), "vocab_size": 257, "layers": layers + 2}},
     )  # fmt: skip
     spec = options.spec("0" * 64, 257)
-    changes = {"layout": {**spec.layout.model_dump(), "cuts": [1, layers, 1]}, "compute": given.compute}
+    changes = {"layout": {**spec.layout.model_dump(), "cuts": [1, layers, 1]}, "precision": given.precision}
     return RunSpec.model_validate({**spec.model_dump(), **changes})
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="of a segment")
     parser.add_argument("--microbatches", type=int, default=8, help="of a miner in a step")
     parser.add_argument("--optimizer", choices=list(OptimizerKind), default=OptimizerKind.MUON)
-    parser.add_argument("--compute", choices=list(ComputeDtype), default=ComputeDtype.FP32)
+    parser.add_argument("--precision", choices=list(Precision), default=Precision.FP32)
     parser.add_argument("--folder", type=Path, help="where the state is written; a temporary folder")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -165,7 +165,7 @@ def main() -> None:
         bench.state(Path(folder) / "state")
         size = (Path(folder) / "state").stat().st_size
     layer = bench.step()
-    said = {name: str(getattr(given, name)) for name in ("model", "optimizer", "compute")}
+    said = {name: str(getattr(given, name)) for name in ("model", "optimizer", "precision")}
     print(json.dumps({**said, **report(bench, layer, size)}, indent=2))
 
 

@@ -37,7 +37,7 @@ from iota.compute.determinism import device_class
 from iota.model.presets import PRESETS
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import ComputeDtype, OptimizerKind
+from iota.spec import OptimizerKind, Precision
 
 _KINDS: Final = (
     ("attention", ("attention", "flash", "fmha")),
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--microbatches", type=int, default=4, help="of a step")
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--optimizer", choices=list(OptimizerKind), default=OptimizerKind.MUON)
-    parser.add_argument("--compute", choices=list(ComputeDtype), default=ComputeDtype.FP32)
+    parser.add_argument("--precision", choices=list(Precision), default=Precision.FP32)
     parser.add_argument(
         "--activations", choices=list(Activations), action="append", help="may be given again"
     )
@@ -173,7 +173,7 @@ def main() -> None:
         for activations in given.activations or [Activations.KEEP]:
             case = Case(
                 given.model, stage, given.layers, given.tokens, given.microbatches,
-                OptimizerKind(given.optimizer), ComputeDtype(given.compute), Activations(activations),
+                OptimizerKind(given.optimizer), Precision(given.precision), Activations(activations),
                 given.in_flight,
             )  # fmt: skip
             rows.append(measure(case, device, given.times, given.commit_every))

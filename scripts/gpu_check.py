@@ -82,7 +82,7 @@ def main() -> None:
     if lacking := missing():
         print(
             f"{sys.executable} has no {', '.join(lacking)}. On another machine: pip download --no-deps"
-            f" {' '.join(lacking)}, in the versions of constraints.txt; here: pip install --no-index --target",
+            f" {' '.join(lacking)}, in the versions of constraints.txt; here: pip install --no-index -t",
             file=sys.stderr,
         )
         raise SystemExit(1)

@@ -2,7 +2,7 @@
 
 Each row of a seeded matrix is a run of a small model in one process, by real engines: its receipts, frames,
 commitments and records are those of a swarm. Miners and validators of a row are processes with kernels and
-threads of their own: AVX2 or AVX-512 of torch, oneDNN and MKL; 1 to 4 threads. What is drawn: compute dtype,
+threads of their own: AVX2 or AVX-512 of torch, oneDNN and MKL; 1 to 4 threads. What is drawn: precision,
 optimizer, wire dtype, codec, pipeline, activation policy, carried or reset moments, length of
 segments, size of the model. Audits have the thresholds and profiles that ship.
 
@@ -63,7 +63,7 @@ def figures(made: Row, folder: Path, seconds: float) -> dict[str, Any]:
     return {
         "number": made.number,
         "size": made.size,
-        "compute": spec.compute,
+        "precision": spec.precision,
         "optimizer": spec.optimizer.kind,
         "state": spec.optimizer.state,
         "wire": spec.boundary.wire,
@@ -125,7 +125,7 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 _BY: Final = (
     "size",
-    "compute",
+    "precision",
     "optimizer",
     "wire",
     "codec",

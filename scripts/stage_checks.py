@@ -23,27 +23,27 @@ from iota.compute.state import StageState, tensors_digest
 from iota.model.graph_sizes import POLICIES
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import ComputeDtype, OptimizerKind
+from iota.spec import OptimizerKind, Precision
 
 Check = Callable[[], tuple[bool, dict[str, Any]]]
 NONCE: Final = "5e" * 32
-ALLOWED: Final = {ComputeDtype.FP32: 5e-4, ComputeDtype.BF16: 3e-2}
+ALLOWED: Final = {Precision.FP32: 5e-4, Precision.BF16_MASTER: 3e-2, Precision.BF16_SR: 3e-2}
 """Largest relative error of an op's output on another device, with equal weights. fp32: what audits allow."""
 WITHIN: Final = 0.05
 """Of the planned memory."""
 _SMALL = Case(
-    "small", "middle", 2, 512, 2, OptimizerKind.MUON, ComputeDtype.FP32, Activations.KEEP, vocabulary=257
+    "small", "middle", 2, 512, 2, OptimizerKind.MUON, Precision.FP32, Activations.KEEP, vocabulary=257
 )
-_ORION = Case("orion-100b", "middle", 3, 8192, 4, OptimizerKind.MUON, ComputeDtype.BF16, Activations.KEEP)
+_ORION = Case("orion-100b", "middle", 3, 8192, 4, OptimizerKind.MUON, Precision.BF16_MASTER, Activations.KEEP)
 
 
 def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
     """The checks by name, in order."""
     found: dict[str, Check] = {}
-    for compute in ComputeDtype:
+    for precision in Precision:
         for stage in STAGES:
-            case = replace(_SMALL, compute=compute, stage=stage)
-            found[f"numerics: {compute} {stage}"] = partial(numerics, case, device)
+            case = replace(_SMALL, precision=precision, stage=stage)
+            found[f"numerics: {precision} {stage}"] = partial(numerics, case, device)
     for optimizer in OptimizerKind:
         case = replace(_SMALL, optimizer=optimizer)
         found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
@@ -76,8 +76,8 @@ def numerics(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     first = range(2 * case.microbatches - case.microbatches * (case.stage == "last"))
     error = max(float((kept[i] - reference[i]).norm() / reference[i].norm()) for i in first)
     same = {f"same as {way}": equal(kept, found) for way, found in others.items()}
-    figures = {"repeats": equal(kept, again), **same, "error": error, "allowed": ALLOWED[case.compute]}
-    return figures["repeats"] is True and all(same.values()) and error <= ALLOWED[case.compute], figures
+    figures = {"repeats": equal(kept, again), **same, "error": error, "allowed": ALLOWED[case.precision]}
+    return figures["repeats"] is True and all(same.values()) and error <= ALLOWED[case.precision], figures
 
 
 def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.model.stage import llama_config
 from iota.settings import Activations
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+from iota.spec import OptimizerKind, Precision, RunSpec
 
 PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """bf16 dense FLOP/s by a part of the device's name, as the maker states them."""
@@ -53,7 +53,7 @@ class Case:
     microbatches: int
     """Of a step."""
     optimizer: OptimizerKind
-    compute: ComputeDtype
+    precision: Precision
     activations: Activations
     in_flight: int = 1
     """Microbatches between their forward and their backward."""
@@ -76,7 +76,7 @@ class Case:
             "data": {"sequences": 1, "sequence_length": self.tokens},
             "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
             "optimizer": {"kind": self.optimizer},
-            "compute": self.compute,
+            "precision": self.precision,
         }
         return make_spec(given, "0" * 64, vocabulary)
 
@@ -142,11 +142,12 @@ class StageRun:
 
 def random_weights(spec: RunSpec, stage: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
     """Weights of the usual size. Those of a start have zeros, and take minutes to make."""
+    dtype = torch.bfloat16 if spec.precision.holds_bf16 else torch.float32
     for name, shape in run_shapes(spec, stage).items():
         if len(shape) > 1:
-            yield name, torch.randn(shape, device=device) * spec.model.init_std
+            yield name, (torch.randn(shape, device=device) * spec.model.init_std).to(dtype)
         else:
-            yield name, torch.ones(shape, device=device)
+            yield name, torch.ones(shape, device=device, dtype=dtype)
 
 
 class Plain:
@@ -169,7 +170,7 @@ class Plain:
         """Forward and backward of each microbatch, and the optimizer's update."""
         for _ in range(self.case.microbatches):
             x = self._x
-            with autocast(self.spec.compute, self.device):
+            with autocast(self.spec.precision, self.device):
                 for layer in self._layers:
                     x = layer(x, attention_mask=None, position_embeddings=self._positions)
             torch.autograd.backward(x, self._gradient)

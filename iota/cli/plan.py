@@ -89,7 +89,8 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float
     )
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
-    console.print(f"Memory counts {held}, and fp32 state; disk the snapshots of two epochs.")
+    state = "bf16 weights and fp32 moments" if spec.precision.holds_bf16 else "fp32 state"
+    console.print(f"Memory counts {held}, and {state}; disk the snapshots of two epochs.")
     console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
     console.print(_heldout(plan, spec.schedule.heldout))
     console.print(_verdict(plan, link_mbps))

@@ -4,8 +4,9 @@
     group = Merkle root of its leaves (weights, moments, weights of the version before)
     root  = Merkle root of the three groups (`iota.protocol.receipts.Commitment.root`)
 
-A group is its tensors one after another, sorted by name, in row-major order; all are fp32. A part is
-`outer.part_elements` of them, so that the leaves of weights are those of a base and of a pseudo-gradient.
+A group is its tensors one after another, sorted by name, in row-major order; all have one dtype: fp32, or
+bf16 where the run's weights are. A part is `outer.part_elements` of their elements, so that the leaves of
+weights are of the parts of a base and of a pseudo-gradient.
 Names and shapes follow from the spec. A stage has some hundred leaves, which can be computed side by side,
 and a leaf can be compared, or opened, without the others.
 """
@@ -25,8 +26,8 @@ from iota.protocol.receipts import Beginning, Commitment
 if TYPE_CHECKING:
     from iota.compute.state import StageState
 
-_FP32 = 4
-"""Bytes of an element."""
+_DTYPES = (torch.float32, torch.bfloat16)
+"""Of a state's tensors."""
 
 
 def commitment(state: StageState, part_elements: int, beginning: Beginning | None = None) -> Commitment:
@@ -43,30 +44,34 @@ def commitment(state: StageState, part_elements: int, beginning: Beginning | Non
 
 
 def tensors_root(tensors: Mapping[str, Tensor], part_elements: int) -> str:
-    """Merkle root of a group of fp32 tensors on the CPU; `merkle.EMPTY` for none.
+    """Merkle root of a group of tensors on the CPU; `merkle.EMPTY` for none.
 
-    Raises TypeError for another dtype.
+    Raises TypeError where they are not all fp32 or all bf16.
     """
     return merkle_root(tensors_leaves(tensors, part_elements))
 
 
 def tensors_leaves(tensors: Mapping[str, Tensor], part_elements: int) -> list[str]:
     """BLAKE3 (hex) of each part of a group, in order. No tensor is copied, unless it is not contiguous."""
-    return leaves((tensor_bytes(tensors[name]) for name in sorted(tensors)), part_elements)
+    sizes = {tensor.element_size() for tensor in tensors.values()}
+    if len(sizes) > 1:
+        raise TypeError("the tensors of a group have several dtypes")
+    part_bytes = part_elements * max(sizes, default=1)
+    return leaves((tensor_bytes(tensors[name]) for name in sorted(tensors)), part_bytes)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The raw bytes of an fp32 tensor on the CPU, in row-major order. Raises TypeError for another dtype."""
-    if tensor.dtype is not torch.float32:
-        raise TypeError(f"a tensor is {tensor.dtype}, and a state is fp32")
+    """The raw bytes of an fp32 or bf16 tensor on the CPU, in row-major order. Raises TypeError for others."""
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(f"a tensor is {tensor.dtype}, and a state is fp32 or bf16")
     view: memoryview = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return view
 
 
-def leaves(buffers: Iterable[memoryview], part_elements: int) -> list[str]:
+def leaves(buffers: Iterable[memoryview], part_bytes: int) -> list[str]:
     """BLAKE3 (hex) of each part of a group, from the bytes of its tensors in the order of their names."""
     digests = []
-    for part in byte_parts(buffers, _FP32 * part_elements):
+    for part in byte_parts(buffers, part_bytes):
         hasher = blake3(max_threads=max(1, torch.get_num_threads()))
         for piece in part:
             hasher.update(piece)

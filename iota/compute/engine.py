@@ -25,7 +25,8 @@ from iota.compute.memory import choose
 from iota.compute.names import Microbatch, StepOutput
 from iota.compute.optim import InnerOptimizer
 from iota.compute.output import DeviceOutput
-from iota.compute.precision import bf16_names
+from iota.compute.precision import operand_dtypes
+from iota.compute.rounding import rounding_of
 from iota.compute.stage_pass import Graph, StagePass
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
@@ -63,7 +64,7 @@ class Engine:
         self.activations = activations
         make_deterministic(self.device)
         self._pass = StagePass(spec, stage, self.device)
-        self._bf16_names = bf16_names(spec, stage)
+        self._dtypes = operand_dtypes(spec, stage)
         self._threshold = clip_threshold(spec, stage)
         self._needs = stage_needs(spec, stage)
         self._versions: Versions | None = None
@@ -84,12 +85,15 @@ class Engine:
         self._steps.clear()
         self._in_flight.clear()
         self._versions, self._optimizer = None, None  # first, because memory may not suffice for both
-        self._versions = Versions(state.weights, version, self.device, self._bf16_names, before=state.before)
+        self._versions = Versions(state.weights, version, self.device, self._dtypes, before=state.before)
         self._optimizer = InnerOptimizer(self.spec.optimizer, self._versions.weights)
         self._optimizer.load(state.moments)
 
     def rebase(self, weights: dict[str, Tensor]) -> None:
-        """Start an epoch from merged weights. The spec decides whether moments are carried over or zero."""
+        """Start an epoch from merged weights, in the run's weight dtype.
+
+        The spec decides whether moments are carried over or zero.
+        """
         carry = self.spec.optimizer.state is StateRule.CARRY
         moments = {n: m.clone() for n, m in self._loaded_optimizer().moments().items()} if carry else {}
         self.load(StageState(weights, moments), version=0)
@@ -247,7 +251,8 @@ class Engine:
         self._await_copy()
         weights = held.advance(keep=keep, changed=count > 0)
         if opened and count:
-            inner.update(weights, opened.sums, learning_rate)
+            rounding = rounding_of(self.spec, opened.summed[0].epoch, step)
+            inner.update(weights, opened.sums, learning_rate, rounding)
         self._release_unused(step)
         return StepOutput(version=held.newest, gradient_norm=norm)
 

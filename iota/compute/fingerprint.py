@@ -24,7 +24,8 @@ from iota.compute.clip import mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
-from iota.compute.precision import bf16_names
+from iota.compute.precision import operand_dtypes
+from iota.compute.rounding import rounding_of
 from iota.compute.seeded import SMALL, Seeded
 from iota.compute.stage_pass import StagePass
 from iota.compute.state import tensors_digest
@@ -33,6 +34,7 @@ from iota.compute.wide_kernels import wide_digest
 from iota.model.layout import run_shapes
 from iota.model.narrowed import narrowed
 from iota.model.updates import clip_threshold, moment_shapes
+from iota.model.weight_dtype import as_weights
 from iota.protocol.fingerprints import Fingerprint
 from iota.spec import RunSpec
 
@@ -61,8 +63,8 @@ def fingerprint(spec: RunSpec, stage: int, device: str | torch.device, nonce: st
 def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     """Digests of a FORWARD (at the last stage a LOSS) and of its BACKWARD, as the engine runs them."""
     ran = StagePass(spec, stage, seeded.device)
-    weights = seeded.weights(run_shapes(spec, stage))
-    opened = OpenStep(0, Versions(weights, 0, seeded.device, bf16_names(spec, stage)).operands(0))
+    weights = as_weights(spec, seeded.weights(run_shapes(spec, stage)))
+    opened = OpenStep(0, Versions(weights, 0, seeded.device, operand_dtypes(spec, stage)).operands(0))
     wire, shape = spec.boundary.wire, payload_shape(spec)
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
@@ -82,12 +84,12 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
 def _step(spec: RunSpec, stage: int, seeded: Seeded) -> str:
     """Digest of a STEP with the run's learning rate after its warm-up."""
     shapes = run_shapes(spec, stage)
-    weights = seeded.weights(shapes)
+    weights = as_weights(spec, seeded.weights(shapes))
     sums = {name: seeded.values(f"sum.{name}", shape, SMALL) for name, shape in shapes.items()}
     norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage))
     inner = InnerOptimizer(spec.optimizer, weights)
     inner.load(seeded.moments(moment_shapes(spec.optimizer, shapes)))
-    inner.update(weights, sums, spec.optimizer.lr)
+    inner.update(weights, sums, spec.optimizer.lr, rounding_of(spec, epoch=0, step=0))
     made = _named("weight", weights) | _named("moment", inner.moments())
     return tensors_digest(made | {"norm": torch.tensor(norm, dtype=torch.float64)})
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from iota.compute.rounding import Rounding
 from iota.model.updates import moment_kinds, uses_muon, weight_decay
 from iota.spec import OptimizerKind, OptimizerSpec
 
 
 class InnerOptimizer:
-    """Updates weights in place, and owns the moments."""
+    """Updates weights in place, and owns the moments, which are fp32."""
 
     def __init__(self, spec: OptimizerSpec, weights: Mapping[str, Tensor]) -> None:
         self._spec = spec
@@ -23,19 +24,41 @@ class InnerOptimizer:
         self.reset()
 
     def update(
-        self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], learning_rate: float
+        self,
+        weights: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        learning_rate: float,
+        rounding: Rounding | None = None,
     ) -> None:
-        """Update `weights` in place. Both mappings have the names and shapes given at construction."""
+        """Update `weights` in place. Both mappings have the names and shapes given at construction.
+
+        `rounding` rounds the new weights where they are bf16; None: they are fp32.
+        """
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+        if rounding is not None:
+            self._update_rounded(weights, gradients, rounding)
+            return
         for name, parameter in self._parameters.items():
             # Torch keys its state by parameter, and each weight version may have other memory.
             parameter.data = weights[name]
             parameter.grad = gradients[name]
         for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
             optimizer.step()
         for parameter in self._parameters.values():
             parameter.grad = None
+
+    def _update_rounded(
+        self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rounding: Rounding
+    ) -> None:
+        """One parameter after another, of which alone there is an fp32 copy: the others have no gradient."""
+        for optimizer, name, parameter in self._owned():
+            parameter.data = weights[name].float()
+            parameter.grad = gradients[name]
+            optimizer.step()
+            rounding.write(name, parameter.data, weights[name])
+            parameter.data, parameter.grad = weights[name], None
 
     def reset(self) -> None:
         """Set moments and step counts to zero."""
@@ -107,4 +130,4 @@ def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[st
 def _zero(kind: str, parameter: Tensor) -> Tensor:
     if kind == "step":
         return torch.zeros((), dtype=torch.float32, device=parameter.device)
-    return torch.zeros_like(parameter)
+    return torch.zeros_like(parameter, dtype=torch.float32)

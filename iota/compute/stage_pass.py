@@ -73,7 +73,7 @@ class StagePass:
 
     def forward(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """What a stage other than the last sends, (B, T, k) as in `Graph`; without a graph."""
-        with torch.no_grad(), autocast(self.spec.compute, self.device):
+        with torch.no_grad(), autocast(self.spec.precision, self.device):
             return self._run(weights, inputs).out
 
     def graph(
@@ -85,7 +85,7 @@ class StagePass:
         """Run the module, and at the last stage the loss, for a backward. `activations` is not AUTO."""
         received = inputs.received_BTK
         saving = open_saving(activations, self._offload, [*weights.values(), *self._module.tables])
-        with torch.enable_grad(), autocast(self.spec.compute, self.device):
+        with torch.enable_grad(), autocast(self.spec.precision, self.device):
             if received is not None:
                 received.requires_grad_()
             result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._layer)
@@ -96,7 +96,7 @@ class StagePass:
 
     def token_losses(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
         """Nats of each token (B, T) in fp32, at the last stage; without a graph."""
-        with torch.no_grad(), autocast(self.spec.compute, self.device):
+        with torch.no_grad(), autocast(self.spec.precision, self.device):
             result = self._run(weights, inputs)
             return token_losses(result.out, weights["head.weight"], inputs.labels_BT)
 

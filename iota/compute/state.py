@@ -19,6 +19,7 @@ from iota.files import TensorFile, TensorFileError, check_tensors, whole_file, w
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
 from iota.model.updates import moment_shapes
+from iota.model.weight_dtype import as_weights
 from iota.protocol.merkle import merkle_root
 from iota.protocol.receipts import Commitment
 from iota.spec import RunSpec
@@ -26,12 +27,16 @@ from iota.spec import RunSpec
 _GROUPS = ("weights", "moments", "before")
 """Groups of a state's tensors. The metadata of a file on disk has the Merkle root of each, by which its owner
 notices damage."""
+_FP32 = 4
 _OTHER_ROOTS = "the state's tensors do not have the roots that were written with them"
 
 
 @dataclass(frozen=True)
 class StageState:
-    """fp32 tensors by name. Empty moments mean moments and step counts of zero."""
+    """Tensors by name: weights in the run's weight dtype (`iota.model.weight_dtype`), moments in fp32.
+
+    Empty moments mean moments and step counts of zero.
+    """
 
     weights: dict[str, Tensor]
     moments: dict[str, Tensor] = field(default_factory=dict)
@@ -42,7 +47,7 @@ class StageState:
     @classmethod
     def initial(cls, spec: RunSpec, stage: int) -> StageState:
         """The state at a run's start: initial weights, no moments."""
-        return cls(initial_weights(spec, stage))
+        return cls(as_weights(spec, initial_weights(spec, stage)))
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -72,10 +77,11 @@ def save_state(state: StageState, path: Path, roots: Commitment) -> None:
     Raises OSError; the old file, if there is one, then stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = _named(state)
+    tensors = dict(sorted(_named(state).items(), key=_place))
     layout = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    bf16 = {name for name, tensor in tensors.items() if tensor.dtype is torch.bfloat16}
     with whole_file(path, durable=True) as part, part.open("wb") as file:
-        write_tensors(file, layout, _metadata(roots), map(tensor_bytes, tensors.values()))
+        write_tensors(file, layout, _metadata(roots), map(tensor_bytes, tensors.values()), bf16)
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
@@ -86,7 +92,7 @@ def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
     roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
     """
     try:
-        file = check_tensors(source, *_layouts(spec, stage))
+        file = _checked_header(source, spec, stage)
         if isinstance(source, Path):
             tensors = safetensors.torch.load_file(source)
         else:
@@ -111,13 +117,21 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
     No tensor is made and no value is looked at. Raises StateError.
     """
     try:
-        file = check_tensors(data, *_layouts(spec, stage))
+        file = _checked_header(data, spec, stage)
     except TensorFileError as error:
         raise StateError(f"the state is no file of this stage: {error}") from error
-    size = spec.outer.part_elements
-    roots = {group: merkle_root(leaves(_extents(data, file, group), size)) for group in _GROUPS}
+    elements, widths = spec.outer.part_elements, _element_bytes(spec)
+    roots = {
+        group: merkle_root(leaves(_extents(data, file, group), elements * widths[group])) for group in _GROUPS
+    }
     if file.metadata != roots:
         raise StateError(_OTHER_ROOTS)
+
+
+def _place(named: tuple[str, Tensor]) -> tuple[int, str]:
+    """Where a tensor stands in a file: wide elements first, so that each is aligned."""
+    name, tensor = named
+    return -tensor.element_size(), name
 
 
 def _metadata(roots: Commitment) -> dict[str, str]:
@@ -129,6 +143,19 @@ def _extents(data: bytes, file: TensorFile, group: str) -> Iterator[memoryview]:
     for name in sorted(name for name in file.layout if name.startswith(f"{group}.")):
         start, stop = file.extents[name]
         yield memoryview(data)[start:stop]
+
+
+def _checked_header(source: bytes | Path, spec: RunSpec, stage: int) -> TensorFile:
+    """Raises TensorFileError unless the header is that of a state of `stage`."""
+    layouts, widths = _layouts(spec, stage), _element_bytes(spec)
+    bf16 = {name for name in layouts[-1] if widths[name.partition(".")[0]] == 2}
+    return check_tensors(source, *layouts, bf16=bf16)
+
+
+def _element_bytes(spec: RunSpec) -> dict[str, int]:
+    """Bytes of an element, by group."""
+    weight = spec.precision.weight_bytes
+    return {"weights": weight, "moments": _FP32, "before": weight}
 
 
 def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -10,12 +11,13 @@ from torch import Tensor
 from iota.compute.errors import VersionError
 
 Weights = dict[str, Tensor]
+_AS_HELD: Final[Mapping[str, torch.dtype]] = {}
 
 
 class Versions:
-    """fp32 weights by version number. STEP makes a version from the newest one.
+    """Weights by version number. STEP makes a version from the newest one.
 
-    `bf16` names the parameters that ops use in bf16: `operands` converts them once for a version.
+    `dtypes` are the parameters that ops use in another dtype: `operands` converts them once for a version.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class Versions:
         weights: Mapping[str, Tensor],
         version: int,
         device: torch.device,
-        bf16: frozenset[str] = frozenset(),
+        dtypes: Mapping[str, torch.dtype] = _AS_HELD,
         *,
         before: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -32,8 +34,8 @@ class Versions:
         if before:
             self._held[version - 1] = _own(before, device)
         self._spare: Weights | None = None
-        self._bf16_names = bf16
-        self._bf16: dict[int, Weights] = {}
+        self._dtypes = dtypes
+        self._converted: dict[int, Weights] = {}
         """Converted parameters by version."""
         self.newest = version
 
@@ -54,14 +56,14 @@ class Versions:
         return self._held[version]
 
     def operands(self, version: int) -> Weights:
-        """The weights of `version` as ops use them: some of them in bf16. Raises VersionError.
+        """The weights of `version` as ops use them: some of them in another dtype. Raises VersionError.
 
         They share memory with the version, and with one another from call to call.
         """
         weights = self.get(version)
-        if version not in self._bf16:
-            self._bf16[version] = {name: weights[name].bfloat16() for name in self._bf16_names}
-        return weights | self._bf16[version]
+        if version not in self._converted:
+            self._converted[version] = {name: weights[name].to(to) for name, to in self._dtypes.items()}
+        return weights | self._converted[version]
 
     def advance(self, *, keep: bool, changed: bool) -> Weights:
         """Make the next version, with the newest one's values, and return its weights for an update.
@@ -74,7 +76,7 @@ class Versions:
         new = self._copy(old) if keep and changed else old
         if not keep:
             del self._held[self.newest]
-            self._bf16.pop(self.newest, None)
+            self._converted.pop(self.newest, None)
         self.newest += 1
         self._held[self.newest] = new
         return new
@@ -82,7 +84,7 @@ class Versions:
     def release(self, version: int) -> None:
         """Release a version other than the newest, and keep its memory for the next copy."""
         weights = self._held.pop(version)
-        self._bf16.pop(version, None)
+        self._converted.pop(version, None)
         if all(weights is not other for other in self._held.values()):
             self._spare = weights
 

@@ -22,7 +22,7 @@ from iota.compute.precision import autocast
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
 from iota.model.loss import cross_entropy
-from iota.spec import ComputeDtype, RunSpec
+from iota.spec import RunSpec
 
 _ROWS: Final = 64
 _MAX_ATTENTION: Final = 2048
@@ -43,7 +43,7 @@ Kernel = tuple[str, Tensor, list[Tensor]]
 def wide_digest(spec: RunSpec, *, last: bool, seeded: Seeded) -> str:
     """BLAKE3 (hex) of the results and gradients. `last`: with those of the stage that has the loss."""
     made: dict[str, Tensor] = {}
-    with torch.enable_grad(), autocast(spec.compute, seeded.device):
+    with torch.enable_grad(), autocast(spec.precision, seeded.device):
         for name, out, inputs in _kernels(spec, last, seeded):
             given = seeded.values(f"{name}.out", out.shape).to(out.dtype)
             found = torch.autograd.grad(out, inputs, given)
@@ -112,7 +112,7 @@ def _oppose(x: Tensor, y: Tensor) -> None:
 
 def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
     """SwiGLU's activation and its gradient over as many values as a microbatch has, from several starts."""
-    dtype = torch.bfloat16 if spec.compute is ComputeDtype.BF16 else torch.float32
+    dtype = torch.bfloat16 if spec.precision.computes_bf16 else torch.float32
     count = min(spec.data.tokens * spec.model.ffn_size, _MAX_ACTIVATIONS)
     x_N, gradient_N = (seeded.values(f"activation.{part}", (count,)).to(dtype) for part in ("x", "out"))
     made: dict[str, Tensor] = {}

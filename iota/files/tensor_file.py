@@ -1,4 +1,4 @@
-"""Files of fp32 tensors in the form of safetensors.
+"""Files of fp32 and bf16 tensors in the form of safetensors.
 
 They are written one tensor after another. Their headers are checked before anything else reads them, since a
 file may be hostile.
@@ -12,7 +12,7 @@ import io
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,10 +22,11 @@ _ENTRY_BYTES = 1024
 """Room in a header for one tensor, whose name has at most a few hundred characters."""
 _SLACK_BYTES = 1 << 16
 """Room for the rest of a header, metadata included."""
-_FP32 = 4
+_BYTES = {"F32": 4, "BF16": 2}
+"""Bytes of an element, by the name of its dtype in a header."""
 
 Layout = Mapping[str, tuple[int, ...]]
-"""Shapes of fp32 tensors, by name."""
+"""Shapes of tensors, by name."""
 
 
 class TensorFileError(ValueError):
@@ -42,9 +43,10 @@ class TensorFile:
     metadata: dict[str, str]
 
 
-def check_tensors(source: bytes | Path, *allowed: Layout) -> TensorFile:
-    """Check that a file holds exactly the fp32 tensors of one of the `allowed` layouts.
+def check_tensors(source: bytes | Path, *allowed: Layout, bf16: Collection[str] = ()) -> TensorFile:
+    """Check that a file holds exactly the tensors of one of the `allowed` layouts.
 
+    Those that `bf16` names are bf16, the others fp32.
     Names, shapes, dtypes and sizes are checked, and that the tensors fill the file without gap or overlap.
     Values are not read. The JSON that is parsed is bounded by the largest layout.
 
@@ -59,9 +61,11 @@ def check_tensors(source: bytes | Path, *allowed: Layout) -> TensorFile:
         wrong = sorted(found.keys() ^ allowed[-1].keys())
         raise TensorFileError(f"it has other tensors than expected: {', '.join(map(repr, wrong[:5]))}"[:300])
     for name, shape in expected.items():
-        if not _is_fp32(found[name], shape):
-            raise TensorFileError(f"tensor {name!r} is not fp32 of shape {list(shape)}")
-    _check_extents([found[name]["data_offsets"] for name in expected], list(expected.values()), size)
+        if not _is_tensor(found[name], _dtype(name, bf16), shape):
+            kind = "bf16" if name in bf16 else "fp32"
+            raise TensorFileError(f"tensor {name!r} is not {kind} of shape {list(shape)}")
+    sizes = [_size(name, shape, bf16) for name, shape in expected.items()]
+    _check_extents([found[name]["data_offsets"] for name in expected], sizes, size)
     first = total - size
     extents = {
         name: (first + start, first + stop)
@@ -71,17 +75,22 @@ def check_tensors(source: bytes | Path, *allowed: Layout) -> TensorFile:
 
 
 def write_tensors(
-    file: BinaryIO, layout: Layout, metadata: Mapping[str, str], data: Iterable[memoryview]
+    file: BinaryIO,
+    layout: Layout,
+    metadata: Mapping[str, str],
+    data: Iterable[memoryview],
+    bf16: Collection[str] = (),
 ) -> None:
-    """Write fp32 tensors as a safetensors file, one after another, so that none is copied in memory.
+    """Write tensors as a safetensors file, one after another, so that none is copied in memory.
 
-    `data` has the bytes of each tensor, in the order of `layout`. Raises OSError.
+    `data` has the bytes of each tensor, in the order of `layout`. Those that `bf16` names are bf16, the
+    others fp32. Raises OSError.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, shape in layout.items():
-        start, end = end, end + _FP32 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start, end = end, end + _size(name, shape, bf16)
+        header[name] = {"dtype": _dtype(name, bf16), "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _LENGTH.size)  # so that the tensors are aligned
     file.write(_LENGTH.pack(len(text)) + text)
@@ -122,12 +131,20 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _is_fp32(entry: Any, shape: tuple[int, ...]) -> bool:
+def _dtype(name: str, bf16: Collection[str]) -> str:
+    return "BF16" if name in bf16 else "F32"
+
+
+def _size(name: str, shape: tuple[int, ...], bf16: Collection[str]) -> int:
+    return _BYTES[_dtype(name, bf16)] * math.prod(shape)
+
+
+def _is_tensor(entry: Any, dtype: str, shape: tuple[int, ...]) -> bool:
     # `type` and not `isinstance`, because True and 1.0 equal 1.
     return (
         isinstance(entry, dict)
         and entry.keys() == {"dtype", "shape", "data_offsets"}
-        and entry["dtype"] == "F32"
+        and entry["dtype"] == dtype
         and isinstance(entry["shape"], list)
         and all(type(length) is int for length in entry["shape"])
         and entry["shape"] == list(shape)
@@ -137,10 +154,10 @@ def _is_fp32(entry: Any, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _check_extents(offsets: list[list[int]], shapes: list[tuple[int, ...]], size: int) -> None:
+def _check_extents(offsets: list[list[int]], sizes: list[int], size: int) -> None:
     end = 0
-    for (start, stop), shape in sorted(zip(offsets, shapes, strict=True)):
-        if start != end or stop - start != _FP32 * math.prod(shape):
+    for (start, stop), wanted in sorted(zip(offsets, sizes, strict=True)):
+        if start != end or stop - start != wanted:
             raise TensorFileError("its tensors overlap, leave gaps or have other sizes than their shapes")
         end = stop
     if end != size:

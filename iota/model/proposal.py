@@ -182,7 +182,7 @@ def _by_size(schedule: Schedule) -> Draft:
         ("optimizer.kind", schedule.optimizer),
         ("optimizer.weight_decay", schedule.weight_decay),
         ("optimizer.decay", Decay.COSINE),
-        ("compute", schedule.compute),
+        ("precision", schedule.precision),
     ):
         set_value(draft, path, value)
     return draft

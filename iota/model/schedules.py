@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from iota.model.audit_rates import COMPUTE_BUDGET
 from iota.model.layout import stage_parameters
 from iota.model.presets import PRESETS
-from iota.spec import ComputeDtype, ModelSpec, OptimizerKind
+from iota.spec import ModelSpec, OptimizerKind, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Schedule:
     warmup_share: float = 0.01
     """Share of all steps that warm up, and `warmup_most` steps at most."""
     warmup_most: int = 2000
-    compute: ComputeDtype = ComputeDtype.BF16
+    precision: Precision = Precision.BF16_MASTER
     audit_share: float | None = None
     """Share of the compute that audits may take, which their rates follow from; None: the RunSpec's rates."""
 
@@ -49,7 +49,7 @@ def _rates(adamw: float, muon: float | None = None) -> dict[OptimizerKind, float
 DEMONSTRATION = Schedule(
     stages=3, epochs=3, steps=20, microbatches=8, sequence_length=256, sequences=4,
     optimizer=OptimizerKind.MUON, rates=_rates(1e-3, 5e-3), weight_decay=0.0,
-    warmup_share=0.1, warmup_most=10, compute=ComputeDtype.FP32,
+    warmup_share=0.1, warmup_most=10, precision=Precision.FP32,
 )  # fmt: skip
 """For `tiny` and `small`: a falling loss within two minutes on two cores. The rates are the best of a few for
 `small` in `delayed` (docs/decisions.md)."""
@@ -59,7 +59,7 @@ SCHEDULES: dict[str, Schedule] = {
     "small": DEMONSTRATION,
     "nano-20m": Schedule(
         stages=3, epochs=6, steps=10, microbatches=8, sequence_length=512, sequences=4,
-        rates=_rates(1e-3), warmup_share=0.1, compute=ComputeDtype.FP32,
+        rates=_rates(1e-3), warmup_share=0.1, precision=Precision.FP32,
     ),
     "nano-100m": Schedule(
         stages=2, epochs=240, steps=20, microbatches=64, sequence_length=1024, sequences=8,

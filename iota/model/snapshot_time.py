@@ -14,8 +14,8 @@ LINE_SHARE: Final = 0.25
 _STORING: Final = 0.75
 """Largest share of the audit deadline that storing what one draw demands may take: the last is then read, and
 replayed, before validators give up (`FILING_SHARE`)."""
-_STATE: Final = {Pipeline.SYNC: 12, Pipeline.DELAYED: 16}
-"""Bytes of a parameter in a snapshot: its weight, two moments, and in `delayed` its weight before (fp32)."""
+_MOMENTS: Final = 8
+"""Bytes of a parameter's two moments in a snapshot."""
 _FRAMES: Final = 4
 """Frames of a microbatch: from and to both sides."""
 _HEADER: Final = 4096
@@ -51,7 +51,9 @@ def _drawn_frames(spec: RunSpec) -> int:
 def least_deadline_s(spec: RunSpec) -> int:
     """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
     largest = max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    snapshots = drawn_snapshots(spec) * _STATE[spec.schedule.pipeline] * largest
+    versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
+    element = versions * spec.precision.weight_bytes + _MOMENTS
+    snapshots = drawn_snapshots(spec) * element * largest
     return math.ceil(storing_s(snapshots + _drawn_frames(spec), spec.audit.line) / _STORING)
 
 

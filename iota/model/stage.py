@@ -25,6 +25,7 @@ from iota.codec.boundary_codec import Side
 from iota.codec.shapes import boundary_parameters
 from iota.model.layer import KeepAll, Layer, Saving, Tables, rms_norm, run_layer
 from iota.model.layout import stage_layers
+from iota.model.lookup import look_up
 from iota.spec import ModelSpec, RunSpec
 
 _KEEP_ALL: Final = KeepAll()
@@ -89,7 +90,7 @@ class Stage(nn.Module):
     def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving, run_layer: Layer) -> StageOutput:
         """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
         if z_BTK is None:
-            entry_BTD = self.embed(ids_BT)
+            entry_BTD = look_up(self.embed.weight, ids_BT)
         else:
             decoder = self._boundary_weights(self.index - 1, Side.DECODE)
             entry_BTD = self._codec.decode(decoder, z_BTK, ids_BT)

@@ -41,8 +41,9 @@ def part_count(spec: RunSpec, stage: int) -> int:
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
     """Upper bound (bytes) of a snapshot: weights, two moments, in `delayed` the weights before, a header."""
     shapes = run_shapes(spec, stage)
-    values = 4 if spec.schedule.pipeline is Pipeline.DELAYED else 3
-    return values * _FP32 * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
+    versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
+    element = versions * spec.precision.weight_bytes + 2 * _FP32
+    return element * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
 def frames_bytes(spec: RunSpec, frames: int) -> int:

@@ -1,5 +1,7 @@
 """A stage's base (merged weights and outer momentum): its update, its digest and its parts in the store.
 
+A base is fp32 in every precision: what a merge adds to it may be less than a bf16 weight can show.
+
 Part n is a safetensors file with partition n of the stage's vector: `weights` and, if the run has an
 outer momentum, `momentum`, both fp32 of one dimension.
 """
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from iota.console.counts import counted
 from iota.model.layout import run_shapes
+from iota.model.weight_dtype import as_weights
 from iota.objects import part_sizes
 from iota.outer.base_values import (
     BaseHasher,
@@ -35,7 +38,7 @@ def initial_base(spec: RunSpec, stage: int) -> OuterState:
 
 
 def base_roots(spec: RunSpec, base: OuterState) -> BaseRoots:
-    """Merkle roots over the partitions of a base; their `digest` is the base's."""
+    """The roots of a base; their `digest` is the base's."""
     hasher = BaseHasher(spec)
     for number in range(-(-base.weights.size // spec.outer.part_elements)):
         hasher.take(partition_of(spec, base, number))
@@ -70,7 +73,11 @@ def read_base(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> OuterState:
 
 
 def named_weights(spec: RunSpec, stage: int, weights_N: Vector) -> dict[str, Tensor]:
-    """Views of a base's weights (N,) by parameter name, with their shapes: they share its memory."""
+    """The weights that a replica starts with, by parameter name, from those of a base (N,).
+
+    Where they are fp32 they are views of the base's, and share its memory. bf16 ones are rounded to the
+    nearest.
+    """
     shapes = run_shapes(spec, stage)
     like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return unflatten(torch.from_numpy(weights_N), like)
+    return as_weights(spec, unflatten(torch.from_numpy(weights_N), like))

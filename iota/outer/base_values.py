@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 from blake3 import blake3
 from safetensors import SafetensorError
@@ -16,6 +18,9 @@ from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import PartError, Vector, read_part
 from iota.protocol.merkle import merkle_root
 from iota.spec import RunSpec
+
+_BLOCK: Final = 1 << 22
+"""Weights that are rounded at a time."""
 
 
 def seed_base(spec: RunSpec, stage: int, threads: int = 1) -> OuterState:
@@ -96,38 +101,70 @@ def next_partition(spec: RunSpec, epoch: int, before: OuterState, merged: bytes 
 
 @dataclass(frozen=True)
 class BaseRoots:
-    """Merkle roots over the parts of a base: whoever holds one vector can show that the digest is of it."""
+    """Two roots that give the digest of a base.
 
-    weights: str
-    momentum: str
-    """`merkle.EMPTY` in a run without outer momentum."""
+    Who commits to the weights that it started with, and names the other root, shows that they are the base's.
+    """
+
+    start: str
+    """Merkle root over the partitions of the weights that a replica starts with."""
+    rest: str
+    """That of the outer momentum, `merkle.EMPTY` in a run without. Where replicas start with rounded weights,
+    the root over two: that of the base's own weights, and this one."""
 
     @property
     def digest(self) -> str:
         """The digest (hex) of a base, as replicas agree on it and the spec pins it."""
-        return merkle_root([self.weights, self.momentum])
+        return merkle_root([self.start, self.rest])
 
 
 class BaseHasher:
     """The roots of a base, from one partition after another."""
 
     def __init__(self, spec: RunSpec) -> None:
-        self._momentum = spec.outer.momentum > 0
+        self._rounds, self._momentum = spec.precision.holds_bf16, spec.outer.momentum > 0
         self._weights: list[str] = []
+        self._rounded: list[str] = []
         self._momenta: list[str] = []
 
     def take(self, partition: OuterState) -> None:
         """Take the next partition."""
         self._weights.append(leaf(partition.weights))
+        if self._rounds:
+            self._rounded.append(_digest(nearest_bf16(partition.weights)))
         if self._momentum:
             self._momenta.append(leaf(partition.momentum))
 
     def roots(self) -> BaseRoots:
         """The roots, once all partitions were taken."""
-        return BaseRoots(merkle_root(self._weights), merkle_root(self._momenta))
+        weights, momentum = merkle_root(self._weights), merkle_root(self._momenta)
+        if not self._rounds:
+            return BaseRoots(weights, momentum)
+        return BaseRoots(merkle_root(self._rounded), merkle_root([weights, momentum]))
 
 
 def leaf(part: Vector) -> str:
     """BLAKE3 (hex) of one partition's little-endian fp32: a leaf, as `iota.compute.commitment` has it."""
-    data = np.ascontiguousarray(part, dtype="<f4").view(np.uint8).data
-    return blake3(data, max_threads=blake3.AUTO).hexdigest()
+    return _digest(np.ascontiguousarray(part, dtype="<f4"))
+
+
+def started(spec: RunSpec, weights: Vector) -> Vector:
+    """The values, in fp32, of the weights that a replica starts with, from a base's finite ones."""
+    if not spec.precision.holds_bf16:
+        return weights
+    found: Vector = np.empty_like(weights)
+    bits = found.view(np.uint32)
+    for first in range(0, weights.size, _BLOCK):
+        own = slice(first, first + _BLOCK)
+        np.left_shift(nearest_bf16(weights[own]), 16, out=bits[own], dtype=np.uint32)
+    return found
+
+
+def nearest_bf16(values: Vector) -> npt.NDArray[np.uint16]:
+    """The bits of finite fp32 values as bf16, rounded to the nearest, of two to the even: as torch does."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+
+
+def _digest(values: npt.NDArray[np.generic]) -> str:
+    return blake3(values.view(np.uint8).data, max_threads=blake3.AUTO).hexdigest()

@@ -18,6 +18,11 @@ Weight decay and rounding depend on |w|. It is bounded by growth: from base 0, b
 far and the outer step. With weight decay 0.1 this adds a tenth at first, and more as the weights may grow.
 `ROUNDING` covers the optimizer's arithmetic, 2^-22·|w| a step that of the weights.
 
+Weights that are rounded to bf16 stochastically move by up to 2^-7·|w| a step more. The roundings have the
+mean 0 whatever came before, so that n of them sum to at most 2^-7·|w|·min(n, 5.3·sqrt(n)), but for a chance
+of e^-56 (Azuma-Hoeffding). Over a run weights may grow by the exponential of that, with the outer step's gain
+eta/(1 - mu) in the exponent: with an outer momentum the bounds say little after some thousand steps.
+
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
 largest of a partition, with noise for gradients, half of it (20 steps). A lie within the bound is for audits.
@@ -46,6 +51,13 @@ _MUON_RATE: Final = 0.2
 """Factor of torch.optim.Muon's `match_rms_adamw`."""
 _ULP: Final = 2.0**-22
 """Rounding of a weight in one step, relative to it: an update has two roundings of 2^-24."""
+_BF16_ULP: Final = 2.0**-7
+"""The same of stochastic rounding to bf16."""
+_DEVIATIONS: Final = 5.3
+"""sqrt(56 / 2): the sum of n roundings, each with a range of 1, exceeds this times sqrt(n) with a chance of
+e^-56."""
+_MOST: Final = 69.0
+"""Largest exponent: a bound of 1e30 is none."""
 _UNDERFLOW: Final = 2.0**-60
 """Gradients whose squares are subnormal are smaller than this."""
 
@@ -152,13 +164,28 @@ def _change(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
 
 def _inner(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
     """Bound of the change in one epoch's steps from `joined` on, from the size of the base and k."""
-    size, change = _Way(1.0, 0.0), _Way(0.0, 0.0)
+    walk = _rounded_away(spec, spec.schedule.steps - joined)
+    change, size = _updates(spec, epoch, joined, decay * math.exp(walk))
+    return change + size.times(walk * math.exp(walk))
+
+
+def _updates(spec: RunSpec, epoch: int, joined: int, decay: float) -> tuple[_Way, _Way]:
+    """The change of `_inner` by updates alone, without stochastic roundings, and the largest size then."""
+    nearest = _BF16_ULP / 2 if spec.precision.holds_bf16 else 0.0
+    size, change = _Way(1.0 + nearest, 0.0), _Way(0.0, 0.0)
     for step in range(joined, spec.schedule.steps):
         rate = spec.learning_rate(epoch, step)
         change += size.times(rate * decay + _ULP) + _Way(0.0, rate)
         # Decay shrinks a weight, but not for sure: a replica may not have made the step.
         size = size.times(max(1.0, rate * decay - 1.0) + _ULP) + _Way(0.0, rate)
-    return change
+    return change, size
+
+
+def _rounded_away(spec: RunSpec, steps: int) -> float:
+    """Bound of the sum of a weight's stochastic roundings in so many steps, relative to its size."""
+    if not spec.precision.holds_bf16:
+        return 0.0
+    return _BF16_ULP * min(steps, _DEVIATIONS * math.sqrt(steps))
 
 
 @lru_cache(maxsize=16)
@@ -167,12 +194,14 @@ def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
     size, momentum = _Way(1.0, 0.0), _Way(0.0, 0.0)
     eta = spec.outer.eta
     for number in range(epoch):
-        inner, mu = _inner(spec, number, 0, decay), spec.outer.momentum_at(number)
+        (inner, _), mu = _updates(spec, number, 0, decay), spec.outer.momentum_at(number)
         change = size.times(inner.start) + _Way(0.0, inner.rate)
         momentum = momentum.times(mu) + change
         # W - eta·(D + mu·m), where W - D is a mean of the replicas' weights.
         size = size.times(1.0 + _ULP) + (change + momentum.times(mu)).times(eta)
-    return size, momentum
+    walk = _rounded_away(spec, epoch * spec.schedule.steps)
+    exponent = min(_MOST, walk * eta / (1.0 - spec.outer.momentum)) if spec.outer.momentum < 1 else _MOST
+    return size.times(math.exp(exponent) if walk else 1.0), momentum
 
 
 def _coarse(bound: float) -> float:

@@ -12,7 +12,7 @@ from iota.model.layout import count, run_shapes
 from iota.objects import snapshot_bytes
 from iota.settings import Activations
 from iota.settings.kinds import format_bytes
-from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec
+from iota.spec import OptimizerKind, Pipeline, RunSpec
 
 EPOCHS_KEPT: Final = 3
 """Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
@@ -30,7 +30,7 @@ class Needs:
     stage: int
     parameters: int
     weights: int
-    """The weight versions that are in use at once, and their copies in the compute dtype."""
+    """The weight versions that are in use at once, and their bf16 copies."""
     gradients: int
     """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int
@@ -76,8 +76,9 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     shapes = run_shapes(spec, stage)
     parameters = count(shapes)
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
-    computed = 2 if spec.compute is ComputeDtype.BF16 else 4
-    copy = computed if spec.compute is ComputeDtype.BF16 else 0
+    computed = 2 if spec.precision.computes_bf16 else 4
+    weight = spec.precision.weight_bytes
+    copy = computed if computed < weight else 0
     routed = spec.routed
     last = stage == spec.last_stage
     ends = (stage == 0) + last
@@ -88,7 +89,7 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     return Needs(
         stage=stage,
         parameters=parameters,
-        weights=versions * (_FP32 + copy) * parameters,
+        weights=versions * (weight + copy) * parameters,
         gradients=versions * _FP32 * parameters,
         moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
         kept=kept_bytes(spec, stage, computed),

@@ -13,7 +13,7 @@ from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.spec import Frozen, Hex32, Positive, Small
 
-RECEIPT_VERSION: Final = 3
+RECEIPT_VERSION: Final = 4
 """Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
@@ -65,9 +65,10 @@ class StepUpdate(Frozen):
 class Beginning(Frozen):
     """What a replica shows where it begins with a base, besides its state."""
 
-    momentum: Hex32
-    """Root of the base's outer momentum. With that of the weights it gives the base's digest
-    (`iota.outer.base`): nobody need fetch a base to see that the miner began with it."""
+    rest: Hex32
+    """Root of what else is in the base: its outer momentum, and its own weights where replicas start with
+    rounded ones. With the root of the weights it gives the base's digest (`iota.outer.base_values`): nobody
+    need fetch a base to see that the miner began with it."""
     fingerprint: Fingerprint
     """Of the device that computes its ops, for the nonce of `Commitment.nonce`."""
 
@@ -91,7 +92,7 @@ class Commitment(Frozen):
     @property
     def base(self) -> str | None:
         """Digest of the base that the replica began with; None at other versions."""
-        return None if self.beginning is None else merkle_root([self.weights, self.beginning.momentum])
+        return None if self.beginning is None else merkle_root([self.weights, self.beginning.rest])
 
     def nonce(self, run: str, epoch: int, hotkey: str) -> str | None:
         """The nonce that the fingerprint must answer; None at versions without one."""

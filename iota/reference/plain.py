@@ -11,8 +11,9 @@ from torch import Tensor
 from iota.compute.clip import mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
+from iota.compute.rounding import rounding_of
+from iota.compute.state import StageState
 from iota.compute.tokens import Tokens, token_tensors
-from iota.model.initial import initial_weights
 from iota.model.loss import token_loss
 from iota.model.stage import Stage, run_stage
 from iota.model.updates import clip_threshold
@@ -40,13 +41,14 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
     device = torch.device("cpu")
     stages = range(spec.layout.stages)
     modules = [Stage(spec, stage) for stage in stages]
-    weights = [{n: w.requires_grad_() for n, w in initial_weights(spec, stage).items()} for stage in stages]
+    starts = [StageState.initial(spec, stage) for stage in stages]
+    weights = [{n: w.requires_grad_() for n, w in state.weights.items()} for state in starts]
     optimizers = [InnerOptimizer(spec.optimizer, {n: w.detach() for n, w in own.items()}) for own in weights]
     thresholds = [clip_threshold(spec, stage) for stage in stages]
 
     def one(tokens: Tokens) -> None:
         ids, labels = token_tensors(spec, tokens, device)
-        with autocast(spec.compute, device):
+        with autocast(spec.precision, device):
             out: Tensor | None = None
             for module, own in zip(modules, weights, strict=True):
                 out = run_stage(module, own, out, ids).out
@@ -56,9 +58,10 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
 
     def update(count: int, rate: float) -> None:
         for own, optimizer, threshold in zip(weights, optimizers, thresholds, strict=True):
-            sums = {name: w.grad for name, w in own.items() if w.grad is not None}
+            sums = {name: w.grad.float() for name, w in own.items() if w.grad is not None}
             mean_and_clip(sums, count, threshold)
-            optimizer.update({n: w.detach() for n, w in own.items()}, sums, rate)
+            rounding = rounding_of(spec, epoch=0, step=0)
+            optimizer.update({n: w.detach() for n, w in own.items()}, sums, rate, rounding)
             for w in own.values():
                 w.grad = None
 

@@ -46,4 +46,4 @@ def commit_fields(spec: RunSpec, stage: int, epoch: int, version: int, joined: i
 
 def _beginning(stage: int, epoch: int) -> Beginning:
     parts = {name: digest("fingerprint", name, stage, epoch) for name in Fingerprint.model_fields}
-    return Beginning(momentum=digest("momentum", stage, epoch), fingerprint=Fingerprint(**parts))
+    return Beginning(rest=digest("rest", stage, epoch), fingerprint=Fingerprint(**parts))

@@ -42,7 +42,7 @@ PROPOSED = {
             "audit.extra_every",
             "audit.window",
             "audit.deadline_s",
-            "compute",
+            "precision",
         ],
         "by the model",
     ),

@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
-from iota.spec.versions import Since
 
 
 class SpecPart(Frozen):
@@ -55,11 +54,30 @@ class Decay(StrEnum):
     COSINE = "cosine"
 
 
-class ComputeDtype(StrEnum):
-    """Number format of activations and matrix products; weights are always fp32."""
+class Precision(StrEnum):
+    """Number formats of the weights, and of activations and matrix products."""
 
     FP32 = "fp32"
-    BF16 = "bf16"
+    """fp32 throughout; TF32 stays off."""
+    BF16_MASTER = "bf16-master"
+    """fp32 weights, and a bf16 copy of them for the matrix products of each weight version."""
+    BF16_SR = "bf16-sr"
+    """bf16 weights alone: each STEP rounds them stochastically (`iota.compute.rounding`)."""
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether matrix products and their operands are bf16."""
+        return self is not Precision.FP32
+
+    @property
+    def holds_bf16(self) -> bool:
+        """Whether the weights of a replica are bf16, and no copy of them has more bits."""
+        return self is Precision.BF16_SR
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight of a replica's state."""
+        return 2 if self.holds_bf16 else 4
 
 
 MAX_LAYERS: Final = 4096
@@ -166,7 +184,7 @@ class ScheduleSpec(SpecPart):
     """Weight versions: `sync`, or `delayed` with gradients one step late (docs/training.md)."""
     credit: Positive = 8
     """Microbatches that a replica may hold between their forward and their backward."""
-    heldout: Annotated[Count, Since(5, before=0)] = 0
+    heldout: Count = 0
     """Held-out microbatches an epoch: the loss of its base (docs/training.md). 0: none."""
 
 

@@ -16,7 +16,6 @@ from iota.spec.fields import Count, Positive
 from iota.spec.parts import (
     AuditSpec,
     BoundarySpec,
-    ComputeDtype,
     DataSpec,
     Decay,
     InitSpec,
@@ -25,13 +24,14 @@ from iota.spec.parts import (
     OptimizerSpec,
     OuterSpec,
     Pipeline,
+    Precision,
     ScheduleSpec,
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 5
+SPEC_VERSION: Final = 6
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
-OLDEST_SPEC: Final = 4
+OLDEST_SPEC: Final = 6
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
 
 
@@ -52,8 +52,9 @@ class RunSpec(Versioned):
     optimizer: OptimizerSpec
     outer: OuterSpec
     audit: AuditSpec = AuditSpec()
-    compute: ComputeDtype = ComputeDtype.FP32
-    """Number format of activations and matrix products: fp32 (TF32 stays off) or bf16. Weights are fp32."""
+    precision: Precision = Precision.FP32
+    """Number formats: fp32 (TF32 stays off), bf16-master (fp32 weights, computed with in bf16), or bf16-sr
+    (bf16 weights alone, which each step rounds stochastically)."""
     seed: Count = 0
     """Seed of the initial weights and of the order of samples."""
     init: InitSpec | None = None

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from iota.compute.clip import mean_and_clip
 from iota.compute.optim import InnerOptimizer
+from iota.compute.rounding import rounding_of
 from iota.model.initial import initial_weights
-from iota.model.updates import clip_threshold
+from iota.model.updates import clip_threshold, largest_start
+from iota.model.weight_dtype import as_weights
 from iota.objects import part_sizes
 from iota.outer.bounds import part_bounds
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import Vector, split
 from iota.outer.pseudo_gradient import flatten, unflatten
-from iota.spec import RunSpec
+from iota.spec import Precision, RunSpec
 from tests.support.small_spec import small_spec
 
 STAGE = 0
@@ -61,13 +63,16 @@ def trained(
     """The pseudo-gradient of one epoch by real steps from `base`, and the optimizer after them."""
     like = initial_weights(spec, STAGE)
     weights = {name: w.clone() for name, w in unflatten(torch.from_numpy(base), like).items()}
-    optimizer = optimizer or InnerOptimizer(spec.optimizer, weights)
     generator = torch.Generator().manual_seed(epoch)
+    weights = as_weights(spec, weights)
+    optimizer = optimizer or InnerOptimizer(spec.optimizer, weights)
+    start = flatten(weights).numpy()
     for step in range(joined, spec.schedule.steps):
         gradients = {n: extreme_gradient(shape, scale, step, w, generator) for n, w in weights.items()}
         mean_and_clip(gradients, 1, clip_threshold(spec, STAGE))
-        optimizer.update(weights, gradients, spec.learning_rate(epoch, step))
-    return base - flatten(weights).numpy(), optimizer
+        rate = spec.learning_rate(epoch, step)
+        optimizer.update(weights, gradients, rate, rounding_of(spec, epoch, step))
+    return start - flatten(weights).numpy(), optimizer
 
 
 def outside(spec: RunSpec, epoch: int, delta: Vector, joined: int = 0) -> list[str]:
@@ -104,6 +109,7 @@ def the_spec(kind: str, **changes: object) -> RunSpec:
     scale=st.sampled_from([1e-30, 1e-12, 1.0, 1e8, 1e15]),
     clip=st.sampled_from([1.0, 0.01, None]),
     joined=st.integers(0, 6),
+    precision=st.sampled_from([Precision.FP32, Precision.BF16_SR]),
 )
 def test_honest_steps_stay_inside_whatever_the_gradients(
     kind: str,
@@ -116,8 +122,10 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
     scale: float,
     clip: float | None,
     joined: int,
+    precision: Precision,
 ) -> None:
     spec = the_spec(kind, lr=rate, betas=betas, eps=eps, weight_decay=decay, state=state, clip=clip)
+    spec = spec.model_copy(update={"precision": precision})
     start = flatten(initial_weights(spec, STAGE)).numpy()
     base, optimizer = OuterState(start, np.zeros_like(start)), None
     for epoch in range(3):
@@ -139,6 +147,21 @@ def test_a_scaled_pseudo_gradient_is_outside(kind: str, factor: float) -> None:
     delta, _ = trained(spec, 0, base, None, "noise", 1.0, 0)
     assert not outside(spec, 0, delta)
     assert outside(spec, 0, np.float32(factor) * delta)
+
+
+@pytest.mark.parametrize("joined", [0, 5])
+def test_what_roundings_alone_may_do_is_inside_and_little_more(joined: int) -> None:
+    """With a learning rate of nearly nothing every change is a rounding of a weight to its neighbour."""
+    spec = the_spec("adamw", lr=1e-12).model_copy(update={"precision": Precision.BF16_SR})
+    sizes = {
+        bound.tensor: bound.element
+        for number in range(len(part_sizes(spec, STAGE)))
+        for bound in part_bounds(spec, 0, STAGE, number, joined)
+    }
+    steps = spec.schedule.steps - joined
+    for name, w in initial_weights(spec, STAGE).items():
+        most = steps * 2**-7 * largest_start(spec, STAGE, w.dim())
+        assert most < sizes[name] < 1.1 * most, name
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

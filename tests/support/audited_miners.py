@@ -230,8 +230,8 @@ class Miner:
         self.frozen: set[int] = set()
         self.joined = 0
         """The step at which its version was the base."""
-        self.momentum = EMPTY
-        """Root of its base's outer momentum."""
+        self.rest = EMPTY
+        """Root of what else is in its base (`BaseRoots.rest`)."""
 
     @property
     def hotkey(self) -> str:
@@ -250,9 +250,9 @@ class Miner:
         """The receipt of a COMMIT to the snapshot of a version."""
         made = commitment(self.snapshots[version], self.spec.outer.part_elements)
         if version == self.joined:
-            base = merkle_root([made.weights, self.momentum])
+            base = merkle_root([made.weights, self.rest])
             nonce = fingerprint_nonce(self.spec.id, epoch, base, self.hotkey)
-            begun = Beginning(momentum=self.momentum, fingerprint=self.way.fingerprint(self, nonce))
+            begun = Beginning(rest=self.rest, fingerprint=self.way.fingerprint(self, nonce))
             made = made.model_copy(update={"beginning": begun})
         fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
         self.write(**fields, output=made.root, commitment=made)

@@ -22,11 +22,11 @@ from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
 from iota.outer import open_delta_codec
-from iota.outer.base import base_parts, base_roots, initial_base
+from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
 from iota.outer.partition import split
-from iota.outer.pseudo_gradient import pseudo_gradient, unflatten
+from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
@@ -143,7 +143,7 @@ class World:
         miner = self.miners[stage]
         miner.joined = step
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
-        base = unflatten(torch.from_numpy(self.outer[stage].weights), miner.engine.state().weights)
+        base = named_weights(self.spec, stage, self.outer[stage].weights)
         miner.engine.load(StageState(base), version=step)
         miner.snapshots.clear()
         miner.frozen.clear()
@@ -243,7 +243,7 @@ class World:
     def _deltas(self, epoch: int) -> tuple[DeltaRecord, ...]:
         records = []
         for stage, miner in enumerate(self.miners):
-            base = unflatten(torch.from_numpy(self.outer[stage].weights), miner.engine.state().weights)
+            base = named_weights(self.spec, stage, self.outer[stage].weights)
             true = pseudo_gradient(base, miner.engine.state().weights).numpy()
             vector = miner.way.delta(true)
             parts = []
@@ -287,8 +287,7 @@ class World:
         vector = np.concatenate([np.frombuffer(self.store[part.key], "<f4") for part in merged])
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
         miner = self.miners[stage]
-        like = miner.engine.state().weights
-        miner.engine.rebase(unflatten(torch.from_numpy(self.outer[stage].weights), like))
+        miner.engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
         self._store_base(epoch + 1, stage)
 
     def _store_base(self, epoch: int, stage: int) -> None:
@@ -297,7 +296,7 @@ class World:
         for n, data in enumerate(base_parts(self.spec, outer)):
             parts.append(self._put(str(BaseKey(self.run, epoch, stage, n)), data))
         roots = base_roots(self.spec, outer)
-        self.miners[stage].momentum = roots.momentum
+        self.miners[stage].rest = roots.rest
         record = BaseRecord(
             epoch=epoch,
             stage=stage,

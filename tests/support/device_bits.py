@@ -2,7 +2,7 @@
 
     python -m tests.support.device_bits THREADS CASE...
 
-A case is `<compute dtype>-<optimizer>-<stage>` of a run of three stages. The result is JSON: `class` is the
+A case is `<precision>-<optimizer>-<stage>` of a run of three stages. The result is JSON: `class` is the
 device class, `cases` has the digest of real ops and the fingerprint of each case.
 """
 
@@ -25,13 +25,13 @@ from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.state import StageState, tensors_digest
 from iota.model.presets import PRESETS
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec
+from iota.spec import OptimizerKind, Precision, RunSpec
 from tests.support.small_spec import small_spec
 
 NONCE = "5e" * 32
 
 
-def run_of(compute: str, optimizer: str) -> RunSpec:
+def run_of(precision: str, optimizer: str) -> RunSpec:
     """Three stages of the preset `tiny`, with microbatches as `iota up` proposes them."""
     spec = small_spec(
         model=PRESETS["tiny"].model_dump(),
@@ -40,7 +40,7 @@ def run_of(compute: str, optimizer: str) -> RunSpec:
         data={"manifest": "0" * 64, "sequence_length": 256, "sequences": 4},
         optimizer={"kind": OptimizerKind(optimizer), "lr": 1e-3},
     )
-    return RunSpec.model_validate({**spec.model_dump(), "compute": ComputeDtype(compute)})
+    return RunSpec.model_validate({**spec.model_dump(), "precision": Precision(precision)})
 
 
 def training_digest(spec: RunSpec, stage: int) -> str:
@@ -71,8 +71,8 @@ def measure(threads: int, cases: list[str]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     found = {}
     for case in cases:
-        compute, optimizer, stage = case.split("-")
-        spec = run_of(compute, optimizer)
+        precision, optimizer, stage = case.rsplit("-", 2)
+        spec = run_of(precision, optimizer)
         made = fingerprint(spec, int(stage), "cpu", NONCE)
         found[case] = {"training": training_digest(spec, int(stage)), "fingerprint": made.model_dump()}
     return {"class": device_class("cpu", threads), "cases": found}

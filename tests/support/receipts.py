@@ -14,7 +14,7 @@ from iota.wire.frame import make_header
 
 OUTPUT = "a" * 64
 BEGINNING = Beginning(
-    momentum="d" * 64,
+    rest="d" * 64,
     fingerprint=Fingerprint(forward="1" * 64, backward="2" * 64, step="3" * 64, wide="4" * 64),
 )
 """What a life shows whose base and device nobody looks at."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from iota.spec import (
     AuditSpec,
     BoundarySpec,
-    ComputeDtype,
     DataSpec,
     Decay,
     InitSpec,
@@ -15,6 +14,7 @@ from iota.spec import (
     OptimizerSpec,
     OuterSpec,
     Pipeline,
+    Precision,
     RunSpec,
     ScheduleSpec,
     StateRule,
@@ -27,10 +27,10 @@ _DIGEST = "ab" * 32
 def tiny_spec(wire: WireDtype = WireDtype.BF16) -> RunSpec:
     """Two stages of a few dozen parameters; what has a default is left out.
 
-    Of version 4, so that its id, which stands in frames, outlives newer versions of the spec.
+    Of version 6, so that its id, which stands in frames, outlives newer versions of the spec.
     """
     return RunSpec(
-        version=4,
+        version=6,
         model=ModelSpec(vocab_size=2, hidden_size=2, layers=2, heads=1, kv_heads=1, ffn_size=1),
         layout=LayoutSpec(cuts=(1, 1)),
         boundary=BoundarySpec(codec="identity", wire=wire),
@@ -65,7 +65,7 @@ def full_spec() -> RunSpec:
             ops=3, merge_every=2, commit_every=2, window_steps=21, extra_every=4, tolerance=1e-5, window=3,
             burn=0.25, seal_blocks=1, line=1.5e6, deadline_s=30.5,
         ),
-        compute=ComputeDtype.BF16,
+        precision=Precision.BF16_MASTER,
         seed=2**53 - 1,
     )  # fmt: skip
 
@@ -76,4 +76,4 @@ def started_spec() -> RunSpec:
     return RunSpec.model_validate({**full_spec().model_dump(), "init": init})
 
 
-SPECS = {"version 4": tiny_spec(), "full": full_spec(), "started": started_spec()}
+SPECS = {"version 6": tiny_spec(), "full": full_spec(), "started": started_spec()}

@@ -128,7 +128,7 @@ def _receipts() -> dict[str, Receipt]:
     header = SignedHeader(header='{"payload":"ab"}', signature="ef" * 64)
     update = StepUpdate(gradient_norm=1e-5, counted=counted_digest([(1, 0)]), learning_rate=0.005)
     fingerprint = Fingerprint(forward="01" * 32, backward="23" * 32, step="45" * 32, wide="67" * 32)
-    beginning = Beginning(momentum="89" * 32, fingerprint=fingerprint)
+    beginning = Beginning(rest="89" * 32, fingerprint=fingerprint)
     commitment = Commitment(weights=DIGEST, moments="cd" * 32, before="ef" * 32, beginning=beginning)
     kinds = {
         OpKind.FORWARD: {"inputs": (header,), "tokens": 3, "microbatch": 1},

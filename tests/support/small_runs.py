@@ -13,6 +13,7 @@ from iota.compute import Microbatch, StepOutput
 from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
+from iota.model.weight_dtype import as_weights
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.settings import Activations
@@ -102,16 +103,17 @@ class EnginePipeline:
             self.step(epoch, step)
 
     def run_epoch(self, epoch: int, base: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """The steps and the outer step; returns the new base."""
+        """The steps and the outer step, from a base in fp32; returns the new one."""
         self.run_steps(epoch)
         merged: list[dict[str, Tensor]] = []
         for stage, engine in enumerate(self.engines):
-            delta = pseudo_gradient(base[stage], engine.state().weights).numpy()
+            start = as_weights(self.spec, base[stage])
+            delta = pseudo_gradient(start, engine.state().weights).numpy()
             outer = OuterState(flatten(base[stage]).numpy(), self.momenta[stage])
             after = outer_step(outer, delta, self.spec.outer.eta, self.spec.outer.momentum_at(epoch))
             self.momenta[stage] = after.momentum
             merged.append(unflatten(torch.from_numpy(after.weights), base[stage]))
-            engine.rebase(merged[-1])
+            engine.rebase(as_weights(self.spec, merged[-1]))
         return merged
 
     def states(self) -> list[StageState]:

@@ -10,12 +10,12 @@ from iota.compute.tokens import Tokens
 from iota.settings import Activations
 from iota.spec import (
     AuditSpec,
-    ComputeDtype,
     Count,
     Frozen,
     OptimizerKind,
     Pipeline,
     Positive,
+    Precision,
     RunSpec,
     WireDtype,
 )
@@ -65,9 +65,10 @@ class Row(Frozen):
 
 
 def row(seed: int, number: int, *, lies: bool = False) -> Row:
-    """Row `number` of the matrix. The compute dtype and the optimizer go by turns, the rest is drawn."""
+    """Row `number` of the matrix. The precision and the optimizer go by turns, the rest is drawn."""
     rng = random.Random(f"{seed}/{number}")
-    compute = ComputeDtype.FP32 if lies or number % 3 else ComputeDtype.BF16
+    bf16 = Precision.BF16_SR if number % 2 else Precision.BF16_MASTER
+    precision = Precision.FP32 if lies or number % 3 else bf16
     optimizer = list(OptimizerKind)[number // 3 % len(OptimizerKind)]
     # Profiles ship for bf16 wires and `resbm-anchor`: half of the rows have them.
     wire, codec = WireDtype.BF16, "resbm-anchor"
@@ -79,7 +80,7 @@ def row(seed: int, number: int, *, lies: bool = False) -> Row:
         model=_model(*_SIZES[size]["model"]),
         data=dict(zip(("sequence_length", "sequences"), _SIZES[size]["data"], strict=True)),
         boundary={"codec": codec, "wire": wire},
-        compute=compute,
+        precision=precision,
         schedule={
             "epochs": _EPOCHS,
             "steps": rng.choice((4, 5, 6)),
@@ -95,7 +96,7 @@ def row(seed: int, number: int, *, lies: bool = False) -> Row:
         audit=AuditSpec(commit_every=rng.choice((1, 2, 3, 5))),
         seed=rng.randrange(1 << 16),
     )
-    usable = [name for name, variant in VARIANTS.items() if not is_left_out(variant, compute)]
+    usable = [name for name, variant in VARIANTS.items() if not is_left_out(variant, precision)]
     maker = rng.choice(usable)
     others = [name for name in usable if _kernels(name) != _kernels(maker)] or usable
     first = rng.choice([name for name in others if name != maker])

@@ -63,7 +63,7 @@ def soak_swarm(number: int, folder: Path) -> dict[str, Any]:
 async def _run(number: int, folder: Path) -> dict[str, Any]:
     begun, rng, replicas = time.monotonic(), random.Random(number), 1 + number % 3
     variant, optimizer = _KERNELS[number % len(_KERNELS)], _OPTIMIZERS[number // 3 % len(_OPTIMIZERS)]
-    compute = "bf16" if variant.startswith("onednn") else "fp32"  # the other one shows in bf16 alone
+    precision = "bf16-master" if variant.startswith("onednn") else "fp32"  # the other one shows in bf16 alone
     pipeline, codec, wire = rng.choice(list(Pipeline)), rng.choice(_CODECS), rng.choice(_WIRES)
     boundary = {"codec": codec, "wire": wire} | ({} if codec != "identity" else {"ratio": 1})
     audit = {"ops": _OPS, "commit_every": 2, "window_steps": _STEPS, "extra_every": 1, "deadline_s": 300}
@@ -77,7 +77,7 @@ async def _run(number: int, folder: Path) -> dict[str, Any]:
         microbatches=_MICROBATCHES,
         pipeline=pipeline,
         optimizer=optimizer,
-        values={"audit": audit, "boundary": boundary, "compute": compute},
+        values={"audit": audit, "boundary": boundary, "precision": precision},
     )
     async with swarm:
         status = await _disturbed(swarm, replicas)
@@ -85,7 +85,7 @@ async def _run(number: int, folder: Path) -> dict[str, Any]:
     return {
         "number": number,
         "size": "tiny",
-        "compute": swarm.spec.compute,
+        "precision": swarm.spec.precision,
         "optimizer": optimizer,
         "wire": wire,
         "codec": codec,

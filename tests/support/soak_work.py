@@ -26,7 +26,7 @@ from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
-from iota.spec import ComputeDtype
+from iota.spec import Precision
 from tests.support import audited_runs
 from tests.support.audit_benches import Bench, bench
 from tests.support.audited_runs import World
@@ -41,7 +41,7 @@ NOBODYS: Final = "cuda/Some GPU/cuda1/torch1"
 MAX_OPS: Final = 100
 """Ops that one auditor draws of one epoch."""
 _WORLD: Final = ("store", "kept", "records", "made", "blocks", "bases", "plans", "lives")
-_MINER: Final = ("device", "receipts", "snapshots", "joined", "momentum")
+_MINER: Final = ("device", "receipts", "snapshots", "joined", "rest")
 
 
 @dataclass
@@ -81,7 +81,7 @@ def make(row: Row, folder: Path) -> None:
     world = World(row.spec, device=NOBODYS if row.lies else own, batches=batches(row))
     for miner in world.miners:
         if row.lies and miner.stage == 1:
-            bf16 = row.spec.model_copy(update={"compute": ComputeDtype.BF16})
+            bf16 = row.spec.model_copy(update={"precision": Precision.BF16_MASTER})
             miner.engine = Engine(bf16, miner.stage)
             miner.engine.load(StageState.initial(row.spec, miner.stage), version=0)
         miner.engine.activations = row.activations

@@ -6,14 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iota.compute.commitment import tensors_root
 from iota.outer.base import base_digest, base_parts, base_roots, initial_base, named_weights, read_base
-from iota.outer.base_values import BaseRoots, next_base
+from iota.outer.base_values import BaseRoots, nearest_bf16, next_base, started
 from iota.outer.partition import PartError, part_bytes, split
+from iota.outer.pseudo_gradient import flatten
 from iota.protocol.merkle import EMPTY, merkle_root
-from iota.spec import OuterSpec, Pipeline, RunSpec
+from iota.spec import OuterSpec, Pipeline, Precision, RunSpec
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -45,6 +49,34 @@ def test_a_digest_is_the_root_over_the_roots_of_weights_and_momentum_by_parts() 
     assert base_digest(spec, base) == merkle_root([weights, momentum])
     assert weights == tensors_root(named_weights(spec, 1, base.weights), 100)
     assert base_roots(_spec(0.0), base) == BaseRoots(weights, EMPTY)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_digest_of_a_base_shows_the_rounded_weights_that_replicas_start_with(momentum: float) -> None:
+    spec = _spec(momentum)
+    rounding = spec.model_copy(update={"precision": Precision.BF16_SR})
+    base = next_base(spec, 20, initial_base(spec, 1), np.full_like(initial_base(spec, 1).weights, 0.25))
+    plain, roots = base_roots(spec, base), base_roots(rounding, base)
+    weights = named_weights(rounding, 1, base.weights)
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16}
+    assert roots == BaseRoots(tensors_root(weights, 100), merkle_root([plain.start, plain.rest]))
+    assert base_digest(rounding, base) == merkle_root([roots.start, roots.rest])
+    assert np.array_equal(started(rounding, base.weights), flatten(weights).numpy())
+    assert started(spec, base.weights) is base.weights
+
+
+@given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=40))
+def test_the_nearest_bf16_is_that_of_torch(values: list[float]) -> None:
+    given = np.array(values, np.float32)
+    expected = torch.from_numpy(given).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(nearest_bf16(given), expected)
+
+
+def test_a_vector_of_several_blocks_is_rounded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iota.outer.base_values._BLOCK", 7)
+    values = np.linspace(-3, 3, 50, dtype=np.float32)
+    rounding = _spec(0.0).model_copy(update={"precision": Precision.BF16_SR})
+    assert np.array_equal(started(rounding, values), torch.from_numpy(values).bfloat16().float().numpy())
 
 
 def test_parts_that_are_not_the_stages_are_refused() -> None:

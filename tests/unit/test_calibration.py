@@ -16,7 +16,7 @@ from iota.compute.names import Output
 from iota.compute.state import StageState
 from iota.console.command import WorkFailed
 from iota.protocol.receipts import OpKind, Receipt, StepUpdate
-from iota.spec import ComputeDtype, RunSpec
+from iota.spec import Precision, RunSpec
 from tests.support.small_runs import small_run
 from validator.audits.declared import least_bound
 from validator.audits.measured import read_profiles
@@ -96,8 +96,8 @@ def test_each_thread_count_runs_the_plain_kernels_and_bf16_leaves_out_what_torch
     found = variants([1, 2], cuda=True)
     assert found[0] == Variant("default-t1", environment=found[0].environment)
     assert {"default-t2", "cuda", "avx2-t1"} <= {variant.name for variant in found}
-    assert any(is_left_out(variant, ComputeDtype.BF16) for variant in found)
-    assert not any(is_left_out(variant, ComputeDtype.FP32) for variant in found)
+    assert any(is_left_out(variant, Precision.BF16_MASTER) for variant in found)
+    assert not any(is_left_out(variant, Precision.FP32) for variant in found)
 
 
 # ---- a real calibration -----------------------------------------------------------------------
@@ -237,6 +237,6 @@ def test_too_few_samples_give_no_profile(fitted: Fitted, folder: Path) -> None:
 
 def test_the_flags_of_a_spec_are_refused_beside_a_spec(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
-    result = CliRunner().invoke(app, ["calibrate", "--spec", str(path), "--compute", "fp32"])
+    result = CliRunner().invoke(app, ["calibrate", "--spec", str(path), "--precision", "fp32"])
     assert isinstance(result.exception, ValueError)
     assert "leave out the flags" in str(result.exception)

@@ -52,6 +52,18 @@ def test_the_root_of_zero_moments_is_known_without_making_them(kind: str, part: 
         assert zero_moments_root(spec, stage) == tensors_root(zero_moments(spec, stage), part)
 
 
+def test_leaves_of_bf16_weights_are_of_the_same_elements() -> None:
+    weights = StageState.initial(small_spec(precision="bf16-sr"), 0).weights
+    raw = torch.cat([weights[name].reshape(-1) for name in sorted(weights)]).view(torch.int16).numpy()
+    expected = [
+        blake3(each.tobytes()).hexdigest() for each in (raw[n : n + 1000] for n in range(0, raw.size, 1000))
+    ]
+    assert tensors_leaves(weights, 1000) == expected
+    assert len(expected) == len(tensors_leaves(state().weights, 1000))
+    with pytest.raises(TypeError, match="several dtypes"):
+        tensors_root({"a": torch.zeros(2), "b": torch.zeros(2, dtype=torch.bfloat16)}, 1000)
+
+
 def test_a_group_without_tensors_has_the_empty_root_and_another_dtype_is_refused() -> None:
     assert commitment(StageState.initial(SPEC, 0), 1000).before == EMPTY
     with pytest.raises(TypeError, match="fp32"):

@@ -22,12 +22,12 @@ from iota.model.layout import count, run_shapes
 from iota.model.narrowed import MAX_FFN, MAX_TOKENS, MAX_VOCABULARY, MAX_WIDTH, narrowed
 from iota.model.presets import PRESETS
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
-from iota.spec import ComputeDtype, RunSpec, WireDtype
+from iota.spec import Precision, RunSpec, WireDtype
 from tests.support.device_bits import NONCE, measure
 from tests.support.small_spec import small_spec
 
 FP32 = ["fp32-adamw-0", "fp32-muon-1", "fp32-adamw-2"]
-BF16 = ["bf16-adamw-1", "bf16-muon-2"]
+BF16 = ["bf16-master-adamw-1", "bf16-master-muon-2", "bf16-sr-adamw-1"]
 VARIANTS: dict[str, tuple[int, dict[str, str], list[str]]] = {
     "same": (1, {}, FP32 + BF16),
     "3 threads": (3, {}, FP32 + BF16),
@@ -137,8 +137,16 @@ def test_another_kernel_changes_the_parts_that_run_it(change: dict[str, Any], pa
 
 
 def test_bf16_changes_what_computes_in_it() -> None:
-    spec = RunSpec.model_validate({**small_spec().model_dump(), "compute": ComputeDtype.BF16})
+    spec = RunSpec.model_validate({**small_spec().model_dump(), "precision": Precision.BF16_MASTER})
     assert set(made().differences(made(spec))) == {"forward", "backward", "wide"}
+
+
+def test_the_step_of_bf16_weights_has_their_roundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = RunSpec.model_validate({**small_spec().model_dump(), "precision": Precision.BF16_SR})
+    found = made(spec)
+    assert set(made().differences(found)) == {"forward", "backward", "step", "wide"}
+    monkeypatch.setattr("iota.compute.rounding.rounded", lambda values, bits: values.bfloat16())
+    assert found.differences(made(spec)) == ("step",)
 
 
 def test_every_kind_of_stage_has_one() -> None:

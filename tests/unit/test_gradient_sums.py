@@ -17,9 +17,10 @@ from iota.compute import (
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.errors import BadValueError
-from iota.compute.precision import bf16_names
+from iota.compute.precision import operand_dtypes
 from iota.compute.state import StageState
 from iota.compute.versions import Versions
+from iota.model.lookup import look_up
 from tests.support.small_engines import loaded, read, tensor, tokens
 from tests.support.small_spec import small_spec
 
@@ -86,10 +87,10 @@ def test_an_applied_steps_sums_are_freed_at_once() -> None:
 
 
 def test_graphs_of_one_version_share_its_bf16_weights() -> None:
-    spec = small_spec(compute="bf16")
+    spec = small_spec(precision="bf16-master")
     engine = loaded(spec)
     weights = engine.state().weights
-    matrices = [name for name in bf16_names(spec, 0) if weights[name].dim() == 2]
+    matrices = [name for name in operand_dtypes(spec, 0) if weights[name].dim() == 2]
     storages: list[set[int]] = []
 
     def pack(saved: torch.Tensor) -> torch.Tensor:
@@ -106,7 +107,7 @@ def test_graphs_of_one_version_share_its_bf16_weights() -> None:
 
 
 def test_the_bf16_weights_of_a_version_follow_its_update() -> None:
-    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, frozenset({"w"}))
+    versions = Versions({"w": torch.ones(2), "norm": torch.ones(2)}, 0, CPU, {"w": torch.bfloat16})
     first = versions.operands(0)
     assert (first["w"].dtype, first["norm"].dtype) == (torch.bfloat16, torch.float32)
     assert versions.operands(0)["w"] is first["w"]
@@ -114,6 +115,31 @@ def test_the_bf16_weights_of_a_version_follow_its_update() -> None:
     assert versions.operands(1)["w"].tolist() == [2, 2]
     with pytest.raises(VersionError):
         versions.operands(0)
+
+
+def test_bf16_weights_are_their_own_operands_but_for_norms_and_small_tables() -> None:
+    spec = small_spec(precision="bf16-sr")
+    weights = StageState.initial(spec, 0).weights
+    versions = Versions(weights, 0, CPU, operand_dtypes(spec, 0))
+    held, used = versions.get(0), versions.operands(0)
+    own = {name for name, w in used.items() if w.data_ptr() == held[name].data_ptr()}
+    assert own >= {"embed.weight", "layers.0.mlp.up_proj.weight", "boundary.0.encode.inner.bias"}
+    assert {used[name].dtype for name in own} == {torch.bfloat16}
+    others = used.keys() - own
+    assert all(name.endswith("norm.weight") or ".anchor.tokens" in name for name in others)
+    assert {used[name].dtype for name in others} == {torch.float32}
+    assert OpenStep(0, used).leaves["embed.weight"].dtype is torch.bfloat16
+
+
+def test_rows_of_a_bf16_table_sum_their_gradients_in_fp32() -> None:
+    """A sum of ones in bf16 stands still at 256."""
+    table = torch.ones(3, 4, dtype=torch.bfloat16, requires_grad=True)
+    rows = look_up(table, torch.tensor([[0] * 1000 + [2]]))
+    assert rows.dtype is torch.float32
+    rows.sum().backward()
+    assert table.grad is not None
+    assert table.grad.dtype is torch.bfloat16
+    assert table.grad[:, 0].tolist() == [1000, 0, 1]
 
 
 def test_open_steps_share_the_memory_of_their_version_and_sum_apart() -> None:

@@ -19,7 +19,7 @@ from iota.model.presets import load_model
 from iota.model.proposal import make_spec
 from iota.model.stage import Stage, run_stage
 from iota.settings import Activations
-from iota.spec import ComputeDtype, RunSpec
+from iota.spec import Precision, RunSpec
 from iota.spec.draft import from_assignments
 
 ON_THE_DEVICE = (Activations.KEEP, Activations.SELECTIVE, Activations.RECOMPUTE)
@@ -68,7 +68,7 @@ def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
         Activations.RECOMPUTE: RecomputeLayers(lambda: saved),
     }[policy]
     hooks = torch.autograd.graph.saved_tensors_hooks(saved.put, lambda held: held())
-    with hooks, autocast(spec.compute, torch.device("cpu")):
+    with hooks, autocast(spec.precision, torch.device("cpu")):
         out = run_stage(module, weights, received, ids, saving).out
         made = token_loss(out, weights["head.weight"], ids) if stage == spec.last_stage else out
     size = saved.size
@@ -77,11 +77,11 @@ def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
 
 
 @pytest.mark.parametrize("policy", ON_THE_DEVICE)
-@pytest.mark.parametrize("compute", list(ComputeDtype))
+@pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("codec", ["identity", "resbm", "resbm-anchor"])
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_the_estimate_is_within_a_twentieth_of_what_autograd_saves(
-    stage: int, codec: str, compute: ComputeDtype, policy: Activations
+    stage: int, codec: str, precision: Precision, policy: Activations
 ) -> None:
     given = {
         "model": load_model("tiny").model_dump(),
@@ -91,15 +91,15 @@ def test_the_estimate_is_within_a_twentieth_of_what_autograd_saves(
         "schedule": {"epochs": 1, "steps": 1, "microbatches": 1},
         "optimizer": {"lr": 1e-3},
         "outer": {},
-        "compute": compute,
+        "precision": precision,
     }
     spec = RunSpec.model_validate(given)
-    estimate = graph_bytes(spec, stage, policy, 2 if compute is ComputeDtype.BF16 else 4)
+    estimate = graph_bytes(spec, stage, policy, 2 if precision.computes_bf16 else 4)
     assert estimate == pytest.approx(saved_bytes(spec, stage, policy), rel=0.05)
 
 
 def test_each_policy_needs_less_of_the_device_than_the_one_before_it_except_for_host_memory() -> None:
-    orion = make_spec(from_assignments(["model.preset=orion-100b", "compute=bf16"]), "0" * 64, 2)
+    orion = make_spec(from_assignments(["model.preset=orion-100b", "precision=bf16-master"]), "0" * 64, 2)
     kept = kept_bytes(orion, 1, 2)
     keep, selective, offload, recompute = (kept[policy] for policy in POLICIES)
     assert keep.graph > 1.5 * selective.graph > 3 * recompute.graph > 3 * offload.graph

@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from iota.compute.precision import autocast
 from iota.model.layer import KeepAll, Tables, run_layer
 from iota.model.stage import llama_config
-from iota.spec import ComputeDtype, ModelSpec
+from iota.spec import ModelSpec, Precision
 from tests.support.devices import DEVICES
 
 LENGTH = 12
@@ -22,9 +22,9 @@ LENGTH = 12
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kv_heads", [2, 4])
-@pytest.mark.parametrize("compute", list(ComputeDtype))
+@pytest.mark.parametrize("precision", list(Precision))
 def test_a_layer_has_the_bits_of_the_layer_of_transformers(
-    compute: ComputeDtype, kv_heads: int, device: str
+    precision: Precision, kv_heads: int, device: str
 ) -> None:
     model = ModelSpec(vocab_size=61, hidden_size=32, layers=1, heads=4, kv_heads=kv_heads, ffn_size=48)
     config = llama_config(model, LENGTH)
@@ -38,7 +38,7 @@ def test_a_layer_has_the_bits_of_the_layer_of_transformers(
     found = []
     for ours in (False, True):
         own = {
-            n: (w.bfloat16() if compute is ComputeDtype.BF16 and "norm" not in n else w.clone()).to(device)
+            n: (w.bfloat16() if precision.computes_bf16 and "norm" not in n else w.clone()).to(device)
             for n, w in weights.items()
         }
         run = (
@@ -46,7 +46,7 @@ def test_a_layer_has_the_bits_of_the_layer_of_transformers(
             if ours
             else partial(functional_call, theirs, own, kwargs={"position_embeddings": tables})
         )
-        found.append(_results(run, own, x_BTD, given, compute))
+        found.append(_results(run, own, x_BTD, given, precision))
     assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
 
 
@@ -55,13 +55,13 @@ def _results(
     own: dict[str, Tensor],
     x_BTD: Tensor,
     given: Tensor,
-    compute: ComputeDtype,
+    precision: Precision,
 ) -> dict[str, Tensor]:
     """The output, and the gradients of the input and of each weight."""
     leaves = {**own, "x": x_BTD.clone()}
     for leaf in leaves.values():
         leaf.requires_grad_()
-    with autocast(compute, x_BTD.device):
+    with autocast(precision, x_BTD.device):
         out = run(leaves["x"])
     gradients = torch.autograd.grad(out, list(leaves.values()), given)
     return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}

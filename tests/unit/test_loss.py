@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iota.compute.precision import autocast
 from iota.model.loss import token_loss, token_losses
-from iota.spec import ComputeDtype
+from iota.spec import Precision
 from tests.support.devices import DEVICES
 
 TOKENS, WIDTH, VOCABULARY = (2, 50), 32, 301
@@ -38,16 +38,16 @@ def test_loss_and_gradients_are_those_of_whole_logits(chunk: int, device: str) -
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("compute", list(ComputeDtype))
+@pytest.mark.parametrize("precision", list(Precision))
 def test_loss_and_gradients_repeat_their_bits_whatever_the_dtype_of_the_head(
-    compute: ComputeDtype, device: str
+    precision: Precision, device: str
 ) -> None:
     """The engine holds a bf16 copy of the head, the reference converts it in each pass."""
     normed, head, labels = drawn(device)
-    copy = (head.detach().bfloat16() if compute is ComputeDtype.BF16 else head.detach()).requires_grad_()
+    copy = (head.detach().bfloat16() if precision.computes_bf16 else head.detach()).requires_grad_()
     results = []
     for own in (head, copy, copy):
-        with autocast(compute, normed.device):
+        with autocast(precision, normed.device):
             loss = token_loss(normed, own, labels, chunk=7)
         results.append((loss.detach(), *(g.float() for g in torch.autograd.grad(loss, (normed, own)))))
     for others in results[1:]:
@@ -59,7 +59,7 @@ def test_a_bf16_gradient_of_the_head_is_rounded_once_and_not_by_chunks() -> None
     exact = torch.autograd.grad(token_loss(normed, head, labels), head)[0]
 
     def error(chunk: int) -> float:
-        with autocast(ComputeDtype.BF16, normed.device):
+        with autocast(Precision.BF16_MASTER, normed.device):
             found = torch.autograd.grad(token_loss(normed, head, labels, chunk), head)[0]
         return float((found - exact).norm() / exact.norm())
 
@@ -67,11 +67,11 @@ def test_a_bf16_gradient_of_the_head_is_rounded_once_and_not_by_chunks() -> None
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("compute", list(ComputeDtype))
+@pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("chunk", [7, 100])
-def test_losses_of_tokens_are_those_of_whole_logits(chunk: int, compute: ComputeDtype, device: str) -> None:
+def test_losses_of_tokens_are_those_of_whole_logits(chunk: int, precision: Precision, device: str) -> None:
     normed, head, labels = drawn(device)
-    with autocast(compute, normed.device), torch.no_grad():
+    with autocast(precision, normed.device), torch.no_grad():
         logits = F.linear(normed, head).float().flatten(0, 1)
         whole = F.cross_entropy(logits, labels.flatten(), reduction="none").view(TOKENS)
         found = token_losses(normed, head, labels, chunk)

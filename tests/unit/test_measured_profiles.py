@@ -45,8 +45,8 @@ def bound(value: float, depth: int = 5, **fields: Any) -> dict[str, Any]:
 def document(**fields: Any) -> dict[str, Any]:
     spec = _run()
     return {
-        "form": 1, "classes": ["cpu/x86_64/AVX2/t*/torch2", "cpu/x86_64/AVX512/t*/torch2"], "threads": 2,
-        "compute": "fp32", "optimizer": "adamw", "wire": "fp32", "codec": "resbm-anchor",
+        "form": 2, "classes": ["cpu/x86_64/AVX2/t*/torch2", "cpu/x86_64/AVX512/t*/torch2"], "threads": 2,
+        "precision": "fp32", "optimizer": "adamw", "wire": "fp32", "codec": "resbm-anchor",
         "hidden_size": spec.model.hidden_size, "layers": 2, "tokens": spec.data.tokens,
         "false_rejects": 1e-6, "margin": 2.0, "measured": [bound(1e-4)], **fields,
     }  # fmt: skip
@@ -87,7 +87,8 @@ def test_quantities_that_were_not_measured_have_the_declared_bound() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"threads": 1}, {"compute": "bf16"}, {"optimizer": "muon"}, {"wire": "int8"}, {"codec": "identity"},
+    [{"threads": 1}, {"precision": "bf16-master"}, {"optimizer": "muon"}, {"wire": "int8"},
+     {"codec": "identity"},
      {"hidden_size": 31}, {"layers": 1}, {"tokens": 23}, {"measured": [bound(1e-4, depth=2)]},
      {"classes": ["cpu/x86_64/AVX2/t*/torch2", "cuda/A/cuda13/torch2"]},
      {"classes": ["cpu/x86_64/AVX2/t*/torch2.1", "cpu/x86_64/AVX512/t*/torch2.1"]}],
@@ -143,8 +144,8 @@ def test_no_declared_class_makes_an_audit_weaker_than_the_declared_bounds(theirs
 
 @pytest.mark.parametrize(
     "fields",
-    [{"form": 2}, {"more": 1}, {"threads": "2"}, {"threads": 0}, {"measured": []}, {"margin": 0.5},
-     {"margin": float("nan")}, {"false_rejects": 0}, {"compute": "fp8"}, {"classes": ["b", "a"]},
+    [{"form": 1}, {"more": 1}, {"threads": "2"}, {"threads": 0}, {"measured": []}, {"margin": 0.5},
+     {"margin": float("nan")}, {"false_rejects": 0}, {"precision": "fp8"}, {"classes": ["b", "a"]},
      {"classes": ["a"]}, {"classes": ["cpu/t1/x", "cpu/t1/x"]}, {"classes": ["", "a"]},
      {"measured": [bound(-1.0)]}, {"measured": [bound(float("inf"))]}, {"measured": [bound(1.0, depth=0)]},
      {"measured": [bound(1.0), bound(1.0)]}, {"measured": [bound(1.0, 1), bound(0.5, 2)]},
@@ -158,7 +159,7 @@ def test_a_file_that_is_no_profile_is_refused_by_its_name(fields: dict[str, Any]
         read_profile(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"form": 1}', b"[" * 10_000])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"form": 2}', b"[" * 10_000])
 def test_bytes_that_are_no_profile_are_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_bytes(data)
@@ -193,7 +194,7 @@ def test_a_folder_that_is_none_and_one_with_too_many_are_refused(tmp_path: Path)
 def test_the_shipped_profiles_are_read_and_each_is_of_something_else() -> None:
     found = shipped_profiles()
     assert found
-    assert len({(p.classes, p.compute, p.optimizer, p.wire) for p in found}) == len(found)
+    assert len({(p.classes, p.precision, p.optimizer, p.wire) for p in found}) == len(found)
 
 
 def test_the_page_on_tolerance_names_every_shipped_profile() -> None:

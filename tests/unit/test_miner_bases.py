@@ -55,16 +55,16 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(root: Path) -> AsyncIterator[Bench]:
+async def bench(root: Path, spec: RunSpec = SPEC) -> AsyncIterator[Bench]:
     """A replica of stage 0 with a store."""
     hotkey, device = Hotkey.from_seed(b"m" * 32), DeviceThread()
     async with embedded(root / "store") as store, ObjectClient() as client:
         with MinerDisk(root / "miner") as disk:
-            log = ReceiptLog(disk.receipts, SPEC.id, hotkey)
-            runner = OpRunner(SPEC, 0, hotkey, Engine(SPEC, 0), log, disk, "cpu", snapshot_bytes=1 << 30)
+            log = ReceiptLog(disk.receipts, spec.id, hotkey)
+            runner = OpRunner(spec, 0, hotkey, Engine(spec, 0), log, disk, "cpu", snapshot_bytes=1 << 30)
             samples: Any = None  # nothing is read
-            keeper = BaseKeeper(SPEC, runner, RunObjects(StoreUrls(store), client), device)
-            yield Bench(keeper, Trainer(SPEC, runner, samples, device, Activity()), store)
+            keeper = BaseKeeper(spec, runner, RunObjects(StoreUrls(store), client), device)
+            yield Bench(keeper, Trainer(spec, runner, samples, device, Activity()), store)
             runner.close()
             log.close()
     device.close()
@@ -152,19 +152,27 @@ async def test_a_merge_without_parts_keeps_the_weights(tmp_path: Path) -> None:
         assert made.disk.newest_base() == 1
 
 
-async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_trained(tmp_path: Path) -> None:
-    async with bench(tmp_path) as made:
-        await made.keeper.fetch(SEED, {})
+@pytest.mark.parametrize("precision", ["fp32", "bf16-sr"])
+async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_trained(
+    tmp_path: Path, precision: str
+) -> None:
+    spec = small_spec(schedule={"epochs": 2}, precision=precision)
+    first = base_digest(spec, initial_base(spec, 0))
+    async with bench(tmp_path, spec) as made:
+        assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, first)
         assert await made.trainer.load(LoadState(0, 0, carries=True)) == StateLoaded(0, 0)
         assert await made.trainer.commit(WriteCommit(0, 0)) == Committed(0, 0)
         assert made.disk.snapshot(0, 0).exists()
-        assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds the base itself"
-        merged = part_bytes(np.ones_like(initial_base(SPEC, 0).weights))
-        part = await made.keeper.objects.put(f"{SPEC.id}/merged/0/0/part-000.x", merged)
+        batch = made.keeper.runner.log.after(0)
+        assert batch is not None
+        assert [r.commitment.base for r in batch.receipts if r.commitment is not None] == [first]
+        assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds what the base gives"
+        merged = part_bytes(np.ones_like(initial_base(spec, 0).weights))
+        part = await made.keeper.objects.put(f"{spec.id}/merged/0/0/part-000.x", merged)
         held = await made.keeper.apply(ApplyMerge(0, (part,), trained=True), {})
         assert held.epoch == 1
-        assert held.digest != FIRST
-        start = load_state(made.disk.start_state(1), SPEC, 0)
+        assert held.digest != first
+        start = load_state(made.disk.start_state(1), spec, 0)
         assert start.moments
         assert held == await made.keeper.from_disk(1)
         for carries in (True, False):

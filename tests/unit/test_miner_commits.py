@@ -211,7 +211,7 @@ def test_a_life_shows_its_device_with_its_base_and_nowhere_else(start: Open, joi
     assert first is not None
     nonce = fingerprint_nonce(SPEC.id, 0, merkle_root([first.weights, EMPTY]), KEY.ss58)
     assert first.nonce(SPEC.id, 0, KEY.ss58) == nonce
-    assert first.beginning == Beginning(momentum=EMPTY, fingerprint=fingerprint(SPEC, 0, "cpu", nonce))
+    assert first.beginning == Beginning(rest=EMPTY, fingerprint=fingerprint(SPEC, 0, "cpu", nonce))
     assert [each.beginning for each in others if each] == [None] * len(others)
 
 

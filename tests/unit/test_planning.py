@@ -32,6 +32,7 @@ from iota.planning import (
     stageless,
 )
 from iota.settings import Activations
+from iota.spec import Precision
 from iota.spec.draft import from_assignments
 from orchestrator.run import orchestrate
 from tests.support.data_sets import prepare_made_up
@@ -53,10 +54,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 # ---- what is needed ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("pipeline", ["sync", "delayed"])
-def test_the_state_is_at_least_what_an_engine_holds(kind: str, pipeline: str) -> None:
-    spec = small_spec(optimizer={"lr": 1e-3, "kind": kind}, schedule={"pipeline": pipeline})
+def test_the_state_is_at_least_what_an_engine_holds(kind: str, pipeline: str, precision: Precision) -> None:
+    optimizer = {"lr": 1e-3, "kind": kind}
+    spec = small_spec(optimizer=optimizer, schedule={"pipeline": pipeline}, precision=precision)
+    parameter = {Precision.FP32: 4, Precision.BF16_MASTER: 6, Precision.BF16_SR: 2}[precision]
     for stage in range(2):
         needs, shapes = stage_needs(spec, stage), run_shapes(spec, stage)
         engine = Engine(spec, stage)
@@ -64,7 +68,7 @@ def test_the_state_is_at_least_what_an_engine_holds(kind: str, pipeline: str) ->
         moments = sum(t.nbytes for t in engine.state().moments.values() if t.dim())
         assert moments <= needs.moments <= 2 * 4 * count(shapes)
         assert moments == 4 * count({n: s for n, s in moment_shapes(spec.optimizer, shapes).items() if s})
-        assert needs.weights == (1 if pipeline == "sync" else 2) * 4 * count(shapes)
+        assert needs.weights == (1 if pipeline == "sync" else 2) * parameter * count(shapes)
         kept = 2 * spec.commitments * len(state_bytes(engine.state()))
         assert kept <= needs.snapshots
 

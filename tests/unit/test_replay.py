@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
+import torch
 
 from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import AuditKind, Outcome
@@ -37,10 +38,21 @@ async def open_bench() -> AsyncIterator[Open]:
 
 
 @cache
-def honest(pipeline: str, epochs: int = 1, optimizer: str = "adamw", device: str = DEVICE) -> World:
+def honest(
+    pipeline: str,
+    epochs: int = 1,
+    optimizer: str = "adamw",
+    device: str = DEVICE,
+    precision: str = "fp32",
+    momentum: float = 0.0,
+) -> World:
     """Trained once for all tests; nobody changes it."""
     spec = small_run(
-        schedule={"pipeline": pipeline}, optimizer={"kind": optimizer, "state": "carry"}, audit=OFTEN
+        precision=precision,
+        schedule={"pipeline": pipeline},
+        optimizer={"kind": optimizer, "state": "carry"},
+        outer={"momentum": momentum, "momentum_warmup": 0},
+        audit=OFTEN,
     )
     world = World(spec, device=device)
     for epoch in range(epochs):
@@ -118,6 +130,38 @@ async def test_another_device_class_is_compared_whole_within_a_profile(
     for op in (OpKind.FORWARD, OpKind.BACKWARD):
         result = await bench.audit(1, AuditKind.OP, step=0, seq=bench.op(1, op, 0).seq)
         assert result.outcome is Outcome.PASS, result
+
+
+@pytest.mark.parametrize("device", [DEVICE, OTHER])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+async def test_bf16_weights_are_replayed_with_their_roundings(
+    optimizer: str, device: str, open_bench: Open
+) -> None:
+    """To the bit, or within the bounds; from a base that is fp32, and with moments that were carried over."""
+    bench = await open_bench(honest("delayed", 2, optimizer, device, "bf16-sr", 0.9), 1)
+    for miner in bench.world.miners:
+        assert {w.dtype for w in miner.engine.state().weights.values()} == {torch.bfloat16}
+        assert await bench.check(miner.stage) is None
+        for step in (0, 2):
+            result = await bench.audit(miner.stage, AuditKind.SEGMENT, step=step)
+            assert result.outcome is Outcome.PASS, result
+            assert result.profile.startswith("exact" if device == DEVICE else "declared/0.01/bf16-sr/")
+        seq = next(iter(bench.sealed.auditable(miner.hotkey))).seq
+        result = await bench.audit(miner.stage, AuditKind.OP, step=0, seq=seq)
+        assert result.outcome is Outcome.PASS, result
+
+
+async def test_who_rounds_weights_to_the_nearest_fails_its_segment(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_run(precision="bf16-sr", audit=OFTEN)
+    with monkeypatch.context() as patched:
+        patched.setattr("iota.compute.rounding.rounded", lambda values, bits: values.bfloat16())
+        world = World(spec)
+        world.train()
+    bench = await open_bench(world)
+    result = await bench.audit(1, AuditKind.SEGMENT, step=0)
+    assert result.outcome is Outcome.FAIL
 
 
 async def test_nothing_is_found_in_honest_records(open_bench: Open) -> None:

@@ -10,19 +10,19 @@ from iota.model.presets import PRESETS
 from iota.model.proposal import HELDOUT_TOKENS, make_spec
 from iota.model.schedules import SCHEDULES
 from iota.objects import part_count
-from iota.spec import ComputeDtype, Decay, OptimizerKind, RunSpec, json_digest
+from iota.spec import Decay, OptimizerKind, Precision, RunSpec, json_digest
 from iota.spec.draft import from_assignments
 
 TABLE = {
     "tiny": (3, 1, 256, 4, 8, 20, 3, "muon", 5e-3, 0.0, 6, "fp32"),
     "small": (3, 1, 256, 4, 8, 20, 3, "muon", 5e-3, 0.0, 6, "fp32"),
     "nano-20m": (3, 1, 512, 4, 8, 10, 6, "adamw", 1e-3, 0.1, 6, "fp32"),
-    "nano-100m": (2, 1, 1024, 8, 64, 20, 240, "adamw", 6e-4, 0.1, 48, "bf16"),
-    "llama-1b": (4, 1, 2048, 2, 256, 20, 1430, "adamw", 3e-4, 0.1, 286, "bf16"),
-    "llama-8b": (8, 1, 4096, 1, 1024, 20, 1915, "adamw", 3e-4, 0.1, 383, "bf16"),
-    "orion-100b": (16, 3, 8000, 1, 480, 10, 1000, "adamw", 1e-4, 0.1, 100, "bf16"),
+    "nano-100m": (2, 1, 1024, 8, 64, 20, 240, "adamw", 6e-4, 0.1, 48, "bf16-master"),
+    "llama-1b": (4, 1, 2048, 2, 256, 20, 1430, "adamw", 3e-4, 0.1, 286, "bf16-master"),
+    "llama-8b": (8, 1, 4096, 1, 1024, 20, 1915, "adamw", 3e-4, 0.1, 383, "bf16-master"),
+    "orion-100b": (16, 3, 8000, 1, 480, 10, 1000, "adamw", 1e-4, 0.1, 100, "bf16-master"),
 }
-"""stages, replicas, tokens, sequences, M, H, epochs, optimizer, rate, weight decay, warm-up, compute."""
+"""stages, replicas, tokens, sequences, M, H, epochs, optimizer, rate, weight decay, warm-up, precision."""
 
 
 def proposed(model: str, *assignments: str) -> RunSpec:
@@ -35,7 +35,7 @@ def test_each_preset_proposes_this_schedule(model: str) -> None:
     assert (
         s.layout.stages, s.layout.replicas, s.data.sequence_length, s.data.sequences, s.schedule.microbatches,
         s.schedule.steps, s.schedule.epochs, s.optimizer.kind, s.optimizer.lr, s.optimizer.weight_decay,
-        s.optimizer.warmup_steps, s.compute,
+        s.optimizer.warmup_steps, s.precision,
     ) == TABLE[model]  # fmt: skip
     assert (s.optimizer.decay, s.optimizer.clip, s.optimizer.betas) == (Decay.COSINE, 1.0, (0.9, 0.95))
     assert s.schedule.credit == s.layout.stages
@@ -61,7 +61,9 @@ def test_orion_is_as_the_orion_run() -> None:
 def test_the_default_spec_is_that_of_the_version_before() -> None:
     """But for the version, its audits and what is held out, so that `iota up` computes the same losses."""
     spec = make_spec({}, "0" * 64, 257)
-    computed = spec.model_dump(mode="json", exclude={"version": True, "audit": True, "schedule": {"heldout"}})
+    assert spec.precision is Precision.FP32
+    others = {"version": True, "audit": True, "precision": True, "schedule": {"heldout"}}
+    computed = spec.model_dump(mode="json", exclude=others) | {"compute": "fp32"}  # as it was called
     assert json_digest(computed) == "71d538f7989bff0e5e3fcb051e47b7c3e307eab43c0f5fb50e1bbfb0eb7617be"
 
 
@@ -87,7 +89,11 @@ def test_a_large_stage_is_cut_into_parts_that_can_be_counted() -> None:
 def test_another_shape_gets_the_schedule_of_the_nearest_preset(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_bytes(PRESETS["llama-1b"].model_copy(update={"layers": 20}).canonical())
     spec = proposed(str(tmp_path / "mine.json"))
-    assert (spec.optimizer.lr, spec.data.sequence_length, spec.compute) == (3e-4, 2048, ComputeDtype.BF16)
+    assert (spec.optimizer.lr, spec.data.sequence_length, spec.precision) == (
+        3e-4,
+        2048,
+        Precision.BF16_MASTER,
+    )
     assert spec.name == "mine"
 
 

@@ -14,7 +14,7 @@ from iota.compute.state import StageState
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
-from iota.spec import AuditSpec, ComputeDtype
+from iota.spec import AuditSpec, Precision
 from tests.support import audit_benches as benches
 from tests.support.audited_miners import Honest, Miner, NudgedStep
 from tests.support.audited_runs import DEVICE, World
@@ -164,7 +164,7 @@ async def test_bf16_for_fp32_fails_in_every_op_whatever_class_is_named(optimizer
     )
     world = World(spec, {1: Bf16()}, device)
     liar = world.miners[1]
-    liar.engine = Engine(spec.model_copy(update={"compute": ComputeDtype.BF16}), 1)
+    liar.engine = Engine(spec.model_copy(update={"precision": Precision.BF16_MASTER}), 1)
     liar.engine.load(StageState.initial(spec, 1), version=0)
     world.train()
     opened = await benches.bench(world)

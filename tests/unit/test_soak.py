@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from iota.settings import Activations
-from iota.spec import ComputeDtype, OptimizerKind, Pipeline, WireDtype
+from iota.spec import OptimizerKind, Pipeline, Precision, WireDtype
 from tests.support.soak_rows import VARIANTS, row
 from tests.support.soak_work import Soak, make
 
@@ -13,7 +13,7 @@ from tests.support.soak_work import Soak, make
 def test_the_matrix_has_every_value_in_its_first_rows() -> None:
     rows = [row(0, number) for number in range(60)]
     specs = [each.spec for each in rows]
-    assert {spec.compute for spec in specs} == set(ComputeDtype)
+    assert {spec.precision for spec in specs} == set(Precision)
     assert {spec.optimizer.kind for spec in specs} == set(OptimizerKind)
     assert {spec.boundary.wire for spec in specs} == set(WireDtype)
     assert {spec.boundary.codec for spec in specs} == {"identity", "resbm", "resbm-anchor"}

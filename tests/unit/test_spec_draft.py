@@ -21,7 +21,7 @@ from tests.support.data_sets import prepare_made_up
 
 MANIFEST = "0" * 64
 OTHER_VALUES = {
-    "name": "mine", "compute": "bf16", "seed": 7, "model.vocab_size": 300, "model.hidden_size": 512,
+    "name": "mine", "precision": "bf16-master", "seed": 7, "model.vocab_size": 300, "model.hidden_size": 512,
     "model.layers": 4, "model.heads": 4, "model.kv_heads": 2, "model.ffn_size": 640, "model.rope_theta": 1e4,
     "model.norm_eps": 1e-6, "model.init_std": 0.01, "layout.cuts": [2, 1, 1], "layout.replicas": 2,
     "boundary.codec": "resbm-anchor", "boundary.ratio": 8, "boundary.wire": "int8",
@@ -141,7 +141,7 @@ def test_a_whole_spec_is_a_file_of_values_too(tmp_path: Path) -> None:
             ["--stages", "4", "--set", "layout.cuts=2,4"],
             "layout.stages 4 and layout.cuts, which has 2 stages",
         ),
-        (["--compute", "tf32"], "compute: it must be 'fp32' or 'bf16', not 'tf32'"),
+        (["--precision", "tf32"], "precision: it must be 'fp32' or 'bf16-master', not 'tf32'"),
         (["--spec", "absent.toml"], "the spec absent.toml cannot be read"),
         (["--spec", "broken.toml"], "the spec broken.toml is not TOML"),
         (

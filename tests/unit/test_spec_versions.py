@@ -11,12 +11,10 @@ from pydantic import BaseModel, ValidationError
 from iota.data import Manifest
 from iota.spec import (
     SPEC_VERSION,
-    Count,
     Frozen,
     OptimizerSpec,
     Positive,
     RunSpec,
-    ScheduleSpec,
     Since,
     Versioned,
     added_fields,
@@ -34,18 +32,11 @@ class Sparsity(Frozen):
     rounds: Annotated[int, Since(3, before=1)] = 4
 
 
-class Schedule(ScheduleSpec):
-    """As if all of its fields had come with the first version."""
-
-    heldout: Count = 0
-
-
 class LaterSpec(RunSpec):
     """The spec as later versions may have it: fields at the top, in a part, and a part of its own."""
 
     oldest: ClassVar[int] = 1
     version: Positive = 3
-    schedule: Schedule
     optimizer: LaterOptimizer
     quorum: Annotated[int, Since(2, before=1)] = 3
     sparsity: Annotated[Sparsity | None, Since(2, before=None)] = Sparsity()
@@ -71,7 +62,6 @@ def read(document: dict[str, Any]) -> LaterSpec:
 def test_a_later_build_gives_an_earlier_document_the_same_bytes_and_id() -> None:
     class First(RunSpec):
         oldest: ClassVar[int] = 1
-        schedule: Schedule
         layers: tuple[dict[str, float], ...]
 
     assert read(FIRST).canonical() == First.model_validate(FIRST).canonical()

@@ -15,8 +15,10 @@ import torch
 from iota.compute import StateError
 from iota.compute.commitment import commitment
 from iota.compute.optim import InnerOptimizer
+from iota.compute.rounding import rounding_of
 from iota.compute.state import StageState, check_intact, load_state, save_state, state_bytes, tensors_digest
 from iota.model.initial import initial_weights
+from iota.objects import snapshot_bytes
 from iota.protocol.receipts import Commitment
 from iota.spec import RunSpec
 from tests.support.damage import DAMAGES, Damage
@@ -32,9 +34,9 @@ def stepped(spec: RunSpec, steps: int, state: StageState | None = None) -> Stage
     optimizer = InnerOptimizer(spec.optimizer, weights)
     optimizer.load(state.moments)
     generator = torch.Generator().manual_seed(3)
-    for _ in range(steps):
+    for step in range(steps):
         gradients = {n: torch.randn(w.shape, generator=generator) for n, w in weights.items()}
-        optimizer.update(weights, gradients, 1e-2)
+        optimizer.update(weights, gradients, 1e-2, rounding_of(spec, 0, step))
     return StageState(weights, {n: m.clone() for n, m in optimizer.moments().items()})
 
 
@@ -46,9 +48,10 @@ def roots(state: StageState) -> Commitment:
     return commitment(state, PART)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16-sr"])
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
-def test_optimizer_goes_on_from_its_saved_state_to_the_bit(kind: str) -> None:
-    spec = small_spec(optimizer={"kind": kind, "lr": 1e-2, "weight_decay": 0.1})
+def test_optimizer_goes_on_from_its_saved_state_to_the_bit(kind: str, precision: str) -> None:
+    spec = small_spec(optimizer={"kind": kind, "lr": 1e-2, "weight_decay": 0.1}, precision=precision)
     first = stepped(spec, 2)
     loaded = load_state(state_bytes(first), spec, 1)
     on, again = stepped(spec, 1, first), stepped(spec, 1, loaded)
@@ -65,17 +68,23 @@ def test_muon_leaves_embeddings_head_anchors_and_vectors_to_adamw() -> None:
     assert all(f"exp_avg.{name}" in moments for name in adam)
 
 
-def test_a_file_holds_the_state(tmp_path: Path) -> None:
-    spec = small_spec()
+@pytest.mark.parametrize("precision", ["fp32", "bf16-sr"])
+def test_a_file_holds_the_state(tmp_path: Path, precision: str) -> None:
+    spec = small_spec(precision=precision)
     state = stepped(spec, 1)
-    save_state(state, tmp_path / "deep" / "state", roots(state))
-    loaded = load_state(tmp_path / "deep" / "state", spec, 1)
+    state = replace(state, before=StageState.initial(spec, 1).weights)
+    path = tmp_path / "deep" / "state"
+    save_state(state, path, roots(state))
+    loaded = load_state(path, spec, 1)
     assert same(loaded, state)
+    check_intact(path.read_bytes(), spec, 1)
+    assert path.stat().st_size < snapshot_bytes(spec, 1)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["state"]
 
 
-def test_a_file_on_disk_is_read_by_safetensors_and_has_the_bits(tmp_path: Path) -> None:
-    state = stepped(small_spec(), 1)
+@pytest.mark.parametrize("precision", ["fp32", "bf16-sr"])
+def test_a_file_on_disk_is_read_by_safetensors_and_has_the_bits(tmp_path: Path, precision: str) -> None:
+    state = stepped(small_spec(precision=precision), 1)
     save_state(state, tmp_path / "state", roots(state))
     found = safetensors.torch.load_file(tmp_path / "state")
     assert found.keys() == safetensors.torch.load(state_bytes(state)).keys()
@@ -89,6 +98,26 @@ def test_a_file_with_the_roots_of_another_state_is_damaged(tmp_path: Path) -> No
         load_state(path, spec, 1)
     with pytest.raises(StateError, match="roots"):
         check_intact(path.read_bytes(), spec, 1)
+
+
+@pytest.mark.parametrize(("written", "read"), [("fp32", "bf16-sr"), ("bf16-sr", "fp32")])
+def test_a_state_in_another_precision_is_refused(written: str, read: str) -> None:
+    data = state_bytes(StageState.initial(small_spec(precision=written), 1))
+    kind = "bf16" if read == "bf16-sr" else "fp32"
+    with pytest.raises(StateError, match=f"is not {kind} of shape"):
+        load_state(data, small_spec(precision=read), 1)
+
+
+def test_bf16_weights_have_fp32_moments_and_take_half_the_bytes() -> None:
+    state = stepped(small_spec(precision="bf16-sr"), 1)
+    assert {w.dtype for w in state.weights.values()} == {torch.bfloat16}
+    assert {m.dtype for m in state.moments.values()} == {torch.float32}
+    schedule = {"pipeline": "delayed"}  # with the weights of the version before
+    whole, half = (
+        snapshot_bytes(small_spec(precision=precision, schedule=schedule), 1)
+        for precision in ("fp32", "bf16-sr")
+    )
+    assert whole - half == 2 * 2 * sum(w.numel() for w in state.weights.values())
 
 
 def test_a_state_without_moments_is_a_fresh_start() -> None:

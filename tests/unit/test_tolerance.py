@@ -15,7 +15,7 @@ from iota.codec.wire_dtype import encode_wire
 from iota.compute.names import Output
 from iota.compute.state import StageState
 from iota.protocol.receipts import OpKind, Receipt, StepUpdate
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec, WireDtype
+from iota.spec import OptimizerKind, Precision, RunSpec, WireDtype
 from tests.support.small_runs import small_run
 from validator.audits.declared import MAX_BOUND, declared_bounds
 from validator.audits.tolerance import EXACT, compare_norm, compare_output, compare_state, profile_for
@@ -186,13 +186,13 @@ def test_a_lie_in_the_moments_names_its_tensor() -> None:
 # ---- declared bounds --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compute", ComputeDtype)
+@pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("kind", OptimizerKind)
 @pytest.mark.parametrize("tolerance", [1e-6, 1e-2, 0.3, 1e9])
 def test_no_declared_bound_lets_zeros_pass(
-    tolerance: float, kind: OptimizerKind, compute: ComputeDtype
+    tolerance: float, kind: OptimizerKind, precision: Precision
 ) -> None:
-    run = small_run(optimizer={"kind": kind}, compute=compute).model_dump()
+    run = small_run(optimizer={"kind": kind}, precision=precision).model_dump()
     spec = RunSpec.model_validate({**run, "audit": {"tolerance": tolerance}})
     for depth in (1, LATER):
         assert all(0 < bound <= MAX_BOUND for bound in declared_bounds(spec, depth).values.values())
@@ -203,6 +203,14 @@ def test_the_change_of_sgd_is_held_like_moments() -> None:
     assert bounds.of(OpKind.COMMIT, Quantity.CHANGE) == bounds.of(OpKind.COMMIT, Quantity.MOMENTS)
     adamw = declared_bounds(SPEC, LATER)
     assert adamw.of(OpKind.COMMIT, Quantity.CHANGE) > adamw.of(OpKind.COMMIT, Quantity.MOMENTS)
+
+
+def test_the_change_of_sgd_is_held_as_that_of_others_where_its_roundings_are_stochastic() -> None:
+    sgd, adamw = (
+        declared_bounds(small_run(optimizer={"kind": kind}, precision="bf16-sr"), LATER)
+        for kind in ("sgd", "adamw")
+    )
+    assert sgd == adamw
 
 
 def test_what_has_no_bound_must_be_equal() -> None:
@@ -218,7 +226,7 @@ def test_where_weights_are_equal_to_the_bit_fp32_has_narrow_bounds(
     assert first.of(OpKind.FORWARD, Quantity.ERROR) == spec.audit.tolerance / 20
     assert later.of(OpKind.FORWARD, Quantity.ERROR) >= spec.audit.tolerance
     assert all(first.values[key] <= bound for key, bound in later.values.items())
-    spec = RunSpec.model_validate({**spec.model_dump(), "compute": ComputeDtype.BF16})
+    spec = RunSpec.model_validate({**spec.model_dump(), "precision": Precision.BF16_MASTER})
     assert declared_bounds(spec, 1) == declared_bounds(spec, LATER)
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from iota.protocol.receipts import OpKind
-from iota.spec import ComputeDtype, OptimizerKind, RunSpec, WireDtype
+from iota.spec import OptimizerKind, RunSpec, WireDtype
 from validator.core.results import Bounds, Quantity
 
 MAX_BOUND: Final = 0.5
@@ -67,16 +67,18 @@ def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
     update has changed has a narrower bound.
 
     The cosine's is that of two tensors with the relative error's bound e: 1 - sqrt(1 - e²). SGD keeps no
-    moments, and its change is as well conditioned as they are, so the change has the bounds of moments.
+    moments, and its change is as well conditioned as they are, so the change has the bounds of moments; not
+    where weights are rounded stochastically. There an update that is off by e leaves another rounding in a
+    share e of the elements that it moves, which is sqrt(e) of the change.
     """
-    bf16, muon = spec.compute is ComputeDtype.BF16, spec.optimizer.kind is OptimizerKind.MUON
+    bf16, muon = spec.precision.computes_bf16, spec.optimizer.kind is OptimizerKind.MUON
     unit = spec.audit.tolerance * (_BF16 if bf16 else _MUON if muon else 1)
     first = {} if bf16 or depth > 1 else _FIRST
 
     def bound(quantity: Quantity) -> float:
         if quantity is Quantity.COSINE:
             return 1 - math.sqrt(1 - bound(Quantity.ERROR) ** 2)
-        if spec.optimizer.kind is OptimizerKind.SGD:
+        if spec.optimizer.kind is OptimizerKind.SGD and not spec.precision.holds_bf16:
             quantity = _OF_SGD.get(quantity, quantity)
         later = min(MAX_BOUND, unit * _LATER[quantity])
         if quantity not in first:

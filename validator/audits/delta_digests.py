@@ -16,7 +16,7 @@ from iota.outer.partition import Vector
 def delta_digests(base: Mapping[str, Tensor], final: Mapping[str, Tensor], part_elements: int) -> list[str]:
     """BLAKE3 (hex) of each encoded part of `base` - `final`, as a miner stores it.
 
-    Both hold fp32 tensors on the CPU, of the same names and shapes.
+    Both hold a replica's weights on the CPU, of the same names, shapes and dtype; the difference is of fp32.
     """
     encode = open_delta_codec().encode
     pairs = zip(_parts(base, part_elements), _parts(final, part_elements), strict=True)
@@ -24,6 +24,14 @@ def delta_digests(base: Mapping[str, Tensor], final: Mapping[str, Tensor], part_
 
 
 def _parts(tensors: Mapping[str, Tensor], part_elements: int) -> Iterator[Vector]:
+    width = next(iter(tensors.values())).element_size()
     buffers = (tensor_bytes(tensors[name]) for name in sorted(tensors))
-    for pieces in byte_parts(buffers, 4 * part_elements):
-        yield np.concatenate([np.frombuffer(piece, np.float32) for piece in pieces])
+    for pieces in byte_parts(buffers, width * part_elements):
+        yield np.concatenate([_values(piece, width) for piece in pieces])
+
+
+def _values(data: memoryview, width: int) -> Vector:
+    """The fp32 values of raw fp32, or of raw bf16 where an element has two bytes."""
+    if width == 4:
+        return np.frombuffer(data, np.float32)
+    return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)

@@ -17,11 +17,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from iota.protocol.receipts import OpKind
-from iota.spec import ComputeDtype, Frozen, OptimizerKind, Positive, RunSpec, WireDtype
+from iota.spec import Frozen, OptimizerKind, Positive, Precision, RunSpec, WireDtype
 from validator.audits.declared import COMPARED, declared_bounds, least_bound
 from validator.core.results import Bounds, Quantity
 
-PROFILE_FORM: Final = 1
+PROFILE_FORM: Final = 2
 """Version of the form of a profile's file."""
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_FILES: Final = 256
@@ -59,12 +59,12 @@ class MeasuredProfile(Frozen):
 
     model_config = ConfigDict(strict=True)
 
-    form: Literal[1] = PROFILE_FORM
+    form: Literal[2] = PROFILE_FORM
     classes: tuple[_Class, _Class]
     """Sorted; without thread counts (`family`). A class names hardware, kernels and torch's version."""
     threads: Positive
     """Most threads that were measured."""
-    compute: ComputeDtype
+    precision: Precision
     optimizer: OptimizerKind
     wire: WireDtype
     codec: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
@@ -100,7 +100,7 @@ class MeasuredProfile(Frozen):
 
     def name(self, steps: int) -> str:
         """What a verdict calls it for segments of so many steps: what it is for, and its content's digest."""
-        kind = f"{self.compute}/{self.optimizer}/{self.wire}"
+        kind = f"{self.precision}/{self.optimizer}/{self.wire}"
         return f"measured/{kind}/{steps} steps/{self.content_digest()[:16]}"
 
     def bounds(self, depth: int) -> Bounds:
@@ -133,7 +133,7 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
     """Whether a profile was measured for two device classes, and for what a run computes."""
     same = (
         profile.classes == tuple(sorted((family(mine), family(theirs))))
-        and profile.compute is spec.compute
+        and profile.precision is spec.precision
         and profile.optimizer is spec.optimizer.kind
         and profile.wire is spec.boundary.wire
         and profile.codec == spec.boundary.codec

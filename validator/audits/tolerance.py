@@ -71,7 +71,7 @@ def profile_for(
     ]
     if not found:
         why = "class not shown/" if mine == theirs else ""
-        name = f"{why}declared/{spec.audit.tolerance:g}/{spec.compute}/{spec.optimizer.kind}"
+        name = f"{why}declared/{spec.audit.tolerance:g}/{spec.precision}/{spec.optimizer.kind}"
         declared = tuple(declared_bounds(spec, depth) for depth in depths)
         return Profile(name, exact=False, depths=declared, payloads=form)
     bounds = tuple(effective_bounds(spec, found[0], depth) for depth in depths)

@@ -29,8 +29,8 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="Calibrate for this run instead of for the small default model."),
     ] = None,
-    compute: Annotated[
-        list[str] | None, typer.Option(help="Compute dtype; may be given again. Default: fp32 and bf16.")
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Precision; may be given again. Default: all that there are.")
     ] = None,
     optimizer: Annotated[
         list[str] | None, typer.Option(help="Optimizer; may be given again. Default: adamw, muon and sgd.")
@@ -66,7 +66,7 @@ def calibrate(
     from validator.calibration.variants import variants
 
     torch.set_num_threads(1)  # comparing: threads that wait for one another are slow beside other programs
-    plan = _plan(spec, compute, optimizer, wire, model, segments, steps)
+    plan = _plan(spec, precision, optimizer, wire, model, segments, steps)
     found = variants(sorted(set(threads or (1, 2))), cuda=torch.cuda.is_available())
     fitted = run(plan, found, out, lambda line: typer.echo(line, err=True))
     _show(fitted)
@@ -75,7 +75,7 @@ def calibrate(
 
 def _plan(
     spec: Path | None,
-    compute: list[str] | None,
+    precision: list[str] | None,
     optimizer: list[str] | None,
     wire: list[str] | None,
     model: str,
@@ -83,18 +83,18 @@ def _plan(
     steps: int,
 ) -> Plan:
     from iota.settings.spec_file import read_spec
-    from iota.spec import ComputeDtype, OptimizerKind, WireDtype
+    from iota.spec import OptimizerKind, Precision, WireDtype
     from validator.calibration.plan import Plan, calibrated, default_specs, depths_of
 
-    if spec is not None and (compute or optimizer or wire):
-        raise ValueError("--spec says the compute dtype, the optimizer and the wire: leave out the flags")
+    if spec is not None and (precision or optimizer or wire):
+        raise ValueError("--spec says the precision, the optimizer and the wire: leave out the flags")
     if spec is not None:
         specs = [calibrated(read_spec(spec))]
     else:
-        dtypes = _chosen("--compute", compute, ComputeDtype)
+        precisions = _chosen("--precision", precision, Precision)
         optimizers = _chosen("--optimizer", optimizer, OptimizerKind)
         wires = _chosen("--wire", wire or ["bf16"], WireDtype)
-        specs = list(default_specs(dtypes, optimizers, wires, model))
+        specs = list(default_specs(precisions, optimizers, wires, model))
     return Plan(tuple(specs), segments, depths_of(steps))
 
 

@@ -64,7 +64,7 @@ def profile_of(spec: RunSpec, samples: Pooled) -> MeasuredProfile | None:
     return MeasuredProfile(
         classes=samples.classes,
         threads=samples.threads,
-        compute=spec.compute,
+        precision=spec.precision,
         optimizer=spec.optimizer.kind,
         wire=spec.boundary.wire,
         codec=spec.boundary.codec,

@@ -34,7 +34,7 @@ def measure(plan: Plan, found: Sequence[Variant], folder: Path, say: Say) -> Non
     """Make all samples that are missing in `folder`. Raises WorkFailed where a child process fails."""
     for spec in plan.specs:
         own = folder / name_of(spec)
-        usable = [variant for variant in found if not is_left_out(variant, spec.compute)]
+        usable = [variant for variant in found if not is_left_out(variant, spec.precision)]
         for number in range(plan.segments):
             if _samples_path(own, number).exists():
                 say(f"{own.name}: segment {number + 1} of {plan.segments} is there")

@@ -1,4 +1,4 @@
-"""What is calibrated: runs, each with one compute dtype, optimizer and wire dtype."""
+"""What is calibrated: runs, each with one precision, optimizer and wire dtype."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 from iota.model.proposal import make_spec
-from iota.spec import ComputeDtype, OptimizerKind, Pipeline, RunSpec, WireDtype
+from iota.spec import OptimizerKind, Pipeline, Precision, RunSpec, WireDtype
 from iota.spec.draft import Draft
 
 _VOCABULARY: Final = 257
@@ -29,16 +29,16 @@ class Plan:
 
 
 def default_specs(
-    computes: Sequence[ComputeDtype],
+    precisions: Sequence[Precision],
     optimizers: Sequence[OptimizerKind],
     wires: Sequence[WireDtype],
     model: str,
 ) -> Iterator[RunSpec]:
     """Runs of a model preset with each combination, with the default codec, layout and microbatch."""
-    for compute, optimizer, wire in product(computes, optimizers, wires):
+    for precision, optimizer, wire in product(precisions, optimizers, wires):
         draft: Draft = {
             "model": {"preset": model},
-            "compute": compute,
+            "precision": precision,
             "optimizer": {"kind": optimizer},
             "boundary": {"wire": wire},
         }
@@ -65,4 +65,4 @@ def depths_of(steps: int) -> tuple[int, ...]:
 
 def name_of(spec: RunSpec) -> str:
     """What a run's folder is called."""
-    return f"{spec.compute}-{spec.optimizer.kind}-{spec.boundary.wire}"
+    return f"{spec.precision}-{spec.optimizer.kind}-{spec.boundary.wire}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from iota.spec import ComputeDtype
+from iota.spec import Precision
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def variants(threads: Sequence[int], *, cuda: bool) -> list[Variant]:
     return [*found, Variant("cuda", "cuda", threads[0], _PASSIVE)] if cuda else found
 
 
-def is_left_out(variant: Variant, compute: ComputeDtype) -> bool:
+def is_left_out(variant: Variant, precision: Precision) -> bool:
     """Whether a variant cannot compute in a number format.
 
     In bf16, torch 2.13 packs operands by instructions that its AVX2 build lacks on some CPUs: it raises.
     """
-    return compute is ComputeDtype.BF16 and variant.environment.get("ATEN_CPU_CAPABILITY") == "avx2"
+    return precision.computes_bf16 and variant.environment.get("ATEN_CPU_CAPABILITY") == "avx2"

@@ -106,8 +106,11 @@ def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozen
 def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:
     """Whether a STEP must have changed the weights, by the gradient that its receipt says.
 
-    One that says none may be a lie, or due to a neighbour that sent none: its segment shows which.
+    One that says none may be a lie, or due to a neighbour that sent none: its segment shows which. Where
+    weights are rounded stochastically an update may leave all as they were, and the segment alone tells.
     """
+    if sealed.spec.precision.holds_bf16:
+        return False
     receipt = sealed.step_receipt(hotkey, step)
     if receipt is None or receipt.update is None or not sealed.counted(hotkey, step):
         return False

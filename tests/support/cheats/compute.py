@@ -23,7 +23,7 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.receipts import OpKind
-from iota.spec import ComputeDtype, RunSpec
+from iota.spec import Precision, RunSpec
 from tests.support.cheats.first_lie import lied
 from tests.support.miner_program import run_miner
 
@@ -293,7 +293,7 @@ class Bf16Engine(Engine):
     """Computes in bf16, whatever the spec says."""
 
     def __init__(self, spec: RunSpec, stage: int, **parts: Any) -> None:
-        super().__init__(spec.model_copy(update={"compute": ComputeDtype.BF16}), stage, **parts)
+        super().__init__(spec.model_copy(update={"precision": Precision.BF16_MASTER}), stage, **parts)
 
     def _open(self, step: int, version: int) -> OpenStep:
         lied(0, step)

@@ -13,7 +13,7 @@ from iota.compute.engine import Engine
 from iota.compute.state import StageState
 from iota.model.graph_sizes import POLICIES
 from iota.settings import Activations
-from iota.spec import RunSpec
+from iota.spec import Precision, RunSpec
 from tests.support.devices import DEVICES
 from tests.support.small_runs import assert_same_bits, sample, small_run
 
@@ -31,13 +31,13 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("policy", OTHERS)
 @pytest.mark.parametrize("pipeline", ["sync", "delayed"])
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("codec", ["identity", "resbm-anchor"])
 def test_losses_payloads_gradients_and_states_are_those_of_kept_graphs(
-    codec: str, compute: str, pipeline: str, policy: Activations, device: str
+    codec: str, precision: Precision, pipeline: str, policy: Activations, device: str
 ) -> None:
     """Of the first, a middle and the last stage; stage 0's gradient is in its digest."""
-    spec = small_run(boundary={"codec": codec}, compute=compute, schedule={"pipeline": pipeline})
+    spec = small_run(boundary={"codec": codec}, precision=precision, schedule={"pipeline": pipeline})
     kept, other = (Trained(spec, device, each) for each in (Activations.KEEP, policy))
     assert other.made == kept.made
     assert_same_bits([engine.state() for engine in other.engines], [e.state() for e in kept.engines])
@@ -56,12 +56,12 @@ def test_policies_may_change_between_microbatches_and_a_remembered_one_has_any(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", list(Precision))
 def test_a_pass_leaves_no_tensor_in_memory_whether_it_ends_or_is_dropped(
-    compute: str, policy: Activations
+    precision: Precision, policy: Activations
 ) -> None:
     """Without the help of a garbage collection, which comes too late for gigabytes."""
-    spec, mb = small_run(compute=compute), Microbatch(0, 0, 0)
+    spec, mb = small_run(precision=precision), Microbatch(0, 0, 0)
     tokens = sample(spec)(0, 0, 0)
     sizes = []
     for _ in range(2):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from iota.compute.activations import RecomputeLayers, Selective
 from iota.compute.offload import Held
-from iota.compute.precision import autocast, bf16_names
+from iota.compute.precision import autocast, operand_dtypes
+from iota.compute.state import StageState
+from iota.compute.versions import Versions
 from iota.model.graph_sizes import POLICIES, graph_bytes, kept_bytes
-from iota.model.initial import initial_weights
 from iota.model.layer import KeepAll
 from iota.model.loss import token_loss
 from iota.model.presets import load_model
@@ -52,11 +53,9 @@ class Saved:
 
 
 def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
-    converted = bf16_names(spec, stage)
-    weights = {
-        name: (w.bfloat16() if name in converted else w).requires_grad_()
-        for name, w in initial_weights(spec, stage).items()
-    }
+    start, cpu = StageState.initial(spec, stage).weights, torch.device("cpu")
+    held = Versions(start, 0, cpu, operand_dtypes(spec, stage)).operands(0)
+    weights = {name: weight.requires_grad_() for name, weight in held.items()}
     module, shape = Stage(spec, stage), (spec.data.sequences, spec.data.sequence_length)
     ids = torch.zeros(shape, dtype=torch.long)
     width = spec.model.hidden_size // (1 if spec.boundary.codec == "identity" else spec.boundary.ratio)

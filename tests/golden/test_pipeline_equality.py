@@ -13,6 +13,7 @@ from iota.compute import Microbatch
 from iota.compute.engine import Engine
 from iota.compute.evaluate import Evaluation, evaluate_model
 from iota.compute.state import StageState
+from iota.model.graph_sizes import LOSS_CHUNK
 from iota.outer import OuterState, outer_step
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.outer.weighted_mean import weighted_mean
@@ -54,6 +55,12 @@ def test_stages_equal_the_model_unsplit(codec: str, wire: str, pipeline: str, ki
 
 def test_bf16_compute_equals_the_model_unsplit_in_bf16() -> None:
     compare(small_run(compute="bf16"))
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_a_loss_of_several_chunks_equals_that_of_the_model_unsplit(compute: str) -> None:
+    data = {"sequence_length": LOSS_CHUNK // 2 + 100}
+    compare(small_run(compute=compute, data=data, schedule={"steps": 2, "microbatches": 2}))
 
 
 def test_weights_do_not_depend_on_the_cut_with_an_exact_wire() -> None:

@@ -21,6 +21,7 @@ from iota.model.stage import Stage, run_stage
 from iota.settings import Activations
 from iota.spec import ComputeDtype, RunSpec
 from iota.spec.draft import from_assignments
+from tests.support.devices import DEVICES
 
 ON_THE_DEVICE = (Activations.KEEP, Activations.SELECTIVE, Activations.RECOMPUTE)
 
@@ -51,16 +52,17 @@ class Saved:
         return sum(size for at, size in sizes.items() if at not in self._besides)
 
 
-def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
+def saved_bytes(spec: RunSpec, stage: int, policy: Activations, device: torch.device) -> int:
     converted = bf16_names(spec, stage)
     weights = {
-        name: (w.bfloat16() if name in converted else w).requires_grad_()
+        name: w.to(device, torch.bfloat16 if name in converted else None).requires_grad_()
         for name, w in initial_weights(spec, stage).items()
     }
     module, shape = Stage(spec, stage), (spec.data.sequences, spec.data.sequence_length)
-    ids = torch.zeros(shape, dtype=torch.long)
+    module.move_tables(device)
+    ids = torch.zeros(shape, dtype=torch.long, device=device)
     width = spec.model.hidden_size // (1 if spec.boundary.codec == "identity" else spec.boundary.ratio)
-    received = torch.randn(*shape, width, requires_grad=True) if stage else None
+    received = torch.randn(*shape, width, device=device, requires_grad=True) if stage else None
     saved = Saved([*weights.values(), *module.tables, ids])
     saving = {
         Activations.KEEP: KeepAll(),
@@ -68,7 +70,7 @@ def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
         Activations.RECOMPUTE: RecomputeLayers(lambda: saved),
     }[policy]
     hooks = torch.autograd.graph.saved_tensors_hooks(saved.put, lambda held: held())
-    with hooks, autocast(spec.compute, torch.device("cpu")):
+    with hooks, autocast(spec.compute, device):
         out = run_stage(module, weights, received, ids, saving).out
         made = token_loss(out, weights["head.weight"], ids) if stage == spec.last_stage else out
     size = saved.size
@@ -76,13 +78,16 @@ def saved_bytes(spec: RunSpec, stage: int, policy: Activations) -> int:
     return size
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("policy", ON_THE_DEVICE)
 @pytest.mark.parametrize("compute", list(ComputeDtype))
 @pytest.mark.parametrize("codec", ["identity", "resbm", "resbm-anchor"])
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_the_estimate_is_within_a_twentieth_of_what_autograd_saves(
-    stage: int, codec: str, compute: ComputeDtype, policy: Activations
+    stage: int, codec: str, compute: ComputeDtype, policy: Activations, device: str
 ) -> None:
+    if device == "cuda" and compute is ComputeDtype.FP32:
+        pytest.skip("fused attention of a GPU has no fp32, and what stands in for it saves its scores")
     given = {
         "model": load_model("tiny").model_dump(),
         "layout": {"cuts": [1, 2, 1]},
@@ -95,7 +100,7 @@ def test_the_estimate_is_within_a_twentieth_of_what_autograd_saves(
     }
     spec = RunSpec.model_validate(given)
     estimate = graph_bytes(spec, stage, policy, 2 if compute is ComputeDtype.BF16 else 4)
-    assert estimate == pytest.approx(saved_bytes(spec, stage, policy), rel=0.05)
+    assert estimate == pytest.approx(saved_bytes(spec, stage, policy, torch.device(device)), rel=0.05)
 
 
 def test_each_policy_needs_less_of_the_device_than_the_one_before_it_except_for_host_memory() -> None:

@@ -1,7 +1,8 @@
 """Bytes of a microbatch's graph under each activation policy. No torch.
 
 The graph is what autograd saves of a pass besides weights and tables (`iota.model.layer`). The residual
-stream and the norms are in fp32; what matrix products read and make has the compute dtype.
+stream and the norms are in fp32; what matrix products read and make has the compute dtype. A GPU's norm is
+one kernel and saves half as much, so that KEEP is over-estimated there, by a seventh in bf16.
 """
 
 from __future__ import annotations

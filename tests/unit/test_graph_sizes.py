@@ -111,5 +111,5 @@ def test_each_policy_needs_less_of_the_device_than_the_one_before_it_except_for_
     kept = kept_bytes(orion, 1, 2)
     keep, selective, offload, recompute = (kept[policy] for policy in POLICIES)
     assert keep.graph > 1.5 * selective.graph > 3 * recompute.graph > 3 * offload.graph
-    assert offload.host == selective.graph - offload.graph
+    assert selective.graph - offload.graph <= offload.host < 2 * (selective.graph - offload.graph)
     assert keep.host == selective.host == recompute.host == 0

@@ -15,12 +15,12 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from iota.compute.compiled import open_attention
 from iota.compute.precision import autocast
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
+from iota.model.layer import rms_norm
 from iota.model.loss import cross_entropy
 from iota.spec import RunSpec
 
@@ -65,9 +65,9 @@ def _kernels(spec: RunSpec, last: bool, seeded: Seeded) -> Iterator[Kernel]:
         yield _product(_ROWS, length, _ROWS, seeded, opposed=True)
         yield _product(_ROWS, _ROWS, length, seeded)
     for rows, width in ((_ROWS, model.hidden_size), (tokens, _ROWS)):
-        norm = LlamaRMSNorm(width, eps=model.norm_eps).to(seeded.device)
+        weight = torch.ones(width, device=seeded.device, requires_grad=True)
         x = _leaf(seeded, f"norm.{rows}.x", rows, width)
-        yield f"norm.{rows}", norm(x), [x, norm.weight]
+        yield f"norm.{rows}", rms_norm(x, weight, model.norm_eps), [x, weight]
     yield from (_attention(spec, seeded, sums) for sums in ("plain", "scores", "values"))
     if last:
         logits = _leaf(seeded, "loss.logits", _ROWS, model.vocab_size)

@@ -1,7 +1,8 @@
 """Bytes of a microbatch's graph under each activation policy. No torch.
 
 The graph is what autograd saves of a pass besides weights and tables (`iota.model.layer`). The residual
-stream and the norms are in fp32; what matrix products read and make has the compute dtype.
+stream and the norms are in fp32; what matrix products read and make has the compute dtype. A GPU's norm is
+one kernel and saves half as much, so that KEEP is over-estimated there, by a seventh in bf16.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def _kept(spec: RunSpec, stage: int, policy: Activations, value_bytes: int) -> K
     working = _gradients(spec, stage, value_bytes)
     match policy:
         case Activations.OFFLOAD:
-            return Kept(graph=ends, working=working + whole + own, host=layers)
+            tensors = [spec.data.tokens * size for size in _selective_tensors(spec, value_bytes)]
+            host = spec.layout.cuts[stage] * sum(map(_pinned, tensors))
+            return Kept(graph=ends, working=working + whole + own, host=host)
         case Activations.RECOMPUTE:
             return Kept(graph=ends + layers, working=working + whole)
         case _:
@@ -63,15 +66,28 @@ def _kept(spec: RunSpec, stage: int, policy: Activations, value_bytes: int) -> K
 def _layer_bytes(spec: RunSpec, policy: Activations, value_bytes: int) -> int:
     """Saved of one layer for a token."""
     model = spec.model
-    d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
+    d, ffn = model.hidden_size, model.ffn_size
     if policy is Activations.RECOMPUTE:
         return _FP32 * d
-    # Two norms save what they read. Attention saves q, k, v, its output and a sum for each head.
-    selective = 2 * _FP32 * d + value_bytes * (2 * d + 2 * d_kv) + _FP32 * model.heads + 2 * value_bytes * ffn
+    selective = sum(_selective_tensors(spec, value_bytes))
     if policy is not Activations.KEEP:
         return selective
     # The norms save what they scale and its factor, SwiGLU its activation. Products save what these made.
     return selective + 2 * _norm_bytes(d) + value_bytes * (2 * d + 2 * ffn)
+
+
+def _selective_tensors(spec: RunSpec, value_bytes: int) -> list[int]:
+    """Sizes, for a token, of the tensors of one layer that SELECTIVE keeps."""
+    model, v = spec.model, value_bytes
+    d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
+    norms, queries, keys, swiglu = [_FP32 * d] * 2, [v * d] * 2, [v * d_kv] * 2, [v * ffn] * 2
+    # Attention saves q, k, v, its output and a sum for each head.
+    return norms + queries + keys + [_FP32 * model.heads] + swiglu
+
+
+def _pinned(size: int) -> int:
+    """What torch takes of pinned memory for a tensor: a power of two."""
+    return 1 << (size - 1).bit_length()
 
 
 def _norm_bytes(d: int) -> int:

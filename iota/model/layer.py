@@ -1,8 +1,9 @@
 """One Llama layer as a function of its weights, in pieces: what is cheap to compute again, and what is not.
 
-It gives the bits of `transformers`' layer on the same device, forward and backward
-(`tests/unit/test_layer.py`). That one has no seams between its cheap parts and its matrix products, and
-torch's own checkpoints cannot compute again what a later product saves: the product's input.
+On the CPU it gives the bits of `transformers`' layer, forward and backward; on CUDA, where the norm is one
+kernel here and five there, nearly the same values (`tests/unit/test_layer.py`). That layer has no seams
+between its cheap parts and its matrix products, and torch's own checkpoints cannot compute again what a
+later product saves: the product's input.
 """
 
 from __future__ import annotations
@@ -96,10 +97,8 @@ def sdpa(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:
 
 
 def rms_norm(x_BTD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """RMS norm, computed in fp32; the result has the dtype of `x_BTD` and `weight_D` promoted."""
-    x = x_BTD.float()
-    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-    return weight_D * x.to(x_BTD.dtype)
+    """RMS norm, all in fp32: one kernel on CUDA; on the CPU the kernels and bits of `transformers`."""
+    return F.rms_norm(x_BTD, weight_D.shape, weight_D, eps)
 
 
 def operand(x: Tensor) -> Tensor:
@@ -143,5 +142,5 @@ class _FanOut(torch.autograd.Function):
         *earlier, last = gradients
         total = last.to(ctx.dtype)
         for gradient in reversed(earlier):
-            total = total + gradient.to(ctx.dtype)
+            total = total + gradient  # in the dtype of the total
         return total, None, None

@@ -63,6 +63,7 @@ class _Loss(torch.autograd.Function):
             at_normed_ND[part], at_head = torch.autograd.grad(own, (normed, head))
             loss += own.detach()
             at_head_VD = at_head_VD.float().add_(at_head) if number else at_head
+            del at_head  # gigabytes, beside those of the next chunk
         ctx.save_for_backward(at_normed_ND, at_head_VD.to(head_VD.dtype))
         return loss
 

@@ -13,6 +13,7 @@ from iota.compute import Microbatch
 from iota.compute.engine import Engine
 from iota.compute.evaluate import Evaluation, evaluate_model
 from iota.compute.state import StageState
+from iota.model.graph_sizes import LOSS_CHUNK
 from iota.model.initial import initial_weights
 from iota.model.weight_dtype import as_weights
 from iota.outer import OuterState, outer_step
@@ -83,6 +84,12 @@ def test_ops_on_bf16_weights_are_those_on_fp32_weights_of_the_same_values() -> N
             assert total.dtype is torch.float32
             expected = theirs[name].bfloat16().float() if name == "embed.weight" else theirs[name]
             assert torch.equal(total, expected), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-master", "bf16-sr"])
+def test_a_loss_of_several_chunks_equals_that_of_the_model_unsplit(precision: str) -> None:
+    data = {"sequence_length": LOSS_CHUNK // 2 + 100}
+    compare(small_run(precision=precision, data=data, schedule={"steps": 2, "microbatches": 2}))
 
 
 def test_weights_do_not_depend_on_the_cut_with_an_exact_wire() -> None:

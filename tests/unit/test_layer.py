@@ -1,4 +1,4 @@
-"""One layer of ours gives the bits of `transformers`' layer, forward and backward."""
+"""A layer of ours gives the bits of that of `transformers`, forward and backward; on a GPU the values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ LENGTH = 12
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kv_heads", [2, 4])
 @pytest.mark.parametrize("precision", list(Precision))
-def test_a_layer_has_the_bits_of_the_layer_of_transformers(
-    precision: Precision, kv_heads: int, device: str
-) -> None:
+def test_a_layer_is_that_of_transformers(precision: Precision, kv_heads: int, device: str) -> None:
     model = ModelSpec(vocab_size=61, hidden_size=32, layers=1, heads=4, kv_heads=kv_heads, ffn_size=48)
     config = llama_config(model, LENGTH)
     theirs = LlamaDecoderLayer(config, 0).to(device)
@@ -47,7 +45,12 @@ def test_a_layer_has_the_bits_of_the_layer_of_transformers(
             else partial(functional_call, theirs, own, kwargs={"position_embeddings": tables})
         )
         found.append(_results(run, own, x_BTD, given, precision))
-    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
+    for name, theirs_made in found[0].items():
+        if device == "cpu":
+            assert torch.equal(theirs_made, found[1][name]), name
+        else:  # one kernel for the norm, where theirs has five
+            error = (theirs_made.float() - found[1][name].float()).norm() / theirs_made.float().norm()
+            assert error < (1e-2 if precision.computes_bf16 else 1e-5), name
 
 
 def _results(

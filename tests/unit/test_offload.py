@@ -61,7 +61,8 @@ def spec_of_layers() -> RunSpec:
 def test_two_layers_are_on_the_device_at_a_time_and_the_next_comes_before_it_is_needed() -> None:
     lane = Noting()
     graph, spec = a_graph(lane)
-    own = kept_bytes(spec, 0, 4)[Activations.OFFLOAD].host
+    kept = kept_bytes(spec, 0, 4)
+    own = kept[Activations.SELECTIVE].graph - kept[Activations.OFFLOAD].graph
     assert lane.asked.count("fetch") == 0
     assert lane.sent_bytes == pytest.approx(own, rel=0.05)
     assert lane.asked.count("hold") == LAYERS - 1, "the newest layer stays until another has run"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iota.settings import MinerSettings, OrchestratorSettings, ValidatorSettings, WalletSettings
+from iota.settings import Activations, MinerSettings, OrchestratorSettings, ValidatorSettings, WalletSettings
 from iota.settings.environment import child_environment
 
 
@@ -138,6 +138,14 @@ def test_a_value_that_does_not_fit_names_flag_variable_and_value(monkeypatch: py
 @pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("1.5 gb", 1_500_000_000), ("4096", 4096)])
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert MinerSettings.load(snapshot_bytes=text).snapshot_bytes == size
+
+
+def test_an_activation_policy_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MinerSettings.load().activations is Activations.AUTO
+    monkeypatch.setenv("IOTA_MINER_ACTIVATIONS", "offload")
+    assert MinerSettings.load().activations is Activations.OFFLOAD
+    with pytest.raises(ValueError, match=r"--activations .*'never'"):
+        MinerSettings.load(activations="never")
 
 
 def test_a_size_that_is_none_is_refused() -> None:

@@ -45,6 +45,7 @@ _KINDS: Final = (
         "matrix products",
         ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "gemm", "nvjet", "cutlass"),
     ),
+    ("fused by the compiler", ("triton",)),
     ("copies and casts", ("copy_", "memcpy", "memset", "fill_", "zero_")),
     ("optimizer", ("adam", "foreach", "lerp")),
     ("reductions", ("sum", "norm", "mean", "max", "reduce")),

@@ -16,6 +16,7 @@ from torch import Tensor
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute import Microbatch
+from iota.compute.compiled import is_compiled
 from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.output import DeviceOutput
@@ -132,7 +133,7 @@ def memory(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     run.step()
     run.step()
     peak = torch.cuda.max_memory_allocated(device)
-    needs = stage_needs(run.spec, case.number)
+    needs = stage_needs(run.spec, case.number, compiled=is_compiled(device))
     kept = needs.kept[case.activations]
     planned = needs.memory_of(case.activations) + (case.in_flight - needs.graphs) * kept.graph
     figures = {"peak_gb": round(peak / 1e9, 2), "planned_gb": round(planned / 1e9, 2)}

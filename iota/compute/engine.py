@@ -17,6 +17,7 @@ from torch import Tensor
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
+from iota.compute.compiled import is_compiled
 from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
@@ -66,7 +67,7 @@ class Engine:
         self._pass = StagePass(spec, stage, self.device)
         self._dtypes = operand_dtypes(spec, stage)
         self._threshold = clip_threshold(spec, stage)
-        self._needs = stage_needs(spec, stage)
+        self._needs = stage_needs(spec, stage, compiled=is_compiled(self.device))
         self._versions: Versions | None = None
         self._optimizer: InnerOptimizer | None = None
         self._steps: dict[int, OpenStep] = {}

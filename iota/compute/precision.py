@@ -6,11 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from iota.model.layout import multiplied_names, run_shapes
+from iota.model.layout import converted_names
 from iota.spec import Precision, RunSpec
-
-_TABLE = "embed.weight"
-"""Its rows are looked up in its own dtype: a copy in fp32 would be gigabytes (`iota.model.lookup`)."""
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
@@ -26,14 +23,9 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 def operand_dtypes(spec: RunSpec, stage: int) -> dict[str, torch.dtype]:
     """The parameters that ops use in another dtype than that of the weights, with it.
 
-    With fp32 weights those that autocast would convert to bf16 in every pass, the operands of matrix
-    products: converted once for each weight version, they give the same values, and graphs share them. With
-    bf16 weights the few others, gains of norms and tables of codecs, are used in fp32, as with fp32 weights.
+    With fp32 weights those that autocast would convert to bf16 in every pass: converted once for each weight
+    version, they give the same values, and graphs share them. With bf16 weights the others are used in fp32,
+    as with fp32 weights.
     """
-    if not spec.precision.computes_bf16:
-        return {}
-    multiplied = multiplied_names(spec, stage)
-    if not spec.precision.holds_bf16:
-        return dict.fromkeys(multiplied, torch.bfloat16)
-    others = [name for name in run_shapes(spec, stage) if name not in multiplied and name != _TABLE]
-    return dict.fromkeys(others, torch.float32)
+    dtype = torch.float32 if spec.precision.holds_bf16 else torch.bfloat16
+    return dict.fromkeys(sorted(converted_names(spec, stage)), dtype)

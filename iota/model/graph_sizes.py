@@ -8,7 +8,7 @@ one kernel and saves half as much, so that KEEP is over-estimated there, by a se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iota.codec import open_codec
@@ -36,9 +36,23 @@ class Kept:
     """Of the host for each microbatch."""
 
 
-def kept_bytes(spec: RunSpec, stage: int, value_bytes: int) -> Mapping[Activations, Kept]:
-    """Of each policy, in the order of `POLICIES`. `value_bytes`: size of a computed value, 2 in bf16."""
-    return {policy: _kept(spec, stage, policy, value_bytes) for policy in POLICIES}
+def kept_bytes(
+    spec: RunSpec, stage: int, value_bytes: int, *, compiled: bool = False
+) -> Mapping[Activations, Kept]:
+    """Of each policy, in the order of `POLICIES`. `value_bytes`: size of a computed value, 2 in bf16.
+
+    A compiled layer (`iota.compute.compiled`) never keeps what is cheap to compute again.
+    """
+    found = {policy: _kept(spec, stage, policy, value_bytes) for policy in POLICIES}
+    if compiled:
+        selective, recompute = found[Activations.SELECTIVE], found[Activations.RECOMPUTE]
+        less = spec.data.tokens * (
+            _layer_bytes(spec, Activations.KEEP, value_bytes)
+            - _layer_bytes(spec, Activations.SELECTIVE, value_bytes)
+        )
+        found[Activations.KEEP] = selective
+        found[Activations.RECOMPUTE] = replace(recompute, working=recompute.working - less)
+    return found
 
 
 def graph_bytes(spec: RunSpec, stage: int, policy: Activations, value_bytes: int) -> int:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from iota.codec.boundary_codec import CodecParameter
 from iota.codec.shapes import Shapes, boundary_parameters
 from iota.spec import BoundarySpec, ModelSpec, RunSpec
+
+_TABLE: Final = "embed.weight"
 
 
 def layer_shapes(model: ModelSpec, layer: int) -> Shapes:
@@ -99,6 +102,21 @@ def multiplied_names(spec: RunSpec, stage: int) -> frozenset[str]:
     )
 
 
+def converted_names(spec: RunSpec, stage: int) -> frozenset[str]:
+    """Parameters of `stage` that ops use in another dtype than the weights have.
+
+    With fp32 weights and bf16 compute those of matrix products, in bf16. With bf16 weights the few others,
+    gains of norms and tables of codecs, in fp32; but not the embedding, whose rows are looked up in its own
+    dtype since a copy would be gigabytes (`iota.model.lookup`).
+    """
+    if not spec.precision.computes_bf16:
+        return frozenset()
+    multiplied = multiplied_names(spec, stage)
+    if not spec.precision.holds_bf16:
+        return multiplied
+    return frozenset(run_shapes(spec, stage)) - multiplied - {_TABLE}
+
+
 def _looked_up(codec: Mapping[str, CodecParameter]) -> set[str]:
     """Tables of which ops read single rows: the embedding, and those of a codec with these parameters."""
-    return {"embed.weight", *(name for name, parameter in codec.items() if not parameter.multiplied)}
+    return {_TABLE, *(name for name, parameter in codec.items() if not parameter.multiplied)}

@@ -8,11 +8,12 @@ from typing import Final
 
 from iota.codec.shapes import payload_size
 from iota.model.graph_sizes import Kept, kept_bytes
-from iota.model.layout import count, run_shapes
+from iota.model.layout import converted_names, count, run_shapes
+from iota.model.updates import moment_shapes
 from iota.objects import snapshot_bytes
 from iota.settings import Activations
 from iota.settings.kinds import format_bytes
-from iota.spec import OptimizerKind, Pipeline, RunSpec
+from iota.spec import Pipeline, RunSpec
 
 EPOCHS_KEPT: Final = 3
 """Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
@@ -34,7 +35,6 @@ class Needs:
     gradients: int
     """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int
-    """Upper bound: Muon keeps half of AdamW's."""
     kept: Mapping[Activations, Kept]
     """What each activation policy keeps of a microbatch."""
     graphs: int
@@ -71,14 +71,12 @@ class Needs:
         return self.snapshots + self.frames + self.bases + self.receipts + self.cache
 
 
-def stage_needs(spec: RunSpec, stage: int) -> Needs:
-    """The needs of a replica of `stage`."""
+def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
+    """The needs of a replica of `stage`; compiled layers keep less between forward and backward."""
     shapes = run_shapes(spec, stage)
     parameters = count(shapes)
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
     computed = 2 if spec.precision.computes_bf16 else 4
-    weight = spec.precision.weight_bytes
-    copy = computed if computed < weight else 0
     routed = spec.routed
     last = stage == spec.last_stage
     ends = (stage == 0) + last
@@ -89,10 +87,10 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
     return Needs(
         stage=stage,
         parameters=parameters,
-        weights=versions * (weight + copy) * parameters,
+        weights=versions * (spec.precision.weight_bytes * parameters + _converted_bytes(spec, stage)),
         gradients=versions * _FP32 * parameters,
-        moments=0 if spec.optimizer.kind is OptimizerKind.SGD else 2 * _FP32 * parameters,
-        kept=kept_bytes(spec, stage, computed),
+        moments=_FP32 * count(moment_shapes(spec.optimizer, shapes)),
+        kept=kept_bytes(spec, stage, computed, compiled=compiled),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
@@ -101,6 +99,13 @@ def stage_needs(spec: RunSpec, stage: int) -> Needs:
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
     )
+
+
+def _converted_bytes(spec: RunSpec, stage: int) -> int:
+    """Copies of a version's weights in the dtype in which ops use them."""
+    precision, shapes = spec.precision, run_shapes(spec, stage)
+    names = converted_names(spec, stage)
+    return (4 if precision.holds_bf16 else 2) * count({name: shapes[name] for name in names})
 
 
 def all_needs(spec: RunSpec) -> list[Needs]:

@@ -37,9 +37,12 @@ class InnerOptimizer:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-        if rounding is not None:
-            self._update_rounded(weights, gradients, rounding)
-            return
+        if rounding is None:
+            self._update_all(weights, gradients)
+        else:
+            self._update_each(weights, gradients, rounding)
+
+    def _update_all(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             # Torch keys its state by parameter, and each weight version may have other memory.
             parameter.data = weights[name]
@@ -49,7 +52,7 @@ class InnerOptimizer:
         for parameter in self._parameters.values():
             parameter.grad = None
 
-    def _update_rounded(
+    def _update_each(
         self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rounding: Rounding
     ) -> None:
         """One parameter after another, of which alone there is an fp32 copy: the others have no gradient."""

@@ -56,10 +56,11 @@ def clip_threshold(spec: RunSpec, stage: int) -> float:
     return spec.optimizer.clip * math.sqrt(parameters[stage] / sum(parameters))
 
 
-def largest_start(spec: RunSpec, stage: int, dimensions: int) -> float:
+def largest_start(spec: RunSpec, stage: int, name: str, dimensions: int) -> float:
     """Upper bound of a parameter's absolute values in base 0 of `stage`. Infinite where it is unknown."""
     if spec.init is not None:
         return math.inf if spec.init.largest is None else max(1.0, spec.init.largest)
     codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
-    deviation = max((spec.model.init_std, *(parameter.std for parameter in codec.values())))
-    return max(INITIAL_SPREAD * deviation, 0.0 if dimensions >= 2 else 1.0)
+    if name in codec:
+        return INITIAL_SPREAD * codec[name].std
+    return INITIAL_SPREAD * spec.model.init_std if dimensions >= 2 else 1.0

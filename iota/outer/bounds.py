@@ -21,7 +21,9 @@ far and the outer step. With weight decay 0.1 this adds a tenth at first, and mo
 Weights that are rounded to bf16 stochastically move by up to 2^-7·|w| a step more. The roundings have the
 mean 0 whatever came before, so that n of them sum to at most 2^-7·|w|·min(n, 5.3·sqrt(n)), but for a chance
 of e^-56 (Azuma-Hoeffding). Over a run weights may grow by the exponential of that, with the outer step's gain
-eta/(1 - mu) in the exponent: with an outer momentum the bounds say little after some thousand steps.
+eta/(1 - mu) in the exponent; twice the size without roundings is the most that is allowed for, since it takes
+all updates of the run in one direction, and a model whose weights roundings double has lost them. Such bounds
+are wide: what roundings may do to a large weight is a hundred times what an update does at a rate of 1e-4.
 
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
@@ -56,8 +58,8 @@ _BF16_ULP: Final = 2.0**-7
 _DEVIATIONS: Final = 5.3
 """sqrt(56 / 2): the sum of n roundings, each with a range of 1, exceeds this times sqrt(n) with a chance of
 e^-56."""
-_MOST: Final = 69.0
-"""Largest exponent: a bound of 1e30 is none."""
+_MOST: Final = math.log(2)
+"""Largest exponent of a weight's growth by roundings."""
 _UNDERFLOW: Final = 2.0**-60
 """Gradients whose squares are subnormal are smaller than this."""
 
@@ -114,7 +116,7 @@ def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -
         if low < high:
             decay = weight_decay(spec.optimizer, len(shape))
             way = _change(spec, epoch, joined, decay)
-            begin = largest_start(spec, stage, len(shape))
+            begin = largest_start(spec, stage, name, len(shape))
             element, norm = _rates(spec, epoch, stage, name, shape, low - at, high - at)
             largest = _coarse(way.of(begin, element))
             whole = math.inf if norm == math.inf else _coarse(way.of(begin * math.sqrt(high - low), norm))

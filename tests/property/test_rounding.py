@@ -152,10 +152,14 @@ def test_each_bit_of_an_index_flips_half_of_the_bits() -> None:
             assert abs(share - 0.5) < 0.03, (bit, place)
 
 
-def test_a_tensor_of_several_blocks_is_rounded_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_cache", [8, 32, 1 << 17])
+def test_a_tensor_of_several_blocks_is_rounded_block_by_block(
+    monkeypatch: pytest.MonkeyPatch, in_cache: int
+) -> None:
     values = torch.linspace(-1, 1, 70).reshape(7, 10)
     target, pieces = torch.empty(7, 10, dtype=torch.bfloat16), []
     monkeypatch.setattr(rounding, "BLOCK", 32)
+    monkeypatch.setattr(rounding, "_IN_CACHE", in_cache)
     STEP.write("w", values, target)
     for block, piece in enumerate(values.reshape(-1).split(32)):
         pieces.append(rounded(piece, stream(STEP, "w", block, piece.numel())))

@@ -141,7 +141,7 @@ def test_a_whole_spec_is_a_file_of_values_too(tmp_path: Path) -> None:
             ["--stages", "4", "--set", "layout.cuts=2,4"],
             "layout.stages 4 and layout.cuts, which has 2 stages",
         ),
-        (["--precision", "tf32"], "precision: it must be 'fp32' or 'bf16-master', not 'tf32'"),
+        (["--precision", "tf32"], "precision: it must be 'fp32', 'bf16-master' or 'bf16-sr', not 'tf32'"),
         (["--spec", "absent.toml"], "the spec absent.toml cannot be read"),
         (["--spec", "broken.toml"], "the spec broken.toml is not TOML"),
         (

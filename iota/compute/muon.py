@@ -29,9 +29,9 @@ class Muon:
     def directions(self, gradients: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """Take the gradients into the momenta, and yield all updates, a batch of one shape at a time.
 
-        An update is to be subtracted from its weight, times `iota.model.updates.muon_scale` and the learning rate; its dtype is
-        that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, and g + mu (m - g) is orthogonalised.
-        `gradients` are fp32 and stay as they are.
+        An update is to be subtracted from its weight, times `iota.model.updates.muon_scale` and the learning
+        rate; its dtype is that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, and what is
+        orthogonalised is g + mu (m - g). `gradients` are fp32 and stay as they are.
         """
         names = list(self.momenta)
         if names:

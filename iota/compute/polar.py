@@ -1,22 +1,22 @@
 """Muon's orthogonalisation: a matrix with its singular values brought near 1, by products of matrices alone.
 
-With M = U S V^T the result is U f(S / s) V^T, where f is the composition of four odd quintics and s the Schatten
-8-norm of M, which is at least its largest singular value. f is within 2 % of 1 from 0.01 to 1, and has the
-slope 145 at 0: directions smaller than 0.005 s stay smaller than the others. Each quintic is the best approximation
-of 1 in the maximum norm on the interval to which those before it lead from [0.01, 1] ("Polar Express", Amsel et
-al. 2025), with 4 % to spare for rounding. From an interval that begins lower the same number of quintics
-reaches smaller directions, but leaves waves near 1 so steep that two devices end far apart.
+With M = U S V^T the result is U f(S / s) V^T. f is the composition of four odd quintics, and s the Schatten
+8-norm of M, which is at least the largest singular value. f is within 2 % of 1 from 0.01 to 1 and has the
+slope 145 at 0: what is below 0.005 s stays smaller than the rest. Each quintic is the best approximation of
+1 in the maximum norm on the interval to which those before it lead from [0.01, 1] ("Polar Express", Amsel et
+al. 2025), with 4 % to spare for rounding. From an interval that begins lower, as many quintics reach smaller
+directions and leave waves near 1; they are so steep that devices which round differently end far apart.
 
-The norm is the root of |G²|, G = X X^T, which the first quintic needs anyway. It is within n^(1/8) of the largest
-singular value, where the Frobenius norm of the first such iteration (Jordan et al. 2024) is within n^(1/2).
+s is the root of the norm of G², with G = X X^T, which the first quintic needs anyway. It is within n^(1/8)
+of the largest singular value; the Frobenius norm, by which Jordan's iteration (2024) scales, within n^(1/2).
 
-In the plain form each quintic multiplies X. In the Gram form (Zhang et al., "Gram Newton-Schulz", 2026) the
-polynomials are evaluated in G, of the shorter side, and X is multiplied once by two of them: for a wide matrix
-half of the operations. Rounding in G hides the squares of small singular values, so that it takes fp16, which is
-only on GPUs as fast as bf16, and G anew after two quintics. Both forms compute f.
+In the plain form each quintic multiplies X. In the Gram form ("Gram Newton-Schulz", Zhang et al. 2026) two
+are evaluated in G, of the shorter side, and X is multiplied once: half of the operations of a wide matrix.
+Rounding in G hides the squares of small singular values. So it needs fp16, which is as fast as bf16 on GPUs
+alone, and makes G anew after two quintics. Both forms compute f.
 
-All factors are polynomials in G, hence symmetric: of large products only the blocks on and above the diagonal
-are computed.
+All factors are polynomials in G, hence symmetric: of large products only the blocks on and above the
+diagonal are computed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUINTICS: Final[tuple[Quintic, Quintic, Quintic, Quintic]] = (
 EPSILON: Final = 1e-7
 """A matrix of a smaller Frobenius norm gives a result that fades out with it: it may be noise alone."""
 _SIZE: Final = 128.0
-"""Frobenius norm of X before the first quintic: neither X nor G overflows fp16, nor has it subnormal elements."""
+"""Frobenius norm of X at first: neither X nor G overflows fp16, nor are their elements subnormal."""
 _GRAM_SIZE: Final = 32.0
 """Frobenius norm of G in fp16, with which no term of a factor overflows."""
 _LEAST: Final = 1.0
@@ -109,7 +109,7 @@ def _two(gram_BNN: Tensor, factor_BNN: Tensor, first: Quintic, second: Quintic) 
 
 
 def _first_factor(gram_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """b G / u + c (G / u)² for the first quintic, and the unit u, in which no eigenvalue is above 1 [B, 1, 1]."""
+    """b G / u + c (G / u)² for the first quintic, and the unit u, in which no eigenvalue is above 1."""
     _, b, c = QUINTICS[0]
     square_BNN = _symmetric(gram_BNN, gram_BNN)
     unit_B11 = _norm(square_BNN).sqrt().clamp(min=_LEAST)
@@ -171,4 +171,5 @@ def _product(
 
 def _norm(matrices: Tensor) -> Tensor:
     """Frobenius norms [B, 1, 1] in fp32."""
-    return torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True, dtype=torch.float32)
+    norm_B11: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True, dtype=torch.float32)
+    return norm_B11

@@ -125,7 +125,7 @@ def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
 
 
 def _orthogonal(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
-    """Muon's update of matrices as long as the layer's, wide and tall: its products are in a dtype of its own."""
+    """Muon's updates of matrices as long as the layer's: their products are in a dtype of its own."""
     if spec.optimizer.kind is not OptimizerKind.MUON:
         return {}
     lengths = sorted({spec.model.hidden_size, spec.model.ffn_size})

@@ -40,8 +40,8 @@ from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
 ROUNDING: Final = 1.01
 """Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
 _SINGULAR: Final = 1.35
-"""Largest singular value of an orthogonalised update. The polynomial (`iota/compute/polar.py`) is at most 1.03 on
-[0, 1]; the rest is for its arithmetic in fp16."""
+"""Largest singular value of an orthogonalised update. Its polynomial (`iota/compute/polar.py`) is at most
+1.02 on [0, 1]; the rest is for arithmetic in 16 bits."""
 _ULP: Final = 2.0**-22
 """Rounding of a weight in one step, relative to it: an update has two roundings of 2^-24."""
 _UNDERFLOW: Final = 2.0**-60

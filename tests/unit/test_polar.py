@@ -104,7 +104,8 @@ def test_the_polynomial_is_near_one_and_steep_at_zero() -> None:
     def f(first: float, last: float) -> Tensor:
         return composed(torch.linspace(first, last, 100_001, dtype=torch.float64), list(QUINTICS))
 
-    assert 0.98 < f(0.01, 1.0).min() and f(0.01, 1.0).max() < 1.02
+    assert f(0.01, 1.0).min() > 0.98
+    assert f(0.01, 1.0).max() < 1.02
     assert f(0.0, 1e-9)[-1] > 144e-9
     assert f(0.0, 1.03).max() < 1.05
 
@@ -149,14 +150,17 @@ def test_the_scale_of_a_matrix_does_not_matter(scale: float, dtypes: None) -> No
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-20, 1e30])
 def test_what_is_noise_or_overflows_changes_nothing(scale: float, dtypes: None) -> None:
     found = polar((scale * matrix("gauss", 16, 60)).float())
-    assert found.isfinite().all() and found.float().abs().max() < 1e-9
+    assert found.isfinite().all()
+    assert found.float().abs().max() < 1e-9
 
 
 def test_a_matrix_below_epsilon_fades_out(dtypes: None) -> None:
     m = matrix("gauss", 16, 60)
     unit = m / m.norm()
     sizes = [float(polar((unit * EPSILON * share).float()).float().norm()) for share in (10, 0.1, 0.01, 1e-3)]
-    assert sizes[0] > 3.9 and sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.4
+    assert sizes[0] > 3.9
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.4
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -164,7 +168,8 @@ def test_what_is_not_finite_spreads_over_its_own_matrix_alone(bad: float, dtypes
     m = torch.cat([matrix("gauss", 16, 60), matrix("steep", 16, 60)]).float()
     m[0, 3, 5] = bad
     found = polar(m)
-    assert found[0].isnan().all() and found[1].isfinite().all()
+    assert found[0].isnan().all()
+    assert found[1].isfinite().all()
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -212,7 +217,10 @@ def test_its_arithmetic_is_as_near_to_the_exact_one_as_torchs(
 def test_a_small_difference_of_the_momentum_grows_no_more_than_with_torchs(kind: str, dtypes: None) -> None:
     m = matrix(kind, 48, 200)
     other = m + 1e-6 * m.square().mean().sqrt() * matrix("gauss", 48, 201)[..., :200]
-    mine, theirs = (polar(x.float()).double() for x in (m, other)), (torchs(x)[0].double() for x in (m, other))
+    mine, theirs = (
+        (polar(x.float()).double() for x in (m, other)),
+        (torchs(x)[0].double() for x in (m, other)),
+    )
     (a, b), (c, d) = mine, theirs
     assert error(a, b) < 1.5 * error(c, d) + 1e-3
     assert abs(along(a, m) / along(b, m) - 1) < 2e-3

@@ -19,6 +19,8 @@ def make_deterministic(device: torch.device) -> None:
         # With it on, torch also fills every new tensor with NaN, a write as large as the results themselves.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = False
+        # Muon's products are in fp16 with sums in fp32 (`iota.compute.polar`).
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def device_class(device: str | torch.device, threads: int) -> str:

@@ -1,4 +1,4 @@
-"""Inner optimizers: AdamW, Muon and SGD of torch, with their state as named tensors."""
+"""Inner optimizers: AdamW and SGD of torch and Muon of our own, with their state as named tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from iota.compute.muon import Muon
 from iota.compute.rounding import Rounding
-from iota.model.updates import moment_kinds, uses_muon, weight_decay
+from iota.model.updates import moment_kinds, muon_scale, uses_muon, weight_decay
 from iota.spec import OptimizerKind, OptimizerSpec
 
 
@@ -19,7 +20,11 @@ class InnerOptimizer:
         self._spec = spec
         # `.data` has its own autograd version counter. Otherwise an update of a later weight version would
         # count as a change of the first one, which graphs still need.
-        self._parameters = {name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items()}
+        muon = {name: w for name, w in weights.items() if uses_muon(spec, name, w.dim())}
+        self._muon = Muon(spec.muon_momentum, muon)
+        self._parameters = {
+            name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items() if name not in muon
+        }
         self._optimizers = self._build()
         self.reset()
 
@@ -41,6 +46,13 @@ class InnerOptimizer:
             self._update_all(weights, gradients)
         else:
             self._update_each(weights, gradients, rounding)
+        keep = 1 - learning_rate * weight_decay(self._spec, 2)
+        for directions in self._muon.directions(gradients):
+            for name, direction in directions.items():
+                values = weights[name].data if rounding is None else weights[name].float()
+                _write(values, direction, keep, learning_rate * muon_scale(*direction.shape))
+                if rounding is not None:
+                    rounding.write(name, values, weights[name])
 
     def _update_all(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
@@ -68,6 +80,7 @@ class InnerOptimizer:
         for optimizer, name, parameter in self._owned():
             kinds = moment_kinds(self._spec, name, parameter.dim())
             optimizer.state[parameter] = {kind: _zero(kind, parameter) for kind in kinds}
+        self._muon.reset()
 
     def moments(self) -> dict[str, Tensor]:
         """The moments, sorted by name. They change with the next update unless the caller copies them."""
@@ -76,6 +89,7 @@ class InnerOptimizer:
             for optimizer, name, parameter in self._owned()
             for kind in moment_kinds(self._spec, name, parameter.dim())
         }
+        found |= {f"momentum_buffer.{name}": momentum for name, momentum in self._muon.momenta.items()}
         return dict(sorted(found.items()))
 
     def load(self, moments: Mapping[str, Tensor]) -> None:
@@ -99,27 +113,17 @@ class InnerOptimizer:
         ]
 
     def _build(self) -> list[torch.optim.Optimizer]:
-        spec = self._spec
-        muon = [p for n, p in self._parameters.items() if uses_muon(spec, n, p.dim())]
-        rest = [p for n, p in self._parameters.items() if not uses_muon(spec, n, p.dim())]
+        spec, groups = self._spec, _groups(list(self._parameters.values()), self._spec)
+        if not groups:
+            return []
         if spec.kind is OptimizerKind.SGD:
-            return [torch.optim.SGD(_groups(rest, spec), lr=spec.lr, foreach=False)]
-        optimizers: list[torch.optim.Optimizer] = []
-        if muon:
-            optimizers.append(
-                torch.optim.Muon(
-                    muon,
-                    lr=spec.lr,
-                    weight_decay=spec.weight_decay,
-                    momentum=spec.muon_momentum,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
-        if rest:
-            optimizers.append(
-                torch.optim.AdamW(_groups(rest, spec), lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)
-            )
-        return optimizers
+            return [torch.optim.SGD(groups, lr=spec.lr, foreach=False)]
+        return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)]
+
+
+def _write(weight: Tensor, direction: Tensor, keep: float, rate: float) -> None:
+    """weight <- keep weight - rate direction."""
+    weight.mul_(keep).add_(direction, alpha=-rate)
 
 
 def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[str, object]]:

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iota.compute.compiled import open_attention
+from iota.compute.polar import polar
 from iota.compute.precision import autocast
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
 from iota.model.layer import rms_norm
 from iota.model.loss import cross_entropy
-from iota.spec import RunSpec
+from iota.spec import OptimizerKind, RunSpec
 
 _ROWS: Final = 64
 _MAX_ATTENTION: Final = 2048
@@ -48,7 +48,7 @@ def wide_digest(spec: RunSpec, *, last: bool, seeded: Seeded) -> str:
             given = seeded.values(f"{name}.out", out.shape).to(out.dtype)
             found = torch.autograd.grad(out, inputs, given)
             made |= {f"{name}.{index}": tensor.detach() for index, tensor in enumerate((out, *found))}
-    made |= _activations(spec, seeded)
+    made |= _activations(spec, seeded) | _orthogonal(spec, seeded)
     return tensors_digest(made)
 
 
@@ -98,8 +98,7 @@ def _attention(spec: RunSpec, seeded: Seeded, sums: str) -> Kernel:
             _oppose(k[..., block, :].mT, v[..., block, :].mT)
         q = q * _UNEVEN
     q, k, v = q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
-    attention = open_attention(spec.model.head_dim, length, seeded.device)
-    return name, attention(q, k, v), [q, k, v]
+    return name, F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
 
 
 def _oppose(x: Tensor, y: Tensor) -> None:
@@ -123,6 +122,15 @@ def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
         (found,) = torch.autograd.grad(out, x, gradient_N[start:])
         made |= {f"activation.{start}.0": out.detach(), f"activation.{start}.1": found}
     return made
+
+
+def _orthogonal(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
+    """Muon's updates of matrices as long as the layer's: their products are in a dtype of its own."""
+    if spec.optimizer.kind is not OptimizerKind.MUON:
+        return {}
+    lengths = sorted({spec.model.hidden_size, spec.model.ffn_size})
+    shapes = [shape for length in lengths for shape in ((1, _ROWS, length), (1, length, _ROWS))]
+    return {f"muon.{shape}": polar(seeded.values(f"muon.{shape}", shape)) for shape in shapes}
 
 
 def _leaf(seeded: Seeded, name: str, *shape: int) -> Tensor:

@@ -8,6 +8,8 @@ from iota.codec.shapes import Shapes, boundary_parameters
 from iota.model.layout import stage_parameters
 from iota.spec import OptimizerKind, OptimizerSpec, RunSpec
 
+_MUON_RATE = 0.2
+"""The root mean square of AdamW's updates, to which Muon's are scaled (Liu et al. 2025)."""
 INITIAL_SPREAD = 3.5
 """Random initial weights are within so many standard deviations (`iota.model.initial_values`)."""
 
@@ -20,6 +22,11 @@ def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
     if spec.kind is not OptimizerKind.MUON or dimensions != 2:
         return False
     return name.startswith(("layers.", "boundary.")) and ".anchor." not in name
+
+
+def muon_scale(rows: int, columns: int) -> float:
+    """Factor of an orthogonal update of this shape, with which its root mean square is that of AdamW's."""
+    return _MUON_RATE * math.sqrt(max(rows, columns))
 
 
 def moment_kinds(spec: OptimizerSpec, name: str, dimensions: int) -> tuple[str, ...]:

@@ -40,17 +40,15 @@ from typing import Final
 import numpy as np
 
 from iota.model.layout import run_shapes
-from iota.model.updates import clip_threshold, largest_start, uses_muon, weight_decay
+from iota.model.updates import clip_threshold, largest_start, muon_scale, uses_muon, weight_decay
 from iota.outer.partition import Vector
 from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
 
 ROUNDING: Final = 1.01
 """Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
 _SINGULAR: Final = 1.35
-"""Largest singular value of an orthogonalised update. The iteration x -> 3.4445x - 4.775x³ + 2.0315x⁵ maps
-[0, 1.2024] to itself; the rest is for its arithmetic in bf16."""
-_MUON_RATE: Final = 0.2
-"""Factor of torch.optim.Muon's `match_rms_adamw`."""
+"""Largest singular value of an orthogonalised update. Its polynomial (`iota/compute/polar.py`) is at most
+1.02 on [0, 1]; the rest is for arithmetic in 16 bits."""
 _ULP: Final = 2.0**-22
 """Rounding of a weight in one step, relative to it: an update has two roundings of 2^-24."""
 _BF16_ULP: Final = 2.0**-7
@@ -137,7 +135,7 @@ def _rates(
         return _adam_ratio(spec.optimizer, steps), math.inf
     rows, columns = shape
     touched = (high - 1) // columns - low // columns + 1
-    element = _MUON_RATE * math.sqrt(max(rows, columns)) * _SINGULAR
+    element = muon_scale(rows, columns) * _SINGULAR
     return element, element * math.sqrt(min(touched, rows, columns))
 
 

@@ -98,7 +98,7 @@ def sdpa(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:
 
 def rms_norm(x_BTD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMS norm, all in fp32: one kernel on CUDA; on the CPU the kernels and bits of `transformers`."""
-    return F.rms_norm(x_BTD, weight_D.shape, weight_D, eps)
+    return F.rms_norm(x_BTD, weight_D.shape, weight_D.float(), eps)
 
 
 def operand(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
+from iota.compute.precision import operand_dtypes
 from iota.compute.stage_pass import StagePass
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
@@ -43,7 +44,8 @@ class Evaluation:
         Raises PayloadError or BadValueError.
         """
         stage_pass = StagePass(self._spec, stage, self._device)
-        weights = {name: w.to(self._device) for name, w in state.weights.items()}
+        dtypes = operand_dtypes(self._spec, stage)
+        weights = {n: w.to(self._device, dtypes.get(n, w.dtype)) for n, w in state.weights.items()}
         for number, tokens in enumerate(self._batches):
             inputs = stage_pass.inputs(self._payloads[number], tokens)
             if stage_pass.last:

@@ -57,12 +57,12 @@ def polar_dtype(device: torch.device) -> torch.dtype:
 
 def polar_bytes(rows: int, columns: int, device: torch.device) -> int:
     """Upper bound of the memory that `polar` takes for one matrix, its input in fp32 included."""
-    short, item = min(rows, columns), polar_dtype(device).itemsize
-    return 4 * rows * columns + item * (2 * rows * columns + 6 * short * short)
+    elements, short, item = rows * columns, min(rows, columns), polar_dtype(device).itemsize
+    return max((4 + item) * elements, item * (2 * elements + 6 * short * short))
 
 
 def polar(m_BRC: Tensor) -> Tensor:
-    """The orthogonalised matrices, [B, R, C] in `polar_dtype`. `m_BRC` is fp32.
+    """The orthogonalised matrices, [B, R, C] in `polar_dtype`. `m_BRC` is fp32, and let go of early.
 
     The singular vectors are those of the matrix. Zero gives zero. A value that is not finite spreads over its
     matrix as NaN; a Frobenius norm that fp32 cannot hold gives zero.
@@ -70,6 +70,7 @@ def polar(m_BRC: Tensor) -> Tensor:
     norm_B11 = _norm(m_BRC)
     x_BRC = torch.empty_like(m_BRC, dtype=polar_dtype(m_BRC.device))
     torch.mul(m_BRC, _SIZE / norm_B11.clamp(min=EPSILON), out=x_BRC)
+    del m_BRC
     fading_B11 = (norm_B11 / EPSILON).clamp(max=1.0)
     form = _gram_form if x_BRC.dtype is torch.float16 else _plain_form
     return form(x_BRC, fading_B11)

@@ -19,7 +19,9 @@ def torch_settings() -> Iterator[None]:
     """Restores what the test changes."""
     fill = _deterministic.fill_uninitialized_memory
     tf32, deterministic = torch.backends.cuda.matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
+    fp16_sums = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
     yield
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = fp16_sums
     _deterministic.fill_uninitialized_memory = fill
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.use_deterministic_algorithms(deterministic)

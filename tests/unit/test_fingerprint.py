@@ -123,7 +123,7 @@ def test_another_nonce_changes_every_part() -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"optimizer": {"lr": 1e-2, "kind": "muon"}}, {"step"}),
+        ({"optimizer": {"lr": 1e-2, "kind": "muon"}}, {"step", "wide"}),
         ({"optimizer": {"lr": 2e-2}}, {"step"}),
         ({"optimizer": {"lr": 1e-2, "clip": 1e-3}}, {"step"}),
         ({"boundary": {"wire": WireDtype.INT8}}, {"forward", "backward"}),

@@ -69,6 +69,12 @@ def contradictions(spec: RunSpec, given: Collection[str]) -> list[str]:
             f"schedule.credit {spec.schedule.credit} leaves some of the {spec.layout.stages} stages of"
             f" layout.cuts idle: give at least {busy}"
         )
+    trained = spec.schedule.steps * spec.schedule.microbatches
+    if spec.schedule.heldout > trained:
+        found.append(
+            f"schedule.heldout {spec.schedule.heldout} is more than an epoch's {trained} microbatches of"
+            " training: give far fewer, or leave it out"
+        )
     eta, mu = spec.outer.eta, spec.outer.momentum
     if eta >= MAX_OUTER_GAIN * (1 - mu):
         found.append(

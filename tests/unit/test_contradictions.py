@@ -30,6 +30,11 @@ def refused(*assignments: str) -> str:
         ),
         (["audit.deadline_s=5"], ["audit.deadline_s 5", "audit.line 1.25e+07"], "give at least"),
         (["audit.line=1000", "audit.deadline_s=600"], ["audit.line 1000"], "a faster line"),
+        (
+            ["schedule.heldout=161"],
+            ["schedule.heldout 161", "160 microbatches"],
+            "give far fewer",
+        ),
         (["schedule.credit=2"], ["schedule.credit 2", "3 stages"], "give at least 3"),
         (
             ["layout.replicas=9"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,9 +13,10 @@ from iota.files import whole_file
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from validator.audits.measured import MeasuredProfile
-from validator.calibration.fitting import Pooled, pooled, profile_of
+from validator.calibration.fitting import MIN_SAMPLES, Pooled, pooled, profile_of
 from validator.calibration.measuring import Say, measure, samples_in
 from validator.calibration.plan import Plan, name_of
+from validator.calibration.samples import PairSamples
 from validator.calibration.variants import Variant
 from validator.core.results import Bounds, Quantity
 
@@ -50,7 +51,7 @@ def calibrate(plan: Plan, variants: Sequence[Variant], folder: Path, say: Say) -
             f"stopped: {folder} keeps what was measured, and its profiles; the same command goes on"
         )
     if not fitted:
-        raise WorkFailed("there is too little to fit a profile to: give more --segments or --threads")
+        raise WorkFailed(_too_little(plan, folder))
     return fitted
 
 
@@ -68,9 +69,26 @@ def lie_of(bounds: Bounds, kind: OpKind) -> float:
     return min(bounds.of(kind, Quantity.ERROR), bounds.of(kind, Quantity.TOKEN), cosine)
 
 
+def _too_little(plan: Plan, folder: Path) -> str:
+    """Why there is no profile, and how many segments would make one."""
+    found = [samples for spec in plan.specs for samples in pooled(_pairs(folder, spec))]
+    most = max((len(values) for each in found for values in each.distances.values()), default=0)
+    if not most:
+        return "all replays are of one device class, so there is nothing to compare: give more --threads"
+    needed = math.ceil(plan.segments * MIN_SAMPLES / most)
+    return (
+        f"a profile needs {MIN_SAMPLES} distances of one quantity, and there are {most} at most: give"
+        f" --segments {needed}, or more --threads; what was measured is kept"
+    )
+
+
+def _pairs(folder: Path, spec: RunSpec) -> Iterator[PairSamples]:
+    return (pair for each in samples_in(folder, spec) for pair in each.pairs)
+
+
 def _fitted(spec: RunSpec, folder: Path) -> list[Fitted]:
     found = []
-    for samples in pooled(pair for each in samples_in(folder, spec) for pair in each.pairs):
+    for samples in pooled(_pairs(folder, spec)):
         profile = profile_of(spec, samples)
         if profile is None:
             continue

@@ -27,7 +27,8 @@ def plot(fitted: Fitted, path: Path) -> None:
             xscale="log", yscale="log", xlabel="distance", title=kind.value, ylim=(FALSE_REJECTS / 2, 1.5)
         )
         axes.grid(True, which="both", alpha=0.2)
-        axes.legend(fontsize="small")
+        if axes.lines:
+            axes.legend(fontsize="small")
     panels[0].set_ylabel("share of honest replays beyond it")
     figure.suptitle(
         f"{fitted.path.stem}, {counted(fitted.profile.depth, 'step')} deep"

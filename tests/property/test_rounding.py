@@ -174,6 +174,24 @@ def test_values_that_are_not_contiguous_are_rounded_in_their_order() -> None:
     assert torch.equal(plain, turned)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_rounds_to_the_same_bits_compiled_too() -> None:
+    bits = torch.arange(1 << 20, dtype=torch.int64) * 4099 - (1 << 31)
+    values = bits.to(torch.int32).view(torch.float32)
+    values = values[~values.isnan()]
+    here, there = (torch.empty_like(values, dtype=torch.bfloat16, device=at) for at in ("cpu", "cuda"))
+    STEP.write("w", values, here)
+    STEP.write("w", values.cuda(), there)
+    assert torch.equal(here.view(torch.int16), there.cpu().view(torch.int16))
+
+    def one(values_N: Tensor, index_N: Tensor) -> Tensor:
+        return rounded(values_N, random_bits(index_N, *STEP.keys("w", 0)))
+
+    index = torch.arange(values.numel(), dtype=torch.int32, device="cuda")
+    compiled = torch.compile(one)(values.cuda(), index)
+    assert torch.equal(here.view(torch.int16), compiled.cpu().view(torch.int16))
+
+
 def test_a_run_with_fp32_weights_rounds_nothing() -> None:
     assert rounding_of(small_spec(precision="bf16-master"), 0, 0) is None
     assert rounding_of(small_spec(precision="bf16-sr", seed=9), 2, 5) == Rounding(9, 2, 5)

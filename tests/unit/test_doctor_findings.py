@@ -201,7 +201,7 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ),
     (
         "some stages fit the card",
-        changed(role=Role.MINER, needs=LARGE, machine={"gpus": ("A100, 40960 MiB", "A100, 45000 MiB")}),
+        changed(role=Role.MINER, needs=LARGE, machine={"gpus": ("A100, 40960 MiB", "A100, 42000 MiB")}),
         "memory",
         "warning",
         "smaller model",

@@ -207,7 +207,7 @@ def test_a_path_with_a_tilde_is_below_home_in_every_setting(monkeypatch: pytest.
     ("text", "said"),
     [
         ("not json", "it is not JSON"),
-        ('{"version": 4}', "it is missing"),
+        ('{"version": 6}', "it is missing"),
         ("[1]", r"it must be a group of fields, not \[1\]"),
     ],
 )

@@ -53,9 +53,9 @@ class AlteredSteps(Engine):
         self._alter, self._lies_in = alter, steps
         self._epoch = 0
 
-    def _run_graph(self, mb: Any, flying: Any, *, keep: bool) -> Any:
+    def _run_graph(self, mb: Any, flying: Any) -> Any:
         self._epoch = mb.epoch
-        return super()._run_graph(mb, flying, keep=keep)
+        return super()._run_graph(mb, flying)
 
     def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
         if not self._lies_in(self.spec, step):

@@ -39,9 +39,9 @@ from iota.settings import Activations
 from iota.spec import Pipeline, RunSpec, StateRule, WireDtype
 
 UNSENT_EVERY: Final = 64
-"""Stage 0's gradient is not sent. Its digest is of the unrounded values of every so many tokens, from the
-first on: whole they would be 0.3 GB a microbatch at d = 9,216 and 8,000 tokens, to copy and hash. By attention the
-first token's gradient depends on those of all."""
+"""Nobody receives stage 0's gradient. Its digest is of the unrounded values of every so many tokens, from the
+first on: all of them would be 0.3 GB a microbatch at d = 9,216 and 8,000 tokens, to copy and to hash. By
+attention the first token's gradient depends on those of all."""
 
 
 @dataclass

@@ -137,17 +137,19 @@ install() {
 }
 
 install_torch() {
-    local build="$1" what="PyTorch, the build $1" torch
-    torch="$(grep '^torch==' "$root/constraints.txt")"
+    local build="$1" what="PyTorch, the build $1" pins="$root/constraints.txt" torch
+    local index="https://download.pytorch.org/whl/$1"
+    torch="$(grep '^torch==' "$pins")"
     say "installing $what (the largest part; some minutes on a slow line) ..."
-    if [ "$build" = cpu ] && [ "$(uname -s)" = Darwin ]; then # the only build there, and without a name
-        install "$what" "$torch" -c "$root/constraints.txt"
+    # PyPI has no builds with names, but another source that pip is set up with, such as a mirror, may have.
+    pip_install "$torch+$build" -c "$pins" >/dev/null 2>&1 && return
+    if [ "$build" != cpu ]; then
+        install "$what" "$torch+$build" -c "$pins" --extra-index-url "$index"
         return
     fi
-    # PyPI has no builds with names; where pip is set up with another source that has, this is all.
-    pip_install "$torch+$build" -c "$root/constraints.txt" >/dev/null 2>&1 ||
-        install "$what" "$torch+$build" -c "$root/constraints.txt" \
-            --extra-index-url "https://download.pytorch.org/whl/$build"
+    pip_install "$torch+$build" -c "$pins" --extra-index-url "$index" >/dev/null 2>&1 && return
+    say "a build named cpu was not to be had from $index: PyPI's takes its place, on Linux a larger one with CUDA"
+    install "$what" "$torch" -c "$pins"
 }
 
 pins_with_the_systems_torch() {

@@ -1,4 +1,4 @@
-"""Which PyTorch `scripts/environment.sh` installs: with a machine's driver, Pythons and pip in their places."""
+"""Which PyTorch `scripts/environment.sh` installs, with a driver, Pythons and a pip that are made up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+
+from iota.doctor.machine import torch_has_cuda
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("python3.11", "python3.12", "python3.13", "python3", "python")
@@ -22,9 +25,9 @@ case "$1 $2" in
         echo "include-system-site-packages = $kind" >"${!#}/pyvenv.cfg" ;;
     "-m pip")
         echo "$*" >>"$PIP_LOG"
-        [ -z "$PIP_FAILS" ] || { echo "no such build"; exit 1; }
+        [[ -z "$PIP_LACKS" || "$*" != *+$PIP_LACKS* ]] || { echo "no such build"; exit 1; }
         [[ "$*" != *torch==*+* || -n "$MIRROR" || "$*" == *--extra-index-url* ]] || exit 1
-        [[ "$*" != *" -e "* ]] || { printf '#!/bin/sh\\necho started "$@"\\n' >"$here/iota"; chmod +x "$here/iota"; } ;;
+        [[ "$*" != *" -e "* ]] || { cp "$STARTED" "$here/iota" && chmod +x "$here/iota"; } ;;
     *metadata*) [ -n "$SYSTEM_TORCH" ] && echo "$SYSTEM_TORCH" ;;
     *find_spec*torch*) [ -n "$SYSTEM_TORCH" ] ;;
 esac
@@ -51,13 +54,15 @@ class Checkout:
         for name in (*PYTHONS, "nvidia-smi"):
             (self._bin / name).write_text(_NVIDIA_SMI if name == "nvidia-smi" else _PYTHON)
             (self._bin / name).chmod(0o755)
+        (folder / "started").write_text('#!/bin/sh\necho started "$@"\n')
         self.log = folder / "pip.log"
 
     def up(self, *flags: str, **machine: str) -> tuple[int, str, list[str]]:
         """Exit code, what was said, and the words of pip's calls: of torch and of the rest."""
         self.log.write_text("")
-        plain = dict.fromkeys(("GPUS", "SYSTEM_TORCH", "MIRROR", "PIP_FAILS", "IOTA_TORCH"), "")
+        plain = dict.fromkeys(("GPUS", "SYSTEM_TORCH", "MIRROR", "PIP_LACKS", "IOTA_TORCH"), "")
         path = {"PATH": f"{self._bin}:{os.environ['PATH']}", "PIP_LOG": str(self.log)}
+        path["STARTED"] = str(self.folder / "started")
         command = [str(self.folder / "scripts" / "up"), *flags]
         done = subprocess.run(
             command, env={**path, **plain, **machine}, capture_output=True, text=True, check=False
@@ -137,8 +142,21 @@ def test_a_mirror_that_has_the_build_is_enough(checkout: Checkout) -> None:
     assert INDEX not in "".join(calls)
 
 
+def test_without_pytorchs_index_a_machine_without_a_gpu_gets_pypis_build_and_is_told(
+    checkout: Checkout,
+) -> None:
+    code, said, calls = checkout.up(PIP_LACKS="cpu")
+    assert code == 0
+    assert "a build named cpu was not to be had from https://" in said
+    assert [word for call in calls for word in call.split() if "torch==" in word] == [
+        "torch==2.13.0+cpu",
+        "torch==2.13.0+cpu",
+        "torch==2.13.0",
+    ]
+
+
 def test_what_pip_says_of_a_failure_is_shown(checkout: Checkout) -> None:
-    code, said, _ = checkout.up(IOTA_TORCH="cu999", PIP_FAILS="1")
+    code, said, _ = checkout.up(IOTA_TORCH="cu999", PIP_LACKS="cu999")
     assert code == 1
     assert "no such build\nerror: installing PyTorch, the build cu999 failed" in said
 
@@ -152,7 +170,7 @@ def test_an_environment_keeps_its_build_where_nothing_else_is_asked(checkout: Ch
 
 def test_another_build_replaces_the_one_that_is_there(checkout: Checkout) -> None:
     assert checkout.torch() == "cpu"
-    code, said, _ = checkout.up(IOTA_TORCH="cu130", PIP_FAILS="1")
+    code, said, _ = checkout.up(IOTA_TORCH="cu130", PIP_LACKS="cu130")
     assert code == 1
     assert "has PyTorch's build cpu: it is replaced by cu130" in said
     assert checkout.torch(IOTA_TORCH="cu130") == "cu130", "what failed is tried again"
@@ -173,7 +191,9 @@ def test_up_on_another_device_implies_nothing(checkout: Checkout) -> None:
 def test_up_on_cuda_is_refused_early_without_a_gpu(checkout: Checkout) -> None:
     said = checkout.refusal("--device", "cuda")
     assert said.startswith("error: no NVIDIA GPU was found: nvidia-smi -L lists none.")
-    assert checkout.torch("--device", "cuda", IOTA_TORCH="cu130") == "cu130", "a build by name needs no nvidia-smi"
+    assert checkout.torch("--device", "cuda", IOTA_TORCH="cu130") == "cu130", (
+        "a build by name needs no nvidia-smi"
+    )
 
 
 def test_up_on_cuda_is_refused_early_with_a_driver_that_is_too_old(checkout: Checkout) -> None:
@@ -182,7 +202,9 @@ def test_up_on_cuda_is_refused_early_with_a_driver_that_is_too_old(checkout: Che
 
 def test_up_on_cuda_and_the_cpu_build_contradict_each_other(checkout: Checkout) -> None:
     said = checkout.refusal("--device", "cuda", IOTA_TORCH="cpu", GPUS=H100)
-    assert said == "error: --device cuda needs a CUDA build, and IOTA_TORCH=cpu is none: leave one of them out\n"
+    assert (
+        said == "error: --device cuda needs a CUDA build, and IOTA_TORCH=cpu is none: leave one of them out\n"
+    )
 
 
 def test_the_systems_torch_is_shared_and_pinned_as_it_is(checkout: Checkout) -> None:
@@ -205,3 +227,7 @@ def test_an_environment_that_shares_torch_and_one_that_does_not_cannot_become_ea
     checkout.up(IOTA_TORCH=made, SYSTEM_TORCH="2.13.0")
     said = checkout.refusal(IOTA_TORCH=wanted, SYSTEM_TORCH="2.13.0")
     assert f"was made for IOTA_TORCH={made}, which cannot become {wanted}: remove it (rm -r " in said
+
+
+def test_the_doctor_reads_of_torch_what_torch_says_of_itself() -> None:
+    assert torch_has_cuda() is (torch.version.cuda is not None)

@@ -153,9 +153,15 @@ install_torch() {
 }
 
 pins_with_the_systems_torch() {
-    local version pins="$venv/.iota-constraints"
+    local version needed pins="$venv/.iota-constraints"
     version="$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))' 2>/dev/null)" || {
         say "error: IOTA_TORCH=system: $venv/bin/python finds no torch. Remove $venv, and start again"
+        return 2
+    }
+    needed="$(sed -n 's/^ *"torch\(>=[0-9.]*\)",$/\1/p' "$root/pyproject.toml")"
+    "$venv/bin/python" -c 'import sys; from pip._vendor.packaging.specifiers import SpecifierSet
+sys.exit(not SpecifierSet(sys.argv[1]).contains(sys.argv[2], prereleases=True))' "$needed" "$version" || {
+        say "error: IOTA_TORCH=system: the torch that $venv/bin/python finds is $version, and torch$needed is needed"
         return 2
     }
     sed "s/^torch==.*/torch==$version/" "$root/constraints.txt" >"$pins"

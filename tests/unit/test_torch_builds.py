@@ -28,6 +28,7 @@ case "$1 $2" in
         [[ -z "$PIP_LACKS" || "$*" != *+$PIP_LACKS* ]] || { echo "no such build"; exit 1; }
         [[ "$*" != *torch==*+* || -n "$MIRROR" || "$*" == *--extra-index-url* ]] || exit 1
         [[ "$*" != *" -e "* ]] || { cp "$STARTED" "$here/iota" && chmod +x "$here/iota"; } ;;
+    *packaging*) [[ "$3 $4" != ">=2.13 2.12"* ]] ;;
     *metadata*) [ -n "$SYSTEM_TORCH" ] && echo "$SYSTEM_TORCH" ;;
     *find_spec*torch*) [ -n "$SYSTEM_TORCH" ] ;;
 esac
@@ -50,7 +51,7 @@ class Checkout:
         for name in ("up", "environment.sh"):
             shutil.copy(ROOT / "scripts" / name, folder / "scripts")
         (folder / "constraints.txt").write_text("numpy==2.4.0\ntorch==2.13.0\n")
-        (folder / "pyproject.toml").touch()
+        (folder / "pyproject.toml").write_text('dependencies = [\n    "torch>=2.13",\n]\n')
         for name in (*PYTHONS, "nvidia-smi"):
             (self._bin / name).write_text(_NVIDIA_SMI if name == "nvidia-smi" else _PYTHON)
             (self._bin / name).chmod(0o755)
@@ -218,6 +219,11 @@ def test_the_systems_torch_is_shared_and_pinned_as_it_is(checkout: Checkout) -> 
 
 def test_a_system_without_torch_is_refused(checkout: Checkout) -> None:
     assert "no Python 3.11 or newer has torch" in checkout.refusal(IOTA_TORCH="system")
+
+
+def test_a_torch_of_the_system_that_is_too_old_is_refused(checkout: Checkout) -> None:
+    said = checkout.refusal(IOTA_TORCH="system", SYSTEM_TORCH="2.12.1")
+    assert said.endswith("finds is 2.12.1, and torch>=2.13 is needed\n")
 
 
 @pytest.mark.parametrize(("made", "wanted"), [("system", "cpu"), ("cpu", "system")])

@@ -9,6 +9,7 @@ import torch
 from iota.console.counts import counted
 
 _ADVICE: Final = "give auto, cpu, cuda or cuda:1 with --device"
+_NO_CUDA: Final = "it is built without CUDA, and `IOTA_TORCH=cuda ./scripts/up --help` installs one with"
 
 
 def resolve_device(name: str) -> str:
@@ -31,8 +32,10 @@ def resolve_device(name: str) -> str:
     present = module.device_count() if module.is_available() else 0
     if (device.index or 0) >= present:
         found = counted(present, f"{device.type} device") if present else f"no {device.type} device"
+        for_cpus = torch.version.cuda is None and torch.version.hip is None
+        advice = _NO_CUDA if device.type == "cuda" and for_cpus else _ADVICE
         raise ValueError(
-            f"--device {name}: this machine has {found} that torch {torch.__version__} can use: {_ADVICE}"
+            f"--device {name}: this machine has {found} that torch {torch.__version__} can use: {advice}"
         )
     return name
 

@@ -31,6 +31,8 @@ class Software:
     """Version of the installed `bittensor` package."""
     versions: str = ""
     """All versions on one line (`iota.console.version`)."""
+    torch_has_cuda: bool = True
+    """False where the installed torch was built without CUDA, as its build for CPUs."""
 
 
 class HotkeyState(StrEnum):

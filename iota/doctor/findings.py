@@ -157,7 +157,7 @@ def machine(facts: Facts) -> list[Finding]:
     """The data directory, its disk, and the graphics card of a miner."""
     found = [_data_directory(facts.machine), _disk(facts)]
     if facts.role is Role.MINER:
-        found.append(_graphics_card(facts.machine.gpus))
+        found.append(_graphics_card(facts.machine.gpus, facts.software.torch_has_cuda))
         found += _memory(facts)
     return found
 
@@ -211,7 +211,7 @@ def _card_bytes(card: str) -> int | None:
     return int(match[1]) << 20 if match else None
 
 
-def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:
+def _graphics_card(gpus: tuple[str, ...] | Unknown, torch_has_cuda: bool) -> Finding:
     if isinstance(gpus, Unknown):
         return problem(
             "gpu",
@@ -224,4 +224,11 @@ def _graphics_card(gpus: tuple[str, ...] | Unknown) -> Finding:
             "no NVIDIA driver on this machine: a miner would compute on the CPU",
             "install the driver if there is a card; without one, only tiny runs are of use",
         )
-    return ok("gpu", "; ".join(gpus))
+    cards = "; ".join(gpus)
+    if not torch_has_cuda:
+        return warning(
+            "gpu",
+            f"{cards}; the installed torch has no CUDA: a miner would compute on the CPU",
+            "install the build that fits, in the checkout: `IOTA_TORCH=cuda ./scripts/up --help`",
+        )
+    return ok("gpu", cards)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +20,20 @@ from iota.planning import existing
 def software() -> Software:
     """Versions of Python and the SDK, without importing the SDK."""
     sdk = versions()["bittensor"]
-    return Software(sys.version_info[:3], None if sdk == "none" else sdk, versions_line())
+    known = None if sdk == "none" else sdk
+    return Software(sys.version_info[:3], known, versions_line(), torch_has_cuda())
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch was built with CUDA, by its `version.py` alone: importing it takes seconds.
+
+    True where there is no torch, about which this says nothing.
+    """
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return True
+    written = Path(found.origin).with_name("version.py").read_text()
+    return re.search(r"^cuda\b.*= None$", written, re.MULTILINE) is None
 
 
 def machine(data_dir: Path, cards: tuple[str, ...] | Unknown) -> Machine:

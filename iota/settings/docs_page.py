@@ -15,6 +15,9 @@ the first name that is set; else, by the same names, from `.env` in the folder t
 else it is the default. An `IOTA_` variable that is not here is an error; those that Kubernetes sets
 for a service (names with `_SERVICE_HOST`, `_PORT=tcp://...` and so on) are ignored. An empty variable counts
 as not set. Begin with a copy of `.env.example`.
+
+`IOTA_TORCH` is no setting of a command: `scripts/environment.sh` reads it, from the environment alone, and
+installs that PyTorch ([miner.md](miner.md#pytorch-for-the-gpu)).
 """
 _COLUMNS = "| flag | variable | default | meaning |\n|---|---|---|---|\n"
 

@@ -17,6 +17,8 @@ from iota.settings.roles import ROLES
 ENV_FILE = ".env"
 """In the folder that a command is started in."""
 PREFIX = "IOTA_"
+SCRIPTS_VARIABLE = "IOTA_TORCH"
+"""Read by `scripts/environment.sh` alone, from the environment: which PyTorch it installs."""
 _SECRET = ("SECRET", "PASSWORD", "PASSWD", "TOKEN", "KEY", "CREDENTIALS", "MNEMONIC", "SEED")
 """Ends of the words of a variable's name that say that its value is secret."""
 
@@ -49,9 +51,13 @@ def check_names() -> None:
             sets nothing.
     """
     known = known_names()
+    if SCRIPTS_VARIABLE in _written():
+        raise ValueError(
+            f"{ENV_FILE} sets {SCRIPTS_VARIABLE}, which scripts/up reads from the environment alone"
+        )
     for place, names in (("the environment", _environment()), (ENV_FILE, _written())):
         for name in sorted(names):
-            if name.startswith(PREFIX) and name not in known:
+            if name.startswith(PREFIX) and name not in known | {SCRIPTS_VARIABLE}:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
                 raise ValueError(f"{place} sets {name}, which is no setting: did you mean {near[0]}?")
 

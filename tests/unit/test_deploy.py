@@ -25,7 +25,7 @@ from iota.settings import (
     ValidatorSettings,
     settings_of,
 )
-from iota.settings.environment import PREFIX, known_names
+from iota.settings.environment import PREFIX, SCRIPTS_VARIABLE, known_names
 from iota.store.embedded_server import make_app
 from tests.support.command_lines import reached
 from tests.support.orchestrators import orchestrator
@@ -127,7 +127,7 @@ def test_every_setting_that_the_docs_name_exists() -> None:
         ROOT / "README.md",
         *sorted((DEPLOY / "env").iterdir()),
     ]:
-        named = set(re.findall(r"\bIOTA_[A-Z_]+[A-Z]\b", page.read_text())) - {"IOTA_E2E_ENDPOINT"}
+        named = set(re.findall(r"\bIOTA_[A-Z_]+[A-Z]\b", page.read_text())) - {SCRIPTS_VARIABLE}
         assert named - known_names() == set(), page.name
 
 
@@ -227,8 +227,10 @@ async def health(role: str, url: str) -> int:
 def test_the_image_holds_what_is_pinned_and_nothing_else() -> None:
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     pins = (ROOT / "constraints.txt").read_text().splitlines()
-    (torch,) = re.findall(r"pip install (torch==\S+) --constraint", dockerfile)
+    (torch,) = re.findall(r"pip install (torch==\S+)\+\$\{IOTA_TORCH\} --constraint", dockerfile)
     assert torch in pins
+    (build,) = re.findall(r"^ARG IOTA_TORCH=(\S+)$", dockerfile, re.MULTILINE)
+    assert COMPOSE["x-node"]["build"]["args"] == {"IOTA_TORCH": f"${{IOTA_TORCH:-{build}}}"}
     assert dockerfile.index(torch) < dockerfile.index("pip install . --constraint")
     copied = {
         name for line in re.findall(r"^COPY (.*) \S+$", dockerfile, re.MULTILINE) for name in line.split()

@@ -184,6 +184,13 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
     ("read-only disk", changed(machine={"writable": False}), "data directory", "problem", "--data-dir"),
     ("full disk", changed(machine={"free_bytes": 1000}), "disk", "problem", "--data-dir"),
     ("small disk", changed(machine={"free_bytes": 5 << 30}), "disk", "warning", "--data-dir"),
+    (
+        "torch for CPUs",
+        changed(role=Role.MINER, software={"torch_has_cuda": False}),
+        "gpu",
+        "warning",
+        r"IOTA_TORCH=cuda \./scripts/up --help",
+    ),
     ("no card", changed(role=Role.MINER, machine={"gpus": ()}), "gpu", "warning", "install the driver"),
     (
         "full disk of a miner",

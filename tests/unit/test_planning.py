@@ -226,6 +226,16 @@ def test_a_miner_refuses_them_before_it_asks_anybody(
     assert list(folder.iterdir()) == []
 
 
+def test_cuda_with_a_torch_that_has_none_is_refused_with_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for version, advice in ((None, "`IOTA_TORCH=cuda ./scripts/up --help`"), ("13.0", "give auto, cpu")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        with pytest.raises(ValueError, match=re.escape(advice)):
+            resolve_device("cuda")
+
+
 def test_devices_that_are_there_are_taken() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") in ("cpu", "cuda")

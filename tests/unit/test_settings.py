@@ -115,6 +115,18 @@ def test_an_unknown_name_in_the_env_file_is_refused() -> None:
         OrchestratorSettings.load()
 
 
+def test_the_scripts_variable_is_known_in_the_environment_and_refused_where_nothing_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IOTA_TORCH", "cu130")
+    ValidatorSettings.load()
+    Path(".env").write_text("IOTA_TORCH=cu130\n")
+    with pytest.raises(
+        ValueError, match=r"\.env sets IOTA_TORCH, which scripts/up reads from the environment alone"
+    ):
+        ValidatorSettings.load()
+
+
 @pytest.mark.parametrize("line", ["IOTA_NETWORK", "=test", 'IOTA_NETWORK="test'])
 def test_a_line_of_the_env_file_that_sets_nothing_is_refused(line: str) -> None:
     """Else the default would take its place: the main network."""

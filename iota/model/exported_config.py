@@ -7,6 +7,7 @@ import math
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
 from iota.codec.shapes import boundary_width
+from iota.model.rope import rope_parameters
 from iota.spec import RunSpec
 
 TRANSFORMERS = ((4, 57), (6, 0))
@@ -30,7 +31,7 @@ def boundary_layers(spec: RunSpec) -> list[int]:
 
 def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
     """`config.json`. `eos_token` is the id between documents: it begins and ends a text, and pads."""
-    model = spec.model
+    model, rope = spec.model, rope_parameters(spec.model)
     return {
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
@@ -42,9 +43,10 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         "hidden_act": "silu",
         "max_position_embeddings": spec.data.sequence_length,
         "rms_norm_eps": model.norm_eps,
-        # Versions before 5 read the first, later ones the second.
+        # Versions before 5 read base and scaling each by itself, later ones `rope_parameters`.
         "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "rope_parameters": rope,
+        **({} if model.rope_scaling is None else {"rope_scaling": _without_base(rope)}),
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
@@ -59,6 +61,10 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         **({"architectures": ["LlamaForCausalLM"], "model_type": "llama"} if is_plain_llama(spec) else {}),
         **({} if is_plain_llama(spec) else _boundaries(spec)),
     }
+
+
+def _without_base(rope: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in rope.items() if name != "rope_theta"}
 
 
 def _boundaries(spec: RunSpec) -> dict[str, object]:

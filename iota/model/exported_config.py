@@ -31,7 +31,7 @@ def boundary_layers(spec: RunSpec) -> list[int]:
 
 def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
     """`config.json`. `eos_token` is the id between documents: it begins and ends a text, and pads."""
-    model, rope = spec.model, rope_parameters(spec.model)
+    model = spec.model
     return {
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
@@ -43,10 +43,9 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         "hidden_act": "silu",
         "max_position_embeddings": spec.data.sequence_length,
         "rms_norm_eps": model.norm_eps,
-        # Versions before 5 read base and scaling each by itself, later ones `rope_parameters`.
+        # Versions before 5 read the first, later ones the second.
         "rope_theta": model.rope_theta,
-        "rope_parameters": rope,
-        **({} if model.rope_scaling is None else {"rope_scaling": _without_base(rope)}),
+        "rope_parameters": rope_parameters(model),
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
@@ -58,13 +57,17 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         "dtype": "float32",
         "torch_dtype": "float32",
         "iota_run": spec.id,
-        **({"architectures": ["LlamaForCausalLM"], "model_type": "llama"} if is_plain_llama(spec) else {}),
-        **({} if is_plain_llama(spec) else _boundaries(spec)),
+        **(_plain(spec) if is_plain_llama(spec) else _boundaries(spec)),
     }
 
 
-def _without_base(rope: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in rope.items() if name != "rope_theta"}
+def _plain(spec: RunSpec) -> dict[str, object]:
+    named: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    if spec.model.rope_scaling is None:
+        return named
+    rope = rope_parameters(spec.model)
+    del rope["rope_theta"]
+    return {**named, "rope_scaling": rope}  # versions before 5 read it here, and the base beside it
 
 
 def _boundaries(spec: RunSpec) -> dict[str, object]:

@@ -145,8 +145,8 @@ def _rope_scaling(given: Draft | None) -> Draft | None:
         raise ValueError(sentence(error, under="model.rope_scaling")) from None
     if other := [name for name in rest if getattr(found, name) != getattr(RopeScaling(), name)]:
         raise ValueError(
-            f"model.rope_scaling.{other[0]} was given, and model.rope_scaling.factor is none: leave it out, or"
-            " give a factor"
+            f"model.rope_scaling.{other[0]} was given, and model.rope_scaling.factor is none: leave it out,"
+            " or give a factor"
         )
     return None
 

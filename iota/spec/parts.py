@@ -87,8 +87,8 @@ MAX_LAYERS: Final = 4096
 class RopeScaling(SpecPart):
     """The rotary scaling of Llama 3.1 and later (`llama3` in transformers); the defaults are Llama 3.2's.
 
-    Waves of more than `original_positions / low_freq_factor` positions become `factor` times longer, those of
-    fewer than `original_positions / high_freq_factor` stay, and frequencies between pass from one to the other.
+    Waves longer than `original_positions / low_freq_factor` positions become `factor` times longer, those
+    shorter than `original_positions / high_freq_factor` stay; between, one passes into the other.
     """
 
     factor: float = Field(32.0, ge=1, le=1024)

@@ -18,7 +18,7 @@ from iota.spec.versions import part_class
 _MADE = ("version", "data.manifest", "init")
 """Fields that the command which makes a spec fills in."""
 SWITCHES: Final = {"model.rope_scaling": "model.rope_scaling.factor"}
-"""Parts that may be None, each with the one of its fields that is written `none` then, which is its default."""
+"""Parts that may be None, each with the field of it that is `none` then; by default it is."""
 
 
 @dataclass(frozen=True)

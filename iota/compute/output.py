@@ -17,7 +17,7 @@ class DeviceOutput:
     """Result of an op on a microbatch on the device. Making it does not wait for the device."""
 
     hashed_N: Tensor
-    """The bytes to digest, uint8: the payload, or raw fp32 values if nothing is sent: the gradient, or an
+    """The bytes to digest, uint8: the payload, or raw fp32 values if nothing is sent: of the gradient, or an
     EVAL's losses of tokens."""
     sent: bool
     """False for the BACKWARD of stage 0 and for EVAL."""

@@ -25,7 +25,7 @@ from iota.compute import (
     Output,
     VersionError,
 )
-from iota.compute.engine import Engine
+from iota.compute.engine import UNSENT_EVERY, Engine
 from iota.compute.evaluate import evaluate_model
 from iota.compute.memory import choose
 from iota.compute.stage_pass import StagePass
@@ -288,15 +288,29 @@ def test_a_loss_is_read_with_its_gradient() -> None:
     assert read(made).loss == float(made.loss)
 
 
-def test_stage_0_hashes_its_gradient_and_sends_nothing() -> None:
+def test_stage_0_hashes_every_64th_tokens_gradient_and_sends_nothing() -> None:
     spec = small_spec()
     engine = loaded(spec)
     engine.forward(MB, 0, None, tokens(spec))
     made = engine.backward(MB, 0, tensor())
     assert made.payload is None
     assert read(made).payload is None
-    assert made.hashed_N.numel() == 4 * spec.data.tokens * spec.model.hidden_size
+    hashed = spec.data.sequences * math.ceil(spec.data.sequence_length / UNSENT_EVERY)
+    assert made.hashed_N.numel() == 4 * hashed * spec.model.hidden_size
     assert read(made).digest == blake3(made.hashed_N.numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("token", [1, 7])
+def test_the_hash_of_stage_0s_gradient_shows_a_lie_at_any_token(token: int) -> None:
+    """Only token 0 of these 8 is hashed: by attention its gradient depends on those of all."""
+    spec, digests = small_spec(), []
+    for change in (0.0, 1e-2):
+        gradient = torch.full((2, 8, 8), 0.1)
+        gradient[:, token] += change
+        engine = loaded(spec)
+        engine.forward(MB, 0, None, tokens(spec))
+        digests.append(read(engine.backward(MB, 0, encode_wire(gradient, WireDtype.BF16))).digest)
+    assert digests[0] != digests[1]
 
 
 @pytest.mark.parametrize("wire", list(WireDtype))

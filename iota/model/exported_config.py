@@ -7,6 +7,7 @@ import math
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
 from iota.codec.shapes import boundary_width
+from iota.model.rope import rope_parameters
 from iota.spec import RunSpec
 
 TRANSFORMERS = ((4, 57), (6, 0))
@@ -44,7 +45,7 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         "rms_norm_eps": model.norm_eps,
         # Versions before 5 read the first, later ones the second.
         "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "rope_parameters": rope_parameters(model),
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
@@ -56,9 +57,17 @@ def model_config(spec: RunSpec, eos_token: int) -> dict[str, object]:
         "dtype": "float32",
         "torch_dtype": "float32",
         "iota_run": spec.id,
-        **({"architectures": ["LlamaForCausalLM"], "model_type": "llama"} if is_plain_llama(spec) else {}),
-        **({} if is_plain_llama(spec) else _boundaries(spec)),
+        **(_plain(spec) if is_plain_llama(spec) else _boundaries(spec)),
     }
+
+
+def _plain(spec: RunSpec) -> dict[str, object]:
+    named: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    if spec.model.rope_scaling is None:
+        return named
+    rope = rope_parameters(spec.model)
+    del rope["rope_theta"]
+    return {**named, "rope_scaling": rope}  # versions before 5 read it here, and the base beside it
 
 
 def _boundaries(spec: RunSpec) -> dict[str, object]:

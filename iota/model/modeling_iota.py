@@ -146,7 +146,12 @@ class IotaModel(_ResizesTables, LlamaModel):  # type: ignore[misc]
     def __init__(self, config: IotaConfig) -> None:
         if rope := getattr(config, "rope_parameters", None):
             config.rope_theta = rope["rope_theta"]  # versions before 5 read it here, later ones save it there
+        scaled = _FOUND[0] < 5 and rope and rope["rope_type"] != "default"
+        if scaled:
+            config.rope_scaling = rope
         super().__init__(config)
+        if scaled:  # not kept: it would be saved, and version 5 opens no tokenizer beside both spellings
+            config.rope_scaling = None
         self.layers = nn.ModuleList(IotaDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 

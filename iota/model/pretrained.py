@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from iota.hub import asking, model_folder
 from iota.model.export import llama_name
 from iota.model.layout import stage_shapes
+from iota.model.rope import read_rope
 from iota.model.schedules import schedule_for
 from iota.settings.sentences import sentence
 from iota.spec import ModelSpec
-from iota.spec.draft import Draft, value_at
+from iota.spec.draft import Draft, value_at, values_of
 
 _MAX_JSON: Final = 64 << 20
 """Bound of `config.json` and of the index of the weights' files."""
@@ -49,10 +50,14 @@ class Pretrained:
 
     def draft(self, given: Draft) -> Draft:
         """The values that these weights fix or bound. Raises ValueError where `given` has others."""
-        for path in [f"model.{name}" for name in (*ModelSpec.model_fields, "preset")]:
-            value, ours = value_at(given, path), getattr(self.model, path.removeprefix("model."), None)
-            if value is not None and value != ours and str(value) != str(ours):
-                raise ValueError(f"{path} is {value}, and the weights of --init fix the model: leave it out")
+        fixed = self.model.model_dump()
+        for path, value in values_of(given.get("model", {})):
+            ours = value_at(fixed, path)
+            if value != ours and str(value) != str(ours):
+                value = "none" if value is None else value
+                raise ValueError(
+                    f"model.{path} is {value}, and the weights of --init fix the model: leave it out"
+                )
         length = value_at(given, "data.sequence_length")
         if length is None:
             length = min(schedule_for(self.model).sequence_length, self.max_positions)
@@ -61,7 +66,7 @@ class Pretrained:
                 f"data.sequence_length {length} is longer than the weights' max_position_embeddings"
                 f" {self.max_positions}: give at most {self.max_positions}"
             )
-        return {"model": self.model.model_dump(), "data": {"sequence_length": length}}
+        return {"model": fixed, "data": {"sequence_length": length}}
 
 
 def find_pretrained(where: str) -> Pretrained:
@@ -107,17 +112,11 @@ def _opened(folder: Path, source: str) -> Pretrained:
 def _shape(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     """The shape in a `config.json`. Raises ValueError for what the stages of a run cannot compute."""
     where = folder / "config.json"
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, Mapping) else rope
-    theta = (rope.get("rope_theta") if isinstance(rope, Mapping) else None) or config.get(
-        "rope_theta", 10_000.0
-    )
     for unsupported, what in (
         (
             config.get("model_type") != "llama",
             f"model_type {config.get('model_type')!r}, and only llama is read",
         ),
-        (kind != "default", f"rope scaling ({kind}), which is not supported"),
         (config.get("attention_bias"), "attention_bias, which is not supported"),
         (config.get("mlp_bias"), "mlp_bias, which is not supported"),
         (
@@ -128,6 +127,10 @@ def _shape(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     ):
         if unsupported:
             raise ValueError(f"{where} has {what}: choose another model")
+    try:
+        theta, scaling = read_rope(config)
+    except ValueError as error:
+        raise ValueError(f"{where} has {error}: choose another model") from None
     try:
         heads = config["num_attention_heads"]
         model = ModelSpec(
@@ -140,6 +143,7 @@ def _shape(config: Mapping[str, Any], folder: Path) -> ModelSpec:
             rope_theta=theta,
             norm_eps=config.get("rms_norm_eps", 1e-6),
             init_std=config.get("initializer_range", 0.02),
+            rope_scaling=scaling,
         )
     except KeyError as error:
         raise ValueError(f"{where} does not say {error}: it is no Llama's") from None

@@ -16,7 +16,7 @@ from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
 from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
 from iota.settings.sentences import sentence
-from iota.spec import Decay, ModelSpec, OptimizerKind, RunSpec
+from iota.spec import Decay, ModelSpec, OptimizerKind, RopeScaling, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
@@ -118,7 +118,8 @@ def _model(given: Draft, vocab_size: int) -> ModelSpec:
     shape = {name: value for name, value in given.get("model", {}).items() if name != "preset"}
     whole = {name for name, field in ModelSpec.model_fields.items() if field.is_required()} <= shape.keys()
     preset = value_at(given, PRESET) or DEFAULT_PRESET
-    values = shape if whole else load_model(preset).model_dump() | shape
+    values = merged({} if whole else load_model(preset).model_dump(), shape)
+    values["rope_scaling"] = _rope_scaling(values.get("rope_scaling"))
     try:
         model = ModelSpec.model_validate(values)
     except ValidationError as error:
@@ -131,6 +132,23 @@ def _model(given: Draft, vocab_size: int) -> ModelSpec:
             f" give at least {vocab_size}, or data of another tokenizer"
         )
     return ModelSpec.model_validate({**model.model_dump(), "vocab_size": vocab_size})
+
+
+def _rope_scaling(given: Draft | None) -> Draft | None:
+    """The rotary scaling, where it has a factor. Raises ValueError for other values without one."""
+    if given is None or given.get("factor") is not None:
+        return given
+    rest = {name: value for name, value in given.items() if name != "factor"}
+    try:
+        found = RopeScaling.model_validate(rest)
+    except ValidationError as error:
+        raise ValueError(sentence(error, under="model.rope_scaling")) from None
+    if other := [name for name in rest if getattr(found, name) != getattr(RopeScaling(), name)]:
+        raise ValueError(
+            f"model.rope_scaling.{other[0]} was given, and model.rope_scaling.factor is none: leave it out,"
+            " or give a factor"
+        )
+    return None
 
 
 def _proposed(model: ModelSpec, given: Draft) -> Draft:

@@ -26,6 +26,7 @@ from iota.codec.shapes import boundary_parameters
 from iota.model.layer import KeepAll, Layer, Saving, Tables, rms_norm, run_layer
 from iota.model.layout import stage_layers
 from iota.model.lookup import look_up
+from iota.model.rope import rope_parameters
 from iota.spec import ModelSpec, RunSpec
 
 _KEEP_ALL: Final = KeepAll()
@@ -136,6 +137,7 @@ def run_stage(
 
 def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:
     """The `transformers` configuration of a shape, for sequences of up to `positions` tokens."""
+    scaling = model.rope_scaling
     config = LlamaConfig(
         vocab_size=model.vocab_size,
         hidden_size=model.hidden_size,
@@ -143,9 +145,10 @@ def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:
         num_hidden_layers=model.layers,
         num_attention_heads=model.heads,
         num_key_value_heads=model.kv_heads,
-        max_position_embeddings=positions,
+        # Larger than it need be beside a scaling: transformers warns where it is not above the scaling's own.
+        max_position_embeddings=max(positions, scaling.original_positions + 1) if scaling else positions,
         rms_norm_eps=model.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        rope_parameters=rope_parameters(model),
         tie_word_embeddings=False,
         use_cache=False,
     )

@@ -39,6 +39,8 @@ def template(spec: RunSpec, given: Draft) -> str:
             "\n" + textwrap.fill(helps[path] + default, _WIDTH, initial_indent="# ", subsequent_indent="# ")
         )
         value = value_at(given if path in set_paths else proposed, path)
+        if value is None and field is not None and not field.optional:
+            value = field.default  # in a part that the spec does not have
         if value is None and path == "layout.stages":
             value = spec.layout.stages
         if value is None and path == "model.preset":
@@ -47,11 +49,12 @@ def template(spec: RunSpec, given: Draft) -> str:
     return "".join(parts)
 
 
-def _place(path: str) -> tuple[bool, int, bool]:
+def _place(path: str) -> tuple[int, int, int, bool]:
     """Order in the file: single values before tables, as TOML wants it; then the order of the spec."""
     sections: Mapping[str, Any] = RunSpec.model_fields
     section = path.partition(".")[0]
-    return "." in path, list(sections).index(section), path not in DRAFT_ONLY
+    depth = path.count(".")
+    return min(depth, 1), list(sections).index(section), depth, path not in DRAFT_ONLY
 
 
 def _toml(value: Any) -> str:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from iota.spec.spec_fields import spec_fields
+from iota.spec.spec_fields import SWITCHES, spec_fields
 
 Draft = dict[str, Any]
 PRESET = "model.preset"
@@ -65,7 +65,9 @@ def set_value(draft: Draft, path: str, value: Any) -> None:
     """Set the value at a dotted path."""
     *parts, name = path.split(".")
     for part in parts:
-        draft = draft.setdefault(part, {})
+        if draft.get(part) is None:
+            draft[part] = {}
+        draft = draft[part]
     draft[name] = value
 
 
@@ -94,6 +96,8 @@ def checked(draft: Mapping[str, Any], place: str) -> Draft:
     """
     found: Draft = {}
     for path, value in values_of(draft):
+        if path in SWITCHES and value in (None, "none"):
+            path = SWITCHES[path]
         _known(path, place)
         field = spec_fields().get(path)
         set_value(found, path, None if field is not None and field.optional and value == "none" else value)

@@ -84,6 +84,32 @@ MAX_LAYERS: Final = 4096
 """Far more than a model has: who reads a spec lists the parameters of each layer."""
 
 
+class RopeScaling(SpecPart):
+    """The rotary scaling of Llama 3.1 and later (`llama3` in transformers); the defaults are Llama 3.2's.
+
+    Waves longer than `original_positions / low_freq_factor` positions become `factor` times longer, those
+    shorter than `original_positions / high_freq_factor` stay; between, one passes into the other.
+    """
+
+    factor: float = Field(32.0, ge=1, le=1024)
+    """How many times longer the longest rotary waves become (32 in Llama 3.2, 8 in 3.1); none: no scaling."""
+    low_freq_factor: float = Field(1.0, gt=0, le=1024)
+    """Rotary waves that fit into the original positions fewer times than this are scaled in full."""
+    high_freq_factor: float = Field(4.0, gt=0, le=1024)
+    """Rotary waves that fit into the original positions more often than this are not scaled."""
+    original_positions: Annotated[Positive, Field(lt=2**31)] = 8192
+    """Positions that the model was trained on before its rotary waves were scaled."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"model.rope_scaling.high_freq_factor {self.high_freq_factor:g} is not above"
+                f" model.rope_scaling.low_freq_factor {self.low_freq_factor:g}: raise it, or lower the other"
+            )
+        return self
+
+
 class ModelSpec(SpecPart):
     """The shape of a Llama: RMSNorm, RoPE, grouped-query attention, SwiGLU, untied head."""
 
@@ -105,6 +131,8 @@ class ModelSpec(SpecPart):
     """Epsilon of the RMS norms."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of initial matrices."""
+    rope_scaling: RopeScaling | None = None
+    """Scaling of the rotary frequencies; none: they follow from `rope_theta` alone."""
 
     @property
     def head_dim(self) -> int:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from iota.spec.run_spec import RunSpec
+from iota.spec.versions import part_class
 
 _MADE = ("version", "data.manifest", "init")
 """Fields that the command which makes a spec fills in."""
+SWITCHES: Final = {"model.rope_scaling": "model.rope_scaling.factor"}
+"""Parts that may be None, each with the field of it that is `none` then; by default it is."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def _fields(kind: type[BaseModel], prefix: str) -> Iterator[SpecField]:
         path = prefix + name
         if path in _MADE:
             continue
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _fields(info.annotation, f"{path}.")
+        if (part := part_class(info)) is not None:
+            yield from _fields(part, f"{path}.")
         else:
             yield _described(path, info)
 
@@ -65,7 +68,7 @@ def _described(path: str, info: FieldInfo) -> SpecField:
     return SpecField(
         path=path,
         help=text,
-        default=None if info.is_required() else info.default,
-        optional=NoneType in kinds,
+        default=None if info.is_required() or path in SWITCHES.values() else info.default,
+        optional=NoneType in kinds or path in SWITCHES.values(),
         many=get_origin(info.annotation) is tuple,
     )

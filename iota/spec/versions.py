@@ -106,12 +106,12 @@ def _filled(kind: type[BaseModel], given: Any, version: int) -> Any:
                     f" {version}: leave it out, or raise the document's version"
                 )
             document[name] = added[name].before
-        elif (part := _part(field)) is not None and (name in document or not field.is_required()):
+        elif (part := part_class(field)) is not None and (name in document or not field.is_required()):
             document[name] = _filled(part, document.get(name, field.default), version)
     return document
 
 
-def _part(field: FieldInfo) -> type[BaseModel] | None:
+def part_class(field: FieldInfo) -> type[BaseModel] | None:
     """The model class of a field that holds one, a tuple of them, or None; else None."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -19,6 +19,9 @@ from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import RunSpec
 from tests.support.small_runs import small_run
 
+SCALED = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0, "original_positions": 8}
+"""Rotary scaling that reaches into the few positions of these runs."""
+
 # a child that cannot import the package: isolated (-I), elsewhere, and the name blocked
 CHILD = """
 import json, sys
@@ -68,11 +71,14 @@ def trained(tmp_path: Path, spec: RunSpec) -> tuple[ReferenceTrainer, dict[str, 
         return trainer, dict(result), ids
 
 
+@pytest.mark.parametrize("scaling", [None, SCALED], ids=["", "scaled"])
 @pytest.mark.parametrize(("codec", "wire"), [("identity", "fp32"), ("resbm-anchor", "bf16")])
 def test_exported_model_gives_the_pipelines_logits_and_generates(
-    tmp_path: Path, codec: str, wire: str
+    tmp_path: Path, codec: str, wire: str, scaling: dict[str, float] | None
 ) -> None:
-    spec = small_run(boundary={"codec": codec, "wire": wire})
+    spec = small_run(
+        boundary={"codec": codec, "wire": wire}, model={"rope_theta": 500.0, "rope_scaling": scaling}
+    )
     trainer, result, ids = trained(tmp_path, spec)
     expected = trainer.logits(ids).numpy()
     assert np.abs(result["logits"] - expected).max() <= 1e-5
@@ -82,10 +88,18 @@ def test_exported_model_gives_the_pipelines_logits_and_generates(
     assert np.abs(result["padded"] - expected).max() <= (1e-4 if wire == "fp32" else 1e-2)
 
 
-def test_a_model_without_codecs_is_transformers_own_llama() -> None:
-    spec = small_run(boundary={"codec": "identity", "wire": "fp32"})
+@pytest.mark.parametrize("scaling", [None, SCALED], ids=["", "scaled"])
+def test_a_model_without_codecs_is_transformers_own_llama(scaling: dict[str, float] | None) -> None:
+    model = {"rope_theta": 500.0, "rope_scaling": scaling}
+    spec = small_run(boundary={"codec": "identity", "wire": "fp32"}, model=model)
     trainer = ReferenceTrainer(spec)
-    llama = LlamaForCausalLM(llama_config(spec.model, 64)).eval()
+    config = llama_config(spec.model, 64)
+    config.rope_parameters = {"rope_type": "default", "rope_theta": 500.0}
+    if scaling is not None:
+        names = {"original_positions": "original_max_position_embeddings"}
+        theirs = {names.get(name, name): value for name, value in scaling.items()}
+        config.rope_parameters |= theirs | {"rope_type": "llama3"}
+    llama = LlamaForCausalLM(config).eval()
     weights = {exported_name(spec, n): w for state in trainer.states() for n, w in state.weights.items()}
     llama.load_state_dict(weights)
     ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))

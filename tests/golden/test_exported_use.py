@@ -42,8 +42,9 @@ class Used:
 
 
 def export(codec: str, folder: Path) -> tuple[RunSpec, ReferenceTrainer]:
-    """A small model with a rotary base of its own, and codecs away from their start."""
-    model = {"vocab_size": 257, "rope_theta": 500.0}
+    """A small model with rotary waves of its own, scaled but with resbm, and codecs away from their start."""
+    scaling = {"factor": 4.0, "original_positions": 8}
+    model = {"vocab_size": 257, "rope_theta": 500.0, "rope_scaling": None if codec == "resbm" else scaling}
     boundary = {"codec": codec, "wire": "fp32" if codec == PLAIN else "bf16"}
     spec = small_run(boundary=boundary, model=model, data={"sequence_length": LENGTH})
     states = ReferenceTrainer(spec).states()
@@ -156,6 +157,29 @@ def test_every_weight_learns_with_gradient_checkpointing(used: Used) -> None:
 
 def test_text_that_spells_a_special_token_is_text(used: Used) -> None:
     assert used.found["special_text"] == list(b"a<|endoftext|>")
+
+
+def test_the_oldest_version_reads_the_rotary_scaling_that_the_newest_saved(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    _, trainer = export("resbm-anchor", tmp_path / "model")
+    program = (
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
+        "import json, torch, transformers\n"
+        "kind = transformers.AutoModelForCausalLM\n"
+        "model = kind.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
+        "model.save_pretrained(sys.argv[2])\n"
+        "with torch.no_grad(): logits = model(torch.arange(40)[None]).logits\n"
+        "print(json.dumps(logits.tolist()))\n"
+    )
+    home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    oldest = str(oldest_transformers(pytestconfig.cache.mkdir("transformers")))
+    for model, saved, *path in (("model", "saved"), ("saved", "again", oldest)):
+        command = [sys.executable, "-I", "-c", program, str(tmp_path / model), str(tmp_path / saved), *path]
+        done = subprocess.run(command, cwd=tmp_path, env=home, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    expected = trainer.logits(torch.arange(40)[None]).numpy()
+    assert np.abs(np.array(json.loads(done.stdout)) - expected).max() <= 1e-5
 
 
 def test_another_version_is_refused_when_the_model_is_loaded(tmp_path: Path) -> None:

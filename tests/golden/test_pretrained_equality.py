@@ -60,8 +60,21 @@ def start_states(spec: RunSpec, stored: dict[str, bytes]) -> list[StageState]:
         ({"tie_word_embeddings": True}, []),
         ({"shard": "60KB"}, ["outer.momentum=0.5", "outer.eta=0.7"]),
         ({"num_key_value_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, []),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 500.0,
+                    "factor": 4.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 3.0,
+                    "original_max_position_embeddings": 24,
+                }
+            },
+            [],
+        ),
     ],
-    ids=["fp32", "bf16", "tied", "several files", "other shape"],
+    ids=["fp32", "bf16", "tied", "several files", "other shape", "rotary scaling"],
 )
 def test_the_first_loss_is_that_of_the_transformers_model(
     tmp_path: Path, kept: dict[str, Any], outer: list[str]

@@ -15,6 +15,7 @@ from iota.spec import (
     OuterSpec,
     Pipeline,
     Precision,
+    RopeScaling,
     RunSpec,
     ScheduleSpec,
     StateRule,
@@ -48,6 +49,9 @@ def full_spec() -> RunSpec:
         model=ModelSpec(
             vocab_size=512, hidden_size=64, layers=3, heads=4, kv_heads=2, ffn_size=96,
             rope_theta=1e21, norm_eps=1e-7, init_std=0.005,
+            rope_scaling=RopeScaling(
+                factor=8.5, low_freq_factor=1e-5, high_freq_factor=2, original_positions=100
+            ),
         ),
         layout=LayoutSpec(cuts=(2, 1), replicas=2),
         boundary=BoundarySpec(

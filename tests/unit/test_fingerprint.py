@@ -223,6 +223,15 @@ def test_what_is_within_the_bounds_is_not_narrowed() -> None:
     assert narrow.layout.cuts == (1, 1)
 
 
+def test_a_narrowed_run_keeps_the_scaling_of_its_rotary_waves() -> None:
+    scaling = {"factor": 8.0, "original_positions": 4}
+    plain = small_spec()
+    spec = small_spec(model=plain.model.model_dump() | {"rope_scaling": scaling})
+    assert narrowed(spec).model.rope_scaling == spec.model.rope_scaling is not None
+    found = [fingerprint(s, 0, "cpu", NONCE) for s in (spec, plain)]
+    assert found[0].forward != found[1].forward
+
+
 @given(
     keys=st.integers(1, 16), group=st.integers(1, 72), size=st.sampled_from([1, 3, 64, 96, 128]),
     ratio=st.integers(1, 200), codec=st.sampled_from(["identity", "resbm"]),

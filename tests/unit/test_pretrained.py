@@ -14,6 +14,7 @@ import torch
 from iota.cli.main import main
 from iota.exporting import Exporter, FolderObjects, RecordedFacts, Target
 from iota.model.pretrained import find_pretrained
+from iota.model.proposal import make_spec
 from iota.outer.start import pinned, store_start
 from iota.protocol.events import LoadBase
 from iota.protocol.frames import StoredObject
@@ -21,7 +22,8 @@ from iota.protocol.messages import Ready
 from iota.protocol.records import BaseRecord
 from iota.settings.spec_file import read_spec
 from iota.simulate.names import fake_hotkey
-from iota.spec import RunSpec
+from iota.spec import RopeScaling, RunSpec
+from iota.spec.draft import from_assignments, merged
 from iota.store import ObjectMissing
 from orchestrator.coordinator import Coordinator
 from orchestrator.journal import SqliteJournal, read_journal
@@ -30,6 +32,15 @@ from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import prepare_made_up
 from tests.support.llamas import change_config, save_llama
 from tests.support.sample_specs import started_spec
+
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""As in the `config.json` of Llama 3.2."""
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +66,21 @@ def llama(tmp_path: Path, saved: Path) -> Path:
         ({"model_type": "mistral"}, "model_type 'mistral', and only llama is read"),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}},
-            "rope scaling (llama3)",
+            "rope scaling (llama3) without high_freq_factor",
         ),
+        (
+            {"rope_parameters": LLAMA_3 | {"low_freq_factor": 4.0}},
+            "rope scaling (llama3) that cannot be: model.rope_scaling.high_freq_factor 4 is not above",
+        ),
+        (
+            {"rope_parameters": LLAMA_3 | {"partial_rotary_factor": 0.5}},
+            "partial_rotary_factor, which is not supported",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}},
+            "rope scaling (yarn), which is not supported",
+        ),
+        ({"rope_parameters": [1]}, "rope scaling ([1]), which is not supported"),
         (
             {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
             "rope scaling (linear)",
@@ -86,6 +110,28 @@ def test_a_model_that_a_run_cannot_train_is_refused_by_name(
     with pytest.raises(ValueError, match=r".") as error:
         find_pretrained(str(llama))
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"rope_parameters": LLAMA_3 | {"rope_theta": 3e5}},
+        {"rope_parameters": None, "rope_scaling": LLAMA_3, "rope_theta": 3e5},  # before version 5
+    ],
+    ids=["rope_parameters", "rope_scaling"],
+)
+def test_the_rotary_scaling_of_llama_3_comes_with_the_weights(llama: Path, there: dict[str, Any]) -> None:
+    change_config(llama, **there)
+    weights = find_pretrained(str(llama))
+    assert (weights.model.rope_theta, weights.model.rope_scaling) == (3e5, RopeScaling())
+    assert make_spec(weights.draft({}), "0" * 64, 257).model == weights.model
+    same = from_assignments(["model.rope_scaling.factor=32.0"])
+    assert make_spec(merged(same, weights.draft(same)), "0" * 64, 257).model == weights.model
+    for other in ("factor=8", "factor=none", "low_freq_factor=2"):
+        with pytest.raises(
+            ValueError, match=rf"model\.rope_scaling\.{other.replace('=', ' is ')}, and the w"
+        ):
+            weights.draft(from_assignments([f"model.rope_scaling.{other}"]))
 
 
 def test_damaged_files_are_refused_with_what_to_do(llama: Path) -> None:

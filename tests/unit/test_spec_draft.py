@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from iota.cli.main import main
+from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.settings.spec_file import read_draft, read_spec
 from iota.settings.spec_template import template
-from iota.spec import RunSpec
+from iota.spec import RopeScaling, RunSpec
 from iota.spec.draft import PROPOSED, checked, from_assignments, merged, value_at, values_of
 from iota.spec.spec_fields import spec_fields
 from iota.swarm.options import SPEC_PATHS, RunOptions, SwarmOptions
@@ -23,7 +24,9 @@ MANIFEST = "0" * 64
 OTHER_VALUES = {
     "name": "mine", "precision": "bf16-master", "seed": 7, "model.vocab_size": 300, "model.hidden_size": 512,
     "model.layers": 4, "model.heads": 4, "model.kv_heads": 2, "model.ffn_size": 640, "model.rope_theta": 1e4,
-    "model.norm_eps": 1e-6, "model.init_std": 0.01, "layout.cuts": [2, 1, 1], "layout.replicas": 2,
+    "model.norm_eps": 1e-6, "model.init_std": 0.01, "model.rope_scaling.factor": 8.0,
+    "model.rope_scaling.low_freq_factor": 2.0, "model.rope_scaling.high_freq_factor": 3.0,
+    "model.rope_scaling.original_positions": 4096, "layout.cuts": [2, 1, 1], "layout.replicas": 2,
     "boundary.codec": "resbm-anchor", "boundary.ratio": 8, "boundary.wire": "int8",
     "boundary.hidden_ratio": 2.0, "boundary.anchor_rank": 16, "data.sequence_length": 128,
     "data.sequences": 2, "schedule.epochs": 5,
@@ -108,6 +111,33 @@ def test_a_template_says_each_value_with_its_meaning_and_changes_nothing() -> No
     assert spec.id == options.draft_spec().id
 
 
+def test_a_part_that_is_none_in_one_source_is_given_by_a_later_one_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    factor = "model.rope_scaling.factor"
+    plain = RunOptions().draft_spec()
+    (tmp_path / "plain.json").write_bytes(plain.canonical())
+    scaled = make_spec(
+        merged(read_draft(tmp_path / "plain.json"), from_assignments([f"{factor}=8"])), MANIFEST, 2
+    )
+    assert scaled.model.rope_scaling == RopeScaling(factor=8)
+    (tmp_path / "scaled.json").write_bytes(scaled.canonical())
+    again = merged(read_draft(tmp_path / "scaled.json"), from_assignments([f"{factor}=none"]))
+    assert make_spec(again, MANIFEST, 2).id == plain.id
+
+
+def test_a_template_turns_off_what_a_file_of_a_shape_has(tmp_path: Path) -> None:
+    shape = tmp_path / "shape.json"
+    model = PRESETS["tiny"].model_copy(update={"rope_scaling": RopeScaling()})
+    shape.write_bytes(model.canonical())
+    values = from_assignments(["model.rope_scaling.factor=none"])
+    assert RunOptions(model=str(shape)).draft_spec().model.rope_scaling == RopeScaling()
+    options = RunOptions(model=str(shape), values=values)
+    (tmp_path / "run.toml").write_text(template(options.draft_spec(), options.draft()))
+    spec = make_spec(read_draft(tmp_path / "run.toml"), MANIFEST, 2)
+    assert spec.model == model.model_copy(update={"rope_scaling": None})
+
+
 def test_flags_win_over_assignments_and_those_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[schedule]\nepochs = 2\nsteps = 3\nmicrobatches = 4\n")
@@ -135,6 +165,22 @@ def test_a_whole_spec_is_a_file_of_values_too(tmp_path: Path) -> None:
         (["--set", "layout.replicas=0"], "layout.replicas cannot be '0'"),
         (["--set", "audit.burn=2"], "audit.burn: it must be at most 1, not '2'"),
         (["--set", "model.kv_heads=3"], "model.heads 8 is not a multiple of model.kv_heads 3"),
+        (
+            ["--set", "model.rope_scaling.factor=0.5"],
+            "model.rope_scaling.factor: it must be at least 1, not '0.5'",
+        ),
+        (
+            ["--set", "model.rope_scaling.low_freq_factor=2"],
+            "model.rope_scaling.low_freq_factor was given, and model.rope_scaling.factor is none",
+        ),
+        (
+            ["--set", "model.rope_scaling.factor=8", "--model.rope_scaling.low_freq_factor", "4"],
+            "model.rope_scaling.high_freq_factor 4 is not above model.rope_scaling.low_freq_factor 4",
+        ),
+        (
+            ["--set", "model.rope_scaling.original_positions=few"],
+            "model.rope_scaling.original_positions: it must be a whole number, not 'few'",
+        ),
         (["--set", "model.vocab_size=200", "--template"], None),
         (["--set", "layout.cuts=2,3"], "layout.cuts [2, 3] adds up to 5 and model.layers is 6"),
         (

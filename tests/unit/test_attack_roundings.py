@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from iota.compute.polar import polar
 from iota.compute.rounding import Rounding
 from iota.compute.state import StageState
+from iota.model.updates import muon_scale
 from tests.support.small_runs import small_run
 from validator.audits.tolerance import compare_state, profile_for
 from validator.core.results import ReplayMismatch
@@ -62,6 +64,33 @@ def test_who_stands_still_goes_back_or_goes_twice_as_far_fails_at_any_rate(rate:
     false = {n: (begun[n].float() + factor * (w.float() - begun[n].float())) for n, w in mine.weights.items()}
     theirs = StageState({name: w.bfloat16() for name, w in false.items()}, mine.moments)
     assert compared(theirs, mine) is not None
+
+
+def one_token(seed: int, device: int, rate: float) -> StageState:
+    """A step of Muon on the gradient of a microbatch in which one token's is 10,000 times the others'."""
+    generator = torch.Generator().manual_seed(seed)
+    errors = torch.Generator().manual_seed(1000 * seed + device)
+    gradient_TR, input_TC = (torch.randn(64, 256, generator=generator) for _ in range(2))
+    gradient_TR[0] *= 1e4
+    for values in (gradient_TR, input_TC):
+        values.mul_(1 + 3e-3 * torch.randn(values.shape, generator=errors))
+    weight = start()["matrix"]
+    momentum = 0.05 * (gradient_TR.T @ input_TC).bfloat16().float()
+    update = rate * muon_scale(256, 256) * polar(momentum[None])[0].float()
+    Rounding(seed, 0, 0).write("matrix", weight.float() - update, weight)
+    return StageState({"matrix": weight}, {"momentum_buffer.matrix": momentum})
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_a_neighbour_that_sends_the_gradient_of_one_token_fails_no_honest_miner(rate: float) -> None:
+    begun = {"matrix": start()["matrix"]}
+    profile = profile_for(small_run(precision="bf16-sr", optimizer={"kind": "muon"}), "cuda/a", "cpu/b", ())
+    for seed in range(8):
+        theirs, mine = (one_token(seed, device, rate) for device in (0, 1))
+        assert compare_state(profile, 1, StageState(begun), theirs, mine, 1) is None
+        still = StageState(begun, mine.moments)
+        if rate > 1e-5:  # at which not a hundred weights of so small a matrix move
+            assert compare_state(profile, 1, StageState(begun), still, mine, 1) is not None
 
 
 def test_rounding_to_the_nearest_is_not_what_the_run_does() -> None:

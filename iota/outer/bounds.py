@@ -129,12 +129,11 @@ class _Walk:
             begin: the largest size of an element in base 0.
             element, norm: largest update of a step at rate 1: of an element, and in the L2 norm.
         """
-        size, root = self.size.of(begin, element), math.sqrt(count)
-        largest = self.updates.of(begin, element) + size * self.rounded
-        if self.rounded:
-            moved = self.updates.of(begin * root, min(norm, element * root))
-            return largest, moved + self._rounded_norm(size, root, moved)
-        return largest, math.inf if norm == math.inf else self.updates.of(begin * root, norm)
+        root, largest = math.sqrt(count), self.updates.of(begin, element)
+        if not self.rounded:
+            return largest, math.inf if norm == math.inf else self.updates.of(begin * root, norm)
+        size, moved = self.size.of(begin, element), self.updates.of(begin * root, min(norm, element * root))
+        return largest + size * self.rounded, moved + self._rounded_norm(size, root, moved)
 
     def _rounded_norm(self, size: float, root: float, moved: float) -> float:
         """R of the module's description: of root² elements, whose updates sum to the L2 norm `moved`."""

@@ -206,6 +206,13 @@ def test_the_changes_of_a_late_joiner_are_held_to_its_own_steps() -> None:
     assert outside(spec, 0, whole, joined=3)
 
 
+@pytest.mark.parametrize("precision", Precision)
+def test_what_nothing_bounds_is_held_to_no_bound(precision: Precision) -> None:
+    for bound in part_bounds(the_spec("sgd", precision, clip=None), 0, STAGE, 0, 0):
+        assert (bound.element, bound.norm) == (np.inf, np.inf)
+        assert bound.holds(np.full(bound.stop, 3e38, np.float32))
+
+
 def test_a_reversed_pseudo_gradient_is_inside() -> None:
     """What the bounds cannot see, as their docstring says."""
     spec = the_spec("adamw")

@@ -37,13 +37,16 @@ QUINTICS: Final[tuple[Quintic, Quintic, Quintic, Quintic]] = (
 )
 """In order."""
 EPSILON: Final = 1e-7
-"""A matrix of a smaller Frobenius norm gives a result that fades out with it: it may be noise alone."""
+"""A matrix of a smaller Frobenius norm gives a result that fades out with it: it may be noise alone. Nothing
+else of the result depends on the norm, in either form."""
+_LEAST_NORM: Final = 1e-15
+"""Norms are exact down to it: squares of its elements are not subnormal. What is smaller is nothing."""
 _SIZE: Final = 128.0
 """Frobenius norm of X at first: neither X nor G overflows fp16, nor are their elements subnormal."""
 _GRAM_SIZE: Final = 32.0
 """Frobenius norm of G in fp16, with which no term of a factor overflows."""
 _LEAST: Final = 1.0
-"""Lower bound of what is divided by. Only norms of a matrix that fades out are below it."""
+"""Lower bound of what is divided by. Only norms of a matrix below `_LEAST_NORM` are below it."""
 _SPLIT_FROM: Final = 2048
 """Rows from which symmetric products are split; smaller ones are too short to gain by it."""
 _BLOCKS: Final = 6
@@ -69,32 +72,31 @@ def polar(m_BRC: Tensor) -> Tensor:
     """
     norm_B11 = _norm(m_BRC)
     x_BRC = torch.empty_like(m_BRC, dtype=polar_dtype(m_BRC.device))
-    torch.mul(m_BRC, _SIZE / norm_B11.clamp(min=EPSILON), out=x_BRC)
+    torch.mul(m_BRC, _SIZE / norm_B11.clamp(min=_LEAST_NORM), out=x_BRC)
     del m_BRC
-    fading_B11 = (norm_B11 / EPSILON).clamp(max=1.0)
     form = _gram_form if x_BRC.dtype is torch.float16 else _plain_form
-    return form(x_BRC, fading_B11)
+    return form(x_BRC).mul_((norm_B11 / EPSILON).clamp(max=1.0))
 
 
-def _plain_form(x_BRC: Tensor, fading_B11: Tensor) -> Tensor:
+def _plain_form(x_BRC: Tensor) -> Tensor:
     """One quintic at a time."""
     gram_BNN = _gram(x_BRC)
     factor_BNN, unit_B11 = _first_factor(gram_BNN)
     x_BRC = _multiplied(x_BRC, factor_BNN, plus=QUINTICS[0][0])
-    x_BRC.mul_(fading_B11 * unit_B11.rsqrt())
+    x_BRC.mul_(unit_B11.rsqrt())
     for quintic in QUINTICS[1:]:
         x_BRC = _multiplied(x_BRC, _factor(_gram(x_BRC), quintic), plus=quintic[0])
     return x_BRC
 
 
-def _gram_form(x_BRC: Tensor, fading_B11: Tensor) -> Tensor:
+def _gram_form(x_BRC: Tensor) -> Tensor:
     """Two quintics at a time. G is scaled, so that G² does not overflow."""
     gram_BNN = _gram(x_BRC)
     size_B11 = _norm(gram_BNN).clamp(min=_LEAST)
     gram_BNN.mul_(_GRAM_SIZE / size_B11)
     factor_BNN, unit_B11 = _first_factor(gram_BNN)
     q_BNN = _two(gram_BNN.div_(unit_B11), factor_BNN, *QUINTICS[:2])
-    x_BRC = _multiplied(x_BRC, q_BNN.mul_(fading_B11 * (unit_B11 * size_B11 / _GRAM_SIZE).rsqrt()))
+    x_BRC = _multiplied(x_BRC, q_BNN.mul_((unit_B11 * size_B11 / _GRAM_SIZE).rsqrt()))
     gram_BNN = _gram(x_BRC)
     return _multiplied(x_BRC, _two(gram_BNN, _factor(gram_BNN, QUINTICS[2]), *QUINTICS[2:]))
 

@@ -22,8 +22,14 @@ Weights that are rounded to bf16 stochastically move by up to 2^-7·|w| a step m
 mean 0 whatever came before, so that n of them sum to at most 2^-7·|w|·min(n, 5.3·sqrt(n)), but for a chance
 of e^-56 (Azuma-Hoeffding). Over a run weights may grow by the exponential of that, with the outer step's gain
 eta/(1 - mu) in the exponent; twice the size without roundings is the most that is allowed for, since it takes
-all updates of the run in one direction, and a model whose weights roundings double has lost them. Such bounds
-are wide: what roundings may do to a large weight is a hundred times what an update does at a rate of 1e-4.
+all updates of the run in one direction, and a model whose weights roundings double has lost them. For one
+element that is wide: what roundings may do to a large weight is a hundred times what an update does at a rate
+of 1e-4. The n elements of a tensor together are moved far less, since a rounding is as rare as an update is
+small: that of w + u has a variance of at most 2^-7·|w + u|·|u|. For updates whose L2 norms sum to D and
+weights up to S the L2 norm R of all roundings has E R² <= V = 2^-7·S·sqrt(n)·D (Cauchy-Schwarz). R² is the
+sum, over all roundings e, of e² and of 2·e times the sum of the element's roundings before. With U = 2^-7·S
+and L = U·5.3·sqrt(steps) Freedman's inequality (1975) for both says R² <= V + (U + 2·L)·(sqrt(112·V) + 38·U),
+but for a chance of 2·e^-56.
 
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
@@ -53,9 +59,10 @@ _ULP: Final = 2.0**-22
 """Rounding of a weight in one step, relative to it: an update has two roundings of 2^-24."""
 _BF16_ULP: Final = 2.0**-7
 """The same of stochastic rounding to bf16."""
-_DEVIATIONS: Final = 5.3
-"""sqrt(56 / 2): the sum of n roundings, each with a range of 1, exceeds this times sqrt(n) with a chance of
-e^-56."""
+_LOG_CHANCE: Final = 56.0
+"""What sums of roundings do with a chance of e^-56 is taken for impossible."""
+_DEVIATIONS: Final = math.sqrt(_LOG_CHANCE / 2)
+"""The sum of n roundings, each with a range of 1, exceeds this times sqrt(n) with that chance."""
 _MOST: Final = math.log(2)
 """Largest exponent of a weight's growth by roundings."""
 _UNDERFLOW: Final = 2.0**-60
@@ -95,9 +102,47 @@ class _Way:
     def times(self, factor: float) -> _Way:
         return _Way(self.start * factor, self.rate * factor)
 
+    def after(self, base: _Way) -> _Way:
+        """This way, from a start whose size is bounded by `base`."""
+        return base.times(self.start) + _Way(0.0, self.rate)
+
     def of(self, start: float, k: float) -> float:
         """The bound. Infinite for an infinite start or k."""
         return math.inf if math.inf in (start, k) else self.start * start + self.rate * k
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Bounds of |v_joined - v_H|, from a size in base 0 and k."""
+
+    updates: _Way
+    """Of what updates alone change."""
+    size: _Way
+    """Of the weights meanwhile."""
+    rounded: float
+    """Of the sum of a weight's stochastic roundings, relative to its size; 0 where there are none."""
+
+    def bounds(self, begin: float, element: float, norm: float, count: int) -> tuple[float, float]:
+        """Of each of `count` elements, and of their L2 norm: infinite where the elements' say all.
+
+        Args:
+            begin: the largest size of an element in base 0.
+            element, norm: largest update of a step at rate 1: of an element, and in the L2 norm.
+        """
+        root, largest = math.sqrt(count), self.updates.of(begin, element)
+        if not self.rounded:
+            return largest, math.inf if norm == math.inf else self.updates.of(begin * root, norm)
+        size, moved = self.size.of(begin, element), self.updates.of(begin * root, min(norm, element * root))
+        return largest + size * self.rounded, moved + self._rounded_norm(size, root, moved)
+
+    def _rounded_norm(self, size: float, root: float, moved: float) -> float:
+        """R of the module's description: of root² elements, whose updates sum to the L2 norm `moved`."""
+        if math.inf in (size, moved):
+            return math.inf
+        unit, sums = _BF16_ULP * size, size * self.rounded
+        variance = unit * root * moved
+        beyond = math.sqrt(2 * _LOG_CHANCE * variance) + 2 / 3 * _LOG_CHANCE * unit
+        return min(root * sums, math.sqrt(variance + (unit + 2 * sums) * beyond))
 
 
 def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -> list[Bound]:
@@ -112,13 +157,11 @@ def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -
         size = math.prod(shape)
         low, high = max(first, at), min(last, at + size)
         if low < high:
-            decay = weight_decay(spec.optimizer, len(shape))
-            way = _change(spec, epoch, joined, decay)
+            rates = _rates(spec, epoch, stage, name, shape, low - at, high - at)
             begin = largest_start(spec, stage, name, len(shape))
-            element, norm = _rates(spec, epoch, stage, name, shape, low - at, high - at)
-            largest = _coarse(way.of(begin, element))
-            whole = math.inf if norm == math.inf else _coarse(way.of(begin * math.sqrt(high - low), norm))
-            bounds.append(Bound(name, low - first, high - first, largest, whole))
+            walk = _walk(spec, epoch, joined, weight_decay(spec.optimizer, len(shape)))
+            element, norm = walk.bounds(begin, *rates, high - low)
+            bounds.append(Bound(name, low - first, high - first, _coarse(element), _coarse(norm)))
         at += size
     return bounds
 
@@ -155,22 +198,18 @@ def _adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def _change(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
-    """Bound of |v_joined - v_H|, from a base's size in base 0 and k."""
+def _walk(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Walk:
+    """Bounds of a replica's way from the base of `epoch` on, where it joined at step `joined`."""
     base, _ = _growth(spec, epoch, decay)
-    own = _inner(spec, epoch, joined, decay)
-    return base.times(own.start) + _Way(0.0, own.rate)
-
-
-def _inner(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Way:
-    """Bound of the change in one epoch's steps from `joined` on, from the size of the base and k."""
-    walk = _rounded_away(spec, spec.schedule.steps - joined)
-    change, size = _updates(spec, epoch, joined, decay * math.exp(walk))
-    return change + size.times(walk * math.exp(walk))
+    rounded = _rounded_away(spec, spec.schedule.steps - joined)
+    change, size = _updates(spec, epoch, joined, decay * math.exp(rounded))
+    size = size.times(math.exp(rounded))
+    return _Walk(change.after(base), size.after(base), rounded)
 
 
 def _updates(spec: RunSpec, epoch: int, joined: int, decay: float) -> tuple[_Way, _Way]:
-    """The change of `_inner` by updates alone, without stochastic roundings, and the largest size then."""
+    """Bounds of the change in one epoch's steps from `joined` on, from the size of the base and k, and of the
+    largest size then; without stochastic roundings."""
     nearest = _BF16_ULP / 2 if spec.precision.holds_bf16 else 0.0
     size, change = _Way(1.0 + nearest, 0.0), _Way(0.0, 0.0)
     for step in range(joined, spec.schedule.steps):

@@ -87,12 +87,13 @@ def outside(spec: RunSpec, epoch: int, delta: Vector, joined: int = 0) -> list[s
     ]
 
 
-def the_spec(kind: str, **changes: object) -> RunSpec:
+def the_spec(kind: str, precision: Precision = Precision.FP32, steps: int = 6, **changes: object) -> RunSpec:
     optimizer = {"kind": kind, "lr": 0.01, "weight_decay": 0.1, **changes}
-    schedule = {"epochs": 4, "steps": 6, "microbatches": 2}
+    schedule = {"epochs": 4, "steps": steps, "microbatches": 2}
     return small_spec(
         optimizer=optimizer,
         schedule=schedule,
+        precision=precision,
         outer={"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2, "part_elements": 1000},
     )
 
@@ -124,8 +125,9 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
     joined: int,
     precision: Precision,
 ) -> None:
-    spec = the_spec(kind, lr=rate, betas=betas, eps=eps, weight_decay=decay, state=state, clip=clip)
-    spec = spec.model_copy(update={"precision": precision})
+    spec = the_spec(
+        kind, precision, lr=rate, betas=betas, eps=eps, weight_decay=decay, state=state, clip=clip
+    )
     start = flatten(initial_weights(spec, STAGE)).numpy()
     base, optimizer = OuterState(start, np.zeros_like(start)), None
     for epoch in range(3):
@@ -152,7 +154,7 @@ def test_a_scaled_pseudo_gradient_is_outside(kind: str, factor: float) -> None:
 @pytest.mark.parametrize("joined", [0, 5])
 def test_what_roundings_alone_may_do_is_inside_and_little_more(joined: int) -> None:
     """With a learning rate of nearly nothing every change is a rounding of a weight to its neighbour."""
-    spec = the_spec("adamw", lr=1e-12).model_copy(update={"precision": Precision.BF16_SR})
+    spec = the_spec("adamw", Precision.BF16_SR, lr=1e-12)
     sizes = {
         bound.tensor: bound.element
         for number in range(len(part_sizes(spec, STAGE)))
@@ -162,6 +164,26 @@ def test_what_roundings_alone_may_do_is_inside_and_little_more(joined: int) -> N
     for name, w in initial_weights(spec, STAGE).items():
         most = steps * 2**-7 * largest_start(spec, STAGE, name, w.dim())
         assert most <= sizes[name] < 1.1 * most + 1e-9, name
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("rate", [1e-3, 1e-5])
+@pytest.mark.parametrize("shape", ["noise", "constant", "flips"])
+def test_roundings_of_many_steps_stay_inside_and_poison_of_that_size_does_not(
+    kind: str, rate: float, shape: str
+) -> None:
+    """Each element may go as far as its roundings allow, but not all of them."""
+    spec = the_spec(kind, lr=rate, precision=Precision.BF16_SR, steps=60)
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    delta, _ = trained(spec, 0, base, None, shape, 1.0, 0)
+    assert not outside(spec, 0, delta)
+    for number in range(len(part_sizes(spec, STAGE))):
+        for bound in part_bounds(spec, 0, STAGE, number, 0):
+            poison = np.zeros(bound.stop, np.float32)
+            poison[bound.start] = 0.999 * bound.element
+            assert bound.holds(poison)
+            poison[bound.start :] = 0.999 * bound.element
+            assert not bound.holds(poison) or bound.stop - bound.start < 200
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -182,6 +204,13 @@ def test_the_changes_of_a_late_joiner_are_held_to_its_own_steps() -> None:
     whole, _ = trained(spec, 0, base, None, "constant", 1.0, 0)
     assert not outside(spec, 0, whole, joined=0)
     assert outside(spec, 0, whole, joined=3)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_what_nothing_bounds_is_held_to_no_bound(precision: Precision) -> None:
+    for bound in part_bounds(the_spec("sgd", precision, clip=None), 0, STAGE, 0, 0):
+        assert (bound.element, bound.norm) == (np.inf, np.inf)
+        assert bound.holds(np.full(bound.stop, 3e38, np.float32))
 
 
 def test_a_reversed_pseudo_gradient_is_inside() -> None:

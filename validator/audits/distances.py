@@ -26,6 +26,10 @@ GIVEN_FLOOR: Final = 0.1
 """Least norm by which what an op sends is measured, as a share of that of the frame that it read. A stage
 adds to what it reads: a neighbour that knows the weights can send what comes out all but zero, and then the
 rounding of the sum is most of what is left."""
+ROUNDED: Final = 2 * math.sqrt(32) * 2.0**-7
+"""Least norm by which a change of bf16 weights is measured, as a share of their root mean square. Each goes a
+whole step of 2^-7 of it or none, and devices whose updates differ a little differ in a few steps: 32 of them
+are half of this norm. Of a gain vector whose weights go 4 steps in all, one that falls otherwise is half."""
 TINY: Final = 1e-33
 """Norms and differences up to this are zero. A neighbour may send values that some devices flush to zero: of
 a billion elements below fp32's least normal number the norm is smaller."""
@@ -58,9 +62,16 @@ class Sums:
     """Of the squares of the direction."""
     along: float = 0.0
     """Of (theirs - mine) · direction."""
+    rounded: float = 0.0
+    """Of the squares of the start, where it is bf16."""
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def least(self) -> float:
+        """Least norm by which this tensor's change is measured, by the roundings of its weights."""
+        return ROUNDED * math.sqrt(self.rounded / self.elements) if self.rounded else 0.0
 
     @property
     def error(self) -> float:
@@ -113,6 +124,8 @@ def sums(theirs: Tensor, mine: Tensor, start: Tensor | None = None, direction: T
         assert b is not None
         if origin is not None:
             a, b = a - origin, b - origin
+            if start is not None and start.dtype is torch.bfloat16:
+                found.rounded += _dot(origin, origin)
         apart = a - b
         found.mine += _dot(b, b)
         found.theirs += _dot(a, a)
@@ -157,9 +170,10 @@ def token_norms(x_BTK: Tensor) -> Tensor:
 def worst_error(parts: Mapping[str, Sums]) -> Worst:
     """The largest |a_i - b_i| / max(|b_i|, floor_i) over tensors i.
 
-    floor_i is the norm of a tensor of i's size at `FLOOR` times the root mean square of all values of b.
+    floor_i is the norm of a tensor of i's size at `FLOOR` times the root mean square of all values of b, and
+    at least what roundings of its bf16 weights may be (`ROUNDED`).
     """
-    sizes = _sizes({name: (part.mine, part.elements) for name, part in parts.items()})
+    sizes = _change_sizes(parts)
     return _worst({name: ratio(math.sqrt(part.difference), sizes[name]) for name, part in parts.items()})
 
 
@@ -169,9 +183,14 @@ def worst_along(parts: Mapping[str, Sums]) -> Worst:
     a and b are changes of the weights, M the direction: the momentum that the changes were made from. It is
     the part of the difference that lies along M, in units of the change.
     """
-    sizes = _sizes({name: (part.mine, part.elements) for name, part in parts.items()})
+    sizes = _change_sizes(parts)
     lines = _sizes({name: (part.direction, part.elements) for name, part in parts.items()})
     return _worst({name: ratio(abs(p.along), sizes[name] * lines[name]) for name, p in parts.items()})
+
+
+def _change_sizes(parts: Mapping[str, Sums]) -> dict[str, float]:
+    sizes = _sizes({name: (part.mine, part.elements) for name, part in parts.items()})
+    return {name: max(size, parts[name].least) for name, size in sizes.items()}
 
 
 def _sizes(squares: Mapping[str, tuple[float, int]]) -> dict[str, float]:

@@ -33,7 +33,7 @@ def state_distances(start: StageState, theirs: StageState, mine: StageState) -> 
         Quantity.MOMENTS: _farthest(Worst(_total(own).error, kind) for kind, own in moments.items()),
         Quantity.MOMENTS_TENSOR: _farthest(worst_error(own) for own in moments.values()),
         Quantity.ALONG: _farthest(_placed(what, worst_along(own)) for what, own in changes.items()),
-        Quantity.CHANGE: _farthest(Worst(_total(own).error, what) for what, own in changes.items()),
+        Quantity.CHANGE: _farthest(Worst(_change_error(own), what) for what, own in changes.items()),
         Quantity.CHANGE_TENSOR: _farthest(_placed(what, worst_error(own)) for what, own in changes.items()),
     }
 
@@ -81,6 +81,11 @@ def _total(parts: Mapping[str, Sums]) -> Sums:
     for part in parts.values():
         total += part
     return total
+
+
+def _change_error(parts: Mapping[str, Sums]) -> float:
+    """Of all tensors together. Their roundings are those of the tensor with the largest steps."""
+    return _total(parts).error_by(max((part.least for part in parts.values()), default=0.0))
 
 
 def _placed(what: str, worst: Worst) -> Worst:

@@ -109,14 +109,9 @@ def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:
         yield weight
 
 
-def equal(one: list[Tensor], other: list[Tensor]) -> bool:
-    """Whether all bits are equal."""
-    return tensors_digest(dict(enumerate_named(one))) == tensors_digest(dict(enumerate_named(other)))
-
-
-def enumerate_named(tensors: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors by their place."""
-    return ((f"{place:04}", tensor) for place, tensor in enumerate(tensors))
+def equal(*runs: list[Tensor]) -> bool:
+    """Whether the bits of all runs are equal."""
+    return len({tensors_digest({str(n): tensor for n, tensor in enumerate(run)}) for run in runs}) == 1
 
 
 def repeated_fingerprint(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:

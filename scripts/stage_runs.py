@@ -32,6 +32,7 @@ from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.model.stage import llama_config
+from iota.model.weight_dtype import weight_dtype
 from iota.settings import Activations
 from iota.spec import OptimizerKind, Precision, RunSpec
 
@@ -142,7 +143,7 @@ class StageRun:
 
 def random_weights(spec: RunSpec, stage: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
     """Weights of the usual size. Those of a start have zeros, and take minutes to make."""
-    dtype = torch.bfloat16 if spec.precision.holds_bf16 else torch.float32
+    dtype = weight_dtype(spec)
     for name, shape in run_shapes(spec, stage).items():
         if len(shape) > 1:
             yield name, (torch.randn(shape, device=device) * spec.model.init_std).to(dtype)

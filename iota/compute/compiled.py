@@ -33,7 +33,7 @@ def open_layer(model: ModelSpec, tokens: int, device: torch.device) -> Layer:
     """The layer of a model for sequences of `tokens` tokens: compiled where the device can, else as it is."""
     if not is_compiled(device):
         return run_layer
-    return _compiled_layer(model.model_dump_json(), tokens, device)
+    return _compiled_layer(model, tokens, device)
 
 
 def open_attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
@@ -59,13 +59,12 @@ def is_compiled(device: torch.device) -> bool:
 
 
 @cache
-def _compiled_layer(shape: str, tokens: int, device: torch.device) -> Layer:
+def _compiled_layer(shape: ModelSpec, tokens: int, device: torch.device) -> Layer:
     """One for all stages and passes of a shape, since each has code of its own that takes seconds to make."""
-    model, keep = ModelSpec.model_validate_json(shape), KeepAll()
-    attention = _attention(model.head_dim, tokens, device)
+    keep, attention = KeepAll(), _attention(shape.head_dim, tokens, device)
 
     def run(weights: Mapping[str, Tensor], tables: Tables, x_BTD: Tensor) -> Tensor:
-        return run_layer(weights, model, tables, keep, x_BTD, attention)
+        return run_layer(weights, shape, tables, keep, x_BTD, attention)
 
     compiled = torch.compile(run, dynamic=False, fullgraph=True)
 

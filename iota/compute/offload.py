@@ -17,6 +17,8 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
+from iota.compute.transfer import pinned
+
 Held = Callable[[], Tensor]
 """A saved tensor, wherever it is: the call brings it to the device. Called once as a rule."""
 Mark = torch.cuda.Event | None
@@ -76,10 +78,9 @@ class CudaLane:
 
     def send(self, here_N: Tensor) -> Tensor:
         """See `Lane`."""
-        there_N = torch.empty_like(here_N, device="cpu", pin_memory=True)
         self._out.wait_stream(self._device_stream())
         with torch.cuda.stream(self._out):
-            return there_N.copy_(here_N, non_blocking=True)
+            return pinned(here_N)
 
     def sent(self) -> Mark:
         """See `Lane`."""

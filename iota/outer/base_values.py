@@ -153,10 +153,9 @@ def started(spec: RunSpec, weights: Vector) -> Vector:
     if not spec.precision.holds_bf16:
         return weights
     found: Vector = np.empty_like(weights)
-    bits = found.view(np.uint32)
     for first in range(0, weights.size, _BLOCK):
         own = slice(first, first + _BLOCK)
-        np.left_shift(nearest_bf16(weights[own]), 16, out=bits[own], dtype=np.uint32)
+        found[own] = bf16_values(nearest_bf16(weights[own]))
     return found
 
 
@@ -164,6 +163,11 @@ def nearest_bf16(values: Vector) -> npt.NDArray[np.uint16]:
     """The bits of finite fp32 values as bf16, rounded to the nearest, of two to the even: as torch does."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+
+
+def bf16_values(bits: npt.NDArray[np.uint16]) -> Vector:
+    """The fp32 values of bf16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _digest(values: npt.NDArray[np.generic]) -> str:

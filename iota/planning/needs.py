@@ -31,7 +31,7 @@ class Needs:
     stage: int
     parameters: int
     weights: int
-    """The weight versions that are in use at once, and their bf16 copies."""
+    """The weight versions that are in use at once, and their copies in the dtype in which ops use them."""
     gradients: int
     """A gradient sum for each step that is open; one parameter's own gradient at a time is added to it."""
     moments: int

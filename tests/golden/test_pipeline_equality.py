@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -24,13 +22,7 @@ from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import RunSpec
 from tests.support.small_runs import EnginePipeline, assert_close, assert_same_bits, sample, small_run
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def compare(spec: RunSpec) -> None:

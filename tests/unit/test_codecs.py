@@ -80,15 +80,11 @@ def test_an_added_codec_says_how_its_parameters_start(half: RunSpec) -> None:
     assert 0.2 < float(weights["boundary.1.encode.scale"].std()) < 1
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_an_added_codec_trains_through_the_pipeline_as_in_one_process(half: RunSpec) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        pipeline, reference = EnginePipeline(half), ReferenceTrainer(half)
-        pipeline.run_steps(0)
-        reference.run_steps(0, sample(half))
-    finally:
-        torch.set_num_threads(before)
+    pipeline, reference = EnginePipeline(half), ReferenceTrainer(half)
+    pipeline.run_steps(0)
+    reference.run_steps(0, sample(half))
     assert_same_bits(pipeline.states(), reference.states())
     start = initial_weights(half, 1)
     trained = pipeline.states()[1].weights

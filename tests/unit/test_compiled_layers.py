@@ -40,7 +40,7 @@ def run(layer: object, policy: Activations, device: str) -> list[Tensor]:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_compiled_layer_computes_what_the_layer_does(device: str) -> None:
-    compiled = _compiled_layer(MODEL.model_dump_json(), TOKENS, torch.device(device))
+    compiled = _compiled_layer(MODEL, TOKENS, torch.device(device))
     one, other = (run(layer, Activations.KEEP, device) for layer in (compiled, run_layer))
     for made, expected in zip(one, other, strict=True):
         assert float((made - expected).norm() / expected.norm()) < 2e-2
@@ -49,7 +49,7 @@ def test_a_compiled_layer_computes_what_the_layer_does(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_compiled_layer_has_the_same_bits_under_every_policy(policy: Activations, device: str) -> None:
-    layer = _compiled_layer(MODEL.model_dump_json(), TOKENS, torch.device(device))
+    layer = _compiled_layer(MODEL, TOKENS, torch.device(device))
     kept, found = run(layer, Activations.KEEP, device), run(layer, policy, device)
     assert all(map(torch.equal, kept, found))
 

@@ -56,14 +56,6 @@ def reference() -> Bits:
     return bits_of((1, {}, FP32 + BF16))
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def made(spec: RunSpec | None = None, stage: int = 0, nonce: str = NONCE) -> Fingerprint:
     """The fingerprint of this process."""
     return fingerprint(spec or small_spec(), stage, "cpu", nonce)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from iota.compute.commitment import byte_parts, tensor_bytes
 from iota.outer import open_delta_codec
+from iota.outer.base_values import bf16_values
 from iota.outer.partition import Vector
 
 
@@ -34,4 +35,4 @@ def _values(data: memoryview, width: int) -> Vector:
     """The fp32 values of raw fp32, or of raw bf16 where an element has two bytes."""
     if width == 4:
         return np.frombuffer(data, np.float32)
-    return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return bf16_values(np.frombuffer(data, np.uint16))

@@ -1,16 +1,16 @@
 """What `audit.commit_every` costs and buys: a commitment every step, every few, or once an epoch.
 
-Measured, a miner's side: one stage's steps with a commitment to the state and a synced snapshot every so many
-of them, in a thread of their own as in a miner, in turn with the same steps without any. All cadences run once
-in each of `--rounds` rounds, and the medians are given:
+Measured, a miner's side: one stage's steps with a commitment to the state and a synced snapshot every so
+many of them, in a thread of their own as in a miner, in turn with the same steps without any. All cadences
+run once in each of `--rounds` rounds, and the medians are given:
 
     cost       seconds of a step over those without commitments, less 1
     busy       share of the time in which the committing thread hashes or writes: near 1 it holds training up
     written    bytes to the disk a step
     copies     bytes of host memory for the copies that are hashed while training goes on
 
-Computed, what `iota plan` says of the same run and, with `orion`, of the preset `orion-100b`, each with the smallest
-windows of audits that keep its compute budget (`iota.model.audit_rates`):
+Computed, what `iota plan` says of the preset `orion-100b` with `bf16-sr` and Muon and with the smallest windows
+of audits that keep the compute budget (`iota.model.audit_rates`):
 
     audited    share of all steps that validators replay; it is the cost to them, in the swarm's compute
     certain    steps within which a segment of every miner is audited: who cheats always is found

@@ -9,8 +9,8 @@ run once in each of `--rounds` rounds, and the medians are given:
     written    bytes to the disk a step
     copies     bytes of host memory for the copies that are hashed while training goes on
 
-Computed, what `iota plan` says of the preset `orion-100b` with `bf16-sr` and Muon and with the smallest windows
-of audits that keep the compute budget (`iota.model.audit_rates`):
+Computed, what `iota plan` says of the preset `orion-100b` with `bf16-sr` and Muon and with the smallest
+windows of audits that keep the compute budget (`iota.model.audit_rates`):
 
     audited    share of all steps that validators replay; it is the cost to them, in the swarm's compute
     certain    steps within which a segment of every miner is audited: who cheats always is found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Activity:
-    """Totals of one life. The device thread counts the computing and the losses, the event loop the rest."""
+    """Totals of one life. The recorder counts computing, serialising and losses, the event loop the rest."""
 
     compute_s: float = 0.0
     serialise_s: float = 0.0

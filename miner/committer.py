@@ -1,7 +1,7 @@
 """State commitments and snapshots of one replica life, made in a thread of their own.
 
 The device thread gives a copy of the state and goes on. The committer's thread hashes the copy and writes the
-snapshot. The receipt is then written where all receipts are: in the device thread.
+snapshot. The receipt is then written where all receipts are: in the recorder's thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CommitterClosed(Exception):
 
 @dataclass(frozen=True)
 class Committed:
-    """What the receipt of a COMMIT says, and the receipt of an earlier process for it, if there is one."""
+    """What the receipt of a COMMIT says."""
 
     epoch: int
     version: int
@@ -42,13 +42,13 @@ class Committed:
     started: float
     ended: float
     """Unix seconds of the hashing."""
-    earlier: Receipt | None
 
 
 class Committer:
     """Computes commitments in the order in which they are asked for, and keeps the snapshots of the versions.
 
-    `give` and `take` are called in the device thread.
+    `give` is called in the device thread, `expect` and `take` in the recorder's: a version is copied before
+    its STEP is receipted, and is bad if that fails.
     """
 
     def __init__(
@@ -61,40 +61,44 @@ class Committer:
         self._closed = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="committer")
         self._copies: deque[HostCopy] = deque()
-        self._asked: deque[Future[Committed]] = deque()
+        self._expected: deque[tuple[Future[Committed], Receipt | None]] = deque()
         self.newest: Future[Committed] | None = None
-        """The commitment that was asked for last; when it is complete, those before it are."""
+        """The commitment that is expected last; when it is complete, those before it are."""
 
     def give(
         self,
         epoch: int,
         version: int,
         copy: Callable[[], HostCopy],
-        earlier: Receipt | None,
         beginning: Beginning | None = None,
-    ) -> None:
+    ) -> Future[Committed]:
         """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
 
-        `earlier` is the receipt of an earlier process, `beginning` what a life shows at its first version.
-        Raises CommitterClosed, also while it waits.
+        `beginning` is what a life shows at its first version. Raises CommitterClosed, also while it waits.
         """
         self._free.acquire()
         with self._closing:
             if self._closed:
                 raise CommitterClosed
             self._copies.append(copy())
-            self.newest = self._pool.submit(self._commit, epoch, version, earlier, beginning)
-        self.newest.add_done_callback(lambda _: self._free.release())
-        self._asked.append(self.newest)
+            made = self._pool.submit(self._commit, epoch, version, beginning)
+        made.add_done_callback(lambda _: self._free.release())
+        return made
 
-    def take(self) -> list[Committed]:
-        """The commitments that are complete and were not taken before, in order.
+    def expect(self, made: Future[Committed], earlier: Receipt | None) -> None:
+        """Have `take` give this commitment, with the receipt of an earlier process for it, if there is."""
+        self.newest = made
+        self._expected.append((made, earlier))
+
+    def take(self) -> list[tuple[Committed, Receipt | None]]:
+        """The expected commitments that are complete and were not taken before, in order.
 
         Raises OSError where a snapshot could not be written.
         """
         found = []
-        while self._asked and self._asked[0].done():
-            found.append(self._asked.popleft().result())
+        while self._expected and self._expected[0][0].done():
+            made, earlier = self._expected.popleft()
+            found.append((made.result(), earlier))
         return found
 
     def close(self) -> None:
@@ -105,9 +109,7 @@ class Committer:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._copies.clear()
 
-    def _commit(
-        self, epoch: int, version: int, earlier: Receipt | None, beginning: Beginning | None
-    ) -> Committed:
+    def _commit(self, epoch: int, version: int, beginning: Beginning | None) -> Committed:
         state = self._copies.popleft().result()
         try:
             started = self._now()
@@ -118,7 +120,7 @@ class Committer:
             raise error.with_traceback(None) from None  # its frames would keep the copy
         finally:
             del state
-        return Committed(epoch, version, made, started, ended, earlier)
+        return Committed(epoch, version, made, started, ended)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:
         """Write the snapshot of a version for audits; without room, log it and go on."""

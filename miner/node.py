@@ -30,7 +30,8 @@ from iota.store.transfer import ObjectClient
 from iota.wire.transport import Transport
 from miner.device import DeviceThread, measured_flops
 from miner.disk import MinerDisk
-from miner.ops import OpRunner, StateLost
+from miner.op_records import StateLost
+from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.replica import Replica
 

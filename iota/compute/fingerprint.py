@@ -20,7 +20,7 @@ from torch import Tensor
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.determinism import make_deterministic
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
@@ -76,7 +76,7 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     else:
         made = {"payload": encode_wire(graph.out, wire)}
         gradient = ran.received(encode_wire(seeded.values("gradient", shape), wire))
-    at_entry = opened.backward(graph.out, gradient, graph.entry, Microbatch(0, 0, 0))
+    at_entry, _ = opened.backward(graph.out, gradient, graph.entry, Microbatch(0, 0, 0))
     sent = at_entry if ran.first else encode_wire(at_entry, wire)
     return tensors_digest(made), tensors_digest({"payload": sent} | _named("sum", opened.sums))
 
@@ -86,12 +86,12 @@ def _step(spec: RunSpec, stage: int, seeded: Seeded) -> str:
     shapes = run_shapes(spec, stage)
     weights = as_weights(spec, seeded.weights(shapes))
     sums = {name: seeded.values(f"sum.{name}", shape, SMALL) for name, shape in shapes.items()}
-    norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage))
+    norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage), largest_of(sums.values()))
     inner = InnerOptimizer(spec.optimizer, weights)
     inner.load(seeded.moments(moment_shapes(spec.optimizer, shapes)))
     inner.update(weights, sums, spec.optimizer.lr, rounding_of(spec, epoch=0, step=0))
     made = _named("weight", weights) | _named("moment", inner.moments())
-    return tensors_digest(made | {"norm": torch.tensor(norm, dtype=torch.float64)})
+    return tensors_digest(made | {"norm": norm.cpu().double()})
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

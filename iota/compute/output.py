@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.compute.names import Output
+from iota.compute.errors import BadValueError
+from iota.compute.names import Microbatch, Output, StepOutput
 from iota.compute.transfer import pinned
+
+T = TypeVar("T")
+
+
+class ReadBack(Generic[T]):
+    """A copy of results to the host, in progress: from CUDA to pinned memory, while the device continues.
+
+    Results on the CPU are not copied.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], make: Callable[[Sequence[Tensor]], T]) -> None:
+        """`make` computes the result from the tensors on the host."""
+        self._host, self._make = list(tensors), make
+        self._copied: torch.cuda.Event | None = None
+        if tensors[0].is_cuda:
+            self._host = [pinned(tensor) for tensor in tensors]
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record(torch.cuda.current_stream(tensors[0].device))
+
+    def result(self) -> T:
+        """Wait for the copy; the result, or BadValueError. May be called in any thread."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._make(self._host)
 
 
 @dataclass(frozen=True)
 class DeviceOutput:
     """Result of an op on a microbatch on the device. Making it does not wait for the device."""
 
+    mb: Microbatch
     hashed_N: Tensor
     """The bytes to digest, uint8: the payload, or raw fp32 values if nothing is sent: of the gradient, or an
     EVAL's losses of tokens."""
     sent: bool
     """False for the BACKWARD of stage 0 and for EVAL."""
     tokens: int
+    checks: Mapping[str, Tensor]
+    """Scalars that are finite unless what they are named after is bad."""
     loss: Tensor | None = None
     """Mean nats per token of a LOSS or EVAL, a scalar."""
 
@@ -30,36 +61,50 @@ class DeviceOutput:
         """Payload for the neighbouring stage (uint8, one dimension); None if nothing is sent."""
         return self.hashed_N if self.sent else None
 
-    def read(self) -> ReadBack:
-        """Start copying the results to the host."""
-        return ReadBack(self)
+    def read(self) -> ReadBack[Output]:
+        """Start copying the results to the host.
 
+        `result` then computes bytes and digest. It raises BadValueError where a check is not finite: the
+        caller must have the engine `discard` the microbatch.
+        """
+        checks = torch.stack([check.float() for check in self.checks.values()])
+        loss = [] if self.loss is None else [self.loss]
+        return ReadBack([checks, self.hashed_N, *loss], self._on_host)
 
-class ReadBack:
-    """A copy of results to the host, in progress: from CUDA to pinned memory, while the device continues.
-
-    Results on the CPU are not copied.
-    """
-
-    def __init__(self, output: DeviceOutput) -> None:
-        self._output = output
-        tensors = [output.hashed_N, *([] if output.loss is None else [output.loss])]
-        self._copied: torch.cuda.Event | None = None
-        if output.hashed_N.is_cuda:
-            tensors = [pinned(tensor) for tensor in tensors]
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(output.hashed_N.device))
-        self._host = tensors
-
-    def result(self) -> Output:
-        """Wait for the copy, and compute bytes and digest from it."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        hashed, *loss = self._host
+    def _on_host(self, host: Sequence[Tensor]) -> Output:
+        checks, hashed, *loss = host
+        for what, value in zip(self.checks, checks.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise BadValueError(
+                    f"NaN or Inf in {what} of microbatch {self.mb.index} of step {self.mb.step}"
+                )
         data = hashed.numpy().tobytes()
         return Output(
-            payload=data if self._output.sent else None,
+            payload=data if self.sent else None,
             digest=blake3(data).hexdigest(),
-            tokens=self._output.tokens,
+            tokens=self.tokens,
             loss=float(loss[0]) if loss else None,
         )
+
+
+@dataclass(frozen=True)
+class DeviceStep:
+    """Result of a STEP on the device. Making it does not wait for the device."""
+
+    version: int
+    """The weight version that the step produced."""
+    norm: Tensor
+    """Norm of the mean gradient before clipping, a scalar."""
+
+    def read(self) -> ReadBack[StepOutput]:
+        """Start copying the norm to the host.
+
+        `result` raises BadValueError if it is not finite: the version's weights are then bad too.
+        """
+        return ReadBack([self.norm], self._on_host)
+
+    def _on_host(self, host: Sequence[Tensor]) -> StepOutput:
+        norm = float(host[0])
+        if not math.isfinite(norm):
+            raise BadValueError("the step's gradient has a norm that is not finite")
+        return StepOutput(self.version, norm)

@@ -21,7 +21,7 @@ from iota.console.watch import ConditionStands
 from iota.data import Manifest
 from iota.identity.keys import create_hotkey
 from iota.protocol.problems import Problem, ProblemType, Standing
-from miner.ops import StateLost
+from miner.op_records import StateLost
 from tests.support.certificates import self_signed
 from tests.support.conditioned_nodes import Bench, bench, made_data, one_stage
 from tests.support.fault_proxies import Fault, page, problem

@@ -93,7 +93,7 @@ class EnginePipeline:
     def step(self, epoch: int, step: int) -> list[StepOutput]:
         rate = self.spec.learning_rate(epoch, step)
         count = self.spec.schedule.microbatches
-        return [engine.step(step, count, rate) for engine in self.engines]
+        return [engine.step(step, count, rate).read().result() for engine in self.engines]
 
     def run_steps(self, epoch: int) -> None:
         for step in range(self.spec.schedule.steps):

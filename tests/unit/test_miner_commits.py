@@ -22,7 +22,7 @@ from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Beginning, Commitment, OpKind
 from iota.spec import RunSpec
 from miner.committer import COPIES, CommitterClosed
-from miner.ops import StateLost
+from miner.op_records import StateLost
 from tests.support.one_stage_miners import KEY, OneStageMiner, one_stage
 from tests.support.small_runs import sample
 

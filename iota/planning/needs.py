@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,8 @@ class Needs:
     receipts: int
     """Of the whole run."""
     cache: int
+    compiled: bool
+    """Whether layers are compiled, as on CUDA, and so keep less."""
 
     @property
     def memory(self) -> int:
@@ -98,6 +100,7 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
+        compiled=compiled,
     )
 
 
@@ -108,20 +111,21 @@ def _converted_bytes(spec: RunSpec, stage: int) -> int:
     return (4 if precision.holds_bf16 else 2) * count({name: shapes[name] for name in names})
 
 
-def all_needs(spec: RunSpec) -> list[Needs]:
+def all_needs(spec: RunSpec, *, compiled: bool = False) -> list[Needs]:
     """The needs of a replica of each stage."""
-    return [stage_needs(spec, stage) for stage in range(spec.layout.stages)]
+    return [stage_needs(spec, stage, compiled=compiled) for stage in range(spec.layout.stages)]
 
 
-def check_snapshot_bound(needs: Needs, bound: int | None) -> None:
-    """Refuse a `--snapshot-bytes` below the needs; where it was not given (None), the disk is the bound.
+def check_snapshot_bound(stages: Sequence[Needs], bound: int | None) -> None:
+    """Refuse a `--snapshot-bytes` below the needs of each of `stages`; None, where it was not given, fits.
 
     Raises:
         ValueError: the snapshots of two epochs do not fit: of the one in training and the one in audit.
     """
-    if bound is not None and bound < needs.snapshots:
+    least = min(stages, key=lambda needs: needs.snapshots)
+    if bound is not None and bound < least.snapshots:
         raise ValueError(
-            f"the snapshots that audits may ask for need {needs.snapshots / 2**30:.2f} GiB at stage"
-            f" {needs.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
-            f" {-(-needs.snapshots // 2**20)}MiB or more, or leave it out"
+            f"the snapshots that audits may ask for need {least.snapshots / 2**30:.2f} GiB at stage"
+            f" {least.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
+            f" {-(-least.snapshots // 2**20)}MiB or more, or leave it out"
         )

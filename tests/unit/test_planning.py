@@ -103,13 +103,22 @@ def test_more_credit_replicas_steps_and_momentum_need_what_they_keep() -> None:
 
 
 def test_a_bound_of_snapshots_below_two_epochs_is_refused() -> None:
-    needs = stage_needs(SPEC, 1)
+    needs = [stage_needs(SPEC, 1)]
     check_snapshot_bound(needs, None)
-    check_snapshot_bound(needs, needs.snapshots)
+    check_snapshot_bound(needs, needs[0].snapshots)
     with pytest.raises(
         ValueError, match=r"need 0\.\d\d GiB at stage 1, and --snapshot-bytes is 100MiB: give \d+MiB"
     ):
         check_snapshot_bound(needs, 100 << 20)
+
+
+def test_a_bound_of_snapshots_that_does_for_one_stage_is_taken() -> None:
+    every = all_needs(SPEC)
+    sizes = sorted(needs.snapshots for needs in every)
+    assert sizes[0] < sizes[-1]
+    check_snapshot_bound(every, sizes[0])
+    with pytest.raises(ValueError, match="--snapshot-bytes"):
+        check_snapshot_bound(every, sizes[0] - 1)
 
 
 # ---- whether it is there -------------------------------------------------------------------------
@@ -291,7 +300,7 @@ def test_a_plan_shows_the_needs_of_a_spec(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["plan", "--spec", str(tmp_path / "s.json"), "--json"])
     shown = capsys.readouterr().out
-    for needs in all_needs(SPEC):
+    for needs in all_needs(SPEC, compiled=True):
         assert f'"disk": {needs.disk}' in shown
         assert f'"memory": {needs.memory}' in shown
 

@@ -100,7 +100,8 @@ def _explained(plan: PlanTable, spec: RunSpec) -> str:
         said += f" (offload at {HOST_LINK / 1e9:,.0f} GB/s each way)"
     return (
         f"{said}; `--activations auto` takes a faster one while there is room, and offload before recompute."
-        " Main memory holds bases while they are loaded and merged, and what is offloaded."
+        " Main memory holds bases while they are loaded and merged, copies of the state on their way to the"
+        " disk, and what is offloaded."
     )
 
 
@@ -118,7 +119,5 @@ def _unfit(plan: PlanTable) -> Iterator[str]:
 
     for named, row in runs_of_stages(plan):
         if row.fit is not None and row.fit.policy is None:
-            would = (
-                f"with {or_list(row.remedies)} it would" if row.remedies else "no change of the run would do"
-            )
-            yield f"Stage {named} does not fit under any policy: {would}."
+            change = or_list(row.remedies) if row.remedies else "no change of the run"
+            yield f"Stage {named} does not fit under any policy: it would with {change}."

@@ -111,13 +111,13 @@ def _open_to(machine: Machine) -> tuple[Activations, ...]:
 
 
 def _hosted(needs: Needs, policy: Activations) -> int:
-    return PROCESS_BYTES + needs.loading + needs.graphs * needs.kept[policy].host
+    return PROCESS_BYTES + needs.hosted + needs.graphs * needs.kept[policy].host
 
 
 def _in_flight(needs: Needs, machine: Machine, policy: Activations) -> int:
     """Graphs that there is room for, beside the rest; no more than there are at once."""
     kept, alone = needs.kept[policy], needs.memory_of(policy) - needs.graphs * needs.kept[policy].graph
-    base = PROCESS_BYTES + needs.loading
+    base = PROCESS_BYTES + needs.hosted
     if machine.card is None:
         return _most(needs.graphs, machine.memory - alone - base, kept.graph + kept.host)
     on_host = _most(needs.graphs, machine.memory - base, kept.host)

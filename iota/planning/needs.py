@@ -19,6 +19,8 @@ EPOCHS_KEPT: Final = 3
 """Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
 CACHE_BYTES: Final = 1 << 30
 """Disk for cached blocks of the data shards (1 GiB)."""
+STATE_COPIES: Final = 2
+"""Copies of a state in main memory at once: one is hashed and written to the disk while the next is taken."""
 RECEIPT_BYTES: Final = 1700
 """Of one receipt on disk: a middle stage's took 1,630 with the headers of their inputs (`nano-20m`)."""
 _FP32: Final = 4
@@ -41,6 +43,8 @@ class Needs:
     """Graphs that are kept at once: the credit; the last stage keeps one."""
     loading: int
     """Main memory for a base while it is loaded or merged: the old one and the new one."""
+    copies: int
+    """Main memory for copies of the state on their way to the disk."""
     snapshots: int
     """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written."""
     frames: int
@@ -66,6 +70,11 @@ class Needs:
         """Memory of the device under an activation policy; not of AUTO."""
         kept = self.kept[policy]
         return self.weights + self.gradients + self.moments + self.graphs * kept.graph + kept.working
+
+    @property
+    def hosted(self) -> int:
+        """Main memory beside the device's and what is offloaded."""
+        return self.loading + self.copies
 
     @property
     def disk(self) -> int:
@@ -95,6 +104,7 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         kept=kept_bytes(spec, stage, computed, compiled=compiled),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
+        copies=min(STATE_COPIES, spec.commitments) * snapshot_bytes(spec, stage),
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
         frames=EPOCHS_KEPT * moved,
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,

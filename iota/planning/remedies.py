@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
+from iota.console.counts import counted
 from iota.planning.fits import best_policy
 from iota.planning.machine import Machine
 from iota.planning.needs import stage_needs
@@ -104,7 +105,7 @@ def _layers(stage: int, spec: RunSpec) -> Iterator[Rung]:
     cuts = spec.layout.cuts
     for layers in range(cuts[stage] - 1, 0, -1):
         changed = (*cuts[:stage], layers, *cuts[stage + 1 :])
-        yield f"{layers} of its {cuts[stage]} layers", _with(spec, "layout", cuts=changed)
+        yield f"{layers} instead of {counted(cuts[stage], 'layer')}", _with(spec, "layout", cuts=changed)
 
 
 def _with(spec: RunSpec, part: str, **values: Any) -> RunSpec:

@@ -53,7 +53,7 @@ def test_less_memory_takes_a_policy_that_keeps_less(compiled: bool) -> None:
 
 def test_without_host_memory_a_card_recomputes_and_so_does_a_cpu() -> None:
     needs = stage_needs(LLAMA, 1)
-    size, loading = needs.memory_of(Activations.RECOMPUTE), needs.loading + 200_000_000
+    size, loading = needs.memory_of(Activations.RECOMPUTE), needs.hosted + 200_000_000
     assert fit(LLAMA, needs, card(size, memory=loading), FLOPS).policy is Activations.RECOMPUTE
     cpu = replace(ROOMY, memory=size + loading)
     assert fit(LLAMA, needs, cpu, FLOPS).policy is Activations.RECOMPUTE
@@ -91,11 +91,11 @@ def test_each_change_that_helps_by_itself_is_the_smallest_of_its_kind() -> None:
     spec = spec_of("model.preset=llama-1b", "schedule.credit=64", "data.sequences=8")
     stage = 1
     needs = stage_needs(spec, stage, compiled=True)
-    machine = card(needs.memory_recomputing - 1, memory=needs.loading + 200_000_000)
+    machine = card(needs.memory_recomputing - 1, memory=needs.hosted + 200_000_000)
     found = remedies(spec, stage, machine, compiled=True)
     assert "schedule.credit=63" in found
     assert "data.sequences=4 and schedule.microbatches=512" in found
-    assert "4 of its 5 layers" in found
+    assert "4 instead of 5 layers" in found
     for text in found:
         if "layers" not in text:
             changed = spec_of(
@@ -138,18 +138,16 @@ def test_a_proposal_fits_the_memory_that_it_is_made_for() -> None:
 
 def test_a_first_stage_that_would_compute_again_has_smaller_microbatches() -> None:
     """As many tokens a step, and all graphs kept."""
-    draft = from_assignments(["model.preset=llama-1b", "layout.stages=4", "data.sequence_length=2048"])
+    draft = from_assignments(["model.preset=llama-1b", "layout.cuts=5,5,5,1"])
     whole = proposed(draft)
-    host = 64 * GB
     needs = stage_needs(whole, 0, compiled=True)
-    machine = card(needs.memory_recomputing + GB // 2, memory=needs.loading + 200_000_000)
+    machine = card(needs.memory_recomputing + 2 * GB, memory=needs.hosted + 200_000_000)
     assert fit(whole, needs, machine, FLOPS).policy is Activations.RECOMPUTE
     made = fitted_spec(draft, proposed, machine, FLOPS)
     assert made.data.tokens * made.schedule.microbatches == whole.data.tokens * whole.schedule.microbatches
     assert made.data.sequences == 1 < whole.data.sequences
     slow = [fit(made, n, machine, FLOPS).slowdown for n in all_needs(made, compiled=True)]
     assert slow[0] == 0
-    assert host > needs.loading
 
 
 def test_more_stages_are_proposed_where_the_usual_ones_do_not_fit() -> None:
@@ -188,7 +186,7 @@ def test_a_plan_says_what_memory_holds_and_which_device_was_assumed(
     assert "layers as they are on a CPU" in said
     assert "On CPUs of 1.0 GB" in said
     said = planned(capsys, "--model", "llama-8b", "--memory", "24GB", "--stages", "8")
-    assert "Stage 7 does not fit under any policy: with precision=bf16-sr" in said
+    assert "Stage 7 does not fit under any policy: it would with precision=bf16-sr" in said
 
 
 @pytest.mark.parametrize(

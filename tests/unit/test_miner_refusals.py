@@ -60,7 +60,7 @@ async def test_a_machine_that_holds_another_stage_leaves_when_it_is_given_one_th
 ) -> None:
     async with bench(tmp_path, *data, stages=2, values={"layout": {"cuts": [3, 1]}}) as made:
         first, last = (
-            n.memory_of(Activations.RECOMPUTE) + n.loading for n in all_needs(made.running.coordinator.spec)
+            n.memory_of(Activations.RECOMPUTE) + n.hosted for n in all_needs(made.running.coordinator.spec)
         )
         assert last < first
         on(monkeypatch, 200_000_000 + last)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from blake3 import blake3
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.compute.names import Output
-from iota.compute.transfer import pinned
 
 
 @dataclass(frozen=True)
@@ -36,25 +35,18 @@ class DeviceOutput:
 
 
 class ReadBack:
-    """A copy of results to the host, in progress: from CUDA to pinned memory, while the device continues.
-
-    Results on the CPU are not copied.
-    """
+    """A copy of results to the host, in progress while the device continues. What is there is not copied."""
 
     def __init__(self, output: DeviceOutput) -> None:
         self._output = output
         tensors = [output.hashed_N, *([] if output.loss is None else [output.loss])]
-        self._copied: torch.cuda.Event | None = None
-        if output.hashed_N.is_cuda:
-            tensors = [pinned(tensor) for tensor in tensors]
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(output.hashed_N.device))
-        self._host = tensors
+        device = device_of(output.hashed_N.device)
+        self._host = [device.to_host(tensor, copy=False) for tensor in tensors]
+        self._copied = device.current().record()
 
     def result(self) -> Output:
         """Wait for the copy, and compute bytes and digest from it."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._copied.synchronize()
         hashed, *loss = self._host
         data = hashed.numpy().tobytes()
         return Output(

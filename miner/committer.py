@@ -7,14 +7,14 @@ snapshot. The receipt is then written where all receipts are: in the device thre
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
 from iota.compute.commitment import commitment
+from iota.compute.copy_thread import CopyThread
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, save_state
 from iota.objects import snapshot_bytes
@@ -23,13 +23,6 @@ from iota.spec import RunSpec
 from miner.disk import MinerDisk
 
 log = logging.getLogger(__name__)
-
-COPIES: Final = 2
-"""Copies of a state in memory at the same time: one is hashed and written while the next one is taken."""
-
-
-class CommitterClosed(Exception):
-    """The life of the replica has ended."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +49,7 @@ class Committer:
     ) -> None:
         """`room` (bytes of disk) bounds the snapshots; None: what there is. `now` gives Unix seconds."""
         self._spec, self._stage, self._disk, self._room, self._now = spec, stage, disk, room, now
-        self._free = threading.Semaphore(COPIES)
-        self._closing = threading.Lock()
-        self._closed = False
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="committer")
-        self._copies: deque[HostCopy] = deque()
+        self._thread = CopyThread("committer")
         self._asked: deque[Future[Committed]] = deque()
         self.newest: Future[Committed] | None = None
         """The commitment that was asked for last; when it is complete, those before it are."""
@@ -73,18 +62,12 @@ class Committer:
         earlier: Receipt | None,
         beginning: Beginning | None = None,
     ) -> None:
-        """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
+        """Commit to the state of which `copy` starts a copy; it waits and raises as `CopyThread.give`.
 
         `earlier` is the receipt of an earlier process, `beginning` what a life shows at its first version.
-        Raises CommitterClosed, also while it waits.
         """
-        self._free.acquire()
-        with self._closing:
-            if self._closed:
-                raise CommitterClosed
-            self._copies.append(copy())
-            self.newest = self._pool.submit(self._commit, epoch, version, earlier, beginning)
-        self.newest.add_done_callback(lambda _: self._free.release())
+        work = partial(self._commit, epoch, version, earlier, beginning)
+        self.newest = self._thread.give(copy, work)
         self._asked.append(self.newest)
 
     def take(self) -> list[Committed]:
@@ -99,25 +82,20 @@ class Committer:
 
     def close(self) -> None:
         """Finish the commitment in work, discard the others and their copies, and end the thread."""
-        with self._closing:
-            self._closed = True
-        self._free.release()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._copies.clear()
+        self._thread.close()
 
     def _commit(
-        self, epoch: int, version: int, earlier: Receipt | None, beginning: Beginning | None
+        self,
+        epoch: int,
+        version: int,
+        earlier: Receipt | None,
+        beginning: Beginning | None,
+        state: StageState,
     ) -> Committed:
-        state = self._copies.popleft().result()
-        try:
-            started = self._now()
-            made = commitment(state, self._spec.outer.part_elements, beginning)
-            ended = self._now()
-            self._keep(epoch, version, state, made)
-        except OSError as error:
-            raise error.with_traceback(None) from None  # its frames would keep the copy
-        finally:
-            del state
+        started = self._now()
+        made = commitment(state, self._spec.outer.part_elements, beginning)
+        ended = self._now()
+        self._keep(epoch, version, state, made)
         return Committed(epoch, version, made, started, ended, earlier)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:

@@ -25,6 +25,11 @@ def device_of(device: torch.device) -> Device:
     return KINDS[device.type](device)
 
 
+def accelerators() -> list[str]:
+    """The first device of each kind that this machine has, but for the CPU."""
+    return [kind for kind, device in KINDS.items() if kind != "cpu" and device.count()]
+
+
 def resolve_device(name: str) -> str:
     """The torch device that `name` stands for; `auto` is the first CUDA device, or the CPU.
 

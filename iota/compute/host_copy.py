@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from iota.compute.device import Device, Event
+from iota.compute.device import Device, Done, Event
 from iota.compute.devices import device_of
 from iota.compute.state import StageState
 
@@ -15,9 +15,9 @@ from iota.compute.state import StageState
 class HostCopy:
     """A state in host memory, or on its way there: what later writes to the device must not change."""
 
-    def __init__(self, state: StageState, copied: Event) -> None:
-        """The state is there at `copied`, which the device need not have reached yet."""
-        self._state, self._copied = state, copied
+    def __init__(self, state: StageState, copied: Event | None = None) -> None:
+        """The state is there at `copied`, which the device need not have reached yet; None: it is there."""
+        self._state, self._copied = state, copied or Done()
 
     def hold_back_writes(self, device: torch.device) -> None:
         """Let what is queued on the device from now on wait until the copy is complete."""

@@ -10,7 +10,7 @@ import psutil
 from iota.client.orchestrator import OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.determinism import device_class
-from iota.compute.devices import card_bytes
+from iota.compute.devices import card_bytes, check_dtypes
 from iota.compute.engine import EngineFactory
 from iota.console.lasting import lasting
 from iota.console.watch import Watch
@@ -102,6 +102,7 @@ class MinerNode:
                 raise OtherRun(f"it is {info.run[:16]}, and this process has part in {str(self._run)[:16]}")
             if self._certificate is not None:
                 refuse_other_run(self._certificate, info.run)
+            check_dtypes(info.spec, self._torch_device)
             _refuse(stageless(info.spec, Machine.whole(disk.root, card_bytes(self._torch_device))))
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)

@@ -130,7 +130,7 @@ def test_the_fake_device_has_no_float64(fake: FakeDevice) -> None:
 
 def test_a_device_without_bf16_refuses_a_run_that_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old(Device):
-        has_bf16 = False  # type: ignore[assignment]
+        has_bf16 = False
 
     monkeypatch.setitem(module.KINDS, "meta", Old)
     for precision in (Precision.BF16_MASTER, Precision.BF16_SR):

@@ -20,8 +20,8 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from iota.swarm.child import name_process, run_entry
-from iota.swarm.parent_death import exit_with_parent
+from iota.swarm.child import run_entry
+from iota.system.processes import exit_with_parent, name_process
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ def open_binary(path: Path) -> int:
 
 def read_at(descriptor: int, size: int, start: int) -> bytes:
     """At most `size` bytes from the offset `start`. A descriptor has one reader at a time. Raises OSError."""
-    if hasattr(os, "pread"):
+    if sys.platform != "win32":
         return os.pread(descriptor, size, start)
     os.lseek(descriptor, start, os.SEEK_SET)
     return os.read(descriptor, size)

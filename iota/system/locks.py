@@ -61,6 +61,8 @@ else:
 
 def holder(path: Path) -> int | None:
     """The process that holds the lock of a file, by Linux's /proc/locks; None where that does not say."""
+    if sys.platform != "linux":
+        return None
     try:
         locks = _LOCKS.read_text()
     except OSError:

@@ -7,23 +7,25 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any, Final
 
 import psutil
 
 CAN_FORK: Final = sys.platform == "linux"
-"""Whether a process that has imported torch may be forked: Apple's libraries break in forks, Windows has none."""
+"""Whether a process with torch may be forked: Apple's libraries break in forks, and Windows has none."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 """From <linux/prctl.h>."""
+_LOOK_S: Final = 0.5
 
 
 def exit_with_parent(parent: int) -> None:
     """Have this process end at once, without a clean-up, when its parent process `parent` ends.
 
     At once, because a process without a supervisor must not hang, and all state on disk survives it. On Linux
-    the kernel sends SIGKILL; elsewhere a thread waits for the parent, and looks each fraction of a second.
+    the kernel sends SIGKILL; elsewhere a thread looks for the parent twice a second.
 
     Raises:
         OSError: the kernel refuses the request.
@@ -80,6 +82,9 @@ def kill_group(leader: int) -> None:
 
 
 def _exit_after(parent: int) -> None:
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(parent).wait()
+    if sys.platform == "win32":  # where a process keeps the id of a parent that has ended
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(parent).wait()
+    while os.getppid() == parent and sys.platform != "win32":
+        time.sleep(_LOOK_S)
     os._exit(1)

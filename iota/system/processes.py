@@ -82,9 +82,10 @@ def kill_group(leader: int) -> None:
 
 
 def _exit_after(parent: int) -> None:
-    if sys.platform == "win32":  # where a process keeps the id of a parent that has ended
+    if sys.platform == "win32":  # there a process keeps the id of a parent that has ended
         with suppress(psutil.NoSuchProcess):
             psutil.Process(parent).wait()
-    while os.getppid() == parent and sys.platform != "win32":
-        time.sleep(_LOOK_S)
+    else:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
     os._exit(1)

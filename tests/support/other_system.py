@@ -17,24 +17,14 @@ import sys
 from typing import Any
 
 PACKAGES = ("iota", "miner", "validator", "orchestrator")
-_MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "_posixsubprocess")
+_MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
 _OF_OS = (
     *("fork", "forkpty", "setsid", "killpg", "getpgid", "getpgrp", "setpgid", "nice", "wait", "WNOHANG"),
     *("getuid", "geteuid", "getgid", "getgroups", "setuid", "chown", "fchown", "fchmod", "chroot", "mkfifo"),
     *("pread", "preadv", "pwrite", "sendfile", "statvfs", "fstatvfs", "major", "minor", "makedev"),
     *("sched_getaffinity", "sched_setaffinity", "getloadavg", "sysconf", "uname", "openpty", "O_NONBLOCK"),
 )
-_SIGNALS = (
-    "SIGKILL",
-    "SIGHUP",
-    "SIGCHLD",
-    "SIGALRM",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGPIPE",
-    "SIGQUIT",
-    "setitimer",
-)
+_SIGNALS = ("SIGKILL", "SIGHUP", "SIGCHLD", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGQUIT")
 
 
 def modules() -> list[str]:

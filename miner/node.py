@@ -12,7 +12,7 @@ from iota.client.orchestrator import OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.compiled import is_compiled
 from iota.compute.determinism import device_class
-from iota.compute.devices import card_bytes
+from iota.compute.devices import card_bytes, check_dtypes
 from iota.compute.engine import EngineFactory
 from iota.console.lasting import lasting
 from iota.console.watch import Watch
@@ -115,6 +115,7 @@ class MinerNode:
             if self._certificate is not None:
                 refuse_other_run(self._certificate, info.run)
             compiled = await self._device.run(is_compiled, torch.device(self._torch_device))
+            check_dtypes(info.spec, self._torch_device)
             self._check_run(info.spec, disk, compiled=compiled)
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)

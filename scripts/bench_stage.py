@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds, synchronize
+from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds
 from torch.profiler import ProfilerActivity, profile
 
 from iota.compute.determinism import device_class
+from iota.compute.devices import device_of
 from iota.model.presets import PRESETS
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
@@ -56,13 +57,15 @@ ELEMENTWISE: Final = "elementwise"
 
 def shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
     """Shares of the device's own time by kind of kernel, for a call that was made before."""
-    cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+    kinds = ProfilerActivity.__members__
+    activity = kinds.get(device.type.upper(), ProfilerActivity.CPU)
+    on_host = activity is ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
         work()
-        synchronize(device)
+        device_of(device).synchronize()
     spent: dict[str, float] = {}
     for event in found.key_averages():
-        own = event.self_device_time_total if cuda else event.self_cpu_time_total
+        own = event.self_cpu_time_total if on_host else event.self_device_time_total
         kind = next((k for k, parts in _KINDS if any(p in event.key.lower() for p in parts)), ELEMENTWISE)
         spent[kind] = spent.get(kind, 0.0) + own
     total = sum(spent.values())
@@ -71,8 +74,7 @@ def shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
 
 def measure(case: Case, device: torch.device, times: int, commit_every: int | None) -> dict[str, Any]:
     """The figures of one case."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    device_of(device).begin_peak()
     run, peak = StageRun(case, device), peak_flops(device)
     step_s = seconds(device, run.step, times)
     row: dict[str, Any] = {
@@ -84,8 +86,8 @@ def measure(case: Case, device: torch.device, times: int, commit_every: int | No
     }
     if peak is not None:
         row["mfu"] = round(run.flops / step_s / peak, 4)
-    if device.type == "cuda":
-        row["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    if (most := device_of(device).peak_bytes()) is not None:
+        row["peak_gb"] = round(most / 1e9, 2)
         row["planned_gb"] = round(stage_needs(run.spec, case.number).memory / 1e9, 2)
     if commit_every is not None:
         row["commits"] = committed(run, device, commit_every, step_s)

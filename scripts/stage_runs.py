@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute import Microbatch
 from iota.compute.commitment import commitment
+from iota.compute.copy_thread import CopyThread
+from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
 from iota.compute.optim import InnerOptimizer
@@ -97,7 +99,7 @@ class StageRun:
         shape = (1, case.tokens + 1)
         self._tokens = generator.integers(0, self.spec.model.vocab_size, shape).astype(np.int32)
         self._step = 0
-        self._reading: ReadBack | None = None
+        self._reading: ReadBack[Any] | None = None
 
     @property
     def flops(self) -> int:
@@ -182,31 +184,32 @@ class Plain:
 
 
 class Commits:
-    """State commitments and snapshots in a thread of their own, as a miner's committer makes them."""
+    """State commitments and snapshots, as a miner's committer makes them."""
 
     def __init__(self, run: StageRun, folder: Path) -> None:
         self._run, self._folder = run, folder
-        self._pool = ThreadPoolExecutor(1)
+        self._thread = CopyThread("committer")
         self._last: Future[None] | None = None
         self.hash_s = self.write_s = self.copy_s = self.wait_s = 0.0
 
     def commit(self) -> None:
-        """Start a commitment to the newest state; waits for the one before."""
-        clock = time.perf_counter()
-        self.wait()
-        self.wait_s += time.perf_counter() - clock
-        clock = time.perf_counter()
-        copy = self._run.engine.copy_state()
-        self.copy_s += time.perf_counter() - clock
-        self._last = self._pool.submit(self._make, copy)
+        """Start a commitment to the newest state; waits while there are two copies."""
+        clock, before = time.perf_counter(), self.copy_s
+        self._last = self._thread.give(self._copy, self._make)
+        self.wait_s += time.perf_counter() - clock - (self.copy_s - before)
 
     def wait(self) -> None:
-        """Wait for the commitment in work."""
+        """Wait for all commitments."""
         if self._last is not None:
             self._last.result()
 
-    def _make(self, copy: HostCopy) -> None:
-        state = copy.result()
+    def _copy(self) -> HostCopy:
+        clock = time.perf_counter()
+        copy = self._run.engine.copy_state()
+        self.copy_s += time.perf_counter() - clock
+        return copy
+
+    def _make(self, state: StageState) -> None:
         clock = time.perf_counter()
         made = commitment(state, self._run.spec.outer.part_elements)
         self.hash_s += time.perf_counter() - clock
@@ -215,27 +218,19 @@ class Commits:
         self.write_s += time.perf_counter() - clock
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for all work of a device."""
-    if device.type != "cpu":
-        torch.get_device_module(device.type).synchronize(device)
-
-
 def seconds(device: torch.device, work: Callable[[], Any], times: int, warm: int = 1) -> float:
     """Mean seconds of a call, after `warm` calls, with all its work on the device."""
     for _ in range(warm):
         work()
-    synchronize(device)
+    device_of(device).synchronize()
     start = time.perf_counter()
     for _ in range(times):
         work()
-    synchronize(device)
+    device_of(device).synchronize()
     return (time.perf_counter() - start) / times
 
 
 def peak_flops(device: torch.device) -> float | None:
     """bf16 dense FLOP/s of a GPU that `PEAKS` knows."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
+    name = device_of(device).name
     return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -43,7 +43,7 @@ RETRY_FOR_S = 30.0
 @app.command(epilog=SOURCES)
 @with_flags(
     NodeSettings,
-    only=("orchestrator_hotkey", *CHAIN),
+    only=("orchestrator_hotkey", "device", *CHAIN),
     unset={**_NO_CHAIN, "orchestrator_hotkey": "the one that the file names, which is then assumed"},
 )
 def verify(
@@ -112,12 +112,13 @@ def _repeat(file: Path, data: Path | None, flags: dict[str, Any]) -> None:
     """Repeat the verdict of a bundle. Raises WorkFailed where it does not come out the same."""
     import os
 
+    from iota.compute.devices import resolve_device
     from validator.audits.replay import ReplayOptions
     from validator.bundles.outside import Outside, Repeated
     from validator.bundles.repeat import repeat
 
-    options = ReplayOptions(max_threads=os.cpu_count() or 1)
     settings = NodeSettings.load(**flags)
+    options = ReplayOptions(resolve_device(settings.device), max_threads=os.cpu_count() or 1)
 
     async def work(chain: Chain | None) -> Repeated:
         outside = Outside(settings.orchestrator_hotkey, chain, settings.netuid, data)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.model.layer import Attention, KeepAll, Layer, Saving, Tables, run_layer, sdpa
 from iota.spec import ModelSpec
 
@@ -45,7 +46,7 @@ def open_attention(head_dim: int, tokens: int, device: torch.device) -> Attentio
 @cache
 def is_compiled(device: torch.device) -> bool:
     """Whether layers are compiled on a device: on CUDA, where torch finds what it needs."""
-    if device.type != "cuda":
+    if not device_of(device).compiles:
         return False
     torch._dynamo.config.recompile_limit = _SHAPES
     try:

@@ -22,7 +22,7 @@ from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.compiled import is_compiled
-from iota.compute.determinism import make_deterministic
+from iota.compute.devices import check_dtypes, device_of
 from iota.compute.errors import CountError, MicrobatchError, VersionError
 from iota.compute.finite import checksum
 from iota.compute.host_copy import HostCopy, start_copy
@@ -72,7 +72,8 @@ class Engine:
         self.spec, self.stage = spec, stage
         self.device = torch.device(device)
         self.activations = activations
-        make_deterministic(self.device)
+        check_dtypes(spec, self.device)
+        device_of(self.device).make_deterministic()
         self._pass = StagePass(spec, stage, self.device)
         self._dtypes = operand_dtypes(spec, stage)
         self._threshold = clip_threshold(spec, stage)
@@ -184,7 +185,7 @@ class Engine:
         if not self._pass.last:
             return self._output(mb, result, self.spec.boundary.wire, checks, sent=True)
         made = self._output(mb, result, WireDtype.FP32, checks, sent=False)
-        return replace(made, loss=result.double().mean())
+        return replace(made, loss=device_of(self.device).exact_mean(result))
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         """BACKWARD: adds to the step's gradient, and gives the previous stage's gradient.

@@ -21,7 +21,7 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import largest_of, mean_and_clip
-from iota.compute.determinism import make_deterministic
+from iota.compute.devices import device_of
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import operand_dtypes
@@ -46,10 +46,10 @@ def fingerprint(spec: RunSpec, stage: int, device: str | torch.device, nonce: st
     """The fingerprint of `device` for `stage` of a run; `nonce` as `fingerprint_nonce` gives it.
 
     It computes with the threads that torch is set to, and may run in any thread. No memory and no setting of
-    the process is changed afterwards, except for `make_deterministic` on CUDA, as by an engine.
+    the process is changed afterwards, except for `Device.make_deterministic`, as by an engine.
     """
     target = torch.device(device)
-    make_deterministic(target)
+    device_of(target).make_deterministic()
     seeded, narrow = Seeded(nonce, target), narrowed(spec)
     forward, backward = _passes(narrow, stage, seeded)
     return Fingerprint(

@@ -13,11 +13,11 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire
 from iota.compute.activations import open_saving
 from iota.compute.compiled import open_layer
+from iota.compute.devices import device_of
 from iota.compute.finite import checksum
 from iota.compute.offload import Offload
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
-from iota.compute.transfer import to_device
 from iota.model.loss import token_loss, token_losses
 from iota.model.stage import Stage, StageOutput, run_stage
 from iota.settings import Activations
@@ -69,7 +69,7 @@ class StagePass:
 
     def received(self, payload: Tensor) -> Tensor:
         """Boundary tensor (B, T, k) of a neighbour's payload; its values may be bad. Raises PayloadError."""
-        moved = to_device(payload, self.device)
+        moved = device_of(self.device).to_device(payload)
         return decode_wire(moved, payload_shape(self.spec), self.spec.boundary.wire)
 
     def forward(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -102,7 +101,7 @@ async def _interruptible(swarm: SwarmUp) -> Summary:
     """Run the swarm; SIGTERM and SIGHUP (a lost terminal) cancel it, as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
-    call_on_stop(task.cancel, (signal.SIGTERM, signal.SIGHUP))
+    call_on_stop(task.cancel, "SIGTERM", "SIGHUP", "SIGBREAK")
     return await swarm.run()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -153,7 +152,7 @@ class LiveSwarm:
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.running[name].signal(signal.SIGKILL)
+        self.running[name].kill()
         await asyncio.wait_for(asyncio.shield(self.running[name].ended), 10)
 
     async def restart(self, name: str) -> None:

@@ -178,7 +178,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("flags", "sentence"),
     [
         (["--threads", "1000"], f"this machine has {os.cpu_count()} cores"),
-        (["--device", "xpu9"], "there is no device 'xpu9': give auto, cpu, cuda or cuda:1"),
+        (["--device", "xpu9"], "there is no device 'xpu9': give auto, cpu, cuda, cuda:1 or mps"),
         (["--device", "meta"], "nodes do not compute on 'meta'"),
         (["--model", "orion-100b"], "the 49 nodes on this machine need"),
         (["--set", "schedule.steps=100000"], "of disk, and for"),

@@ -64,12 +64,13 @@ def spec(
     if out.exists():
         raise ValueError(f"{out} is there already: remove it, or give another --out")
     from iota.data import read_manifest
-    from iota.data.passes import check_heldout, check_passes
+    from iota.data.passes import check_data, check_passes
 
     identity = manifest or _only_manifest(data)
     found = read_manifest(data, identity)
-    made = options.spec(identity, found.tokenizer.vocab_size, found.heldout.tokens)
-    check_heldout(made, found)
+    ids = found.tokenizer
+    made = options.spec(identity, ids.vocab_size, found.heldout.tokens, ids.eos_id)
+    check_data(made, found)
     typer.echo(check_passes(made, found, max_passes))
     if options.init is not None:
         from iota.swarm.starting import start_from

@@ -9,6 +9,7 @@ from torch import Tensor
 from iota.compute.activations import open_saving
 from iota.compute.compiled import _compiled_layer, is_compiled, open_attention, open_layer
 from iota.compute.offload import Offload
+from iota.model.documents import plain_layer
 from iota.model.layer import Tables, run_layer, sdpa
 from iota.model.layout import layer_shapes
 from iota.model.presets import PRESETS
@@ -57,5 +58,6 @@ def test_a_compiled_layer_has_the_same_bits_under_every_policy(policy: Activatio
 def test_the_cpu_compiles_nothing() -> None:
     cpu = torch.device("cpu")
     assert not is_compiled(cpu)
-    assert open_layer(MODEL, TOKENS, cpu) is run_layer
+    assert open_layer(MODEL, TOKENS, cpu) is plain_layer
+    assert plain_layer(None) is run_layer
     assert open_attention(MODEL.head_dim, TOKENS, cpu) is sdpa

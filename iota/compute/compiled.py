@@ -50,20 +50,18 @@ def document_layer(model: ModelSpec, documents_BT: Tensor) -> Layer:
 
     The numbers of the documents are an input of the compiled code, which is the same for every pass.
     """
-    return _as_layer(partial(_compiled_within(model), document_mask(documents_BT)))
+    mask = document_mask(documents_BT, _mask_maker(documents_BT.device))
+    return _as_layer(partial(_compiled_within(model), mask))
 
 
-def document_mask(documents_BT: Tensor) -> BlockMask:
-    """Which blocks of queries and keys have a document in common, for FlexAttention."""
+def document_mask(documents_BT: Tensor, make: Callable[..., BlockMask]) -> BlockMask:
+    """Which queries and keys have a document in common, by `make`, torch's `create_block_mask`."""
 
     def within(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents_BT[batch, query] == documents_BT[batch, key])
 
     batch, tokens = documents_BT.shape
-    made: BlockMask = _make_mask(documents_BT.device)(
-        within, batch, None, tokens, tokens, device=documents_BT.device
-    )
-    return made
+    return make(within, batch, None, tokens, tokens, device=documents_BT.device)
 
 
 def open_attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
@@ -120,7 +118,7 @@ def _as_layer(compiled: Callable[..., Tensor]) -> Layer:
 
 
 @cache
-def _make_mask(device: torch.device) -> Callable[..., BlockMask]:
+def _mask_maker(device: torch.device) -> Callable[..., BlockMask]:
     """Torch's own, compiled where it can be: eagerly it makes all T x T entries first."""
     from torch.nn.attention.flex_attention import create_block_mask
 

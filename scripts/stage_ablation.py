@@ -53,7 +53,7 @@ def ablations(case: Case, device: torch.device, times: int) -> Iterator[dict[str
             "without": name,
             "on_s": round(on_s, 4),
             "off_s": round(off_s, 4),
-            "ratio": ratio,
+            "ratio": round(off_s / on_s, 3),
         }
 
 
@@ -83,7 +83,7 @@ def _patched(*places: tuple[object, str], by: object) -> Without:
 
 @contextmanager
 def _torchs_attention() -> Iterator[None]:
-    """Compiled layers with torch's own fused attention; code that was compiled with the other is set aside."""
+    """Compiled layers with torch's own attention; code that was compiled with the other is set aside."""
     compiled._compiled_layer.cache_clear()
     with patch.object(compiled, "_attention", lambda head_dim, tokens, device: sdpa):
         yield

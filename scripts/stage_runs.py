@@ -62,6 +62,8 @@ class Case:
     """Microbatches between their forward and their backward."""
     vocabulary: int | None = None
     """None: the preset's."""
+    documents: int = 0
+    """Mean tokens of a document, which attention does not leave; 0: documents are not masked."""
 
     @property
     def number(self) -> int:
@@ -76,7 +78,7 @@ class Case:
         given = {
             "model": {**model.model_dump(), "vocab_size": vocabulary, "layers": sum(cuts)},
             "layout": {"cuts": cuts, "replicas": 1},
-            "data": {"sequences": 1, "sequence_length": self.tokens},
+            "data": {"sequences": 1, "sequence_length": self.tokens, "mask_documents": self.documents > 0},
             "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
             "optimizer": {"kind": self.optimizer},
             "precision": self.precision,
@@ -97,7 +99,9 @@ class StageRun:
         self._payload = encode_wire(values, self.spec.boundary.wire).cpu()
         generator = np.random.default_rng(0)
         shape = (1, case.tokens + 1)
-        self._tokens = generator.integers(0, self.spec.model.vocab_size, shape).astype(np.int32)
+        self._tokens = generator.integers(1, self.spec.model.vocab_size, shape).astype(np.int32)
+        if (eos := self.spec.data.eos_id) is not None:
+            self._tokens[generator.random(shape) < 1 / case.documents] = eos
         self._step = 0
         self._reading: ReadBack[Any] | None = None
 

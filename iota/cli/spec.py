@@ -73,13 +73,13 @@ def spec(
     if out.exists():
         raise ValueError(f"{out} is there already: remove it, or give another --out")
     from iota.data import read_manifest
-    from iota.data.passes import check_heldout, check_passes
+    from iota.data.passes import check_data, check_passes
 
     identity = manifest or _only_manifest(data)
     found = read_manifest(data, identity)
     given = options.draft()
     made = _proposed(given, found, planned_machine(device, memory))
-    check_heldout(made, found)
+    check_data(made, found)
     typer.echo(check_passes(made, found, max_passes))
     if options.init is not None:
         from iota.swarm.starting import start_from
@@ -97,9 +97,8 @@ def _proposed(given: Draft, manifest: Manifest, machine: Machine | None) -> RunS
     from iota.planning import EXPECTED_TFLOPS, all_needs, fitted_spec, reached, stage_shortfalls
 
     def propose(draft: Draft) -> RunSpec:
-        return make_spec(
-            draft, manifest.content_digest(), manifest.tokenizer.vocab_size, manifest.heldout.tokens
-        )
+        ids, heldout = manifest.tokenizer, manifest.heldout.tokens
+        return make_spec(draft, manifest.content_digest(), ids.vocab_size, heldout, ids.eos_id)
 
     if machine is None:
         return propose(given)

@@ -41,6 +41,9 @@ from iota.spec import RunSpec
 _COUNT: Final = 3
 """Microbatches that the gradient of `step` is said to sum: no power of two, so that the mean rounds."""
 
+_DOCUMENT: Final = 100
+"""Tokens of a document, at most: random ids would hold too few that end one."""
+
 
 def fingerprint(spec: RunSpec, stage: int, device: str | torch.device, nonce: str) -> Fingerprint:
     """The fingerprint of `device` for `stage` of a run; `nonce` as `fingerprint_nonce` gives it.
@@ -68,7 +71,10 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     wire, shape = spec.boundary.wire, payload_shape(spec)
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
-    inputs = ran.inputs(received, seeded.tokens("tokens", ids, spec.model.vocab_size))
+    tokens = seeded.tokens("tokens", ids, spec.model.vocab_size)
+    if spec.data.eos_id is not None:
+        tokens[:, ::_DOCUMENT] = spec.data.eos_id
+    inputs = ran.inputs(received, tokens)
     graph = ran.graph(opened.leaves, inputs)
     if ran.last:
         made = {"loss": graph.out, "losses": ran.token_losses(opened.leaves, inputs)}

@@ -57,7 +57,7 @@ class StagePass:
         self._module = Stage(spec, stage)
         self._module.move_tables(device)
         self._offload = Offload(device)
-        self._layer = open_layer(spec.model, spec.data.sequence_length, device)
+        self._open_layer = open_layer(spec.model, spec.data.sequence_length, device)
         self.first, self.last = self._module.first, self._module.last
 
     def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
@@ -89,7 +89,7 @@ class StagePass:
         with torch.enable_grad(), autocast(self.spec.precision, self.device):
             if received is not None:
                 received.requires_grad_()
-            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._layer)
+            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._open_layer)
             out = result.out
             if self.last:
                 out = token_loss(out, weights["head.weight"], inputs.labels_BT)
@@ -104,4 +104,4 @@ class StagePass:
     def _run(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> StageOutput:
         """Without a graph."""
         received, ids = inputs.received_BTK, inputs.ids_BT
-        return run_stage(self._module, dict(weights), received, ids, layer=self._layer)
+        return run_stage(self._module, dict(weights), received, ids, open_layer=self._open_layer)

@@ -43,6 +43,10 @@ class Layer(Protocol):
     ) -> Tensor: ...
 
 
+OpenLayer = Callable[[Tensor | None], Layer]
+"""The layer of one pass, given its documents (`iota.model.documents`), or None: attention spans sequences."""
+
+
 class KeepAll:
     """Autograd keeps the whole graph."""
 

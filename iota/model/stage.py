@@ -17,7 +17,8 @@ from torch.func import functional_call
 
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
-from iota.model.layer import KeepAll, Layer, Saving, Tables, rms_norm, run_layer
+from iota.model.documents import document_numbers, plain_layer
+from iota.model.layer import KeepAll, OpenLayer, Saving, Tables, rms_norm
 from iota.model.layout import run_shapes, stage_layers
 from iota.model.lookup import look_up
 from iota.model.rotary import rotary_tables
@@ -50,6 +51,7 @@ class Stage(nn.Module):
         self.index = stage
         self.first, self.last = stage == 0, stage == spec.last_stage
         self._model, self._codec = spec.model, open_codec(spec.boundary.codec)
+        self._eos = spec.data.eos_id
         # The tables of cos and sin depend on the shape only, so they are made once.
         self._tables = Tables(*rotary_tables(spec.model, spec.data.sequence_length))
         self._layers = stage_layers(spec.layout.cuts, stage)
@@ -65,7 +67,9 @@ class Stage(nn.Module):
         """The tables of cos and sin."""
         return self._tables
 
-    def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving, run_layer: Layer) -> StageOutput:
+    def forward(
+        self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving, open_layer: OpenLayer
+    ) -> StageOutput:
         """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
         weights = dict(self.named_parameters())  # as functional_call set them
         if z_BTK is None:
@@ -75,6 +79,7 @@ class Stage(nn.Module):
             entry_BTD = self._codec.decode(decoder, z_BTK, ids_BT)
         x_BTD, length = entry_BTD, entry_BTD.shape[1]
         tables = Tables(*(table[:, :length] for table in self._tables))
+        run_layer = open_layer(None if self._eos is None else document_numbers(ids_BT, self._eos))
         for index in self._layers:
             run = partial(run_layer, _under(f"layers.{index}.", weights), self._model, tables, saving)
             x_BTD = saving.layer(run, x_BTD)
@@ -105,8 +110,8 @@ def run_stage(
     z_BTK: Tensor | None,
     ids_BT: Tensor,
     saving: Saving = _KEEP_ALL,
-    layer: Layer = run_layer,
+    open_layer: OpenLayer = plain_layer,
 ) -> StageOutput:
     """Run `stage` with `weights`, which has all of its parameters by name. Shapes as in `Stage.forward`."""
-    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving, layer), strict=True)
+    output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving, open_layer), strict=True)
     return output

@@ -163,21 +163,21 @@ class SwarmUp:
 
     def _prepare(self) -> RunSpec:
         """Prepare the data, and write manifest, spec and options to the run's folder. Blocks."""
-        from iota.data.passes import check_heldout, check_passes
+        from iota.data.passes import check_data, check_passes
         from iota.swarm.starting import start_from
 
         run_dir, options = self._run_dir, self._options
         manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
         identity = manifest.content_digest()
         spec = run_dir.saved_spec() or options.spec(
-            identity, manifest.tokenizer.vocab_size, manifest.heldout.tokens
+            identity, manifest.tokenizer.vocab_size, manifest.heldout.tokens, manifest.tokenizer.eos_id
         )
         if spec.data.manifest != identity:
             raise ValueError(
                 f"the run in {run_dir.root} trains on other data than {options.data} holds now: give another"
                 " --run-dir"
             )
-        check_heldout(spec, manifest)
+        check_data(spec, manifest)
         self._say(check_passes(spec, manifest, self._command.max_passes))
         if options.init is not None and not run_dir.spec_file.exists():
             spec = start_from(spec, options.init, run_dir.store, self._say)

@@ -122,7 +122,8 @@ async def bench(folder: Path, shards: Path, manifest: Manifest, **schedule: Any)
 def one_stage(manifest: Manifest, **changes: Any) -> RunSpec:
     given: dict[str, Any] = {"stages": 1, "epochs": 1, "steps_per_epoch": 200, "microbatches": 2}
     options = tiny(**{**given, "sequence_length": 16, "sequences": 1, **changes})
-    return options.spec(manifest_id(manifest), manifest.tokenizer.vocab_size, manifest.heldout.tokens)
+    ids = manifest.tokenizer
+    return options.spec(manifest_id(manifest), ids.vocab_size, manifest.heldout.tokens, ids.eos_id)
 
 
 def made_data(folder: Path) -> Manifest:

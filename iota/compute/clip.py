@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,28 +15,45 @@ _EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
 
 
-def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float) -> float:
-    """Replace sums of `count` gradients by their clipped mean, in place. Returns the mean's norm.
+class Clipped(NamedTuple):
+    """What sums of gradients became."""
 
+    norm: float
+    """Of the mean, before clipping."""
+    scale: float
+    """What the sums are still to be multiplied by, to be the clipped mean: 1 for fp32 ones."""
+
+
+def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float) -> Clipped:
+    """Make the clipped mean of sums of `count` gradients: of fp32 ones in place.
+
+    bf16 sums would be rounded once more, so theirs is left to whoever reads them piece by piece.
     The norm of finite sums is finite, also where their squares overflow. Raises BadValueError if a sum is not
     finite; all are then unchanged.
     """
     tensors, unit = list(sums.values()), 1.0
-    total = float(torch.nn.utils.get_total_norm(tensors))
+    total = _norm(tensors)
     if math.isinf(total):
         unit = _unit(tensors)
         for tensor in tensors:
             tensor.mul_(1 / unit)
-        total = unit * float(torch.nn.utils.get_total_norm(tensors))
+        total = unit * _norm(tensors)
     norm = total / count
     if not math.isfinite(norm):
         raise BadValueError("the step's gradient has a norm that is not finite")
     # One multiplication for mean and clipping, since each rounds.
     scale = unit * min(1.0, threshold / (norm + _EPSILON)) / count
+    if any(tensor.dtype is not torch.float32 for tensor in tensors):
+        return Clipped(norm, scale)
     if scale != 1.0:
         for tensor in tensors:
             tensor.mul_(scale)
-    return norm
+    return Clipped(norm, 1.0)
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _unit(tensors: Sequence[Tensor]) -> float:

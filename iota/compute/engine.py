@@ -16,11 +16,12 @@ from torch import Tensor
 
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import Clipped, mean_and_clip
 from iota.compute.compiled import is_compiled
 from iota.compute.determinism import make_deterministic
 from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
 from iota.compute.finite import all_finite
+from iota.compute.gradient_sum import sums_seed
 from iota.compute.host_copy import HostCopy, start_copy
 from iota.compute.memory import choose
 from iota.compute.names import Microbatch, StepOutput
@@ -249,7 +250,7 @@ class Engine:
             raise CountError(
                 f"STEP {step} counts {counted(count, 'microbatch')}, the gradient holds {self.summed(step)}"
             )
-        norm = mean_and_clip(opened.sums, count, self._threshold) if opened and count else 0.0
+        mean = mean_and_clip(opened.sums, count, self._threshold) if opened and count else Clipped(0.0, 1.0)
         self._steps.pop(step, None)
         self._in_flight = {mb: kept for mb, kept in self._in_flight.items() if mb.step > step}
         later = self.spec.weight_version(step + 1) == step
@@ -258,9 +259,9 @@ class Engine:
         weights = held.advance(keep=keep, changed=count > 0)
         if opened and count:
             rounding = rounding_of(self.spec, opened.summed[0].epoch, step)
-            inner.update(weights, opened.sums, learning_rate, rounding)
+            inner.update(weights, opened.sums, learning_rate, rounding, mean.scale)
         self._release_unused(step)
-        return StepOutput(version=held.newest, gradient_norm=norm)
+        return StepOutput(version=held.newest, gradient_norm=mean.norm)
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
@@ -284,7 +285,9 @@ class Engine:
             raise VersionError(f"step {step} is closed: the newest weights are version {held.newest}")
         opened = self._steps.get(step)
         if opened is None:
-            opened = self._steps[step] = OpenStep(version, held.operands(version))
+            opened = self._steps[step] = OpenStep(
+                version, held.operands(version), rounded_by=sums_seed(self.spec)
+            )
         if opened.version != version:
             raise VersionError(f"step {step} uses weight version {opened.version}, not {version}")
         return opened

@@ -12,7 +12,7 @@ Small floats are cut out of the bits of fp32 as in `iota.compute.rounding`; that
 are exact on every device. A first moment too small for its block becomes 0. A second moment becomes the
 smallest code, never 0: what is divided by its root then moves less, not more.
 
-Codes and scales of a hostile state decode to finite values if `largest(scale)` is finite.
+Codes and scales of a hostile state decode to finite values if what `largest` gives is finite.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor
 from iota.model.moment_layout import BLOCK
 
 _LINEAR: Final = 127
-_LEAST_LINEAR: Final = 2.0**-100
-"""Momenta of a block that is smaller are zero: their scale would be subnormal."""
+_LEAST_LINEAR, _MOST_LINEAR = 2.0**-100, 2.0**126
+"""Momenta of a block that is smaller are zero, since their scale would be subnormal; larger ones are cut."""
 _SIGNED, _UNSIGNED = 127, 255
 """Codes of the magnitude 1, in units of the scale: the largest ones."""
 _CUT: Final = 20
@@ -35,14 +35,15 @@ _CUT: Final = 20
 _ONE: Final = 127 << (23 - _CUT)
 """What is kept of the bits of 1.0."""
 _EXPONENT: Final = 23
-_LEAST_EXPONENT, _MOST_EXPONENT = 34, 254
-"""Of a scale, biased: with the least one the smallest code is no subnormal number, the most one is finite."""
+_LEAST_EXPONENT, _MOST_EXPONENT = 34, 253
+"""Of a scale, biased: with the least one the smallest code is no subnormal number. Values above the most one,
+2^126, are cut."""
 
 
 def encode_linear(values_N: Tensor, bits_N: Tensor) -> tuple[Tensor, Tensor]:
     """int8 codes (N,) and fp32 scales, one a block, of fp32 values, with 16 random bits each."""
     blocks_BK = _blocks(values_N)
-    most_B1 = _most(blocks_BK)
+    most_B1 = _most(blocks_BK).clamp_(max=_MOST_LINEAR)
     scale_B1 = torch.where(most_B1 < _LEAST_LINEAR, 0.0, most_B1 / _LINEAR)
     units_BK = blocks_BK / torch.where(scale_B1 == 0, torch.inf, scale_B1)
     up_BK = _blocks(bits_N).float() * 2.0**-16
@@ -80,9 +81,9 @@ def decode_float(codes_N: Tensor, scale_B: Tensor) -> Tensor:
     return _scaled(torch.where(wide_N < 0, -units_N, units_N).mul_(wide_N != 0), scale_B)
 
 
-def largest(scale_B: Tensor) -> Tensor:
+def largest(scale_B: Tensor, *, linear: bool) -> Tensor:
     """A bound of the magnitudes that any codes give with these scales; infinite where fp32 has no room."""
-    return scale_B * (_LINEAR + 1)
+    return scale_B * (_LINEAR + 1 if linear else 2)
 
 
 def _blocks(values_N: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from iota.model.moment_layout import BLOCK, SCALE, MomentForm, moment_forms
 from iota.model.tensor_dtype import TensorDtype
 from iota.spec import OptimizerSpec
 
-LINEAR: Final = "momentum_buffer"
-"""The kind of moments whose 8-bit codes are linear; those of the others are small floats."""
+MOMENTUM: Final = "momentum_buffer"
+"""The kind of Muon's moments, whose 8-bit codes are linear; those of the others are small floats."""
 TORCH_DTYPES: Final[Mapping[TensorDtype, torch.dtype]] = {
     TensorDtype.F32: torch.float32,
     TensorDtype.BF16: torch.bfloat16,
@@ -75,7 +75,7 @@ class _Bf16:
 class _EightBits:
     def __init__(self, name: str, codes: Tensor, scale_B: Tensor) -> None:
         self._name, self._codes_N, self._scale_B = name, codes.view(-1), scale_B
-        self._linear = name.startswith(f"{LINEAR}.")
+        self._linear = is_linear(name)
 
     def read(self, piece: slice) -> Tensor:
         decode = decode_linear if self._linear else decode_float
@@ -152,6 +152,11 @@ def decoded_moment(moments: Mapping[str, Tensor], name: str) -> Tensor:
 def is_scale(name: str) -> bool:
     """Whether a tensor of a state's moments has the scales of another one."""
     return name.partition(".")[0].endswith(SCALE)
+
+
+def is_linear(name: str) -> bool:
+    """Whether 8-bit codes of these moments, or of those that these scales are of, are linear."""
+    return name.partition(".")[0].removesuffix(SCALE) == MOMENTUM
 
 
 def _bits(rounding: Rounding | None, name: str, piece: slice, values_N: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from iota.compute.rounding import Rounding
 from iota.compute.torch_updates import TorchUpdates
 from iota.model.moment_layout import moment_forms
 from iota.model.updates import muon_scale, uses_muon, weight_decay
-from iota.spec import Moments, OptimizerSpec
+from iota.spec import Moments, OptimizerKind, OptimizerSpec
 
 
 class InnerOptimizer:
@@ -30,7 +30,7 @@ class InnerOptimizer:
         self._muon = Muon(spec.muon_momentum, muon, self._moments)
         self._torch: TorchUpdates | None = None
         self._rounded: RoundedAdamW | None = None
-        if spec.moments is Moments.FP32:
+        if spec.moments is Moments.FP32 or spec.kind is OptimizerKind.SGD:
             self._torch = TorchUpdates(spec, rest, self._moments)
         else:
             self._rounded = RoundedAdamW(spec, list(rest), self._moments)

@@ -6,21 +6,19 @@ it follows from the state that a replica commits to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from iota.codec.shapes import Shapes
-from iota.compute.moment_codes import decode_float, decode_linear, encode_float, encode_linear
+from iota.compute.moment_codes import decode, encode
 from iota.compute.rounding import Rounding, rounded
 from iota.model.moment_layout import BLOCK, SCALE, MomentForm, moment_forms
 from iota.model.tensor_dtype import TensorDtype
 from iota.spec import OptimizerSpec
 
-MOMENTUM: Final = "momentum_buffer"
-"""The kind of Muon's moments, whose 8-bit codes are linear; those of the others are small floats."""
 TORCH_DTYPES: Final[Mapping[TensorDtype, torch.dtype]] = {
     TensorDtype.F32: torch.float32,
     TensorDtype.BF16: torch.bfloat16,
@@ -75,18 +73,13 @@ class _Bf16:
 class _EightBits:
     def __init__(self, name: str, codes: Tensor, scale_B: Tensor) -> None:
         self._name, self._codes_N, self._scale_B = name, codes.view(-1), scale_B
-        self._linear = is_linear(name)
 
     def read(self, piece: slice) -> Tensor:
-        decode = decode_linear if self._linear else decode_float
         return decode(self._codes_N[piece], self._scale_B[self._of(piece)])
 
     def write(self, piece: slice, values_N: Tensor, rounding: Rounding | None) -> Tensor:
         bits_N = _bits(rounding, self._name, piece, values_N)
-        if self._linear:
-            codes_N, scale_B = encode_linear(values_N, bits_N)
-        else:
-            codes_N, scale_B = encode_float(values_N, bits_N, signed=self._codes_N.dtype is torch.int8)
+        codes_N, scale_B = encode(values_N, bits_N, signed=self._codes_N.dtype is torch.int8)
         self._codes_N[piece], self._scale_B[self._of(piece)] = codes_N, scale_B
         return self.read(piece)
 
@@ -101,9 +94,8 @@ def open_moment(tensors: Mapping[str, Tensor], name: str) -> Moment:
     values = tensors[name]
     if values.dtype is torch.float32:
         return _Fp32(values)
-    if values.dtype is torch.bfloat16:
-        return _Bf16(name, values)
-    return _EightBits(name, values, tensors[_scale_name(name)])
+    scale = scale_of(name, values)
+    return _Bf16(name, values) if scale is None else _EightBits(name, values, tensors[scale])
 
 
 def make_moments(forms: Mapping[str, MomentForm], device: torch.device) -> dict[str, Tensor]:
@@ -129,13 +121,6 @@ def encoded(
     return made
 
 
-def decoded(moments: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The values of kept moments by name, fp32, one tensor after another. Scales are none."""
-    for name in sorted(moments):
-        if not is_scale(name):
-            yield name, decoded_moment(moments, name)
-
-
 def decoded_moment(moments: Mapping[str, Tensor], name: str) -> Tensor:
     """The values of one of the moments, fp32; those that are fp32 as they are."""
     kept = moments[name]
@@ -154,16 +139,12 @@ def is_scale(name: str) -> bool:
     return name.partition(".")[0].endswith(SCALE)
 
 
-def is_linear(name: str) -> bool:
-    """Whether 8-bit codes of these moments, or of those that these scales are of, are linear."""
-    return name.partition(".")[0].removesuffix(SCALE) == MOMENTUM
-
-
 def _bits(rounding: Rounding | None, name: str, piece: slice, values_N: Tensor) -> Tensor:
     assert rounding is not None
     return rounding.of("moments").bits(name, piece, values_N.device)
 
 
-def _scale_name(name: str) -> str:
+def scale_of(name: str, kept: Tensor) -> str | None:
+    """The name of the scales of `kept`, which are the moments `name`; None where there are none."""
     kind, _, parameter = name.partition(".")
-    return f"{kind}{SCALE}.{parameter}"
+    return f"{kind}{SCALE}.{parameter}" if kept.element_size() == 1 else None

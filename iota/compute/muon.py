@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iota.compute.gradient_scale import scaled
-from iota.compute.moments import MOMENTUM, open_moment
+from iota.compute.moments import open_moment
 from iota.compute.polar import polar, polar_bytes
 from iota.compute.rounding import Rounding, pieces
 
@@ -27,7 +27,7 @@ class Muon:
     ) -> None:
         """`moments` are all of the stage: what this one reads and writes."""
         self._momentum = momentum
-        self._momenta = {name: open_moment(moments, f"{MOMENTUM}.{name}") for name in weights}
+        self._momenta = {name: open_moment(moments, f"momentum_buffer.{name}") for name in weights}
         self._batches = _batches(weights)
 
     @torch.no_grad()

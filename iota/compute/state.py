@@ -16,7 +16,7 @@ from iota.codec.shapes import Shapes
 from iota.compute.commitment import commitment, leaves, moments_part_bytes, tensor_bytes
 from iota.compute.errors import StateError
 from iota.compute.moment_codes import largest
-from iota.compute.moments import TORCH_DTYPES, is_linear, is_scale, make_moments
+from iota.compute.moments import TORCH_DTYPES, is_scale, make_moments
 from iota.files import TensorFile, TensorFileError, check_tensors, whole_file, write_tensors
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
@@ -180,7 +180,7 @@ def _check_values(name: str, tensor: Tensor) -> None:
     """Codes of moments may be any: with scales that are in order they are finite, and none is negative."""
     moment = name.removeprefix("moments.")
     scale = moment != name and is_scale(moment)
-    values = largest(tensor, linear=is_linear(moment)) if scale else tensor
+    values = largest(tensor) if scale else tensor
     if not bool(values.isfinite().all()):
         raise StateError(f"tensor {name!r} holds NaN or Inf{', or scales for such' if scale else ''}")
     if (scale or name.startswith(_NEVER_NEGATIVE)) and bool((tensor < 0).any()):

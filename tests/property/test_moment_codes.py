@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iota.compute.moment_codes import decode_float, decode_linear, encode_float, encode_linear, largest
+from iota.compute.moment_codes import decode, encode, largest
 from iota.compute.rounding import Rounding
 from iota.model.moment_layout import BLOCK
 
@@ -33,21 +33,12 @@ def drawn(count: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("count", [1, 255, BLOCK, 3 * BLOCK + 7])
-def test_a_linear_code_is_within_one_step_of_its_block(count: int) -> None:
-    values = drawn(count)
-    codes, scale = encode_linear(values, bits(count))
-    assert (codes.dtype, codes.shape, scale.shape) == (torch.int8, values.shape, (-(-count // BLOCK),))
-    step = scale.repeat_interleave(BLOCK)[:count]
-    assert bool(((decode_linear(codes, scale) - values).abs() <= step * 1.0001).all())
-
-
-@pytest.mark.parametrize("count", [1, 255, BLOCK, 3 * BLOCK + 7])
 @pytest.mark.parametrize("signed", [True, False])
 def test_a_small_float_is_within_an_eighth_of_its_value(signed: bool, count: int) -> None:
     values = drawn(count) if signed else drawn(count).square()
-    codes, scale = encode_float(values, bits(count), signed=signed)
+    codes, scale = encode(values, bits(count), signed=signed)
     assert codes.dtype is (torch.int8 if signed else torch.uint8)
-    found = decode_float(codes, scale)
+    found = decode(codes, scale)
     scales = scale.repeat_interleave(BLOCK)[:count]
     below = scales * (2.0**-14 if signed else 2.0**-30)  # what is smaller becomes 0, or the smallest code
     assert bool(((found - values).abs() <= values.abs() / 8 * 1.0001 + below).all())
@@ -57,7 +48,7 @@ def test_a_small_float_is_within_an_eighth_of_its_value(signed: bool, count: int
 def test_small_floats_are_the_same_on_every_device(signed: bool) -> None:
     """They are bits of the values: here cut out by NumPy."""
     values = drawn(BLOCK) if signed else drawn(BLOCK).square()
-    codes, scale = encode_float(values, bits(BLOCK), signed=signed)
+    codes, scale = encode(values, bits(BLOCK), signed=signed)
     exponent = math.floor(math.log2(float(values.abs().max()))) + 1
     assert scale.tolist() == [2.0**exponent]
     raw = (np.abs(values.numpy()) / np.float32(2.0**exponent)).view(np.uint32)
@@ -70,33 +61,25 @@ def test_small_floats_are_the_same_on_every_device(signed: bool) -> None:
 def test_the_mean_of_codes_is_the_value(value: float) -> None:
     values = torch.full((64 * BLOCK,), value)
     values[::BLOCK] = 1.0
-    for codec in ("linear", "float"):
-        if codec == "linear":
-            found = decode_linear(*encode_linear(values, bits(len(values))))
-        else:
-            found = decode_float(*encode_float(values, bits(len(values)), signed=True))
-        rest = torch.ones(len(values), dtype=torch.bool)
-        rest[::BLOCK] = False
-        off = float((found[rest].double() - value).mean())
-        assert abs(off) <= 5 * abs(value) / 8 / math.sqrt(len(values)) + 1e-6
+    found = decode(*encode(values, bits(len(values)), signed=True))
+    rest = torch.ones(len(values), dtype=torch.bool)
+    rest[::BLOCK] = False
+    off = float((found[rest].double() - value).mean())
+    assert abs(off) <= 5 * abs(value) / 8 / math.sqrt(len(values)) + 1e-6
 
 
 @given(values=st.lists(FLOATS, min_size=1, max_size=8))
 def test_what_is_encoded_is_finite_and_keeps_its_sign(values: list[float]) -> None:
     given_N = torch.tensor(values, dtype=torch.float32)
-    few = bits(len(values))
-    for found in (
-        decode_linear(*encode_linear(given_N, few)),
-        decode_float(*encode_float(given_N, few, signed=True)),
-    ):
-        assert bool(found.isfinite().all())
-        assert bool((found * given_N.sign() >= 0).all())
+    found = decode(*encode(given_N, bits(len(values)), signed=True))
+    assert bool(found.isfinite().all())
+    assert bool((found * given_N.sign() >= 0).all())
 
 
 @given(values=st.lists(FLOATS.map(abs), min_size=1, max_size=8))
 def test_a_second_moment_above_zero_is_never_zero(values: list[float]) -> None:
     given_N = torch.tensor(values, dtype=torch.float32)
-    found = decode_float(*encode_float(given_N, bits(len(values)), signed=False))
+    found = decode(*encode(given_N, bits(len(values)), signed=False))
     assert bool(found.isfinite().all())
     assert bool(((found > 0) == (given_N > 0)).all())
     assert bool((found >= given_N * 0.88)[given_N < 2.0**126].all()), "an update grows by a 16th at the most"
@@ -106,15 +89,14 @@ def test_a_value_on_the_grid_stays() -> None:
     grid = torch.tensor([1.0, 1.125, -1.875, 0.25, -0.0, 2.0**-9 * 1.5]).repeat(50)
     for step in range(5):
         other = Rounding(1, 0, step).bits("x", slice(0, grid.numel()), CPU)
-        assert torch.equal(decode_float(*encode_float(grid, other, signed=True)), grid)
+        assert torch.equal(decode(*encode(grid, other, signed=True)), grid)
 
 
 def test_zeros_are_zero_bytes() -> None:
     zeros = torch.zeros(2 * BLOCK)
     for codes, scale in (
-        encode_linear(zeros, bits(2 * BLOCK)),
-        encode_float(zeros, bits(2 * BLOCK), signed=True),
-        encode_float(zeros, bits(2 * BLOCK), signed=False),
+        encode(zeros, bits(2 * BLOCK), signed=True),
+        encode(zeros, bits(2 * BLOCK), signed=False),
     ):
         assert not codes.any()
         assert not scale.any()
@@ -124,13 +106,10 @@ def test_zeros_are_zero_bytes() -> None:
 def test_all_codes_of_a_strangers_state_are_finite_if_its_scales_are_in_order(scale: float) -> None:
     scales = torch.tensor([scale])
     signed, unsigned = torch.arange(-128, 128).to(torch.int8), torch.arange(256).to(torch.uint8)
-    floats = (decode_float(signed, scales), decode_float(unsigned, scales))
-    bound = largest(scales, linear=False)
+    floats, bound = (decode(signed, scales), decode(unsigned, scales)), largest(scales)
     assert bool(bound.isfinite().all())
     assert all(bool((each.abs() <= bound).all()) for each in floats)
     assert bool((floats[1] >= 0).all())
-    linear = largest(scales, linear=True)
-    assert bool((decode_linear(signed, scales).abs() <= linear).all())
 
 
 def test_streams_of_weights_moments_and_sums_have_nothing_in_common() -> None:

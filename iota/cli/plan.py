@@ -27,7 +27,7 @@ from iota.planning import (
     reached,
     segments_until,
 )
-from iota.spec import RunSpec
+from iota.spec import OptimizerKind, RunSpec
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
 
 app = typer.Typer()
@@ -120,9 +120,8 @@ def _show(console: Console, plan: PlanTable, spec: RunSpec, device: Device, devi
     )
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
-    state = "bf16 weights and fp32 moments" if spec.precision.holds_bf16 else "fp32 state"
     layers = "compiled layers, as on CUDA" if device is Device.CUDA else "layers as they are on a CPU"
-    console.print(f"Memory counts {held}, {state}, and {layers}; disk the snapshots of two epochs.")
+    console.print(f"Memory counts {held}, {_state(spec)}, and {layers}; disk the snapshots of two epochs.")
 
 
 def _rest(plan: PlanTable, spec: RunSpec, link_mbps: float) -> list[str]:
@@ -132,6 +131,14 @@ def _rest(plan: PlanTable, spec: RunSpec, link_mbps: float) -> list[str]:
         _verdict(plan, link_mbps),
         *_audits(plan.audits, spec),
     ]
+
+
+def _state(spec: RunSpec) -> str:
+    """The number formats of what a stage holds."""
+    own = spec.optimizer
+    weights = "bf16" if spec.precision.holds_bf16 else "fp32"
+    moments = "" if own.kind is OptimizerKind.SGD else f", {own.moments} moments"
+    return f"{weights} weights{moments}, {own.gradient_sums} sums of gradients"
 
 
 def _heldout(plan: PlanTable, microbatches: int) -> str:

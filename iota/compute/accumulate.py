@@ -1,4 +1,4 @@
-"""Gradient accumulation of one open step, in fp32."""
+"""Gradient accumulation of one open step, in fp32 or in bf16 with stochastic rounding."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from torch import Tensor
 from iota.compute.clip import magnitude
 from iota.compute.errors import BadValueError
 from iota.compute.finite import checksum
+from iota.compute.gradient_sum import GradientSum, sum_rounding
 from iota.compute.names import Microbatch
 from iota.compute.output import ReadBack
 
 MAX_ADDED: Final = 2**20
 """A microbatch's gradient must stay finite if it is multiplied by this: then no sum of fewer overflows, and
 whether a microbatch is bad does not depend on those before it."""
+ROUNDED_UP: Final = 1 + 2**-7
+"""How many times larger a value becomes at the most that is rounded to bf16."""
 
 
 class OpenStep:
     """The summed gradient of a step that has not run STEP yet.
 
     Two open steps may use the same weight version (steps 0 and 1 in `delayed`). Each has its own autograd
-    leaves, which share the version's memory, and its own sums. Leaves may be bf16; sums are fp32.
+    leaves, which share the version's memory, and its own sums. Leaves may be bf16.
     """
 
-    def __init__(self, version: int, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, version: int, weights: Mapping[str, Tensor], *, rounded_by: int | None = None) -> None:
+        """`rounded_by` is the seed of a run whose sums are bf16; None: they are fp32."""
         self.version = version
         self.leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
-        self._sums: dict[str, Tensor] = {}
+        self._seed = rounded_by
+        self._sums = GradientSum()
         self._largest: list[Tensor] = []
         """The largest magnitude in each gradient of the backward that runs."""
         self._bound: Tensor | None = None
@@ -41,8 +46,9 @@ class OpenStep:
 
     @property
     def sums(self) -> dict[str, Tensor]:
-        """The fp32 sums, in the order of the leaves since a norm's rounding depends on it. Empty at first."""
-        return {name: self._sums[name] for name in self.leaves} if self._sums else {}
+        """The sums, in the order of the leaves since a norm's rounding depends on it. Empty at first."""
+        found = self._sums.tensors
+        return {name: found[name] for name in self.leaves} if found else {}
 
     @property
     def bound(self) -> float:
@@ -68,11 +74,14 @@ class OpenStep:
             microbatch's gradient is bad. The caller must then `clear` the sums, and repeat what was in them.
         """
         entry.retain_grad()
+        self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))
         torch.autograd.backward(output, gradient)
         assert entry.grad is not None
         largest = torch.stack(self._largest).amax()
         self._largest.clear()
         self._bound = largest if self._bound is None else self._bound + largest
+        if self._seed is not None:
+            self._bound = self._bound * ROUNDED_UP
         self._reading = ReadBack([self._bound], lambda host: float(host[0]))
         self.summed.append(mb)
         at_entry = entry.grad.float()
@@ -80,12 +89,12 @@ class OpenStep:
 
     def clear(self) -> None:
         """Discard the sums; the leaves stay."""
-        self._sums.clear()
+        self._sums.tensors.clear()
         self._bound = self._reading = None
         self.summed = []
 
 
-def _adder(sums: dict[str, Tensor], largest: list[Tensor], name: str) -> Callable[[Tensor], None]:
+def _adder(sums: GradientSum, largest: list[Tensor], name: str) -> Callable[[Tensor], None]:
     """A hook that moves a leaf's gradient to `sums`, and notes its largest magnitude.
 
     It must not hold the OpenStep, whose leaves hold the hook: the cycle would keep the sums of applied steps
@@ -96,9 +105,6 @@ def _adder(sums: dict[str, Tensor], largest: list[Tensor], name: str) -> Callabl
         gradient, leaf.grad = leaf.grad, None
         assert gradient is not None
         largest.append(magnitude(gradient))
-        if name in sums:
-            sums[name].add_(gradient)
-        else:
-            sums[name] = gradient.float().contiguous()
+        sums.add(name, gradient)
 
     return add

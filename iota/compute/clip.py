@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from iota.compute.errors import BadValueError
+from iota.compute.gradient_scale import Scale
 
 _EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
@@ -17,11 +18,21 @@ _SQUARES: Final = 126
 """A sum of squares up to 2^126 does not overflow fp32."""
 
 
-def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, largest: float) -> Tensor:
-    """Replace sums of `count` gradients by their clipped mean, in place. Returns the mean's norm, a scalar.
+class Clipped(NamedTuple):
+    """What sums of gradients became."""
 
-    The host does not wait for the device. The norm of finite sums is finite, also where their squares would
-    overflow; where a sum is not finite, neither are norm and mean.
+    norm: Tensor
+    """Of the mean, before clipping: a scalar."""
+    scale: Scale
+    """What the sums are still to be multiplied by, to be the clipped mean: 1 for fp32 ones."""
+
+
+def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, largest: float) -> Clipped:
+    """Make the clipped mean of sums of `count` gradients: of fp32 ones in place.
+
+    bf16 sums would be rounded once more, so theirs is left to whoever reads them piece by piece. The host
+    does not wait for the device. The norm of finite sums is finite, also where their squares would overflow;
+    where a sum is not finite, neither are norm and mean.
 
     Args:
         largest: no value of a sum has a larger magnitude.
@@ -34,14 +45,22 @@ def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, larg
     if unit != 1.0:
         for tensor in tensors:
             tensor.mul_(1 / unit)
-    total = torch.nn.utils.get_total_norm(tensors)
+    total = _norm(tensors)
     # MPS has no float64.
     norm = total.to(torch.float32 if total.device.type == "mps" else torch.float64) * unit / count
     # One multiplication for mean and clipping, since each rounds.
     scale = (torch.full_like(norm, threshold) / (norm + _EPSILON)).clamp(max=1.0) * unit / count
+    if any(tensor.dtype is not torch.float32 for tensor in tensors):
+        return Clipped(norm, scale.float())
     for tensor in tensors:
         tensor.mul_(scale.float())
-    return norm
+    return Clipped(norm, 1.0)
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
 
 
 def largest_of(tensors: Iterable[Tensor]) -> float:

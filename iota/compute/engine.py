@@ -21,11 +21,12 @@ from torch import Tensor
 
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import Clipped, mean_and_clip
 from iota.compute.compiled import is_compiled
 from iota.compute.devices import check_dtypes, device_of
 from iota.compute.errors import CountError, MicrobatchError, VersionError
 from iota.compute.finite import checksum
+from iota.compute.gradient_sum import sums_seed
 from iota.compute.host_copy import HostCopy, start_copy
 from iota.compute.memory import choose
 from iota.compute.names import Microbatch
@@ -262,9 +263,9 @@ class Engine:
             raise CountError(
                 f"STEP {step} counts {counted(count, 'microbatch')}, the gradient holds {self.summed(step)}"
             )
-        norm = torch.zeros(())
+        mean = Clipped(torch.zeros(()), 1.0)
         if opened and count:
-            norm = mean_and_clip(opened.sums, count, self._threshold, opened.bound)
+            mean = mean_and_clip(opened.sums, count, self._threshold, opened.bound)
         self._steps.pop(step, None)
         self._in_flight = {mb: kept for mb, kept in self._in_flight.items() if mb.step > step}
         later = self.spec.weight_version(step + 1) == step
@@ -273,9 +274,9 @@ class Engine:
         weights = held.advance(keep=keep, changed=count > 0)
         if opened and count:
             rounding = rounding_of(self.spec, opened.summed[0].epoch, step)
-            inner.update(weights, opened.sums, learning_rate, rounding)
+            inner.update(weights, opened.sums, learning_rate, rounding, mean.scale)
         self._release_unused(step)
-        return DeviceStep(held.newest, norm)
+        return DeviceStep(held.newest, mean.norm)
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
@@ -305,7 +306,9 @@ class Engine:
             raise VersionError(f"step {step} is closed: the newest weights are version {held.newest}")
         opened = self._steps.get(step)
         if opened is None:
-            opened = self._steps[step] = OpenStep(version, held.operands(version))
+            opened = self._steps[step] = OpenStep(
+                version, held.operands(version), rounded_by=sums_seed(self.spec)
+            )
         if opened.version != version:
             raise VersionError(f"step {step} uses weight version {opened.version}, not {version}")
         return opened

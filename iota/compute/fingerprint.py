@@ -17,26 +17,29 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from iota.codec.shapes import payload_shape
+from iota.codec.shapes import Shapes, payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.devices import device_of
+from iota.compute.gradient_sum import sums_seed
+from iota.compute.moments import encoded
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import operand_dtypes
-from iota.compute.rounding import rounding_of
+from iota.compute.rounding import Rounding, rounding_of
 from iota.compute.seeded import SMALL, Seeded
 from iota.compute.stage_pass import StagePass
 from iota.compute.state import tensors_digest
 from iota.compute.versions import Versions
 from iota.compute.wide_kernels import wide_digest
 from iota.model.layout import run_shapes
+from iota.model.moment_layout import moment_forms
 from iota.model.narrowed import narrowed
-from iota.model.updates import clip_threshold, moment_shapes
+from iota.model.updates import clip_threshold
 from iota.model.weight_dtype import as_weights
 from iota.protocol.fingerprints import Fingerprint
-from iota.spec import RunSpec
+from iota.spec import GradientSums, Moments, RunSpec
 
 _COUNT: Final = 3
 """Microbatches that the gradient of `step` is said to sum: no power of two, so that the mean rounds."""
@@ -67,7 +70,8 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     """Digests of a FORWARD (at the last stage a LOSS) and of its BACKWARD, as the engine runs them."""
     ran = StagePass(spec, stage, seeded.device)
     weights = as_weights(spec, seeded.weights(run_shapes(spec, stage)))
-    opened = OpenStep(0, Versions(weights, 0, seeded.device, operand_dtypes(spec, stage)).operands(0))
+    operands = Versions(weights, 0, seeded.device, operand_dtypes(spec, stage)).operands(0)
+    opened = OpenStep(0, operands, rounded_by=sums_seed(spec))
     wire, shape = spec.boundary.wire, payload_shape(spec)
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
@@ -92,12 +96,21 @@ def _step(spec: RunSpec, stage: int, seeded: Seeded) -> str:
     shapes = run_shapes(spec, stage)
     weights = as_weights(spec, seeded.weights(shapes))
     sums = {name: seeded.values(f"sum.{name}", shape, SMALL) for name, shape in shapes.items()}
-    norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage), largest_of(sums.values()))
+    if spec.optimizer.gradient_sums is GradientSums.BF16:
+        sums = {name: total.bfloat16() for name, total in sums.items()}
+    mean = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage), largest_of(sums.values()))
     inner = InnerOptimizer(spec.optimizer, weights)
-    inner.load(seeded.moments(moment_shapes(spec.optimizer, shapes)))
-    inner.update(weights, sums, spec.optimizer.lr, rounding_of(spec, epoch=0, step=0))
+    inner.load(_moments(spec, shapes, seeded))
+    inner.update(weights, sums, spec.optimizer.lr, rounding_of(spec, epoch=0, step=0), mean.scale)
     made = _named("weight", weights) | _named("moment", inner.moments())
-    return tensors_digest(made | {"norm": norm.cpu().double()})
+    return tensors_digest(made | {"norm": mean.norm.cpu().double()})
+
+
+def _moments(spec: RunSpec, shapes: Shapes, seeded: Seeded) -> dict[str, Tensor]:
+    """Seeded moments as the run keeps them, rounded as after a STEP."""
+    plain = spec.optimizer.model_copy(update={"moments": Moments.FP32})
+    values = seeded.moments({name: form.shape for name, form in moment_forms(plain, shapes).items()})
+    return encoded(spec.optimizer, shapes, values, Rounding(spec.seed, 0, 0)) if values else {}
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

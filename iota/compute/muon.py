@@ -9,47 +9,53 @@ import torch
 from torch import Tensor
 
 from iota.compute.devices import device_of
+from iota.compute.gradient_scale import Scale, scaled
+from iota.compute.moments import open_moment
 from iota.compute.polar import polar, polar_bytes
+from iota.compute.rounding import Rounding, pieces
 
 _BATCH_BYTES: Final = 1 << 30
 """Memory that one batch may take, where no cache says less. A larger matrix is a batch of its own."""
 
 
 class Muon:
-    """The momenta of named matrices, and the updates that they make. It has no weights."""
+    """The updates that the momenta of named matrices make. It has no weights."""
 
-    def __init__(self, momentum: float, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, momentum: float, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+        """`moments` are all of the stage: what this one reads and writes."""
         self._momentum = momentum
-        self.momenta = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
-        """By name; updated in place."""
-        self._batches = _batches(self.momenta)
+        self._momenta = {name: open_moment(moments, f"momentum_buffer.{name}") for name in weights}
+        self._batches = _batches(weights)
 
     @torch.no_grad()
-    def directions(self, gradients: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    def directions(
+        self, gradients: Mapping[str, Tensor], scale: Scale, rounding: Rounding | None
+    ) -> Iterator[dict[str, Tensor]]:
         """Take the gradients into the momenta, and yield all updates, a batch of one shape at a time.
 
         An update is to be subtracted from its weight, times `iota.model.updates.muon_scale` and the learning
-        rate; its dtype is that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, and what is
-        orthogonalised is g + mu (m - g). `gradients` are fp32 and stay as they are.
+        rate; its dtype is that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, rounded to
+        what is kept of it, and what is orthogonalised is g + mu (m - g). `gradients` are fp32 or bf16, taken
+        times `scale`, and stay as they are; `rounding` is None where momenta are fp32.
         """
-        names = list(self.momenta)
-        if names:
-            momenta = [self.momenta[name] for name in names]
-            torch._foreach_lerp_(momenta, [gradients[name] for name in names], 1 - self._momentum)
         for batch in self._batches:
-            yield dict(zip(batch, polar(self._ahead(batch, gradients)).unbind(), strict=True))
+            ahead_BRC = self._ahead(batch, gradients, scale, rounding)
+            yield dict(zip(batch, polar(ahead_BRC).unbind(), strict=True))
 
-    def reset(self) -> None:
-        """Set all momenta to zero."""
-        for momentum in self.momenta.values():
-            momentum.zero_()
-
-    def _ahead(self, batch: Sequence[str], gradients: Mapping[str, Tensor]) -> Tensor:
+    def _ahead(
+        self, batch: Sequence[str], gradients: Mapping[str, Tensor], scale: Scale, rounding: Rounding | None
+    ) -> Tensor:
         """Gradients and momenta of a batch by Nesterov's rule, [B, R, C]."""
-        like = self.momenta[batch[0]]
-        ahead_BRC = like.new_empty(len(batch), *like.shape)
+        like = gradients[batch[0]]
+        ahead_BRC = torch.empty(len(batch), *like.shape, dtype=torch.float32, device=like.device)
         for own_RC, name in zip(ahead_BRC, batch, strict=True):
-            torch.lerp(gradients[name], self.momenta[name], self._momentum, out=own_RC)
+            gradient_N, own_N = gradients[name].reshape(-1), own_RC.view(-1)
+            momentum = self._momenta[name]
+            for piece in pieces(own_N.numel(), own_N.device):
+                g_N = scaled(gradient_N[piece], scale)
+                m_N = momentum.read(piece).lerp_(g_N, 1 - self._momentum)
+                m_N = momentum.write(piece, m_N, rounding)
+                torch.lerp(g_N, m_N, self._momentum, out=own_N[piece])
         return ahead_BRC
 
 

@@ -1,32 +1,40 @@
-"""Inner optimizers: AdamW and SGD of torch and Muon of our own, with their state as named tensors."""
+"""Inner optimizers: AdamW and SGD of torch, AdamW with rounded moments and Muon of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from iota.compute.gradient_scale import Scale
+from iota.compute.moments import make_moments
 from iota.compute.muon import Muon
+from iota.compute.rounded_adamw import RoundedAdamW
 from iota.compute.rounding import Rounding
-from iota.model.updates import moment_kinds, muon_scale, uses_muon, weight_decay
-from iota.spec import OptimizerKind, OptimizerSpec
+from iota.compute.torch_updates import TorchUpdates
+from iota.model.moment_layout import moment_forms
+from iota.model.updates import muon_scale, uses_muon, weight_decay
+from iota.spec import Moments, OptimizerKind, OptimizerSpec
 
 
 class InnerOptimizer:
-    """Updates weights in place, and owns the moments, which are fp32."""
+    """Updates weights in place, and owns the moments (`iota.model.moment_layout`)."""
 
     def __init__(self, spec: OptimizerSpec, weights: Mapping[str, Tensor]) -> None:
         self._spec = spec
-        # `.data` has its own autograd version counter. Otherwise an update of a later weight version would
-        # count as a change of the first one, which graphs still need.
+        shapes = {name: tuple(w.shape) for name, w in weights.items()}
+        device = next(iter(weights.values())).device
+        self._moments = make_moments(moment_forms(spec, shapes), device)
         muon = {name: w for name, w in weights.items() if uses_muon(spec, name, w.dim())}
-        self._muon = Muon(spec.muon_momentum, muon)
-        self._parameters = {
-            name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items() if name not in muon
-        }
-        self._optimizers = self._build()
-        self.reset()
+        rest = {name: w for name, w in weights.items() if name not in muon}
+        self._muon = Muon(spec.muon_momentum, muon, self._moments)
+        self._torch: TorchUpdates | None = None
+        self._rounded: RoundedAdamW | None = None
+        if spec.moments is Moments.FP32 or spec.kind is OptimizerKind.SGD:
+            self._torch = TorchUpdates(spec, rest, self._moments)
+        else:
+            self._rounded = RoundedAdamW(spec, list(rest), self._moments)
 
     def update(
         self,
@@ -34,107 +42,53 @@ class InnerOptimizer:
         gradients: Mapping[str, Tensor],
         learning_rate: float,
         rounding: Rounding | None = None,
+        scale: Scale = 1.0,
     ) -> None:
         """Update `weights` in place. Both mappings have the names and shapes given at construction.
 
-        `rounding` rounds the new weights where they are bf16; None: they are fp32.
+        Args:
+            gradients: fp32 or bf16; they stay as they are.
+            rounding: rounds new weights that are bf16, and new moments that are not fp32; None: all are fp32.
+            scale: what the gradients are to be multiplied by.
         """
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-        if rounding is None:
-            self._update_all(weights, gradients)
-        else:
-            self._update_each(weights, gradients, rounding)
+        if self._torch is not None:
+            self._torch.update(weights, gradients, scale, learning_rate, rounding)
+        if self._rounded is not None:
+            assert rounding is not None
+            self._rounded.update(weights, gradients, scale, learning_rate, rounding)
         keep = 1 - learning_rate * weight_decay(self._spec, 2)
-        for directions in self._muon.directions(gradients):
+        for directions in self._muon.directions(gradients, scale, rounding):
             for name, direction in directions.items():
-                values = weights[name].data if rounding is None else weights[name].float()
-                _write(values, direction, keep, learning_rate * muon_scale(*direction.shape))
-                if rounding is not None:
-                    rounding.write(name, values, weights[name])
+                rate = learning_rate * muon_scale(*direction.shape)
+                self._write(name, weights[name].data, direction, keep, rate, rounding)
 
-    def _update_all(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            # Torch keys its state by parameter, and each weight version may have other memory.
-            parameter.data = weights[name]
-            parameter.grad = gradients[name]
-        for optimizer in self._optimizers:
-            optimizer.step()
-        for parameter in self._parameters.values():
-            parameter.grad = None
-
-    def _update_each(
-        self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rounding: Rounding
+    @staticmethod
+    def _write(
+        name: str, weight: Tensor, direction: Tensor, keep: float, rate: float, rounding: Rounding | None
     ) -> None:
-        """One parameter after another, of which alone there is an fp32 copy: the others have no gradient."""
-        for optimizer, name, parameter in self._owned():
-            parameter.data = weights[name].float()
-            parameter.grad = gradients[name]
-            optimizer.step()
-            rounding.write(name, parameter.data, weights[name])
-            parameter.data, parameter.grad = weights[name], None
+        """weight <- keep weight - rate direction."""
+        if weight.dtype is torch.float32:
+            weight.mul_(keep).add_(direction, alpha=-rate)
+        else:
+            assert rounding is not None
+            rounding.write(name, weight.float().mul_(keep).add_(direction, alpha=-rate), weight)
 
     def reset(self) -> None:
         """Set moments and step counts to zero."""
-        for optimizer, name, parameter in self._owned():
-            kinds = moment_kinds(self._spec, name, parameter.dim())
-            optimizer.state[parameter] = {kind: _zero(kind, parameter) for kind in kinds}
-        self._muon.reset()
+        for moment in self._moments.values():
+            moment.zero_()
 
     def moments(self) -> dict[str, Tensor]:
         """The moments, sorted by name. They change with the next update unless the caller copies them."""
-        found = {
-            f"{kind}.{name}": optimizer.state[parameter][kind]
-            for optimizer, name, parameter in self._owned()
-            for kind in moment_kinds(self._spec, name, parameter.dim())
-        }
-        found |= {f"momentum_buffer.{name}": momentum for name, momentum in self._muon.momenta.items()}
-        return dict(sorted(found.items()))
+        return dict(self._moments)
 
     def load(self, moments: Mapping[str, Tensor]) -> None:
-        """Copy `moments`; an empty mapping means zeros. Raises ValueError if the names are others."""
+        """Copy `moments`; an empty mapping means zeros. Raises ValueError if names or dtypes are others."""
         self.reset()
         if not moments:
             return
-        own = self.moments()
-        if own.keys() != moments.keys():
+        own = self._moments
+        if own.keys() != moments.keys() or any(own[n].dtype != moments[n].dtype for n in own):
             raise ValueError("moments of another optimizer or stage: load the state of this one")
         for name, tensor in own.items():
             tensor.copy_(moments[name])
-
-    def _owned(self) -> list[tuple[torch.optim.Optimizer, str, nn.Parameter]]:
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
-        return [
-            (optimizer, names[id(parameter)], parameter)
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-
-    def _build(self) -> list[torch.optim.Optimizer]:
-        spec, groups = self._spec, _groups(list(self._parameters.values()), self._spec)
-        if not groups:
-            return []
-        if spec.kind is OptimizerKind.SGD:
-            return [torch.optim.SGD(groups, lr=spec.lr, foreach=False)]
-        return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)]
-
-
-def _write(weight: Tensor, direction: Tensor, keep: float, rate: float) -> None:
-    """weight <- keep weight - rate direction."""
-    weight.mul_(keep).add_(direction, alpha=-rate)
-
-
-def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[str, object]]:
-    """Parameter groups: matrices and vectors, whose weight decays differ."""
-    matrices = [p for p in parameters if p.dim() >= 2]
-    vectors = [p for p in parameters if p.dim() < 2]
-    groups = ((matrices, weight_decay(spec, 2)), (vectors, weight_decay(spec, 1)))
-    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
-
-
-def _zero(kind: str, parameter: Tensor) -> Tensor:
-    if kind == "step":
-        return torch.zeros((), dtype=torch.float32, device=parameter.device)
-    return torch.zeros_like(parameter, dtype=torch.float32)

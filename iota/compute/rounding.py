@@ -4,20 +4,21 @@ A value between two bf16 values is rounded up in magnitude with the chance that 
 so that the mean of its roundings is the value itself. The random bits are no generator's: they are an integer
 hash of (seed of the run, epoch, step, parameter, index of the element), so that a replay rounds alike:
 
-    a, b = two 32-bit words of BLAKE3(seed, epoch, step, name, number of the block), a odd
+    a, b = two 32-bit words of BLAKE3(purpose, seed, epoch, step, name, number of the block), a odd
     bits = the low 16 bits of lowbias32(a·i + b), for element i of a block of `BLOCK` elements
 
 lowbias32 is a 32-bit finaliser with nearly perfect avalanche (Wellons, "Prospecting for Hash Functions",
 2018). The keys come from a cryptographic hash, so that streams of neighbouring steps, parameters and blocks
-have nothing in common; `a` differs too, since streams that differ by `b` alone would be one stream, moved.
+have nothing in common, nor those of weights, moments and sums of gradients; `a` differs too, since streams
+that differ by `b` alone would be one stream, moved.
 Indices stay below 2^24, whatever a tensor's size, and all arithmetic is of 32-bit integers that wrap.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from iota.compute.compiled import is_compiled
 from iota.compute.devices import device_of
-from iota.spec import RunSpec
+from iota.spec import Moments, RunSpec
 
 BLOCK: Final = 1 << 24
 """Elements of one block. Part of the format: it decides the bits."""
@@ -40,33 +41,57 @@ _ONE, _OTHER = 0x7FEB352D, 0x846CA68B - (1 << 32)
 
 @dataclass(frozen=True)
 class Rounding:
-    """The roundings of one STEP."""
+    """The roundings of one STEP, or of one microbatch that is added to its sum."""
 
     seed: int
     epoch: int
     step: int
+    purpose: str = ""
+    """What is rounded; empty for weights."""
+
+    def of(self, purpose: str) -> Rounding:
+        """The roundings of something else in the same STEP."""
+        return replace(self, purpose=purpose)
 
     def write(self, name: str, values: Tensor, target: Tensor) -> None:
         """Round the fp32 `values` of parameter `name` into the bf16 tensor `target`, which is contiguous."""
-        flat_N, out_N, device = values.reshape(-1), target.view(-1), device_of(values.device)
-        size = min(BLOCK, _IN_CACHE) if device.cached_bytes else BLOCK
-        write = _writer(values.device)
-        for first in range(0, flat_N.numel(), size):
-            block, start = divmod(first, BLOCK)
-            # A tensor, since torch.compile would take each number for a constant of its own.
-            words_3 = device.to_device(torch.tensor([*self.keys(name, block), start], dtype=torch.int32))
-            write(flat_N[first : first + size], words_3, out_N[first : first + size])
+        flat_N, out_N = values.reshape(-1), target.view(-1)
+        for piece in pieces(flat_N.numel(), values.device):
+            self.write_piece(name, piece, flat_N[piece], out_N[piece])
+
+    def write_piece(self, name: str, piece: slice, values_N: Tensor, out_N: Tensor) -> None:
+        """Round the fp32 values of a piece of `name`, which is of one block, into the bf16 `out_N`."""
+        block, start = divmod(piece.start, BLOCK)
+        # A tensor, since torch.compile would take each number for a constant of its own.
+        words_3 = torch.tensor([*self.keys(name, block), start], dtype=torch.int32)
+        _writer(values_N.device)(values_N, device_of(values_N.device).to_device(words_3), out_N)
+
+    def bits(self, name: str, piece: slice, device: torch.device) -> Tensor:
+        """16 random bits, int32, for each element of a piece of parameter `name`, which is of one block."""
+        block, start = divmod(piece.start, BLOCK)
+        stop = start + piece.stop - piece.start
+        index_N = torch.arange(start, stop, dtype=torch.int32, device=device)
+        return random_bits(index_N, *self.keys(name, block))
 
     def keys(self, name: str, block: int) -> tuple[int, int]:
         """(a, b) of a block, as signed 32-bit integers."""
-        named = f"iota/round/1\n{self.seed}\n{self.epoch}\n{self.step}\n{name}\n{block}"
+        domain = f"iota/round/{self.purpose}/1" if self.purpose else "iota/round/1"
+        named = f"{domain}\n{self.seed}\n{self.epoch}\n{self.step}\n{name}\n{block}"
         a, b = _KEYS.unpack(blake3(named.encode()).digest(length=_KEYS.size))
         return a | 1, b
 
 
 def rounding_of(spec: RunSpec, epoch: int, step: int) -> Rounding | None:
-    """The roundings of a STEP; None in a run whose weights are fp32."""
-    return Rounding(spec.seed, epoch, step) if spec.precision.holds_bf16 else None
+    """The roundings of a STEP; None in a run whose weights and moments are fp32."""
+    rounds = spec.precision.holds_bf16 or spec.optimizer.moments is not Moments.FP32
+    return Rounding(spec.seed, epoch, step) if rounds else None
+
+
+def pieces(elements: int, device: torch.device) -> Iterator[slice]:
+    """Slices of so many elements, each within one block, as large as the device takes well."""
+    size = min(BLOCK, _IN_CACHE) if device_of(device).cached_bytes else BLOCK
+    for first in range(0, elements, size):
+        yield slice(first, min(first + size, elements))
 
 
 @cache

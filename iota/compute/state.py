@@ -13,12 +13,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from iota.codec.shapes import Shapes
-from iota.compute.commitment import commitment, leaves, tensor_bytes
+from iota.compute.commitment import commitment, leaves, moments_part_bytes, tensor_bytes
 from iota.compute.errors import StateError
+from iota.compute.moment_codes import largest
+from iota.compute.moments import TORCH_DTYPES, is_scale, make_moments
 from iota.files import TensorFile, TensorFileError, check_tensors, whole_file, write_tensors
 from iota.model.initial import initial_weights
 from iota.model.layout import run_shapes
-from iota.model.updates import moment_shapes
+from iota.model.moment_layout import moment_forms
+from iota.model.tensor_dtype import TensorDtype
 from iota.model.weight_dtype import as_weights
 from iota.protocol.merkle import merkle_root
 from iota.protocol.receipts import Commitment
@@ -27,13 +30,15 @@ from iota.spec import RunSpec
 _GROUPS = ("weights", "moments", "before")
 """Groups of a state's tensors. The metadata of a file on disk has the Merkle root of each, by which its owner
 notices damage."""
-_FP32 = 4
+_NEVER_NEGATIVE = ("moments.exp_avg_sq.", "moments.step.")
+_HEADER_DTYPES = {torch_dtype: dtype for dtype, torch_dtype in TORCH_DTYPES.items()}
 _OTHER_ROOTS = "the state's tensors do not have the roots that were written with them"
 
 
 @dataclass(frozen=True)
 class StageState:
-    """Tensors by name: weights in the run's weight dtype (`iota.model.weight_dtype`), moments in fp32.
+    """Tensors by name: weights in the run's weight dtype (`iota.model.weight_dtype`), moments in
+    those of `iota.model.moment_layout`.
 
     Empty moments mean moments and step counts of zero.
     """
@@ -67,8 +72,7 @@ def state_bytes(state: StageState) -> bytes:
 
 def zero_moments(spec: RunSpec, stage: int) -> dict[str, Tensor]:
     """The moments and step counts of a stage before its first step, sorted by name."""
-    shapes = moment_shapes(spec.optimizer, run_shapes(spec, stage))
-    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+    return make_moments(moment_forms(spec.optimizer, run_shapes(spec, stage)), torch.device("cpu"))
 
 
 def save_state(state: StageState, path: Path, roots: Commitment) -> None:
@@ -79,17 +83,17 @@ def save_state(state: StageState, path: Path, roots: Commitment) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = dict(sorted(_named(state).items(), key=_place))
     layout = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    bf16 = {name for name, tensor in tensors.items() if tensor.dtype is torch.bfloat16}
+    dtypes = {name: _HEADER_DTYPES[tensor.dtype] for name, tensor in tensors.items()}
     with whole_file(path, durable=True) as part, part.open("wb") as file:
-        write_tensors(file, layout, _metadata(roots), map(tensor_bytes, tensors.values()), bf16)
+        write_tensors(file, layout, _metadata(roots), map(tensor_bytes, tensors.values()), dtypes)
 
 
 def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
     """Read a state of `stage`, and check it against the spec.
 
     Names, shapes, dtypes and extents are checked in the header, before any tensor is made. Every value must
-    be finite, and second moments and step counts not negative. The tensors of a file on disk must have the
-    roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
+    be finite, and second moments, scales and step counts not negative. The tensors of a file on disk must
+    have the roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
     """
     try:
         file = _checked_header(source, spec, stage)
@@ -120,10 +124,10 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
         file = _checked_header(data, spec, stage)
     except TensorFileError as error:
         raise StateError(f"the state is no file of this stage: {error}") from error
-    elements, widths = spec.outer.part_elements, _element_bytes(spec)
-    roots = {
-        group: merkle_root(leaves(_extents(data, file, group), elements * widths[group])) for group in _GROUPS
-    }
+    weights = spec.precision.weight_bytes * spec.outer.part_elements
+    parts = {"moments": moments_part_bytes(spec.outer.part_elements)}
+    found = {group: leaves(_extents(data, file, group), parts.get(group, weights)) for group in _GROUPS}
+    roots = {group: merkle_root(digests) for group, digests in found.items()}
     if file.metadata != roots:
         raise StateError(_OTHER_ROOTS)
 
@@ -147,23 +151,19 @@ def _extents(data: bytes, file: TensorFile, group: str) -> Iterator[memoryview]:
 
 def _checked_header(source: bytes | Path, spec: RunSpec, stage: int) -> TensorFile:
     """Raises TensorFileError unless the header is that of a state of `stage`."""
-    layouts, widths = _layouts(spec, stage), _element_bytes(spec)
-    bf16 = {name for name in layouts[-1] if widths[name.partition(".")[0]] == 2}
-    return check_tensors(source, *layouts, bf16=bf16)
+    weights = run_shapes(spec, stage)
+    moments = moment_forms(spec.optimizer, weights)
+    layouts = _layouts(weights, {name: form.shape for name, form in moments.items()})
+    dtypes = {f"moments.{name}": form.dtype for name, form in moments.items()}
+    if spec.precision.holds_bf16:
+        dtypes |= {f"{group}.{name}": TensorDtype.BF16 for group in ("weights", "before") for name in weights}
+    return check_tensors(source, *layouts, dtypes=dtypes)
 
 
-def _element_bytes(spec: RunSpec) -> dict[str, int]:
-    """Bytes of an element, by group."""
-    weight = spec.precision.weight_bytes
-    return {"weights": weight, "moments": _FP32, "before": weight}
-
-
-def _layouts(spec: RunSpec, stage: int) -> tuple[Shapes, ...]:
+def _layouts(shapes: Shapes, moments: Shapes) -> tuple[Shapes, ...]:
     """Shapes of a state's tensors by name: weights, with moments, with the weights of the version before."""
-    shapes = run_shapes(spec, stage)
     weights = {f"weights.{name}": shape for name, shape in shapes.items()}
-    moments = moment_shapes(spec.optimizer, shapes).items()
-    whole = weights | {f"moments.{name}": shape for name, shape in moments}
+    whole = weights | {f"moments.{name}": shape for name, shape in moments.items()}
     return weights, whole, whole | {f"before.{name}": shape for name, shape in shapes.items()}
 
 
@@ -176,7 +176,11 @@ def _named(state: StageState) -> dict[str, Tensor]:
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise StateError(f"tensor {name!r} holds NaN or Inf")
-    if name.startswith(("moments.exp_avg_sq.", "moments.step.")) and bool((tensor < 0).any()):
+    """Codes of moments may be any: with scales that are in order they are finite, and none is negative."""
+    moment = name.removeprefix("moments.")
+    scale = moment != name and is_scale(moment)
+    values = largest(tensor) if scale else tensor
+    if not bool(values.isfinite().all()):
+        raise StateError(f"tensor {name!r} holds NaN or Inf{', or scales for such' if scale else ''}")
+    if (scale or name.startswith(_NEVER_NEGATIVE)) and bool((tensor < 0).any()):
         raise StateError(f"tensor {name!r} holds negative values")

@@ -1,4 +1,4 @@
-"""Files of fp32 and bf16 tensors in the form of safetensors.
+"""Files of tensors in the form of safetensors.
 
 They are written one tensor after another. Their headers are checked before anything else reads them, since a
 file may be hostile.
@@ -12,7 +12,7 @@ import io
 import json
 import math
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +22,17 @@ _ENTRY_BYTES = 1024
 """Room in a header for one tensor, whose name has at most a few hundred characters."""
 _SLACK_BYTES = 1 << 16
 """Room for the rest of a header, metadata included."""
-_BYTES = {"F32": 4, "BF16": 2}
+
+_BYTES = {"F32": 4, "BF16": 2, "I8": 1, "U8": 1}
 """Bytes of an element, by the name of its dtype in a header."""
+_WORDS = {"F32": "fp32", "BF16": "bf16", "I8": "int8", "U8": "uint8"}
+"""The dtypes as people write them."""
 
 Layout = Mapping[str, tuple[int, ...]]
 """Shapes of tensors, by name."""
+Dtypes = Mapping[str, str]
+"""Dtypes of those that are not fp32, by their names in a header."""
+_ALL_FP32: Dtypes = {}
 
 
 class TensorFileError(ValueError):
@@ -43,10 +49,10 @@ class TensorFile:
     metadata: dict[str, str]
 
 
-def check_tensors(source: bytes | Path, *allowed: Layout, bf16: Collection[str] = ()) -> TensorFile:
+def check_tensors(source: bytes | Path, *allowed: Layout, dtypes: Dtypes = _ALL_FP32) -> TensorFile:
     """Check that a file holds exactly the tensors of one of the `allowed` layouts.
 
-    Those that `bf16` names are bf16, the others fp32.
+    Those that `dtypes` does not name are fp32.
     Names, shapes, dtypes and sizes are checked, and that the tensors fill the file without gap or overlap.
     Values are not read. The JSON that is parsed is bounded by the largest layout.
 
@@ -61,10 +67,10 @@ def check_tensors(source: bytes | Path, *allowed: Layout, bf16: Collection[str] 
         wrong = sorted(found.keys() ^ allowed[-1].keys())
         raise TensorFileError(f"it has other tensors than expected: {', '.join(map(repr, wrong[:5]))}"[:300])
     for name, shape in expected.items():
-        if not _is_tensor(found[name], _dtype(name, bf16), shape):
-            kind = "bf16" if name in bf16 else "fp32"
-            raise TensorFileError(f"tensor {name!r} is not {kind} of shape {list(shape)}")
-    sizes = [_size(name, shape, bf16) for name, shape in expected.items()]
+        dtype = _dtype(name, dtypes)
+        if not _is_tensor(found[name], dtype, shape):
+            raise TensorFileError(f"tensor {name!r} is not {_WORDS[dtype]} of shape {list(shape)}")
+    sizes = [_size(name, shape, dtypes) for name, shape in expected.items()]
     _check_extents([found[name]["data_offsets"] for name in expected], sizes, size)
     first = total - size
     extents = {
@@ -79,18 +85,18 @@ def write_tensors(
     layout: Layout,
     metadata: Mapping[str, str],
     data: Iterable[memoryview],
-    bf16: Collection[str] = (),
+    dtypes: Dtypes = _ALL_FP32,
 ) -> None:
     """Write tensors as a safetensors file, one after another, so that none is copied in memory.
 
-    `data` has the bytes of each tensor, in the order of `layout`. Those that `bf16` names are bf16, the
-    others fp32. Raises OSError.
+    `data` has the bytes of each tensor, in the order of `layout`. Those that `dtypes` does not name are
+    fp32. Raises OSError.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, shape in layout.items():
-        start, end = end, end + _size(name, shape, bf16)
-        header[name] = {"dtype": _dtype(name, bf16), "shape": list(shape), "data_offsets": [start, end]}
+        start, end = end, end + _size(name, shape, dtypes)
+        header[name] = {"dtype": _dtype(name, dtypes), "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _LENGTH.size)  # so that the tensors are aligned
     file.write(_LENGTH.pack(len(text)) + text)
@@ -131,12 +137,12 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _dtype(name: str, bf16: Collection[str]) -> str:
-    return "BF16" if name in bf16 else "F32"
+def _dtype(name: str, dtypes: Dtypes) -> str:
+    return str(dtypes.get(name, "F32"))
 
 
-def _size(name: str, shape: tuple[int, ...], bf16: Collection[str]) -> int:
-    return _BYTES[_dtype(name, bf16)] * math.prod(shape)
+def _size(name: str, shape: tuple[int, ...], dtypes: Dtypes) -> int:
+    return _BYTES[_dtype(name, dtypes)] * math.prod(shape)
 
 
 def _is_tensor(entry: Any, dtype: str, shape: tuple[int, ...]) -> bool:

@@ -7,6 +7,7 @@ from typing import Final
 
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
+from iota.model.moment_layout import moment_bytes
 from iota.spec import Pipeline, RunSpec
 
 LINE_SHARE: Final = 0.25
@@ -14,8 +15,6 @@ LINE_SHARE: Final = 0.25
 _STORING: Final = 0.75
 """Largest share of the audit deadline that storing what one draw demands may take: the last is then read, and
 replayed, before validators give up (`FILING_SHARE`)."""
-_MOMENTS: Final = 8
-"""Bytes of a parameter's two moments in a snapshot."""
 _FRAMES: Final = 4
 """Frames of a microbatch: from and to both sides."""
 _HEADER: Final = 4096
@@ -48,12 +47,16 @@ def _drawn_frames(spec: RunSpec) -> int:
     return steps * _FRAMES * spec.routed * (payload_size(spec) + _HEADER)
 
 
+def _state_bytes(spec: RunSpec, stage: int) -> int:
+    shapes = run_shapes(spec, stage)
+    versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
+    return versions * spec.precision.weight_bytes * count(shapes) + moment_bytes(spec.optimizer, shapes)
+
+
 def least_deadline_s(spec: RunSpec) -> int:
     """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
-    largest = max(count(run_shapes(spec, stage)) for stage in range(spec.layout.stages))
-    versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
-    element = versions * spec.precision.weight_bytes + _MOMENTS
-    snapshots = drawn_snapshots(spec) * element * largest
+    largest = max(_state_bytes(spec, stage) for stage in range(spec.layout.stages))
+    snapshots = drawn_snapshots(spec) * largest
     return math.ceil(storing_s(snapshots + _drawn_frames(spec), spec.audit.line) / _STORING)
 
 

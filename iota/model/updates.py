@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
-from iota.codec.shapes import Shapes, boundary_parameters
+from iota.codec.shapes import boundary_parameters
 from iota.model.layout import stage_parameters
 from iota.spec import OptimizerKind, OptimizerSpec, RunSpec
 
@@ -12,6 +13,12 @@ _MUON_RATE = 0.2
 """The root mean square of AdamW's updates, to which Muon's are scaled (Liu et al. 2025)."""
 INITIAL_SPREAD = 3.5
 """Random initial weights are within so many standard deviations (`iota.model.initial_values`)."""
+_UNDERFLOW = 2.0**-60
+"""Gradients whose squares are subnormal are smaller than this."""
+_CLAMPED_STEPS = 10_000
+"""After so many steps the bound of AdamW's ratio grows no more, with the betas that are in use."""
+_LARGEST_RATIO = 32.0
+"""Of betas with which it grows without end."""
 
 
 def uses_muon(spec: OptimizerSpec, name: str, dimensions: int) -> bool:
@@ -29,22 +36,30 @@ def muon_scale(rows: int, columns: int) -> float:
     return _MUON_RATE * math.sqrt(max(rows, columns))
 
 
-def moment_kinds(spec: OptimizerSpec, name: str, dimensions: int) -> tuple[str, ...]:
-    """The kinds of moments that a parameter has, by torch's names."""
-    if spec.kind is OptimizerKind.SGD:
-        return ()
-    if uses_muon(spec, name, dimensions):
-        return ("momentum_buffer",)
-    return ("exp_avg", "exp_avg_sq", "step")
+@lru_cache(maxsize=64)
+def adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
+    """Upper bound of AdamW's |m| / (sqrt(v) + eps), bias-corrected, within `steps` steps of fresh moments.
+
+    By Cauchy-Schwarz, for whatever gradients (`iota.outer.bounds`). The same on every machine.
+    """
+    one, two = optimizer.betas
+    if one >= 1 or two >= 1 or (one > 0 and two == 0 and steps > 1):
+        return math.inf
+    ratio = one * one / two if two > 0 else 0.0
+    terms, left_one, left_two, most = 0.0, 1.0, 1.0, 0.0
+    for _ in range(steps):
+        terms = 1.0 + ratio * terms
+        left_one, left_two = left_one * one, left_two * two
+        most = max(most, terms * (1 - left_two) / ((1 - left_one) * (1 - left_one)))
+    return math.sqrt(most / (1 - two)) * (1 - one) + _UNDERFLOW / optimizer.eps
 
 
-def moment_shapes(spec: OptimizerSpec, weights: Shapes) -> Shapes:
-    """Shapes of the moments of these weights, sorted by name. A step count has shape ()."""
-    shapes: Shapes = {}
-    for name, shape in weights.items():
-        for kind in moment_kinds(spec, name, len(shape)):
-            shapes[f"{kind}.{name}"] = () if kind == "step" else shape
-    return dict(sorted(shapes.items()))
+def largest_ratio(optimizer: OptimizerSpec) -> float:
+    """What AdamW's ratio is clamped to where its moments are rounded: no gradients alone take it farther.
+
+    Rounded moments could: a small v beside a large m that was rounded up.
+    """
+    return min(_LARGEST_RATIO, adam_ratio(optimizer, _CLAMPED_STEPS))
 
 
 def weight_decay(spec: OptimizerSpec, dimensions: int) -> float:

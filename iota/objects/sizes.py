@@ -6,6 +6,7 @@ from typing import assert_never
 
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
+from iota.model.moment_layout import moment_bytes
 from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
 from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
@@ -23,8 +24,8 @@ _PART_SLACK = 1 << 20
 """Room for a file's header besides the values of a partition."""
 _PLANNED = 64
 """Bytes of a hotkey and an index in a plan's JSON."""
-_TENSOR_HEADER = 1280
-"""Room in a safetensors header for one parameter: two weights, two moments and a step count."""
+_TENSOR_HEADER = 1792
+"""Room in a safetensors header for one parameter: two weights, two moments, their scales and a step count."""
 
 
 def part_sizes(spec: RunSpec, stage: int) -> list[int]:
@@ -39,11 +40,11 @@ def part_count(spec: RunSpec, stage: int) -> int:
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
-    """Upper bound (bytes) of a snapshot: weights, two moments, in `delayed` the weights before, a header."""
+    """Upper bound (bytes) of a snapshot: weights, moments, in `delayed` the weights before, a header."""
     shapes = run_shapes(spec, stage)
     versions = 2 if spec.schedule.pipeline is Pipeline.DELAYED else 1
-    element = versions * spec.precision.weight_bytes + 2 * _FP32
-    return element * count(shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
+    weights = versions * spec.precision.weight_bytes * count(shapes)
+    return weights + moment_bytes(spec.optimizer, shapes) + _TENSOR_HEADER * len(shapes) + (1 << 16)
 
 
 def frames_bytes(spec: RunSpec, frames: int) -> int:

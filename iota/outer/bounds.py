@@ -8,6 +8,7 @@ whoever merges one partition has it. It holds for every honest run, whatever its
   and g², Cauchy-Schwarz gives c² = max over t of (1-b1)²·(1-b2^t)·S_t / ((1-b1^t)²·(1-b2)), where S_t is
   the sum of (b1²/b2)^j over j < t. For betas 0.9 and 0.95, c is 1.165. Where squares underflow, 2^-60/eps is
   added.
+  Where moments are rounded, the optimizer itself clamps the ratio (`largest_ratio`).
 * Muon's update is orthogonalised (Jordan 2024): no singular value is above `_SINGULAR`. With the rates of Liu
   et al. 2025 an element changes by at most lr·0.2·sqrt(max(A, B))·s, and the L2 norm over r rows of a matrix
   (A, B) by at most sqrt(min(r, A, B)) times that; decay as above. The other parameters have AdamW.
@@ -46,9 +47,17 @@ from typing import Final
 import numpy as np
 
 from iota.model.layout import run_shapes
-from iota.model.updates import clip_threshold, largest_start, muon_scale, uses_muon, weight_decay
+from iota.model.updates import (
+    adam_ratio,
+    clip_threshold,
+    largest_ratio,
+    largest_start,
+    muon_scale,
+    uses_muon,
+    weight_decay,
+)
 from iota.outer.partition import Vector
-from iota.spec import OptimizerKind, OptimizerSpec, RunSpec, StateRule
+from iota.spec import Moments, OptimizerKind, RunSpec, StateRule
 
 ROUNDING: Final = 1.01
 """Factor on every bound, for the rounding of the optimizer's arithmetic: far more than fp32 needs."""
@@ -65,8 +74,6 @@ _DEVIATIONS: Final = math.sqrt(_LOG_CHANCE / 2)
 """The sum of n roundings, each with a range of 1, exceeds this times sqrt(n) with that chance."""
 _MOST: Final = math.log(2)
 """Largest exponent of a weight's growth by roundings."""
-_UNDERFLOW: Final = 2.0**-60
-"""Gradients whose squares are subnormal are smaller than this."""
 
 
 @dataclass(frozen=True)
@@ -174,27 +181,14 @@ def _rates(
         threshold = clip_threshold(spec, stage)
         return threshold, threshold
     if not uses_muon(spec.optimizer, name, len(shape)):
+        if spec.optimizer.moments is not Moments.FP32:
+            return largest_ratio(spec.optimizer), math.inf
         steps = spec.schedule.steps * (1 if spec.optimizer.state is StateRule.RESET else epoch + 1)
-        return _adam_ratio(spec.optimizer, steps), math.inf
+        return adam_ratio(spec.optimizer, steps), math.inf
     rows, columns = shape
     touched = (high - 1) // columns - low // columns + 1
     element = muon_scale(rows, columns) * _SINGULAR
     return element, element * math.sqrt(min(touched, rows, columns))
-
-
-@lru_cache(maxsize=64)
-def _adam_ratio(optimizer: OptimizerSpec, steps: int) -> float:
-    """c of the module's description, within `steps` steps of fresh moments: the same on every machine."""
-    one, two = optimizer.betas
-    if one >= 1 or two >= 1 or (one > 0 and two == 0 and steps > 1):
-        return math.inf
-    ratio = one * one / two if two > 0 else 0.0
-    terms, left_one, left_two, most = 0.0, 1.0, 1.0, 0.0
-    for _ in range(steps):
-        terms = 1.0 + ratio * terms
-        left_one, left_two = left_one * one, left_two * two
-        most = max(most, terms * (1 - left_two) / ((1 - left_one) * (1 - left_one)))
-    return math.sqrt(most / (1 - two)) * (1 - one) + _UNDERFLOW / optimizer.eps
 
 
 @lru_cache(maxsize=256)

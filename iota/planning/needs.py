@@ -9,7 +9,7 @@ from typing import Final
 from iota.codec.shapes import payload_size
 from iota.model.graph_sizes import Kept, kept_bytes
 from iota.model.layout import converted_names, count, run_shapes
-from iota.model.updates import moment_shapes
+from iota.model.moment_layout import moment_bytes
 from iota.objects import snapshot_bytes
 from iota.settings import Activations
 from iota.settings.kinds import format_bytes
@@ -99,8 +99,8 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         stage=stage,
         parameters=parameters,
         weights=versions * (spec.precision.weight_bytes * parameters + _converted_bytes(spec, stage)),
-        gradients=versions * _FP32 * parameters,
-        moments=_FP32 * count(moment_shapes(spec.optimizer, shapes)),
+        gradients=versions * spec.optimizer.gradient_sums.bytes * parameters,
+        moments=moment_bytes(spec.optimizer, shapes),
         kept=kept_bytes(spec, stage, computed, compiled=compiled),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,

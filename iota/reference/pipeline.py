@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iota.compute.clip import largest_of, mean_and_clip
+from iota.compute.gradient_sum import GradientSum, sum_rounding, sums_seed
+from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast, operand_dtypes
-from iota.compute.rounding import rounding_of
+from iota.compute.rounding import Rounding, rounding_of
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens, token_tensors
 from iota.model.initial import initial_weights
@@ -85,9 +87,9 @@ class ReferenceTrainer:
             rate = self.spec.learning_rate(epoch, step)
             for stage, sums in enumerate(gradients):
                 count, largest = self.spec.schedule.microbatches, largest_of(sums.values())
-                mean_and_clip(sums, count, self._thresholds[stage], largest)
+                mean = mean_and_clip(sums, count, self._thresholds[stage], largest)
                 rounding = rounding_of(self.spec, epoch, step)
-                self._optimizers[stage].update(self._weights[stage], sums, rate, rounding)
+                self._optimizers[stage].update(self._weights[stage], sums, rate, rounding, mean.scale)
             losses.append(step_losses)
         return losses
 
@@ -111,17 +113,24 @@ class ReferenceTrainer:
             for stage, dtypes in zip(weights, self._dtypes, strict=True)
         ]
         flat = list(chain.from_iterable(stage.values() for stage in leaves))
-        totals: list[Tensor] = []
+        sums = [GradientSum() for _ in leaves]
         losses: list[float] = []
         for index in range(self.spec.schedule.microbatches):
             ids, labels = token_tensors(self.spec, batches(epoch, step, index), _CPU)
             with autocast(self.spec.precision, _CPU):
                 loss = token_loss(self._forward(leaves, ids), leaves[-1]["head.weight"], labels)
-            gradients = [gradient.float() for gradient in torch.autograd.grad(loss, flat)]
-            totals = [total + g for total, g in zip(totals, gradients, strict=True)] if totals else gradients
+            gradients = iter(torch.autograd.grad(loss, flat))
+            rounding = self._sum_rounding(Microbatch(epoch, step, index))
+            for stage, total in zip(leaves, sums, strict=True):
+                total.rounding = rounding
+                for name in stage:
+                    total.add(name, next(gradients))
             losses.append(float(loss.detach()))
-        remaining = iter(totals)
-        return [{name: next(remaining) for name in stage} for stage in leaves], losses
+        return [total.tensors for total in sums], losses
+
+    def _sum_rounding(self, mb: Microbatch) -> Rounding | None:
+        seed = sums_seed(self.spec)
+        return None if seed is None else sum_rounding(seed, mb, mb.index)
 
     def _forward(self, weights: _Weights, ids_BT: Tensor) -> Tensor:
         """What the last stage's head multiplies, (B, T, D)."""

@@ -59,9 +59,9 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
     def update(count: int, rate: float) -> None:
         for own, optimizer, threshold in zip(weights, optimizers, thresholds, strict=True):
             sums = {name: w.grad.float() for name, w in own.items() if w.grad is not None}
-            mean_and_clip(sums, count, threshold, largest_of(sums.values()))
+            scale = mean_and_clip(sums, count, threshold, largest_of(sums.values())).scale
             rounding = rounding_of(spec, epoch=0, step=0)
-            optimizer.update({n: w.detach() for n, w in own.items()}, sums, rate, rounding)
+            optimizer.update({n: w.detach() for n, w in own.items()}, sums, rate, rounding, scale)
             for w in own.values():
                 w.grad = None
 

@@ -32,6 +32,10 @@ _UNUSED: Final[dict[str, tuple[Callable[[RunSpec], bool], str]]] = {
         lambda s: s.optimizer.kind is OptimizerKind.SGD,
         "optimizer.kind sgd has no moments: leave them out, or choose adamw",
     ),
+    "optimizer.moments": (
+        lambda s: s.optimizer.kind is OptimizerKind.SGD,
+        "optimizer.kind sgd has no moments: leave it out, or choose adamw or muon",
+    ),
     "optimizer.final_lr": (
         lambda s: s.optimizer.decay is Decay.CONSTANT,
         "optimizer.decay is constant: leave it out, or choose cosine",

@@ -81,6 +81,29 @@ class Precision(StrEnum):
         return 2 if self.holds_bf16 else 4
 
 
+class Moments(StrEnum):
+    """Number formats in which the optimizer keeps the moments of matrices (`iota.model.moment_layout`)."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """Rounded stochastically at each STEP."""
+    INT8 = "int8"
+    """8 bits in blocks with a scale each, rounded stochastically at each STEP."""
+
+
+class GradientSums(StrEnum):
+    """Number formats of the sum of a step's gradients."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """Rounded stochastically with each microbatch that is added."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of an element."""
+        return 2 if self is GradientSums.BF16 else 4
+
+
 MAX_LAYERS: Final = 4096
 """Far more than a model has: who reads a spec lists the parameters of each layer."""
 
@@ -257,6 +280,10 @@ class OptimizerSpec(SpecPart):
     """Learning rate after the warm-up: `constant`, or `cosine` to the run's last step."""
     final_lr: Fraction = 0.1
     """Learning rate at the last step of a cosine decay, as a share of `lr`."""
+    moments: Annotated[Moments, Since(7, before=Moments.FP32)] = Moments.FP32
+    """Number format of the moments of matrices: fp32, bf16, or int8 in blocks (docs/training.md)."""
+    gradient_sums: Annotated[GradientSums, Since(7, before=GradientSums.FP32)] = GradientSums.FP32
+    """Number format of a step's sum of gradients: fp32 or bf16 (docs/training.md)."""
 
 
 class OuterSpec(SpecPart):

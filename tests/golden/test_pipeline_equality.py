@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from blake3 import blake3
 
 from iota.compute import Microbatch
+from iota.compute.commitment import commitment
 from iota.compute.engine import Engine
 from iota.compute.evaluate import Evaluation, evaluate_model
-from iota.compute.state import StageState
+from iota.compute.state import StageState, load_state, save_state
 from iota.model.graph_sizes import LOSS_CHUNK
 from iota.model.initial import initial_weights
 from iota.model.weight_dtype import as_weights
@@ -53,6 +56,39 @@ def test_stages_equal_the_model_unsplit(codec: str, wire: str, pipeline: str, ki
 def test_stages_in_bf16_equal_the_model_unsplit(precision: str, pipeline: str, kind: str) -> None:
     schedule = {"pipeline": pipeline}
     compare(small_run(precision=precision, schedule=schedule, optimizer={"kind": kind}))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("pipeline", ["sync", "delayed"])
+@pytest.mark.parametrize("sums", ["fp32", "bf16"])
+@pytest.mark.parametrize("moments", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16-master", "bf16-sr"])
+def test_stages_with_small_moments_and_sums_equal_the_model_unsplit(
+    precision: str, moments: str, sums: str, pipeline: str, kind: str
+) -> None:
+    optimizer = {"kind": kind, "moments": moments, "gradient_sums": sums}
+    compare(small_run(precision=precision, schedule={"pipeline": pipeline}, optimizer=optimizer))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("moments", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16-master", "bf16-sr"])
+def test_a_segment_repeats_from_a_snapshot_to_the_bit(
+    tmp_path: Path, precision: str, moments: str, kind: str
+) -> None:
+    """As a validator repeats it: from the file of the state at its start."""
+    optimizer = {"kind": kind, "moments": moments, "gradient_sums": "bf16"}
+    spec = small_run(precision=precision, schedule={"pipeline": "delayed"}, optimizer=optimizer)
+    first, again = EnginePipeline(spec), EnginePipeline(spec)
+    first.run_some(0, range(2))
+    for stage, (mine, theirs) in enumerate(zip(again.engines, first.engines, strict=True)):
+        state, path = theirs.state(), tmp_path / str(stage)
+        save_state(state, path, commitment(state, spec.outer.part_elements))
+        mine.load(load_state(path, spec, stage), version=2)
+    steps = range(2, spec.schedule.steps)
+    first.run_some(0, steps)
+    again.run_some(0, steps)
+    assert_same_bits(again.states(), first.states())
 
 
 def test_ops_on_bf16_weights_are_those_on_fp32_weights_of_the_same_values() -> None:
@@ -109,11 +145,15 @@ def test_delayed_differs_from_sync() -> None:
 
 
 @pytest.mark.parametrize("state", ["carry", "reset"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16-sr"])
-def test_two_epochs_equal_one_process_through_the_same_steps(precision: str, state: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "moments", "sums"), [("fp32", "fp32", "fp32"), ("bf16-sr", "int8", "bf16")]
+)
+def test_two_epochs_equal_one_process_through_the_same_steps(
+    precision: str, moments: str, sums: str, state: str
+) -> None:
     spec = small_run(
         precision=precision,
-        optimizer={"state": state, "kind": "muon"},
+        optimizer={"state": state, "kind": "muon", "moments": moments, "gradient_sums": sums},
         outer={"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2},
     )
     pipeline, reference = EnginePipeline(spec), ReferenceTrainer(spec)

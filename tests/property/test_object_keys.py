@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iota.compute.state import StageState, state_bytes
-from iota.model.layout import run_shapes
-from iota.model.updates import moment_shapes
+from iota.compute.state import StageState, state_bytes, zero_moments
 from iota.objects import (
     BaseKey,
     DeltaKey,
@@ -31,6 +28,7 @@ from iota.objects import (
 )
 from iota.protocol.frames import Direction, EvidenceItem, FrameName
 from iota.simulate.names import fake_hotkey
+from iota.spec import Moments
 from tests.support.small_spec import small_spec
 
 RUN = "ab" * 32
@@ -119,12 +117,11 @@ def test_sizes_grow_with_what_they_hold() -> None:
     assert snapshot_bytes(wider, 0) > snapshot_bytes(spec, 0)
 
 
-def test_a_snapshot_with_all_moments_fits_its_bound() -> None:
-    spec = small_spec(optimizer={"lr": 1e-2, "kind": "adamw"})
+@pytest.mark.parametrize("moments", Moments)
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+def test_a_snapshot_with_all_moments_fits_its_bound(kind: str, moments: Moments) -> None:
+    spec = small_spec(optimizer={"lr": 1e-2, "kind": kind, "moments": moments})
     for stage in range(spec.layout.stages):
         weights = StageState.initial(spec, stage).weights
-        moments = {
-            name: torch.ones(shape)
-            for name, shape in moment_shapes(spec.optimizer, run_shapes(spec, stage)).items()
-        }
-        assert len(state_bytes(StageState(weights, moments))) <= snapshot_bytes(spec, stage)
+        state = StageState(weights, zero_moments(spec, stage))
+        assert len(state_bytes(state)) <= snapshot_bytes(spec, stage)

@@ -18,10 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iota.compute.errors import StateError
-from iota.compute.state import StageState, load_state, state_bytes
+from iota.compute.state import StageState, load_state, state_bytes, zero_moments
 from iota.model.initial import initial_weights
-from iota.model.layout import run_shapes
-from iota.model.updates import moment_shapes
 from iota.objects import part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts, initial_base, read_base
@@ -36,11 +34,7 @@ SIZES = part_sizes(SPEC, STAGE)
 
 
 def _state() -> bytes:
-    import torch
-
-    weights = initial_weights(SPEC, STAGE)
-    shapes = moment_shapes(SPEC.optimizer, run_shapes(SPEC, STAGE))
-    return state_bytes(StageState(weights, {name: torch.zeros(shape) for name, shape in shapes.items()}))
+    return state_bytes(StageState(initial_weights(SPEC, STAGE), zero_moments(SPEC, STAGE)))
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from blake3 import blake3
 from pydantic import BaseModel, ValidationError
 
 from iota.client import orchestrator as client
 from iota.client.orchestrator import UntrustedAnswer
 from iota.compute.errors import StateError
-from iota.compute.state import StageState, load_state, state_bytes
+from iota.compute.state import StageState, load_state, state_bytes, zero_moments
 from iota.data.blocks import BlockIndex
 from iota.data.manifest import DataError, Manifest, Shard, manifest_id, parse_manifest
 from iota.data.reader import decode
 from iota.data.sequences import Span
 from iota.identity.signatures import signing_bytes
 from iota.model.initial import initial_weights
-from iota.model.layout import run_shapes
-from iota.model.updates import moment_shapes
 from iota.objects import part_count, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
@@ -208,8 +205,7 @@ def _problem(data: bytes) -> None:
 
 
 def _states() -> list[bytes]:
-    weights, shapes = initial_weights(SPEC, STAGE), run_shapes(SPEC, STAGE)
-    moments = {name: torch.zeros(shape) for name, shape in moment_shapes(SPEC.optimizer, shapes).items()}
+    weights, moments = initial_weights(SPEC, STAGE), zero_moments(SPEC, STAGE)
     return [state_bytes(StageState(weights)), state_bytes(StageState(weights, moments))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,11 @@ class EnginePipeline:
         return [engine.step(step, count, rate).read().result() for engine in self.engines]
 
     def run_steps(self, epoch: int) -> None:
-        for step in range(self.spec.schedule.steps):
+        self.run_some(epoch, range(self.spec.schedule.steps))
+
+    def run_some(self, epoch: int, steps: Iterable[int]) -> None:
+        """Some steps of an epoch, one after another."""
+        for step in steps:
             for index in range(self.spec.schedule.microbatches):
                 self.forward(Microbatch(epoch, step, index))
                 self.backward(Microbatch(epoch, step, index))

@@ -45,8 +45,9 @@ def bound(value: float, depth: int = 5, **fields: Any) -> dict[str, Any]:
 def document(**fields: Any) -> dict[str, Any]:
     spec = _run()
     return {
-        "form": 2, "classes": ["cpu/x86_64/AVX2/t*/torch2", "cpu/x86_64/AVX512/t*/torch2"], "threads": 2,
-        "precision": "fp32", "optimizer": "adamw", "wire": "fp32", "codec": "resbm-anchor",
+        "form": 3, "classes": ["cpu/x86_64/AVX2/t*/torch2", "cpu/x86_64/AVX512/t*/torch2"], "threads": 2,
+        "precision": "fp32", "optimizer": "adamw", "moments": "fp32", "gradient_sums": "fp32",
+        "wire": "fp32", "codec": "resbm-anchor",
         "hidden_size": spec.model.hidden_size, "layers": 2, "tokens": spec.data.tokens,
         "false_rejects": 1e-6, "margin": 2.0, "measured": [bound(1e-4)], **fields,
     }  # fmt: skip

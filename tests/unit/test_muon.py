@@ -16,11 +16,11 @@ from torch import Tensor
 from iota.compute import muon as module
 from iota.compute.device import Cpu, Device
 from iota.compute.devices import KINDS
-from iota.compute.muon import Muon
 from iota.compute.optim import InnerOptimizer
 from iota.compute.polar import polar
 from iota.compute.state import StageState
-from iota.model.updates import moment_shapes, muon_scale
+from iota.model.moment_layout import moment_forms
+from iota.model.updates import muon_scale
 from iota.spec import OptimizerSpec
 from tests.support.older_cpus import AVX2
 from validator.audits.state_distances import state_distances
@@ -89,7 +89,7 @@ def trained(seeds: range, noise: float = 0.0) -> tuple[StageState, StageState, S
 
 def test_momenta_are_torchs_to_the_bit() -> None:
     _, mine, theirs = trained(range(3))
-    assert mine.moments.keys() == moment_shapes(SPEC, SHAPES).keys()
+    assert mine.moments.keys() == moment_forms(SPEC, SHAPES).keys()
     assert all(torch.equal(moment, theirs.moments[name]) for name, moment in mine.moments.items())
 
 
@@ -114,7 +114,7 @@ def test_gradients_stay_as_they_are() -> None:
 def test_bits_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     _, together, _ = trained(range(2))
     monkeypatch.setattr(Cpu, "cached_bytes", 1)
-    assert [len(b) for b in Muon(0.9, tensors(0))._batches] == [1, 1, 1, 1]
+    assert [len(b) for b in module._batches(tensors(0))] == [1, 1, 1, 1]
     _, alone, _ = trained(range(2))
     assert all(torch.equal(w, alone.weights[name]) for name, w in together.weights.items())
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from iota.data import Manifest
 from iota.spec import (
     SPEC_VERSION,
+    AuditSpec,
     Frozen,
     OptimizerSpec,
     Positive,
@@ -161,7 +162,7 @@ def test_a_text_that_does_not_say_its_version_is_refused() -> None:
 
 
 def test_a_default_that_is_left_out_and_one_that_is_written_have_one_id() -> None:
-    spec = tiny_spec()
+    spec = full_spec().model_copy(update={"audit": AuditSpec()})
     short = {"version": SPEC_VERSION} | spec.model_dump(mode="json", exclude_defaults=True)
     assert "audit" not in short
     assert RunSpec.model_validate_json(json.dumps(short)).id == spec.id

@@ -6,14 +6,14 @@ import math
 from typing import Final
 
 from iota.protocol.receipts import OpKind
-from iota.spec import OptimizerKind, RunSpec, WireDtype
+from iota.spec import GradientSums, Moments, OptimizerKind, RunSpec, WireDtype
 from validator.core.results import Bounds, Quantity
 
 MAX_BOUND: Final = 0.5
 """No bound is above it, whatever a spec says: zeros, or twice the value, never pass."""
 _MAX_ROUNDED: Final = 0.75
-"""The same of the change that Muon makes to weights which are rounded stochastically. Zeros and twice the
-value are off by 1."""
+"""The same of the change that Muon makes to bf16 weights, or from an int8 momentum. Zeros and twice the value
+are off by 1."""
 _ROUNDED: Final = (Quantity.CHANGE, Quantity.CHANGE_TENSOR)
 _BF16: Final = 10
 """bf16 compute is allowed so many times as much as fp32."""
@@ -42,6 +42,11 @@ _FIRST: Final = {
 }
 """The same of fp32 compute at depth 1, with any optimizer: the weights are equal to the bit there, and an op
 is off by the order of its sums alone. bf16 compute is farther off."""
+_STEPS_OF_MOMENTS: Final = {Moments.FP32: 0.0, Moments.BF16: 2.0**-7, Moments.INT8: 2.0**-3}
+"""The largest step from one value of rounded moments to the next, as a share of it."""
+_STEP_OF_SUMS: Final = 2.0**-7
+"""The same of bf16 sums of gradients."""
+_OF_MOMENTS: Final = (Quantity.MOMENTS, Quantity.MOMENTS_TENSOR)
 _FLIPS: Final = 2.0
 _ROUNDINGS: Final = {WireDtype.FP32: 1e-5, WireDtype.BF16: 2**-8, WireDtype.INT8: 1 / 127}
 """Relative error of a value that the wire rounds the other way (fp32: some roundings of the compute)."""
@@ -67,11 +72,16 @@ COMPARED: Final = {
 def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
     """Each quantity's bound at a depth (`Profile.depths`): its factor times `audit.tolerance`, at most 1/2.
 
-    The exception is Muon's change in `bf16-sr`, at most 3/4. Where one token makes nearly all of a gradient,
-    Muon's update is off by a third of it, most of that noise, and so is a third of the roundings.
+    The exception is Muon's change in `bf16-sr` or with int8 moments, at most 3/4. Where one token makes
+    nearly all of a gradient, Muon's update is off by a third of it, most of that noise, and so is a third of
+    the roundings.
 
     In bf16 compute it is 10 times as much, in fp32 with Muon 3 times. At depth 1 of fp32 compute what no
     update has changed has a narrower bound.
+
+    Where moments or sums of gradients are rounded stochastically, those of two devices that are off by e
+    leave another rounding, a whole step s away, in a share e/s of the elements: off by sqrt(e s) together.
+    The bounds of moments have room for that. The partial sums of n microbatches have n/2 times that variance.
 
     The cosine's is that of two tensors with the relative error's bound e: 1 - sqrt(1 - e²). SGD keeps no
     moments, and its change is as well conditioned as they are, so the change has the bounds of moments; not
@@ -79,7 +89,8 @@ def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
     share e of the elements that it moves, which is sqrt(e) of the change.
     """
     bf16, muon = spec.precision.computes_bf16, spec.optimizer.kind is OptimizerKind.MUON
-    rounded = _ROUNDED if muon and spec.precision.holds_bf16 else ()
+    few = spec.precision.holds_bf16 or spec.optimizer.moments is Moments.INT8
+    rounded = _ROUNDED if muon and few else ()
     unit = spec.audit.tolerance * (_BF16 if bf16 else _MUON if muon else 1)
     first = {} if bf16 or depth > 1 else _FIRST
 
@@ -88,12 +99,23 @@ def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
             return 1 - math.sqrt(1 - bound(Quantity.ERROR) ** 2)
         if spec.optimizer.kind is OptimizerKind.SGD and not spec.precision.holds_bf16:
             quantity = _OF_SGD.get(quantity, quantity)
-        later = min(_MAX_ROUNDED if quantity in rounded else MAX_BOUND, unit * _LATER[quantity])
+        most = _MAX_ROUNDED if quantity in rounded else MAX_BOUND
+        later = min(most, _stepped(spec, quantity, unit * _LATER[quantity]))
         if quantity not in first:
             return later
-        return min(later, max(least_bound(spec, quantity), spec.audit.tolerance * first[quantity]))
+        exact = max(least_bound(spec, quantity), spec.audit.tolerance * first[quantity])
+        return min(later, _stepped(spec, quantity, exact))
 
     return Bounds({(kind, each): bound(each) for kind, compared in COMPARED.items() for each in compared})
+
+
+def _stepped(spec: RunSpec, quantity: Quantity, bound: float) -> float:
+    """The bound of what is rounded stochastically, from that of the same before it is rounded."""
+    if quantity not in _OF_MOMENTS:
+        return bound
+    if spec.optimizer.gradient_sums is GradientSums.BF16:
+        bound = math.sqrt(bound**2 + bound * _STEP_OF_SUMS * max(1.0, spec.routed / 2))
+    return math.sqrt(bound**2 + bound * _STEPS_OF_MOMENTS[spec.optimizer.moments])
 
 
 def least_bound(spec: RunSpec, quantity: Quantity) -> float:

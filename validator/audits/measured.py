@@ -17,11 +17,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from iota.protocol.receipts import OpKind
-from iota.spec import Frozen, OptimizerKind, Positive, Precision, RunSpec, WireDtype
+from iota.spec import Frozen, GradientSums, Moments, OptimizerKind, Positive, Precision, RunSpec, WireDtype
 from validator.audits.declared import COMPARED, declared_bounds, least_bound
 from validator.core.results import Bounds, Quantity
 
-PROFILE_FORM: Final = 2
+PROFILE_FORM: Final = 3
 """Version of the form of a profile's file."""
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_FILES: Final = 256
@@ -59,13 +59,15 @@ class MeasuredProfile(Frozen):
 
     model_config = ConfigDict(strict=True)
 
-    form: Literal[2] = PROFILE_FORM
+    form: Literal[3] = PROFILE_FORM
     classes: tuple[_Class, _Class]
     """Sorted; without thread counts (`family`). A class names hardware, kernels and torch's version."""
     threads: Positive
     """Most threads that were measured."""
     precision: Precision
     optimizer: OptimizerKind
+    moments: Moments
+    gradient_sums: GradientSums
     wire: WireDtype
     codec: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
     hidden_size: Positive
@@ -100,7 +102,7 @@ class MeasuredProfile(Frozen):
 
     def name(self, steps: int) -> str:
         """What a verdict calls it for segments of so many steps: what it is for, and its content's digest."""
-        kind = f"{self.precision}/{self.optimizer}/{self.wire}"
+        kind = formats(self.precision, self.optimizer, self.moments, self.gradient_sums, self.wire)
         return f"measured/{kind}/{steps} steps/{self.content_digest()[:16]}"
 
     def bounds(self, depth: int) -> Bounds:
@@ -111,6 +113,22 @@ class MeasuredProfile(Frozen):
             if each.depth >= depth:
                 found[each.kind, each.quantity] = each.bound
         return Bounds(found)
+
+
+def formats(
+    precision: Precision,
+    optimizer: OptimizerKind,
+    moments: Moments,
+    gradient_sums: GradientSums,
+    *others: WireDtype,
+) -> str:
+    """What a run computes with, in few words: moments and sums of gradients only where they are not fp32."""
+    named = [precision.value, optimizer.value]
+    if moments is not Moments.FP32:
+        named.append(f"{moments}-moments")
+    if gradient_sums is not GradientSums.FP32:
+        named.append(f"{gradient_sums}-sums")
+    return "/".join([*named, *others])
 
 
 def family(device_class: str) -> str:
@@ -135,6 +153,8 @@ def covers(profile: MeasuredProfile, spec: RunSpec, mine: str, theirs: str) -> b
         profile.classes == tuple(sorted((family(mine), family(theirs))))
         and profile.precision is spec.precision
         and profile.optimizer is spec.optimizer.kind
+        and profile.moments is spec.optimizer.moments
+        and profile.gradient_sums is spec.optimizer.gradient_sums
         and profile.wire is spec.boundary.wire
         and profile.codec == spec.boundary.codec
     )

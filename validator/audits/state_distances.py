@@ -7,6 +7,7 @@ from typing import Final
 
 from torch import Tensor
 
+from iota.compute.moments import decoded_moment, is_scale, scale_of
 from iota.compute.state import StageState
 from validator.audits.distances import NOT_COMPARABLE, Sums, Worst, sums, worst_along, worst_error
 from validator.core.results import Quantity
@@ -20,8 +21,9 @@ _DIRECTIONS: Final = ("momentum_buffer", "exp_avg")
 def state_distances(start: StageState, theirs: StageState, mine: StageState) -> dict[Quantity, Worst]:
     """Distances of the states at a segment's end, which both reached from `start`. All are on the CPU.
 
-    Moments are compared kind by kind (Muon's momentum, AdamW's first and second moments). The weights of the
-    version before are compared as the weights are.
+    Moments are compared kind by kind (Muon's momentum, AdamW's first and second moments), by the values that
+    they stand for: codes and scales alone say nothing. The weights of the version before are compared as the
+    weights are.
     """
     moments = _moment_sums(theirs.moments, mine.moments)
     counts = moments.pop(_COUNTS, {})
@@ -42,9 +44,17 @@ def _moment_sums(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> di
     """Kind of moments -> name -> sums. A tensor that one side lacks is not comparable."""
     found: dict[str, dict[str, Sums]] = {}
     for name in sorted({*theirs, *mine}):
-        kind = name.partition(".")[0]
-        found.setdefault(kind, {})[name] = _sums_of(theirs.get(name), mine.get(name))
+        if not is_scale(name):
+            kind = name.partition(".")[0]
+            found.setdefault(kind, {})[name] = _sums_of(_values(theirs, name), _values(mine, name))
     return found
+
+
+def _values(moments: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """What kept moments stand for; None where they are missing, or their scales."""
+    if name not in moments or scale_of(name, moments[name]) not in (None, *moments):
+        return None
+    return decoded_moment(moments, name)
 
 
 def _change_sums(
@@ -72,7 +82,7 @@ def _sums_of(
 
 
 def _direction(moments: Mapping[str, Tensor], name: str) -> Tensor | None:
-    found = (moments.get(f"{kind}.{name}") for kind in _DIRECTIONS)
+    found = (_values(moments, f"{kind}.{name}") for kind in _DIRECTIONS)
     return next((tensor for tensor in found if tensor is not None), None)
 
 

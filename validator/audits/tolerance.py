@@ -32,6 +32,7 @@ from validator.audits.measured import (
     MeasuredProfile,
     covers,
     effective_bounds,
+    formats,
     segment_steps,
     shipped_profiles,
 )
@@ -71,7 +72,9 @@ def profile_for(
     ]
     if not found:
         why = "class not shown/" if mine == theirs else ""
-        name = f"{why}declared/{spec.audit.tolerance:g}/{spec.precision}/{spec.optimizer.kind}"
+        own = spec.optimizer
+        kind = formats(spec.precision, own.kind, own.moments, own.gradient_sums)
+        name = f"{why}declared/{spec.audit.tolerance:g}/{kind}"
         declared = tuple(declared_bounds(spec, depth) for depth in depths)
         return Profile(name, exact=False, depths=declared, payloads=form)
     bounds = tuple(effective_bounds(spec, found[0], depth) for depth in depths)

@@ -66,6 +66,8 @@ def profile_of(spec: RunSpec, samples: Pooled) -> MeasuredProfile | None:
         threads=samples.threads,
         precision=spec.precision,
         optimizer=spec.optimizer.kind,
+        moments=spec.optimizer.moments,
+        gradient_sums=spec.optimizer.gradient_sums,
         wire=spec.boundary.wire,
         codec=spec.boundary.codec,
         hidden_size=spec.model.hidden_size,

@@ -10,6 +10,7 @@ from typing import Final
 from iota.model.proposal import make_spec
 from iota.spec import OptimizerKind, Pipeline, Precision, RunSpec, WireDtype
 from iota.spec.draft import Draft
+from validator.audits.measured import formats
 
 _VOCABULARY: Final = 257
 """Of bytes, and an end of text."""
@@ -65,4 +66,6 @@ def depths_of(steps: int) -> tuple[int, ...]:
 
 def name_of(spec: RunSpec) -> str:
     """What a run's folder is called."""
-    return f"{spec.precision}-{spec.optimizer.kind}-{spec.boundary.wire}"
+    own = spec.optimizer
+    named = formats(spec.precision, own.kind, own.moments, own.gradient_sums, spec.boundary.wire)
+    return named.replace("/", "-")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
 from iota.model.layout import run_shapes
-from iota.model.updates import moment_shapes
+from iota.model.moment_layout import moment_bytes
 from iota.protocol.merkle import EMPTY, zeros_root
 from iota.protocol.receipts import Commitment, Receipt
 from iota.protocol.records import EpochRecord, LifeRecord
@@ -20,7 +19,7 @@ MOVING_NORM: Final = 1e-3
 """L2 norm of a gradient that no optimizer's update loses in rounding. A neighbour can send less, or zeros."""
 
 _FP32: Final = 4
-"""Bytes of an element of a state."""
+"""A part of moments has the bytes of so many elements (`iota.compute.commitment`)."""
 
 
 def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
@@ -61,8 +60,8 @@ def begins_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> str | Non
 
 def zero_moments_root(spec: RunSpec, stage: int) -> str:
     """Root of the moments of a replica that begins with a base alone."""
-    shapes = moment_shapes(spec.optimizer, run_shapes(spec, stage))
-    return zeros_root(_FP32 * sum(map(math.prod, shapes.values())), _FP32 * spec.outer.part_elements)
+    size = moment_bytes(spec.optimizer, run_shapes(spec, stage))
+    return zeros_root(size, _FP32 * spec.outer.part_elements)
 
 
 def _false_moments(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Receipt) -> MinerFault | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iota.compute import Microbatch
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.gradient_sum import GradientSum, sum_rounding, sums_seed
 from iota.compute.optim import InnerOptimizer
 from iota.compute.rounding import rounding_of
@@ -67,7 +67,7 @@ def trained(
             for name, w in own.items():
                 exact = times * gradient(name, w.shape, step, index)
                 total.add(name, exact * (1 + off * torch.randn(w.shape, generator=errors)))
-        mean = mean_and_clip(total.tensors, MICROBATCHES, 1.0)
+        mean = mean_and_clip(total.tensors, MICROBATCHES, 1.0, largest_of(total.tensors.values()))
         inner.update(own, total.tensors, RATE, rounding_of(spec, 0, step), mean.scale)
     return StageState(own, {name: moment.clone() for name, moment in inner.moments().items()})
 
